@@ -1,0 +1,143 @@
+"""What a cache can be told: parameters, their defaults, and the environment variables for them."""
+
+from __future__ import annotations
+
+import os
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from cacheness.deadlines import Limits
+from cacheness.entry import NAMESPACE
+from cacheness.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "CACHENESS_"
+#: Also read from the environment, but not parameters of a cache.
+OTHER_VARIABLES = frozenset({"USER_CODE"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Every parameter of `UnifiedCache`. Sizes in bytes, times in seconds.
+
+    Hashable, picklable and comparable: two caches with equal configurations share their
+    connections within one process. Secrets do not show in its repr.
+    """
+
+    cache_dir: str = ".cacheness"
+    metadata_backend: Any = "sqlite"  #: "sqlite", "json", a database URL, or a MetadataStore
+    blob_store: Any = None  #: None (files in cache_dir), a URL, or a BlobStore
+    namespace: str = "default"
+    signing_key: str | None = field(default=None, repr=False)  #: a key, or a keyring "id:key,id:key"
+    allow_unsigned: bool = False
+    safe_codecs: bool = False
+    inline_max_bytes: int = 32 * 1024
+    ttl: float | None = None
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    eviction: Literal["lru", "cost"] = "lru"
+    on_error: Literal["compute", "raise"] = "compute"
+    lease: float = 30.0  #: of a flight
+    shared_path: bool = False
+    connect_timeout: float = 2.0
+    statement_timeout: float = 5.0
+    blob_timeout: float = 10.0
+    busy_timeout: float = 30.0
+    circuit_failures: int = 3
+    circuit_seconds: float = 30.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
+        """Read CACHENESS_<PARAMETER>, with the parameter in capitals. A misspelt one is an error."""
+        return cls(**_read_environment(cls, os.environ if environ is None else environ))
+
+    def limits(self) -> Limits:
+        """The bounds that every call to a server obeys."""
+        return Limits(
+            connect=self.connect_timeout,
+            statement=self.statement_timeout,
+            stall=self.blob_timeout,
+            busy=self.busy_timeout,
+            failures=self.circuit_failures,
+            cooldown=self.circuit_seconds,
+        )
+
+    def but(self, **changes: Any) -> Config:
+        """A copy with some parameters changed."""
+        return replace(self, **changes)
+
+
+def user_code_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Distributions and modules that CACHENESS_USER_CODE adds to the user's own code."""
+    text = (os.environ if environ is None else environ).get(ENVIRONMENT_PREFIX + "USER_CODE", "")
+    return tuple(name for name in text.replace(",", " ").split() if name)
+
+
+def redacted(url: str) -> str:
+    """A URL fit for logs and errors: without password, and without the values of its options."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username or ""
+    netloc = f"{user}:***@{host}" if parts.password else parts.netloc
+    query = "&".join(option.partition("=")[0] + "=…" for option in parts.query.split("&") if option)
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _check(config: Config) -> None:
+    if not NAMESPACE.fullmatch(config.namespace):
+        raise ConfigError(
+            f"namespace {config.namespace!r} cannot be used: 1 to 63 letters, digits, hyphens and"
+            " underscores, beginning with a letter or digit"
+        )
+    for name, choices in (("eviction", ("lru", "cost")), ("on_error", ("compute", "raise"))):
+        if getattr(config, name) not in choices:
+            raise ConfigError(f"{name}={getattr(config, name)!r} is not known: one of {', '.join(choices)}")
+    for name in ("ttl", "max_bytes", "max_entries"):
+        value = getattr(config, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name}={value!r} must be greater than 0, or None for no limit")
+    for name in ("inline_max_bytes", "busy_timeout"):
+        if not getattr(config, name) >= 0:
+            raise ConfigError(f"{name}={getattr(config, name)!r} must not be negative")
+    for name in (
+        "lease",
+        "connect_timeout",
+        "statement_timeout",
+        "blob_timeout",
+        "circuit_failures",
+        "circuit_seconds",
+    ):
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
+
+
+def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    known = {ENVIRONMENT_PREFIX + f.name.upper(): f.name for f in fields(cls)}
+    found = {}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(ENVIRONMENT_PREFIX + "TEST_"):
+            continue
+        if variable[len(ENVIRONMENT_PREFIX) :] in OTHER_VARIABLES:
+            continue
+        if variable not in known:
+            raise ConfigError(f"{variable} is not a setting of cacheness. Known: {', '.join(sorted(known))}")
+        found[known[variable]] = _parse(variable, text, hints[known[variable]])
+    return found
+
+
+def _parse(variable: str, text: str, hint: Any) -> Any:
+    wanted = [t for t in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
+    kind = wanted[0]
+    try:
+        if kind is bool:
+            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (KeyError, ValueError):
+        raise ConfigError(f"{variable}={text!r} is not a {kind.__name__}") from None

@@ -1,0 +1,161 @@
+"""The records that move between the layers: plain, frozen, without behaviour of their own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+MICROSECONDS: Final = 1_000_000
+
+#: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
+OBJECT_NAME: Final = re.compile(
+    r"(?P<namespace>[A-Za-z0-9][A-Za-z0-9_-]{0,62})/(?P<shard>[0-9a-f]{2})/"
+    r"(?P<key>(?P=shard)[0-9a-f]{62})\.(?P<session>[0-9a-f]{16})\.(?P<random>[0-9a-f]{16})"
+)
+NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One committed result: where its bytes are, how to read them back, and how it was made.
+
+    Every field but `accessed_at` and `hits` is covered by the signature.
+    """
+
+    namespace: str
+    key: bytes  #: 32 bytes
+    object: str | None  #: name of the blob, used by this entry alone; None when inline
+    inline: bytes | None  #: the stored bytes themselves, when small
+    size: int  #: stored bytes, after compression
+    raw_size: int  #: bytes before compression; bounds the decompressor
+    digest: bytes  #: BLAKE3 of the stored bytes
+    codec: str  #: codec name, "+zstd" or "+lz4" appended when compressed
+    created_at: int  #: microseconds since the epoch, by the database's clock
+    expires_at: int | None  #: microseconds since the epoch; None never expires
+    accessed_at: int  #: microseconds since the epoch, updated in batches
+    hits: int  #: updated in batches
+    compute_seconds: float | None  #: what it cost to compute, when known
+    function: str  #: qualified name of the function, "" when there is none
+    prefix: str  #: the `prefix=` option, "" when there is none
+    args: bytes  #: canonical encoding of what `put(**args)` needs to make the same key
+    parts: str  #: canonical JSON: what the key was made from, for `explain`
+    tags: tuple[str, ...]  #: sorted, without line breaks
+    provenance: str  #: canonical JSON object: who computed this, where and when
+    key_id: str  #: which signing key; "" when unsigned
+    mac: bytes  #: HMAC-SHA256; b"" when unsigned
+
+    @property
+    def cache_key(self) -> str:
+        """The key as 64 hexadecimal digits, as every method takes it."""
+        return self.key.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A found result. The value may well be `None`: a miss is the absence of a Hit."""
+
+    value: Any
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """That a result is there, and what reading it would cost; carries no value."""
+
+    size: int  #: stored bytes
+    raw_size: int  #: bytes in memory, about
+    compute_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """One object of a blob store, as a listing shows it."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload that was begun and never finished. `handle` means something to its store only."""
+
+    name: str
+    handle: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """Who writes: enough to prove later, on the same machine, that it is dead."""
+
+    host: str
+    boot_id: str  #: changes at every boot of the kernel
+    pid_ns: str  #: inode of the pid namespace; pids mean something only within one
+    pid: int
+    pid_start: str  #: start time of the process, tells a reused pid from the old one
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """One session that the database believes to be live."""
+
+    id: str
+    process: Process
+    lease_expired: bool  #: by the database's clock, or by the session's lock file
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which entries of a namespace: every condition that is given must hold."""
+
+    namespace: str
+    keys: tuple[bytes, ...] | None = None
+    mac: bytes | None = None  #: still exactly this row
+    tag: str | None = None
+    function: str | None = None
+    prefix: str | None = None
+    created_before: int | None = None  #: microseconds since the epoch
+    expired_before: int | None = None  #: microseconds since the epoch
+    shard: int | None = None  #: first byte of the key, 0 to 255
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a deletion did: rows gone, and the objects that now have tombstones."""
+
+    entries: int
+    objects: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a namespace holds."""
+
+    entries: int
+    bytes: int  #: stored bytes, inline ones included
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which database this is. A clone or a restored copy differs in `system` or `epoch`."""
+
+    store_id: str  #: drawn at random when the schema was created
+    system: str  #: what the server says of itself: cluster, timeline, database
+    epoch: str  #: drawn anew by each repair
+
+    def as_dict(self) -> Mapping[str, str]:
+        """For the marker object in the blob store."""
+        return {"store_id": self.store_id, "system": self.system, "epoch": self.epoch}
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    """One finding of an integrity check."""
+
+    kind: str  #: orphaned, dangling, size_mismatch, corrupt, forged, stale_upload, tombstone, foreign
+    subject: str  #: the object's name, or the entry's key
+    detail: str
+    size: int = 0  #: bytes concerned
+    repaired: bool = False

@@ -1,0 +1,90 @@
+"""
+Everything that cacheness raises, grouped by what the caller does next.
+
+CachenessError
+├── StoreUnavailable     try again later; the result may well exist
+│   └── CommitUnanswered the commit may or may not have happened; ask the row
+├── StoreFull            make room; nothing was stored, nothing was lost
+├── SessionLost          take a new session and write again under a new name
+├── BlobMissing          look at the row again; the blob was replaced or lost
+├── CorruptEntry         recompute; the bytes are not the ones written
+│   └── ForgedEntry      recompute; the row was not signed by a known key
+├── CodecError           fix the code: this value cannot be stored or read
+├── UnhashableArgument   fix the call: this argument has no key (also a TypeError)
+├── RepairRefused        look before you force: the repair would delete too much
+└── ConfigError          fix the configuration (also a ValueError)
+    ├── StoreRefused     fix credentials, permissions or the name of the bucket
+    ├── SchemaMismatch   run `cacheness migrate`, or upgrade the library
+    └── MissingExtra     install the extra that the message names (also an ImportError)
+"""
+
+
+class CachenessError(Exception):
+    """The root of every error that cacheness raises on purpose."""
+
+
+class StoreUnavailable(CachenessError):
+    """A store did not answer in time, or answered that it cannot serve now."""
+
+
+class CommitUnanswered(StoreUnavailable):
+    """The connection was lost while a commit was under way; only the row can tell."""
+
+
+class StoreFull(CachenessError):
+    """A disk, quota or size limit refused the bytes; nothing was published."""
+
+
+class SessionLost(CachenessError):
+    """The writer's session was fenced or ended, so its commit was refused as a whole."""
+
+
+class BlobMissing(CachenessError):
+    """A blob that a row names is not in the blob store."""
+
+
+class CorruptEntry(CachenessError):
+    """The stored bytes are not the bytes that were signed."""
+
+
+class ForgedEntry(CorruptEntry):
+    """The row fails its signature, or was signed by nobody we know."""
+
+
+class CodecError(CachenessError):
+    """No codec can store this value, or the named codec cannot read these bytes."""
+
+
+class UnhashableArgument(CachenessError, TypeError):
+    """An argument has no canonical encoding; the message names the path to the culprit."""
+
+
+class RepairRefused(CachenessError):
+    """A repair stopped before it deleted anything, because its findings look implausible."""
+
+
+class ConfigError(CachenessError, ValueError):
+    """The configuration cannot work as it stands; the message says what to change."""
+
+
+class StoreRefused(ConfigError):
+    """A store answered that we may not: credentials, permissions, or no such bucket."""
+
+
+class SchemaMismatch(ConfigError):
+    """The database's schema is newer or older than this library can use."""
+
+
+class MissingExtra(ConfigError, ImportError):
+    """An optional library is not installed; the message names the extra to install."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs {library}, which is not installed. Install it with: pip install 'cacheness[{extra}]'"
+        )
+        self.library = library
+        self.extra = extra
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        purpose = str(self).split(" needs ", 1)[0]
+        return (type(self), (self.library, self.extra, purpose))

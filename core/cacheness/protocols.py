@@ -1,0 +1,217 @@
+"""What the cache asks of a store or a codec, and nothing more.
+
+Classes do not inherit from these; a line `_conforms: type[BlobStore] = LocalBlobStore` lets
+the type checker prove that a class fits. `cacheness.testing.contracts` proves the behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Protocol, TypeAlias
+
+from cacheness.entry import BlobInfo, Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Upload, Where
+
+#: Anything with the buffer protocol, C-contiguous.
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class BlobStore(Protocol):
+    """Named bytes. Safe to call from many threads; not used across a fork.
+
+    Raises StoreUnavailable, StoreRefused or StoreFull, never a driver's exception.
+    """
+
+    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+        """Store the parts, one after the other, as one blob: durable and whole, or not at all.
+
+        Writing a name again replaces the blob whole. Nothing is visible before the last byte.
+        """
+        ...
+
+    def read(self, name: str, size: int) -> Buffer:
+        """The blob's bytes, in a writable buffer that belongs to the caller alone.
+
+        Raises BlobMissing when there is no such blob, CorruptEntry when it is not `size` bytes
+        long; never holds more than `size` bytes of it.
+        """
+        ...
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask for one blob by name. None means that it is not there, never "could not ask"."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a blob. One that is gone already is no error."""
+        ...
+
+    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+        """List blobs whose names start with `prefix`, sorted by name (code points), in pages."""
+        ...
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """List uploads that were begun and not finished, where the store can tell."""
+        ...
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an unfinished upload. One that is gone already is no error."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Calling it twice is fine."""
+        ...
+
+
+class MetadataStore(Protocol):
+    """Rows, and the transactions that keep them true. Safe to call from many threads.
+
+    Raises StoreUnavailable, StoreRefused, StoreFull or SchemaMismatch, never a driver's exception.
+    """
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether other people can write here, so that unsigned entries must not be trusted."""
+        ...
+
+    def now(self) -> int:
+        """Microseconds since the epoch by the database's clock; costs no round trip."""
+        ...
+
+    def identity(self) -> Identity:
+        """Which database this is, asked of the server."""
+        ...
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Remember the newest repair's random epoch."""
+        ...
+
+    # entries
+
+    def find(self, namespace: str, key: bytes) -> Entry | None:
+        """One row by its key, expired or not, in one round trip."""
+        ...
+
+    def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Rows by their keys, one statement per 10,000."""
+        ...
+
+    def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
+        """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
+        ...
+
+    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+        """Publish entries in one transaction, if the session still lives.
+
+        Locks the session's row, inserts or replaces the entries, and leaves a tombstone for
+        every object that was replaced; returns those objects' names. Raises SessionLost (and
+        nothing happened), or CommitUnanswered (and nobody knows).
+        """
+        ...
+
+    def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
+        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        ...
+
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
+        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+        ...
+
+    def swap(self, old: Entry, new: Entry) -> bool:
+        """Replace expiry and signature of a row that is still exactly `old`."""
+        ...
+
+    def delete(self, where: Where) -> Deleted:
+        """Delete matching rows, in batches in key order, each with its tombstones in one transaction."""
+        ...
+
+    def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        ...
+
+    def totals(self, namespace: str) -> Totals:
+        """Count entries, bytes and hits."""
+        ...
+
+    # tombstones
+
+    def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
+        """Objects waiting to be deleted, sorted by name."""
+        ...
+
+    def clear_tombstones(self, objects: Collection[str]) -> None:
+        """Forget objects that have been deleted."""
+        ...
+
+    # sessions
+
+    def open_session(self, process: Process) -> str:
+        """Begin to write: a new session's id, 16 hexadecimal digits."""
+        ...
+
+    def renew_session(self, session: str) -> bool:
+        """Extend the lease; False when the session is no longer live."""
+        ...
+
+    def end_session(self, session: str) -> None:
+        """Set a session ended; waits for a commit of it that is in flight."""
+        ...
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """Sessions not yet fenced or ended."""
+        ...
+
+    def fence(self, session: str) -> bool:
+        """Refuse all later commits of a session. False: it is committing right now, so it lives."""
+        ...
+
+    def dead_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Which of these are fenced or ended, and so will never commit again."""
+        ...
+
+    def forget_sessions(self, before: int) -> int:
+        """Drop the rows of sessions fenced or ended before this time; returns how many."""
+        ...
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Held over each put and each repair by a store that has no sessions; else does nothing."""
+        ...
+
+    # flights
+
+    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
+        ...
+
+    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
+        """Give up a flight. One that is gone, or someone else's now, is left alone."""
+        ...
+
+    def close(self) -> None:
+        """Let go of connections and locks. Calling it twice is fine."""
+        ...
+
+
+class Codec(Protocol):
+    """Value <-> bytes. The name goes into rows and never changes."""
+
+    @property
+    def name(self) -> str:
+        """Letters, digits and hyphens."""
+        ...
+
+    @property
+    def safe(self) -> bool:
+        """Whether decoding runs no code that the bytes choose."""
+        ...
+
+    def accepts(self, value: Any) -> bool:
+        """Whether `encode` will take this value; cheap, and imports nothing."""
+        ...
+
+    def encode(self, value: Any) -> list[Buffer]:
+        """The payload, as pieces that share memory with the value where they can."""
+        ...
+
+    def decode(self, data: Buffer) -> Any:
+        """The value; takes ownership of `data` and may build on its memory."""
+        ...
