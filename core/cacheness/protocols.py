@@ -186,6 +186,10 @@ class MetadataStore(Protocol):
         """Give up a flight. One that is gone, or someone else's now, is left alone."""
         ...
 
+    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+        """The token of the flight that is computing this key, None when nobody is."""
+        ...
+
     def close(self) -> None:
         """Let go of connections and locks. Calling it twice is fine."""
         ...
