@@ -1,0 +1,77 @@
+# Every target sets up .venv by itself, and again only when pyproject.toml or constraints.txt has changed.
+# It takes Python 3.11 or newer, pip and make; uv is used when it is there.
+#   make test PYTHON=/path/to/python3.11      another interpreter
+#   make test TESTS=tests/keys                some of the tests
+#   make test ARGS="-x -n 0"                  other options for pytest
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+UV := $(shell command -v uv 2>/dev/null)
+TESTS ?= tests
+ARGS ?= -n 2 --dist loadgroup
+FUZZ_SECONDS ?= 600
+
+PACKAGES := core cacheness_dask cacheness_prefect
+CODE := $(PACKAGES) tests examples benchmarks
+
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz docs clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(STAMP) ## the census of every installed package, on SQLite and files
+	@$(RUN) -m examples.census
+
+demo-cluster: $(STAMP) ## the same on PostgreSQL, S3, a Prefect server and a Dask cluster
+	@$(RUN) -m examples.census --cluster
+
+test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run starts itself
+	$(RUN) -m pytest $(TESTS) $(ARGS)
+
+check: $(STAMP) ## lint, format and types
+	$(RUN) -m ruff check $(CODE)
+	$(RUN) -m ruff format --check $(CODE)
+	$(RUN) -m mypy
+	$(RUN) -m mypy tests/typing_api.py
+
+format: $(STAMP) ## format the code in place
+	$(RUN) -m ruff format $(CODE)
+	$(RUN) -m ruff check --fix $(CODE)
+
+bench: $(STAMP) ## every budget beside its peers (under 15 minutes)
+	@$(RUN) -m benchmarks
+
+bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
+	@$(RUN) -m benchmarks --quick
+
+fuzz: $(STAMP) ## random values, bytes and histories, FUZZ_SECONDS=600 long
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
+
+docs: $(STAMP) ## write docs/api.md anew from the code
+	$(RUN) -m docs.write_api
+
+clean: ## remove everything that these commands made
+	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
+	find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Setting up $(VENV) with $(PYTHON); a few minutes the first time."
+ifneq ($(UV),)
+	@test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	$(UV) pip install --quiet --python $(RUN) -c constraints.txt -e '.[all]' --group dev --group bench
+else
+	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version | awk '{ split($$2, v, "."); exit !(v[1] > 25 || v[1] == 25 && v[2] >= 1) }' || \
+		$(RUN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group bench
+endif
+	@touch $(STAMP)

@@ -1,0 +1,96 @@
+"""Imports point downwards. This is the picture of the house; a short cut fails here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Each part of the core, and what it may import of ours.
+BASE = {"errors", "entry"}
+STORE = BASE | {"protocols", "deadlines", "config"}
+CACHE = STORE | {"keys", "signing", "sessions", "flights", "integrity", "eviction", "explain"}
+MAY_IMPORT = {
+    "errors": set(),
+    "entry": {"errors"},
+    "deadlines": {"errors"},
+    "config": BASE | {"deadlines"},
+    "protocols": {"entry"},
+    "keys": {"errors"},
+    "signing": BASE | {"protocols"},
+    "codecs": BASE | {"protocols"},
+    "blobs": STORE,
+    "metadata": STORE,
+    "sessions": BASE | {"protocols"},
+    "flights": BASE | {"protocols"},
+    "eviction": BASE | {"protocols"},
+    "explain": BASE | {"keys"},
+    "integrity": BASE | {"protocols", "signing", "sessions"},
+    "cache": CACHE,
+    "memoize": BASE | {"cache", "keys", "deadlines", "explain"},
+}
+MAY_IMPORT["wiring"] = set(MAY_IMPORT)
+MAY_IMPORT["__init__"] = {"wiring", "cache", "memoize", "entry", "errors", "config", "keys", "integrity"}
+PUBLIC = {"__init__", "keys", "errors", "entry"}
+MAY_IMPORT["cli"] = PUBLIC | {"config"}
+MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["testing"] = PUBLIC | set(MAY_IMPORT) - {"cli", "__main__"}
+
+STORES = [{"memory", "local", "object_store", "filesystem"}, {"sqlite", "postgresql", "journal"}]
+FILES = sorted((ROOT / "core/cacheness").rglob("*.py"))
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}:{node.lineno}: say the whole name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def part_of(module: str) -> str | None:
+    """The part of the core that a dotted name belongs to; None for what is not ours."""
+    first, _, rest = module.partition(".")
+    name = rest.partition(".")[0]
+    if first != "cacheness":
+        return None
+    return name if name in MAY_IMPORT else "__init__"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "core")))
+def test_core_imports_only_what_stands_below(path: Path) -> None:
+    own = path.relative_to(ROOT / "core/cacheness").parts[0].removesuffix(".py")
+    used = {part_of(module) for module in modules_imported(path)} - {None, own}
+    assert used <= MAY_IMPORT[own]
+
+
+def test_the_core_knows_no_orchestrator() -> None:
+    roots = {module.partition(".")[0] for path in FILES for module in modules_imported(path)}
+    assert roots.isdisjoint({"dask", "distributed", "prefect", "cacheness_dask", "cacheness_prefect"})
+
+
+@pytest.mark.parametrize("package", ["cacheness_dask", "cacheness_prefect", "examples"])
+def test_plugins_and_examples_use_public_names(package: str) -> None:
+    files = list((ROOT / package).rglob("*.py"))
+    used = {part_of(module) for path in files for module in modules_imported(path)} - {None}
+    assert files
+    assert used <= PUBLIC | ({"testing"} if package == "examples" else set())
+
+
+@pytest.mark.parametrize("package", ["cacheness_dask", "cacheness_prefect"])
+def test_plugins_do_not_know_one_another(package: str) -> None:
+    roots = {module.partition(".")[0] for path in (ROOT / package).rglob("*.py") for module in modules_imported(path)}
+    assert roots.isdisjoint({"cacheness_dask", "cacheness_prefect"} - {package})
+
+
+@pytest.mark.parametrize("stores", STORES, ids=["blobs", "metadata"])
+def test_a_store_never_imports_another_store(stores: set[str]) -> None:
+    for path in FILES:
+        if path.stem in stores:
+            named = {part for module in modules_imported(path) for part in module.split(".")[1:]}
+            assert named.isdisjoint(stores - {path.stem}), path
