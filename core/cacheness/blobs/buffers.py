@@ -1,0 +1,28 @@
+"""Memory to read a blob into: writable, private to this process, and cheap to get."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+from typing import Final
+
+from cacheness.protocols import Buffer
+
+#: From this size on, huge pages save more than a fresh mapping costs. Measured on a virtual
+#: machine, reading a cached file: 1 MiB 30 us into a bytearray against 490 us into a mapping;
+#: 64 MiB 35 ms into a bytearray, 32 ms into a mapping, 5 ms into a mapping of huge pages.
+LARGE: Final = 4 << 20
+
+
+def allocate(size: int) -> Buffer:
+    """A zeroed buffer of `size` bytes."""
+    if size < LARGE:
+        return bytearray(size)
+    # Never the file itself, mapped privately: somebody may truncate it later (SIGBUS), and
+    # pages not yet touched would show what the file holds by then. And never the default
+    # flags, which share the memory with every child that is forked.
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memoryview(memory)

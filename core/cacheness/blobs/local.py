@@ -1,0 +1,236 @@
+"""Blobs as files: written aside, synced, renamed into place, and the directory synced."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from cacheness.blobs.buffers import allocate
+from cacheness.blobs.names import UNFINISHED, checked
+from cacheness.deadlines import Limits
+from cacheness.entry import BlobInfo, Upload
+from cacheness.errors import BlobMissing, ConfigError, CorruptEntry, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.protocols import BlobStore, Buffer
+
+_ASIDE: Final = re.compile(rf"(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", re.DOTALL)
+#: A symbolic link in a blob's place is no blob of ours.
+_NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+# A pipe that lies about would make a plain open wait for ever.
+_READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+class LocalBlobStore:
+    """Files below one directory of one machine's own disk.
+
+    The directory may hold other people's files: they show in `scan`, and nothing else here
+    touches them. The directory may be moved: names are relative. It is made when the store is
+    opened and never again, so that a store whose directory was moved away says so.
+    """
+
+    def __init__(self, root: str | Path, *, limits: Limits) -> None:
+        self._root = os.path.abspath(root)
+        self._durable: set[str] = set()  # directories whose own entry is known to be on disk
+        self._make_root()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._root!r})"
+
+    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+        """Write the parts to a file aside, and rename it when it is on the disk."""
+        path = self._path(name)
+        aside = f"{path}.{secrets.token_hex(8)}{UNFINISHED}"
+        try:
+            descriptor = self._create(aside, os.path.dirname(path))
+            with open(descriptor, "wb") as file:
+                file.writelines(parts)
+                file.flush()
+                os.fsync(descriptor)
+            os.rename(aside, path)
+            _sync_directory(os.path.dirname(path))
+        except BaseException as error:
+            _remove(aside)
+            if isinstance(error, OSError):
+                raise self._translated(error, "write", name) from error
+            raise
+
+    def read(self, name: str, size: int) -> Buffer:
+        """The file's bytes, copied: what becomes of the file afterwards does not matter."""
+        try:
+            descriptor = os.open(self._path(name), _READ_FLAGS)
+            try:
+                return _read_whole(descriptor, name, size)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                self._insist_on_root()
+                raise BlobMissing(f"there is no blob {name} in {self._root}") from None
+            raise self._translated(error, "read", name) from error
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask for one file by name."""
+        try:
+            found = os.lstat(self._path(name))
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                self._insist_on_root()
+                return None
+            raise self._translated(error, "look at", name) from error
+        return BlobInfo(name, found.st_size) if stat.S_ISREG(found.st_mode) else None
+
+    def delete(self, name: str) -> None:
+        """Unlink one file. Its directory stays: removing it would race with a writer."""
+        self._unlink(checked(name), name)
+
+    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+        """Every file below the root, foreign ones too, one directory in memory at a time."""
+        for name, size in self._walk("", prefix):
+            if name.startswith(prefix) and not _ASIDE.fullmatch(name):
+                yield BlobInfo(name, size)
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """Files aside: of writers at work, and of writers that were killed."""
+        for path, _ in self._walk("", prefix):
+            aside = _ASIDE.fullmatch(path)
+            if aside and aside["name"].startswith(prefix):
+                yield Upload(aside["name"], path)
+
+    def abort(self, upload: Upload) -> None:
+        """Unlink a file aside."""
+        aside = _ASIDE.fullmatch(upload.handle)
+        if not aside or aside["name"] != upload.name:
+            raise ConfigError(f"{upload.handle!r} is not an unfinished upload of {upload.name!r}")
+        checked(upload.name)
+        self._unlink(upload.handle, upload.name)
+
+    def close(self) -> None:
+        """Nothing is open between two calls."""
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._root, checked(name))
+
+    def _make_root(self) -> None:
+        missing = []
+        path = self._root
+        while not os.path.isdir(path):
+            missing.append(path)
+            path = os.path.dirname(path)
+        for path in reversed(missing):
+            try:
+                os.mkdir(path)
+                _sync_directory(os.path.dirname(path))
+            except FileExistsError:
+                if not os.path.isdir(path):
+                    raise ConfigError(f"{path} is a file, where a directory for blobs should be") from None
+            except OSError as error:
+                raise self._translated(error, "make a directory for", path) from error
+
+    def _insist_on_root(self) -> None:
+        # "Not there" must not be said of a disk that is not mounted.
+        if not os.path.isdir(self._root):
+            raise StoreUnavailable(f"the directory {self._root} of the blob store is gone: moved, or not mounted")
+
+    def _create(self, aside: str, directory: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        if directory in self._durable:
+            with contextlib.suppress(FileNotFoundError):  # somebody tidied up
+                return os.open(aside, flags, 0o666)
+        self._make_durable(directory)
+        return os.open(aside, flags, 0o666)
+
+    def _make_durable(self, directory: str) -> None:
+        # Whoever made the directory may not have synced its parent yet; a file that we
+        # acknowledge must not be lost with a directory that somebody else made.
+        if directory == self._root:
+            return
+        parent = os.path.dirname(directory)
+        self._make_durable(parent)
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self._insist_on_root()
+            raise
+        _sync_directory(parent)
+        self._durable.add(directory)
+
+    def _unlink(self, path: str, name: str) -> None:
+        try:
+            os.unlink(f"{self._root}/{path}")
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise self._translated(error, "delete", name) from error
+            self._insist_on_root()
+
+    def _walk(self, directory: str, prefix: str) -> Iterator[tuple[str, int]]:
+        # Whole names are compared, so "a.b" comes before "a/b": a directory sorts as "a/".
+        for key, item in self._listing(directory):
+            name = directory + key
+            if key.endswith("/"):
+                if name.startswith(prefix) or prefix.startswith(name):
+                    yield from self._walk(name, prefix)
+            elif name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                    yield name, item.stat(follow_symlinks=False).st_size
+
+    def _listing(self, directory: str) -> list[tuple[str, os.DirEntry[str]]]:
+        try:
+            with os.scandir(f"{self._root}/{directory}") as items:
+                # Links are never followed: they are somebody's files, or a way out of the root.
+                found = [(item.name + "/" * item.is_dir(follow_symlinks=False), item) for item in items]
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise self._translated(error, "list", directory) from error
+            self._insist_on_root()
+            return []
+        found.sort(key=lambda pair: pair[0])
+        return found
+
+    def _translated(self, error: OSError, verb: str, name: str) -> Exception:
+        where = f"cannot {verb} {name} in {self._root}: {error.strerror or error}"
+        if error.errno in _FULL:
+            return StoreFull(f"{where}. Nothing was stored; make room or raise the limit")
+        if error.errno in _REFUSED:
+            return StoreRefused(f"{where}. Check the owner and the mode of the directory, and how it is mounted")
+        return StoreUnavailable(where)
+
+
+def _read_whole(descriptor: int, name: str, size: int) -> Buffer:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
+        raise CorruptEntry(f"blob {name} has {found.st_size} bytes where its row says {size}")
+    buffer = allocate(size)
+    with memoryview(buffer) as view:
+        done = 0
+        while done < size:
+            count = os.readv(descriptor, [view[done:]])
+            if count == 0:
+                raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
+            done += count
+    return buffer
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+_conforms: type[BlobStore] = LocalBlobStore

@@ -1,0 +1,64 @@
+"""Blobs in a dict: the smallest store, and the one to copy when writing another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+
+from cacheness.blobs.names import checked
+from cacheness.entry import BlobInfo, Upload
+from cacheness.errors import BlobMissing, CorruptEntry
+from cacheness.protocols import BlobStore, Buffer
+
+
+class MemoryBlobStore:
+    """Lives and dies with its process; for tests, and for caches nobody else should see."""
+
+    def __init__(self) -> None:
+        self._blobs: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+        """Keep a copy of the parts as one blob."""
+        blob = b"".join(parts)
+        with self._lock:
+            self._blobs[checked(name)] = blob
+
+    def read(self, name: str, size: int) -> Buffer:
+        """A copy of the blob that the caller may write into."""
+        blob = self._blobs.get(checked(name))
+        if blob is None:
+            raise BlobMissing(f"there is no blob {name} in memory")
+        if len(blob) != size:
+            raise CorruptEntry(f"blob {name} has {len(blob)} bytes where its row says {size}")
+        return bytearray(blob)
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask for one blob by name."""
+        blob = self._blobs.get(checked(name))
+        return None if blob is None else BlobInfo(name, len(blob))
+
+    def delete(self, name: str) -> None:
+        """Forget a blob, if it is there."""
+        with self._lock:
+            self._blobs.pop(checked(name), None)
+
+    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+        """The blobs as they are now, sorted by name."""
+        with self._lock:
+            found = [BlobInfo(name, len(blob)) for name, blob in self._blobs.items() if name.startswith(prefix)]
+        found.sort(key=lambda info: info.name)
+        yield from found
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """None: a write to memory is over before anybody can look."""
+        yield from ()
+
+    def abort(self, upload: Upload) -> None:
+        """Nothing is there to drop."""
+
+    def close(self) -> None:
+        """Nothing is open. The blobs stay until the store itself goes."""
+
+
+_conforms: type[BlobStore] = MemoryBlobStore
