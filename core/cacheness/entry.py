@@ -112,6 +112,7 @@ class Where:
     namespace: str
     keys: tuple[bytes, ...] | None = None
     mac: bytes | None = None  #: still exactly this row
+    object: str | None = None  #: still naming this blob
     tag: str | None = None
     function: str | None = None
     prefix: str | None = None

@@ -1,0 +1,289 @@
+"""Put and lookup, in a straight line.
+
+put      value -> codec.encode -> blobs.write -> sign -> metadata.commit -> Entry
+lookup   key   -> metadata.find -> verify -> blobs.read -> verify -> codec.decode -> Hit | None
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from cacheness.codecs.compression import compress, decompress
+from cacheness.entry import MICROSECONDS, Entry, Hit
+from cacheness.errors import (
+    BlobMissing,
+    CodecError,
+    CommitUnanswered,
+    CorruptEntry,
+    SessionLost,
+    StoreUnavailable,
+)
+from cacheness.integrity import drain
+from cacheness.keys import Key
+from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
+from cacheness.sessions import Sessions
+from cacheness.signing import Keyring, digest_parts, verify_bytes
+from cacheness.usage import UseCounter
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
+MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
+TRANSFERS = 8  #: blobs of one batch that travel at the same time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a put says of a result besides its value."""
+
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    compute_seconds: float | None = None
+    provenance: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An encoded value on its way to being an entry. `entry` lacks its object and signature."""
+
+    entry: Entry
+    parts: Sequence[Buffer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a cache is made of: the stores, the codecs in order of preference, the keys."""
+
+    metadata: MetadataStore
+    blobs: BlobStore
+    codecs: Sequence[Codec]
+    keyring: Keyring
+    namespace: str
+    inline_max_bytes: int
+    safe_codecs: bool
+
+
+class Cache:
+    """One namespace over a metadata store and a blob store. Thread-safe; belongs to one process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.namespace = parts.namespace
+        self.metadata = parts.metadata
+        self.blobs = parts.blobs
+        self.sessions = Sessions(parts.metadata)
+        self.uses = UseCounter(parts.metadata, parts.namespace)
+        self._keyring = parts.keyring
+        self._codecs = {codec.name: codec for codec in parts.codecs}
+
+    # put
+
+    def draft(self, key: Key, value: Any, about: About) -> Draft:
+        """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
+        codec = self._codec_for(value)
+        raw = codec.encode(value)
+        raw_size = sum(memoryview(part).nbytes for part in raw)
+        stored, suffix = compress(raw)
+        now = self.metadata.now()
+        entry = Entry(
+            namespace=self.namespace,
+            key=key.digest,
+            object=None,
+            inline=None,
+            size=sum(memoryview(part).nbytes for part in stored),
+            raw_size=raw_size,
+            digest=digest_parts(stored),
+            codec=codec.name + suffix,
+            created_at=now,
+            expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
+            accessed_at=now,
+            hits=0,
+            compute_seconds=about.compute_seconds,
+            function=key.function,
+            prefix=key.prefix,
+            args=key.args,
+            parts=key.parts,
+            tags=about.tags,
+            provenance=about.provenance,
+            key_id="",
+            mac=b"",
+        )
+        return Draft(entry, stored)
+
+    def publish(self, drafts: Sequence[Draft]) -> list[Entry]:
+        """Write the blobs, then commit the rows in one transaction. Durable when it returns.
+
+        Of several drafts of one key the last one counts. An error means that nothing of them was
+        published, and loses nothing that was there before.
+        """
+        drafts = list({draft.entry.key: draft for draft in drafts}.values())
+        with self.metadata.exclusive():
+            for _ in range(PUBLISH_ATTEMPTS):
+                session = self.sessions.current()
+                try:
+                    entries = self._write(drafts, session)
+                    replaced = self.metadata.commit(entries, session)
+                except SessionLost:
+                    self.sessions.lost(session)
+                except CommitUnanswered:
+                    # Ending our own session waits for the commit in flight; only then can the
+                    # row tell. To commit the same object again instead, after a look, can leave a
+                    # row without a blob: a repairer may have come between the look and the commit.
+                    self.sessions.end(session)
+                    if self._are_there(entries):
+                        return entries
+                except BaseException:
+                    self.sessions.abandon(session)
+                    raise
+                else:
+                    drain(self.metadata, self.blobs, replaced)
+                    return entries
+        raise StoreUnavailable(
+            f"the result was not stored: {PUBLISH_ATTEMPTS} sessions in a row were fenced or went unanswered"
+        )
+
+    def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
+        return _concurrently(lambda draft: self._write_one(draft, session), drafts)
+
+    def _write_one(self, draft: Draft, session: str) -> Entry:
+        entry = draft.entry
+        if entry.size <= self.parts.inline_max_bytes:
+            return self._keyring.sign(replace(entry, inline=b"".join(draft.parts)))
+        name = fresh_name(entry, session)
+        self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
+        return self._keyring.sign(replace(entry, object=name))
+
+    def _are_there(self, entries: Sequence[Entry]) -> bool:
+        first = entries[0]  # they were committed together or not at all
+        found = self.metadata.find(first.namespace, first.key)
+        return found is not None and _version(found) == _version(first)
+
+    def _codec_for(self, value: Any) -> Codec:
+        for codec in self._codecs.values():
+            if (codec.safe or not self.parts.safe_codecs) and codec.accepts(value):
+                return codec
+        raise CodecError(
+            f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored with safe_codecs=True, which"
+            " allows no pickle: return an array or a table, or open the cache without safe_codecs"
+        )
+
+    # lookup
+
+    def lookup(self, key: bytes) -> Hit | None:
+        """Find, verify and decode one result. None means "not here", and only that.
+
+        Raises CodecError when the verified bytes cannot become a value in this process.
+        """
+        return self.follow(self.metadata.find(self.namespace, key))
+
+    def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
+        """The hits among many keys: one statement per 10,000, blobs read side by side."""
+        found = self.metadata.find_many(self.namespace, keys)
+        hits = _concurrently(self.follow, found.values())
+        return {hit.entry.key: hit for hit in hits if hit is not None}
+
+    def follow(self, entry: Entry | None) -> Hit | None:
+        """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
+        for _ in range(MOVED_ROW_LOOKS):
+            if entry is None or self.is_expired(entry):
+                return None
+            try:
+                return self._open(entry)
+            except BlobMissing:
+                newer = self.metadata.find(entry.namespace, entry.key)
+                if newer is not None and newer.object == entry.object:
+                    _log.warning(
+                        "the blob of entry %s is gone (%s); treated as a miss. verify_integrity() shows how many are",
+                        entry.cache_key,
+                        entry.object,
+                    )
+                    return None
+                entry = newer
+            except CorruptEntry as error:
+                _log.warning("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
+                return None
+        return None
+
+    def read_bytes(self, entry: Entry) -> Buffer:
+        """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
+        self._keyring.verify(entry)
+        if entry.object is None:
+            data: Buffer = entry.inline or b""
+        else:
+            data = self.blobs.read(entry.object, entry.size)
+        verify_bytes(entry, data)
+        return data
+
+    def is_expired(self, entry: Entry) -> bool:
+        """Whether the entry's lifetime has passed, by the database's clock."""
+        return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
+
+    def _open(self, entry: Entry) -> Hit:
+        codec = self._decoder(entry)
+        data = decompress(self.read_bytes(entry), entry.codec, entry.raw_size)
+        value = codec.decode(data)
+        self.uses.count(entry.key)
+        return Hit(value, entry)
+
+    def _decoder(self, entry: Entry) -> Codec:
+        name = entry.codec.partition("+")[0]
+        codec = self._codecs.get(name)
+        if codec is None:
+            raise CodecError(f"entry {entry.cache_key} was written by codec {name!r}, which this version does not know")
+        if self.parts.safe_codecs and not codec.safe:
+            raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
+        return codec
+
+    # the rest
+
+    def delete(self, where: Any) -> int:
+        """Delete matching rows, then the blobs that they named; returns the number of rows."""
+        deleted = self.metadata.delete(where)
+        drain(self.metadata, self.blobs, deleted.objects)
+        return deleted.entries
+
+    def resign(self, entry: Entry, **changes: Any) -> bool:
+        """Change signed fields of a row, if it is still the same row."""
+        self._keyring.verify(entry)
+        return self.metadata.swap(entry, self._keyring.sign(replace(entry, **changes)))
+
+    def is_genuine(self, entry: Entry) -> bool:
+        """Whether the row carries a good signature."""
+        try:
+            self._keyring.verify(entry)
+        except CorruptEntry:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what is buffered, end the session, and let go of the stores."""
+        self.uses.close()
+        self.sessions.close()
+        self.metadata.close()
+        self.blobs.close()
+
+
+def fresh_name(entry: Entry, session: str) -> str:
+    """A name for the entry's blob that was never used before and never will be again."""
+    key = entry.cache_key
+    return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
+
+
+def _version(entry: Entry) -> tuple[object, ...]:
+    return (entry.object, entry.digest, entry.created_at, entry.mac)
+
+
+def _concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    items = list(items)
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(TRANSFERS, len(items)), thread_name_prefix="cacheness-transfer") as pool:
+        return list(pool.map(work, items))

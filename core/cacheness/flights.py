@@ -1,0 +1,110 @@
+"""One computation per key across machines: a lease that is renewed while its holder lives.
+
+An economy and never a matter of correctness: when a holder dies, its lease runs out and
+somebody else computes; when two compute after all, both results are right.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from cacheness.errors import CachenessError
+from cacheness.protocols import MetadataStore
+
+_log = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.05  #: first pause of a waiter; doubles up to POLL_AT_MOST
+POLL_AT_MOST = 1.0
+
+
+class Flights:
+    """The flights of one namespace. Tokens are drawn by the caller and name one holder."""
+
+    def __init__(self, metadata: MetadataStore, namespace: str, lease: float) -> None:
+        self._metadata = metadata
+        self._namespace = namespace
+        self._lease = lease
+        self._lock = threading.Lock()
+        self._held: dict[tuple[bytes, str], float] = {}
+        self._woken = threading.Event()
+        self._beating = False
+
+    def acquire(
+        self,
+        key: str,
+        token: str,
+        *,
+        wait: float = 0.0,
+        lease: float | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> bool:
+        """Take the flight of a key, waiting up to `wait` seconds for its holder to end.
+
+        A flight that was taken is renewed by a background thread until `release`. `unless` is
+        asked after every pause; when it says True (the result has arrived), the wait ends with
+        False. Raises StoreUnavailable when the database does not answer.
+        """
+        seconds = self._lease if lease is None else lease
+        give_up = time.monotonic() + wait
+        pause = POLL_SECONDS
+        while not self._metadata.take_flight(self._namespace, bytes.fromhex(key), token, seconds):
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(min(pause * random.uniform(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            pause = min(pause * 2, POLL_AT_MOST)
+            if unless is not None and unless():
+                return False
+        self._hold(bytes.fromhex(key), token, seconds)
+        return True
+
+    def release(self, key: str, token: str) -> None:
+        """Give the flight up, so that a waiter need not wait for the lease."""
+        with self._lock:
+            self._held.pop((bytes.fromhex(key), token), None)
+        self._metadata.end_flight(self._namespace, bytes.fromhex(key), token)
+
+    def holder(self, key: str) -> str | None:
+        """The token of whoever is computing this key now."""
+        return self._metadata.flight_holder(self._namespace, bytes.fromhex(key))
+
+    def close(self) -> None:
+        """Stop renewing; give up what is still held, as far as the database answers."""
+        with self._lock:
+            held, self._held, self._beating = dict(self._held), {}, False
+        self._woken.set()
+        for key, token in held:
+            try:
+                self._metadata.end_flight(self._namespace, key, token)
+            except CachenessError as error:
+                _log.debug("the flight of %s is left to its lease: %s", key.hex(), error)
+
+    def _hold(self, key: bytes, token: str, lease: float) -> None:
+        with self._lock:
+            self._held[key, token] = lease
+            if not self._beating:
+                self._beating = True
+                threading.Thread(target=self._beat, name="cacheness-flight-heartbeat", daemon=True).start()
+        self._woken.set()
+
+    def _beat(self) -> None:
+        while self._beating:
+            self._woken.clear()
+            if not self._woken.wait(min(list(self._held.values()), default=self._lease) / 3):
+                for key, token in list(self._held):
+                    self._renew(key, token)
+
+    def _renew(self, key: bytes, token: str) -> None:
+        # Under the lock, so that a flight released meanwhile is not taken again.
+        with self._lock:
+            lease = self._held.get((key, token))
+            if lease is None:
+                return
+            try:
+                if not self._metadata.take_flight(self._namespace, key, token, lease):
+                    del self._held[key, token]
+            except CachenessError as error:
+                _log.debug("the flight of %s could not be renewed: %s", key.hex(), error)

@@ -1,0 +1,327 @@
+"""Check, plan, repair, drain: the only place that deletes blobs.
+
+A plan lists the objects first and reads the rows afterwards, page by page, both in key order.
+An object that no row names then is in flight, or an orphan: an orphan exactly when its session
+can never commit again. A row whose object is not there is dangling only after the object was
+asked for by name. Nothing is decided by a storage server's clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+
+from cacheness.entry import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused
+from cacheness.protocols import BlobStore, MetadataStore
+from cacheness.report import IntegrityReport
+from cacheness.sessions import fence_dead, presumed_dead
+
+_log = logging.getLogger(__name__)
+
+PAGE = 1000  #: objects, and rows, that are held at a time
+MARKER = "cacheness-store.json"  #: the object that ties a blob store to its database
+
+#: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
+#: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
+ROWS_AT_MOST = (100, 0.01)
+OBJECTS_AT_MOST = (1000, 0.05)
+
+
+def drain(metadata: MetadataStore, blobs: BlobStore, objects: Collection[str]) -> int:
+    """Delete blobs that have tombstones, then the tombstones: in this order a crash loses nothing.
+
+    Called after every commit with what it replaced, so trouble is no error of the caller's:
+    what stays behind has its tombstone, and a repair drains it.
+    """
+    if not objects:
+        return 0
+    gone = []
+    try:
+        for name in objects:
+            blobs.delete(name)
+            gone.append(name)
+    except CachenessError as error:
+        _log.debug("%d replaced blobs wait for a repair: %s", len(objects) - len(gone), error)
+    try:
+        metadata.clear_tombstones(gone)
+    except CachenessError as error:
+        _log.debug("%d tombstones of deleted blobs wait for a repair: %s", len(gone), error)
+        return 0
+    return len(gone)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one check looks at: a namespace, or the part of it whose keys begin with one byte."""
+
+    namespace: str
+    shard: int | None = None
+    deep: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """Where the listing looks; everywhere when whole, so that foreign names are seen too."""
+        return "" if self.shard is None else f"{self.namespace}/{self.shard:02x}/"
+
+    def where(self) -> Where:
+        """The rows of this scope."""
+        return Where(self.namespace, shard=self.shard)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is wrong, and what a repair would do about it. A dry run is a plan left unexecuted."""
+
+    scope: Scope
+    issues: list[Issue] = field(default_factory=list)
+    orphans: list[BlobInfo] = field(default_factory=list)
+    bad_rows: list[tuple[Issue, Entry]] = field(default_factory=list)
+    tombstones: list[str] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
+    objects: int = 0  #: of this scope, listed
+    entries: int = 0  #: of this scope, read
+    bytes_read: int = 0  #: by a deep check
+
+    def refuse_if_implausible(self) -> None:
+        """Raise RepairRefused when there is more damage than a working store can have."""
+        _refuse("entries whose blob is gone or broken", len(self.bad_rows), self.entries, ROWS_AT_MOST)
+        _refuse("blobs that no entry names", len(self.orphans), self.objects, OBJECTS_AT_MOST)
+
+
+Progress = Callable[[int, int], None]  #: called with (objects, entries) looked at so far
+ReadBytes = Callable[[Entry], object]
+IsGenuine = Callable[[Entry], bool]
+
+
+class Inspector:
+    """Looks at one store for what is wrong with it, and mends what may be mended."""
+
+    def __init__(
+        self, metadata: MetadataStore, blobs: BlobStore, *, read_bytes: ReadBytes, is_genuine: IsGenuine
+    ) -> None:
+        self._metadata = metadata
+        self._blobs = blobs
+        self._read_bytes = read_bytes
+        self._is_genuine = is_genuine
+
+    def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
+        """Report what is wrong; changes nothing."""
+        plan = self.plan(scope, progress)
+        return IntegrityReport(tuple(plan.issues), plan.objects, plan.entries, repaired=False)
+
+    def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
+        """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
+
+        Raises RepairRefused, with nothing deleted, when the plan looks implausible and `force`
+        is not given.
+        """
+        with self._metadata.exclusive():
+            fence_dead(self._metadata)
+            plan = self.plan(scope, progress)
+            if not force:
+                plan.refuse_if_implausible()
+            return IntegrityReport(tuple(self._execute(plan)), plan.objects, plan.entries, repaired=True)
+
+    def plan(self, scope: Scope, progress: Progress | None = None) -> Plan:
+        """Compare the listing with the rows. Touches nothing."""
+        plan = Plan(scope)
+        dead = presumed_dead(self._metadata)
+        self._plan_tombstones(plan)
+        self._plan_uploads(plan, dead)
+        after = b""
+        for page in self._pages(plan):
+            after = self._plan_page(plan, page, dead, after)
+            if progress is not None:
+                progress(plan.objects, plan.entries)
+        for entries in self._rows(scope, after, upto=None):
+            self._plan_rows(plan, entries, {})
+        if progress is not None:
+            progress(plan.objects, plan.entries)
+        return plan
+
+    # the listing
+
+    def _pages(self, plan: Plan) -> Iterator[list[BlobInfo]]:
+        """Our objects in key order, about PAGE at a time, never parting the objects of one key."""
+        page: list[BlobInfo] = []
+        for _, group in groupby(self._ours(plan), key=lambda info: info.name.partition(".")[0]):
+            page.extend(group)
+            if len(page) >= PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
+        for info in self._blobs.scan(plan.scope.prefix):
+            match = OBJECT_NAME.fullmatch(info.name)
+            if match is None:
+                if info.name != MARKER:
+                    plan.issues.append(Issue("foreign", info.name, "not a name of ours; never touched", info.size))
+            elif match["namespace"] == plan.scope.namespace:
+                plan.objects += 1
+                yield info
+
+    def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], dead: set[str], after: bytes) -> bytes:
+        last = _key_of(page[-1].name)
+        listed = {info.name: info for info in page}
+        named: set[str] = set()
+        for entries in self._rows(plan.scope, after, upto=last):
+            named.update(entry.object for entry in entries if entry.object is not None)
+            self._plan_rows(plan, entries, listed)
+        self._plan_orphans(plan, [info for info in page if info.name not in named], dead)
+        return last
+
+    def _rows(self, scope: Scope, after: bytes, upto: bytes | None) -> Iterator[list[Entry]]:
+        while True:
+            entries = self._metadata.scan(scope.where(), after=after, limit=PAGE)
+            wanted = [entry for entry in entries if upto is None or entry.key <= upto]
+            if wanted:
+                yield wanted
+            if len(wanted) < PAGE:
+                return
+            after = wanted[-1].key
+
+    # what is wrong
+
+    def _plan_orphans(self, plan: Plan, unnamed: Sequence[BlobInfo], presumed: set[str]) -> None:
+        if not unnamed:
+            return
+        sessions = {_session_of(info.name) for info in unnamed}
+        dead = self._metadata.dead_sessions(sessions) | (sessions & presumed)
+        live = {session.id for session in self._metadata.live_sessions()}
+        for info in unnamed:
+            session = _session_of(info.name)
+            if session in live - dead or self._is_buried(info.name):
+                continue
+            if session in dead:
+                plan.orphans.append(info)
+                plan.issues.append(Issue("orphaned", info.name, "no entry names this blob", info.size))
+            else:
+                plan.issues.append(
+                    Issue("unknown", info.name, "its session is not known to this database; never touched", info.size)
+                )
+
+    def _is_buried(self, name: str) -> bool:
+        return self._metadata.tombstones(name, limit=1) == [name]
+
+    def _plan_rows(self, plan: Plan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:
+        plan.entries += len(entries)
+        for entry in entries:
+            issue = self._examine(plan, entry, listed)
+            if issue is None:
+                continue
+            plan.issues.append(issue)
+            if issue.kind != "forged":
+                plan.bad_rows.append((issue, entry))
+
+    def _examine(self, plan: Plan, entry: Entry, listed: dict[str, BlobInfo]) -> Issue | None:
+        if not self._is_genuine(entry):
+            # Never deleted: with the wrong key at hand, every row of somebody else looks like this.
+            return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", entry.size)
+        if entry.object is not None:
+            info = listed.get(entry.object)
+            if info is None or info.size != entry.size:
+                info = self._blobs.stat(entry.object)
+            if info is None:
+                return self._dangling(entry)
+            if info.size != entry.size:
+                return Issue(
+                    "size_mismatch", entry.cache_key, f"{entry.object}: {info.size} bytes, not {entry.size}", entry.size
+                )
+        return self._read(plan, entry) if plan.scope.deep else None
+
+    def _dangling(self, entry: Entry) -> Issue | None:
+        now = self._metadata.find(entry.namespace, entry.key)
+        if now is None or now.object != entry.object:
+            return None  # overwritten or deleted while we looked
+        return Issue("dangling", entry.cache_key, f"its blob {entry.object} is gone", entry.size)
+
+    def _read(self, plan: Plan, entry: Entry) -> Issue | None:
+        try:
+            self._read_bytes(entry)
+        except BlobMissing:
+            return self._dangling(entry)
+        except CorruptEntry as error:
+            return Issue("corrupt", entry.cache_key, str(error), entry.size)
+        plan.bytes_read += entry.size
+        return None
+
+    def _plan_tombstones(self, plan: Plan) -> None:
+        prefix = plan.scope.prefix or plan.scope.namespace + "/"
+        after = ""
+        while names := self._metadata.tombstones(prefix, after=after, limit=PAGE):
+            plan.tombstones.extend(names)
+            plan.issues.extend(Issue("tombstone", name, "replaced or deleted, not yet removed") for name in names)
+            after = names[-1]
+
+    def _plan_uploads(self, plan: Plan, presumed: set[str]) -> None:
+        ours = [
+            upload
+            for upload in self._blobs.uploads(plan.scope.prefix or plan.scope.namespace + "/")
+            if OBJECT_NAME.fullmatch(upload.name)
+        ]
+        sessions = {_session_of(upload.name) for upload in ours}
+        dead = self._metadata.dead_sessions(sessions) | (sessions & presumed)
+        for upload in ours:
+            if _session_of(upload.name) in dead:
+                plan.uploads.append(upload)
+                plan.issues.append(Issue("stale_upload", upload.name, "begun by a dead writer and never finished"))
+
+    # repair
+
+    def _execute(self, plan: Plan) -> Iterator[Issue]:
+        """Mend what the plan may mend; every issue once, marked where it was mended."""
+        mended = {("tombstone", name) for name in self._drain(plan.tombstones)}
+        # Fenced between our fencing and now is fine, presumed dead is not: some could not be fenced.
+        dead = self._metadata.dead_sessions({_session_of(info.name) for info in plan.orphans})
+        for info in plan.orphans:
+            if _session_of(info.name) in dead:
+                self._blobs.delete(info.name)
+                mended.add(("orphaned", info.name))
+        uploads_dead = self._metadata.dead_sessions({_session_of(upload.name) for upload in plan.uploads})
+        for upload in plan.uploads:
+            if _session_of(upload.name) in uploads_dead:
+                self._blobs.abort(upload)
+                mended.add(("stale_upload", upload.name))
+        for issue, entry in plan.bad_rows:
+            if self._remove(issue, entry):
+                mended.add((issue.kind, issue.subject))
+        for issue in plan.issues:
+            yield replace(issue, repaired=(issue.kind, issue.subject) in mended)
+
+    def _remove(self, issue: Issue, entry: Entry) -> bool:
+        # Asked for a second time: one false "not found" must not cost a row.
+        if issue.kind == "dangling" and entry.object is not None and self._blobs.stat(entry.object) is not None:
+            return False
+        unchanged = Where(entry.namespace, keys=(entry.key,), mac=entry.mac, object=entry.object)
+        deleted = self._metadata.delete(unchanged)
+        drain(self._metadata, self._blobs, deleted.objects)
+        return deleted.entries == 1
+
+    def _drain(self, names: Sequence[str]) -> Sequence[str]:
+        for start in range(0, len(names), PAGE):
+            drain(self._metadata, self._blobs, names[start : start + PAGE])
+        return names
+
+
+def _refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> None:
+    at_least, share = bound
+    most = max(at_least, int(looked_at * share))
+    if found > most:
+        raise RepairRefused(
+            f"found {found:,} {what}, of {looked_at:,} looked at; more than {most:,} is not plausible damage. Nothing"
+            " was deleted. Is this the right database for this blob store, and is its listing whole? If it"
+            " is, repair with force=True."
+        )
+
+
+def _key_of(name: str) -> bytes:
+    return bytes.fromhex(name.rpartition("/")[2].partition(".")[0])
+
+
+def _session_of(name: str) -> str:
+    return name.split(".")[1]

@@ -1,0 +1,151 @@
+"""Who writes, and who is proven dead.
+
+A session is one writer process. Its commits lock its row, so a repairer that has fenced the
+session knows that no commit of it can follow. Fencing a living writer is harmless: its next
+commit is refused, and it writes again in a new session under a new name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+from cacheness.entry import Process, SessionInfo
+from cacheness.errors import CachenessError
+from cacheness.protocols import MetadataStore
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 60.0  #: a fifth of the lease, so that four may be missed
+
+
+class Sessions:
+    """The session of this process in one metadata store: taken at the first put, renewed, ended."""
+
+    def __init__(self, metadata: MetadataStore) -> None:
+        self._metadata = metadata
+        self._lock = threading.Lock()
+        self._current: str | None = None
+        self._stop: threading.Event | None = None
+
+    def current(self) -> str:
+        """The live session to write under; opens one when there is none."""
+        with self._lock:
+            if self._current is None:
+                self._current = self._metadata.open_session(this_process())
+                self._keep_alive()
+            return self._current
+
+    def lost(self, session: str) -> None:
+        """Note that a session was fenced: the next `current()` opens another."""
+        with self._lock:
+            if self._current == session:
+                self._current = None
+
+    def end(self, session: str) -> None:
+        """End a session for good, after a commit of it that is in flight, and forget it."""
+        self.lost(session)
+        self._metadata.end_session(session)
+
+    def abandon(self, session: str) -> None:
+        """End a session if the database answers; else let its lease run out."""
+        try:
+            self.end(session)
+        except CachenessError as error:
+            _log.debug("session %s is left to its lease: %s", session, error)
+
+    def close(self) -> None:
+        """End the current session, if any, and the heartbeat."""
+        with self._lock:
+            session, stop = self._current, self._stop
+            self._current = self._stop = None
+        if stop is not None:
+            stop.set()
+        if session is not None:
+            self.abandon(session)
+
+    def _keep_alive(self) -> None:
+        if self._stop is None:
+            self._stop = threading.Event()
+            # A daemon, so that it never keeps a process alive. It does not exist in a forked
+            # child, and need not: a child opens its own stores and its own session.
+            threading.Thread(
+                target=self._beat, args=(self._stop,), name="cacheness-session-heartbeat", daemon=True
+            ).start()
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            session = self._current
+            if session is None:
+                continue
+            try:
+                if not self._metadata.renew_session(session):
+                    self.lost(session)
+            except CachenessError as error:
+                _log.debug("session %s could not be renewed: %s", session, error)
+
+
+def fence_dead(metadata: MetadataStore) -> None:
+    """Fence every session whose process is proven dead or whose lease has run out."""
+    for session in presumed_dead(metadata):
+        metadata.fence(session)
+
+
+def presumed_dead(metadata: MetadataStore) -> set[str]:
+    """Sessions that `fence_dead` would try to fence. Decides, and changes nothing."""
+    here = this_process()
+    return {s.id for s in metadata.live_sessions() if _is_dead(s, here)}
+
+
+def _is_dead(session: SessionInfo, here: Process) -> bool:
+    return session.lease_expired or proven_dead(session.process, here)
+
+
+def proven_dead(process: Process, here: Process) -> bool:
+    """Whether a process on this very kernel and in this pid namespace no longer runs.
+
+    A hostname proves nothing: two containers may share one, and the boot id too, and still
+    count their pids apart. Where nothing can be proved, only the lease decides.
+    """
+    comparable = bool(here.boot_id and here.pid_ns)
+    if not comparable or (process.boot_id, process.pid_ns) != (here.boot_id, here.pid_ns):
+        return False
+    return _start_time(process.pid) != process.pid_start
+
+
+def this_process() -> Process:
+    """This process, as another one on the same machine could find it. Empty where unknown."""
+    pid = os.getpid()
+    return Process(
+        host=socket.gethostname(),
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        pid_ns=_inode("/proc/self/ns/pid"),
+        pid=pid,
+        pid_start=_start_time(pid),
+    )
+
+
+def _start_time(pid: int) -> str:
+    """Clock ticks from boot to the start of a process; "" when there is none or it is a zombie."""
+    # The command name, in parentheses, may itself hold spaces and parentheses (man 5 proc).
+    after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not after_name or after_name[0] in ("Z", "X"):
+        return ""
+    return after_name[19]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _inode(path: str) -> str:
+    try:
+        return str(os.stat(path).st_ino)
+    except OSError:
+        return ""

@@ -1,0 +1,46 @@
+"""Counts hits without a write of their own: buffered here, written along with something else."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from cacheness.errors import CachenessError
+from cacheness.protocols import MetadataStore
+
+_log = logging.getLogger(__name__)
+
+FLUSH_AT = 10_000  #: different keys
+
+
+class UseCounter:
+    """Hits and last uses of this process. What a crash loses is counters, never results."""
+
+    def __init__(self, metadata: MetadataStore, namespace: str) -> None:
+        self._metadata = metadata
+        self._namespace = namespace
+        self._lock = threading.Lock()
+        self._uses: dict[bytes, tuple[int, int]] = {}
+
+    def count(self, key: bytes) -> None:
+        """Note one hit, now."""
+        with self._lock:
+            hits, _ = self._uses.get(key, (0, 0))
+            self._uses[key] = (hits + 1, self._metadata.now())
+            full = len(self._uses) >= FLUSH_AT
+        if full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the buffered counters."""
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        if uses:
+            self._metadata.record_use(self._namespace, uses)
+
+    def close(self) -> None:
+        """Write them if the database answers."""
+        try:
+            self.flush()
+        except CachenessError as error:
+            _log.debug("usage counters were not written: %s", error)
