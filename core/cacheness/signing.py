@@ -1,0 +1,204 @@
+"""Who wrote this, and is it whole: the digest of an entry's bytes and the signature of its row."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+import secrets
+import struct
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from hmac import compare_digest
+from pathlib import Path
+from typing import Final
+
+from blake3 import blake3
+
+from cacheness.entry import Entry
+from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
+from cacheness.protocols import Buffer
+
+LEAST_KEY_BYTES: Final = 16
+_KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
+_HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
+
+_DOMAIN: Final = b"cacheness entry 1\0"
+#: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and eleven lengths.
+_NUMBERS: Final = struct.Struct("<4qdB11Q")
+_BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
+
+_THREADED_FROM: Final = 8 << 20
+_THREADS: Final = min(os.cpu_count() or 1, 8)
+
+
+class Keyring:
+    """Signs entries with its first key and verifies those that any of its keys signed."""
+
+    __slots__ = ("_first", "_keys")
+
+    def __init__(self, keys: Mapping[str, bytes]) -> None:
+        for key_id, secret in keys.items():
+            _check_key(key_id, secret)
+        self._first = next(iter(keys), "")
+        # A key is also known by an id derived from it, so that a bare key may be given a name later.
+        self._keys = {_derived_id(secret): secret for secret in keys.values()} | dict(keys)
+
+    @classmethod
+    def parse(cls, text: str) -> Keyring:
+        """Read "secret" or "id:secret,id2:secret2". The first key signs, all of them verify."""
+        keys: dict[str, bytes] = {}
+        for number, item in enumerate(text.split(","), 1):
+            key_id, colon, secret = item.strip().partition(":")
+            if not colon:
+                key_id, secret = _derived_id(key_id.encode()), key_id
+            if key_id in keys:
+                raise ConfigError(f"Signing key number {number} repeats an id. Give each key an id of its own.")
+            keys[key_id] = secret.encode()
+        return cls(keys)
+
+    @classmethod
+    def unsigned(cls) -> Keyring:
+        """Signs nothing and accepts every row: for stores to which nobody else can write."""
+        return cls({})
+
+    def __repr__(self) -> str:
+        return f"Keyring({', '.join(sorted(self._keys)) or 'unsigned'})"
+
+    def sign(self, entry: Entry) -> Entry:
+        """The entry, signed by the first key."""
+        if not self._keys:
+            return replace(entry, key_id="", mac=b"")
+        unsigned = replace(entry, key_id=self._first, mac=b"")
+        return replace(unsigned, mac=hmac.digest(self._keys[self._first], header(unsigned), "sha256"))
+
+    def verify(self, entry: Entry) -> None:
+        """Raise ForgedEntry unless one of our keys signed exactly this row."""
+        if not self._keys:
+            return
+        secret = self._keys.get(entry.key_id)
+        if secret is None:
+            raise _forged(entry, f"by the key {entry.key_id!r}, unknown here" if entry.key_id else "by nobody")
+        try:
+            genuine = compare_digest(hmac.digest(secret, header(entry), "sha256"), entry.mac)
+        except _BAD_ROW:
+            raise _forged(entry, "as a row whose columns had other types") from None
+        if not genuine:
+            raise _forged(entry, "with other contents, or by somebody else")
+
+
+def header(entry: Entry) -> bytes:
+    """Every signed field, such that two entries share a header only if all these fields are equal.
+
+    Numbers and lengths come first, in fixed places, and the texts follow without separators.
+    """
+    name = entry.object
+    texts = (
+        entry.namespace.encode(),
+        entry.key,
+        b"" if name is None else name.encode(),
+        entry.digest,
+        entry.codec.encode(),
+        entry.function.encode(),
+        entry.prefix.encode(),
+        entry.args,
+        entry.parts.encode(),
+        _tags(entry.tags),
+        entry.provenance.encode(),
+    )
+    expires, seconds = entry.expires_at, entry.compute_seconds
+    given = (name is not None) | (expires is not None) << 1 | (seconds is not None) << 2
+    numbers = _NUMBERS.pack(
+        entry.size,
+        entry.raw_size,
+        entry.created_at,
+        0 if expires is None else expires,
+        0.0 if seconds is None else seconds,
+        given,
+        *map(len, texts),
+    )
+    return b"".join((_DOMAIN, numbers, *texts, entry.key_id.encode()))
+
+
+def digest_parts(parts: Sequence[Buffer]) -> bytes:
+    """BLAKE3 of the parts, one after the other."""
+    # Not blake3.AUTO: it shares one pool of threads, which a forked child inherits dead and waits for.
+    large = sum(map(len, parts)) >= _THREADED_FROM
+    hasher = blake3(max_threads=_THREADS if large else 1)
+    for part in parts:
+        hasher.update(part)
+    return hasher.digest()
+
+
+def verify_bytes(entry: Entry, data: Buffer) -> None:
+    """Raise CorruptEntry unless these are the bytes that the entry was signed for."""
+    if len(data) != entry.size:
+        raise CorruptEntry(f"Entry {entry.cache_key} has {len(data)} bytes where {entry.size} were written.")
+    if not compare_digest(digest_parts([data]), entry.digest):
+        raise CorruptEntry(f"The bytes of entry {entry.cache_key} are not the ones that were written.")
+
+
+def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
+    """The key in this file, for `Keyring.parse`; a fresh one, readable by its owner only, if there is no file.
+
+    Processes that come at once agree on one key. `may_create=False` says that signed entries
+    exist: a new key would make all of them worthless, so a missing file is an error then.
+    """
+    try:
+        if not path.exists() and may_create:
+            _create_key_file(path)
+        text = path.read_text("ascii").strip()
+    except FileNotFoundError:
+        raise ConfigError(
+            f"The signing key {path} is missing, but entries signed with it exist. Put the file back, pass the"
+            " same key as signing_key=, or delete the whole cache directory to begin again."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not a text file"
+        raise ConfigError(f"The signing key {path} cannot be used: {reason}.") from error
+    return text
+
+
+def _create_key_file(path: Path) -> None:
+    # Written aside and linked into place: a reader finds no file or a whole one, and the first link wins.
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600 from the start
+    try:
+        with os.fdopen(handle, "w") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        os.unlink(aside)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _check_key(key_id: str, secret: bytes) -> None:
+    if not _KEY_ID.fullmatch(key_id):
+        raise ConfigError(
+            "A signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores."
+            " Several keys are written id:key,id2:key2, so a key holds neither comma nor colon."
+        )
+    if len(secret) < LEAST_KEY_BYTES:
+        raise ConfigError(
+            f"A signing key has {len(secret)} bytes; at least {LEAST_KEY_BYTES} are needed. {_HOW_TO_MAKE_ONE}"
+        )
+
+
+def _derived_id(secret: bytes) -> str:
+    return hmac.digest(secret, b"cacheness key id", "sha256").hex()[:12]
+
+
+def _tags(tags: tuple[str, ...]) -> bytes:
+    return b"".join(b"%d:%b" % (len(tag), tag) for tag in [text.encode() for text in tags])
+
+
+def _forged(entry: Entry, how: str) -> ForgedEntry:
+    return ForgedEntry(f"Entry {entry.cache_key} was signed {how}. It is not used.")

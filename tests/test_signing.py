@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import stat
+import threading
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cacheness.entry import Entry
+from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
+from cacheness.signing import Keyring, digest_parts, header, load_or_create_key_file, verify_bytes
+
+OLD, NEW = "an old key of enough length", "a new key of enough length"
+
+ENTRY = Entry(
+    namespace="default",
+    key=bytes(32),
+    object="default/00/x",
+    inline=None,
+    size=5,
+    raw_size=9,
+    digest=digest_parts([b"bytes"]),
+    codec="numpy+zstd",
+    created_at=1_700_000_000_000_000,
+    expires_at=None,
+    accessed_at=0,
+    hits=0,
+    compute_seconds=None,
+    function="helpers.clean",
+    prefix="p",
+    args=b"args",
+    parts="{}",
+    tags=("a", "b"),
+    provenance="{}",
+    key_id="",
+    mac=b"",
+)
+
+#: For each field, values that all differ from the entry's own and from one another.
+OTHERS: dict[str, list[Any]] = {
+    "namespace": ["defaul", "", "default\0"],
+    "key": [bytes(31) + b"\1", bytes(33), b""],
+    "object": [None, "", "default/00/y"],
+    "size": [4, 0, -1, "5", 5.0, None],
+    "raw_size": [8, 1 << 40, "9", None],
+    "digest": [bytes(32), b"", None],
+    "codec": ["numpy", "pickle", ""],
+    "created_at": [0, 1_700_000_000_000_001, None],
+    "expires_at": [0, 1, -1],
+    "compute_seconds": [0.0, 0, 1.5, float("nan")],
+    "function": ["", "helpers.clea", None],
+    "prefix": ["", "pp", None],
+    "args": [b"", b"argsx", "args", None],
+    "parts": ["", "{}{}", None],
+    "tags": [(), ("a",), ("ab",), ("a", "b", ""), ("a1:b",), None],
+    "provenance": ["", "{} ", None],
+    "key_id": ["", "new", "nobody", None],
+    "mac": [b"", bytes(32), bytes(31), "", "mac", None],
+}
+UNSIGNED = {"accessed_at", "hits"}
+COVERED_BY_THE_DIGEST = {"inline"}
+
+
+def test_every_field_is_either_signed_or_named_here_as_not_signed() -> None:
+    assert OTHERS.keys() | UNSIGNED | COVERED_BY_THE_DIGEST == {field.name for field in fields(Entry)}
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_a_changed_field_is_a_forgery(name: str) -> None:
+    keyring = Keyring.parse(f"old:{OLD},new:{NEW}")
+    signed = keyring.sign(ENTRY)
+    keyring.verify(signed)
+    for other in OTHERS[name]:
+        with pytest.raises(ForgedEntry):
+            keyring.verify(replace(signed, **{name: other}))
+
+
+@pytest.mark.parametrize("name", sorted(UNSIGNED))
+def test_usage_counters_may_change_without_a_new_signature(name: str) -> None:
+    keyring = Keyring.parse(OLD)
+    keyring.verify(replace(keyring.sign(ENTRY), **{name: 77}))
+
+
+def test_inline_bytes_are_covered_by_length_and_digest() -> None:
+    inline = Keyring.parse(OLD).sign(replace(ENTRY, object=None, inline=b"bytes"))
+    verify_bytes(inline, b"bytes")
+    for wrong in (b"byte", b"bytes!", b"", b"bytez"):
+        with pytest.raises(CorruptEntry):
+            verify_bytes(inline, wrong)
+
+
+def test_every_flipped_bit_of_a_signature_is_noticed() -> None:
+    keyring = Keyring.parse(OLD)
+    signed = keyring.sign(ENTRY)
+    for bit in range(8 * len(signed.mac)):
+        mac = bytearray(signed.mac)
+        mac[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ForgedEntry):
+            keyring.verify(replace(signed, mac=bytes(mac)))
+
+
+def test_a_stripped_signature_is_a_forgery() -> None:
+    keyring = Keyring.parse(OLD)
+    with pytest.raises(ForgedEntry, match="nobody"):
+        keyring.verify(replace(keyring.sign(ENTRY), key_id="", mac=b""))
+    with pytest.raises(ForgedEntry):
+        keyring.verify(Keyring.unsigned().sign(ENTRY))
+
+
+def test_a_row_signed_by_one_key_cannot_pass_as_signed_by_another() -> None:
+    keyring = Keyring.parse(f"new:{NEW},old:{OLD}")
+    by_old = Keyring.parse(f"old:{OLD}").sign(ENTRY)
+    keyring.verify(by_old)
+    with pytest.raises(ForgedEntry):
+        keyring.verify(replace(by_old, key_id="new"))
+    with pytest.raises(ForgedEntry):
+        Keyring.parse(f"new:{NEW}").verify(by_old)
+
+
+def test_after_a_rotation_the_first_key_signs_and_old_rows_still_verify() -> None:
+    rotated = Keyring.parse(f"2026:{NEW}, 2025:{OLD}")
+    rotated.verify(Keyring.parse(f"2025:{OLD}").sign(ENTRY))
+    assert rotated.sign(ENTRY).key_id == "2026"
+
+
+def test_a_key_without_an_id_may_be_rotated_too() -> None:
+    signed = Keyring.parse(OLD).sign(ENTRY)
+    Keyring.parse(f"{NEW},{OLD}").verify(signed)
+    Keyring.parse(f"new:{NEW},old:{OLD}").verify(signed)
+
+
+def test_without_a_key_signed_and_unsigned_rows_are_read() -> None:
+    keyring = Keyring.unsigned()
+    keyring.verify(keyring.sign(ENTRY))
+    keyring.verify(Keyring.parse(OLD).sign(ENTRY))
+    resigned = keyring.sign(Keyring.parse(OLD).sign(ENTRY))
+    assert (resigned.key_id, resigned.mac) == ("", b"")
+
+
+def test_signing_twice_gives_the_same_signature() -> None:
+    keyring = Keyring.parse(OLD)
+    assert keyring.sign(keyring.sign(ENTRY)) == keyring.sign(ENTRY)
+
+
+def test_secrets_show_neither_in_repr_nor_in_errors() -> None:
+    keyring = Keyring.parse(f"new:{NEW},old:{OLD}")
+    assert "enough" not in repr(keyring)
+    assert "new" in repr(keyring)
+    for wrong in ("tiny", f"a:{OLD},a:{NEW}", f"bad id:{OLD}", "", f"{OLD},", f"x:{OLD}:{NEW}, y:tiny"):
+        with pytest.raises(ConfigError) as caught:
+            Keyring.parse(wrong)
+        assert "enough" not in str(caught.value)
+        assert "tiny" not in str(caught.value)
+
+
+def test_a_short_key_is_refused_with_the_command_that_makes_a_good_one() -> None:
+    with pytest.raises(ConfigError, match=r"secrets\.token_hex"):
+        Keyring.parse("a" * 15)
+    Keyring.parse("a" * 16)
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
+BYTES = st.binary(max_size=4)
+INTEGER = st.integers(-(2**63), 2**63 - 1)
+SIGNED: dict[str, st.SearchStrategy[Any]] = {
+    "namespace": TEXT,
+    "key": BYTES,
+    "object": st.none() | TEXT,
+    "size": INTEGER,
+    "raw_size": INTEGER,
+    "digest": BYTES,
+    "codec": TEXT,
+    "created_at": INTEGER,
+    "expires_at": st.none() | INTEGER,
+    "compute_seconds": st.none() | st.floats(allow_nan=False),
+    "function": TEXT,
+    "prefix": TEXT,
+    "args": BYTES,
+    "parts": TEXT,
+    "tags": st.lists(TEXT, max_size=3).map(tuple),
+    "provenance": TEXT,
+    "key_id": TEXT,
+}
+
+
+def test_the_injectivity_test_covers_every_signed_field() -> None:
+    assert SIGNED.keys() == OTHERS.keys() - {"mac"}
+
+
+@given(st.fixed_dictionaries(SIGNED), st.data())
+def test_headers_agree_only_when_every_signed_field_agrees(one: dict[str, Any], data: st.DataObject) -> None:
+    changed = data.draw(st.sets(st.sampled_from(sorted(SIGNED)), max_size=2))
+    other = one | {name: data.draw(SIGNED[name]) for name in changed}
+    assert (header(replace(ENTRY, **one)) == header(replace(ENTRY, **other))) == (one == other)
+
+
+@given(st.lists(st.text("ab:1", max_size=3), max_size=4), st.lists(st.text("ab:1", max_size=3), max_size=4))
+def test_tags_cannot_be_split_or_joined_unnoticed(one: list[str], other: list[str]) -> None:
+    headers = [header(replace(ENTRY, tags=tuple(tags))) for tags in (one, other)]
+    assert (headers[0] == headers[1]) == (one == other)
+
+
+@pytest.mark.parametrize(("left", "right"), [("function", "prefix"), ("parts", "provenance"), ("namespace", "codec")])
+def test_text_cannot_move_between_neighbouring_fields(left: str, right: str) -> None:
+    headers = {header(replace(ENTRY, **{left: "abc"[:cut], right: "abc"[cut:]})) for cut in range(4)}
+    assert len(headers) == 4
+
+
+def test_the_digest_is_that_of_the_parts_joined_whatever_their_number() -> None:
+    whole = os.urandom(9 << 20)
+    parts = [whole[:7], memoryview(whole)[7 : 5 << 20], bytearray(whole[5 << 20 :]), b""]
+    assert digest_parts(parts) == digest_parts([whole])
+    assert digest_parts([]) == digest_parts([b""])
+
+
+def _digest_in_child(data: bytes, answer: Any) -> None:
+    answer.send(digest_parts([data]))
+
+
+def test_a_forked_child_can_digest_after_its_parent_did() -> None:
+    data = bytes(16 << 20)
+    expected = digest_parts([data])
+    here, there = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=_digest_in_child, args=(data, there))
+    child.start()
+    assert here.poll(30)
+    assert here.recv() == expected
+    child.join()
+
+
+def test_a_key_file_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "signing.key"
+    first = load_or_create_key_file(path, may_create=True)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert load_or_create_key_file(path, may_create=True) == first
+    assert load_or_create_key_file(path, may_create=False) == first
+    assert [file.name for file in tmp_path.iterdir()] == ["signing.key"]
+    Keyring.parse(first)
+
+
+def test_threads_that_make_a_key_file_at_once_agree(tmp_path: Path) -> None:
+    start, keys = threading.Barrier(8), []
+
+    def open_cache() -> None:
+        start.wait()
+        keys.append(load_or_create_key_file(tmp_path / "signing.key", may_create=True))
+
+    threads = [threading.Thread(target=open_cache) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(keys) == 8
+    assert len(set(keys)) == 1
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_missing_key_file_beside_entries_is_an_error_and_nothing_is_made(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Put the file back"):
+        load_or_create_key_file(tmp_path / "signing.key", may_create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_file_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    (tmp_path / "directory").mkdir()
+    for name in ("binary", "directory", "missing/signing.key"):
+        with pytest.raises(ConfigError):
+            load_or_create_key_file(tmp_path / name, may_create=True)
