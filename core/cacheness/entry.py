@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
+
+from cacheness.keys import arguments_of
 
 MICROSECONDS: Final = 1_000_000
 
@@ -50,6 +54,29 @@ class Entry:
     def cache_key(self) -> str:
         """The key as 64 hexadecimal digits, as every method takes it."""
         return self.key.hex()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as people read it: times with a zone, and `args` as `put(**args)` takes them."""
+        return {
+            "cache_key": self.cache_key,
+            "args": arguments_of(self.args),
+            "function": self.function,
+            "prefix": self.prefix,
+            "size": self.size,
+            "codec": self.codec,
+            "created_at": _time(self.created_at),
+            "expires_at": None if self.expires_at is None else _time(self.expires_at),
+            "accessed_at": _time(self.accessed_at),
+            "hits": self.hits,
+            "compute_seconds": self.compute_seconds,
+            "tags": list(self.tags),
+            "provenance": json.loads(self.provenance),
+            "object": self.object,
+        }
+
+    def __getitem__(self, name: str) -> Any:
+        """What `list_entries` shows under this name, so that both read alike."""
+        return self.as_dict()[name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,3 +187,7 @@ class Issue:
     detail: str
     size: int = 0  #: bytes concerned
     repaired: bool = False
+
+
+def _time(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / MICROSECONDS, UTC)

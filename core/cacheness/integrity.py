@@ -109,7 +109,8 @@ class Inspector:
 
     def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
         """Report what is wrong; changes nothing."""
-        plan = self.plan(scope, progress)
+        with self._metadata.exclusive():
+            plan = self.plan(scope, presumed_dead(self._metadata), progress)
         return IntegrityReport(tuple(plan.issues), plan.objects, plan.entries, repaired=False)
 
     def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
@@ -120,20 +121,23 @@ class Inspector:
         """
         with self._metadata.exclusive():
             fence_dead(self._metadata)
-            plan = self.plan(scope, progress)
+            plan = self.plan(scope, set(), progress)
             if not force:
                 plan.refuse_if_implausible()
             return IntegrityReport(tuple(self._execute(plan)), plan.objects, plan.entries, repaired=True)
 
-    def plan(self, scope: Scope, progress: Progress | None = None) -> Plan:
-        """Compare the listing with the rows. Touches nothing."""
+    def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> Plan:
+        """Compare the listing with the rows. Touches nothing.
+
+        `presumed` are sessions to take for dead although nobody has fenced them: fit for a
+        report, never for a repair.
+        """
         plan = Plan(scope)
-        dead = presumed_dead(self._metadata)
         self._plan_tombstones(plan)
-        self._plan_uploads(plan, dead)
+        self._plan_uploads(plan, presumed)
         after = b""
         for page in self._pages(plan):
-            after = self._plan_page(plan, page, dead, after)
+            after = self._plan_page(plan, page, presumed, after)
             if progress is not None:
                 progress(plan.objects, plan.entries)
         for entries in self._rows(scope, after, upto=None):
@@ -165,15 +169,23 @@ class Inspector:
                 plan.objects += 1
                 yield info
 
-    def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], dead: set[str], after: bytes) -> bytes:
+    def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
         last = _key_of(page[-1].name)
+        # Before the rows are read: a session that commits and ends between the two would look dead,
+        # and the blob that it has just committed like an orphan.
+        states = self._states({_session_of(info.name) for info in page}, presumed)
         listed = {info.name: info for info in page}
         named: set[str] = set()
         for entries in self._rows(plan.scope, after, upto=last):
             named.update(entry.object for entry in entries if entry.object is not None)
             self._plan_rows(plan, entries, listed)
-        self._plan_orphans(plan, [info for info in page if info.name not in named], dead)
+        self._plan_unnamed(plan, [info for info in page if info.name not in named], states)
         return last
+
+    def _states(self, sessions: set[str], presumed: set[str]) -> dict[str, str]:
+        live = {session.id for session in self._metadata.live_sessions()} - presumed
+        dead = self._metadata.dead_sessions(sessions) | presumed
+        return {s: "dead" if s in dead else "live" if s in live else "unknown" for s in sessions}
 
     def _rows(self, scope: Scope, after: bytes, upto: bytes | None) -> Iterator[list[Entry]]:
         while True:
@@ -187,17 +199,14 @@ class Inspector:
 
     # what is wrong
 
-    def _plan_orphans(self, plan: Plan, unnamed: Sequence[BlobInfo], presumed: set[str]) -> None:
-        if not unnamed:
-            return
-        sessions = {_session_of(info.name) for info in unnamed}
-        dead = self._metadata.dead_sessions(sessions) | (sessions & presumed)
-        live = {session.id for session in self._metadata.live_sessions()}
+    def _plan_unnamed(self, plan: Plan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
         for info in unnamed:
-            session = _session_of(info.name)
-            if session in live - dead or self._is_buried(info.name):
+            state = states[_session_of(info.name)]
+            if state == "live" or self._is_buried(info.name):
                 continue
-            if session in dead:
+            if state == "dead":
+                if self._blobs.stat(info.name) is None:
+                    continue  # another repair was faster
                 plan.orphans.append(info)
                 plan.issues.append(Issue("orphaned", info.name, "no entry names this blob", info.size))
             else:
@@ -264,10 +273,9 @@ class Inspector:
             for upload in self._blobs.uploads(plan.scope.prefix or plan.scope.namespace + "/")
             if OBJECT_NAME.fullmatch(upload.name)
         ]
-        sessions = {_session_of(upload.name) for upload in ours}
-        dead = self._metadata.dead_sessions(sessions) | (sessions & presumed)
+        states = self._states({_session_of(upload.name) for upload in ours}, presumed)
         for upload in ours:
-            if _session_of(upload.name) in dead:
+            if states[_session_of(upload.name)] == "dead":
                 plan.uploads.append(upload)
                 plan.issues.append(Issue("stale_upload", upload.name, "begun by a dead writer and never finished"))
 
@@ -276,17 +284,12 @@ class Inspector:
     def _execute(self, plan: Plan) -> Iterator[Issue]:
         """Mend what the plan may mend; every issue once, marked where it was mended."""
         mended = {("tombstone", name) for name in self._drain(plan.tombstones)}
-        # Fenced between our fencing and now is fine, presumed dead is not: some could not be fenced.
-        dead = self._metadata.dead_sessions({_session_of(info.name) for info in plan.orphans})
         for info in plan.orphans:
-            if _session_of(info.name) in dead:
-                self._blobs.delete(info.name)
-                mended.add(("orphaned", info.name))
-        uploads_dead = self._metadata.dead_sessions({_session_of(upload.name) for upload in plan.uploads})
+            self._blobs.delete(info.name)
+            mended.add(("orphaned", info.name))
         for upload in plan.uploads:
-            if _session_of(upload.name) in uploads_dead:
-                self._blobs.abort(upload)
-                mended.add(("stale_upload", upload.name))
+            self._blobs.abort(upload)
+            mended.add(("stale_upload", upload.name))
         for issue, entry in plan.bad_rows:
             if self._remove(issue, entry):
                 mended.add((issue.kind, issue.subject))
@@ -297,7 +300,13 @@ class Inspector:
         # Asked for a second time: one false "not found" must not cost a row.
         if issue.kind == "dangling" and entry.object is not None and self._blobs.stat(entry.object) is not None:
             return False
-        unchanged = Where(entry.namespace, keys=(entry.key,), mac=entry.mac, object=entry.object)
+        unchanged = Where(
+            entry.namespace,
+            keys=(entry.key,),
+            mac=entry.mac,
+            object=entry.object,
+            created_before=entry.created_at + 1,
+        )
         deleted = self._metadata.delete(unchanged)
         drain(self._metadata, self._blobs, deleted.objects)
         return deleted.entries == 1

@@ -1,0 +1,466 @@
+"""UnifiedCache: the one object that users hold."""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from cacheness import wiring
+from cacheness.cache import About, Draft
+from cacheness.config import Config
+from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
+from cacheness.errors import CachenessError, ConfigError
+from cacheness.explain import Explanation
+from cacheness.flights import Flights
+from cacheness.integrity import Progress, Scope
+from cacheness.keys import RESERVED, Digest, Key, arguments_of, make_key
+from cacheness.memoize import Memoized, explain_call, memoize
+from cacheness.report import IntegrityReport
+
+BATCH_BYTES = 64 << 20  #: encoded values that a write batch holds
+PAGE = 1000
+
+Function = Callable[..., Any] | Digest
+
+
+class UnifiedCache:
+    """A result cache: computed once, read anywhere, verified, or a clean miss.
+
+    Parameters are those of `Config`: `UnifiedCache()` keeps SQLite and files in ./.cacheness,
+    `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves a fleet.
+
+    Safe to share among threads and across forks; pickles as its configuration, secrets included.
+    A wrong configuration is a ConfigError here; a server that does not answer is a
+    StoreUnavailable at the first call that needs it.
+    """
+
+    def __init__(self, config: Config | None = None, /, **parameters: Any) -> None:
+        if config is not None and parameters:
+            raise TypeError("give a Config or its parameters, not both")
+        self.config = _configured(parameters) if config is None else config
+        self._local = threading.local()
+        self._hold()
+        try:
+            wiring.parts_of(self.config)
+        except ConfigError:
+            self.close()
+            raise
+        except CachenessError:
+            pass  # a server that is down now may be up when it is needed; its next caller is told
+
+    @classmethod
+    def from_env(cls) -> UnifiedCache:
+        """Open the cache that the CACHENESS_<PARAMETER> variables describe."""
+        return cls(Config.from_env())
+
+    # one result
+
+    def put(
+        self,
+        value: Any,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        ttl: float | timedelta | None = None,
+        tags: Iterable[str] = (),
+        compute_seconds: float | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Entry:
+        """Store a result under its arguments, or under a key. Durable when it returns.
+
+        `ttl` in seconds. `args=` takes arguments whose names are options. A failed put loses
+        nothing that was there before. Inside `write_batch` it is durable when the block ends.
+
+        Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
+        """
+        about = About(
+            ttl=self._lifetime(ttl),
+            tags=_tags(tags),
+            compute_seconds=compute_seconds,
+            provenance=_canonical_json(provenance or {}),
+        )
+        draft = self._parts.cache.draft(_key("put", key, args, prefix, version, function, named), value, about)
+        batch = self._batch
+        if batch is None:
+            return self._publish([draft])[0]
+        batch.append(draft)
+        if sum(d.entry.size for d in batch) >= BATCH_BYTES:
+            self._flush(batch)
+        return draft.entry
+
+    def lookup(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Hit | None:
+        """Find a result: a Hit, whose value may be None, or None for a miss.
+
+        What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
+        """
+        digest = _key("lookup", key, args, prefix, version, function, named).digest
+        self._flush_if_it_holds(digest)
+        return self._parts.cache.lookup(digest)
+
+    def get(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        default: Any = None,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Any:
+        """The cached value, or `default`. Where a cached None matters, use `lookup`."""
+        digest = _key("get", key, args, prefix, version, function, named).digest
+        self._flush_if_it_holds(digest)
+        hit = self._parts.cache.lookup(digest)
+        return default if hit is None else hit.value
+
+    def key(
+        self,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Key:
+        """The key of these arguments, for `get` and `put`; its `.hex` names the entry."""
+        return _key("key", None, args, prefix, version, function, named)
+
+    def invalidate(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> bool:
+        """Delete one result; False when there was none."""
+        digest = _key("invalidate", key, args, prefix, version, function, named).digest
+        self._flush_if_it_holds(digest)
+        return self._parts.cache.delete(Where(self.config.namespace, keys=(digest,))) > 0
+
+    def touch(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        ttl: float | timedelta | None = None,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> bool:
+        """Give an entry a new lifetime, from now; `ttl=None` takes the cache's default.
+
+        False when there is no such entry, it has expired, or it was replaced meanwhile.
+        """
+        digest = _key("touch", key, args, prefix, version, function, named).digest
+        self._flush_if_it_holds(digest)
+        cache = self._parts.cache
+        entry = cache.metadata.find(self.config.namespace, digest)
+        if entry is None or cache.is_expired(entry) or not cache.is_genuine(entry):
+            return False
+        lifetime = self._lifetime(ttl)
+        expires = None if lifetime is None else cache.metadata.now() + int(lifetime * MICROSECONDS)
+        return cache.resign(entry, expires_at=expires)
+
+    # many results
+
+    def get_many(self, keys: Iterable[str | Key]) -> dict[str, Hit]:
+        """The hits among many keys, by key: one statement per 10,000, blobs read side by side."""
+        digests = [_digest(key) for key in keys]
+        for digest in digests:
+            self._flush_if_it_holds(digest)
+        return {digest.hex(): hit for digest, hit in self._parts.cache.lookup_many(digests).items()}
+
+    def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[Entry]:
+        """Put many `(value, options of put)` in few transactions."""
+        with self.write_batch():
+            return [self.put(value, **options) for value, options in items]
+
+    def present(self, keys: Sequence[str | Key]) -> dict[str, Presence]:
+        """Which keys have a result, and its size: one statement per 10,000, no values read."""
+        found = self._parts.cache.metadata.present(self.config.namespace, [_digest(key) for key in keys])
+        return {digest.hex(): presence for digest, presence in found.items()}
+
+    @contextmanager
+    def write_batch(self) -> Iterator[None]:
+        """Put many results in few transactions, in this thread.
+
+        Results are durable when the block ends, or 64 MiB of encoded values earlier. After an
+        exception in the block, what was already flushed stays and the rest is dropped.
+        """
+        if self._batch is not None:
+            yield  # an inner batch is part of the outer one
+            return
+        self._local.batch = batch = []
+        try:
+            yield
+            self._flush(batch)
+        finally:
+            self._local.batch = None
+
+    # computing
+
+    def get_or_compute(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """The cached result of `fn(*args, **kwargs)`; computed once across threads and machines."""
+        return memoize(self, fn)(*args, **kwargs)
+
+    def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Decorate a function so that its results are cached. See `cacheness.memoize.memoize`.
+
+        Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
+        """
+        if fn is not None:
+            return memoize(self, fn, **options)
+
+        def decorate(function: Callable[..., Any]) -> Memoized:
+            return memoize(self, function, **options)
+
+        return decorate
+
+    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+        """Why would this call miss? Never computes it."""
+        return explain_call(self, fn, args, kwargs)
+
+    @property
+    def flights(self) -> Flights:
+        """Who computes what: leases on keys, for those who compute outside of `cached`."""
+        return self._parts.flights
+
+    # the store
+
+    def list_entries(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs."""
+        entries = []
+        for entry in self.iter_entries(tag=tag, function=function, prefix=prefix, older_than=older_than):
+            if limit is not None and len(entries) >= limit:
+                break
+            entries.append(entry.as_dict())
+        return entries
+
+    def iter_entries(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> Iterator[Entry]:
+        """Unexpired, genuine entries as records, in key order, a page in memory at a time."""
+        cache = self._parts.cache
+        where = self._where(tag, function, prefix, older_than)
+        after = b""
+        while page := cache.metadata.scan(where, after=after, limit=PAGE):
+            yield from (entry for entry in page if not cache.is_expired(entry) and cache.is_genuine(entry))
+            after = page[-1].key
+
+    def delete_matching(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> int:
+        """Delete entries that match every given condition (at least one); returns how many.
+
+        `older_than` in seconds since the entry was made.
+        """
+        if tag is function is prefix is older_than is None:
+            raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
+        return self._parts.cache.delete(self._where(tag, function, prefix, older_than))
+
+    def verify_integrity(
+        self,
+        repair: bool = False,
+        deep: bool = False,
+        *,
+        shard: int | None = None,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> IntegrityReport:
+        """Compare rows and blobs; `len()` of the report is the number of issues.
+
+        A check changes nothing; a repair is safe beside writers, readers and other repairs.
+        `deep` reads every byte. `shard` (0 to 255) looks only at keys that begin with this byte.
+        Raises RepairRefused, with nothing deleted, at implausible damage unless `force`.
+        """
+        scope = Scope(self.config.namespace, shard=shard, deep=deep)
+        inspector = self._parts.inspector
+        if repair:
+            return inspector.repair(scope, force=force, progress=progress)
+        return inspector.check(scope, progress)
+
+    def stats(self) -> dict[str, Any]:
+        """What the namespace holds: entries, bytes, hits."""
+        cache = self._parts.cache
+        cache.uses.flush()
+        totals = cache.metadata.totals(self.config.namespace)
+        return {"entries": totals.entries, "bytes": totals.bytes, "hits": totals.hits}
+
+    def evict(self) -> int:
+        """Delete expired entries and make room for the quota now; returns how many."""
+        return self._parts.evictor.make_room()
+
+    def clear(self) -> int:
+        """Delete every entry of the namespace; returns how many."""
+        return self._parts.cache.delete(Where(self.config.namespace))
+
+    def close(self) -> None:
+        """End this handle; the last one of a process ends its session. Calling it twice is fine."""
+        self._finalizer()
+
+    def __enter__(self) -> UnifiedCache:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.config,))
+
+    def __repr__(self) -> str:
+        return f"UnifiedCache({self.config!r})"
+
+    # inside
+
+    def _hold(self) -> None:
+        self._pid = wiring.hold(self.config)
+        self._finalizer = weakref.finalize(self, wiring.release, self.config, self._pid)
+
+    @property
+    def _parts(self) -> wiring.Opened:
+        if not self._finalizer.alive:
+            raise ConfigError("this cache is closed; open another one")
+        if self._pid != wiring.process_id():
+            self._hold()
+        return wiring.parts_of(self.config)
+
+    @property
+    def _batch(self) -> list[Draft] | None:
+        return getattr(self._local, "batch", None)
+
+    def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
+        parts = self._parts
+        entries = parts.cache.publish(drafts)
+        parts.evictor.after_put(entries)
+        return entries
+
+    def _flush(self, batch: list[Draft]) -> None:
+        if batch:
+            self._publish(batch)
+            batch.clear()
+
+    def _flush_if_it_holds(self, digest: bytes) -> None:
+        batch = self._batch
+        if batch and any(draft.entry.key == digest for draft in batch):
+            self._flush(batch)
+
+    def _lifetime(self, ttl: float | timedelta | None) -> float | None:
+        seconds = self.config.ttl if ttl is None else _seconds(ttl)
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"ttl={ttl!r} must be greater than 0")
+        return seconds
+
+    def _where(
+        self,
+        tag: str | None,
+        function: str | None,
+        prefix: str | None,
+        older_than: float | timedelta | None,
+    ) -> Where:
+        before = None
+        if older_than is not None:
+            before = self._parts.cache.metadata.now() - int(_seconds(older_than) * MICROSECONDS)
+        return Where(self.config.namespace, tag=tag, function=function, prefix=prefix, created_before=before)
+
+
+def _configured(parameters: Mapping[str, Any]) -> Config:
+    try:
+        return Config(**{name: str(value) if name == "cache_dir" else value for name, value in parameters.items()})
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        known = ", ".join(Config.__dataclass_fields__)
+        raise TypeError(f"{error}. UnifiedCache knows: {known}") from None
+
+
+def _key(
+    method: str,
+    key: str | Key | None,
+    args: Mapping[str, Any] | None,
+    prefix: str,
+    version: str | None,
+    function: Function | None,
+    named: Mapping[str, Any],
+) -> Key:
+    misplaced = RESERVED.intersection(named)
+    if misplaced:
+        name = min(misplaced)
+        raise TypeError(
+            f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}"
+        )
+    if key is None:
+        both = set(args or ()).intersection(named)
+        if both:
+            raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
+        return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
+    if args or named or prefix or version is not None or function is not None:
+        raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
+    return key if isinstance(key, Key) else Key.from_hex(key)
+
+
+def _digest(key: str | Key) -> bytes:
+    return (key if isinstance(key, Key) else Key.from_hex(key)).digest
+
+
+def _tags(tags: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(tags, str):
+        raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
+    for tag in tags:
+        if not tag or "\n" in tag:
+            raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
+    return tuple(sorted(set(tags)))
+
+
+def _canonical_json(mapping: Mapping[str, Any]) -> str:
+    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _seconds(duration: float | timedelta) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+

@@ -1,0 +1,283 @@
+"""From a configuration to working parts: stores, codecs, keys. One set per configuration and process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+from urllib.parse import unquote, urlsplit
+
+from cacheness.cache import Cache, Parts
+from cacheness.codecs.arrow import ArrowCodec
+from cacheness.codecs.numpy import NumpyCodec
+from cacheness.codecs.pickle import PickleCodec
+from cacheness.config import Config, redacted, user_code_names
+from cacheness.deadlines import Guard
+from cacheness.errors import ConfigError
+from cacheness.eviction import Evictor
+from cacheness.flights import Flights
+from cacheness.integrity import Inspector
+from cacheness.keys import add_user_code
+from cacheness.protocols import BlobStore, Codec, MetadataStore
+from cacheness.signing import Keyring, load_or_create_key_file
+
+_log = logging.getLogger(__name__)
+
+#: In order of preference; a new codec goes before the last.
+CODECS: tuple[Codec, ...] = (NumpyCodec(), ArrowCodec(), PickleCodec())
+
+SQLITE_FILE = "metadata.sqlite"
+JOURNAL_FILE = "metadata.jsonl"
+BLOB_DIRECTORY = "blobs"
+KEY_FILE = "signing.key"
+
+add_user_code(*user_code_names())
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that works together for one configuration in this process."""
+
+    cache: Cache
+    flights: Flights
+    evictor: Evictor
+    inspector: Inspector
+
+    def close(self) -> None:
+        """Give up flights, end the session, close the stores."""
+        self.flights.close()
+        self.cache.close()
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The place of one configuration: its parts once they are open, and who holds them."""
+
+    guard: Guard
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    opened: Opened | None = None
+    handles: int = 0
+
+
+_slots: dict[Config, _Slot] = {}
+_slots_lock = threading.Lock()
+_inherited: list[dict[Config, _Slot]] = []
+
+
+def hold(config: Config) -> int:
+    """Count one more user of a configuration in this process; returns the process id."""
+    with _slots_lock:
+        _slot(config).handles += 1
+    return os.getpid()
+
+
+def release(config: Config, pid: int) -> None:
+    """Count one user less; the last one closes the parts. Does nothing in a forked child."""
+    if pid != os.getpid():
+        return
+    with _slots_lock:
+        slot = _slots[config]
+        slot.handles -= 1
+        if slot.handles > 0:
+            return
+        del _slots[config]
+    if slot.opened is not None:
+        slot.opened.close()
+
+
+def process_id() -> int:
+    """This process, as `hold` returned it."""
+    return os.getpid()
+
+
+def parts_of(config: Config) -> Opened:
+    """The open parts of a held configuration; opens them when they are not.
+
+    Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
+    not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
+    its deadline once.
+    """
+    slot = _slots[config]
+    if slot.opened is None:
+        with slot.lock:
+            if slot.opened is None:
+                slot.opened = slot.guard.once(lambda: _open(config))
+    return slot.opened
+
+
+def _slot(config: Config) -> _Slot:
+    if config not in _slots:
+        guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
+        _slots[config] = _Slot(guard)
+    return _slots[config]
+
+
+def _forget_after_fork() -> None:
+    global _slots_lock
+    # Kept alive on purpose: to collect a parent's connection in the child would end it for both.
+    _inherited.append(dict(_slots))
+    _slots.clear()
+    _slots_lock = threading.Lock()
+
+
+def _close_all() -> None:
+    for slot in list(_slots.values()):
+        if slot.opened is not None:
+            slot.opened.close()
+    _slots.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+atexit.register(_close_all)
+
+
+# from a configuration to parts
+
+
+def _open(config: Config) -> Opened:
+    metadata_backend, blob_store = config.metadata_backend, config.blob_store
+    _check_sharing(config)
+    keyring = _keyring(config)
+    metadata = _metadata(config) if isinstance(metadata_backend, str) else cast(MetadataStore, metadata_backend)
+    blobs = _blobs(config) if blob_store is None or isinstance(blob_store, str) else cast(BlobStore, blob_store)
+    cache = Cache(
+        Parts(
+            metadata=metadata,
+            blobs=blobs,
+            codecs=CODECS,
+            keyring=keyring,
+            namespace=config.namespace,
+            inline_max_bytes=config.inline_max_bytes,
+            safe_codecs=config.safe_codecs,
+        )
+    )
+    return Opened(
+        cache,
+        Flights(metadata, config.namespace, config.lease),
+        Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
+        Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine),
+    )
+
+
+def _metadata(config: Config) -> MetadataStore:
+    backend: str = config.metadata_backend
+    if backend in _EMBEDDED:
+        return _EMBEDDED[backend](config)
+    scheme = urlsplit(backend).scheme
+    if scheme in ("postgresql", "postgres"):
+        from cacheness.metadata.postgresql import PostgresqlStore
+
+        return PostgresqlStore(backend, limits=config.limits())
+    raise ConfigError(
+        f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or 'postgresql://user@host/database'"
+    )
+
+
+def _sqlite(config: Config) -> MetadataStore:
+    from cacheness.metadata.sqlite import SqliteStore
+
+    return SqliteStore(_directory(config, other=JOURNAL_FILE) / SQLITE_FILE, limits=config.limits())
+
+
+def _journal(config: Config) -> MetadataStore:
+    from cacheness.metadata.journal import JournalStore
+
+    return JournalStore(_directory(config, other=SQLITE_FILE) / JOURNAL_FILE, limits=config.limits())
+
+
+_EMBEDDED: dict[str, Callable[[Config], MetadataStore]] = {"sqlite": _sqlite, "json": _journal}
+
+
+def _directory(config: Config, *, other: str) -> Path:
+    directory = Path(config.cache_dir)
+    if (directory / other).exists():
+        asked = config.metadata_backend
+        held = "json" if other == JOURNAL_FILE else "sqlite"
+        raise ConfigError(
+            f"{directory} holds a cache with metadata_backend='{held}', not '{asked}'. Open it as '{held}', choose another"
+            f" cache_dir, or convert it with: cacheness copy {directory} NEW_DIRECTORY --to {asked}"
+        )
+    return directory
+
+
+def _blobs(config: Config) -> BlobStore:
+    from cacheness.blobs.local import LocalBlobStore
+
+    url: str | None = config.blob_store
+    if url is None:
+        return LocalBlobStore(Path(config.cache_dir) / BLOB_DIRECTORY, limits=config.limits())
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalBlobStore(Path(unquote(parts.path)), limits=config.limits())
+    if parts.scheme == "memory":
+        from cacheness.blobs.memory import MemoryBlobStore
+
+        return MemoryBlobStore()
+    if not parts.scheme:
+        raise ConfigError(f"blob_store {url!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL")
+    return _remote_blobs(url, config)
+
+
+def _remote_blobs(url: str, config: Config) -> BlobStore:
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and "engine=s3fs" not in parts.query.split("&"):
+        from cacheness.blobs.object_store import ObjectStore, usable_here
+
+        if usable_here():
+            return ObjectStore.from_url(url, limits=config.limits())
+        _log.warning("this process was forked after its parent used obstore, which hangs there; using s3fs instead")
+    from cacheness.blobs.filesystem import FilesystemStore
+
+    return FilesystemStore.from_url(url, limits=config.limits())
+
+
+def _is_server(config: Config) -> bool:
+    backend = config.metadata_backend
+    return backend.needs_key if not isinstance(backend, str) else backend not in _EMBEDDED
+
+
+def _check_sharing(config: Config) -> None:
+    blobs = config.blob_store
+    is_local = blobs is None or (isinstance(blobs, str) and urlsplit(blobs).scheme == "file")
+    if _is_server(config) and is_local and not config.shared_path:
+        place = config.cache_dir if blobs is None else blobs
+        raise ConfigError(
+            f"the metadata is shared ({_name(config.metadata_backend)}) but the blobs are in a local path ({place}), which"
+            " other machines cannot read. Give blob_store='s3://bucket/prefix', or shared_path=True if every"
+            " machine sees the same files there"
+        )
+
+
+def _keyring(config: Config) -> Keyring:
+    if config.signing_key is not None:
+        return Keyring.parse(config.signing_key)
+    if not _is_server(config):
+        directory = Path(config.cache_dir)
+        _make(directory)
+        holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
+        return load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data)
+    if config.allow_unsigned:
+        return Keyring.unsigned()
+    raise ConfigError(
+        "a shared cache needs a signing key, so that nobody who can write to the database or the bucket can make you"
+        " unpickle their bytes. Set CACHENESS_SIGNING_KEY or signing_key= to the same secret on every machine (make one"
+        ' with: python -c "import secrets; print(secrets.token_hex(32))"), or accept the risk with allow_unsigned=True'
+    )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cache_dir {str(directory)!r} cannot be made: {error.strerror}. Choose a directory that you may write to"
+        ) from error
+
+
+def _name(backend: object) -> str:
+    return redacted(backend) if isinstance(backend, str) else type(backend).__name__
