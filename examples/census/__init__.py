@@ -1,0 +1,1 @@
+"""A census of real Python code: every installed distribution parsed, measured and drawn, each file once."""

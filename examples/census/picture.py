@@ -1,0 +1,115 @@
+"""The picture: the largest, the most complex, and the import graph between distributions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Curve
+
+from examples.census.report import ENOUGH_FUNCTIONS
+from examples.census.tables import Summary
+
+INK, FAINT, BLUE, ORANGE = "#22272e", "#8b949e", "#2f6f9f", "#d9722e"
+BARS = 15
+NODES = 44  #: more labels than this touch one another around the circle
+mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "svg.fonttype": "none"})
+
+
+def draw(summaries: Sequence[Summary], edges: Counter[tuple[str, str]], path: Path) -> None:
+    """Write the picture; the ending of the path says whether as PNG or SVG."""
+    figure = Figure(figsize=(17, 10.5), facecolor="white")
+    grid = figure.add_gridspec(
+        2, 2, width_ratios=(1, 2.1), wspace=0.12, hspace=0.22, left=0.125, right=0.99, top=0.9, bottom=0.04
+    )
+    files, lines = (sum(getattr(s, column) for s in summaries) for column in ("files", "lines"))
+    figure.text(0.018, 0.955, "A census of the installed Python code", fontsize=19, weight="bold")
+    figure.text(0.018, 0.93, f"{len(summaries)} distributions · {files:,} files · {lines:,} lines", color=FAINT)
+    largest = sorted(summaries, key=lambda s: -s.lines)[:BARS]
+    _bars(figure.add_subplot(grid[0, 0]), "The largest, in thousands of lines", largest, "lines", 1000)
+    tangled = sorted((s for s in summaries if s.functions >= ENOUGH_FUNCTIONS), key=lambda s: -s.complexity)[:BARS]
+    _bars(figure.add_subplot(grid[1, 0]), "The most complex, in ways through a function", tangled, "complexity", 1)
+    _circle(figure.add_subplot(grid[:, 1]), {s.name: s.lines for s in summaries}, edges)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def _bars(axes: Axes, title: str, rows: Sequence[Summary], column: str, unit: float) -> None:
+    values = [getattr(s, column) / unit for s in rows]
+    axes.barh(range(len(rows)), values, color=BLUE, height=0.66)
+    axes.set_yticks(range(len(rows)), [s.name for s in rows])
+    axes.invert_yaxis()
+    axes.set_title(title, loc="left", fontsize=11, weight="bold")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelcolor=INK)
+    axes.set_xticks([])
+    axes.set_xlim(0, max(values, default=1) * 1.16)
+    for y, value in enumerate(values):
+        axes.text(value, y, f" {value:,.1f}" if unit == 1 else f" {value:,.0f}", va="center", color=FAINT, fontsize=9)
+
+
+def _circle(axes: Axes, lines: Mapping[str, int], edges: Counter[tuple[str, str]]) -> None:
+    names = _best_connected(edges)
+    inside = {pair: files for pair, files in edges.items() if set(pair) <= set(names)}
+    names = _neighbours_together(names, inside)
+    angle = {name: 2 * np.pi * i / len(names) for i, name in enumerate(names)}
+    used = Counter(other for _, other in inside)
+    for (importer, imported), files in sorted(inside.items(), key=lambda item: item[1]):
+        _curve(axes, angle[importer], angle[imported], files)
+    for name in names:
+        _label(axes, name, angle[name], lines.get(name, 0), used[name])
+    axes.set_aspect("equal")
+    axes.set_xlim(-1.62, 1.62)
+    axes.set_ylim(-1.52, 1.52)
+    axes.axis("off")
+    axes.set_title(
+        f"Who imports whom: the {len(names)} best connected. A line is blue where it leaves the importer and orange\n"
+        "where it arrives; it widens with the files that import. A dot grows with the lines of code.",
+        loc="left", fontsize=11, color=INK,
+    )  # fmt: skip
+
+
+def _best_connected(edges: Counter[tuple[str, str]]) -> list[str]:
+    degree = Counter(name for pair in edges for name in pair)
+    return sorted(name for name, _ in sorted(degree.items(), key=lambda item: (-item[1], item[0]))[:NODES])
+
+
+def _neighbours_together(names: list[str], edges: Mapping[tuple[str, str], int]) -> list[str]:
+    """Order around the circle by the graph's slowest mode, which puts what is connected side by side."""
+    index = {name: i for i, name in enumerate(names)}
+    weight = np.zeros((len(names), len(names)))
+    for (a, b), files in edges.items():
+        weight[index[a], index[b]] += np.log1p(files)
+        weight[index[b], index[a]] += np.log1p(files)
+    _, modes = np.linalg.eigh(np.diag(weight.sum(axis=0)) - weight)
+    if len(names) < 3:
+        return names
+    turn = np.arctan2(modes[:, 2], modes[:, 1])
+    return [names[i] for i in np.lexsort((np.arange(len(names)), turn))]
+
+
+def _curve(axes: Axes, start: float, end: float, files: int) -> None:
+    """A line that bends towards the middle, drawn in two halves, each in its own colour."""
+    a, b = (np.array([np.cos(t), np.sin(t)]) for t in (start, end))
+    bend = 0.35 * (a + b) / 2
+    middle = (a + 2 * bend + b) / 4
+    width = 0.5 + 0.55 * np.log10(files) ** 1.6 if files > 1 else 0.5
+    for points, colour in (((a, (a + bend) / 2, middle), BLUE), ((middle, (b + bend) / 2, b), ORANGE)):
+        curve = Curve(points, [Curve.MOVETO, Curve.CURVE3, Curve.CURVE3])
+        axes.add_patch(PathPatch(curve, fill=False, edgecolor=colour, linewidth=width, alpha=0.38, capstyle="round"))
+
+
+def _label(axes: Axes, name: str, angle: float, lines: int, used: int) -> None:
+    x, y = np.cos(angle), np.sin(angle)
+    axes.scatter([x], [y], s=12 + lines**0.5 * 0.35, color=INK, zorder=3)
+    left = x < -1e-9
+    axes.text(
+        1.05 * x, 1.05 * y, name, rotation=np.degrees(angle) + (180 if left else 0), rotation_mode="anchor",
+        ha="right" if left else "left", va="center", fontsize=10.5, weight="bold" if used >= 10 else "normal",
+    )  # fmt: skip
