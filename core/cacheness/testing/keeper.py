@@ -1,0 +1,156 @@
+"""
+Keeps one server for as long as somebody needs it. Run as a program, by `servers.py`.
+
+The keeper is a process of its own, in a session of its own, so that Ctrl-C does not reach it
+and a killed test run cannot take it along: it sees its owner go, stops the server, and removes
+the folder. If the keeper itself is killed, the kernel stops the server.
+
+It knows the standard library only, and reads what to do from the JSON file that is its argument.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import pwd
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+STOP_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to run, for whom, and where."""
+
+    owner: int  #: pid; the server goes when this process does
+    folder: str  #: removed at the end, whatever is in it
+    prepare: list[str]  #: a command to run first; may be empty
+    command: list[str]
+    environment: dict[str, str]
+    user: str | None  #: run the server as this user
+    stop: str  #: name of the signal that stops the server in good order
+    orders: bool  #: whether stdin carries orders, and its end means the end
+
+    @property
+    def log(self) -> Path:
+        """Where the server's output goes."""
+        return Path(self.folder, "server.log")
+
+
+class Keeper:
+    """One server process, and the reasons to start or stop it."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+        self._server: subprocess.Popen[bytes] | None = None
+
+    def run(self) -> None:
+        """Serve until the owner is gone, or until told to end by SIGTERM or a closed stdin."""
+        try:
+            if self._task.prepare:
+                self._run(self._task.prepare).wait()
+            self.start()
+            for order in _orders(self._task):
+                self._obey(order)
+        finally:
+            self.stop(self._task.stop)
+            shutil.rmtree(self._task.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # the last one takes the folder around it, too
+                os.rmdir(os.path.dirname(self._task.folder))
+
+    def start(self) -> None:
+        """Start the server, if it does not run."""
+        if self._server is not None and self._server.poll() is None:
+            return
+        self._server = self._run(self._task.command)
+
+    def stop(self, how: str) -> None:
+        """Stop the server with a signal, and with SIGKILL when it does not go."""
+        if self._server is None:
+            return
+        self._server.send_signal(signal.Signals[how])
+        try:
+            self._server.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()
+            self._server.wait()
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with open(self._task.log, "ab") as log:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **self._task.environment},
+                cwd=self._task.folder,
+                preexec_fn=self._die_with_keeper,  # noqa: PLW1509 - the keeper has one thread
+                **_as_user(self._task.user),
+            )
+
+    def _obey(self, order: str) -> None:
+        verb, _, argument = order.partition(" ")
+        if verb == "stop":
+            self.stop(argument or self._task.stop)
+        else:
+            self.start()
+        os.write(1, b"done\n")
+
+    def _die_with_keeper(self) -> None:
+        if self._libc is not None:
+            self._libc.prctl(_PR_SET_PDEATHSIG, signal.Signals[self._task.stop])
+
+
+def _as_user(user: str | None) -> dict[str, Any]:
+    if user is None:
+        return {}
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+
+
+def _orders(task: Task) -> Iterator[str]:
+    """Lines from stdin, until the owner ends or stdin does."""
+    pidfd = os.pidfd_open(task.owner) if hasattr(os, "pidfd_open") else -1
+    sources = [0] * task.orders + [pidfd] * (pidfd >= 0)
+    pending = b""
+    while _alive(task.owner):
+        ready, _, _ = select.select(sources, [], [], 1.0)
+        if pidfd in ready:
+            return
+        if 0 not in ready:
+            continue
+        data = os.read(0, 4096)
+        if not data:
+            return
+        *lines, pending = (pending + data).split(b"\n")
+        yield from (line.decode() for line in lines)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _end(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
+    Keeper(Task(**json.loads(Path(sys.argv[1]).read_text()))).run()

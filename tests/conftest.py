@@ -1,0 +1,100 @@
+"""Servers for the whole run, a fresh database and a fresh prefix for each test, and the two worlds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cacheness.config import Config
+from cacheness.testing import servers
+
+if TYPE_CHECKING:
+    from cacheness import UnifiedCache
+
+RUN = "CACHENESS_TEST_RUN"
+EXTERNAL = frozenset({"postgres_url", "postgres_server", "s3_url", "s3_server"})
+SIGNING_KEY = "a key that only these tests know"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The first process of a run owns the servers; workers find them by its token."""
+    if not hasattr(config, "workerinput"):
+        os.environ[RUN] = servers.SharedServers().token
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        servers.SharedServers(os.environ.pop(RUN)).stop()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if EXTERNAL.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.external)
+
+
+@pytest.fixture(scope="session")
+def shared_servers() -> servers.SharedServers:
+    return servers.SharedServers(os.environ[RUN])
+
+
+@pytest.fixture(scope="session")
+def postgres_server(shared_servers: servers.SharedServers) -> str:
+    """URL of a running PostgreSQL, shared by the whole run: create nothing outside of `postgres_url`."""
+    return os.environ.get("CACHENESS_TEST_POSTGRES_URL") or shared_servers.postgresql()
+
+
+@pytest.fixture(scope="session")
+def s3_server(shared_servers: servers.SharedServers) -> str:
+    """URL of a bucket, shared by the whole run: create nothing outside of `s3_url`."""
+    return os.environ.get("CACHENESS_TEST_S3_URL") or shared_servers.s3()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """URL of an empty database that is this test's alone."""
+    with servers.fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def s3_url(s3_server: str) -> Iterator[str]:
+    """URL of an empty prefix that is this test's alone, with endpoint and credentials in its query."""
+    with servers.fresh_prefix(s3_server) as url:
+        yield url
+
+
+@dataclass
+class World:
+    """A cache on one pair of stores. `reopen` closes it and opens it again."""
+
+    config: Config
+    cache: UnifiedCache
+
+    def reopen(self) -> UnifiedCache:
+        from cacheness import UnifiedCache
+
+        self.cache.close()
+        self.cache = UnifiedCache(self.config)
+        return self.cache
+
+
+@pytest.fixture(params=["sqlite+local", pytest.param("postgresql+s3", marks=pytest.mark.external)])
+def world(request: pytest.FixtureRequest, tmp_path) -> Iterator[World]:
+    """The same test on one machine's own stores, and on servers."""
+    from cacheness import UnifiedCache
+
+    config = Config(cache_dir=str(tmp_path / "cache"))
+    if request.param == "postgresql+s3":
+        config = config.but(
+            metadata_backend=request.getfixturevalue("postgres_url"),
+            blob_store=request.getfixturevalue("s3_url"),
+            signing_key=SIGNING_KEY,
+        )
+    world = World(config, UnifiedCache(config))
+    yield world
+    world.cache.close()
