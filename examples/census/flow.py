@@ -1,0 +1,49 @@
+"""The census as a Prefect flow: a task for each distribution, and in each task a Dask graph of its files.
+
+Both remember through cacheness. A distribution whose files and code are unchanged is `Cached` as a
+whole; of one that has changed, Dask parses the changed files and loads the facts about the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import dask
+import pyarrow as pa
+from prefect import flow, task
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from cacheness_prefect import CachenessStorage
+from examples.census.measure import measure
+from examples.census.sources import Sources
+from examples.census.tables import tabulated
+
+AT_ONCE = 8  #: distributions under way at the same time, so that small ones do not leave the workers idle
+
+
+def table_of(files: Mapping[str, Path]) -> pa.Table:
+    """Measure each file as a node of a Dask graph, and tabulate. A path counts by the file's content."""
+    facts = dask.compute(*(dask.delayed(measure)(path) for path in files.values()))
+    return tabulated(list(files), facts)
+
+
+def census(
+    sources: Iterable[Sources], store: CachenessStorage, seen: Callable[[Sources, str], None]
+) -> dict[str, pa.Table]:
+    """Run the flow. `seen` is told of each finished distribution, and of its state: Completed or Cached."""
+    remembered = task(table_of, cache_policy=store.policy(), result_storage=store, persist_result=True)
+
+    @flow(name="census", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE))
+    def run() -> dict[str, pa.Table]:
+        futures: dict[PrefectFuture[pa.Table], Sources] = {
+            remembered.submit(source.files): source for source in sources
+        }
+        tables = {}
+        for future in as_completed(list(futures)):
+            tables[futures[future].name] = future.result()
+            seen(futures[future], future.state.name)
+        return tables
+
+    return run()
