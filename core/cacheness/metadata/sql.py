@@ -1,0 +1,227 @@
+"""What both databases share: every call of a metadata store that is the same SQL on each."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, SessionInfo, Totals, Where
+from cacheness.errors import SchemaMismatch
+from cacheness.metadata.statements import Statement, Statements, entry_of, row_of, values_of
+from cacheness.metadata.tables import MINIMUM_READER, SCHEMA_VERSION
+
+T = TypeVar("T")
+Row = Sequence[Any]
+Values = Mapping[str, Any]
+
+#: How many keys one statement asks for, and how many rows one transaction deletes.
+LOOKUP_BATCH: Final = 10_000
+DELETE_BATCH: Final = 1000
+
+
+class Transaction(Protocol):
+    """A transaction under way. What it runs happens together, or not at all."""
+
+    def run(self, statement: Statement, values: Values) -> list[Row]:
+        """Run a statement; its rows."""
+        ...
+
+    def run_many(self, statement: Statement, values: Sequence[Values]) -> int:
+        """Run a statement for each set of values; the number of rows that changed."""
+        ...
+
+
+class SqlStore(ABC):
+    """The metadata store's calls, on top of three ways to reach a database."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._sql = statements
+
+    @abstractmethod
+    def _query(self, statement: Statement, values: Values) -> list[Row]:
+        """Run one statement that may be repeated; its rows."""
+
+    @abstractmethod
+    def _change(self, statement: Statement, values: Values) -> int:
+        """Run one statement that may be repeated, and make it last; the number of rows that changed."""
+
+    @abstractmethod
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        """Run `work` in one transaction, again where the database asks for it."""
+
+    @abstractmethod
+    def now(self) -> int:
+        """Microseconds since the epoch by the database's clock; costs no round trip."""
+
+    # entries
+
+    def find(self, namespace: str, key: bytes) -> Entry | None:
+        """One row by its key, expired or not, in one round trip."""
+        rows = self._query(self._sql.find, {"namespace": namespace, "key": key})
+        return entry_of(rows[0]) if rows else None
+
+    def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Rows by their keys, one statement per 10,000."""
+        found = map(entry_of, self._lookup(self._sql.find_many, namespace, keys))
+        return {entry.key: entry for entry in found}
+
+    def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
+        """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
+        found = self._lookup(self._sql.present, namespace, keys, now=self.now())
+        return {row[0]: Presence(*row[1:]) for row in found}
+
+    def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
+        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        values = values_of(where, self._sql.flavour)
+        return [entry_of(row) for row in self._query(self._sql.scan(where), {**values, "after": after, "limit": limit})]
+
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
+        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+        statement = self._sql.least_recent if policy == "lru" else self._sql.least_costly
+        return [entry_of(row) for row in self._query(statement, {"namespace": namespace, "limit": limit})]
+
+    def swap(self, old: Entry, new: Entry) -> bool:
+        """Replace expiry and signature of a row that is still exactly `old`."""
+        before = {f"old_{name}": value for name, value in row_of(old).items()}
+        after = {f"new_{name}": value for name, value in row_of(new).items()}
+        key = {"namespace": old.namespace, "key": old.key}
+        return self._change(self._sql.swap, {**key, **before, **after}) == 1
+
+    def delete(self, where: Where) -> Deleted:
+        """Delete matching rows, in batches in key order, each with its tombstones in one transaction."""
+        gone = batch = self._delete_after(where, b"")
+        while len(batch) == DELETE_BATCH:
+            batch = self._delete_after(where, batch[-1][0])
+            gone += batch
+        return Deleted(len(gone), tuple(name for _, name in gone if name is not None))
+
+    def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        # In key order, like every transaction that locks several rows: two of them never deadlock.
+        rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
+        if rows:
+            self._transact(lambda transaction: transaction.run_many(self._sql.record_use, rows))
+
+    def totals(self, namespace: str) -> Totals:
+        """Count entries, bytes and hits."""
+        [row] = self._query(self._sql.totals, {"namespace": namespace})
+        return Totals(*row)
+
+    # tombstones
+
+    def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
+        """Objects waiting to be deleted, sorted by name."""
+        values = {"first": prefix, "last": prefix + "\U0010ffff", "after": after, "limit": limit}
+        return [row[0] for row in self._query(self._sql.tombstones, values)]
+
+    def clear_tombstones(self, objects: Collection[str]) -> None:
+        """Forget objects that have been deleted."""
+        names = [{"name": name} for name in sorted(objects)]
+        if names:
+            self._transact(lambda transaction: transaction.run_many(self._sql.clear_tombstone, names))
+
+    # sessions
+
+    def open_session(self, process: Process) -> str:
+        """Begin to write: a new session's id, 16 hexadecimal digits."""
+        session = secrets.token_hex(8)
+        self._write_session(session, process)
+        return session
+
+    def end_session(self, session: str) -> None:
+        """Set a session ended; waits for a commit of it that is in flight."""
+        self._change(self._sql.retire, {"session": session, "new_state": "ended"})
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """Sessions not yet fenced or ended."""
+        return [_session_of(row) for row in self._query(self._sql.live_sessions, {})]
+
+    def dead_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Which of these are fenced or ended, and so will never commit again."""
+        these = self._sql.flavour.keys(sorted(sessions))
+        return {row[0] for row in self._query(self._sql.retired_sessions, {"keys": these})}
+
+    def forget_sessions(self, before: int) -> int:
+        """Drop the rows of sessions fenced or ended before this time; returns how many."""
+        return self._change(self._sql.forget_sessions, {"before": before})
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nothing: sessions keep writers and repairers apart."""
+        return nullcontext()
+
+    # flights
+
+    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
+        flight = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
+        return self._change(self._sql.take_flight, flight) == 1
+
+    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
+        """Give up a flight. One that is gone, or someone else's now, is left alone."""
+        self._change(self._sql.end_flight, {"namespace": namespace, "key": key, "token": token})
+
+    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+        """The token of the flight that is computing this key, None when nobody is."""
+        rows = self._query(self._sql.flight_holder, {"namespace": namespace, "key": key})
+        return rows[0][0] if rows else None
+
+    # the store itself
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Remember the newest repair's random epoch."""
+        self._change(self._sql.begin_epoch, {"new_epoch": epoch})
+
+    def _write_session(self, session: str, process: Process) -> None:
+        row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
+        self._change(self._sql.open_session, {**row, "id": session, "state": "live", "fenced_at": None})
+
+    def _lookup(self, statement: Statement, namespace: str, keys: Sequence[bytes], **more: Any) -> Iterable[Row]:
+        for start in range(0, len(keys), LOOKUP_BATCH):
+            batch = self._sql.flavour.keys(keys[start : start + LOOKUP_BATCH])
+            yield from self._query(statement, {"namespace": namespace, "keys": batch, **more})
+
+    def _delete_after(self, where: Where, after: bytes) -> list[tuple[bytes, str | None]]:
+        values = {**values_of(where, self._sql.flavour), "after": after, "limit": DELETE_BATCH}
+
+        def delete(transaction: Transaction) -> list[tuple[bytes, str | None]]:
+            doomed = [(row[0], row[1]) for row in transaction.run(self._sql.doom(where), values)]
+            keys = self._sql.flavour.keys([key for key, _ in doomed])
+            transaction.run_many(self._sql.delete, [{"namespace": where.namespace, "keys": keys}])
+            transaction.run_many(self._sql.bury, [{"object": name} for _, name in doomed if name is not None])
+            return doomed
+
+        return self._transact(delete)
+
+
+def new_store() -> Values:
+    """What a fresh database says of itself."""
+    return {"id": secrets.token_hex(16), "epoch": secrets.token_hex(16), "min_reader": MINIMUM_READER}
+
+
+def version_name(version: int) -> str:
+    """A schema version as the migrations number it."""
+    return f"{version:04}"
+
+
+def check_schema(version: str, min_reader: int, where: str) -> None:
+    """Refuse a database that this library cannot use as it stands."""
+    if min_reader > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{where} has schema {version}, which this version of cacheness cannot use: it knows schema"
+            f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine."
+        )
+    if int(version) < SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{where} has schema {version} and this version of cacheness needs {SCHEMA_VERSION}."
+            " Run `cacheness migrate` once; machines that still run the older version are told if they can no longer"
+            " use it."
+        )
+
+
+def _session_of(row: Row) -> SessionInfo:
+    identity, host, boot_id, pid_ns, pid, pid_start, expired = row
+    process = Process(host=host, boot_id=boot_id, pid_ns=pid_ns, pid=pid, pid_start=pid_start)
+    return SessionInfo(identity, process, bool(expired))

@@ -1,0 +1,204 @@
+"""Metadata in one SQLite file, for the processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert, pysqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from cacheness.deadlines import Guard, Limits, patience
+from cacheness.entry import Entry, Identity, Process, SessionInfo
+from cacheness.errors import ConfigError, SessionLost, StoreRefused, StoreUnavailable
+from cacheness.metadata.session_locks import SessionLocks
+from cacheness.metadata.sql import Row, SqlStore, Transaction, Values, check_schema, new_store, version_name
+from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction, is_busy
+from cacheness.metadata.statements import Statement, Statements, row_of
+from cacheness.metadata.tables import SCHEMA_VERSION, tables
+from cacheness.protocols import MetadataStore
+
+T = TypeVar("T")
+
+#: Seconds that fencing waits for the lock; who writes that long is alive.
+_FENCE_PATIENCE: Final = 1.0
+_dialect: Final = pysqlite.dialect(paramstyle="named")
+
+
+class _Sqlite:
+    """What SQLite says its own way."""
+
+    clock: sa.ColumnElement[int] = sa.literal_column(
+        "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
+    )
+
+    def compile(self, statement: sa.ClauseElement) -> Statement:
+        """Named placeholders, a dictionary of values."""
+        compiled = statement.compile(dialect=_dialect)
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        return Statement(str(compiled), constants, ())
+
+    def upsert(self, table: sa.Table) -> Any:
+        """INSERT … ON CONFLICT."""
+        return insert(table)
+
+    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
+        """The keys travel as one value: SQLite has no arrays, and takes a limited number of values."""
+        every = "WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL"
+        every += " SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys))"
+        every += " SELECT substr(:keys, 1 + i * :width, :width) FROM at"
+        return column.in_(sa.text(every).bindparams(sa.bindparam("keys"), sa.bindparam("width", width)))
+
+    def keys(self, keys: Sequence[bytes] | Sequence[str]) -> Any:
+        """All of one width, one after the other."""
+        return b"".join(keys) if keys and isinstance(keys[0], bytes) else "".join(keys)  # type: ignore[arg-type]
+
+    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """LIKE would take A for a."""
+        return sa.func.instr(column, text)
+
+
+_TABLES: Final = Statement("SELECT name FROM sqlite_master WHERE type = 'table'", {}, ())
+_statements: Final = Statements(_Sqlite())
+
+
+class SqliteStore(SqlStore):
+    """A metadata store in the file `path`; sessions show that they live by lock files beside it.
+
+    Its `Identity.system` is the file's inode number: it stays when the directory is renamed, moved
+    on its disk, or reached through a link, and differs in a copy. A directory that was moved to
+    another disk looks like a copy.
+    """
+
+    needs_key = False
+
+    def __init__(self, path: Path, *, limits: Limits) -> None:
+        super().__init__(_statements)
+        self._guard = Guard(f"the metadata database {path}", limits)
+        self._file = SqliteFile(Path(path), limits.busy)
+        self._locks = SessionLocks(self._file.path.parent / "sessions")
+        self._open_schema()
+
+    def now(self) -> int:
+        """Microseconds since the epoch: the file is on this machine, and so is its clock."""
+        return time.time_ns() // 1000
+
+    def identity(self) -> Identity:
+        """Which database this is."""
+        [row] = self._query(self._sql.identity, {})
+        return Identity(row[0], f"inode {os.stat(self._file.path).st_ino}", row[1])
+
+    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+        """Publish entries in one transaction, if the session still lives."""
+        rows = [row_of(entry) for entry in entries]
+        try:
+            return self._transact(lambda transaction: self._publish(transaction, rows, session))
+        except SessionLost:
+            self._locks.drop(session)
+            raise
+
+    def open_session(self, process: Process) -> str:
+        """Begin to write: a new session's id, 16 hexadecimal digits."""
+        self._refuse_if_read_only()
+        session = secrets.token_hex(8)
+        try:
+            # First the lock, then the row: a live row never stands without its lock.
+            self._locks.take(session)
+        except OSError as error:
+            raise StoreRefused(
+                f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
+                " this user may write to its directory."
+            ) from error
+        self._write_session(session, process)
+        return session
+
+    def renew_session(self, session: str) -> bool:
+        """Whether the session is still live; its lock file is its lease."""
+        return bool(self._query(self._sql.session_lives, {"session": session}))
+
+    def end_session(self, session: str) -> None:
+        """Set a session ended; waits for a commit of it that is in flight."""
+        super().end_session(session)
+        self._locks.drop(session)
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """Sessions not yet fenced or ended; a lease is over when nobody holds the session's lock file."""
+        return [replace(session, lease_expired=self._locks.is_free(session.id)) for session in super().live_sessions()]
+
+    def fence(self, session: str) -> bool:
+        """Refuse all later commits of a session. False: somebody is committing right now."""
+        self._refuse_if_read_only()
+        try:
+            with patience(_FENCE_PATIENCE):
+                self._file.run(self._sql.retire, {"session": session, "new_state": "fenced"})
+        except StoreUnavailable as error:
+            if is_busy(error.__cause__):
+                return False
+            raise
+        self._locks.drop(session)
+        return True
+
+    def close(self) -> None:
+        """Let go of connections and locks. Calling it twice is fine."""
+        self._locks.release()
+        self._file.close()
+
+    def _publish(self, transaction: Transaction, rows: Sequence[dict[str, Any]], session: str) -> list[str]:
+        if not transaction.run(self._sql.session_lives, {"session": session}):
+            raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
+        replaced = []
+        for row in rows:
+            # Nobody else writes while this transaction does, so a look before the upsert is enough.
+            old = transaction.run(self._sql.object_of, row)
+            transaction.run(self._sql.put, row)
+            if old and old[0][0] is not None and old[0][0] != row["object"]:
+                replaced.append(old[0][0])
+        transaction.run_many(self._sql.bury, [{"object": name} for name in replaced])
+        return replaced
+
+    def _query(self, statement: Statement, values: Values) -> list[Row]:
+        return self._guard.once(lambda: self._file.run(statement, values))[0]
+
+    def _change(self, statement: Statement, values: Values) -> int:
+        self._refuse_if_read_only()
+        return self._guard.once(lambda: self._file.run(statement, values))[1]
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        self._refuse_if_read_only()
+        return self._guard.once(lambda: self._file.transact(work))
+
+    def _refuse_if_read_only(self) -> None:
+        if self._file.why_read_only:
+            raise StoreRefused(f"{self._file.why_read_only}: what is in the cache is served, nothing can be stored")
+
+    def _open_schema(self) -> None:
+        names = self._query(_TABLES, {})
+        if not names:
+            self._refuse_if_read_only()
+            self._guard.once(lambda: self._file.transact(self._create_schema))
+        elif ("store",) not in names or ("schema_version",) not in names:
+            raise ConfigError(
+                f"{self._file.path} is a database of something else: it holds {', '.join(sorted(n for (n,) in names))}."
+                " Set cache_dir to a directory of its own."
+            )
+        _, _, min_reader, version = self._query(self._sql.identity, {})[0]
+        check_schema(version, min_reader, f"the metadata database {self._file.path}")
+
+    def _create_schema(self, transaction: SqliteTransaction) -> None:
+        if transaction.run(_TABLES, {}):  # by another process, while this one waited for the lock
+            return
+        for table in tables.sorted_tables:
+            transaction.define(str(CreateTable(table).compile(dialect=_dialect)))
+            for index in table.indexes:
+                transaction.define(str(CreateIndex(index).compile(dialect=_dialect)))
+        transaction.run(self._sql.create_store, new_store())
+        transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
+
+
+_conforms: type[MetadataStore] = SqliteStore
