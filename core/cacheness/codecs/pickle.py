@@ -1,0 +1,190 @@
+"""Anything else: pickle protocol 5, with large buffers beside the pickle instead of in it.
+
+The payload is the pickle, each buffer at a multiple of 64 bytes, and last the sizes of all these:
+
+    pickle | padding | buffer | padding | buffer | … | sizes: 8 bytes each | how many: 8 bytes
+
+A pickle ends itself, so a value without large buffers opens with `pickle.load`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import struct
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import islice
+from typing import Any, Final, TypeVar
+
+from cacheness.errors import CodecError
+from cacheness.protocols import Buffer, Codec
+
+T = TypeVar("T")
+
+PROTOCOL: Final = 5
+_ALIGNMENT: Final = 64
+_SMALL: Final = 1024  #: bytes; buffers below this stay in the pickle
+_NUMBER: Final = struct.Struct("<Q")
+#: As pickle writes the name of a module that nobody can import: __main__, __mp_main__,
+#: or what a script is called that was loaded from its path.
+_NOWHERE: Final = re.compile(rb"\x8c.(__[a-z]\w*__)", re.DOTALL)
+_MOST_STEPS: Final = 20
+_MOST_LOOKS: Final = 200
+
+
+class PickleCodec:
+    """Whatever pickle or cloudpickle can take. Decoding runs code: only for verified bytes."""
+
+    name = "pickle"
+    safe = False
+
+    def accepts(self, value: Any) -> bool:
+        """Always: this codec comes last, and `encode` finds out."""
+        return True
+
+    def encode(self, value: Any) -> list[Buffer]:
+        """The payload; large arrays and byte strings in it are not copied."""
+        with suppress(CodecError):  # cloudpickle may still manage, and says better why not
+            stream, buffers = _attempt(_plainly, value)
+            if not _nowhere(stream):
+                return _join(stream, buffers)
+        try:
+            return _join(*_attempt(_thoroughly, value))
+        except CodecError as error:
+            raise CodecError(
+                f"A result of type {type(value).__qualname__} cannot be stored: {_culprit(value)} does not pickle"
+                f" ({error}). Return plain data, or give that type a __reduce__ method."
+            ) from error.__cause__
+
+    def decode(self, data: Buffer) -> Any:
+        """The value; arrays in it are writable and lie in `data`."""
+        if memoryview(data).readonly:
+            data = bytearray(data)
+        stream, *buffers = _split(memoryview(data))
+        try:
+            return _attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
+        except CodecError as error:
+            raise CodecError(
+                f"A stored value does not unpickle here ({error}). Its class may have moved or changed,"
+                " or another version of a library may have written it."
+            ) from error.__cause__
+
+
+class _Pieces(list[Buffer]):
+    """A file to pickle into that keeps large byte strings as they are instead of copying them."""
+
+    write = list.append
+
+
+class _Nothing:
+    """A file that forgets."""
+
+    def write(self, data: Buffer) -> None:
+        pass
+
+
+def _attempt(run: Callable[[Any], T], value: Any) -> T:
+    """Pickling runs the value's own code, which may raise anything at all; here it becomes a CodecError."""
+    try:
+        return run(value)
+    except Exception as error:
+        raise CodecError(f"{type(error).__name__}: {error}") from error
+
+
+def _plainly(value: Any) -> tuple[_Pieces, list[memoryview]]:
+    stream, buffers = _Pieces(), list[memoryview]()
+    pickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    return stream, buffers
+
+
+def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
+    """Pickled with the code of functions and classes that other processes cannot import."""
+    import cloudpickle  # type: ignore[import-untyped]
+
+    stream, buffers = _Pieces(), list[memoryview]()
+    cloudpickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
+    strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
+    if not strangers:
+        return stream, buffers
+    for name in strangers:
+        cloudpickle.register_pickle_by_value(sys.modules[name])
+    return _thoroughly(value)
+
+
+def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes >= _SMALL:
+            large.append(raw)
+        return raw.nbytes < _SMALL
+
+    return keep
+
+
+def _nowhere(stream: Iterable[Buffer]) -> set[str]:
+    """Modules that the pickle may refer to and that no other process can import."""
+    names = {match.decode() for piece in stream for match in _NOWHERE.findall(piece)}
+    return {name for name in names if name in sys.modules and name != "__future__"}
+
+
+def _join(stream: Iterable[Buffer], buffers: list[memoryview]) -> list[Buffer]:
+    parts = list(stream)
+    sizes = [sum(map(len, parts))]
+    for buffer in buffers:
+        parts += (bytes(-sizes[-1] % _ALIGNMENT), buffer)
+        sizes.append(buffer.nbytes)
+    parts.append(struct.pack(f"<{len(sizes) + 1}Q", *sizes, len(sizes)))
+    return parts
+
+
+def _split(data: memoryview) -> list[memoryview]:
+    """The pickle and its buffers, as slices of the payload."""
+    room = len(data) - _NUMBER.size
+    count = _NUMBER.unpack_from(data, room)[0] if room >= 0 else 0
+    end = room - count * _NUMBER.size
+    if count < 1 or end < 0:
+        raise CodecError("These bytes are no pickled value: the sizes at their end are missing.")
+    slices, start = [], 0
+    for size in struct.unpack_from(f"<{count}Q", data, end):
+        start += -start % _ALIGNMENT
+        slices.append(data[start : start + size])
+        start += size
+    if start != end:
+        raise CodecError("These bytes are no pickled value: the sizes at their end do not add up.")
+    return slices
+
+
+def _culprit(value: Any) -> str:
+    """The path to the innermost part that does not pickle, as `result.model._lock (lock)`."""
+    path = "result"
+    for _ in range(_MOST_STEPS):
+        inner = next((one for one in islice(_children(value), _MOST_LOOKS) if not _pickles(one[1])), None)
+        if inner is None:
+            break
+        path, value = path + inner[0], inner[1]
+    return f"{path} ({type(value).__qualname__})"
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((f"[{key!r}]" if isinstance(key, str | int) else "[…]", child) for key, child in value.items())
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from ((f"[{number}]", child) for number, child in enumerate(value))
+    elif not isinstance(value, type):
+        yield from ((f".{name}", child) for name, child in getattr(value, "__dict__", {}).items())
+
+
+def _pickles(value: Any) -> bool:
+    import cloudpickle
+
+    try:
+        _attempt(cloudpickle.Pickler(_Nothing(), PROTOCOL).dump, value)
+    except CodecError:
+        return False
+    return True
+
+
+_conforms: type[Codec] = PickleCodec
