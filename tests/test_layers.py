@@ -13,32 +13,37 @@ ROOT = Path(__file__).parent.parent
 #: Each part of the core, and what it may import of ours.
 BASE = {"errors", "entry"}
 STORE = BASE | {"protocols", "deadlines", "config"}
-CACHE = STORE | {"keys", "signing", "sessions", "flights", "integrity", "eviction", "explain"}
+PROTOCOL = BASE | {"protocols", "deadlines"}
 MAY_IMPORT = {
     "errors": set(),
     "entry": {"errors"},
     "deadlines": {"errors"},
     "config": BASE | {"deadlines"},
     "protocols": {"entry"},
+    "report": {"entry"},
     "keys": {"errors"},
     "signing": BASE | {"protocols"},
     "codecs": BASE | {"protocols"},
     "blobs": STORE,
     "metadata": STORE,
-    "sessions": BASE | {"protocols"},
-    "flights": BASE | {"protocols"},
-    "eviction": BASE | {"protocols"},
+    "marker": PROTOCOL,
+    "usage": PROTOCOL,
+    "sessions": PROTOCOL,
+    "flights": PROTOCOL,
     "explain": BASE | {"keys"},
-    "integrity": BASE | {"protocols", "signing", "sessions"},
-    "cache": CACHE,
-    "memoize": BASE | {"cache", "keys", "deadlines", "explain"},
+    "integrity": PROTOCOL | {"signing", "sessions", "report", "marker"},
+    "cache": PROTOCOL | {"keys", "signing", "sessions", "integrity", "usage", "codecs"},
+    "eviction": PROTOCOL | {"cache"},
+    "memoize": BASE | {"cache", "keys", "deadlines", "explain", "flights"},
+    "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)
-MAY_IMPORT["__init__"] = {"wiring", "cache", "memoize", "entry", "errors", "config", "keys", "integrity"}
+MAY_IMPORT["unified"] = set(MAY_IMPORT)
 PUBLIC = {"__init__", "keys", "errors", "entry"}
-MAY_IMPORT["cli"] = PUBLIC | {"config"}
+MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize", "integrity"}
+MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "unified"}
 MAY_IMPORT["__main__"] = {"cli"}
-MAY_IMPORT["testing"] = PUBLIC | set(MAY_IMPORT) - {"cli", "__main__"}
+MAY_IMPORT["testing"] = set(MAY_IMPORT) - {"cli", "__main__"}
 
 STORES = [{"memory", "local", "object_store", "filesystem"}, {"sqlite", "postgresql", "journal"}]
 FILES = sorted((ROOT / "core/cacheness").rglob("*.py"))
