@@ -1,0 +1,32 @@
+"""`make demo` and `make demo-cluster`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from examples.census.story import DemoFailed, tell
+
+
+def main() -> int:
+    """Tell the story; 0 when every step did what it says."""
+    parser = argparse.ArgumentParser(prog="python -m examples.census", description=__doc__)
+    parser.add_argument("--cluster", action="store_true", help="on PostgreSQL, S3 and a Dask cluster")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="a census of these distributions only")
+    parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where everything goes")
+    options = parser.parse_args()
+    folder = options.out.resolve() / ("census-cluster" if options.cluster else "census")
+    try:
+        tell(folder, clustered=options.cluster, only=options.only)
+    except DemoFailed as error:
+        print(f"\nThe demo stopped: {error}. The logs of its servers are in {folder}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,164 @@
+"""What the demo shows, step by step: four runs with one cache, a crash, and its repair."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from examples.census import services
+from examples.census.job import Figures
+from examples.census.sources import copied, installed
+
+HERE = Path(__file__).parent
+EDITED = "click"  #: the distribution of which one file is edited, in a copy
+ADDED = "\n\ndef added_by_the_demo(x: int) -> int:\n    return 1 if x else 2\n"
+HELPER = ("    return (functions + branches) / max(functions, 1)", "    return 1 + branches / max(functions, 1)")
+
+
+class DemoFailed(Exception):
+    """A step did not do what it should; the message says which, and where to look."""
+
+
+def tell(folder: Path, *, clustered: bool, only: Sequence[str] = ()) -> None:
+    """The whole story. Raises DemoFailed when a step does not do what it says."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    console = Console(width=100, highlight=False)
+    with console.status("Starting the servers …"):
+        services_running = contextlib.ExitStack()
+        settings = services_running.enter_context((services.cluster if clustered else services.embedded)(folder))
+    with services_running:
+        story = Story(folder, settings, only, clustered, console)
+        story.introduce()
+        first = story.run("The first run", "--picture", str(folder.parent / "census.png"))
+        story.expect(first.parsed == first.files - first.loaded, "every file is parsed or loaded")
+        again = story.run("The same again, in a new process")
+        story.expect(again.parsed == again.made == 0, "a second run executes nothing")
+        story.edit_a_file()
+        edited = story.run(f"One file of {EDITED} edited, in a copy")
+        story.expect(edited.parsed == edited.made == 1, "one edited file is one file parsed and one table made")
+        story.edit_a_helper()
+        helper = story.run("One helper function edited: complexity(), which only the tables use", "--restart-workers")
+        story.expect(
+            helper.parsed == 0 and helper.cached == 0, "an edited helper makes the tables anew and parses nothing"
+        )
+        story.compare()
+        story.crash_and_repair()
+        story.point_onwards()
+
+
+@dataclass
+class Story:
+    """The demo's folder, its environment, and what the runs have done so far."""
+
+    folder: Path
+    settings: Mapping[str, str]
+    only: Sequence[str]
+    clustered: bool
+    console: Console
+    runs: list[tuple[str, Figures]] = field(default_factory=list)
+    _steps: int = 0
+
+    def introduce(self) -> None:
+        """Copy what will be edited, and say what runs where."""
+        shutil.copytree(HERE, self.folder / "code/examples/census", ignore=shutil.ignore_patterns("__pycache__"))
+        [source] = installed([EDITED])
+        copied(source, self.folder / EDITED)
+        where = (
+            "PostgreSQL and S3, a Prefect server, a Dask cluster of two worker processes"
+            if self.clustered
+            else "SQLite and files, a local Prefect server, two Dask worker processes"
+        )
+        self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
+        self.console.print(f"On {where}. Each run is a process of its own.")
+
+    def run(self, title: str, *options: str) -> Figures:
+        """One census in a process of its own, with a hash seed of its own."""
+        self._head(title)
+        figures = self.folder / f"run-{len(self.runs) + 1}.json"
+        copy = f"{EDITED}={self.folder / EDITED}"
+        ended = self._process("job", "--figures", str(figures), "--copy", copy, "--only", *self.only, *options)
+        if ended:
+            raise DemoFailed(f"the census ended with exit code {ended}")
+        done = Figures(**json.loads(figures.read_text()))
+        self.runs.append((title, done))
+        self.console.print(
+            f"   {done.seconds:.1f} s: {done.parsed:,} files parsed, {done.loaded:,} loaded; "
+            f"{done.made:,} tables made, {done.cached:,} taken from the cache; {_size(done.bytes)} stored."
+        )
+        return done
+
+    def edit_a_file(self) -> None:
+        """Add a function to one source file."""
+        with open(self.folder / EDITED / EDITED / "core.py", "a") as file:
+            file.write(ADDED)
+
+    def edit_a_helper(self) -> None:
+        """Write the same formula in another way, as a careful reviewer might: the code is what counts."""
+        file = self.folder / "code/examples/census/tables.py"
+        before = file.read_text()
+        self.expect(before.count(HELPER[0]) == 1, "the helper is where the demo looks for it")
+        file.write_text(before.replace(*HELPER))
+
+    def compare(self) -> None:
+        """The runs side by side."""
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column("run")
+        for column in ("seconds", "files parsed", "files loaded", "tables made", "tables cached", "stored"):
+            table.add_column(column, justify="right")
+        for number, (_, done) in enumerate(self.runs, 1):
+            counts = (done.parsed, done.loaded, done.made, done.cached)
+            table.add_row(f"{number}", f"{done.seconds:.1f}", *(f"{n:,}" for n in counts), _size(done.bytes))
+        first, again = (done.seconds for _, done in self.runs[:2])
+        self.console.print("\n[bold]What the cache did[/bold]")
+        self.console.print(table)
+        self.console.print(f"The second run took 1/{first / again:.0f} of the first.")
+
+    def crash_and_repair(self) -> None:
+        """Kill a writer, show what it left, and let the repair flow remove it."""
+        self._head("A writer is killed between blob and row")
+        ended = self._process("crash")
+        self.expect(ended == -signal.SIGKILL, "the writer dies by SIGKILL")
+        self.expect(self._process("mend") == 0, "the repair flow leaves a clean store")
+
+    def point_onwards(self) -> None:
+        """Where to look next."""
+        self.console.print("\n[bold]Where to look next[/bold]")
+        rows = [("the picture", "out/census.png"), ("the code", "examples/census/flow.py, about 50 lines")]
+        if not self.clustered:
+            rows.append(("the cache", "cacheness list"))
+        rows += [("what a key is made of", "docs/keys.md"), ("which backend to choose", "docs/backends.md")]
+        for what, where in rows:
+            self.console.print(f"  {what:<26} {where}")
+
+    def expect(self, holds: bool, promise: str) -> None:
+        """Stop the demo at a broken promise."""
+        if not holds:
+            raise DemoFailed(f"this did not hold: {promise}")
+
+    def _head(self, title: str) -> None:
+        self._steps += 1
+        self.console.print(f"\n[bold]{self._steps}  {title}[/bold]")
+
+    def _process(self, module: str, *options: str) -> int:
+        environment = {
+            **os.environ, **self.settings,
+            "PYTHONPATH": str(self.folder / "code"), "PYTHONHASHSEED": str(self._steps),
+        }  # fmt: skip
+        command = [sys.executable, "-m", f"examples.census.{module}", *options]
+        return subprocess.run(command, check=False, cwd=self.folder, env=environment).returncode
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
