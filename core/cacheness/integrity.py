@@ -13,8 +13,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from cacheness.entry import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
+from cacheness.entry import MICROSECONDS, OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused
+from cacheness.marker import MARKER, Marker
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.report import IntegrityReport
 from cacheness.sessions import fence_dead, presumed_dead
@@ -22,7 +23,8 @@ from cacheness.sessions import fence_dead, presumed_dead
 _log = logging.getLogger(__name__)
 
 PAGE = 1000  #: objects, and rows, that are held at a time
-MARKER = "cacheness-store.json"  #: the object that ties a blob store to its database
+
+SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload delayed for longer than this is nobody's
 
 #: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
 #: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
@@ -84,6 +86,7 @@ class Plan:
     objects: int = 0  #: of this scope, listed
     entries: int = 0  #: of this scope, read
     bytes_read: int = 0  #: by a deep check
+    strangers: int = 0  #: objects of other namespaces, seen and passed over
 
     def refuse_if_implausible(self) -> None:
         """Raise RepairRefused when there is more damage than a working store can have."""
@@ -106,6 +109,7 @@ class Inspector:
         self._blobs = blobs
         self._read_bytes = read_bytes
         self._is_genuine = is_genuine
+        self.marker = Marker(metadata, blobs)
 
     def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
         """Report what is wrong; changes nothing."""
@@ -116,15 +120,22 @@ class Inspector:
     def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
         """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
 
-        Raises RepairRefused, with nothing deleted, when the plan looks implausible and `force`
-        is not given.
+        Raises RepairRefused, with nothing deleted, when the blob store belongs to another
+        database, or when the plan looks implausible and `force` is not given.
         """
         with self._metadata.exclusive():
+            began = self._metadata.now()
+            self.marker.require()
             fence_dead(self._metadata)
             plan = self.plan(scope, set(), progress)
             if not force:
                 plan.refuse_if_implausible()
-            return IntegrityReport(tuple(self._execute(plan)), plan.objects, plan.entries, repaired=True)
+            self.marker.begin_epoch()
+            issues = tuple(self._execute(plan))
+            if scope.shard is None and not plan.strangers:
+                # Every object of the store was looked at, so no blob of a long dead session is left.
+                self._metadata.forget_sessions(began - SESSIONS_KEPT)
+            return IntegrityReport(issues, plan.objects, plan.entries, repaired=True)
 
     def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> Plan:
         """Compare the listing with the rows. Touches nothing.
@@ -168,6 +179,8 @@ class Inspector:
             elif match["namespace"] == plan.scope.namespace:
                 plan.objects += 1
                 yield info
+            else:
+                plan.strangers += 1
 
     def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
         last = _key_of(page[-1].name)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from cacheness import wiring
-from cacheness.cache import About, Draft
+from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
 from cacheness.errors import CachenessError, ConfigError
@@ -336,6 +336,10 @@ class UnifiedCache:
         """Delete expired entries and make room for the quota now; returns how many."""
         return self._parts.evictor.make_room()
 
+    def adopt(self) -> None:
+        """Declare this database the owner of the blob store, after a clone, restore or move."""
+        self._parts.inspector.marker.adopt()
+
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""
         return self._parts.cache.delete(Where(self.config.namespace))
@@ -357,6 +361,11 @@ class UnifiedCache:
         return f"UnifiedCache({self.config!r})"
 
     # inside
+
+    @property
+    def parts(self) -> Cache:
+        """The open cache beneath, for tools that move stored bytes rather than values."""
+        return self._parts.cache
 
     def _hold(self) -> None:
         self._pid = wiring.hold(self.config)

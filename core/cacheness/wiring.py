@@ -110,6 +110,24 @@ def parts_of(config: Config) -> Opened:
     return slot.opened
 
 
+def embedded_kind(directory: str | Path) -> str | None:
+    """Which metadata an embedded cache's directory holds: "sqlite", "json", or None for neither."""
+    for kind, name in (("sqlite", SQLITE_FILE), ("json", JOURNAL_FILE)):
+        if (Path(directory) / name).exists():
+            return kind
+    return None
+
+
+def upgrade(config: Config) -> tuple[int, int]:
+    """Bring the database's schema to this library's version; returns (old, new)."""
+    from cacheness.metadata import migrations
+
+    backend: str = config.metadata_backend
+    if backend == "json":
+        raise ConfigError("a JSON cache has no database, so there is nothing to migrate")
+    return migrations.upgrade(Path(config.cache_dir) / SQLITE_FILE if backend == "sqlite" else backend)
+
+
 def _slot(config: Config) -> _Slot:
     if config not in _slots:
         guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
@@ -143,8 +161,8 @@ def _open(config: Config) -> Opened:
     metadata_backend, blob_store = config.metadata_backend, config.blob_store
     _check_sharing(config)
     keyring = _keyring(config)
-    metadata = _metadata(config) if isinstance(metadata_backend, str) else cast(MetadataStore, metadata_backend)
-    blobs = _blobs(config) if blob_store is None or isinstance(blob_store, str) else cast(BlobStore, blob_store)
+    metadata = open_metadata(config) if isinstance(metadata_backend, str) else cast(MetadataStore, metadata_backend)
+    blobs = open_blobs(config) if blob_store is None or isinstance(blob_store, str) else cast(BlobStore, blob_store)
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -156,15 +174,18 @@ def _open(config: Config) -> Opened:
             safe_codecs=config.safe_codecs,
         )
     )
+    inspector = Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine)
+    inspector.marker.introduce()
     return Opened(
         cache,
         Flights(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
-        Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine),
+        inspector,
     )
 
 
-def _metadata(config: Config) -> MetadataStore:
+def open_metadata(config: Config) -> MetadataStore:
+    """The metadata store that `metadata_backend` names."""
     backend: str = config.metadata_backend
     if backend in _EMBEDDED:
         return _EMBEDDED[backend](config)
@@ -205,7 +226,8 @@ def _directory(config: Config, *, other: str) -> Path:
     return directory
 
 
-def _blobs(config: Config) -> BlobStore:
+def open_blobs(config: Config) -> BlobStore:
+    """The blob store that `blob_store` names."""
     from cacheness.blobs.local import LocalBlobStore
 
     url: str | None = config.blob_store

@@ -1,0 +1,5 @@
+"""`python -m cacheness`."""
+
+from cacheness.cli import main
+
+main()

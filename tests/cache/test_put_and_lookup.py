@@ -1,0 +1,249 @@
+"""One result: put, found, replaced, forgotten, on both worlds."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from cacheness import CachenessError, CodecError, Hit, UnifiedCache
+
+LARGE = 200_000  #: bytes, more than fits in a row
+
+
+def test_what_is_put_is_got_under_the_same_arguments(world):
+    world.cache.put({"a": 1}, x=1, y="a")
+    assert world.cache.get(x=1, y="a") == {"a": 1}
+    assert world.cache.get(y="a", x=1) == {"a": 1}
+    assert world.cache.get(x=1, y="b") is None
+    assert world.cache.get(x=1, y="b", default="nothing") == "nothing"
+
+
+def test_results_survive_reopening(world):
+    world.cache.put(b"small", k="small")
+    world.cache.put(b"x" * LARGE, k="large")
+    cache = world.reopen()
+    assert cache.get(k="small") == b"small"
+    assert cache.get(k="large") == b"x" * LARGE
+
+
+def test_a_cached_none_is_a_hit(world):
+    world.cache.put(None, k=1)
+    assert isinstance(world.cache.lookup(k=1), Hit)
+    assert world.cache.lookup(k=2) is None
+    assert world.cache.get(k=1, default="nothing") is None
+
+
+def test_a_prefix_and_a_version_make_other_keys(world):
+    world.cache.put("plain", x=1)
+    world.cache.put("prefixed", x=1, prefix="clean")
+    world.cache.put("second", x=1, version="2")
+    assert world.cache.get(x=1) == "plain"
+    assert world.cache.get(x=1, prefix="clean") == "prefixed"
+    assert world.cache.get(x=1, version="2") == "second"
+
+
+def test_arguments_named_like_options_go_into_args(world):
+    entry = world.cache.put("v", args={"ttl": 3, "prefix": 4}, z=5)
+    assert world.cache.get(args={"prefix": 4, "ttl": 3}, z=5) == "v"
+    world.cache.put("again", **entry["args"])
+    assert world.cache.get(args={"prefix": 4, "ttl": 3, "z": 5}) == "again"
+    with pytest.raises(TypeError, match="ttl"):
+        world.cache.get(ttl=3)
+    with pytest.raises(TypeError, match="default"):
+        world.cache.put("v", default=3)
+    with pytest.raises(TypeError, match="twice"):
+        world.cache.put("v", args={"x": 1}, x=2)
+
+
+def test_an_entry_is_found_by_its_key(world):
+    entry = world.cache.put("v", x=1)
+    assert world.cache.get(entry["cache_key"]) == "v"
+    assert world.cache.get(entry.cache_key) == "v"
+    assert world.cache.get(world.cache.key(x=1)) == "v"
+    with pytest.raises(ValueError, match="64"):
+        world.cache.get("deadbeef")
+    with pytest.raises(TypeError, match="not both"):
+        world.cache.get(entry.cache_key, x=1)
+
+
+def test_overwriting_replaces_the_value_and_leaves_one_blob(world):
+    world.cache.put(b"a" * LARGE, k=1)
+    world.cache.put(b"b" * LARGE, k=1)
+    assert world.cache.get(k=1) == b"b" * LARGE
+    assert len(world.cache.list_entries()) == 1
+    assert len(world.cache.verify_integrity()) == 0
+    assert world.cache.verify_integrity().objects == 1
+
+
+def test_invalidating_removes_row_and_blob(world):
+    world.cache.put(b"a" * LARGE, k=1)
+    assert world.cache.invalidate(k=1)
+    assert not world.cache.invalidate(k=1)
+    assert world.cache.lookup(k=1) is None
+    assert world.cache.verify_integrity().objects == 0
+
+
+def test_arrays_come_back_equal_and_writable(world):
+    for array in (np.arange(10.0), np.asfortranarray(np.random.default_rng(1).random((300, 200)))):
+        world.cache.put(array, shape=array.shape)
+        found = world.cache.get(shape=array.shape)
+        np.testing.assert_array_equal(found, array)
+        found[...] = 0
+        np.testing.assert_array_equal(world.cache.get(shape=array.shape), array)
+
+
+def test_an_expired_entry_is_a_miss(world):
+    world.cache.put("v", k=1, ttl=0.000001)
+    world.cache.put("v", k=2, ttl=timedelta(hours=1))
+    assert world.cache.lookup(k=1) is None
+    assert world.cache.lookup(k=2) is not None
+    assert [entry["args"] for entry in world.cache.list_entries()] == [{"k": 2}]
+    assert world.cache.evict() == 1
+    with pytest.raises(ValueError, match="ttl"):
+        world.cache.put("v", k=3, ttl=0)
+
+
+def test_touch_gives_a_new_lifetime(world):
+    world.cache.put("v", k=1, ttl=0.3)
+    assert world.cache.touch(k=1, ttl=3600)
+    entry = world.cache.list_entries()[0]
+    assert (entry["expires_at"] - entry["created_at"]).total_seconds() > 3000
+    assert world.cache.get(k=1) == "v"
+    assert world.cache.touch(k=1)
+    assert world.cache.list_entries()[0]["expires_at"] is None
+    assert not world.cache.touch(k=2)
+
+
+def test_entries_say_what_they_are(world):
+    world.cache.put([1], x=1, y="a", prefix="clean", tags=["prices", "daily"], provenance={"run": "r1"})
+    (entry,) = world.cache.list_entries()
+    assert entry["args"] == {"x": 1, "y": "a", "prefix": "clean"}
+    assert entry["tags"] == ["daily", "prices"]
+    assert entry["provenance"] == {"run": "r1"}
+    assert entry["created_at"].tzinfo is not None
+    assert entry["size"] > 0
+
+
+def test_entries_are_deleted_by_tag_prefix_and_age(world):
+    for n in range(6):
+        world.cache.put(n, n=n, tags=["odd" if n % 2 else "even"], prefix="p" if n < 3 else "")
+    assert len(world.cache.list_entries(tag="odd")) == 3
+    assert world.cache.delete_matching(tag="odd") == 3
+    assert world.cache.delete_matching(prefix="p") == 2
+    assert world.cache.delete_matching(older_than=3600) == 0
+    assert world.cache.delete_matching(older_than=0) == 1
+    with pytest.raises(TypeError, match="clear"):
+        world.cache.delete_matching()
+
+
+def test_a_tag_is_matched_whole_and_literally(world):
+    world.cache.put(1, k=1, tags=["a%b"])
+    world.cache.put(2, k=2, tags=["axb"])
+    world.cache.put(3, k=3, tags=["A%B"])
+    assert [e["args"]["k"] for e in world.cache.list_entries(tag="a%b")] == [1]
+    with pytest.raises(TypeError, match="list of tags"):
+        world.cache.put(1, k=1, tags="prices")
+    with pytest.raises(ValueError, match="line breaks"):
+        world.cache.put(1, k=1, tags=["a\nb"])
+
+
+def test_many_results_travel_together(world):
+    entries = world.cache.put_many((bytes([n]) * (n * 20_000), {"n": n}) for n in range(5))
+    assert [entry["args"] for entry in entries] == [{"n": n} for n in range(5)]
+    keys = [entry.cache_key for entry in entries]
+    hits = world.cache.get_many([*keys, "0" * 64])
+    assert {key: hit.value for key, hit in hits.items()} == {
+        key: bytes([n]) * (n * 20_000) for n, key in enumerate(keys)
+    }
+    present = world.cache.present([*keys, "0" * 64])
+    assert set(present) == set(keys)
+    assert all(presence.size > 0 for presence in present.values())
+
+
+def test_a_batch_is_readable_inside_and_durable_after(world):
+    with world.cache.write_batch():
+        world.cache.put("one", k=1)
+        world.cache.put("two", k=1)
+        assert world.cache.get(k=1) == "two"
+        with world.cache.write_batch():
+            world.cache.put("three", k=3)
+    cache = world.reopen()
+    assert cache.get(k=1) == "two"
+    assert cache.get(k=3) == "three"
+
+
+def test_an_exception_in_a_batch_drops_what_was_not_flushed(world):
+    with pytest.raises(RuntimeError), world.cache.write_batch():
+        world.cache.put("kept", k=1)
+        world.cache.get(k=1)
+        world.cache.put("dropped", k=2)
+        raise RuntimeError
+    assert world.cache.get(k=1) == "kept"
+    assert world.cache.lookup(k=2) is None
+
+
+def test_a_value_that_cannot_be_stored_publishes_nothing(world):
+    world.cache.put("old", k=1)
+    with pytest.raises(CodecError):
+        world.cache.put((n for n in range(3)), k=1)
+    assert world.cache.get(k=1) == "old"
+
+
+def test_a_pickled_cache_opens_the_same_store(world):
+    world.cache.put("v", k=1)
+    twin = pickle.loads(pickle.dumps(world.cache))
+    assert twin.get(k=1) == "v"
+    twin.close()
+    twin.close()
+    with pytest.raises(CachenessError, match="closed"):
+        twin.get(k=1)
+    assert world.cache.get(k=1) == "v"
+
+
+def test_two_namespaces_do_not_see_each_other(world):
+    other = UnifiedCache(world.config.but(namespace="other"))
+    world.cache.put(b"x" * LARGE, k=1)
+    assert other.lookup(k=1) is None
+    other.put(b"y" * LARGE, k=1)
+    assert world.cache.get(k=1) == b"x" * LARGE
+    assert other.clear() == 1
+    assert other.verify_integrity(repair=True).objects == 0
+    assert world.cache.get(k=1) == b"x" * LARGE
+    other.close()
+
+
+def test_hits_are_counted(world):
+    world.cache.put("v", k=1)
+    for _ in range(3):
+        world.cache.get(k=1)
+    assert world.cache.stats() == {"entries": 1, "bytes": world.cache.list_entries()[0]["size"], "hits": 3}
+
+
+def test_a_quota_evicts_the_least_recently_used(world):
+    cache = UnifiedCache(world.config.but(max_entries=10))
+    for n in range(10):
+        cache.put(n, n=n)
+    for n in range(5):
+        cache.get(n=n)
+    for n in range(10, 15):
+        cache.put(n, n=n)
+    left = {entry["args"]["n"] for entry in cache.list_entries()}
+    assert len(left) <= 11
+    assert {0, 1, 2, 3, 4} <= left
+    cache.close()
+
+
+def test_what_does_not_verify_is_a_miss_and_is_replaced(world, caplog):
+    world.cache.put("v", k=1)
+    intruder = UnifiedCache(world.config.but(signing_key="another key, of another team"))
+    with caplog.at_level(logging.WARNING):
+        assert intruder.lookup(k=1) is None
+    assert "not served" in caplog.text
+    intruder.put("w", k=1)
+    assert intruder.get(k=1) == "w"
+    assert world.cache.lookup(k=1) is None
+    intruder.close()

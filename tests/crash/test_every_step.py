@@ -1,0 +1,147 @@
+"""Fail, crash or be killed at the first, second, third … step, until a run passes untouched."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cacheness import StoreUnavailable, UnifiedCache
+from cacheness.config import Config
+from cacheness.testing.faults import Countdown, Crashed, crash, failing_with, kill, stepwise
+
+OLD, NEW = b"old" * 20_000, b"new" * 20_000
+
+
+def put_new(cache: UnifiedCache) -> None:
+    cache.put(NEW, k=1)
+
+
+def put_small(cache: UnifiedCache) -> None:
+    cache.put(b"small", k=1)
+
+
+def invalidate(cache: UnifiedCache) -> None:
+    cache.invalidate(k=1)
+
+
+def batch(cache: UnifiedCache) -> None:
+    with cache.write_batch():
+        cache.put(NEW, k=1)
+        cache.put(NEW, k=2)
+
+
+def repair(cache: UnifiedCache) -> None:
+    cache.verify_integrity(repair=True)
+
+
+#: What may be found under k=1 after the operation was cut short anywhere.
+OPERATIONS: dict[str, tuple[Callable[[UnifiedCache], None], set[Any]]] = {
+    "put": (put_new, {OLD, NEW}),
+    "put inline": (put_small, {OLD, b"small"}),
+    "invalidate": (invalidate, {OLD, None}),
+    "batch": (batch, {OLD, NEW}),
+    "repair": (repair, {OLD}),
+}
+operations = pytest.mark.parametrize("operation", OPERATIONS)
+
+
+def check(world, allowed: set[Any]) -> None:
+    """I1 to I6 after the fact: old or new, and after one repair as many blobs as rows."""
+    cache = world.reopen()
+    assert cache.get(k=1) in allowed
+    cache.verify_integrity(repair=True)
+    assert cache.get(k=1) in allowed
+    left = cache.verify_integrity(deep=True)
+    assert list(left) == []
+    assert left.objects == sum(entry["object"] is not None for entry in cache.list_entries())
+
+
+def prepare(world) -> None:
+    """An old value to lose, and an orphan and a replaced blob for a repair to find."""
+    world.cache.put(OLD, k=1)
+    world.cache.put(OLD, k=9)
+    leave_orphan(world.config)
+
+
+def leave_orphan(config: Config) -> None:
+    def after_the_blob(step: str, when: str) -> None:
+        if (step, when) == ("metadata.commit", "before"):
+            raise Crashed
+
+    cache = stepwise(config, after_the_blob)
+    with pytest.raises(Crashed):
+        cache.put(b"lost" * 20_000, k=8)
+    cache.close()
+
+
+@operations
+def test_i1_i2_a_crash_at_any_step_leaves_old_or_new(world, operation):
+    operate, allowed = OPERATIONS[operation]
+    n, reached = 0, True
+    while reached:
+        n += 1
+        prepare(world)
+        countdown = Countdown(n, crash)
+        cache = stepwise(world.config, countdown)
+        try:
+            operate(cache)
+        except Crashed:
+            pass
+        finally:
+            reached = countdown.reached
+            cache.close()
+        check(world, allowed)
+        world.cache.clear()
+    assert n > 3
+
+
+@operations
+def test_i2_a_store_that_fails_at_any_step_loses_nothing(world, operation):
+    operate, allowed = OPERATIONS[operation]
+    n, reached = 0, True
+    while reached:
+        n += 1
+        prepare(world)
+        countdown = Countdown(n, failing_with(StoreUnavailable("pulled the plug")))
+        cache = stepwise(world.config, countdown)
+        try:
+            operate(cache)
+        except StoreUnavailable:
+            pass
+        finally:
+            reached = countdown.reached
+            cache.close()
+        check(world, allowed)
+        world.cache.clear()
+
+
+def run_and_die(config: Config, operation: str, n: int, untouched: Any) -> None:
+    """In a child process: the n-th moment is its last."""
+    countdown = Countdown(n, kill)
+    cache = stepwise(config, countdown)
+    OPERATIONS[operation][0](cache)
+    untouched.set()
+    cache.close()
+
+
+@operations
+def test_i5_i6_a_process_killed_at_any_step_leaves_at_most_what_one_repair_removes(world, operation):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cacheness.testing.faults"])
+    _, allowed = OPERATIONS[operation]
+    untouched = context.Event()
+    n = 0
+    while not untouched.is_set():
+        n += 1
+        prepare(world)
+        child = context.Process(target=run_and_die, args=(world.config, operation, n, untouched))
+        child.start()
+        child.join()
+        assert child.exitcode == (0 if untouched.is_set() else -signal.SIGKILL)
+        check(world, allowed)
+        world.cache.clear()
+    assert n > 3
