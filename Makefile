@@ -19,7 +19,7 @@ ARGS ?= -n 2 --dist loadgroup
 FUZZ_SECONDS ?= 600
 
 PACKAGES := core cacheness_dask cacheness_prefect
-CODE := $(PACKAGES) tests examples benchmarks
+CODE := $(PACKAGES) tests examples benchmarks docs
 
 .PHONY: help demo demo-cluster test check format bench bench-quick fuzz docs clean
 
@@ -59,7 +59,7 @@ docs: $(STAMP) ## write docs/api.md anew from the code
 
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
-	find $(CODE) docs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.
 $(STAMP): pyproject.toml constraints.txt
