@@ -16,12 +16,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from cacheness.codecs.foreign import attempt
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec
-
-T = TypeVar("T")
 
 PROTOCOL: Final = 5
 _ALIGNMENT: Final = 64
@@ -47,11 +46,11 @@ class PickleCodec:
     def encode(self, value: Any) -> list[Buffer]:
         """The payload; large arrays and byte strings in it are not copied."""
         with suppress(CodecError):  # cloudpickle may still manage, and says better why not
-            stream, buffers = _attempt(_plainly, value)
+            stream, buffers = attempt(_plainly, value)
             if not _nowhere(stream):
                 return _join(stream, buffers)
         try:
-            return _join(*_attempt(_thoroughly, value))
+            return _join(*attempt(_thoroughly, value))
         except CodecError as error:
             raise CodecError(
                 f"A result of type {type(value).__qualname__} cannot be stored: {_culprit(value)} does not pickle"
@@ -64,7 +63,7 @@ class PickleCodec:
             data = bytearray(data)
         stream, *buffers = _split(memoryview(data))
         try:
-            return _attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
+            return attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
         except CodecError as error:
             raise CodecError(
                 f"A stored value does not unpickle here ({error}). Its class may have moved or changed,"
@@ -83,14 +82,6 @@ class _Nothing:
 
     def write(self, data: Buffer) -> None:
         pass
-
-
-def _attempt(run: Callable[[Any], T], value: Any) -> T:
-    """Pickling runs the value's own code, which may raise anything at all; here it becomes a CodecError."""
-    try:
-        return run(value)
-    except Exception as error:
-        raise CodecError(f"{type(error).__name__}: {error}") from error
 
 
 def _plainly(value: Any) -> tuple[_Pieces, list[memoryview]]:
@@ -181,7 +172,7 @@ def _pickles(value: Any) -> bool:
     import cloudpickle
 
     try:
-        _attempt(cloudpickle.Pickler(_Nothing(), PROTOCOL).dump, value)
+        attempt(cloudpickle.Pickler(_Nothing(), PROTOCOL).dump, value)
     except CodecError:
         return False
     return True

@@ -1,0 +1,99 @@
+"""Tables and data frames as Arrow IPC files: the blob opens with any reader of Feather.
+
+Only what comes back exactly as it was is accepted. For the rest (objects, MultiIndex, attrs,
+frequencies, byte-swapped numbers, …) there is pickle, which also shares memory with the frame.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from cacheness.codecs import pandas, polars, tables
+from cacheness.codecs.foreign import attempt, installed, library
+from cacheness.codecs.tables import Conversion
+from cacheness.errors import CodecError
+from cacheness.protocols import Buffer, Codec
+
+_CONVERSIONS: Final[dict[str, Conversion]] = {
+    "pandas.DataFrame": pandas.FRAME,
+    "polars.DataFrame": polars.FRAME,
+    "polars.Series": polars.SERIES,
+    "pyarrow.Table": tables.TABLE,
+    "pyarrow.RecordBatch": tables.BATCH,
+    "pyarrow.ChunkedArray": tables.CHUNKED_ARRAY,
+}
+
+
+class ArrowCodec:
+    """Data frames of pandas and polars; tables, batches and chunked arrays of pyarrow."""
+
+    name = "arrow"
+    safe = True
+
+    def accepts(self, value: Any) -> bool:
+        """Values that Arrow describes in full. Looks at types and indexes, never at the cells."""
+        kind = _kind(value)
+        return kind is not None and installed("pyarrow") and _CONVERSIONS[kind].fits(value)
+
+    def encode(self, value: Any) -> list[Buffer]:
+        """One IPC file, in pieces that are the columns' own memory."""
+        kind = _kind(value)
+        if kind is None:
+            raise CodecError(f"A {type(value).__qualname__} is no table.")
+        return attempt(lambda table: _write(_CONVERSIONS[kind].to_arrow(table), kind), value)
+
+    def decode(self, data: Buffer) -> Any:
+        """The value. Arrow and polars build on the memory of `data`; pandas has blocks of its own."""
+        try:
+            return attempt(_read, data)
+        except CodecError as error:
+            raise CodecError(f"A stored table cannot be read here ({error}).") from error.__cause__
+
+
+class _Pieces:
+    """A file that keeps the buffers it is given, instead of copying them."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+
+    def write(self, piece: Any) -> None:
+        self.parts.append(memoryview(piece).cast("B"))
+
+    def flush(self) -> None:
+        pass
+
+
+def _kind(value: Any) -> str | None:
+    """Which of the conversions is for this value; imports nothing to find out."""
+    name = type(value).__name__
+    for kind in _CONVERSIONS:
+        module, _, type_name = kind.partition(".")
+        if type_name == name and type(value) is getattr(sys.modules.get(module), name, None):
+            return kind
+    return None
+
+
+def _write(table: Any, kind: str) -> list[Buffer]:
+    pa = library("pyarrow")
+    table = tables.labelled(table, kind)
+    sink = _Pieces()
+    with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
+        writer.write(table)
+    return sink.parts
+
+
+def _read(data: Buffer) -> Any:
+    pa = library("pyarrow")
+    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+    # Arrow follows offsets without looking. Checking them costs little, and makes this codec a safe one.
+    table.validate(full=True)
+    table, kind = tables.unlabelled(table)
+    if kind not in _CONVERSIONS:
+        raise CodecError(f"it holds {kind or 'nothing'!r}, which is unknown to this version")
+    return _CONVERSIONS[kind].from_arrow(table)
+
+
+_conforms: type[Codec] = ArrowCodec

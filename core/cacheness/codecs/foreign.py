@@ -1,0 +1,39 @@
+"""Other people's libraries: found, imported, and run without letting their exceptions out."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+from cacheness.errors import CachenessError, CodecError, MissingExtra
+
+V = TypeVar("V")
+T = TypeVar("T")
+
+
+def attempt(run: Callable[[V], T], value: V) -> T:
+    """Run code that may raise anything at all: a value's own `__reduce__`, a reader of data frames."""
+    try:
+        return run(value)
+    except CachenessError:
+        raise
+    except Exception as error:
+        raise CodecError(f"{type(error).__name__}: {error}") from error
+
+
+@cache
+def library(name: str) -> Any:
+    """Import one of the libraries for data frames; MissingExtra says how to get it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingExtra(name, "dataframes", "Reading or storing this table") from error
+
+
+@cache
+def installed(name: str) -> bool:
+    """Whether `library` would succeed; imports nothing."""
+    return find_spec(name) is not None

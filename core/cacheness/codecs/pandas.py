@@ -1,0 +1,102 @@
+"""Which frames of pandas travel as Arrow tables, and how.
+
+Arrow tells a null from a NaN and a column's cells from its dtype, and pandas writes down the rest
+in the schema. What that note leaves out, or what comes back as something equal but different,
+does not fit: this module lists what was found to come back exactly, and refuses all else.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+from cacheness.codecs.foreign import library
+from cacheness.codecs.tables import Conversion
+
+_NUMPY_KINDS: Final = frozenset("biumM")
+_FLOATS: Final = frozenset({"float16", "float32", "float64"})
+_MASKED: Final = frozenset(
+    {
+        *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+        *("Float32", "Float64", "boolean"),
+    }
+)
+
+
+def _fits(frame: Any) -> bool:
+    plain = not frame.attrs and frame.flags.allows_duplicate_labels
+    return (
+        plain
+        and _header_fits(frame.columns)
+        and _index_fits(frame.index)
+        and all(_column_fits(dtype) for dtype in frame.dtypes)
+    )
+
+
+def _header_fits(columns: Any) -> bool:
+    """Unique texts. Numbers and tuples would come back through their names."""
+    pd = library("pandas")
+    return (
+        type(columns) is pd.Index
+        and len(columns) > 0
+        and columns.dtype == _text_dtype()
+        and columns.inferred_type == "string"
+        and not columns.hasnans
+        and columns.is_unique
+        and _name_fits(columns.name)
+    )
+
+
+def _index_fits(index: Any) -> bool:
+    """One level, and no frequency: a MultiIndex loses the order of its levels, a frequency is not written."""
+    pd = library("pandas")
+    if not _name_fits(index.name):
+        return False
+    if type(index) in {pd.DatetimeIndex, pd.TimedeltaIndex}:
+        return index.freq is None and _column_fits(index.dtype)
+    return type(index) is pd.RangeIndex or (type(index) is pd.Index and _plain(index.dtype))
+
+
+def _name_fits(name: Any) -> bool:
+    return name is None or type(name) is str
+
+
+def _column_fits(dtype: Any) -> bool:
+    pd = library("pandas")
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return dtype.tz is UTC or (type(dtype.tz) is ZoneInfo and dtype.tz.key not in {None, "UTC"})
+    if isinstance(dtype, pd.CategoricalDtype):
+        categories = dtype.categories
+        return type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
+    if isinstance(dtype, pd.StringDtype):
+        return bool(dtype.storage == "pyarrow")
+    return _plain(dtype) or (pd.api.types.is_extension_array_dtype(dtype) and dtype.name in _MASKED)
+
+
+def _plain(dtype: Any) -> bool:
+    """Numbers, booleans and times in numpy's arrays; texts as pandas keeps them by default."""
+    if isinstance(dtype, library("numpy").dtype):
+        return dtype.isnative and (dtype.kind in _NUMPY_KINDS or dtype.name in _FLOATS)
+    return bool(dtype == _text_dtype())
+
+
+def _text_dtype() -> Any:
+    """What pandas makes of a list of texts: plain objects before pandas 3, which do not fit in a column."""
+    return library("pandas").Index(["text"]).dtype
+
+
+def _to_arrow(frame: Any) -> Any:
+    return library("pyarrow").Table.from_pandas(frame)
+
+
+def _from_arrow(table: Any) -> Any:
+    frame = table.to_pandas()
+    for position, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, library("pandas").CategoricalDtype):
+            # The only columns that still lie in Arrow's memory, and so could not be written to.
+            frame.isetitem(position, frame.iloc[:, position].copy())
+    return frame
+
+
+FRAME: Final = Conversion(_fits, _to_arrow, _from_arrow)

@@ -1,0 +1,49 @@
+"""Which frames of polars travel as Arrow tables, and how: without pandas, without copying."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from cacheness.codecs.foreign import library
+from cacheness.codecs.tables import Conversion
+
+_PLAIN: Final = frozenset(
+    {
+        *("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
+        *("Float32", "Float64", "Decimal", "Boolean", "String", "Binary", "Null"),
+        *("Date", "Datetime", "Duration", "Time"),
+    }
+)
+_WITH_DICTIONARY: Final = frozenset({"Categorical", "Enum"})
+
+
+def _frame_fits(frame: Any) -> bool:
+    return all(_series_fits(column) for column in frame.iter_columns())
+
+
+def _series_fits(series: Any) -> bool:
+    return _type_fits(series.dtype, _PLAIN | _WITH_DICTIONARY if series.n_chunks() < 2 else _PLAIN)
+
+
+def _type_fits(kind: Any, allowed: frozenset[str]) -> bool:
+    name = type(kind).__name__
+    if name in {"List", "Array"}:
+        return _type_fits(kind.inner, allowed)
+    if name == "Struct":
+        return all(_type_fits(field.dtype, allowed) for field in kind.fields)
+    return name in allowed
+
+
+def _to_arrow(frame: Any) -> Any:
+    # The newest layout is the one polars has in memory; the compatible one would be a copy.
+    return frame.to_arrow(compat_level=library("polars").CompatLevel.newest())
+
+
+def _from_arrow(table: Any) -> Any:
+    return library("polars").from_arrow(table, rechunk=False)
+
+
+FRAME: Final = Conversion(_frame_fits, _to_arrow, _from_arrow)
+SERIES: Final = Conversion(
+    _series_fits, lambda series: _to_arrow(series.to_frame()), lambda table: _from_arrow(table).to_series(0)
+)
