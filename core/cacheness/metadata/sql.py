@@ -125,12 +125,6 @@ class SqlStore(ABC):
 
     # sessions
 
-    def open_session(self, process: Process) -> str:
-        """Begin to write: a new session's id, 16 hexadecimal digits."""
-        session = secrets.token_hex(8)
-        self._write_session(session, process)
-        return session
-
     def end_session(self, session: str) -> None:
         """Set a session ended; waits for a commit of it that is in flight."""
         self._change(self._sql.retire, {"session": session, "new_state": "ended"})
@@ -174,10 +168,6 @@ class SqlStore(ABC):
         """Remember the newest repair's random epoch."""
         self._change(self._sql.begin_epoch, {"new_epoch": epoch})
 
-    def _write_session(self, session: str, process: Process) -> None:
-        row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
-        self._change(self._sql.open_session, {**row, "id": session, "state": "live", "fenced_at": None})
-
     def _lookup(self, statement: Statement, namespace: str, keys: Sequence[bytes], **more: Any) -> Iterable[Row]:
         for start in range(0, len(keys), LOOKUP_BATCH):
             batch = self._sql.flavour.keys(keys[start : start + LOOKUP_BATCH])
@@ -194,6 +184,12 @@ class SqlStore(ABC):
             return doomed
 
         return self._transact(delete)
+
+
+def new_session(process: Process) -> Values:
+    """The row of a session that begins."""
+    row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
+    return {**row, "id": secrets.token_hex(8), "state": "live", "fenced_at": None}
 
 
 def new_store() -> Values:

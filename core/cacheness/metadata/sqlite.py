@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +17,16 @@ from cacheness.deadlines import Guard, Limits, patience
 from cacheness.entry import Entry, Identity, Process, SessionInfo
 from cacheness.errors import ConfigError, SessionLost, StoreRefused, StoreUnavailable
 from cacheness.metadata.session_locks import SessionLocks
-from cacheness.metadata.sql import Row, SqlStore, Transaction, Values, check_schema, new_store, version_name
+from cacheness.metadata.sql import (
+    Row,
+    SqlStore,
+    Transaction,
+    Values,
+    check_schema,
+    new_session,
+    new_store,
+    version_name,
+)
 from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction, is_busy
 from cacheness.metadata.statements import Statement, Statements, row_of
 from cacheness.metadata.tables import SCHEMA_VERSION, tables
@@ -106,7 +114,8 @@ class SqliteStore(SqlStore):
     def open_session(self, process: Process) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
         self._refuse_if_read_only()
-        session = secrets.token_hex(8)
+        row = new_session(process)
+        session = str(row["id"])
         try:
             # First the lock, then the row: a live row never stands without its lock.
             self._locks.take(session)
@@ -115,7 +124,7 @@ class SqliteStore(SqlStore):
                 f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
                 " this user may write to its directory."
             ) from error
-        self._write_session(session, process)
+        self._change(self._sql.open_session, row)
         return session
 
     def renew_session(self, session: str) -> bool:

@@ -19,6 +19,8 @@ from cacheness.metadata.tables import entries, flights, leases, schema_version, 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _KEY: Final = ("namespace", "key")
+#: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
+LIVE: Final = sa.literal_column("'live'", sa.Text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,13 +200,13 @@ class Statements:
     @cached_property
     def session_lives(self) -> Statement:
         """One row when a session is live."""
-        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == "live"))
+        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
 
     @cached_property
     def retire(self) -> Statement:
         """Set a session ended or fenced, for good."""
         retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
-        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == "live").values(retired))
+        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
 
     @cached_property
     def live_sessions(self) -> Statement:
@@ -212,19 +214,19 @@ class Statements:
         columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
         expired = sa.func.coalesce(leases.c.until < self.flavour.clock, sa.true())
         joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
-        return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == "live"))
+        return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == LIVE))
 
     @cached_property
     def retired_sessions(self) -> Statement:
         """Which sessions will not commit again."""
         these = self.flavour.among(sessions.c.id, 16)
-        return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != "live"))
+        return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
 
     @cached_property
     def forget_sessions(self) -> Statement:
         """Drop sessions that were retired long ago."""
         old = sessions.c.fenced_at < _given("before", sa.BigInteger())
-        return self._compile(sa.delete(sessions).where(sessions.c.state != "live", old))
+        return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
 
     # flights
 

@@ -1,0 +1,277 @@
+"""Metadata in PostgreSQL, shared by a fleet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from cacheness.deadlines import Guard, Limits
+from cacheness.entry import MICROSECONDS, Entry, Identity, Process
+from cacheness.errors import CommitUnanswered, SessionLost, StoreRefused
+from cacheness.metadata.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
+from cacheness.metadata.sql import (
+    Row,
+    SqlStore,
+    Transaction,
+    Values,
+    check_schema,
+    new_session,
+    new_store,
+    version_name,
+)
+from cacheness.metadata.statements import COLUMNS, LIVE, Statement, Statements, replacing, row_of
+from cacheness.metadata.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, entries, leases, sessions, tables, tombstones
+from cacheness.protocols import MetadataStore
+
+T = TypeVar("T")
+
+LEASE_SECONDS: Final = 300
+_FENCE_PATIENCE: Final = Statement("SET LOCAL lock_timeout = '1s'", {}, ())
+#: Any number, as long as nobody else's application uses it: "cacheness" in ASCII, folded to 63 bits.
+SCHEMA_LOCK: Final = 0x6361636865_6E65
+# Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
+_dialect: Final = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+_translated: Final[Any] = {"schema_translate_map": {None: POSTGRESQL_SCHEMA}, "render_schema_translate": True}
+
+
+class _Postgresql:
+    """What PostgreSQL says its own way."""
+
+    # The moment of asking: now() would be the beginning of the transaction.
+    clock: sa.ColumnElement[int] = sa.literal_column(
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", sa.BigInteger
+    )
+
+    def compile(self, statement: sa.ClauseElement) -> Statement:
+        """Numbered placeholders, a sequence of values."""
+        compiled: Any = statement.compile(dialect=_dialect, **_translated)
+        constants = {name: value for name, value in compiled.params.items() if value is not None}
+        return Statement(str(compiled), constants, tuple(compiled.positiontup or ()))
+
+    def upsert(self, table: sa.Table) -> Any:
+        """INSERT … ON CONFLICT."""
+        return insert(table)
+
+    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
+        """The keys travel as one array."""
+        return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(column.type)))
+
+    def keys(self, keys: Sequence[bytes] | Sequence[str]) -> Any:
+        """A list, which psycopg sends as an array."""
+        return list(keys)
+
+    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """LIKE would need its wildcards escaped."""
+        return sa.func.strpos(column, text)
+
+
+class _PostgresqlStatements(Statements):
+    """The statements that only PostgreSQL runs."""
+
+    def __init__(self) -> None:
+        super().__init__(_Postgresql())
+
+    @cached_property
+    def publish(self) -> Statement:
+        """Put one entry, if its writer's session is live."""
+        return self._compile(_publish(self.flavour.clock))
+
+    @cached_property
+    def lease(self) -> Statement:
+        """Give a session its first lease."""
+        return self._compile(sa.insert(leases).values(session=sa.bindparam("id", type_=sa.Text()), until=self._until()))
+
+    @cached_property
+    def renew(self) -> Statement:
+        """Extend a live session's lease. Reads the session's row and locks nothing of it."""
+        live = sa.exists().where(sessions.c.id == leases.c.session, sessions.c.state == LIVE)
+        mine = leases.c.session == sa.bindparam("its", type_=sa.Text())
+        return self._compile(sa.update(leases).where(mine, live).values(until=self._until()))
+
+    @cached_property
+    def forget_leases(self) -> Statement:
+        """Drop the leases of forgotten sessions."""
+        known = sa.exists().where(sessions.c.id == leases.c.session)
+        return self._compile(sa.delete(leases).where(~known))
+
+    def _until(self) -> sa.ColumnElement[int]:
+        return self.flavour.clock + sa.literal_column(str(LEASE_SECONDS * MICROSECONDS), sa.BigInteger)
+
+
+def _publish(clock: sa.ColumnElement[int]) -> sa.ClauseElement:
+    """Lock the writer's session, replace the row, bury what it named: one statement, one round trip.
+
+    Looking up the old object first would miss one that a rival inserts between the look and the
+    upsert; the row itself tells what it replaced. No row comes back when the session is not live.
+    """
+    mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
+    # A weaker lock (KEY SHARE) or none would let a repairer fence the session while this commits.
+    writer = sa.select(sessions.c.id).where(mine, sessions.c.state == LIVE).with_for_update(read=True).cte("writer")
+    given = [sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in _plain_types().items()]
+    insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer))
+    put = replacing(insertion).returning(entries.c.replaced, entries.c.object).cte("put")
+    is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.object))
+    buried = insert(tombstones).from_select(["object", "at"], sa.select(put.c.replaced, clock).where(is_another))
+    buried_quietly = buried.on_conflict_do_nothing().cte("buried")
+    return sa.select(sa.case((is_another, put.c.replaced))).add_cte(buried_quietly)
+
+
+def _plain_types() -> dict[str, sa.types.TypeEngine[Any]]:
+    return {name: sa.Text() if name == "object" else entries.c[name].type for name in COLUMNS}
+
+
+_HELLO: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_backend_pid()"
+_EXISTS: Final = Statement(f"SELECT to_regclass('{POSTGRESQL_SCHEMA}.store') IS NOT NULL", {}, ())
+_LOCK: Final = Statement(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})", {}, ())
+_DATABASE: Final = Statement("SELECT oid FROM pg_database WHERE datname = current_database()", {}, ())
+_SYSTEM: Final = Statement(
+    "SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()", {}, ()
+)
+_statements: Final = _PostgresqlStatements()
+
+
+class PostgresqlStore(SqlStore):
+    """A metadata store in the database that `url` names, in the schema `cacheness`.
+
+    Takes what libpq takes, and `?pool_size=` for the number of connections a process may open. Works
+    behind PgBouncer in transaction mode: it keeps no state on the server between statements.
+    """
+
+    needs_key = True
+
+    def __init__(self, url: str, *, limits: Limits) -> None:
+        super().__init__(_statements)
+        self._mine = _statements
+        self._limits = limits
+        self._pool = Pool(url, limits, _HELLO)
+        self._guard = Guard(self._pool.name, limits)
+        self._open_schema()
+
+    def now(self) -> int:
+        """Microseconds since the epoch by the database's clock; costs no round trip."""
+        return time.time_ns() // 1000 + self._pool.offset
+
+    def identity(self) -> Identity:
+        """Which database this is, asked of the server.
+
+        A server that hides its control data from this role is told from others by its database only.
+        """
+        [row] = self._query(self._sql.identity, {})
+        [(oid,)] = self._query(_DATABASE, {})
+        try:
+            [(cluster, timeline)] = self._query(_SYSTEM, {})
+        except StoreRefused:
+            return Identity(row[0], f"database {oid}", row[1])
+        return Identity(row[0], f"cluster {cluster}, timeline {timeline}, database {oid}", row[1])
+
+    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+        """Publish entries in one transaction, if the session still lives."""
+        # In key order, so that two batches never wait for each other. The sort is stable: of two entries
+        # under one key the later one stays.
+        rows = [{**row_of(entry), "session": session} for entry in sorted(entries, key=_by_key)]
+        attempt = (lambda: self._publish_one(rows[0])) if len(rows) == 1 else (lambda: self._publish_all(rows))
+        try:
+            return self._guard.call(lambda: self._pool.settle(attempt))
+        except Lost as error:
+            raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
+
+    def open_session(self, process: Process) -> str:
+        """Begin to write: a new session's id, 16 hexadecimal digits."""
+
+        def work(transaction: Transaction) -> str:
+            # Drawn anew at each attempt: one that was not answered may have left its row.
+            row = new_session(process)
+            transaction.run(self._sql.open_session, row)
+            transaction.run(self._mine.lease, row)
+            return str(row["id"])
+
+        return self._transact(work)
+
+    def renew_session(self, session: str) -> bool:
+        """Extend the lease; False when the session is no longer live."""
+        return self._change(self._mine.renew, {"its": session}) == 1
+
+    def fence(self, session: str) -> bool:
+        """Refuse all later commits of a session. False: it is committing right now, so it lives."""
+
+        def work(transaction: PostgresqlTransaction) -> None:
+            transaction.run(_FENCE_PATIENCE, {})
+            transaction.run(self._sql.retire, {"session": session, "new_state": "fenced"})
+
+        try:
+            self._guard.call(lambda: self._pool.transact(work))
+        except Conflict:
+            return False
+        return True
+
+    def forget_sessions(self, before: int) -> int:
+        """Drop the rows of sessions fenced or ended before this time; returns how many."""
+        forgotten = super().forget_sessions(before)
+        self._change(self._mine.forget_leases, {})
+        return forgotten
+
+    def close(self) -> None:
+        """Let go of connections. Calling it twice is fine."""
+        self._pool.close()
+
+    def _publish_one(self, row: Values) -> list[str]:
+        return _replaced([self._pool.run(self._mine.publish, row)[0]], row["session"])
+
+    def _publish_all(self, rows: Sequence[Values]) -> list[str]:
+        size = sum(len(row["inline"] or b"") for row in rows)
+        return self._pool.transact(
+            lambda transaction: _replaced(transaction.run_each(self._mine.publish, rows), rows[0]["session"]),
+            seconds=size / self._limits.least_rate,
+        )
+
+    def _query(self, statement: Statement, values: Values) -> list[Row]:
+        return self._guard.call(lambda: self._pool.run(statement, values))[0]
+
+    def _change(self, statement: Statement, values: Values) -> int:
+        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
+
+    def _transact(self, work: Callable[[Transaction], T]) -> T:
+        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work)))
+
+    def _open_schema(self) -> None:
+        if not self._query(_EXISTS, {})[0][0]:
+            self._guard.call(lambda: self._pool.transact(self._create_schema))
+        _, _, min_reader, version = self._query(self._sql.identity, {})[0]
+        check_schema(version, min_reader, self._pool.name)
+
+    def _create_schema(self, transaction: PostgresqlTransaction) -> None:
+        transaction.run(_LOCK, {})
+        if transaction.run(_EXISTS, {})[0][0]:  # by another process, while this one waited for the lock
+            return
+        transaction.define(f"CREATE SCHEMA IF NOT EXISTS {POSTGRESQL_SCHEMA}")
+        for table in tables.sorted_tables:
+            transaction.define(_definition(CreateTable(table)))
+            for index in table.indexes:
+                transaction.define(_definition(CreateIndex(index)))
+        transaction.run(self._sql.create_store, new_store())
+        transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
+
+
+def _definition(definition: CreateTable | CreateIndex) -> str:
+    return str(definition.compile(dialect=_dialect, **_translated))
+
+
+def _by_key(entry: Entry) -> tuple[str, bytes]:
+    return (entry.namespace, entry.key)
+
+
+def _replaced(results: Sequence[Sequence[Row]], session: str) -> list[str]:
+    if not all(results):
+        raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
+    return [rows[0][0] for rows in results if rows[0][0] is not None]
+
+
+_conforms: type[MetadataStore] = PostgresqlStore

@@ -1,0 +1,351 @@
+"""Connections to PostgreSQL: bounded in number and in time, and in the only place that knows psycopg's errors."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import select
+import threading
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from cacheness.config import redacted
+from cacheness.deadlines import Limits
+from cacheness.errors import CodecError, ConfigError, MissingExtra, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.metadata.statements import Statement
+
+try:
+    import psycopg
+    from psycopg.pq import TransactionStatus
+except ImportError as error:
+    raise MissingExtra("psycopg", "postgres", "a PostgreSQL metadata store") from error
+
+T = TypeVar("T")
+_Row = Sequence[Any]
+
+#: Connections that one process opens to one database, unless the URL says `?pool_size=`.
+POOL_SIZE: Final = 8
+#: Deadlock, serialization failure, lock timeout, and prepared statements that a pooler mixed up.
+_CONFLICTS: Final = frozenset({"40P01", "40001", "55P03", "26000", "42P05"})
+#: The server shuts down, or ends this connection; whether it had committed is not said.
+_LOST: Final = ("57P", "08")
+_REFUSED: Final = ("28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
+#: What a refused connection says; on connecting, libpq gives the text but not the code.
+_REFUSALS: Final = re.compile(
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"
+    r"|is not permitted to log in|role .* is not"
+)
+_CANCEL_SECONDS: Final = 1.0
+
+# A child must not close what its parent opened: that would end the parent's session on the server.
+_inherited: list[psycopg.Connection[Any]] = []
+
+
+class Lost(StoreUnavailable):
+    """The connection was lost, or gave no answer in time, while a statement was under way."""
+
+
+class Conflict(StoreUnavailable):
+    """The server rolled back, in favour of somebody else; the same again may work."""
+
+
+class _Deadline(psycopg.OperationalError):
+    """No answer in time."""
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection on which no call takes longer than `seconds`, whatever the server does.
+
+    A server's own timeouts end with the server: a stopped one keeps its clients waiting for ever.
+    """
+
+    seconds = 5.0
+
+    def wait(self, gen: Generator[Any, Any, T], *more: Any, **named: Any) -> T:
+        """Let psycopg wait, but look at the clock whenever it wakes, which is ten times a second."""
+        return super().wait(_bounded(gen, time.monotonic() + self.seconds), *more, **named)
+
+    def prepare_to_serve(self, seconds: float) -> None:
+        """Set the limit, and make what every call needs."""
+        self.seconds = seconds
+        self.reused = self.cursor(binary=True)
+        self._poll = select.poll()
+        self._poll.register(self.fileno(), select.POLLIN)
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the connection is free, and the server has not hung up on it."""
+        # An idle server says nothing: what there is to read is its farewell.
+        idle = self.pgconn.transaction_status == TransactionStatus.IDLE
+        return not self.closed and idle and not self._poll.poll(0)
+
+    def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
+        """Run one statement; its rows, and how many changed."""
+        cursor = self.reused
+        cursor.execute(statement.text, _in_order(statement, values))
+        # Asking `cursor.description` would build a description of every column.
+        has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
+        return list(cursor.fetchall()) if has_rows else [], cursor.rowcount
+
+    def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> list[list[_Row]]:
+        """Run a statement for each set of values, without waiting in between; the rows of each."""
+        cursor = self.reused
+        cursor.executemany(statement.text, [_in_order(statement, each) for each in values], returning=True)
+        return [list(result.fetchall()) for result in cursor.results()]
+
+
+class PostgresqlTransaction:
+    """A transaction under way on one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
+        """Run a statement; its rows."""
+        return self._connection.run(statement, values)[0]
+
+    def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
+        """Run a statement for each set of values; the number of rows that changed."""
+        cursor = self._connection.reused
+        cursor.executemany(statement.text, [_in_order(statement, each) for each in values])
+        return max(cursor.rowcount, 0)
+
+    def run_each(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> list[list[_Row]]:
+        """Run a statement for each set of values; the rows of each."""
+        return self._connection.run_many(statement, values)
+
+    def define(self, text: str) -> None:
+        """Run a statement that defines something."""
+        self._connection.execute(text.encode())
+
+
+class Pool:
+    """Connections to one database, shared by the threads of a process."""
+
+    def __init__(self, url: str, limits: Limits, hello: str) -> None:
+        self.name = f"the metadata database {redacted(url)}"
+        self.offset = 0  #: microseconds by which the server's clock is ahead
+        self._conninfo, self._size = _read_url(url)
+        self._limits = limits
+        self._hello = hello
+        self._closed = False
+        self._begin()
+
+    def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
+        """Run one statement by itself, in one round trip; its rows, and how many changed."""
+        connection = self._take()
+        try:
+            return connection.run(statement, values)
+        except (psycopg.Error, UnicodeError) as error:
+            self._refuse(error, connection)
+        finally:
+            self._give_back(connection)
+
+    def transact(self, work: Callable[[PostgresqlTransaction], T], seconds: float = 0.0) -> T:
+        """Run `work` in one transaction, with so many seconds on top of a statement's usual limit."""
+        connection = self._take()
+        connection.seconds = self._limits.statement + seconds
+        committing = False
+        try:
+            connection.execute("BEGIN")
+            result = work(PostgresqlTransaction(connection))
+            committing = True
+            connection.execute("COMMIT")
+            return result
+        except (psycopg.Error, UnicodeError) as error:
+            try:
+                self._refuse(error, connection)
+            except Lost as lost:
+                if committing:
+                    raise
+                raise StoreUnavailable(str(lost)) from error
+        finally:
+            connection.seconds = self._limits.statement
+            self._give_back(connection)
+
+    def settle(self, attempt: Callable[[], T]) -> T:
+        """Run `attempt`, again when it lost a conflict, for as long as a statement may take."""
+        deadline = time.monotonic() + self._limits.statement
+        longest = 0.01
+        while True:
+            try:
+                return attempt()
+            except Conflict:
+                if time.monotonic() + longest > deadline:
+                    raise
+            time.sleep(random.uniform(0.0, longest))  # noqa: S311 - parts rivals, keeps no secret
+            longest = min(2 * longest, 0.5)
+
+    def close(self) -> None:
+        """Close every connection that is not in use, and the others when they come back."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self._purge()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
+        self._idle: list[Connection] = []
+        self._free = threading.BoundedSemaphore(self._size)
+
+    def _take(self) -> Connection:
+        if self._pid != os.getpid():
+            _inherited.extend(self._idle)
+            self._begin()
+        if not self._free.acquire(timeout=self._limits.statement):
+            raise StoreUnavailable(
+                f"all {self._size} connections to {self.name} stayed busy for {self._limits.statement:g} s."
+                " Use fewer threads, or allow more connections with ?pool_size= in the URL."
+            )
+        try:
+            return self._usable() or self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _usable(self) -> Connection | None:
+        while self._idle:
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # another thread was quicker
+                return None
+            if connection.is_usable:
+                return connection
+            connection.close()
+        return None
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._closed or connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
+            connection.close()
+        else:
+            self._idle.append(connection)
+        self._free.release()
+
+    def _connect(self) -> Connection:
+        if self._closed:
+            raise StoreUnavailable(f"{self.name} was closed by this process")
+        try:
+            connection = Connection.connect(
+                self._conninfo,
+                autocommit=True,
+                cursor_factory=psycopg.RawCursor,
+                connect_timeout=max(1, round(self._limits.connect)),
+                fallback_application_name="cacheness",
+            )
+        except psycopg.Error as error:
+            self._refuse_connecting(error)
+        connection.prepare_to_serve(self._limits.statement)
+        try:
+            self._greet(connection)
+        except psycopg.Error as error:
+            connection.close()
+            self._refuse(error, connection)
+        return connection
+
+    def _greet(self, connection: Connection) -> None:
+        asked = time.time_ns()
+        connection.reused.execute(self._hello.encode())
+        [(there, pid)] = connection.reused.fetchall()
+        self.offset = there - (asked + time.time_ns()) // 2000
+        # Behind a pooler each statement may meet another server process, to which a prepared statement of
+        # ours is unknown. A pooler gives itself away: it cannot tell its client the process's own number.
+        if pid != connection.info.backend_pid:
+            connection.prepare_threshold = None
+
+    def _purge(self) -> None:
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:
+                return
+
+    def _refuse(self, error: Exception, connection: Connection) -> NoReturn:
+        """Raise what a driver's error means to a caller. The only place that knows."""
+        code = getattr(error, "sqlstate", None) or ""
+        text = _sentence(error)
+        if code in _CONFLICTS:
+            if code in ("26000", "42P05"):
+                connection.close()
+            raise Conflict(f"{self.name} gave way to others for {self._limits.statement:g} s: {text}") from error
+        if code.startswith(_REFUSED):
+            raise StoreRefused(f"{self.name} refuses: {text}. {_advice(code)}") from error
+        if code in ("53100", "54000"):
+            raise StoreFull(f"{self.name} has no room: {text}. Nothing was stored and nothing was lost.") from error
+        if isinstance(error, UnicodeError) or code.startswith(("22", "23")) or isinstance(error, psycopg.DataError):
+            raise CodecError(f"{self.name} cannot store this entry: {text}") from error
+        if code and not code.startswith(_LOST):
+            raise StoreUnavailable(f"{self.name} failed: {text} (SQLSTATE {code})") from error
+        self._hang_up(connection)
+        raise Lost(f"{self.name} was lost: {text}") from error
+
+    def _refuse_connecting(self, error: psycopg.Error) -> NoReturn:
+        text = _sentence(error)
+        if isinstance(error, psycopg.ProgrammingError):
+            raise ConfigError(f"{self.name} has an address that cannot be read: {text}") from None
+        if _REFUSALS.search(text):
+            raise StoreRefused(
+                f"{self.name} refuses the connection: {text}. Check the user, the password and the database's name"
+                " in metadata_backend, and that the user may connect."
+            ) from error
+        raise StoreUnavailable(f"{self.name} cannot be reached: {text}") from error
+
+    def _hang_up(self, connection: Connection) -> None:
+        # Without this, the statement would go on, and keep its locks, on a server that merely waits.
+        if not connection.closed and psycopg.capabilities.has_cancel_safe():
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=_CANCEL_SECONDS)
+        connection.close()
+        # One lost connection often means that all are; new ones cost milliseconds.
+        self._purge()
+
+
+def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:
+    try:
+        state = next(gen)
+        while True:
+            ready = yield state
+            if time.monotonic() > deadline:
+                raise _Deadline("no answer in time")
+            state = gen.send(ready)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+
+
+def _in_order(statement: Statement, values: Mapping[str, Any]) -> list[Any]:
+    if statement.constants:
+        values = {**statement.constants, **values}
+    return [values[name] for name in statement.order]
+
+
+def _read_url(url: str) -> tuple[str, int]:
+    """The address as libpq takes it, and the number of connections."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    sizes = [value for name, value in options if name == "pool_size"]
+    if sizes and not (sizes[-1].isdecimal() and int(sizes[-1]) > 0):
+        raise ConfigError(f"pool_size={sizes[-1]!r} is not a number of connections")
+    rest = urlencode([(name, value) for name, value in options if name != "pool_size"])
+    scheme = parts.scheme.partition("+")[0]
+    return urlunsplit(parts._replace(scheme=scheme, query=rest)), int(sizes[-1]) if sizes else POOL_SIZE
+
+
+def _sentence(error: Exception) -> str:
+    """A driver's words in one line. They never hold the password."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _advice(code: str) -> str:
+    if code == "25006":
+        return "It is read-only, a replica perhaps: what is in the cache is served, nothing can be stored there"
+    if code == "42501":
+        return (
+            "Grant this role USAGE on the schema cacheness, and SELECT, INSERT, UPDATE and DELETE on its tables;"
+            " creating them takes CREATE on the database"
+        )
+    if code in ("3F000", "42P01"):
+        return "The tables of the cache are gone from the database; open the cache anew to create them"
+    return "Check the user, the password and the database's name in metadata_backend"
