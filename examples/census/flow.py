@@ -15,12 +15,23 @@ from prefect import flow, task
 from prefect.futures import PrefectFuture, as_completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from cacheness import Config
 from cacheness_prefect import CachenessStorage
 from examples.census.measure import measure
 from examples.census.sources import Sources
 from examples.census.tables import tabulated
 
 AT_ONCE = 8  #: distributions under way at the same time, so that small ones do not leave the workers idle
+
+
+def storage(config: Config) -> CachenessStorage:
+    """The block that keeps Prefect's results where the cache of this configuration keeps its own."""
+    return CachenessStorage(
+        cache_dir=config.cache_dir,
+        metadata_backend=config.metadata_backend,
+        blob_store=config.blob_store,
+        signing_key=config.signing_key,
+    )
 
 
 def table_of(files: Mapping[str, Path]) -> pa.Table:

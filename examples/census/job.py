@@ -18,8 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_prefect import CachenessStorage
-from examples.census.flow import census
+from examples.census.flow import census, storage
 from examples.census.picture import draw
 from examples.census.report import report
 from examples.census.sources import Sources, installed, modules_provided
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             seen(source)
 
         with cd.caching(cache, which="all") as run:
-            tables = census(sources, CachenessStorage.from_config(cache.config), finished)
+            tables = census(sources, storage(cache.config), finished)
         seconds, after = time.perf_counter() - start, cache.stats()
     figures = Figures(
         seconds=seconds,

@@ -7,7 +7,8 @@ import sys
 from rich.console import Console
 
 from cacheness import UnifiedCache
-from cacheness_prefect import CachenessStorage, integrity_repair
+from cacheness_prefect import integrity_repair
+from examples.census.flow import storage
 
 
 def main() -> int:
@@ -18,7 +19,7 @@ def main() -> int:
         console.print(f"   len(cache.verify_integrity()) is {len(found)}")
         for issue in found:
             console.print(f"   {issue.kind}: {issue.subject}", overflow="fold")
-        integrity_repair(CachenessStorage.from_config(cache.config), mode="repair")
+        integrity_repair(storage(cache.config), mode="repair")
         left = cache.verify_integrity()
         console.print(f"   after the repair flow it is {len(left)}")
     return len(left)

@@ -1,0 +1,87 @@
+"""Python in the README and in docs/ runs as it stands there; commands exist; links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Pages that their own suites run, on the servers that they need.
+ELSEWHERE = {"dask.md": "tests/dask", "prefect.md": "tests/prefect"}
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def blocks(page: Path) -> str:
+    """All of a page's Python, in order, as one program; lines keep their numbers."""
+    text = page.read_text()
+    program = [""] * (text.count("\n") + 1)
+    for match in BLOCK.finditer(text):
+        start = text.count("\n", 0, match.start(1))
+        lines = match[1].splitlines()
+        program[start : start + len(lines)] = lines
+    return "\n".join(program)
+
+
+@pytest.mark.xdist_group("docs")
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if "```python" in page.read_text() and page.name not in ELSEWHERE],
+    ids=lambda p: p.name,
+)
+def test_python_in_a_page_runs(page: Path, tmp_path: Path, postgres_url: str, s3_url: str) -> None:
+    program = blocks(page).replace("postgresql://user@host/db", postgres_url).replace("s3://bucket/prefix", s3_url)
+    (tmp_path / "page.py").write_text(program)
+    ran = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", "page.py"],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@by_name
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
+    missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert missing == []
+
+
+@by_name
+def test_make_targets_exist(page: Path) -> None:
+    targets = set(re.findall(r"\bmake ([a-z][a-z-]+)", page.read_text()))
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert {target for target in targets if f"`make {target}" in page.read_text()} <= known
+
+
+@by_name
+def test_commands_exist(page: Path) -> None:
+    from typer.main import get_command
+
+    from cacheness.cli import app
+
+    known = set(getattr(get_command(app), "commands"))  # noqa: B009 - a group has them, a command does not
+    named = set(re.findall(r"`(?:[^`]*/)?cacheness ([a-z]+)", page.read_text()))
+    assert named <= known
+
+
+def test_the_api_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("write_api", ROOT / "docs/write_api.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/api.md").read_text() == module.page(), "run: make docs"
+
+
+def test_the_readme_is_short() -> None:
+    assert 80 <= len((ROOT / "README.md").read_text().splitlines()) <= 150

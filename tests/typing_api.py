@@ -1,0 +1,145 @@
+"""Every public call, spelled out for the type checker and never run: `make check` reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, assert_type
+
+import dask
+import prefect
+
+import cacheness_dask as cd
+from cacheness import Config, Entry, Hit, IntegrityReport, Issue, Presence, UnifiedCache, register
+from cacheness.keys import Digest, File, Key, arguments_of, decode, digest_of, encode, fingerprint, make_key
+from cacheness_prefect import (
+    CachenessLockManager,
+    CachenessPolicy,
+    CachenessSerializer,
+    CachenessStorage,
+    cacheness_key,
+    integrity_repair,
+    repair_deployment,
+)
+
+
+def open_caches() -> None:
+    UnifiedCache()
+    UnifiedCache(cache_dir="./cache")
+    UnifiedCache(cache_dir="./cache", metadata_backend="json")
+    UnifiedCache(metadata_backend="postgresql://user@host/db", blob_store="s3://bucket/prefix", signing_key="secret")
+    UnifiedCache(Config(cache_dir="./cache", ttl=60.0).but(namespace="mine"))
+    with UnifiedCache.from_env() as cache:
+        assert_type(cache, UnifiedCache)
+        assert_type(cache.config, Config)
+
+
+def one_result(cache: UnifiedCache) -> None:
+    entry = cache.put([1], x=1, y="a", prefix="clean", ttl=3600, tags=["prices"])
+    assert_type(entry, Entry)
+    assert_type(entry.cache_key, str)
+    cache.put([1], args={"ttl": 3, "prefix": 4}, ttl=timedelta(hours=1), version="2", compute_seconds=1.5)
+    cache.put([1], entry.cache_key)
+    cache.put([1], cache.key(x=1), provenance={"run": "r1"})
+    assert_type(cache.key(x=1, prefix="clean"), Key)
+    assert_type(cache.lookup(x=1), Hit | None)
+    assert_type(cache.lookup(entry.cache_key), Hit | None)
+    cache.get(x=1, prefix="clean", default=None)
+    cache.get(entry.cache_key)
+    assert_type(cache.invalidate(x=1), bool)
+    assert_type(cache.touch(x=1, ttl=60), bool)
+
+
+def many_results(cache: UnifiedCache) -> None:
+    with cache.write_batch():
+        cache.put(1, x=1)
+    assert_type(cache.put_many([(1, {"x": 1})]), list[Entry])
+    assert_type(cache.get_many(["00" * 32]), dict[str, Hit])
+    assert_type(cache.present(["00" * 32]), dict[str, Presence])
+    assert_type(cache.list_entries(tag="t", function="f", prefix="p", older_than=60, limit=10), list[dict[str, Any]])
+    assert_type(cache.iter_entries(), Iterator[Entry])
+    assert_type(cache.delete_matching(older_than=timedelta(days=30)), int)
+
+
+def computing(cache: UnifiedCache) -> None:
+    def clean(path: Path, threshold: float = 0.5) -> list[str]:
+        return [str(path), str(threshold)]
+
+    cache.get_or_compute(clean, Path("x"), threshold=0.6)
+    cache.explain(clean, Path("x"))
+    memoized = cache.cached(clean)
+    memoized(Path("x"))
+    memoized.invalidate(Path("x"))
+    memoized.key(Path("x"))
+    memoized.explain(Path("x"))
+    memoized.refresh(Path("x"))
+
+    @cache.cached(ttl=60, version="2", ignore=("client",), tags=("a",))
+    def fetch(client: object, day: str) -> bytes:
+        return day.encode()
+
+    fetch(object(), "2026-11-22")
+
+
+def the_store(cache: UnifiedCache) -> None:
+    report = cache.verify_integrity(
+        repair=False, deep=False, shard=0, force=False, progress=lambda objects, entries: None
+    )
+    assert_type(report, IntegrityReport)
+    assert_type(len(report), int)
+    assert_type(list(report), list[Issue])
+    cache.verify_integrity(True)
+    assert_type(cache.stats(), dict[str, Any])
+    assert_type(cache.clear(), int)
+    cache.flights.acquire("00" * 32, "token", wait_seconds=1.0, lease=30.0)
+    cache.flights.release("00" * 32, "token")
+    cache.close()
+
+
+def keys() -> None:
+    class Model: ...
+
+    register(Model, lambda model: id(type(model)))
+    assert_type(encode({"a": 1}), bytes)
+    decode(encode(1))
+    assert_type(digest_of(1), bytes)
+    key = make_key(args={"x": 1}, prefix="p", version="1", function=keys)
+    assert_type(key.digest, bytes)
+    arguments_of(key.args)
+    make_key(args={"x": File("s3://bucket/name")}, function=Digest(b"", "label"))
+    assert_type(fingerprint(keys).digest, bytes)
+
+
+def graphs(cache: UnifiedCache) -> None:
+    @dask.delayed
+    def double(x: int) -> int:
+        return 2 * x
+
+    with cd.caching(cache) as run:
+        double(1).compute()
+    print(run.history[-1])
+    cd.cache(double(1))
+    cd.explain(double(1))
+    with cd.nocache():
+        double(1).compute()
+
+
+def flows() -> None:
+    store = CachenessStorage(cache_dir="./cache")
+    policy = store.policy(version="1", ignore=["client"], tags=["t"], single_flight=True, wait=60.0, lease=30.0)
+    assert_type(policy, CachenessPolicy)
+
+    @prefect.task(cache_policy=policy, result_storage=store, result_serializer=CachenessSerializer())
+    def clean(day: str) -> str:
+        return day
+
+    @prefect.task(cache_key_fn=cacheness_key, result_storage=store)
+    def other(day: str) -> str:
+        return day
+
+    clean("x")
+    other("x")
+    CachenessLockManager(store, wait=60.0, lease=30.0)
+    integrity_repair(store, mode="check")
+    repair_deployment("cacheness-storage/shared", cron="0 3 * * *")
