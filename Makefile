@@ -70,6 +70,7 @@ ifneq ($(UV),)
 	$(UV) pip install --quiet --python $(RUN) -c constraints.txt -e '.[all]' --group dev --group bench
 else
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	@$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip >/dev/null
 	@$(RUN) -m pip --version | awk '{ split($$2, v, "."); exit !(v[1] > 25 || v[1] == 25 && v[2] >= 1) }' || \
 		$(RUN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group bench
