@@ -45,6 +45,7 @@ def main() -> None:
 
 @app.command("list")
 def list_entries(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,
@@ -79,6 +80,7 @@ def list_entries(
 
 @app.command()
 def stats(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,
@@ -96,6 +98,7 @@ def stats(
 
 @app.command()
 def verify(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,
@@ -123,6 +126,7 @@ def verify(
 
 @app.command()
 def evict(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,
@@ -135,6 +139,7 @@ def evict(
 
 @app.command()
 def clear(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,
@@ -153,6 +158,7 @@ def clear(
 def copy(
     source: Annotated[str, typer.Argument(help="Directory of an embedded cache, or a database URL.")],
     target: Annotated[str, typer.Argument(help="Directory of an embedded cache, or a database URL.")],
+    *,
     source_blobs: Annotated[str | None, typer.Option(help="Blob store of a shared source.")] = None,
     target_blobs: Annotated[str | None, typer.Option(help="Blob store of a shared target.")] = None,
     to: Annotated[str, typer.Option(help="Metadata of a new embedded target: sqlite or json.")] = "sqlite",
@@ -189,6 +195,7 @@ def migrate(cache_dir: CacheDir = None, metadata_backend: Backend = None) -> Non
 
 @app.command()
 def adopt(
+    *,
     cache_dir: CacheDir = None,
     metadata_backend: Backend = None,
     blob_store: Blobs = None,

@@ -54,7 +54,8 @@ class Flights:
         while not self._metadata.take_flight(self._namespace, bytes.fromhex(key), token, seconds):
             if time.monotonic() >= give_up:
                 return False
-            time.sleep(min(pause * random.uniform(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            jittered = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads waiters, guards nothing
+            time.sleep(min(jittered, max(give_up - time.monotonic(), 0.0)))
             pause = min(pause * 2, POLL_AT_MOST)
             if unless is not None and unless():
                 return False

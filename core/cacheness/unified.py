@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Self
 
 from cacheness import wiring
 from cacheness.cache import About, Cache, Draft
@@ -18,7 +18,7 @@ from cacheness.errors import CachenessError, ConfigError
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.integrity import Progress, Scope
-from cacheness.keys import RESERVED, Digest, Key, arguments_of, make_key
+from cacheness.keys import RESERVED, Digest, Key, make_key
 from cacheness.memoize import Memoized, explain_call, memoize
 from cacheness.report import IntegrityReport
 
@@ -89,7 +89,9 @@ class UnifiedCache:
             compute_seconds=compute_seconds,
             provenance=_canonical_json(provenance or {}),
         )
-        draft = self._parts.cache.draft(_key("put", key, args, prefix, version, function, named), value, about)
+        draft = self._parts.cache.draft(
+            _key("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
+        )
         batch = self._batch
         if batch is None:
             return self._publish([draft])[0]
@@ -113,7 +115,7 @@ class UnifiedCache:
 
         What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
         """
-        digest = _key("lookup", key, args, prefix, version, function, named).digest
+        digest = _key("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._parts.cache.lookup(digest)
 
@@ -130,7 +132,7 @@ class UnifiedCache:
         **named: Any,
     ) -> Any:
         """The cached value, or `default`. Where a cached None matters, use `lookup`."""
-        digest = _key("get", key, args, prefix, version, function, named).digest
+        digest = _key("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         hit = self._parts.cache.lookup(digest)
         return default if hit is None else hit.value
@@ -145,7 +147,7 @@ class UnifiedCache:
         **named: Any,
     ) -> Key:
         """The key of these arguments, for `get` and `put`; its `.hex` names the entry."""
-        return _key("key", None, args, prefix, version, function, named)
+        return _key("key", None, named, args=args, prefix=prefix, version=version, function=function)
 
     def invalidate(
         self,
@@ -159,7 +161,7 @@ class UnifiedCache:
         **named: Any,
     ) -> bool:
         """Delete one result; False when there was none."""
-        digest = _key("invalidate", key, args, prefix, version, function, named).digest
+        digest = _key("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._parts.cache.delete(Where(self.config.namespace, keys=(digest,))) > 0
 
@@ -179,7 +181,7 @@ class UnifiedCache:
 
         False when there is no such entry, it has expired, or it was replaced meanwhile.
         """
-        digest = _key("touch", key, args, prefix, version, function, named).digest
+        digest = _key("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         cache = self._parts.cache
         entry = cache.metadata.find(self.config.namespace, digest)
@@ -348,7 +350,7 @@ class UnifiedCache:
         """End this handle; the last one of a process ends its session. Calling it twice is fine."""
         self._finalizer()
 
-    def __enter__(self) -> UnifiedCache:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -431,18 +433,17 @@ def _configured(parameters: Mapping[str, Any]) -> Config:
 def _key(
     method: str,
     key: str | Key | None,
+    named: Mapping[str, Any],
+    *,
     args: Mapping[str, Any] | None,
     prefix: str,
     version: str | None,
     function: Function | None,
-    named: Mapping[str, Any],
 ) -> Key:
     misplaced = RESERVED.intersection(named)
     if misplaced:
         name = min(misplaced)
-        raise TypeError(
-            f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}"
-        )
+        raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
     if key is None:
         both = set(args or ()).intersection(named)
         if both:
@@ -472,4 +473,3 @@ def _canonical_json(mapping: Mapping[str, Any]) -> str:
 
 def _seconds(duration: float | timedelta) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-

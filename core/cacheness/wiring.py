@@ -64,14 +64,40 @@ class _Slot:
     handles: int = 0
 
 
-_slots: dict[Config, _Slot] = {}
-_slots_lock = threading.Lock()
-_inherited: list[dict[Config, _Slot]] = []
+class _Registry:
+    """The slots of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.slots: dict[Config, _Slot] = {}
+        self.inherited: list[object] = []
+
+    def forget(self) -> None:
+        """In a forked child: begin anew, whatever the parent's threads were holding.
+
+        What was open stays alive on purpose: to collect a parent's connection in the child would
+        end it for both.
+        """
+        self.inherited.append(self.slots)
+        self.slots = {}
+        self.lock = threading.Lock()
+
+    def close(self) -> None:
+        """At exit: end sessions, so that nobody has to prove this process dead."""
+        for slot in list(self.slots.values()):
+            if slot.opened is not None:
+                slot.opened.close()
+        self.slots.clear()
+
+
+_registry = _Registry()
+os.register_at_fork(after_in_child=_registry.forget)
+atexit.register(_registry.close)
 
 
 def hold(config: Config) -> int:
     """Count one more user of a configuration in this process; returns the process id."""
-    with _slots_lock:
+    with _registry.lock:
         _slot(config).handles += 1
     return os.getpid()
 
@@ -80,12 +106,12 @@ def release(config: Config, pid: int) -> None:
     """Count one user less; the last one closes the parts. Does nothing in a forked child."""
     if pid != os.getpid():
         return
-    with _slots_lock:
-        slot = _slots[config]
+    with _registry.lock:
+        slot = _registry.slots[config]
         slot.handles -= 1
         if slot.handles > 0:
             return
-        del _slots[config]
+        del _registry.slots[config]
     if slot.opened is not None:
         slot.opened.close()
 
@@ -102,7 +128,7 @@ def parts_of(config: Config) -> Opened:
     not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
     its deadline once.
     """
-    slot = _slots[config]
+    slot = _registry.slots[config]
     if slot.opened is None:
         with slot.lock:
             if slot.opened is None:
@@ -129,29 +155,10 @@ def upgrade(config: Config) -> tuple[int, int]:
 
 
 def _slot(config: Config) -> _Slot:
-    if config not in _slots:
+    if config not in _registry.slots:
         guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
-        _slots[config] = _Slot(guard)
-    return _slots[config]
-
-
-def _forget_after_fork() -> None:
-    global _slots_lock
-    # Kept alive on purpose: to collect a parent's connection in the child would end it for both.
-    _inherited.append(dict(_slots))
-    _slots.clear()
-    _slots_lock = threading.Lock()
-
-
-def _close_all() -> None:
-    for slot in list(_slots.values()):
-        if slot.opened is not None:
-            slot.opened.close()
-    _slots.clear()
-
-
-os.register_at_fork(after_in_child=_forget_after_fork)
-atexit.register(_close_all)
+        _registry.slots[config] = _Slot(guard)
+    return _registry.slots[config]
 
 
 # from a configuration to parts
@@ -161,8 +168,8 @@ def _open(config: Config) -> Opened:
     metadata_backend, blob_store = config.metadata_backend, config.blob_store
     _check_sharing(config)
     keyring = _keyring(config)
-    metadata = open_metadata(config) if isinstance(metadata_backend, str) else cast(MetadataStore, metadata_backend)
-    blobs = open_blobs(config) if blob_store is None or isinstance(blob_store, str) else cast(BlobStore, blob_store)
+    metadata = open_metadata(config) if isinstance(metadata_backend, str) else cast("MetadataStore", metadata_backend)
+    blobs = open_blobs(config) if blob_store is None or isinstance(blob_store, str) else cast("BlobStore", blob_store)
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -195,7 +202,8 @@ def open_metadata(config: Config) -> MetadataStore:
 
         return PostgresqlStore(backend, limits=config.limits())
     raise ConfigError(
-        f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or 'postgresql://user@host/database'"
+        f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
+        " 'postgresql://user@host/database'"
     )
 
 
@@ -220,8 +228,8 @@ def _directory(config: Config, *, other: str) -> Path:
         asked = config.metadata_backend
         held = "json" if other == JOURNAL_FILE else "sqlite"
         raise ConfigError(
-            f"{directory} holds a cache with metadata_backend='{held}', not '{asked}'. Open it as '{held}', choose another"
-            f" cache_dir, or convert it with: cacheness copy {directory} NEW_DIRECTORY --to {asked}"
+            f"{directory} holds a cache with metadata_backend='{held}', not '{asked}'. Open it as '{held}', choose"
+            f" another cache_dir, or convert it with: cacheness copy {directory} NEW_DIRECTORY --to {asked}"
         )
     return directory
 
@@ -269,8 +277,8 @@ def _check_sharing(config: Config) -> None:
     if _is_server(config) and is_local and not config.shared_path:
         place = config.cache_dir if blobs is None else blobs
         raise ConfigError(
-            f"the metadata is shared ({_name(config.metadata_backend)}) but the blobs are in a local path ({place}), which"
-            " other machines cannot read. Give blob_store='s3://bucket/prefix', or shared_path=True if every"
+            f"the metadata is shared ({_name(config.metadata_backend)}) but the blobs are in a local path ({place}),"
+            " which other machines cannot read. Give blob_store='s3://bucket/prefix', or shared_path=True if every"
             " machine sees the same files there"
         )
 

@@ -115,7 +115,7 @@ def crash(moment: str) -> None:
     raise Crashed(moment)
 
 
-def kill(moment: str) -> None:
+def kill(_moment: str) -> None:
     """End this very process with SIGKILL."""
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -123,7 +123,7 @@ def kill(moment: str) -> None:
 def failing_with(error: Exception) -> Callable[[str], None]:
     """Raise this error, once."""
 
-    def fail(moment: str) -> None:
+    def fail(_moment: str) -> None:
         raise error
 
     return fail
