@@ -133,7 +133,9 @@ def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str
 
 
 def _parse(variable: str, text: str, hint: Any) -> Any:
-    wanted = [t for t in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)]
+    wanted = [
+        t for t in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)
+    ]
     kind = wanted[0]
     try:
         if kind is bool:

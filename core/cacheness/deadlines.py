@@ -1,8 +1,9 @@
 """How long a call to a store may take: retries within a bound, and a circuit for dead servers.
 
 Each driver bounds a single attempt. This module bounds what several attempts cost together,
-and what a run pays for a server that is down: after `failures` failed attempts in a row the
-circuit opens, and for `cooldown` seconds every call fails at once instead of waiting again.
+and what a run pays for a server that is down: after `failures` failed attempts in a row, or
+once they have cost `total` seconds, the circuit opens, and for `cooldown` seconds every call
+fails at once instead of waiting again.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Guard:
         self._limits = limits
         self._lock = threading.Lock()
         self._failed = 0
+        self._wasted = 0.0
         self._open_until = 0.0
 
     def call(self, attempt: Callable[[], T]) -> T:
@@ -104,12 +106,14 @@ class Guard:
         raise AssertionError("stamina returns or raises")  # pragma: no cover
 
     def _once(self, attempt: Callable[[], T]) -> T:
+        began = time.monotonic()
         try:
             result = attempt()
         except StoreUnavailable:
-            self._count_failure()
+            self._count_failure(time.monotonic() - began)
             raise
         self._failed = 0
+        self._wasted = 0.0
         return result
 
     def _is_worth_retrying(self, error: Exception) -> bool:
@@ -117,10 +121,11 @@ class Guard:
             return False
         return time.monotonic() >= self._open_until
 
-    def _count_failure(self) -> None:
+    def _count_failure(self, seconds: float) -> None:
         with self._lock:
             self._failed += 1
-            if self._failed >= self._limits.failures:
+            self._wasted += seconds
+            if self._failed >= self._limits.failures or self._wasted >= self._limits.total:
                 self._open_until = time.monotonic() + self._limits.cooldown
 
     def _refuse_while_open(self) -> None:
