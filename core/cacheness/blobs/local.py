@@ -67,14 +67,16 @@ class LocalBlobStore:
         try:
             descriptor = os.open(self._path(name), _READ_FLAGS)
             try:
-                return _read_whole(descriptor, name, size)
+                found = os.fstat(descriptor)
+                if stat.S_ISREG(found.st_mode):
+                    return _read_whole(descriptor, name, found.st_size, size)
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if error.errno in _NOT_THERE:
-                self._insist_on_root()
-                raise BlobMissing(f"there is no blob {name} in {self._root}") from None
-            raise self._translated(error, "read", name) from error
+            if error.errno not in _NOT_THERE:
+                raise self._translated(error, "read", name) from error
+            self._insist_on_root()
+        raise BlobMissing(f"there is no blob {name} in {self._root}")
 
     def stat(self, name: str) -> BlobInfo | None:
         """Ask for one file by name."""
@@ -205,10 +207,9 @@ class LocalBlobStore:
         return StoreUnavailable(where)
 
 
-def _read_whole(descriptor: int, name: str, size: int) -> Buffer:
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size != size:
-        raise CorruptEntry(f"blob {name} has {found.st_size} bytes where its row says {size}")
+def _read_whole(descriptor: int, name: str, found: int, size: int) -> Buffer:
+    if found != size:
+        raise CorruptEntry(f"blob {name} has {found} bytes where its row says {size}")
     buffer = allocate(size)
     with memoryview(buffer) as view:
         done = 0

@@ -1,0 +1,282 @@
+"""Blobs in S3, through obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from typing import Any, ClassVar, Final, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from cacheness.blobs.buffers import allocate
+from cacheness.blobs.names import checked
+from cacheness.blobs.s3 import PAGE, PART, PARTS_AT_MOST, SMALL, S3Client, S3Options, in_order, meaning
+from cacheness.deadlines import Guard, Limits
+from cacheness.entry import BlobInfo, Upload
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, StoreRefused, StoreUnavailable
+from cacheness.protocols import BlobStore, Buffer
+
+T = TypeVar("T")
+
+CHUNK: Final = 1 << 20  #: bytes of a large blob that are in transit to their buffer
+CONCURRENT_PARTS: Final = 4
+
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_KIND: Final = re.compile(r"kind: (\w+)")
+
+
+def usable_here() -> bool:
+    """Whether obstore works in this process: not in a child forked after its parent used it.
+
+    There its threads are missing, and a call waits for ever, even with a new store object.
+    """
+    return ObjectStore.first_used_in in (None, os.getpid())
+
+
+class ObjectStore:
+    """Objects below a prefix of a bucket. S3 shows an object whole or not at all."""
+
+    first_used_in: ClassVar[int | None] = None  #: process id
+
+    def __init__(self, options: S3Options, *, limits: Limits) -> None:
+        if not usable_here():
+            raise StoreRefused("obstore hangs in a process forked after its parent used it; use engine=s3fs here")
+        ObjectStore.first_used_in = os.getpid()
+        self._options = options
+        self._limits = limits
+        self._guard = Guard(options.place, limits)
+        self._clients: dict[tuple[float, bool], S3Store] = {}
+        self._lock = threading.Lock()
+        self._botocore: S3Client | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, limits: Limits) -> ObjectStore:
+        """Open `s3://bucket/prefix?…`, with the options of `S3Options`."""
+        return cls(S3Options.from_url(url), limits=limits)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._options.place!r})"
+
+    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+        """Upload a blob, a large one in parts that are assembled at the end."""
+        pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
+        size = sum(piece.nbytes for piece in pieces)
+        key = self._options.key(checked(name))
+        if size <= PART:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            store = self._client(size)
+            put = partial(obstore.put, store, key, data, use_multipart=False)
+        else:
+            part = max(PART, -(-size // PARTS_AT_MOST))
+            # Each part is a request of its own, so the time for one part bounds them all.
+            store = self._client(part, upload=True)
+            put = partial(
+                obstore.put, store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=CONCURRENT_PARTS
+            )
+        try:
+            self._call(f"write {name}", put)
+        except BlobMissing as error:
+            # A repair took our session for dead, and our upload for abandoned.
+            raise StoreUnavailable(f"cannot write {name} in {self._options.place}: the upload was aborted") from error
+
+    def read(self, name: str, size: int) -> Buffer:
+        """Download a blob into one buffer."""
+        return self._call(f"read {name}", partial(self._read, name, self._options.key(checked(name)), size))
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask for one object by name."""
+        key = self._options.key(checked(name))
+        try:
+            return BlobInfo(name, self._call(f"look at {name}", lambda: obstore.head(self._client(0), key))["size"])
+        except BlobMissing:
+            # The answer to a HEAD has no body, and so does not say whether the bucket is there.
+            return self._stat_by_get(name, key)
+
+    def delete(self, name: str) -> None:
+        """Delete one object, if it is there."""
+        key = self._options.key(checked(name))
+        try:
+            self._call(f"delete {name}", lambda: obstore.delete(self._client(0), key))
+        except BlobMissing:
+            return
+
+    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+        """List objects in the order of their names, a thousand a request."""
+        return in_order(self._scan(prefix), "")
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """List multipart uploads that were begun and not completed; needs the extra `s3`."""
+        return self._with_botocore().uploads(prefix)
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an unfinished upload; needs the extra `s3`."""
+        self._with_botocore().abort(upload)
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._clients.clear()
+        if self._botocore is not None:
+            self._botocore.close()
+            self._botocore = None
+
+    def _read(self, name: str, key: str, size: int) -> Buffer:
+        found = obstore.get(self._client(size), key)
+        if found.meta["size"] != size:
+            raise CorruptEntry(f"blob {name} has {found.meta['size']} bytes where its row says {size}")
+        if size <= CHUNK:
+            return bytearray(found.bytes())
+        buffer = allocate(size)
+        done = 0
+        with memoryview(buffer) as view:
+            for chunk in found.stream(min_chunk_size=CHUNK):
+                view[done : done + len(chunk)] = chunk
+                done += len(chunk)
+        if done != size:
+            raise StoreUnavailable(f"cannot read {name} in {self._options.place}: {done} of {size} bytes came")
+        return buffer
+
+    def _stat_by_get(self, name: str, key: str) -> BlobInfo | None:
+        try:
+            return BlobInfo(name, self._call(f"look at {name}", lambda: obstore.get(self._client(0), key)).meta["size"])
+        except BlobMissing:
+            return None
+
+    def _scan(self, prefix: str) -> Iterator[BlobInfo]:
+        after = ""
+        while True:
+            try:
+                page = self._call("list blobs", partial(self._page, prefix, after))
+            except _OddName:
+                yield from self._with_botocore().scan(prefix, after)
+                return
+            for name, size in page:
+                after = name
+                if name and name.startswith(prefix):
+                    yield BlobInfo(name, size)
+            if len(page) < PAGE:
+                return
+
+    def _page(self, prefix: str, after: str) -> list[tuple[str, int]]:
+        # Each page is a listing of its own, begun after the last: so it can be tried again.
+        folder = self._options.key(prefix).rpartition("/")[0]
+        offset = self._options.key(after) if after else None
+        for page in obstore.list(self._client(0), folder or None, offset=offset, chunk_size=PAGE):
+            found = [(self._options.name(meta["path"]), meta["size"]) for meta in page]
+            # "a/" is shown as "a", which is then out of order; see `in_order` for what that would do.
+            if found != sorted(found) or (found and found[0][0] <= after and after):
+                raise _OddName(f"after {after!r}")
+            return found
+        return []
+
+    def _client(self, size: int, *, upload: bool = False) -> S3Store:
+        # obstore bounds requests by client, not by call: one client for each doubling of size.
+        bound = self._limits.transfer(max(SMALL, 1 << (size - 1).bit_length()))
+        with self._lock:
+            if (bound, upload) not in self._clients:
+                self._clients[bound, upload] = _open(self._options, self._limits, bound, upload=upload)
+            return self._clients[bound, upload]
+
+    def _call(self, what: str, request: Callable[[], T]) -> T:
+        def attempt() -> T:
+            try:
+                return request()
+            except (BaseError, FileNotFoundError) as error:
+                raise _translated(error, self._options.place, what) from error
+
+        return self._guard.call(attempt)
+
+    def _with_botocore(self) -> S3Client:
+        with self._lock:
+            if self._botocore is None:
+                self._botocore = S3Client(self._options, self._guard, self._limits)
+            return self._botocore
+
+
+class _OddName(CachenessError):
+    """A foreign object has a name that obstore cannot express, and so cannot list."""
+
+
+def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool) -> S3Store:
+    client: dict[str, Any] = {
+        "allow_http": True,
+        "connect_timeout": timedelta(seconds=limits.connect),
+        "timeout": timedelta(seconds=bound),
+    }
+    if not upload:  # while a body goes out, nothing comes in to be timed
+        client["read_timeout"] = timedelta(seconds=limits.stall)
+    settings: dict[str, Any] = {
+        "virtual_hosted_style_request": options.addressing == "virtual",
+        "skip_signature": options.anonymous,
+        # One DELETE for one object: bulk deletion is a POST that not every server knows.
+        "disable_bulk_delete": True,
+    }
+    if options.region:
+        settings["region"] = options.region
+    if options.endpoint_url:
+        endpoint = _endpoint(options, options.endpoint_url)
+        # The second name would otherwise come from the environment, and win.
+        settings |= {"endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
+    if options.access_key_id is not None:
+        # A provider, because keys given by name would be paired with a session token from the environment.
+        settings["credential_provider"] = _Credentials(options)
+    return S3Store(
+        options.bucket,
+        client_options=client,  # type: ignore[arg-type]
+        # A part of a large upload is worth another try of its own; the rest is the Guard's business.
+        retry_config={"max_retries": 2 if upload else 0, "retry_timeout": timedelta(seconds=limits.total)},
+        **settings,
+    )
+
+
+class _Credentials:
+    """The URL's keys, as obstore asks for them."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._given = {
+            "access_key_id": options.access_key_id,
+            "secret_access_key": options.secret_access_key,
+            "token": options.session_token,
+            "expires_at": None,
+        }
+
+    def __call__(self) -> dict[str, str | None]:
+        return self._given
+
+
+def _endpoint(options: S3Options, url: str) -> str:
+    if options.addressing == "path":
+        return url
+    parts = urlsplit(url)
+    return parts._replace(netloc=f"{options.bucket}.{parts.netloc}").geturl()
+
+
+def _translated(error: Exception, place: str, what: str) -> CachenessError:
+    # obstore tells what happened only in words.
+    text = str(error)
+    if "invalid path" in text:
+        return _OddName(text)
+    if "/api/token" in text:
+        return StoreRefused(f"cannot {what} in {place}: there are no credentials, neither in the URL nor in AWS_*")
+    status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
+    if status is None and isinstance(error, FileNotFoundError):
+        return BlobMissing(f"cannot {what} in {place}: it is not there")
+    if status is None and "redirect" in text:
+        return meaning(place, what, status=301, detail="redirected, probably to another region")
+    return meaning(
+        place,
+        what,
+        code=code[1] if code else "",
+        status=int(status[1]) if status else None,
+        detail="" if status else f"no answer ({kind[1] if kind else text[:200]})",
+    )
+
+
+_conforms: type[BlobStore] = ObjectStore

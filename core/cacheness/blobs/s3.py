@@ -1,0 +1,257 @@
+"""What both S3 engines share: the options of a URL, what errors mean, and the rarer requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Final, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from cacheness.deadlines import Guard, Limits
+from cacheness.entry import BlobInfo, Upload
+from cacheness.errors import (
+    BlobMissing,
+    CachenessError,
+    ConfigError,
+    MissingExtra,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+
+T = TypeVar("T")
+
+PAGE: Final = 1000  #: objects in one page of a listing; S3 gives no more
+SMALL: Final = 1 << 20  #: bytes that one quick request moves
+PART: Final = 8 << 20  #: bytes in one part of a large upload
+PARTS_AT_MOST: Final = 10_000
+
+#: What the next page of a listing is asked for by.
+_CURSORS: Final = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
+_FULL: Final = frozenset(
+    {"EntityTooLarge", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
+)
+_TRY_AGAIN: Final = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Options:
+    """What `s3://bucket/prefix?…` may say; anything else is a ConfigError.
+
+    What is left out comes from the standard AWS_* environment, as the engine reads it.
+    """
+
+    bucket: str
+    prefix: str = ""
+    engine: str = "obstore"  #: or "s3fs"
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    addressing: str = "path"  #: or "virtual": the bucket as part of the host's name
+    anonymous: bool = False  #: do not sign requests
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @classmethod
+    def from_url(cls, url: str) -> S3Options:
+        """Parse a URL. The values of options are percent-encoded."""
+        parts = urlsplit(url)
+        options = parse_query(parts.query, [f.name for f in fields(cls) if f.name not in ("bucket", "prefix")])
+        if parts.username or parts.password:
+            raise ConfigError("credentials go into the URL's options: s3://bucket?access_key_id=…&secret_access_key=…")
+        anonymous = options.pop("anonymous", "false")
+        if anonymous not in ("true", "false"):
+            raise ConfigError(f"anonymous={anonymous!r} is neither true nor false")
+        return cls(bucket=parts.netloc, prefix=unquote(parts.path).strip("/"), anonymous=anonymous == "true", **options)
+
+    @property
+    def place(self) -> str:
+        """Where the bucket is, for people."""
+        where = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+        return f"{where} at {self.endpoint_url}" if self.endpoint_url else where
+
+    def key(self, name: str) -> str:
+        """The object key of a blob's name."""
+        return f"{self.prefix}/{name}" if self.prefix else name
+
+    def name(self, key: str) -> str:
+        """The blob's name of an object key."""
+        return key[len(self.prefix) + 1 :] if self.prefix else key
+
+
+def parse_query(query: str, known: list[str]) -> dict[str, str]:
+    """Options of a URL. `+` is a plus sign, because secret keys have them."""
+    found = {}
+    for option in filter(None, query.split("&")):
+        name, _, value = option.partition("=")
+        if name not in known:
+            raise ConfigError(f"{name!r} is not an option of this blob store. Known: {', '.join(sorted(known))}")
+        found[name] = unquote(value)
+    return found
+
+
+def meaning(place: str, what: str, *, code: str = "", status: int | None = None, detail: str = "") -> CachenessError:
+    """The error that an answer of S3, or the lack of one, stands for."""
+    said = " ".join(str(word) for word in (status, code, detail) if word) or "no answer"
+    text = f"cannot {what} in {place}: {said}"
+    if code in _FULL or status == 507:
+        return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
+    if status is None or status in (408, 429) or status >= 500 or code in _TRY_AGAIN:
+        return StoreUnavailable(text)
+    if status == 404 and code != "NoSuchBucket":
+        return BlobMissing(text)
+    return StoreRefused(f"{text}. Check the bucket's name and region, the credentials, and what they may do")
+
+
+def in_order(infos: Iterator[BlobInfo], after: str) -> Iterator[BlobInfo]:
+    """Pass a listing on, and refuse one that is not sorted, as directory buckets give.
+
+    Repair walks listing and rows side by side; out of order, it would take live blobs for orphans.
+    """
+    for info in infos:
+        if info.name <= after:
+            raise StoreRefused(
+                f"the bucket lists {info.name!r} after {after!r}; a listing that is not sorted by name cannot be used"
+            )
+        after = info.name
+        yield info
+
+
+class S3Client:
+    """The requests for which botocore is needed: unfinished uploads, and listings of odd names."""
+
+    def __init__(self, options: S3Options, guard: Guard, limits: Limits) -> None:
+        self._options = options
+        self._guard = guard
+        self._client = _botocore_client(options, limits)
+
+    def scan(self, prefix: str, after: str = "") -> Iterator[BlobInfo]:
+        """List objects, a page at a time, whatever they are called."""
+        options = self._options
+        arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE}
+        if after:
+            arguments["StartAfter"] = options.key(after)
+        for page in self._pages("list_objects_v2", "list blobs", arguments):
+            for found in page.get("Contents", ()):
+                name = options.name(found["Key"])
+                if name:  # the prefix itself, as a folder made by hand
+                    yield BlobInfo(name, found["Size"])
+
+    def uploads(self, prefix: str) -> Iterator[Upload]:
+        """List multipart uploads that were begun and not completed."""
+        options = self._options
+        for page in self._pages("list_multipart_uploads", "list uploads", {"Prefix": options.key(prefix)}):
+            for found in page.get("Uploads", ()):
+                yield Upload(options.name(found["Key"]), found["UploadId"])
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an unfinished upload, if it is there."""
+        where = {"Bucket": self._options.bucket, "Key": self._options.key(upload.name), "UploadId": upload.handle}
+        try:
+            self._call(f"abort the upload of {upload.name}", lambda: self._client.abort_multipart_upload(**where))
+        except BlobMissing:
+            return
+
+    def insist_on_bucket(self) -> None:
+        """Raise StoreRefused if there is no such bucket: a HEAD alone cannot tell."""
+        next(self._pages("list_objects_v2", "list blobs", {"Prefix": self._options.key(""), "MaxKeys": 1}))
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+    def _pages(self, operation: str, what: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        request = getattr(self._client, operation)
+        while True:
+            page = self._call(what, partial(request, Bucket=self._options.bucket, **arguments))
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            following = {name: page[f"Next{name}"] for name in _CURSORS if f"Next{name}" in page}
+            if not following:
+                raise StoreUnavailable(
+                    f"cannot {what} in {self._options.place}: a page says that more follows, not where"
+                )
+            arguments = {**arguments, **following}
+
+    def _call(self, what: str, request: Callable[[], T]) -> T:
+        from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+
+        def attempt() -> T:
+            try:
+                return request()
+            except (BotoCoreError, ClientError) as error:
+                raise from_botocore(error, self._options.place, what) from error
+
+        return self._guard.call(attempt)
+
+
+def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
+    """What an exception of botocore stands for."""
+    from botocore.exceptions import (
+        ClientError,
+        CredentialRetrievalError,
+        NoCredentialsError,
+        ParamValidationError,
+        PartialCredentialsError,
+    )
+
+    if isinstance(error, ClientError):
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return meaning(place, what, code="" if code.isdigit() else code, status=status)
+    if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
+        return StoreRefused(f"cannot {what} in {place}: {error}")
+    return StoreUnavailable(f"cannot {what} in {place}: {type(error).__name__}: {error}")
+
+
+def botocore_settings(options: S3Options, limits: Limits) -> Mapping[str, Any]:
+    """How botocore is told to behave, here and under s3fs: bounded, and quick to give up."""
+    return {
+        "connect_timeout": limits.connect,
+        "read_timeout": limits.stall,
+        # Retrying is the Guard's business; botocore's five attempts would each take the whole time.
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        # A read of a range may carry the checksum of the whole object: some servers send it.
+        "response_checksum_validation": "when_required",
+        "request_checksum_calculation": "when_required",
+        "s3": {"addressing_style": options.addressing},
+    }
+
+
+def _botocore_client(options: S3Options, limits: Limits) -> Any:
+    try:
+        import botocore.session  # type: ignore[import-untyped]
+        from botocore import UNSIGNED
+        from botocore.config import Config  # type: ignore[import-untyped]
+    except ImportError:
+        raise MissingExtra("botocore", "s3", "looking for unfinished uploads in a bucket") from None
+    settings = dict(botocore_settings(options, limits))
+    if options.anonymous:
+        settings["signature_version"] = UNSIGNED
+    return botocore.session.get_session().create_client(
+        "s3",
+        region_name=options.region or ("us-east-1" if options.endpoint_url else None),
+        endpoint_url=options.endpoint_url,
+        aws_access_key_id=options.access_key_id,
+        aws_secret_access_key=options.secret_access_key,
+        aws_session_token=options.session_token,
+        config=Config(**settings),
+    )
+
+
+def _check(options: S3Options) -> None:
+    if not options.bucket:
+        raise ConfigError("the URL names no bucket: write s3://bucket/prefix")
+    for name, choices in (("engine", ("obstore", "s3fs")), ("addressing", ("path", "virtual"))):
+        if getattr(options, name) not in choices:
+            raise ConfigError(f"{name}={getattr(options, name)!r} is not known: one of {', '.join(choices)}")
+    if (options.access_key_id is None) != (options.secret_access_key is None):
+        raise ConfigError("access_key_id and secret_access_key come together; one of them is missing")
+    endpoint = urlsplit(options.endpoint_url or "https://localhost")
+    if endpoint.scheme not in ("http", "https") or not endpoint.hostname:
+        raise ConfigError(f"endpoint_url={options.endpoint_url!r} is not a URL: write http://host:port or https://host")
