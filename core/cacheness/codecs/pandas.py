@@ -30,7 +30,7 @@ def _fits(frame: Any) -> bool:
         plain
         and _header_fits(frame.columns)
         and _index_fits(frame.index)
-        and all(_column_fits(dtype) for dtype in frame.dtypes)
+        and all(_column_fits(dtype, has_rows=len(frame) > 0) for dtype in frame.dtypes)
     )
 
 
@@ -54,7 +54,7 @@ def _index_fits(index: Any) -> bool:
     if not _name_fits(index.name):
         return False
     if type(index) in {pd.DatetimeIndex, pd.TimedeltaIndex}:
-        return index.freq is None and _column_fits(index.dtype)
+        return index.freq is None and _column_fits(index.dtype, has_rows=True)
     return type(index) is pd.RangeIndex or (type(index) is pd.Index and _plain(index.dtype))
 
 
@@ -62,13 +62,14 @@ def _name_fits(name: Any) -> bool:
     return name is None or type(name) is str
 
 
-def _column_fits(dtype: Any) -> bool:
+def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
     pd = library("pandas")
     if isinstance(dtype, pd.DatetimeTZDtype):
         return dtype.tz is UTC or (type(dtype.tz) is ZoneInfo and dtype.tz.key not in {None, "UTC"})
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories
-        return type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
+        # Categories travel with the rows: where there are no rows, they would be lost.
+        return has_rows and type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
     if isinstance(dtype, pd.StringDtype):
         return bool(dtype.storage == "pyarrow")
     return _plain(dtype) or (pd.api.types.is_extension_array_dtype(dtype) and dtype.name in _MASKED)
@@ -91,9 +92,10 @@ def _to_arrow(frame: Any) -> Any:
 
 
 def _from_arrow(table: Any) -> Any:
+    pd = library("pandas")
     frame = table.to_pandas()
     for position, dtype in enumerate(frame.dtypes):
-        if isinstance(dtype, library("pandas").CategoricalDtype):
+        if isinstance(dtype, pd.CategoricalDtype):
             # The only columns that still lie in Arrow's memory, and so could not be written to.
             frame.isetitem(position, frame.iloc[:, position].copy())
     return frame

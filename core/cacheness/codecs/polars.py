@@ -40,7 +40,12 @@ def _to_arrow(frame: Any) -> Any:
 
 
 def _from_arrow(table: Any) -> Any:
-    return library("polars").from_arrow(table, rechunk=False)
+    pl = library("polars")
+    found = pl.from_arrow(table, rechunk=False)
+    # A nameless column would get a name, and a table that has no other column would become a series.
+    frame = found.to_frame() if isinstance(found, pl.Series) else found
+    frame.columns = table.column_names
+    return frame
 
 
 FRAME: Final = Conversion(_frame_fits, _to_arrow, _from_arrow)
