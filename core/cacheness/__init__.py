@@ -1,1 +1,43 @@
 """A result cache for Python workflows: computed once, read anywhere, verified, or a clean miss."""
+
+from cacheness.config import Config
+from cacheness.entry import Entry, Hit
+from cacheness.errors import (
+    BlobMissing,
+    CachenessError,
+    CodecError,
+    ConfigError,
+    CorruptEntry,
+    MissingExtra,
+    RepairRefused,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+    UnhashableArgument,
+)
+from cacheness.keys import Digest, File, Key, register
+from cacheness.report import IntegrityReport
+from cacheness.unified import UnifiedCache
+
+__all__ = [
+    "BlobMissing",
+    "CachenessError",
+    "CodecError",
+    "Config",
+    "ConfigError",
+    "CorruptEntry",
+    "Digest",
+    "Entry",
+    "File",
+    "Hit",
+    "IntegrityReport",
+    "Key",
+    "MissingExtra",
+    "RepairRefused",
+    "StoreFull",
+    "StoreRefused",
+    "StoreUnavailable",
+    "UnhashableArgument",
+    "UnifiedCache",
+    "register",
+]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cacheness.keys import arguments_of
+
 MICROSECONDS: Final = 1_000_000
 
 #: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
@@ -55,8 +57,6 @@ class Entry:
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as people read it: times with a zone, and `args` as `put(**args)` takes them."""
-        from cacheness.keys import arguments_of
-
         return {
             "cache_key": self.cache_key,
             "args": arguments_of(self.args),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -15,15 +16,14 @@ from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
 from cacheness.errors import CachenessError, ConfigError
-from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.integrity import Progress, Scope
 from cacheness.keys import RESERVED, Digest, Key, make_key
-from cacheness.memoize import Memoized, explain_call, memoize
 from cacheness.report import IntegrityReport
 
 BATCH_BYTES = 64 << 20  #: encoded values that a write batch holds
 PAGE = 1000
+HEX_KEY = re.compile(r"[0-9a-f]{64}")
 
 Function = Callable[..., Any] | Digest
 
@@ -231,6 +231,8 @@ class UnifiedCache:
 
     def get_or_compute(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """The cached result of `fn(*args, **kwargs)`; computed once across threads and machines."""
+        from cacheness.memoize import memoize
+
         return memoize(self, fn)(*args, **kwargs)
 
     def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -238,16 +240,20 @@ class UnifiedCache:
 
         Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
         """
+        from cacheness.memoize import memoize
+
         if fn is not None:
             return memoize(self, fn, **options)
 
-        def decorate(function: Callable[..., Any]) -> Memoized:
+        def decorate(function: Callable[..., Any]) -> Any:
             return memoize(self, function, **options)
 
         return decorate
 
-    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Why would this call miss? Never computes it."""
+        from cacheness.memoize import explain_call
+
         return explain_call(self, fn, args, kwargs)
 
     @property
@@ -451,11 +457,20 @@ def _key(
         return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
     if args or named or prefix or version is not None or function is not None:
         raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
-    return key if isinstance(key, Key) else Key.from_hex(key)
+    return key if isinstance(key, Key) else _named_by(key)
+
+
+def _named_by(text: str) -> Key:
+    """The key that 64 hexadecimal digits name; what it was made from is not known."""
+    if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
+        raise ConfigError(
+            f"{text!r:.80} is not a key: 64 hexadecimal digits, as entry['cache_key'] has them. Arguments are given by name"
+        )
+    return Key(bytes.fromhex(text), {}, "", None, None)
 
 
 def _digest(key: str | Key) -> bytes:
-    return (key if isinstance(key, Key) else Key.from_hex(key)).digest
+    return (key if isinstance(key, Key) else _named_by(key)).digest
 
 
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
