@@ -24,20 +24,28 @@ mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10, "text.color"
 
 def draw(summaries: Sequence[Summary], edges: Counter[tuple[str, str]], path: Path) -> None:
     """Write the picture; the ending of the path says whether as PNG or SVG."""
-    figure = Figure(figsize=(17, 10.5), facecolor="white")
-    grid = figure.add_gridspec(
-        2, 2, width_ratios=(1, 2.1), wspace=0.12, hspace=0.22, left=0.125, right=0.99, top=0.9, bottom=0.04
-    )
-    files, lines = (sum(getattr(s, column) for s in summaries) for column in ("files", "lines"))
-    figure.text(0.018, 0.955, "A census of the installed Python code", fontsize=19, weight="bold")
-    figure.text(0.018, 0.93, f"{len(summaries)} distributions · {files:,} files · {lines:,} lines", color=FAINT)
-    largest = sorted(summaries, key=lambda s: -s.lines)[:BARS]
-    _bars(figure.add_subplot(grid[0, 0]), "The largest, in thousands of lines", largest, "lines", 1000)
-    tangled = sorted((s for s in summaries if s.functions >= ENOUGH_FUNCTIONS), key=lambda s: -s.complexity)[:BARS]
-    _bars(figure.add_subplot(grid[1, 0]), "The most complex, in ways through a function", tangled, "complexity", 1)
-    _circle(figure.add_subplot(grid[:, 1]), {s.name: s.lines for s in summaries}, edges)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    picture_of(summaries, edges).savefig(path, dpi=110)
+
+
+def picture_of(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Figure:
+    """Bars on the left, the graph on the right."""
+    figure = Figure(figsize=(17, 10.5), facecolor="white")
+    files, lines = (sum(getattr(s, column) for s in summaries) for column in ("files", "lines"))
+    figure.text(0.018, 0.952, "A census of the installed Python code", fontsize=19, weight="bold")
+    figure.text(0.018, 0.925, f"{len(summaries)} distributions · {files:,} files · {lines:,} lines", color=FAINT)
+    largest = sorted(summaries, key=lambda s: -s.lines)[:BARS]
+    tangled = sorted((s for s in summaries if s.functions >= ENOUGH_FUNCTIONS), key=lambda s: -s.complexity)[:BARS]
+    _bars(figure.add_axes((0.125, 0.49, 0.27, 0.37)), "The largest, in thousands of lines", largest, "lines", 1000)
+    _bars(
+        figure.add_axes((0.125, 0.03, 0.27, 0.37)),
+        "The most complex, in ways through a function",
+        tangled,
+        "complexity",
+        1,
+    )
+    _circle(figure.add_axes((0.42, 0.01, 0.57, 0.91)), {s.name: s.lines for s in summaries}, edges)
+    return figure
 
 
 def _bars(axes: Axes, title: str, rows: Sequence[Summary], column: str, unit: float) -> None:
@@ -49,7 +57,7 @@ def _bars(axes: Axes, title: str, rows: Sequence[Summary], column: str, unit: fl
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelcolor=INK)
     axes.set_xticks([])
-    axes.set_xlim(0, max(values, default=1) * 1.16)
+    axes.set_xlim(0, max([*values, 1e-9]) * 1.16)
     for y, value in enumerate(values):
         axes.text(value, y, f" {value:,.1f}" if unit == 1 else f" {value:,.0f}", va="center", color=FAINT, fontsize=9)
 
@@ -58,21 +66,24 @@ def _circle(axes: Axes, lines: Mapping[str, int], edges: Counter[tuple[str, str]
     names = _best_connected(edges)
     inside = {pair: files for pair, files in edges.items() if set(pair) <= set(names)}
     names = _neighbours_together(names, inside)
-    angle = {name: 2 * np.pi * i / len(names) for i, name in enumerate(names)}
+    angle = {name: 2 * np.pi * (i + 0.5) / len(names) for i, name in enumerate(names)}
     used = Counter(other for _, other in inside)
     for (importer, imported), files in sorted(inside.items(), key=lambda item: item[1]):
         _curve(axes, angle[importer], angle[imported], files)
     for name in names:
         _label(axes, name, angle[name], lines.get(name, 0), used[name])
     axes.set_aspect("equal")
-    axes.set_xlim(-1.62, 1.62)
-    axes.set_ylim(-1.52, 1.52)
+    axes.set_xlim(-1.52, 1.52)
+    axes.set_ylim(-1.5, 1.5)
     axes.axis("off")
-    axes.set_title(
-        f"Who imports whom: the {len(names)} best connected. A line is blue where it leaves the importer and orange\n"
-        "where it arrives; it widens with the files that import. A dot grows with the lines of code.",
-        loc="left", fontsize=11, color=INK,
-    )  # fmt: skip
+    axes.figure.text(0.42, 0.952, f"Who imports whom: the {len(names)} best connected", fontsize=11, weight="bold")
+    axes.figure.text(
+        0.42,
+        0.907,
+        "A line is blue where it leaves the importer and orange where it arrives; it widens with the files that\n"
+        "import. A dot grows with the lines of code; a bold name is imported by ten or more of these.",
+        color=FAINT,
+    )
 
 
 def _best_connected(edges: Counter[tuple[str, str]]) -> list[str]:
@@ -87,9 +98,9 @@ def _neighbours_together(names: list[str], edges: Mapping[tuple[str, str], int])
     for (a, b), files in edges.items():
         weight[index[a], index[b]] += np.log1p(files)
         weight[index[b], index[a]] += np.log1p(files)
-    _, modes = np.linalg.eigh(np.diag(weight.sum(axis=0)) - weight)
     if len(names) < 3:
         return names
+    _, modes = np.linalg.eigh(np.diag(weight.sum(axis=0)) - weight)
     turn = np.arctan2(modes[:, 2], modes[:, 1])
     return [names[i] for i in np.lexsort((np.arange(len(names)), turn))]
 
