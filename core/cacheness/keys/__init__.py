@@ -1,0 +1,27 @@
+"""Keys: which values, and whose code, decide a result."""
+
+from cacheness.keys import callables as _callables
+from cacheness.keys import objects as _objects
+from cacheness.keys import plain as _plain
+from cacheness.keys.code import Fingerprint, fingerprint
+from cacheness.keys.decode import decode
+from cacheness.keys.encode import Digest, digest_of, encode, register
+from cacheness.keys.files import File
+from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
+from cacheness.keys.owners import add_user_code
+
+__all__ = [
+    "RESERVED",
+    "Digest",
+    "File",
+    "Fingerprint",
+    "Key",
+    "add_user_code",
+    "arguments_of",
+    "decode",
+    "digest_of",
+    "encode",
+    "fingerprint",
+    "make_key",
+    "register",
+]

@@ -1,0 +1,164 @@
+"""Canonical bytes back to values, for what a row keeps of its arguments."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import decimal
+import fractions
+import pathlib
+import struct
+import uuid
+import zoneinfo
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cacheness.errors import CodecError
+from cacheness.keys.encode import Digest
+
+_unpack_float: Final = struct.Struct(">d").unpack_from
+
+
+def decode(data: bytes) -> Any:
+    """The value that was encoded. CodecError when the encoding keeps too little of it, or is damaged."""
+    decoder = _Decoder(data)
+    try:
+        value = decoder.value()
+    except (IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
+        raise CodecError(f"these {len(data)} bytes are not a value that can be rebuilt: {error}") from error
+    if decoder.at != len(data):
+        raise CodecError(f"{len(data) - decoder.at} bytes follow the end of an encoded value")
+    return value
+
+
+class _Decoder:
+    """Reads values one after the other."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.at = 0
+
+    def value(self) -> Any:
+        tag = self._data[self.at : self.at + 1]
+        self.at += 1
+        return _readers[tag](self)
+
+    def number(self, end: bytes = b":") -> int:
+        stop = self._data.index(end, self.at)
+        number = int(self._data[self.at : stop], 16)
+        self.at = stop + 1
+        return number
+
+    def take(self, size: int) -> bytes:
+        piece = self._data[self.at : self.at + size]
+        if size < 0 or len(piece) != size:
+            raise CodecError("an encoded value ends too early")
+        self.at += size
+        return piece
+
+    def float(self) -> float:
+        return float(_unpack_float(self.take(8))[0])
+
+    def part(self) -> float:
+        """A float within a complex number, its tag included."""
+        self.take(1)
+        return self.float()
+
+    def items(self) -> list[Any]:
+        return [self.value() for _ in range(self.number())]
+
+    def pairs(self) -> dict[Any, Any]:
+        return {self.value(): self.value() for _ in range(self.number())}
+
+    def named(self) -> Any:
+        build = _builders[self.take(self.number()).decode()]
+        return build(*self.items())
+
+
+_readers: Final[Mapping[bytes, Callable[[_Decoder], Any]]] = {
+    b"N": lambda d: None,
+    b"T": lambda d: True,
+    b"F": lambda d: False,
+    b"i": lambda d: d.number(b";"),
+    b"f": _Decoder.float,
+    b"c": lambda d: complex(d.part(), d.part()),
+    b"s": lambda d: d.take(d.number()).decode("utf-8", "surrogatepass"),
+    b"b": lambda d: d.take(d.number()),
+    b"(": lambda d: tuple(d.items()),
+    b"[": _Decoder.items,
+    b"{": _Decoder.pairs,
+    b"<": lambda d: set(d.items()),
+    b">": lambda d: frozenset(d.items()),
+    b"@": _Decoder.named,
+}
+
+
+def _datetime(wall: str, fold: int, zone: datetime.tzinfo | None) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
+
+
+def _time(wall: str, fold: int, zone: datetime.tzinfo | None) -> datetime.time:
+    return datetime.time.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
+
+
+def _timezone(offset: datetime.timedelta, name: str) -> datetime.timezone:
+    plain = datetime.timezone(offset)
+    return plain if plain.tzname(None) == name else datetime.timezone(offset, name)
+
+
+_builders: Final[Mapping[str, Callable[..., Any]]] = {
+    "bytearray": bytearray,
+    "OrderedDict": collections.OrderedDict,
+    "Counter": collections.Counter,
+    "deque": lambda limit, items: collections.deque(items, limit),
+    "range": range,
+    "slice": slice,
+    "Ellipsis": lambda: ...,
+    "NotImplemented": lambda: NotImplemented,
+    "digest": Digest,
+    "Decimal": decimal.Decimal,
+    "Fraction": fractions.Fraction,
+    "UUID": lambda data: uuid.UUID(bytes=data),
+    "date": datetime.date.fromisoformat,
+    "datetime": _datetime,
+    "time": _time,
+    "timedelta": lambda days, seconds, micros: datetime.timedelta(days, seconds, micros),
+    "timezone": _timezone,
+    "zone": zoneinfo.ZoneInfo,
+    "PurePosixPath": pathlib.PurePosixPath,
+    "PureWindowsPath": pathlib.PureWindowsPath,
+}
+
+#: What is behind the first bytes of a value that cannot be rebuilt.
+_KINDS: Final = {"[": "list", "(": "tuple", "{": "dict", "<": "set", ">": "frozenset", "s": "str", "b": "bytes"}
+
+
+def describe(data: bytes, digest: bytes) -> str:
+    """A few words on an encoded value, for people. The encoding may be cut off."""
+    try:
+        text = repr(decode(data))
+    except CodecError:
+        text = f"<{_kind_of(data)} {digest.hex()[:12]}…>"
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _kind_of(data: bytes) -> str:
+    tag = data[:1].decode("latin-1")
+    if tag == "#":
+        return "long " + _KINDS.get(data[1:2].decode("latin-1"), "value")
+    if tag != "@":
+        return _KINDS.get(tag, "value")
+    length, _, rest = data[1:].partition(b":")
+    name = rest[: int(length, 16)].decode("latin-1")
+    return _class_of(rest) if name in ("object", "made", "attrs", "enum", "set", "code", "of", "state") else name
+
+
+def _class_of(rest: bytes) -> str:
+    """The first name of a class in an encoded object."""
+    for marker in (b"@4:code1:s", b"@2:of2:"):
+        at = rest.find(marker)
+        if at >= 0:
+            length, _, name = rest[at + len(marker) :].partition(b":")
+            if marker.endswith(b"s"):
+                return name[: int(length, 16)].decode(errors="replace")
+    return "object"

@@ -1,0 +1,291 @@
+"""Values to canonical bytes: injective, and the same in every process and on every machine.
+
+Each value begins with its tag. What has a length says it, so that no two values share bytes:
+
+    N T F   None, True, False          s b     text and bytes, length first
+    i f c   int, float, complex        ( [     tuple and list, count first
+    { < >   dict, set, frozenset       @       name, count, fields: everything else
+    ^       this container again, so many levels up
+    #       BLAKE3 of an encoding, or of text or bytes, too long to carry along
+
+Sets and dictionaries are sorted by the encodings of their members, never by the members.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from operator import itemgetter
+from typing import Any, Final, TypeAlias
+
+from blake3 import blake3
+
+from cacheness.errors import UnhashableArgument
+from cacheness.keys.trace import WAYS_OUT, Step, Unencodable, place_of
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+Handler: TypeAlias = Callable[["Encoder", Any], None]
+
+#: Part of every key. A change of any encoding needs a new one.
+FORMAT: Final = 1
+
+#: An encoding longer than this is replaced by its digest, so that memory stays bounded
+#: and an object that is reached by many ways is walked once.
+LONG: Final = 1 << 16
+
+#: Fixed, so that what can be encoded does not depend on how deep in the program it is asked for.
+DEEPEST: Final = 128
+
+_NOWHERE: Final = 1 << 62
+_first: Final = itemgetter(0)
+
+#: By exact type. Filled by the modules that know the types, and by `register`.
+_handlers: dict[type, Handler] = {}
+#: By qualified name of the type, for libraries that may never be imported.
+_lazy: dict[str, str] = {}
+#: Asked for the types that nothing handles by name.
+_families: list[tuple[Callable[[type], bool], Handler]] = []
+#: Encodes what belongs to none of them.
+_rest: Handler
+#: What `register` was told; also holds for subclasses.
+_overrides: dict[type, Callable[[Any], Any]] = {}
+
+
+class Digest:
+    """Stands for a value of which only the digest is known, and counts in a key as that value did."""
+
+    __slots__ = ("digest", "label")
+
+    def __init__(self, digest: bytes, label: str = "") -> None:
+        if len(digest) != 32:
+            raise ValueError(f"a digest has 32 bytes, not {len(digest)}")
+        self.digest = bytes(digest)
+        self.label = label  #: for people; never part of a key
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<{self.label or 'value'} {self.digest.hex()[:12]}…>"
+
+    def __reduce__(self) -> tuple[type, tuple[bytes, str]]:
+        return (type(self), (self.digest, self.label))
+
+
+def encode(value: Any, path: str = "args") -> bytes:
+    """The canonical bytes of a value. Raises UnhashableArgument, which names the place below `path`."""
+    encoder = Encoder()
+    encoder.run(value, path)
+    return bytes(encoder.out)
+
+
+def digest_of(value: Any, path: str = "args") -> bytes:
+    """32 bytes that stand for a value: BLAKE3 of its canonical bytes. A Digest is its own."""
+    if type(value) is Digest:
+        return value.digest
+    encoder = Encoder()
+    encoder.run(value, path)
+    return blake3(encoder.out).digest()
+
+
+def register(type_: type, fn: Callable[[Any], Any]) -> None:
+    """Let instances of a type, and of its subclasses, count as the type's name and what `fn(value)` returns."""
+    _overrides[type_] = fn
+    # A type found earlier may be a subclass of this one.
+    for known in [t for t in _handlers if issubclass(t, type_)]:
+        _handlers[known] = _registered
+
+
+class Encoder:
+    """Appends the encodings of values to `out`."""
+
+    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "out")
+
+    #: Whether a path to a directory counts by all the files in it.
+    reads_directories = True
+    #: The name and the digest of a function, class or module of the user's; set by `code.py`.
+    digest_of_code: Callable[[Any], tuple[str, bytes]]
+
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self._stack: list[Any] = []
+        self._levels: dict[int, int] = {}
+        self._code: dict[int, tuple[str, bytes]] = {}
+        self._lowest = _NOWHERE  # the outermost level that a value under way refers back to
+        self._memo: dict[int, tuple[Any, bytes]] = {}
+
+    def run(self, value: Any, path: str) -> None:
+        """Encode a value, and on failure say where below `path` the culprit is."""
+        try:
+            self.add(value)
+        except Unencodable as failure:
+            raise UnhashableArgument(f"{place_of(path, self._stack)}: {failure}. {WAYS_OUT}") from failure.__cause__
+
+    def add(self, value: Any) -> None:
+        """Append one value."""
+        kind = type(value)
+        (_handlers.get(kind) or _find(kind))(self, value)
+
+    def apart(self, value: Any) -> bytes:
+        """The encoding of a value on its own, at this place."""
+        outer, self.out = self.out, bytearray()
+        try:
+            self.add(value)
+            return bytes(self.out)
+        finally:
+            self.out = outer
+
+    def blob(self, tag: bytes, data: Buffer) -> None:
+        """Append bytes; in place of many bytes, their digest."""
+        size = len(data)
+        if size <= LONG:
+            self.out += b"%b%x:" % (tag, size)
+            self.out += data
+        else:
+            self.out += b"%b#%x:" % (tag, size)
+            self.out += blake3(data).digest()
+
+    def open(self, name: str, fields: int) -> None:
+        """Begin a value that is `fields` further values under a name."""
+        self.out += b"@%x:%b%x:" % (len(name), name.encode(), fields)
+
+    def tagged(self, name: str, *fields: Any) -> None:
+        """Append a value that is some fields under a name."""
+        self.open(name, len(fields))
+        for field in fields:
+            self.add(field)
+
+    def reference(self, thing: Any) -> None:
+        """Append a function, class or module of the user's: what it is, not where it lives."""
+        found = self._code.get(id(thing))
+        if found is None:
+            found = self._code[id(thing)] = Encoder.digest_of_code(thing)
+        self.tagged("code", found[0])
+        self.out += found[1]
+
+    def library(self, name: str, version: str) -> None:
+        """Append a library: what counts for all that it does."""
+        self.tagged("library", name, version)
+
+    def enter(self, value: Any) -> int:
+        """Begin a container. -1: it is complete already, because it was met before."""
+        key = id(value)
+        level = self._levels.get(key)
+        if level is not None:
+            self.out += b"^%x;" % (len(self._stack) - level)
+            self._lowest = min(self._lowest, level)
+            return -1
+        known = self._memo.get(key)
+        if known is not None:
+            self.out += known[1]
+            return -1
+        if len(self._stack) > DEEPEST:
+            raise Unencodable(f"nested more than {DEEPEST} levels deep")
+        self._levels[key] = len(self._stack)
+        self._stack.append(value)
+        return len(self.out)
+
+    def leave(self, value: Any, start: int) -> None:
+        """End a container that began at `start`."""
+        self._stack.pop()
+        level = self._levels.pop(id(value))
+        if len(self.out) - start > LONG:
+            self._shorten(value, start, level)
+        if self._lowest >= level:
+            self._lowest = _NOWHERE  # all that it refers back to is within itself
+
+    def _shorten(self, value: Any, start: int, level: int) -> None:
+        with memoryview(self.out) as whole, whole[start:] as mine:
+            short = b"#%c" % self.out[start] + blake3(mine).digest()
+        self.out[start:] = short
+        if self._lowest >= level:
+            self._memo[id(value)] = (value, short)
+
+    def step(self, label: str, value: Any) -> None:
+        """Append a value that errors shall call by this label."""
+        self._stack.append(Step(label))
+        self.add(value)
+        self._stack.pop()
+
+    def pairs(self, mapping: Mapping[Any, Any]) -> None:
+        """Append the items of a mapping in the order of their keys' encodings."""
+        keyed = [(self.apart(key), value) for key, value in mapping.items()]
+        keyed.sort(key=_first)
+        if any(one[0] == other[0] for one, other in pairwise(keyed)):
+            self.unordered(mapping.items())  # keys that differ only by identity, as NaNs do
+            return
+        for key, value in keyed:
+            self.out += key
+            self.add(value)
+
+    def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
+        """Append members, each some values, in the order of their encodings."""
+        encodings = [b"".join([self.apart(value) for value in member]) for member in members]
+        encodings.sort()
+        for encoding in encodings:
+            self.out += encoding
+
+
+def handles(*types: type) -> Callable[[Handler], Handler]:
+    """Decorator: this function encodes exactly these types."""
+
+    def remember(handler: Handler) -> Handler:
+        for type_ in types:
+            _handlers[type_] = handler
+        return handler
+
+    return remember
+
+
+def handles_family(belongs: Callable[[type], bool]) -> Callable[[Handler], Handler]:
+    """Decorator: this function encodes the types that `belongs` says so of, and nothing handles by name."""
+
+    def remember(handler: Handler) -> Handler:
+        _families.append((belongs, handler))
+        return handler
+
+    return remember
+
+
+def handles_the_rest(handler: Handler) -> Handler:
+    """Decorator: this function encodes what no other knows how to."""
+    global _rest
+    _rest = handler
+    return handler
+
+
+def handled_by(module: str, *type_names: str) -> None:
+    """Say which module of ours has handlers for types of a library; imported when one is met."""
+    _lazy.update(dict.fromkeys(type_names, module))
+
+
+def _find(kind: type) -> Handler:
+    if any(base in _overrides for base in kind.__mro__):
+        handler = _registered
+    elif getattr(kind, "__cacheness_key__", None) is not None:
+        handler = _own_key
+    else:
+        for base in kind.__mro__:
+            module = _lazy.get(f"{base.__module__}.{base.__qualname__}")
+            if module is not None:
+                importlib.import_module(module)
+        handler = _handlers.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest)
+    _handlers[kind] = handler
+    return handler
+
+
+def _registered(encoder: Encoder, value: Any) -> None:
+    kind = type(value)
+    fn = next(_overrides[base] for base in kind.__mro__ if base in _overrides)
+    # By name, not by code: whoever says what counts, says so for the methods too.
+    encoder.tagged("registered", kind.__qualname__)
+    encoder.step("", fn(value))
+
+
+def _own_key(encoder: Encoder, value: Any) -> None:
+    encoder.tagged("own", type(value).__qualname__)
+    encoder.step(".__cacheness_key__()", value.__cacheness_key__())

@@ -1,0 +1,165 @@
+"""Whose code a module is: Python's, an installed library's, ours, or the user's own.
+
+A library's code counts by name and version; the user's is read. The user's is everything that
+was not installed from an index: what lies outside of site-packages, and every distribution
+with a direct_url.json (PEP 610: editable, a local path, a repository), because teams install
+their own code at a version that never changes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import site
+import sys
+import sysconfig
+from dataclasses import dataclass
+from functools import cache
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who answers for a module's code."""
+
+    kind: Literal["python", "library", "ours", "user"]
+    name: str = ""  #: of the distribution
+    version: str = ""
+
+
+PYTHON: Final = Owner("python")
+OURS: Final = Owner("ours")
+USER: Final = Owner("user")
+
+_OUR_PACKAGES: Final = frozenset({"cacheness", "cacheness_dask", "cacheness_prefect"})
+_owners: dict[str, Owner] = {}
+_user_names: set[str] = set()
+
+
+def add_user_code(*names: str) -> None:
+    """Follow the code of these distributions or modules, although they were installed from an index."""
+    _user_names.update(_normalised(name) for name in names)
+    _owners.clear()
+
+
+def owner_of(module: str | None) -> Owner:
+    """Whose code the module of this name is. A module that cannot be found is the user's."""
+    if module is None:
+        return USER
+    owner = _owners.get(module)
+    if owner is None:
+        owner = _owners[module] = _find_owner(module)
+    return owner
+
+
+def _find_owner(module: str) -> Owner:
+    top = module.partition(".")[0]
+    if top in _OUR_PACKAGES:
+        return OURS
+    if top in ("__main__", "__mp_main__") or _named(module):
+        return USER
+    if module in sys.builtin_module_names:
+        return PYTHON
+    file = _file_of(module) or _file_of(top)
+    if file is None:
+        return PYTHON if top in sys.stdlib_module_names else USER
+    return _owner_of_file(os.path.abspath(file), top)
+
+
+def _named(module: str) -> bool:
+    parts = _normalised(module).split(".")
+    return any(".".join(parts[:n]) in _user_names for n in range(1, len(parts) + 1))
+
+
+def _file_of(module: str) -> str | None:
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        file = getattr(loaded, "__file__", None)
+        paths = list(getattr(loaded, "__path__", ()))
+        return file or (paths[0] if paths else None)
+    if "." in module:
+        return None  # looking for it would import its parents
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    return spec.origin if spec.has_location else next(iter(spec.submodule_search_locations or ()), None)
+
+
+def _owner_of_file(file: str, top: str) -> Owner:
+    for directory in _site_directories():
+        if file.startswith(directory + os.sep):
+            return _owner_in_site(directory, file[len(directory) + 1 :].replace(os.sep, "/"), top)
+    if any(file.startswith(directory + os.sep) for directory in _python_directories()):
+        return PYTHON
+    return USER
+
+
+def _site_directories() -> list[str]:
+    found = [*site.getsitepackages(), site.getusersitepackages()]
+    found += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
+    found += [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
+    return _with_real_paths(found)
+
+
+@cache
+def _python_directories() -> list[str]:
+    return _with_real_paths([sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")])
+
+
+def _with_real_paths(directories: list[str]) -> list[str]:
+    return list(dict.fromkeys(p for d in directories for p in (os.path.abspath(d), os.path.realpath(d))))
+
+
+def _owner_in_site(directory: str, file: str, top: str) -> Owner:
+    wanted = _normalised(top)
+    infos = sorted(n for n in os.listdir(directory) if n.endswith((".dist-info", ".egg-info")))
+    # The one of the same name first, then those that say so briefly, then by their long lists of files.
+    infos.sort(key=lambda info: _normalised(info.partition("-")[0]) != wanted)
+    for says_so in (_lists_file_if_namesake, _lists_top_level, _lists_file):
+        for info in infos:
+            if says_so(os.path.join(directory, info), file, top):
+                return _owner_by(directory, info)
+    return USER
+
+
+def _owner_by(directory: str, info: str) -> Owner:
+    stem = info.rpartition(".")[0]
+    name, _, version = stem.partition("-")
+    where = os.path.join(directory, info)
+    # Conda leaves a direct_url.json in everything it builds.
+    local = os.path.exists(os.path.join(where, "direct_url.json")) and "conda" not in _read(where, "INSTALLER")
+    if local or _named(name):
+        return USER
+    return Owner("library", _normalised(name), version)
+
+
+def _lists_file_if_namesake(info: str, file: str, top: str) -> bool:
+    return _normalised(os.path.basename(info).partition("-")[0]) == _normalised(top) and _lists_file(info, file, top)
+
+
+def _lists_top_level(info: str, file: str, top: str) -> bool:
+    if top not in _read(info, "top_level.txt").split():
+        return False
+    # Several distributions may share a top-level name; the list of files decides, where there is one.
+    return not _read(info, "RECORD") or _lists_file(info, file, top)
+
+
+def _lists_file(info: str, file: str, top: str) -> bool:
+    record = _read(info, "RECORD")
+    return record.startswith(file + ",") or f"\n{file}," in record
+
+
+def _read(directory: str, name: str) -> str:
+    try:
+        with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_]+", "-", name).lower()

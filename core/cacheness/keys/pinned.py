@@ -1,0 +1,34 @@
+"""Functions whose author answers for them: the name counts, and the version, but not the code."""
+
+from __future__ import annotations
+
+import functools
+import types
+from typing import Any
+
+from blake3 import blake3
+
+from cacheness.keys.code import Fingerprint
+from cacheness.keys.encode import digest_of, encode
+from cacheness.keys.reach import module_name
+
+
+def pinned(fn: Any) -> Fingerprint:
+    """A fingerprint that stays the same while the code changes."""
+    bound: list[bytes] = []
+    while isinstance(fn, (functools.partial, types.MethodType)) or hasattr(fn, "__wrapped__"):
+        if isinstance(fn, functools.partial):
+            bound.append(digest_of((fn.args, fn.keywords), "partial"))
+            fn = fn.func
+        elif isinstance(fn, types.MethodType):
+            bound.append(digest_of(fn.__self__, "self"))
+            fn = fn.__func__
+        else:
+            fn = fn.__wrapped__
+    if not hasattr(fn, "__qualname__"):
+        bound.append(digest_of(fn, "function"))
+        fn = type(fn)
+    # Functions of one name in two modules are two functions; a script's name is its file's.
+    file = getattr(fn, "__globals__", {}).get("__file__")
+    name = (module_name(fn.__module__, file), fn.__qualname__)
+    return Fingerprint(blake3(encode(("pinned", name, bound))).digest(), fn.__qualname__, {}, ())

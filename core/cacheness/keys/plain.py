@@ -1,0 +1,235 @@
+"""How Python's own values are encoded: scalars, containers, times, numbers, paths without files."""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime
+import decimal
+import fractions
+import pathlib
+import re
+import struct
+import types
+import uuid
+import zoneinfo
+from typing import Any, Final
+
+from cacheness.keys.encode import Digest, Encoder, handles
+from cacheness.keys.trace import Unencodable
+
+_NAN: Final = b"f" + struct.pack(">d", float("nan"))
+_pack_float: Final = struct.Struct(">d").pack
+
+
+@handles(type(None))
+def _none(encoder: Encoder, value: None) -> None:
+    encoder.out += b"N"
+
+
+@handles(bool)
+def _bool(encoder: Encoder, value: bool) -> None:
+    encoder.out += b"T" if value else b"F"
+
+
+@handles(int)
+def _int(encoder: Encoder, value: int) -> None:
+    # Hexadecimal, because Python refuses to write very long integers in decimal.
+    encoder.out += b"i%x;" % value
+
+
+@handles(float)
+def _float(encoder: Encoder, value: float) -> None:
+    encoder.out += b"f" + _pack_float(value) if value == value else _NAN
+
+
+@handles(complex)
+def _complex(encoder: Encoder, value: complex) -> None:
+    encoder.out += b"c"
+    _float(encoder, value.real)
+    _float(encoder, value.imag)
+
+
+@handles(str)
+def _str(encoder: Encoder, value: str) -> None:
+    encoder.blob(b"s", value.encode("utf-8", "surrogatepass"))
+
+
+@handles(bytes)
+def _bytes(encoder: Encoder, value: bytes) -> None:
+    encoder.blob(b"b", value)
+
+
+@handles(bytearray)
+def _bytearray(encoder: Encoder, value: bytearray) -> None:
+    encoder.open("bytearray", 1)
+    encoder.blob(b"b", value)
+
+
+@handles(memoryview)
+def _memoryview(encoder: Encoder, value: memoryview) -> None:
+    encoder.tagged("memoryview", value.format, value.shape)
+    encoder.blob(b"b", value.cast("B") if value.c_contiguous and value.nbytes else value.tobytes())
+
+
+@handles(array.array)
+def _array(encoder: Encoder, value: array.array[Any]) -> None:
+    encoder.tagged("array", value.typecode, value.tolist())
+
+
+@handles(tuple)
+def _tuple(encoder: Encoder, value: tuple[Any, ...]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"(%x:" % len(value)
+        for item in value:
+            encoder.add(item)
+        encoder.leave(value, start)
+
+
+@handles(list)
+def _list(encoder: Encoder, value: list[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"[%x:" % len(value)
+        for item in value:
+            encoder.add(item)
+        encoder.leave(value, start)
+
+
+@handles(dict)
+def _dict(encoder: Encoder, value: dict[Any, Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"{%x:" % len(value)
+        encoder.pairs(value)
+        encoder.leave(value, start)
+
+
+@handles(set)
+def _set(encoder: Encoder, value: set[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"<%x:" % len(value)
+        encoder.unordered((item,) for item in value)
+        encoder.leave(value, start)
+
+
+@handles(frozenset)
+def _frozenset(encoder: Encoder, value: frozenset[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b">%x:" % len(value)
+        encoder.unordered((item,) for item in value)
+        encoder.leave(value, start)
+
+
+@handles(types.MappingProxyType)
+def _mapping_proxy(encoder: Encoder, value: types.MappingProxyType[Any, Any]) -> None:
+    encoder.tagged("mappingproxy", dict(value))
+
+
+@handles(collections.OrderedDict)
+def _ordered_dict(encoder: Encoder, value: collections.OrderedDict[Any, Any]) -> None:
+    # Unlike a dict, two of these are equal only in the same order.
+    _within(encoder, value, "OrderedDict", list(value.items()))
+
+
+@handles(collections.defaultdict)
+def _default_dict(encoder: Encoder, value: collections.defaultdict[Any, Any]) -> None:
+    _within(encoder, value, "defaultdict", value.default_factory, dict(value))
+
+
+@handles(collections.Counter)
+def _counter(encoder: Encoder, value: collections.Counter[Any]) -> None:
+    _within(encoder, value, "Counter", dict(value))
+
+
+@handles(collections.deque)
+def _deque(encoder: Encoder, value: collections.deque[Any]) -> None:
+    _within(encoder, value, "deque", value.maxlen, list(value))
+
+
+def _within(encoder: Encoder, value: Any, name: str, *fields: Any) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged(name, *fields)
+        encoder.leave(value, start)
+
+
+@handles(range)
+def _range(encoder: Encoder, value: range) -> None:
+    encoder.tagged("range", value.start, value.stop, value.step)
+
+
+@handles(slice)
+def _slice(encoder: Encoder, value: slice) -> None:
+    encoder.tagged("slice", value.start, value.stop, value.step)
+
+
+@handles(types.EllipsisType, types.NotImplementedType)
+def _singleton(encoder: Encoder, value: Any) -> None:
+    encoder.tagged("Ellipsis" if value is ... else "NotImplemented")
+
+
+@handles(Digest)
+def _digest(encoder: Encoder, value: Digest) -> None:
+    encoder.open("digest", 1)
+    encoder.blob(b"b", value.digest)
+
+
+@handles(decimal.Decimal)
+def _decimal(encoder: Encoder, value: decimal.Decimal) -> None:
+    encoder.tagged("Decimal", str(value))
+
+
+@handles(fractions.Fraction)
+def _fraction(encoder: Encoder, value: fractions.Fraction) -> None:
+    encoder.tagged("Fraction", value.numerator, value.denominator)
+
+
+@handles(uuid.UUID)
+def _uuid(encoder: Encoder, value: uuid.UUID) -> None:
+    encoder.tagged("UUID", value.bytes)
+
+
+@handles(datetime.date)
+def _date(encoder: Encoder, value: datetime.date) -> None:
+    encoder.tagged("date", value.isoformat())
+
+
+@handles(datetime.datetime)
+def _datetime(encoder: Encoder, value: datetime.datetime) -> None:
+    wall = value.replace(tzinfo=None).isoformat()
+    encoder.tagged("datetime", wall, value.fold, value.tzinfo)
+
+
+@handles(datetime.time)
+def _time(encoder: Encoder, value: datetime.time) -> None:
+    encoder.tagged("time", value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
+
+
+@handles(datetime.timedelta)
+def _timedelta(encoder: Encoder, value: datetime.timedelta) -> None:
+    encoder.tagged("timedelta", value.days, value.seconds, value.microseconds)
+
+
+@handles(datetime.timezone)
+def _timezone(encoder: Encoder, value: datetime.timezone) -> None:
+    encoder.tagged("timezone", value.utcoffset(None), value.tzname(None))
+
+
+@handles(zoneinfo.ZoneInfo)
+def _zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> None:
+    if value.key is None:
+        raise Unencodable("a ZoneInfo made from a file, without its key")
+    encoder.tagged("zone", value.key)
+
+
+@handles(pathlib.PurePosixPath, pathlib.PureWindowsPath)
+def _pure_path(encoder: Encoder, value: pathlib.PurePath) -> None:
+    encoder.tagged(type(value).__name__, str(value))
+
+
+@handles(re.Pattern)
+def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
+    encoder.tagged("Pattern", value.pattern, value.flags)
+
+
+@handles(types.SimpleNamespace)
+def _simple_namespace(encoder: Encoder, value: types.SimpleNamespace) -> None:
+    _within(encoder, value, "SimpleNamespace", vars(value))

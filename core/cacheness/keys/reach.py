@@ -1,0 +1,207 @@
+"""What a function, class or module of the user's refers to: a list of values, always in the same order."""
+
+from __future__ import annotations
+
+import builtins
+import enum
+import importlib
+import importlib.util
+import os
+import sys
+import types
+from typing import Any, Final
+
+from cacheness.keys.bytecode import Import, Name, info_of
+from cacheness.keys.encode import Encoder, handles
+from cacheness.keys.owners import owner_of
+
+#: Says where a class stands or repeats what its other attributes say, or differs between processes.
+_GENERATED: Final = frozenset(
+    {
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__abstractmethods__",
+        "__annotations_cache__",
+        "__signature__",
+        "_abc_impl",
+        "__private_attributes__",
+        "__class_vars__",
+    }
+)
+#: Found within a function by these built-ins, code cannot be seen beforehand.
+_UNSEEN: Final = frozenset({"eval", "exec", "__import__", "globals", "compile"})
+
+
+class _Missing:
+    """In place of a name that leads nowhere, so far."""
+
+
+@handles(_Missing)
+def _missing(encoder: Encoder, value: _Missing) -> None:
+    encoder.tagged("missing")
+
+
+class _Elsewhere:
+    """In place of a module of Python's or a library's, which need not be imported for this."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@handles(_Elsewhere)
+def _elsewhere(encoder: Encoder, value: _Elsewhere) -> None:
+    owner = owner_of(value.name)
+    encoder.tagged("import", owner.kind, value.name)
+    if owner.kind == "library":
+        encoder.library(owner.name, owner.version)
+
+
+MISSING: Final = _Missing()
+_modules_elsewhere: dict[str, _Elsewhere] = {}
+
+
+def name_of(thing: Any) -> str:
+    """A name for people: module and qualified name."""
+    if isinstance(thing, types.ModuleType):
+        return module_name(thing.__name__, getattr(thing, "__file__", None))
+    if isinstance(thing, types.FunctionType):
+        module = module_name(thing.__globals__.get("__name__"), thing.__globals__.get("__file__"))
+        name = thing.__code__.co_qualname
+    else:
+        loaded = sys.modules.get(thing.__module__)
+        module = module_name(thing.__module__, getattr(loaded, "__file__", None))
+        name = thing.__qualname__
+    return f"{module}.{name}" if module else name
+
+
+def module_name(name: str | None, file: str | None) -> str:
+    """The name of a module, or of the file where the module's own name says only how it was started."""
+    if name and not name.startswith("__"):
+        return name
+    return os.path.splitext(os.path.basename(file))[0] if file else ""
+
+
+def labels_of(thing: Any) -> list[str]:
+    """Names for `values_of`, one by one. The first few are what a thing is; then come those it reaches."""
+    if isinstance(thing, types.FunctionType):
+        info = info_of(thing.__code__)
+        labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
+        labels += [".".join((name.name, *name.attributes)) for name in info.names]
+        return labels + [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
+    if isinstance(thing, types.ModuleType):
+        return ["name", *_names_in_module(thing)]
+    return ["name", "metaclass", "bases", "members", "model", *_names_in_class(thing)]
+
+
+def values_of(thing: Any) -> list[Any]:
+    """What a function, class or module is made of."""
+    if isinstance(thing, types.FunctionType):
+        return _values_of_function(thing)
+    if isinstance(thing, types.ModuleType):
+        return [thing.__name__, *(vars(thing)[name] for name in _names_in_module(thing))]
+    return _values_of_class(thing)
+
+
+def unseen_in(thing: Any) -> list[str]:
+    """Calls through which a function may run code that nothing here can see."""
+    if not isinstance(thing, types.FunctionType):
+        return []
+    names = [n for n in info_of(thing.__code__).names if n.name in _UNSEEN and n.name not in thing.__globals__]
+    names += [n for n in info_of(thing.__code__).names if n.attributes[:1] == ("import_module",)]
+    return [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
+
+
+def _values_of_function(fn: types.FunctionType) -> list[Any]:
+    code = fn.__code__
+    info = info_of(code)
+    values: list[Any] = [code, fn.__defaults__, fn.__kwdefaults__]
+    for cell in fn.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:
+            values.append(MISSING)
+    names = fn.__globals__
+    for name in info.names:
+        value = names.get(name.name, MISSING)
+        if value is MISSING:
+            value = getattr(builtins, name.name, MISSING)
+        elif type(value) is types.ModuleType and name.attributes:
+            value = _through_modules(value, name.attributes)
+        values.append(value)
+    for wanted in info.imports:
+        values.append(_imported(wanted, names))
+    return values
+
+
+def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
+    """Follow attributes as long as they are taken of the user's modules."""
+    for attribute in attributes:
+        if type(value) is not types.ModuleType or owner_of(value.__name__).kind != "user":
+            break
+        value = getattr(value, attribute, MISSING)
+    return value
+
+
+def _imported(wanted: Import, names: dict[str, Any]) -> Any:
+    module = wanted.module
+    if wanted.level:
+        module = importlib.util.resolve_name("." * wanted.level + module, names.get("__package__") or "")
+    if owner_of(module).kind != "user":
+        return _modules_elsewhere.setdefault(module, _Elsewhere(module))
+    found = _import(module)
+    if wanted.attributes[:1] == ("*",) or found is MISSING:
+        return found
+    value = _through_modules(found, wanted.attributes)
+    return _import(f"{module}.{wanted.attributes[0]}") if value is MISSING else value
+
+
+def _import(module: str) -> Any:
+    # The function would import it too; and its key must be the same before and after its first run.
+    loaded = sys.modules.get(module)
+    if loaded is not None:
+        return loaded
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return MISSING
+
+
+def _names_in_module(module: types.ModuleType) -> list[str]:
+    return sorted(n for n, v in vars(module).items() if n[:2] != "__" and type(v) is not types.ModuleType)
+
+
+def _names_in_class(cls: type) -> list[str]:
+    members = getattr(cls, "_member_map_", {}) if isinstance(cls, enum.EnumMeta) else {}
+    if isinstance(cls, enum.EnumMeta):
+        return [n for n in vars(cls) if n not in _GENERATED and n not in members and not _is_sunder(n)]
+    return [n for n in vars(cls) if n not in _GENERATED and not n.startswith("__pydantic_")]
+
+
+def _is_sunder(name: str) -> bool:
+    return name[:1] == "_" and name[-1:] == "_" and name[1:2] != "_"
+
+
+def _values_of_class(cls: type) -> list[Any]:
+    members = None
+    if isinstance(cls, enum.EnumMeta):
+        members = [(name, member.value) for name, member in cls.__members__.items()]
+    namespace = vars(cls)
+    names = _names_in_class(cls)
+    return [cls.__qualname__, type(cls), cls.__bases__, members, _model_of(cls), *(namespace[name] for name in names)]
+
+
+def _model_of(cls: type) -> Any:
+    """What pydantic checks, taken from among the attributes that it generates."""
+    fields = vars(cls).get("__pydantic_fields__")
+    if fields is None:
+        return None
+    decorators = vars(cls).get("__pydantic_decorators__")
+    kinds = ("validators", "field_validators", "root_validators", "field_serializers", "model_serializers")
+    kinds += ("model_validators", "computed_fields")
+    found = {kind: {n: d.info for n, d in getattr(decorators, kind, {}).items()} for kind in kinds}
+    return {"fields": dict(fields), "decorators": found}
