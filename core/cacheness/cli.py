@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cacheness.config import Config
 from cacheness.errors import CachenessError
@@ -36,7 +37,7 @@ def main() -> None:
     try:
         app()
     except CachenessError as error:
-        err.print(f"[bold red]error:[/] {error}", soft_wrap=True)
+        err.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         err.print("interrupted; nothing is half done, so it can be run again")
@@ -65,8 +66,8 @@ def list_entries(
         for entry in entries:
             table.add_row(
                 entry["cache_key"][:12],
-                entry["function"] or entry["prefix"] or "-",
-                _short(entry["args"]),
+                Text(entry["function"] or entry["prefix"] or "-"),
+                Text(_short(entry["args"])),
                 f"{entry['size']:,}",
                 f"{entry['created_at']:%Y-%m-%d %H:%M}",
                 "-" if entry["expires_at"] is None else f"{entry['expires_at']:%Y-%m-%d %H:%M}",
@@ -119,7 +120,7 @@ def verify(
     if as_json:
         out.print_json(json.dumps(report.as_dict()))
     else:
-        out.print(str(report), soft_wrap=True)
+        out.print(Text(str(report)), soft_wrap=True)
     if any(not issue.repaired for issue in report):
         raise typer.Exit(2)
 
