@@ -98,11 +98,9 @@ def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
     cloudpickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
-    if not strangers:
-        return stream, buffers
     for name in strangers:
         cloudpickle.register_pickle_by_value(sys.modules[name])
-    return _thoroughly(value)
+    return _thoroughly(value) if strangers else (stream, buffers)
 
 
 def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
@@ -118,7 +116,8 @@ def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffe
 def _nowhere(stream: Iterable[Buffer]) -> set[str]:
     """Modules that the pickle may refer to and that no other process can import."""
     names = {match.decode() for piece in stream for match in _NOWHERE.findall(piece)}
-    return {name for name in names if name in sys.modules and name != "__future__"}
+    # multiprocessing gives __main__ a second name, which is no module of its own.
+    return {name for name in names - {"__future__"} if getattr(sys.modules.get(name), "__name__", None) == name}
 
 
 def _join(stream: Iterable[Buffer], buffers: list[memoryview]) -> list[Buffer]:

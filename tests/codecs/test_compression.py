@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cacheness.codecs import compression
+from cacheness.codecs.compression import SUFFIX, compress, decompress
+from cacheness.errors import CodecError, CorruptEntry
+
+RANDOM = random.Random(1)
+PARTS = st.lists(st.binary(max_size=50) | st.integers(0, 9000).map(bytes), max_size=4)
+
+
+def joined(parts: Any) -> bytes:
+    return b"".join(parts)
+
+
+@given(PARTS)
+def test_parts_come_back_joined_whether_compressed_or_not(parts: list[bytes]) -> None:
+    stored, suffix = compress(parts)
+    assert decompress(joined(stored), "any" + suffix, len(joined(parts))) == joined(parts)
+    assert (len(joined(stored)) < len(joined(parts))) == (suffix == SUFFIX)
+
+
+def test_what_does_not_shrink_is_stored_as_it_is() -> None:
+    parts = [RANDOM.randbytes(100_000)]
+    assert compress(parts) == (parts, "")
+
+
+def test_small_values_are_left_alone() -> None:
+    assert compress([bytes(4095)])[1] == ""
+    assert compress([bytes(4096)])[1] == SUFFIX
+
+
+def test_a_large_value_that_does_not_shrink_costs_one_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = zstandard.ZstdCompressor
+
+    class Counting:
+        def __init__(self, **options: Any) -> None:
+            self.inner = real(**options)
+
+        def compress(self, data: bytes) -> bytes:
+            seen.append(len(data))
+            return self.inner.compress(data)
+
+    monkeypatch.setattr(zstandard, "ZstdCompressor", Counting)
+    assert compress([b"header", os.urandom(8 << 20)])[1] == ""
+    assert seen == [64 << 10]
+
+
+@pytest.mark.parametrize("head", [0, 7, 3 << 20])
+def test_a_value_whose_sample_promised_too_much_is_stored_as_it_is(head: int) -> None:
+    size = 1 << 20
+    windows = {n for n in range(compression._SAMPLES * 2) if n % 2}
+    eighths = [bytes(size) if n in windows else os.urandom(size * 4) for n in range(compression._SAMPLES * 2)]
+    parts = [bytes(head), *eighths]
+    stored, suffix = compress(parts)
+    assert decompress(joined(stored), "any" + suffix, len(joined(parts))) == joined(parts)
+    assert len(joined(stored)) <= len(joined(parts))
+
+
+def test_parts_may_be_any_bytes_and_are_compressed_as_one() -> None:
+    parts = [memoryview(bytes(3 << 20)), bytearray(b"text" * 999), b"", bytes(5)]
+    stored, suffix = compress(parts)
+    assert suffix == SUFFIX
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(joined(stored)) == joined(parts)
+
+
+def test_decompressed_memory_is_writable_and_large_ones_are_page_aligned() -> None:
+    for size in (5000, 3 << 20):
+        data = decompress(joined(compress([bytes(size)])[0]), "numpy+zstd", size)
+        memoryview(data)[0] = 1
+
+
+BOMB = zstandard.ZstdCompressor(level=19).compress(bytes(1 << 30))
+
+
+def test_a_bomb_fills_no_more_than_the_signed_size() -> None:
+    for signed in (0, 1, 4096, 3 << 20):
+        with pytest.raises(CorruptEntry, match="more than"):
+            decompress(BOMB, "pickle+zstd", signed)
+
+
+def test_a_frame_that_asks_for_a_huge_window_is_refused() -> None:
+    greedy = zstandard.ZstdCompressionParameters(window_log=27, compression_level=1, write_content_size=0)
+    frame = zstandard.ZstdCompressor(compression_params=greedy).compressobj()
+    stored = frame.compress(os.urandom(1 << 20)) + frame.flush()
+    with pytest.raises(CorruptEntry):
+        decompress(stored, "pickle+zstd", 1 << 20)
+
+
+@given(st.binary(max_size=200), st.integers(0, 300))
+def test_garbage_is_corrupt(garbage: bytes, size: int) -> None:
+    with pytest.raises(CorruptEntry):
+        decompress(garbage + b"!", "numpy+zstd", size)
+
+
+@pytest.mark.parametrize("change", [-1, 1, 4096])
+def test_another_size_than_the_signed_one_is_corrupt(change: int) -> None:
+    stored, suffix = compress([b"ab" * 5000])
+    with pytest.raises(CorruptEntry):
+        decompress(joined(stored), "numpy" + suffix, 10_000 + change)
+    with pytest.raises(CorruptEntry):
+        decompress(bytes(10_000), "numpy", 10_000 + change)
+
+
+def test_bytes_after_the_end_are_corrupt() -> None:
+    stored, suffix = compress([b"ab" * 5000])
+    for more in (b"x", joined(stored)):
+        with pytest.raises(CorruptEntry):
+            decompress(joined(stored) + more, "numpy" + suffix, 10_000)
+
+
+def test_an_unknown_compression_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(CodecError, match="Upgrade"):
+        decompress(b"", "numpy+brotli", 0)

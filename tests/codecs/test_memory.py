@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.codecs.peak_memory import VALUES
+
+SCRIPT = Path(__file__).with_name("peak_memory.py")
+COUNT = 4 << 20  #: floats, 32 MiB
+
+
+def bound(name: str) -> float:
+    return 2.2 if name.startswith("pandas") or name == "pickled bytes" else 1.3
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_storing_and_reading_need_little_more_than_the_value_itself(name: str) -> None:
+    command = [sys.executable, str(SCRIPT), name, str(COUNT)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    storing, reading = map(float, said.split())
+    assert 0.9 < storing <= bound(name)
+    assert 0.9 < reading <= bound(name)
