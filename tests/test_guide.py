@@ -77,7 +77,7 @@ def test_an_orphan_is_found_and_cleaned_up(
 
 def test_entries_against_the_files_show_the_orphan(cache_with_an_orphan: UnifiedCache) -> None:
     cache_with_an_orphan.put(os.urandom(LARGE), x=2)
-    blobs = [path for path in Path("cache/blobs").rglob("*") if path.is_file()]
+    blobs = [path for path in Path("cache/blobs/default").rglob("*") if path.is_file()]
     assert len(cache_with_an_orphan.list_entries()) == 1
     assert len(blobs) == 2
 

@@ -16,7 +16,7 @@ STORE = BASE | {"protocols", "deadlines", "config"}
 PROTOCOL = BASE | {"protocols", "deadlines"}
 MAY_IMPORT = {
     "errors": set(),
-    "entry": {"errors"},
+    "entry": {"errors", "keys"},
     "deadlines": {"errors"},
     "config": BASE | {"deadlines"},
     "protocols": {"entry"},

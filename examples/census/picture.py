@@ -73,8 +73,8 @@ def _circle(axes: Axes, lines: Mapping[str, int], edges: Counter[tuple[str, str]
     for name in names:
         _label(axes, name, angle[name], lines.get(name, 0), used[name])
     axes.set_aspect("equal")
-    axes.set_xlim(-1.52, 1.52)
-    axes.set_ylim(-1.5, 1.5)
+    axes.set_xlim(-1.64, 1.64)
+    axes.set_ylim(-1.64, 1.64)
     axes.axis("off")
     axes.figure.text(0.42, 0.952, f"Who imports whom: the {len(names)} best connected", fontsize=11, weight="bold")
     axes.figure.text(

@@ -125,7 +125,7 @@ def test_any_number_of_distributions_can_be_drawn(tmp_path: Path, number: int, e
 
 def test_no_label_of_the_picture_touches_another() -> None:
     summaries, edges = many(12)
-    names = [f"a-rather-long-name-{n}" for n in range(80)]
+    names = [f"opentelemetry-ap{n}" for n in range(80)]
     edges = Counter({(a, b): 1 for a in names for b in names if a < b})
     figure = picture_of(summaries, edges)
     figure.draw_without_rendering()
