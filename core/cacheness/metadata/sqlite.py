@@ -16,7 +16,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from cacheness.deadlines import Guard, Limits, patience
 from cacheness.entry import Entry, Identity, Process, SessionInfo
 from cacheness.errors import ConfigError, SessionLost, StoreRefused, StoreUnavailable
-from cacheness.metadata.session_locks import SessionLocks
+from cacheness.metadata.file_locks import FileLocks
 from cacheness.metadata.sql import (
     Row,
     SqlStore,
@@ -90,7 +90,8 @@ class SqliteStore(SqlStore):
         super().__init__(_statements)
         self._guard = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
-        self._locks = SessionLocks(self._file.path.parent / "sessions")
+        self._sessions = self._file.path.parent / "sessions"
+        self._locks = FileLocks(self._sessions)
         self._open_schema()
 
     def now(self) -> int:
@@ -108,7 +109,7 @@ class SqliteStore(SqlStore):
         try:
             return self._transact(lambda transaction: self._publish(transaction, rows, session))
         except SessionLost:
-            self._locks.drop(session)
+            self._locks.remove(_lock_of(session))
             raise
 
     def open_session(self, process: Process) -> str:
@@ -118,7 +119,8 @@ class SqliteStore(SqlStore):
         session = str(row["id"])
         try:
             # First the lock, then the row: a live row never stands without its lock.
-            self._locks.take(session)
+            self._sessions.mkdir(exist_ok=True)
+            self._locks.take(_lock_of(session))
         except OSError as error:
             raise StoreRefused(
                 f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
@@ -134,11 +136,14 @@ class SqliteStore(SqlStore):
     def end_session(self, session: str) -> None:
         """Set a session ended; waits for a commit of it that is in flight."""
         super().end_session(session)
-        self._locks.drop(session)
+        self._locks.remove(_lock_of(session))
 
     def live_sessions(self) -> list[SessionInfo]:
         """Sessions not yet fenced or ended; a lease is over when nobody holds the session's lock file."""
-        return [replace(session, lease_expired=self._locks.is_free(session.id)) for session in super().live_sessions()]
+        return [
+            replace(session, lease_expired=self._locks.is_free(_lock_of(session.id)))
+            for session in super().live_sessions()
+        ]
 
     def fence(self, session: str) -> bool:
         """Refuse all later commits of a session. False: somebody is committing right now."""
@@ -150,12 +155,12 @@ class SqliteStore(SqlStore):
             if is_busy(error.__cause__):
                 return False
             raise
-        self._locks.drop(session)
+        self._locks.remove(_lock_of(session))
         return True
 
     def close(self) -> None:
         """Let go of connections and locks. Calling it twice is fine."""
-        self._locks.release()
+        self._locks.close()
         self._file.close()
 
     def _publish(self, transaction: Transaction, rows: Sequence[dict[str, Any]], session: str) -> list[str]:
@@ -208,6 +213,10 @@ class SqliteStore(SqlStore):
                 transaction.define(str(CreateIndex(index).compile(dialect=_dialect)))
         transaction.run(self._sql.create_store, new_store())
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
+
+
+def _lock_of(session: str) -> str:
+    return f"{session}.lock"
 
 
 _conforms: type[MetadataStore] = SqliteStore

@@ -19,6 +19,7 @@ from cacheness.metadata.tables import entries, flights, leases, schema_version, 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _KEY: Final = ("namespace", "key")
+EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 #: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
 LIVE: Final = sa.literal_column("'live'", sa.Text)
 
@@ -87,8 +88,9 @@ class Statements:
 
     @cached_property
     def begin_epoch(self) -> Statement:
-        """Remember a repair's epoch."""
-        return self._compile(sa.update(store).values(epoch=sa.bindparam("new_epoch")))
+        """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
+        newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
+        return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
 
     # entries
 

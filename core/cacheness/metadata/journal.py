@@ -1,0 +1,324 @@
+"""Metadata in a file that a person can read: one line of JSON for each change."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from cacheness.deadlines import Guard, Limits, patience_or
+from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Where
+from cacheness.errors import StoreUnavailable
+from cacheness.metadata.file_locks import FileLocks, watch_forks
+from cacheness.metadata.journal_file import JournalFile
+from cacheness.metadata.journal_index import JournalIndex, Kept
+from cacheness.metadata.journal_lines import entry_from_json, entry_to_json, time_to_text
+from cacheness.protocols import MetadataStore
+
+#: Bytes of dead lines under which a journal is never rewritten.
+_LEAST_WASTE: Final = 1 << 20
+_DELETE_BATCH: Final = 1000
+
+
+class JournalStore:
+    """A metadata store in the file `path`, for a small cache on one machine.
+
+    One lock keeps every other process from writing while a put or a repair goes on, so nothing
+    here needs sessions, and single flight is what the lock already gives. Entries are held in
+    memory, without their inline bytes; a put costs one line, however many there are.
+    """
+
+    needs_key = False
+
+    def __init__(self, path: Path, *, limits: Limits) -> None:
+        self._limits = limits
+        self._path = Path(path).absolute()
+        self._file = JournalFile(self._path)
+        self._index = JournalIndex()
+        self._reading = threading.RLock()  # held for moments: the index, and what of the file it knows
+        self._writing = threading.RLock()  # held for as long as a put takes
+        self._depth = 0
+        self._make_directory()
+        self._guard = Guard(f"the journal {self._path}", limits)
+        self._locks = FileLocks(self._path.parent)
+        watch_forks(self)
+        self._open()
+
+    def now(self) -> int:
+        """Microseconds since the epoch: the file is on this machine, and so is its clock."""
+        return time.time_ns() // 1000
+
+    def identity(self) -> Identity:
+        """Which journal this is; a copy of the directory has another inode number than a renamed one."""
+        with self._reading:
+            self._refresh()
+            inode = os.stat(self._path.parent).st_ino
+            return Identity(self._file.header["store"], f"inode {inode}", self._index.epoch)
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Remember the newest repair's random epoch."""
+        self._append(lambda: {"epoch": epoch})
+
+    # entries
+
+    def find(self, namespace: str, key: bytes) -> Entry | None:
+        """One row by its key, expired or not."""
+        with self._reading:
+            self._refresh()
+            kept = self._index.get(namespace, key)
+            return self._whole(kept) if kept is not None else None
+
+    def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Rows by their keys."""
+        return {entry.key: entry for entry in self.scan(Where(namespace, keys=tuple(keys)), limit=len(keys))}
+
+    def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
+        """Which keys have an unexpired row; reads no inline bytes."""
+        with self._reading:
+            self._refresh()
+            found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)), b"")]
+        alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
+        return {e.key: Presence(e.size, e.raw_size, e.compute_seconds) for e in alive}
+
+    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+        """Publish entries in one line; there are no sessions to lose."""
+        replaced: list[str] = []
+
+        def record() -> dict[str, Any]:
+            replaced.extend(self._objects_replaced_by(entries))
+            shown = [entry_to_json(entry) for entry in entries]
+            return {"put": shown, "bury": replaced} if replaced else {"put": shown}
+
+        self._append(record)
+        return replaced
+
+    def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
+        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        with self._reading:
+            self._refresh()
+            return [self._whole(kept) for kept in islice(self._index.matching(where, after), limit)]
+
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
+        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+        value = _last_use if policy == "lru" else _cost
+        with self._reading:
+            self._refresh()
+            return [self._whole(kept) for kept in heapq.nsmallest(limit, self._index.every(namespace), key=value)]
+
+    def swap(self, old: Entry, new: Entry) -> bool:
+        """Replace expiry and signature of a row that is still exactly `old`."""
+        with self.exclusive():
+            now = self.find(old.namespace, old.key)
+            if now is None or replace(now, hits=old.hits, accessed_at=old.accessed_at) != old:
+                return False
+            change = {"namespace": new.namespace, "key": new.key.hex(), "expires_at": time_to_text(new.expires_at)}
+            self._append(lambda: {"change": [{**change, "key_id": new.key_id, "mac": new.mac.hex()}]})
+        return True
+
+    def delete(self, where: Where) -> Deleted:
+        """Delete matching rows, in batches in key order, each with its tombstones in one line."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            gone = [kept.entry for kept in self._index.matching(where, b"")]
+            for start in range(0, len(gone), _DELETE_BATCH):
+                self._append_deletion(gone[start : start + _DELETE_BATCH])
+        return Deleted(len(gone), tuple(entry.object for entry in gone if entry.object is not None))
+
+    def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        if uses:
+            used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
+            # Not synced: a power cut may forget when something was used last.
+            self._append(lambda: {"use": used}, durable=False)
+
+    def totals(self, namespace: str) -> Totals:
+        """Count entries, bytes and hits."""
+        with self._reading:
+            self._refresh()
+            found = [kept.entry for kept in self._index.every(namespace)]
+        return Totals(len(found), sum(entry.size for entry in found), sum(entry.hits for entry in found))
+
+    # tombstones
+
+    def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
+        """Objects waiting to be deleted, sorted by name."""
+        with self._reading:
+            self._refresh()
+            waiting = (name for name in self._index.tombstones if name.startswith(prefix) and name > after)
+            return heapq.nsmallest(limit, waiting)
+
+    def clear_tombstones(self, objects: Collection[str]) -> None:
+        """Forget objects that have been deleted."""
+        if objects:
+            # Not synced: an object that is deleted twice is no error.
+            self._append(lambda: {"unbury": sorted(objects)}, durable=False)
+
+    # sessions: none, because the lock keeps writers and repairers apart
+
+    def open_session(self, process: Process) -> str:
+        """A random id, for the names of objects."""
+        return secrets.token_hex(8)
+
+    def renew_session(self, session: str) -> bool:
+        """True: there is no lease to lose."""
+        return True
+
+    def end_session(self, session: str) -> None:
+        """Nothing: a commit has happened when the call returns."""
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """None: whoever asks holds the lock, so nobody else writes."""
+        return []
+
+    def fence(self, session: str) -> bool:
+        """True: whoever asks holds the lock."""
+        return True
+
+    def dead_sessions(self, sessions: Collection[str]) -> set[str]:
+        """All: whoever asks holds the lock, so no other upload is under way."""
+        return set(sessions)
+
+    def forget_sessions(self, before: int) -> int:
+        """Nothing is kept of sessions."""
+        return 0
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other writer out, threads and processes, for the length of a block. May be nested."""
+        self._guard.once(self._take_lock)
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self._locks.release(self._lock_name)
+            self._writing.release()
+
+    # flights
+
+    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """True: two who compute the same cost time, and nothing else."""
+        return True
+
+    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
+        """Nothing is kept of flights."""
+
+    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+        """Nobody."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the file and the lock. Calling it twice is fine."""
+        self._locks.close()
+        self._file.close()
+
+    def forget_after_fork(self) -> None:
+        """Forget, in a child, what the parent's threads were doing."""
+        self._reading, self._writing, self._depth = threading.RLock(), threading.RLock(), 0
+
+    @property
+    def _lock_name(self) -> str:
+        return self._path.name + ".lock"
+
+    def _take_lock(self) -> None:
+        patience = patience_or(self._limits.busy)
+        deadline = time.monotonic() + patience
+        if not self._writing.acquire(timeout=patience):
+            raise StoreUnavailable(f"another thread kept the journal {self._path} locked for {patience:g} s")
+        try:
+            if not self._depth:
+                self._take_file_lock(deadline)
+        except BaseException:
+            self._writing.release()
+            raise
+        self._depth += 1
+
+    def _take_file_lock(self, deadline: float) -> None:
+        try:
+            while not self._locks.take(self._lock_name):
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(f"another process kept the journal {self._path} locked for too long")
+                time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - parts rivals, keeps no secret
+        except OSError as error:
+            self._file.refuse(error)
+
+    def _make_directory(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._file.refuse(error)
+
+    def _open(self) -> None:
+        if self._file.is_missing():
+            with self.exclusive():
+                if self._file.is_missing():
+                    self._file.create()
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Read what was added since the last time, by whomever."""
+        if self._file.was_replaced():
+            self._index = JournalIndex()
+            self._index.epoch = self._file.header["epoch"]
+        for offset, length, record in self._file.news():
+            self._index.apply(offset, length, record)
+
+    def _append(self, record: Callable[[], dict[str, Any]], *, durable: bool = True) -> None:
+        with self.exclusive(), self._reading:
+            self._refresh()
+            self._file.append(record(), durable=durable)
+            self._refresh()
+            waste = self._file.size - self._index.live_bytes
+            if waste > max(_LEAST_WASTE, self._index.live_bytes):
+                self._file.replace(self._live_records())
+
+    def _live_records(self) -> Iterator[dict[str, Any]]:
+        yield {**self._file.header, "epoch": self._index.epoch}
+        for namespace in self._index.namespaces():
+            for kept in self._index.every(namespace):
+                yield {"put": [entry_to_json(self._whole(kept))]}
+        if self._index.tombstones:
+            yield {"bury": sorted(self._index.tombstones)}
+
+    def _append_deletion(self, entries: Sequence[Entry]) -> None:
+        objects = [entry.object for entry in entries if entry.object is not None]
+        self._append(lambda: {"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": objects})
+
+    def _objects_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
+        newest: dict[tuple[str, bytes], str | None] = {}
+        replaced = []
+        for entry in entries:
+            kept = self._index.get(entry.namespace, entry.key)
+            old = newest.get((entry.namespace, entry.key), kept.entry.object if kept else None)
+            if old is not None and old != entry.object:
+                replaced.append(old)
+            newest[entry.namespace, entry.key] = entry.object
+        return replaced
+
+    def _whole(self, kept: Kept) -> Entry:
+        if kept.entry.object is not None:
+            return kept.entry
+        shown = self._file.read(kept.offset, kept.length)["put"][kept.place]
+        return replace(kept.entry, inline=entry_from_json(shown, with_bytes=True).inline)
+
+
+def _last_use(kept: Kept) -> int:
+    return kept.entry.accessed_at
+
+
+def _cost(kept: Kept) -> tuple[float, int]:
+    entry = kept.entry
+    return (entry.compute_seconds or 0.0) * (entry.hits + 1) / (entry.size + 1.0), entry.accessed_at
+
+
+_conforms: type[MetadataStore] = JournalStore

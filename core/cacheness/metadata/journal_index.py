@@ -1,0 +1,119 @@
+"""What a journal's lines add up to, in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cacheness.entry import Entry, Where
+from cacheness.metadata.journal_lines import entry_from_json, time_from_text
+
+
+@dataclass(slots=True)
+class Kept:
+    """A live entry without its inline bytes, and where in the file those are."""
+
+    entry: Entry
+    offset: int
+    length: int
+    place: int  #: among the entries of its line
+    share: int  #: of the file's bytes
+
+
+class JournalIndex:
+    """The live entries and tombstones. Each kind of record is one method."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.tombstones: set[str] = set()
+        self.live_bytes = 0
+        self._entries: dict[str, dict[bytes, Kept]] = {}
+        self._sorted: dict[str, list[bytes]] = {}
+
+    def apply(self, offset: int, length: int, record: dict[str, Any]) -> None:
+        """Take in one line. What a newer library added to it is passed over."""
+        self.epoch = record.get("epoch", self.epoch)
+        put = record.get("put", [])
+        for place, shown in enumerate(put):
+            self._put(Kept(entry_from_json(shown, with_bytes=False), offset, length, place, length // len(put)))
+        for namespace, key in record.get("delete", []):
+            self._delete(namespace, bytes.fromhex(key))
+        for change in record.get("change", []):
+            self._change(change)
+        for namespace, key, hits, at in record.get("use", []):
+            self._use(namespace, bytes.fromhex(key), hits, at)
+        self.tombstones.update(record.get("bury", []))
+        self.tombstones.difference_update(record.get("unbury", []))
+
+    def get(self, namespace: str, key: bytes) -> Kept | None:
+        """One live entry."""
+        return self._entries.get(namespace, {}).get(key)
+
+    def every(self, namespace: str) -> Iterator[Kept]:
+        """The live entries of a namespace, in no order."""
+        return iter(self._entries.get(namespace, {}).values())
+
+    def namespaces(self) -> list[str]:
+        """Names under which something is kept."""
+        return list(self._entries)
+
+    def matching(self, where: Where, after: bytes) -> Iterator[Kept]:
+        """Live entries with a greater key that meet every condition, in key order."""
+        entries = self._entries.get(where.namespace, {})
+        if where.keys is not None:
+            keys = sorted(key for key in set(where.keys) if key in entries)
+        else:
+            keys = self._in_order(where.namespace)
+        for key in keys[bisect_right(keys, after) :]:
+            if _matches(entries[key].entry, where):
+                yield entries[key]
+
+    def _in_order(self, namespace: str) -> list[bytes]:
+        # Sorted when asked for, not at each put: sorting what is nearly sorted takes milliseconds.
+        if namespace not in self._sorted:
+            self._sorted[namespace] = sorted(self._entries.get(namespace, {}))
+        return self._sorted[namespace]
+
+    def _put(self, kept: Kept) -> None:
+        entries = self._entries.setdefault(kept.entry.namespace, {})
+        old = entries.get(kept.entry.key)
+        if old is None:
+            self._sorted.pop(kept.entry.namespace, None)
+        else:
+            self.live_bytes -= old.share
+        entries[kept.entry.key] = kept
+        self.live_bytes += kept.share
+
+    def _delete(self, namespace: str, key: bytes) -> None:
+        old = self._entries.get(namespace, {}).pop(key, None)
+        if old is not None:
+            self.live_bytes -= old.share
+            self._sorted.pop(namespace, None)
+
+    def _change(self, change: dict[str, Any]) -> None:
+        kept = self.get(change["namespace"], bytes.fromhex(change["key"]))
+        if kept is not None:
+            mac, expires_at = bytes.fromhex(change["mac"]), time_from_text(change["expires_at"])
+            kept.entry = replace(kept.entry, mac=mac, expires_at=expires_at, key_id=change["key_id"])
+
+    def _use(self, namespace: str, key: bytes, hits: int, at: int) -> None:
+        kept = self.get(namespace, key)
+        if kept is not None:
+            newest = max(kept.entry.accessed_at, at)
+            kept.entry = replace(kept.entry, hits=kept.entry.hits + hits, accessed_at=newest)
+
+
+def _matches(entry: Entry, where: Where) -> bool:
+    same = ("mac", "object", "function", "prefix")
+    if any(getattr(where, name) not in (None, getattr(entry, name)) for name in same):
+        return False
+    if where.tag is not None and where.tag not in entry.tags:
+        return False
+    if where.created_before is not None and not entry.created_at < where.created_before:
+        return False
+    if where.shard is not None and entry.key[0] != where.shard:
+        return False
+    expired = where.expired_before
+    return expired is None or (entry.expires_at is not None and entry.expires_at < expired)

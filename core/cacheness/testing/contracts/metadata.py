@@ -1,0 +1,589 @@
+"""What every metadata store promises, as tests. Subclass one of these and override `open_store`.
+
+```python
+class TestMyStore(SessionStoreContract):
+    @pytest.fixture
+    def open_store(self, tmp_path):
+        return lambda: MyStore(tmp_path / "metadata", limits=Limits())
+```
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import pytest
+
+from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, Totals, Where
+from cacheness.errors import SessionLost
+from cacheness.protocols import MetadataStore
+
+OpenStore: TypeAlias = Callable[[], MetadataStore]
+
+NAMESPACE = "default"
+SOMEBODY = Process(host="here", boot_id="boot", pid_ns="4026531836", pid=4711, pid_start="12345")
+
+
+def key(number: int) -> bytes:
+    """The key with this number: keys sort like their numbers."""
+    return number.to_bytes(32, "big")
+
+
+def object_name(of: bytes, session: str = "0" * 16) -> str:
+    """A fresh name for a blob."""
+    return f"{NAMESPACE}/{of.hex()[:2]}/{of.hex()}.{session}.{secrets.token_hex(8)}"
+
+
+def entry(number: int = 1, **fields: Any) -> Entry:
+    """An entry with a blob, under the key with this number."""
+    plain: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "key": key(number),
+        "object": object_name(key(number)),
+        "inline": None,
+        "size": 100,
+        "raw_size": 300,
+        "digest": b"\x00\xff" * 16,
+        "codec": "pickle+zstd",
+        "created_at": 1_700_000_000_000_001,
+        "expires_at": None,
+        "accessed_at": 1_700_000_000_000_002,
+        "hits": 0,
+        "compute_seconds": None,
+        "function": "module.function",
+        "prefix": "",
+        "args": b"\x00\x01args",
+        "parts": '{"args":{"x":["ab12","1"]}}',
+        "tags": (),
+        "provenance": "{}",
+        "key_id": "",
+        "mac": b"",
+    }
+    return Entry(**{**plain, **fields})
+
+
+def inline(number: int = 1, data: bytes = b"\x00\n\xffbytes", **fields: Any) -> Entry:
+    """An entry that carries its bytes itself."""
+    return entry(number, **{"object": None, "inline": data, "size": len(data), **fields})
+
+
+class MetadataStoreContract:
+    """The promises that every metadata store keeps."""
+
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        """How to open the store under test; each call gives another handle on the same data."""
+        raise AssertionError("override the fixture `open_store`")
+
+    @pytest.fixture
+    def opened(self, open_store: OpenStore) -> Iterator[OpenStore]:
+        """Like `open_store`; what it opened is closed when the test ends."""
+        stores: list[MetadataStore] = []
+
+        def open_another() -> MetadataStore:
+            stores.append(open_store())
+            return stores[-1]
+
+        yield open_another
+        for store in stores:
+            store.close()
+
+    @pytest.fixture
+    def store(self, opened: OpenStore) -> MetadataStore:
+        """A fresh, empty store."""
+        return opened()
+
+    @pytest.fixture
+    def put(self, store: MetadataStore) -> Callable[..., list[str]]:
+        """Commit entries in one session."""
+        session = store.open_session(SOMEBODY)
+        return lambda *entries: store.commit(entries, session)
+
+    # entries
+
+    def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
+        full = entry(
+            1, expires_at=1_800_000_000_000_003, hits=7, compute_seconds=0.1 + 0.2, prefix="clean ☂",
+            tags=("a b", "umlaut ä"), provenance='{"flow":"x"}', key_id="k1", mac=b"\x00" * 32,
+        )  # fmt: skip
+        small = inline(2, bytes(range(256)))
+        put(full, small)
+        assert store.find(NAMESPACE, key(1)) == full
+        assert store.find(NAMESPACE, key(2)) == small
+
+    @pytest.mark.parametrize("size", [0, 1, 32 * 1024])
+    def test_inline_bytes_come_back_exactly(self, store: MetadataStore, put: Any, size: int) -> None:
+        put(inline(1, secrets.token_bytes(size)), inline(2, b"other"))
+        kept = inline(3, secrets.token_bytes(size))
+        put(kept)
+        assert store.find(NAMESPACE, key(3)) == kept
+
+    @pytest.mark.parametrize(
+        "text", ['{"b": 1, "a": 2}', '{"a":1.0}', "not json", "[]", '"text"', "null", '{"ä":"\\u00e4"}']
+    )
+    def test_signed_text_comes_back_letter_for_letter(self, store: MetadataStore, put: Any, text: str) -> None:
+        put(entry(1, parts=text, provenance=text))
+        found = store.find(NAMESPACE, key(1))
+        assert found is not None
+        assert (found.parts, found.provenance) == (text, text)
+
+    @pytest.mark.parametrize("text", ["'; DROP TABLE entries; --", "%", "_", "%(x)s", ":x $1 ?", "\\", "\\n", '"'])
+    def test_text_is_data_and_never_syntax(self, store: MetadataStore, put: Any, text: str) -> None:
+        put(entry(1, function=text, prefix=text, tags=(text,)), entry(2))
+        for where in (Where(NAMESPACE, function=text), Where(NAMESPACE, prefix=text), Where(NAMESPACE, tag=text)):
+            assert [found.key for found in store.scan(where)] == [key(1)]
+
+    def test_an_unknown_key_is_not_found(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1))
+        assert store.find(NAMESPACE, key(2)) is None
+        assert store.find("other", key(1)) is None
+
+    def test_an_expired_entry_is_found_as_it_is(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1, expires_at=5))
+        found = store.find(NAMESPACE, key(1))
+        assert found is not None
+        assert found.expires_at == 5
+
+    def test_a_namespace_knows_nothing_of_another(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1), entry(1, namespace="other"))
+        assert store.delete(Where("other")).entries == 1
+        assert store.find(NAMESPACE, key(1)) is not None
+        assert store.find("other", key(1)) is None
+
+    def test_a_commit_is_there_for_a_store_opened_later(
+        self, store: MetadataStore, put: Any, opened: OpenStore
+    ) -> None:
+        put(entry(1), inline(2))
+        store.close()
+        again = opened()
+        assert again.find(NAMESPACE, key(2)) == inline(2)
+
+    def test_a_commit_is_seen_at_once_by_a_store_opened_earlier(
+        self, store: MetadataStore, put: Any, opened: OpenStore
+    ) -> None:
+        other = opened()
+        assert other.find(NAMESPACE, key(1)) is None
+        put(inline(1))
+        assert other.find(NAMESPACE, key(1)) == inline(1)
+
+    def test_a_new_entry_replaces_the_old_one_and_buries_its_object(self, store: MetadataStore, put: Any) -> None:
+        old, new = entry(1), entry(1)
+        assert put(old) == []
+        assert put(new) == [old.object]
+        assert store.find(NAMESPACE, key(1)) == new
+        assert store.tombstones() == [old.object]
+
+    def test_an_inline_entry_replaces_one_with_a_blob_and_the_other_way_round(
+        self, store: MetadataStore, put: Any
+    ) -> None:
+        blob = entry(1)
+        put(blob)
+        assert put(inline(1)) == [blob.object]
+        assert put(entry(1)) == []
+        assert store.tombstones() == [blob.object]
+
+    def test_committing_an_entry_again_buries_nothing(self, store: MetadataStore, put: Any) -> None:
+        same = entry(1)
+        put(same)
+        assert put(same) == []
+        assert store.tombstones() == []
+
+    def test_of_two_entries_under_one_key_in_a_batch_the_last_stays(self, store: MetadataStore, put: Any) -> None:
+        first, last = entry(1), entry(1)
+        assert put(entry(2), first, last) == [first.object]
+        assert store.find(NAMESPACE, key(1)) == last
+        assert store.tombstones() == [first.object]
+
+    def test_many_are_found_at_once(self, store: MetadataStore, put: Any) -> None:
+        kept = [entry(number) if number % 2 else inline(number) for number in range(1, 12)]
+        put(*kept)
+        wanted = [key(number) for number in (3, 4, 999, 3, 11)]
+        assert store.find_many(NAMESPACE, wanted) == {key(n): kept[n - 1] for n in (3, 4, 11)}
+        assert store.find_many(NAMESPACE, []) == {}
+
+    def test_more_keys_than_one_statement_takes_are_found(self, store: MetadataStore, put: Any) -> None:
+        put(*(inline(number, b"x") for number in (1, 10_001, 20_002)))
+        wanted = [key(number) for number in range(20_003)]
+        assert set(store.find_many(NAMESPACE, wanted)) == {key(1), key(10_001), key(20_002)}
+        assert set(store.present(NAMESPACE, wanted)) == {key(1), key(10_001), key(20_002)}
+
+    def test_presence_tells_sizes_and_leaves_out_the_expired(self, store: MetadataStore, put: Any) -> None:
+        now = store.now()
+        put(
+            entry(1, compute_seconds=2.5, expires_at=now + 3600 * MICROSECONDS),
+            inline(2, b"abc", raw_size=9),
+            entry(3, expires_at=now - 1),
+        )
+        found = store.present(NAMESPACE, [key(number) for number in range(5)])
+        assert found == {key(1): Presence(100, 300, 2.5), key(2): Presence(3, 9, None)}
+        assert store.present(NAMESPACE, []) == {}
+
+    # scans
+
+    def test_a_scan_goes_through_everything_in_key_order_and_pages(self, store: MetadataStore, put: Any) -> None:
+        put(*(entry(number) for number in (5, 1, 4, 2, 3)))
+        first = store.scan(Where(NAMESPACE), limit=2)
+        rest = store.scan(Where(NAMESPACE), after=first[-1].key, limit=10)
+        assert [found.key for found in first + rest] == [key(number) for number in (1, 2, 3, 4, 5)]
+        assert store.scan(Where("other")) == []
+
+    @pytest.mark.parametrize(
+        ("conditions", "expected"),
+        [
+            ({"keys": (key(2), key(9))}, [2]),
+            ({"keys": ()}, []),
+            ({"mac": b"mac of 3"}, [3]),
+            ({"tag": "red"}, [1, 3]),
+            ({"tag": "re"}, []),
+            ({"tag": "RED"}, []),
+            ({"tag": "light red"}, [2]),
+            ({"function": "f.one"}, [1]),
+            ({"function": "F.ONE"}, []),
+            ({"prefix": "p"}, [2]),
+            ({"prefix": ""}, [1, 3, 4]),
+            ({"created_before": 30}, [1, 2]),
+            ({"expired_before": 30}, [2]),
+            ({"shard": 0}, [1, 2, 3]),
+            ({"shard": 255}, [4]),
+            ({"tag": "red", "created_before": 30, "keys": (key(1), key(2), key(3))}, [1]),
+        ],
+    )
+    def test_a_scan_meets_every_condition(
+        self, store: MetadataStore, put: Any, conditions: dict[str, Any], expected: list[int]
+    ) -> None:
+        put(
+            entry(1, tags=("blue", "red"), function="f.one", created_at=10),
+            entry(2, tags=("light red",), prefix="p", created_at=20, expires_at=20),
+            entry(3, tags=("red",), mac=b"mac of 3", created_at=30, expires_at=30),
+            entry(4, key=b"\xff" * 32, created_at=40),
+        )
+        numbers = {key(1): 1, key(2): 2, key(3): 3, b"\xff" * 32: 4}
+        assert [numbers[found.key] for found in store.scan(Where(NAMESPACE, **conditions))] == expected
+
+    def test_a_scan_finds_the_row_that_names_an_object(self, store: MetadataStore, put: Any) -> None:
+        wanted = entry(2)
+        put(entry(1), wanted, inline(3))
+        assert store.scan(Where(NAMESPACE, object=wanted.object)) == [wanted]
+
+    # deletion
+
+    def test_what_is_deleted_is_gone_and_its_objects_are_buried(self, store: MetadataStore, put: Any) -> None:
+        red, blue, small = entry(1, tags=("red",)), entry(2), inline(3, tags=("red",))
+        put(red, blue, small)
+        assert store.delete(Where(NAMESPACE, tag="red")) == Deleted(2, (str(red.object),))
+        assert [found.key for found in store.scan(Where(NAMESPACE))] == [key(2)]
+        assert store.tombstones() == [red.object]
+        assert store.delete(Where(NAMESPACE, tag="red")) == Deleted(0, ())
+
+    def test_a_row_is_deleted_only_while_it_names_the_same_object(self, store: MetadataStore, put: Any) -> None:
+        dangling, newer = entry(1), entry(1)
+        put(dangling)
+        put(newer)
+        where = Where(NAMESPACE, keys=(key(1),), mac=dangling.mac, object=dangling.object)
+        assert store.delete(where) == Deleted(0, ())
+        assert store.find(NAMESPACE, key(1)) == newer
+
+    def test_thousands_are_deleted_in_batches(self, store: MetadataStore, put: Any) -> None:
+        put(*(entry(number) for number in range(2001)))
+        deleted = store.delete(Where(NAMESPACE, created_before=store.now()))
+        assert deleted.entries == 2001
+        assert sorted(deleted.objects) == store.tombstones(limit=5000)
+        assert store.totals(NAMESPACE) == Totals(0, 0, 0)
+
+    # lifetime
+
+    def test_a_row_that_is_still_the_same_is_swapped(self, store: MetadataStore, put: Any) -> None:
+        old = inline(1, b"kept", mac=b"old", key_id="k1")
+        put(old)
+        store.record_use(NAMESPACE, {key(1): (3, old.accessed_at + 5)})
+        new = replace(old, expires_at=99, mac=b"new", key_id="k2")
+        assert store.swap(old, new)
+        used = replace(new, hits=3, accessed_at=old.accessed_at + 5)
+        assert store.find(NAMESPACE, key(1)) == used
+
+    def test_a_row_that_has_changed_is_not_swapped(self, store: MetadataStore, put: Any) -> None:
+        old = entry(1, mac=b"old")
+        assert not store.swap(old, replace(old, expires_at=1))
+        newer = entry(1, mac=b"old")
+        put(old)
+        put(newer)
+        assert not store.swap(old, replace(old, expires_at=1))
+        assert store.find(NAMESPACE, key(1)) == newer
+
+    def test_use_is_counted_and_never_goes_back_in_time(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1, accessed_at=100), entry(2, accessed_at=100))
+        store.record_use(NAMESPACE, {key(1): (2, 150), key(2): (1, 50), key(3): (1, 1)})
+        store.record_use(NAMESPACE, {key(1): (1, 120)})
+        store.record_use(NAMESPACE, {})
+        used = store.find_many(NAMESPACE, [key(1), key(2)])
+        assert [(used[key(n)].hits, used[key(n)].accessed_at) for n in (1, 2)] == [(3, 150), (1, 100)]
+
+    def test_totals_count_entries_bytes_and_hits(self, store: MetadataStore, put: Any) -> None:
+        assert store.totals(NAMESPACE) == Totals(0, 0, 0)
+        put(entry(1, hits=2), inline(2, b"abc", hits=3), entry(3, namespace="other"))
+        assert store.totals(NAMESPACE) == Totals(2, 103, 5)
+
+    def test_least_recently_used_entries_come_first(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1, accessed_at=30), entry(2, accessed_at=10), inline(3, accessed_at=20))
+        found = store.least_valuable(NAMESPACE, "lru", 2)
+        assert [one.key for one in found] == [key(2), key(3)]
+        assert found[1].inline == b"\x00\n\xffbytes"
+
+    def test_entries_that_are_cheap_to_lose_come_first(self, store: MetadataStore, put: Any) -> None:
+        put(
+            entry(1, compute_seconds=100.0, hits=10, size=10),
+            entry(2, compute_seconds=None, hits=1000, size=10),
+            entry(3, compute_seconds=100.0, hits=10, size=1_000_000),
+            entry(4, compute_seconds=100.0, hits=0, size=10),
+            inline(5, b"", compute_seconds=1e-9),
+        )
+        cheapest = store.least_valuable(NAMESPACE, "cost", 5)
+        assert [one.key for one in cheapest] == [key(number) for number in (2, 5, 3, 4, 1)]
+
+    # tombstones
+
+    def test_tombstones_are_listed_by_prefix_in_order_and_in_pages(self, store: MetadataStore, put: Any) -> None:
+        entries = [entry(number, key=bytes([number]) * 32) for number in (1, 2, 2, 2, 3)]
+        entries = [replace(one, object=object_name(one.key)) for one in entries]
+        put(*entries)
+        store.delete(Where(NAMESPACE))
+        names = sorted(str(one.object) for one in entries)
+        assert store.tombstones() == names
+        assert store.tombstones(f"{NAMESPACE}/02/") == names[1:4]
+        assert store.tombstones(f"{NAMESPACE}/02/", after=names[1], limit=1) == [names[2]]
+        assert store.tombstones(names[0], limit=1) == [names[0]]
+        assert store.tombstones("other/") == []
+
+    def test_a_cleared_tombstone_is_forgotten(self, store: MetadataStore, put: Any) -> None:
+        first, second = entry(1), entry(2)
+        put(first, second)
+        store.delete(Where(NAMESPACE))
+        store.clear_tombstones([str(first.object), "never/there"])
+        store.clear_tombstones([])
+        assert store.tombstones() == [second.object]
+
+    # the store itself
+
+    def test_identity_stays_and_names_the_epoch_of_the_last_repair(
+        self, store: MetadataStore, opened: OpenStore
+    ) -> None:
+        first = store.identity()
+        assert all((first.store_id, first.system, first.epoch))
+        store.begin_epoch("the newest,the one before")
+        assert opened().identity() == replace(first, epoch="the newest,the one before")
+
+    def test_the_clock_goes_forward(self, store: MetadataStore) -> None:
+        assert store.now() <= store.now()
+
+    def test_a_session_id_is_16_hexadecimal_digits(self, store: MetadataStore) -> None:
+        sessions = {store.open_session(SOMEBODY) for _ in range(3)}
+        assert len(sessions) == 3
+        assert all(len(bytes.fromhex(session)) == 8 for session in sessions)
+
+    def test_exclusive_blocks_may_be_nested(self, store: MetadataStore, put: Any) -> None:
+        with store.exclusive(), store.exclusive():
+            put(entry(1))
+        assert store.find(NAMESPACE, key(1)) is not None
+
+    def test_closing_twice_is_fine(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1))
+        store.close()
+        store.close()
+
+    def test_threads_share_a_store(self, store: MetadataStore) -> None:
+        session = store.open_session(SOMEBODY)
+
+        def work(thread: int) -> None:
+            for number in range(thread * 10, thread * 10 + 10):
+                store.commit([inline(number)], session)
+                assert store.find(NAMESPACE, key(number)) is not None
+
+        _together(work, 8)
+        assert store.totals(NAMESPACE).entries == 80
+
+    def test_rivals_for_one_key_leave_a_tombstone_for_every_object_but_the_last(self, opened: OpenStore) -> None:
+        stores = [opened() for _ in range(4)]
+        names: list[str] = []
+
+        def work(thread: int) -> None:
+            store = stores[thread]
+            session = store.open_session(SOMEBODY)
+            for number in range(20):
+                mine = [entry(number % 3), entry(7)]
+                names.extend(str(one.object) for one in mine)
+                store.commit(mine if thread % 2 else mine[::-1], session)
+                store.commit([entry(number % 3, object=None, inline=b"")], session)
+
+        _together(work, 4)
+        named = {found.object for found in stores[0].scan(Where(NAMESPACE))} - {None}
+        assert set(names) - named == set(stores[0].tombstones(limit=1000))
+        assert named <= set(names)
+
+
+class SessionStoreContract(MetadataStoreContract):
+    """The promises of stores where many write at once: sessions, leases and flights."""
+
+    def test_a_new_session_is_live_and_tells_its_process(self, store: MetadataStore) -> None:
+        session = store.open_session(SOMEBODY)
+        [found] = store.live_sessions()
+        assert (found.id, found.process, found.lease_expired) == (session, SOMEBODY, False)
+        assert store.renew_session(session)
+        assert store.dead_sessions([session]) == set()
+
+    @pytest.mark.parametrize("how", ["end_session", "fence"])
+    def test_a_session_that_is_over_commits_nothing(self, store: MetadataStore, how: str) -> None:
+        session = store.open_session(SOMEBODY)
+        kept = entry(1)
+        store.commit([kept], session)
+        getattr(store, how)(session)
+        for lost in ([entry(1)], [inline(2)], [entry(1), entry(3), inline(4)]):
+            with pytest.raises(SessionLost):
+                store.commit(lost, session)
+        assert store.scan(Where(NAMESPACE)) == [kept]
+        assert store.tombstones() == []
+        assert store.live_sessions() == []
+        assert store.dead_sessions([session]) == {session}
+        assert not store.renew_session(session)
+
+    def test_an_unknown_session_commits_nothing_and_is_not_called_dead(self, store: MetadataStore) -> None:
+        unknown = "0123456789abcdef"
+        with pytest.raises(SessionLost):
+            store.commit([entry(1)], unknown)
+        assert store.find(NAMESPACE, key(1)) is None
+        assert store.dead_sessions([unknown]) == set()
+        assert store.dead_sessions([]) == set()
+        assert not store.renew_session(unknown)
+
+    def test_a_session_ends_only_once(self, store: MetadataStore) -> None:
+        session = store.open_session(SOMEBODY)
+        assert store.fence(session)
+        assert store.fence(session)
+        store.end_session(session)
+        assert store.dead_sessions([session]) == {session}
+
+    def test_other_sessions_go_on_when_one_is_fenced(self, store: MetadataStore) -> None:
+        mine, other = (store.open_session(SOMEBODY) for _ in range(2))
+        store.fence(other)
+        store.commit([entry(1)], mine)
+        assert [session.id for session in store.live_sessions()] == [mine]
+        assert store.dead_sessions([mine, other]) == {other}
+
+    def test_sessions_that_were_over_before_a_time_are_forgotten(self, store: MetadataStore) -> None:
+        ended, fenced, live = (store.open_session(SOMEBODY) for _ in range(3))
+        store.end_session(ended)
+        store.fence(fenced)
+        assert store.forget_sessions(store.now() - 3600 * MICROSECONDS) == 0
+        assert store.forget_sessions(store.now() + 3600 * MICROSECONDS) == 2
+        assert store.dead_sessions([ended, fenced, live]) == set()
+        assert [session.id for session in store.live_sessions()] == [live]
+
+    def test_fencing_beside_commits_lets_each_commit_happen_whole_or_not_at_all(self, opened: OpenStore) -> None:
+        writer, repairer = opened(), opened()
+        for round_ in range(5):
+            session = writer.open_session(SOMEBODY)
+            acknowledged: list[int] = []
+            begun = threading.Event()
+
+            def write(session: str = session, mine: list[int] = acknowledged, begun: threading.Event = begun) -> None:
+                with pytest.raises(SessionLost):
+                    for number in range(100_000):
+                        writer.commit([entry(2 * number), entry(2 * number + 1)], session)
+                        mine.append(number)
+                        begun.set()
+
+            with ThreadPoolExecutor(1) as pool:
+                writing = pool.submit(write)
+                begun.wait()
+                while not repairer.fence(session):
+                    pass
+                fenced = len(repairer.scan(Where(NAMESPACE), limit=1_000_000))
+                writing.result()
+            assert fenced == len(acknowledged) * 2, round_
+            assert len(repairer.scan(Where(NAMESPACE), limit=1_000_000)) == fenced
+            repairer.delete(Where(NAMESPACE))
+
+    def test_rivals_whose_sessions_are_fenced_at_random_lose_no_object(self, opened: OpenStore) -> None:
+        stores = [opened() for _ in range(3)]
+        committed: list[str] = []
+        done = threading.Event()
+
+        def fence() -> None:
+            while not done.is_set():
+                for session in stores[0].live_sessions():
+                    stores[0].fence(session.id)
+
+        def write(store: MetadataStore) -> None:
+            session = store.open_session(SOMEBODY)
+            for number in range(25):
+                mine = [entry(number % 2)]
+                try:
+                    store.commit(mine, session)
+                    committed.append(str(mine[0].object))
+                except SessionLost:
+                    session = store.open_session(SOMEBODY)
+
+        with ThreadPoolExecutor(3) as pool:
+            fencing = pool.submit(fence)
+            for writing in [pool.submit(write, store) for store in stores[1:]]:
+                writing.result()
+            done.set()
+            fencing.result()
+        named = {found.object for found in stores[0].scan(Where(NAMESPACE))}
+        assert set(committed) - named == set(stores[0].tombstones(limit=1000))
+        assert named <= set(committed)
+
+    # flights
+
+    def test_one_computes_and_the_others_wait(self, store: MetadataStore, opened: OpenStore) -> None:
+        other = opened()
+        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
+        assert not other.take_flight(NAMESPACE, key(1), "theirs", 60)
+        assert other.take_flight(NAMESPACE, key(2), "theirs", 60)
+        assert other.flight_holder(NAMESPACE, key(1)) == "mine"
+        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
+
+    def test_a_flight_that_ended_is_free(self, store: MetadataStore) -> None:
+        store.take_flight(NAMESPACE, key(1), "mine", 60)
+        store.end_flight(NAMESPACE, key(1), "theirs")
+        assert store.flight_holder(NAMESPACE, key(1)) == "mine"
+        store.end_flight(NAMESPACE, key(1), "mine")
+        store.end_flight(NAMESPACE, key(1), "mine")
+        assert store.flight_holder(NAMESPACE, key(1)) is None
+        assert store.take_flight(NAMESPACE, key(1), "theirs", 60)
+
+    def test_a_flight_whose_lease_is_over_is_taken_over(self, store: MetadataStore) -> None:
+        assert store.take_flight(NAMESPACE, key(1), "dead", -1)
+        assert store.flight_holder(NAMESPACE, key(1)) is None
+        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
+        assert not store.take_flight(NAMESPACE, key(1), "dead", 60)
+
+    def test_of_many_who_take_a_flight_at_once_one_gets_it(self, opened: OpenStore) -> None:
+        stores = [opened() for _ in range(4)]
+        for number in range(5):
+            got: list[int] = []
+
+            def take(thread: int, number: int = number, got: list[int] = got) -> None:
+                if stores[thread].take_flight(NAMESPACE, key(number), f"token {thread}", 60):
+                    got.append(thread)
+
+            _together(take, 4)
+            assert len(got) == 1
+            assert stores[0].flight_holder(NAMESPACE, key(number)) == f"token {got[0]}"
+
+
+def _together(work: Callable[[int], None], threads: int) -> None:
+    start = threading.Barrier(threads)
+
+    def begin(thread: int) -> None:
+        start.wait()
+        work(thread)
+
+    with ThreadPoolExecutor(threads) as pool:
+        results: Sequence[Any] = [pool.submit(begin, thread) for thread in range(threads)]
+        for result in results:
+            result.result()
