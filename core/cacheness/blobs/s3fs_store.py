@@ -1,0 +1,207 @@
+"""Blobs in S3, through s3fs: slower than obstore, and at home where obstore cannot run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from cacheness.blobs.buffers import allocate
+from cacheness.blobs.names import checked
+from cacheness.blobs.s3 import PART, PARTS_AT_MOST, S3Client, S3Options, botocore_settings, from_botocore, in_order
+from cacheness.deadlines import Guard, Limits
+from cacheness.entry import BlobInfo, Upload
+from cacheness.errors import BlobMissing, CorruptEntry, MissingExtra, StoreUnavailable
+from cacheness.protocols import BlobStore, Buffer
+
+try:
+    import s3fs  # type: ignore[import-untyped]
+    from aiohttp import ClientError as HttpError
+    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    from fsspec.asyn import sync  # type: ignore[import-untyped]
+except ImportError:
+    raise MissingExtra("s3fs", "s3", "engine=s3fs") from None
+
+T = TypeVar("T")
+
+CHUNK: Final = 1 << 20
+CONCURRENT_PARTS: Final = 4
+
+
+class S3fsStore:
+    """Objects below a prefix of a bucket; accepts the same URLs as `ObjectStore`.
+
+    The requests run on fsspec's own loop, in a thread that fsspec starts anew after a fork. They
+    go through s3fs's client and not through its file interface, which asks twice for everything,
+    reads past what fits, publishes half a file when a write fails, and knows no deadline.
+    """
+
+    def __init__(self, options: S3Options, *, limits: Limits) -> None:
+        self._options = options
+        self._limits = limits
+        self._guard = Guard(options.place, limits)
+        self._filesystem = _open(options, limits)
+        self._client: S3Client | None = None
+
+    @classmethod
+    def from_url(cls, url: str, *, limits: Limits) -> S3fsStore:
+        """Open `s3://bucket/prefix?…`, with the options of `S3Options`."""
+        return cls(S3Options.from_url(url), limits=limits)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._options.place!r})"
+
+    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+        """Upload a blob, a large one in parts that are assembled at the end."""
+        pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
+        size = sum(piece.nbytes for piece in pieces)
+        key = self._options.key(checked(name))
+        if size <= PART:
+            upload = partial(self._request, "put_object", Key=key, Body=b"".join(pieces))
+        else:
+            upload = partial(self._upload, key, pieces, size)
+        try:
+            self._call(f"write {name}", size, upload)
+        except BlobMissing as error:
+            # A repair took our session for dead, and our upload for abandoned.
+            raise StoreUnavailable(f"cannot write {name} in {self._options.place}: the upload was aborted") from error
+
+    def read(self, name: str, size: int) -> Buffer:
+        """Download a blob into one buffer."""
+        return self._call(f"read {name}", size, partial(self._read, name, self._options.key(checked(name)), size))
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask for one object by name."""
+        key = self._options.key(checked(name))
+        try:
+            head = self._call(f"look at {name}", 0, partial(self._request, "head_object", Key=key))
+        except BlobMissing:
+            # The answer to a HEAD has no body, and so does not say whether the bucket is there.
+            self._with_botocore().insist_on_bucket()
+            return None
+        return BlobInfo(name, head["ContentLength"])
+
+    def delete(self, name: str) -> None:
+        """Delete one object, if it is there."""
+        key = self._options.key(checked(name))
+        try:
+            self._call(f"delete {name}", 0, partial(self._request, "delete_object", Key=key))
+        except BlobMissing:
+            return
+
+    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+        """List objects in the order of their names, a thousand a request, never from a cache."""
+        return in_order(self._with_botocore().scan(prefix), "")
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """List multipart uploads that were begun and not completed."""
+        return self._with_botocore().uploads(prefix)
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an unfinished upload."""
+        self._with_botocore().abort(upload)
+
+    def close(self) -> None:
+        """Let go of connections; s3fs closes its own when it is collected."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def _request(self, method: str, **arguments: Any) -> Any:
+        client = await self._filesystem.set_session()
+        return await getattr(client, method)(Bucket=self._options.bucket, **arguments)
+
+    async def _read(self, name: str, key: str, size: int) -> Buffer:
+        response = await self._request("get_object", Key=key)
+        body = response["Body"]
+        try:
+            if response["ContentLength"] != size:
+                raise CorruptEntry(f"blob {name} has {response['ContentLength']} bytes where its row says {size}")
+            buffer = allocate(size)
+            done = 0
+            with memoryview(buffer) as view:
+                while done < size:
+                    chunk = await body.read(min(CHUNK, size - done))
+                    if not chunk:
+                        raise StoreUnavailable(
+                            f"cannot read {name} in {self._options.place}: {done} of {size} bytes came"
+                        )
+                    view[done : done + len(chunk)] = chunk
+                    done += len(chunk)
+            return buffer
+        finally:
+            body.close()
+
+    async def _upload(self, key: str, pieces: list[memoryview], size: int) -> None:
+        begun = await self._request("create_multipart_upload", Key=key)
+        where = {"Key": key, "UploadId": begun["UploadId"]}
+        parts: list[dict[str, Any]] = []
+        running: set[asyncio.Task[dict[str, Any]]] = set()
+        try:
+            for number, body in enumerate(_cut(pieces, max(PART, -(-size // PARTS_AT_MOST))), start=1):
+                running.add(asyncio.create_task(self._upload_part(where, number, body)))
+                if len(running) == CONCURRENT_PARTS:
+                    done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    parts += [task.result() for task in done]
+            parts += await asyncio.gather(*running)
+            parts.sort(key=lambda part: part["PartNumber"])
+            await self._request("complete_multipart_upload", MultipartUpload={"Parts": parts}, **where)
+        except BaseException:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+            await self._request("abort_multipart_upload", **where)
+            raise
+
+    async def _upload_part(self, where: dict[str, Any], number: int, body: bytes) -> dict[str, Any]:
+        answer = await self._request("upload_part", PartNumber=number, Body=body, **where)
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def _call(self, what: str, size: int, request: Callable[[], Awaitable[T]]) -> T:
+        def attempt() -> T:
+            try:
+                result: T = sync(self._filesystem.loop, request, timeout=self._limits.transfer(size))
+            except (OSError, BotoCoreError, ClientError, HttpError) as error:
+                raise from_botocore(error, self._options.place, what) from error
+            return result
+
+        return self._guard.call(attempt)
+
+    def _with_botocore(self) -> S3Client:
+        if self._client is None:
+            self._client = S3Client(self._options, self._guard, self._limits)
+        return self._client
+
+
+def _cut(pieces: list[memoryview], size: int) -> Iterator[bytes]:
+    """The pieces, one after the other, cut anew into parts of `size` bytes."""
+    part = bytearray()
+    for piece in pieces:
+        start = 0
+        while start < len(piece):
+            taken = piece[start : start + size - len(part)]
+            part += taken
+            start += len(taken)
+            if len(part) == size:
+                yield bytes(part)
+                part = bytearray()
+    if part:
+        yield bytes(part)
+
+
+def _open(options: S3Options, limits: Limits) -> Any:
+    return s3fs.S3FileSystem(
+        anon=options.anonymous,
+        key=options.access_key_id,
+        secret=options.secret_access_key,
+        token=options.session_token,
+        endpoint_url=options.endpoint_url,
+        client_kwargs={"region_name": options.region} if options.region else None,
+        config_kwargs=dict(botocore_settings(options, limits)),
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+
+
+_conforms: type[BlobStore] = S3fsStore
