@@ -1,0 +1,129 @@
+"""Cache keys that cover everything that decides a result: the values, and the code with all it calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import prefect
+from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
+from prefect.context import TaskRunContext
+from prefect.results import ResultStore
+
+from cacheness import Digest, Key, UnhashableArgument, register
+from cacheness.keys import digest_of, make_key
+from cacheness_prefect.locks import CachenessLockManager
+from cacheness_prefect.results import PREFIX, Making, PolicyResultStore
+from cacheness_prefect.serializers import CachenessSerializer
+from cacheness_prefect.storage import CachenessKeys, CachenessStorage
+from cacheness_prefect.trouble import tell
+
+# A task or flow in a global, a closure or an argument counts as its function, not as its settings.
+register(prefect.Task, lambda task: task.fn)
+register(prefect.Flow, lambda flow: flow.fn)
+
+
+@dataclass
+class CachenessPolicy(CachePolicy):
+    """What `CachenessStorage.policy()` returns. Configuration only: travels to any worker.
+
+    A task with this policy keeps its results in `store`, encoded by the cache, unless the task
+    itself names another `result_storage` or `result_serializer`.
+    """
+
+    store: CachenessStorage = field(default_factory=CachenessStorage)
+    version: str | None = None
+    ignore: tuple[str, ...] = ()
+    code: bool = True
+    tags: tuple[str, ...] = ()
+
+    def compute_key(
+        self,
+        task_ctx: TaskRunContext,
+        inputs: dict[str, Any],
+        flow_parameters: dict[str, Any],
+        **kwargs: Any,
+    ) -> str | None:
+        """The cache key, in hex. None, with a warning, when an argument cannot be part of a key."""
+        task = task_ctx.task
+        try:
+            key = self.key(task, inputs, ignore=_left_out(task.cache_policy))
+        except UnhashableArgument as error:
+            if task.cache_policy is not self:
+                raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
+            tell("make a key", error)
+            return None
+        self._take_over(task_ctx, key)
+        return key.digest.hex()
+
+    def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:
+        """The key of one call, given its arguments by name."""
+        left_out = {*self.ignore, *ignore}
+        return make_key(
+            args={name: value for name, value in inputs.items() if name not in left_out},
+            prefix=PREFIX,
+            version=self.version,
+            function=task.fn if self.code else Digest(digest_of(task.name), task.name),
+        )
+
+    def keeps(self, results: ResultStore) -> bool:
+        """Whether this policy's storage is where a task's records and results go."""
+        return (
+            isinstance(results.metadata_storage, CachenessKeys)
+            and isinstance(results.result_storage, CachenessStorage)
+            and results.metadata_storage.config() == results.result_storage.config()
+        )
+
+    def __sub__(self, other: str) -> CachePolicy:
+        """The same policy, with one more argument that does not matter."""
+        if not isinstance(other, str):
+            raise TypeError(f"only the name of an argument can be taken from a cache policy, not {other!r}")
+        return replace(self, ignore=(*self.ignore, other))
+
+    def _take_over(self, task_ctx: TaskRunContext, key: Key) -> None:
+        # Prefect asks the context for the result store after it has asked for the key, in the same
+        # expression. If it ever asks before, the plain store does its work, without the run's details.
+        task, results = task_ctx.task, task_ctx.result_store
+        changes: dict[str, Any] = {}
+        if task.result_storage is None:
+            changes["result_storage"] = self.store
+        if task.result_serializer is None:
+            changes["serializer"] = CachenessSerializer()
+        task_ctx.result_store = PolicyResultStore.around(results, Making(policy=self, key=key), **changes)
+
+
+_PLAIN = CachenessPolicy()
+
+
+def make_policy(
+    store: CachenessStorage, *, single_flight: bool, wait: float, lease: float, **options: Any
+) -> CachenessPolicy:
+    """What `CachenessStorage.policy` calls."""
+    return CachenessPolicy(
+        key_storage=store.keys(),
+        isolation_level="SERIALIZABLE" if single_flight else None,
+        lock_manager=CachenessLockManager(store, wait=wait, lease=lease) if single_flight else None,
+        store=store,
+        **options,
+    )
+
+
+def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
+    """A `cache_key_fn`: the key that covers values and code, without storage or locking.
+
+    Prefect drops the storage and the locks of a policy when a task has a `cache_key_fn`; then give
+    the task `result_storage=` as well.
+    """
+    try:
+        return _PLAIN.key(context.task, parameters).digest.hex()
+    except UnhashableArgument as error:
+        tell("make a key", error)
+        return None
+
+
+def _left_out(policy: Any) -> set[str]:
+    """Arguments that `(policy + INPUTS) - "name"` leaves out: Prefect notes them in `INPUTS` alone."""
+    if not isinstance(policy, CompoundCachePolicy):
+        return set()
+    return {name for part in policy.policies if isinstance(part, Inputs) for name in part.exclude}

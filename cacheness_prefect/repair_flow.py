@@ -1,0 +1,170 @@
+"""The flow that keeps a store honest: checks or repairs it by shards, and tells what it found.
+
+A repair is safe beside writers, readers and other repairs, and idempotent: a run that was killed
+leaves nothing to clean up, and the next one does what it left undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.events import emit_event
+from prefect.futures import PrefectFuture, as_completed
+
+from cacheness import IntegrityReport
+from cacheness.errors import CachenessError, ConfigError
+from cacheness_prefect.storage import CachenessStorage
+
+SHARDS = 256  #: by the first byte of the key
+LISTED = 200  #: findings that the table artifact spells out
+FOUND = "cacheness.integrity.found"  #: the event that an automation can react to
+CLEAN = "cacheness.integrity.clean"
+
+Mode = Literal["check", "repair"]
+
+
+@task(name="check-shards", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=1)
+def check_shards(
+    storage: CachenessStorage, shards: Sequence[int], mode: Mode, deep: bool, force: bool
+) -> IntegrityReport:
+    """Check or repair some of the 256 shards of a store."""
+    cache = storage.open()
+    report = IntegrityReport((), 0, 0, repaired=mode == "repair")
+    for shard in shards:
+        report += cache.verify_integrity(repair=mode == "repair", deep=deep, shard=shard, force=force)
+    return report
+
+
+@flow(name="cacheness-integrity-repair", description="Check or repair a cacheness store, and tell what was found.")
+def integrity_repair(
+    storage: CachenessStorage | str,
+    mode: Mode = "check",
+    deep: bool = False,
+    tasks: int = 16,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Look at a whole store, in `tasks` parts side by side, on any task runner.
+
+    `storage` is a saved block or its name. `check` changes nothing. `deep` reads every byte.
+    `force` repairs even what looks too bad to be true. Returns the counts by kind of finding.
+    """
+    block = _load(storage)
+    progress = create_progress_artifact(progress=0.0, key="cacheness-progress", description=_title(block, mode))
+    parts = [list(range(SHARDS))[first::tasks] for first in range(min(tasks, SHARDS))]
+    futures = [check_shards.submit(block, part, mode, deep, force) for part in parts]
+    report, errors = _collect(futures, mode, progress)
+    _publish(block, mode, report, errors)
+    if errors:
+        raise errors[0]
+    return {"findings": len(report), "entries": report.entries, "objects": report.objects, **report.counts()}
+
+
+def repair_deployment(
+    storage: CachenessStorage | str,
+    *,
+    cron: str | None = "0 3 * * *",
+    mode: Mode = "repair",
+    deep: bool = False,
+    name: str = "nightly",
+    **options: Any,
+) -> RunnerDeployment:
+    """A deployment of the repair flow: `serve(repair_deployment("cacheness-storage/shared"))`.
+
+    Runs never overlap: one that is due while another still runs is cancelled. `options` go to
+    `Flow.to_deployment`.
+    """
+    parameters = {"storage": _reference(storage), "mode": mode, "deep": deep}
+    deployment = integrity_repair.to_deployment(
+        name,
+        cron=cron,
+        parameters=parameters,
+        concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        _sync=True,
+        **options,
+    )
+    assert isinstance(deployment, RunnerDeployment)
+    return deployment
+
+
+def _collect(
+    futures: Sequence[PrefectFuture[IntegrityReport]], mode: Mode, progress: Any
+) -> tuple[IntegrityReport, list[CachenessError]]:
+    """The report of all parts, and what kept parts from reporting."""
+    report = IntegrityReport((), 0, 0, repaired=mode == "repair")
+    errors = []
+    for done, future in enumerate(as_completed(list(futures)), start=1):
+        try:
+            report += future.result()
+        except CachenessError as error:
+            get_run_logger().error("A part of the store could not be looked at. %s", error)
+            errors.append(error)
+        update_progress_artifact(artifact_id=progress, progress=100.0 * done / len(futures))
+    return report, errors
+
+
+def _publish(block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError]) -> None:
+    """Artifacts for people, an event for automations."""
+    create_table_artifact(
+        table=report.table()
+        or [{"kind": "none", "found": 0, "repaired": 0, "bytes": 0, "meaning": "nothing is wrong"}],
+        key="cacheness-findings",
+        description=_title(block, mode),
+    )
+    create_markdown_artifact(markdown=_summary(block, mode, report, errors), key="cacheness-report")
+    emit_event(
+        FOUND if report else CLEAN,
+        resource={"prefect.resource.id": f"cacheness.store.{_label(block)}", "prefect.resource.name": _label(block)},
+        payload={"mode": mode, "entries": report.entries, "objects": report.objects, "counts": report.counts()},
+    )
+
+
+def _summary(block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
+    mended = sum(issue.repaired for issue in report)
+    verdict = "No issues found." if not report else f"{len(report):,} issues found, {mended:,} repaired."
+    lines = [f"# {_title(block, mode)}", "", f"**{verdict}** {report.entries:,} entries, {report.objects:,} blobs."]
+    lines += [f"\n**A part could not be looked at:** {error}" for error in errors]
+    if report:
+        lines += ["", "| kind | subject | what is wrong | bytes | repaired |", "|---|---|---|---:|---|"]
+        for issue in report.issues[:LISTED]:
+            done = "yes" if issue.repaired else "no"
+            lines.append(f"| {issue.kind} | `{issue.subject}` | {issue.detail} | {issue.size:,} | {done} |")
+        if len(report) > LISTED:
+            lines.append(f"\n… and {len(report) - LISTED:,} more.")
+    return "\n".join(lines)
+
+
+def _load(storage: CachenessStorage | str) -> CachenessStorage:
+    if isinstance(storage, CachenessStorage):
+        return storage
+    slug = CachenessStorage.get_block_type_slug()
+    loaded = CachenessStorage.load(storage.removeprefix(f"{slug}/"), _sync=True)
+    assert isinstance(loaded, CachenessStorage)
+    return loaded
+
+
+def _reference(storage: CachenessStorage | str) -> str:
+    if isinstance(storage, str):
+        return storage
+    if storage._block_document_name is None:
+        raise ConfigError("a deployment finds its storage by name: save the block first, store.save('shared')")
+    return f"{storage.get_block_type_slug()}/{storage._block_document_name}"
+
+
+def _label(block: CachenessStorage) -> str:
+    return block._block_document_name or block.namespace
+
+
+def _title(block: CachenessStorage, mode: Mode) -> str:
+    return f"Integrity {mode} of {_label(block)}"

@@ -1,0 +1,89 @@
+"""Prefect's way to say how a result becomes bytes.
+
+`cacheness` is binary, and what tasks with a `CachenessPolicy` use: there the storage takes the value
+itself and the cache encodes it, so that arrays and tables are stored as such. Everywhere else, and
+with any other storage, it is a pickle with its large buffers beside it:
+
+    magic | how many: 8 bytes | sizes: 8 bytes each | pickle | buffer | buffer | …
+
+`cacheness/text` is the same in base64, for results without key storage: Prefect puts those into
+JSON, which takes no bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import pickle
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import cloudpickle
+from prefect.serializers import Serializer
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from cacheness_prefect.results import Notes
+
+MAGIC = b"cacheness\x01"
+_SIZE = struct.Struct("<Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value on its way between Prefect and the cache, which encodes it itself: no bytes yet, or any more."""
+
+    value: Any
+    notes: Notes | None = None
+
+
+class CachenessSerializer(Serializer):
+    """Binary, for any value; large arrays are neither encoded nor copied more than once."""
+
+    type: Literal["cacheness"] = Field(default="cacheness", frozen=True)
+
+    def dumps(self, obj: Any) -> bytes:
+        """The value as bytes that `loads` takes in any process with the same libraries."""
+        buffers: list[pickle.PickleBuffer] = []
+        stream = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
+        pieces = [memoryview(stream), *(buffer.raw() for buffer in buffers)]
+        sizes = b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
+        return b"".join([MAGIC, _SIZE.pack(len(pieces)), sizes, *pieces])
+
+    def loads(self, blob: bytes | Held) -> Any:
+        """The value; its arrays are writable."""
+        if isinstance(blob, Held):
+            return blob.value
+        stream, *buffers = _pieces(memoryview(blob))
+        return pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])
+
+
+class CachenessTextSerializer(Serializer):
+    """The same as text, a third larger: works without key storage, and with any storage."""
+
+    type: Literal["cacheness/text"] = Field(default="cacheness/text", frozen=True)
+
+    def dumps(self, obj: Any) -> bytes:
+        """The value as ASCII."""
+        return base64.b64encode(CachenessSerializer().dumps(obj))
+
+    def loads(self, blob: bytes) -> Any:
+        """The value; its arrays are writable."""
+        return CachenessSerializer().loads(base64.b64decode(blob))
+
+
+def _pieces(data: memoryview) -> Iterator[memoryview]:
+    start = len(MAGIC) + _SIZE.size
+    if bytes(data[: len(MAGIC)]) != MAGIC or len(data) < start:
+        raise ValueError("these bytes were not written by the cacheness serializer")
+    (count,) = _SIZE.unpack_from(data, len(MAGIC))
+    place = start + count * _SIZE.size
+    if place > len(data):
+        raise ValueError("these bytes of the cacheness serializer are cut short")
+    for number in range(count):
+        (size,) = _SIZE.unpack_from(data, start + number * _SIZE.size)
+        if place + size > len(data):
+            raise ValueError("these bytes of the cacheness serializer are cut short")
+        yield data[place : place + size]
+        place += size

@@ -1,0 +1,415 @@
+"""The block that keeps results in a cacheness cache, and its key storage."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from uuid import UUID
+
+from prefect.filesystems import WritableFileSystem
+from prefect.settings import get_current_settings
+from pydantic import Field, SecretStr, field_validator
+
+from cacheness import Config, UnifiedCache
+from cacheness.entry import Hit
+from cacheness.errors import ConfigError
+from cacheness_prefect.results import PREFIX, Notes, Recent, address, describe_run, recent, task_run_id
+from cacheness_prefect.serializers import Held
+from cacheness_prefect.trouble import tell
+
+if TYPE_CHECKING:
+    from prefect import Flow, Task
+
+    from cacheness_prefect.policy import CachenessPolicy
+
+T = TypeVar("T")
+
+DAY = 24 * 3600.0
+_OWN_FIELDS = frozenset({"result_ttl"})
+_RECORD = b'{"metadata":'  #: how Prefect begins what it keeps without key storage
+
+
+@lru_cache(maxsize=64)
+def _open(config: Config) -> UnifiedCache:
+    return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
+
+
+class CachenessStorage(WritableFileSystem):
+    """
+    Keep task results in a cacheness cache: verified, shared, and repaired.
+
+    The fields are the parameters of `cacheness.UnifiedCache`. The block holds configuration and
+    nothing else; every process opens its own connections, once.
+    """
+
+    _block_type_name = "Cacheness Storage"
+    _block_type_slug = "cacheness-storage"
+    _description = "Keeps task results in a cacheness cache: computed once, read anywhere, verified, or a clean miss."
+    _code_example = """
+```python
+from prefect import task
+from cacheness_prefect import CachenessStorage
+
+store = CachenessStorage.load("BLOCK_NAME")
+
+@task(cache_policy=store.policy())
+def clean(day: str) -> list[float]: ...
+```
+"""
+    cache_dir: str | None = Field(
+        default=None,
+        title="Cache Directory",
+        description="Where the embedded database and blobs live. Default: `cacheness` in PREFECT_HOME.",
+    )
+    metadata_backend: SecretStr = Field(
+        default=SecretStr("sqlite"),
+        title="Metadata Backend",
+        description="`sqlite`, `json`, or the URL of a shared database: `postgresql://user:password@host/database`.",
+    )
+    blob_store: SecretStr | None = Field(
+        default=None,
+        title="Blob Store",
+        description="Where large results live: `s3://bucket/prefix`. Default: files in the cache directory.",
+    )
+    namespace: str = Field(default="default", description="Keeps several caches in one database and bucket apart.")
+    signing_key: SecretStr | None = Field(
+        default=None,
+        title="Signing Key",
+        description="The secret that signs entries; the same for everyone who shares this cache.",
+    )
+    allow_unsigned: bool = Field(
+        default=False, title="Allow Unsigned", description="Trust everybody who can write to the database."
+    )
+    safe_codecs: bool = Field(default=False, title="Safe Codecs", description="Never unpickle: arrays and tables only.")
+    ttl: float | None = Field(
+        default=None,
+        title="Lifetime",
+        description="Seconds that results live when their task says nothing; none: forever.",
+    )
+    result_ttl: float | None = Field(
+        default=30 * DAY,
+        title="Lifetime of Other Results",
+        description="Seconds to keep what no cache key leads to: results of flows and of failed runs. None: forever.",
+    )
+    inline_max_bytes: int = Field(
+        default=32 * 1024, title="Inline Size", description="Results up to this many bytes live in the database row."
+    )
+    max_bytes: int | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
+    eviction: Literal["lru", "cost"] = Field(
+        default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
+    )
+    shared_path: bool = Field(
+        default=False,
+        title="Shared Path",
+        description="Every machine sees the cache directory (a shared database needs it).",
+    )
+    connect_timeout: float = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
+    statement_timeout: float = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
+    blob_timeout: float = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
+    busy_timeout: float = Field(
+        default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run goes on."
+    )
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _make_absolute(cls, value: str | None) -> str | None:
+        # Workers run elsewhere: "./cache" would be another directory for each of them.
+        return None if value is None else str(Path(value).expanduser().absolute())
+
+    def block_initialization(self) -> None:
+        """Take back what Prefect passes to other processes as if it were fields: the block's identity."""
+        extra = self.__pydantic_extra__ or {}
+        extra.pop("block_type_slug", None)
+        document = extra.pop("_block_document_id", None)
+        if document is not None:
+            self._block_document_id = document if isinstance(document, UUID) else UUID(document)
+        self._block_document_name = extra.pop("_block_document_name", self._block_document_name)
+        self._is_anonymous = extra.pop("_is_anonymous", self._is_anonymous)
+        if extra:
+            known = ", ".join(type(self).model_fields)
+            raise ConfigError(f"{min(extra)!r} is not a field of {type(self).__name__}. Known: {known}")
+
+    # what it stands for
+
+    def config(self) -> Config:
+        """The configuration of the cache. Contains secrets."""
+        values = {name: getattr(self, name) for name in CachenessStorage.model_fields if name not in _OWN_FIELDS}
+        values = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in values.items()}
+        values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
+        return Config(**values)
+
+    def open(self) -> UnifiedCache:
+        """The cache, open in this process; shared by everyone who uses the same configuration."""
+        return _open(self.config())
+
+    def keys(self) -> CachenessKeys:
+        """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
+        fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
+        return CachenessKeys(**fields)
+
+    def policy(
+        self,
+        *,
+        version: str | None = None,
+        ignore: Iterable[str] = (),
+        code: bool = True,
+        single_flight: bool = True,
+        tags: Iterable[str] = (),
+        wait: float = 600.0,
+        lease: float = 30.0,
+    ) -> CachenessPolicy:
+        """A cache policy that keys by the values and the code of a task, and keeps results here.
+
+        `version` pins the code by hand; `code=False` leaves it out. `ignore` names arguments that do
+        not matter. With `single_flight`, runs of one key wait up to `wait` seconds for the first of
+        them, whose claim ends `lease` seconds after it died.
+        """
+        from cacheness_prefect.policy import make_policy
+
+        return make_policy(
+            self,
+            version=version,
+            ignore=tuple(ignore),
+            code=code,
+            tags=tuple(tags),
+            single_flight=single_flight,
+            wait=wait,
+            lease=lease,
+        )
+
+    # what people ask of it
+
+    def invalidate(
+        self,
+        *,
+        key: str | None = None,
+        task: Task[..., Any] | str | None = None,
+        flow: Flow[..., Any] | str | None = None,
+        deployment: str | UUID | None = None,
+        tag: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> int:
+        """Delete the results that match every given condition (at least one); returns how many.
+
+        Tasks and flows by object or name, deployments by id or as "flow/deployment".
+        """
+        if key is not None:
+            return int(self.open().invalidate(address(key)))
+        wanted = [] if tag is None else [tag]
+        wanted += [] if task is None else [f"task:{_name(task)}"]
+        wanted += [] if flow is None else [f"flow:{_name(flow)}"]
+        wanted += [] if deployment is None else [f"deployment:{_deployment_id(deployment)}"]
+        if not wanted and older_than is None:
+            raise TypeError("invalidate needs a key, task, flow, deployment, tag or older_than")
+        return self._delete(wanted or [PREFIX], older_than)
+
+    def _delete(self, tags: Sequence[str], older_than: float | timedelta | None) -> int:
+        cache = self.open()
+        if len(tags) == 1:
+            return cache.delete_matching(tag=tags[0], older_than=older_than)
+        entries = list(cache.iter_entries(tag=tags[0], older_than=older_than))
+        return sum(cache.invalidate(e.cache_key) for e in entries if set(tags) <= set(e.tags))
+
+    # what Prefect asks of it
+
+    def read_path(self, path: str, _sync: bool | None = None) -> Any:
+        """The stored content: bytes, or a `Held` value when the cache encoded it.
+
+        Raises FileNotFoundError when there is nothing at this path that verifies.
+        """
+        kept = self._take_recent(path)
+        if kept is not None:
+            return kept.content
+        return self._keep_for_next_step(path, self._read(path))
+
+    async def aread_path(self, path: str) -> Any:
+        """`read_path`, off the event loop."""
+        kept = self._take_recent(path)
+        if kept is not None:
+            return kept.content
+        return self._keep_for_next_step(path, await asyncio.to_thread(self._read, path))
+
+    def write_path(self, path: str, content: Any, _sync: bool | None = None) -> None:
+        """Store content; replaces what was there, as a whole. Trouble is told, and no error."""
+        recent.set(self._write(path, content))
+
+    async def awrite_path(self, path: str, content: Any) -> None:
+        """`write_path`, off the event loop."""
+        recent.set(await asyncio.to_thread(self._write, path, content))
+
+    def _resolve_path(self, path: str) -> None:
+        """Paths are names in the cache, also when the block is not saved: Prefect shall not make them files."""
+
+    def _read(self, path: str) -> Any:
+        # Prefect takes every error here for "not there", silently; so it is told before it is raised.
+        hit = self._trying("read a result", lambda: self.open().lookup(address(path)), fallback=None)
+        if hit is None:
+            raise FileNotFoundError(
+                f"the cache has no result under {path!r}: never stored, expired, evicted or not intact"
+            )
+        return _content(hit)
+
+    def _write(self, path: str, content: Any) -> Recent | None:
+        if isinstance(content, Held) and content.notes is not None:
+            value, notes = content.value, content.notes
+        else:
+            run, tags = describe_run()
+            value = content
+            notes = Notes(key=address(path), ttl=_lifetime(content, self.result_ttl), tags=tags, run=run)
+        done = self._trying("store a result", lambda: self._put(value, notes), fallback=False)
+        return Recent(self.config(), path, task_run_id(), notes.record) if done else None
+
+    def _put(self, value: Any, notes: Notes) -> bool:
+        self.open().put(
+            value,
+            notes.key,
+            ttl=notes.ttl,
+            tags=notes.tags,
+            compute_seconds=notes.compute_seconds,
+            provenance=notes.provenance(),
+        )
+        return True
+
+    def _trying(self, doing: str, action: Callable[[], T], *, fallback: T) -> T:
+        try:
+            return action()
+        except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
+            tell(doing, error)
+            return fallback
+
+    def _take_recent(self, path: str) -> Recent | None:
+        kept = recent.get()
+        if kept is None or kept.content is None or not self._is_ours(kept, path):
+            return None
+        recent.set(None)
+        return kept
+
+    def _keep_for_next_step(self, path: str, content: Any) -> Any:
+        if task_run_id():
+            recent.set(Recent(self.config(), path, task_run_id(), "", content))
+        return content
+
+    def _is_ours(self, kept: Recent, path: str) -> bool:
+        return (kept.path, kept.task_run, kept.store) == (path, task_run_id(), self.config())
+
+
+class CachenessKeys(CachenessStorage):
+    """
+    The key storage of a `CachenessStorage`: knows a key when its result is there and intact.
+
+    Prefect asks it for a record, and runs the task when there is none. The record is part of the
+    result's own entry, so the two cannot part.
+    """
+
+    _block_type_name = "Cacheness Key Storage"
+    _block_type_slug = "cacheness-key-storage"
+    _description = "The key storage of a Cacheness Storage; made by its `keys()`."
+
+    def read_path(self, path: str, _sync: bool | None = None) -> Any:
+        """The record of a result that has just been verified; None when there is none, or there is trouble."""
+        return self._known(path) or self._remember(self._look(path))
+
+    async def aread_path(self, path: str) -> Any:
+        """`read_path`, off the event loop."""
+        return self._known(path) or self._remember(await asyncio.to_thread(self._look, path))
+
+    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:
+        """Add the record to the result's entry, unless the result was stored together with it."""
+        if not self._is_written(path, content):
+            self._add(path, content)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """`write_path`, off the event loop."""
+        if not self._is_written(path, content):
+            await asyncio.to_thread(self._add, path, content)
+
+    def _known(self, path: str) -> bytes | None:
+        kept = recent.get()
+        if kept is None or kept.content is None or not kept.record or not self._is_ours(kept, path):
+            return None
+        return kept.record.encode()
+
+    def _remember(self, found: Recent | None) -> bytes | None:
+        if found is None:
+            return None
+        recent.set(found if found.task_run else None)
+        return found.record.encode()
+
+    def _look(self, path: str) -> Recent | None:
+        hit = self._trying("look up a result", lambda: self.open().lookup(address(path)), fallback=None)
+        record = "" if hit is None else _about(hit).get("record", "")
+        if hit is None or not record:
+            return None
+        return Recent(self.config(), path, task_run_id(), record, _content(hit))
+
+    def _is_written(self, path: str, content: bytes) -> bool:
+        kept = recent.get()
+        recent.set(None)
+        return kept is not None and self._is_ours(kept, path) and kept.record == content.decode()
+
+    def _add(self, path: str, content: bytes) -> None:
+        def put() -> bool:
+            hit = self.open().lookup(address(path))
+            # Another storage has the payload when there is none here; then the record is all there is to keep.
+            notes = Notes(
+                key=address(path), ttl=_seconds_left(json.loads(content).get("expiration")), record=content.decode()
+            )
+            if hit is not None:
+                about = _about(hit)
+                notes = Notes(
+                    key=notes.key,
+                    ttl=notes.ttl,
+                    tags=hit.entry.tags,
+                    run={k: v for k, v in about.items() if k not in ("record", "form")},
+                    form=about.get("form", "bytes"),
+                    record=notes.record,
+                )
+            return self._put(None if hit is None else hit.value, notes)
+
+        self._trying("store the key of a result", put, fallback=False)
+
+
+def _content(hit: Hit) -> Any:
+    return Held(hit.value) if _about(hit).get("form") == "value" else hit.value
+
+
+def _about(hit: Hit) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(hit.entry.provenance).get(PREFIX, {})
+    return about
+
+
+def _lifetime(content: Any, default: float | None) -> float | None:
+    """Seconds that a payload lives: as the record says that Prefect put around it, else the default."""
+    if not isinstance(content, bytes) or not content.startswith(_RECORD):
+        return default
+    try:
+        metadata, _ = json.JSONDecoder().raw_decode(
+            content[len(_RECORD) : len(_RECORD) + 4096].decode(errors="replace")
+        )
+    except ValueError:
+        return default
+    return _seconds_left(metadata.get("expiration")) or default
+
+
+def _seconds_left(expiration: str | None) -> float | None:
+    if expiration is None:
+        return None
+    return max((datetime.fromisoformat(expiration) - datetime.now(UTC)).total_seconds(), 1e-3)
+
+
+def _name(thing: Any) -> str:
+    return thing if isinstance(thing, str) else str(thing.name)
+
+
+def _deployment_id(deployment: str | UUID) -> str:
+    if isinstance(deployment, UUID) or "/" not in deployment:
+        return str(deployment)
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return str(client.read_deployment_by_name(deployment).id)

@@ -1,0 +1,80 @@
+"""Trouble in the cache: told once a run, in the run's own log, and never the run's own trouble."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import Any
+
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
+
+from cacheness.errors import (
+    CachenessError,
+    CodecError,
+    ConfigError,
+    CorruptEntry,
+    StoreFull,
+    StoreUnavailable,
+    UnhashableArgument,
+)
+
+RUNS_REMEMBERED = 1000
+
+#: What a kind of error means to a person who runs flows, most special first.
+ADVICE: tuple[tuple[type[Exception], str], ...] = (
+    (UnhashableArgument, 'Leave the argument out of the key with `policy - "name"`, or register an encoding for it.'),
+    (StoreUnavailable, "Look whether the database and the blob store are up; nothing needs to be run again."),
+    (StoreFull, "Make room, or set max_bytes so that the cache makes room itself."),
+    (CodecError, "Return a value that pickles, and load it with the libraries that it was stored with."),
+    (CorruptEntry, "Run the integrity_repair flow; the entry is computed again meanwhile."),
+    (ConfigError, "Correct the fields of the CachenessStorage block."),
+)
+UNEXPECTED = "This should not happen: please report it, with the traceback that the debug log holds."
+
+_told: OrderedDict[tuple[str, str], None] = OrderedDict()
+_lock = threading.Lock()
+
+
+def tell(doing: str, error: Exception) -> None:
+    """Warn in the current run's log, once for each kind of trouble, that the run goes on without the cache."""
+    kind, advice = _kind(error)
+    logger = _logger()
+    logger.debug("The cache could not %s.", doing, exc_info=error)
+    if _is_news(run_id(), kind):
+        logger.warning("The cache could not %s; the run goes on without it. %s %s", doing, error, advice)
+
+
+def run_id() -> str:
+    """The flow run that we are part of, else the task run; "" outside of runs."""
+    task_run = TaskRunContext.get()
+    if task_run is not None:
+        return str(task_run.task_run.flow_run_id or task_run.task_run.id)
+    flow_run = FlowRunContext.get()
+    return str(flow_run.flow_run.id) if flow_run is not None and flow_run.flow_run is not None else ""
+
+
+def _kind(error: Exception) -> tuple[str, str]:
+    for family, advice in ADVICE:
+        if isinstance(error, family):
+            return family.__name__, advice
+    return type(error).__name__, "" if isinstance(error, CachenessError) else UNEXPECTED
+
+
+def _is_news(run: str, kind: str) -> bool:
+    with _lock:
+        if (run, kind) in _told:
+            return False
+        _told[run, kind] = None
+        if len(_told) > RUNS_REMEMBERED:
+            _told.popitem(last=False)
+        return True
+
+
+def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return get_logger("cacheness")
