@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from cacheness.deadlines import Limits
 from cacheness.metadata.journal import JournalStore
 from cacheness.metadata.postgresql import PostgresqlStore
 from cacheness.metadata.sqlite import SqliteStore
-from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import MetadataStoreContract, OpenStore, SessionStoreContract
 
 
@@ -21,18 +19,18 @@ class TestSqlite(SessionStoreContract):
         return lambda: SqliteStore(tmp_path / "metadata.sqlite", limits=Limits())
 
 
+@pytest.mark.external
 class TestPostgresql(SessionStoreContract):
     @pytest.fixture
-    def open_store(self, postgres_url: str) -> OpenStore:
-        return lambda: PostgresqlStore(postgres_url, limits=Limits())
+    def open_store(self, database: str) -> OpenStore:
+        return lambda: PostgresqlStore(database, limits=Limits())
 
 
 @pytest.mark.external
 class TestPostgresql16(SessionStoreContract):
     @pytest.fixture
-    def open_store(self, shared_servers: servers.SharedServers) -> Iterator[OpenStore]:
-        with servers.fresh_database(shared_servers.postgresql(16)) as url:
-            yield lambda: PostgresqlStore(url, limits=Limits())
+    def open_store(self, database_16: str) -> OpenStore:
+        return lambda: PostgresqlStore(database_16, limits=Limits())
 
 
 class TestJournal(MetadataStoreContract):

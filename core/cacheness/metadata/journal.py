@@ -27,6 +27,7 @@ from cacheness.protocols import MetadataStore
 #: Bytes of dead lines under which a journal is never rewritten.
 _LEAST_WASTE: Final = 1 << 20
 _DELETE_BATCH: Final = 1000
+EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 
 
 class JournalStore:
@@ -65,8 +66,8 @@ class JournalStore:
             return Identity(self._file.header["store"], f"inode {inode}", self._index.epoch)
 
     def begin_epoch(self, epoch: str) -> None:
-        """Remember the newest repair's random epoch."""
-        self._append(lambda: {"epoch": epoch})
+        """Put a new repair's random epoch before the last ones, atomically."""
+        self._append(lambda: {"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]})
 
     # entries
 

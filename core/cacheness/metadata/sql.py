@@ -165,7 +165,7 @@ class SqlStore(ABC):
     # the store itself
 
     def begin_epoch(self, epoch: str) -> None:
-        """Remember the newest repair's random epoch."""
+        """Put a new repair's random epoch before the last ones, atomically."""
         self._change(self._sql.begin_epoch, {"new_epoch": epoch})
 
     def _lookup(self, statement: Statement, namespace: str, keys: Sequence[bytes], **more: Any) -> Iterable[Row]:
