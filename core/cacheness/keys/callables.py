@@ -15,7 +15,7 @@ from typing import Any
 from cacheness.keys.bytecode import info_of
 from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.files import digest_of_file
-from cacheness.keys.owners import Owner, owner_of
+from cacheness.keys.owners import Owner, module_of, owner_of, owner_of_class
 from cacheness.keys.trace import Unencodable
 
 
@@ -40,12 +40,12 @@ def _function(encoder: Encoder, value: types.FunctionType) -> None:
 def _foreign_function(encoder: Encoder, value: types.FunctionType, owner: Owner, module: str) -> None:
     name = value.__code__.co_qualname
     if "<" not in name and value.__closure__ is None:
-        _foreign(encoder, owner, module, name)
+        add_foreign(encoder, owner, module, name)
         return
     # A library made it here, perhaps around a function of the user's.
     if (start := encoder.enter(value)) >= 0:
         encoder.open("made function", 5)
-        _foreign(encoder, owner, module, name)
+        add_foreign(encoder, owner, module, name)
         encoder.add(info_of(value.__code__).digest)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         encoder.add({name: contents for name, cell in cells for contents in _contents(cell)})
@@ -61,7 +61,8 @@ def _contents(cell: types.CellType) -> list[Any]:
         return []  # not assigned yet
 
 
-def _foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
+def add_foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
+    """Append something of Python's or a library's by its name."""
     if owner.kind == "library":
         encoder.open("of", 2)
         encoder.library(owner.name, owner.version)
@@ -72,11 +73,11 @@ def _foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
 
 @handles_family(lambda kind: issubclass(kind, type))
 def _class(encoder: Encoder, value: type) -> None:
-    owner = owner_of(value.__module__)
+    owner = owner_of_class(value)
     if owner.kind == "user":
         encoder.reference(value)
     else:
-        _foreign(encoder, owner, value.__module__, value.__qualname__)
+        add_foreign(encoder, owner, module_of(value), value.__qualname__)
 
 
 @handles(types.ModuleType)
@@ -85,7 +86,7 @@ def _module(encoder: Encoder, value: types.ModuleType) -> None:
     if owner.kind == "user":
         encoder.reference(value)
     else:
-        _foreign(encoder, owner, value.__name__, "")
+        add_foreign(encoder, owner, value.__name__, "")
 
 
 @handles(types.BuiltinFunctionType)
@@ -108,7 +109,7 @@ def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
 def _descriptor(encoder: Encoder, value: Any) -> None:
     # The name is enough: a descriptor of the user's class is met within that class.
     encoder.tagged("descriptor", value.__objclass__.__qualname__, value.__name__)
-    owner = owner_of(value.__objclass__.__module__)
+    owner = owner_of_class(value.__objclass__)
     if owner.kind == "library":
         encoder.library(owner.name, owner.version)
 
@@ -116,7 +117,7 @@ def _descriptor(encoder: Encoder, value: Any) -> None:
 def _compiled(encoder: Encoder, value: Any, module: str, name: str) -> None:
     owner = owner_of(module)
     if owner.kind != "user":
-        _foreign(encoder, owner, module, name)
+        add_foreign(encoder, owner, module, name)
         return
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:

@@ -25,7 +25,7 @@ from cacheness.keys import encode as _encode
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.files import File
 from cacheness.keys.graph import Vertex, digests_of
-from cacheness.keys.owners import owner_of
+from cacheness.keys.owners import owner_of, owner_of_class
 from cacheness.keys.reach import labels_of, name_of, unseen_in, values_of
 from cacheness.keys.trace import Unencodable, place_of
 
@@ -72,7 +72,7 @@ class _Reader(Encoder):
         if kind in _TRANSPARENT or not self.tolerant:
             super().add(value)
             return
-        owner = owner_of(kind.__module__).kind
+        owner = owner_of_class(kind).kind
         if owner == "ours" and kind not in _encode._handlers:
             self._pass_through(value)
             return
@@ -200,7 +200,7 @@ def _is_settled(value: Any) -> bool:
         return isinstance(value.__self__, types.ModuleType)
     if kind is types.FunctionType:
         return value.__closure__ is None and owner_of(value.__globals__.get("__name__")).kind in ("python", "library")
-    return isinstance(value, type) and owner_of(value.__module__).kind != "user"
+    return isinstance(value, type) and owner_of_class(value).kind != "user"
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from typing import Any, Final, TypeAlias
 from blake3 import blake3
 
 from cacheness.errors import UnhashableArgument
+from cacheness.keys.owners import module_of
 from cacheness.keys.trace import WAYS_OUT, Step, Unencodable, place_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -42,8 +43,16 @@ _first: Final = itemgetter(0)
 
 #: By exact type. Filled by the modules that know the types, and by `register`.
 _handlers: dict[type, Handler] = {}
-#: By qualified name of the type, for libraries that may never be imported.
-_lazy: dict[str, str] = {}
+#: Which module of ours knows the types of a library. Imported when such a value is met.
+_libraries: Final = {
+    "numpy": "cacheness.keys.arrays",
+    "pandas": "cacheness.keys.frames",
+    "polars": "cacheness.keys.polars",
+    "pyarrow": "cacheness.keys.arrow",
+    "scipy": "cacheness.keys.sparse",
+    "torch": "cacheness.keys.tensors",
+    "xarray": "cacheness.keys.labelled",
+}
 #: Asked for the types that nothing handles by name.
 _families: list[tuple[Callable[[type], bool], Handler]] = []
 #: Encodes what belongs to none of them.
@@ -258,21 +267,14 @@ def handles_the_rest(handler: Handler) -> Handler:
     return handler
 
 
-def handled_by(module: str, *type_names: str) -> None:
-    """Say which module of ours has handlers for types of a library; imported when one is met."""
-    _lazy.update(dict.fromkeys(type_names, module))
-
-
 def _find(kind: type) -> Handler:
     if any(base in _overrides for base in kind.__mro__):
         handler = _registered
     elif getattr(kind, "__cacheness_key__", None) is not None:
         handler = _own_key
     else:
-        for base in kind.__mro__:
-            module = _lazy.get(f"{base.__module__}.{base.__qualname__}")
-            if module is not None:
-                importlib.import_module(module)
+        for library in {module_of(base).partition(".")[0] for base in kind.__mro__}.intersection(_libraries):
+            importlib.import_module(_libraries[library])
         handler = _handlers.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest)
     _handlers[kind] = handler
     return handler

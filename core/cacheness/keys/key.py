@@ -48,25 +48,46 @@ class _Argument:
 class Key:
     """Names one result, and tells what it was made from, as that was when the key was made."""
 
-    __slots__ = ("_arguments", "_fingerprint", "_version", "digest", "function", "prefix")
+    __slots__ = ("_args", "_origin", "_parts", "digest", "function", "prefix")
 
     def __init__(
         self,
         digest: bytes,
-        arguments: Mapping[str, _Argument],
-        prefix: str,
-        version: str | None,
-        function: Fingerprint | None,
+        function: str = "",
+        prefix: str = "",
+        args: bytes | None = None,
+        parts: str | None = None,
+        *,
+        origin: _Origin | None = None,
     ) -> None:
         self.digest = digest  #: 32 bytes
+        self.function = function  #: qualified name
         self.prefix = prefix
-        self.function = "" if function is None else function.name  #: qualified name
-        self._arguments = arguments
-        self._version = version
-        self._fingerprint = function
+        self._args = args
+        self._parts = parts
+        self._origin = origin
+
+    @property
+    def hex(self) -> str:
+        """The key as 64 hexadecimal digits, as every method of a cache takes it."""
+        return self.digest.hex()
+
+    @property
+    def args(self) -> bytes:
+        """Canonical encoding of what `put(**args)` needs to make this key again."""
+        if self._args is None:
+            self._args = encode({}) if self._origin is None else self._origin.args(self.prefix)
+        return self._args
+
+    @property
+    def parts(self) -> str:
+        """Canonical JSON for `explain`: digests and short descriptions of all that the key was made from."""
+        if self._parts is None:
+            self._parts = "{}" if self._origin is None else self._origin.parts()
+        return self._parts
 
     def __repr__(self) -> str:
-        return f"Key({self.digest.hex()})"
+        return f"Key({self.hex})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.digest == other.digest
@@ -74,34 +95,43 @@ class Key:
     def __hash__(self) -> int:
         return hash(self.digest)
 
-    @property
-    def args(self) -> bytes:
-        """Canonical encoding of what `put(**args)` needs to make this key again."""
-        values = {name: argument.to_keep() for name, argument in self._arguments.items()}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.digest, self.function, self.prefix, self.args, self.parts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """What a key was made from. Put into words only when an entry is written or explained."""
+
+    arguments: Mapping[str, _Argument]
+    version: str | None
+    function: Fingerprint | None
+
+    def args(self, prefix: str) -> bytes:
+        """For the row: options, and arguments, those named like an option apart."""
+        values = {name: argument.to_keep() for name, argument in self.arguments.items()}
         kept: dict[str, Any] = {name: value for name, value in values.items() if name not in RESERVED}
         if clashing := {name: value for name, value in values.items() if name in RESERVED}:
             kept["args"] = clashing
-        if self.prefix:
-            kept["prefix"] = self.prefix
-        if self._version is not None:
-            kept["version"] = self._version
-        if self._fingerprint is not None:
-            kept["function"] = _Labelled(self._fingerprint.digest, self.function)
+        if prefix:
+            kept["prefix"] = prefix
+        if self.version is not None:
+            kept["version"] = self.version
+        if self.function is not None:
+            kept["function"] = _Labelled(self.function.digest, self.function.name)
         return encode(kept)
 
-    @property
     def parts(self) -> str:
-        """Canonical JSON for `explain`: digests and short descriptions of all that the key was made from."""
-        found: dict[str, Any] = {
-            "args": {n: [a.digest.hex()[:16], a.describe()] for n, a in self._arguments.items()},
-        }
-        if self._version is not None:
-            found["version"] = self._version
-        if self._fingerprint is not None:
-            found |= self._fingerprint.parts
-            if self._fingerprint.unfollowed:
-                found["unfollowed"] = self._fingerprint.unfollowed
-        return json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        """For `explain`."""
+        arguments = {n: [a.digest.hex()[:16], a.describe()] for n, a in self.arguments.items()}
+        found: dict[str, Any] = {"args": arguments}
+        if self.version is not None:
+            found["version"] = self.version
+        if self.function is not None:
+            found |= self.function.parts
+            found["unfollowed"] = self.function.unfollowed
+        kept = {name: part for name, part in found.items() if part}
+        return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def make_key(
@@ -119,7 +149,8 @@ def make_key(
     source = _source(function, version)
     digests = {name: argument.digest for name, argument in arguments.items()}
     made_from = (FORMAT, None if source is None else source.digest, version, prefix, digests)
-    return Key(blake3(encode(made_from)).digest(), arguments, prefix, version, source)
+    digest = blake3(encode(made_from)).digest()
+    return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
 
 
 def arguments_of(entry_args: bytes) -> dict[str, Any]:

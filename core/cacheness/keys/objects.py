@@ -14,6 +14,7 @@ import pickle
 from typing import Any
 
 from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
+from cacheness.keys.owners import owner_of, owner_of_class
 from cacheness.keys.trace import Unencodable
 
 #: What a class may raise to say that it has no parts to show.
@@ -26,7 +27,7 @@ def _instance(encoder: Encoder, value: Any) -> None:
         return
     reduced = _reduce(value)
     if isinstance(reduced, str):
-        encoder.tagged("global", type(value), reduced)
+        _global(encoder, value, reduced)
     else:
         _walk(encoder, value, *reduced)
     encoder.leave(value, start)
@@ -54,6 +55,15 @@ def _attrs(encoder: Encoder, value: Any) -> None:
 @handles_family(lambda kind: isinstance(kind, enum.EnumMeta))
 def _enum(encoder: Encoder, value: enum.Enum) -> None:
     encoder.tagged("enum", type(value), value.name, value.value)
+
+
+def _global(encoder: Encoder, value: Any, name: str) -> None:
+    """A thing that pickle would find by its name: a library's counts by that, and by the library."""
+    module = getattr(value, "__module__", None)
+    owner = owner_of(module) if isinstance(module, str) else owner_of_class(type(value))
+    encoder.tagged("global", type(value), name)
+    if owner.kind == "library":
+        encoder.library(owner.name, owner.version)
 
 
 def _reduce(value: Any) -> Any:

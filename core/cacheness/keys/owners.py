@@ -53,6 +53,17 @@ def owner_of(module: str | None) -> Owner:
     return owner
 
 
+def owner_of_class(cls: type) -> Owner:
+    """Whose code a class is."""
+    return owner_of(module_of(cls))
+
+
+def module_of(cls: type) -> str:
+    """The name of a class's module. Compiled classes may hide it behind that of their instances."""
+    module = cls.__module__
+    return module if isinstance(module, str) else "builtins"
+
+
 def _find_owner(module: str) -> Owner:
     top = module.partition(".")[0]
     if top in _OUR_PACKAGES:

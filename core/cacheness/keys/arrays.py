@@ -1,0 +1,174 @@
+"""How numpy's arrays and scalars, scipy's sparse arrays and torch's tensors are encoded.
+
+An array is its type, shape and values in C order, whatever its layout in memory. Values are
+hashed where they are; only what is not contiguous is copied, a piece at a time.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import numpy as np
+from blake3 import blake3
+
+from cacheness.keys.encode import Encoder, handles, handles_family
+from cacheness.keys.trace import Unencodable
+
+#: Bytes that are hashed, and copied where that is needed, at a time.
+_PIECE: Final = 1 << 20
+#: Texts that are encoded at a time.
+_TEXTS: Final = 1 << 16
+#: Extended precision: 63 bits of a fraction, in ten of sixteen bytes.
+_EXTENDED: Final = 63
+_PADDED: Final = 16
+
+
+@handles(np.ndarray, np.memmap)
+def _array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.open("ndarray", 3)
+        add_array(encoder, value)
+        encoder.leave(value, start)
+
+
+def add_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
+    """Append the type, the shape and the values of an array."""
+    encoder.add(value.dtype)
+    encoder.add(value.shape)
+    if value.dtype.hasobject and value.dtype.fields is None:
+        add_objects(encoder, value.ravel(order="C").tolist())
+    elif value.dtype.hasobject or value.dtype.kind == "T":
+        encoder.step("", value.ravel(order="C").tolist())
+    else:
+        encoder.out += digest_of_values(value)
+
+
+def add_objects(encoder: Encoder, values: list[Any]) -> None:
+    """Append many objects: text in bulk, all others one by one with their places."""
+    texts = values
+    others: list[Any] = []
+    if set(map(type, values)) - {str}:
+        others = [(at, value) for at, value in enumerate(values) if type(value) is not str]
+        texts = [value if type(value) is str else "" for value in values]
+    encoder.step("", others)
+    encoder.out += _digest_of_texts(texts)
+
+
+def _digest_of_texts(texts: list[str]) -> bytes:
+    lengths, data = blake3(), blake3()
+    for at in range(0, len(texts), _TEXTS):
+        sizes, joined = _joined(texts[at : at + _TEXTS])
+        lengths.update(sizes.view(np.uint8))
+        data.update(joined)
+    return blake3(lengths.digest() + data.digest()).digest()
+
+
+def _joined(texts: list[str]) -> tuple[np.ndarray[Any, Any], Any]:
+    """The sizes of texts, and their bytes one after the other. Arrow is quicker where it is loaded anyway."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        try:
+            array = arrow.array(texts, type=arrow.large_string())
+            _, offsets, data = array.buffers()
+            return np.diff(np.frombuffer(offsets, "<i8")[: len(texts) + 1]), memoryview(data or b"")
+        except UnicodeEncodeError:
+            pass  # a lone surrogate is a text to Python, and none to Arrow
+    pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
+    return np.fromiter(map(len, pieces), "<i8", len(pieces)), b"".join(pieces)
+
+
+@handles_family(lambda kind: issubclass(kind, np.dtype))
+def _dtype(encoder: Encoder, value: np.dtype[Any]) -> None:
+    if value.fields is not None:
+        fields = [(name, *value.fields[name]) for name in value.names or ()]
+        encoder.tagged("struct dtype", fields, value.itemsize)
+    elif value.subdtype is not None:
+        encoder.tagged("sub dtype", *value.subdtype)
+    else:
+        # Spelt with its byte order, for a machine of the other kind.
+        encoder.tagged("dtype", type(value).__name__ if value.kind == "T" else value.str)
+
+
+@handles_family(lambda kind: issubclass(kind, np.generic))
+def _scalar(encoder: Encoder, value: np.generic) -> None:
+    encoder.open("numpy scalar", 2)
+    encoder.add(value.dtype)
+    if value.dtype.hasobject:
+        encoder.step("", value.item())
+    else:
+        encoder.blob(b"b", _without_odd_nans(np.asarray(value)).tobytes())
+
+
+@handles_family(lambda kind: issubclass(kind, np.ndarray))
+def _array_subclass(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("array subclass", type(value), getattr(value, "__dict__", None))
+        add_array(encoder, np.asarray(value))
+        encoder.leave(value, start)
+
+
+@handles(np.ma.MaskedArray)
+def _masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> None:
+    mask = np.ma.getmaskarray(value)
+    encoder.tagged("masked array", value.filled(value.dtype.type()), mask, value.fill_value)
+
+
+@handles(np.ufunc)
+def _ufunc(encoder: Encoder, value: np.ufunc) -> None:
+    if value.__name__.endswith("(vectorized)"):
+        raise Unencodable(f"{value.__name__} hides the function that np.frompyfunc was given")
+    encoder.tagged("ufunc", value.__name__, value.types)
+    encoder.library("numpy", np.__version__)
+
+
+def digest_of_values(value: np.ndarray[Any, Any]) -> bytes:
+    """BLAKE3 over the values in C order."""
+    hasher = blake3(max_threads=blake3.AUTO)
+    if value.dtype.fields is not None:
+        # Field by field: between them may be bytes that belong to no value.
+        for name in value.dtype.names or ():
+            hasher.update(digest_of_values(value[name]))
+    elif value.flags.c_contiguous:
+        flat = value.reshape(-1)
+        step = max(_PIECE // max(value.itemsize, 1), 1)
+        for at in range(0, flat.size, step):
+            hasher.update(bytes_of(flat[at : at + step]))
+    else:
+        _update_in_pieces(hasher, value)
+    return hasher.digest()
+
+
+def _update_in_pieces(hasher: Any, value: np.ndarray[Any, Any]) -> None:
+    """Hash in C order what lies in another order, without a copy of the whole."""
+    if value.nbytes <= _PIECE or value.ndim == 0:
+        hasher.update(bytes_of(np.ascontiguousarray(value)))
+        return
+    rows = max(_PIECE // max(value.nbytes // max(len(value), 1), 1), 1)
+    for at in range(0, len(value), rows):
+        piece = value[at : at + rows]
+        if len(piece) == 1:
+            _update_in_pieces(hasher, piece[0])
+        else:
+            hasher.update(bytes_of(np.ascontiguousarray(piece)))
+
+
+def bytes_of(piece: np.ndarray[Any, Any]) -> memoryview:
+    """The bytes of a contiguous array that belong to its values."""
+    if piece.dtype.char in "gG" and np.finfo(piece.dtype).nmant == _EXTENDED:
+        piece = _without_odd_nans(piece).reshape(-1, 1).view(np.uint8).reshape(-1, _PADDED)[:, :10].copy()
+    return memoryview(_without_odd_nans(piece).reshape(-1).view(np.uint8)) if piece.nbytes else memoryview(b"")
+
+
+def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """NaN is one value, although many patterns of bits mean it."""
+    if piece.dtype.kind not in "fc":
+        return piece
+    with np.errstate(all="ignore"):
+        # A sum is quicker than a look at each, and is NaN whenever one of them is.
+        if not np.isnan(piece.sum()):
+            return piece
+    piece = piece.copy()
+    floats = piece.view(piece.real.dtype)
+    floats[np.isnan(floats)] = np.nan
+    return piece

@@ -1,0 +1,176 @@
+"""How Arrow's arrays and tables are encoded: by what they say, not by how they are cut.
+
+The buffers are hashed where they are, chunk by chunk: validity, lengths and values each as one
+stream, so that slices and chunks of equal content agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from blake3 import blake3
+
+from cacheness.keys.arrays import bytes_of
+from cacheness.keys.encode import Encoder, handles, handles_family
+from cacheness.keys.encode import encode as _encode
+
+_FLOATS: Final = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
+
+
+@handles(pa.ChunkedArray)
+def _chunked(encoder: Encoder, value: pa.ChunkedArray) -> None:
+    encoder.open("arrow chunked array", 2)
+    add_chunks(encoder, value.chunks, value.type)
+
+
+@handles_family(lambda kind: issubclass(kind, pa.Array))
+def _array(encoder: Encoder, value: pa.Array) -> None:
+    encoder.open("arrow array", 2)
+    add_chunks(encoder, [value], value.type)
+
+
+@handles_family(lambda kind: issubclass(kind, pa.Scalar))
+def _scalar(encoder: Encoder, value: pa.Scalar) -> None:
+    encoder.open("arrow scalar", 2)
+    add_chunks(encoder, [pa.array([value.as_py()], type=value.type)], value.type)
+
+
+@handles(pa.Table, pa.RecordBatch)
+def _table(encoder: Encoder, value: pa.Table | pa.RecordBatch) -> None:
+    table = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
+    encoder.tagged("arrow table" if table is value else "arrow batch", table.column_names, table.num_rows)
+    for column in table.columns:
+        add_chunks(encoder, column.chunks, column.type)
+
+
+@handles_family(lambda kind: issubclass(kind, pa.DataType))
+def _type(encoder: Encoder, value: pa.DataType) -> None:
+    encoder.tagged("arrow type", str(value))
+
+
+@handles(pa.Schema)
+def _schema(encoder: Encoder, value: pa.Schema) -> None:
+    encoder.tagged("arrow schema", [(field.name, field.type, field.nullable) for field in value])
+
+
+def add_chunks(encoder: Encoder, chunks: Sequence[pa.Array], kind: pa.DataType) -> None:
+    """Append the type and the content of an array that comes in chunks."""
+    encoder.add(str(kind))
+    encoder.out += _digest_of(chunks, kind)
+
+
+def _digest_of(chunks: Sequence[pa.Array], kind: pa.DataType) -> bytes:
+    chunks = [chunk for chunk in chunks if len(chunk)]
+    masks = [_nulls(chunk) if chunk.null_count else None for chunk in chunks]
+    parts = [b"%x" % sum(map(len, chunks)), _digest_of_masks(chunks, masks)]
+    return blake3(_encode([*parts, *_content(chunks, masks, kind)])).digest()
+
+
+def _digest_of_masks(chunks: Sequence[pa.Array], masks: Sequence[Any]) -> bytes:
+    if all(mask is None for mask in masks):
+        return b""
+    hasher = blake3()
+    for chunk, mask in zip(chunks, masks, strict=True):
+        hasher.update(memoryview(np.zeros(len(chunk), np.uint8) if mask is None else mask.view(np.uint8)))
+    return hasher.digest()
+
+
+def _nulls(chunk: pa.Array) -> np.ndarray[Any, Any]:
+    return np.asarray(pc.is_null(chunk).to_numpy(zero_copy_only=False))
+
+
+def _content(chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType) -> list[bytes]:
+    of = pa.types
+    if isinstance(kind, pa.BaseExtensionType):
+        return [_digest_of([chunk.storage for chunk in chunks], kind.storage_type)]
+    if of.is_null(kind):
+        return []
+    if of.is_dictionary(kind):
+        return _dictionary(chunks, kind)
+    if of.is_boolean(kind):
+        chunks = [chunk.fill_null(False) if chunk.null_count else chunk for chunk in chunks]
+        return [_digest_of_pieces(pc.cast(chunk, pa.uint8()).to_numpy() for chunk in chunks)]
+    if of.is_string(kind) or of.is_large_string(kind) or of.is_binary(kind) or of.is_large_binary(kind):
+        return _texts(chunks)
+    if of.is_string_view(kind) or of.is_binary_view(kind):
+        return _texts([pc.cast(c, pa.large_string() if of.is_string_view(kind) else pa.large_binary()) for c in chunks])
+    if of.is_struct(kind):
+        columns = [chunk.flatten() for chunk in chunks]
+        return [_digest_of([column[at] for column in columns], kind.field(at).type) for at in range(kind.num_fields)]
+    if of.is_fixed_size_list(kind):
+        return [_digest_of([chunk.flatten() for chunk in chunks], kind.value_type)]
+    if of.is_map(kind):
+        kind = pa.list_(pa.struct([("key", kind.key_type), ("value", kind.item_type)]))
+        chunks = [chunk.cast(kind) for chunk in chunks]
+    if of.is_list(kind) or of.is_large_list(kind):
+        return _lists(chunks, masks, kind)
+    if of.is_run_end_encoded(kind):
+        return [_digest_of([pc.run_end_decode(chunk) for chunk in chunks], kind.value_type)]
+    if of.is_primitive(kind) or of.is_decimal(kind) or of.is_fixed_size_binary(kind):
+        pairs = zip(chunks, masks, strict=True)
+        return [_digest_of_pieces(_values(chunk, mask, kind) for chunk, mask in pairs)]
+    return [_encode([value for chunk in chunks for value in chunk.to_pylist()])]
+
+
+def _digest_of_pieces(pieces: Any) -> bytes:
+    hasher = blake3()
+    for piece in pieces:
+        for at in range(0, len(piece), 1 << 17):
+            hasher.update(bytes_of(piece[at : at + (1 << 17)]))
+    return hasher.digest()
+
+
+def _values(chunk: pa.Array, mask: Any, kind: pa.DataType) -> np.ndarray[Any, Any]:
+    """Values of a fixed width, with zeros where there is none."""
+    width = kind.byte_width
+    raw = np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width : (chunk.offset + len(chunk)) * width]
+    if mask is not None:
+        raw = raw.copy()
+        raw.reshape(-1, width)[mask] = 0
+    return raw.view(_FLOATS[kind]) if kind in _FLOATS else raw
+
+
+def _texts(chunks: Sequence[pa.Array]) -> list[bytes]:
+    lengths, data = blake3(), blake3()
+    for chunk in chunks:
+        offsets = _offsets(chunk)
+        sizes = np.diff(offsets)
+        if chunk.null_count and sizes[_nulls(chunk)].any():
+            offsets = _offsets(chunk := chunk.fill_null(b"" if pa.types.is_binary(chunk.type) else ""))
+            sizes = np.diff(offsets)
+        lengths.update(memoryview(sizes.view(np.uint8)))
+        if offsets[-1] > offsets[0]:
+            data.update(memoryview(chunk.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
+    return [lengths.digest(), data.digest()]
+
+
+def _lists(chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType) -> list[bytes]:
+    lengths = blake3()
+    for chunk, mask in zip(chunks, masks, strict=True):
+        sizes = np.diff(_offsets(chunk))
+        if mask is not None:
+            sizes[mask] = 0
+        lengths.update(memoryview(sizes.view(np.uint8)))
+    return [lengths.digest(), _digest_of([chunk.flatten() for chunk in chunks], kind.value_type)]
+
+
+def _offsets(chunk: pa.Array) -> np.ndarray[Any, Any]:
+    wide = (
+        pa.types.is_large_string(chunk.type)
+        or pa.types.is_large_binary(chunk.type)
+        or pa.types.is_large_list(chunk.type)
+    )
+    offsets = np.frombuffer(chunk.buffers()[1], np.int64 if wide else np.int32)
+    return offsets[chunk.offset : chunk.offset + len(chunk) + 1]
+
+
+def _dictionary(chunks: Sequence[pa.Array], kind: pa.DataType) -> list[bytes]:
+    if not chunks:
+        return []
+    chunks = pa.chunked_array(chunks).unify_dictionaries().chunks
+    indices = [chunk.indices for chunk in chunks]
+    return [_digest_of(indices, kind.index_type), _digest_of([chunks[0].dictionary], kind.value_type)]
