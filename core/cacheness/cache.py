@@ -151,7 +151,13 @@ class Cache:
         )
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
-        return _concurrently(lambda draft: self._write_one(draft, session), drafts)
+        try:
+            return _concurrently(lambda draft: self._write_one(draft, session), drafts)
+        except (StoreUnavailable, BlobMissing) as error:
+            if self.metadata.renew_session(session):
+                raise
+            # A repairer took us for dead and aborted our upload; the store is not to blame.
+            raise SessionLost(f"session {session} was fenced while it wrote") from error
 
     def _write_one(self, draft: Draft, session: str) -> Entry:
         entry = draft.entry

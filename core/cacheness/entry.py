@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -171,11 +170,7 @@ class Identity:
 
     store_id: str  #: drawn at random when the schema was created
     system: str  #: what the server says of itself: cluster, timeline, database
-    epoch: str  #: drawn anew by each repair
-
-    def as_dict(self) -> Mapping[str, str]:
-        """For the marker object in the blob store."""
-        return {"store_id": self.store_id, "system": self.system, "epoch": self.epoch}
+    epoch: str  #: drawn anew by each repair; the last ones, newest first, with commas between
 
 
 @dataclass(frozen=True, slots=True)

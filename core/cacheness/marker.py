@@ -78,11 +78,10 @@ class Marker:
     def begin_epoch(self) -> None:
         """Note a new repair in the database, then in the marker.
 
-        The database remembers the epoch before too: a crash between the two leaves a marker that
+        The database remembers the epochs before too: a crash between the two leaves a marker that
         it still knows.
         """
-        here = self._metadata.identity()
-        self._metadata.begin_epoch(f"{secrets.token_hex(8)},{_newest(here)}")
+        self._metadata.begin_epoch(secrets.token_hex(8))
         self.adopt()
 
     def _read(self) -> dict[str, str] | None:

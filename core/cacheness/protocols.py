@@ -82,7 +82,10 @@ class MetadataStore(Protocol):
         ...
 
     def begin_epoch(self, epoch: str) -> None:
-        """Remember the newest repair's random epoch."""
+        """Put a new repair's random epoch before the last ones, atomically.
+
+        `identity().epoch` lists about thirty of them, the newest first, with commas between.
+        """
         ...
 
     # entries

@@ -15,7 +15,7 @@ from cacheness import wiring
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
-from cacheness.errors import CachenessError, ConfigError
+from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.flights import Flights
 from cacheness.integrity import Progress, Scope
 from cacheness.keys import RESERVED, Digest, Key, make_key
@@ -47,11 +47,11 @@ class UnifiedCache:
         self._hold()
         try:
             wiring.parts_of(self.config)
-        except ConfigError:
+        except StoreUnavailable:
+            pass  # a server that is down now may be up when it is needed; its next caller is told
+        except BaseException:
             self.close()
             raise
-        except CachenessError:
-            pass  # a server that is down now may be up when it is needed; its next caller is told
 
     @classmethod
     def from_env(cls) -> UnifiedCache:

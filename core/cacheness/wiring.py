@@ -290,7 +290,7 @@ def _keyring(config: Config) -> Keyring:
         directory = Path(config.cache_dir)
         _make(directory)
         holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
-        return load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data)
+        return Keyring.parse(load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data))
     if config.allow_unsigned:
         return Keyring.unsigned()
     raise ConfigError(

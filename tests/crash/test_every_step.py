@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import random
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +15,7 @@ from cacheness import StoreUnavailable, UnifiedCache
 from cacheness.config import Config
 from cacheness.testing.faults import Countdown, Crashed, crash, failing_with, kill, stepwise
 
-OLD, NEW = b"old" * 20_000, b"new" * 20_000
+OLD, NEW, LOST = (random.Random(n).randbytes(60_000) for n in range(3))
 
 
 def put_new(cache: UnifiedCache) -> None:
@@ -74,8 +76,13 @@ def leave_orphan(config: Config) -> None:
 
     cache = stepwise(config, after_the_blob)
     with pytest.raises(Crashed):
-        cache.put(b"lost" * 20_000, k=8)
+        cache.put(LOST, k=8)
     cache.close()
+
+
+def run(operate: Callable[[UnifiedCache], None], config: Config, countdown: Countdown) -> None:
+    with stepwise(config, countdown) as cache:
+        operate(cache)
 
 
 @operations
@@ -86,14 +93,9 @@ def test_i1_i2_a_crash_at_any_step_leaves_old_or_new(world, operation):
         n += 1
         prepare(world)
         countdown = Countdown(n, crash)
-        cache = stepwise(world.config, countdown)
-        try:
-            operate(cache)
-        except Crashed:
-            pass
-        finally:
-            reached = countdown.reached
-            cache.close()
+        with contextlib.suppress(Crashed):
+            run(operate, world.config, countdown)
+        reached = countdown.reached
         check(world, allowed)
         world.cache.clear()
     assert n > 3
@@ -107,14 +109,9 @@ def test_i2_a_store_that_fails_at_any_step_loses_nothing(world, operation):
         n += 1
         prepare(world)
         countdown = Countdown(n, failing_with(StoreUnavailable("pulled the plug")))
-        cache = stepwise(world.config, countdown)
-        try:
-            operate(cache)
-        except StoreUnavailable:
-            pass
-        finally:
-            reached = countdown.reached
-            cache.close()
+        with contextlib.suppress(StoreUnavailable):
+            run(operate, world.config, countdown)
+        reached = countdown.reached
         check(world, allowed)
         world.cache.clear()
 
@@ -124,8 +121,8 @@ def run_and_die(config: Config, operation: str, n: int, untouched: Any) -> None:
     countdown = Countdown(n, kill)
     cache = stepwise(config, countdown)
     OPERATIONS[operation][0](cache)
-    untouched.set()
     cache.close()
+    untouched.set()
 
 
 @operations

@@ -104,7 +104,7 @@ def _parse(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", 
         fields = ast.literal_eval(header.decode("latin-1"))
         description, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         dtype = _dtype(description)
-    except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, Warning) as error:
         raise CodecError(f"This is not an array: its header cannot be read ({type(error).__name__}).") from error
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)) or dtype.hasobject:
         raise CodecError(f"This is not an array of plain values: shape {shape!r}, type {dtype}.")

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from cacheness.codecs.foreign import library
 from cacheness.codecs.tables import Conversion
+from cacheness.errors import CodecError
 
 _PLAIN: Final = frozenset(
     {
@@ -41,7 +42,10 @@ def _to_arrow(frame: Any) -> Any:
 
 def _from_arrow(table: Any) -> Any:
     pl = library("polars")
-    found = pl.from_arrow(table, rechunk=False)
+    try:
+        found = pl.from_arrow(table, rechunk=False)
+    except pl.exceptions.PanicException as error:  # a BaseException, for a table that polars did not write
+        raise CodecError(f"polars: {error}") from error
     # A nameless column would get a name, and a table that has no other column would become a series.
     frame = found.to_frame() if isinstance(found, pl.Series) else found
     frame.columns = table.column_names
