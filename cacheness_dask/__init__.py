@@ -1,0 +1,28 @@
+"""Dask graphs whose results are kept: computed once, by anyone, on any scheduler."""
+
+from cacheness_dask.client import install, uninstall
+from cacheness_dask.inputs import register_sink, register_source, register_stateful
+from cacheness_dask.marks import cache
+from cacheness_dask.scheduler import CacheUnavailable, Record, Run, caching, nocache
+from cacheness_dask.show import Explanation, Picture, Row, explain, visualize
+from cacheness_dask.worker import EntryVanished
+
+__all__ = [
+    "CacheUnavailable",
+    "EntryVanished",
+    "Explanation",
+    "Picture",
+    "Record",
+    "Row",
+    "Run",
+    "cache",
+    "caching",
+    "explain",
+    "install",
+    "nocache",
+    "register_sink",
+    "register_source",
+    "register_stateful",
+    "uninstall",
+    "visualize",
+]

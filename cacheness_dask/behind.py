@@ -1,0 +1,151 @@
+"""The write-behind queue of one process: bounded by bytes, never drops, stores in batches."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing.util
+import pickle
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cloudpickle
+import numpy as np
+
+from cacheness import UnifiedCache
+from cacheness.errors import CachenessError, CodecError
+from cacheness.keys import Key
+from cacheness_dask.policy import Meter
+
+_BATCH: Final = 256  #: results in one transaction
+_PLAIN: Final = (int, float, complex, bool, str, bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is stored with a result."""
+
+    seconds: float  #: what it cost to compute
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One result on its way to the store."""
+
+    key: Key
+    thaw: Callable[[], Any]  #: the value, as it was when its task ended
+    size: int
+    about: About
+
+
+class WriteBehind:
+    """Stores results in a thread of its own. When the queue is full, the caller stores its own."""
+
+    def __init__(
+        self,
+        cache: UnifiedCache,
+        meter: Meter,
+        limit: int,
+        warn: Callable[[BaseException], None],
+    ) -> None:
+        self._cache, self._meter, self._warn = cache, meter, warn
+        # Half: an encoded value may need as much memory again as the value.
+        self._room = limit // 2
+        self._queue: deque[Pending] = deque()
+        self._waiting = 0  # bytes in the queue and in the batch under way
+        self._stored = 0
+        self._state = threading.Condition()
+        self._thread: threading.Thread | None = None
+        atexit.register(self.close)
+        # A child of multiprocessing, such as a Dask worker, leaves without running atexit.
+        self._finalizer = multiprocessing.util.Finalize(self, self.close, exitpriority=100)
+
+    def put(self, key: Key, value: Any, size: int, about: About) -> None:
+        """Store a result soon, or now when too much is waiting."""
+        if size <= self._room:
+            pending = Pending(key, frozen(value), size, about)
+            with self._state:
+                if self._waiting + size <= self._room:
+                    self._enqueue(pending)
+                    return
+        self._store([Pending(key, lambda: value, size, about)])
+
+    def flush(self) -> int:
+        """Wait until nothing is waiting; returns how many results were stored so far."""
+        with self._state:
+            self._state.wait_for(lambda: not self._waiting)
+            return self._stored
+
+    def close(self) -> None:
+        """Store what is waiting, and let go of the cache."""
+        self.flush()
+        with contextlib.suppress(CachenessError):
+            self._cache.close()
+
+    def _enqueue(self, pending: Pending) -> None:
+        self._queue.append(pending)
+        # Counted from one on, so that `flush` also waits for values without a size.
+        self._waiting += max(pending.size, 1)
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._drain, name="cacheness-write-behind", daemon=True)
+            self._thread.start()
+        self._state.notify_all()
+
+    def _drain(self) -> None:
+        while True:
+            with self._state:
+                if not self._state.wait_for(lambda: self._queue, timeout=5):
+                    self._thread = None
+                    return
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+            try:
+                self._store(batch)
+            finally:
+                with self._state:
+                    self._waiting -= sum(max(pending.size, 1) for pending in batch)
+                    self._state.notify_all()
+
+    def _store(self, batch: list[Pending]) -> None:
+        start = time.perf_counter()
+        try:
+            with self._cache.write_batch():
+                stored = sum(self._put(pending) for pending in batch)
+        except Exception as error:  # the store is down: the results are there all the same
+            self._warn(error)
+            return
+        with self._state:
+            self._stored += stored
+        if len(batch) == 1:
+            self._meter.saw(batch[0].size, time.perf_counter() - start)
+
+    def _put(self, pending: Pending) -> bool:
+        try:
+            about = pending.about
+            self._cache.put(pending.thaw(), pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+        except CodecError as error:  # this value cannot be stored; others can
+            self._warn(error)
+            return False
+        return True
+
+
+def frozen(value: Any) -> Callable[[], Any]:
+    """A way to get this value again as it is now.
+
+    The tasks that follow may change it in place, as pandas code likes to do; what is stored must be
+    what the task returned.
+    """
+    if isinstance(value, _PLAIN):
+        return lambda: value
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        copy = value.copy()
+        return lambda: copy
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except Exception:  # whatever plain pickle raises for lambdas and classes made in a notebook
+        data = cloudpickle.dumps(value, protocol=5)
+    return lambda: pickle.loads(data)

@@ -1,0 +1,396 @@
+"""A materialised graph to Merkle fingerprints: what each task computes, whatever its key is called.
+
+Dask's own keys and tokens cannot be used: they differ between interpreters, and they collide. A
+fingerprint is BLAKE3 over the function's fingerprint, the literal arguments by the core's canonical
+encoding, and the fingerprints of the dependencies. Each value becomes a *term*, and every term says
+where it ends, so that no two lists of terms share bytes:
+
+    N T F i f s b   None, True, False, int, float, text, bytes
+    S               a shuffle's name, which is a token
+    p               text that names a regular file: the text, and the digest of the content
+    v               any other literal, by the core's digest
+    r               the result of a task, by its fingerprint
+    c               a container, a partial, a source: the digest of its own terms
+
+A literal and a data node with the same value have the same term, and so have a task and the same
+task inside of a fused one: fusion moves with the hash seed.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from blake3 import blake3
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    Dict,
+    GraphNode,
+    NestedContainer,
+    Task,
+    TaskRef,
+    _execute_subgraph,
+    _identity_cast,
+)
+
+from cacheness.errors import CachenessError
+from cacheness.keys import digest_of, encode, fingerprint
+from cacheness.keys.encode import FORMAT
+from cacheness_dask.chance import reads_chance
+from cacheness_dask.inputs import Refused, file_at, identity_of_source, refuse_function, remote_file
+from cacheness_dask.marks import is_mark, is_marked_inside
+from cacheness_dask.walk import topological
+
+#: Enters every fingerprint. Raise it when the meaning of a term changes.
+_DOMAIN: Final = b"cacheness-dask/1"
+
+_SHUFFLE_MODULES: Final = ("distributed.shuffle", "dask.dataframe.shuffle", "dask.dataframe.dask_expr._shuffle")
+#: Steps of a shuffle that leave data somewhere else than in their result.
+_PLUMBING: Final = frozenset(
+    {
+        "distributed.shuffle._core:p2p_barrier",
+        "distributed.shuffle._shuffle:shuffle_transfer",
+        "distributed.shuffle._rechunk:rechunk_transfer",
+        "distributed.shuffle._merge:merge_transfer",
+        "dask.dataframe.dask_expr._shuffle:_shuffle_transfer",
+        "dask.dataframe.dask_expr._merge:create_assign_index_merge_transfer.<locals>.assign_index_merge_transfer",
+        "dask.dataframe.dask_expr._shuffle:DiskShuffle._shuffle_group",
+        "dask.dataframe.shuffle:shuffle_group_3",
+        "dask.dataframe.shuffle:barrier",
+        "dask.dataframe.shuffle:maybe_buffered_partd",
+        "dask.bag.core:partition",
+    }
+)
+
+
+@dataclass(slots=True)
+class Fingerprints:
+    """What is known of each task that the wanted keys need."""
+
+    digests: dict[Any, bytes] = field(default_factory=dict)  #: of tasks that may be looked up and stored
+    terms: dict[Any, bytes] = field(default_factory=dict)  #: of every node that has one
+    refused: dict[Any, str] = field(default_factory=dict)  #: why a task has no fingerprint
+    plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
+    marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
+    cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
+    files: dict[str, tuple[int, int, int]] = field(default_factory=dict)  #: read by path: size, mtime, inode
+
+
+def fingerprints(
+    graph: Mapping[Any, GraphNode], keys: Iterable[Any], futures: Mapping[Any, bytes | None] | None = None
+) -> Fingerprints:
+    """Fingerprint every node that `keys` need.
+
+    `futures` are the keys that a client holds already, with the term of what was submitted under
+    them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
+    """
+    return _Walk(graph, futures or {}).run(list(keys))
+
+
+def entry_key(digest: bytes) -> str:
+    """The key of the entry that holds the result with this fingerprint, as 64 hexadecimal digits.
+
+    It is what `make_key(args={}, function=Digest(digest))` says, without encoding the rest each time.
+    """
+    return blake3(_BEFORE + digest + _AFTER).hexdigest()
+
+
+def _around(digest: bytes) -> tuple[bytes, bytes]:
+    before, after = encode((FORMAT, digest, None, "", {})).split(digest)
+    return before, after
+
+
+_BEFORE, _AFTER = _around(bytes(range(32)))
+
+
+class _Walk:
+    """One pass over one graph. Literals and functions are hashed once, by identity."""
+
+    def __init__(self, graph: Mapping[Any, GraphNode], futures: Mapping[Any, bytes | None]) -> None:
+        self._graph = graph
+        self._found = Fingerprints()
+        self._futures = futures
+        self._functions: dict[int, tuple[Any, bytes | Refused]] = {}
+        self._literals: dict[int, tuple[Any, bytes]] = {}
+        self._orders: dict[int, tuple[Any, list[Any]]] = {}
+        self._marks = 0
+        self._shuffles = {
+            node.spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
+        }  # made of tokens, so they must not enter a fingerprint
+
+    def run(self, keys: list[Any]) -> Fingerprints:
+        found, graph, futures = self._found, self._graph, self._futures
+        terms, digests = found.terms, found.digests
+        for key in topological(graph, keys):
+            node = graph[key]
+            marks = self._marks
+            try:
+                terms[key] = term = self._future(key) if key in futures else self._node(node, terms)
+            except _Missing as missing:
+                found.refused[key] = self._downstream(missing.args[0])
+            except Refused as refusal:
+                found.refused[key] = str(refusal)
+            except CachenessError as error:
+                found.refused[key] = f"argument cannot be hashed: {error}"
+            else:
+                if term[0] == _RESULT and isinstance(node, Task):
+                    if self._is_plumbing(node):
+                        found.plumbing.add(key)
+                    else:
+                        digests[key] = term[1:]
+            if marks != self._marks and is_marked_inside(node):
+                found.cuttable.append(key)
+        return found
+
+    def _downstream(self, key: Any) -> str:
+        reason = self._found.refused.get(key)
+        if reason is None:
+            return f"needs the future {key!r}, and this cache has not seen how that was made"
+        return reason if reason.startswith("downstream of ") else f"downstream of {key!r}: {reason}"
+
+    # nodes
+
+    def _node(self, node: GraphNode, scope: Mapping[Any, bytes]) -> bytes:
+        kind = type(node)
+        if kind is Task:
+            return self._task(node, scope)  # type: ignore[arg-type]
+        if kind is DataNode:
+            return self._term(node.value, scope)  # type: ignore[attr-defined]
+        if kind is Alias:
+            return self._reference(node.target, scope)  # type: ignore[attr-defined]
+        if isinstance(node, Dict):
+            pairs = [self._term(value, scope) for value in node.args]
+            return _container(b"dict", pairs)
+        if isinstance(node, NestedContainer):
+            return self._members(node.klass, node.args, scope)
+        if kind.__name__ == "P2PBarrierTask":
+            return self._barrier(node, scope)
+        if isinstance(node, Task):
+            raise Refused(f"a task of the unknown kind {kind.__name__}")
+        raise Refused(f"a graph node of the unknown kind {kind.__name__}")
+
+    def _reference(self, key: Any, scope: Mapping[Any, bytes]) -> bytes:
+        term = scope.get(key)
+        if term is not None:
+            return term
+        if key in self._graph:
+            raise _Missing(key)
+        return self._future(key)
+
+    def _future(self, key: Any) -> bytes:
+        term = self._futures.get(key)
+        if term is None:
+            raise _Missing(key)
+        return term
+
+    def _task(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
+        func = node.func
+        if func is _execute_subgraph:
+            return self._fused(node, scope)
+        if func is _identity_cast:
+            return self._members(node.kwargs["typ"], node.args, scope)
+        if (func is set or func is frozenset) and len(node.args) == 1 and isinstance(node.args[0], NestedContainer):
+            return self._members(func, node.args[0].args, scope)
+        if is_mark(node):
+            return self._marked(self._term(node.args[0], scope))
+        known = self._functions.get(id(func))
+        parts = [_DOMAIN, known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
+        for value in node.args:
+            kind = type(value)
+            if kind is TaskRef:
+                parts.append(scope.get(value.key) or self._reference(value.key, scope))
+            elif kind is int:
+                parts.append(b"i%d;" % value)
+            else:
+                parts.append(self._term(value, scope))
+        for name, value in node.kwargs.items():
+            parts.append(b"k" + _text(name) + self._term(value, scope))
+        if type(func).__name__ == "ParquetFunctionWrapper":
+            parts.append(self._pieces(func, node.args))
+        return b"r" + blake3(b"".join(parts)).digest()
+
+    def _marked(self, term: bytes) -> bytes:
+        self._marks += 1
+        if term[0] == _RESULT:
+            self._found.marked.add(term[1:])
+        return term
+
+    def _fused(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
+        inner, out, names, *values = node.args
+        within = {name: self._term(value, scope) for name, value in zip(names, values, strict=True)}
+        for key in self._order(inner, out):
+            within[key] = self._node(inner[key], within)
+        return within[out]
+
+    def _order(self, inner: dict[Any, GraphNode], out: Any) -> list[Any]:
+        # Blockwise shares one inner graph between all its blocks.
+        known = self._orders.get(id(inner))
+        if known is None:
+            known = self._orders[id(inner)] = (inner, topological(inner, [out]))
+        return known[1]
+
+    def _barrier(self, node: Any, scope: Mapping[Any, bytes]) -> bytes:
+        spec = {name: value for name, value in vars(node.spec).items() if name != "id"}
+        parts = [_DOMAIN, b"barrier", self._term(spec, scope), *(self._term(value, scope) for value in node.args)]
+        return b"r" + blake3(b"".join(parts)).digest()
+
+    def _pieces(self, reader: Any, args: tuple[Any, ...]) -> bytes:
+        """Row groups that Dask's reader takes from a file system that is not this machine's."""
+        if "Local" in type(reader.fs).__name__:
+            return b""  # their paths are literals that name regular files
+        parts = args[0] if isinstance(args[0], list) else [args[0]]
+        paths = [getattr(part, "data", part)["piece"][0] for part in parts]
+        return _container(b"pieces", [b"v" + digest_of(remote_file(reader.fs, path)) for path in paths])
+
+    def _is_plumbing(self, node: Task) -> bool:
+        while node.func is _execute_subgraph:
+            node = node.args[0][node.args[1]]
+            if not isinstance(node, Task):
+                return False
+        func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
+        return f"{func.__module__}:{func.__qualname__}" in _PLUMBING
+
+    # values
+
+    def _term(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
+        handler = _BY_TYPE.get(type(value))
+        return handler(self, value, scope) if handler is not None else self._other(value, scope)
+
+    def _other(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
+        if isinstance(value, TaskRef):  # a distributed Future is one
+            return self._reference(value.key, scope)
+        if isinstance(value, GraphNode):
+            return self._node(value, scope)
+        known = self._literals.get(id(value))
+        if known is None:
+            known = self._literals[id(value)] = (value, self._literal(value))
+        return known[1]
+
+    def _literal(self, value: Any) -> bytes:
+        if callable(value) and not isinstance(value, type):
+            return self._function(value)
+        source = identity_of_source(value)
+        if source is not None:
+            return _container(b"source", [b"v" + digest_of(source)])
+        return b"v" + digest_of(value)
+
+    def _string(self, value: str, scope: Mapping[Any, bytes]) -> bytes:
+        if value in self._shuffles:
+            return b"S"
+        if os.sep in value and len(value) < 4096:
+            content = self._file(value)
+            if content is not None:
+                return b"p" + _text(value) + content
+        return b"s" + _text(value)
+
+    def _file(self, path: str) -> bytes | None:
+        content: bytes | None = file_at(path)
+        if content is not None:
+            status = os.stat(path)
+            self._found.files[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
+        return content
+
+    def _sequence(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
+        return self._members(type(value), value, scope)
+
+    def _members(self, kind: Callable[..., Any], values: Iterable[Any], scope: Mapping[Any, bytes]) -> bytes:
+        terms = [self._term(value, scope) for value in values]
+        if kind is set or kind is frozenset:
+            terms.sort()
+        elif kind is not list and kind is not tuple:
+            terms.append(self._function(kind))
+        return _container(getattr(kind, "__name__", "members").encode(), terms)
+
+    def _dict(self, value: dict[Any, Any], scope: Mapping[Any, bytes]) -> bytes:
+        # In order: a function may well see it, as pandas.DataFrame does.
+        return _container(b"dict", [self._term(part, scope) for pair in value.items() for part in pair])
+
+    # functions
+
+    def _function(self, func: Any) -> bytes:
+        known = self._functions.get(id(func))
+        if known is None:
+            try:
+                known = (func, self._callable(func))
+            except Refused as refusal:
+                known = (func, refusal)
+            self._functions[id(func)] = known
+        if isinstance(known[1], Refused):
+            raise Refused(*known[1].args)
+        return known[1]
+
+    def _callable(self, func: Any) -> bytes:
+        reason = refuse_function(func) or reads_chance(func)
+        if reason:
+            raise Refused(reason)
+        if isinstance(func, partial) or _is_curry(func):
+            inside = [func.func, tuple(func.args), _lean(func.func, func.keywords)]
+            return _container(b"partial", [self._term(part, {}) for part in inside])
+        if isinstance(func, types.FunctionType):
+            _refuse_coroutine(func)
+            return b"v" + fingerprint(func).digest
+        if isinstance(func, types.MethodType) and not isinstance(func.__self__, type):
+            return _container(b"method", [self._term(func.__self__, {}), self._function(func.__func__)])
+        if type(func).__name__ == "Compose":  # toolz
+            return _container(b"compose", [self._term(part, {}) for part in (func.first, *func.funcs)])
+        source = identity_of_source(func)
+        if source is not None:
+            return _container(b"source", [b"v" + digest_of(source)])
+        return b"v" + digest_of(func)
+
+
+class _Missing(Refused):
+    """A reference to a key without a term."""
+
+
+_RESULT: Final = ord("r")
+_pack_size = struct.Struct(">Q").pack
+
+
+def _text(value: str) -> bytes:
+    data = value.encode("utf-8", "surrogatepass")
+    return _pack_size(len(data)) + data
+
+
+def _container(kind: bytes, terms: list[bytes]) -> bytes:
+    head = b"%b %d " % (kind, len(terms))
+    return b"c" + blake3(_DOMAIN + head + b"".join(terms)).digest()
+
+
+def _is_curry(func: Any) -> bool:
+    return type(func).__name__ == "curry" and type(func).__module__.startswith(("toolz", "cytoolz"))
+
+
+def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
+    # Dask's CSV reader carries the first rows of the first file to every block, for their types only.
+    if getattr(func, "__name__", "") == "_read_csv" and func.__module__ == "dask.dataframe.io.csv":
+        return {**keywords, "head": keywords["head"].iloc[:0]}
+    return keywords
+
+
+def _refuse_coroutine(func: types.FunctionType) -> None:
+    if func.__code__.co_flags & (0x80 | 0x200):  # CO_COROUTINE, CO_ASYNC_GENERATOR
+        raise Refused(f"{func.__qualname__} is a coroutine function")
+
+
+_BY_TYPE: Final[dict[type, Callable[[_Walk, Any, Mapping[Any, bytes]], bytes]]] = {
+    type(None): lambda walk, value, scope: b"N",
+    bool: lambda walk, value, scope: b"T" if value else b"F",
+    int: lambda walk, value, scope: b"i%d;" % value,
+    float: lambda walk, value, scope: b"f" + struct.pack(">d", value if value == value else float("nan")),
+    str: _Walk._string,
+    bytes: lambda walk, value, scope: b"b" + _pack_size(len(value)) + value,
+    list: _Walk._sequence,
+    tuple: _Walk._sequence,
+    set: _Walk._sequence,
+    frozenset: _Walk._sequence,
+    dict: _Walk._dict,
+    TaskRef: lambda walk, value, scope: walk._reference(value.key, scope),
+    Task: _Walk._task,
+}

@@ -1,0 +1,287 @@
+"""What a graph reads, and what it must not be asked twice: sources, sinks, and things without content.
+
+A *source* counts by the content behind it: a file, an open-file description, a row group. A *sink*
+leaves something behind outside of Dask, so it runs every time. What is neither, and cannot be told
+by its value (a handle, a lock, a future), is refused with the reason.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import types
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+from cacheness.keys import digest_of
+
+
+class Refused(Exception):
+    """This task has no fingerprint; the message says why, for `explain`."""
+
+
+_sources: dict[type, Callable[[Any], Any]] = {}
+_sinks: set[Any] = set()
+_stateful: set[Any] = set()
+
+#: Functions and callable classes of Dask's own that write. A name is module:qualified name.
+_SINKS: Final = frozenset(
+    {
+        "dask.array.core:store_chunk",
+        "dask.array.core:load_store_chunk",
+        "dask.bag.core:_to_textfiles_chunk",
+        "dask.bag.avro:_write_avro_part",
+        "dask.bytes.utils:write_block_to_file",
+        "dask.dataframe.io.csv:_write_csv",
+        "dask.dataframe.io.hdf:_pd_to_hdf",
+        "dask.dataframe.io.json:write_json_partition",
+        "dask.dataframe.io.orc.core:ToORCFunctionWrapper",
+        "dask.dataframe.io.parquet.core:ToParquetFunctionWrapper",
+        "dask.dataframe.io.sql:_to_sql_chunk",
+        "numpy:save",
+        "numpy:savez",
+        "numpy:savez_compressed",
+        "numpy:savetxt",
+        "pickle:dump",
+        "json:dump",
+    }
+)
+#: Methods that write, called through `operator.methodcaller`, Dask's own, or a bound method.
+_SINK_METHODS: Final = frozenset(
+    {"to_csv", "to_parquet", "to_feather", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel", "to_pickle"}
+)
+
+#: Types without content of their own, by the module that defines them (and its submodules).
+_HANDLES: Final = {
+    "_io": "an open file",
+    "_thread": "a lock",
+    "threading": "a lock or thread",
+    "multiprocessing": "a lock or process",
+    "_multiprocessing": "a lock or process",
+    "asyncio": "an asyncio object",
+    "_asyncio": "an asyncio object",
+    "concurrent.futures": "a future or executor",
+    "socket": "a socket",
+    "_socket": "a socket",
+    "ssl": "a socket",
+    "sqlite3": "a database connection",
+    "sqlalchemy.engine": "a database connection",
+    "sqlalchemy.orm": "a database session",
+    "psycopg": "a database connection",
+    "subprocess": "a process",
+    "queue": "a queue",
+    "tempfile": "a temporary file",
+    "distributed": "an object that lives on the cluster",
+    "fsspec.spec": "an open remote file",
+    "fsspec.implementations": "an open file",
+    "h5py": "an open HDF5 file",
+    "netCDF4": "an open NetCDF file",
+    "zarr": "a Zarr array or group, whose chunks are not hashed",
+    "tables": "an open HDF5 file",
+    "tiledb": "an open TileDB array",
+    "rasterio": "an open raster file",
+    "pyarrow._parquet": "an open Parquet file",
+    "xarray.backends": "an open file of xarray",
+    "dask.array.core:_IOArray": "an open file",
+}
+_HANDLE_TYPES: Final = {
+    "dask.utils.SerializableLock": "a lock",
+    "pyarrow.lib.NativeFile": "an open file",
+    "pyarrow.lib.PythonFile": "an open file",
+    "fsspec.core.OpenFiles": "open files",
+    "_random.Random": "a random number generator",
+}
+_LAZY_BUILTINS: Final = (
+    types.GeneratorType,
+    types.CoroutineType,
+    types.AsyncGeneratorType,
+    type(iter([])),
+    type(iter(())),
+    type(iter({})),
+    type(iter(set())),
+    map,
+    filter,
+    zip,
+    enumerate,
+    reversed,
+)
+
+
+def register_source(type_: type, identity: Callable[[Any], Any]) -> None:
+    """Let objects of a type count by what `identity(object)` returns, such as an ETag or a version.
+
+    The object is an input that lives elsewhere; what it stands for may change while it stays equal.
+    """
+    _sources[type_] = identity
+
+
+def register_sink(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Run every task that calls this function, and everything downstream of it, every time.
+
+    Also a decorator. Dask's own writers (`to_parquet`, `to_csv`, `store`, …) are known already.
+    """
+    _sinks.add(_identity_of(function))
+    return function
+
+
+def register_stateful(thing: Any) -> Any:
+    """Never cache a task that calls this function, or that is given an object of this class.
+
+    For what depends on more than its arguments: a clock, a service, a database. Also a decorator.
+    """
+    _stateful.add(thing if isinstance(thing, type) else _identity_of(thing))
+    return thing
+
+
+def refuse_function(func: Any) -> str:
+    """Why a task that calls `func` must always run; "" when there is no reason."""
+    name = _identity_of(func)
+    method = getattr(func, "method", None) or getattr(func, "__name__", "")
+    if name in _SINKS or name in _sinks or _identity_of(type(func)) in _SINKS or _identity_of(type(func)) in _sinks:
+        return f"sink: {name} writes its input somewhere, so it runs every time"
+    if isinstance(method, str) and method in _SINK_METHODS:
+        return f"sink: {method} writes its input somewhere, so it runs every time"
+    if name in _stateful or isinstance(func, _stateful_types()):
+        return f"{name} is registered as stateful"
+    return ""
+
+
+def identity_of_source(value: Any) -> Any:
+    """What stands for the content behind a source, or None when the value is no source.
+
+    Raises Refused for a handle, a lock, a future: anything whose content no one can tell.
+    """
+    kind = type(value)
+    handler = _by_type.get(kind) or _classify(kind)
+    return None if handler is _plain else handler(value)
+
+
+def file_at(path: str) -> Any:
+    """What stands for the content of a file on this machine, None when `path` names no regular file."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+    except (OSError, ValueError):
+        return None
+    from pathlib import Path
+
+    return digest_of(Path(path))
+
+
+def remote_file(filesystem: Any, path: str) -> Any:
+    """What stands for the content of a file that an fsspec filesystem reads."""
+    if "LocalFileSystem" in type(filesystem).__name__:
+        local = file_at(filesystem._strip_protocol(path))
+        if local is None:
+            raise Refused(f"{path} cannot be read here, so its content is unknown")
+        return local
+    try:
+        info = filesystem.info(path)
+    except Exception as error:  # any driver's; the edge of this plugin
+        raise Refused(f"{path} cannot be asked for its version: {error}") from error
+    for name in ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5"):
+        if info.get(name):
+            return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
+    for name in ("LastModified", "last_modified", "mtime", "updated", "modified"):
+        if info.get(name):
+            return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
+    raise Refused(f"{path} has neither an ETag nor a time of change")
+
+
+def _identity_of(func: Any) -> str:
+    if isinstance(func, partial):
+        return _identity_of(func.func)
+    if not hasattr(func, "__qualname__"):
+        func = type(func)
+    return f"{getattr(func, '__module__', '')}:{func.__qualname__}"
+
+
+def _stateful_types() -> tuple[type, ...]:
+    return tuple(t for t in _stateful if isinstance(t, type))
+
+
+def _plain(value: Any) -> Any:
+    return None
+
+
+_by_type: dict[type, Callable[[Any], Any]] = {}
+
+
+def _classify(kind: type) -> Callable[[Any], Any]:
+    handler = _handler_for(kind)
+    if not _registered(kind):  # may be registered later
+        _by_type[kind] = handler
+    return handler
+
+
+def _registered(kind: type) -> bool:
+    return any(base in _sources or base in _stateful for base in kind.__mro__)
+
+
+def _handler_for(kind: type) -> Callable[[Any], Any]:
+    for base in kind.__mro__:
+        if base in _sources:
+            return _sources[base]
+        if base in _stateful:
+            return partial(_refuse, "an object that is registered as stateful")
+    for base in kind.__mro__:
+        full = f"{base.__module__}.{base.__qualname__}"
+        if full in _KNOWN_SOURCES:
+            return _KNOWN_SOURCES[full]
+        if full in _HANDLE_TYPES:
+            return partial(_refuse, _HANDLE_TYPES[full])
+        for module in _parents(base.__module__):
+            if module in _HANDLES and not _is_description(base):
+                return partial(_refuse, _HANDLES[module])
+    if issubclass(kind, _LAZY_BUILTINS):
+        return partial(_refuse, "an iterator, which can be read only once")
+    return _plain
+
+
+def _is_description(base: type) -> bool:
+    # A filesystem says where to look, and carries no content; so do records and exceptions.
+    return base.__name__.endswith("FileSystem") or issubclass(base, Exception)
+
+
+def _refuse(what: str, value: Any) -> Any:
+    raise Refused(f"argument is {what} ({type(value).__module__}.{type(value).__qualname__})")
+
+
+def _parents(module: str) -> Iterator[str]:
+    while module:
+        yield module
+        module = module.rpartition(".")[0]
+
+
+def _open_file(value: Any) -> Any:
+    where = [value.mode, value.compression, value.encoding, value.errors, value.newline]
+    if "r" not in value.mode:
+        raise Refused("argument is a file opened for writing")
+    return [where, remote_file(value.fs, value.path)]
+
+
+def _arrow_fragment(value: Any) -> Any:
+    fragment = value.fragment
+    path, filesystem = fragment.path, value._filesystem or fragment.filesystem
+    if fragment.buffer is not None:
+        raise Refused("argument is a Parquet fragment in memory")
+    return [_arrow_file(filesystem, path), str(fragment.partition_expression), fragment.format.default_extname]
+
+
+def _arrow_file(filesystem: Any, path: str) -> Any:
+    if type(filesystem).__name__ == "LocalFileSystem":
+        local = file_at(path)
+        if local is None:
+            raise Refused(f"{path} cannot be read here, so its content is unknown")
+        return local
+    info = filesystem.get_file_info(path)
+    if not info.mtime_ns:
+        raise Refused(f"{path} has no time of change")
+    return [type(filesystem).__name__, path, info.mtime_ns, info.size]
+
+
+_KNOWN_SOURCES: Final[dict[str, Callable[[Any], Any]]] = {
+    "fsspec.core.OpenFile": _open_file,
+    "dask.dataframe.dask_expr.io.parquet.FragmentWrapper": _arrow_fragment,
+}

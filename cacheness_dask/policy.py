@@ -1,0 +1,66 @@
+"""Which results deserve storing: what was asked for, and what takes longer to compute than to load."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from dask.sizeof import sizeof
+
+Which = Literal["auto", "outputs", "all", "marked"]
+
+_SMALL: Final = 64 * 1024  #: reads below this tell the latency, larger ones the throughput
+_WEIGHT: Final = 0.2  #: of a new measurement against the earlier ones
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a user asked for. Sizes in bytes, times in seconds."""
+
+    which: Which = "auto"
+    max_value_bytes: int = 1 << 30  #: larger results are never stored
+    queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
+    latency: float = 0.0  #: of one round trip, as the client measured it
+
+    def always(self, *, output: bool, marked: bool) -> bool:
+        """Whether a task's result is stored whatever it cost."""
+        return self.which == "all" or marked or (output and self.which in ("auto", "outputs"))
+
+    @property
+    def measures(self) -> bool:
+        """Whether other tasks are stored when they turn out to be worth it."""
+        return self.which == "auto"
+
+
+class Meter:
+    """How long this process waits for the store, learned from every read and write."""
+
+    def __init__(self, latency: float) -> None:
+        self._latency = latency
+        self._rate: float | None = None  # nothing is known before the first large value
+        self._lock = threading.Lock()
+
+    def saw(self, size: int, seconds: float) -> None:
+        """Learn from a read or write of `size` bytes."""
+        with self._lock:
+            if size < _SMALL:
+                self._latency += _WEIGHT * (seconds - self._latency)
+                return
+            rate = size / max(seconds - self._latency, 1e-6)
+            self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
+
+    def load_seconds(self, size: int) -> float:
+        """How long loading a value back would take, about."""
+        return self._latency + (size / self._rate if self._rate else 0.0)
+
+
+def is_storable(value: Any) -> bool:
+    """Whether a value can stand for itself later: not a placeholder, not something read only once."""
+    return value is not None and not isinstance(value, (Iterator, Awaitable))
+
+
+def size_of(value: Any) -> int:
+    """Bytes in memory, about."""
+    return int(sizeof(value))

@@ -1,0 +1,182 @@
+"""What runs where the tasks run: load a stored result, or compute one, time it and store it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from dask._task_spec import GraphNode, execute_graph
+
+from cacheness import Config, Hit, UnifiedCache
+from cacheness.errors import CachenessError
+from cacheness.keys import Digest, make_key
+from cacheness_dask.behind import About, WriteBehind
+from cacheness_dask.policy import Meter, Policy, is_storable, size_of
+
+logger = logging.getLogger("cacheness.dask")
+
+_lock = threading.Lock()
+_open: dict[Config, Opened] = {}
+_warned: set[Config] = set()
+
+
+class EntryVanished(CachenessError):
+    """An entry was deleted after it had been looked up, and the way to recompute it is too long to carry."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """What every task of a run needs to know about the cache: small, and the same for all of them."""
+
+    config: Config
+    policy: Policy
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def opened(self) -> Opened:
+        """This process's handle on the cache."""
+        found = _open.get(self.config)
+        return found if found is not None else _opened(self)
+
+
+class Opened:
+    """One cache in one process, with the queue of what it is to store and what is known of its speed."""
+
+    def __init__(self, store: Store) -> None:
+        self.cache = UnifiedCache(store.config)
+        self.meter = Meter(store.policy.latency)
+        self.queue = WriteBehind(self.cache, self.meter, store.policy.queue_bytes, partial(_warn, store.config))
+
+
+def _opened(store: Store) -> Opened:
+    with _lock:
+        found = _open.get(store.config)
+        if found is None:
+            found = _open[store.config] = Opened(store)
+        return found
+
+
+def _warn(config: Config, error: BaseException) -> None:
+    """Say once in each process that storing fails, and why."""
+    level = logging.DEBUG if config in _warned else logging.WARNING
+    _warned.add(config)
+    logger.log(level, "results of process %d are not stored: %s", os.getpid(), error)
+
+
+def flush(config: Config) -> None:
+    """Wait until everything that this process has to store is stored."""
+    found = _open.get(config)
+    if found is not None:
+        found.queue.flush()
+
+
+async def flush_soon(config: Config) -> None:
+    """The same, for the event loop of a worker, which must go on meanwhile."""
+    await asyncio.to_thread(flush, config)
+
+
+def release(config: Config) -> None:
+    """Store what is waiting, and close this process's handle."""
+    with _lock:
+        found = _open.pop(config, None)
+    if found is not None:
+        found.queue.close()
+
+
+class Load:
+    """A hit: reads the value where it is needed. Carries how to recompute it, when that is small."""
+
+    __slots__ = ("_fallback", "_key", "_name", "_store")
+
+    def __init__(self, store: Store, key: str, name: str, fallback: Fallback | None) -> None:
+        self._store, self._key, self._name, self._fallback = store, key, name, fallback
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    def __call__(self) -> Any:
+        hit = self._lookup()
+        if hit is not None:
+            return hit.value
+        if self._fallback is None:
+            raise EntryVanished(
+                f"The entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
+                " would have to be computed again in one task. Run the computation once more."
+            )
+        return self._fallback.compute()
+
+    def _lookup(self) -> Hit | None:
+        start = time.perf_counter()
+        try:
+            opened = self._store.opened()
+            hit = opened.cache.lookup(self._key)
+        except CachenessError as error:
+            logger.warning("%s is computed again, because its stored result cannot be read: %s", self._name, error)
+            return None
+        if hit is not None:
+            opened.meter.saw(hit.entry.size, time.perf_counter() - start)
+        return hit
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Load, (self._store, self._key, self._name, self._fallback))
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The tasks that make a result, in case that its entry has vanished."""
+
+    tasks: dict[Any, GraphNode]
+    key: Any
+
+    def compute(self) -> Any:
+        """Run them here, one after the other."""
+        return execute_graph(dict(self.tasks), keys={self.key})[self.key]
+
+
+class Compute:
+    """A miss: runs the task's own function, and stores what it returned if that is worth it."""
+
+    __slots__ = ("_digest", "_name", "_store", "_wanted", "func")
+
+    def __init__(self, func: Callable[..., Any], store: Store, digest: bytes, name: str, wanted: bool) -> None:
+        self.func, self._store, self._digest, self._name = func, store, digest, name
+        self._wanted = wanted  #: store it whatever it cost
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        value = self.func(*args, **kwargs)
+        seconds = time.perf_counter() - start
+        try:
+            self._keep(value, seconds)
+        except Exception as error:  # whatever goes wrong in the cache must not break the work
+            _warn(self._store.config, error)
+        return value
+
+    def _keep(self, value: Any, seconds: float) -> None:
+        policy = self._store.policy
+        if not is_storable(value) or not (self._wanted or policy.measures):
+            return
+        opened = self._store.opened()
+        size = size_of(value)
+        if size > policy.max_value_bytes or not (self._wanted or seconds > opened.meter.load_seconds(size)):
+            return
+        key = make_key(args={}, function=Digest(self._digest, self._name))
+        opened.queue.put(key, value, size, About(seconds, self._store.provenance))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Compute, (self.func, self._store, self._digest, self._name, self._wanted))
