@@ -130,7 +130,7 @@ def flows() -> None:
     policy = store.policy(version="1", ignore=["client"], tags=["t"], single_flight=True, wait=60.0, lease=30.0)
     assert_type(policy, CachenessPolicy)
 
-    @prefect.task(cache_policy=policy, result_storage=store, result_serializer=CachenessSerializer())
+    @prefect.task(cache_policy=policy, result_serializer=CachenessSerializer())
     def clean(day: str) -> str:
         return day
 

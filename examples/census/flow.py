@@ -44,7 +44,7 @@ def census(
     sources: Iterable[Sources], store: CachenessStorage, seen: Callable[[Sources, str], None]
 ) -> dict[str, pa.Table]:
     """Run the flow. `seen` is told of each finished distribution, and of its state: Completed or Cached."""
-    remembered = task(table_of, cache_policy=store.policy(), result_storage=store, persist_result=True)
+    remembered = task(table_of, cache_policy=store.policy())
 
     @flow(name="census", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE))
     def run() -> dict[str, pa.Table]:

@@ -20,7 +20,7 @@ import cacheness_dask as cd
 from cacheness import UnifiedCache
 from examples.census.flow import census, storage
 from examples.census.picture import draw
-from examples.census.report import report
+from examples.census.report import console, report
 from examples.census.sources import Sources, installed, modules_provided
 from examples.census.tables import import_graph, summarised
 
@@ -43,7 +43,8 @@ class Figures:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run, report, and leave the figures behind."""
     options = _options().parse_args(arguments)
-    sources = installed(options.only, copies=dict(pair.split("=", 1) for pair in options.copy))
+    copies = {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in options.copy)}
+    sources = installed(options.only, copies=copies)
     with _workers(restart=options.restart_workers), UnifiedCache.from_env() as cache, _progress(sources) as seen:
         before, start = cache.stats(), time.perf_counter()
         states: Counter[str] = Counter()
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.picture:
         summaries = [summarised(name, table) for name, table in sorted(tables.items())]
         edges = import_graph(tables, modules_provided(sources))
-        Console().print(report(summaries, edges))
+        console().print(report(summaries, edges))
         draw(summaries, edges, options.picture)
 
 
@@ -87,16 +88,14 @@ def _options() -> argparse.ArgumentParser:
 @contextmanager
 def _workers(*, restart: bool) -> Iterator[None]:
     """The Dask cluster that DASK_SCHEDULER_ADDRESS names, or two worker processes of our own."""
-    with dask.config.set({"distributed.scheduler.worker-saturation": 1.5}):
-        own = (
-            {}
-            if dask.config.get("scheduler-address", None)
-            else {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-        )
-        with Client(**own) as client:
+    if dask.config.get("scheduler-address", None):
+        with Client() as client:
             if restart:
                 client.restart()
             client.wait_for_workers(2)
+            yield
+    else:
+        with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
             yield
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import re
 import sys
-
-from rich.console import Console
 
 from cacheness import UnifiedCache
 from cacheness_prefect import integrity_repair
 from examples.census.flow import storage
+from examples.census.report import console
 
 
 def main() -> int:
-    """Check, repair, check again. Returns the number of issues that are left."""
-    console = Console(width=100, highlight=False)
+    """Check, repair, check again. Returns 0 when there was one orphan, and now there is none."""
+    terminal = console()
     with UnifiedCache.from_env() as cache:
         found = cache.verify_integrity()
-        console.print(f"   len(cache.verify_integrity()) is {len(found)}")
+        terminal.print(f"   len(cache.verify_integrity()) is {len(found)}:")
         for issue in found:
-            console.print(f"   {issue.kind}: {issue.subject}", overflow="fold")
+            terminal.print(f"   {issue.kind}, {issue.size:,} bytes: {_short(issue.subject)}")
         integrity_repair(storage(cache.config), mode="repair")
         left = cache.verify_integrity()
-        console.print(f"   after the repair flow it is {len(left)}")
-    return len(left)
+        terminal.print(f"   After the repair flow it is {len(left)}.")
+    return 0 if [issue.kind for issue in found] == ["orphaned"] and not left else 1
+
+
+def _short(name: str) -> str:
+    """A blob's name with the middle of each long part left out."""
+    return re.sub(r"([0-9a-f]{8})[0-9a-f]{8,}", r"\1…", name)
 
 
 if __name__ == "__main__":

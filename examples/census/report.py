@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Group
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +13,13 @@ from examples.census.tables import Summary
 
 ROWS = 8
 ENOUGH_FUNCTIONS = 50  #: below this an average says little
+
+
+def console() -> Console:
+    """Where the demo prints: as wide as the terminal, within reason, and 100 columns in a file or a pipe."""
+    found = Console(highlight=False)
+    found.width = min(found.width, 100) if found.is_terminal else 100
+    return found
 
 
 def report(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Group:

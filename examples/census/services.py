@@ -17,7 +17,13 @@ from pathlib import Path
 from cacheness.testing import servers
 
 PATIENCE = 120.0  #: seconds that a service may take to start on a busy machine
-QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING", "DO_NOT_TRACK": "1"}
+#: The demo's own words stand alone on the terminal. Errors still show; everything else is in the logs.
+QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "DASK_LOGGING__DISTRIBUTED": "error",
+    "DO_NOT_TRACK": "1",
+}
 
 
 @contextmanager

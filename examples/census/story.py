@@ -18,6 +18,7 @@ from rich.table import Table
 
 from examples.census import services
 from examples.census.job import Figures
+from examples.census.report import console
 from examples.census.sources import copied, installed
 
 HERE = Path(__file__).parent
@@ -34,12 +35,12 @@ def tell(folder: Path, *, clustered: bool, only: Sequence[str] = ()) -> None:
     """The whole story. Raises DemoFailed when a step does not do what it says."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    console = Console(width=100, highlight=False)
-    with console.status("Starting the servers …"):
+    terminal = console()
+    with terminal.status("Starting the servers …"):
         services_running = contextlib.ExitStack()
         settings = services_running.enter_context((services.cluster if clustered else services.embedded)(folder))
     with services_running:
-        story = Story(folder, settings, only, clustered, console)
+        story = Story(folder, settings, only, clustered, terminal)
         story.introduce()
         first = story.run("The first run", "--picture", str(folder.parent / "census.png"))
         story.expect(first.parsed == first.files - first.loaded, "every file is parsed or loaded")
