@@ -10,10 +10,11 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
+from prefect.client.schemas.objects import TaskRunResult
 from prefect.context import TaskRunContext
 from prefect.locking.protocol import LockManager
 from prefect.transactions import BaseTransaction, TransactionState, get_transaction
@@ -23,6 +24,8 @@ from cacheness_prefect.trouble import tell
 
 if TYPE_CHECKING:
     from cacheness_prefect.storage import CachenessStorage
+
+T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 
@@ -114,7 +117,7 @@ class CachenessLockManager(LockManager):
             time.sleep(POLL_SECONDS)
         return True
 
-    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:
+    async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109  Prefect's name
         """`wait_for_lock`, off the event loop."""
         return await asyncio.to_thread(self.wait_for_lock, key, timeout)
 
@@ -152,9 +155,9 @@ class CachenessLockManager(LockManager):
         return cache.flights.holder(flight) == claim.token and (claim.shared or not cache.present([flight]))
 
     def _holder(self, key: str) -> str | None:
-        return self._trying("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), None)
+        return self._trying("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), fallback=None)
 
-    def _trying(self, doing: str, action: Any, fallback: Any) -> Any:
+    def _trying(self, doing: str, action: Callable[[], T], fallback: T) -> T:
         try:
             return action()
         except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
@@ -200,4 +203,5 @@ def _is_above(token: str | None) -> bool:
 
 def _parents() -> set[str]:
     context = TaskRunContext.get()
-    return set() if context is None else {str(p.id) for p in context.task_run.task_inputs.get("__parents__", [])}
+    inputs = [] if context is None else context.task_run.task_inputs.get("__parents__", [])
+    return {str(parent.id) for parent in inputs if isinstance(parent, TaskRunResult)}

@@ -46,11 +46,12 @@ class CachenessPolicy(CachePolicy):
         **kwargs: Any,
     ) -> str | None:
         """The cache key, in hex. None, with a warning, when an argument cannot be part of a key."""
-        task = task_ctx.task
+        task: prefect.Task[..., Any] = task_ctx.task
+        policy: object = task.cache_policy
         try:
-            key = self.key(task, inputs, ignore=_left_out(task.cache_policy))
+            key = self.key(task, inputs, ignore=_left_out(policy))
         except UnhashableArgument as error:
-            if task.cache_policy is not self:
+            if policy is not self:
                 raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
             tell("make a key", error)
             return None
@@ -101,7 +102,7 @@ def make_policy(
 ) -> CachenessPolicy:
     """What `CachenessStorage.policy` calls."""
     return CachenessPolicy(
-        key_storage=store.keys(),
+        key_storage=store.key_storage(),
         isolation_level="SERIALIZABLE" if single_flight else None,
         lock_manager=CachenessLockManager(store, wait=wait, lease=lease) if single_flight else None,
         store=store,

@@ -7,7 +7,7 @@ leaves nothing to clean up, and the next one does what it left undone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
@@ -18,9 +18,10 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.deployments.runner import RunnerDeployment
 from prefect.events import emit_event
 from prefect.futures import PrefectFuture, as_completed
+from prefect.types.entrypoint import EntrypointType
 
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError, ConfigError
@@ -82,20 +83,18 @@ def repair_deployment(
     """A deployment of the repair flow: `serve(repair_deployment("cacheness-storage/shared"))`.
 
     Runs never overlap: one that is due while another still runs is cancelled. `options` go to
-    `Flow.to_deployment`.
+    `RunnerDeployment.from_flow`.
     """
     parameters = {"storage": _reference(storage), "mode": mode, "deep": deep}
-    deployment = integrity_repair.to_deployment(
+    return RunnerDeployment.from_flow(
+        integrity_repair,
         name,
         cron=cron,
         parameters=parameters,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
         entrypoint_type=EntrypointType.MODULE_PATH,
-        _sync=True,
         **options,
     )
-    assert isinstance(deployment, RunnerDeployment)
-    return deployment
 
 
 def _collect(
@@ -148,22 +147,21 @@ def _summary(block: CachenessStorage, mode: Mode, report: IntegrityReport, error
 def _load(storage: CachenessStorage | str) -> CachenessStorage:
     if isinstance(storage, CachenessStorage):
         return storage
-    slug = CachenessStorage.get_block_type_slug()
-    loaded = CachenessStorage.load(storage.removeprefix(f"{slug}/"), _sync=True)
-    assert isinstance(loaded, CachenessStorage)
-    return loaded
+    name = storage.removeprefix(f"{CachenessStorage.get_block_type_slug()}/")
+    load: Any = CachenessStorage.load  # its type hides that it can be told to be synchronous
+    return cast("CachenessStorage", load(name, _sync=True))
 
 
 def _reference(storage: CachenessStorage | str) -> str:
     if isinstance(storage, str):
         return storage
-    if storage._block_document_name is None:
+    if storage.saved_as is None:
         raise ConfigError("a deployment finds its storage by name: save the block first, store.save('shared')")
-    return f"{storage.get_block_type_slug()}/{storage._block_document_name}"
+    return f"{storage.get_block_type_slug()}/{storage.saved_as}"
 
 
 def _label(block: CachenessStorage) -> str:
-    return block._block_document_name or block.namespace
+    return block.saved_as or block.namespace
 
 
 def _title(block: CachenessStorage, mode: Mode) -> str:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import SerializationError
-from prefect.results import ResultRecord, ResultStore
+from prefect.results import ResultRecord, ResultStore  # type: ignore[attr-defined]
 from prefect.transactions import CommitMode, get_transaction
+from prefect.types import DateTime
 from pydantic import PrivateAttr
 
 from cacheness import Config, Key
@@ -172,7 +173,7 @@ class PolicyResultStore(ResultStore):
         self._making = making
 
     def create_result_record(
-        self, obj: Any, key: str | None = None, expiration: datetime | None = None
+        self, obj: Any, key: str | None = None, expiration: DateTime | None = None
     ) -> ResultRecord[Any]:
         """Make the record of a result; called when the task has just returned it."""
         plain = super().create_result_record(obj, key=key, expiration=expiration)

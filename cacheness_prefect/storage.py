@@ -136,6 +136,11 @@ def clean(day: str) -> list[float]: ...
 
     # what it stands for
 
+    @property
+    def saved_as(self) -> str | None:
+        """The name of the saved block; None when it is not saved."""
+        return self._block_document_name
+
     def config(self) -> Config:
         """The configuration of the cache. Contains secrets."""
         values = {name: getattr(self, name) for name in CachenessStorage.model_fields if name not in _OWN_FIELDS}
@@ -147,7 +152,8 @@ def clean(day: str) -> list[float]: ...
         """The cache, open in this process; shared by everyone who uses the same configuration."""
         return _open(self.config())
 
-    def keys(self) -> CachenessKeys:
+    # Not `keys`: Prefect walks a task's arguments with dict(block), which then takes the block for a mapping.
+    def key_storage(self) -> CachenessKeys:
         """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
         fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
         return CachenessKeys(**fields)
@@ -234,7 +240,9 @@ def clean(day: str) -> list[float]: ...
             return kept.content
         return self._keep_for_next_step(path, await asyncio.to_thread(self._read, path))
 
-    def write_path(self, path: str, content: Any, _sync: bool | None = None) -> None:
+    def write_path(  # type: ignore[override]  # Prefect calls it with _sync
+        self, path: str, content: Any, _sync: bool | None = None
+    ) -> None:
         """Store content; replaces what was there, as a whole. Trouble is told, and no error."""
         recent.set(self._write(path, content))
 
@@ -249,9 +257,7 @@ def clean(day: str) -> list[float]: ...
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
         hit = self._trying("read a result", lambda: self.open().lookup(address(path)), fallback=None)
         if hit is None:
-            raise FileNotFoundError(
-                f"the cache has no result under {path!r}: never stored, expired, evicted or not intact"
-            )
+            raise FileNotFoundError(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
         return _content(hit)
 
     def _write(self, path: str, content: Any) -> Recent | None:
@@ -308,7 +314,7 @@ class CachenessKeys(CachenessStorage):
 
     _block_type_name = "Cacheness Key Storage"
     _block_type_slug = "cacheness-key-storage"
-    _description = "The key storage of a Cacheness Storage; made by its `keys()`."
+    _description = "The key storage of a Cacheness Storage; made by its `key_storage()`."
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
         """The record of a result that has just been verified; None when there is none, or there is trouble."""
@@ -318,7 +324,9 @@ class CachenessKeys(CachenessStorage):
         """`read_path`, off the event loop."""
         return self._known(path) or self._remember(await asyncio.to_thread(self._look, path))
 
-    def write_path(self, path: str, content: bytes, _sync: bool | None = None) -> None:
+    def write_path(  # type: ignore[override]  # Prefect calls it with _sync
+        self, path: str, content: bytes, _sync: bool | None = None
+    ) -> None:
         """Add the record to the result's entry, unless the result was stored together with it."""
         if not self._is_written(path, content):
             self._add(path, content)

@@ -161,7 +161,7 @@ def test_text_works_without_key_storage_and_binary_with_it(store, tally) -> None
         tally.add()
         return x
 
-    @task(cache_policy=INPUTS.configure(key_storage=store.keys()), result_serializer="cacheness", **options)
+    @task(cache_policy=INPUTS.configure(key_storage=store.key_storage()), result_serializer="cacheness", **options)
     def as_bytes(x: int) -> int:
         tally.add()
         return x
@@ -195,7 +195,7 @@ def test_the_storage_keeps_plain_bytes_for_anyone(store) -> None:
 
 
 def test_a_result_store_works_with_storage_and_keys_directly(store) -> None:
-    results = ResultStore(result_storage=store, metadata_storage=store.keys(), serializer=CachenessSerializer())
+    results = ResultStore(result_storage=store, metadata_storage=store.key_storage(), serializer=CachenessSerializer())
     results.write({"x": 1}, key="by-hand")
     assert results.exists("by-hand")
     assert results.read("by-hand").result == {"x": 1}
