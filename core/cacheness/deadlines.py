@@ -16,8 +16,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-import stamina
-
 from cacheness.errors import CommitUnanswered, StoreUnavailable
 
 T = TypeVar("T")
@@ -91,7 +89,10 @@ class Guard:
         return self._once(attempt)
 
     def _again(self, attempt: Callable[[], T]) -> T:
-        # The first attempt ran outside of stamina, which costs more than a cached read does.
+        # The first attempt ran outside of stamina, whose import takes longer than a fresh process has
+        # for its first hit, and whose context costs more than a cached read.
+        import stamina
+
         limits = self._limits
         for retry in stamina.retry_context(
             on=self._is_worth_retrying,

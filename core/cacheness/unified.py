@@ -46,7 +46,7 @@ class UnifiedCache:
         self._local = threading.local()
         self._hold()
         try:
-            wiring.parts_of(self.config)
+            wiring.parts_of(self._slot)
         except StoreUnavailable:
             pass  # a server that is down now may be up when it is needed; its next caller is told
         except BaseException:
@@ -220,7 +220,8 @@ class UnifiedCache:
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
             return
-        self._local.batch = batch = []
+        batch: list[Draft] = []
+        self._local.batch = batch
         try:
             yield
             self._flush(batch)
@@ -273,7 +274,7 @@ class UnifiedCache:
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs."""
-        entries = []
+        entries: list[dict[str, Any]] = []
         for entry in self.iter_entries(tag=tag, function=function, prefix=prefix, older_than=older_than):
             if limit is not None and len(entries) >= limit:
                 break
@@ -308,7 +309,7 @@ class UnifiedCache:
 
         `older_than` in seconds since the entry was made.
         """
-        if tag is function is prefix is older_than is None:
+        if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
         return self._parts.cache.delete(self._where(tag, function, prefix, older_than))
 
@@ -376,16 +377,16 @@ class UnifiedCache:
         return self._parts.cache
 
     def _hold(self) -> None:
-        self._pid = wiring.hold(self.config)
-        self._finalizer = weakref.finalize(self, wiring.release, self.config, self._pid)
+        self._slot = wiring.hold(self.config)
+        self._finalizer = weakref.finalize(self, wiring.release, self._slot)
 
     @property
     def _parts(self) -> wiring.Opened:
         if not self._finalizer.alive:
             raise ConfigError("this cache is closed; open another one")
-        if self._pid != wiring.process_id():
+        if wiring.is_inherited(self._slot):
             self._hold()
-        return wiring.parts_of(self.config)
+        return wiring.parts_of(self._slot)
 
     @property
     def _batch(self) -> list[Draft] | None:
@@ -428,7 +429,8 @@ class UnifiedCache:
 
 def _configured(parameters: Mapping[str, Any]) -> Config:
     try:
-        return Config(**{name: str(value) if name == "cache_dir" else value for name, value in parameters.items()})
+        config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
+        return Config(**config)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
@@ -464,9 +466,10 @@ def _named_by(text: str) -> Key:
     """The key that 64 hexadecimal digits name; what it was made from is not known."""
     if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
         raise ConfigError(
-            f"{text!r:.80} is not a key: 64 hexadecimal digits, as entry['cache_key'] has them. Arguments are given by name"
+            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are given"
+            " by name"
         )
-    return Key(bytes.fromhex(text), {}, "", None, None)
+    return Key(bytes.fromhex(text))
 
 
 def _digest(key: str | Key) -> bytes:

@@ -55,13 +55,15 @@ class Opened:
 
 
 @dataclass(slots=True)
-class _Slot:
+class Slot:
     """The place of one configuration: its parts once they are open, and who holds them."""
 
+    config: Config
     guard: Guard
     lock: threading.RLock = field(default_factory=threading.RLock)
     opened: Opened | None = None
     handles: int = 0
+    pid: int = field(default_factory=os.getpid)
 
 
 class _Registry:
@@ -69,7 +71,8 @@ class _Registry:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.slots: dict[Config, _Slot] = {}
+        self.pid = os.getpid()  # kept, because asking the kernel costs a fifth of a hit
+        self.slots: dict[Config, Slot] = {}
         self.inherited: list[object] = []
 
     def forget(self) -> None:
@@ -81,6 +84,7 @@ class _Registry:
         self.inherited.append(self.slots)
         self.slots = {}
         self.lock = threading.Lock()
+        self.pid = os.getpid()
 
     def close(self) -> None:
         """At exit: end sessions, so that nobody has to prove this process dead."""
@@ -95,44 +99,43 @@ os.register_at_fork(after_in_child=_registry.forget)
 atexit.register(_registry.close)
 
 
-def hold(config: Config) -> int:
-    """Count one more user of a configuration in this process; returns the process id."""
+def hold(config: Config) -> Slot:
+    """Count one more user of a configuration in this process."""
     with _registry.lock:
-        _slot(config).handles += 1
-    return os.getpid()
+        slot = _slot(config)
+        slot.handles += 1
+        return slot
 
 
-def release(config: Config, pid: int) -> None:
+def is_inherited(slot: Slot) -> bool:
+    """Whether a slot is a parent's, seen in a forked child, where it must not be used."""
+    return slot.pid != _registry.pid
+
+
+def release(slot: Slot) -> None:
     """Count one user less; the last one closes the parts. Does nothing in a forked child."""
-    if pid != os.getpid():
+    if is_inherited(slot):
         return
     with _registry.lock:
-        slot = _registry.slots[config]
         slot.handles -= 1
         if slot.handles > 0:
             return
-        del _registry.slots[config]
+        _registry.slots.pop(slot.config, None)
     if slot.opened is not None:
         slot.opened.close()
 
 
-def process_id() -> int:
-    """This process, as `hold` returned it."""
-    return os.getpid()
-
-
-def parts_of(config: Config) -> Opened:
+def parts_of(slot: Slot) -> Opened:
     """The open parts of a held configuration; opens them when they are not.
 
     Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
     not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
     its deadline once.
     """
-    slot = _registry.slots[config]
     if slot.opened is None:
         with slot.lock:
             if slot.opened is None:
-                slot.opened = slot.guard.once(lambda: _open(config))
+                slot.opened = slot.guard.once(lambda: _open(slot.config))
     return slot.opened
 
 
@@ -154,10 +157,10 @@ def upgrade(config: Config) -> tuple[int, int]:
     return migrations.upgrade(Path(config.cache_dir) / SQLITE_FILE if backend == "sqlite" else backend)
 
 
-def _slot(config: Config) -> _Slot:
+def _slot(config: Config) -> Slot:
     if config not in _registry.slots:
         guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
-        _registry.slots[config] = _Slot(guard)
+        _registry.slots[config] = Slot(config, guard)
     return _registry.slots[config]
 
 
