@@ -144,9 +144,12 @@ class S3Client:
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """List multipart uploads that were begun and not completed."""
         options = self._options
-        for page in self._pages("list_multipart_uploads", "list uploads", {"Prefix": options.key(prefix)}):
-            for found in page.get("Uploads", ()):
-                yield Upload(options.name(found["Key"]), found["UploadId"])
+        try:
+            for page in self._pages("list_multipart_uploads", "list uploads", {"Prefix": options.key(prefix)}):
+                for found in page.get("Uploads", ()):
+                    yield Upload(options.name(found["Key"]), found["UploadId"])
+        except BlobMissing:
+            return  # some servers answer 404 where no upload is under way
 
     def abort(self, upload: Upload) -> None:
         """Drop an unfinished upload, if it is there."""
