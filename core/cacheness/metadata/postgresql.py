@@ -153,7 +153,11 @@ class PostgresqlStore(SqlStore):
         self._limits = limits
         self._pool = Pool(url, limits, _HELLO)
         self._guard = Guard(self._pool.name, limits)
-        self._open_schema()
+        try:
+            self._open_schema()
+        except BaseException:
+            self.close()
+            raise
 
     def now(self) -> int:
         """Microseconds since the epoch by the database's clock; costs no round trip."""

@@ -29,8 +29,10 @@ _Row = Sequence[Any]
 
 #: Connections that one process opens to one database, unless the URL says `?pool_size=`.
 POOL_SIZE: Final = 8
-#: Deadlock, serialization failure, lock timeout, and prepared statements that a pooler mixed up.
-_CONFLICTS: Final = frozenset({"40P01", "40001", "55P03", "26000", "42P05"})
+#: Deadlock, serialization failure, lock timeout.
+_CONFLICTS: Final = frozenset({"40P01", "40001", "55P03"})
+#: Prepared statements that a pooler gave to another client.
+_MIXED_UP: Final = frozenset({"26000", "42P05"})
 #: The server shuts down, or ends this connection; whether it had committed is not said.
 _LOST: Final = ("57P", "08")
 _REFUSED: Final = ("28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
@@ -127,9 +129,10 @@ class Pool:
     """Connections to one database, shared by the threads of a process."""
 
     def __init__(self, url: str, limits: Limits, hello: str) -> None:
-        self.name = f"the metadata database {redacted(url)}"
+        self.name = name_of(url)
         self.offset = 0  #: microseconds by which the server's clock is ahead
-        self._conninfo, self._size = _read_url(url)
+        self._url = url
+        self._size = _read_url(url)[1]
         self._limits = limits
         self._hello = hello
         self._closed = False
@@ -227,16 +230,7 @@ class Pool:
     def _connect(self) -> Connection:
         if self._closed:
             raise StoreUnavailable(f"{self.name} was closed by this process")
-        try:
-            connection = Connection.connect(
-                self._conninfo,
-                autocommit=True,
-                cursor_factory=psycopg.RawCursor,
-                connect_timeout=max(1, round(self._limits.connect)),
-                fallback_application_name="cacheness",
-            )
-        except psycopg.Error as error:
-            self._refuse_connecting(error)
+        connection = connect(self._url, self._limits, cursor_factory=psycopg.RawCursor)
         connection.prepare_to_serve(self._limits.statement)
         try:
             self._greet(connection)
@@ -263,34 +257,14 @@ class Pool:
                 return
 
     def _refuse(self, error: Exception, connection: Connection) -> NoReturn:
-        """Raise what a driver's error means to a caller. The only place that knows."""
         code = getattr(error, "sqlstate", None) or ""
-        text = _sentence(error)
-        if code in _CONFLICTS:
-            if code in ("26000", "42P05"):
-                connection.close()
-            raise Conflict(f"{self.name} gave way to others for {self._limits.statement:g} s: {text}") from error
-        if code.startswith(_REFUSED):
-            raise StoreRefused(f"{self.name} refuses: {text}. {_advice(code)}") from error
-        if code in ("53100", "54000"):
-            raise StoreFull(f"{self.name} has no room: {text}. Nothing was stored and nothing was lost.") from error
-        if isinstance(error, UnicodeError) or code.startswith(("22", "23")) or isinstance(error, psycopg.DataError):
-            raise CodecError(f"{self.name} cannot store this entry: {text}") from error
-        if code and not code.startswith(_LOST):
-            raise StoreUnavailable(f"{self.name} failed: {text} (SQLSTATE {code})") from error
-        self._hang_up(connection)
-        raise Lost(f"{self.name} was lost: {text}") from error
-
-    def _refuse_connecting(self, error: psycopg.Error) -> NoReturn:
-        text = _sentence(error)
-        if isinstance(error, psycopg.ProgrammingError):
-            raise ConfigError(f"{self.name} has an address that cannot be read: {text}") from None
-        if _REFUSALS.search(text):
-            raise StoreRefused(
-                f"{self.name} refuses the connection: {text}. Check the user, the password and the database's name"
-                " in metadata_backend, and that the user may connect."
-            ) from error
-        raise StoreUnavailable(f"{self.name} cannot be reached: {text}") from error
+        if code in _MIXED_UP:
+            connection.close()
+        try:
+            refuse(error, self.name)
+        except Lost:
+            self._hang_up(connection)
+            raise
 
     def _hang_up(self, connection: Connection) -> None:
         # Without this, the statement would go on, and keep its locks, on a server that merely waits.
@@ -300,6 +274,52 @@ class Pool:
         connection.close()
         # One lost connection often means that all are; new ones cost milliseconds.
         self._purge()
+
+
+def connect(url: str, limits: Limits, **options: Any) -> Connection:
+    """A new connection, each statement its own transaction; what goes wrong is one of our errors."""
+    try:
+        return Connection.connect(
+            _read_url(url)[0],
+            autocommit=True,
+            connect_timeout=max(1, round(limits.connect)),
+            fallback_application_name="cacheness",
+            **options,
+        )
+    except psycopg.Error as error:
+        text, name = _sentence(error), name_of(url)
+        if isinstance(error, psycopg.ProgrammingError):
+            raise ConfigError(f"{name} has an address that cannot be read: {text}") from None
+        if _REFUSALS.search(text):
+            raise StoreRefused(
+                f"{name} refuses the connection: {text}. Check the user, the password and the database's name in"
+                " metadata_backend, and that the user may connect."
+            ) from error
+        raise StoreUnavailable(
+            f"{name} cannot be reached: {text}. Check that the server runs and can be reached from here."
+        ) from error
+
+
+def refuse(error: Exception, name: str) -> NoReturn:
+    """Raise what a driver's error means to a caller. The only place that knows."""
+    code = getattr(error, "sqlstate", None) or ""
+    text = _sentence(error)
+    if code in _CONFLICTS or code in _MIXED_UP:
+        raise Conflict(f"{name} gave way to others until the time was over: {text}") from error
+    if code.startswith(_REFUSED):
+        raise StoreRefused(f"{name} refuses: {text}. {_advice(code)}.") from error
+    if code in ("53100", "54000"):
+        raise StoreFull(f"{name} has no room: {text}. Nothing was stored and nothing was lost.") from error
+    if isinstance(error, UnicodeError | psycopg.DataError) or code.startswith(("22", "23")):
+        raise CodecError(f"{name} cannot store this entry: {text}") from error
+    if code and not code.startswith(_LOST):
+        raise StoreUnavailable(f"{name} failed: {text} (SQLSTATE {code})") from error
+    raise Lost(f"{name} was lost: {text}") from error
+
+
+def name_of(url: str) -> str:
+    """A database for people: its address without secrets."""
+    return f"the metadata database {redacted(url)}"
 
 
 def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:

@@ -204,16 +204,21 @@ def version_name(version: int) -> str:
 
 def check_schema(version: str, min_reader: int, where: str) -> None:
     """Refuse a database that this library cannot use as it stands."""
-    if min_reader > SCHEMA_VERSION:
-        raise SchemaMismatch(
-            f"{where} has schema {version}, which this version of cacheness cannot use: it knows schema"
-            f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine."
-        )
+    refuse_newer(version, min_reader, where)
     if int(version) < SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"{where} has schema {version} and this version of cacheness needs {SCHEMA_VERSION}."
-            " Run `cacheness migrate` once; machines that still run the older version are told if they can no longer"
-            " use it."
+            f"{where} has schema {int(version)}, and this version of cacheness needs {SCHEMA_VERSION}. Run"
+            " `cacheness migrate` once, with a user that may alter tables."
+        )
+
+
+def refuse_newer(version: str, min_reader: int, where: str) -> None:
+    """Refuse a database that a newer library has changed in a way that this one does not know."""
+    if min_reader > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{where} has schema {int(version)}, made by a newer version of cacheness; this one knows schema"
+            f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine;"
+            " nothing was read or changed."
         )
 
 

@@ -92,7 +92,11 @@ class SqliteStore(SqlStore):
         self._file = SqliteFile(Path(path), limits.busy)
         self._sessions = self._file.path.parent / "sessions"
         self._locks = FileLocks(self._sessions)
-        self._open_schema()
+        try:
+            self._open_schema()
+        except BaseException:
+            self.close()
+            raise
 
     def now(self) -> int:
         """Microseconds since the epoch: the file is on this machine, and so is its clock."""

@@ -67,6 +67,10 @@ class SqliteFile:
         self._make_room()
         self._url = self._find_a_way_in()
 
+    def is_empty(self) -> bool:
+        """Whether the file holds no tables."""
+        return self.run(Statement("SELECT name FROM sqlite_master LIMIT 1", {}, ()), {})[0] == []
+
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
         """Run one statement by itself; its rows, and how many changed."""
         connection = self._take()
