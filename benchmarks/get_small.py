@@ -1,0 +1,74 @@
+"""A hit of 1 KiB: SQLite against diskcache, joblib.Memory and the bare driver; PostgreSQL against psycopg."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+
+import diskcache
+import joblib
+import psycopg
+
+from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
+from cacheness import UnifiedCache
+from cacheness.wiring import SQLITE_FILE
+
+VALUE = os.urandom(1024)
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """The rows of this benchmark."""
+    yield from sqlite(bench)
+    yield from postgresql(bench)
+
+
+def sqlite(bench: Bench) -> Iterator[Row]:
+    cache = bench.enter(UnifiedCache(cache_dir=str(bench.folder / "ours")))
+    key = cache.put(VALUE, x=1, y="a").cache_key
+    peer = bench.enter(diskcache.Cache(str(bench.folder / "diskcache")))
+    peer[key] = VALUE
+    remembered = joblib.Memory(bench.folder / "joblib", verbose=0).cache(returning)
+    remembered(1, "a")
+    connection = bench.enter(sqlite3.connect(bench.folder / "ours" / SQLITE_FILE, isolation_level=None))
+    select = "SELECT * FROM entries WHERE namespace = 'default' AND key = ?"
+    times = bench.race(
+        {
+            "ours": lambda: cache.get(key),
+            "ours, by arguments": lambda: cache.get(x=1, y="a"),
+            "diskcache": lambda: peer[key],
+            "joblib": lambda: remembered(1, "a"),
+            "sqlite3": lambda: connection.execute(select, (bytes.fromhex(key),)).fetchone(),
+        }
+    )
+    what = "get 1 KiB by key, SQLite"
+    yield compare(what, times["ours"], "diskcache", times["diskcache"], at_most=5)
+    yield compare(what, times["ours"], "joblib.Memory", times["joblib"], at_least=3)
+    yield compare(what, times["ours"], "bare sqlite3", times["sqlite3"])
+    yield compare("get 1 KiB by arguments, SQLite", times["ours, by arguments"], "joblib.Memory", times["joblib"])
+
+
+def returning(x: int, y: str) -> bytes:
+    return VALUE
+
+
+def postgresql(bench: Bench) -> Iterator[Row]:
+    shared = {"metadata_backend": bench.postgresql, "blob_store": "memory://", "signing_key": SIGNING_KEY}
+    cache = bench.enter(UnifiedCache(**shared))
+    key = cache.put(VALUE, x=1, y="a").cache_key
+    connection = bench.enter(psycopg.connect(bench.postgresql, autocommit=True))
+    select = "SELECT * FROM cacheness.entries WHERE namespace = %s AND key = %s"
+    times = bench.race(
+        {
+            "ours": lambda: cache.get(key),
+            "ours, by arguments": lambda: cache.get(x=1, y="a"),
+            "psycopg": lambda: connection.execute(select, ("default", bytes.fromhex(key)), binary=True).fetchone(),
+        }
+    )
+    yield compare("get 1 KiB by key, PostgreSQL", times["ours"], "bare psycopg", times["psycopg"], at_most=2)
+    more = times["ours, by arguments"].median - times["ours"].median
+    yield Row("… by arguments, on top of that", more * 1e6, at_most=60, unit="us")
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)
