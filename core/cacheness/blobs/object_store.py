@@ -81,11 +81,7 @@ class ObjectStore:
             put = partial(
                 obstore.put, store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=CONCURRENT_PARTS
             )
-        try:
-            self._call(f"write {name}", put)
-        except BlobMissing as error:
-            # A repair took our session for dead, and our upload for abandoned.
-            raise StoreUnavailable(f"cannot write {name} in {self._options.place}: the upload was aborted") from error
+        self._call(f"write {name}", put)
 
     def read(self, name: str, size: int) -> Buffer:
         """Download a blob into one buffer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -32,7 +33,10 @@ _CURSORS: Final = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
 _FULL: Final = frozenset(
     {"EntityTooLarge", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 )
-_TRY_AGAIN: Final = frozenset({"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+#: NoSuchUpload: a repair took our session for dead, and our upload for abandoned.
+_TRY_AGAIN: Final = frozenset(
+    {"InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,10 +158,12 @@ class S3Client:
     def abort(self, upload: Upload) -> None:
         """Drop an unfinished upload, if it is there."""
         where = {"Bucket": self._options.bucket, "Key": self._options.key(upload.name), "UploadId": upload.handle}
-        try:
-            self._call(f"abort the upload of {upload.name}", lambda: self._client.abort_multipart_upload(**where))
-        except BlobMissing:
-            return
+
+        def abort() -> None:
+            with contextlib.suppress(self._client.exceptions.NoSuchUpload):
+                self._client.abort_multipart_upload(**where)
+
+        self._call(f"abort the upload of {upload.name}", abort)
 
     def insist_on_bucket(self) -> None:
         """Raise StoreRefused if there is no such bucket: a HEAD alone cannot tell."""
@@ -187,7 +193,7 @@ class S3Client:
         def attempt() -> T:
             try:
                 return request()
-            except (BotoCoreError, ClientError) as error:
+            except (BotoCoreError, ClientError, RecursionError) as error:
                 raise from_botocore(error, self._options.place, what) from error
 
         return self._guard.call(attempt)
@@ -207,6 +213,8 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         return meaning(place, what, code="" if code.isdigit() else code, status=status)
+    if isinstance(error, RecursionError):  # what botocore makes of a redirection that does not say where to
+        return meaning(place, what, status=301, detail="redirected, probably to another region")
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
         return StoreRefused(f"cannot {what} in {place}: {error}")
     return StoreUnavailable(f"cannot {what} in {place}: {type(error).__name__}: {error}")

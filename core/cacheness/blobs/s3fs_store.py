@@ -26,7 +26,9 @@ except ImportError:
 T = TypeVar("T")
 
 CHUNK: Final = 1 << 20
+OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials
 CONCURRENT_PARTS: Final = 4
+_ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, RecursionError)
 
 
 class S3fsStore:
@@ -61,11 +63,7 @@ class S3fsStore:
             upload = partial(self._request, "put_object", Key=key, Body=b"".join(pieces))
         else:
             upload = partial(self._upload, key, pieces, size)
-        try:
-            self._call(f"write {name}", size, upload)
-        except BlobMissing as error:
-            # A repair took our session for dead, and our upload for abandoned.
-            raise StoreUnavailable(f"cannot write {name} in {self._options.place}: the upload was aborted") from error
+        self._call(f"write {name}", size, upload)
 
     def read(self, name: str, size: int) -> Buffer:
         """Download a blob into one buffer."""
@@ -162,7 +160,7 @@ class S3fsStore:
         def attempt() -> T:
             try:
                 result: T = sync(self._filesystem.loop, request, timeout=self._limits.transfer(size))
-            except (OSError, BotoCoreError, ClientError, HttpError) as error:
+            except _ERRORS as error:
                 raise from_botocore(error, self._options.place, what) from error
             return result
 
@@ -191,7 +189,7 @@ def _cut(pieces: list[memoryview], size: int) -> Iterator[bytes]:
 
 
 def _open(options: S3Options, limits: Limits) -> Any:
-    return s3fs.S3FileSystem(
+    filesystem = s3fs.S3FileSystem(
         anon=options.anonymous,
         key=options.access_key_id,
         secret=options.secret_access_key,
@@ -202,6 +200,11 @@ def _open(options: S3Options, limits: Limits) -> Any:
         use_listings_cache=False,
         skip_instance_cache=True,
     )
+    try:
+        sync(filesystem.loop, filesystem.set_session, timeout=OPEN_SECONDS)
+    except _ERRORS as error:
+        raise from_botocore(error, options.place, "open the store") from error
+    return filesystem
 
 
 _conforms: type[BlobStore] = S3fsStore

@@ -313,6 +313,8 @@ class _Link:
         left = int(headers.get(b"content-length", b"0")) - len(body)
         while left > 0 and (more := self._client.recv(_BLOCK)):
             left -= len(more)
+        if data.startswith(b"HEAD "):
+            reply = reply.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         self._client.sendall(reply)
         self._client.shutdown(socket.SHUT_WR)
         self._client.recv(1)
