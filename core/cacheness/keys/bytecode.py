@@ -10,12 +10,13 @@ import dis
 import inspect
 import types
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.effects import uses_in
 from cacheness.keys.encode import encode
 
 
@@ -43,6 +44,7 @@ class CodeInfo:
     digest: bytes
     names: tuple[Name, ...]
     imports: tuple[Import, ...]
+    uses: Mapping[str, frozenset[str]]  #: of each name from outside, in the words of `effects.py`
 
 
 #: They do nothing, or say what `co_flags` says.
@@ -56,6 +58,10 @@ _LOCALS: Final = frozenset(
 )
 #: What a class body says of itself by the text around it.
 _ABOUT_ITSELF: Final = frozenset({"__doc__", "__firstlineno__", "__static_attributes__", "__module__", "__qualname__"})
+#: Globals that say where a module is, not what it does.
+_WHERE: Final = frozenset(
+    {"__name__", "__file__", "__doc__", "__spec__", "__loader__", "__package__", "__cached__", "__path__"}
+)
 _FLAGS: Final = (
     inspect.CO_VARARGS
     | inspect.CO_VARKEYWORDS
@@ -80,14 +86,18 @@ def info_of(code: types.CodeType) -> CodeInfo:
 
 
 def _read(code: types.CodeType) -> CodeInfo:
-    instructions, places = _instructions(code)
+    raw = list(dis.get_instructions(code))
+    instructions, places = _kept(raw, code)
     inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     parts = [encode(_frame(code))]
     parts += [_effect(instruction, places) for instruction in instructions]
     parts += [encode(_exceptions(code, places))]
     names = set(_names(instructions)).union(*(i.names for i in inner))
     imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
-    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)))
+    uses: dict[str, frozenset[str]] = {}
+    for name, kinds in [*((n, {kind}) for n, kind in uses_in(raw)), *(use for i in inner for use in i.uses.items())]:
+        uses[name] = uses.get(name, frozenset()) | kinds
+    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses)
 
 
 def _frame(code: types.CodeType) -> tuple[Any, ...]:
@@ -97,11 +107,11 @@ def _frame(code: types.CodeType) -> tuple[Any, ...]:
     return ("code", code.co_qualname, counts, code.co_varnames[:arguments], code.co_cellvars, code.co_freevars)
 
 
-def _instructions(code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
-    """Those that do something, and for each offset which of them is reached there."""
+def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
+    """The instructions that do something, and for each offset which of them is reached there."""
     kept: list[dis.Instruction] = []
     places: dict[int, int] = {}
-    for instruction in dis.get_instructions(code):
+    for instruction in raw:
         places[instruction.offset] = len(kept)
         if instruction.opname in _IDLE:
             continue
@@ -157,7 +167,7 @@ def _exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
     own = {i.argval for i in instructions if i.opname == "STORE_NAME"}
     for at, instruction in enumerate(instructions):
-        if instruction.opname in _GLOBALS and instruction.argval not in own:
+        if instruction.opname in _GLOBALS and instruction.argval not in own and instruction.argval not in _WHERE:
             yield Name(instruction.argval, _attributes_after(instructions, at))
 
 
@@ -196,7 +206,7 @@ def _uses(instructions: Sequence[dis.Instruction], at: int, code: types.CodeType
 
 
 def _uses_of_local(local: str, code: types.CodeType) -> Iterator[tuple[str, ...]]:
-    instructions = _instructions(code)[0]
+    instructions = _kept(list(dis.get_instructions(code)), code)[0]
     for at, instruction in enumerate(instructions):
         if instruction.opname in _LOCALS and instruction.argval == local:
             yield _attributes_after(instructions, at)

@@ -21,14 +21,17 @@ from typing import Any, Final
 from blake3 import blake3
 
 import cacheness.keys.callables  # how functions and classes are encoded
-from cacheness.keys import encode as _encode
-from cacheness.keys.encode import FORMAT, Encoder, encode
+from cacheness.keys.encode import FORMAT, Encoder, encode, known_types
 from cacheness.keys.files import File
 from cacheness.keys.graph import Vertex, digests_of
 from cacheness.keys.owners import owner_of, owner_of_class
-from cacheness.keys.reach import labels_of, name_of, unseen_in, values_of
+from cacheness.keys.reach import is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
 from cacheness.keys.trace import Unencodable, place_of
 
+#: Names that an entry tells one by one; more are told by module.
+MOST_PARTS: Final = 80
+#: Encodings of what is code itself, or is not there.
+_NOT_VALUES: Final = (b"R", b"@2:of", b"@7:missing", b"@7:written", b"@6:import", b"N")
 #: Values that cannot change: to see the same object again is enough.
 _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.EllipsisType, types.ModuleType})
 _PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -72,13 +75,9 @@ class _Reader(Encoder):
         if kind in _TRANSPARENT or not self.tolerant:
             super().add(value)
             return
-        owner = owner_of_class(kind).kind
-        if owner == "ours" and kind not in _encode._handlers:
-            self._pass_through(value)
-            return
         edges, marks = self.edges, (len(self.out), len(self.edges), len(self._stack))
         # A part of the user's object may count by its type; a library's object counts as a whole.
-        self.tolerant = owner == "user"
+        self.tolerant = owner_of_class(kind).kind == "user"
         try:
             super().add(value)
         except Unencodable:
@@ -87,12 +86,6 @@ class _Reader(Encoder):
             self._by_type(value)
         finally:
             self.tolerant = True
-
-    def _pass_through(self, value: Any) -> None:
-        if hasattr(value, "__wrapped__"):
-            self.add(value.__wrapped__)
-        else:
-            self._by_type(value)
 
     def _roll_back(self, edges: list[Any], out: int, count: int, depth: int) -> None:
         del self.out[out:]
@@ -230,9 +223,13 @@ class _Node:
             for at, known in enumerate(self.identities)
         )
 
+    def pairs(self) -> Iterable[tuple[str, _Value]]:
+        """The values by their labels."""
+        return zip(self.labels, self.values, strict=True)
+
     def vertex(self) -> Vertex:
         """What it is by itself; the order in which a class lists its attributes does not matter."""
-        named = sorted(zip(self.labels, self.values, strict=True), key=lambda pair: pair[0])
+        named = sorted(self.pairs(), key=lambda pair: pair[0])
         content = b"".join([encode((label, value.content)) for label, value in named])
         return Vertex(content, [name for _, value in named for name in _names(value.edges)])
 
@@ -320,11 +317,30 @@ def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, 
     code: dict[str, str] = {}
     values: dict[str, str] = {}
     for node in nodes:
-        reached = [(label, value) for label, value in zip(node.labels, node.values, strict=True)]
-        code[node.name] = blake3(b"".join([v.content for label, v in reached])).hexdigest(6)
-    return {"code": code, "values": values, "versions": dict(versions)}
+        own = [value.content for label, value in node.pairs() if not is_reached(label)]
+        code[node.name] = _short(b"".join(own))
+        values |= {
+            place_of_value(node.name, label): _short(value.content)
+            for label, value in node.pairs()
+            if is_reached(label) and not value.content.startswith(_NOT_VALUES)
+        }
+    return {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
+
+
+def _short(content: bytes) -> str:
+    return blake3(content).hexdigest(6)
+
+
+def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:
+    """By module where there are many, so that a row stays small."""
+    if len(digests) <= MOST_PARTS:
+        return digests
+    groups: dict[str, list[str]] = {}
+    for name in sorted(digests):
+        groups.setdefault(name.partition(".")[0] + ".*", []).append(name + digests[name])
+    return {group: _short("\n".join(lines).encode()) for group, lines in groups.items()}
 
 
 Encoder.digest_of_code = staticmethod(lambda thing: (_called(thing), fingerprint(thing).digest))
 #: They fail only when something within them does. A path may be missing.
-_TRANSPARENT: Final = frozenset(_encode._handlers) - {pathlib.PosixPath, pathlib.WindowsPath, File}
+_TRANSPARENT: Final = frozenset(known_types()) - {pathlib.PosixPath, pathlib.WindowsPath, File}

@@ -267,6 +267,11 @@ def handles_the_rest(handler: Handler) -> Handler:
     return handler
 
 
+def known_types() -> Iterable[type]:
+    """The types that have been met, or were known from the start."""
+    return _handlers.keys()
+
+
 def _find(kind: type) -> Handler:
     if any(base in _overrides for base in kind.__mro__):
         handler = _registered

@@ -164,7 +164,7 @@ def arguments_of(entry_args: bytes) -> dict[str, Any]:
 def _argument(name: str, value: Any) -> _Argument:
     if type(value) is Digest:
         return _Argument(value.digest, b"", False, value.label or "value")
-    encoding = encode(value, name)
+    encoding = encode(value, f"args.{name}")
     digest = blake3(encoding).digest()
     whole = len(encoding) <= KEPT
     return _Argument(digest, encoding if whole else encoding[:_HEAD], whole)

@@ -14,7 +14,7 @@ import pickle
 from typing import Any
 
 from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
-from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.owners import OURS, owner_of, owner_of_class
 from cacheness.keys.trace import Unencodable
 
 #: What a class may raise to say that it has no parts to show.
@@ -23,6 +23,9 @@ _REFUSALS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError
 
 @handles_the_rest
 def _instance(encoder: Encoder, value: Any) -> None:
+    if owner_of_class(type(value)) == OURS and hasattr(value, "__wrapped__"):
+        encoder.add(value.__wrapped__)  # a cached function counts as the function
+        return
     if (start := encoder.enter(value)) < 0:
         return
     reduced = _reduce(value)

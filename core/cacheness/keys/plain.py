@@ -7,6 +7,7 @@ import collections
 import datetime
 import decimal
 import fractions
+import logging
 import pathlib
 import re
 import struct
@@ -228,6 +229,12 @@ def _pure_path(encoder: Encoder, value: pathlib.PurePath) -> None:
 @handles(re.Pattern)
 def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
     encoder.tagged("Pattern", value.pattern, value.flags)
+
+
+@handles(logging.Logger, logging.RootLogger)
+def _logger(encoder: Encoder, value: logging.Logger) -> None:
+    # Not its name, which is that of a module: `logging.getLogger(__name__)`.
+    encoder.tagged("Logger")
 
 
 @handles(types.SimpleNamespace)

@@ -12,6 +12,7 @@ import types
 from typing import Any, Final
 
 from cacheness.keys.bytecode import Import, Name, info_of
+from cacheness.keys.effects import only_written
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import owner_of
 
@@ -46,6 +47,15 @@ def _missing(encoder: Encoder, value: _Missing) -> None:
     encoder.tagged("missing")
 
 
+class _Written:
+    """In place of a value that is only written to."""
+
+
+@handles(_Written)
+def _written(encoder: Encoder, value: _Written) -> None:
+    encoder.tagged("written")
+
+
 class _Elsewhere:
     """In place of a module of Python's or a library's, which need not be imported for this."""
 
@@ -62,6 +72,7 @@ def _elsewhere(encoder: Encoder, value: _Elsewhere) -> None:
 
 
 MISSING: Final = _Missing()
+WRITTEN: Final = _Written()
 _modules_elsewhere: dict[str, _Elsewhere] = {}
 
 
@@ -91,11 +102,25 @@ def labels_of(thing: Any) -> list[str]:
     if isinstance(thing, types.FunctionType):
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
-        labels += [".".join((name.name, *name.attributes)) for name in info.names]
+        labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
         return labels + [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
     if isinstance(thing, types.ModuleType):
         return ["name", *_names_in_module(thing)]
     return ["name", "metaclass", "bases", "members", "model", *_names_in_class(thing)]
+
+
+def is_reached(label: str) -> bool:
+    """Whether a label names something that a function refers to, and not what it is."""
+    return label.startswith(("closure ", "global ", "import "))
+
+
+def place_of_value(owner: str, label: str) -> str:
+    """A name for people for what a function refers to: `module.NAME`, or which closure."""
+    kind, _, name = label.partition(" ")
+    if kind == "closure":
+        return f"{owner}: {name}"
+    module = owner.rpartition(".<locals>")[0] or owner
+    return f"{module.rpartition('.')[0]}.{name}" if kind == "global" else name
 
 
 def values_of(thing: Any) -> list[Any]:
@@ -120,11 +145,12 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
     code = fn.__code__
     info = info_of(code)
     values: list[Any] = [code, fn.__defaults__, fn.__kwdefaults__]
-    for cell in fn.__closure__ or ():
+    for variable, cell in zip(code.co_freevars, fn.__closure__ or (), strict=True):
         try:
-            values.append(cell.cell_contents)
+            value = cell.cell_contents
         except ValueError:
-            values.append(MISSING)
+            value = MISSING  # not assigned yet
+        values.append(WRITTEN if only_written(value, info.uses.get(variable)) else value)
     names = fn.__globals__
     for name in info.names:
         value = names.get(name.name, MISSING)
@@ -132,9 +158,8 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
             value = getattr(builtins, name.name, MISSING)
         elif type(value) is types.ModuleType and name.attributes:
             value = _through_modules(value, name.attributes)
-        values.append(value)
-    for wanted in info.imports:
-        values.append(_imported(wanted, names))
+        values.append(WRITTEN if only_written(value, info.uses.get(name.name)) else value)
+    values += [_imported(wanted, names) for wanted in info.imports]
     return values
 
 

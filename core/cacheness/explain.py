@@ -1,0 +1,134 @@
+"""Why would this miss? What two keys were made from, compared part by part."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cacheness.entry import MICROSECONDS, Entry
+from cacheness.keys import Key
+
+#: How a change of each part is told: both sides known, only the new one, only the old one.
+_SENTENCES = {
+    "arg": ("arg `{name}` {before} -> {after}", "arg `{name}` {after} is new", "arg `{name}` {before} is gone"),
+    "code": ("code of `{name}` changed", "code of `{name}` is reached now", "code of `{name}` is no longer reached"),
+    "value": ("value of `{name}` changed", "value of `{name}` counts now", "value of `{name}` no longer counts"),
+    "library": ("{name} {before} -> {after}", "{name} {after} is used now", "{name} {before} is no longer used"),
+    "version": ("version {before} -> {after}", "version {after} is new", "version {before} is gone"),
+    "prefix": ("prefix {before} -> {after}", "prefix {after} is new", "prefix {before} is gone"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One part of a key that differs."""
+
+    kind: str  #: arg, code, value, library, version, prefix
+    name: str
+    before: str | None  #: None: it was not there
+    after: str | None  #: None: it is gone
+
+    def __str__(self) -> str:
+        if self.kind == "arg" and self.before == self.after:
+            return f"arg `{self.name}` changed"
+        changed, new, gone = _SENTENCES[self.kind]
+        sentence = new if self.before is None else gone if self.after is None else changed
+        return sentence.format(name=self.name, before=self.before, after=self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Whether a call would hit, and if not, what is different from the nearest earlier entry."""
+
+    hit: bool
+    key: str  #: 64 hexadecimal digits
+    function: str
+    changes: tuple[Change, ...]  #: against the nearest entry
+    nearest: str | None  #: key of that entry, or of the one that is hit
+    age: float | None  #: of that entry, in seconds
+    unfollowed: tuple[str, ...]  #: what counts by its type only
+
+    def __str__(self) -> str:
+        lines = [self.sentence()]
+        lines += [f"  not followed: {line}" for line in self.unfollowed]
+        return "\n".join(lines)
+
+    def sentence(self) -> str:
+        """The answer in one line."""
+        if self.hit:
+            return f"hit: entry {_brief(self.nearest)} of `{self.function}` from {_ago(self.age)}"
+        if self.nearest is None:
+            return f"miss: no earlier entry of `{self.function}`"
+        changes = "; ".join(map(str, self.changes)) or "what leads to what in the code changed"
+        return f"miss: {changes}; nearest entry {_brief(self.nearest)} from {_ago(self.age)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The answer as data."""
+        return asdict(self)
+
+
+def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
+    """Compare a key with entries of the same function. `now` in microseconds since the epoch."""
+    mine = _parts_of(key.parts, key.prefix)
+    nearest: Entry | None = None
+    changes: tuple[Change, ...] = ()
+    for entry in sorted(candidates, key=lambda entry: entry.created_at, reverse=True):
+        if entry.key == key.digest:
+            nearest, changes = entry, ()
+            break
+        found = tuple(_changes(_parts_of(entry.parts, entry.prefix), mine))
+        if nearest is None or len(found) < len(changes):
+            nearest, changes = entry, found
+    return Explanation(
+        hit=nearest is not None and nearest.key == key.digest,
+        key=key.hex,
+        function=key.function or "these arguments",
+        changes=changes,
+        nearest=None if nearest is None else nearest.cache_key,
+        age=None if nearest is None else max(now - nearest.created_at, 0) / MICROSECONDS,
+        unfollowed=tuple(json.loads(key.parts).get("unfollowed", ())),
+    )
+
+
+_Parts = Mapping[str, Mapping[str, tuple[str, str]]]
+
+
+def _parts_of(text: str, prefix: str) -> _Parts:
+    """For each kind, by name: what tells it from another, and how to call it."""
+    found = json.loads(text)
+    version = found.get("version")
+    return {
+        "version": {} if version is None else {"": (version, repr(version))},
+        "prefix": {"": (prefix, repr(prefix))} if prefix else {},
+        "code": _named(found.get("code", {})),
+        "value": _named(found.get("values", {})),
+        "library": _named(found.get("versions", {})),
+        "arg": {name: (digest, words) for name, (digest, words) in found.get("args", {}).items()},
+    }
+
+
+def _named(digests: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    return {name: (digest, digest) for name, digest in digests.items()}
+
+
+def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
+    for kind, now in after.items():
+        then = before[kind]
+        for name in sorted({*then, *now}):
+            old, new = then.get(name), now.get(name)
+            if (old and old[0]) != (new and new[0]):
+                yield Change(kind, name, old and old[1], new and new[1])
+
+
+def _brief(key: str | None) -> str:
+    return f"{key[:4]}…" if key else "none"
+
+
+def _ago(seconds: float | None) -> str:
+    seconds = seconds or 0.0
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{seconds:.0f} s ago"

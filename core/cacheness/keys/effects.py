@@ -1,0 +1,96 @@
+"""Which names a function only writes to: lists it appends to, counters, files it logs to.
+
+What is in them does not decide its result. If they counted, each call would change the key of
+the next. Whoever reads them is another use, and lets them count.
+"""
+
+from __future__ import annotations
+
+import collections
+import dis
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+_LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
+_METHODS: Final = {
+    **dict.fromkeys(("append", "appendleft", "extend", "extendleft", "insert", "add", "update"), "container"),
+    **dict.fromkeys(("write_text", "write_bytes", "touch"), "path"),
+}
+_CONTAINERS: Final = frozenset({list, set, dict, collections.deque, collections.Counter, collections.defaultdict})
+#: What a name must hold for a use to be a mere writing.
+_TYPES: Final[Mapping[str, frozenset[type]]] = {
+    "container": _CONTAINERS,
+    "item": frozenset({dict, collections.Counter, collections.defaultdict}),
+    "tally": _CONTAINERS,
+    "number": frozenset({int, float}),
+    "path": frozenset({pathlib.PosixPath, pathlib.WindowsPath}),
+}
+_WRITING: Final = frozenset({"a", "w", "x", "ab", "wb", "xb", "at", "wt", "xt"})
+_OPERANDS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_FAST_BORROW"})
+_IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG"})
+_LOOKUP: Final = frozenset({"BINARY_SUBSCR", "BINARY_OP"})
+
+
+def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
+    """Whether a value of this type is only written to by uses of these kinds."""
+    return kinds is not None and all(type(value) in _TYPES.get(kind, ()) for kind in kinds)
+
+
+def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
+    """Each use of a name from outside, and its kind; `read` when it may be more than a writing."""
+    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
+    for at, instruction in enumerate(busy):
+        if instruction.opname in _LOADS:
+            yield instruction.argval, _kind_of_use(busy, at)
+
+
+def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
+    following = busy[at + 1]
+    if following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        return _kind_of_method(busy, at)
+    if _is_opened_to_write(busy, at):
+        return "path"
+    if _matches(busy, at, _OPERANDS, {"BINARY_OP"}, {"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"}):
+        return "number" if busy[at + 3].argval == busy[at].argval else "read"
+    if _matches(
+        busy, at, _OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP, _OPERANDS, {"BINARY_OP"}, {"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}
+    ):
+        return "tally"
+    if _matches(busy, at, _OPERANDS, {"STORE_SUBSCR"}):
+        return "item"
+    return "read"
+
+
+def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
+    method = busy[at + 1].argval
+    if method == "open" and busy[at + 2].opname == "LOAD_CONST" and busy[at + 2].argval in _WRITING:
+        return "path"
+    kind = _METHODS.get(method)
+    return kind if kind is not None and _result_is_dropped(busy, at) else "read"
+
+
+def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether the call of a method, whose object is loaded here, is a statement of its own."""
+    depth = 0
+    for place in range(at, len(busy) - 1):
+        instruction = busy[place]
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            return False
+        depth += dis.stack_effect(instruction.opcode, instruction.arg)
+        if place > at + 1 and depth <= 1:
+            return instruction.opname.startswith("CALL") and busy[place + 1].opname == "POP_TOP"
+    return False
+
+
+def _is_opened_to_write(busy: Sequence[dis.Instruction], at: int) -> bool:
+    before, after = busy[at - 1], busy[at + 1]
+    if before.opname == "PUSH_NULL":
+        before = busy[at - 2]
+    calls_open = before.opname in _LOADS and before.argval == "open"
+    return calls_open and after.opname == "LOAD_CONST" and after.argval in _WRITING
+
+
+def _matches(busy: Sequence[dis.Instruction], at: int, *wanted: Any) -> bool:
+    found = busy[at + 1 : at + 1 + len(wanted)]
+    return len(found) == len(wanted) and all(i.opname in names for i, names in zip(found, wanted, strict=True))
