@@ -49,7 +49,7 @@ class Notes:
     tags: tuple[str, ...] = ()
     compute_seconds: float | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
-    form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did
+    form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did, "elsewhere"
     record: str = ""  #: Prefect's record of the result, JSON
 
     def provenance(self) -> dict[str, Any]:
@@ -64,8 +64,9 @@ class Recent:
     store: Config
     path: str
     task_run: str
-    record: str
-    content: Any = None
+    record: str = ""
+    content: Any = None  #: what was read; None after a write
+    failed: bool = False  #: the write came to nothing, and that has been told
 
 
 recent: ContextVar[Recent | None] = ContextVar("cacheness_prefect_recent", default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -133,6 +134,7 @@ def clean(day: str) -> list[float]: ...
         if extra:
             known = ", ".join(type(self).model_fields)
             raise ConfigError(f"{min(extra)!r} is not a field of {type(self).__name__}. Known: {known}")
+        self.config()  # what cannot work is an error here, not in the middle of a run
 
     # what it stands for
 
@@ -256,11 +258,11 @@ def clean(day: str) -> list[float]: ...
     def _read(self, path: str) -> Any:
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
         hit = self._trying("read a result", lambda: self.open().lookup(address(path)), fallback=None)
-        if hit is None:
+        if hit is None or _form(hit) == "elsewhere":
             raise FileNotFoundError(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
         return _content(hit)
 
-    def _write(self, path: str, content: Any) -> Recent | None:
+    def _write(self, path: str, content: Any) -> Recent:
         if isinstance(content, Held) and content.notes is not None:
             value, notes = content.value, content.notes
         else:
@@ -268,7 +270,7 @@ def clean(day: str) -> list[float]: ...
             value = content
             notes = Notes(key=address(path), ttl=_lifetime(content, self.result_ttl), tags=tags, run=run)
         done = self._trying("store a result", lambda: self._put(value, notes), fallback=False)
-        return Recent(self.config(), path, task_run_id(), notes.record) if done else None
+        return Recent(self.config(), path, task_run_id(), notes.record, failed=not done)
 
     def _put(self, value: Any, notes: Notes) -> bool:
         self.open().put(
@@ -297,7 +299,7 @@ def clean(day: str) -> list[float]: ...
 
     def _keep_for_next_step(self, path: str, content: Any) -> Any:
         if task_run_id():
-            recent.set(Recent(self.config(), path, task_run_id(), "", content))
+            recent.set(Recent(self.config(), path, task_run_id(), content=content))
         return content
 
     def _is_ours(self, kept: Recent, path: str) -> bool:
@@ -328,13 +330,15 @@ class CachenessKeys(CachenessStorage):
         self, path: str, content: bytes, _sync: bool | None = None
     ) -> None:
         """Add the record to the result's entry, unless the result was stored together with it."""
-        if not self._is_written(path, content):
-            self._add(path, content)
+        payload = self._payload(path)
+        if payload is None or payload.record != content.decode():
+            self._add(path, content, payload)
 
     async def awrite_path(self, path: str, content: bytes) -> None:
         """`write_path`, off the event loop."""
-        if not self._is_written(path, content):
-            await asyncio.to_thread(self._add, path, content)
+        payload = self._payload(path)
+        if payload is None or payload.record != content.decode():
+            await asyncio.to_thread(self._add, path, content, payload)
 
     def _known(self, path: str) -> bytes | None:
         kept = recent.get()
@@ -355,35 +359,37 @@ class CachenessKeys(CachenessStorage):
             return None
         return Recent(self.config(), path, task_run_id(), record, _content(hit))
 
-    def _is_written(self, path: str, content: bytes) -> bool:
+    def _payload(self, path: str) -> Recent | None:
+        """What Prefect's step before this one stored here; None when another storage has the payload."""
         kept = recent.get()
         recent.set(None)
-        return kept is not None and self._is_ours(kept, path) and kept.record == content.decode()
+        return kept if kept is not None and self._is_ours(kept, path) else None
 
-    def _add(self, path: str, content: bytes) -> None:
-        def put() -> bool:
-            hit = self.open().lookup(address(path))
-            # Another storage has the payload when there is none here; then the record is all there is to keep.
-            notes = Notes(
-                key=address(path), ttl=_seconds_left(json.loads(content).get("expiration")), record=content.decode()
-            )
-            if hit is not None:
-                about = _about(hit)
-                notes = Notes(
-                    key=notes.key,
-                    ttl=notes.ttl,
-                    tags=hit.entry.tags,
-                    run={k: v for k, v in about.items() if k not in ("record", "form")},
-                    form=about.get("form", "bytes"),
-                    record=notes.record,
-                )
-            return self._put(None if hit is None else hit.value, notes)
+    def _add(self, path: str, content: bytes, payload: Recent | None) -> None:
+        record = content.decode()
+        notes = Notes(
+            key=address(path), ttl=_seconds_left(json.loads(record).get("expiration")), form="elsewhere", record=record
+        )
+        if payload is None:
+            self._trying("store the key of a result", lambda: self._put(None, notes), fallback=False)
+        elif not payload.failed:
+            self._trying("store the key of a result", lambda: self._put_again(notes), fallback=False)
 
-        self._trying("store the key of a result", put, fallback=False)
+    def _put_again(self, notes: Notes) -> bool:
+        hit = self.open().lookup(notes.key)
+        if hit is None:
+            return False
+        about = _about(hit)
+        run = {name: value for name, value in about.items() if name not in ("record", "form")}
+        return self._put(hit.value, replace(notes, form=_form(hit), tags=hit.entry.tags, run=run))
 
 
 def _content(hit: Hit) -> Any:
-    return Held(hit.value) if _about(hit).get("form") == "value" else hit.value
+    return Held(hit.value) if _form(hit) == "value" else hit.value
+
+
+def _form(hit: Hit) -> str:
+    return str(_about(hit).get("form", "bytes"))
 
 
 def _about(hit: Hit) -> dict[str, Any]:

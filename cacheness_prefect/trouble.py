@@ -23,14 +23,14 @@ from cacheness.errors import (
 
 RUNS_REMEMBERED = 1000
 
-#: What a kind of error means to a person who runs flows, most special first.
-ADVICE: tuple[tuple[type[Exception], str], ...] = (
-    (UnhashableArgument, 'Leave the argument out of the key with `policy - "name"`, or register an encoding for it.'),
+#: Kinds of trouble that are told once each, most special first, and what the error itself does not say to do.
+KINDS: tuple[tuple[type[Exception], str], ...] = (
+    (UnhashableArgument, 'To leave the argument out of the key, use `policy - "name"`.'),
     (StoreUnavailable, "Look whether the database and the blob store are up; nothing needs to be run again."),
-    (StoreFull, "Make room, or set max_bytes so that the cache makes room itself."),
-    (CodecError, "Return a value that pickles, and load it with the libraries that it was stored with."),
-    (CorruptEntry, "Run the integrity_repair flow; the entry is computed again meanwhile."),
-    (ConfigError, "Correct the fields of the CachenessStorage block."),
+    (StoreFull, ""),
+    (CodecError, ""),
+    (CorruptEntry, "The integrity_repair flow tells how much is damaged."),
+    (ConfigError, ""),
 )
 UNEXPECTED = "This should not happen: please report it, with the traceback that the debug log holds."
 
@@ -44,7 +44,7 @@ def tell(doing: str, error: Exception) -> None:
     logger = _logger()
     logger.debug("The cache could not %s.", doing, exc_info=error)
     if _is_news(run_id(), kind):
-        logger.warning("The cache could not %s; the run goes on without it. %s %s", doing, error, advice)
+        logger.warning("The cache could not %s; the run goes on without it. %s", doing, f"{error} {advice}".strip())
 
 
 def run_id() -> str:
@@ -57,7 +57,7 @@ def run_id() -> str:
 
 
 def _kind(error: Exception) -> tuple[str, str]:
-    for family, advice in ADVICE:
+    for family, advice in KINDS:
         if isinstance(error, family):
             return family.__name__, advice
     return type(error).__name__, "" if isinstance(error, CachenessError) else UNEXPECTED

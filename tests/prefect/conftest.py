@@ -85,7 +85,7 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": url,
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_TASKS_REFRESH_CACHE": "false",
+        "PREFECT_LOGGING_TO_API_ENABLED": "false",
     }
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with (prefect_home / "server.log").open("wb") as log:
@@ -101,7 +101,9 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
                 settings.PREFECT_HOME: prefect_home,
                 settings.PREFECT_API_URL: url,
                 settings.PREFECT_LOGGING_LEVEL: "WARNING",
-                settings.PREFECT_SERVER_ANALYTICS_ENABLED: False,
+                settings.PREFECT_LOGGING_TO_API_ENABLED: False,
+                # Ending a heartbeat costs each flow run a second.
+                settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             }
             with temporary_settings(updates), everywhere():
                 yield url
