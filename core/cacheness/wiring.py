@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
@@ -171,8 +172,21 @@ def _open(config: Config) -> Opened:
     metadata_backend, blob_store = config.metadata_backend, config.blob_store
     _check_sharing(config)
     keyring = _keyring(config)
-    metadata = open_metadata(config) if isinstance(metadata_backend, str) else cast("MetadataStore", metadata_backend)
-    blobs = open_blobs(config) if blob_store is None or isinstance(blob_store, str) else cast("BlobStore", blob_store)
+    with ExitStack() as on_failure:
+        metadata = (
+            open_metadata(config) if isinstance(metadata_backend, str) else cast("MetadataStore", metadata_backend)
+        )
+        on_failure.callback(metadata.close)
+        names_blobs = blob_store is None or isinstance(blob_store, str)
+        blobs = open_blobs(config) if names_blobs else cast("BlobStore", blob_store)
+        on_failure.callback(blobs.close)
+        opened = _assemble(config, metadata, blobs, keyring)
+        opened.inspector.marker.introduce()
+        on_failure.pop_all()
+    return opened
+
+
+def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> Opened:
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -184,13 +198,11 @@ def _open(config: Config) -> Opened:
             safe_codecs=config.safe_codecs,
         )
     )
-    inspector = Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine)
-    inspector.marker.introduce()
     return Opened(
         cache,
         Flights(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
-        inspector,
+        Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine),
     )
 
 

@@ -139,7 +139,7 @@ class S3Client:
         arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE}
         if after:
             arguments["StartAfter"] = options.key(after)
-        for page in self._pages("list_objects_v2", "list blobs", arguments):
+        for page in self._pages(self._client.list_objects_v2, "list blobs", arguments):
             for found in page.get("Contents", ()):
                 name = options.name(found["Key"])
                 if name:  # the prefix itself, as a folder made by hand
@@ -148,12 +148,9 @@ class S3Client:
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """List multipart uploads that were begun and not completed."""
         options = self._options
-        try:
-            for page in self._pages("list_multipart_uploads", "list uploads", {"Prefix": options.key(prefix)}):
-                for found in page.get("Uploads", ()):
-                    yield Upload(options.name(found["Key"]), found["UploadId"])
-        except BlobMissing:
-            return  # some servers answer 404 where no upload is under way
+        for page in self._pages(self._list_uploads, "list uploads", {"Prefix": options.key(prefix)}):
+            for found in page.get("Uploads", ()):
+                yield Upload(options.name(found["Key"]), found["UploadId"])
 
     def abort(self, upload: Upload) -> None:
         """Drop an unfinished upload, if it is there."""
@@ -167,14 +164,22 @@ class S3Client:
 
     def insist_on_bucket(self) -> None:
         """Raise StoreRefused if there is no such bucket: a HEAD alone cannot tell."""
-        next(self._pages("list_objects_v2", "list blobs", {"Prefix": self._options.key(""), "MaxKeys": 1}))
+        next(self._pages(self._client.list_objects_v2, "list blobs", {"Prefix": self._options.key(""), "MaxKeys": 1}))
 
     def close(self) -> None:
         """Close connections."""
         self._client.close()
 
-    def _pages(self, operation: str, what: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        request = getattr(self._client, operation)
+    def _list_uploads(self, **arguments: Any) -> dict[str, Any]:
+        try:
+            page: dict[str, Any] = self._client.list_multipart_uploads(**arguments)
+        except self._client.exceptions.NoSuchUpload:
+            return {}  # so some servers say that no upload is under way
+        return page
+
+    def _pages(
+        self, request: Callable[..., dict[str, Any]], what: str, arguments: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
         while True:
             page = self._call(what, partial(request, Bucket=self._options.bucket, **arguments))
             yield page
