@@ -21,12 +21,12 @@ from cacheness import (
     CodecError,
     ConfigError,
     MissingExtra,
-    SchemaMismatch,
     StoreRefused,
     StoreUnavailable,
     UnhashableArgument,
     UnifiedCache,
 )
+from cacheness.errors import SchemaMismatch
 
 KEY = "a signing key of these tests"
 LARGE = os.urandom(1 << 17)
@@ -125,11 +125,12 @@ def test_a_schema_newer_than_the_library_is_refused(tmp_path: Path) -> None:
 
     UnifiedCache(cache_dir=str(tmp_path)).close()
     with sqlite3.connect(tmp_path / "metadata.sqlite") as database:
-        # What a later release writes: the version it is, and the oldest reader that still understands it.
-        database.execute("UPDATE store SET schema_version = schema_version + 10, min_reader = schema_version + 10")
+        # What a later release leaves: the version it is, and the oldest reader that still understands it.
+        database.execute("UPDATE schema_version SET version_num = '0099'")
+        database.execute("UPDATE store SET min_reader = 99")
     with pytest.raises(SchemaMismatch) as caught:
         UnifiedCache(cache_dir=str(tmp_path)).put("value", x=1)
-    assert "pip install" in paragraph(caught.value)
+    assert "Upgrade cacheness" in paragraph(caught.value)
 
 
 def test_an_unwritable_directory_is_a_config_error(tmp_path: Path) -> None:

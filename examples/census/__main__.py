@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from cacheness import CachenessError
 from examples.census.story import DemoFailed, tell
 
 
@@ -19,7 +20,7 @@ def main() -> int:
     folder = options.out.resolve() / ("census-cluster" if options.cluster else "census")
     try:
         tell(folder, clustered=options.cluster, only=options.only)
-    except DemoFailed as error:
+    except (DemoFailed, CachenessError, RuntimeError) as error:
         print(f"\nThe demo stopped: {error}. The logs of its servers are in {folder}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -28,7 +28,7 @@ def report(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Gro
     functions = sum(s.functions for s in summaries)
     head = Text(
         f"{len(summaries)} distributions, {files:,} files, {lines:,} lines, {functions:,} functions, "
-        f"{len(edges):,} imports between distributions",
+        f"{len(edges):,} imports among them",
         style="bold",
     )
     largest = sorted(summaries, key=lambda s: -s.lines)[:ROWS]

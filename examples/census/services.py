@@ -100,7 +100,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{log.stem} did not start. It said:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(f"{log.stem} did not start; it said:\n{log.read_text()[-2000:]}")
         time.sleep(0.1)
 
 

@@ -1,0 +1,98 @@
+"""The demo runs to its end on a few distributions, and does what it says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+FEW = ["click", "toml", "tblib", "stamina"]
+STRAY = re.compile(r"Traceback|WARNING|ERROR|Exception|Error:|Deprecat", re.IGNORECASE)
+
+KEYS = """
+import sys
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+from cacheness.keys import make_key
+from examples.census.flow import table_of
+from examples.census.sources import installed
+
+with UnifiedCache(cache_dir=sys.argv[1]) as cache:
+    with cd.caching(cache, which="all", scheduler="sync"):
+        for source in installed(sys.argv[2:]):
+            print(source.name, make_key(args={"files": source.files}, function=table_of).hex)
+            table_of(source.files)
+    print(*(entry["cache_key"] for entry in cache.list_entries()), sep="\\n")
+"""
+
+
+def told(tmp_path: Path, *options: str) -> list[str]:
+    """Run the demo; its words, without progress bars."""
+    command = [sys.executable, "-m", "examples.census", "--out", str(tmp_path), "--only", *FEW, *options]
+    ended = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    words = ended.stdout + ended.stderr
+    assert ended.returncode == 0, words
+    assert not STRAY.search(words), words
+    return ended.stdout.splitlines()
+
+
+def figures(folder: Path) -> list[dict[str, float]]:
+    return [json.loads((folder / f"run-{number}.json").read_text()) for number in (1, 2, 3, 4)]
+
+
+def check(words: list[str], folder: Path) -> None:
+    first, again, edited, helper = figures(folder)
+    assert first["distributions"] == len(FEW)
+    assert first["files"] == first["parsed"] + first["loaded"] > 30
+    assert (again["parsed"], again["loaded"], again["made"], again["cached"]) == (0, 0, 0, len(FEW))
+    assert (edited["parsed"], edited["made"], edited["cached"]) == (1, 1, len(FEW) - 1)
+    assert (helper["parsed"], helper["made"], helper["cached"]) == (0, len(FEW), 0)
+    assert again["entries"] == again["bytes"] == 0
+    assert any("len(cache.verify_integrity()) is 1" in line for line in words)
+    assert any("After the repair flow it is 0" in line for line in words)
+    assert words[-1].strip()
+    assert (folder.parent / "census.png").stat().st_size > 20_000
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("demo")
+def test_the_demo_does_what_it_says(tmp_path: Path) -> None:
+    check(told(tmp_path), tmp_path / "census")
+
+
+@pytest.mark.external
+@pytest.mark.timeout(600)
+@pytest.mark.xdist_group("demo")
+def test_the_demo_does_the_same_on_a_cluster(tmp_path: Path) -> None:
+    check(told(tmp_path, "--cluster"), tmp_path / "census-cluster")
+
+
+def test_two_processes_with_different_hash_seeds_agree_on_every_key(tmp_path: Path) -> None:
+    seen = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        folder.mkdir()
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", KEYS, str(folder), *FEW]
+        ran = subprocess.run(command, check=True, cwd=folder, env=environment, capture_output=True, text=True)
+        seen.append(ran.stdout.splitlines())
+    assert len(seen[0]) > 30
+    assert seen[0] == seen[1]
+
+
+def test_a_step_that_breaks_its_promise_stops_the_demo(tmp_path: Path) -> None:
+    code = "import sys; sys.argv[1:] = ['--out', sys.argv[1]]; import examples.census.services as s\n"
+    code += "def broken(folder): raise RuntimeError('prefect did not start. It said:\\nno port')\n"
+    code += "s.embedded = broken\nfrom examples.census.__main__ import main; sys.exit(main())"
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert "prefect did not start" in ended.stderr
+    assert "Traceback" not in ended.stderr
