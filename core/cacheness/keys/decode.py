@@ -24,7 +24,7 @@ def decode(data: bytes) -> Any:
     decoder = _Decoder(data)
     try:
         value = decoder.value()
-    except (IndexError, KeyError, OverflowError, RecursionError, TypeError, ValueError, struct.error) as error:
+    except (ArithmeticError, LookupError, OSError, RecursionError, TypeError, ValueError, struct.error) as error:
         raise CodecError(f"these {len(data)} bytes are not a value that can be rebuilt: {error}") from error
     if decoder.at != len(data):
         raise CodecError(f"{len(data) - decoder.at} bytes follow the end of an encoded value")
@@ -107,7 +107,7 @@ def _timezone(offset: datetime.timedelta, name: str) -> datetime.timezone:
 
 
 _builders: Final[Mapping[str, Callable[..., Any]]] = {
-    "bytearray": bytearray,
+    "bytearray": lambda data: bytearray(memoryview(data)),
     "OrderedDict": collections.OrderedDict,
     "Counter": collections.Counter,
     "deque": lambda limit, items: collections.deque(items, limit),

@@ -112,7 +112,9 @@ def _add_state(encoder: Encoder, value: Any, state: Any) -> None:
     halves = state if type(state) is tuple and len(state) == 2 else (state,)
     encoder.open("state", len(halves))
     for half in halves:
-        if type(half) is dict and all(type(name) is str for name in half):
+        if half is None:
+            _attributes(encoder, value, {})  # no different from an empty dictionary
+        elif type(half) is dict and all(type(name) is str for name in half):
             _attributes(encoder, value, half)
         else:
             encoder.step("", half)
