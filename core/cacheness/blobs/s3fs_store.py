@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 CHUNK: Final = 1 << 20
 OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials
-CONCURRENT_PARTS: Final = 4
+CONCURRENT_PARTS: Final = 2  #: each is in memory twice while it goes out
 _ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, RecursionError)
 
 
@@ -174,18 +174,19 @@ class S3fsStore:
 
 def _cut(pieces: list[memoryview], size: int) -> Iterator[bytes]:
     """The pieces, one after the other, cut anew into parts of `size` bytes."""
-    part = bytearray()
+    part: list[memoryview] = []
+    wanted = size
     for piece in pieces:
-        start = 0
-        while start < len(piece):
-            taken = piece[start : start + size - len(part)]
-            part += taken
-            start += len(taken)
-            if len(part) == size:
-                yield bytes(part)
-                part = bytearray()
+        rest = piece
+        while rest:
+            part.append(rest[:wanted])
+            rest = rest[wanted:]
+            wanted -= len(part[-1])
+            if not wanted:
+                yield b"".join(part)
+                part, wanted = [], size
     if part:
-        yield bytes(part)
+        yield b"".join(part)
 
 
 def _open(options: S3Options, limits: Limits) -> Any:
