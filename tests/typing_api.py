@@ -11,7 +11,8 @@ import dask
 import prefect
 
 import cacheness_dask as cd
-from cacheness import Config, Entry, Hit, IntegrityReport, Issue, Presence, UnifiedCache, register
+from cacheness import Config, Entry, Hit, IntegrityReport, UnifiedCache, register
+from cacheness.entry import Issue, Presence
 from cacheness.keys import Digest, File, Key, arguments_of, decode, digest_of, encode, fingerprint, make_key
 from cacheness_prefect import (
     CachenessLockManager,
@@ -92,7 +93,7 @@ def the_store(cache: UnifiedCache) -> None:
     cache.verify_integrity(True)
     assert_type(cache.stats(), dict[str, Any])
     assert_type(cache.clear(), int)
-    cache.flights.acquire("00" * 32, "token", wait_seconds=1.0, lease=30.0)
+    cache.flights.acquire("00" * 32, "token", 1.0, 30.0)
     cache.flights.release("00" * 32, "token")
     cache.close()
 
