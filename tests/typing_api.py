@@ -93,7 +93,7 @@ def the_store(cache: UnifiedCache) -> None:
     cache.verify_integrity(True)
     assert_type(cache.stats(), dict[str, Any])
     assert_type(cache.clear(), int)
-    cache.flights.acquire("00" * 32, "token", 1.0, 30.0)
+    assert_type(cache.flights.acquire("00" * 32, "token", wait=1.0, lease=30.0), bool)
     cache.flights.release("00" * 32, "token")
     cache.close()
 
@@ -113,17 +113,15 @@ def keys() -> None:
 
 
 def graphs(cache: UnifiedCache) -> None:
-    @dask.delayed
-    def double(x: int) -> int:
-        return 2 * x
-
-    with cd.caching(cache) as run:
-        double(1).compute()
-    print(run.history[-1])
-    cd.cache(double(1))
-    cd.explain(double(1))
+    doubled = dask.delayed(lambda x: 2 * x)(1)
+    with cd.caching(cache, which="all", scheduler="threads", max_value_bytes=1 << 20, queue_bytes=1 << 20) as run:
+        doubled.compute()
+    print(run.history[-1].hits, run.history[-1].misses, run.history[-1].stored, run.history[-1].refused)
+    cd.cache(doubled)
+    cd.explain(doubled)
+    cd.visualize(doubled, "graph.svg")
     with cd.nocache():
-        double(1).compute()
+        doubled.compute()
 
 
 def flows() -> None:
