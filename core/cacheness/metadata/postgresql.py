@@ -34,7 +34,9 @@ from cacheness.protocols import MetadataStore
 T = TypeVar("T")
 
 LEASE_SECONDS: Final = 300
-_FENCE_PATIENCE: Final = Statement("SET LOCAL lock_timeout = '1s'", {}, ())
+#: How long fencing waits for a session that is committing; who writes that long is alive.
+_FENCE_SECONDS: Final = 1
+_FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s'", {}, ())
 #: Any number, as long as nobody else's application uses it: "cacheness" in ASCII, folded to 63 bits.
 SCHEMA_LOCK: Final = 0x6361636865_6E65
 # Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
@@ -181,11 +183,7 @@ class PostgresqlStore(SqlStore):
         # In key order, so that two batches never wait for each other. The sort is stable: of two entries
         # under one key the later one stays.
         rows = [{**row_of(entry), "session": session} for entry in sorted(entries, key=_by_key)]
-        attempt = (lambda: self._publish_one(rows[0])) if len(rows) == 1 else (lambda: self._publish_all(rows))
-        try:
-            return self._guard.call(lambda: self._pool.settle(attempt))
-        except Lost as error:
-            raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
+        return self._guard.call(lambda: self._pool.settle(lambda: self._publish(rows))) if rows else []
 
     def open_session(self, process: Process) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
@@ -210,11 +208,14 @@ class PostgresqlStore(SqlStore):
             transaction.run(_FENCE_PATIENCE, {})
             transaction.run(self._sql.retire, {"session": session, "new_state": "fenced"})
 
-        try:
-            self._guard.call(lambda: self._pool.transact(work))
-        except Conflict:
-            return False
-        return True
+        def attempt() -> bool:
+            try:
+                self._pool.transact(work, seconds=_FENCE_SECONDS)
+            except Conflict:
+                return False
+            return True
+
+        return self._guard.call(attempt)
 
     def forget_sessions(self, before: int) -> int:
         """Drop the rows of sessions fenced or ended before this time; returns how many."""
@@ -226,8 +227,14 @@ class PostgresqlStore(SqlStore):
         """Let go of connections. Calling it twice is fine."""
         self._pool.close()
 
-    def _publish_one(self, row: Values) -> list[str]:
-        return _replaced([self._pool.run(self._mine.publish, row)[0]], row["session"])
+    def _publish(self, rows: Sequence[Values]) -> list[str]:
+        try:
+            # A single statement commits by itself, in one round trip.
+            if len(rows) == 1:
+                return _replaced([self._pool.run(self._mine.publish, rows[0])[0]], rows[0]["session"])
+            return self._publish_all(rows)
+        except Lost as error:
+            raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
 
     def _publish_all(self, rows: Sequence[Values]) -> list[str]:
         size = sum(len(row["inline"] or b"") for row in rows)

@@ -154,10 +154,10 @@ class Pool:
         connection.seconds = self._limits.statement + seconds
         committing = False
         try:
-            connection.execute("BEGIN")
+            connection.execute("BEGIN", prepare=False)
             result = work(PostgresqlTransaction(connection))
             committing = True
-            connection.execute("COMMIT")
+            connection.execute("COMMIT", prepare=False)
             return result
         except (psycopg.Error, UnicodeError) as error:
             try:

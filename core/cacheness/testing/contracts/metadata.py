@@ -199,6 +199,10 @@ class MetadataStoreContract:
         assert store.find(NAMESPACE, key(1)) == last
         assert store.tombstones() == [first.object]
 
+    def test_an_empty_batch_is_no_commit(self, store: MetadataStore, put: Any) -> None:
+        assert put() == []
+        assert store.scan(Where(NAMESPACE)) == []
+
     def test_many_are_found_at_once(self, store: MetadataStore, put: Any) -> None:
         kept = [entry(number) if number % 2 else inline(number) for number in range(1, 12)]
         put(*kept)
