@@ -73,8 +73,10 @@ class CachenessLockManager(LockManager):
                 acquired, token = self._fly(key, holder, acquire_timeout, hold_timeout)
             except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
                 tell("lock a key", error)
-        with _claims_lock:
-            _claims[key, holder] = Claim(token)
+        # Prefect's transactions do not look at the answer: after `wait` they go on, and must be let write.
+        if acquired or acquire_timeout is None:
+            with _claims_lock:
+                _claims[key, holder] = Claim(token)
         return acquired
 
     async def aacquire_lock(

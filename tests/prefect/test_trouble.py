@@ -44,22 +44,35 @@ def damage(files: list[Path]) -> None:
     deleted.unlink()
 
 
+class FirstOf:
+    """A large result that a worker process answers for with one number."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __float__(self) -> float:
+        return float(self.array[0])
+
+
 def test_a_damaged_result_is_computed_once_more_and_replaced(store, runner, tally) -> None:
     @task(cache_policy=store.policy())
-    def noise(seed: int) -> float:
+    def noise(seed: int) -> FirstOf:
         tally.add()
-        return np.random.default_rng(seed).random(10_000)
+        return FirstOf(np.random.default_rng(seed).random(10_000))
 
     @flow(task_runner=runner)
-    def work() -> list[Any]:
-        states = [noise.submit(seed, return_state=True) for seed in range(3)]
-        return [(state.name, float(state.result()[0])) for state in states]
+    def work() -> list[list[Any]]:
+        def run_all() -> list[Any]:
+            states = [noise.submit(seed, return_state=True) for seed in range(3)]
+            return [(state.name, float(state.result())) for state in states]
+
+        found = [run_all(), run_all()]
+        damage(blob_files(store.cache_dir))
+        return [*found, run_all(), run_all()]
 
     values = [float(np.random.default_rng(seed).random()) for seed in range(3)]
-    assert work() == [("Completed", value) for value in values]
-    damage(blob_files(store.cache_dir))
-    assert work() == [("Completed", value) for value in values]
-    assert work() == [("Cached", value) for value in values]
+    computed, cached = ([(name, value) for value in values] for name in ("Completed", "Cached"))
+    assert work() == [computed, cached, computed, cached]
     assert len(tally) == 6
 
 
@@ -89,33 +102,51 @@ def test_a_result_whose_class_is_gone_is_computed_again(store, tally, told) -> N
     assert work() == "Cached"
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"metadata_backend": NOBODY, "shared_path": True, "signing_key": SIGNING_KEY},
-        {"blob_store": NOWHERE, "inline_max_bytes": 0},
-        {"metadata_backend": NOBODY, "blob_store": NOWHERE},  # and no signing key
-    ],
-    ids=["database", "blobs", "configuration"],
-)
-def test_stores_that_are_down_cost_a_bounded_time_and_one_warning(make_store, runner, tally, told, fields) -> None:
-    store = make_store(**fields)
+DOWN = {
+    "database": {"metadata_backend": NOBODY, "shared_path": True, "signing_key": SIGNING_KEY},
+    "blobs": {"blob_store": NOWHERE, "inline_max_bytes": 0},
+    "signing key": {"metadata_backend": NOBODY, "blob_store": NOWHERE},
+}
 
-    @task(cache_policy=store.policy())
-    def work_hard(x: int) -> int:
-        tally.add()
-        return x
+
+def test_stores_that_are_down_cost_a_bounded_time_and_no_task(make_store, runner, tally) -> None:
+    def doubling(store: Any) -> Any:
+        @task(cache_policy=store.policy())
+        def double(x: int) -> int:
+            tally.add()
+            return 2 * x
+
+        return double
+
+    tasks = [doubling(make_store(**fields)) for fields in DOWN.values()]
 
     @flow(task_runner=runner)
     def work() -> list[int]:
-        return [future.result() for future in work_hard.map([1, 2, 3])]
+        return [future.result() for double in tasks for future in double.map([1, 2])]
 
     began = time.monotonic()
-    assert work() == [1, 2, 3]
-    assert time.monotonic() - began < 40
-    assert len(tally) == 3
-    if type(runner).__name__ == "ThreadPoolTaskRunner":
-        assert len(told()) == 1, told()
+    assert work() == [2, 4] * 3
+    assert time.monotonic() - began < 60, "this bound is for busy machines; the warning's test has the close one"
+    assert len(tally) == 6
+
+
+@pytest.mark.parametrize("what", DOWN)
+def test_a_store_that_is_down_is_told_once_a_run(make_store, tally, told, what: str) -> None:
+    store = make_store(**DOWN[what])
+
+    @task(cache_policy=store.policy())
+    def double(x: int) -> int:
+        return 2 * x
+
+    @flow
+    def work() -> list[int]:
+        return [future.result() for future in double.map([1, 2, 3])]
+
+    began = time.monotonic()
+    assert work() == [2, 4, 6]
+    assert time.monotonic() - began < 15
+    (message,) = told()
+    assert what in message or what == "blobs", message
 
 
 def test_a_database_that_stops_in_mid_run_costs_one_warning(make_store, tally, told, tmp_path) -> None:
