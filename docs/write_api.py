@@ -17,14 +17,18 @@ HEAD = "# Every public name\n\nWritten from the code by `make docs`; edit the do
 
 def page() -> str:
     """The whole page."""
-    return HEAD + "".join(f"\n{section}" for name in MODULES for section in _module(name))
+    described: set[int] = set()
+    return HEAD + "".join(f"\n{section}" for name in MODULES for section in _module(name, described))
 
 
-def _module(name: str) -> Iterator[str]:
+def _module(name: str, described: set[int]) -> Iterator[str]:
     module = importlib.import_module(name)
-    yield f"## {name}\n\n{_doc(module)}\n"
+    yield f"## {name}\n\n{_doc(module) if name != 'cacheness.errors' else _tree(module)}\n"
     for public in _names(module):
-        yield from _describe(f"{name}.{public}", getattr(module, public))
+        value = getattr(module, public)
+        if id(value) not in described:
+            described.add(id(value))
+            yield from _describe(f"{name}.{public}", value)
 
 
 def _names(module: Any) -> list[str]:
@@ -36,47 +40,81 @@ def _names(module: Any) -> list[str]:
 def _describe(name: str, value: Any) -> Iterator[str]:
     if inspect.isclass(value):
         yield f"### class `{name}`\n\n{_doc(value)}\n"
+        if issubclass(value, BaseException):
+            return
         if dataclasses.is_dataclass(value):
-            yield from _fields(value)
-        if not issubclass(value, BaseException):
-            for member, function in vars(value).items():
-                if not member.startswith("_") and _is_documented(function):
-                    yield from _describe(member, getattr(function, "__func__", function))
-    elif isinstance(value, property):
-        yield f"- **`{name}`**: {_first_line(value)}\n"
-    elif "." not in name:
-        yield f"- **`{name}{_signature(value)}`**: {_first_line(value)}\n"
+            yield _fields(value)
+        members = [_member(name, member) for name, member in vars(value).items() if _is_public(name, member)]
+        if members:
+            yield "".join(members)
     elif callable(value):
         yield f"### `{name}{_signature(value)}`\n\n{_doc(value)}\n"
+    else:
+        yield f"### `{name}`\n\n`{value!r}`\n"
 
 
-def _fields(cls: Any) -> Iterator[str]:
-    rows = "".join(f"| `{f.name}` | `{_default(f)}` |\n" for f in dataclasses.fields(cls) if not f.name.startswith("_"))
-    yield f"| field | default |\n|---|---|\n{rows}"
+def _is_public(name: str, member: Any) -> bool:
+    known = isinstance(member, (property, classmethod, staticmethod)) or inspect.isfunction(member)
+    return known and not name.startswith("_")
+
+
+def _member(name: str, member: Any) -> str:
+    function = getattr(member, "__func__", member)
+    shown = name if isinstance(member, property) else name + _signature(function)
+    return f"- `{shown}`\n  {_doc(function).partition(chr(10) * 2)[0].replace(chr(10), ' ')}\n"
+
+
+def _fields(cls: Any) -> str:
+    """Fields with the comments that stand beside them in the code."""
+    comments = dict(re.findall(r"^    (\w+):[^#\n]*#: (.+)$", inspect.getsource(cls), re.MULTILINE))
+    rows = [
+        f"| `{field.name}` | {_default(field)} | {comments.get(field.name, '')} |\n"
+        for field in dataclasses.fields(cls)
+        if not field.name.startswith("_")
+    ]
+    return "| field | default | |\n|---|---|---|\n" + "".join(rows)
 
 
 def _default(field: dataclasses.Field[Any]) -> str:
-    return "required" if field.default is dataclasses.MISSING else repr(field.default)
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "" if field.default_factory is dataclasses.MISSING else "made anew"
 
 
-def _is_documented(value: Any) -> bool:
-    return isinstance(value, (property, classmethod, staticmethod)) or inspect.isfunction(value)
+class _Plain:
+    """An annotation as it was written."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
 
 
 def _signature(function: Any) -> str:
     try:
-        text = str(inspect.signature(function))
+        signature = inspect.signature(function)
     except (TypeError, ValueError):
         return "()"
-    return re.sub(r" at 0x[0-9a-f]+", "", text).replace("|", "\\|") if "`" in text else text
+    parameters = [
+        p.replace(annotation=_plain(p.annotation))
+        for p in signature.parameters.values()
+        if p.name not in ("self", "cls")
+    ]
+    text = str(signature.replace(parameters=parameters, return_annotation=_plain(signature.return_annotation)))
+    return re.sub(r"<(\w+)[^>]* at 0x[0-9a-f]+>", r"\1", text)
+
+
+def _plain(annotation: Any) -> Any:
+    return _Plain(annotation) if isinstance(annotation, str) else annotation
+
+
+def _tree(module: Any) -> str:
+    return f"```text\n{_doc(module)}\n```"
 
 
 def _doc(value: Any) -> str:
     return inspect.cleandoc(value.__doc__ or "").strip()
-
-
-def _first_line(value: Any) -> str:
-    return _doc(value).partition("\n\n")[0].replace("\n", " ")
 
 
 if __name__ == "__main__":
