@@ -10,6 +10,7 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -271,10 +272,11 @@ class Cache:
 
     def close(self) -> None:
         """Write what is buffered, end the session, and let go of the stores."""
-        self.uses.close()
-        self.sessions.close()
-        self.metadata.close()
-        self.blobs.close()
+        with ExitStack() as last:
+            last.callback(self.blobs.close)
+            last.callback(self.metadata.close)
+            last.callback(self.sessions.close)
+            self.uses.close()
 
 
 def fresh_name(entry: Entry, session: str) -> str:

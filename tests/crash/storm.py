@@ -38,7 +38,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 class Board:
     """Numbers in a shared file: what was tried and acknowledged under each key, and counters."""
 
-    COUNTERS = ("acknowledged", "reads", "wrong", "lost", "repairs", "fenced", "errors")
+    COUNTERS = ("at_work", "acknowledged", "reads", "wrong", "lost", "repairs", "fenced", "errors")
 
     def __init__(self, path: Path) -> None:
         size = 8 * (2 * WRITERS * KEYS + 16 * len(self.COUNTERS))
@@ -62,6 +62,12 @@ class Board:
     def count(self, counter: str, role: int) -> None:
         """Each role counts for itself, so that nobody adds to a number that another one holds."""
         self._numbers[2 * WRITERS * KEYS + 16 * self.COUNTERS.index(counter) + role] += 1
+
+    def is_at_work(self, role: int) -> bool:
+        return self._numbers[2 * WRITERS * KEYS + role] > 0
+
+    def set_off_work(self, role: int) -> None:
+        self._numbers[2 * WRITERS * KEYS + role] = 0
 
     def total(self, counter: str) -> int:
         start = 2 * WRITERS * KEYS + 16 * self.COUNTERS.index(counter)
@@ -89,6 +95,7 @@ def verdict(board: Board, cache: UnifiedCache, writer: int, key: int) -> str:
 
 def write(config: Config, board: Board, role: int) -> None:
     cache = UnifiedCache(config)
+    board.count("at_work", role)
     while True:
         key = random.randrange(KEYS)
         number = board.tried(role, key) + 1
@@ -103,6 +110,7 @@ def write(config: Config, board: Board, role: int) -> None:
 
 def read(config: Config, board: Board, role: int) -> None:
     cache = UnifiedCache(config)
+    board.count("at_work", role)
     while True:
         found = verdict(board, cache, random.randrange(WRITERS), random.randrange(KEYS))
         board.count("reads", role)
@@ -112,6 +120,7 @@ def read(config: Config, board: Board, role: int) -> None:
 
 def repair(config: Config, board: Board, role: int) -> None:
     cache = UnifiedCache(config)
+    board.count("at_work", role)
     while True:
         cache.verify_integrity(repair=True)
         board.count("repairs", role)
@@ -120,6 +129,7 @@ def repair(config: Config, board: Board, role: int) -> None:
 def fence(config: Config, board: Board, role: int) -> None:
     """False fencing: somebody is declared dead who is not."""
     metadata = wiring.open_metadata(config)
+    board.count("at_work", role)
     while True:
         time.sleep(random.uniform(0.2, 1.0))
         sessions = metadata.live_sessions()
@@ -166,46 +176,54 @@ class Outcome:
         assert self.blobs == self.rows_with_blobs, "I6: blobs and rows differ"
 
 
-def run(config: Config, seconds: float) -> Outcome:
-    """Let it blow for so long, killing about four processes a second."""
+def run(config: Config, seconds: float, kills: int = 0) -> Outcome:
+    """Let it blow for so long, and until so many were killed at work."""
     UnifiedCache(config).close()
     CONTEXT.set_forkserver_preload(["cacheness", "cacheness.metadata.postgresql", "cacheness.blobs.local"])
     with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "board"
-        board = Board(path)
+        crew = Crew(config, Path(directory) / "board")
         start = time.monotonic()
-        kills = _blow(config, path, seconds)
-        return _aftermath(config, board, time.monotonic() - start, kills)
+        try:
+            while time.monotonic() < start + seconds or crew.kills < kills:
+                time.sleep(random.uniform(0.1, 0.4))
+                crew.kill_somebody()
+        finally:
+            crew.dismiss()
+        return _aftermath(config, crew.board, time.monotonic() - start, crew.kills)
 
 
-def _blow(config: Config, path: Path, seconds: float) -> int:
-    crew = [(work, number) for work, numbers in ROLES for number in range(numbers)]
-    # Roles count side by side on the board: 0-2 writers, then one slot for each other process.
-    slots = {id(member): slot for slot, member in enumerate(crew)}
+class Crew:
+    """The processes of a storm, each in its place on the board."""
 
-    def start(member: tuple[Callable[[Config, Board, int], None], int]) -> multiprocessing.Process:
-        work, number = member
-        role = number if work is write else slots[id(member)]
-        process = CONTEXT.Process(target=act, args=(work, config, path, role), daemon=True)
+    def __init__(self, config: Config, path: Path) -> None:
+        self.board = Board(path)
+        self.kills = 0
+        self._config = config
+        self._path = path
+        self._work = [work for work, numbers in ROLES for _ in range(numbers)]
+        self._running = [self._start(role) for role in range(len(self._work))]
+
+    def kill_somebody(self) -> None:
+        """Kill and replace one process, not a reader, that has come as far as working."""
+        role = random.randrange(len(self._work))
+        if self._work[role] is not read and self.board.is_at_work(role):
+            self.kills += self._running[role].is_alive()
+            self._running[role].kill()
+            self._running[role].join()
+            self._running[role] = self._start(role)
+
+    def dismiss(self) -> None:
+        """Kill them all."""
+        for process in self._running:
+            process.kill()
+        for process in self._running:
+            process.join()
+
+    def _start(self, role: int) -> multiprocessing.process.BaseProcess:
+        self.board.set_off_work(role)
+        process = CONTEXT.Process(target=act, args=(self._work[role], self._config, self._path, role), daemon=True)
         process.start()
         return process
-
-    running = [start(member) for member in crew]
-    kills = 0
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        time.sleep(random.uniform(0.1, 0.4))
-        victim = random.randrange(len(crew))
-        if crew[victim][0] is not read:
-            kills += running[victim].is_alive()
-            running[victim].kill()
-            running[victim].join()
-            running[victim] = start(crew[victim])
-    for process in running:
-        process.kill()
-    for process in running:
-        process.join()
-    return kills
 
 
 def _aftermath(config: Config, board: Board, seconds: float, kills: int) -> Outcome:
