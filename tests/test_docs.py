@@ -85,3 +85,12 @@ def test_the_api_page_is_up_to_date() -> None:
 
 def test_the_readme_is_short() -> None:
     assert 80 <= len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_the_tests_that_pages_name_exist() -> None:
+    defined = set()
+    for folder in (ROOT / "tests", ROOT / "core/cacheness/testing"):
+        for path in folder.rglob("*.py"):
+            defined |= set(re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE))
+    named = {name for page in PAGES for name in re.findall(r"`(?:[^`]*::)?(test_\w+)", page.read_text())}
+    assert named - defined == set()

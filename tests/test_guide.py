@@ -58,6 +58,12 @@ UnifiedCache(cache_dir="./cache").put(os.urandom(1 << 20), x=1)
     return UnifiedCache(cache_dir="./cache")
 
 
+def test_every_promise_kept_elsewhere_names_a_test_that_exists() -> None:
+    named = re.findall(r"tests/[a-z_/]+(?:\.py)?", __doc__ or "")
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_every_snippet_has_a_test() -> None:
     assert len(SNIPPETS) == GUIDE.count("```python") == 7
 
