@@ -30,6 +30,7 @@ _GENERATED: Final = frozenset(
         "__annotations_cache__",
         "__signature__",
         "_abc_impl",
+        "__slotnames__",
         "__private_attributes__",
         "__class_vars__",
     }
