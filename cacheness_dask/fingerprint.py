@@ -43,14 +43,22 @@ from cacheness.errors import CachenessError
 from cacheness.keys import digest_of, encode, fingerprint
 from cacheness.keys.encode import FORMAT
 from cacheness_dask.chance import reads_chance
-from cacheness_dask.inputs import Refused, file_at, identity_of_source, refuse_function, remote_file
+from cacheness_dask.inputs import (
+    FileState,
+    Refused,
+    file_at,
+    identity_of_source,
+    note_file,
+    noting_files,
+    refuse_function,
+    remote_file,
+)
 from cacheness_dask.marks import is_mark, is_marked_inside
 from cacheness_dask.walk import topological
 
 #: Enters every fingerprint. Raise it when the meaning of a term changes.
 _DOMAIN: Final = b"cacheness-dask/1"
 
-_SHUFFLE_MODULES: Final = ("distributed.shuffle", "dask.dataframe.shuffle", "dask.dataframe.dask_expr._shuffle")
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(
     {
@@ -79,7 +87,7 @@ class Fingerprints:
     plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
-    files: dict[str, tuple[int, int, int]] = field(default_factory=dict)  #: read by path: size, mtime, inode
+    files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
 
 
 def fingerprints(
@@ -90,7 +98,10 @@ def fingerprints(
     `futures` are the keys that a client holds already, with the term of what was submitted under
     them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
     """
-    return _Walk(graph, futures or {}).run(list(keys))
+    with noting_files() as files:
+        found = _Walk(graph, futures or {}).run(list(keys))
+    found.files = files
+    return found
 
 
 def entry_key(digest: bytes) -> str:
@@ -278,23 +289,18 @@ class _Walk:
         source = identity_of_source(value)
         if source is not None:
             return _container(b"source", [b"v" + digest_of(source)])
+        if isinstance(value, os.PathLike):
+            note_file(os.fspath(value))
         return b"v" + digest_of(value)
 
     def _string(self, value: str, scope: Mapping[Any, bytes]) -> bytes:
         if value in self._shuffles:
             return b"S"
         if os.sep in value and len(value) < 4096:
-            content = self._file(value)
+            content = file_at(value)
             if content is not None:
                 return b"p" + _text(value) + content
         return b"s" + _text(value)
-
-    def _file(self, path: str) -> bytes | None:
-        content: bytes | None = file_at(path)
-        if content is not None:
-            status = os.stat(path)
-            self._found.files[path] = (status.st_size, status.st_mtime_ns, status.st_ino)
-        return content
 
     def _sequence(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
         return self._members(type(value), value, scope)

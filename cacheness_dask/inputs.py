@@ -11,7 +11,10 @@ import os
 import stat
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from cacheness.keys import digest_of
@@ -20,6 +23,9 @@ from cacheness.keys import digest_of
 class Refused(Exception):
     """This task has no fingerprint; the message says why, for `explain`."""
 
+
+FileState = tuple[int, int, int]
+_read: ContextVar[dict[str, FileState] | None] = ContextVar("cacheness_dask_files", default=None)
 
 _sources: dict[type, Callable[[Any], Any]] = {}
 _sinks: set[Any] = set()
@@ -157,16 +163,37 @@ def identity_of_source(value: Any) -> Any:
     return None if handler is _plain else handler(value)
 
 
-def file_at(path: str) -> Any:
-    """What stands for the content of a file on this machine, None when `path` names no regular file."""
+def file_at(path: str) -> bytes | None:
+    """The digest of a file's content, None when `path` names no regular file on this machine."""
+    return digest_of(Path(path)) if note_file(path) else None
+
+
+def note_file(path: str) -> bool:
+    """Remember the state of a file whose content is about to count. False: it is no regular file."""
+    state, read = state_of(path), _read.get()
+    if state is not None and read is not None:
+        read[path] = state
+    return state is not None
+
+
+def state_of(path: str) -> FileState | None:
+    """What changes when a file does: size, time of change, inode. None when it is no regular file."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return None
+        found = os.stat(path)
     except (OSError, ValueError):
         return None
-    from pathlib import Path
+    return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
-    return digest_of(Path(path))
+
+@contextmanager
+def noting_files() -> Iterator[dict[str, FileState]]:
+    """Collect the files whose content counts in the fingerprints made inside of the block."""
+    read: dict[str, FileState] = {}
+    token = _read.set(read)
+    try:
+        yield read
+    finally:
+        _read.reset(token)
 
 
 def remote_file(filesystem: Any, path: str) -> Any:

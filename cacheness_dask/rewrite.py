@@ -12,6 +12,7 @@ from dask.utils import funcname
 
 from cacheness.entry import Presence
 from cacheness_dask.fingerprint import Fingerprints, entry_key
+from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
 from cacheness_dask.walk import topological
 from cacheness_dask.worker import Compute, Fallback, Load, Store
@@ -32,6 +33,7 @@ class Plan:
     refused: dict[Any, str] = field(default_factory=dict)  #: computed, and never stored: why
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
+    files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
 
 
 def plan(
@@ -49,7 +51,7 @@ def plan(
     `held` are keys that the client has futures for: these and what they need stay as they are.
     `waits`: someone waits for the results, and runs the graph again should a hit have vanished.
     """
-    made = Plan()
+    made = Plan(files=prints.files)
     wanted = _outputs(graph, keys)
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
     stack = [key for key in keys if key in graph]

@@ -28,6 +28,7 @@ from cacheness.errors import CachenessError
 from cacheness_dask import worker
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
 from cacheness_dask.futures import held_by, remember
+from cacheness_dask.inputs import state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy, Which
 from cacheness_dask.rewrite import Plan, plan
@@ -74,6 +75,7 @@ class Run:
         self.cache = cache
         self.history: list[Record] = []
         self._warned = False
+        self._reading: list[Plan] = []  #: whose input files must still be as they were when it is done
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
         self._policy = policy or Policy()
@@ -94,6 +96,8 @@ class Run:
             return None
         self._unflushed = self._unflushed or bool(made.misses)
         self._record(made, time.perf_counter() - start)
+        if made.files and made.misses:
+            self._reading.append(made)
         return made
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[Graph, list[Any], Plan]:
@@ -158,6 +162,18 @@ class Run:
             if client.status == "running" and not client.asynchronous:
                 client.run(worker.flush_soon, self._config)
         self._unflushed = False
+        self.withdraw_stale()
+
+    def withdraw_stale(self) -> None:
+        """Delete what was computed from files that changed while they were read: its key is that of the old content."""
+        reading, self._reading = self._reading, []
+        for made in reading:
+            changed = [path for path, state in made.files.items() if state_of(path) != state]
+            if changed:
+                logger.warning("%s changed while it was being read; what was computed is not kept", changed[0])
+                self.flush()
+                for key in made.misses.values():
+                    self.cache.invalidate(key)
 
     def close(self) -> None:
         """Flush, and let go of this process's handle."""
@@ -190,9 +206,12 @@ class CachingScheduler:
                 break
             try:
                 with nocache():
-                    return inner(shipped(made.graph, annotations, client), keys, **kwargs)
+                    values = inner(shipped(made.graph, annotations, client), keys, **kwargs)
             except EntryVanished as error:
                 logger.warning("%s It is run again now.", error)
+            else:
+                self.run.withdraw_stale()
+                return values
         with nocache():
             return inner(dsk, keys, **kwargs)
 

@@ -15,11 +15,18 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # so that worker processes and `session.py` find the workloads by the same name
 
 
+@pytest.fixture(scope="session", autouse=True)
+def count_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where tasks leave traces; the worker processes of a cluster learn it when they start."""
+    path = tmp_path_factory.mktemp("traces") / "runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COUNT_FILE", str(path))
+        yield path
+
+
 @pytest.fixture(autouse=True)
-def count_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "runs"
-    monkeypatch.setenv("COUNT_FILE", str(path))
-    return path
+def nothing_ran_yet(count_file: Path) -> None:
+    count_file.unlink(missing_ok=True)
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def cluster() -> Iterator[object]:
     from distributed import LocalCluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as running:
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as running:
         yield running
 
 

@@ -15,19 +15,19 @@ import cacheness_dask as cd
 from cacheness import UnifiedCache
 
 
-def main(cache_dir: str, tmp: str, scheduler: str, which: str) -> dict[str, Any]:
+def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> dict[str, Any]:
     report: dict[str, Any] = {}
     with ExitStack() as stack:
         if scheduler == "distributed":
             from distributed import Client, LocalCluster
 
-            cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+            cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
             stack.enter_context(Client(stack.enter_context(cluster)))
         cache = stack.enter_context(UnifiedCache(cache_dir=cache_dir))
         run = stack.enter_context(
             cd.caching(cache, which=which, scheduler=None if scheduler == "distributed" else scheduler)
         )
-        for name, collection in each(sorted(WORKLOADS), Path(tmp)):
+        for name, collection in each(list(names) or sorted(WORKLOADS), Path(tmp)):
             before = len(run.history)
             runs()  # building a collection may call its functions on empty data
             (value,) = dask.compute(collection)

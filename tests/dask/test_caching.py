@@ -1,0 +1,357 @@
+"""compute() and persist() with a cache, on every scheduler: the same values, from the store the second time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client, LocalCluster, get_worker
+from workloads import ddf, inc, ran, runs, total
+
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+from cacheness_dask import worker
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def twelve() -> Any:
+    return dask.delayed(total)([dask.delayed(inc)(i) for i in (1, 2, 6)])
+
+
+COLLECTIONS = {
+    "delayed": twelve,
+    "bag": lambda: db.from_sequence(range(6), npartitions=2).map(inc).map(lambda x: x * 2),
+    "array": lambda: da.from_array(np.arange(8.0), chunks=4).map_blocks(inc) + 1,
+    "dataframe": lambda: ddf().map_partitions(seen).a.sum(),
+}
+
+
+def seen(df: pd.DataFrame) -> pd.DataFrame:
+    if len(df) > 2:
+        ran()
+    return df
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads", "processes"])
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_the_second_compute_runs_nothing(cache: UnifiedCache, scheduler: str, kind: str) -> None:
+    if scheduler == "processes" and kind != "bag":
+        scheduler = "threads"  # a pool of processes takes seconds to start
+    (plain,) = dask.compute(COLLECTIONS[kind](), scheduler="sync")
+    with cd.caching(cache, scheduler=scheduler) as run:
+        collection = COLLECTIONS[kind]()
+        (first,) = dask.compute(collection)
+        runs()
+        (second,) = dask.compute(COLLECTIONS[kind]())
+        assert runs() == 0
+    assert np.array_equal(first, plain)
+    assert np.array_equal(second, plain)
+    assert run.history[-1].misses == 0
+    assert run.history[0].stored > 0
+
+
+@pytest.mark.parametrize("kind", COLLECTIONS)
+def test_persist_stores_and_finds_on_the_cluster(cache: UnifiedCache, client: Client, kind: str) -> None:
+    (plain,) = dask.compute(COLLECTIONS[kind](), scheduler="sync")
+    with cd.caching(cache) as run:
+        collection = COLLECTIONS[kind]()
+        persisted = collection.persist()
+        assert type(persisted) is type(collection)
+        assert np.array_equal(persisted.compute(), plain)
+        del persisted
+        run.flush()
+        runs()
+        again = COLLECTIONS[kind]().persist()
+        assert np.array_equal(again.compute(), plain)
+        assert runs() == 0
+    assert [record.misses for record in run.history][2] == 0
+
+
+def test_a_collection_built_on_persisted_futures_is_found_again(cache: UnifiedCache, client: Client) -> None:
+    with cd.caching(cache) as run:
+        for _ in range(2):
+            persisted = da.from_array(np.arange(8.0), chunks=4).map_blocks(inc).persist()
+            assert (persisted * 2).sum().compute() == 72
+            del persisted
+    assert [record.misses > 0 for record in run.history] == [True, True, False, False]
+    assert all(record.refused == 0 for record in run.history)
+
+
+def test_what_the_client_computes_already_is_left_alone(cache: UnifiedCache, client: Client) -> None:
+    with cd.caching(cache):
+        first = da.from_array(np.arange(8.0), chunks=4).map_blocks(inc).persist()
+        second = da.from_array(np.arange(8.0), chunks=4).map_blocks(inc).persist()
+        assert first.compute().tolist() == second.compute().tolist()
+        assert runs() <= 2 + 4  # two blocks, and what building calls on empty data
+
+
+def test_a_new_client_on_a_new_cluster_gets_every_hit_and_loads_no_value_itself(
+    cache: UnifiedCache, client: Client
+) -> None:
+    with cd.caching(cache):
+        assert COLLECTIONS["array"]().persist().sum().compute() == 44
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+        cd.caching(cache) as run,
+    ):
+        persisted = COLLECTIONS["array"]().persist()
+        assert persisted.sum().compute() == 44
+        # The scheduler runs in this process, as the client does; neither has opened a store to load from.
+        assert worker._open == {}
+    assert [record.misses for record in run.history] == [0, 0]
+
+
+def test_key_names_and_results_of_intermediate_keys_survive(cache: UnifiedCache) -> None:
+    class Names(dask.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__(pretask=lambda key, graph, state: self.names.add(key))
+            self.names: set[Any] = set()
+
+    collection = dask.delayed(inc)(dask.delayed(inc)(1, dask_key_name="inner"), dask_key_name="outer")
+    with cd.caching(cache, scheduler="sync"):
+        with Names() as cold:
+            collection.compute()
+        with Names() as warm:
+            collection.compute()
+    assert (cold.names, warm.names) == ({"inner", "outer"}, {"outer"})
+
+
+def test_annotations_reach_the_scheduler(cache: UnifiedCache, client: Client) -> None:
+    with dask.annotate(priority=7, retries=3, resources={"GOLD": 1}):
+        one = dask.delayed(inc)(1, dask_key_name="annotated")
+    both = dask.delayed(inc)(one, dask_key_name="plain")
+    with cd.caching(cache):
+        future = both.persist(optimize_graph=False)
+
+        def look(dask_scheduler: Any) -> Any:
+            tasks = dask_scheduler.tasks
+            return tasks["annotated"].annotations, tasks["annotated"].resource_restrictions, tasks["plain"].annotations
+
+        while not client.run_on_scheduler(lambda dask_scheduler: "annotated" in dask_scheduler.tasks):
+            pass  # the graph is still on its way
+        annotations, resources, plain = client.run_on_scheduler(look)
+        del future
+    assert annotations == {"priority": 7, "retries": 3, "resources": {"GOLD": 1}}
+    assert (resources, plain) == ({"GOLD": 1}, {})
+
+
+def flaky(path: str) -> int:
+    ran()
+    if not os.path.exists(path):
+        Path(path).touch()
+        raise RuntimeError("the first time it fails")
+    return 5
+
+
+def test_retries_retry(cache: UnifiedCache, client: Client, tmp_path: Path) -> None:
+    with cd.caching(cache) as run:
+        assert dask.delayed(flaky)(str(tmp_path / "tried")).compute(retries=2) == 5
+    assert runs() == 2
+    assert run.history[0].stored == 1
+
+
+def test_a_failing_task_raises_its_own_error_and_stores_nothing(cache: UnifiedCache) -> None:
+    with cd.caching(cache, scheduler="sync"), pytest.raises(ZeroDivisionError):
+        dask.delayed(lambda x: 1 // x)(0).compute()
+    assert cache.list_entries() == []
+
+
+# when things go wrong
+
+
+def test_entries_deleted_after_the_lookup_are_computed_again(cache: UnifiedCache, monkeypatch: Any) -> None:
+    with cd.caching(cache, scheduler="threads"):
+        twelve().compute()
+        runs()
+        present = cache.present
+
+        def present_and_then_gone(keys: Any) -> Any:
+            found = present(keys)
+            cache.clear()
+            return found
+
+        monkeypatch.setattr(cache, "present", present_and_then_gone)
+        assert twelve().compute() == 12
+        assert runs() == 4
+
+
+def test_entries_with_many_ancestors_that_vanish_run_the_graph_again(
+    cache: UnifiedCache, client: Client, monkeypatch: Any
+) -> None:
+    many = dask.delayed(sum)([dask.delayed(inc)(i) for i in range(80)])
+    with cd.caching(cache):
+        assert many.compute() == 3240
+        runs()
+        present, asked = cache.present, []
+
+        def present_and_then_gone(keys: Any) -> Any:
+            found = present(keys)
+            asked.append(len(found))
+            cache.clear()
+            return found
+
+        monkeypatch.setattr(cache, "present", present_and_then_gone)
+        assert many.compute() == 3240
+    assert runs() == 80
+    assert len(asked) >= 2
+
+
+def test_a_persisted_hit_that_vanishes_is_computed_on_the_worker(
+    cache: UnifiedCache, client: Client, monkeypatch: Any
+) -> None:
+    many = dask.delayed(sum)([dask.delayed(inc)(i) for i in range(80)])
+    with cd.caching(cache) as run:
+        assert many.compute() == 3240
+        run.flush()
+        present = cache.present
+
+        def present_and_then_gone(keys: Any) -> Any:
+            found = present(keys)
+            cache.clear()
+            return found
+
+        monkeypatch.setattr(cache, "present", present_and_then_gone)
+        assert many.persist().compute() == 3240
+
+
+def test_a_store_that_is_down_costs_one_warning_and_no_failure(tmp_path: Path) -> None:
+    down = UnifiedCache(
+        metadata_backend="postgresql://nobody@127.0.0.1:1/none",
+        cache_dir=tmp_path,
+        shared_path=True,
+        allow_unsigned=True,
+        connect_timeout=0.2,
+    )
+    with pytest.warns(cd.CacheUnavailable) as warned, cd.caching(down, scheduler="sync"):
+        for _ in range(3):
+            assert twelve().compute() == 12
+    assert len(warned) == 1
+    assert runs() == 12
+
+
+def test_a_store_that_goes_down_after_the_lookup_costs_one_warning(
+    cache: UnifiedCache, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with caplog.at_level(logging.WARNING, "cacheness.dask"), cd.caching(cache, scheduler="sync", which="all") as run:
+        twelve()
+        os.chmod(tmp_path / "cache", 0o500)
+        opened = worker.Store(run._config, run._policy).opened()
+        opened.cache.close()
+        assert twelve().compute() == 12
+        assert dask.delayed(inc)(7).compute() == 8
+    assert len([r for r in caplog.records if "not stored" in r.message]) == 1
+
+
+class Deadly:
+    """A value that kills the process that stores it, once: not when it is copied, but in the store's own thread."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        tries = Path(self.marker)
+        count = len(tries.read_text()) if tries.exists() else 0
+        tries.write_text("x" * (count + 1))
+        if count == 1:
+            get_worker()  # only ever kills a worker
+            os.kill(os.getpid(), signal.SIGKILL)
+        return (Deadly, (self.marker,))
+
+
+def make_deadly(marker: str) -> Deadly:
+    return Deadly(marker)
+
+
+def use(value: Deadly) -> int:
+    import time
+
+    time.sleep(0.5)  # lets the store's thread begin
+    return 5
+
+
+def test_a_worker_killed_while_storing_leaves_no_partial_entry(cache: UnifiedCache, tmp_path: Path) -> None:
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
+        Client(cluster),
+        cd.caching(cache, which="all"),
+    ):
+        assert dask.delayed(use)(dask.delayed(make_deadly)(str(tmp_path / "marker"))).compute(retries=3) == 5
+    for entry in cache.list_entries():
+        assert cache.lookup(entry["cache_key"]) is not None
+    cache.verify_integrity(repair=True)
+    assert len(cache.verify_integrity(deep=True)) == 0
+
+
+def test_two_clients_store_the_same_result_at_once(cache: UnifiedCache, client: Client, cluster: Any) -> None:
+    from threading import Thread
+
+    results: list[Any] = []
+
+    def one() -> None:
+        with Client(cluster, set_as_default=False) as mine:
+            scheduler = cd.scheduler.CachingScheduler(cd.Run(cache), mine)
+            results.append(dask.delayed(inc)(41).compute(scheduler=scheduler))
+            scheduler.run.close()
+
+    threads = [Thread(target=one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [42, 42]
+    assert len(cache.list_entries()) == 1
+
+
+def test_hits_spill_like_any_result(cache: UnifiedCache) -> None:
+    def blocks() -> Any:
+        return da.ones((6, 500_000), chunks=(1, 500_000)).map_blocks(inc)
+
+    def on_disk(dask_worker: Any) -> int:
+        return len(dask_worker.data.slow)
+
+    with cd.caching(cache, scheduler="sync"):
+        blocks().persist()
+    with (
+        dask.config.set({"distributed.worker.memory.target": 0.002}),  # 16 MiB, of 24 MB
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=":0", memory_limit="8GiB", processes=False
+        ) as cluster,
+        Client(cluster) as client,
+        cd.caching(cache) as run,
+    ):
+        persisted = blocks().persist()
+        assert persisted.sum().compute() == 6_000_000
+        assert run.history[0].misses == 0
+        assert sum(client.run(on_disk).values()) > 0
+        del persisted
+
+
+def test_nocache_computes_and_stores_nothing(cache: UnifiedCache) -> None:
+    with cd.caching(cache, scheduler="sync") as run, cd.nocache():
+        assert twelve().compute() == 12
+        assert twelve().persist().compute() == 12
+    assert run.history == []
+    assert cache.list_entries() == []
+
+
+def test_entries_say_which_function_made_them(cache: UnifiedCache) -> None:
+    with cd.caching(cache, scheduler="sync", which="all"):
+        twelve().compute()
+        ddf().map_partitions(seen).compute()
+    names = {entry["function"] for entry in cache.list_entries()}
+    assert {"inc", "total", "seen"} <= names
+    entry = cache.list_entries(function="inc")[0]
+    assert entry["provenance"]["by"] == "cacheness_dask"
+    assert cache.get(**entry["args"]) == cache.get(entry["cache_key"])

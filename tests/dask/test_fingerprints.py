@@ -1,0 +1,193 @@
+"""A fingerprint stands for one value: what looks alike differs, what is the same agrees."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+from dask._expr import FinalizeCompute
+from dask._task_spec import Alias, DataNode, Dict, List, Set, Task, TaskRef, Tuple, execute_graph
+from dask.base import collections_to_expr
+from dask.core import flatten
+from workloads import WORKLOADS, inc, write_inputs
+
+from cacheness.keys import Digest, digest_of, make_key
+from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
+from cacheness_dask.scheduler import materialised
+
+
+def of(collection: Any) -> tuple[dict[Any, Any], list[Any], Fingerprints]:
+    expr = FinalizeCompute(collections_to_expr([collection])).optimize()
+    graph, _ = materialised(expr)
+    keys = list(flatten(expr.__dask_keys__()))
+    return graph, keys, fingerprints(graph, keys)
+
+
+def digest(collection: Any) -> bytes:
+    """The fingerprint of a collection's result."""
+    _, keys, prints = of(collection)
+    assert prints.refused == {}
+    return prints.terms[keys[0]]
+
+
+def term(*args: Any, func: Callable[..., Any] = sum) -> bytes:
+    """The fingerprint of one task with these arguments, beside two others that they may refer to."""
+    graph = {
+        "a": Task("a", inc, 1),
+        "b": Task("b", inc, 2),
+        "x": Task("x", func, *args),
+    }
+    found = fingerprints(graph, ["x"])
+    assert found.refused == {}
+    return found.terms["x"]
+
+
+A, B = TaskRef("a"), TaskRef("b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (List(A, B), List(B, A)),
+        (List(A, B), Tuple(A, B)),
+        (List(A, B), [1, 2]),
+        (Dict({"p": A, "q": B}), Dict({"p": B, "q": A})),
+        (A, B),
+        (["a-b", "c"], ["a", "b-c"]),
+        (np.array(["a-b", "c"], dtype=object), np.array(["a", "b-c"], dtype=object)),
+        (np.arange(6).reshape(2, 3), np.arange(6).reshape(2, 3).T),
+        (np.arange(4), np.arange(4.0)),
+        (1, 1.0),
+        (1, True),
+        (1, "1"),
+        (b"a", "a"),
+        (None, "None"),
+        (0.0, -0.0),
+        ((1, 2), [1, 2]),
+        ({1, 2}, [1, 2]),
+        ({1: 2}, {"1": 2}),
+        ([[1], [2]], [[1, 2]]),
+        ([], [[]]),
+        ("", None),
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        (pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1.0]})),
+        (slice(1, 2), slice(1, 2, 1)),
+        (range(3), [0, 1, 2]),
+    ],
+)
+def test_what_looks_alike_differs(one: Any, other: Any) -> None:
+    assert term(one) != term(other)
+    assert term(one, func=inc) != term(one)
+
+
+def test_splitting_arguments_differently_differs() -> None:
+    assert len({term("ab", "c"), term("a", "bc"), term("abc"), term(["ab", "c"]), term("ab", "c", None)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Set(A, B), Set(B, A)),
+        (Task(None, set, List(A, B)), Task(None, set, List(B, A))),
+        ({"x", "y", "z"}, {"z", "y", "x"}),
+        (float("nan"), -float("nan")),
+        (np.asfortranarray(np.arange(6).reshape(2, 3)), np.arange(6).reshape(2, 3)),
+        (DataNode(None, 5), 5),
+        (Alias("a"), A),
+    ],
+)
+def test_what_is_equal_agrees(one: Any, other: Any) -> None:
+    assert term(one) == term(other)
+
+
+def test_a_transposed_array_differs() -> None:
+    a = da.from_array(np.arange(9).reshape(3, 3), chunks=2)
+    assert digest(a) != digest(a.T)
+
+
+def test_keyword_and_positional_arguments_differ() -> None:
+    assert digest(dask.delayed(inc)(1, 2)) != digest(dask.delayed(inc)(1, by=2))
+
+
+def test_names_of_keys_do_not_count() -> None:
+    one = dask.delayed(inc)(1, dask_key_name="one")
+    other = dask.delayed(inc)(1, dask_key_name="other")
+    assert digest(one) == digest(other)
+
+
+def test_fused_and_separate_tasks_agree() -> None:
+    first, second = Task("a", inc, 1), Task("b", inc, TaskRef("a"), by=3)
+    apart = {"a": first, "b": second, "c": Task("c", inc, TaskRef("b"))}
+    fused = {"f": Task.fuse(first, second, key="f"), "c": Task("c", inc, TaskRef("f"))}
+    everything = {"c": Task.fuse(Task.fuse(first, second, key="f"), fused["c"], key="c")}
+    assert len({fingerprints(graph, ["c"]).terms["c"] for graph in (apart, fused, everything)}) == 1
+
+
+def closure_over(n: int) -> Callable[[int], int]:
+    return lambda x: x * n
+
+
+def test_closures_over_different_values_differ() -> None:
+    two, three = (dask.delayed(closure_over(n))(5) for n in (2, 3))
+    assert digest(two) != digest(three)
+    assert digest(two) == digest(dask.delayed(closure_over(2))(5))
+
+
+SOURCE = """
+def helper_of_helper(x):
+    return x + {constant}
+
+def helper(x):
+    return helper_of_helper(x) * 2
+
+def work(x):
+    {comment}
+    return helper(x)
+"""
+
+
+def work(constant: int = 1, comment: str = "pass") -> Callable[[int], int]:
+    module = types.ModuleType("users_code")
+    exec(SOURCE.format(constant=constant, comment=comment), module.__dict__)
+    return module.work  # type: ignore[no-any-return]
+
+
+def test_a_changed_helper_of_a_helper_is_a_miss_and_a_comment_is_a_hit() -> None:
+    plain = digest(dask.delayed(work())(1))
+    assert digest(dask.delayed(work(constant=2))(1)) != plain
+    assert digest(dask.delayed(work(comment="pass  # a comment"))(1)) == plain
+
+
+def test_the_key_of_an_entry_is_what_its_arguments_say() -> None:
+    for number in range(100):
+        made = digest_of(number)
+        assert entry_key(made) == make_key(args={}, function=Digest(made, "any name")).digest.hex()
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # Dask itself uses it
+def test_no_fingerprint_stands_for_two_values(tmp_path: Path) -> None:
+    """Over every node of every collection: computed, and compared by the core's canonical encoding."""
+    write_inputs(tmp_path)
+    values: dict[bytes, tuple[bytes, Any]] = {}
+    compared = 0
+    for name in sorted(WORKLOADS):
+        if name.startswith("p2p"):
+            continue
+        graph, keys, prints = of(WORKLOADS[name](tmp_path))
+        results = execute_graph(graph, keys=set(graph))
+        for key, made in prints.digests.items():
+            known = values.setdefault(made, (digest_of(results[key]), (name, key)))
+            assert known[0] == digest_of(results[key]), f"{name}: {key!r} has the fingerprint of {known[1]}"
+            compared += 1
+    assert compared > 400
+    by_value: dict[bytes, set[bytes]] = {}
+    for made, (value, _) in values.items():
+        by_value.setdefault(value, set()).add(made)
+    assert len(by_value) > 200  # else this test compares one constant with itself

@@ -1,0 +1,46 @@
+"""A second process, with another hash seed, finds every result of the first and runs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workloads import WORKLOADS, write_inputs
+
+HERE = Path(__file__).parent
+LOCAL = sorted(name for name in WORKLOADS if not name.startswith("p2p"))
+#: Starting processes anew for each computation is slow, and says nothing more with every workload.
+FEW = ["array_from_array", "bag_pipeline", "delayed_nested", "frame_groupby"]
+NAMES = {"sync": LOCAL, "threads": LOCAL, "processes": FEW, "distributed": sorted(WORKLOADS)}
+
+
+def session(seed: int, tmp_path: Path, scheduler: str) -> dict[str, Any]:
+    """What a fresh process computes, with the cache and the inputs in `tmp_path`."""
+    found = subprocess.run(
+        [sys.executable, "session.py", str(tmp_path / "cache"), str(tmp_path), scheduler, "auto", *NAMES[scheduler]],
+        env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": str(HERE)},
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr[-4000:]
+    line = next(line for line in found.stdout.splitlines() if line.startswith("REPORT"))
+    return json.loads(line.removeprefix("REPORT"))  # type: ignore[no-any-return]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("scheduler", NAMES)
+def test_a_second_process_runs_nothing(tmp_path: Path, scheduler: str) -> None:
+    write_inputs(tmp_path)
+    first, second = session(1, tmp_path, scheduler), session(2, tmp_path, scheduler)
+    assert {name: done["refused"] for name, done in first.items() if done["refused"]} == {}
+    assert {name: done["value"] for name, done in second.items()} == {n: d["value"] for n, d in first.items()}
+    assert [name for name, done in first.items() if not done["misses"]] in ([], ["delayed_pure"])
+    assert {name: done for name, done in second.items() if done["runs"] or done["misses"]} == {}
