@@ -2,13 +2,13 @@
 
 Where a promise is kept by a test elsewhere, the line here names it:
 
-- SQLite "database is locked": tests/metadata/test_sqlite.py, tests/cache/test_storm.py
-- PostgreSQL for high concurrency: tests/metadata/test_postgresql.py, tests/cache/test_storm.py
+- SQLite "database is locked": tests/metadata/test_contracts.py, tests/crash/test_storm.py
+- PostgreSQL for high concurrency: tests/metadata/test_postgresql.py, tests/crash/test_storm.py
 - Orphaned blobs beside live writers: tests/integrity, tests/crash
-- JSON that does not degrade: tests/metadata/test_journal.py
+- JSON that does not degrade: tests/metadata/test_contracts.py
 - Import errors: tests/test_errors.py::test_a_missing_extra_names_what_to_install
 - Key collisions: tests/keys
-- Thread safety: tests/cache/test_storm.py
+- Thread safety: tests/metadata/test_contracts.py, tests/crash/test_storm.py
 - A dirty cache directory or a stale database does not matter to the tests: every test takes fresh ones, see conftest.py
 """
 
