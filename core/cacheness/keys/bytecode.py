@@ -49,6 +49,13 @@ class CodeInfo:
 
 #: They do nothing, or say what `co_flags` says.
 _IDLE: Final = frozenset({"NOP", "CACHE", "RESUME", "EXTENDED_ARG", "PRECALL"})
+#: Two in one, which the compiler makes only of what stands on one line.
+_PAIRS: Final = {
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+}
 _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 _CONSTANTS: Final = frozenset(dis.hasconst)
 _GLOBALS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -118,7 +125,11 @@ def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[di
         if instruction.opname == "STORE_NAME" and instruction.argval in _ABOUT_ITSELF and kept:
             kept.pop()  # the value it would have stored
             continue
-        kept.append(instruction)
+        if instruction.opname in _PAIRS:
+            names = zip(_PAIRS[instruction.opname], instruction.argval, strict=True)
+            kept += [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
+        else:
+            kept.append(instruction)
     places[len(code.co_code)] = len(kept)
     return kept, places
 
@@ -131,8 +142,6 @@ def _effect(instruction: dis.Instruction, places: dict[int, int]) -> bytes:
         text = b"%x" % places[value]
     elif isinstance(value, str):
         text = value.encode()
-    elif isinstance(value, tuple) and all(isinstance(name, str) for name in value):
-        text = "\0".join(value).encode()
     else:
         text = b"" if argument is None else b"%x" % argument
     if "SUPER_ATTR" in instruction.opname and argument is not None:
