@@ -169,16 +169,12 @@ def _slot(config: Config) -> Slot:
 
 
 def _open(config: Config) -> Opened:
-    metadata_backend, blob_store = config.metadata_backend, config.blob_store
     _check_sharing(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
-        metadata = (
-            open_metadata(config) if isinstance(metadata_backend, str) else cast("MetadataStore", metadata_backend)
-        )
+        metadata = open_metadata(config)
         on_failure.callback(metadata.close)
-        names_blobs = blob_store is None or isinstance(blob_store, str)
-        blobs = open_blobs(config) if names_blobs else cast("BlobStore", blob_store)
+        blobs = open_blobs(config)
         on_failure.callback(blobs.close)
         opened = _assemble(config, metadata, blobs, keyring)
         opened.inspector.marker.introduce()
@@ -207,8 +203,10 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
 
 
 def open_metadata(config: Config) -> MetadataStore:
-    """The metadata store that `metadata_backend` names."""
-    backend: str = config.metadata_backend
+    """The metadata store that `metadata_backend` names, or is."""
+    backend = config.metadata_backend
+    if not isinstance(backend, str):
+        return cast("MetadataStore", backend)
     if backend in _EMBEDDED:
         return _EMBEDDED[backend](config)
     scheme = urlsplit(backend).scheme
@@ -250,10 +248,12 @@ def _directory(config: Config, *, other: str) -> Path:
 
 
 def open_blobs(config: Config) -> BlobStore:
-    """The blob store that `blob_store` names."""
+    """The blob store that `blob_store` names, or is."""
+    url = config.blob_store
+    if url is not None and not isinstance(url, str):
+        return cast("BlobStore", url)
     from cacheness.blobs.local import LocalBlobStore
 
-    url: str | None = config.blob_store
     if url is None:
         return LocalBlobStore(Path(config.cache_dir) / BLOB_DIRECTORY, limits=config.limits())
     parts = urlsplit(url)

@@ -66,6 +66,7 @@ class Stepwise:
 
 def stepwise(config: Config, on_step: OnStep) -> UnifiedCache:
     """The cache of this configuration, with its own connections, seen step by step."""
+    UnifiedCache(config).close()  # makes the signing key, which comes before the database
     return UnifiedCache(
         config.but(
             metadata_backend=Stepwise(wiring.open_metadata(config), "metadata", on_step),
