@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec  # type: ignore[import-untyped]
+from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore[import-untyped]
 
 from cacheness.blobs.buffers import allocate
@@ -120,6 +121,10 @@ class FilesystemStore:
         return f"{self._root}/{checked(name)}"
 
     def _write(self, path: str, pieces: list[memoryview], given_up: threading.Event) -> None:
+        if isinstance(self._filesystem, MemoryFileSystem):
+            # It publishes a file when it is opened, but takes a whole one at once.
+            self._filesystem.pipe_file(path, b"".join(pieces))
+            return
         create = partial(self._filesystem.open, path, "wb", autocommit=False, block_size=PART)
         file = self._in_directory(path, create)
         try:

@@ -34,6 +34,7 @@ from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from filelock import FileLock
 
+from cacheness.deadlines import Limits
 from cacheness.errors import MissingExtra
 from cacheness.testing import keeper
 
@@ -227,8 +228,19 @@ def fresh_database(url: str) -> Iterator[str]:
 @contextmanager
 def fresh_prefix(url: str) -> Iterator[str]:
     """A new prefix in a bucket, emptied at the end: its URL."""
+    from cacheness.blobs.object_store import ObjectStore
+
     parts = urlsplit(url)
-    yield urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/t{secrets.token_hex(8)}"))
+    fresh = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/t{secrets.token_hex(8)}"))
+    try:
+        yield fresh
+    finally:
+        store = ObjectStore.from_url(fresh, limits=Limits())
+        for info in store.scan():
+            store.delete(info.name)
+        for upload in store.uploads():
+            store.abort(upload)
+        store.close()
 
 
 def _task(

@@ -63,6 +63,10 @@ def pattern(size: int) -> bytes:
     return b"".join(index.to_bytes(8, "big") + block for index in range(size // len(block) + 1))[:size]
 
 
+class Interrupted(BaseException):
+    """Stands for Ctrl-C: no handler may hide it."""
+
+
 class BlobStoreContract:
     """Tests that hold for any blob store. Slow stores may lower `objects`, but not below a page."""
 
@@ -246,13 +250,33 @@ class BlobStoreContract:
         assert list(store.uploads()) == []
 
     def test_a_failed_write_leaves_nothing(self, store: BlobStore) -> None:
+        class Breaking(list[bytes]):
+            def __iter__(self) -> Iterator[bytes]:
+                yield pattern(LARGE)
+                raise Interrupted
+
         store.write(NAME, [b"old"])
         for name in (NAME, "other"):
-            with pytest.raises((TypeError, ValueError, BufferError)):
-                store.write(name, [pattern(LARGE), "not a buffer"])  # type: ignore[list-item]
+            for parts in ([pattern(LARGE), "not a buffer"], Breaking()):
+                with pytest.raises((TypeError, Interrupted)):
+                    store.write(name, parts)  # type: ignore[arg-type]
         assert bytes(store.read(NAME, 3)) == b"old"
         assert store.stat("other") is None
         assert list(store.uploads()) == []
+
+    def test_a_blob_that_is_being_written_does_not_show(self, store: BlobStore) -> None:
+        seen: list[object] = []
+
+        class Slow(list[bytes]):
+            def __iter__(self) -> Iterator[bytes]:
+                for _ in range(3):
+                    yield pattern(LARGE // 2)
+                    seen.append((store.stat(NAME), list(store.scan())))
+
+        store.write(NAME, Slow())
+        assert len(seen) >= 3
+        assert set(map(str, seen)) == {str((None, []))}
+        assert store.stat(NAME) == BlobInfo(NAME, 3 * (LARGE // 2))
 
     def test_aborting_what_is_gone_is_fine(self, store: BlobStore) -> None:
         handle = self.handle_of_nothing()
