@@ -43,6 +43,8 @@ class Row:
     unit: str = "s"
     spread: float = 0.0  #: median absolute deviation of ours, as a part of ours
     note: str = ""
+    curve: str = ""  #: the name of the curve that this is a point of
+    at: float = 0.0  #: and where on it
 
     @property
     def measured(self) -> float:

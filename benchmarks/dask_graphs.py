@@ -1,0 +1,121 @@
+"""Dask: microseconds to fingerprint a task, on top of Dask's own materialisation; and looking a graph up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.dataframe as dd
+import pandas as pd
+import psycopg
+from dask._task_spec import Task, convert_legacy_graph
+from dask.base import collections_to_expr
+from dask.core import flatten
+from dask.order import order
+
+from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
+from cacheness import UnifiedCache
+from cacheness_dask.fingerprint import entry_key, fingerprints
+from cacheness_dask.scheduler import Run
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """The rows of this benchmark."""
+    size = 10_000 if bench.quick else 100_000
+    frame = pd.DataFrame({"a": range(5 * size // 50)})
+    chunks = round((size / 10) ** 0.5)
+    for what, make, most in (
+        (f"Dask, a task of a delayed graph of {size:,}", lambda: delayed(size), 10),
+        (f"Dask, an inner task of fused arrays of {size:,}", lambda: arrays(chunks), 10),
+        (
+            f"Dask, a task of from_pandas in {size // 50:,} parts",
+            lambda: dd.from_pandas(frame, npartitions=size // 50),
+            40,
+        ),
+    ):
+        yield per_task(bench, what, make, most)
+    yield from looking_up(bench)
+
+
+def increment(x: int) -> int:
+    return x + 1
+
+
+def delayed(size: int) -> Any:
+    lazy = dask.delayed(increment)
+    return dask.delayed(sum)([lazy(lazy(n)) for n in range(size // 2)])
+
+
+def arrays(chunks: int) -> Any:
+    value = da.ones((chunks * 10, chunks * 10), chunks=(10, 10))
+    for step in range(9):
+        value = value * step + 1 if step % 2 else value + step
+    return value
+
+
+def materialised(collection: Any) -> tuple[dict[Any, Any], list[Any]]:
+    """The graph as Dask hands it to a scheduler."""
+    expression = collections_to_expr([collection], optimize_graph=True).optimize()
+    return dict(convert_legacy_graph(dict(expression.__dask_graph__()))), list(flatten(expression.__dask_keys__()))
+
+
+def inner_tasks(graph: dict[Any, Any]) -> int:
+    """Tasks, with those inside of fused ones."""
+    count = 0
+    for node in graph.values():
+        inner = next((arg for arg in node.args if isinstance(arg, dict)), {}) if isinstance(node, Task) else {}
+        count += max(1, sum(1 for value in inner.values() if isinstance(value, Task)))
+    return count
+
+
+def per_task(bench: Bench, what: str, make: Callable[[], Any], most: float) -> Row:
+    graph, keys = materialised(make())
+    count = inner_tasks(graph)
+    times = bench.race({"ours": lambda: fingerprints(graph, keys, {})}, rounds=3, once=True)
+    spread = times["ours"].spread / times["ours"].median
+    return Row(
+        what, times["ours"].median / count * 1e6, at_most=most, unit="us", spread=spread, note=f"{count:,} tasks"
+    )
+
+
+def looking_up(bench: Bench) -> Iterator[Row]:
+    """A warm graph on PostgreSQL, against what Dask itself does with it; and the statement behind it."""
+    cache = bench.enter(
+        UnifiedCache(metadata_backend=bench.postgresql, blob_store="memory://", signing_key=SIGNING_KEY)
+    )
+    size = 1000 if bench.quick else 10_000
+    graph, keys = materialised(delayed(size))
+    digests = [entry_key(digest) for digest in fingerprints(graph, keys, {}).digests.values()]
+    with cache.write_batch():
+        for key in digests:
+            cache.put(0, key)
+    run = Run(cache)
+
+    def ours() -> None:
+        found = run.prepare(graph, keys, None, waits=True)
+        assert found is not None
+        assert not found.misses
+
+    def dask_itself() -> None:
+        collection = delayed(size)
+        order(materialised(collection)[0])
+
+    times = bench.race({"ours": ours, "dask": dask_itself}, rounds=3, once=True)
+    what = f"Dask, a warm graph of {size:,}: look up and rewrite"
+    yield compare(what, times["ours"], "make, optimise, order", times["dask"], at_most=2)
+    connection = bench.enter(psycopg.connect(bench.postgresql, autocommit=True))
+    select = "SELECT key, size, raw_size, compute_seconds FROM cacheness.entries WHERE namespace = %s AND key = ANY(%s)"
+    raw = [bytes.fromhex(digest) for digest in digests]
+    times = bench.race(
+        {
+            "ours": lambda: cache.present(digests),
+            "bare": lambda: connection.execute(select, ("default", raw), binary=True).fetchall(),
+        }
+    )
+    yield compare(f"presence of {len(digests):,} keys, PostgreSQL", times["ours"], "one SELECT", times["bare"])
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)
