@@ -138,6 +138,7 @@ def test_a_commit_whose_answer_is_lost_is_unanswered_and_there(
         warm = [[inline(number), inline(number + 1)][: len(batch)] for number in range(10, 20)]
         for other in warm:
             store.commit(other, session)
+        store.scan(Where(NAMESPACE))  # so that the last COMMIT lies behind what the proxy looks at
         proxy.drop_response(b"COMMIT" if len(batch) > 1 else str(batch[0].object).encode())
         with pytest.raises(CommitUnanswered, match="not known"):
             store.commit(batch, session)

@@ -83,6 +83,49 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
+def wait_in_line(path: Path, seconds: float) -> int | None:
+    """Lock a file behind all who asked before: a descriptor, to be closed. None: the time was over.
+
+    The kernel serves whoever waits in flock() in order of arrival, and wakes one at a time. To ask
+    again and again instead starves the unlucky: of 64 writers the slowest waited ten times the mean.
+    """
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _Waiter(descriptor).wait(seconds)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class _Waiter:
+    """A thread that waits in flock(), which knows no time limit, on behalf of one that has no time."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._mutex = threading.Lock()
+        self._locked = threading.Event()
+        self._given_up = False
+
+    def wait(self, seconds: float) -> int | None:
+        threading.Thread(target=self._lock, name="cacheness-waiting-in-line", daemon=True).start()
+        try:
+            self._locked.wait(seconds)
+        finally:
+            with self._mutex:
+                self._given_up = not self._locked.is_set()
+        return None if self._given_up else self._descriptor
+
+    def _lock(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        with self._mutex:
+            if self._given_up:
+                os.close(self._descriptor)
+            self._locked.set()
+
+
 class ForkAware(Protocol):
     """Something that a forked child must not go on using as it is."""
 

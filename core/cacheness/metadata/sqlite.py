@@ -152,9 +152,10 @@ class SqliteStore(SqlStore):
     def fence(self, session: str) -> bool:
         """Refuse all later commits of a session. False: somebody is committing right now."""
         self._refuse_if_read_only()
+        fenced = {"session": session, "new_state": "fenced"}
         try:
             with patience(_FENCE_PATIENCE):
-                self._file.run(self._sql.retire, {"session": session, "new_state": "fenced"})
+                self._file.transact(lambda transaction: transaction.run(self._sql.retire, fenced))
         except StoreUnavailable as error:
             if is_busy(error.__cause__):
                 return False
@@ -184,8 +185,7 @@ class SqliteStore(SqlStore):
         return self._guard.once(lambda: self._file.run(statement, values))[0]
 
     def _change(self, statement: Statement, values: Values) -> int:
-        self._refuse_if_read_only()
-        return self._guard.once(lambda: self._file.run(statement, values))[1]
+        return self._transact(lambda transaction: transaction.run_many(statement, [values]))
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         self._refuse_if_read_only()

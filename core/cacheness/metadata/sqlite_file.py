@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
+from cacheness.deadlines import patience as patient
 from cacheness.deadlines import patience_or
 from cacheness.errors import CodecError, CommitUnanswered, ConfigError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.metadata.file_locks import wait_in_line
 from cacheness.metadata.statements import Statement
 
 T = TypeVar("T")
@@ -25,8 +27,8 @@ NETWORK_FILE_SYSTEMS: Final = (
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
-_SHORTEST_WAIT: Final = 0.0005
-_LONGEST_WAIT: Final = 0.01
+_SHORTEST_WAIT: Final = 0.0002
+_LONGEST_WAIT: Final = 0.002
 
 _Row = Sequence[Any]
 
@@ -58,6 +60,7 @@ class SqliteFile:
 
     def __init__(self, path: Path, busy: float) -> None:
         self.path = path.absolute()
+        self._line = self.path.with_name(self.path.name + "-line")
         self.why_read_only = ""
         self._busy = busy
         self._idle: list[sqlite3.Connection] = []
@@ -83,7 +86,7 @@ class SqliteFile:
         """Run `work` in one transaction, which no other writer shares."""
         connection = self._take()
         try:
-            self.patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            self._begin(connection)
             result = work(SqliteTransaction(connection))
             self._commit(connection)
             return result
@@ -153,19 +156,32 @@ class SqliteFile:
         raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
 
     def _again(self, attempt: Callable[[], T]) -> T:
-        patience = patience_or(self._busy)
-        begun = time.monotonic()
+        deadline = time.monotonic() + patience_or(self._busy)
         while True:
-            # Who has waited longer asks more often, so that nobody starves among many writers; SQLite's
-            # own busy handler does the opposite. Jitter keeps waiters from asking in step.
-            waited = (time.monotonic() - begun) / patience if patience > 0 else 1.0
-            pause = max(_SHORTEST_WAIT, _LONGEST_WAIT * (1 - 10 * waited))
-            time.sleep(random.uniform(0.5, 1.5) * pause)  # noqa: S311 - spreads waiters, keeps no secret
+            time.sleep(random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT))  # noqa: S311 - parts rivals, keeps no secret
             try:
                 return attempt()
             except sqlite3.Error as error:
-                if not is_busy(error) or waited >= 1:
+                if not is_busy(error) or time.monotonic() > deadline:
                     self.refuse(error)
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        began = time.monotonic()
+        patience = patience_or(self._busy)
+        turn = self._wait_in_line(patience)
+        try:
+            # Only who is first in line asks for SQLite's own lock, and so may ask often.
+            with patient(max(patience - (time.monotonic() - began), 0.0)):
+                self.patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+        finally:
+            if turn is not None:
+                os.close(turn)
+
+    def _wait_in_line(self, patience: float) -> int | None:
+        try:
+            return wait_in_line(self._line, patience / 2)
+        except OSError:
+            return None  # a line is a courtesy; SQLite's lock is what counts
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         try:
