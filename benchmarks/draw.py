@@ -7,11 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import matplotlib as mpl
-
-mpl.use("svg")
-mpl.rcParams["svg.fonttype"] = "none"  # text stays text: smaller, and it can be searched
-mpl.rcParams["svg.hashsalt"] = "cacheness"
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from benchmarks.bench import Row, figure, seconds
 
@@ -32,7 +28,8 @@ def draw_budgets(rows: list[Row], about: str, path: Path) -> None:
     if not judged:
         return
     height = 0.32 * len(judged) + 1.4
-    drawing, axes = plt.subplots(figsize=(11, height), layout="constrained")
+    drawing = Figure(figsize=(11, height), layout="constrained")
+    axes = drawing.subplots()
     lengths = [max(used(row), 0.011) for row in judged]
     axes.barh(range(len(judged)), lengths, color=[GOOD if row.holds else BAD for row in judged], height=0.65)
     axes.set_yticks(range(len(judged)), [f"{row.what}, against {row.peer}" if row.peer else row.what for row in judged])
@@ -49,9 +46,7 @@ def draw_budgets(rows: list[Row], about: str, path: Path) -> None:
     axes.tick_params(axis="y", labelsize=8, length=0)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.set_title("How much of each budget is used", loc="left", fontsize=10)
-    drawing.text(0.005, 0.003, about, fontsize=6, color="#777777")
-    drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(drawing)
+    save(drawing, about, path)
 
 
 def draw_curves(rows: list[Row], about: str, path: Path) -> None:
@@ -65,9 +60,8 @@ def draw_curves(rows: list[Row], about: str, path: Path) -> None:
         return
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
-    drawing, axes = plt.subplots(
-        lines, columns, figsize=(4 * columns, 2.6 * lines), layout="constrained", squeeze=False
-    )
+    drawing = Figure(figsize=(4 * columns, 2.6 * lines), layout="constrained")
+    axes = drawing.subplots(lines, columns, squeeze=False)
     for place, (what, databases) in zip(axes.flat, panels.items(), strict=False):
         for database, points in databases.items():
             place.plot(*zip(*points, strict=True), marker="o", markersize=3, label=database)
@@ -86,6 +80,11 @@ def draw_curves(rows: list[Row], about: str, path: Path) -> None:
         place.legend(fontsize=7, frameon=False)
     for place in axes.flat[len(panels) :]:
         place.set_visible(False)
+    save(drawing, about, path)
+
+
+def save(drawing: Figure, about: str, path: Path) -> None:
+    """Text stays text, so that the picture is small and can be searched."""
     drawing.text(0.005, 0.003, about, fontsize=6, color="#777777")
-    drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    plt.close(drawing)
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cacheness"}):
+        drawing.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
