@@ -14,6 +14,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
+INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(RUN),$(RUN) -m pip install -qq --disable-pip-version-check) -c constraints.txt
 TESTS ?= tests
 ARGS ?= -n 2 --dist loadgroup
 FUZZ_SECONDS ?= 600
@@ -51,7 +52,8 @@ bench: $(STAMP) ## every budget beside its peers (under 15 minutes)
 bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
 	@$(RUN) -m benchmarks --quick
 
-fuzz: $(STAMP) ## random values, bytes and histories, FUZZ_SECONDS=600 long
+fuzz: $(STAMP) ## hostile bytes for every decoder, each for FUZZ_SECONDS=600
+	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
 
 docs: $(STAMP) ## write docs/api.md anew from the code
@@ -64,15 +66,14 @@ clean: ## remove everything that these commands made
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found. Install one, or name it: make PYTHON=/path/to/python3.11"; exit 1; }
-	@echo "Setting up $(VENV) with $(PYTHON); a few minutes the first time."
+	@echo "Setting up $(VENV) with $(PYTHON); a minute or more the first time."
 ifneq ($(UV),)
 	@test -x $(RUN) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
-	$(UV) pip install --quiet --python $(RUN) -c constraints.txt -e '.[all]' --group dev --group bench
 else
 	@test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	@$(RUN) -m pip --version >/dev/null 2>&1 || $(RUN) -m ensurepip >/dev/null
 	@$(RUN) -m pip --version | awk '{ split($$2, v, "."); exit !(v[1] > 25 || v[1] == 25 && v[2] >= 1) }' || \
 		$(RUN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
-	$(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group bench
 endif
+	@$(INSTALL) -e '.[all]' --group dev --group bench
 	@touch $(STAMP)
