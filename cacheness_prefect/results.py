@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from prefect.client.schemas.objects import TaskRun
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import SerializationError
 from prefect.results import ResultRecord, ResultStore  # type: ignore[attr-defined]
@@ -51,6 +52,7 @@ class Notes:
     run: Mapping[str, Any] = field(default_factory=dict)
     form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did, "elsewhere"
     record: str = ""  #: Prefect's record of the result, JSON
+    refused: bool = False  #: not a result to keep
 
     def provenance(self) -> dict[str, Any]:
         """As the entry keeps it."""
@@ -112,11 +114,14 @@ class KeptRecord(ResultRecord[Any]):
     """A record that hands its value to the cache instead of encoding it, and knows what to note about it."""
 
     _notes: Notes = PrivateAttr()
+    _task_run: TaskRun | None = PrivateAttr(default=None)
     _snapshot: bytes | None = PrivateAttr(default=None)
 
     def note(self, notes: Notes, *, written_later: bool) -> None:
         """Say what is known; and encode the value now, if it may change before it is written."""
         self._notes = notes
+        context = TaskRunContext.get()
+        self._task_run = None if context is None else context.task_run
         if written_later and not isinstance(self.result, _UNCHANGING):
             try:
                 self._snapshot = super().serialize_result()
@@ -131,7 +136,14 @@ class KeptRecord(ResultRecord[Any]):
             content, form = self.result, "value"
         elif content is None:
             content = super().serialize_result()
-        return Held(content, replace(self._notes, form=form, record=self.serialize_metadata().decode()))
+        record = self.serialize_metadata().decode()
+        return Held(content, replace(self._notes, form=form, record=record, refused=self._is_of_failure()))
+
+    def _is_of_failure(self) -> bool:
+        # Prefect caches what a task returned inside a Failed state, and the next run would be Cached.
+        task_run, self._task_run = self._task_run, None
+        state = None if task_run is None else task_run.state
+        return state is not None and state.is_failed()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +155,15 @@ class Making:
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
 
-    def notes(self, key: str | None, path: str, expiration: datetime | None) -> Notes:
-        """What is known about the result that the task has just returned; a failed run's has no key."""
+    def notes(self, path: str, expiration: datetime | None) -> Notes:
+        """What is known about the result that the task has just returned, or the error that ended it."""
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
+        transaction = get_transaction()
+        has_key = transaction is not None and transaction.key == path
         return Notes(
             key=self.key if self.key.digest.hex() == path else address(path),
-            ttl=self.policy.store.result_ttl if key is None else ttl,
+            ttl=ttl if has_key else self.policy.store.result_ttl,
             tags=(*tags, *self.policy.tags),
             compute_seconds=time.monotonic() - self.started,
             run=run,
@@ -183,7 +197,7 @@ class PolicyResultStore(ResultStore):
         if making.task_run != task_run_id() or not making.policy.keeps(self):
             return plain
         record = KeptRecord(metadata=plain.metadata, result=obj)
-        record.note(making.notes(key, plain.metadata.storage_key or "", expiration), written_later=_is_written_later())
+        record.note(making.notes(plain.metadata.storage_key or "", expiration), written_later=_is_written_later())
         return record
 
 

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 from prefect.serializers import Serializer
 from pydantic import Field
 

@@ -269,7 +269,7 @@ def clean(day: str) -> list[float]: ...
             run, tags = describe_run()
             value = content
             notes = Notes(key=address(path), ttl=_lifetime(content, self.result_ttl), tags=tags, run=run)
-        done = self._trying("store a result", lambda: self._put(value, notes), fallback=False)
+        done = not notes.refused and self._trying("store a result", lambda: self._put(value, notes), fallback=False)
         return Recent(self.config(), path, task_run_id(), notes.record, failed=not done)
 
     def _put(self, value: Any, notes: Notes) -> bool:

@@ -36,6 +36,7 @@ def blob_files(directory: str) -> list[Path]:
 
 def damage(files: list[Path]) -> None:
     """A flipped byte, a truncated blob, a deleted blob."""
+    assert len(files) == 3, files
     flipped, truncated, deleted = files
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 1
