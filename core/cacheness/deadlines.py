@@ -8,6 +8,8 @@ fails at once instead of waiting again.
 
 from __future__ import annotations
 
+import functools
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -67,6 +69,7 @@ class Guard:
         self._lock = threading.Lock()
         self._failed = 0
         self._wasted = 0.0
+        self._last = ""
         self._open_until = 0.0
 
     def call(self, attempt: Callable[[], T]) -> T:
@@ -90,28 +93,22 @@ class Guard:
 
     def _again(self, attempt: Callable[[], T]) -> T:
         # The first attempt ran outside of stamina, whose import takes longer than a fresh process has
-        # for its first hit, and whose context costs more than a cached read.
+        # for its first hit, and whose call costs more than a cached read.
         import stamina
 
+        _hush()
         limits = self._limits
-        for retry in stamina.retry_context(
-            on=self._is_worth_retrying,
-            attempts=max(limits.attempts - 1, 1),
-            timeout=limits.total,
-            wait_initial=0.05,
-            wait_max=1.0,
-            wait_jitter=0.1,
-        ):
-            with retry:
-                return self._once(attempt)
-        raise AssertionError("stamina returns or raises")  # pragma: no cover
+        retry = stamina.RetryingCaller(
+            attempts=max(limits.attempts - 1, 1), timeout=limits.total, wait_initial=0.05, wait_max=1.0, wait_jitter=0.1
+        )
+        return retry(self._is_worth_retrying, self._once, attempt)
 
     def _once(self, attempt: Callable[[], T]) -> T:
         began = time.monotonic()
         try:
             result = attempt()
-        except StoreUnavailable:
-            self._count_failure(time.monotonic() - began)
+        except StoreUnavailable as error:
+            self._count_failure(error, time.monotonic() - began)
             raise
         self._failed = 0
         self._wasted = 0.0
@@ -122,9 +119,10 @@ class Guard:
             return False
         return time.monotonic() >= self._open_until
 
-    def _count_failure(self, seconds: float) -> None:
+    def _count_failure(self, error: StoreUnavailable, seconds: float) -> None:
         with self._lock:
             self._failed += 1
+            self._last = str(error)
             self._wasted += seconds
             if self._failed >= self._limits.failures or self._wasted >= self._limits.total:
                 self._open_until = time.monotonic() + self._limits.cooldown
@@ -133,5 +131,17 @@ class Guard:
         left = self._open_until - time.monotonic()
         if left > 0:
             raise StoreUnavailable(
-                f"{self._what} failed {self._failed} times in a row; it is not asked again for {left:.0f} s"
+                f"{self._last} ({self._what}: {self._failed} failures in a row, so not asked again for {left:.0f} s)"
             )
+
+
+class _NotOurs(logging.Filter):
+    """Drops stamina's own line about a retry of ours: who gives up in the end says so, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.__dict__.get("stamina.callable", "")).startswith("cacheness.")
+
+
+@functools.cache
+def _hush() -> None:
+    logging.getLogger("stamina").addFilter(_NotOurs())
