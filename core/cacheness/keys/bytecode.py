@@ -181,12 +181,10 @@ def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
 
 
 def _attributes_after(instructions: Sequence[dis.Instruction], at: int) -> tuple[str, ...]:
-    names = []
-    for instruction in instructions[at + 1 :]:
-        if instruction.opname not in _ATTRIBUTES:
-            break
-        names.append(instruction.argval)
-    return tuple(names)
+    end = at + 1
+    while instructions[end].opname in _ATTRIBUTES:
+        end += 1
+    return tuple(instruction.argval for instruction in instructions[at + 1 : end])
 
 
 def _imports(instructions: Sequence[dis.Instruction], code: types.CodeType) -> Iterator[Import]:

@@ -110,6 +110,11 @@ def labels_of(thing: Any) -> list[str]:
     return ["name", "metaclass", "bases", "members", "model", *_names_in_class(thing)]
 
 
+def first_name_in(fn: types.FunctionType) -> int:
+    """Where among a function's values those of its global names begin."""
+    return 3 + len(fn.__code__.co_freevars)
+
+
 def is_reached(label: str) -> bool:
     """Whether a label names something that a function refers to, and not what it is."""
     return label.startswith(("closure ", "global ", "import "))
