@@ -34,14 +34,15 @@ MAY_IMPORT = {
     "integrity": PROTOCOL | {"signing", "sessions", "report", "marker"},
     "cache": PROTOCOL | {"keys", "signing", "sessions", "integrity", "usage", "codecs"},
     "eviction": PROTOCOL | {"cache"},
-    "memoize": BASE | {"cache", "keys", "deadlines", "explain", "flights"},
+    "binding": set(),
+    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)
 MAY_IMPORT["unified"] = set(MAY_IMPORT)
 PUBLIC = {"__init__", "keys", "errors", "entry"}
 MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize", "integrity"}
-MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "unified"}
+MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "unified", "wiring"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["testing"] = set(MAY_IMPORT) - {"cli", "__main__"}
 

@@ -6,32 +6,27 @@ takes them where it is; that of a coroutine function takes them in a thread.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
 import random
 import secrets
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
-
-import cloudpickle
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.deadlines import patience
-from cacheness.entry import MICROSECONDS, Hit
+from cacheness.config import Config
+from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain
+from cacheness.binding import Binder, reduce_wrapper
+from cacheness.flights import Flights
 from cacheness.keys import Key
-
-if TYPE_CHECKING:
-    from cacheness.unified import UnifiedCache
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +39,46 @@ CANDIDATES: Final = 1000
 
 T = TypeVar("T")
 _Steps: TypeAlias = Generator[Any, Any, None]
+
+
+class CacheLike(Protocol):
+    """What a cached function asks of its cache."""
+
+    config: Config
+
+    @property
+    def flights(self) -> Flights:
+        """Who computes what."""
+        ...
+
+    def key(self, *, args: Mapping[str, Any], prefix: str, version: str | None, function: Callable[..., Any]) -> Key:
+        """The key of a call."""
+        ...
+
+    def lookup(self, key: Key, /) -> Hit | None:
+        """The result under a key."""
+        ...
+
+    def put(
+        self,
+        value: Any,
+        key: Key,
+        /,
+        *,
+        ttl: Any = None,
+        tags: Iterable[str] = (),
+        compute_seconds: float | None = None,
+    ) -> Entry:
+        """Store a result."""
+        ...
+
+    def invalidate(self, key: Key, /) -> bool:
+        """Forget a result."""
+        ...
+
+    def iter_entries(self, *, function: str | None = None) -> Iterator[Entry]:
+        """The entries of a function."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +96,7 @@ class Options:
     wait: float = 3600.0  #: seconds to wait for another
 
 
-def memoize(cache: UnifiedCache, fn: Callable[..., Any], **options: Any) -> Cached:
+def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
     """Keep the results of a function in a cache. What may be said is in `Options`."""
     if isinstance(fn, (staticmethod, classmethod)):
         raise TypeError(f"put @cached below @{type(fn).__name__}, next to the function")
@@ -74,12 +109,13 @@ def memoize(cache: UnifiedCache, fn: Callable[..., Any], **options: Any) -> Cach
         if isinstance(options.get(name), str):
             raise TypeError(f"{name}={options[name]!r} is a string; give a tuple: {name}=({options[name]!r},)")
     function = fn.__wrapped__ if isinstance(fn, Cached) else fn
+    chosen: dict[str, Any] = {n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}
     kind = CachedCoroutine if _is_coroutine_function(function) else Cached
-    return kind(cache, function, Options(**{n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}))
+    return kind(cache, function, Options(**chosen))
 
 
 def explain_call(
-    cache: UnifiedCache, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    cache: CacheLike, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Explanation:
     """Why would this call miss? A function that is cached already is asked with its own options."""
     cached = fn if isinstance(fn, Cached | BoundCached) else memoize(cache, fn)
@@ -95,12 +131,12 @@ class Cached:
 
     __wrapped__: Callable[..., Any]
 
-    def __init__(self, cache: UnifiedCache, fn: Callable[..., Any], options: Options) -> None:
+    def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
         functools.update_wrapper(self, fn)
         self.cache = cache
         self.options = options
-        self._signature = _signature_of(fn)
-        if unknown := set(options.ignore) - set(self._signature.parameters):
+        self._binder = Binder(fn)
+        if unknown := set(options.ignore) - self._binder.names:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +173,7 @@ class Cached:
         return f"<cached {self.__wrapped__!r}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        return _reduce(self)
+        return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
 
     def _take(self, steps: _Steps, flight: _Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         try:
@@ -150,7 +186,8 @@ class Cached:
                     with step:
                         result = self.__wrapped__(*args, **kwargs)
                 elif isinstance(step, _Pause):
-                    result = time.sleep(step.seconds)
+                    time.sleep(step.seconds)
+                    result = None
                 else:
                     result = step()
         finally:
@@ -201,7 +238,8 @@ class Cached:
     def _compute(self, key: Key) -> _Steps:
         began = time.perf_counter()
         value = yield _Compute(key)
-        yield functools.partial(self._store, key, value, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        yield functools.partial(self._store, key, value, seconds)
         yield _Done(value)
 
     def _store(self, key: Key, value: Any, seconds: float) -> None:
@@ -217,11 +255,10 @@ class Cached:
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:
             return {"key": self.options.key(*args, **kwargs)}
-        bound = self._signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        arguments = self._binder.bind(args, kwargs)
         for name in self.options.ignore:
-            bound.arguments.pop(name, None)
-        return bound.arguments
+            del arguments[name]
+        return arguments
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""
@@ -238,11 +275,13 @@ class Cached:
 class CachedCoroutine(Cached):
     """A coroutine function whose results are cached. The event loop goes on while the cache is asked."""
 
-    def __init__(self, cache: UnifiedCache, fn: Callable[..., Any], options: Options) -> None:
+    def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
     async def _take(self, steps: _Steps, flight: _Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        import asyncio
+
         try:
             result: Any = None
             while True:
@@ -253,7 +292,8 @@ class CachedCoroutine(Cached):
                     with step:
                         result = await self.__wrapped__(*args, **kwargs)
                 elif isinstance(step, _Pause):
-                    result = await asyncio.sleep(step.seconds)
+                    await asyncio.sleep(step.seconds)
+                    result = None
                 else:
                     result = await _in_thread(step)
         finally:
@@ -336,7 +376,7 @@ class _Compute:
 class _Flight:
     """The right to compute one key, for one call."""
 
-    def __init__(self, cache: UnifiedCache) -> None:
+    def __init__(self, cache: CacheLike) -> None:
         self._cache = cache
         self._token = ""
         self._key = ""
@@ -355,6 +395,8 @@ class _Flight:
 
 async def _in_thread(step: Callable[[], T]) -> T:
     """Take a step in a thread, to its end: a flight must not begin after its call was cancelled."""
+    import asyncio
+
     task = asyncio.ensure_future(asyncio.to_thread(step))
     try:
         return await asyncio.shield(task)
@@ -366,13 +408,6 @@ async def _in_thread(step: Callable[[], T]) -> T:
 # functions
 
 
-def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(fn)
-    except ValueError:  # compiled, and says nothing about its parameters
-        return inspect.signature(lambda *args, **kwargs: None)
-
-
 def _name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__qualname__", fn))
 
@@ -380,52 +415,16 @@ def _name_of(fn: Callable[..., Any]) -> str:
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
 
 
 def _mark_as_coroutine_function(wrapper: Any) -> None:
     if sys.version_info >= (3, 12):
         inspect.markcoroutinefunction(wrapper)
     else:
-        wrapper._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+        from asyncio import coroutines
 
-
-# pickling
-
-_by_value = threading.local()
-
-
-def _reduce(cached: Cached) -> str | tuple[Any, ...]:
-    """By name where that leads here again; else by value, like the function itself under cloudpickle."""
-    name = getattr(cached, "__qualname__", "")
-    module = getattr(cached, "__module__", None)
-    found: Any = sys.modules.get(module or "")
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    if found is cached and module != "__main__":
-        return str(name)
-    if getattr(_by_value, "depth", 0):
-        # In two steps, because the function may refer to its wrapper.
-        return (_blank, (type(cached),), (cached.cache, cached.__wrapped__, cached.options), None, None, _fill)
-    with _pickling_by_value():
-        return (cloudpickle.loads, (cloudpickle.dumps(cached),))
-
-
-@contextmanager
-def _pickling_by_value() -> Iterator[None]:
-    _by_value.depth = getattr(_by_value, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _by_value.depth -= 1
-
-
-def _blank(kind: type[Cached]) -> Cached:
-    return kind.__new__(kind)
-
-
-def _fill(cached: Cached, state: tuple[Any, Any, Any]) -> None:
-    type(cached).__init__(cached, *state)
+        wrapper._is_coroutine = coroutines._is_coroutine  # noqa: SLF001 - Python 3.11 has no other mark
 
 
 # trouble
