@@ -15,10 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from cacheness.config import Config
-from cacheness.errors import CachenessError
+from cacheness.copying import copy as copy_entries
+from cacheness.errors import CachenessError, ConfigError
 from cacheness.unified import UnifiedCache
+from cacheness.wiring import embedded_kind, upgrade
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__, context_settings=HELP
+)
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -61,6 +66,9 @@ def list_entries(
         entries = cache.list_entries(tag=tag, function=function, limit=limit)
         if as_json:
             out.print_json(json.dumps(entries, default=str))
+            return
+        if not entries:
+            out.print("No entries.")
             return
         table = Table("key", "function", "arguments", "size", "created", "expires", "hits", box=None)
         for entry in entries:
@@ -166,9 +174,7 @@ def copy(
     namespace: Namespace = None,
 ) -> None:
     """Copy every entry; keys, times and tags stay. Interrupted, run it again: it goes on."""
-    from cacheness.copying import copy as copy_entries
-
-    origin = _endpoint(source, source_blobs, namespace, _kind_of(source))
+    origin = _existing(_endpoint(source, source_blobs, namespace, _kind_of(source)))
     destination = _endpoint(target, target_blobs, namespace, _kind_of(target) or to)
     with UnifiedCache(origin) as old, UnifiedCache(destination) as new, _progress() as bar:
         task = bar.add_task("copying", total=old.stats()["entries"])
@@ -188,9 +194,7 @@ def copy(
 @app.command()
 def migrate(cache_dir: CacheDir = None, metadata_backend: Backend = None) -> None:
     """Upgrade the database's schema to this version of the library."""
-    from cacheness.wiring import upgrade
-
-    old, new = upgrade(_config(cache_dir, metadata_backend, None, None))
+    old, new = upgrade(_existing(_config(cache_dir, metadata_backend, None, None)))
     out.print(f"the schema is at version {new} already" if old == new else f"upgraded from version {old} to {new}")
 
 
@@ -212,7 +216,7 @@ def adopt(
 
 @contextmanager
 def _opened(*options: str | None) -> Iterator[UnifiedCache]:
-    with UnifiedCache(_config(*options)) as cache:
+    with UnifiedCache(_existing(_config(*options))) as cache:
         yield cache
 
 
@@ -228,9 +232,14 @@ def _config(
     return Config.from_env().but(**{name: value for name, value in given.items() if value is not None})
 
 
-def _kind_of(place: str) -> str | None:
-    from cacheness.wiring import embedded_kind
+def _existing(config: Config) -> Config:
+    """The configuration itself, unless a mistyped directory would make an empty cache."""
+    if config.metadata_backend in EMBEDDED and _kind_of(config.cache_dir) is None:
+        raise ConfigError(f"there is no cache in {config.cache_dir}")
+    return config
 
+
+def _kind_of(place: str) -> str | None:
     return None if "://" in place else embedded_kind(place)
 
 

@@ -27,29 +27,31 @@ class Config:
     connections within one process. Secrets do not show in its repr.
     """
 
-    cache_dir: str = ".cacheness"
+    cache_dir: str = ".cacheness"  #: of an embedded cache; kept as an absolute path
     metadata_backend: Any = "sqlite"  #: "sqlite", "json", a database URL, or a MetadataStore
     blob_store: Any = None  #: None (files in cache_dir), a URL, or a BlobStore
-    namespace: str = "default"
+    namespace: str = "default"  #: caches that share stores and not entries: letters, digits, "-", "_"
     signing_key: str | None = field(default=None, repr=False)  #: a key, or a keyring "id:key,id:key"
-    allow_unsigned: bool = False
-    safe_codecs: bool = False
-    inline_max_bytes: int = 32 * 1024
-    ttl: float | None = None
-    max_bytes: int | None = None
-    max_entries: int | None = None
-    eviction: Literal["lru", "cost"] = "lru"
-    on_error: Literal["compute", "raise"] = "compute"
-    lease: float = 30.0  #: of a flight
-    shared_path: bool = False
-    connect_timeout: float = 2.0
-    statement_timeout: float = 5.0
-    blob_timeout: float = 10.0
-    busy_timeout: float = 30.0
-    circuit_failures: int = 3
-    circuit_seconds: float = 30.0
+    allow_unsigned: bool = False  #: let a shared cache work without a key: who can write to it can run code here
+    safe_codecs: bool = False  #: neither write nor read pickles
+    inline_max_bytes: int = 32 * 1024  #: values up to this size live in the row
+    ttl: float | None = None  #: lifetime of entries that do not say their own; None keeps them
+    max_bytes: int | None = None  #: quota of stored bytes; past it the least valuable entries go
+    max_entries: int | None = None  #: quota of entries
+    eviction: Literal["lru", "cost"] = "lru"  #: least recently used, or least seconds to recompute x hits per byte
+    on_error: Literal["compute", "raise"] = "compute"  #: what a decorated function does when the cache fails
+    lease: float = 30.0  #: how long others wait for a computation whose process died
+    shared_path: bool = False  #: every machine sees the same files under a local blob store's path
+    connect_timeout: float = 2.0  #: for a connection to a server
+    statement_timeout: float = 5.0  #: for one statement
+    blob_timeout: float = 10.0  #: for a transfer that makes no progress; it may also not fall below 1 MiB/s
+    busy_timeout: float = 30.0  #: for SQLite's write lock; 5 inside decorated functions
+    circuit_failures: int = 3  #: failures in a row after which a server is not asked for a while
+    circuit_seconds: float = 30.0  #: that while
 
     def __post_init__(self) -> None:
+        # A relative path would mean another directory after a chdir, or in the process that unpickles this.
+        object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))
         _check(self)
 
     @classmethod

@@ -98,10 +98,15 @@ class Guard:
 
         _hush()
         limits = self._limits
-        retry = stamina.RetryingCaller(
-            attempts=max(limits.attempts - 1, 1), timeout=limits.total, wait_initial=0.05, wait_max=1.0, wait_jitter=0.1
+        retrying = stamina.retry(
+            on=self._is_worth_retrying,
+            attempts=max(limits.attempts - 1, 1),
+            timeout=limits.total,
+            wait_initial=0.05,
+            wait_max=1.0,
+            wait_jitter=0.1,
         )
-        return retry(self._is_worth_retrying, self._once, attempt)
+        return retrying(self._once)(attempt)
 
     def _once(self, attempt: Callable[[], T]) -> T:
         began = time.monotonic()

@@ -169,6 +169,7 @@ def _slot(config: Config) -> Slot:
 
 
 def _open(config: Config) -> Opened:
+    _check_backend(config)
     _check_sharing(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
@@ -209,15 +210,9 @@ def open_metadata(config: Config) -> MetadataStore:
         return cast("MetadataStore", backend)
     if backend in _EMBEDDED:
         return _EMBEDDED[backend](config)
-    scheme = urlsplit(backend).scheme
-    if scheme in ("postgresql", "postgres"):
-        from cacheness.metadata.postgresql import PostgresqlStore
+    from cacheness.metadata.postgresql import PostgresqlStore
 
-        return PostgresqlStore(backend, limits=config.limits())
-    raise ConfigError(
-        f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
-        " 'postgresql://user@host/database'"
-    )
+    return PostgresqlStore(backend, limits=config.limits())
 
 
 def _sqlite(config: Config) -> MetadataStore:
@@ -232,6 +227,7 @@ def _journal(config: Config) -> MetadataStore:
     return JournalStore(_directory(config, other=SQLITE_FILE) / JOURNAL_FILE, limits=config.limits())
 
 
+_SERVERS = ("postgresql", "postgres")
 _EMBEDDED: dict[str, Callable[[Config], MetadataStore]] = {"sqlite": _sqlite, "json": _journal}
 
 
@@ -284,6 +280,15 @@ def _remote_blobs(url: str, config: Config) -> BlobStore:
 def _is_server(config: Config) -> bool:
     backend = config.metadata_backend
     return backend.needs_key if not isinstance(backend, str) else backend not in _EMBEDDED
+
+
+def _check_backend(config: Config) -> None:
+    backend = config.metadata_backend
+    if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
+        raise ConfigError(
+            f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
+            " 'postgresql://user@host/database'"
+        )
 
 
 def _check_sharing(config: Config) -> None:
