@@ -35,7 +35,8 @@ MAY_IMPORT = {
     "cache": PROTOCOL | {"keys", "signing", "sessions", "integrity", "usage", "codecs"},
     "eviction": PROTOCOL | {"cache"},
     "binding": set(),
-    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "keys"},
+    "steps": {"flights", "keys"},
+    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "keys", "steps"},
     "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)

@@ -10,23 +10,22 @@ import functools
 import inspect
 import logging
 import random
-import secrets
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias
 
-from cacheness.deadlines import patience
+from cacheness.binding import Binder, reduce_wrapper
 from cacheness.config import Config
+from cacheness.deadlines import patience
 from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain
-from cacheness.binding import Binder, reduce_wrapper
 from cacheness.flights import Flights
 from cacheness.keys import Key
+from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +36,7 @@ PAUSES: Final = (0.05, 1.0)
 #: Earlier entries of a function that are compared with a call.
 CANDIDATES: Final = 1000
 
-T = TypeVar("T")
+_FAILED: Final = object()
 _Steps: TypeAlias = Generator[Any, Any, None]
 
 
@@ -141,12 +140,12 @@ class Cached:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
-        flight = _Flight(self.cache)
+        flight = Flight(lambda: self.cache.flights)
         return self._take(self._steps(flight, args, kwargs), flight, args, kwargs)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        flight = _Flight(self.cache)
+        flight = Flight(lambda: self.cache.flights)
         return self._take(self._compute(self.key(*args, **kwargs)), flight, args, kwargs)
 
     def key(self, *args: Any, **kwargs: Any) -> Key:
@@ -175,17 +174,17 @@ class Cached:
     def __reduce__(self) -> str | tuple[Any, ...]:
         return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
 
-    def _take(self, steps: _Steps, flight: _Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         try:
             result: Any = None
             while True:
                 step = steps.send(result)
-                if isinstance(step, _Done):
+                if isinstance(step, Done):
                     return step.value
-                if isinstance(step, _Compute):
+                if isinstance(step, Compute):
                     with step:
                         result = self.__wrapped__(*args, **kwargs)
-                elif isinstance(step, _Pause):
+                elif isinstance(step, Pause):
                     time.sleep(step.seconds)
                     result = None
                 else:
@@ -194,15 +193,15 @@ class Cached:
             if flight.begun:
                 self._ask(flight.end)
 
-    def _steps(self, flight: _Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
+    def _steps(self, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
         """What a call does, in order."""
         key, found = yield functools.partial(self._find, args, kwargs)
-        if found is None and self.options.single_flight and key.digest not in _under_way.get():
+        if found is None and self.options.single_flight and key.digest not in under_way.get():
             found = yield from self._queue(flight, key)
         if isinstance(found, Hit):
-            yield _Done(found.value)
+            yield Done(found.value)
         elif found is _FAILED:
-            yield _Done((yield _Compute(key)))  # a cache that cannot be read is not written to either
+            yield Done((yield Compute(key)))  # a cache that cannot be read is not written to either
         else:
             yield from self._compute(key)
 
@@ -214,7 +213,7 @@ class Cached:
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
         return key, found
 
-    def _queue(self, flight: _Flight, key: Key) -> Generator[Any, Any, Any]:
+    def _queue(self, flight: Flight, key: Key) -> Generator[Any, Any, Any]:
         """Take the flight of this key. If another has it, wait for the result."""
         give_up = time.monotonic() + self.options.wait
         pause = PAUSES[0]
@@ -229,7 +228,7 @@ class Cached:
                 )
             if time.monotonic() >= give_up:
                 return None
-            yield _Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who wait, guards nothing
+            yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who wait, guards nothing
             pause = min(pause * 2, PAUSES[1])
             found = yield functools.partial(self._ask, functools.partial(self.cache.lookup, key))
             if isinstance(found, Hit):
@@ -237,10 +236,10 @@ class Cached:
 
     def _compute(self, key: Key) -> _Steps:
         began = time.perf_counter()
-        value = yield _Compute(key)
+        value = yield Compute(key)
         seconds = time.perf_counter() - began
         yield functools.partial(self._store, key, value, seconds)
-        yield _Done(value)
+        yield Done(value)
 
     def _store(self, key: Key, value: Any, seconds: float) -> None:
         options = self.options
@@ -279,31 +278,31 @@ class CachedCoroutine(Cached):
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
-    async def _take(self, steps: _Steps, flight: _Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    async def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         import asyncio
 
         try:
             result: Any = None
             while True:
                 step = steps.send(result)
-                if isinstance(step, _Done):
+                if isinstance(step, Done):
                     return step.value
-                if isinstance(step, _Compute):
+                if isinstance(step, Compute):
                     with step:
                         result = await self.__wrapped__(*args, **kwargs)
-                elif isinstance(step, _Pause):
+                elif isinstance(step, Pause):
                     await asyncio.sleep(step.seconds)
                     result = None
                 else:
-                    result = await _in_thread(step)
+                    result = await in_thread(step)
         finally:
             if flight.begun:
-                await _in_thread(functools.partial(self._ask, flight.end))
+                await in_thread(functools.partial(self._ask, flight.end))
 
     async def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        key = await _in_thread(functools.partial(self.key, *args, **kwargs))
-        return await self._take(self._compute(key), _Flight(self.cache), args, kwargs)
+        key = await in_thread(functools.partial(self.key, *args, **kwargs))
+        return await self._take(self._compute(key), Flight(lambda: self.cache.flights), args, kwargs)
 
 
 class BoundCached:
@@ -340,69 +339,6 @@ class BoundCached:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.__func__, self.__self__))
-
-
-# steps
-
-
-_FAILED: Final = object()
-#: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
-_under_way: ContextVar[frozenset[bytes]] = ContextVar("cacheness_under_way", default=frozenset())
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class _Pause:
-    seconds: float
-
-
-class _Compute:
-    """Call the function; within, its key is under way."""
-
-    def __init__(self, key: Key) -> None:
-        self._key = key.digest
-
-    def __enter__(self) -> None:
-        self._token = _under_way.set(_under_way.get() | {self._key})
-
-    def __exit__(self, *exc_info: object) -> None:
-        _under_way.reset(self._token)
-
-
-class _Flight:
-    """The right to compute one key, for one call."""
-
-    def __init__(self, cache: CacheLike) -> None:
-        self._cache = cache
-        self._token = ""
-        self._key = ""
-        self.begun = False
-
-    def begin(self, key: Key) -> bool:
-        self._key, self._token = key.hex, self._token or secrets.token_hex(16)
-        self.begun = True  # even when the answer is lost
-        taken = self._cache.flights.acquire(self._key, self._token)
-        self.begun = taken
-        return taken
-
-    def end(self) -> None:
-        self._cache.flights.release(self._key, self._token)
-
-
-async def _in_thread(step: Callable[[], T]) -> T:
-    """Take a step in a thread, to its end: a flight must not begin after its call was cancelled."""
-    import asyncio
-
-    task = asyncio.ensure_future(asyncio.to_thread(step))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 # functions

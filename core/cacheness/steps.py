@@ -1,0 +1,81 @@
+"""The steps of a cached call, which a plain function takes where it is, and a coroutine function in a thread.
+
+Any other callable is a step too: what it returns is sent back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cacheness.flights import Flights
+from cacheness.keys import Key
+
+T = TypeVar("T")
+
+#: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
+under_way: ContextVar[frozenset[bytes]] = ContextVar("cachenessunder_way", default=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The call is over."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+class Compute:
+    """Call the function; within, its key is under way."""
+
+    def __init__(self, key: Key) -> None:
+        self._key = key.digest
+
+    def __enter__(self) -> None:
+        self._token = under_way.set(under_way.get() | {self._key})
+
+    def __exit__(self, *exc_info: object) -> None:
+        under_way.reset(self._token)
+
+
+class Flight:
+    """The right to compute one key, for one call."""
+
+    def __init__(self, flights: Callable[[], Flights]) -> None:
+        self._flights = flights
+        self._token = ""
+        self._key = ""
+        self.begun = False
+
+    def begin(self, key: Key) -> bool:
+        """Take it; False when another has it."""
+        self._key, self._token = key.hex, self._token or secrets.token_hex(16)
+        self.begun = True  # even when the answer is lost
+        taken = self._flights().acquire(self._key, self._token)
+        self.begun = taken
+        return taken
+
+    def end(self) -> None:
+        """Leave it to others."""
+        self._flights().release(self._key, self._token)
+
+
+async def in_thread(step: Callable[[], T]) -> T:
+    """Take a step in a thread, to its end: a flight must not begin after its call was cancelled."""
+    import asyncio
+
+    task = asyncio.ensure_future(asyncio.to_thread(step))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
