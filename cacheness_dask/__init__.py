@@ -3,7 +3,8 @@
 from cacheness_dask.client import install, uninstall
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
 from cacheness_dask.marks import cache
-from cacheness_dask.scheduler import CacheUnavailable, Record, Run, caching, nocache
+from cacheness_dask.run import CacheUnavailable, Record, Run
+from cacheness_dask.scheduler import caching, nocache
 from cacheness_dask.show import Explanation, Picture, Row, explain, visualize
 from cacheness_dask.worker import EntryVanished
 

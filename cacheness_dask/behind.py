@@ -75,6 +75,11 @@ class WriteBehind:
                     return
         self._store([Pending(key, lambda: value, size, about)])
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be stored."""
+        return self._waiting
+
     def flush(self) -> int:
         """Wait until nothing is waiting; returns how many results were stored so far."""
         with self._state:

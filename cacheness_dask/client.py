@@ -12,8 +12,10 @@ from dask.core import flatten
 
 from cacheness import UnifiedCache
 from cacheness_dask import scheduler
+from cacheness_dask.graphs import materialised, shipped
 from cacheness_dask.policy import Policy, Which
-from cacheness_dask.scheduler import CacheUnavailable, Run, is_off, materialised, nocache, shipped
+from cacheness_dask.run import CacheUnavailable, Run
+from cacheness_dask.scheduler import is_off, nocache
 
 _runs: WeakKeyDictionary[Any, Run] = WeakKeyDictionary()
 

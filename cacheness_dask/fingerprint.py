@@ -43,6 +43,7 @@ from cacheness.errors import CachenessError
 from cacheness.keys import digest_of, encode, fingerprint
 from cacheness.keys.encode import FORMAT
 from cacheness_dask.chance import reads_chance
+from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
     Refused,
@@ -54,7 +55,6 @@ from cacheness_dask.inputs import (
     remote_file,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
-from cacheness_dask.walk import topological
 
 #: Enters every fingerprint. Raise it when the meaning of a term changes.
 _DOMAIN: Final = b"cacheness-dask/1"
@@ -149,6 +149,8 @@ class _Walk:
                 found.refused[key] = str(refusal)
             except CachenessError as error:
                 found.refused[key] = f"argument cannot be hashed: {error}"
+            except Exception as error:  # whatever the user's own objects raise when they are looked at
+                found.refused[key] = f"argument cannot be hashed: {type(error).__name__}: {error}"
             else:
                 if term[0] == _RESULT and isinstance(node, Task):
                     if self._is_plumbing(node):
@@ -265,7 +267,7 @@ class _Walk:
             if not isinstance(node, Task):
                 return False
         func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
-        return f"{func.__module__}:{func.__qualname__}" in _PLUMBING
+        return f"{getattr(func, '__module__', '')}:{func.__qualname__}" in _PLUMBING
 
     # values
 

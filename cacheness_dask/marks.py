@@ -8,14 +8,14 @@ marked result is a task of its own.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import dask
-from dask._task_spec import GraphNode, Task, TaskRef, _execute_subgraph
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _execute_subgraph
 from dask.bag import Item
 from dask.delayed import Delayed
 
-from cacheness_dask.walk import topological
+from cacheness_dask.graphs import topological
 
 C = TypeVar("C")
 
@@ -51,14 +51,18 @@ def is_mark(node: GraphNode) -> bool:
 
 def is_marked_inside(node: GraphNode) -> bool:
     """Whether a fused task contains a mark that is not its last step."""
-    return bool(_marks_inside(node))
-
-
-def _marks_inside(node: GraphNode) -> list[Any]:
-    if not isinstance(node, Task) or node.func is not _execute_subgraph:
-        return []
+    if not _is_fused(node):
+        return False
     inner, out = node.args[0], node.args[1]
-    return [key for key, step in inner.items() if key != out and is_mark(step)]
+    return any(is_marked_inside(step) or (key != out and _ends_in_mark(step)) for key, step in inner.items())
+
+
+def _is_fused(node: GraphNode) -> TypeGuard[Task]:
+    return isinstance(node, Task) and node.func is _execute_subgraph
+
+
+def _ends_in_mark(node: GraphNode) -> bool:
+    return _ends_in_mark(node.args[0][node.args[1]]) if _is_fused(node) else is_mark(node)
 
 
 def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, GraphNode]:
@@ -68,39 +72,54 @@ def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, Grap
     while pending:
         key = pending.pop()
         node = made[key]
-        found = _marks_inside(node)
-        if found:
-            name = f"{key!s}-marked-{len(made)}"
-            made[name], made[key] = _cut(node, found[0], name)  # type: ignore[arg-type]
-            pending += [name, key]
+        if not is_marked_inside(node):
+            continue
+        inner, out, outside = _flat(node)  # type: ignore[arg-type]
+        at = next(name for name, step in inner.items() if name != out and is_mark(step))
+        name = f"{key!s}-marked-{len(made)}"
+        # Each part is fused again: a step of a bag may pass on an iterator, which cannot leave its task.
+        made[name] = _fused(name, inner, at, outside)
+        rest = {step: task for step, task in inner.items() if step != at}
+        made[key] = _fused(key, rest, out, {**outside, at: TaskRef(name)})
+        pending += [name, key]
     return made
 
 
-def _cut(node: Task, at: Any, name: str) -> tuple[Task, Task]:
-    """A fused task as two: what leads to the mark, and the rest.
-
-    Each is fused again: a step of a bag may pass on an iterator, which cannot leave its task.
-    """
+def _flat(node: Task) -> tuple[dict[Any, GraphNode], Any, dict[Any, Any]]:
+    """The steps of a fused task, those of fused tasks within it included; the last one; what comes from outside."""
     inner, out, names, *values = node.args
-    outside = dict(zip(names, values, strict=True))
-    before = _fused(name, inner, at, outside, node)
-    after = _fused(node.key, {k: v for k, v in inner.items() if k != at}, out, {**outside, at: TaskRef(name)}, node)
-    return before, after
+    steps: dict[Any, GraphNode] = {}
+    for key, step in inner.items():
+        if _is_fused(step):
+            within, last, given = _flat(step)
+            renamed = {name: key if name == last else (str(key), name) for name in within}
+            subs = {**{name: _given(value) for name, value in given.items()}, **renamed}
+            steps.update({renamed[name]: _renamed(task, subs, renamed[name]) for name, task in within.items()})
+        else:
+            steps[key] = step
+    return steps, out, dict(zip(names, values, strict=True))
 
 
-def _fused(key: Any, inner: Mapping[Any, GraphNode], out: Any, outside: Mapping[Any, Any], node: Task) -> Task:
+def _given(value: Any) -> Any:
+    if isinstance(value, TaskRef):
+        return value.key
+    return value if isinstance(value, GraphNode) else DataNode(None, value)
+
+
+def _renamed(node: GraphNode, subs: dict[Any, Any], key: Any) -> GraphNode:
+    if isinstance(node, Alias):
+        target = subs.get(node.target, node.target)
+        return target if isinstance(target, GraphNode) else Alias(key, target)
+    return node.substitute(subs, key=key)
+
+
+def _fused(key: Any, inner: Mapping[Any, GraphNode], out: Any, outside: Mapping[Any, Any]) -> Task:
     needed = topological(inner, [out])
-    used = {dep for step in needed for dep in inner[step].dependencies if dep in outside}
+    used = {dep for step in needed for dep in inner[step].dependencies if dep in outside and dep not in inner}
     names = tuple(name for name in outside if name in used)
-    return Task(
-        key,
-        _execute_subgraph,
-        {step: inner[step] for step in needed},
-        out,
-        names,
-        *(outside[name] for name in names),
-        _data_producer=node.data_producer,
-    )
+    steps = {step: inner[step] for step in needed}
+    producer = any(step.data_producer for step in steps.values())
+    return Task(key, _execute_subgraph, steps, out, names, *map(outside.get, names), _data_producer=producer)
 
 
 def _array(array: Any) -> Any:

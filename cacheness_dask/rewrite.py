@@ -12,9 +12,9 @@ from dask.utils import funcname
 
 from cacheness.entry import Presence
 from cacheness_dask.fingerprint import Fingerprints, entry_key
+from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.walk import topological
 from cacheness_dask.worker import Compute, Fallback, Load, Store
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.

@@ -3,184 +3,29 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import time
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
 import dask
-from dask._expr import Expr, HLGExpr, LLGExpr, ProhibitReuse
-from dask._task_spec import GraphNode, Task, convert_legacy_graph
+from dask._expr import Expr, HLGExpr
 from dask.base import collections_to_expr, get_scheduler
 from dask.core import flatten
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from dask.utils import ensure_dict
 
-from cacheness import Config, UnifiedCache
-from cacheness.entry import Presence
-from cacheness.errors import CachenessError
-from cacheness_dask import worker
-from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.futures import held_by, remember
-from cacheness_dask.inputs import state_of
-from cacheness_dask.marks import apart
+from cacheness import UnifiedCache
+from cacheness_dask.graphs import Graph, materialised, shipped
 from cacheness_dask.policy import Policy, Which
-from cacheness_dask.rewrite import Plan, plan
-from cacheness_dask.walk import topological
-from cacheness_dask.worker import EntryVanished, Store
+from cacheness_dask.rewrite import Plan
+from cacheness_dask.run import Run
+from cacheness_dask.worker import EntryVanished
 
 logger = logging.getLogger("cacheness.dask")
 
 _off: ContextVar[bool] = ContextVar("cacheness_dask_off", default=False)
 #: How often a computation starts again because entries vanished under it, before it runs without hits.
 _ATTEMPTS: Final = 3
-
-Graph = dict[Any, GraphNode]
-
-
-class CacheUnavailable(UserWarning):
-    """The cache did not answer, so that everything is computed."""
-
-
-@dataclass(slots=True)
-class Record:
-    """What one compute or persist did. A task is counted once: hit, skipped, miss or refused."""
-
-    hits: int  #: loaded
-    skipped: int  #: needed by hits only
-    misses: int  #: computed, and stored where the policy says so
-    refused: int  #: computed, because they cannot be fingerprinted or must always run
-    seconds_saved: float  #: what the hits and the skipped tasks cost when they were computed
-    lookup_seconds: float  #: fingerprinting, lookup and rewriting
-    reasons: dict[Any, str] = field(default_factory=dict, repr=False)  #: why, by key of a refused task
-    _missed: tuple[str, ...] = field(default=(), repr=False)
-    _count: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
-
-    @property
-    def stored(self) -> int:
-        """How many of the misses are in the store now."""
-        return self._count(self._missed) if self._count is not None else 0
-
-
-class Run:
-    """A stretch of work with one cache: `history` has a Record for each compute and persist."""
-
-    def __init__(self, cache: UnifiedCache, policy: Policy | None = None) -> None:
-        self.cache = cache
-        self.history: list[Record] = []
-        self._warned = False
-        self._reading: list[Plan] = []  #: whose input files must still be as they were when it is done
-        self._clients: list[Any] = []
-        self._unflushed = False  #: something was computed since the workers last stored all they had
-        self._policy = policy or Policy()
-        self._config = _anywhere(cache.config)
-        self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
-
-    # one graph
-
-    def prepare(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan | None:
-        """Decide what runs. None when the cache does not answer: then everything runs as it is."""
-        start = time.perf_counter()
-        try:
-            if waits and self._unflushed:
-                self.flush()  # or the results of the computation before this one might be missed
-            _, made = self._plan(graph, keys, client, waits=waits)
-        except CachenessError as error:
-            self._warn(error)
-            return None
-        self._unflushed = self._unflushed or bool(made.misses)
-        self._record(made, time.perf_counter() - start)
-        if made.files and made.misses:
-            self._reading.append(made)
-        return made
-
-    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[Graph, list[Any], Plan]:
-        """What would happen: the graph with marks cut out, the nodes in order, and the plan."""
-        self.flush()
-        graph, made = self._plan(graph, keys, None, waits=True)
-        return graph, topological(graph, keys), made
-
-    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Graph, Plan]:
-        held = held_by(client)
-        prints = fingerprints(graph, keys, held)
-        if prints.cuttable:
-            graph = apart(graph, prints.cuttable)
-            prints = fingerprints(graph, keys, held)
-        present, seconds = self._look_up(prints)
-        if not waits:
-            remember(client, keys, prints.terms, held)
-        store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
-        return graph, plan(graph, keys, prints, present, store, held=held, waits=waits)
-
-    def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
-        asked = sorted({entry_key(digest) for digest in prints.digests.values()})
-        start = time.perf_counter()
-        found = self.cache.present(asked) if asked else {}
-        return found, (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
-
-    def _record(self, made: Plan, seconds: float) -> None:
-        self.history.append(
-            Record(
-                hits=len(made.hits),
-                skipped=made.skipped,
-                misses=len(made.misses),
-                refused=len(made.refused),
-                seconds_saved=made.seconds_saved,
-                lookup_seconds=seconds,
-                reasons=made.refused,
-                _missed=tuple(made.misses.values()),
-                _count=self._stored,
-            )
-        )
-
-    def _stored(self, keys: Collection[str]) -> int:
-        self.flush()
-        return len(self.cache.present(list(keys)))
-
-    def _warn(self, error: BaseException) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(f"The cache is not used, everything is computed: {error}", CacheUnavailable, stacklevel=2)
-
-    # the workers
-
-    def uses(self, client: Any) -> None:
-        """Remember a client, whose workers have queues to flush."""
-        if not any(client is known for known in self._clients):
-            self._clients.append(client)
-
-    def flush(self) -> None:
-        """Wait until every worker has stored what it has to store."""
-        worker.flush(self._config)
-        for client in self._clients:
-            if client.status == "running" and not client.asynchronous:
-                client.run(worker.flush_soon, self._config)
-        self._unflushed = False
-        self.withdraw_stale()
-
-    def withdraw_stale(self) -> None:
-        """Delete what was computed from files that changed while they were read: its key is that of the old content."""
-        reading, self._reading = self._reading, []
-        for made in reading:
-            changed = [path for path, state in made.files.items() if state_of(path) != state]
-            if changed:
-                logger.warning("%s changed while it was being read; what was computed is not kept", changed[0])
-                self.flush()
-                for key in made.misses.values():
-                    self.cache.invalidate(key)
-
-    def close(self) -> None:
-        """Flush, and let go of this process's handle."""
-        try:
-            self.flush()
-        finally:
-            worker.release(self._config)
 
 
 class CachingScheduler:
@@ -209,9 +54,9 @@ class CachingScheduler:
                     values = inner(shipped(made.graph, annotations, client), keys, **kwargs)
             except EntryVanished as error:
                 logger.warning("%s It is run again now.", error)
-            else:
-                self.run.withdraw_stale()
-                return values
+                continue
+            self.run.done()
+            return values
         with nocache():
             return inner(dsk, keys, **kwargs)
 
@@ -302,32 +147,6 @@ def is_off() -> bool:
     return _off.get()
 
 
-def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
-    """The graph of an expression, and its annotations by type and key."""
-    annotations: dict[str, dict[Any, Any]] = {}
-    if isinstance(dsk, HighLevelGraph):
-        dsk = HLGExpr(dsk)
-    if isinstance(dsk, Expr):
-        annotations = dsk.__dask_annotations__()
-        dsk = dsk.__dask_graph__()
-    graph = convert_legacy_graph(ensure_dict(dsk))
-    for key, node in graph.items():
-        if isinstance(node, Task) and node.func is ProhibitReuse._identity and isinstance(node.args[0], Task):
-            graph[key] = node.args[0].substitute({}, key=key)  # the same task under the other name
-    return graph, annotations
-
-
-def shipped(graph: Graph, annotations: Mapping[str, Mapping[Any, Any]], client: Any) -> Any:
-    """A graph in the form that the scheduler keeps annotations of."""
-    if client is None:
-        return graph
-    if not any(annotations.values()):
-        return LLGExpr(graph)
-    kept = {kind: {k: v for k, v in by_key.items() if k in graph}.get for kind, by_key in annotations.items()}
-    layers = {"cacheness": MaterializedLayer(graph, annotations=kept)}
-    return HLGExpr(HighLevelGraph(layers, {"cacheness": set()}))
-
-
 def _client_of(inner: Callable[..., Any]) -> Any:
     """The distributed client that a scheduler function belongs to, None for a local one."""
     owner = getattr(inner, "__self__", None)
@@ -347,12 +166,3 @@ def _graphs_in(dsk: Any) -> Iterator[Any]:
     elif isinstance(dsk, Expr):
         for operand in dsk.operands:
             yield from _graphs_in(operand)
-
-
-def _anywhere(config: Config) -> Config:
-    """A configuration that means the same in a process with another working directory."""
-    return config.but(cache_dir=os.path.abspath(config.cache_dir))
-
-
-def _user() -> str:
-    return os.environ.get("USER") or os.environ.get("USERNAME") or ""

@@ -16,8 +16,9 @@ from dask.utils import key_split
 
 from cacheness import UnifiedCache
 from cacheness_dask.client import active
+from cacheness_dask.graphs import materialised
 from cacheness_dask.rewrite import Plan, name_of
-from cacheness_dask.scheduler import Run, materialised
+from cacheness_dask.run import Run
 
 _MOST_NODES: Final = 400  #: more than anyone can read in a picture
 _COLOURS: Final = {"hit": "#2e9e5b", "skipped": "#bfe6cd", "miss": "#f2a33c", "refused": "#c9505a", "data": "#e4e7ec"}

@@ -20,7 +20,7 @@ from workloads import WORKLOADS, inc, write_inputs
 
 from cacheness.keys import Digest, digest_of, make_key
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.scheduler import materialised
+from cacheness_dask.graphs import materialised
 
 
 def of(collection: Any) -> tuple[dict[Any, Any], list[Any], Fingerprints]:

@@ -1,0 +1,59 @@
+"""Graphs in Dask's own shapes: how they come, in which order they run, how they are handed on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dask._expr import Expr, HLGExpr, LLGExpr, ProhibitReuse
+from dask._task_spec import GraphNode, Task, convert_legacy_graph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.utils import ensure_dict
+
+Graph = dict[Any, GraphNode]
+
+
+def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
+    """The graph of an expression, and its annotations by type and key."""
+    annotations: dict[str, dict[Any, Any]] = {}
+    if isinstance(dsk, HighLevelGraph):
+        dsk = HLGExpr(dsk)
+    if isinstance(dsk, Expr):
+        annotations = dsk.__dask_annotations__()
+        dsk = dsk.__dask_graph__()
+    graph = convert_legacy_graph(ensure_dict(dsk))
+    for key, node in graph.items():
+        if isinstance(node, Task) and node.func is ProhibitReuse._identity and isinstance(node.args[0], Task):
+            graph[key] = node.args[0].substitute({}, key=key)  # the same task under the other name
+    return graph, annotations
+
+
+def shipped(graph: Graph, annotations: Mapping[str, Mapping[Any, Any]], client: Any) -> Any:
+    """A graph in the form that the scheduler keeps annotations of."""
+    if client is None:
+        return graph
+    if not any(annotations.values()):
+        return LLGExpr(graph)
+    kept = {kind: {k: v for k, v in by_key.items() if k in graph}.get for kind, by_key in annotations.items()}
+    layers = {"cacheness": MaterializedLayer(graph, annotations=kept)}
+    return HLGExpr(HighLevelGraph(layers, {"cacheness": set()}))
+
+
+def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any]:
+    """The nodes of a graph that `keys` need, each after those that it needs. Culls as it goes."""
+    order: list[Any] = []
+    done: set[Any] = set()
+    stack = [key for key in reversed(list(keys)) if key in graph]
+    while stack:
+        key = stack[-1]
+        if key in done:
+            stack.pop()
+            continue
+        waiting = [dep for dep in graph[key].dependencies if dep not in done and dep in graph]
+        if waiting:
+            stack += waiting
+            continue
+        stack.pop()
+        done.add(key)
+        order.append(key)
+    return order

@@ -1,0 +1,210 @@
+"""A stretch of work with one cache: decide for each graph what runs, and keep the history."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rich.table import Table
+
+from cacheness import Config, UnifiedCache
+from cacheness.entry import Presence
+from cacheness_dask import worker
+from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
+from cacheness_dask.futures import held_by, remember
+from cacheness_dask.graphs import Graph, topological
+from cacheness_dask.inputs import state_of
+from cacheness_dask.marks import apart
+from cacheness_dask.policy import Policy
+from cacheness_dask.rewrite import Plan, plan
+from cacheness_dask.worker import Store
+
+logger = logging.getLogger("cacheness.dask")
+
+_COLUMNS = ("hits", "skipped", "misses", "refused", "seconds_saved", "lookup_seconds")
+
+
+class CacheUnavailable(UserWarning):
+    """The cache did not answer, so that everything is computed."""
+
+
+@dataclass(slots=True)
+class Record:
+    """What one compute or persist did. A task is counted once: hit, skipped, miss or refused."""
+
+    hits: int  #: loaded
+    skipped: int  #: needed by hits only
+    misses: int  #: computed, and stored where the policy says so
+    refused: int  #: computed, because they cannot be fingerprinted or must always run
+    seconds_saved: float  #: what the hits and the skipped tasks cost when they were computed
+    lookup_seconds: float  #: fingerprinting, lookup and rewriting
+    reasons: dict[Any, str] = field(default_factory=dict, repr=False)  #: why, by key of a refused task
+    _missed: tuple[str, ...] = field(default=(), repr=False)
+    _count: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
+
+    @property
+    def stored(self) -> int:
+        """How many of the misses are in the store now."""
+        return self._count(self._missed) if self._count is not None else 0
+
+
+class Run:
+    """A stretch of work with one cache: `history` has a Record for each compute and persist."""
+
+    def __init__(self, cache: UnifiedCache, policy: Policy | None = None) -> None:
+        self.cache = cache
+        self.history: list[Record] = []
+        self._warned = False
+        self._reading: list[Plan] = []  #: whose input files must still be as they were when it is done
+        self._clients: list[Any] = []
+        self._unflushed = False  #: something was computed since the workers last stored all they had
+        self._policy = policy or Policy()
+        self._config = _anywhere(cache.config)
+        self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{r.hits} {'hit' if r.hits == 1 else 'hits'}, {r.skipped} skipped, {r.misses} computed,"
+            f" {r.refused} refused, {r.seconds_saved:.1f} s saved"
+            for r in self.history
+        ]
+        return "\n".join(lines) or "nothing computed yet"
+
+    def __rich__(self) -> Table:
+        table = Table(*(column.replace("_", " ") for column in _COLUMNS), title=str(self.cache.config.namespace))
+        for cells in self._cells():
+            table.add_row(*cells)
+        return table
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{column.replace('_', ' ')}</th>" for column in _COLUMNS)
+        rows = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>" for cells in self._cells())
+        return f"<table><tr>{head}</tr>{rows}</table>"
+
+    def _cells(self) -> list[list[str]]:
+        return [[f"{getattr(record, column):.4g}" for column in _COLUMNS] for record in self.history]
+
+    # one graph
+
+    def prepare(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan | None:
+        """Decide what runs. None when the cache does not answer: then everything runs as it is."""
+        start = time.perf_counter()
+        try:
+            if waits and self._unflushed:
+                self.flush()  # or the results of the computation before this one might be missed
+            _, made = self._plan(graph, keys, client, waits=waits)
+        except Exception as error:  # whatever goes wrong here, the work goes on
+            self._warn(error)
+            return None
+        self._unflushed = self._unflushed or bool(made.misses)
+        self._record(made, time.perf_counter() - start)
+        if made.files and made.misses:
+            self._reading.append(made)
+        return made
+
+    def done(self) -> None:
+        """To be called when the results of a graph are there."""
+        try:
+            self.withdraw_stale()
+        except Exception as error:  # the results are right, whatever became of the entries
+            self._warn(error)
+
+    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[Graph, list[Any], Plan]:
+        """What would happen: the graph with marks cut out, the nodes in order, and the plan."""
+        self.flush()
+        graph, made = self._plan(graph, keys, None, waits=True)
+        return graph, topological(graph, keys), made
+
+    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Graph, Plan]:
+        held = held_by(client)
+        prints = fingerprints(graph, keys, held)
+        if prints.cuttable:
+            graph = apart(graph, prints.cuttable)
+            prints = fingerprints(graph, keys, held)
+        present, seconds = self._look_up(prints)
+        if not waits:
+            remember(client, keys, prints.terms, held)
+        store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
+        return graph, plan(graph, keys, prints, present, store, held=held, waits=waits)
+
+    def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
+        asked = sorted({entry_key(digest) for digest in prints.digests.values()})
+        start = time.perf_counter()
+        found = self.cache.present(asked) if asked else {}
+        return found, (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
+
+    def _record(self, made: Plan, seconds: float) -> None:
+        self.history.append(
+            Record(
+                hits=len(made.hits),
+                skipped=made.skipped,
+                misses=len(made.misses),
+                refused=len(made.refused),
+                seconds_saved=made.seconds_saved,
+                lookup_seconds=seconds,
+                reasons=made.refused,
+                _missed=tuple(made.misses.values()),
+                _count=self._stored,
+            )
+        )
+
+    def _stored(self, keys: Collection[str]) -> int:
+        self.flush()
+        return len(self.cache.present(list(keys)))
+
+    def _warn(self, error: BaseException) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"The cache is not used, everything is computed: {error}", CacheUnavailable, stacklevel=2)
+
+    # the workers
+
+    def uses(self, client: Any) -> None:
+        """Remember a client, whose workers have queues to flush."""
+        if not any(client is known for known in self._clients):
+            self._clients.append(client)
+
+    def flush(self) -> None:
+        """Wait until every worker has stored what it has to store."""
+        worker.flush(self._config)
+        for client in self._clients:
+            if client.status == "running" and not client.asynchronous:
+                client.run(worker.flush_soon, self._config)
+        self._unflushed = False
+        self.withdraw_stale()
+
+    def withdraw_stale(self) -> None:
+        """Delete what was computed from files that changed meanwhile: its key is that of the old content."""
+        reading, self._reading = self._reading, []
+        stale = [made for made in reading if any(state_of(path) != state for path, state in made.files.items())]
+        if not stale:
+            return
+        logger.warning("An input file changed while it was being read, so what was computed is not kept")
+        self.flush()
+        for made in stale:
+            for key in made.misses.values():
+                self.cache.invalidate(key)
+
+    def close(self) -> None:
+        """Flush, and let go of this process's handle."""
+        try:
+            self.flush()
+        except Exception as error:  # a cluster that is gone, a store that is down: the work is done
+            self._warn(error)
+        finally:
+            worker.release(self._config)
+
+
+def _anywhere(config: Config) -> Config:
+    """A configuration that means the same in a process with another working directory."""
+    return config.but(cache_dir=os.path.abspath(config.cache_dir))
+
+
+def _user() -> str:
+    return os.environ.get("USER") or os.environ.get("USERNAME") or ""

@@ -1,0 +1,164 @@
+"""The write-behind queue: bounded by bytes, drops nothing, stores what the task returned."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+from workloads import inc
+
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+from cacheness.keys import make_key
+from cacheness_dask.behind import About, WriteBehind
+from cacheness_dask.policy import Meter, is_storable
+
+
+class Gated(UnifiedCache):
+    """A store that does not answer until the gate is opened."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(cache_dir=path)
+        self.gate = threading.Event()
+        self.batches: list[str] = []
+
+    @contextmanager
+    def write_batch(self) -> Iterator[None]:
+        self.batches.append(threading.current_thread().name)
+        assert self.gate.wait(30)
+        with super().write_batch():
+            yield
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Iterator[Gated]:
+    with Gated(tmp_path / "gated") as cache:
+        yield cache
+
+
+def queue_on(cache: UnifiedCache, limit: int, warned: list[BaseException] | None = None) -> WriteBehind:
+    return WriteBehind(cache, Meter(0.0), limit, (warned if warned is not None else []).append)
+
+
+def put(queue: WriteBehind, number: int, value: Any, size: int) -> None:
+    queue.put(make_key(args={"n": number}), value, size, About(0.1, {}))
+
+
+def test_a_full_queue_stores_inline_and_drops_nothing(gated: Gated) -> None:
+    queue = queue_on(gated, limit=10_000)
+    for number in range(5):  # half of the limit: an encoded copy may need the other half
+        put(queue, number, bytes(1000), 1000)
+    overflow = threading.Thread(target=put, args=(queue, 5, bytes(1000), 1000), name="overflow")
+    overflow.start()
+    overflow.join(0.3)
+    assert overflow.is_alive()  # its own task waits, instead of memory growing
+    assert queue.waiting == 5000
+    gated.gate.set()
+    overflow.join()
+    assert queue.flush() == 6
+    assert len(gated.list_entries()) == 6
+    assert "overflow" in gated.batches
+    assert len(gated.batches) <= 3  # what waited together was stored together
+
+
+def test_a_value_larger_than_the_queue_is_stored_at_once(cache: UnifiedCache) -> None:
+    queue = queue_on(cache, limit=100)
+    put(queue, 0, bytes(1000), 1000)
+    assert len(cache.list_entries()) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.arange(5), pd.DataFrame({"a": [1, 2]}), [1, [2]], {"a": 1}, np.array([[1], 2], dtype=object)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_stored_is_what_the_task_returned(gated: Gated, value: Any) -> None:
+    queue = queue_on(gated, limit=1 << 20)
+    before = repr(value)
+    put(queue, 0, value, 100)
+    if isinstance(value, pd.DataFrame) or isinstance(value, dict):
+        value["b"] = 5
+    elif value[0] is not None and isinstance(value, list):
+        value[1].append(3)
+    else:
+        value[1] = 9
+    assert repr(value) != before
+    gated.gate.set()
+    queue.flush()
+    assert repr(gated.get(n=0)) == before
+
+
+def test_a_value_that_cannot_be_stored_is_said_and_the_others_are_stored(cache: UnifiedCache) -> None:
+    warned: list[BaseException] = []
+    queue = queue_on(cache, limit=1 << 20, warned=warned)
+    with pytest.raises(TypeError):
+        put(queue, 0, threading.Lock(), 10)  # the caller says it
+    put(queue, 1, 5, 10)
+    assert queue.flush() == 1
+    assert cache.get(n=1) == 5
+
+
+def test_downstream_changes_in_place_do_not_reach_the_store(cache: UnifiedCache) -> None:
+    def grow(frame: pd.DataFrame) -> pd.DataFrame:
+        frame["b"] = frame.a * 2
+        return frame
+
+    def chain() -> Any:
+        first = dask.delayed(pd.DataFrame)({"a": [1, 2, 3]})
+        return first, dask.delayed(grow)(first)
+
+    with cd.caching(cache, scheduler="sync", which="all"):
+        chain()[1].compute()
+        assert list(chain()[0].compute().columns) == ["a"]
+
+
+def test_tiny_tasks_are_not_stored_unless_they_are_results(cache: UnifiedCache) -> None:
+    with cd.caching(cache, scheduler="sync") as run:
+        dask.delayed(sum)([dask.delayed(abs)(i) for i in range(200)]).compute()
+        assert 1 <= run.history[0].stored < 20  # a busy machine may make a few of them slow
+
+
+def test_a_slow_task_is_stored_even_in_the_middle(cache: UnifiedCache) -> None:
+    def slow(x: int) -> int:
+        import time
+
+        time.sleep(0.3)
+        return x
+
+    with cd.caching(cache, scheduler="sync"):
+        dask.delayed(inc)(dask.delayed(slow)(1)).compute()
+    assert "slow" in {entry["function"].rpartition(".")[2] for entry in cache.list_entries()}
+
+
+@pytest.mark.parametrize(("which", "stored"), [("outputs", 1), ("all", 4), ("marked", 0)])
+def test_the_policy_decides_what_is_stored(cache: UnifiedCache, which: Any, stored: int) -> None:
+    with cd.caching(cache, scheduler="sync", which=which) as run:
+        dask.delayed(sum)([dask.delayed(inc)(i) for i in range(3)]).compute()
+        assert run.history[0].stored == stored
+
+
+def test_a_value_over_the_size_bound_is_not_stored(cache: UnifiedCache) -> None:
+    with cd.caching(cache, scheduler="sync", max_value_bytes=1000):
+        dask.delayed(np.zeros)(1000).compute()
+    assert cache.list_entries() == []
+
+
+def test_the_meter_learns_latency_and_throughput() -> None:
+    meter = Meter(0.010)
+    assert meter.load_seconds(10**9) == pytest.approx(0.010)  # nothing is known of large values yet
+    for _ in range(30):
+        meter.saw(100, 0.030)
+        meter.saw(10**8, 1.030)
+    assert meter.load_seconds(0) == pytest.approx(0.030, rel=0.1)
+    assert meter.load_seconds(10**8) == pytest.approx(1.03, rel=0.1)
+
+
+def test_placeholders_are_not_storable() -> None:
+    assert [is_storable(value) for value in (None, iter([]), (x for x in ()), 0, [], "")] == [False] * 3 + [True] * 3

@@ -1,0 +1,114 @@
+"""install(client): submit, map, compute, persist, gather and futures as inputs, on real worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import dask.array as da
+import pytest
+from distributed import Client
+from workloads import inc, runs, total
+
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@contextlib.contextmanager
+def installed(cluster: Any, cache: UnifiedCache) -> Iterator[tuple[Client, cd.Run]]:
+    """A fresh client with the cache installed: it holds no futures of an earlier one."""
+    with Client(cluster) as client:
+        run = cd.install(client, cache)
+        yield client, run
+        cd.uninstall(client)
+
+
+def twice(cluster: Any, cache: UnifiedCache, work: Any) -> list[Any]:
+    """The results of two sessions, the second of which must run nothing."""
+    results = []
+    for turn in range(2):
+        with installed(cluster, cache) as (client, run):
+            runs()
+            results.append(work(client))
+            run.flush()
+            if turn:
+                assert runs() == 0
+                assert sum(record.misses for record in run.history) == 0
+    return results
+
+
+def test_submit_and_gather(cluster: Any, cache: UnifiedCache) -> None:
+    assert twice(cluster, cache, lambda client: client.submit(inc, 1).result()) == [2, 2]
+
+
+def test_map(cluster: Any, cache: UnifiedCache) -> None:
+    assert twice(cluster, cache, lambda client: client.gather(client.map(inc, range(4)))) == [[1, 2, 3, 4]] * 2
+
+
+def test_map_in_batches_with_keywords(cluster: Any, cache: UnifiedCache) -> None:
+    def work(client: Client) -> Any:
+        return client.gather(client.map(inc, range(4), by=3, batch_size=2))
+
+    assert twice(cluster, cache, work) == [[3, 4, 5, 6]] * 2
+
+
+def test_futures_as_inputs(cluster: Any, cache: UnifiedCache) -> None:
+    def work(client: Client) -> Any:
+        first = client.map(inc, range(3))
+        second = client.submit(total, first)
+        return client.submit(inc, second, by=first[0]).result()
+
+    assert twice(cluster, cache, work) == [7, 7]
+
+
+def test_compute_persist_and_collections_on_futures(cluster: Any, cache: UnifiedCache) -> None:
+    def work(client: Client) -> Any:
+        array = client.persist(da.ones((4, 4), chunks=2).map_blocks(inc))
+        value = client.compute(dask.delayed(inc)(dask.delayed(inc)(1))).result()
+        return float(array.sum().compute()), value
+
+    assert twice(cluster, cache, work) == [(32.0, 3)] * 2
+
+
+def test_impure_keys_count_as_little_as_pure_ones(cluster: Any, cache: UnifiedCache) -> None:
+    assert twice(cluster, cache, lambda client: client.submit(inc, 1, pure=False, priority=3).result()) == [2, 2]
+
+
+def test_a_key_that_is_still_held_means_what_it_meant_first(cluster: Any, cache: UnifiedCache) -> None:
+    with installed(cluster, cache) as (client, _):
+        first = client.submit(inc, 1, key="mine")
+        second = client.submit(inc, 100, key="mine")  # Dask gives the first, because it is still there
+        assert client.submit(inc, second).result() == 3
+    with installed(cluster, cache) as (client, _):
+        other = client.submit(inc, 100, key="mine")
+        assert client.submit(inc, other).result() == 102
+    del first, second
+
+
+def test_uninstall_leaves_the_client_as_it_was(client: Client, cache: UnifiedCache) -> None:
+    cd.install(client, cache)
+    assert "_graph_to_futures" in vars(client)
+    cd.uninstall(client)
+    cd.uninstall(client)
+    assert "_graph_to_futures" not in vars(client)
+    assert client.submit(inc, 1).result() == 2
+    assert cache.list_entries() == []
+
+
+def test_another_distributed_is_left_alone_with_a_warning(client: Client, cache: UnifiedCache) -> None:
+    client._graph_to_futures, original = (lambda graph: graph), client._graph_to_futures
+    with pytest.warns(cd.CacheUnavailable, match="does not know"):
+        cd.install(client, cache)
+    assert client._graph_to_futures("as before") == "as before"
+    client._graph_to_futures = original
+
+
+def test_explain_finds_the_installed_cache(cluster: Any, cache: UnifiedCache) -> None:
+    with installed(cluster, cache) as (client, run):
+        assert client.submit(inc, 1).result() == 2
+        run.flush()
+        assert [row.status for row in cd.explain(dask.delayed(inc)(1))] == ["hit"]
