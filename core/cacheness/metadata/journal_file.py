@@ -18,7 +18,16 @@ _log = logging.getLogger(__name__)
 #: Of the lines' shape, and the oldest library that can read it.
 JOURNAL_VERSION: Final = 1
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NOT_OURS: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EBADF, errno.EINVAL)
+_NOT_OURS: Final = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EBADF,
+    errno.EINVAL,
+    errno.EEXIST,
+)
 _BLOCK: Final = 1 << 20
 
 

@@ -24,6 +24,7 @@ NETWORK_FILE_SYSTEMS: Final = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2"),
     *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
 )
+MOUNTS: Final = Path("/proc/mounts")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -276,7 +277,7 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
 
 def _refuse_network_file_system(path: Path) -> None:
     try:
-        mounts = Path("/proc/mounts").read_text()
+        mounts = MOUNTS.read_text()
     except OSError:
         return
     kind = file_system_of(path.resolve(), mounts)

@@ -1,0 +1,193 @@
+"""What only SQLite does: sessions by lock files, the write-ahead log, and where it refuses to work."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cacheness.deadlines import Limits
+from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
+from cacheness.metadata import sqlite_file
+from cacheness.metadata.sqlite import SqliteStore
+from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, inline, key
+from tests.metadata.programs import says, start
+
+WRITE_AND_WAIT = """
+session = store.open_session(SOMEBODY)
+store.commit([inline(1)], session)
+print(session, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[Callable[[], SqliteStore]]:
+    stores: list[SqliteStore] = []
+
+    def open_one() -> SqliteStore:
+        stores.append(SqliteStore(tmp_path / "metadata.sqlite", limits=Limits(busy=10.0)))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        store.close()
+
+
+@pytest.fixture
+def store(open_store: Callable[[], SqliteStore]) -> SqliteStore:
+    return open_store()
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Callable[[], list[str]]:
+    return lambda: sorted(file.name for file in (tmp_path / "sessions").iterdir())
+
+
+def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path: Path) -> None:
+    connection = store._file._take()
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+    store._file._give_back(connection)
+
+
+def test_a_session_lives_as_long_as_its_process(store: SqliteStore, tmp_path: Path) -> None:
+    with start(WRITE_AND_WAIT, "sqlite", tmp_path) as writer:
+        assert writer.stdout is not None
+        session = writer.stdout.readline().strip()
+        [alive] = store.live_sessions()
+        assert (alive.id, alive.lease_expired) == (session, False)
+        os.kill(writer.pid, signal.SIGSTOP)
+        assert not store.live_sessions()[0].lease_expired
+        os.kill(writer.pid, signal.SIGCONT)
+        writer.kill()
+        writer.communicate()
+    assert store.live_sessions()[0].lease_expired
+    assert store.fence(session)
+
+
+def test_the_session_of_a_store_in_the_same_process_is_alive(
+    store: SqliteStore, open_store: Callable[[], SqliteStore]
+) -> None:
+    session = store.open_session(SOMEBODY)
+    for _ in range(3):  # looking must not let go of the lock
+        assert [found.lease_expired for found in open_store().live_sessions()] == [False]
+    store.commit([inline(1)], session)
+    store.close()
+    assert [found.lease_expired for found in open_store().live_sessions()] == [True]
+
+
+def test_lock_files_go_with_their_sessions(
+    store: SqliteStore, open_store: Callable[[], SqliteStore], locks: Callable[[], list[str]]
+) -> None:
+    ended, fenced, live = (store.open_session(SOMEBODY) for _ in range(3))
+    assert locks() == sorted(f"{session}.lock" for session in (ended, fenced, live))
+    store.end_session(ended)
+    open_store().fence(fenced)
+    assert locks() == [f"{live}.lock"]
+    with pytest.raises(SessionLost):
+        store.commit([inline(1)], fenced)
+    assert list(store._locks._held) == [f"{live}.lock"]
+
+
+def test_thousands_of_short_lived_writers_leave_nothing_behind(
+    store: SqliteStore, locks: Callable[[], list[str]]
+) -> None:
+    for number in range(200):
+        session = store.open_session(SOMEBODY)
+        store.commit([inline(number)], session)
+        store.end_session(session)
+    assert locks() == []
+    assert store.forget_sessions(store.now() + 1) == 200
+
+
+def test_a_session_without_its_lock_file_may_be_fenced(store: SqliteStore, tmp_path: Path) -> None:
+    session = store.open_session(SOMEBODY)
+    (tmp_path / "sessions" / f"{session}.lock").unlink()
+    assert store.live_sessions()[0].lease_expired
+
+
+def test_a_writer_that_holds_the_lock_cannot_be_fenced(store: SqliteStore, tmp_path: Path) -> None:
+    session = store.open_session(SOMEBODY)
+    with closing(sqlite3.connect(tmp_path / "metadata.sqlite", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        assert not store.fence(session)
+        writer.execute("ROLLBACK")
+    assert store.dead_sessions([session]) == set()
+    assert store.fence(session)
+
+
+def test_a_transaction_that_is_interrupted_is_rolled_back(store: SqliteStore) -> None:
+    session = store.open_session(SOMEBODY)
+
+    def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    class Interrupting(dict[str, object]):
+        def __getitem__(self, name: str) -> object:
+            return interrupted() if name == "mac" else super().__getitem__(name)
+
+    store.commit([inline(1)], session)
+    put = store._sql.put
+    with pytest.raises(KeyboardInterrupt):
+        store._file.transact(lambda transaction: (transaction.run(put, _row(1)), interrupted()))
+    assert store.find(NAMESPACE, key(1)) == inline(1)
+    store.commit([inline(2)], session)
+
+
+def _row(number: int) -> dict[str, object]:
+    from cacheness.metadata.statements import row_of
+
+    return row_of(inline(number, b"half done"))
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p", "lustre"])
+def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    mounts = tmp_path / "mounts"
+    shared = tmp_path / "our share"
+    mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {str(shared).replace(' ', chr(92) + '040')} {kind} rw 0 0\n")
+    monkeypatch.setattr(sqlite_file, "MOUNTS", mounts)
+    for path in (shared / "metadata.sqlite", shared / "deeper" / "metadata.sqlite"):
+        with pytest.raises(ConfigError, match=kind):
+            SqliteStore(path, limits=Limits())
+    assert not shared.exists()
+    SqliteStore(tmp_path / "our shared" / "metadata.sqlite", limits=Limits()).close()
+
+
+def test_text_that_sqlite_cannot_hold_is_refused(store: SqliteStore) -> None:
+    session = store.open_session(SOMEBODY)
+    with pytest.raises(CodecError, match="cannot store"):
+        store.commit([inline(1), inline(2, prefix="\ud800")], session)
+    assert store.find(NAMESPACE, key(1)) is None
+
+
+def test_a_store_that_was_closed_says_so(store: SqliteStore) -> None:
+    store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.find(NAMESPACE, key(1))
+
+
+def test_a_stopped_writer_in_line_costs_the_others_patience_and_not_their_puts(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    session = store.open_session(SOMEBODY)
+    program = """
+from cacheness.metadata.file_locks import wait_in_line
+turn = wait_in_line(folder / "metadata.sqlite-line", 5)
+print("first in line", flush=True)
+sys.stdin.read()
+"""
+    with start(program, "sqlite", tmp_path) as first:
+        says(first, "first in line")
+        os.kill(first.pid, signal.SIGSTOP)
+        impatient = SqliteStore(tmp_path / "metadata.sqlite", limits=Limits(busy=1.0))
+        impatient.commit([inline(1)], session)
+        impatient.close()
+        first.kill()
+        first.communicate()
+    assert store.find(NAMESPACE, key(1)) == inline(1)
