@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from cacheness.entry import BlobInfo, Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Upload, Where
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
 
 #: Anything with the buffer protocol, C-contiguous.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -221,4 +224,32 @@ class Codec(Protocol):
 
     def decode(self, data: Buffer) -> Any:
         """The value; takes ownership of `data` and may build on its memory."""
+        ...
+
+
+class CachedFunction(Protocol[P, R_co]):
+    """What a type checker sees of a decorated function: it is called as before, and can do more."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """The cached result, or that of the function."""
+        ...
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A method binds like any other."""
+        ...
+
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Compute again, and store the new result in place of the old."""
+        ...
+
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The key of a call."""
+        ...
+
+    def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Forget the result of a call; False when there was none."""
+        ...
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Why would this call miss? Never computes it."""
         ...

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import threading
@@ -9,17 +10,23 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from cacheness import wiring
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
 from cacheness.errors import ConfigError, StoreUnavailable
+from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.integrity import Progress, Scope
 from cacheness.keys import RESERVED, Digest, Key, make_key
+from cacheness.memoize import explain_call, memoize
+from cacheness.protocols import CachedFunction
 from cacheness.report import IntegrityReport
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BATCH_BYTES = 64 << 20  #: encoded values that a write batch holds
 PAGE = 1000
@@ -230,31 +237,28 @@ class UnifiedCache:
 
     # computing
 
-    def get_or_compute(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def get_or_compute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """The cached result of `fn(*args, **kwargs)`; computed once across threads and machines."""
-        from cacheness.memoize import memoize
+        result: R = memoize(self, fn)(*args, **kwargs)
+        return result
 
-        return memoize(self, fn)(*args, **kwargs)
+    @overload
+    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+    @overload
+    def cached(self, /, **options: Any) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
 
     def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Decorate a function so that its results are cached. See `cacheness.memoize.memoize`.
+        """Decorate a function so that its results are cached; `cacheness.memoize.Options` are its options.
 
         Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
         """
-        from cacheness.memoize import memoize
-
         if fn is not None:
             return memoize(self, fn, **options)
+        return functools.partial(memoize, self, **options)
 
-        def decorate(function: Callable[..., Any]) -> Any:
-            return memoize(self, function, **options)
-
-        return decorate
-
-    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
-        from cacheness.memoize import explain_call
-
         return explain_call(self, fn, args, kwargs)
 
     @property
@@ -466,8 +470,8 @@ def _named_by(text: str) -> Key:
     """The key that 64 hexadecimal digits name; what it was made from is not known."""
     if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
         raise ConfigError(
-            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are given"
-            " by name"
+            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are"
+            " given by name"
         )
     return Key(bytes.fromhex(text))
 
