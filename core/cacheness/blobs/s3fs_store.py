@@ -9,7 +9,16 @@ from typing import Any, Final, TypeVar
 
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
-from cacheness.blobs.s3 import PART, PARTS_AT_MOST, S3Client, S3Options, botocore_settings, from_botocore, in_order
+from cacheness.blobs.s3 import (
+    PART,
+    PARTS_AT_MOST,
+    S3Client,
+    S3Options,
+    botocore_settings,
+    from_botocore,
+    in_order,
+    with_shared_models,
+)
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import BlobMissing, CorruptEntry, MissingExtra, StoreUnavailable
@@ -17,6 +26,7 @@ from cacheness.protocols import BlobStore, Buffer
 
 try:
     import s3fs  # type: ignore[import-untyped]
+    from aiobotocore.session import AioSession  # type: ignore[import-untyped]
     from aiohttp import ClientError as HttpError
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from fsspec.asyn import sync  # type: ignore[import-untyped]
@@ -191,6 +201,7 @@ def _cut(pieces: list[memoryview], size: int) -> Iterator[bytes]:
 
 def _open(options: S3Options, limits: Limits) -> Any:
     filesystem = s3fs.S3FileSystem(
+        session=with_shared_models(AioSession()),
         anon=options.anonymous,
         key=options.access_key_id,
         secret=options.secret_access_key,
