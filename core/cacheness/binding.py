@@ -78,7 +78,7 @@ def _pickling_by_value() -> Iterator[None]:
         _by_value.depth -= 1
 
 
-def _blank(kind: type) -> Any:
+def _blank(kind: Any) -> Any:
     return kind.__new__(kind)
 
 

@@ -360,7 +360,7 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
     else:
         from asyncio import coroutines
 
-        wrapper._is_coroutine = coroutines._is_coroutine  # noqa: SLF001 - Python 3.11 has no other mark
+        wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
 
 
 # trouble

@@ -1,8 +1,6 @@
 """Keys: which values, and whose code, decide a result."""
 
-from cacheness.keys import callables as _callables
-from cacheness.keys import objects as _objects
-from cacheness.keys import plain as _plain
+from cacheness.keys import callables, objects, plain  # noqa: F401 - they say how values are encoded
 from cacheness.keys.code import Fingerprint, fingerprint
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import Digest, digest_of, encode, register

@@ -59,7 +59,7 @@ def _digest_of_texts(texts: list[str]) -> bytes:
     lengths, data = blake3(), blake3()
     for at in range(0, len(texts), _TEXTS):
         sizes, joined = _joined(texts[at : at + _TEXTS])
-        lengths.update(sizes.view(np.uint8))
+        lengths.update(bytes_of(sizes))
         data.update(joined)
     return blake3(lengths.digest() + data.digest()).digest()
 
@@ -157,7 +157,8 @@ def bytes_of(piece: np.ndarray[Any, Any]) -> memoryview:
     """The bytes of a contiguous array that belong to its values."""
     if piece.dtype.char in "gG" and np.finfo(piece.dtype).nmant == _EXTENDED:
         piece = _without_odd_nans(piece).reshape(-1, 1).view(np.uint8).reshape(-1, _PADDED)[:, :10].copy()
-    return memoryview(_without_odd_nans(piece).reshape(-1).view(np.uint8)) if piece.nbytes else memoryview(b"")
+    flat: Any = _without_odd_nans(piece).reshape(-1).view(np.uint8)
+    return memoryview(flat)
 
 
 def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.compute as pc  # type: ignore[import-untyped]
 from blake3 import blake3
 
 from cacheness.keys.arrays import bytes_of
@@ -75,7 +75,7 @@ def _digest_of_masks(chunks: Sequence[pa.Array], masks: Sequence[Any]) -> bytes:
         return b""
     hasher = blake3()
     for chunk, mask in zip(chunks, masks, strict=True):
-        hasher.update(memoryview(np.zeros(len(chunk), np.uint8) if mask is None else mask.view(np.uint8)))
+        hasher.update(bytes_of(np.zeros(len(chunk), np.uint8) if mask is None else mask))
     return hasher.digest()
 
 
@@ -83,7 +83,9 @@ def _nulls(chunk: pa.Array) -> np.ndarray[Any, Any]:
     return np.asarray(pc.is_null(chunk).to_numpy(zero_copy_only=False))
 
 
-def _content(chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType) -> list[bytes]:
+def _content(  # noqa: C901, PLR0911 - one branch for each of Arrow's layouts
+    chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType
+) -> list[bytes]:
     of = pa.types
     if isinstance(kind, pa.BaseExtensionType):
         return [_digest_of([chunk.storage for chunk in chunks], kind.storage_type)]
@@ -142,7 +144,7 @@ def _texts(chunks: Sequence[pa.Array]) -> list[bytes]:
         if chunk.null_count and sizes[_nulls(chunk)].any():
             offsets = _offsets(chunk := chunk.fill_null(b"" if pa.types.is_binary(chunk.type) else ""))
             sizes = np.diff(offsets)
-        lengths.update(memoryview(sizes.view(np.uint8)))
+        lengths.update(bytes_of(sizes))
         if offsets[-1] > offsets[0]:
             data.update(memoryview(chunk.buffers()[2])[int(offsets[0]) : int(offsets[-1])])
     return [lengths.digest(), data.digest()]
@@ -154,7 +156,7 @@ def _lists(chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType) 
         sizes = np.diff(_offsets(chunk))
         if mask is not None:
             sizes[mask] = 0
-        lengths.update(memoryview(sizes.view(np.uint8)))
+        lengths.update(bytes_of(sizes))
     return [lengths.digest(), _digest_of([chunk.flatten() for chunk in chunks], kind.value_type)]
 
 

@@ -150,7 +150,7 @@ def _effect(instruction: dis.Instruction, places: dict[int, int]) -> bytes:
 
 
 def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int, int, int, int]]:
-    found = []
+    found: list[tuple[int, int, int, int]] = []
     for start, size, target, depth in _exception_table(code.co_exceptiontable):
         entry = (places[start], places[start + size], places[target], depth)
         if entry[0] < entry[1]:

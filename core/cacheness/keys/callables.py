@@ -93,7 +93,7 @@ def _module(encoder: Encoder, value: types.ModuleType) -> None:
 def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
     of = getattr(value, "__self__", None)
     if of is None or isinstance(of, types.ModuleType):
-        _compiled(encoder, value, value.__module__ or "builtins", value.__qualname__)
+        _compiled(encoder, value.__module__ or "builtins", value.__qualname__)
     elif (start := encoder.enter(value)) >= 0:
         encoder.tagged("method", of, value.__name__)
         encoder.leave(value, start)
@@ -114,7 +114,7 @@ def _descriptor(encoder: Encoder, value: Any) -> None:
         encoder.library(owner.name, owner.version)
 
 
-def _compiled(encoder: Encoder, value: Any, module: str, name: str) -> None:
+def _compiled(encoder: Encoder, module: str, name: str) -> None:
     owner = owner_of(module)
     if owner.kind != "user":
         add_foreign(encoder, owner, module, name)
@@ -156,7 +156,7 @@ def _singledispatchmethod(encoder: Encoder, value: functools.singledispatchmetho
     encoder.tagged("singledispatchmethod", value.dispatcher, value.func)
 
 
-@handles(functools._lru_cache_wrapper)
+@handles(type(functools.lru_cache(len)))
 def _lru_cache(encoder: Encoder, value: Any) -> None:
     encoder.tagged("lru_cache", value.__wrapped__)
 

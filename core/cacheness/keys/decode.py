@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import pathlib
@@ -56,13 +56,13 @@ class _Decoder:
         self.at += size
         return piece
 
-    def float(self) -> float:
+    def real(self) -> float:
         return float(_unpack_float(self.take(8))[0])
 
     def part(self) -> float:
         """A float within a complex number, its tag included."""
         self.take(1)
-        return self.float()
+        return self.real()
 
     def items(self) -> list[Any]:
         return [self.value() for _ in range(self.number())]
@@ -76,11 +76,11 @@ class _Decoder:
 
 
 _readers: Final[Mapping[bytes, Callable[[_Decoder], Any]]] = {
-    b"N": lambda d: None,
-    b"T": lambda d: True,
-    b"F": lambda d: False,
+    b"N": lambda _: None,
+    b"T": lambda _: True,
+    b"F": lambda _: False,
     b"i": lambda d: d.number(b";"),
-    b"f": _Decoder.float,
+    b"f": _Decoder.real,
     b"c": lambda d: complex(d.part(), d.part()),
     b"s": lambda d: d.take(d.number()).decode("utf-8", "surrogatepass"),
     b"b": lambda d: d.take(d.number()),
@@ -93,17 +93,17 @@ _readers: Final[Mapping[bytes, Callable[[_Decoder], Any]]] = {
 }
 
 
-def _datetime(wall: str, fold: int, zone: datetime.tzinfo | None) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
+def _datetime(wall: str, fold: int, zone: dt.tzinfo | None) -> dt.datetime:
+    return dt.datetime.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
 
 
-def _time(wall: str, fold: int, zone: datetime.tzinfo | None) -> datetime.time:
-    return datetime.time.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
+def _time(wall: str, fold: int, zone: dt.tzinfo | None) -> dt.time:
+    return dt.time.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
 
 
-def _timezone(offset: datetime.timedelta, name: str) -> datetime.timezone:
-    plain = datetime.timezone(offset)
-    return plain if plain.tzname(None) == name else datetime.timezone(offset, name)
+def _timezone(offset: dt.timedelta, name: str) -> dt.timezone:
+    plain = dt.timezone(offset)
+    return plain if plain.tzname(None) == name else dt.timezone(offset, name)
 
 
 _builders: Final[Mapping[str, Callable[..., Any]]] = {
@@ -119,10 +119,10 @@ _builders: Final[Mapping[str, Callable[..., Any]]] = {
     "Decimal": decimal.Decimal,
     "Fraction": fractions.Fraction,
     "UUID": lambda data: uuid.UUID(bytes=data),
-    "date": datetime.date.fromisoformat,
+    "date": dt.date.fromisoformat,
     "datetime": _datetime,
     "time": _time,
-    "timedelta": lambda days, seconds, micros: datetime.timedelta(days, seconds, micros),
+    "timedelta": dt.timedelta,
     "timezone": _timezone,
     "zone": zoneinfo.ZoneInfo,
     "PurePosixPath": pathlib.PurePosixPath,

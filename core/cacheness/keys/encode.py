@@ -56,7 +56,7 @@ _libraries: Final = {
 #: Asked for the types that nothing handles by name.
 _families: list[tuple[Callable[[type], bool], Handler]] = []
 #: Encodes what belongs to none of them.
-_rest: Handler
+_rest: list[Handler] = []
 #: What `register` was told; also holds for subclasses.
 _overrides: dict[type, Callable[[Any], Any]] = {}
 
@@ -262,8 +262,7 @@ def handles_family(belongs: Callable[[type], bool]) -> Callable[[Handler], Handl
 
 def handles_the_rest(handler: Handler) -> Handler:
     """Decorator: this function encodes what no other knows how to."""
-    global _rest
-    _rest = handler
+    _rest.append(handler)
     return handler
 
 
@@ -273,6 +272,7 @@ def known_types() -> Iterable[type]:
 
 
 def _find(kind: type) -> Handler:
+    handler: Handler
     if any(base in _overrides for base in kind.__mro__):
         handler = _registered
     elif getattr(kind, "__cacheness_key__", None) is not None:
@@ -280,7 +280,7 @@ def _find(kind: type) -> Handler:
     else:
         for library in {module_of(base).partition(".")[0] for base in kind.__mro__}.intersection(_libraries):
             importlib.import_module(_libraries[library])
-        handler = _handlers.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest)
+        handler = _handlers.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest[0])
     _handlers[kind] = handler
     return handler
 

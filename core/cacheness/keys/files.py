@@ -50,7 +50,7 @@ class File:
 
     def open(self, mode: str = "rb") -> Any:
         """The file object that fsspec gives for it."""
-        import fsspec
+        import fsspec  # type: ignore[import-untyped]
 
         return fsspec.open(self.url, mode).open()
 
@@ -168,7 +168,7 @@ def _add_remote(encoder: Encoder, url: str) -> None:
 
 
 def _remote_content(system: Any, path: str) -> Any:
-    system.invalidate_cache(system._parent(path))
+    system.invalidate_cache()
     about = system.info(path)
     for tag in _TAGS:
         if about.get(tag):

@@ -43,7 +43,7 @@ def _column(encoder: Encoder, value: Any) -> None:
     elif isinstance(value, pd.Categorical):
         encoder.tagged("categories", value.categories, value.ordered, value.codes)
     elif isinstance(value, (pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray, pd.arrays.PeriodArray)):
-        encoder.tagged("times", str(value.dtype), value.asi8)
+        encoder.tagged("times", str(value.dtype), value.view("i8"))
     elif isinstance(value, pd.arrays.IntervalArray):
         encoder.tagged("intervals", value.closed, value.left, value.right)
     elif isinstance(value, pd.arrays.SparseArray):

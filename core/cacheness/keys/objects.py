@@ -32,7 +32,7 @@ def _instance(encoder: Encoder, value: Any) -> None:
     if isinstance(reduced, str):
         _global(encoder, value, reduced)
     else:
-        _walk(encoder, value, *reduced)
+        _walk(encoder, value, reduced)
     encoder.leave(value, start)
 
 
@@ -80,16 +80,8 @@ def _reduce(value: Any) -> Any:
         raise Unencodable(f"{kind.__module__}.{kind.__qualname__} cannot be taken apart ({error})") from error
 
 
-def _walk(
-    encoder: Encoder,
-    value: Any,
-    make: Any,
-    arguments: Any,
-    state: Any = None,
-    items: Any = None,
-    pairs: Any = None,
-    setter: Any = None,
-) -> None:
+def _walk(encoder: Encoder, value: Any, reduced: tuple[Any, ...]) -> None:
+    make, arguments, state, items, pairs, setter = (*reduced, *[None] * (6 - len(reduced)))
     if make in _NEW:
         encoder.tagged("object", make is _NEW[1], arguments[0])
         arguments = arguments[1:]

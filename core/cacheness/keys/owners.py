@@ -159,7 +159,7 @@ def _lists_top_level(info: str, file: str, top: str) -> bool:
     return not _read(info, "RECORD") or _lists_file(info, file, top)
 
 
-def _lists_file(info: str, file: str, top: str) -> bool:
+def _lists_file(info: str, file: str, _: str) -> bool:
     record = _read(info, "RECORD")
     return record.startswith(file + ",") or f"\n{file}," in record
 

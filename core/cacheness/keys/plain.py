@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import array
 import collections
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import logging
+import math
 import pathlib
 import re
 import struct
@@ -24,7 +25,7 @@ _pack_float: Final = struct.Struct(">d").pack
 
 
 @handles(type(None))
-def _none(encoder: Encoder, value: None) -> None:
+def _none(encoder: Encoder, _: None) -> None:
     encoder.out += b"N"
 
 
@@ -41,7 +42,7 @@ def _int(encoder: Encoder, value: int) -> None:
 
 @handles(float)
 def _float(encoder: Encoder, value: float) -> None:
-    encoder.out += b"f" + _pack_float(value) if value == value else _NAN
+    encoder.out += b"f" + _pack_float(value) if not math.isnan(value) else _NAN
 
 
 @handles(complex)
@@ -188,29 +189,29 @@ def _uuid(encoder: Encoder, value: uuid.UUID) -> None:
     encoder.tagged("UUID", value.bytes)
 
 
-@handles(datetime.date)
-def _date(encoder: Encoder, value: datetime.date) -> None:
+@handles(dt.date)
+def _date(encoder: Encoder, value: dt.date) -> None:
     encoder.tagged("date", value.isoformat())
 
 
-@handles(datetime.datetime)
-def _datetime(encoder: Encoder, value: datetime.datetime) -> None:
+@handles(dt.datetime)
+def _datetime(encoder: Encoder, value: dt.datetime) -> None:
     wall = value.replace(tzinfo=None).isoformat()
     encoder.tagged("datetime", wall, value.fold, value.tzinfo)
 
 
-@handles(datetime.time)
-def _time(encoder: Encoder, value: datetime.time) -> None:
+@handles(dt.time)
+def _time(encoder: Encoder, value: dt.time) -> None:
     encoder.tagged("time", value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
 
 
-@handles(datetime.timedelta)
-def _timedelta(encoder: Encoder, value: datetime.timedelta) -> None:
+@handles(dt.timedelta)
+def _timedelta(encoder: Encoder, value: dt.timedelta) -> None:
     encoder.tagged("timedelta", value.days, value.seconds, value.microseconds)
 
 
-@handles(datetime.timezone)
-def _timezone(encoder: Encoder, value: datetime.timezone) -> None:
+@handles(dt.timezone)
+def _timezone(encoder: Encoder, value: dt.timezone) -> None:
     encoder.tagged("timezone", value.utcoffset(None), value.tzname(None))
 
 
@@ -232,7 +233,7 @@ def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
 
 
 @handles(logging.Logger, logging.RootLogger)
-def _logger(encoder: Encoder, value: logging.Logger) -> None:
+def _logger(encoder: Encoder, _: logging.Logger) -> None:
     # Not its name, which is that of a module: `logging.getLogger(__name__)`.
     encoder.tagged("Logger")
 

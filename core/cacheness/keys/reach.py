@@ -11,7 +11,7 @@ import sys
 import types
 from typing import Any, Final
 
-from cacheness.keys.bytecode import Import, Name, info_of
+from cacheness.keys.bytecode import Import, info_of
 from cacheness.keys.effects import only_written
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import owner_of
@@ -35,6 +35,16 @@ _GENERATED: Final = frozenset(
         "__class_vars__",
     }
 )
+#: What pydantic knows of a model's decorated methods beside their code.
+_DECORATORS: Final = (
+    "validators",
+    "field_validators",
+    "root_validators",
+    "field_serializers",
+    "model_serializers",
+    "model_validators",
+    "computed_fields",
+)
 #: Found within a function by these built-ins, code cannot be seen beforehand.
 _UNSEEN: Final = frozenset({"eval", "exec", "__import__", "globals", "compile"})
 
@@ -44,7 +54,7 @@ class _Missing:
 
 
 @handles(_Missing)
-def _missing(encoder: Encoder, value: _Missing) -> None:
+def _missing(encoder: Encoder, _: _Missing) -> None:
     encoder.tagged("missing")
 
 
@@ -53,7 +63,7 @@ class _Written:
 
 
 @handles(_Written)
-def _written(encoder: Encoder, value: _Written) -> None:
+def _written(encoder: Encoder, _: _Written) -> None:
     encoder.tagged("written")
 
 
@@ -218,9 +228,9 @@ def _is_sunder(name: str) -> bool:
 
 
 def _values_of_class(cls: type) -> list[Any]:
-    members = None
+    members: list[tuple[str, Any]] | None = None
     if isinstance(cls, enum.EnumMeta):
-        members = [(name, member.value) for name, member in cls.__members__.items()]
+        members = [(name, cls[name].value) for name in cls.__members__]
     namespace = vars(cls)
     names = _names_in_class(cls)
     return [cls.__qualname__, type(cls), cls.__bases__, members, _model_of(cls), *(namespace[name] for name in names)]
@@ -232,7 +242,5 @@ def _model_of(cls: type) -> Any:
     if fields is None:
         return None
     decorators = vars(cls).get("__pydantic_decorators__")
-    kinds = ("validators", "field_validators", "root_validators", "field_serializers", "model_serializers")
-    kinds += ("model_validators", "computed_fields")
-    found = {kind: {n: d.info for n, d in getattr(decorators, kind, {}).items()} for kind in kinds}
+    found = {kind: {n: d.info for n, d in getattr(decorators, kind, {}).items()} for kind in _DECORATORS}
     return {"fields": dict(fields), "decorators": found}

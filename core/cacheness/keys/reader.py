@@ -38,14 +38,17 @@ class Reader(Encoder):
         self.unfollowed: list[str] = []
 
     def reference(self, thing: Any) -> None:
+        """Leave a hole, to be filled with what is read of it."""
         self.out += b"R"
         self.edges.append(thing)
 
     def library(self, name: str, version: str) -> None:
+        """Remember the version, for `explain`."""
         super().library(name, version)
         self.versions[name] = version
 
     def add(self, value: Any) -> None:
+        """Append a value; by its type, when it cannot be encoded and that is tolerated."""
         kind = type(value)
         if kind in _TRANSPARENT or not self.tolerant:
             super().add(value)
@@ -78,6 +81,7 @@ class Reader(Encoder):
             self.unfollowed.append(f"{place}: {kind.__module__}.{kind.__qualname__}")
 
     def pairs(self, mapping: Mapping[Any, Any]) -> None:
+        """Append items; in no order, when their keys lead to code."""
         outer, self.edges = self.edges, []
         for key in mapping:
             self.apart(key)
@@ -88,6 +92,7 @@ class Reader(Encoder):
             super().pairs(mapping)
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
+        """Append members; as a bag, when they lead to code."""
         outer, found = self.edges, []
         for member in members:
             self.edges = []
@@ -111,7 +116,9 @@ class Bag:
 
     def vertices(self) -> dict[Hashable, Vertex]:
         """This bag and its members, for the graph."""
-        members = {(id(self), at): Vertex(b"member" + c, names_of(edges)) for at, (c, edges) in enumerate(self.members)}
+        members: dict[Hashable, Vertex] = {
+            (id(self), at): Vertex(b"member" + c, names_of(edges)) for at, (c, edges) in enumerate(self.members)
+        }
         return {id(self): Vertex(b"bag", list(members), ordered=False), **members}
 
     def outline(self) -> tuple[Any, ...]:

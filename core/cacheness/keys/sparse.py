@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import scipy.sparse as sp
+import scipy.sparse as sp  # type: ignore[import-untyped]
 
 from cacheness.keys.encode import Encoder, handles_family
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import torch  # type: ignore[import-not-found, unused-ignore]
 
 from cacheness.keys.arrays import digest_of_values
 from cacheness.keys.encode import Encoder, handles

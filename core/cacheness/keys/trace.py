@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 WAYS_OUT: Final = (
@@ -27,7 +28,7 @@ def place_of(root: str, stack: Sequence[Any]) -> str:
     Found by looking again, so that encoding need not keep track of names.
     """
     place = root
-    for outer, inner in zip(stack, stack[1:], strict=False):
+    for outer, inner in pairwise(stack):
         place += str(inner) if isinstance(inner, Step) else _label(outer, inner)
     return place
 

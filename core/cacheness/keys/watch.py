@@ -44,8 +44,8 @@ class Watch:
     def holds(self) -> bool:
         """Whether all that is alive, and refers to what it did."""
         return (
-            all([function.holds() for function in self._functions])
-            and all([scope.holds() for scope in self._quick])
+            all(function.holds() for function in self._functions)
+            and all(scope.holds() for scope in self._quick)
             and all(slots.hold() for slots in self._slow)
         )
 
