@@ -137,7 +137,7 @@ def store(make_store: Callable[..., CachenessStorage]) -> CachenessStorage:
 def dask_address(prefect_api: str) -> Iterator[str]:
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=":0") as cluster:
         yield cluster.scheduler_address
 
 
