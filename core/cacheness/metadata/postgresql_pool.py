@@ -15,7 +15,15 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from cacheness.config import redacted
 from cacheness.deadlines import Limits
-from cacheness.errors import CodecError, ConfigError, MissingExtra, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.errors import (
+    CachenessError,
+    CodecError,
+    ConfigError,
+    MissingExtra,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.metadata.statements import Statement
 
 try:
@@ -166,6 +174,11 @@ class Pool:
                 if committing:
                     raise
                 raise StoreUnavailable(str(lost)) from error
+        except CachenessError:
+            # The server is well: a rollback costs less than a new connection.
+            with suppress(psycopg.Error):
+                connection.execute("ROLLBACK", prepare=False)
+            raise
         finally:
             connection.seconds = self._limits.statement
             self._give_back(connection)
