@@ -14,7 +14,7 @@ from cacheness.testing.machine import CacheMachine
 ON_THIS_MACHINE = settings(
     max_examples=40, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
-ON_SERVERS = settings(ON_THIS_MACHINE, max_examples=8, stateful_step_count=15)
+ON_SERVERS = settings(ON_THIS_MACHINE, max_examples=5, stateful_step_count=12)
 
 
 class KeptMemory(MemoryBlobStore):
