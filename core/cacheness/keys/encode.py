@@ -289,10 +289,14 @@ def _registered(encoder: Encoder, value: Any) -> None:
     kind = type(value)
     fn = next(_overrides[base] for base in kind.__mro__ if base in _overrides)
     # By name, not by code: whoever says what counts, says so for the methods too.
-    encoder.tagged("registered", kind.__qualname__)
-    encoder.step("", fn(value))
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("registered", kind.__qualname__)
+        encoder.step("", fn(value))
+        encoder.leave(value, start)
 
 
 def _own_key(encoder: Encoder, value: Any) -> None:
-    encoder.tagged("own", type(value).__qualname__)
-    encoder.step(".__cacheness_key__()", value.__cacheness_key__())
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("own", type(value).__qualname__)
+        encoder.step(".__cacheness_key__()", value.__cacheness_key__())
+        encoder.leave(value, start)

@@ -14,14 +14,18 @@ from cacheness.keys.trace import Unencodable
 
 @handles(pd.DataFrame)
 def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
-    encoder.tagged("DataFrame", value.columns, value.index)
-    for at in range(value.shape[1]):
-        encoder.step(f"[{value.columns[at]!r}]", value.iloc[:, at].array)
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("DataFrame", value.columns, value.index)
+        for at in range(value.shape[1]):
+            encoder.step(f"[{value.columns[at]!r}]", value.iloc[:, at].array)
+        encoder.leave(value, start)
 
 
 @handles(pd.Series)
 def _series(encoder: Encoder, value: pd.Series[Any]) -> None:
-    encoder.tagged("Series", value.name, value.index, value.array)
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("Series", value.name, value.index, value.array)
+        encoder.leave(value, start)
 
 
 @handles_family(lambda kind: issubclass(kind, pd.Index))

@@ -81,7 +81,8 @@ def _reduce(value: Any) -> Any:
 
 
 def _walk(encoder: Encoder, value: Any, reduced: tuple[Any, ...]) -> None:
-    make, arguments, state, items, pairs, setter = (*reduced, *[None] * (6 - len(reduced)))
+    made: list[Any] = [*reduced, None, None, None, None]
+    make, arguments, state, items, pairs, setter = made[:6]
     if make in _NEW:
         encoder.tagged("object", make is _NEW[1], arguments[0])
         arguments = arguments[1:]

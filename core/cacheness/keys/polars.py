@@ -10,9 +10,11 @@ from cacheness.keys.encode import Encoder, handles, handles_family
 
 @handles(pl.DataFrame)
 def _frame(encoder: Encoder, value: pl.DataFrame) -> None:
-    encoder.tagged("polars frame", value.height, value.columns)
-    for column in value.iter_columns():
-        encoder.step(f"[{column.name!r}]", column)
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("polars frame", value.height, value.columns)
+        for column in value.iter_columns():
+            encoder.step(f"[{column.name!r}]", column)
+        encoder.leave(value, start)
 
 
 @handles(pl.Series)
