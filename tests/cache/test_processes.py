@@ -1,0 +1,150 @@
+"""Forks, exits and handles: who holds what, and that nobody is kept alive or waited for."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import pickle
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+from cacheness import UnifiedCache, wiring
+from cacheness.config import Config
+from cacheness.sessions import presumed_dead, this_process
+
+LARGE = random.Random(1).randbytes(100_000)
+
+
+def live_sessions(config: Config) -> int:
+    metadata = wiring.open_metadata(config)
+    try:
+        return len(metadata.live_sessions())
+    finally:
+        metadata.close()
+
+
+def run(script: str, config: Config) -> str:
+    command = [sys.executable, "-W", "error", "-c", textwrap.dedent(script), pickle.dumps(config).hex()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def test_a_forked_child_reads_and_writes_with_connections_of_its_own(world):
+    world.cache.put(LARGE, k="parent")
+
+    def child() -> None:
+        assert world.cache.get(k="parent") == LARGE
+        world.cache.put(LARGE, k="child")
+        world.cache.close()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert world.cache.get(k="child") == LARGE
+    world.cache.put(LARGE, k="parent again")
+    assert len(world.cache.verify_integrity()) == 0
+
+
+def test_a_session_is_taken_at_the_first_put_and_ended_at_close(world):
+    world.cache.get(k=1)
+    assert live_sessions(world.config) == 0
+    world.cache.put(1, k=1)
+    assert live_sessions(world.config) == 1
+    second = UnifiedCache(world.config)
+    second.put(2, k=2)
+    assert live_sessions(world.config) == 1
+    world.cache.close()
+    assert live_sessions(world.config) == 1
+    second.close()
+    assert live_sessions(world.config) == 0
+
+
+def test_a_cache_that_nobody_closes_ends_its_session_when_it_is_collected(world):
+    cache = UnifiedCache(world.config.but(namespace="forgotten"))
+    cache.put(1, k=1)
+    assert live_sessions(world.config) == 1
+    del cache
+    gc.collect()
+    assert live_sessions(world.config) == 0
+
+
+def test_a_script_that_never_closes_its_cache_ends_quietly_and_leaves_no_session(world):
+    script = """
+        import pickle, sys
+        from cacheness import UnifiedCache
+        cache = UnifiedCache(pickle.loads(bytes.fromhex(sys.argv[1])))
+        cache.put("v", k=1)
+        print(cache.get(k=1))
+    """
+    assert run(script, world.config) == "v\n"
+    assert live_sessions(world.config) == 0
+
+
+def test_many_short_lived_writers_leave_no_session_rows_behind(world):
+    for _ in range(3):
+        world.cache.put(1, k=1)
+        world.reopen()
+    metadata = wiring.open_metadata(world.config)
+    assert metadata.live_sessions() == []
+    assert metadata.forget_sessions(metadata.now() + 1) == 3
+    metadata.close()
+
+
+def test_a_process_is_dead_when_it_is_gone_and_not_because_of_its_name(world):
+    script = """
+        import os, pickle, signal, sys
+        from cacheness import UnifiedCache
+        cache = UnifiedCache(pickle.loads(bytes.fromhex(sys.argv[1])))
+        cache.put("v", k=1)
+        os._exit(0)
+    """
+    world.cache.put("mine", k=2)
+    run(script, world.config)
+    metadata = wiring.open_metadata(world.config)
+    dead = presumed_dead(metadata)
+    live = {session.id: session.process.pid for session in metadata.live_sessions()}
+    metadata.close()
+    assert len(live) == 2
+    assert {live[session] for session in live if session not in dead} == {os.getpid()}
+
+
+def test_this_process_can_be_told_from_others():
+    here = this_process()
+    assert here.pid == os.getpid()
+    assert here.pid_start
+    assert here.boot_id
+    assert here.pid_ns
+
+
+def test_threads_share_a_cache(world):
+    def work(thread: int) -> None:
+        for n in range(8):
+            world.cache.put((thread, n, LARGE), t=thread, n=n)
+            assert world.cache.get(t=thread, n=n) == (thread, n, LARGE)
+            world.cache.put(n, shared=n)
+            world.cache.get(shared=n)
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(work, range(6))) == [None] * 6
+    assert len(world.cache.list_entries()) == 6 * 8 + 8
+    assert len(world.cache.verify_integrity(deep=True)) == 0
+
+
+def test_a_batch_belongs_to_its_thread(world):
+    with world.cache.write_batch():
+        world.cache.put("held", k=1)
+        thread = threading.Thread(target=lambda: world.cache.put("at once", k=2))
+        thread.start()
+        thread.join()
+        other = UnifiedCache(world.config)
+        assert other.get(k=2) == "at once"
+        assert other.lookup(k=1) is None
+        other.close()
+    assert world.cache.get(k=1) == "held"
