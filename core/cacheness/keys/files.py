@@ -27,14 +27,16 @@ _known: dict[str, tuple[_State, bytes]] = {}
 class File:
     """A file, an object in a store, or all that match a pattern. In a key, its content counts.
 
-    `File("s3://bucket/table.parquet")`, `File("data/*.csv")`. Reading it is the function's business:
-    `open()` does, for any file system that fsspec knows.
+    `File("s3://bucket/table.parquet")`, `File("data/*.csv")`. Options go to fsspec: where the store
+    is and how to log in. They do not count, and neither does the name. Reading is the function's
+    business, by `open()` or any other way.
     """
 
-    __slots__ = ("url",)
+    __slots__ = ("options", "url")
 
-    def __init__(self, url: str | os.PathLike[str]) -> None:
+    def __init__(self, url: str | os.PathLike[str], **options: Any) -> None:
         self.url = os.fspath(url)
+        self.options = options
 
     def __fspath__(self) -> str:
         return _local(self.url) or self.url
@@ -52,7 +54,7 @@ class File:
         """The file object that fsspec gives for it."""
         import fsspec  # type: ignore[import-untyped]
 
-        return fsspec.open(self.url, mode).open()
+        return fsspec.open(self.url, mode, **self.options).open()
 
 
 def digest_of_file(path: str | os.PathLike[str]) -> bytes:
@@ -102,7 +104,7 @@ def _path(encoder: Encoder, value: pathlib.Path) -> None:
 def _file(encoder: Encoder, value: File) -> None:
     local = _local(value.url)
     if local is None:
-        _add_remote(encoder, value.url)
+        _add_remote(encoder, value)
     elif glob.has_magic(local) and not os.path.exists(local):
         found = sorted(glob.glob(local, recursive=True), key=os.fsencode)
         _refuse_nothing(found, local)
@@ -152,23 +154,23 @@ def _refuse_nothing(found: list[str], pattern: str) -> None:
         raise Unencodable(f"no file matches {pattern}")
 
 
-def _add_remote(encoder: Encoder, url: str) -> None:
+def _add_remote(encoder: Encoder, file: File) -> None:
     import fsspec
 
-    system, path = fsspec.core.url_to_fs(url)
+    system, path = fsspec.core.url_to_fs(file.url, **file.options)
+    system.invalidate_cache()  # what it remembers of a listing may be old
     try:
         paths = sorted(system.glob(path)) if glob.has_magic(path) else [path]
-        _refuse_nothing(paths, url)
+        _refuse_nothing(paths, file.url)
         encoder.open("remote", len(paths))
         for one in paths:
             encoder.add(one.rpartition("/")[2] if len(paths) > 1 else "")
             encoder.add(_remote_content(system, one))
     except OSError as error:
-        raise Unencodable(f"file {url} cannot be read ({_reason(error)})") from error
+        raise Unencodable(f"file {file.url} cannot be read ({_reason(error)})") from error
 
 
 def _remote_content(system: Any, path: str) -> Any:
-    system.invalidate_cache()
     about = system.info(path)
     for tag in _TAGS:
         if about.get(tag):
