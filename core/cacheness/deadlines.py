@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
-from cacheness.errors import CommitUnanswered, StoreUnavailable
+from cacheness.errors import CachenessError, CommitUnanswered, StoreUnavailable
 
 T = TypeVar("T")
 
@@ -115,9 +115,15 @@ class Guard:
         except StoreUnavailable as error:
             self._count_failure(error, time.monotonic() - began)
             raise
+        except CachenessError:
+            self._forget_failures()  # not what was hoped for, but an answer
+            raise
+        self._forget_failures()
+        return result
+
+    def _forget_failures(self) -> None:
         self._failed = 0
         self._wasted = 0.0
-        return result
 
     def _is_worth_retrying(self, error: Exception) -> bool:
         if isinstance(error, CommitUnanswered) or not isinstance(error, StoreUnavailable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -136,3 +137,17 @@ def test_large_values_are_never_held_twice(s3_url, tmp_path, kind) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert float(done.stdout) < 1.3, what
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_stores_work_when_called_from_a_running_event_loop(s3_url, engine) -> None:
+    url = f"{s3_url}&engine={engine}"
+    store = (ObjectStore if engine == "obstore" else FilesystemStore).from_url(url, limits=Limits())
+
+    async def use() -> bytes:
+        store.write(NAME, [b"one"])
+        return bytes(await asyncio.to_thread(store.read, NAME, 3)) + bytes(store.read(NAME, 3))
+
+    assert asyncio.run(use()) == b"oneone"
+    assert bytes(store.read(NAME, 3)) == b"one"
+    store.close()
