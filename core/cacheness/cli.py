@@ -70,7 +70,9 @@ def list_entries(
         if not entries:
             out.print("No entries.")
             return
-        table = Table("key", "function", "arguments", "size", "created", "expires", "hits", box=None)
+        table = Table(box=None)
+        for column in ("key", "function", "arguments", "size", "created", "expires", "hits"):
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
         for entry in entries:
             table.add_row(
                 entry["cache_key"][:12],

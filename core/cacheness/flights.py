@@ -29,7 +29,7 @@ class Flights:
         self._namespace = namespace
         self._lease = lease
         self._lock = threading.Lock()
-        self._held: dict[tuple[bytes, str], float] = {}
+        self._held: dict[tuple[bytes, str], _Held] = {}
         self._woken = threading.Event()
         self._beating = False
 
@@ -85,27 +85,46 @@ class Flights:
 
     def _hold(self, key: bytes, token: str, lease: float) -> None:
         with self._lock:
-            self._held[key, token] = lease
+            self._held[key, token] = _Held(lease)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._beat, name="cacheness-flight-heartbeat", daemon=True).start()
-        self._woken.set()
+        self._woken.set()  # the new flight may be due before those that the heartbeat waits for
 
     def _beat(self) -> None:
         while self._beating:
+            self._woken.wait(self._next_due() - time.monotonic())
             self._woken.clear()
-            if not self._woken.wait(min(list(self._held.values()), default=self._lease) / 3):
-                for key, token in list(self._held):
+            for (key, token), held in list(self._held.items()):
+                if held.due <= time.monotonic():
                     self._renew(key, token)
+
+    def _next_due(self) -> float:
+        with self._lock:
+            return min((held.due for held in self._held.values()), default=time.monotonic() + self._lease)
 
     def _renew(self, key: bytes, token: str) -> None:
         # Under the lock, so that a flight released meanwhile is not taken again.
         with self._lock:
-            lease = self._held.get((key, token))
-            if lease is None:
+            held = self._held.get((key, token))
+            if held is None:
                 return
             try:
-                if not self._metadata.take_flight(self._namespace, key, token, lease):
+                if not self._metadata.take_flight(self._namespace, key, token, held.lease):
                     del self._held[key, token]
             except CachenessError as error:
                 _log.debug("the flight of %s could not be renewed: %s", key.hex(), error)
+            held.renewed()
+
+
+class _Held:
+    """A flight that is ours: how long it lasts, and when it is to be renewed."""
+
+    def __init__(self, lease: float) -> None:
+        self.lease = lease
+        self.due = 0.0
+        self.renewed()
+
+    def renewed(self) -> None:
+        """A third of the lease from now, so that two renewals may fail."""
+        self.due = time.monotonic() + self.lease / 3

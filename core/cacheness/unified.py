@@ -456,6 +456,11 @@ def _key(
     if misplaced:
         name = min(misplaced)
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
+    if not isinstance(prefix, str) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
+        raise TypeError(
+            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
+            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
+        )
     if key is None:
         both = set(args or ()).intersection(named)
         if both:
@@ -483,8 +488,9 @@ def _digest(key: str | Key) -> bytes:
 def _tags(tags: Iterable[str]) -> tuple[str, ...]:
     if isinstance(tags, str):
         raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
+    tags = list(tags)
     for tag in tags:
-        if not tag or "\n" in tag:
+        if not isinstance(tag, str) or not tag or "\n" in tag:
             raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
     return tuple(sorted(set(tags)))
 
@@ -494,4 +500,6 @@ def _canonical_json(mapping: Mapping[str, Any]) -> str:
 
 
 def _seconds(duration: float | timedelta) -> float:
+    if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
+        raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from cacheness import UnifiedCache
 
@@ -52,3 +53,13 @@ def test_closing_gives_up_what_is_held(world):
     assert other.flights.acquire(KEY, "first")
     other.close()
     assert world.cache.flights.holder(KEY) is None
+
+
+def test_a_flight_is_renewed_however_many_others_come_and_go(world):
+    flights = world.cache.flights
+    assert flights.acquire(KEY, "long", lease=1.5)
+    for n in range(30):
+        assert flights.acquire(f"{n:064x}", "short", lease=1.5)
+        flights.release(f"{n:064x}", "short")
+        time.sleep(0.15)
+    assert flights.holder(KEY) == "long"
