@@ -19,6 +19,7 @@ import numpy as np
 from cacheness import UnifiedCache
 from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Key
+from cacheness_dask.edge import unbroken
 from cacheness_dask.policy import Meter
 
 _BATCH: Final = 256  #: results in one transaction
@@ -117,16 +118,13 @@ class WriteBehind:
 
     def _store(self, batch: list[Pending]) -> None:
         start = time.perf_counter()
-        try:
+        with unbroken(self._warn):  # when the store is down, the results are there all the same
             with self._cache.write_batch():
                 stored = sum(self._put(pending) for pending in batch)
-        except Exception as error:  # the store is down: the results are there all the same
-            self._warn(error)
-            return
-        with self._state:
-            self._stored += stored
-        if len(batch) == 1:
-            self._meter.saw(batch[0].size, time.perf_counter() - start)
+            with self._state:
+                self._stored += stored
+            if len(batch) == 1:
+                self._meter.saw(batch[0].size, time.perf_counter() - start)
 
     def _put(self, pending: Pending) -> bool:
         try:
@@ -151,6 +149,6 @@ def frozen(value: Any) -> Callable[[], Any]:
         return lambda: copy
     try:
         data = pickle.dumps(value, protocol=5)
-    except Exception:  # whatever plain pickle raises for lambdas and classes made in a notebook
+    except (pickle.PicklingError, AttributeError, TypeError):  # lambdas, and classes made in a notebook
         data = cloudpickle.dumps(value, protocol=5)
     return lambda: pickle.loads(data)

@@ -142,7 +142,7 @@ def _argument_count(steps: list[dis.Instruction], position: int) -> int | None:
     step = steps[position]
     if step.opname in _CALLS:
         return int(step.arg or 0)
-    if step.opname in {"LOAD_CONST"} and step.argval is None and position + 1 < len(steps):
+    if step.opname == "LOAD_CONST" and step.argval is None and position + 1 < len(steps):
         following = steps[position + 1]
         if following.opname in _CALLS and following.arg == 1:
             return 0

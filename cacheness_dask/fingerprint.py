@@ -2,15 +2,7 @@
 
 Dask's own keys and tokens cannot be used: they differ between interpreters, and they collide. A
 fingerprint is BLAKE3 over the function's fingerprint, the literal arguments by the core's canonical
-encoding, and the fingerprints of the dependencies. Each value becomes a *term*, and every term says
-where it ends, so that no two lists of terms share bytes:
-
-    N T F i f s b   None, True, False, int, float, text, bytes
-    S               a shuffle's name, which is a token
-    p               text that names a regular file: the text, and the digest of the content
-    v               any other literal, by the core's digest
-    r               the result of a task, by its fingerprint
-    c               a container, a partial, a source: the digest of its own terms
+encoding, and the fingerprints of the dependencies. Each value becomes a *term* (`terms.py`).
 
 A literal and a data node with the same value have the same term, and so have a task and the same
 task inside of a fused one: fusion moves with the hash seed.
@@ -19,12 +11,11 @@ task inside of a fused one: fusion moves with the hash seed.
 from __future__ import annotations
 
 import os
-import struct
 import types
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from blake3 import blake3
 from dask._task_spec import (
@@ -39,15 +30,17 @@ from dask._task_spec import (
     _identity_cast,
 )
 
-from cacheness.errors import CachenessError
+from cacheness import CachenessError
 from cacheness.keys import digest_of, encode, fingerprint
 from cacheness.keys.encode import FORMAT
 from cacheness_dask.chance import reads_chance
+from cacheness_dask.edge import unbroken
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
     Refused,
     file_at,
+    guard_nested,
     identity_of_source,
     note_file,
     noting_files,
@@ -55,9 +48,7 @@ from cacheness_dask.inputs import (
     remote_file,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
-
-#: Enters every fingerprint. Raise it when the meaning of a term changes.
-_DOMAIN: Final = b"cacheness-dask/1"
+from cacheness_dask.terms import DOMAIN, RESULT, SCALARS, container, text
 
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(
@@ -98,6 +89,7 @@ def fingerprints(
     `futures` are the keys that a client holds already, with the term of what was submitted under
     them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
     """
+    guard_nested()
     with noting_files() as files:
         found = _Walk(graph, futures or {}).run(list(keys))
     found.files = files
@@ -132,7 +124,7 @@ class _Walk:
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
         self._marks = 0
         self._shuffles = {
-            node.spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
+            cast("Any", node).spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
         }  # made of tokens, so they must not enter a fingerprint
 
     def run(self, keys: list[Any]) -> Fingerprints:
@@ -147,12 +139,8 @@ class _Walk:
                 found.refused[key] = self._downstream(missing.args[0])
             except Refused as refusal:
                 found.refused[key] = str(refusal)
-            except CachenessError as error:
-                found.refused[key] = f"argument cannot be hashed: {error}"
-            except Exception as error:  # whatever the user's own objects raise when they are looked at
-                found.refused[key] = f"argument cannot be hashed: {type(error).__name__}: {error}"
             else:
-                if term[0] == _RESULT and isinstance(node, Task):
+                if term[0] == RESULT and isinstance(node, Task):
                     if self._is_plumbing(node):
                         found.plumbing.add(key)
                     else:
@@ -179,7 +167,7 @@ class _Walk:
             return self._reference(node.target, scope)  # type: ignore[attr-defined]
         if isinstance(node, Dict):
             pairs = [self._term(value, scope) for value in node.args]
-            return _container(b"dict", pairs)
+            return container(b"dict", pairs)
         if isinstance(node, NestedContainer):
             return self._members(node.klass, node.args, scope)
         if kind.__name__ == "P2PBarrierTask":
@@ -213,7 +201,7 @@ class _Walk:
         if is_mark(node):
             return self._marked(self._term(node.args[0], scope))
         known = self._functions.get(id(func))
-        parts = [_DOMAIN, known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
+        parts = [DOMAIN, known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
         for value in node.args:
             kind = type(value)
             if kind is TaskRef:
@@ -223,14 +211,14 @@ class _Walk:
             else:
                 parts.append(self._term(value, scope))
         for name, value in node.kwargs.items():
-            parts.append(b"k" + _text(name) + self._term(value, scope))
+            parts.append(b"k" + text(name) + self._term(value, scope))
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
         return b"r" + blake3(b"".join(parts)).digest()
 
     def _marked(self, term: bytes) -> bytes:
         self._marks += 1
-        if term[0] == _RESULT:
+        if term[0] == RESULT:
             self._found.marked.add(term[1:])
         return term
 
@@ -250,7 +238,7 @@ class _Walk:
 
     def _barrier(self, node: Any, scope: Mapping[Any, bytes]) -> bytes:
         spec = {name: value for name, value in vars(node.spec).items() if name != "id"}
-        parts = [_DOMAIN, b"barrier", self._term(spec, scope), *(self._term(value, scope) for value in node.args)]
+        parts = [DOMAIN, b"barrier", self._term(spec, scope), *(self._term(value, scope) for value in node.args)]
         return b"r" + blake3(b"".join(parts)).digest()
 
     def _pieces(self, reader: Any, args: tuple[Any, ...]) -> bytes:
@@ -259,11 +247,12 @@ class _Walk:
             return b""  # their paths are literals that name regular files
         parts = args[0] if isinstance(args[0], list) else [args[0]]
         paths = [getattr(part, "data", part)["piece"][0] for part in parts]
-        return _container(b"pieces", [b"v" + digest_of(remote_file(reader.fs, path)) for path in paths])
+        return container(b"pieces", [b"v" + _digest(remote_file(reader.fs, path)) for path in paths])
 
     def _is_plumbing(self, node: Task) -> bool:
         while node.func is _execute_subgraph:
-            node = node.args[0][node.args[1]]
+            inner, out = node.args[0], node.args[1]
+            node = inner[out]
             if not isinstance(node, Task):
                 return False
         func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
@@ -272,8 +261,18 @@ class _Walk:
     # values
 
     def _term(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
-        handler = _BY_TYPE.get(type(value))
-        return handler(self, value, scope) if handler is not None else self._other(value, scope)
+        kind = type(value)
+        scalar = SCALARS.get(kind)
+        if scalar is not None:
+            return scalar(value)
+        if kind is str:
+            return self._string(value)
+        if kind is list or kind is tuple or kind is set or kind is frozenset:
+            return self._members(kind, value, scope)
+        if kind is dict:
+            # In order: a function may well see it, as pandas.DataFrame does.
+            return container(b"dict", [self._term(part, scope) for pair in value.items() for part in pair])
+        return self._other(value, scope)
 
     def _other(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
         if isinstance(value, TaskRef):  # a distributed Future is one
@@ -290,22 +289,19 @@ class _Walk:
             return self._function(value)
         source = identity_of_source(value)
         if source is not None:
-            return _container(b"source", [b"v" + digest_of(source)])
+            return container(b"source", [b"v" + _digest(source)])
         if isinstance(value, os.PathLike):
             note_file(os.fspath(value))
-        return b"v" + digest_of(value)
+        return b"v" + _digest(value)
 
-    def _string(self, value: str, scope: Mapping[Any, bytes]) -> bytes:
+    def _string(self, value: str) -> bytes:
         if value in self._shuffles:
             return b"S"
         if os.sep in value and len(value) < 4096:
             content = file_at(value)
             if content is not None:
-                return b"p" + _text(value) + content
-        return b"s" + _text(value)
-
-    def _sequence(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
-        return self._members(type(value), value, scope)
+                return b"p" + text(value) + content
+        return b"s" + text(value)
 
     def _members(self, kind: Callable[..., Any], values: Iterable[Any], scope: Mapping[Any, bytes]) -> bytes:
         terms = [self._term(value, scope) for value in values]
@@ -313,11 +309,7 @@ class _Walk:
             terms.sort()
         elif kind is not list and kind is not tuple:
             terms.append(self._function(kind))
-        return _container(getattr(kind, "__name__", "members").encode(), terms)
-
-    def _dict(self, value: dict[Any, Any], scope: Mapping[Any, bytes]) -> bytes:
-        # In order: a function may well see it, as pandas.DataFrame does.
-        return _container(b"dict", [self._term(part, scope) for pair in value.items() for part in pair])
+        return container(getattr(kind, "__name__", "members").encode(), terms)
 
     # functions
 
@@ -339,36 +331,22 @@ class _Walk:
             raise Refused(reason)
         if isinstance(func, partial) or _is_curry(func):
             inside = [func.func, tuple(func.args), _lean(func.func, func.keywords)]
-            return _container(b"partial", [self._term(part, {}) for part in inside])
+            return container(b"partial", [self._term(part, {}) for part in inside])
         if isinstance(func, types.FunctionType):
             _refuse_coroutine(func)
-            return b"v" + fingerprint(func).digest
+            return b"v" + _code(func)
         if isinstance(func, types.MethodType) and not isinstance(func.__self__, type):
-            return _container(b"method", [self._term(func.__self__, {}), self._function(func.__func__)])
+            return container(b"method", [self._term(func.__self__, {}), self._function(func.__func__)])
         if type(func).__name__ == "Compose":  # toolz
-            return _container(b"compose", [self._term(part, {}) for part in (func.first, *func.funcs)])
+            return container(b"compose", [self._term(part, {}) for part in (func.first, *func.funcs)])
         source = identity_of_source(func)
         if source is not None:
-            return _container(b"source", [b"v" + digest_of(source)])
-        return b"v" + digest_of(func)
+            return container(b"source", [b"v" + _digest(source)])
+        return b"v" + _digest(func)
 
 
 class _Missing(Refused):
     """A reference to a key without a term."""
-
-
-_RESULT: Final = ord("r")
-_pack_size = struct.Struct(">Q").pack
-
-
-def _text(value: str) -> bytes:
-    data = value.encode("utf-8", "surrogatepass")
-    return _pack_size(len(data)) + data
-
-
-def _container(kind: bytes, terms: list[bytes]) -> bytes:
-    head = b"%b %d " % (kind, len(terms))
-    return b"c" + blake3(_DOMAIN + head + b"".join(terms)).digest()
 
 
 def _is_curry(func: Any) -> bool:
@@ -382,23 +360,23 @@ def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     return keywords
 
 
+def _digest(value: Any) -> bytes:
+    with unbroken(_refuse):
+        return digest_of(value)
+    raise AssertionError("refusing raises")  # pragma: no cover
+
+
+def _code(func: types.FunctionType) -> bytes:
+    with unbroken(_refuse):
+        return fingerprint(func).digest
+    raise AssertionError("refusing raises")  # pragma: no cover
+
+
+def _refuse(error: Exception) -> None:
+    what = str(error) if isinstance(error, CachenessError) else f"{type(error).__name__}: {error}"
+    raise Refused(f"argument cannot be hashed: {what}") from error
+
+
 def _refuse_coroutine(func: types.FunctionType) -> None:
     if func.__code__.co_flags & (0x80 | 0x200):  # CO_COROUTINE, CO_ASYNC_GENERATOR
         raise Refused(f"{func.__qualname__} is a coroutine function")
-
-
-_BY_TYPE: Final[dict[type, Callable[[_Walk, Any, Mapping[Any, bytes]], bytes]]] = {
-    type(None): lambda walk, value, scope: b"N",
-    bool: lambda walk, value, scope: b"T" if value else b"F",
-    int: lambda walk, value, scope: b"i%d;" % value,
-    float: lambda walk, value, scope: b"f" + struct.pack(">d", value if value == value else float("nan")),
-    str: _Walk._string,
-    bytes: lambda walk, value, scope: b"b" + _pack_size(len(value)) + value,
-    list: _Walk._sequence,
-    tuple: _Walk._sequence,
-    set: _Walk._sequence,
-    frozenset: _Walk._sequence,
-    dict: _Walk._dict,
-    TaskRef: lambda walk, value, scope: walk._reference(value.key, scope),
-    Task: _Walk._task,
-}

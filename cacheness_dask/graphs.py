@@ -12,6 +12,8 @@ from dask.utils import ensure_dict
 
 Graph = dict[Any, GraphNode]
 
+_IDENTITY = ProhibitReuse._identity  # noqa: SLF001  what Dask wraps around a task to give it another name
+
 
 def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
     """The graph of an expression, and its annotations by type and key."""
@@ -23,7 +25,7 @@ def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
         dsk = dsk.__dask_graph__()
     graph = convert_legacy_graph(ensure_dict(dsk))
     for key, node in graph.items():
-        if isinstance(node, Task) and node.func is ProhibitReuse._identity and isinstance(node.args[0], Task):
+        if isinstance(node, Task) and node.func is _IDENTITY and isinstance(node.args[0], Task):
             graph[key] = node.args[0].substitute({}, key=key)  # the same task under the other name
     return graph, annotations
 

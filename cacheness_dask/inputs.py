@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from cacheness.keys import digest_of
+from cacheness.errors import UnhashableArgument
+from cacheness.keys import digest_of, register
+from cacheness_dask.edge import unbroken
 
 
 class Refused(Exception):
@@ -98,7 +101,7 @@ _HANDLE_TYPES: Final = {
     "fsspec.core.OpenFiles": "open files",
     "_random.Random": "a random number generator",
 }
-_LAZY_BUILTINS: Final = (
+_LAZY_BUILTINS: Final[tuple[type, ...]] = (
     types.GeneratorType,
     types.CoroutineType,
     types.AsyncGeneratorType,
@@ -114,12 +117,47 @@ _LAZY_BUILTINS: Final = (
 )
 
 
+#: Types whose instances hide inside of other objects, where only the core's encoder meets them.
+_NESTED: Final = (
+    ("dask.utils", "SerializableLock"),
+    ("distributed.client", "Client"),
+    ("distributed.client", "Future"),
+    ("fsspec.core", "OpenFile"),
+    ("fsspec.spec", "AbstractBufferedFile"),
+    ("h5py", "Dataset"),
+    ("h5py", "Group"),
+    ("netCDF4", "Dataset"),
+    ("netCDF4", "Variable"),
+    ("xarray.backends.common", "BackendArray"),
+    ("xarray.backends.file_manager", "FileManager"),
+    ("zarr", "Array"),
+    ("zarr", "Group"),
+)
+_guarded: set[tuple[str, str]] = set()
+
+
+def guard_nested() -> None:
+    """Tell the core's encoder about sources and handles of the libraries that are imported by now."""
+    for module, name in _NESTED:
+        if module in sys.modules and (module, name) not in _guarded:
+            _guarded.add((module, name))
+            register(getattr(sys.modules[module], name), _identity_within)
+
+
+def _identity_within(value: Any) -> Any:
+    try:
+        return identity_of_source(value)
+    except Refused as refusal:
+        raise UnhashableArgument(f"{refusal}. It is inside of another argument.") from None
+
+
 def register_source(type_: type, identity: Callable[[Any], Any]) -> None:
     """Let objects of a type count by what `identity(object)` returns, such as an ETag or a version.
 
     The object is an input that lives elsewhere; what it stands for may change while it stays equal.
     """
     _sources[type_] = identity
+    register(type_, identity)  # where it is inside of another object, only the core's encoder meets it
 
 
 def register_sink(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -199,14 +237,13 @@ def noting_files() -> Iterator[dict[str, FileState]]:
 def remote_file(filesystem: Any, path: str) -> Any:
     """What stands for the content of a file that an fsspec filesystem reads."""
     if "LocalFileSystem" in type(filesystem).__name__:
-        local = file_at(filesystem._strip_protocol(path))
+        local = file_at(filesystem._strip_protocol(path))  # noqa: SLF001  public in all but name
         if local is None:
             raise Refused(f"{path} cannot be read here, so its content is unknown")
         return local
-    try:
+    info: dict[str, Any] = {}
+    with unbroken(partial(_unanswered, path)):
         info = filesystem.info(path)
-    except Exception as error:  # any driver's; the edge of this plugin
-        raise Refused(f"{path} cannot be asked for its version: {error}") from error
     for name in ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5"):
         if info.get(name):
             return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
@@ -214,6 +251,10 @@ def remote_file(filesystem: Any, path: str) -> Any:
         if info.get(name):
             return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
     raise Refused(f"{path} has neither an ETag nor a time of change")
+
+
+def _unanswered(path: str, error: Exception) -> None:
+    raise Refused(f"{path} cannot be asked for its version: {error}") from error
 
 
 def _identity_of(func: Any) -> str:
@@ -228,7 +269,7 @@ def _stateful_types() -> tuple[type, ...]:
     return tuple(t for t in _stateful if isinstance(t, type))
 
 
-def _plain(value: Any) -> Any:
+def _plain(_: Any) -> Any:
     return None
 
 
@@ -256,14 +297,15 @@ def _handler_for(kind: type) -> Callable[[Any], Any]:
         full = f"{base.__module__}.{base.__qualname__}"
         if full in _KNOWN_SOURCES:
             return _KNOWN_SOURCES[full]
-        if full in _HANDLE_TYPES:
-            return partial(_refuse, _HANDLE_TYPES[full])
-        for module in _parents(base.__module__):
-            if module in _HANDLES and not _is_description(base):
-                return partial(_refuse, _HANDLES[module])
-    if issubclass(kind, _LAZY_BUILTINS):
-        return partial(_refuse, "an iterator, which can be read only once")
-    return _plain
+        if what := _HANDLE_TYPES.get(full) or _handle_in(base):
+            return partial(_refuse, what)
+    return partial(_refuse, "an iterator, which can be read only once") if issubclass(kind, _LAZY_BUILTINS) else _plain
+
+
+def _handle_in(base: type) -> str:
+    """What kind of handle a class is, by the module that defines it; "" for none."""
+    known = (_HANDLES[module] for module in _parents(base.__module__) if module in _HANDLES)
+    return "" if _is_description(base) else next(known, "")
 
 
 def _is_description(base: type) -> bool:
@@ -290,7 +332,7 @@ def _open_file(value: Any) -> Any:
 
 def _arrow_fragment(value: Any) -> Any:
     fragment = value.fragment
-    path, filesystem = fragment.path, value._filesystem or fragment.filesystem
+    path, filesystem = fragment.path, value._filesystem or fragment.filesystem  # noqa: SLF001  there is no other way to it
     if fragment.buffer is not None:
         raise Refused("argument is a Parquet fragment in memory")
     return [_arrow_file(filesystem, path), str(fragment.partition_expression), fragment.format.default_extname]

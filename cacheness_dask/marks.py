@@ -32,13 +32,13 @@ def cache(collection: C) -> C:
     """
     marked: Any = collection
     if isinstance(marked, Delayed):  # claims to have every attribute
-        return dask.delayed(mark, pure=False, nout=marked._length)(marked)  # type: ignore[no-any-return]
+        return dask.delayed(mark, pure=False, nout=marked._length)(marked)  # type: ignore[no-any-return]  # noqa: SLF001
     if hasattr(marked, "map_blocks") and hasattr(marked, "chunks") and hasattr(marked, "dask"):
-        return _array(marked)
+        return _array(marked)  # type: ignore[no-any-return]
     if hasattr(marked, "map_partitions"):
-        return _partitions(marked)
+        return _partitions(marked)  # type: ignore[no-any-return]
     if hasattr(marked, "data_vars") or hasattr(marked, "coords"):
-        return _xarray(marked)
+        return _xarray(marked)  # type: ignore[no-any-return]
     if isinstance(marked, Item):
         return marked.apply(mark)  # type: ignore[no-any-return]
     raise TypeError(f"{type(collection).__name__} cannot be marked: it is no Dask collection that cacheness knows")
@@ -74,7 +74,7 @@ def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, Grap
         node = made[key]
         if not is_marked_inside(node):
             continue
-        inner, out, outside = _flat(node)  # type: ignore[arg-type]
+        inner, out, outside = _flat(node)
         at = next(name for name, step in inner.items() if name != out and is_mark(step))
         name = f"{key!s}-marked-{len(made)}"
         # Each part is fused again: a step of a bag may pass on an iterator, which cannot leave its task.
@@ -123,7 +123,7 @@ def _fused(key: Any, inner: Mapping[Any, GraphNode], out: Any, outside: Mapping[
 
 
 def _array(array: Any) -> Any:
-    return array.map_blocks(mark, dtype=array.dtype, meta=array._meta)
+    return array.map_blocks(mark, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  Dask's own protocol
 
 
 def _partitions(collection: Any) -> Any:

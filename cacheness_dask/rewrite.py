@@ -100,7 +100,8 @@ def _computing(node: Task, digest: bytes, store: Store, always: bool) -> GraphNo
     func = Compute(node.func, store, digest, name_of(node), always)
     # Given to the constructor, the arguments would be searched for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
-    wrapped.args, wrapped.kwargs, wrapped._dependencies = node.args, node.kwargs, node.dependencies  # type: ignore[assignment]
+    wrapped.args, wrapped.kwargs = node.args, node.kwargs
+    wrapped._dependencies = node._dependencies  # noqa: SLF001
     return wrapped
 
 

@@ -16,6 +16,7 @@ from rich.table import Table
 from cacheness import Config, UnifiedCache
 from cacheness.entry import Presence
 from cacheness_dask import worker
+from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
 from cacheness_dask.futures import held_by, remember
 from cacheness_dask.graphs import Graph, topological
@@ -95,12 +96,12 @@ class Run:
     def prepare(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan | None:
         """Decide what runs. None when the cache does not answer: then everything runs as it is."""
         start = time.perf_counter()
-        try:
+        made = None
+        with unbroken(self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
             _, made = self._plan(graph, keys, client, waits=waits)
-        except Exception as error:  # whatever goes wrong here, the work goes on
-            self._warn(error)
+        if made is None:
             return None
         self._unflushed = self._unflushed or bool(made.misses)
         self._record(made, time.perf_counter() - start)
@@ -110,10 +111,8 @@ class Run:
 
     def done(self) -> None:
         """To be called when the results of a graph are there."""
-        try:
+        with unbroken(self._warn):  # the results are right, whatever became of the entries
             self.withdraw_stale()
-        except Exception as error:  # the results are right, whatever became of the entries
-            self._warn(error)
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[Graph, list[Any], Plan]:
         """What would happen: the graph with marks cut out, the nodes in order, and the plan."""
@@ -193,11 +192,9 @@ class Run:
 
     def close(self) -> None:
         """Flush, and let go of this process's handle."""
-        try:
+        with unbroken(self._warn):  # a cluster that is gone, a store that is down: the work is done
             self.flush()
-        except Exception as error:  # a cluster that is gone, a store that is down: the work is done
-            self._warn(error)
-        finally:
+        with unbroken(self._warn):
             worker.release(self._config)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import dask
 from dask._expr import Expr, HLGExpr
@@ -36,6 +36,7 @@ class CachingScheduler:
         self._scheduler = scheduler
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """The same as `get`: Dask takes a scheduler that can be called."""
         return self.get(dsk, keys, **kwargs)
 
     def get(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
@@ -90,14 +91,14 @@ class CachingScheduler:
 
     def _inner(self, dsk: Any) -> Callable[..., Any]:
         if self._scheduler is not None:
-            return get_scheduler(scheduler=self._scheduler)
+            return cast("Callable[..., Any]", get_scheduler(scheduler=self._scheduler))
         try:
             from distributed import get_client
 
             client = get_client()
         except (ImportError, ValueError):
             return _default_for(dsk)
-        return get_scheduler(scheduler=client)
+        return cast("Callable[..., Any]", get_scheduler(scheduler=client))
 
 
 @contextmanager
@@ -157,7 +158,9 @@ def _default_for(dsk: Any) -> Callable[..., Any]:
     """What Dask would have used without us: processes for bags, threads for everything else."""
     optimizers = {getattr(expr, "low_level_optimizer", None) for expr in _graphs_in(dsk)}
     modules = {getattr(optimizer, "__module__", None) for optimizer in optimizers}
-    return get_scheduler(scheduler="processes" if modules == {"dask.bag.core"} else "threads")
+    return cast(
+        "Callable[..., Any]", get_scheduler(scheduler="processes" if modules == {"dask.bag.core"} else "threads")
+    )
 
 
 def _graphs_in(dsk: Any) -> Iterator[Any]:

@@ -18,6 +18,7 @@ from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, make_key
 from cacheness_dask.behind import About, WriteBehind
+from cacheness_dask.edge import unbroken
 from cacheness_dask.policy import Meter, Policy, is_storable, size_of
 
 logger = logging.getLogger("cacheness.dask")
@@ -102,6 +103,7 @@ class Load:
         return self._name
 
     def __call__(self) -> Any:
+        """The value."""
         hit = self._lookup()
         if hit is not None:
             return hit.value
@@ -158,13 +160,12 @@ class Compute:
         return self.func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the task's own function returns."""
         start = time.perf_counter()
         value = self.func(*args, **kwargs)
         seconds = time.perf_counter() - start
-        try:
+        with unbroken(partial(_warn, self._store.config)):
             self._keep(value, seconds)
-        except Exception as error:  # whatever goes wrong in the cache must not break the work
-            _warn(self._store.config, error)
         return value
 
     def _keep(self, value: Any, seconds: float) -> None:

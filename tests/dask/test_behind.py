@@ -83,12 +83,13 @@ def test_what_is_stored_is_what_the_task_returned(gated: Gated, value: Any) -> N
     queue = queue_on(gated, limit=1 << 20)
     before = repr(value)
     put(queue, 0, value, 100)
-    if isinstance(value, pd.DataFrame) or isinstance(value, dict):
-        value["b"] = 5
-    elif value[0] is not None and isinstance(value, list):
-        value[1].append(3)
-    else:
-        value[1] = 9
+    match value:
+        case pd.DataFrame() | dict():
+            value["b"] = 5
+        case list():
+            value[1].append(3)
+        case _:
+            value[1] = 9
     assert repr(value) != before
     gated.gate.set()
     queue.flush()

@@ -233,7 +233,7 @@ def test_a_store_that_is_down_costs_one_warning_and_no_failure(tmp_path: Path) -
         allow_unsigned=True,
         connect_timeout=0.2,
     )
-    with pytest.warns(cd.CacheUnavailable) as warned, cd.caching(down, scheduler="sync"):
+    with pytest.warns(cd.CacheUnavailable) as warned, cd.caching(down, scheduler="sync"):  # noqa: PT031
         for _ in range(3):
             assert twelve().compute() == 12
     assert len(warned) == 1

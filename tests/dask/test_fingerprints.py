@@ -171,7 +171,6 @@ def test_the_key_of_an_entry_is_what_its_arguments_say() -> None:
         assert entry_key(made) == make_key(args={}, function=Digest(made, "any name")).digest.hex()
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # Dask itself uses it
 def test_no_fingerprint_stands_for_two_values(tmp_path: Path) -> None:
     """Over every node of every collection: computed, and compared by the core's canonical encoding."""
     write_inputs(tmp_path)
@@ -180,7 +179,7 @@ def test_no_fingerprint_stands_for_two_values(tmp_path: Path) -> None:
     for name in sorted(WORKLOADS):
         if name.startswith("p2p"):
             continue
-        graph, keys, prints = of(WORKLOADS[name](tmp_path))
+        graph, _, prints = of(WORKLOADS[name](tmp_path))
         results = execute_graph(graph, keys=set(graph))
         for key, made in prints.digests.items():
             known = values.setdefault(made, (digest_of(results[key]), (name, key)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import dask
 import dask.array as da
@@ -104,7 +104,7 @@ def test_a_picture_shows_hits_and_misses(cache: UnifiedCache, tmp_path: Path) ->
     with cd.caching(cache, scheduler="sync", which="all"):
         dask.delayed(inc)(1).compute()
     picture = cd.visualize(graph(), tmp_path / "graph.svg", cache)
-    root = ElementTree.parse(tmp_path / "graph.svg").getroot()
+    root = ET.parse(tmp_path / "graph.svg").getroot()
     titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
     assert len(titles) == 4
     assert sum("hit: loaded" in str(title) for title in titles) == 1

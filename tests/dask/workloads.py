@@ -355,8 +355,9 @@ def xarray_dataset(tmp: Path) -> Any:
 def write_inputs(tmp: Path) -> None:
     """The files that the workloads read."""
     table = frame().reset_index(drop=True)
-    dd.from_pandas(table, npartitions=3).to_parquet(str(tmp / "table.parquet"))
+    (tmp / "table.parquet").mkdir()
     for number, part in enumerate(np.array_split(np.arange(len(table)), 3)):
+        table.iloc[part].to_parquet(tmp / "table.parquet" / f"part.{number}.parquet")
         table.iloc[part].to_csv(tmp / f"table-{number}.csv", index=False)
         (tmp / f"text-{number}.txt").write_text("".join(f"line {i}\n" for i in part))
 
