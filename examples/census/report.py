@@ -35,9 +35,13 @@ def report(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Gro
     tangled = sorted((s for s in summaries if s.functions >= ENOUGH_FUNCTIONS), key=lambda s: -s.complexity)[:ROWS]
     return Group(
         head,
+        "",
         _summaries("The largest", largest),
+        "",
         _summaries("The most complex", tangled),
+        "",
         _imported(edges),
+        "",
     )
 
 

@@ -42,7 +42,7 @@ def tell(folder: Path, *, clustered: bool, only: Sequence[str] = ()) -> None:
     with services_running:
         story = Story(folder, settings, only, clustered, terminal)
         story.introduce()
-        first = story.run("The first run", "--picture", str(folder.parent / "census.png"))
+        first = story.run("The first run", "--picture", str(story.picture))
         story.expect(first.parsed == first.files - first.loaded, "every file is parsed or loaded")
         again = story.run("The same again, in a new process")
         story.expect(again.parsed == again.made == 0, "a second run executes nothing")
@@ -71,18 +71,23 @@ class Story:
     runs: list[tuple[str, Figures]] = field(default_factory=list)
     _steps: int = 0
 
+    @property
+    def picture(self) -> Path:
+        """Where the picture goes."""
+        return self.folder.with_suffix(".png")
+
     def introduce(self) -> None:
         """Copy what will be edited, and say what runs where."""
         shutil.copytree(HERE, self.folder / "code/examples/census", ignore=shutil.ignore_patterns("__pycache__"))
         [source] = installed([EDITED])
         copied(source, self.folder / EDITED)
         where = (
-            "PostgreSQL and S3, a Prefect server, a Dask cluster of two worker processes"
+            "PostgreSQL and S3, with a Prefect server and a Dask cluster of two worker processes"
             if self.clustered
-            else "SQLite and files, a local Prefect server, two Dask worker processes"
+            else "SQLite and files, with a local Prefect server and two Dask workers"
         )
         self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
-        self.console.print(f"On {where}. Each run is a process of its own.")
+        self.console.print(f"On {where}. Each run is a new process.")
 
     def run(self, title: str, *options: str) -> Figures:
         """One census in a process of its own, with a hash seed of its own."""
@@ -135,13 +140,17 @@ class Story:
 
     def point_onwards(self) -> None:
         """Where to look next."""
-        self.console.print("\n[bold]Where to look next[/bold]")
-        rows = [("the picture", "out/census.png"), ("the code", "examples/census/flow.py, about 50 lines")]
+        rows = [("the picture", _near(self.picture)), ("the flow", "examples/census/flow.py")]
         if not self.clustered:
-            rows.append(("the cache", "cacheness list"))
-        rows += [("what a key is made of", "docs/keys.md"), ("which backend to choose", "docs/backends.md")]
+            rows.append(("the cache", f".venv/bin/cacheness list --cache-dir {_near(self.folder / 'cache')}"))
+        rows += [
+            ("why a result was a hit", "docs/keys.md"),
+            ("Dask, Prefect", "docs/dask.md, docs/prefect.md"),
+            ("which stores to choose", "docs/backends.md"),
+        ]
+        self.console.print("\n[bold]Where to look next[/bold]")
         for what, where in rows:
-            self.console.print(f"  {what:<26} {where}")
+            self.console.print(f"   {what:<24} {where}", soft_wrap=True)
 
     def expect(self, holds: bool, promise: str) -> None:
         """Stop the demo at a broken promise."""
@@ -159,6 +168,11 @@ class Story:
         }  # fmt: skip
         command = [sys.executable, "-m", f"examples.census.{module}", *options]
         return subprocess.run(command, check=False, cwd=self.folder, env=environment).returncode
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it from here."""
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _size(count: int) -> str:
