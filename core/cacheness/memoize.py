@@ -138,17 +138,17 @@ class Cached:
         if unknown := set(options.ignore) - self._binder.names:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
         flight = Flight(lambda: self.cache.flights)
         return self._take(self._steps(flight, args, kwargs), flight, args, kwargs)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         flight = Flight(lambda: self.cache.flights)
         return self._take(self._compute(self.key(*args, **kwargs)), flight, args, kwargs)
 
-    def key(self, *args: Any, **kwargs: Any) -> Key:
+    def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
         return self.cache.key(
             args=self._arguments(args, kwargs),
@@ -157,11 +157,11 @@ class Cached:
             function=self.__wrapped__,
         )
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of a call; False when there was none."""
         return self.cache.invalidate(self.key(*args, **kwargs))
 
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+    def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
         return self._explain(self.key(*args, **kwargs))
 
@@ -299,7 +299,7 @@ class CachedCoroutine(Cached):
             if flight.begun:
                 await in_thread(functools.partial(self._ask, flight.end))
 
-    async def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
         return await self._take(self._compute(key), Flight(lambda: self.cache.flights), args, kwargs)
@@ -317,23 +317,23 @@ class BoundCached:
         if isinstance(cached, CachedCoroutine):
             _mark_as_coroutine_function(self)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the method."""
         return self.__func__(self.__self__, *args, **kwargs)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         return self.__func__.refresh(self.__self__, *args, **kwargs)
 
-    def key(self, *args: Any, **kwargs: Any) -> Key:
+    def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
         return self.__func__.key(self.__self__, *args, **kwargs)
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> bool:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of a call; False when there was none."""
         return self.__func__.invalidate(self.__self__, *args, **kwargs)
 
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+    def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
         return self.__func__.explain(self.__self__, *args, **kwargs)
 

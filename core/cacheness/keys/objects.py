@@ -11,9 +11,10 @@ import copyreg
 import enum
 import functools
 import pickle
+import types
 from typing import Any
 
-from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
+from cacheness.keys.encode import Encoder, handles, handles_family, handles_the_rest
 from cacheness.keys.owners import OURS, owner_of, owner_of_class
 from cacheness.keys.trace import Unencodable
 
@@ -34,6 +35,14 @@ def _instance(encoder: Encoder, value: Any) -> None:
     else:
         _walk(encoder, value, reduced)
     encoder.leave(value, start)
+
+
+@handles(types.SimpleNamespace)
+def _namespace(encoder: Encoder, value: types.SimpleNamespace) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("SimpleNamespace")
+        _attributes(encoder, value, vars(value))
+        encoder.leave(value, start)
 
 
 @handles_family(lambda kind: issubclass(kind, (set, frozenset)))

@@ -236,8 +236,3 @@ def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
 def _logger(encoder: Encoder, _: logging.Logger) -> None:
     # Not its name, which is that of a module: `logging.getLogger(__name__)`.
     encoder.tagged("Logger")
-
-
-@handles(types.SimpleNamespace)
-def _simple_namespace(encoder: Encoder, value: types.SimpleNamespace) -> None:
-    _within(encoder, value, "SimpleNamespace", vars(value))
