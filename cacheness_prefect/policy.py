@@ -123,6 +123,16 @@ def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | 
         return None
 
 
+def options_of(task: prefect.Task[..., Any]) -> dict[str, Any]:
+    """What `UnifiedCache.cached` needs to make the keys that a task's policy makes."""
+    policy: object = task.cache_policy
+    parts = policy.policies if isinstance(policy, CompoundCachePolicy) else [policy]
+    for part in parts:
+        if isinstance(part, CachenessPolicy) and part.code:
+            return {"version": part.version, "ignore": tuple({*part.ignore, *_left_out(policy)})}
+    raise TypeError(f"the key of task {task.name!r} is not made by a CachenessPolicy with code=True")
+
+
 def _left_out(policy: Any) -> set[str]:
     """Arguments that `(policy + INPUTS) - "name"` leaves out: Prefect notes them in `INPUTS` alone."""
     if not isinstance(policy, CompoundCachePolicy):

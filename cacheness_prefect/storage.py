@@ -223,6 +223,16 @@ def clean(day: str) -> list[float]: ...
         entries = list(cache.iter_entries(tag=tags[0], older_than=older_than))
         return sum(cache.invalidate(e.cache_key) for e in entries if set(tags) <= set(e.tags))
 
+    def explain(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Why would this call of a task miss? Says what has changed since the nearest result; runs nothing.
+
+        For tasks whose key is a `CachenessPolicy`'s alone; what other policies add is theirs to tell.
+        """
+        from cacheness_prefect.policy import options_of
+
+        cached: Any = self.open().cached
+        return cached(task.fn, prefix=PREFIX, **options_of(task)).explain(*args, **kwargs)
+
     # what Prefect asks of it
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:

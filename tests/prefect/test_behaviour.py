@@ -384,3 +384,22 @@ def test_results_are_found_and_invalidated_by_who_made_them(store, tally) -> Non
     assert store.invalidate(older_than=0) == 4
     with pytest.raises(TypeError, match="needs a key, task"):
         store.invalidate()
+
+
+def test_a_miss_is_explained(store) -> None:
+    @task(cache_policy=store.policy(ignore=["noise"]))
+    def make(x: int, *, threshold: float = 0.5, noise: int = 0) -> int:
+        return x
+
+    @flow
+    def work() -> None:
+        make(1, noise=5)
+
+    assert "no earlier entry" in str(store.explain(make, 1))
+    work()
+    assert store.explain(make, 1).hit
+    explained = store.explain(make, 1, threshold=0.6)
+    assert not explained.hit
+    assert "threshold" in str(explained)
+    with pytest.raises(TypeError, match="is not made by a CachenessPolicy"):
+        store.explain(task(cache_policy=INPUTS)(lambda x: x), 1)
