@@ -40,8 +40,7 @@ def report(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Gro
         "",
         _summaries("The most complex", tangled),
         "",
-        _imported(edges),
-        "",
+        *([_imported(edges), ""] if edges else []),
     )
 
 

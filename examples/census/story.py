@@ -82,9 +82,9 @@ class Story:
         [source] = installed([EDITED])
         copied(source, self.folder / EDITED)
         where = (
-            "PostgreSQL and S3, with a Prefect server and a Dask cluster of two worker processes"
+            "PostgreSQL, S3, a Prefect server and a Dask cluster of two processes"
             if self.clustered
-            else "SQLite and files, with a local Prefect server and two Dask workers"
+            else "SQLite and files, a local Prefect server and two Dask workers"
         )
         self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
         self.console.print(f"On {where}. Each run is a new process.")
