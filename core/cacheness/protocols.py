@@ -182,6 +182,16 @@ class MetadataStore(Protocol):
         """Held over each put and each repair by a store that has no sessions; else does nothing."""
         ...
 
+    # checks
+
+    def check_times(self, namespace: str) -> dict[int, int]:
+        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        ...
+
+    def record_check(self, namespace: str, shard: int, at: int) -> None:
+        """Note that a shard was checked deeply."""
+        ...
+
     # flights
 
     def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:

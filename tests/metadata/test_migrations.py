@@ -108,7 +108,7 @@ BREAK = ADD_COLUMN + f"\nop.execute('UPDATE store SET min_reader = {NEXT}')"
 def test_a_migrated_database_and_a_fresh_one_have_the_same_schema(database: Database) -> None:
     database.open().close()
     fresh = database.shape()
-    assert {"store", "sessions", "leases", "entries", "tombstones", "flights", "schema_version"} == set(fresh)
+    assert {"store", "sessions", "leases", "entries", "tombstones", "checks", "flights", "schema_version"} == set(fresh)
     for table in fresh:
         if table != "schema_version":
             database.run(f"DROP TABLE {table}")

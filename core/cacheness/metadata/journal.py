@@ -69,6 +69,16 @@ class JournalStore:
         """Put a new repair's random epoch before the last ones, atomically."""
         self._append(lambda: {"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]})
 
+    def check_times(self, namespace: str) -> dict[int, int]:
+        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        with self._reading:
+            self._refresh()
+            return dict(self._index.checks.get(namespace, {}))
+
+    def record_check(self, namespace: str, shard: int, at: int) -> None:
+        """Note that a shard was checked deeply."""
+        self._append(lambda: {"checked": [[namespace, shard, at]]}, durable=False)
+
     # entries
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
@@ -288,6 +298,9 @@ class JournalStore:
         for namespace in self._index.namespaces():
             for kept in self._index.every(namespace):
                 yield {"put": [entry_to_json(self._whole(kept))]}
+        checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
+        if checked:
+            yield {"checked": checked}
         if self._index.tombstones:
             yield {"bury": sorted(self._index.tombstones)}
 

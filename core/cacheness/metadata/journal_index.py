@@ -28,6 +28,7 @@ class JournalIndex:
     def __init__(self) -> None:
         self.epoch = ""
         self.tombstones: set[str] = set()
+        self.checks: dict[str, dict[int, int]] = {}
         self.live_bytes = 0
         self._entries: dict[str, dict[bytes, Kept]] = {}
         self._sorted: dict[str, list[bytes]] = {}
@@ -44,6 +45,8 @@ class JournalIndex:
             self._change(change)
         for namespace, key, hits, at in record.get("use", []):
             self._use(namespace, bytes.fromhex(key), hits, at)
+        for namespace, shard, at in record.get("checked", []):
+            self.checks.setdefault(namespace, {})[shard] = at
         self.tombstones.update(record.get("bury", []))
         self.tombstones.difference_update(record.get("unbury", []))
 

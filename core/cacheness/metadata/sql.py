@@ -146,6 +146,16 @@ class SqlStore(ABC):
         """Nothing: sessions keep writers and repairers apart."""
         return nullcontext()
 
+    # checks
+
+    def check_times(self, namespace: str) -> dict[int, int]:
+        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        return {shard: at for shard, at in self._query(self._sql.check_times, {"namespace": namespace})}
+
+    def record_check(self, namespace: str, shard: int, at: int) -> None:
+        """Note that a shard was checked deeply."""
+        self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at})
+
     # flights
 
     def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:

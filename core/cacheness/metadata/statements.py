@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol
 import sqlalchemy as sa
 
 from cacheness.entry import Entry, Where
-from cacheness.metadata.tables import entries, flights, leases, schema_version, sessions, store, tombstones
+from cacheness.metadata.tables import checks, entries, flights, leases, schema_version, sessions, store, tombstones
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
@@ -229,6 +229,23 @@ class Statements:
         """Drop sessions that were retired long ago."""
         old = sessions.c.fenced_at < _given("before", sa.BigInteger())
         return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
+
+    # checks
+
+    @cached_property
+    def check_times(self) -> Statement:
+        """When each shard was last checked."""
+        return self._compile(
+            sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
+        )
+
+    @cached_property
+    def record_check(self) -> Statement:
+        """Note that a shard was checked."""
+        checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
+        return self._compile(
+            checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
+        )
 
     # flights
 

@@ -104,6 +104,15 @@ tombstones = sa.Table(
     sa.Column("at", sa.BigInteger, nullable=False),
 )
 
+#: When the entries whose keys begin with one byte were last read whole.
+checks = sa.Table(
+    "checks",
+    tables,
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("shard", sa.Integer, primary_key=True),
+    sa.Column("at", sa.BigInteger, nullable=False),
+)
+
 flights = sa.Table(
     "flights",
     tables,

@@ -106,6 +106,13 @@ class MetadataStoreContract:
 
     # entries
 
+    def test_when_each_shard_was_checked_is_remembered(self, store: MetadataStore) -> None:
+        assert store.check_times("default") == {}
+        for shard, at in ((3, 10), (255, 20), (3, 30)):
+            store.record_check("default", shard, at)
+        assert store.check_times("default") == {3: 30, 255: 20}
+        assert store.check_times("other") == {}
+
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
         full = entry(
             1, expires_at=1_800_000_000_000_003, hits=7, compute_seconds=0.1 + 0.2, prefix="clean ☂",

@@ -75,6 +75,12 @@ def upgrade() -> None:
         sa.Column("at", sa.BigInteger, nullable=False),
     )
     op.create_table(
+        "checks",
+        sa.Column("namespace", sa.Text, primary_key=True),
+        sa.Column("shard", sa.Integer, primary_key=True),
+        sa.Column("at", sa.BigInteger, nullable=False),
+    )
+    op.create_table(
         "flights",
         sa.Column("namespace", sa.Text, primary_key=True),
         sa.Column("key", sa.LargeBinary, primary_key=True),
