@@ -6,6 +6,7 @@ leaves nothing to clean up, and the next one does what it left undone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -31,6 +32,8 @@ SHARDS = 256  #: by the first byte of the key
 LISTED = 200  #: findings that the table artifact spells out
 FOUND = "cacheness.integrity.found"  #: the event that an automation can react to
 CLEAN = "cacheness.integrity.clean"
+
+_NAME = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}[.0-9a-f]*")
 
 Mode = Literal["check", "repair"]
 
@@ -77,18 +80,19 @@ def repair_deployment(
     cron: str | None = "0 3 * * *",
     mode: Mode = "repair",
     deep: bool = False,
-    name: str = "nightly",
+    name: str | None = None,
     **options: Any,
 ) -> RunnerDeployment:
     """A deployment of the repair flow: `serve(repair_deployment("cacheness-storage/shared"))`.
 
-    Runs never overlap: one that is due while another still runs is cancelled. `options` go to
-    `RunnerDeployment.from_flow`.
+    Named after its storage. Runs never overlap: one that is due while another still runs is
+    cancelled. `options` go to `RunnerDeployment.from_flow`.
     """
-    parameters = {"storage": _reference(storage), "mode": mode, "deep": deep}
+    reference = _reference(storage)
+    parameters = {"storage": reference, "mode": mode, "deep": deep}
     return RunnerDeployment.from_flow(
         integrity_repair,
-        name,
+        name or reference.rpartition("/")[2],
         cron=cron,
         parameters=parameters,
         concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
@@ -135,13 +139,20 @@ def _summary(block: CachenessStorage, mode: Mode, report: IntegrityReport, error
     lines = [f"# {_title(block, mode)}", "", f"**{verdict}** {report.entries:,} entries, {report.objects:,} blobs."]
     lines += [f"\n**A part could not be looked at:** {error}" for error in errors]
     if report:
-        lines += ["", "| kind | subject | what is wrong | bytes | repaired |", "|---|---|---|---:|---|"]
+        lines.append("")
         for issue in report.issues[:LISTED]:
-            done = "yes" if issue.repaired else "no"
-            lines.append(f"| {issue.kind} | `{issue.subject}` | {issue.detail} | {issue.size:,} | {done} |")
+            done = ", repaired" if issue.repaired else ""
+            lines.append(
+                f"- **{issue.kind}**{done}: {_brief(issue.detail)} ({issue.size:,} bytes)  \n  `{issue.subject}`"
+            )
         if len(report) > LISTED:
             lines.append(f"\n… and {len(report) - LISTED:,} more.")
     return "\n".join(lines)
+
+
+def _brief(detail: str) -> str:
+    """Without the length of the names in it, which no page is wide enough for."""
+    return _NAME.sub(r"\1…", detail).rstrip(".")
 
 
 def _load(storage: CachenessStorage | str) -> CachenessStorage:

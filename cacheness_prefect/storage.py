@@ -59,23 +59,24 @@ from cacheness_prefect import CachenessStorage
 store = CachenessStorage.load("BLOCK_NAME")
 
 @task(cache_policy=store.policy())
-def clean(day: str) -> list[float]: ...
+def clean(day: str): ...
 ```
 """
     cache_dir: str | None = Field(
         default=None,
         title="Cache Directory",
-        description="Where the embedded database and blobs live. Default: `cacheness` in PREFECT_HOME.",
+        description="Where the embedded database and files live. Default: a folder in PREFECT_HOME.",
     )
-    metadata_backend: SecretStr = Field(
-        default=SecretStr("sqlite"),
+    # Not SecretStr("sqlite"): Prefect's form fills in the default as it looks, in asterisks, and saves those.
+    metadata_backend: SecretStr | None = Field(
+        default=None,
         title="Metadata Backend",
-        description="`sqlite`, `json`, or the URL of a shared database: `postgresql://user:password@host/database`.",
+        description="URL of a shared database: postgresql://user:password@host/database. Default: sqlite.",
     )
     blob_store: SecretStr | None = Field(
         default=None,
         title="Blob Store",
-        description="Where large results live: `s3://bucket/prefix`. Default: files in the cache directory.",
+        description="Where large results live: s3://bucket/prefix. Default: files in the cache directory.",
     )
     namespace: str = Field(default="default", description="Keeps several caches in one database and bucket apart.")
     signing_key: SecretStr | None = Field(
@@ -90,7 +91,7 @@ def clean(day: str) -> list[float]: ...
     ttl: float | None = Field(
         default=None,
         title="Lifetime",
-        description="Seconds that results live when their task says nothing; none: forever.",
+        description="Seconds that results live when their task says nothing. None: forever.",
     )
     result_ttl: float | None = Field(
         default=30 * DAY,
@@ -147,6 +148,7 @@ def clean(day: str) -> list[float]: ...
         """The configuration of the cache. Contains secrets."""
         values = {name: getattr(self, name) for name in CachenessStorage.model_fields if name not in _OWN_FIELDS}
         values = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in values.items()}
+        values["metadata_backend"] = values["metadata_backend"] or "sqlite"
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         return Config(**values)
 

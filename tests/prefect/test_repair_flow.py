@@ -162,7 +162,7 @@ SERVE = """
 import sys
 from prefect import serve
 from cacheness_prefect import repair_deployment
-serve(repair_deployment(sys.argv[1], cron=None, name=sys.argv[1].split("/")[1]))
+serve(repair_deployment(sys.argv[1], cron=None))
 """
 
 
