@@ -3,6 +3,7 @@
 `python -m tests.keys.corpus` prints them as JSON. When a change of the encoding is wanted,
 `FORMAT` in `cacheness/keys/encode.py` is raised, and golden.json is written anew from that.
 """
+# ruff: noqa: DTZ001, E501 - a table of values; some have no zone, and wide lines read better here
 
 from __future__ import annotations
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import abc
 import asyncio
 import collections
 import contextlib
-import enum
 import functools
 import gc
 import itertools
@@ -22,7 +20,6 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
-import pydantic
 import pytest
 
 from cacheness import UnhashableArgument
@@ -455,7 +452,10 @@ def test_a_ufunc_made_from_python_cannot_be_followed() -> None:
 
 
 def test_a_class_passed_as_an_argument_counts_by_its_code() -> None:
-    source = "import abc, enum\nclass A(abc.ABC):\n    x = 1\n    @abc.abstractmethod\n    def f(self): ...\nclass E(enum.Enum):\n    A = 1\n    def label(self): return self.name + '1'\n"
+    source = (
+        "import abc, enum\nclass A(abc.ABC):\n    x = 1\n    @abc.abstractmethod\n    def f(self): ...\n"
+        "class E(enum.Enum):\n    A = 1\n    def label(self): return self.name + '1'\n"
+    )
     one, other = load(source, "classes"), load(source, "classes")
     assert digest_of(one.A) == digest_of(other.A)
     assert digest_of(one.E.A) == digest_of(other.E.A)

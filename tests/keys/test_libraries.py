@@ -1,4 +1,5 @@
 """Arrays, frames and tables: by what they say, whatever their layout; at memory speed, without copies."""
+# ruff: noqa: DTZ001, E501, FLY002 - tables of values; wide lines read better here
 
 from __future__ import annotations
 

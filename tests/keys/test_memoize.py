@@ -76,7 +76,7 @@ def test_extra_arguments_count_by_place_and_by_name(cache: UnifiedCache, calls: 
     def f(*args: Any, **kwargs: Any) -> Any:
         return calls((args, kwargs))
 
-    f(1, 2), f(1, (2,)), f((1, 2)), f(args=(1, 2)), f(1, b=2), f(1, a=2), f(kwargs={"a": 1}), f(a=1)  # noqa: B018
+    f(1, 2), f(1, (2,)), f((1, 2)), f(args=(1, 2)), f(1, b=2), f(1, a=2), f(kwargs={"a": 1}), f(a=1)
     assert len(calls.seen) == 8
     assert f(b=1, a=2) == f(a=2, b=1)
     assert len(calls.seen) == 9
@@ -124,7 +124,7 @@ def test_a_wrong_call_is_a_type_error_as_without_the_cache(cache: UnifiedCache, 
 
 def test_a_mutable_default_counts_as_it_is_at_the_call(cache: UnifiedCache, calls: Calls) -> None:
     @cache.cached
-    def f(x: int, seen: list[int] = []) -> Any:  # noqa: B006
+    def f(x: int, seen: list[int] = []) -> Any:  # noqa: B006 - the point of it
         seen.append(x)
         return calls(list(seen))
 
@@ -149,7 +149,7 @@ def test_an_ignored_argument_does_not_count(cache: UnifiedCache, calls: Calls) -
     def f(x: int, client: Any = None) -> Any:
         return calls(x)
 
-    f(1, threading.Lock()), f(1, client=3), f(1)  # noqa: B018
+    f(1, threading.Lock()), f(1, client=3), f(1)
     assert len(calls.seen) == 1
 
 
@@ -179,7 +179,7 @@ def test_a_key_function_decides_what_counts(cache: UnifiedCache, calls: Calls) -
     def f(frame: Any, n: int) -> Any:
         return calls(n)
 
-    f({"id": 1, "x": 1}, 2), f({"id": 1, "x": 2}, n=2), f({"id": 2}, 2)  # noqa: B018
+    f({"id": 1, "x": 1}, 2), f({"id": 1, "x": 2}, n=2), f({"id": 2}, 2)
     assert len(calls.seen) == 2
 
 
@@ -229,8 +229,6 @@ def test_a_cached_function_used_as_a_helper_counts_by_its_inner_function(cache: 
 
 
 class Model:
-    ran: list[Any] = []
-
     def __init__(self, bias: int) -> None:
         self.bias = bias
 
@@ -302,7 +300,7 @@ def test_generators_are_refused_with_the_reason(cache: UnifiedCache) -> None:
         yield 1
 
     for function in (generator, stream):
-        with pytest.raises(TypeError, match="generator function.*read only once"):
+        with pytest.raises(TypeError, match=r"generator function.*read only once"):
             cache.cached(function)
 
 
@@ -360,7 +358,7 @@ def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Ca
     def f(x: int) -> Any:
         return calls(x)
 
-    f(1), f(1), f(2), f(2)  # noqa: B018
+    f(1), f(1), f(2), f(2)
     assert calls.seen == [1, 1, 2]
 
 

@@ -7,6 +7,7 @@ import datetime as dt
 import decimal
 import fractions
 import pathlib
+import re
 import struct
 import uuid
 import zoneinfo
@@ -150,15 +151,20 @@ def _kind_of(data: bytes) -> str:
         return _KINDS.get(tag, "value")
     length, _, rest = data[1:].partition(b":")
     name = rest[: int(length, 16)].decode("latin-1")
-    return _class_of(rest) if name in ("object", "made", "attrs", "enum", "set", "code", "of", "state") else name
+    return _name_in(data) if name in _MADE else name
 
 
-def _class_of(rest: bytes) -> str:
-    """The first name of a class in an encoded object."""
-    for marker in (b"@4:code1:s", b"@2:of2:"):
-        at = rest.find(marker)
-        if at >= 0:
-            length, _, name = rest[at + len(marker) :].partition(b":")
-            if marker.endswith(b"s"):
-                return name[: int(length, 16)].decode(errors="replace")
+#: Encodings that begin with what a value was made by.
+_MADE: Final = frozenset({"object", "made", "attrs", "enum", "set", "code", "of", "array subclass"})
+_TEXT: Final = re.compile(rb"s([0-9a-f]+):")
+
+
+def _name_in(data: bytes) -> str:
+    """The first class or function that an encoding names: the user's, or `module:name`."""
+    user, foreign = data.find(b"@4:code"), data.find(b"@2:of")
+    is_user = user >= 0 and not 0 <= foreign < user
+    for found in _TEXT.finditer(data, max(user if is_user else foreign, 0)):
+        text = data[found.end() : found.end() + int(found[1], 16)].decode("utf-8", "replace")
+        if is_user or ":" in text:
+            return text.rpartition(":")[2]
     return "object"

@@ -1,0 +1,179 @@
+"""Why a call would miss: told against the nearest earlier entry, as text and as data."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from cacheness import UnifiedCache
+from cacheness.entry import MICROSECONDS, Entry
+from cacheness.explain import explain
+from cacheness.keys import Key, make_key
+
+NOW = 10**15
+HOUR = 3600 * MICROSECONDS
+
+
+def entry_of(key: Key, age: int = 2 * HOUR) -> Entry:
+    """An entry as a store has it."""
+    given: dict[str, Any] = {
+        "key": key.digest,
+        "function": key.function,
+        "prefix": key.prefix,
+        "args": key.args,
+        "parts": key.parts,
+        "created_at": NOW - age,
+    }
+    other: dict[str, Any] = {f.name: None for f in dataclasses.fields(Entry)}
+    return Entry(**{**other, **given})
+
+
+def module(helper: str = "x + 1", limit: int = 3) -> Any:
+    made = types.ModuleType("helpers")
+    made.__file__ = "/somewhere/helpers.py"
+    exec(
+        f"LIMIT = {limit}\ndef normalise(x): return {helper}\ndef clean(x, threshold=0.5): return normalise(x) * LIMIT",
+        vars(made),
+    )
+    return made
+
+
+def key_of(made: Any, **options: Any) -> Key:
+    options = {"args": {"x": 1, "threshold": 0.5}, **options}
+    return make_key(function=made.clean, **options)
+
+
+def test_a_miss_names_what_changed_and_since_when() -> None:
+    before = entry_of(key_of(module()))
+    found = explain(key_of(module("x + 2"), args={"x": 1, "threshold": 0.6}), [before], NOW)
+    assert str(found) == (
+        "miss: code of `helpers.normalise` changed; arg `threshold` 0.5 -> 0.6; "
+        f"nearest entry {before.cache_key[:4]}… from 2 h ago"
+    )
+    assert not found.hit
+    assert json.loads(json.dumps(found.as_dict()))["changes"] == [
+        {**found.as_dict()["changes"][0], "kind": "code", "name": "helpers.normalise"},
+        {"kind": "arg", "name": "threshold", "before": "0.5", "after": "0.6"},
+    ]
+
+
+def test_a_hit_says_so() -> None:
+    key = key_of(module())
+    found = explain(key, [entry_of(key, age=5 * MICROSECONDS)], NOW)
+    assert found.hit
+    assert str(found) == f"hit: entry {key.hex[:4]}… of `clean` from 5 s ago"
+
+
+def test_without_earlier_entries_it_says_that() -> None:
+    assert str(explain(key_of(module()), [], NOW)) == "miss: no earlier entry of `clean`"
+
+
+def test_the_entry_with_the_fewest_changes_is_the_nearest_and_among_equals_the_latest() -> None:
+    far = entry_of(key_of(module("x + 3"), args={"x": 9, "threshold": 9}), age=1)
+    old, new = (
+        entry_of(key_of(module(), args={"x": n, "threshold": 0.5}), age=age) for n, age in ((2, 9 * HOUR), (3, HOUR))
+    )
+    assert explain(key_of(module()), [far, old, new], NOW).nearest == new.cache_key
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "sentence"),
+    [
+        ({}, {"prefix": "p"}, "prefix 'p' is new"),
+        ({"prefix": "p"}, {"prefix": "q"}, "prefix 'p' -> 'q'"),
+        ({"version": "1"}, {"version": "2"}, "version '1' -> '2'"),
+        ({"args": {"x": 1}}, {"args": {"x": 1, "y": 2}}, "arg `y` 2 is new"),
+        ({"args": {"x": 1, "y": 2}}, {"args": {"x": 1}}, "arg `y` 2 is gone"),
+        ({"args": {"x": "a" * 99 + "b"}}, {"args": {"x": "a" * 99 + "c"}}, "arg `x` changed"),
+    ],
+)
+def test_options_and_arguments_that_changed_are_named(before: Any, after: Any, sentence: str) -> None:
+    found = explain(key_of(module(), **after), [entry_of(key_of(module(), **before))], NOW)
+    assert [str(change) for change in found.changes] == [sentence]
+
+
+def test_a_global_that_changed_is_named() -> None:
+    found = explain(key_of(module(limit=4)), [entry_of(key_of(module()))], NOW)
+    assert [str(change) for change in found.changes] == ["value of `helpers.LIMIT` changed"]
+
+
+def test_a_helper_that_is_new_is_named() -> None:
+    made = module()
+    exec("def normalise(x): return extra(x)\ndef extra(x): return x", vars(made))
+    found = explain(key_of(made), [entry_of(key_of(module()))], NOW)
+    assert [str(change) for change in found.changes] == [
+        "code of `helpers.extra` is reached now",
+        "code of `helpers.normalise` changed",
+    ]
+
+
+def test_a_library_s_other_version_is_named() -> None:
+    key = key_of(module())
+    parts = json.loads(key.parts)
+    parts["versions"]["numpy"] = "1.0"
+    other = Key(bytes(32), "clean", "", key.args, json.dumps(parts))
+    found = explain(key, [entry_of(other)], NOW)
+    assert [str(change) for change in found.changes] == ["numpy 1.0 is no longer used"]
+
+
+def test_a_closure_that_changed_is_named() -> None:
+    def make(n: int) -> Any:
+        return lambda x: x + n
+
+    one, other = (make_key(args={}, function=make(n)) for n in (2, 3))
+    found = explain(one, [entry_of(other)], NOW)
+    (change,) = found.changes
+    assert (change.kind, change.name.rpartition(": ")[2]) == ("value", "n")
+
+
+@pytest.fixture
+def cache(tmp_path: pathlib.Path) -> Iterator[UnifiedCache]:
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        yield cache
+
+
+def test_the_cache_explains_without_computing(cache: UnifiedCache) -> None:
+    ran: list[int] = []
+
+    def clean(x: int) -> int:
+        ran.append(x)
+        return x
+
+    assert not cache.explain(clean, 1).hit
+    assert ran == []
+    cache.get_or_compute(clean, 1)
+    assert cache.explain(clean, 1).hit
+    assert cache.explain(clean, x=1).hit
+    assert "arg `x` 1 -> 2" in str(cache.explain(clean, 2))
+    assert ran == [1]
+
+
+def test_a_decorated_function_explains_with_its_own_options(cache: UnifiedCache) -> None:
+    @cache.cached(ignore=("y",), prefix="p")
+    def f(x: int, y: int = 0) -> int:
+        return x
+
+    f(1)
+    assert f.explain(1, 5).hit
+    assert cache.explain(f, 1, 7).hit
+    assert "arg `x` 1 -> 2" in str(f.explain(2))
+
+
+def test_what_is_not_followed_is_listed(cache: UnifiedCache) -> None:
+    def f(x: str) -> Any:
+        return eval(x)
+
+    assert "not followed: " in str(cache.explain(f, "1"))
+    assert "eval" in str(cache.explain(f, "1"))
+
+
+def test_entries_that_were_put_by_name_alone_are_compared_too(cache: UnifiedCache) -> None:
+    cache.put(1, x=1)
+    found = explain(cache.key(x=2), cache.iter_entries(function=""), NOW)
+    assert str(found).startswith("miss: arg `x` 1 -> 2; nearest entry")

@@ -1,0 +1,149 @@
+"""Keys: what they are made of, and what an entry keeps of that."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import pathlib
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cacheness import CodecError
+from cacheness.keys import RESERVED, Digest, Key, arguments_of, encode, fingerprint, make_key
+from cacheness.keys.key import KEPT
+
+
+def double(x: int) -> int:
+    return helper(x) * FACTOR
+
+
+def helper(x: int) -> int:
+    return x
+
+
+FACTOR = 2
+
+
+def again(key: Key) -> Key:
+    """The key that an entry's arguments make."""
+    found = arguments_of(key.args)
+    nested = found.pop("args", {})
+    options = {name: found.pop(name) for name in ("prefix", "version", "function") if name in found}
+    return make_key(args={**found, **nested}, **options)
+
+
+CALLS: list[dict[str, Any]] = [
+    {"args": {}},
+    {"args": {"x": 1}},
+    {"args": {"x": 1}, "prefix": "p"},
+    {"args": {"x": 1}, "version": ""},
+    {"args": {"x": 1}, "version": "1"},
+    {"args": {"x": 1}, "function": double},
+    {"args": {"x": 1}, "function": double, "version": "1"},
+    {"args": {"x": 1}, "function": helper},
+    {"args": {"x": True}},
+    {"args": {"x": 1.0}},
+    {"args": {"y": 1}},
+    {"args": {"prefix": "p", "x": 1}},
+    {"args": {"prefix": "p", "ttl": 3, "args": {"x": 1}, "key": "k"}},
+    {"args": {"args": {"x": 1}}},
+    {"args": {"x": {"x": 1}}},
+    {"args": {"x": (1, dt.datetime(2020, 1, 1, tzinfo=dt.UTC), {"a", None}, b"\0")}},
+    {"args": {"x": np.arange(5)}},
+    {"args": {"x": "x" * KEPT}},
+    {"args": {"x": list(range(100_000))}},
+    {"args": {"x": pathlib.Path(__file__)}},
+    {"args": {"x": double}},
+    {"args": {"x": int}},
+    {"args": {"x": Digest(bytes(32), "label")}},
+]
+
+
+def test_different_calls_have_different_keys_and_their_arguments_make_them_again() -> None:
+    keys = [make_key(**call) for call in CALLS]
+    assert len({key.digest for key in keys}) == len(CALLS)
+    assert [again(key) for key in keys] == keys
+    assert [again(again(key)) for key in keys] == keys
+
+
+def test_options_clash_with_no_argument() -> None:
+    key = make_key(args=dict.fromkeys(RESERVED, 1) | {"x": 2}, prefix="p")
+    assert arguments_of(key.args) == {"x": 2, "prefix": "p", "args": dict.fromkeys(RESERVED, 1)}
+
+
+def test_a_long_argument_is_kept_as_its_digest_and_so_is_one_that_cannot_be_rebuilt() -> None:
+    found = arguments_of(make_key(args={"long": "x" * KEPT, "short": "x" * 100, "array": np.zeros(3)}).args)
+    assert isinstance(found["long"], Digest)
+    assert isinstance(found["array"], Digest)
+    assert found["short"] == "x" * 100
+    assert "ndarray" in found["array"].label
+    assert len(make_key(args={"x": "x" * 1_000_000}).args) < 300
+
+
+def test_the_digest_of_a_fingerprint_stands_for_the_function() -> None:
+    stands = Digest(fingerprint(double).digest, "double")
+    assert make_key(args={}, function=stands) == make_key(args={}, function=double)
+    assert make_key(args={}, function=stands).function == "double" == make_key(args={}, function=double).function
+
+
+def test_a_key_tells_of_the_values_as_they_were_when_it_was_made() -> None:
+    items = [1, 2]
+    key = make_key(args={"items": items})
+    items.append(3)
+    assert arguments_of(key.args) == {"items": [1, 2]}
+    assert json.loads(key.parts)["args"]["items"][1] == "[1, 2]"
+
+
+def test_parts_name_what_decided_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(make_key(args={"x": 1}, function=double).parts)
+    assert found["args"]["x"][1] == "1"
+    names = {name.rpartition(".")[2] for name in found["code"]}
+    assert names == {"double", "helper"}
+    assert [name.rpartition(".")[2] for name in found["values"]] == ["FACTOR"]
+    assert "python" in found["versions"]
+    monkeypatch.setitem(globals(), "FACTOR", 3)
+    assert json.loads(make_key(args={"x": 1}, function=double).parts)["values"] != found["values"]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (0.5, "0.5"),
+        ("a" * 100, "'aaaa"),
+        (np.zeros((3, 2)), "<ndarray "),
+        (list(range(100_000)), "<long list "),
+        (double, "<double "),
+        (pathlib.Path(__file__), "<file "),
+        (Digest(bytes(32), "df"), "df"),
+    ],
+)
+def test_an_argument_is_described_in_a_few_words(value: Any, words: str) -> None:
+    description = json.loads(make_key(args={"x": value}).parts)["args"]["x"][1]
+    assert description.startswith(words)
+    assert len(description) <= 60
+
+
+def test_keys_compare_hash_and_travel_by_their_digest() -> None:
+    key = make_key(args={"x": 1}, prefix="p", function=double)
+    copy = pickle.loads(pickle.dumps(key))
+    assert copy == key
+    assert (copy.hex, copy.function, copy.prefix, copy.args, copy.parts) == (
+        key.hex,
+        "double",
+        "p",
+        key.args,
+        key.parts,
+    )
+    assert len({key, copy}) == 1
+    assert key != make_key(args={"x": 2})
+    assert Key(bytes(32)).args == encode({})
+
+
+def test_arguments_that_are_no_mapping_are_refused() -> None:
+    with pytest.raises(CodecError):
+        arguments_of(encode([1]))
+    with pytest.raises(CodecError):
+        arguments_of(b"")
