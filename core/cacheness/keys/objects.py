@@ -64,6 +64,15 @@ def _attrs(encoder: Encoder, value: Any) -> None:
         encoder.leave(value, start)
 
 
+@handles_family(lambda kind: issubclass(kind, BaseException))
+def _exception(encoder: Encoder, value: BaseException) -> None:
+    # Libraries teach pickle to take tracebacks along, which say where and not what.
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("exception", type(value), value.args)
+        _attributes(encoder, value, vars(value))
+        encoder.leave(value, start)
+
+
 @handles_family(lambda kind: isinstance(kind, enum.EnumMeta))
 def _enum(encoder: Encoder, value: enum.Enum) -> None:
     encoder.tagged("enum", type(value), value.name, value.value)
