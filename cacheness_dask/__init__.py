@@ -1,5 +1,6 @@
 """Dask graphs whose results are kept: computed once, by anyone, on any scheduler."""
 
+from cacheness import File
 from cacheness_dask.client import install, uninstall
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
 from cacheness_dask.marks import cache
@@ -12,6 +13,7 @@ __all__ = [
     "CacheUnavailable",
     "EntryVanished",
     "Explanation",
+    "File",
     "Picture",
     "Record",
     "Row",

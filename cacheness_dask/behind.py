@@ -90,6 +90,8 @@ class WriteBehind:
     def close(self) -> None:
         """Store what is waiting, and let go of the cache."""
         self.flush()
+        atexit.unregister(self.close)
+        self._finalizer.cancel()
         with contextlib.suppress(CachenessError):
             self._cache.close()
 

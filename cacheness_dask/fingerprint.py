@@ -245,8 +245,9 @@ class _Walk:
         """Row groups that Dask's reader takes from a file system that is not this machine's."""
         if "Local" in type(reader.fs).__name__:
             return b""  # their paths are literals that name regular files
-        parts = args[0] if isinstance(args[0], list) else [args[0]]
-        paths = [getattr(part, "data", part)["piece"][0] for part in parts]
+        parts: list[Any] = args[0] if isinstance(args[0], list) else [args[0]]
+        pieces: list[Any] = [getattr(part, "data", part) for part in parts]
+        paths = [piece["piece"][0] for piece in pieces]
         return container(b"pieces", [b"v" + _digest(remote_file(reader.fs, path)) for path in paths])
 
     def _is_plumbing(self, node: Task) -> bool:

@@ -58,7 +58,7 @@ class Explanation(Sequence[Row]):
         return sum(row.status == value for row in self._rows)
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{n} {status}" for status in _COLOURS if (n := self.count(status)))
+        counts = ", ".join(f"{status}: {n}" for status in _COLOURS if (n := self.count(status)))
         lines = [f"{row.status:8} {row.name}  {row.key!r}  {row.why}" for row in self._rows]
         return "\n".join([counts or "no tasks", *lines])
 
@@ -147,14 +147,16 @@ def _why(key: Any, status: str, plan: Plan) -> str:
 
 # the picture
 
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 132, 30, 22, 46, 24
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 156, 30, 18, 46, 24
+_LETTERS = 23  #: of a label, in a box
+_LEGEND = 164  #: from one entry of the legend to the next
 
 
 def _draw(graph: Mapping[Any, GraphNode], order: list[Any], plan: Plan) -> str:
     rows = _layers(graph, order)
     wide = max(len(row) for row in rows)
-    width = max(wide * (_WIDTH + _GAP_X) + 2 * _MARGIN, 760)
-    height = len(rows) * (_HEIGHT + _GAP_Y) + 2 * _MARGIN + 30
+    width = max(wide * (_WIDTH + _GAP_X) + 2 * _MARGIN, 5 * _LEGEND + _MARGIN)
+    height = len(rows) * (_HEIGHT + _GAP_Y) + 2 * _MARGIN
     where = {key: _place(row, column, len(rows[row]), len(rows), width) for row, column, key in _cells(rows)}
     edges = "".join(_edge(where[dep], where[key]) for key in order for dep in graph[key].dependencies if dep in where)
     boxes = "".join(_box(*where[key], key, graph[key], _status(key, graph[key], plan)) for key in order)
@@ -175,7 +177,9 @@ def _layers(graph: Mapping[Any, GraphNode], order: list[Any]) -> list[list[Any]]
         rows[depth[key]].append(key)
     seat: dict[Any, float] = {}
     for row in rows:
-        row.sort(key=lambda key: _mean([seat[dep] for dep in graph[key].dependencies if dep in seat]))
+        row.sort(
+            key=lambda key: (_mean([seat[d] for d in graph[key].dependencies if d in seat]), _label(key, graph[key]))
+        )
         seat.update({key: (column + 0.5) / len(row) for column, key in enumerate(row)})
     return rows
 
@@ -206,8 +210,8 @@ def _edge(start: tuple[float, float], end: tuple[float, float]) -> str:
 
 
 def _box(x: float, y: float, key: Any, node: GraphNode, status: str) -> str:
-    label = name_of(node) if isinstance(node, Task) else key_split(key)
-    short = label if len(label) <= 19 else label[:18] + "…"
+    label = _label(key, node)
+    short = label if len(label) <= _LETTERS else label[: _LETTERS - 1] + "…"
     ink = "white" if status in ("hit", "refused") else "#1d2939"
     return (
         f'<g><title>{html.escape(f"{key}: {_MEANS[status]}")}</title><rect x="{x:.0f}" y="{y:.0f}" rx="6"'
@@ -217,10 +221,24 @@ def _box(x: float, y: float, key: Any, node: GraphNode, status: str) -> str:
     )
 
 
+def _label(key: Any, node: GraphNode) -> str:
+    return (name_of(node) if isinstance(node, Task) else str(key_split(key))) + _hint(key, node)
+
+
+def _hint(key: Any, node: GraphNode) -> str:
+    """What tells a task from its neighbours: its place, or its first argument when that is short."""
+    if isinstance(key, tuple):
+        return " " + ", ".join(map(str, key[1:]))
+    first = node.args[0] if isinstance(node, Task) and node.args else None
+    if isinstance(first, str | int | float):
+        return f" {str(first).rpartition('/')[2]}"
+    return ""
+
+
 def _legend(height: int) -> str:
     parts = []
     for place, (status, meaning) in enumerate(_MEANS.items()):
-        x, y = _MARGIN + place * 148, height - 26
+        x, y = _MARGIN + place * _LEGEND, height - 26
         parts.append(
             f'<rect x="{x}" y="{y}" width="12" height="12" rx="3" fill="{_COLOURS[status]}"/>'
             f'<text x="{x + 17}" y="{y + 10}" font-size="10" fill="#475467">{meaning}</text>'

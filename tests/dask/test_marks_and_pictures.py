@@ -89,7 +89,7 @@ def test_explain_says_what_would_happen_and_computes_nothing(cache: UnifiedCache
         warm = cd.explain(collection)
     assert runs() == 0
     assert {row.name: row.status for row in warm} == {"inc": "skipped", "total": "hit"}
-    assert str(warm).startswith("1 hit, 3 skipped")
+    assert str(warm).startswith("hit: 1, skipped: 3")
     assert "<table>" in warm._repr_html_()
 
 

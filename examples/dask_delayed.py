@@ -1,0 +1,66 @@
+"""Delayed functions that remember: run it twice, and the second run reads nothing and counts nothing.
+
+    python examples/dask_delayed.py [folder]
+
+The input is real: modules of Python's own library. The folder keeps the cache and the picture.
+"""
+
+from __future__ import annotations
+
+import argparse as _argparse
+import ast
+import dataclasses as _dataclasses
+import inspect as _inspect
+import sys
+import typing as _typing
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import dask
+from rich import print as show
+
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+
+MODULES: list[ModuleType] = [_argparse, _dataclasses, _inspect, _typing]
+
+
+@dask.delayed
+def names_in(path: str) -> Counter[str]:
+    """Every name that a module uses, and how often. The path counts by the file's content."""
+    print("  parsing", Path(path).name)
+    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
+    return Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+
+
+@dask.delayed
+def merged(counts: list[Counter[str]]) -> Counter[str]:
+    """All counts in one."""
+    return sum(counts, Counter())
+
+
+@dask.delayed
+def most_common(counts: Counter[str], most: int) -> list[tuple[str, int]]:
+    """The names at the top."""
+    return counts.most_common(most)
+
+
+def main(folder: Path) -> None:
+    """Count, count again, then ask another question of the same counts."""
+    cache = UnifiedCache(cache_dir=folder / "cache")
+    everything = merged([names_in(str(module.__file__)) for module in MODULES])
+    with cd.caching(cache, which="all", scheduler="threads") as run:
+        for most in (3, 3, 5):
+            print(f"the {most} most common names:")
+            print(" ", most_common(everything, most).compute())
+        show(run)
+        # One module more: its parsing and the merging would run, the rest would be loaded.
+        more = merged([names_in(str(module.__file__)) for module in [*MODULES, ast]])
+        cd.visualize(most_common(more, 5), folder / "graph.svg")
+        print(cd.explain(most_common(more, 5)))
+    print("the picture is", folder / "graph.svg")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "dask-example"))
