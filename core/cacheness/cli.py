@@ -116,6 +116,9 @@ def verify(
     namespace: Namespace = None,
     repair: Annotated[bool, typer.Option(help="Mend what may be mended.")] = False,
     deep: Annotated[bool, typer.Option(help="Read and verify every byte.")] = False,
+    sample: Annotated[
+        float, typer.Option(help="With --deep: the share of the entries to read, the next each time.")
+    ] = 1,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
@@ -126,7 +129,7 @@ def verify(
         def show(objects: int, entries: int) -> None:
             bar.update(task, description=f"{entries:,} entries, {objects:,} blobs")
 
-        report = cache.verify_integrity(repair, deep, force=force, progress=show)
+        report = cache.verify_integrity(repair, deep, sample=sample, force=force, progress=show)
     if as_json:
         out.print_json(json.dumps(report.as_dict()))
     else:

@@ -142,7 +142,7 @@ class Guard:
         left = self._open_until - time.monotonic()
         if left > 0:
             raise StoreUnavailable(
-                f"{self._last} ({self._what}: {self._failed} failures in a row, so not asked again for {left:.0f} s)"
+                f"{self._last} ({self._what} failed several times in a row and is not asked again for {left:.0f} s)"
             )
 
 

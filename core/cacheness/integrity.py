@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from cacheness.entry import MICROSECONDS, OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
-from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, ForgedEntry, RepairRefused, StoreRefused
 from cacheness.marker import MARKER, Marker
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.report import IntegrityReport
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 PAGE = 1000  #: objects, and rows, that are held at a time
 
+SHARDS = 256  #: by the first byte of the key
 SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload delayed for longer than this is nobody's
 
 #: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
@@ -61,7 +62,6 @@ class Scope:
 
     namespace: str
     shard: int | None = None
-    deep: bool = False
 
     @property
     def prefix(self) -> str:
@@ -85,7 +85,6 @@ class Plan:
     uploads: list[Upload] = field(default_factory=list)
     objects: int = 0  #: of this scope, listed
     entries: int = 0  #: of this scope, read
-    bytes_read: int = 0  #: by a deep check
     strangers: int = 0  #: objects of other namespaces, seen and passed over
 
     def refuse_if_implausible(self) -> None:
@@ -117,6 +116,43 @@ class Inspector:
             plan = self.plan(scope, presumed_dead(self._metadata), progress)
         return IntegrityReport(tuple(plan.issues), plan.objects, plan.entries, repaired=False)
 
+    def read_all(
+        self, scope: Scope, *, repair: bool, force: bool, sample: float, progress: Progress | None = None
+    ) -> Iterator[Issue]:
+        """Read every entry whole, shard by shard, those least recently read first.
+
+        Each shard is noted when it is done, so that an interrupted check goes on where it
+        stopped, and a `sample` of the shards takes the next ones each time.
+        """
+        found = looked_at = 0
+        for shard in self._least_recently_read(scope, sample):
+            for entries in self._rows(replace(scope, shard=shard), b"", upto=None):
+                looked_at += len(entries)
+                for entry in entries:
+                    issue = self._read(entry)
+                    if issue is None:
+                        continue
+                    found += 1
+                    if repair and not force:
+                        _refuse("entries whose bytes are broken", found, looked_at, ROWS_AT_MOST)
+                    yield replace(issue, repaired=repair and self._remove(issue, entry))
+                if progress is not None:
+                    progress(0, looked_at)
+            self._note(scope, shard)
+
+    def _least_recently_read(self, scope: Scope, sample: float) -> Sequence[int]:
+        if scope.shard is not None:
+            return [scope.shard]
+        times = self._metadata.check_times(scope.namespace)
+        shards = sorted(range(SHARDS), key=lambda shard: times.get(shard, 0))
+        return shards[: max(1, round(SHARDS * sample))]
+
+    def _note(self, scope: Scope, shard: int) -> None:
+        try:
+            self._metadata.record_check(scope.namespace, shard, self._metadata.now())
+        except StoreRefused as error:
+            _log.debug("shard %02x was read, and that cannot be noted: %s", shard, error)
+
     def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
         """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
 
@@ -130,7 +166,8 @@ class Inspector:
             plan = self.plan(scope, set(), progress)
             if not force:
                 plan.refuse_if_implausible()
-            self.marker.begin_epoch()
+            if not scope.shard:  # once a repair: with the whole, or with the first of its shards
+                self.marker.begin_epoch()
             issues = tuple(self._execute(plan))
             if scope.shard is None and not plan.strangers:
                 # Every object of the store was looked at, so no blob of a long dead session is left.
@@ -254,7 +291,7 @@ class Inspector:
                 return Issue(
                     "size_mismatch", entry.cache_key, f"{entry.object}: {info.size} bytes, not {entry.size}", entry.size
                 )
-        return self._read(plan, entry) if plan.scope.deep else None
+        return None
 
     def _dangling(self, entry: Entry) -> Issue | None:
         now = self._metadata.find(entry.namespace, entry.key)
@@ -262,14 +299,15 @@ class Inspector:
             return None  # overwritten or deleted while we looked
         return Issue("dangling", entry.cache_key, f"its blob {entry.object} is gone", entry.size)
 
-    def _read(self, plan: Plan, entry: Entry) -> Issue | None:
+    def _read(self, entry: Entry) -> Issue | None:
         try:
             self._read_bytes(entry)
         except BlobMissing:
-            return self._dangling(entry)
+            return None  # dangling, or overwritten while we looked; the listing told which
+        except ForgedEntry:
+            return None  # told already, and never touched
         except CorruptEntry as error:
             return Issue("corrupt", entry.cache_key, str(error), entry.size)
-        plan.bytes_read += entry.size
         return None
 
     def _plan_tombstones(self, plan: Plan) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cacheness.entry import Issue
@@ -50,6 +50,10 @@ class IntegrityReport:
             self.entries + other.entries,
             self.repaired and other.repaired,
         )
+
+    def with_issues(self, more: Iterable[Issue]) -> IntegrityReport:
+        """The same report with more findings."""
+        return replace(self, issues=(*self.issues, *more))
 
     def counts(self) -> dict[str, int]:
         """How many findings of each kind, in the order of KINDS; kinds not found are left out."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 import threading
@@ -10,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from cacheness import wiring
@@ -255,7 +255,7 @@ class UnifiedCache:
         """
         if fn is not None:
             return memoize(self, fn, **options)
-        return functools.partial(memoize, self, **options)
+        return partial(memoize, self, **options)
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
@@ -323,20 +323,32 @@ class UnifiedCache:
         deep: bool = False,
         *,
         shard: int | None = None,
+        sample: float = 1.0,
         force: bool = False,
         progress: Progress | None = None,
     ) -> IntegrityReport:
         """Compare rows and blobs; `len()` of the report is the number of issues.
 
         A check changes nothing; a repair is safe beside writers, readers and other repairs.
-        `deep` reads every byte. `shard` (0 to 255) looks only at keys that begin with this byte.
-        Raises RepairRefused, with nothing deleted, at implausible damage unless `force`.
+        `shard` (0 to 255) looks only at keys that begin with this byte. `deep` also reads every
+        byte, those least recently read first, and goes on where an interrupted one stopped; a
+        `sample` of 0.1 reads the next tenth. `progress` is called with (blobs, entries) so far.
+
+        Raises RepairRefused at implausible damage unless `force`, and when the blob store belongs
+        to another database.
         """
-        scope = Scope(self.config.namespace, shard=shard, deep=deep)
+        if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
+            raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
+        scope = Scope(self.config.namespace, shard=shard)
         inspector = self._parts.inspector
-        if repair:
-            return inspector.repair(scope, force=force, progress=progress)
-        return inspector.check(scope, progress)
+        look = partial(inspector.repair, force=force) if repair else inspector.check
+        report = look(scope, progress=progress)
+        if deep:
+            broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
+            # What the first look has told already, it has also mended.
+            told = {issue.subject for issue in report}
+            report = report.with_issues(issue for issue in broken if issue.subject not in told)
+        return report
 
     def stats(self) -> dict[str, Any]:
         """What the namespace holds: entries, bytes, hits."""

@@ -163,6 +163,30 @@ def test_a_flipped_byte_is_found_by_a_deep_check(world):
     assert len(world.cache.verify_integrity(deep=True)) == 0
 
 
+def test_a_deep_check_that_is_interrupted_goes_on_and_a_sample_takes_the_next_part(world):
+    world.cache.put(LARGE, blob="so that the first look, which counts blobs, can be told from the reading")
+    for n in range(40):
+        world.cache.put(n, n=n)
+    shards = sorted({int(entry["cache_key"][:2], 16) for entry in world.cache.list_entries()})
+
+    def stop(blobs: int, entries: int) -> None:
+        if entries >= 20 and not blobs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        world.cache.verify_integrity(deep=True, progress=stop)
+    times = world.cache.parts.metadata.check_times(world.config.namespace)
+    assert 0 < len(set(shards) & set(times)) < len(shards)
+    first = set(times)
+    world.cache.verify_integrity(deep=True, sample=1 - len(first) / 256)
+    times = world.cache.parts.metadata.check_times(world.config.namespace)
+    assert set(times) == set(range(256))
+    newest_of_the_first = max(times[shard] for shard in first)
+    assert all(times[shard] > newest_of_the_first for shard in set(range(256)) - first)
+    with pytest.raises(ValueError, match="sample"):
+        world.cache.verify_integrity(deep=True, sample=0)
+
+
 def test_rows_of_another_key_are_reported_and_never_touched(world):
     world.cache.put(LARGE, k=1)
     stranger = UnifiedCache(world.config.but(signing_key="the key of another team"))
