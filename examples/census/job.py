@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -107,5 +109,12 @@ def _progress(sources: Sequence[Sources]) -> Iterator[Callable[[Sources], None]]
         yield lambda source: progress.advance(bar, len(source.files))
 
 
+def _stop_at_once(*_: object) -> None:
+    # Prefect would wait for the tasks under way, which takes a minute. The cache is made for worse.
+    Console(stderr=True).show_cursor()
+    os._exit(130)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, _stop_at_once)
     main()

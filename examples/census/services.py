@@ -23,6 +23,7 @@ QUIET = {
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "DASK_LOGGING__DISTRIBUTED": "error",
     "DO_NOT_TRACK": "1",
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # semaphores that a Ctrl-C leaves to the system
 }
 
 

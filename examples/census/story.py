@@ -167,7 +167,14 @@ class Story:
             "PYTHONPATH": str(self.folder / "code"), "PYTHONHASHSEED": str(self._steps),
         }  # fmt: skip
         command = [sys.executable, "-m", f"examples.census.{module}", *options]
-        return subprocess.run(command, check=False, cwd=self.folder, env=environment).returncode
+        # In a session of its own, so that Ctrl-C reaches the run first and not the workers under it.
+        process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True)
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
 
 def _near(path: Path) -> str:
