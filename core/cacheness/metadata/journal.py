@@ -67,7 +67,7 @@ class JournalStore:
 
     def begin_epoch(self, epoch: str) -> None:
         """Put a new repair's random epoch before the last ones, atomically."""
-        self._append(lambda: {"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]})
+        self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}])
 
     def check_times(self, namespace: str) -> dict[int, int]:
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
@@ -77,7 +77,7 @@ class JournalStore:
 
     def record_check(self, namespace: str, shard: int, at: int) -> None:
         """Note that a shard was checked deeply."""
-        self._append(lambda: {"checked": [[namespace, shard, at]]}, durable=False)
+        self._append(lambda: [{"checked": [[namespace, shard, at]]}], durable=False)
 
     # entries
 
@@ -101,15 +101,16 @@ class JournalStore:
         return {e.key: Presence(e.size, e.raw_size, e.compute_seconds) for e in alive}
 
     def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
-        """Publish entries in one line; there are no sessions to lose."""
+        """Publish entries, all or none; there are no sessions to lose."""
         replaced: list[str] = []
 
-        def record() -> dict[str, Any]:
+        def records() -> list[dict[str, Any]]:
             replaced.extend(self._objects_replaced_by(entries))
-            shown = [entry_to_json(entry) for entry in entries]
-            return {"put": shown, "bury": replaced} if replaced else {"put": shown}
+            shown = [{"put": entry_to_json(entry)} for entry in entries]
+            return [*shown, {"bury": replaced}] if replaced else shown
 
-        self._append(record)
+        if entries:
+            self._append(records)
         return replaced
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
@@ -132,7 +133,7 @@ class JournalStore:
             if now is None or replace(now, hits=old.hits, accessed_at=old.accessed_at) != old:
                 return False
             change = {"namespace": new.namespace, "key": new.key.hex(), "expires_at": time_to_text(new.expires_at)}
-            self._append(lambda: {"change": [{**change, "key_id": new.key_id, "mac": new.mac.hex()}]})
+            self._append(lambda: [{"change": {**change, "key_id": new.key_id, "mac": new.mac.hex()}}])
         return True
 
     def delete(self, where: Where) -> Deleted:
@@ -149,7 +150,7 @@ class JournalStore:
         if uses:
             used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
             # Not synced: a power cut may forget when something was used last.
-            self._append(lambda: {"use": used}, durable=False)
+            self._append(lambda: [{"use": used}], durable=False)
 
     def totals(self, namespace: str) -> Totals:
         """Count entries, bytes and hits."""
@@ -171,7 +172,7 @@ class JournalStore:
         """Forget objects that have been deleted."""
         if objects:
             # Not synced: an object that is deleted twice is no error.
-            self._append(lambda: {"unbury": sorted(objects)}, durable=False)
+            self._append(lambda: [{"unbury": sorted(objects)}], durable=False)
 
     # sessions: none, because the lock keeps writers and repairers apart
 
@@ -284,10 +285,10 @@ class JournalStore:
         for offset, length, record in self._file.news():
             self._index.apply(offset, length, record)
 
-    def _append(self, record: Callable[[], dict[str, Any]], *, durable: bool = True) -> None:
+    def _append(self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True) -> None:
         with self.exclusive(), self._reading:
             self._refresh()
-            self._file.append(record(), durable=durable)
+            self._file.append(records(), durable=durable)
             self._refresh()
             waste = self._file.size - self._index.live_bytes
             if waste > max(_LEAST_WASTE, self._index.live_bytes):
@@ -297,7 +298,7 @@ class JournalStore:
         yield {**self._file.header, "epoch": self._index.epoch}
         for namespace in self._index.namespaces():
             for kept in self._index.every(namespace):
-                yield {"put": [entry_to_json(self._whole(kept))]}
+                yield {"put": entry_to_json(self._whole(kept))}
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}
@@ -306,7 +307,7 @@ class JournalStore:
 
     def _append_deletion(self, entries: Sequence[Entry]) -> None:
         objects = [entry.object for entry in entries if entry.object is not None]
-        self._append(lambda: {"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": objects})
+        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": objects}])
 
     def _objects_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
         newest: dict[tuple[str, bytes], str | None] = {}
@@ -322,7 +323,7 @@ class JournalStore:
     def _whole(self, kept: Kept) -> Entry:
         if kept.entry.object is not None:
             return kept.entry
-        shown = self._file.read(kept.offset, kept.length)["put"][kept.place]
+        shown = self._file.read(kept.offset, kept.length)["put"]
         return replace(kept.entry, inline=entry_from_json(shown, with_bytes=True).inline)
 
 

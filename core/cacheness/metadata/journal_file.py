@@ -6,7 +6,7 @@ import errno
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -64,32 +64,47 @@ class JournalFile:
         return True
 
     def news(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Whole lines that were added since the last time: offset, length, record.
+        """Whole records that were added since the last time: offset, length, record.
 
-        What follows the last line break is not looked at: it is being written, or was torn by a crash.
+        A line that says "more" belongs together with the next one. What follows the last whole group is
+        not looked at: it is being written, or was torn by a crash.
         """
-        pending = b""
-        while data := os.pread(self._descriptor, _BLOCK, self.size + len(pending)):
-            *lines, pending = (pending + data).split(b"\n")
-            for line in lines:
-                offset, length = self.size, len(line) + 1
-                self.size += length
-                try:
-                    yield offset, length, record_of(line)
-                except ValueError:
-                    _log.warning("%s: the line at byte %d is damaged and is ignored", self.path, offset)
+        group: list[tuple[int, int, dict[str, Any]]] = []
+        offset = self.size
+        for line in self._lines():
+            record = self._parse(line, offset)
+            group.append((offset, len(line), record))
+            offset += len(line)
+            if not record.get("more"):
+                self.size = offset
+                yield from group
+                group = []
+
+    def _lines(self) -> Iterator[bytes]:
+        start, pending = self.size, b""
+        while data := os.pread(self._descriptor, _BLOCK, start + len(pending)):
+            whole, line_break, pending = (pending + data).rpartition(b"\n")
+            start += len(whole) + len(line_break)
+            yield from (whole + line_break).splitlines(keepends=True)
+
+    def _parse(self, line: bytes, offset: int) -> dict[str, Any]:
+        try:
+            return record_of(line)
+        except ValueError:
+            _log.warning("%s: the line at byte %d is damaged and is ignored", self.path, offset)
+            return {}
 
     def read(self, offset: int, length: int) -> dict[str, Any]:
         """One line again."""
         return record_of(os.pread(self._descriptor, length, offset))
 
-    def append(self, record: dict[str, Any], *, durable: bool = True) -> None:
-        """Add a line: durable and whole, or not at all. The caller holds the lock, and has read all news."""
-        line = line_of(record)
+    def append(self, records: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
+        """Add records: durable and all, or none. The caller holds the lock, and has read all news."""
+        lines = [line_of({**record, "more": True}) for record in records[:-1]] + [line_of(records[-1])]
         try:
             # A line that a crash has torn ends where the next one begins.
             os.ftruncate(self._descriptor, self.size)
-            _write(self._descriptor, line, self.size)
+            _write(self._descriptor, b"".join(lines), self.size)
         except OSError as error:
             self._cut()
             self.refuse(error)

@@ -18,8 +18,6 @@ class Kept:
     entry: Entry
     offset: int
     length: int
-    place: int  #: among the entries of its line
-    share: int  #: of the file's bytes
 
 
 class JournalIndex:
@@ -36,13 +34,12 @@ class JournalIndex:
     def apply(self, offset: int, length: int, record: dict[str, Any]) -> None:
         """Take in one line. What a newer library added to it is passed over."""
         self.epoch = record.get("epoch", self.epoch)
-        put = record.get("put", [])
-        for place, shown in enumerate(put):
-            self._put(Kept(entry_from_json(shown, with_bytes=False), offset, length, place, length // len(put)))
+        if "put" in record:
+            self._put(Kept(entry_from_json(record["put"], with_bytes=False), offset, length))
         for namespace, key in record.get("delete", []):
             self._delete(namespace, bytes.fromhex(key))
-        for change in record.get("change", []):
-            self._change(change)
+        if "change" in record:
+            self._change(record["change"])
         for namespace, key, hits, at in record.get("use", []):
             self._use(namespace, bytes.fromhex(key), hits, at)
         for namespace, shard, at in record.get("checked", []):
@@ -85,14 +82,14 @@ class JournalIndex:
         if old is None:
             self._sorted.pop(kept.entry.namespace, None)
         else:
-            self.live_bytes -= old.share
+            self.live_bytes -= old.length
         entries[kept.entry.key] = kept
-        self.live_bytes += kept.share
+        self.live_bytes += kept.length
 
     def _delete(self, namespace: str, key: bytes) -> None:
         old = self._entries.get(namespace, {}).pop(key, None)
         if old is not None:
-            self.live_bytes -= old.share
+            self.live_bytes -= old.length
             self._sorted.pop(namespace, None)
 
     def _change(self, change: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ class SqlStore(ABC):
 
     def check_times(self, namespace: str) -> dict[int, int]:
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
-        return {shard: at for shard, at in self._query(self._sql.check_times, {"namespace": namespace})}
+        return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}
 
     def record_check(self, namespace: str, shard: int, at: int) -> None:
         """Note that a shard was checked deeply."""
