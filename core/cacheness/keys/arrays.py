@@ -162,14 +162,14 @@ def bytes_of(piece: np.ndarray[Any, Any]) -> memoryview:
 
 
 def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """NaN is one value, although many patterns of bits mean it."""
-    if piece.dtype.kind not in "fc":
+    """NaN is one value, although many patterns of bits mean it. Takes contiguous arrays."""
+    if piece.dtype.kind not in "fc" or not piece.size:
         return piece
+    floats = piece.reshape(-1).view(piece.real.dtype)
     with np.errstate(all="ignore"):
-        # A sum is quicker than a look at each, and is NaN whenever one of them is.
-        if not np.isnan(piece.sum()):
+        # The maximum is quicker than a look at each, and is NaN when one of them is.
+        if not np.isnan(floats.max()):
             return piece
-    piece = piece.copy()
-    floats = piece.view(piece.real.dtype)
+    floats = floats.copy()
     floats[np.isnan(floats)] = np.nan
-    return piece
+    return floats

@@ -70,7 +70,7 @@ def _find_owner(module: str) -> Owner:
         return OURS
     if top in ("__main__", "__mp_main__") or _named(module):
         return USER
-    if module in sys.builtin_module_names:
+    if module in sys.builtin_module_names or top.startswith("_cython_"):  # types that compiled modules share
         return PYTHON
     file = _file_of(module) or _file_of(top)
     if file is None:

@@ -47,6 +47,13 @@ _DECORATORS: Final = (
 )
 #: Found within a function by these built-ins, code cannot be seen beforehand.
 _UNSEEN: Final = frozenset({"eval", "exec", "__import__", "globals", "compile"})
+#: ... and by these attributes of modules.
+_LOADERS: Final = {
+    "importlib": ("import_module",),
+    "sys": ("modules",),
+    "pickle": ("loads",),
+    "cloudpickle": ("loads",),
+}
 
 
 class _Missing:
@@ -153,7 +160,7 @@ def unseen_in(thing: Any) -> list[str]:
     if not isinstance(thing, types.FunctionType):
         return []
     names = [n for n in info_of(thing.__code__).names if n.name in _UNSEEN and n.name not in thing.__globals__]
-    names += [n for n in info_of(thing.__code__).names if n.attributes[:1] == ("import_module",)]
+    names += [n for n in info_of(thing.__code__).names if n.name in _LOADERS and n.attributes[:1] == _LOADERS[n.name]]
     return [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
 
 
