@@ -36,6 +36,10 @@ def batch(cache: UnifiedCache) -> None:
         cache.put(NEW, k=2)
 
 
+def evict(cache: UnifiedCache) -> None:
+    cache.evict()
+
+
 def repair(cache: UnifiedCache) -> None:
     cache.verify_integrity(repair=True)
 
@@ -46,6 +50,7 @@ OPERATIONS: dict[str, tuple[Callable[[UnifiedCache], None], set[Any]]] = {
     "put inline": (put_small, {OLD, b"small"}),
     "invalidate": (invalidate, {OLD, None}),
     "batch": (batch, {OLD, NEW}),
+    "evict": (evict, {OLD}),
     "repair": (repair, {OLD}),
 }
 operations = pytest.mark.parametrize("operation", OPERATIONS)
@@ -55,6 +60,7 @@ def check(world, allowed: set[Any]) -> None:
     """I1 to I6 after the fact: old or new, and after one repair as many blobs as rows."""
     cache = world.reopen()
     assert cache.get(k=1) in allowed
+    cache.evict()  # what has expired is not listed, yet has its blob
     cache.verify_integrity(repair=True)
     assert cache.get(k=1) in allowed
     left = cache.verify_integrity(deep=True)
@@ -63,9 +69,9 @@ def check(world, allowed: set[Any]) -> None:
 
 
 def prepare(world) -> None:
-    """An old value to lose, and an orphan and a replaced blob for a repair to find."""
+    """An old value to lose, an expired one to evict, and an orphan for a repair to find."""
     world.cache.put(OLD, k=1)
-    world.cache.put(OLD, k=9)
+    world.cache.put(OLD, k=9, ttl=0.000001)
     leave_orphan(world.config)
 
 
@@ -142,3 +148,32 @@ def test_i5_i6_a_process_killed_at_any_step_leaves_at_most_what_one_repair_remov
         check(world, allowed)
         world.cache.clear()
     assert n > 3
+
+
+def test_i2_a_signal_at_any_moment_leaves_old_or_new_and_no_litter(tmp_path):
+    """Interrupted 60 times, each time a little later: Ctrl-C between any two instructions of a put."""
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        cache.put(OLD, k=1)
+
+        def interrupt(_number: int, _frame: object) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGALRM, interrupt)
+        interrupted = 0
+        try:
+            for n in range(60):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0.0001 + n * 0.0001)
+                    cache.put(NEW if n % 2 else OLD, k=1)
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                except KeyboardInterrupt:
+                    interrupted += 1
+                assert cache.get(k=1) in {OLD, NEW}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+        assert interrupted > 0
+        cache.put(NEW, k=1)
+        cache.verify_integrity(repair=True)
+        report = cache.verify_integrity(deep=True)
+        assert (list(report), report.objects) == ([], 1)
