@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from multiprocessing.queues import SimpleQueue
+from multiprocessing.synchronize import Barrier
 from typing import Any
 
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
 from cacheness import Config, UnifiedCache
-from cacheness.config import ENVIRONMENT_PREFIX
+
+Report = dict[str, Any]
 
 PUTS = 20
 
@@ -25,15 +25,13 @@ def measure(bench: Bench) -> Iterator[Row]:
     for name, parameters in (("SQLite", embedded), ("PostgreSQL", shared)):
         for number, writers in enumerate(crowds):
             config = Config(**parameters, namespace=f"crowd{number}")
-            yield from crowd(bench.folder / f"{name}-{writers}", name, config, writers)
+            yield from crowd(name, config, writers)
 
 
-def crowd(folder: Path, name: str, config: Config, writers: int) -> Iterator[Row]:
-    """Start everybody, let them begin together, and read every entry back."""
-    folder.mkdir()
+def crowd(name: str, config: Config, writers: int) -> Iterator[Row]:
+    """Let everybody begin together, and read every entry back."""
+    done = run(config, writers)
     with UnifiedCache(config) as cache:
-        cache.put(0, begun=True)
-        done = run(folder, config, writers)
         keys = [(writer, n) for writer in range(writers) for n in range(PUTS)]
         lost = sum(cache.get(writer=writer, n=n) != [writer, n] for writer, n in keys)
     took = sorted(seconds for report in done for seconds in report["took"])
@@ -48,42 +46,36 @@ def crowd(folder: Path, name: str, config: Config, writers: int) -> Iterator[Row
     yield Row(f"{what}: together", rate, unit="puts/s", curve=f"{name}: puts a second", at=writers)
 
 
-def run(folder: Path, config: Config, writers: int) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "benchmarks.many_writers", "--writer"]
-    settings = {ENVIRONMENT_PREFIX + name.upper(): str(getattr(config, name)) for name in CONFIGURED}
-    settings = {name: text for name, text in settings.items() if text != "None"}
-    started = [
-        subprocess.Popen([*command, str(writer), str(folder), json.dumps(settings)], stdout=subprocess.PIPE, text=True)
-        for writer in range(writers)
-    ]
-    while len(list(folder.glob("*.ready"))) < writers:
-        time.sleep(0.01)
-    (folder / "go").touch()
-    return [json.loads(process.communicate()[0]) for process in started]
+def run(config: Config, writers: int) -> list[Report]:
+    """Everybody opens the cache, waits for the last one, and writes."""
+    # Forked from a server that has imported everything, so that starting 64 of them is not what is measured.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.many_writers", "psycopg", "obstore"])
+    start, reports = context.Barrier(writers), context.SimpleQueue()
+    processes = [context.Process(target=write, args=(n, config, start, reports)) for n in range(writers)]
+    for process in processes:
+        process.start()
+    found = [reports.get() for _ in processes]
+    for process in processes:
+        process.join()
+    return found
 
 
-CONFIGURED = ("cache_dir", "metadata_backend", "blob_store", "signing_key", "namespace")
-
-
-def write(writer: int, folder: Path, settings: dict[str, str]) -> None:
-    """What each process does: small values and now and then a file."""
-    with UnifiedCache(Config.from_env(settings)) as cache:
-        (folder / f"{writer}.ready").touch()
-        while not (folder / "go").exists():
-            time.sleep(0.001)
+def write(writer: int, config: Config, start: Barrier, reports: SimpleQueue[Report]) -> None:
+    """What each process does."""
+    with UnifiedCache(config) as cache:
+        cache.put(0, writer=writer, warm=True)
+        start.wait()
         took, errors, began = [], [], time.time()
         for n in range(PUTS):
-            start = time.perf_counter()
+            before = time.perf_counter()
             try:
                 cache.put([writer, n], writer=writer, n=n)
             except Exception as error:  # noqa: BLE001 - counted and shown
                 errors.append(repr(error))
-            took.append(time.perf_counter() - start)
-        print(json.dumps({"took": took, "errors": errors, "began": began, "ended": time.time()}))
+            took.append(time.perf_counter() - before)
+        reports.put({"took": took, "errors": errors, "began": began, "ended": time.time()})
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--writer"]:
-        write(int(sys.argv[2]), Path(sys.argv[3]), json.loads(sys.argv[4]))
-    else:
-        main(measure, __doc__)
+    main(measure, __doc__)
