@@ -146,6 +146,7 @@ class Cache:
                     raise
                 else:
                     drain(self.metadata, self.blobs, replaced)
+                    self.uses.flush_when_due()
                     return entries
         raise StoreUnavailable(
             f"the result was not stored: {PUBLISH_ATTEMPTS} sessions in a row were fenced or went unanswered"
@@ -276,7 +277,7 @@ class Cache:
             last.callback(self.blobs.close)
             last.callback(self.metadata.close)
             last.callback(self.sessions.close)
-            self.uses.close()
+            self.uses.flush()
 
 
 def fresh_name(entry: Entry, session: str) -> str:

@@ -10,7 +10,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from cacheness import CachenessError, CodecError, Hit, UnifiedCache
+from cacheness import CachenessError, CodecError, Hit, StoreRefused, UnifiedCache, usage
 
 LARGE = 200_000  #: bytes, more than fits in a row
 ONE, OTHER = random.Random(1).randbytes(LARGE), random.Random(2).randbytes(LARGE)
@@ -249,3 +249,23 @@ def test_what_does_not_verify_is_a_miss_and_is_replaced(world, caplog):
     assert intruder.get(k=1) == "w"
     assert world.cache.lookup(k=1) is None
     intruder.close()
+
+
+def test_counters_that_cannot_be_written_spoil_no_hit(world, monkeypatch):
+    world.cache.put("v", k=1)
+    monkeypatch.setattr(usage, "FLUSH_AT", 1)
+    monkeypatch.setattr(world.cache.parts.metadata, "record_use", refuse)
+    assert world.cache.get(k=1) == "v"
+    assert world.cache.stats()["entries"] == 1
+
+
+def test_counters_are_written_along_with_a_put_when_it_is_time(world, monkeypatch):
+    world.cache.put("v", k=1)
+    world.cache.get(k=1)
+    monkeypatch.setattr(usage, "FLUSH_EVERY", 0.0)
+    world.cache.put("w", k=2)
+    assert {entry["args"]["k"]: entry["hits"] for entry in world.cache.list_entries()} == {1: 1, 2: 0}
+
+
+def refuse(*args: object) -> None:
+    raise StoreRefused("read-only")
