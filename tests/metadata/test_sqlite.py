@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from cacheness.deadlines import Limits
+from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.metadata import sqlite_file
 from cacheness.metadata.sqlite import SqliteStore
+from cacheness.metadata.sqlite_file import SqliteTransaction
+from cacheness.metadata.statements import row_of
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, inline, key
 from tests.metadata.programs import says, start
 
@@ -124,26 +126,27 @@ def test_a_writer_that_holds_the_lock_cannot_be_fenced(store: SqliteStore, tmp_p
 
 def test_a_transaction_that_is_interrupted_is_rolled_back(store: SqliteStore) -> None:
     session = store.open_session(SOMEBODY)
+    store.commit([inline(1)], session)
 
-    def interrupted() -> str:
+    def work(transaction: SqliteTransaction) -> None:
+        transaction.run(store._sql.put, row_of(inline(1, b"half done")))
         raise KeyboardInterrupt
 
-    class Interrupting(dict[str, object]):
-        def __getitem__(self, name: str) -> object:
-            return interrupted() if name == "mac" else super().__getitem__(name)
-
-    store.commit([inline(1)], session)
-    put = store._sql.put
     with pytest.raises(KeyboardInterrupt):
-        store._file.transact(lambda transaction: (transaction.run(put, _row(1)), interrupted()))
+        store._file.transact(work)
     assert store.find(NAMESPACE, key(1)) == inline(1)
     store.commit([inline(2)], session)
 
 
-def _row(number: int) -> dict[str, object]:
-    from cacheness.metadata.statements import row_of
-
-    return row_of(inline(number, b"half done"))
+def test_readers_are_served_while_writers_are_refused(store: SqliteStore, tmp_path: Path) -> None:
+    session = store.open_session(SOMEBODY)
+    store.commit([inline(1)], session)
+    with closing(sqlite3.connect(tmp_path / "metadata.sqlite", isolation_level=None)) as hung:
+        hung.execute("BEGIN IMMEDIATE")
+        for _ in range(5):
+            with patience(0.01), pytest.raises(StoreUnavailable):
+                store.commit([inline(2)], session)
+        assert store.find(NAMESPACE, key(1)) == inline(1)
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs", "fuse.sshfs", "9p", "lustre"])

@@ -14,6 +14,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BYTES: Final = ("key", "digest", "args", "mac")
 _TIMES: Final = ("created_at", "expires_at", "accessed_at")
 _JSON: Final = ("parts", "provenance")
+_canonical_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
 def line_of(record: dict[str, Any]) -> bytes:
@@ -74,4 +75,4 @@ def _opened(text: str) -> Any:
 
 
 def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return _canonical_encoder.encode(value)

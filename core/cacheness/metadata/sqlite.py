@@ -88,7 +88,9 @@ class SqliteStore(SqlStore):
 
     def __init__(self, path: Path, *, limits: Limits) -> None:
         super().__init__(_statements)
-        self._guard = Guard(f"the metadata database {path}", limits)
+        # Apart, because a hung writer keeps other writers waiting, and readers never.
+        self._reading = Guard(f"the metadata database {path}", limits)
+        self._writing = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
         self._sessions = self._file.path.parent / "sessions"
         self._locks = FileLocks(self._sessions)
@@ -182,14 +184,14 @@ class SqliteStore(SqlStore):
         return replaced
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
-        return self._guard.once(lambda: self._file.run(statement, values))[0]
+        return self._reading.once(lambda: self._file.run(statement, values))[0]
 
     def _change(self, statement: Statement, values: Values) -> int:
         return self._transact(lambda transaction: transaction.run_many(statement, [values]))
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
         self._refuse_if_read_only()
-        return self._guard.once(lambda: self._file.transact(work))
+        return self._writing.once(lambda: self._file.transact(work))
 
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:
@@ -199,7 +201,7 @@ class SqliteStore(SqlStore):
         names = self._query(_TABLES, {})
         if not names:
             self._refuse_if_read_only()
-            self._guard.once(lambda: self._file.transact(self._create_schema))
+            self._writing.once(lambda: self._file.transact(self._create_schema))
         elif ("store",) not in names or ("schema_version",) not in names:
             raise ConfigError(
                 f"{self._file.path} is a database of something else: it holds {', '.join(sorted(n for (n,) in names))}."
