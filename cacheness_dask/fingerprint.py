@@ -35,6 +35,7 @@ from cacheness.keys import digest_of, encode, fingerprint
 from cacheness.keys.encode import FORMAT
 from cacheness_dask.chance import reads_chance
 from cacheness_dask.edge import unbroken
+from cacheness_dask.frames import Frames
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
@@ -122,6 +123,7 @@ class _Walk:
         self._functions: dict[int, tuple[Any, bytes | Refused]] = {}
         self._literals: dict[int, tuple[Any, bytes]] = {}
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
+        self._frames = Frames(_digest)
         self._marks = 0
         self._shuffles = {
             cast("Any", node).spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
@@ -293,7 +295,7 @@ class _Walk:
             return container(b"source", [b"v" + _digest(source)])
         if isinstance(value, os.PathLike):
             note_file(os.fspath(value))
-        return b"v" + _digest(value)
+        return self._frames.term(value) or b"v" + _digest(value)
 
     def _string(self, value: str) -> bytes:
         if value in self._shuffles:

@@ -87,6 +87,43 @@ def test_what_looks_alike_differs(one: Any, other: Any) -> None:
     assert term(one, func=inc) != term(one)
 
 
+def frames() -> dict[str, pd.DataFrame]:
+    """Frames that are easily taken for one another."""
+    base = pd.DataFrame({"a": [1, 2], "b": [3.0, 4.0]})
+    made = {
+        "base": base,
+        "order of columns": base[["b", "a"]],
+        "names": base.rename(columns={"a": "c"}),
+        "index": base.set_axis([1, 2], axis=0),
+        "index name": base.rename_axis("n"),
+        "column name": base.rename_axis("n", axis=1),
+        "types": base.astype({"a": "int32"}),
+        "values": base + 1,
+        "swapped": pd.DataFrame({"a": [3, 4], "b": [1.0, 2.0]}),
+        "text": base.astype({"a": "str"}),
+        "objects": base.astype({"a": "object"}),
+        "one row": base.iloc[:1],
+        "other row": base.iloc[1:],
+        "no rows": base.iloc[:0],
+        "transposed": base.T,
+        "times": base.astype({"a": "datetime64[ns]"}),
+        "coarser times": base.astype({"a": "datetime64[s]"}),
+        "series": base.a,
+        "one column": base[["a"]],
+    }
+    made["attrs"] = base.copy()
+    made["attrs"].attrs["unit"] = "m"
+    return made
+
+
+def test_frames_that_look_alike_differ_and_equal_ones_agree() -> None:
+    assert len({term(frame) for frame in frames().values()}) == len(frames())
+    assert [term(frame) for frame in frames().values()] == [term(frame) for frame in frames().values()]
+    whole = pd.DataFrame({"a": range(6), "b": range(6)})
+    apart = pd.DataFrame({"a": range(2, 4), "b": range(2, 4)}, index=pd.RangeIndex(2, 4))
+    assert term(whole.iloc[2:4]) == term(apart)
+
+
 def test_splitting_arguments_differently_differs() -> None:
     assert len({term("ab", "c"), term("a", "bc"), term("abc"), term(["ab", "c"]), term("ab", "c", None)}) == 5
 
