@@ -50,7 +50,7 @@ def run(config: Config, writers: int) -> list[Report]:
     """Everybody opens the cache, waits for the last one, and writes."""
     # Forked from a server that has imported everything, so that starting 64 of them is not what is measured.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.many_writers", "psycopg", "obstore"])
+    context.set_forkserver_preload(["benchmarks.bench", "cacheness", "psycopg", "obstore"])
     start, reports = context.Barrier(writers), context.SimpleQueue()
     processes = [context.Process(target=write, args=(n, config, start, reports)) for n in range(writers)]
     for process in processes:

@@ -92,7 +92,7 @@ def _plainly(value: Any) -> tuple[_Pieces, list[memoryview]]:
 
 def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
     """Pickled with the code of functions and classes that other processes cannot import."""
-    import cloudpickle  # type: ignore[import-untyped]
+    import cloudpickle
 
     stream, buffers = _Pieces(), list[memoryview]()
     cloudpickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
