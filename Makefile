@@ -56,8 +56,9 @@ fuzz: $(STAMP) ## hostile bytes for every decoder, each for FUZZ_SECONDS=600
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
 
-docs: $(STAMP) ## write docs/api.md anew from the code
+docs: $(STAMP) ## write docs/api.md from the code, and the figures of the last make bench into docs/performance.md
 	$(RUN) -m docs.write_api
+	$(RUN) -m docs.write_performance
 
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
