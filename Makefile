@@ -56,7 +56,7 @@ fuzz: $(STAMP) ## hostile bytes for every decoder, each for FUZZ_SECONDS=600
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
 
-docs: $(STAMP) ## write docs/api.md from the code, and the figures of the last make bench into docs/performance.md
+docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api
 	$(RUN) -m docs.write_performance
 
