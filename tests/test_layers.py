@@ -37,6 +37,7 @@ MAY_IMPORT = {
     "binding": set(),
     "steps": {"flights", "keys"},
     "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "keys", "steps"},
+    "options": BASE | {"config", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)

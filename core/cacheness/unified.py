@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +18,9 @@ from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.integrity import Progress, Scope
-from cacheness.keys import RESERVED, Digest, Key, make_key
+from cacheness.keys import Key
 from cacheness.memoize import explain_call, memoize
+from cacheness.options import Function, canonical_json, checked_tags, configured, digest_named, key_of, seconds_of
 from cacheness.protocols import CachedFunction
 from cacheness.report import IntegrityReport
 
@@ -30,9 +29,6 @@ R = TypeVar("R")
 
 BATCH_BYTES = 64 << 20  #: encoded values that a write batch holds
 PAGE = 1000
-HEX_KEY = re.compile(r"[0-9a-f]{64}")
-
-Function = Callable[..., Any] | Digest
 
 
 class UnifiedCache:
@@ -49,7 +45,7 @@ class UnifiedCache:
     def __init__(self, config: Config | None = None, /, **parameters: Any) -> None:
         if config is not None and parameters:
             raise TypeError("give a Config or its parameters, not both")
-        self.config = _configured(parameters) if config is None else config
+        self.config = configured(parameters) if config is None else config
         self._local = threading.local()
         self._hold()
         try:
@@ -92,12 +88,12 @@ class UnifiedCache:
         """
         about = About(
             ttl=self._lifetime(ttl),
-            tags=_tags(tags),
+            tags=checked_tags(tags),
             compute_seconds=compute_seconds,
-            provenance=_canonical_json(provenance or {}),
+            provenance=canonical_json(provenance or {}),
         )
         draft = self._parts.cache.draft(
-            _key("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
+            key_of("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
         )
         batch = self._batch
         if batch is None:
@@ -122,7 +118,7 @@ class UnifiedCache:
 
         What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
         """
-        digest = _key("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        digest = key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._parts.cache.lookup(digest)
 
@@ -139,7 +135,7 @@ class UnifiedCache:
         **named: Any,
     ) -> Any:
         """The cached value, or `default`. Where a cached None matters, use `lookup`."""
-        digest = _key("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        digest = key_of("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         hit = self._parts.cache.lookup(digest)
         return default if hit is None else hit.value
@@ -154,7 +150,7 @@ class UnifiedCache:
         **named: Any,
     ) -> Key:
         """The key of these arguments, for `get` and `put`; its `.hex` names the entry."""
-        return _key("key", None, named, args=args, prefix=prefix, version=version, function=function)
+        return key_of("key", None, named, args=args, prefix=prefix, version=version, function=function)
 
     def invalidate(
         self,
@@ -168,7 +164,7 @@ class UnifiedCache:
         **named: Any,
     ) -> bool:
         """Delete one result; False when there was none."""
-        digest = _key("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._parts.cache.delete(Where(self.config.namespace, keys=(digest,))) > 0
 
@@ -188,7 +184,7 @@ class UnifiedCache:
 
         False when there is no such entry, it has expired, or it was replaced meanwhile.
         """
-        digest = _key("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         cache = self._parts.cache
         entry = cache.metadata.find(self.config.namespace, digest)
@@ -202,7 +198,7 @@ class UnifiedCache:
 
     def get_many(self, keys: Iterable[str | Key]) -> dict[str, Hit]:
         """The hits among many keys, by key: one statement per 10,000, blobs read side by side."""
-        digests = [_digest(key) for key in keys]
+        digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
         return {digest.hex(): hit for digest, hit in self._parts.cache.lookup_many(digests).items()}
@@ -214,7 +210,7 @@ class UnifiedCache:
 
     def present(self, keys: Sequence[str | Key]) -> dict[str, Presence]:
         """Which keys have a result, and its size: one statement per 10,000, no values read."""
-        found = self._parts.cache.metadata.present(self.config.namespace, [_digest(key) for key in keys])
+        found = self._parts.cache.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
         return {digest.hex(): presence for digest, presence in found.items()}
 
     @contextmanager
@@ -428,7 +424,7 @@ class UnifiedCache:
             self._flush(batch)
 
     def _lifetime(self, ttl: float | timedelta | None) -> float | None:
-        seconds = self.config.ttl if ttl is None else _seconds(ttl)
+        seconds = self.config.ttl if ttl is None else seconds_of(ttl)
         if seconds is not None and not seconds > 0:
             raise ValueError(f"ttl={ttl!r} must be greater than 0")
         return seconds
@@ -442,79 +438,5 @@ class UnifiedCache:
     ) -> Where:
         before = None
         if older_than is not None:
-            before = self._parts.cache.metadata.now() - int(_seconds(older_than) * MICROSECONDS)
+            before = self._parts.cache.metadata.now() - int(seconds_of(older_than) * MICROSECONDS)
         return Where(self.config.namespace, tag=tag, function=function, prefix=prefix, created_before=before)
-
-
-def _configured(parameters: Mapping[str, Any]) -> Config:
-    try:
-        config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
-        return Config(**config)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        known = ", ".join(Config.__dataclass_fields__)
-        raise TypeError(f"{error}. UnifiedCache knows: {known}") from None
-
-
-def _key(
-    method: str,
-    key: str | Key | None,
-    named: Mapping[str, Any],
-    *,
-    args: Mapping[str, Any] | None,
-    prefix: str,
-    version: str | None,
-    function: Function | None,
-) -> Key:
-    misplaced = RESERVED.intersection(named)
-    if misplaced:
-        name = min(misplaced)
-        raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
-    if not isinstance(prefix, str) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
-        raise TypeError(
-            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
-            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
-        )
-    if key is None:
-        both = set(args or ()).intersection(named)
-        if both:
-            raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
-        return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
-    if args or named or prefix or version is not None or function is not None:
-        raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
-    return key if isinstance(key, Key) else _named_by(key)
-
-
-def _named_by(text: str) -> Key:
-    """The key that 64 hexadecimal digits name; what it was made from is not known."""
-    if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
-        raise ConfigError(
-            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are"
-            " given by name"
-        )
-    return Key(bytes.fromhex(text))
-
-
-def _digest(key: str | Key) -> bytes:
-    return (key if isinstance(key, Key) else _named_by(key)).digest
-
-
-def _tags(tags: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(tags, str):
-        raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
-    tags = list(tags)
-    for tag in tags:
-        if not isinstance(tag, str) or not tag or "\n" in tag:
-            raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
-    return tuple(sorted(set(tags)))
-
-
-def _canonical_json(mapping: Mapping[str, Any]) -> str:
-    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def _seconds(duration: float | timedelta) -> float:
-    if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
-        raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)

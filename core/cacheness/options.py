@@ -1,0 +1,97 @@
+"""What a call to a cache may say, checked and put into the form that the layers below take."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
+
+from cacheness.config import Config
+from cacheness.errors import ConfigError
+from cacheness.keys import RESERVED, Digest, Key, make_key
+
+HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
+
+Function: TypeAlias = Callable[..., Any] | Digest
+
+
+def configured(parameters: Mapping[str, Any]) -> Config:
+    """The configuration that these parameters spell."""
+    try:
+        config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
+        return Config(**config)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        known = ", ".join(Config.__dataclass_fields__)
+        raise TypeError(f"{error}. UnifiedCache knows: {known}") from None
+
+
+def key_of(
+    method: str,
+    key: str | Key | None,
+    named: Mapping[str, Any],
+    *,
+    args: Mapping[str, Any] | None,
+    prefix: str,
+    version: str | None,
+    function: Function | None,
+) -> Key:
+    """The key that a call means: given as such, or made from arguments and options."""
+    misplaced = RESERVED.intersection(named)
+    if misplaced:
+        name = min(misplaced)
+        raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
+    if not isinstance(prefix, str) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
+        raise TypeError(
+            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
+            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
+        )
+    if key is None:
+        both = set(args or ()).intersection(named)
+        if both:
+            raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
+        return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
+    if args or named or prefix or version is not None or function is not None:
+        raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
+    return key if isinstance(key, Key) else named_by(key)
+
+
+def named_by(text: str) -> Key:
+    """The key that 64 hexadecimal digits name; what it was made from is not known."""
+    if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
+        raise ConfigError(
+            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are"
+            " given by name"
+        )
+    return Key(bytes.fromhex(text))
+
+
+def digest_named(key: str | Key) -> bytes:
+    """The digest of a key, however it is given."""
+    return (key if isinstance(key, Key) else named_by(key)).digest
+
+
+def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags, sorted, each once."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
+    tags = list(tags)
+    for tag in tags:
+        if not isinstance(tag, str) or not tag or "\n" in tag:
+            raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
+    return tuple(sorted(set(tags)))
+
+
+def canonical_json(mapping: Mapping[str, Any]) -> str:
+    """The same text for equal mappings; what JSON does not know is written as its text."""
+    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def seconds_of(duration: float | timedelta) -> float:
+    """A duration in seconds."""
+    if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
+        raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
