@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from cacheness import UnifiedCache
 from cacheness_dask.graphs import Graph, materialised, shipped
 from cacheness_dask.policy import Policy, Which
 from cacheness_dask.rewrite import Plan
-from cacheness_dask.run import Run
+from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.worker import EntryVanished
 
 logger = logging.getLogger("cacheness.dask")
@@ -26,6 +27,10 @@ logger = logging.getLogger("cacheness.dask")
 _off: ContextVar[bool] = ContextVar("cacheness_dask_off", default=False)
 #: How often a computation starts again because entries vanished under it, before it runs without hits.
 _ATTEMPTS: Final = 3
+_BYPASSED: Final = (
+    "Something inside of the caching() block chose another scheduler for Dask, so what was computed after that"
+    " went past the cache. A distributed Client does so when it is made: make it before the block."
+)
 
 
 class CachingScheduler:
@@ -33,7 +38,11 @@ class CachingScheduler:
 
     def __init__(self, run: Run, scheduler: Any = None) -> None:
         self.run = run
-        self._scheduler = scheduler
+        self.beneath = scheduler
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A nanny sends Dask's configuration to its worker, which has no use for this.
+        return (type(None), ())
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
         """The same as `get`: Dask takes a scheduler that can be called."""
@@ -90,8 +99,8 @@ class CachingScheduler:
         return self.run.prepare(graph, list(flatten([keys])), client, waits=waits)
 
     def _inner(self, dsk: Any) -> Callable[..., Any]:
-        if self._scheduler is not None:
-            return cast("Callable[..., Any]", get_scheduler(scheduler=self._scheduler))
+        if self.beneath is not None:
+            return cast("Callable[..., Any]", get_scheduler(scheduler=self.beneath))
         try:
             from distributed import get_client
 
@@ -118,11 +127,14 @@ def caching(
     """
     previous = dask.config.get("scheduler", None)
     run = Run(cache, Policy(which=which, max_value_bytes=max_value_bytes, queue_bytes=queue_bytes))
-    if scheduler is None and not isinstance(previous, CachingScheduler):
-        scheduler = previous
+    if scheduler is None:
+        scheduler = previous.beneath if isinstance(previous, CachingScheduler) else previous
+    mine = CachingScheduler(run, scheduler)
     try:
-        with dask.config.set(scheduler=CachingScheduler(run, scheduler)):
+        with dask.config.set(scheduler=mine):
             yield run
+            if dask.config.get("scheduler", None) is not mine:
+                warnings.warn(_BYPASSED, CacheUnavailable, stacklevel=3)
     finally:
         run.close()
 

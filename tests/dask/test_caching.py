@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,39 @@ def test_nocache_computes_and_stores_nothing(cache: UnifiedCache) -> None:
         assert twelve().persist().compute() == 12
     assert run.history == []
     assert cache.list_entries() == []
+
+
+def test_a_block_within_a_block_uses_the_same_scheduler(cache: UnifiedCache, tmp_path: Path) -> None:
+    with (
+        UnifiedCache(cache_dir=tmp_path / "inner") as other,
+        cd.caching(cache, scheduler="sync") as outer,
+        cd.caching(other) as inner,
+    ):
+        assert dask.delayed(os.getpid)().compute() == os.getpid()
+        assert dask.config.get("scheduler").beneath == "sync"
+    assert (len(outer.history), len(inner.history)) == (0, 1)
+
+
+def test_another_scheduler_chosen_inside_of_the_block_is_told(cache: UnifiedCache) -> None:
+    before = dask.config.get("scheduler", None)
+    with pytest.warns(cd.CacheUnavailable, match="make it before the block"), cd.caching(cache):
+        dask.config.config["scheduler"] = "sync"  # as a client does
+    dask.config.config["scheduler"] = before
+
+
+def test_one_question_for_each_graph(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    present, asked = cache.present, []
+    monkeypatch.setattr(cache, "present", lambda keys: (asked.append(len(keys)), present(keys))[1])
+    with cd.caching(cache, scheduler="sync"):
+        twelve().compute()
+        twelve().compute()
+    assert asked == [4, 4]
+
+
+def test_the_configuration_that_workers_get_has_no_cache_in_it(cache: UnifiedCache) -> None:
+    with cd.caching(cache):
+        sent = pickle.loads(pickle.dumps(dask.config.config))
+    assert sent["scheduler"] is None
 
 
 def test_entries_say_which_function_made_them(cache: UnifiedCache) -> None:
