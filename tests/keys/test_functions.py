@@ -343,6 +343,20 @@ def test_the_folder_that_the_code_lies_in_does_not_count(tmp_path: pathlib.Path)
     assert any("directory" in line or "PosixPath" in line for line in before.unfollowed)
 
 
+def test_a_global_that_a_class_body_reads_under_the_name_it_gives_counts() -> None:
+    module = load("limit = 1\ndef f(x):\n    class A:\n        limit = limit\n    return A.limit\n", "shadowed")
+    before = fingerprint(module.f).digest
+    module.limit = 2
+    assert fingerprint(module.f).digest != before
+
+
+def test_an_import_within_that_cannot_be_done_counts_as_missing() -> None:
+    module = load(
+        "def f(x):\n    from . import sibling\n    import not_there\n    return sibling, not_there\n", "importing"
+    )
+    assert fingerprint(module.f) == fingerprint(module.f)
+
+
 # kinds of callables
 
 

@@ -187,16 +187,28 @@ def test_a_key_function_decides_what_counts(cache: UnifiedCache, calls: Calls) -
 
 
 def test_a_version_pins_the_code(cache: UnifiedCache, calls: Calls) -> None:
-    def make(factor: int, version: str) -> Any:
-        @cache.cached(version=version)
-        def f(x: int) -> Any:
-            return calls(x * factor)
+    def make(body: str, version: str) -> Any:
+        module = types.ModuleType("pinned")
+        exec(f"def f(x): return calls({body})", vars(module))
+        module.calls = calls  # type: ignore[attr-defined]
+        return cache.cached(module.f, version=version)
+
+    assert make("x * 2", "1")(1) == 2
+    assert make("x * 3", "1")(1) == 2
+    assert make("x * 3", "2")(1) == 3
+
+
+def test_a_version_pins_neither_what_is_closed_over_nor_lambdas(cache: UnifiedCache) -> None:
+    def make(n: int) -> Any:
+        @cache.cached(version="1")
+        def f(x: int) -> int:
+            return x * n
 
         return f
 
-    assert make(2, "1")(1) == 2
-    assert make(3, "1")(1) == 2
-    assert make(3, "2")(1) == 3
+    assert (make(2)(1), make(3)(1), make(2)(1)) == (2, 3, 2)
+    one, other = cache.cached(lambda x: x, version="1"), cache.cached(lambda x: -x, version="1")
+    assert (one(1), other(1)) == (1, -1)
 
 
 def test_functions_of_one_name_and_version_in_two_modules_are_two() -> None:
@@ -362,12 +374,10 @@ def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Ca
     assert calls.seen == [1, 1, 2]
 
 
-def test_refresh_computes_again_and_invalidate_forgets(cache: UnifiedCache) -> None:
-    numbers = iter(range(10))
-
-    @cache.cached(key=lambda: 0, version="1")
-    def f() -> int:
-        return next(numbers)
+def test_refresh_computes_again_and_invalidate_forgets(cache: UnifiedCache, calls: Calls) -> None:
+    @cache.cached
+    def f() -> Any:
+        return calls(len(calls.seen))
 
     assert (f(), f(), f.refresh(), f()) == (0, 0, 1, 1)
     assert f.invalidate()

@@ -174,9 +174,8 @@ def _exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
-    own = {i.argval for i in instructions if i.opname == "STORE_NAME"}
     for at, instruction in enumerate(instructions):
-        if instruction.opname in _GLOBALS and instruction.argval not in own and instruction.argval not in _WHERE:
+        if instruction.opname in _GLOBALS and instruction.argval not in _WHERE:
             yield Name(instruction.argval, _attributes_after(instructions, at))
 
 

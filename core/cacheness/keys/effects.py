@@ -26,7 +26,7 @@ _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "number": frozenset({int, float}),
     "path": frozenset({pathlib.PosixPath, pathlib.WindowsPath}),
 }
-_WRITING: Final = frozenset({"a", "w", "x", "ab", "wb", "xb", "at", "wt", "xt"})
+_WRITING: Final = frozenset({"a", "w", "ab", "wb", "at", "wt"})
 _OPERANDS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_FAST_BORROW"})
 _IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG"})
 _LOOKUP: Final = frozenset({"BINARY_SUBSCR", "BINARY_OP"})

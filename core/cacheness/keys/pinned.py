@@ -8,9 +8,24 @@ from typing import Any
 
 from blake3 import blake3
 
+from cacheness.keys.bytecode import info_of
 from cacheness.keys.code import Fingerprint
 from cacheness.keys.encode import digest_of, encode
-from cacheness.keys.reach import module_name
+from cacheness.keys.reach import closure_of, module_name
+from cacheness.keys.reader import read
+
+
+def _data_of(fn: Any) -> list[bytes]:
+    """What tells functions of one name apart: the values they close over; and the code, where `<lambda>` is no name."""
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return []
+    found = [info_of(code).digest] if code.co_name == "<lambda>" else []
+    for variable, value in zip(code.co_freevars, closure_of(fn), strict=True):
+        # Functions and classes among them are code, which the version answers for.
+        if not isinstance(value, (types.FunctionType, type)):
+            found.append(encode((variable, read(value, f"closure {variable}", {}).content)))
+    return found
 
 
 def pinned(fn: Any) -> Fingerprint:
@@ -28,6 +43,7 @@ def pinned(fn: Any) -> Fingerprint:
     if not hasattr(fn, "__qualname__"):
         bound.append(digest_of(fn, "function"))
         fn = type(fn)
+    bound += _data_of(fn)
     # Functions of one name in two modules are two functions; a script's name is its file's.
     file = getattr(fn, "__globals__", {}).get("__file__")
     name = (module_name(fn.__module__, file), fn.__qualname__)

@@ -35,6 +35,11 @@ _GENERATED: Final = frozenset(
         "__class_vars__",
     }
 )
+#: What importing a module may raise, to which the function would come only if it got there.
+_FAILURES: Final[tuple[type[Exception], ...]] = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, NameError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+)
 #: What pydantic knows of a model's decorated methods beside their code.
 _DECORATORS: Final = (
     "validators",
@@ -164,16 +169,22 @@ def unseen_in(thing: Any) -> list[str]:
     return [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
 
 
-def _values_of_function(fn: types.FunctionType) -> list[Any]:
-    code = fn.__code__
-    info = info_of(code)
-    values: list[Any] = [code, fn.__defaults__, fn.__kwdefaults__]
-    for variable, cell in zip(code.co_freevars, fn.__closure__ or (), strict=True):
+def closure_of(fn: types.FunctionType) -> list[Any]:
+    """The values of the variables that a function closes over, but for those it only writes to."""
+    uses = info_of(fn.__code__).uses
+    values = []
+    for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
         try:
             value = cell.cell_contents
         except ValueError:
             value = MISSING  # not assigned yet
-        values.append(WRITTEN if only_written(value, info.uses.get(variable)) else value)
+        values.append(WRITTEN if only_written(value, uses.get(variable)) else value)
+    return values
+
+
+def _values_of_function(fn: types.FunctionType) -> list[Any]:
+    info = info_of(fn.__code__)
+    values: list[Any] = [fn.__code__, fn.__defaults__, fn.__kwdefaults__, *closure_of(fn)]
     names = fn.__globals__
     for name in info.names:
         value = names.get(name.name, MISSING)
@@ -198,7 +209,10 @@ def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
 def _imported(wanted: Import, names: dict[str, Any]) -> Any:
     module = wanted.module
     if wanted.level:
-        module = importlib.util.resolve_name("." * wanted.level + module, names.get("__package__") or "")
+        try:
+            module = importlib.util.resolve_name("." * wanted.level + module, names.get("__package__") or "")
+        except ImportError:
+            return MISSING
     if owner_of(module).kind != "user":
         return _modules_elsewhere.setdefault(module, _Elsewhere(module))
     found = _import(module)
@@ -215,7 +229,7 @@ def _import(module: str) -> Any:
         return loaded
     try:
         return importlib.import_module(module)
-    except ImportError:
+    except _FAILURES:
         return MISSING
 
 

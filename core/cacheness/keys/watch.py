@@ -18,6 +18,11 @@ from cacheness.keys.bytecode import info_of
 from cacheness.keys.reach import MISSING, first_name_in, labels_of, values_of
 from cacheness.keys.reader import Value
 
+#: Attributes that a class gets when it is made, and keeps.
+_MADE_ONCE = frozenset(
+    {"__annotations__", "__attrs_attrs__", "__attrs_props__", "__dataclass_fields__", "__dataclass_params__"}
+)
+
 _Ref: TypeAlias = Callable[[], Any]
 
 
@@ -155,10 +160,12 @@ class _Slots:
         self.thing: _Ref = weakref.ref(thing)
         self._labels = None if type(thing) is types.FunctionType else labels_of(thing)
         objects = values_of(thing)
+        for label, known in zip(self._labels or (), values, strict=False):
+            known.settled |= label in _MADE_ONCE
         self.identities = list(map(id, objects))
         self.checks = dict(enumerate(values))
         # Functions and classes of the user's are not kept alive: they are watched themselves.
-        kept += [value for value, known in zip(objects, values, strict=True) if known.settled and not known.edges]
+        kept += [value for value, known in zip(objects, values, strict=True) if known.settled and known.content != b"R"]
         if self._labels is None:
             del self.checks[0]  # the code, which `_Function` compares
 
