@@ -30,6 +30,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._current: str | None = None
         self._stop: threading.Event | None = None
+        self._abandoned: list[str] = []
 
     def current(self) -> str:
         """The live session to write under; opens one when there is none."""
@@ -37,6 +38,7 @@ class Sessions:
             if self._current is None:
                 self._current = self._metadata.open_session(this_process())
                 self._keep_alive()
+                self._end_abandoned()
             return self._current
 
     def lost(self, session: str) -> None:
@@ -51,11 +53,12 @@ class Sessions:
         self._metadata.end_session(session)
 
     def abandon(self, session: str) -> None:
-        """End a session if the database answers; else let its lease run out."""
+        """End a session if the database answers; else when it next does, or its lease runs out."""
         try:
             self.end(session)
         except CachenessError as error:
-            _log.debug("session %s is left to its lease: %s", session, error)
+            self._abandoned.append(session)
+            _log.debug("session %s could not be ended yet: %s", session, error)
 
     def close(self) -> None:
         """End the current session, if any, and the heartbeat."""
@@ -66,6 +69,11 @@ class Sessions:
             stop.set()
         if session is not None:
             self.abandon(session)
+
+    def _end_abandoned(self) -> None:
+        while self._abandoned:
+            self._metadata.end_session(self._abandoned[-1])
+            self._abandoned.pop()
 
     def _keep_alive(self) -> None:
         if self._stop is None:

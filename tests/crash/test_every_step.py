@@ -177,3 +177,23 @@ def test_i2_a_signal_at_any_moment_leaves_old_or_new_and_no_litter(tmp_path):
         cache.verify_integrity(repair=True)
         report = cache.verify_integrity(deep=True)
         assert (list(report), report.objects) == ([], 1)
+
+
+def test_a_session_that_could_not_be_ended_is_ended_when_the_database_answers_again(world):
+    """Or its orphan would stay for as long as this process lives."""
+    down = [False]
+
+    def fail_while_down(step: str, when: str) -> None:
+        down[0] = down[0] or (step, when) == ("metadata.commit", "before")
+        if down[0] and step.startswith("metadata."):
+            raise StoreUnavailable("down")
+
+    cache = stepwise(world.config, fail_while_down)
+    with pytest.raises(StoreUnavailable):
+        cache.put(NEW, k=1)
+    assert len(world.cache.verify_integrity()) == 0  # for all that anybody knows, it is still being written
+    down[:] = [False]
+    cache.parts.metadata._on_step = lambda step, when: None
+    cache.put(NEW, k=2)
+    assert world.cache.verify_integrity(repair=True).counts() == {"orphaned": 1}
+    cache.close()
