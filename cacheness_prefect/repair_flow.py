@@ -60,18 +60,22 @@ def integrity_repair(
 ) -> dict[str, Any]:
     """Look at a whole store, in `tasks` parts side by side, on any task runner.
 
-    `storage` is a saved block or its name. `check` changes nothing. `deep` reads every byte.
-    `force` repairs even what looks too bad to be true. Returns the counts by kind of finding.
+    `storage` is a saved block or its name. `check` changes nothing; `repair` also removes what has
+    expired or exceeds the quota. `deep` reads every byte. `force` repairs even what looks too bad to
+    be true. Returns the counts by kind of finding.
     """
     block = _load(storage)
+    # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
+    expired = block.open().evict() if mode == "repair" else 0
     progress = create_progress_artifact(progress=0.0, key="cacheness-progress", description=_title(block, mode))
     parts = [list(range(SHARDS))[first::tasks] for first in range(min(tasks, SHARDS))]
     futures = [check_shards.submit(block, part, mode, deep, force) for part in parts]
     report, errors = _collect(futures, mode, progress)
-    _publish(block, mode, report, errors)
+    _publish(block, mode, report, errors, expired)
     if errors:
         raise errors[0]
-    return {"findings": len(report), "entries": report.entries, "objects": report.objects, **report.counts()}
+    looked = {"entries": report.entries, "objects": report.objects, "expired": expired}
+    return {"findings": len(report), **looked, **report.counts()}
 
 
 def repair_deployment(
@@ -117,7 +121,9 @@ def _collect(
     return report, errors
 
 
-def _publish(block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError]) -> None:
+def _publish(
+    block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError], expired: int
+) -> None:
     """Artifacts for people, an event for automations."""
     create_table_artifact(
         table=report.table()
@@ -125,18 +131,26 @@ def _publish(block: CachenessStorage, mode: Mode, report: IntegrityReport, error
         key="cacheness-findings",
         description=_title(block, mode),
     )
-    create_markdown_artifact(markdown=_summary(block, mode, report, errors), key="cacheness-report")
+    create_markdown_artifact(markdown=_summary(_title(block, mode), report, errors, expired), key="cacheness-report")
     emit_event(
         FOUND if report else CLEAN,
         resource={"prefect.resource.id": f"cacheness.store.{_label(block)}", "prefect.resource.name": _label(block)},
-        payload={"mode": mode, "entries": report.entries, "objects": report.objects, "counts": report.counts()},
+        payload={
+            "mode": mode,
+            "entries": report.entries,
+            "objects": report.objects,
+            "expired": expired,
+            "counts": report.counts(),
+        },
     )
 
 
-def _summary(block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
+def _summary(title: str, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
     mended = sum(issue.repaired for issue in report)
     verdict = "No issues found." if not report else f"{len(report):,} issues found, {mended:,} repaired."
-    lines = [f"# {_title(block, mode)}", "", f"**{verdict}** {report.entries:,} entries, {report.objects:,} blobs."]
+    lines = [f"# {title}", "", f"**{verdict}** {report.entries:,} entries, {report.objects:,} blobs."]
+    if expired:
+        lines.append(f"\n{expired:,} expired results were removed.")
     lines += [f"\n**A part could not be looked at:** {error}" for error in errors]
     if report:
         lines.append("")

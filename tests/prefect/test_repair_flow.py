@@ -64,7 +64,7 @@ def events(client: SyncPrefectClient, name: str, subject: str) -> list[dict[str,
 
 def test_a_check_tells_and_changes_nothing_and_a_repair_mends(damaged, runner, client) -> None:
     flow = integrity_repair.with_options(task_runner=runner)
-    found = {"findings": 2, "entries": 20, "objects": 19, "dangling": 1, "corrupt": 1}
+    found = {"findings": 2, "entries": 20, "objects": 19, "expired": 0, "dangling": 1, "corrupt": 1}
     before = blobs(damaged)
     assert flow(damaged, "check", deep=True, tasks=2) == found
     assert blobs(damaged) == before
@@ -93,7 +93,7 @@ cache.put(b"kept" * 1000, x=1)
 cache._parts.cache.metadata.commit = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 cache.put(b"lost" * 1000, x=2)
 """
-    killed = subprocess.run([sys.executable, "-c", script, store.cache_dir])
+    killed = subprocess.run([sys.executable, "-c", script, store.cache_dir], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(blobs(store)) == 2
     assert integrity_repair(store, tasks=2)["orphaned"] == 1
@@ -101,6 +101,18 @@ cache.put(b"lost" * 1000, x=2)
     assert len(blobs(store)) == 1
     assert integrity_repair(store, tasks=2)["findings"] == 0
     assert events(client, "cacheness.integrity.clean", store.saved_as)
+
+
+def test_a_repair_removes_what_has_expired(make_store) -> None:
+    store = make_store(inline_max_bytes=0)
+    store.open().put(b"short" * 1000, life="short", ttl=0.01)
+    store.open().put(b"long" * 1000, life="long", ttl=1000)
+    time.sleep(0.05)
+    assert integrity_repair(store, tasks=1)["entries"] == 2
+    assert len(blobs(store)) == 2
+    repaired = integrity_repair(store, "repair", tasks=1)
+    assert (repaired["expired"], repaired["entries"]) == (1, 1)
+    assert len(blobs(store)) == 1
 
 
 def test_a_repair_that_is_killed_half_way_is_finished_by_the_next(damaged, prefect_api, tmp_path) -> None:
@@ -118,7 +130,9 @@ def test_a_repair_that_is_killed_half_way_is_finished_by_the_next(damaged, prefe
         "UnifiedCache.verify_integrity = look\n"
         "integrity_repair(sys.argv[1], 'repair', deep=True)\n"
     )
-    killed = subprocess.run([sys.executable, str(script), str(damaged.saved_as)], stderr=subprocess.DEVNULL)
+    killed = subprocess.run(
+        [sys.executable, str(script), str(damaged.saved_as)], stderr=subprocess.DEVNULL, check=False
+    )
     assert killed.returncode == -signal.SIGKILL
     assert integrity_repair(damaged, "repair", deep=True, tasks=2)["findings"] == 1, "the other was mended before"
     assert len(damaged.open().verify_integrity(deep=True)) == 0
@@ -158,6 +172,22 @@ def test_the_deployment_runs_at_night_by_name_and_never_twice_at_once(store, cli
         repair_deployment(CachenessStorage(cache_dir=store.cache_dir))
 
 
+def test_one_block_type_is_registered_with_its_fields(prefect_api, client) -> None:
+    command = [sys.executable, "-m", "prefect", "block", "register", "-m", "cacheness_prefect"]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "registered 1 block" in done.stdout
+    kind = client.request("GET", "/block_types/slug/cacheness-storage").json()
+    assert kind["description"].startswith("Keeps task results")
+    wanted = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
+    fields = client.request("POST", "/block_schemas/filter", json=wanted).json()[0]["fields"]
+    assert set(fields["secret_fields"]) == {"metadata_backend", "blob_store", "signing_key"}
+    for name, field in fields["properties"].items():
+        assert field["title"], name
+        assert field["description"], name
+        assert "*" not in str(field.get("default")), "a form would save the asterisks"
+
+
 SERVE = """
 import sys
 from prefect import serve
@@ -166,7 +196,7 @@ serve(repair_deployment(sys.argv[1], cron=None))
 """
 
 
-def test_a_served_deployment_repairs_and_results_can_be_invalidated_by_it(damaged, client, tmp_path) -> None:
+def test_a_served_deployment_repairs_and_a_second_run_meanwhile_is_cancelled(damaged, client, tmp_path) -> None:
     reference = f"cacheness-storage/{damaged.saved_as}"
     with (tmp_path / "serve.log").open("wb") as log:
         server = subprocess.Popen(
@@ -175,9 +205,9 @@ def test_a_served_deployment_repairs_and_results_can_be_invalidated_by_it(damage
     try:
         name = f"cacheness-integrity-repair/{damaged.saved_as}"
         deployment = _eventually(lambda: client.read_deployment_by_name(name), log)
-        run = client.create_flow_run_from_deployment(deployment.id)
-        state = _eventually(lambda: _final(client, run.id), log)
-        assert state.is_completed(), (tmp_path / "serve.log").read_text()
+        runs = [client.create_flow_run_from_deployment(deployment.id) for _ in range(2)]
+        states = [_eventually(lambda run=run: _final(client, run.id), log) for run in runs]
+        assert {state.name for state in states} == {"Completed", "Cancelled"}, (tmp_path / "serve.log").read_text()
         assert len(damaged.open().verify_integrity()) == 0
         assert damaged.invalidate(deployment=name) == 0
     finally:
