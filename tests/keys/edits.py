@@ -127,7 +127,7 @@ def clean(x, power=2, *, offset=0):
         + even(4)
         + late(offset)
         + imported_late(x)
-        + ("x" in NAMES)
+        + ("x" in NAMES and x in {"p", "q", "r"})
     )
 '''
 

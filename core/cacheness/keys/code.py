@@ -94,8 +94,12 @@ class _Node:
     def vertex(self) -> Vertex:
         """What it is by itself; the order in which a class lists its attributes does not matter."""
         named = sorted(self.pairs(), key=lambda pair: pair[0])
-        content = b"".join([encode((label, value.content)) for label, value in named])
+        content = b"".join([_labelled(label.encode(), value.content) for label, value in named])
         return Vertex(content, [name for _, value in named for name in names_of(value.edges)])
+
+
+def _labelled(label: bytes, content: bytes) -> bytes:
+    return b"%x:%b%x:%b" % (len(label), label, len(content), content)
 
 
 def _explore(edges: Iterable[Any], versions: dict[str, str]) -> tuple[list[_Node], dict[Hashable, Vertex]]:
