@@ -105,7 +105,10 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """Run a statement for each set of values, without waiting in between; the rows of each."""
         cursor = self.reused
         cursor.executemany(statement.text, [_in_order(statement, each) for each in values], returning=True)
-        return [list(result.fetchall()) for result in cursor.results()]
+        rows = [list[_Row](cursor.fetchall())]
+        while cursor.nextset():
+            rows.append(list(cursor.fetchall()))
+        return rows
 
 
 class PostgresqlTransaction:
@@ -144,6 +147,7 @@ class Pool:
         self._limits = limits
         self._hello = hello
         self._closed = False
+        self._was_mixed_up = False
         self._begin()
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
@@ -259,7 +263,7 @@ class Pool:
         self.offset = there - (asked + time.time_ns()) // 2000
         # Behind a pooler each statement may meet another server process, to which a prepared statement of
         # ours is unknown. A pooler gives itself away: it cannot tell its client the process's own number.
-        if pid != connection.info.backend_pid:
+        if pid != connection.info.backend_pid or self._was_mixed_up:
             connection.prepare_threshold = None
 
     def _purge(self) -> None:
@@ -272,6 +276,7 @@ class Pool:
     def _refuse(self, error: Exception, connection: Connection) -> NoReturn:
         code = getattr(error, "sqlstate", None) or ""
         if code in _MIXED_UP:
+            self._was_mixed_up = True
             connection.close()
         try:
             refuse(error, self.name)

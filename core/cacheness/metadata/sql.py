@@ -17,8 +17,10 @@ T = TypeVar("T")
 Row = Sequence[Any]
 Values = Mapping[str, Any]
 
-#: How many keys one statement asks for, and how many rows one transaction deletes.
-LOOKUP_BATCH: Final = 10_000
+#: How many keys one statement asks for; fewer where inline bytes come along, up to 32 KiB each.
+PRESENCE_BATCH: Final = 10_000
+LOOKUP_BATCH: Final = 1000
+#: How many rows one transaction deletes.
 DELETE_BATCH: Final = 1000
 
 
@@ -64,13 +66,13 @@ class SqlStore(ABC):
         return entry_of(rows[0]) if rows else None
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """Rows by their keys, one statement per 10,000."""
-        found = map(entry_of, self._lookup(self._sql.find_many, namespace, keys))
+        """Rows by their keys, one statement per 1,000."""
+        found = map(entry_of, self._lookup(self._sql.find_many, LOOKUP_BATCH, namespace, keys))
         return {entry.key: entry for entry in found}
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
         """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
-        found = self._lookup(self._sql.present, namespace, keys, now=self.now())
+        found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
         return {row[0]: Presence(*row[1:]) for row in found}
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
@@ -178,10 +180,12 @@ class SqlStore(ABC):
         """Put a new repair's random epoch before the last ones, atomically."""
         self._change(self._sql.begin_epoch, {"new_epoch": epoch})
 
-    def _lookup(self, statement: Statement, namespace: str, keys: Sequence[bytes], **more: Any) -> Iterable[Row]:
-        for start in range(0, len(keys), LOOKUP_BATCH):
-            batch = self._sql.flavour.keys(keys[start : start + LOOKUP_BATCH])
-            yield from self._query(statement, {"namespace": namespace, "keys": batch, **more})
+    def _lookup(
+        self, statement: Statement, batch: int, namespace: str, keys: Sequence[bytes], **more: Any
+    ) -> Iterable[Row]:
+        for start in range(0, len(keys), batch):
+            some = self._sql.flavour.keys(keys[start : start + batch])
+            yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
     def _delete_after(self, where: Where, after: bytes) -> list[tuple[bytes, str | None]]:
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": DELETE_BATCH}
