@@ -33,16 +33,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("prefect"))
-            # Prefect and Dask leave sockets and event loops to the garbage collector, and use
-            # what newer libraries deprecate. Ours stay errors: none of these name cacheness.
-            for warning in IGNORED:
-                item.add_marker(pytest.mark.filterwarnings(warning))
-
-
-IGNORED = [
-    "ignore:unclosed:ResourceWarning",
-    "ignore::pytest.PytestUnraisableExceptionWarning",
-]
 
 
 def free_port() -> int:

@@ -222,16 +222,9 @@ def test_a_result_can_be_read_in_a_fresh_process_by_its_state(store) -> None:
     def work() -> str:
         return str(make(return_state=True).state_details.task_run_id)
 
-    found = _eventually(lambda run=work(): subprocess.run([sys.executable, "-c", FRESH, run], text=True, **captured))
-    assert found.stdout.split() == [str(store._block_document_id), "10"], found.stderr
-
-
-captured: dict[str, Any] = {"capture_output": True, "check": False}
-
-
-def _eventually(attempt) -> Any:
+    run = work()
     for _ in range(5):  # task runs reach the server a moment later
-        done = attempt()
-        if done.returncode == 0:
+        found = subprocess.run([sys.executable, "-c", FRESH, run], text=True, capture_output=True, check=False)
+        if found.returncode == 0:
             break
-    return done
+    assert found.stdout.split() == [str(store._block_document_id), "10"], found.stderr
