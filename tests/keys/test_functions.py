@@ -239,6 +239,18 @@ def test_code_that_cannot_be_seen_is_listed(name: str) -> None:
     assert any(name in line for line in fingerprint(module.f).unfollowed)
 
 
+def test_a_getattr_with_a_computed_name_is_listed_and_what_it_is_called_on_counts_whole() -> None:
+    load("def one(x): return x\ndef other(x): return x\n", "chosen_from")
+    module = load("import chosen_from\ndef f(x): return getattr(chosen_from, x)(1)\n", "choosing")
+    before = fingerprint(module.f)
+    assert any("getattr with a computed name" in line for line in before.unfollowed)
+    load("def one(x): return x\ndef other(x): return x + 1\n", "chosen_from")
+    again = load("import chosen_from\ndef f(x): return getattr(chosen_from, x)(1)\n", "choosing")
+    assert fingerprint(again.f).digest != before.digest
+    plain = load("def f(x): return getattr(x.y, 'real') + getattr(x, 'imag', 0)", "plain")
+    assert fingerprint(plain.f).unfollowed == ()
+
+
 # what is only written to
 
 

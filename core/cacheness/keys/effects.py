@@ -38,7 +38,10 @@ def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
 
 
 def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
-    """Each use of a name from outside, and its kind; `read` when it may be more than a writing."""
+    """Each use of a name from outside, and its kind; `read` when it may be more than a writing.
+
+    A `getattr` with a name that is not in the code is `computed`.
+    """
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         if instruction.opname in _LOADS:
@@ -46,6 +49,8 @@ def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]
 
 
 def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
+    if busy[at].argval == "getattr":
+        return "read" if _asks_for_a_constant(busy, at) else "computed"
     following = busy[at + 1]
     if following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
         return _kind_of_method(busy, at)
@@ -68,6 +73,14 @@ def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
         return "path"
     kind = _METHODS.get(method)
     return kind if kind is not None and _result_is_dropped(busy, at) else "read"
+
+
+def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether `getattr` is given a name that stands in the code, after a plain object."""
+    place = at + 2
+    while busy[place].opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        place += 1
+    return busy[place].opname == "LOAD_CONST" and isinstance(busy[place].argval, str)
 
 
 def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:

@@ -166,7 +166,10 @@ def unseen_in(thing: Any) -> list[str]:
         return []
     names = [n for n in info_of(thing.__code__).names if n.name in _UNSEEN and n.name not in thing.__globals__]
     names += [n for n in info_of(thing.__code__).names if n.name in _LOADERS and n.attributes[:1] == _LOADERS[n.name]]
-    return [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
+    found = [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
+    if "computed" in info_of(thing.__code__).uses.get("getattr", ()):
+        found.append(f"{name_of(thing)}: calls getattr with a computed name")
+    return found
 
 
 def closure_of(fn: types.FunctionType) -> list[Any]:
