@@ -9,7 +9,7 @@ from __future__ import annotations
 import collections
 import dis
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -30,6 +30,15 @@ _WRITING: Final = frozenset({"a", "w", "ab", "wb", "at", "wt"})
 _OPERANDS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_FAST_BORROW"})
 _IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG"})
 _LOOKUP: Final = frozenset({"BINARY_SUBSCR", "BINARY_OP"})
+#: What follows when a name is loaded for `name += 1`, `name[key] += 1`, `name[key] = value`.
+_SHAPES: Final[Mapping[str, tuple[Collection[str], ...]]] = {
+    "number": (_OPERANDS, {"BINARY_OP"}, {"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"}),
+    "tally": (
+        *(_OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP, _OPERANDS, {"BINARY_OP"}),
+        *({"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}),
+    ),
+    "item": (_OPERANDS, {"STORE_SUBSCR"}),
+}
 
 
 def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
@@ -56,15 +65,8 @@ def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
         return _kind_of_method(busy, at)
     if _is_opened_to_write(busy, at):
         return "path"
-    if _matches(busy, at, _OPERANDS, {"BINARY_OP"}, {"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"}):
-        return "number" if busy[at + 3].argval == busy[at].argval else "read"
-    if _matches(
-        busy, at, _OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP, _OPERANDS, {"BINARY_OP"}, {"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}
-    ):
-        return "tally"
-    if _matches(busy, at, _OPERANDS, {"STORE_SUBSCR"}):
-        return "item"
-    return "read"
+    kind = next((kind for kind, shape in _SHAPES.items() if _matches(busy, at, shape)), "read")
+    return kind if kind != "number" or busy[at + 3].argval == busy[at].argval else "read"
 
 
 def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
@@ -104,6 +106,6 @@ def _is_opened_to_write(busy: Sequence[dis.Instruction], at: int) -> bool:
     return calls_open and after.opname == "LOAD_CONST" and after.argval in _WRITING
 
 
-def _matches(busy: Sequence[dis.Instruction], at: int, *wanted: Any) -> bool:
+def _matches(busy: Sequence[dis.Instruction], at: int, wanted: Sequence[Collection[str]]) -> bool:
     found = busy[at + 1 : at + 1 + len(wanted)]
     return len(found) == len(wanted) and all(i.opname in names for i, names in zip(found, wanted, strict=True))
