@@ -230,6 +230,20 @@ def test_a_server_that_stalls_or_trickles_costs_a_bounded_time_and_then_nothing(
                     store.find(NAMESPACE, key(1))
 
 
+def test_a_statement_that_looks_at_every_row_may_take_longer(
+    database: str, open_store: Callable[..., PostgresqlStore], rival: psycopg.Connection[Any]
+) -> None:
+    store = open_store(limits=Limits(statement=0.3))
+    store.commit([inline(1)], store.open_session(SOMEBODY))
+    rival.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
+    with ThreadPoolExecutor(1) as pool:
+        counting = pool.submit(store.totals, NAMESPACE)
+        wait_until_waiting(rival)
+        time.sleep(0.6)
+        rival.rollback()
+        assert counting.result().entries == 1
+
+
 # rivals
 
 

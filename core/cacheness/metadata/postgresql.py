@@ -34,6 +34,8 @@ from cacheness.protocols import MetadataStore
 T = TypeVar("T")
 
 LEASE_SECONDS: Final = 300
+#: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
+_SURVEY_SECONDS: Final = 55.0
 #: How long fencing waits for a session that is committing; who writes that long is alive.
 _FENCE_SECONDS: Final = 1
 _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s'", {}, ())
@@ -249,8 +251,12 @@ class PostgresqlStore(SqlStore):
     def _change(self, statement: Statement, values: Values) -> int:
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
 
-    def _transact(self, work: Callable[[Transaction], T]) -> T:
-        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work)))
+    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+        return self._guard.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
+
+    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False) -> T:
+        seconds = _SURVEY_SECONDS if survey else 0.0
+        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 
     def _open_schema(self) -> None:
         if not self._query(_EXISTS, {})[0][0]:

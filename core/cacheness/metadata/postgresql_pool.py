@@ -150,9 +150,13 @@ class Pool:
         self._was_mixed_up = False
         self._begin()
 
-    def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
-        """Run one statement by itself, in one round trip; its rows, and how many changed."""
+    def run(self, statement: Statement, values: Mapping[str, Any], seconds: float = 0.0) -> tuple[list[_Row], int]:
+        """Run one statement by itself, in one round trip; its rows, and how many changed.
+
+        `seconds` come on top of what a statement may usually take.
+        """
         connection = self._take()
+        connection.seconds = self._limits.statement + seconds
         try:
             return connection.run(statement, values)
         except (psycopg.Error, UnicodeError) as error:
@@ -161,7 +165,7 @@ class Pool:
             self._give_back(connection)
 
     def transact(self, work: Callable[[PostgresqlTransaction], T], seconds: float = 0.0) -> T:
-        """Run `work` in one transaction, with so many seconds on top of a statement's usual limit."""
+        """Run `work` in one transaction; `seconds` come on top of what a statement may usually take."""
         connection = self._take()
         connection.seconds = self._limits.statement + seconds
         committing = False
@@ -184,7 +188,6 @@ class Pool:
                 connection.execute("ROLLBACK", prepare=False)
             raise
         finally:
-            connection.seconds = self._limits.statement
             self._give_back(connection)
 
     def settle(self, attempt: Callable[[], T]) -> T:

@@ -51,7 +51,11 @@ class SqlStore(ABC):
         """Run one statement that may be repeated, and make it last; the number of rows that changed."""
 
     @abstractmethod
-    def _transact(self, work: Callable[[Transaction], T]) -> T:
+    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+        """Run a statement that may have to look at every row, and may take longer for that; its rows."""
+
+    @abstractmethod
+    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False) -> T:
         """Run `work` in one transaction, again where the database asks for it."""
 
     @abstractmethod
@@ -78,12 +82,14 @@ class SqlStore(ABC):
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         values = values_of(where, self._sql.flavour)
-        return [entry_of(row) for row in self._query(self._sql.scan(where), {**values, "after": after, "limit": limit})]
+        return [
+            entry_of(row) for row in self._survey(self._sql.scan(where), {**values, "after": after, "limit": limit})
+        ]
 
     def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
         """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
         statement = self._sql.least_recent if policy == "lru" else self._sql.least_costly
-        return [entry_of(row) for row in self._query(statement, {"namespace": namespace, "limit": limit})]
+        return [entry_of(row) for row in self._survey(statement, {"namespace": namespace, "limit": limit})]
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
@@ -109,7 +115,7 @@ class SqlStore(ABC):
 
     def totals(self, namespace: str) -> Totals:
         """Count entries, bytes and hits."""
-        [row] = self._query(self._sql.totals, {"namespace": namespace})
+        [row] = self._survey(self._sql.totals, {"namespace": namespace})
         return Totals(*row)
 
     # tombstones
@@ -197,7 +203,7 @@ class SqlStore(ABC):
             transaction.run_many(self._sql.bury, [{"object": name} for _, name in doomed if name is not None])
             return doomed
 
-        return self._transact(delete)
+        return self._transact(delete, survey=True)
 
 
 def new_session(process: Process) -> Values:

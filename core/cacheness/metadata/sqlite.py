@@ -189,7 +189,10 @@ class SqliteStore(SqlStore):
     def _change(self, statement: Statement, values: Values) -> int:
         return self._transact(lambda transaction: transaction.run_many(statement, [values]))
 
-    def _transact(self, work: Callable[[Transaction], T]) -> T:
+    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+        return self._query(statement, values)
+
+    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False) -> T:
         self._refuse_if_read_only()
         return self._writing.once(lambda: self._file.transact(work))
 
