@@ -50,7 +50,8 @@ def _describe(name: str, value: Any) -> Iterator[str]:
     elif callable(value):
         yield f"### `{name}{_signature(value)}`\n\n{_doc(value)}\n"
     else:
-        yield f"### `{name}`\n\n`{value!r}`\n"
+        # A set shows its members in another order in each process.
+        yield f"### `{name}`\n\n`{sorted(value) if isinstance(value, frozenset) else value!r}`\n"
 
 
 def _is_public(name: str, member: Any) -> bool:
