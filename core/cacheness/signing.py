@@ -7,7 +7,6 @@ import os
 import re
 import secrets
 import struct
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -163,7 +162,8 @@ def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
 
 def _create_key_file(path: Path) -> None:
     # Written aside and linked into place: a reader finds no file or a whole one, and the first link wins.
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=path.name)  # 0600 from the start
+    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
