@@ -34,6 +34,7 @@ class Plan:
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
     files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
+    keeping: Any = None  #: what must stay alive until the graph is submitted
 
 
 def plan(

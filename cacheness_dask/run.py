@@ -18,9 +18,9 @@ from cacheness.entry import Presence
 from cacheness_dask import worker
 from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.futures import held_by, remember
+from cacheness_dask.futures import Held, remember
 from cacheness_dask.graphs import Graph, topological
-from cacheness_dask.inputs import state_of
+from cacheness_dask.inputs import FileState, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
 from cacheness_dask.rewrite import Plan, plan
@@ -62,7 +62,8 @@ class Run:
         self.cache = cache
         self.history: list[Record] = []
         self._warned = False
-        self._reading: list[Plan] = []  #: whose input files must still be as they were when it is done
+        #: Input files that must be as they were when the results are there, and the entries made from them.
+        self._reading: list[tuple[dict[str, FileState], tuple[str, ...]]] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
         self._policy = policy or Policy()
@@ -106,7 +107,7 @@ class Run:
         self._unflushed = self._unflushed or bool(made.misses)
         self._record(made, time.perf_counter() - start)
         if made.files and made.misses:
-            self._reading.append(made)
+            self._reading.append((made.files, tuple(made.misses.values())))
         return made
 
     def done(self) -> None:
@@ -121,16 +122,18 @@ class Run:
         return graph, topological(graph, keys), made
 
     def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Graph, Plan]:
-        held = held_by(client)
-        prints = fingerprints(graph, keys, held)
+        held = Held(client, graph)
+        prints = fingerprints(graph, keys, held.terms)
         if prints.cuttable:
             graph = apart(graph, prints.cuttable)
-            prints = fingerprints(graph, keys, held)
+            prints = fingerprints(graph, keys, held.terms)
         present, seconds = self._look_up(prints)
         if not waits:
-            remember(client, keys, prints.terms, held)
+            remember(client, keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
-        return graph, plan(graph, keys, prints, present, store, held=held, waits=waits)
+        made = plan(graph, keys, prints, present, store, held=held.terms, waits=waits)
+        made.keeping = held
+        return graph, made
 
     def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
         asked = sorted({entry_key(digest) for digest in prints.digests.values()})
@@ -181,14 +184,13 @@ class Run:
     def withdraw_stale(self) -> None:
         """Delete what was computed from files that changed meanwhile: its key is that of the old content."""
         reading, self._reading = self._reading, []
-        stale = [made for made in reading if any(state_of(path) != state for path, state in made.files.items())]
+        stale = [keys for files, keys in reading if any(state_of(path) != state for path, state in files.items())]
         if not stale:
             return
         logger.warning("An input file changed while it was being read, so what was computed is not kept")
         self.flush()
-        for made in stale:
-            for key in made.misses.values():
-                self.cache.invalidate(key)
+        for key in {key for keys in stale for key in keys}:
+            self.cache.invalidate(key)
 
     def close(self) -> None:
         """Flush, and let go of this process's handle."""
