@@ -519,6 +519,77 @@ def test_annotations_of_a_class_count_because_libraries_read_them() -> None:
     assert digest_of(one.A) != digest_of(other.A)
 
 
+WATCHED = """
+import watched_helpers
+from functools import lru_cache, partial
+RATE = 2
+TABLE = {"a": [1]}
+TEXT = "t"
+PAIR = (1, [2])
+class Base:
+    bias = 1
+    def go(self): return self.bias
+class Model(Base):
+    table = [1]
+    @property
+    def half(self): return self.go() / 2
+    @staticmethod
+    def shift(x): return x
+def make(n):
+    def inner(x): return x + n
+    return inner
+added = make(1)
+half = partial(watched_helpers.scale, factor=0.5)
+@lru_cache
+def remembered(x): return x + RATE
+def default(x, y=[1], *, z=1): return x
+MODEL = Model()
+def f(x):
+    from watched_helpers import late
+    return (len(TABLE), RATE, TEXT, PAIR, MODEL.half, Model.shift(x), added(x), half(x), remembered(x), default(x),
+            watched_helpers.scale(x, 2), late(x), absent(x) if x else 0)
+"""
+CHANGES: dict[str, Any] = {
+    "a name bound again": lambda m: setattr(m, "RATE", 3),
+    "bound to an equal object": lambda m: setattr(m, "TABLE", {"a": [1]}),
+    "a list within a dictionary": lambda m: m.TABLE["a"].append(2),
+    "a list within a tuple": lambda m: m.PAIR[1].append(2),
+    "another type": lambda m: setattr(m, "TEXT", b"t"),
+    "a method": lambda m: setattr(m.Base, "go", lambda self: 2),
+    "a class attribute": lambda m: setattr(m.Base, "bias", 2),
+    "a class attribute's content": lambda m: m.Model.table.append(2),
+    "a new class attribute": lambda m: setattr(m.Model, "more", 1),
+    "a class attribute gone": lambda m: delattr(m.Model, "shift"),
+    "the bases": lambda m: setattr(m.Model, "__bases__", (m.Base, type("Other", (), {"x": 1}))),
+    "an instance's state": lambda m: setattr(m.MODEL, "bias", 9),
+    "a closure's cell": lambda m: setattr(m.added.__closure__[0], "cell_contents", 5),
+    "an emptied cell": lambda m: delattr(m.added.__closure__[0], "cell_contents"),
+    "a default's content": lambda m: m.default.__defaults__[0].append(2),
+    "other defaults": lambda m: setattr(m.default, "__defaults__", ([3],)),
+    "a keyword default": lambda m: m.default.__kwdefaults__.update(z=2),
+    "new code": lambda m: setattr(m.added, "__code__", (lambda n: lambda x: x - n)(0).__code__),
+    "a helper in another module": lambda m: setattr(m.watched_helpers, "scale", lambda x, factor: 0),
+    "a helper imported within": lambda m: setattr(m.watched_helpers, "late", lambda x: 0),
+    "a built-in shadowed": lambda m: setattr(m, "len", lambda x: 0),
+    "a name that was missing": lambda m: setattr(m, "absent", lambda x: 0),
+    "a name gone": lambda m: delattr(m, "TEXT"),
+    "a wrapped function's global, to nothing": lambda m: delattr(m, "RATE"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_watched_and_what_is_read_anew_agree_after_every_change(change: str) -> None:
+    load("def scale(x, factor): return x * factor\ndef late(x): return x\n", "watched_helpers")
+    module = load(WATCHED, "watched")
+    before = fingerprint(module.f).digest
+    assert fingerprint(module.f).digest == before
+    CHANGES[change](module)
+    warm = fingerprint(module.f).digest
+    _forget(module.f)
+    assert warm == fingerprint(module.f).digest
+    assert (warm == before) == (change == "bound to an equal object")
+
+
 # what is kept
 
 
