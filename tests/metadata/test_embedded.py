@@ -282,10 +282,9 @@ with store.exclusive():
     session = store.open_session(SOMEBODY)
     child = os.fork()
     if not child:
-        time.sleep(60)
-        os._exit(0)
-    print(child, flush=True)
-    os.kill(os.getpid(), 9)
+        print(os.getpid(), flush=True)
+        os.kill(os.getppid(), 9)
+    time.sleep(60)
 """
     with start(program, kind, tmp_path) as parent:
         assert parent.stdout is not None
