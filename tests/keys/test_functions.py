@@ -549,6 +549,12 @@ def f(x):
     return (len(TABLE), RATE, TEXT, PAIR, MODEL.half, Model.shift(x), added(x), half(x), remembered(x), default(x),
             watched_helpers.scale(x, 2), late(x), absent(x) if x else 0)
 """
+
+
+def make_other(n: int) -> Any:
+    return lambda x: x - n
+
+
 CHANGES: dict[str, Any] = {
     "a name bound again": lambda m: setattr(m, "RATE", 3),
     "bound to an equal object": lambda m: setattr(m, "TABLE", {"a": [1]}),
@@ -567,7 +573,7 @@ CHANGES: dict[str, Any] = {
     "a default's content": lambda m: m.default.__defaults__[0].append(2),
     "other defaults": lambda m: setattr(m.default, "__defaults__", ([3],)),
     "a keyword default": lambda m: m.default.__kwdefaults__.update(z=2),
-    "new code": lambda m: setattr(m.added, "__code__", (lambda n: lambda x: x - n)(0).__code__),
+    "new code": lambda m: setattr(m.added, "__code__", make_other(0).__code__),
     "a helper in another module": lambda m: setattr(m.watched_helpers, "scale", lambda x, factor: 0),
     "a helper imported within": lambda m: setattr(m.watched_helpers, "late", lambda x: 0),
     "a built-in shadowed": lambda m: setattr(m, "len", lambda x: 0),
