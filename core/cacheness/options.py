@@ -44,7 +44,7 @@ def key_of(
     if misplaced:
         name = min(misplaced)
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
-    if not isinstance(prefix, str) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
+    if not _is_text(prefix) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
         raise TypeError(
             f"{method}() takes prefix= and version= as text and args= as a mapping, not"
             f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
@@ -80,7 +80,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
     tags = list(tags)
     for tag in tags:
-        if not isinstance(tag, str) or not tag or "\n" in tag:
+        if not isinstance(tag, str) or not tag or "\n" in tag or not _is_text(tag):
             raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
     return tuple(sorted(set(tags)))
 
@@ -95,3 +95,11 @@ def seconds_of(duration: float | timedelta) -> float:
     if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
         raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def _is_text(value: object) -> bool:
+    """Whether this is text that can be written down: half a surrogate pair cannot."""
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False

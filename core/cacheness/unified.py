@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
+from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from cacheness import wiring
@@ -98,7 +99,8 @@ class UnifiedCache:
         batch = self._batch
         if batch is None:
             return self._publish([draft])[0]
-        batch.append(draft)
+        # A copy: what was encoded may share memory with the value, which may change before the flush.
+        batch.append(Draft(draft.entry, [b"".join(draft.parts)]))
         if sum(d.entry.size for d in batch) >= BATCH_BYTES:
             self._flush(batch)
         return draft.entry
@@ -274,12 +276,8 @@ class UnifiedCache:
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs."""
-        entries: list[dict[str, Any]] = []
-        for entry in self.iter_entries(tag=tag, function=function, prefix=prefix, older_than=older_than):
-            if limit is not None and len(entries) >= limit:
-                break
-            entries.append(entry.as_dict())
-        return entries
+        entries = self._entries(self._where(tag, function, prefix, older_than), PAGE if limit is None else limit)
+        return [entry.as_dict() for entry in islice(entries, limit)]
 
     def iter_entries(
         self,
@@ -290,12 +288,7 @@ class UnifiedCache:
         older_than: float | timedelta | None = None,
     ) -> Iterator[Entry]:
         """Unexpired, genuine entries as records, in key order, a page in memory at a time."""
-        cache = self._parts.cache
-        where = self._where(tag, function, prefix, older_than)
-        after = b""
-        while page := cache.metadata.scan(where, after=after, limit=PAGE):
-            yield from (entry for entry in page if not cache.is_expired(entry) and cache.is_genuine(entry))
-            after = page[-1].key
+        return self._entries(self._where(tag, function, prefix, older_than), PAGE)
 
     def delete_matching(
         self,
@@ -412,6 +405,14 @@ class UnifiedCache:
         entries = parts.cache.publish(drafts)
         parts.evictor.after_put(entries)
         return entries
+
+    def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
+        cache = self._parts.cache
+        size = max(1, min(PAGE, wanted))
+        after = b""
+        while page := cache.metadata.scan(where, after=after, limit=size):
+            yield from (entry for entry in page if not cache.is_expired(entry) and cache.is_genuine(entry))
+            after = page[-1].key
 
     def _flush(self, batch: list[Draft]) -> None:
         if batch:

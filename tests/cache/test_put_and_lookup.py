@@ -178,6 +178,29 @@ def test_a_batch_is_readable_inside_and_durable_after(world):
     assert cache.get(k=3) == "three"
 
 
+def test_a_value_that_changes_before_the_batch_ends_is_stored_as_it_was_put(world):
+    array = np.arange(100_000.0)
+    with world.cache.write_batch():
+        world.cache.put(array, k=1)
+        array[:] = -1
+    np.testing.assert_array_equal(world.cache.get(k=1), np.arange(100_000.0))
+
+
+def test_text_that_cannot_be_written_down_is_refused(world):
+    with pytest.raises(ValueError, match="tag"):
+        world.cache.put(1, k=1, tags=["\ud800"])
+    with pytest.raises(TypeError, match="prefix"):
+        world.cache.put(1, k=1, prefix="\ud800")
+
+
+def test_listing_stops_at_its_limit(world):
+    for n in range(5):
+        world.cache.put(n, n=n, ttl=0.000001 if n == 2 else None)
+    assert len(world.cache.list_entries(limit=3)) == 3
+    assert len(world.cache.list_entries(limit=10)) == 4
+    assert world.cache.list_entries(limit=0) == []
+
+
 def test_an_exception_in_a_batch_drops_what_was_not_flushed(world):
     with pytest.raises(RuntimeError), world.cache.write_batch():
         world.cache.put("kept", k=1)
