@@ -28,7 +28,9 @@ class Refused(Exception):
 
 
 FileState = tuple[int, int, int]
-_read: ContextVar[dict[str, FileState] | None] = ContextVar("cacheness_dask_files", default=None)
+#: Only within `noting_files`: the state of each file when it was first looked at, and the digest of its content.
+_read: ContextVar[dict[str, FileState]] = ContextVar("cacheness_dask_files")
+_digests: ContextVar[dict[str, bytes]] = ContextVar("cacheness_dask_digests")
 
 _sources: dict[type, Callable[[Any], Any]] = {}
 _sinks: set[Any] = set()
@@ -203,14 +205,21 @@ def identity_of_source(value: Any) -> Any:
 
 def file_at(path: str) -> bytes | None:
     """The digest of a file's content, None when `path` names no regular file on this machine."""
-    return digest_of(Path(path)) if note_file(path) else None
+    if not note_file(path):
+        return None
+    # The blocks of one large file all name it: it is read once for a graph.
+    digests = _digests.get({})
+    known = digests.get(path)
+    if known is None:
+        known = digests[path] = digest_of(Path(path))
+    return known
 
 
 def note_file(path: str) -> bool:
     """Remember the state of a file whose content is about to count. False: it is no regular file."""
-    state, read = state_of(path), _read.get()
-    if state is not None and read is not None:
-        read[path] = state
+    state = state_of(path)
+    if state is not None:
+        _read.get({}).setdefault(path, state)
     return state is not None
 
 
@@ -227,11 +236,12 @@ def state_of(path: str) -> FileState | None:
 def noting_files() -> Iterator[dict[str, FileState]]:
     """Collect the files whose content counts in the fingerprints made inside of the block."""
     read: dict[str, FileState] = {}
-    token = _read.set(read)
+    states, digests = _read.set(read), _digests.set({})
     try:
         yield read
     finally:
-        _read.reset(token)
+        _read.reset(states)
+        _digests.reset(digests)
 
 
 def remote_file(filesystem: Any, path: str) -> Any:

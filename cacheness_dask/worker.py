@@ -36,7 +36,7 @@ class EntryVanished(CachenessError):
 class Store:
     """What every task of a run needs to know about the cache: small, and the same for all of them."""
 
-    config: Config
+    config: Config = field(repr=False)  # its URLs may hold passwords
     policy: Policy
     provenance: dict[str, Any] = field(default_factory=dict)
 

@@ -16,15 +16,19 @@ import dask
 import dask.array as da
 import dask.bag as db
 import dask.dataframe as dd
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from dask.utils import SerializableLock
 from distributed import Client
 from workloads import ddf, inc, ran, runs
 
 import cacheness_dask as cd
 from cacheness import File, UnifiedCache
+from cacheness.keys import digest_of
+from cacheness_dask.inputs import file_at, noting_files
 
 
 def compute(cache: UnifiedCache, collection: Any, **options: Any) -> tuple[Any, cd.Record]:
@@ -381,3 +385,37 @@ def test_tasks_can_be_pickled_with_their_cache(cache: UnifiedCache) -> None:
     for task in (Compute(inc, store, bytes(32), "inc", True), Load(store, "0" * 64, "inc", None)):
         assert pickle.loads(pickle.dumps(task)).__name__ == "inc"
     assert asyncio.iscoroutinefunction(Compute(coroutine, store, bytes(32), "c", True)) is False
+
+
+def test_sources_and_handles_inside_of_other_arguments_are_seen(cache: UnifiedCache, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_text("one")
+    digests = []
+    for content in ("one", "one", "two"):
+        path.write_text(content)
+        holder = Holder(fsspec.open(str(path)))
+        digests.append(cd.explain(dask.delayed(lambda h: 1)(holder), cache)[0].why)
+    assert digests[0] == digests[1] != digests[2]
+    assert digest_of(fsspec.open(str(path))) == digest_of(fsspec.open(str(path)))  # the core has learnt it, too
+    (row,) = cd.explain(dask.delayed(lambda h: 1)(Holder(SerializableLock())), cache)
+    assert row.status == "refused"
+    assert "a lock" in row.why
+
+
+def test_one_file_in_many_tasks_is_read_once(cache: UnifiedCache, tmp_path: Path) -> None:
+    path = tmp_path / "input"
+    path.write_text("x" * 1000)
+    with noting_files() as files:
+        assert len({file_at(str(path)) for _ in range(5)}) == 1
+        path.write_text("changed while the graph was looked at")
+        file_at(str(path))
+    assert files[str(path)][0] == 1000  # so that the change is noticed when the results are there
+
+
+def test_xarray_files_are_refused(cache: UnifiedCache, tmp_path: Path) -> None:
+    xr.Dataset({"t": ("x", np.arange(4.0))}).to_netcdf(tmp_path / "a.nc", engine="scipy")
+    with xr.open_dataset(tmp_path / "a.nc", engine="scipy", chunks={"x": 2}) as data:
+        value, record = compute(cache, data.t.sum())
+    assert float(value) == 6
+    assert record.refused > 0
+    assert "an open file of xarray" in next(iter(record.reasons.values()))
