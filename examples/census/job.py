@@ -97,7 +97,7 @@ def _workers(*, restart: bool) -> Iterator[None]:
             client.wait_for_workers(2)
             yield
     else:
-        with Client(n_workers=2, threads_per_worker=1, dashboard_address=None):
+        with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0"):
             yield
 
 
