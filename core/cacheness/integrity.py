@@ -102,13 +102,13 @@ class Inspector:
     """Looks at one store for what is wrong with it, and mends what may be mended."""
 
     def __init__(
-        self, metadata: MetadataStore, blobs: BlobStore, *, read_bytes: ReadBytes, is_genuine: IsGenuine
+        self, metadata: MetadataStore, blobs: BlobStore, marker: Marker, read_bytes: ReadBytes, is_genuine: IsGenuine
     ) -> None:
         self._metadata = metadata
         self._blobs = blobs
         self._read_bytes = read_bytes
         self._is_genuine = is_genuine
-        self.marker = Marker(metadata, blobs)
+        self.marker = marker
 
     def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
         """Report what is wrong; changes nothing."""

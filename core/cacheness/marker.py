@@ -23,11 +23,16 @@ MARKER: Final = "cacheness-store.json"
 
 
 class Marker:
-    """The tie between one metadata store and one blob store."""
+    """The tie between one metadata store and one blob store.
 
-    def __init__(self, metadata: MetadataStore, blobs: BlobStore) -> None:
+    Where the two `travel_together`, in one directory, a copy of one is a copy of both, and which
+    disk they stand on does not matter.
+    """
+
+    def __init__(self, metadata: MetadataStore, blobs: BlobStore, *, travel_together: bool = False) -> None:
         self._metadata = metadata
         self._blobs = blobs
+        self._travel_together = travel_together
 
     def introduce(self) -> None:
         """At opening: leave a marker where there is none, warn where it names another database."""
@@ -58,7 +63,7 @@ class Marker:
         here = self._metadata.identity()
         if marked.get("store_id") != here.store_id:
             return "the blob store belongs to another database: its marker names another store"
-        if marked.get("system") != here.system:
+        if marked.get("system") != here.system and not self._travel_together:
             return "the database was cloned or restored: the blob store's marker names another server or timeline"
         if marked.get("epoch") not in here.epoch.split(","):
             return "the database was restored from a backup: it does not know the last repair of its blob store"

@@ -24,6 +24,7 @@ from cacheness.eviction import Evictor
 from cacheness.flights import Flights
 from cacheness.integrity import Inspector
 from cacheness.keys import add_user_code
+from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.signing import Keyring, load_or_create_key_file
 
@@ -195,11 +196,12 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
             safe_codecs=config.safe_codecs,
         )
     )
+    marker = Marker(metadata, blobs, travel_together=config.blob_store is None)
     return Opened(
         cache,
         Flights(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
-        Inspector(metadata, blobs, read_bytes=cache.read_bytes, is_genuine=cache.is_genuine),
+        Inspector(metadata, blobs, marker, cache.read_bytes, cache.is_genuine),
     )
 
 

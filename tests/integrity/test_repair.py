@@ -324,6 +324,15 @@ def test_a_copied_database_may_not_repair_until_adopted(local, tmp_path):
         cache.verify_integrity(repair=True)
 
 
+def test_a_directory_that_was_copied_whole_may_repair(local, tmp_path, caplog):
+    shutil.copytree(local, tmp_path / "copy")
+    with UnifiedCache(cache_dir=tmp_path / "copy") as cache:
+        cache.put(LARGE, k=2)
+        assert list(cache.verify_integrity(repair=True)) == []
+        assert cache.get(k=1) == LARGE
+    assert caplog.text == ""
+
+
 def test_a_database_restored_from_before_the_last_repair_may_not_repair(local, tmp_path):
     backup = (local / "metadata.sqlite").read_bytes()
     with UnifiedCache(cache_dir=local) as cache:
