@@ -10,9 +10,9 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from prefect.client.schemas.objects import TaskRunResult
 from prefect.context import TaskRunContext
@@ -20,12 +20,10 @@ from prefect.locking.protocol import LockManager
 from prefect.transactions import BaseTransaction, TransactionState, get_transaction
 
 from cacheness_prefect.results import flight_of, task_run_id
-from cacheness_prefect.trouble import tell
+from cacheness_prefect.trouble import shielded
 
 if TYPE_CHECKING:
     from cacheness_prefect.storage import CachenessStorage
-
-T = TypeVar("T")
 
 POLL_SECONDS = 0.2
 
@@ -64,15 +62,14 @@ class CachenessLockManager(LockManager):
         """
         if _claim_of(key, holder) is not None:
             return True
-        token: str | None = None
-        acquired = True
+        unlocked: tuple[bool, str | None] = (True, None)
         if _is_computed_above(key):
             _share(key)
+            acquired, token = unlocked
         else:
-            try:
-                acquired, token = self._fly(key, holder, acquire_timeout, hold_timeout)
-            except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
-                tell("lock a key", error)
+            acquired, token = shielded(
+                "lock a key", lambda: self._fly(key, holder, acquire_timeout, hold_timeout), unlocked
+            )
         # Prefect's transactions do not look at the answer: after `wait` they go on, and must be let write.
         if acquired or acquire_timeout is None:
             with _claims_lock:
@@ -95,7 +92,7 @@ class CachenessLockManager(LockManager):
             claim = _claims.pop((key, holder), None)
         if claim is not None and claim.token is not None:
             flight, token = flight_of(key), claim.token
-            self._trying("unlock a key", lambda: self.store.open().flights.release(flight, token), None)
+            shielded("unlock a key", lambda: self.store.open().flights.release(flight, token), None)
 
     def is_locked(self, key: str) -> bool:
         """Whether somebody computes this key; also true for a holder here that has lost its lease."""
@@ -108,7 +105,7 @@ class CachenessLockManager(LockManager):
         claim = _claim_of(key, holder)
         if claim is None or claim.token is None:
             return claim is not None
-        return self._trying("look up a lock", lambda: self._is_still(key, claim), fallback=True)
+        return shielded("look up a lock", lambda: self._is_still(key, claim), True)
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
         """Wait until nobody computes the key; False after the timeout."""
@@ -157,14 +154,7 @@ class CachenessLockManager(LockManager):
         return cache.flights.holder(flight) == claim.token and (claim.shared or not cache.present([flight]))
 
     def _holder(self, key: str) -> str | None:
-        return self._trying("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), fallback=None)
-
-    def _trying(self, doing: str, action: Callable[[], T], fallback: T) -> T:
-        try:
-            return action()
-        except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
-            tell(doing, error)
-            return fallback
+        return shielded("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), None)
 
 
 def _claim_of(key: str, holder: str) -> Claim | None:

@@ -13,10 +13,11 @@ from prefect.results import ResultStore
 
 from cacheness import Digest, Key, UnhashableArgument, register
 from cacheness.keys import digest_of, make_key
+from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
 from cacheness_prefect.results import PREFIX, Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.storage import CachenessKeys, CachenessStorage
+from cacheness_prefect.storage import CachenessStorage
 from cacheness_prefect.trouble import tell
 
 # A task or flow in a global, a closure or an argument counts as its function, not as its settings.

@@ -11,6 +11,7 @@ When a record is written, it may be in another task's context, and the value may
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from prefect.transactions import CommitMode, get_transaction
 from prefect.types import DateTime
 from pydantic import PrivateAttr
 
-from cacheness import Config, Key
+from cacheness import Config, Hit, Key
 from cacheness.keys import make_key
 from cacheness_prefect.serializers import CachenessSerializer, Held
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "prefect"
 LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter that an entry's provenance keeps
+_RECORD: Final = b'{"metadata":'
 _CACHE_KEY: Final = re.compile("[0-9a-f]{64}")
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
@@ -107,7 +109,48 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
         if flow.flow_run.deployment_id is not None:
             run["deployment_id"] = str(flow.flow_run.deployment_id)
             tags.append(f"deployment:{flow.flow_run.deployment_id}")
-    return run, tuple(" ".join(tag.split()) for tag in tags)
+    return run, tuple(" ".join(tag.split()) for tag in tags if tag.strip())
+
+
+def content_of(hit: Hit) -> Any:
+    """What a storage answers for an entry."""
+    return Held(hit.value) if form_of(hit) == "value" else hit.value
+
+
+def form_of(hit: Hit) -> str:
+    """How an entry keeps its result: see `Notes.form`."""
+    return str(about(hit).get("form", "bytes"))
+
+
+def about(hit: Hit) -> dict[str, Any]:
+    """What Prefect's side of an entry's provenance says."""
+    noted: dict[str, Any] = json.loads(hit.entry.provenance).get(PREFIX, {})
+    return noted
+
+
+def is_record(content: Any) -> bool:
+    """Whether this is a payload inside its record, as Prefect writes them without key storage."""
+    return isinstance(content, bytes) and content.startswith(_RECORD)
+
+
+def lifetime_of(content: Any, default: float | None) -> float | None:
+    """Seconds that a payload lives: as the record says that Prefect put around it, else the default."""
+    if not is_record(content):
+        return default
+    try:
+        metadata, _ = json.JSONDecoder().raw_decode(
+            content[len(_RECORD) : len(_RECORD) + 4096].decode(errors="replace")
+        )
+    except ValueError:
+        return default
+    return seconds_left(metadata.get("expiration")) or default
+
+
+def seconds_left(expiration: str | None) -> float | None:
+    """Until a time in ISO format; never less than a moment, so that the past is a lifetime too."""
+    if expiration is None:
+        return None
+    return max((datetime.fromisoformat(expiration) - datetime.now(UTC)).total_seconds(), 1e-3)
 
 
 class KeptRecord(ResultRecord[Any]):

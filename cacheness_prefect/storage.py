@@ -1,15 +1,13 @@
-"""The block that keeps results in a cacheness cache, and its key storage."""
+"""The block that keeps results in a cacheness cache."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
 from prefect.filesystems import WritableFileSystem
@@ -17,22 +15,31 @@ from prefect.settings import get_current_settings
 from pydantic import Field, SecretStr, field_validator
 
 from cacheness import Config, UnifiedCache
-from cacheness.entry import Hit
 from cacheness.errors import ConfigError
-from cacheness_prefect.results import PREFIX, Notes, Recent, address, describe_run, recent, task_run_id
+from cacheness_prefect.results import (
+    PREFIX,
+    Notes,
+    Recent,
+    address,
+    content_of,
+    describe_run,
+    form_of,
+    is_record,
+    lifetime_of,
+    recent,
+    task_run_id,
+)
 from cacheness_prefect.serializers import Held
-from cacheness_prefect.trouble import tell
+from cacheness_prefect.trouble import shielded
 
 if TYPE_CHECKING:
     from prefect import Flow, Task
 
+    from cacheness_prefect.key_storage import CachenessKeys
     from cacheness_prefect.policy import CachenessPolicy
-
-T = TypeVar("T")
 
 DAY = 24 * 3600.0
 _OWN_FIELDS = frozenset({"result_ttl"})
-_RECORD = b'{"metadata":'  #: how Prefect begins what it keeps without key storage
 
 
 @lru_cache(maxsize=64)
@@ -159,6 +166,8 @@ def clean(day: str): ...
     # Not `keys`: Prefect walks a task's arguments with dict(block), which then takes the block for a mapping.
     def key_storage(self) -> CachenessKeys:
         """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
+        from cacheness_prefect.key_storage import CachenessKeys
+
         fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
         return CachenessKeys(**fields)
 
@@ -209,6 +218,8 @@ def clean(day: str): ...
         Tasks and flows by object or name, deployments by id or as "flow/deployment".
         """
         if key is not None:
+            if (task, flow, deployment, tag, older_than) != (None,) * 5:
+                raise TypeError("a key names one result; give it alone")
             return int(self.open().invalidate(address(key)))
         wanted = [] if tag is None else [tag]
         wanted += [] if task is None else [f"task:{_name(task)}"]
@@ -269,10 +280,10 @@ def clean(day: str): ...
 
     def _read(self, path: str) -> Any:
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
-        hit = self._trying("read a result", lambda: self.open().lookup(address(path)), fallback=None)
-        if hit is None or _form(hit) == "elsewhere":
+        hit = shielded("read a result", lambda: self.open().lookup(address(path)), None)
+        if hit is None or form_of(hit) == "elsewhere":
             raise FileNotFoundError(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
-        return _content(hit)
+        return content_of(hit)
 
     def _write(self, path: str, content: Any) -> Recent:
         if isinstance(content, Held) and content.notes is not None:
@@ -280,8 +291,8 @@ def clean(day: str): ...
         else:
             run, tags = describe_run()
             value = content
-            notes = Notes(key=address(path), ttl=_lifetime(content, self.result_ttl), tags=tags, run=run)
-        done = not notes.refused and self._trying("store a result", lambda: self._put(value, notes), fallback=False)
+            notes = Notes(key=address(path), ttl=lifetime_of(content, self.result_ttl), tags=tags, run=run)
+        done = not notes.refused and shielded("store a result", lambda: self._put(value, notes), False)
         return Recent(self.config(), path, task_run_id(), notes.record, failed=not done)
 
     def _put(self, value: Any, notes: Notes) -> bool:
@@ -295,13 +306,6 @@ def clean(day: str): ...
         )
         return True
 
-    def _trying(self, doing: str, action: Callable[[], T], *, fallback: T) -> T:
-        try:
-            return action()
-        except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
-            tell(doing, error)
-            return fallback
-
     def _take_recent(self, path: str) -> Recent | None:
         kept = recent.get()
         if kept is None or kept.content is None or not self._is_ours(kept, path):
@@ -310,122 +314,12 @@ def clean(day: str): ...
         return kept
 
     def _keep_for_next_step(self, path: str, content: Any) -> Any:
-        if task_run_id():
+        if task_run_id() and is_record(content):
             recent.set(Recent(self.config(), path, task_run_id(), content=content))
         return content
 
     def _is_ours(self, kept: Recent, path: str) -> bool:
         return (kept.path, kept.task_run, kept.store) == (path, task_run_id(), self.config())
-
-
-class CachenessKeys(CachenessStorage):
-    """
-    The key storage of a `CachenessStorage`: knows a key when its result is there and intact.
-
-    Prefect asks it for a record, and runs the task when there is none. The record is part of the
-    result's own entry, so the two cannot part.
-    """
-
-    _block_type_name = "Cacheness Key Storage"
-    _block_type_slug = "cacheness-key-storage"
-    _description = "The key storage of a Cacheness Storage; made by its `key_storage()`."
-
-    def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The record of a result that has just been verified; None when there is none, or there is trouble."""
-        return self._known(path) or self._remember(self._look(path))
-
-    async def aread_path(self, path: str) -> Any:
-        """`read_path`, off the event loop."""
-        return self._known(path) or self._remember(await asyncio.to_thread(self._look, path))
-
-    def write_path(  # type: ignore[override]  # Prefect calls it with _sync
-        self, path: str, content: bytes, _sync: bool | None = None
-    ) -> None:
-        """Add the record to the result's entry, unless the result was stored together with it."""
-        payload = self._payload(path)
-        if payload is None or payload.record != content.decode():
-            self._add(path, content, payload)
-
-    async def awrite_path(self, path: str, content: bytes) -> None:
-        """`write_path`, off the event loop."""
-        payload = self._payload(path)
-        if payload is None or payload.record != content.decode():
-            await asyncio.to_thread(self._add, path, content, payload)
-
-    def _known(self, path: str) -> bytes | None:
-        kept = recent.get()
-        if kept is None or kept.content is None or not kept.record or not self._is_ours(kept, path):
-            return None
-        return kept.record.encode()
-
-    def _remember(self, found: Recent | None) -> bytes | None:
-        if found is None:
-            return None
-        recent.set(found if found.task_run else None)
-        return found.record.encode()
-
-    def _look(self, path: str) -> Recent | None:
-        hit = self._trying("look up a result", lambda: self.open().lookup(address(path)), fallback=None)
-        record = "" if hit is None else _about(hit).get("record", "")
-        if hit is None or not record:
-            return None
-        return Recent(self.config(), path, task_run_id(), record, _content(hit))
-
-    def _payload(self, path: str) -> Recent | None:
-        """What Prefect's step before this one stored here; None when another storage has the payload."""
-        kept = recent.get()
-        recent.set(None)
-        return kept if kept is not None and self._is_ours(kept, path) else None
-
-    def _add(self, path: str, content: bytes, payload: Recent | None) -> None:
-        record = content.decode()
-        notes = Notes(
-            key=address(path), ttl=_seconds_left(json.loads(record).get("expiration")), form="elsewhere", record=record
-        )
-        if payload is None:
-            self._trying("store the key of a result", lambda: self._put(None, notes), fallback=False)
-        elif not payload.failed:
-            self._trying("store the key of a result", lambda: self._put_again(notes), fallback=False)
-
-    def _put_again(self, notes: Notes) -> bool:
-        hit = self.open().lookup(notes.key)
-        if hit is None:
-            return False
-        about = _about(hit)
-        run = {name: value for name, value in about.items() if name not in ("record", "form")}
-        return self._put(hit.value, replace(notes, form=_form(hit), tags=hit.entry.tags, run=run))
-
-
-def _content(hit: Hit) -> Any:
-    return Held(hit.value) if _form(hit) == "value" else hit.value
-
-
-def _form(hit: Hit) -> str:
-    return str(_about(hit).get("form", "bytes"))
-
-
-def _about(hit: Hit) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads(hit.entry.provenance).get(PREFIX, {})
-    return about
-
-
-def _lifetime(content: Any, default: float | None) -> float | None:
-    """Seconds that a payload lives: as the record says that Prefect put around it, else the default."""
-    if not isinstance(content, bytes) or not content.startswith(_RECORD):
-        return default
-    try:
-        metadata, _ = json.JSONDecoder().raw_decode(
-            content[len(_RECORD) : len(_RECORD) + 4096].decode(errors="replace")
-        )
-    except ValueError:
-        return default
-    return _seconds_left(metadata.get("expiration")) or default
-
-
-def _seconds_left(expiration: str | None) -> float | None:
-    if expiration is None:
-        return None
-    return max((datetime.fromisoformat(expiration) - datetime.now(UTC)).total_seconds(), 1e-3)
 
 
 def _name(thing: Any) -> str:

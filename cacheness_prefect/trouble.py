@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
@@ -20,6 +21,8 @@ from cacheness.errors import (
     StoreUnavailable,
     UnhashableArgument,
 )
+
+T = TypeVar("T")
 
 RUNS_REMEMBERED = 1000
 
@@ -36,6 +39,15 @@ UNEXPECTED = "This should not happen: please report it, with the traceback that 
 
 _told: OrderedDict[tuple[str, str], None] = OrderedDict()
 _lock = threading.Lock()
+
+
+def shielded(doing: str, action: Callable[[], T], fallback: T) -> T:
+    """What an action on the cache answers; the fallback, told once a run, when it fails in any way."""
+    try:
+        return action()
+    except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
+        tell(doing, error)
+        return fallback
 
 
 def tell(doing: str, error: Exception) -> None:

@@ -29,10 +29,19 @@ HERE = Path(__file__).parent
 START_SECONDS = 90.0
 
 
+#: Prefect's HTTP clients leave their sockets to the garbage collector when an event loop ends. We open none.
+PREFECTS_OWN = [
+    "ignore:unclosed <socket.socket:ResourceWarning",
+    "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning",
+]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("prefect"))
+            for ignored in PREFECTS_OWN:
+                item.add_marker(pytest.mark.filterwarnings(ignored))
 
 
 def free_port() -> int:

@@ -1,0 +1,99 @@
+"""The key storage that belongs to a `CachenessStorage`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+from cacheness_prefect.results import (
+    Notes,
+    Recent,
+    about,
+    address,
+    content_of,
+    form_of,
+    recent,
+    seconds_left,
+    task_run_id,
+)
+from cacheness_prefect.storage import CachenessStorage
+from cacheness_prefect.trouble import shielded
+
+
+class CachenessKeys(CachenessStorage):
+    """
+    The key storage of a `CachenessStorage`: knows a key when its result is there and intact.
+
+    Prefect asks it for a record, and runs the task when there is none. The record is part of the
+    result's own entry, so the two cannot part.
+    """
+
+    _block_type_name = "Cacheness Key Storage"
+    _block_type_slug = "cacheness-key-storage"
+    _description = "The key storage of a Cacheness Storage; made by its `key_storage()`."
+
+    def read_path(self, path: str, _sync: bool | None = None) -> Any:
+        """The record of a result that has just been verified; None when there is none, or there is trouble."""
+        return self._known(path) or self._remember(self._look(path))
+
+    async def aread_path(self, path: str) -> Any:
+        """`read_path`, off the event loop."""
+        return self._known(path) or self._remember(await asyncio.to_thread(self._look, path))
+
+    def write_path(  # type: ignore[override]  # Prefect calls it with _sync
+        self, path: str, content: bytes, _sync: bool | None = None
+    ) -> None:
+        """Add the record to the result's entry, unless the result was stored together with it."""
+        payload = self._payload(path)
+        if payload is None or payload.record != content.decode():
+            self._add(path, content, payload)
+
+    async def awrite_path(self, path: str, content: bytes) -> None:
+        """`write_path`, off the event loop."""
+        payload = self._payload(path)
+        if payload is None or payload.record != content.decode():
+            await asyncio.to_thread(self._add, path, content, payload)
+
+    def _known(self, path: str) -> bytes | None:
+        kept = recent.get()
+        if kept is None or kept.content is None or not kept.record or not self._is_ours(kept, path):
+            return None
+        return kept.record.encode()
+
+    def _remember(self, found: Recent | None) -> bytes | None:
+        if found is None:
+            return None
+        recent.set(found if found.task_run else None)
+        return found.record.encode()
+
+    def _look(self, path: str) -> Recent | None:
+        hit = shielded("look up a result", lambda: self.open().lookup(address(path)), None)
+        record = "" if hit is None else about(hit).get("record", "")
+        if hit is None or not record:
+            return None
+        return Recent(self.config(), path, task_run_id(), record, content_of(hit))
+
+    def _payload(self, path: str) -> Recent | None:
+        """What Prefect's step before this one stored here; None when another storage has the payload."""
+        kept = recent.get()
+        recent.set(None)
+        return kept if kept is not None and self._is_ours(kept, path) else None
+
+    def _add(self, path: str, content: bytes, payload: Recent | None) -> None:
+        record = content.decode()
+        notes = Notes(
+            key=address(path), ttl=seconds_left(json.loads(record).get("expiration")), form="elsewhere", record=record
+        )
+        if payload is None:
+            shielded("store the key of a result", lambda: self._put(None, notes), False)
+        elif not payload.failed:
+            shielded("store the key of a result", lambda: self._put_again(notes), False)
+
+    def _put_again(self, notes: Notes) -> bool:
+        hit = self.open().lookup(notes.key)
+        if hit is None:
+            return False
+        run = {name: value for name, value in about(hit).items() if name not in ("record", "form")}
+        return self._put(hit.value, replace(notes, form=form_of(hit), tags=hit.entry.tags, run=run))
