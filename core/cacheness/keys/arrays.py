@@ -124,7 +124,8 @@ def _ufunc(encoder: Encoder, value: np.ufunc) -> None:
 
 def digest_of_values(value: np.ndarray[Any, Any]) -> bytes:
     """BLAKE3 over the values in C order."""
-    hasher = blake3(max_threads=blake3.AUTO)
+    # One thread: pieces that fit the cache are too small to share, and workers have threads of their own.
+    hasher = blake3()
     if value.dtype.fields is not None:
         # Field by field: between them may be bytes that belong to no value.
         for name in value.dtype.names or ():
