@@ -28,7 +28,17 @@ from cacheness.metadata.sql import (
     version_name,
 )
 from cacheness.metadata.statements import COLUMNS, LIVE, Statement, Statements, replacing, row_of
-from cacheness.metadata.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, entries, leases, sessions, tables, tombstones
+from cacheness.metadata.tables import (
+    EXPIRING,
+    POSTGRESQL_SCHEMA,
+    SCHEMA_VERSION,
+    entries,
+    entries_by_expiry,
+    leases,
+    sessions,
+    tables,
+    tombstones,
+)
 from cacheness.protocols import MetadataStore
 
 T = TypeVar("T")
@@ -43,6 +53,7 @@ _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s
 SCHEMA_LOCK: Final = 0x6361636865_6E65
 # Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
 _dialect: Final = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
+entries_by_expiry.dialect_options["postgresql"]["where"] = EXPIRING
 _translated: Final[Any] = {"schema_translate_map": {None: POSTGRESQL_SCHEMA}, "render_schema_translate": True}
 
 

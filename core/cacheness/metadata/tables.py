@@ -88,14 +88,12 @@ entries = sa.Table(
     # both replace a row and leave a tombstone for exactly what it replaced.
     sa.Column("replaced", sa.Text),
     sa.Index("entries_by_use", "namespace", "accessed_at"),
-    sa.Index(
-        "entries_by_expiry",
-        "namespace",
-        "expires_at",
-        sqlite_where=sa.text("expires_at IS NOT NULL"),
-        postgresql_where=sa.text("expires_at IS NOT NULL"),
-    ),
 )
+
+EXPIRING: Final = sa.text("expires_at IS NOT NULL")
+#: postgresql.py says the same condition for its database: to name an option of PostgreSQL's here
+#: would load SQLAlchemy's dialects for it, and a fresh process on SQLite has no time for them.
+entries_by_expiry = sa.Index("entries_by_expiry", entries.c.namespace, entries.c.expires_at, sqlite_where=EXPIRING)
 
 tombstones = sa.Table(
     "tombstones",
