@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ logger = logging.getLogger("cacheness.dask")
 _off: ContextVar[bool] = ContextVar("cacheness_dask_off", default=False)
 #: How often a computation starts again because entries vanished under it, before it runs without hits.
 _ATTEMPTS: Final = 3
+#: Seconds that letting go of a failed future may take.
+_PATIENCE: Final = 5.0
 _BYPASSED: Final = (
     "Something inside of the caching() block chose another scheduler for Dask, so what was computed after that"
     " went past the cache. A distributed Client does so when it is made: make it before the block."
@@ -64,6 +67,8 @@ class CachingScheduler:
                     values = inner(shipped(made.graph, annotations, client), keys, **kwargs)
             except EntryVanished as error:
                 logger.warning("%s It is run again now.", error)
+                del made
+                _forgotten(client, keys)
                 continue
             self.run.done()
             return values
@@ -164,6 +169,14 @@ def _client_of(inner: Callable[..., Any]) -> Any:
     """The distributed client that a scheduler function belongs to, None for a local one."""
     owner = getattr(inner, "__self__", None)
     return owner if hasattr(owner, "scheduler_info") else None
+
+
+def _forgotten(client: Any, keys: Any) -> None:
+    """Wait until a client has let go of failed futures: a key that is taken up again before keeps its error."""
+    patience = time.monotonic() + _PATIENCE
+    wanted = set(flatten([keys]))
+    while client is not None and not wanted.isdisjoint(list(client.futures)) and time.monotonic() < patience:
+        time.sleep(0.005)
 
 
 def _default_for(dsk: Any) -> Callable[..., Any]:
