@@ -31,8 +31,7 @@ from dask._task_spec import (
 )
 
 from cacheness import CachenessError
-from cacheness.keys import digest_of, encode, fingerprint
-from cacheness.keys.encode import FORMAT
+from cacheness.keys import FORMAT, digest_of, encode, fingerprint
 from cacheness_dask.chance import reads_chance
 from cacheness_dask.edge import unbroken
 from cacheness_dask.frames import Frames

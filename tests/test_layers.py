@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,3 +104,13 @@ def test_a_store_never_imports_another_store(stores: set[str]) -> None:
             ours = [module for module in modules_imported(path) if part_of(module) is not None]
             named = {part for module in ours for part in module.split(".")}
             assert named.isdisjoint(stores - {path.stem}), path
+
+
+def test_every_package_is_in_the_distribution() -> None:
+    declared = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    markers = [
+        *(ROOT / "core").rglob("__init__.py"),
+        *(path for plugin in ("cacheness_dask", "cacheness_prefect") for path in (ROOT / plugin).rglob("__init__.py")),
+    ]
+    found = {".".join(path.relative_to(ROOT).parent.parts).removeprefix("core.") for path in markers}
+    assert declared == found

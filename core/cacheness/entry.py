@@ -34,7 +34,7 @@ class Entry:
     size: int  #: stored bytes, after compression
     raw_size: int  #: bytes before compression; bounds the decompressor
     digest: bytes  #: BLAKE3 of the stored bytes
-    codec: str  #: codec name, "+zstd" or "+lz4" appended when compressed
+    codec: str  #: codec name, "+zstd" appended when compressed
     created_at: int  #: microseconds since the epoch, by the database's clock
     expires_at: int | None  #: microseconds since the epoch; None never expires
     accessed_at: int  #: microseconds since the epoch, updated in batches

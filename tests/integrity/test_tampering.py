@@ -21,7 +21,7 @@ CHANGES = {
     "size": 5,
     "raw_size": 1 << 40,
     "digest": b"\x00" * 32,
-    "codec": "pickle+lz4",
+    "codec": "pickle+zstd",
     "created_at": 1,
     "expires_at": 1 << 60,
     "compute_seconds": 0.5,

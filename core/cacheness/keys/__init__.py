@@ -3,12 +3,13 @@
 from cacheness.keys import callables, objects, plain  # noqa: F401 - they say how values are encoded
 from cacheness.keys.code import Fingerprint, fingerprint
 from cacheness.keys.decode import decode
-from cacheness.keys.encode import Digest, digest_of, encode, register
+from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.owners import add_user_code
 
 __all__ = [
+    "FORMAT",
     "RESERVED",
     "Digest",
     "File",
