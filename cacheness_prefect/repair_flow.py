@@ -68,8 +68,11 @@ def integrity_repair(
     # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
     expired = block.open().evict() if mode == "repair" else 0
     progress = create_progress_artifact(progress=0.0, key="cacheness-progress", description=_title(block, mode))
-    parts = [list(range(SHARDS))[first::tasks] for first in range(min(tasks, SHARDS))]
-    futures = [check_shards.submit(block, part, mode, deep, force) for part in parts]
+    # The first shard of a repair writes the store's marker anew, and all of them read it.
+    first = check_shards.submit(block, [0], mode, deep, force)
+    first.wait()
+    parts = [list(range(1, SHARDS))[start::tasks] for start in range(min(tasks, SHARDS - 1))]
+    futures = [first, *(check_shards.submit(block, part, mode, deep, force) for part in parts)]
     report, errors = _collect(futures, mode, progress)
     _publish(block, mode, report, errors, expired)
     if errors:

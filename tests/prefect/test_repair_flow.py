@@ -128,7 +128,7 @@ def test_a_repair_that_is_killed_half_way_is_finished_by_the_next(damaged, prefe
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return report\n"
         "UnifiedCache.verify_integrity = look\n"
-        "integrity_repair(sys.argv[1], 'repair', deep=True)\n"
+        "integrity_repair(sys.argv[1], 'repair', deep=True, tasks=1)\n"
     )
     killed = subprocess.run(
         [sys.executable, str(script), str(damaged.saved_as)], stderr=subprocess.DEVNULL, check=False
