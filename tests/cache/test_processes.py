@@ -12,10 +12,11 @@ import sys
 import textwrap
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from cacheness import UnifiedCache, wiring
 from cacheness.config import Config
-from cacheness.sessions import presumed_dead, this_process
+from cacheness.sessions import presumed_dead, proven_dead, this_process
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -121,6 +122,16 @@ def test_this_process_can_be_told_from_others():
     assert here.pid_start
     assert here.boot_id
     assert here.pid_ns
+
+
+def test_a_process_id_proves_nothing_across_boots_or_pid_namespaces():
+    here = this_process()
+    gone = replace(here, pid_start="1")  # the number is in use, by a process that began at another time
+    assert proven_dead(gone, here)
+    assert not proven_dead(here, here)
+    assert not proven_dead(replace(gone, pid_ns="4026531999"), here)
+    assert not proven_dead(replace(gone, boot_id="another boot"), here)
+    assert not proven_dead(replace(gone, boot_id="", pid_ns=""), replace(here, boot_id="", pid_ns=""))
 
 
 def test_threads_share_a_cache(world):
