@@ -318,6 +318,12 @@ def test_a_listing_out_of_order_is_refused(store, proxy, s3_url) -> None:
         list(store.scan())
 
 
+def test_an_object_that_is_shown_twice_while_it_is_written_over_counts_once(store, proxy, s3_url) -> None:
+    prefix = S3Options.from_url(s3_url).prefix
+    proxy.answer(b"list-type=2", 200, listing(prefix, ["a/1", "a/1", "a/2"]))
+    assert [info.name for info in store.scan()] == ["a/1", "a/2"]
+
+
 def test_names_that_only_others_use_are_listed_and_stop_nothing(store, proxy, s3_url) -> None:
     prefix = S3Options.from_url(s3_url).prefix
     names = ["a.b", "a/", "a/../b", "a//b", "a/\u00fc", "b"]
