@@ -29,7 +29,7 @@ MODULES: list[ModuleType] = [_argparse, _dataclasses, _inspect, _typing]
 @dask.delayed
 def names_in(path: str) -> Counter[str]:
     """Every name that a module uses, and how often. The path counts by the file's content."""
-    print("  parsing", Path(path).name)
+    print(f"  parsing {Path(path).name}\n", end="")  # in one piece: several threads print
     tree = ast.parse(Path(path).read_text(encoding="utf-8"))
     return Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
 

@@ -150,6 +150,8 @@ def test_i5_i6_a_process_killed_at_any_step_leaves_at_most_what_one_repair_remov
     assert n > 3
 
 
+# An interrupt between opening a file and remembering it leaves it to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_i2_a_signal_at_any_moment_leaves_old_or_new_and_no_litter(tmp_path):
     """Interrupted 60 times, each time a little later: Ctrl-C between any two instructions of a put."""
     with UnifiedCache(cache_dir=tmp_path) as cache:

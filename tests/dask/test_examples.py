@@ -29,10 +29,10 @@ def run(folder: Path, *program: str) -> str:
 
 def test_delayed(tmp_path: Path) -> None:
     said = run(tmp_path, str(ROOT / "examples/dask_delayed.py"))
-    assert said.count("  parsing ") == 4
+    assert said.count("parsing ") == 4
     assert "hit: 4, miss: 3" in said
     assert (tmp_path / "graph.svg").read_text().count("hit: loaded") == 4 + 1  # and once in the legend
-    assert run(tmp_path, str(ROOT / "examples/dask_delayed.py")).count("  parsing ") == 0
+    assert run(tmp_path, str(ROOT / "examples/dask_delayed.py")).count("parsing ") == 0
 
 
 def test_frames_and_futures(tmp_path: Path) -> None:

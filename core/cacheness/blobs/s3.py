@@ -232,6 +232,8 @@ def botocore_settings(options: S3Options, limits: Limits) -> Mapping[str, Any]:
     return {
         "connect_timeout": limits.connect,
         "read_timeout": limits.stall,
+        # More than a machine has threads for; past it, each call would log that the pool is full.
+        "max_pool_connections": 64,
         # Retrying is the Guard's business; botocore's five attempts would each take the whole time.
         "retries": {"total_max_attempts": 1, "mode": "standard"},
         # A read of a range may carry the checksum of the whole object: some servers send it.

@@ -143,6 +143,11 @@ class Proxy:
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
         self._rules.append(_Rule(match, "answer", times, f"HTTP/1.1 {status} Because\r\n{head}\r\n".encode() + body))
 
+    def has_struck(self) -> bool:
+        """Whether every fault that waits for a match has met it, as often as it was to."""
+        with self._lock:
+            return not any(rule.left for rule in self._rules)
+
     def heal(self) -> None:
         """Behave from now on. Connections that were stalled are reset."""
         self._rules.clear()
