@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "explain": BASE | {"keys"},
     "integrity": PROTOCOL | {"signing", "sessions", "report", "marker"},
     "cache": PROTOCOL | {"keys", "signing", "sessions", "integrity", "usage", "codecs"},
+    "batch": {"cache"},
     "eviction": PROTOCOL | {"cache"},
     "binding": set(),
     "steps": {"flights", "keys"},

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from cacheness import wiring
+from cacheness.batch import Batch
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
@@ -28,7 +29,6 @@ from cacheness.report import IntegrityReport
 P = ParamSpec("P")
 R = TypeVar("R")
 
-BATCH_BYTES = 64 << 20  #: encoded values that a write batch holds
 PAGE = 1000
 
 
@@ -99,10 +99,7 @@ class UnifiedCache:
         batch = self._batch
         if batch is None:
             return self._publish([draft])[0]
-        # A copy: what was encoded may share memory with the value, which may change before the flush.
-        batch.append(Draft(draft.entry, [b"".join(draft.parts)]))
-        if sum(d.entry.size for d in batch) >= BATCH_BYTES:
-            self._flush(batch)
+        batch.add(draft)
         return draft.entry
 
     def lookup(
@@ -225,11 +222,10 @@ class UnifiedCache:
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
             return
-        batch: list[Draft] = []
-        self._local.batch = batch
+        self._local.batch = batch = Batch(self._publish)
         try:
             yield
-            self._flush(batch)
+            batch.flush()
         finally:
             self._local.batch = None
 
@@ -397,7 +393,7 @@ class UnifiedCache:
         return wiring.parts_of(self._slot)
 
     @property
-    def _batch(self) -> list[Draft] | None:
+    def _batch(self) -> Batch | None:
         return getattr(self._local, "batch", None)
 
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
@@ -414,15 +410,9 @@ class UnifiedCache:
             yield from (entry for entry in page if not cache.is_expired(entry) and cache.is_genuine(entry))
             after = page[-1].key
 
-    def _flush(self, batch: list[Draft]) -> None:
-        if batch:
-            self._publish(batch)
-            batch.clear()
-
     def _flush_if_it_holds(self, digest: bytes) -> None:
-        batch = self._batch
-        if batch and any(draft.entry.key == digest for draft in batch):
-            self._flush(batch)
+        if self._batch is not None:
+            self._batch.flush_if_it_holds(digest)
 
     def _lifetime(self, ttl: float | timedelta | None) -> float | None:
         seconds = self.config.ttl if ttl is None else seconds_of(ttl)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 import random
 from datetime import timedelta
@@ -184,6 +185,13 @@ def test_a_value_that_changes_before_the_batch_ends_is_stored_as_it_was_put(worl
         world.cache.put(array, k=1)
         array[:] = -1
     np.testing.assert_array_equal(world.cache.get(k=1), np.arange(100_000.0))
+
+
+def test_a_batch_holds_no_more_than_64_mib(world):
+    with pickle.loads(pickle.dumps(world.cache)) as other, world.cache.write_batch():
+        for n in range(3):
+            world.cache.put(os.urandom(23 << 20), k=n)
+            assert [other.lookup(k=k) is not None for k in range(3)] == [n == 2] * 3
 
 
 def test_text_that_cannot_be_written_down_is_refused(world):
