@@ -1,5 +1,6 @@
 """Dask graphs whose results are kept: computed once, by anyone, on any scheduler."""
 
+import cacheness_dask.delayed  # noqa: F401  tells the core's encoder about delayed values
 from cacheness import File
 from cacheness_dask.client import install, uninstall
 from cacheness_dask.inputs import register_sink, register_source, register_stateful

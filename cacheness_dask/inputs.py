@@ -242,6 +242,8 @@ def noting_files() -> Iterator[dict[str, FileState]]:
     finally:
         _read.reset(states)
         _digests.reset(digests)
+        for path, state in read.items():  # of a graph inside of another one's argument
+            _read.get({}).setdefault(path, state)
 
 
 def remote_file(filesystem: Any, path: str) -> Any:

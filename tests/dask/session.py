@@ -3,26 +3,52 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import dask
+from dask._task_spec import Alias
+from distributed.diagnostics import SchedulerPlugin
 from workloads import WORKLOADS, each, runs, shown
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 
 
+class Executed(dask.callbacks.Callback, SchedulerPlugin):
+    """Counts the tasks that a scheduler executes, loads included; a mere other name of a task is none."""
+
+    def __init__(self) -> None:
+        super().__init__(pretask=lambda key, graph, state: self.count(graph[key]))
+        self.number = 0
+
+    def count(self, node: Any) -> None:
+        self.number += not isinstance(node, Alias)
+
+    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
+        """As a plugin of the distributed scheduler."""
+        if (start, finish) == ("processing", "memory"):
+            self.count(self.scheduler.tasks[key].run_spec)
+
+
 def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> dict[str, Any]:
     report: dict[str, Any] = {}
-    with ExitStack() as stack:
+    with ExitStack() as stack, Executed() as executed:
+        if scheduler == "processes":
+            # One pool for all workloads: Dask alone would start processes anew for each.
+            pool = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+            stack.enter_context(dask.config.set(pool=stack.enter_context(pool)))
         if scheduler == "distributed":
             from distributed import Client, LocalCluster
 
             cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
             stack.enter_context(Client(stack.enter_context(cluster)))
+            executed.scheduler = cluster.scheduler
+            cluster.scheduler.add_plugin(executed, name="executed")
         cache = stack.enter_context(UnifiedCache(cache_dir=cache_dir))
         run = stack.enter_context(
             cd.caching(cache, which=which, scheduler=None if scheduler == "distributed" else scheduler)
@@ -30,6 +56,7 @@ def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> d
         for name, collection in each(list(names) or sorted(WORKLOADS), Path(tmp)):
             before = len(run.history)
             runs()  # building a collection may call its functions on empty data
+            executed.number = 0
             (value,) = dask.compute(collection)
             done = run.history[before:]
             report[name] = {
@@ -38,6 +65,7 @@ def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> d
                 "misses": sum(record.misses for record in done),
                 "refused": [str(reason) for record in done for reason in record.reasons.values()],
                 "hits": sum(record.hits for record in done),
+                "executed": executed.number,
             }
     return report
 

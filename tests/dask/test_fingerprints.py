@@ -227,3 +227,24 @@ def test_no_fingerprint_stands_for_two_values(tmp_path: Path) -> None:
     for made, (value, _) in values.items():
         by_value.setdefault(value, set()).add(made)
     assert len(by_value) > 200  # else this test compares one constant with itself
+
+
+def test_delayed_values_in_closures_count_by_what_they_compute() -> None:
+    def user_of(lazy: Any) -> bytes:
+        return digest(dask.delayed(lambda x: lazy(x).compute() if callable(lazy) else lazy)(1))
+
+    def two(x: int) -> int:
+        return x + 2
+
+    assert user_of(dask.delayed(inc)) == user_of(dask.delayed(inc))
+    assert user_of(dask.delayed(inc)) != user_of(dask.delayed(two))
+    assert user_of(dask.delayed(inc)(1)) == user_of(dask.delayed(inc)(1))
+    assert len({user_of(dask.delayed(inc)(dask.delayed(f)(n))) for f in (inc, two) for n in (1, 2)}) == 4
+
+
+def test_a_delayed_function_that_calls_itself_has_a_fingerprint() -> None:
+    @dask.delayed
+    def countdown(n: int) -> Any:
+        return n and countdown(n - 1).compute()
+
+    assert digest(countdown(3)) != digest(countdown(4))

@@ -63,6 +63,13 @@ class Model:
         return self.slope + x
 
 
+class Holder:
+    """What Dask does not look into."""
+
+    def __init__(self, *inside: Any) -> None:
+        self.inside = inside
+
+
 def frame() -> pd.DataFrame:
     return pd.DataFrame(
         {"a": range(24), "b": [f"g{i % 5}" for i in range(24)], "c": [i / 7 for i in range(24)]},
@@ -116,6 +123,25 @@ def delayed_instance(tmp: Path) -> Any:
 @workload
 def delayed_methods(tmp: Path) -> Any:
     return dask.delayed("a,b,c").split(",")[1].upper()
+
+
+lazily_inc = dask.delayed(inc)
+seven = dask.delayed(inc)(dask.delayed(inc)(5))
+
+
+def use_globals(x: int) -> int:
+    ran()
+    return x + int(lazily_inc(x).compute(scheduler="sync")) + int(seven.compute(scheduler="sync"))
+
+
+@workload
+def delayed_in_globals(tmp: Path) -> Any:
+    return dask.delayed(use_globals)(lazily_inc(1))
+
+
+@workload
+def delayed_in_arguments(tmp: Path) -> Any:
+    return dask.delayed(lambda holder: (ran(), len(vars(holder)))[1])(Holder(lazily_inc, seven))
 
 
 # bags
