@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
         write_month(data, month, seed=month)
     cache = UnifiedCache(cache_dir=folder / "cache")
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster, Client(cluster) as client:
-        with cd.caching(cache) as run:
+        with cd.caching(cache, which="outputs") as run:  # results and marks; "auto" keeps slow steps, too
             averages(data).compute()
             write_month(data, 3, seed=99)
             warm = averages(data).compute()

@@ -37,8 +37,7 @@ def test_delayed(tmp_path: Path) -> None:
 
 def test_frames_and_futures(tmp_path: Path) -> None:
     said = run(tmp_path, str(ROOT / "examples/dask_frames_and_futures.py"))
-    (loaded,) = re.findall(r"after one month was rewritten: (\d+) loaded", said)
-    assert int(loaded) >= 11  # a busy machine finds more tasks worth storing
+    assert "after one month was rewritten: 11 loaded, " in said
     assert "the second time: 12 loaded, 0 computed" in said
 
 
