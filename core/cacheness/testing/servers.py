@@ -81,6 +81,10 @@ class Server:
         if self._process.stdout:
             self._process.stdout.close()
 
+    def disown(self) -> None:
+        """Let the server outlive this process; its keeper ends it when its owner is gone."""
+        self._process.returncode = 0  # Popen would warn of a process that nobody has waited for
+
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -156,10 +160,6 @@ def s3() -> Iterator[str]:
         yield server.url
 
 
-#: Started by this process for the whole run; held, lest Python warn about forgotten processes.
-_SHARED: Final[list[Server]] = []
-
-
 class SharedServers:
     """Servers that the processes of one test run share, each started when first asked for.
 
@@ -188,8 +188,6 @@ class SharedServers:
         for pid in keepers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-        while _SHARED:
-            _SHARED.pop().close()
         deadline = time.monotonic() + keeper.STOP_SECONDS + 2
         while self._folder.exists() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -204,7 +202,7 @@ class SharedServers:
         with FileLock(folder / "lock"):
             if not url.exists():
                 server = start(str(folder))
-                _SHARED.append(server)
+                server.disown()
                 (folder / "keeper").write_text(str(server.keeper_pid))
                 url.write_text(server.url)
         return url.read_text()
