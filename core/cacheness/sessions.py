@@ -118,10 +118,18 @@ def proven_dead(process: Process, here: Process) -> bool:
     A hostname proves nothing: two containers may share one, and the boot id too, and still
     count their pids apart. Where nothing can be proved, only the lease decides.
     """
-    comparable = bool(here.boot_id and here.pid_ns)
+    comparable = bool(here.boot_id and here.pid_ns and process.pid_start)
     if not comparable or (process.boot_id, process.pid_ns) != (here.boot_id, here.pid_ns):
         return False
-    return _start_time(process.pid) != process.pid_start
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it runs, as somebody else
+    started = _start_time(process.pid)
+    # What cannot be read proves nothing: /proc may hide other people's processes.
+    return started is not None and started != process.pid_start
 
 
 def this_process() -> Process:
@@ -132,17 +140,17 @@ def this_process() -> Process:
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
         pid_ns=_inode("/proc/self/ns/pid"),
         pid=pid,
-        pid_start=_start_time(pid),
+        pid_start=_start_time(pid) or "",
     )
 
 
-def _start_time(pid: int) -> str:
-    """Clock ticks from boot to the start of a process; "" when there is none or it is a zombie."""
+def _start_time(pid: int) -> str | None:
+    """Clock ticks from boot to the start of a process; "" when it is a zombie, None when that cannot be read."""
     # The command name, in parentheses, may itself hold spaces and parentheses (man 5 proc).
     after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    if not after_name or after_name[0] in ("Z", "X"):
-        return ""
-    return after_name[19]
+    if not after_name:
+        return None
+    return "" if after_name[0] in ("Z", "X") else after_name[19]
 
 
 def _read(path: str) -> str:

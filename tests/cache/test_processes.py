@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from cacheness import UnifiedCache, wiring
 from cacheness.config import Config
-from cacheness.sessions import presumed_dead, proven_dead, this_process
+from cacheness.sessions import _start_time, presumed_dead, proven_dead, this_process
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -132,6 +132,29 @@ def test_a_process_id_proves_nothing_across_boots_or_pid_namespaces():
     assert not proven_dead(replace(gone, pid_ns="4026531999"), here)
     assert not proven_dead(replace(gone, boot_id="another boot"), here)
     assert not proven_dead(replace(gone, boot_id="", pid_ns=""), replace(here, boot_id="", pid_ns=""))
+    assert not proven_dead(replace(gone, pid_start=""), here)
+
+
+def test_a_process_that_cannot_be_looked_at_is_not_dead():
+    script = """
+        import resource
+        from cacheness.sessions import proven_dead, this_process
+        here = this_process()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # /proc cannot be read any more
+        assert this_process().pid_start == ""
+        assert not proven_dead(here, here)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_a_zombie_is_dead():
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
+        asleep = replace(this_process(), pid=process.pid, pid_start=_start_time(process.pid))
+        assert not proven_dead(asleep, this_process())
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its end is seen, and it is still listed
+        assert proven_dead(asleep, this_process())
+    assert proven_dead(asleep, this_process())
 
 
 def test_threads_share_a_cache(world):
