@@ -52,7 +52,7 @@ bench: $(STAMP) ## every budget beside its peers (under 15 minutes)
 bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
 	@$(RUN) -m benchmarks --quick
 
-fuzz: $(STAMP) ## hostile bytes for every decoder, each for FUZZ_SECONDS=600
+fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
 
