@@ -7,7 +7,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from cacheness_prefect.results import (
+from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.notes import (
     Notes,
     Recent,
     about,
@@ -18,11 +19,10 @@ from cacheness_prefect.results import (
     seconds_left,
     task_run_id,
 )
-from cacheness_prefect.storage import CachenessStorage
 from cacheness_prefect.trouble import shielded
 
 
-class CachenessKeys(CachenessStorage):
+class CachenessKeys(CachenessBlock):
     """
     The key storage of a `CachenessStorage`: knows a key when its result is there and intact.
 

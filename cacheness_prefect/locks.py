@@ -11,19 +11,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextvars import Token
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from prefect.client.schemas.objects import TaskRunResult
 from prefect.context import TaskRunContext
 from prefect.locking.protocol import LockManager
 from prefect.transactions import BaseTransaction, TransactionState, get_transaction
 
-from cacheness_prefect.results import flight_of, task_run_id
+from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.notes import flight_of, task_run_id
 from cacheness_prefect.trouble import shielded
-
-if TYPE_CHECKING:
-    from cacheness_prefect.storage import CachenessStorage
 
 POLL_SECONDS = 0.2
 
@@ -43,7 +41,7 @@ _claims_lock = threading.Lock()
 class CachenessLockManager(LockManager):
     """Locks for Prefect's transactions. Configuration only; compares and pickles by it."""
 
-    def __init__(self, store: CachenessStorage, *, wait: float = 600.0, lease: float = 30.0) -> None:
+    def __init__(self, store: CachenessBlock, *, wait: float = 600.0, lease: float = 30.0) -> None:
         self.store = store
         self.wait = wait
         self.lease = lease
@@ -58,7 +56,8 @@ class CachenessLockManager(LockManager):
         """Claim the computation of a key, waiting for whoever computes it now; False after `wait`.
 
         Does not wait when the result is there, when the key is being computed further up in the
-        same run, or when the database does not answer.
+        same run, or when the database does not answer. A claim lasts until it is released, its
+        process dies, or `hold_timeout` is over.
         """
         if _claim_of(key, holder) is not None:
             return True
@@ -74,6 +73,10 @@ class CachenessLockManager(LockManager):
         if acquired or acquire_timeout is None:
             with _claims_lock:
                 _claims[key, holder] = Claim(token)
+        if token is not None and hold_timeout is not None:
+            timer = threading.Timer(hold_timeout, self._expire, (key, holder, token))
+            timer.daemon = True
+            timer.start()
         return acquired
 
     async def aacquire_lock(
@@ -101,7 +104,10 @@ class CachenessLockManager(LockManager):
         return claimed or self._holder(key) is not None
 
     def is_lock_holder(self, key: str, holder: str) -> bool:
-        """Whether a holder may write. False when its lease ran out and somebody else took over or finished."""
+        """Whether a holder may write. False when its lease ran out and somebody else took over or finished.
+
+        A lease that ran out while nobody else wanted the key (a laptop slept) harms nobody: its holder may write.
+        """
         claim = _claim_of(key, holder)
         if claim is None or claim.token is None:
             return claim is not None
@@ -110,7 +116,10 @@ class CachenessLockManager(LockManager):
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
         """Wait until nobody computes the key; False after the timeout."""
         give_up = time.monotonic() + (self.wait if timeout is None else min(timeout, self.wait))
-        while (holder := self._holder(key)) is not None and not _is_above(holder) and not _is_computed_above(key):
+        above = _runs_above()
+        while (other := self._holder(key)) is not None and not _is_above(other, above):
+            if _is_computed_above(key):
+                break
             if time.monotonic() >= give_up:
                 return False
             time.sleep(POLL_SECONDS)
@@ -129,29 +138,37 @@ class CachenessLockManager(LockManager):
     def _settings(self) -> tuple[object, ...]:
         return (self.store, self.wait, self.lease)
 
+    def _expire(self, key: str, holder: str, token: str) -> None:
+        claim = _claim_of(key, holder)
+        if claim is not None and claim.token == token:
+            self.release_lock(key, holder)
+
     def _fly(
         self, key: str, holder: str, acquire_timeout: float | None, hold_timeout: float | None
     ) -> tuple[bool, str | None]:
         cache, flight = self.store.open(), flight_of(key)
         token = f"{task_run_id()}:{holder}:{uuid.uuid4().hex[:8]}"
         leave = False
+        above = _runs_above()
 
         def need_not_wait() -> bool:
             nonlocal leave
-            leave = bool(cache.present([flight])) or (bool(_parents()) and _is_above(cache.flights.holder(flight)))
+            leave = bool(cache.present([flight])) or (bool(above) and _is_above(cache.flights.holder(flight), above))
             return leave
 
         if need_not_wait():
             return True, None
         wait = self.wait if acquire_timeout is None else min(acquire_timeout, self.wait)
-        taken = cache.flights.acquire(flight, token, wait=wait, lease=hold_timeout or self.lease, unless=need_not_wait)
+        lease = self.lease if hold_timeout is None else min(hold_timeout, self.lease)
+        taken = cache.flights.acquire(flight, token, wait=wait, lease=lease, unless=need_not_wait)
         return (True, token) if taken else (leave, None)
 
     def _is_still(self, key: str, claim: Claim) -> bool:
         # A result that is there now was not when the claim was made: somebody else computed it,
         # after our lease ran out, even if the flight is free, or ours, again.
         cache, flight = self.store.open(), flight_of(key)
-        return cache.flights.holder(flight) == claim.token and (claim.shared or not cache.present([flight]))
+        untaken = cache.flights.holder(flight) in (None, claim.token)
+        return untaken and (claim.shared or not cache.present([flight]))
 
     def _holder(self, key: str) -> str | None:
         return shielded("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), None)
@@ -188,12 +205,28 @@ def _share(key: str) -> None:
                 _claims[place] = replace(claim, shared=True)
 
 
-def _is_above(token: str | None) -> bool:
-    """Whether a flight belongs to a task run that submitted ours, perhaps from another process."""
-    return token is not None and token.partition(":")[0] in _parents()
+def _is_above(token: str | None, above: set[str]) -> bool:
+    """Whether a flight belongs to one of these task runs."""
+    return token is not None and token.partition(":")[0] in above
 
 
-def _parents() -> set[str]:
+def _runs_above() -> set[str]:
+    """The task runs that may be waiting for ours: around us in this process, or noted as the parents of those.
+
+    Prefect takes one context along to another process, that of the run which submits; and a run notes
+    its parents alone. So a run knows all that is above it in its own process, and two processes up.
+    """
+    found: set[str] = set()
     context = TaskRunContext.get()
-    inputs = [] if context is None else context.task_run.task_inputs.get("__parents__", [])
-    return {str(parent.id) for parent in inputs if isinstance(parent, TaskRunResult)}
+    while context is not None:
+        parents = context.task_run.task_inputs.get("__parents__", [])
+        found |= {str(context.task_run.id), *(str(run.id) for run in parents if isinstance(run, TaskRunResult))}
+        context = _context_around(context)
+    return found
+
+
+def _context_around(context: TaskRunContext) -> TaskRunContext | None:
+    """The task run's context that this one was entered in, as the token tells that will restore it."""
+    token = context._token  # noqa: SLF001  Prefect has no public way up; its own transactions go this one
+    around = Token.MISSING if token is None else token.old_value
+    return around if isinstance(around, TaskRunContext) else None

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import prefect
 from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import TaskRunContext
-from prefect.results import ResultStore
 
 from cacheness import Digest, Key, UnhashableArgument, register
 from cacheness.keys import digest_of, make_key
+from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
-from cacheness_prefect.results import PREFIX, Making, PolicyResultStore
+from cacheness_prefect.notes import PREFIX
+from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.storage import CachenessStorage
 from cacheness_prefect.trouble import tell
 
 # A task or flow in a global, a closure or an argument counts as its function, not as its settings.
@@ -30,10 +30,11 @@ class CachenessPolicy(CachePolicy):
     """What `CachenessStorage.policy()` returns. Configuration only: travels to any worker.
 
     A task with this policy keeps its results in `store`, encoded by the cache, unless the task
-    itself names another `result_storage` or `result_serializer`.
+    itself names another `result_storage` or `result_serializer`. Without a store it makes keys and
+    nothing else.
     """
 
-    store: CachenessStorage = field(default_factory=CachenessStorage)
+    store: CachenessBlock | None = None
     version: str | None = None
     ignore: tuple[str, ...] = ()
     code: bool = True
@@ -56,7 +57,8 @@ class CachenessPolicy(CachePolicy):
                 raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
             tell("make a key", error)
             return None
-        self._take_over(task_ctx, key)
+        if self.store is not None:
+            self._take_over(task_ctx, self.store, key)
         return key.digest.hex()
 
     def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:
@@ -69,41 +71,33 @@ class CachenessPolicy(CachePolicy):
             function=task.fn if self.code else Digest(digest_of(task.name), task.name),
         )
 
-    def keeps(self, results: ResultStore) -> bool:
-        """Whether this policy's storage is where a task's records and results go."""
-        return (
-            isinstance(results.metadata_storage, CachenessKeys)
-            and isinstance(results.result_storage, CachenessStorage)
-            and results.metadata_storage.config() == results.result_storage.config()
-        )
-
     def __sub__(self, other: str) -> CachePolicy:
         """The same policy, with one more argument that does not matter."""
         if not isinstance(other, str):
             raise TypeError(f"only the name of an argument can be taken from a cache policy, not {other!r}")
         return replace(self, ignore=(*self.ignore, other))
 
-    def _take_over(self, task_ctx: TaskRunContext, key: Key) -> None:
+    def _take_over(self, task_ctx: TaskRunContext, store: CachenessBlock, key: Key) -> None:
         # Prefect asks the context for the result store after it has asked for the key, in the same
         # expression. If it ever asks before, the plain store does its work, without the run's details.
         task, results = task_ctx.task, task_ctx.result_store
         changes: dict[str, Any] = {}
         if task.result_storage is None:
-            changes["result_storage"] = self.store
+            changes["result_storage"] = store
         if task.result_serializer is None:
             changes["serializer"] = CachenessSerializer()
-        task_ctx.result_store = PolicyResultStore.around(results, Making(policy=self, key=key), **changes)
+        task_ctx.result_store = PolicyResultStore.around(results, Making(key=key, tags=self.tags), **changes)
 
 
 _PLAIN = CachenessPolicy()
 
 
 def make_policy(
-    store: CachenessStorage, *, single_flight: bool, wait: float, lease: float, **options: Any
+    store: CachenessBlock, keys: CachenessKeys, *, single_flight: bool, wait: float, lease: float, **options: Any
 ) -> CachenessPolicy:
     """What `CachenessStorage.policy` calls."""
     return CachenessPolicy(
-        key_storage=store.key_storage(),
+        key_storage=keys,
         isolation_level="SERIALIZABLE" if single_flight else None,
         lock_manager=CachenessLockManager(store, wait=wait, lease=lease) if single_flight else None,
         store=store,

@@ -11,146 +11,27 @@ When a record is written, it may be in another task's context, and the value may
 
 from __future__ import annotations
 
-import json
-import re
 import time
-from collections.abc import Mapping
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from prefect.client.schemas.objects import TaskRun
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import TaskRunContext
 from prefect.exceptions import SerializationError
 from prefect.results import ResultRecord, ResultStore  # type: ignore[attr-defined]
 from prefect.transactions import CommitMode, get_transaction
 from prefect.types import DateTime
 from pydantic import PrivateAttr
 
-from cacheness import Config, Hit, Key
-from cacheness.keys import make_key
-from cacheness_prefect.serializers import CachenessSerializer, Held
+from cacheness import Key
+from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.key_storage import CachenessKeys
+from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
+from cacheness_prefect.serializers import CachenessSerializer
 
-if TYPE_CHECKING:
-    from cacheness_prefect.policy import CachenessPolicy
-
-PREFIX: Final = "prefect"
-LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter that an entry's provenance keeps
-_RECORD: Final = b'{"metadata":'
-_CACHE_KEY: Final = re.compile("[0-9a-f]{64}")
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Notes:
-    """What is known about a result besides its value, when its task returns."""
-
-    key: str | Key
-    ttl: float | None = None
-    tags: tuple[str, ...] = ()
-    compute_seconds: float | None = None
-    run: Mapping[str, Any] = field(default_factory=dict)
-    form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did, "elsewhere"
-    record: str = ""  #: Prefect's record of the result, JSON
-    refused: bool = False  #: not a result to keep
-
-    def provenance(self) -> dict[str, Any]:
-        """As the entry keeps it."""
-        return {PREFIX: {**self.run, "form": self.form, "record": self.record}}
-
-
-@dataclass(frozen=True, slots=True)
-class Recent:
-    """What this task run has just verified, or just stored, so that Prefect's next step need not do it again."""
-
-    store: Config
-    path: str
-    task_run: str
-    record: str = ""
-    content: Any = None  #: what was read; None after a write
-    failed: bool = False  #: the write came to nothing, and that has been told
-
-
-recent: ContextVar[Recent | None] = ContextVar("cacheness_prefect_recent", default=None)
-
-
-def address(path: str) -> str | Key:
-    """The cache key of a Prefect storage key. What a `CachenessPolicy` returns is the cache key itself."""
-    return path if _CACHE_KEY.fullmatch(path) else make_key(args={"key": path}, prefix=PREFIX)
-
-
-def flight_of(path: str) -> str:
-    """The same, as 64 hexadecimal digits."""
-    key = address(path)
-    return key if isinstance(key, str) else key.digest.hex()
-
-
-def task_run_id() -> str:
-    """The task run that we are in; "" outside of task runs."""
-    context = TaskRunContext.get()
-    return "" if context is None else str(context.task_run.id)
-
-
-def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Who computes: for an entry's provenance, and as tags to find it by."""
-    run: dict[str, Any] = {}
-    tags = [PREFIX]
-    flow, task = FlowRunContext.get(), TaskRunContext.get()
-    if task is not None:
-        run |= {"task": task.task.name, "task_run_id": str(task.task_run.id), "task_run": task.task_run.name}
-        tags += [f"task:{task.task.name}", *task.task_run.tags]
-    if flow is not None and flow.flow_run is not None:
-        name = flow.flow.name if flow.flow is not None else ""
-        run |= {"flow": name, "flow_run_id": str(flow.flow_run.id), "flow_run": flow.flow_run.name}
-        run["parameters"] = {k: repr(v)[:LONGEST_PARAMETER] for k, v in (flow.parameters or {}).items()}
-        tags += [f"flow:{name}", f"flow_run:{flow.flow_run.id}"]
-        if flow.flow_run.deployment_id is not None:
-            run["deployment_id"] = str(flow.flow_run.deployment_id)
-            tags.append(f"deployment:{flow.flow_run.deployment_id}")
-    return run, tuple(" ".join(tag.split()) for tag in tags if tag.strip())
-
-
-def content_of(hit: Hit) -> Any:
-    """What a storage answers for an entry."""
-    return Held(hit.value) if form_of(hit) == "value" else hit.value
-
-
-def form_of(hit: Hit) -> str:
-    """How an entry keeps its result: see `Notes.form`."""
-    return str(about(hit).get("form", "bytes"))
-
-
-def about(hit: Hit) -> dict[str, Any]:
-    """What Prefect's side of an entry's provenance says."""
-    noted: dict[str, Any] = json.loads(hit.entry.provenance).get(PREFIX, {})
-    return noted
-
-
-def is_record(content: Any) -> bool:
-    """Whether this is a payload inside its record, as Prefect writes them without key storage."""
-    return isinstance(content, bytes) and content.startswith(_RECORD)
-
-
-def lifetime_of(content: Any, default: float | None) -> float | None:
-    """Seconds that a payload lives: as the record says that Prefect put around it, else the default."""
-    if not is_record(content):
-        return default
-    try:
-        metadata, _ = json.JSONDecoder().raw_decode(
-            content[len(_RECORD) : len(_RECORD) + 4096].decode(errors="replace")
-        )
-    except ValueError:
-        return default
-    return seconds_left(metadata.get("expiration")) or default
-
-
-def seconds_left(expiration: str | None) -> float | None:
-    """Until a time in ISO format; never less than a moment, so that the past is a lifetime too."""
-    if expiration is None:
-        return None
-    return max((datetime.fromisoformat(expiration) - datetime.now(UTC)).total_seconds(), 1e-3)
 
 
 class KeptRecord(ResultRecord[Any]):
@@ -193,12 +74,12 @@ class KeptRecord(ResultRecord[Any]):
 class Making:
     """The task run that a result store works for."""
 
-    policy: CachenessPolicy
     key: Key
+    tags: tuple[str, ...] = ()  #: of the policy
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
 
-    def notes(self, path: str, expiration: datetime | None) -> Notes:
+    def notes(self, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
         """What is known about the result that the task has just returned, or the error that ended it."""
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
@@ -206,8 +87,8 @@ class Making:
         has_key = transaction is not None and transaction.key == path
         return Notes(
             key=self.key if self.key.digest.hex() == path else address(path),
-            ttl=ttl if has_key else self.policy.store.result_ttl,
-            tags=(*tags, *self.policy.tags),
+            ttl=ttl if has_key else without_key,
+            tags=(*tags, *self.tags),
             compute_seconds=time.monotonic() - self.started,
             run=run,
         )
@@ -237,11 +118,21 @@ class PolicyResultStore(ResultStore):
         plain = super().create_result_record(obj, key=key, expiration=expiration)
         # Subflows and nested tasks copy this store; theirs are other runs, with policies of their own.
         making = self._making
-        if making.task_run != task_run_id() or not making.policy.keeps(self):
+        store = _keeper(self)
+        if making.task_run != task_run_id() or store is None:
             return plain
         record = KeptRecord(metadata=plain.metadata, result=obj)
-        record.note(making.notes(plain.metadata.storage_key or "", expiration), written_later=_is_written_later())
+        notes = making.notes(plain.metadata.storage_key or "", expiration, without_key=store.result_ttl)
+        record.note(notes, written_later=_is_written_later())
         return record
+
+
+def _keeper(results: ResultStore) -> CachenessBlock | None:
+    """The storage of a task's records and results, when both go to one of ours."""
+    keys, storage = results.metadata_storage, results.result_storage
+    if isinstance(keys, CachenessKeys) and isinstance(storage, CachenessBlock) and keys.config() == storage.config():
+        return storage
+    return None
 
 
 def _is_written_later() -> bool:

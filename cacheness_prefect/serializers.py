@@ -16,26 +16,16 @@ import base64
 import pickle
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import cloudpickle
 from prefect.serializers import Serializer
 from pydantic import Field
 
-if TYPE_CHECKING:
-    from cacheness_prefect.results import Notes
+from cacheness_prefect.notes import Held
 
 MAGIC = b"cacheness\x01"
 _SIZE = struct.Struct("<Q")
-
-
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A value on its way between Prefect and the cache, which encodes it itself: no bytes yet, or any more."""
-
-    value: Any
-    notes: Notes | None = None
 
 
 class CachenessSerializer(Serializer):

@@ -1,53 +1,22 @@
-"""The block that keeps results in a cacheness cache."""
+"""The block that people configure: keeps results in a cacheness cache, finds and removes them."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from functools import lru_cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 from uuid import UUID
 
-from prefect.filesystems import WritableFileSystem
-from prefect.settings import get_current_settings
-from pydantic import Field, SecretStr, field_validator
+from prefect import Flow, Task
+from pydantic import HttpUrl
 
-from cacheness import Config, UnifiedCache
-from cacheness.errors import ConfigError
-from cacheness_prefect.results import (
-    PREFIX,
-    Notes,
-    Recent,
-    address,
-    content_of,
-    describe_run,
-    form_of,
-    is_record,
-    lifetime_of,
-    recent,
-    task_run_id,
-)
-from cacheness_prefect.serializers import Held
-from cacheness_prefect.trouble import shielded
-
-if TYPE_CHECKING:
-    from prefect import Flow, Task
-
-    from cacheness_prefect.key_storage import CachenessKeys
-    from cacheness_prefect.policy import CachenessPolicy
-
-DAY = 24 * 3600.0
-_OWN_FIELDS = frozenset({"result_ttl"})
+from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.key_storage import CachenessKeys
+from cacheness_prefect.notes import PREFIX, address
+from cacheness_prefect.policy import CachenessPolicy, make_policy, options_of
 
 
-@lru_cache(maxsize=64)
-def _open(config: Config) -> UnifiedCache:
-    return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
-
-
-class CachenessStorage(WritableFileSystem):
+class CachenessStorage(CachenessBlock):
     """
     Keep task results in a cacheness cache: verified, shared, and repaired.
 
@@ -58,6 +27,7 @@ class CachenessStorage(WritableFileSystem):
     _block_type_name = "Cacheness Storage"
     _block_type_slug = "cacheness-storage"
     _description = "Keeps task results in a cacheness cache: computed once, read anywhere, verified, or a clean miss."
+    _documentation_url = HttpUrl("https://cacheness.readthedocs.io/en/latest/prefect.html")
     _code_example = """
 ```python
 from prefect import task
@@ -69,105 +39,10 @@ store = CachenessStorage.load("BLOCK_NAME")
 def clean(day: str): ...
 ```
 """
-    cache_dir: str | None = Field(
-        default=None,
-        title="Cache Directory",
-        description="Where the embedded database and files live. Default: a folder in PREFECT_HOME.",
-    )
-    # Not SecretStr("sqlite"): Prefect's form fills in the default as it looks, in asterisks, and saves those.
-    metadata_backend: SecretStr | None = Field(
-        default=None,
-        title="Metadata Backend",
-        description="URL of a shared database: postgresql://user:password@host/database. Default: sqlite.",
-    )
-    blob_store: SecretStr | None = Field(
-        default=None,
-        title="Blob Store",
-        description="Where large results live: s3://bucket/prefix. Default: files in the cache directory.",
-    )
-    namespace: str = Field(default="default", description="Keeps several caches in one database and bucket apart.")
-    signing_key: SecretStr | None = Field(
-        default=None,
-        title="Signing Key",
-        description="The secret that signs entries; the same for everyone who shares this cache.",
-    )
-    allow_unsigned: bool = Field(
-        default=False, title="Allow Unsigned", description="Trust everybody who can write to the database."
-    )
-    safe_codecs: bool = Field(default=False, title="Safe Codecs", description="Never unpickle: arrays and tables only.")
-    ttl: float | None = Field(
-        default=None,
-        title="Lifetime",
-        description="Seconds that results live when their task says nothing. None: forever.",
-    )
-    result_ttl: float | None = Field(
-        default=30 * DAY,
-        title="Lifetime of Other Results",
-        description="Seconds to keep what no cache key leads to: results of flows and of failed runs. None: forever.",
-    )
-    inline_max_bytes: int = Field(
-        default=32 * 1024, title="Inline Size", description="Results up to this many bytes live in the database row."
-    )
-    max_bytes: int | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
-    eviction: Literal["lru", "cost"] = Field(
-        default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
-    )
-    shared_path: bool = Field(
-        default=False,
-        title="Shared Path",
-        description="Every machine sees the cache directory (a shared database needs it).",
-    )
-    connect_timeout: float = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
-    statement_timeout: float = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
-    blob_timeout: float = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
-    busy_timeout: float = Field(
-        default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run goes on."
-    )
-
-    @field_validator("cache_dir")
-    @classmethod
-    def _make_absolute(cls, value: str | None) -> str | None:
-        # Workers run elsewhere: "./cache" would be another directory for each of them.
-        return None if value is None else str(Path(value).expanduser().absolute())
-
-    def block_initialization(self) -> None:
-        """Take back what Prefect passes to other processes as if it were fields: the block's identity."""
-        extra = self.__pydantic_extra__ or {}
-        extra.pop("block_type_slug", None)
-        document = extra.pop("_block_document_id", None)
-        if document is not None:
-            self._block_document_id = document if isinstance(document, UUID) else UUID(document)
-        self._block_document_name = extra.pop("_block_document_name", self._block_document_name)
-        self._is_anonymous = extra.pop("_is_anonymous", self._is_anonymous)
-        if extra:
-            known = ", ".join(type(self).model_fields)
-            raise ConfigError(f"{min(extra)!r} is not a field of {type(self).__name__}. Known: {known}")
-        self.config()  # what cannot work is an error here, not in the middle of a run
-
-    # what it stands for
-
-    @property
-    def saved_as(self) -> str | None:
-        """The name of the saved block; None when it is not saved."""
-        return self._block_document_name
-
-    def config(self) -> Config:
-        """The configuration of the cache. Contains secrets."""
-        values = {name: getattr(self, name) for name in CachenessStorage.model_fields if name not in _OWN_FIELDS}
-        values = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in values.items()}
-        values["metadata_backend"] = values["metadata_backend"] or "sqlite"
-        values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
-        return Config(**values)
-
-    def open(self) -> UnifiedCache:
-        """The cache, open in this process; shared by everyone who uses the same configuration."""
-        return _open(self.config())
 
     # Not `keys`: Prefect walks a task's arguments with dict(block), which then takes the block for a mapping.
     def key_storage(self) -> CachenessKeys:
         """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
-        from cacheness_prefect.key_storage import CachenessKeys
-
         fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
         return CachenessKeys(**fields)
 
@@ -188,10 +63,9 @@ def clean(day: str): ...
         not matter. With `single_flight`, runs of one key wait up to `wait` seconds for the first of
         them, whose claim ends `lease` seconds after it died.
         """
-        from cacheness_prefect.policy import make_policy
-
         return make_policy(
             self,
+            self.key_storage(),
             version=version,
             ignore=tuple(ignore),
             code=code,
@@ -241,85 +115,8 @@ def clean(day: str): ...
 
         For tasks whose key is a `CachenessPolicy`'s alone; what other policies add is theirs to tell.
         """
-        from cacheness_prefect.policy import options_of
-
         cached: Any = self.open().cached
         return cached(task.fn, prefix=PREFIX, **options_of(task)).explain(*args, **kwargs)
-
-    # what Prefect asks of it
-
-    def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The stored content: bytes, or a `Held` value when the cache encoded it.
-
-        Raises FileNotFoundError when there is nothing at this path that verifies.
-        """
-        kept = self._take_recent(path)
-        if kept is not None:
-            return kept.content
-        return self._keep_for_next_step(path, self._read(path))
-
-    async def aread_path(self, path: str) -> Any:
-        """`read_path`, off the event loop."""
-        kept = self._take_recent(path)
-        if kept is not None:
-            return kept.content
-        return self._keep_for_next_step(path, await asyncio.to_thread(self._read, path))
-
-    def write_path(  # type: ignore[override]  # Prefect calls it with _sync
-        self, path: str, content: Any, _sync: bool | None = None
-    ) -> None:
-        """Store content; replaces what was there, as a whole. Trouble is told, and no error."""
-        recent.set(self._write(path, content))
-
-    async def awrite_path(self, path: str, content: Any) -> None:
-        """`write_path`, off the event loop."""
-        recent.set(await asyncio.to_thread(self._write, path, content))
-
-    def _resolve_path(self, path: str) -> None:
-        """Paths are names in the cache, also when the block is not saved: Prefect shall not make them files."""
-
-    def _read(self, path: str) -> Any:
-        # Prefect takes every error here for "not there", silently; so it is told before it is raised.
-        hit = shielded("read a result", lambda: self.open().lookup(address(path)), None)
-        if hit is None or form_of(hit) == "elsewhere":
-            raise FileNotFoundError(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
-        return content_of(hit)
-
-    def _write(self, path: str, content: Any) -> Recent:
-        if isinstance(content, Held) and content.notes is not None:
-            value, notes = content.value, content.notes
-        else:
-            run, tags = describe_run()
-            value = content
-            notes = Notes(key=address(path), ttl=lifetime_of(content, self.result_ttl), tags=tags, run=run)
-        done = not notes.refused and shielded("store a result", lambda: self._put(value, notes), False)
-        return Recent(self.config(), path, task_run_id(), notes.record, failed=not done)
-
-    def _put(self, value: Any, notes: Notes) -> bool:
-        self.open().put(
-            value,
-            notes.key,
-            ttl=notes.ttl,
-            tags=notes.tags,
-            compute_seconds=notes.compute_seconds,
-            provenance=notes.provenance(),
-        )
-        return True
-
-    def _take_recent(self, path: str) -> Recent | None:
-        kept = recent.get()
-        if kept is None or kept.content is None or not self._is_ours(kept, path):
-            return None
-        recent.set(None)
-        return kept
-
-    def _keep_for_next_step(self, path: str, content: Any) -> Any:
-        if task_run_id() and is_record(content):
-            recent.set(Recent(self.config(), path, task_run_id(), content=content))
-        return content
-
-    def _is_ours(self, kept: Recent, path: str) -> bool:
-        return (kept.path, kept.task_run, kept.store) == (path, task_run_id(), self.config())
 
 
 def _name(thing: Any) -> str:

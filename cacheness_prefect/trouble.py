@@ -1,9 +1,10 @@
-"""Trouble in the cache: told once a run, in the run's own log, and never the run's own trouble."""
+"""Trouble in the cache: told once a run on each machine, in the run's own log, and never the run's own trouble."""
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_logger, get_run_logger
+from prefect.settings import get_current_settings
 
 from cacheness.errors import (
     CachenessError,
@@ -25,6 +27,7 @@ from cacheness.errors import (
 T = TypeVar("T")
 
 RUNS_REMEMBERED = 1000
+DAY = 24 * 3600.0
 
 #: Kinds of trouble that are told once each, most special first, and what the error itself does not say to do.
 KINDS: tuple[tuple[type[Exception], str], ...] = (
@@ -82,7 +85,21 @@ def _is_news(run: str, kind: str) -> bool:
         _told[run, kind] = None
         if len(_told) > RUNS_REMEMBERED:
             _told.popitem(last=False)
-        return True
+    return not run or _is_first_here(f"{run}.{kind}")
+
+
+def _is_first_here(name: str) -> bool:
+    """Whether no other process of this machine has told this: worker processes tell the trouble of one run."""
+    folder = get_current_settings().home / "cacheness-told"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch(exist_ok=False)
+        for mark in folder.iterdir():
+            if mark.stat().st_mtime < time.time() - DAY:
+                mark.unlink(missing_ok=True)
+    except OSError as error:  # rather twice than never
+        return not isinstance(error, FileExistsError)
+    return True
 
 
 def _logger() -> logging.Logger | logging.LoggerAdapter[Any]:

@@ -44,9 +44,9 @@ def _describe(name: str, value: Any) -> Iterator[str]:
             return
         if dataclasses.is_dataclass(value):
             yield _fields(value)
-        members = [_member(name, member) for name, member in vars(value).items() if _is_public(name, member)]
-        if members:
-            yield "".join(members)
+        members = {name: member for base in _bases(value) for name, member in vars(base).items()}
+        if shown := [_member(name, member) for name, member in members.items() if _is_public(name, member)]:
+            yield "".join(shown)
     elif callable(value):
         yield f"### `{name}{_signature(value)}`\n\n{_doc(value)}\n"
     else:
@@ -54,9 +54,18 @@ def _describe(name: str, value: Any) -> Iterator[str]:
         yield f"### `{name}`\n\n`{sorted(value) if isinstance(value, frozenset) else value!r}`\n"
 
 
+def _bases(cls: type) -> Iterator[type]:
+    """The class, after those bases of its own package that are not public themselves."""
+    package = cls.__module__.partition(".")[0]
+    public = {id(value) for value in vars(importlib.import_module(package)).values()}
+    for base in reversed(cls.__mro__):
+        if base is cls or (base.__module__.partition(".")[0] == package and id(base) not in public):
+            yield base
+
+
 def _is_public(name: str, member: Any) -> bool:
     known = isinstance(member, (property, classmethod, staticmethod)) or inspect.isfunction(member)
-    return known and not name.startswith("_")
+    return known and not name.startswith("_") and name != "model_post_init"  # pydantic's
 
 
 def _member(name: str, member: Any) -> str:

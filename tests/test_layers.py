@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,21 @@ def test_plugins_and_examples_use_public_names(package: str) -> None:
 def test_plugins_do_not_know_one_another(package: str) -> None:
     roots = {module.partition(".")[0] for path in (ROOT / package).rglob("*.py") for module in modules_imported(path)}
     assert roots.isdisjoint({"cacheness_dask", "cacheness_prefect"} - {package})
+
+
+@pytest.mark.parametrize("package", ["core/cacheness", "cacheness_dask", "cacheness_prefect"])
+def test_no_module_imports_itself_by_a_detour_not_even_inside_of_functions(package: str) -> None:
+    root = (ROOT / package).parent
+    paths = {".".join(path.relative_to(root).with_suffix("").parts): path for path in (ROOT / package).rglob("*.py")}
+    modules = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+
+    def ours(name: str) -> str:
+        while name and name not in modules:
+            name = name.rpartition(".")[0]
+        return name
+
+    imports = {name: {ours(used) for used in modules_imported(path)} - {"", name} for name, path in modules.items()}
+    assert len(list(graphlib.TopologicalSorter(imports).static_order())) > 5
 
 
 @pytest.mark.parametrize("stores", STORES, ids=["blobs", "metadata"])

@@ -19,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prefect import context, settings
+from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, setup_logging
 from prefect.settings import temporary_settings
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cacheness_prefect import CachenessStorage
+from tests.prefect.pool import OnePoolTaskRunner, shared_pool
 
 HERE = Path(__file__).parent
 START_SECONDS = 90.0
+RECORD, FIELD = "\x1e", "\x1f"  #: between the records of a log, and between their fields
 
 
 #: Prefect's HTTP clients leave their sockets to the garbage collector when an event loop ends. We open none.
@@ -73,7 +77,30 @@ def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(prefect_home: Path) -> Iterator[str]:
+def run_log(prefect_home: Path) -> Path:
+    """Every warning in the log of a run, in any process."""
+    return prefect_home / "runs.log"
+
+
+@pytest.fixture(scope="session")
+def logging_config(prefect_home: Path, run_log: Path) -> Path:
+    config = yaml.safe_load(DEFAULT_LOGGING_SETTINGS_PATH.read_text())
+    config["formatters"]["runs"] = {"format": f"{RECORD}%(flow_run_id)s{FIELD}%(message)s"}
+    config["handlers"]["runs"] = {
+        "class": "logging.FileHandler",
+        "filename": str(run_log),
+        "formatter": "runs",
+        "level": "WARNING",
+    }
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        config["loggers"][name]["handlers"].append("runs")
+    path = prefect_home / "logging-of-tests.yml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_home: Path, logging_config: Path) -> Iterator[str]:
     """The API's URL; children of the tests find it in their environment."""
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -93,7 +120,7 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
         )
     try:
         with pytest.MonkeyPatch.context() as patch:
-            for name, value in environment.items():
+            for name, value in {**environment, "PREFECT_LOGGING_CONFIG_PATH": str(logging_config)}.items():
                 patch.setenv(name, value)
             wait_until_healthy(url, process)
             updates = {
@@ -101,10 +128,12 @@ def prefect_api(prefect_home: Path) -> Iterator[str]:
                 settings.PREFECT_API_URL: url,
                 settings.PREFECT_LOGGING_LEVEL: "WARNING",
                 settings.PREFECT_LOGGING_TO_API_ENABLED: False,
+                settings.PREFECT_LOGGING_CONFIG_PATH: logging_config,
                 # Ending a heartbeat costs each flow run a second.
                 settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
             }
             with temporary_settings(updates), everywhere():
+                setup_logging(incremental=False)
                 yield url
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -140,16 +169,44 @@ def dask_address(prefect_api: str) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-@pytest.fixture(params=["threads", "processes", "dask"])
-def runner(request: pytest.FixtureRequest) -> TaskRunner[Any]:
-    if request.param == "threads":
-        return ThreadPoolTaskRunner(max_workers=8)
-    if request.param == "processes":
-        # A process takes seconds to start; two are for what needs two.
-        return ProcessPoolTaskRunner(max_workers=2 if "six" in request.node.name else 1)
-    from prefect_dask import DaskTaskRunner
+@pytest.fixture(scope="session")
+def process_pool(prefect_api: str) -> Iterator[None]:
+    with shared_pool(max_workers=2):
+        yield
 
-    return DaskTaskRunner(address=request.getfixturevalue("dask_address"))
+
+RUNNERS = ["threads", "processes", "dask"]
+
+
+@pytest.fixture
+def make_runner(request: pytest.FixtureRequest) -> Callable[[str], TaskRunner[Any]]:
+    def make(kind: str) -> TaskRunner[Any]:
+        if kind == "threads":
+            return ThreadPoolTaskRunner(max_workers=8)
+        if kind == "processes":
+            request.getfixturevalue("process_pool")
+            return OnePoolTaskRunner(max_workers=2)
+        from prefect_dask import DaskTaskRunner
+
+        return DaskTaskRunner(address=request.getfixturevalue("dask_address"))
+
+    return make
+
+
+@pytest.fixture(params=RUNNERS)
+def runner(request: pytest.FixtureRequest, make_runner: Callable[[str], TaskRunner[Any]]) -> TaskRunner[Any]:
+    return make_runner(request.param)
+
+
+@pytest.fixture
+def told(run_log: Path, prefect_api: str) -> Callable[[Any], list[str]]:
+    """All warnings and errors in the log of a flow run and its task runs, in whatever process."""
+
+    def warnings(flow_run_id: Any) -> list[str]:
+        records = [record.split(FIELD) for record in run_log.read_text().split(RECORD)[1:]]
+        return [message.strip() for run, message in records if run == str(flow_run_id)]
+
+    return warnings
 
 
 class Tally:
