@@ -38,7 +38,6 @@ from cacheness_dask.frames import Frames
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
-    Refused,
     file_at,
     guard_nested,
     identity_of_source,
@@ -48,7 +47,7 @@ from cacheness_dask.inputs import (
     remote_file,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
-from cacheness_dask.terms import DOMAIN, RESULT, SCALARS, container, text
+from cacheness_dask.terms import DOMAIN, RESULT, SCALARS, Refused, container, text
 
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(

@@ -20,12 +20,8 @@ from typing import Any, Final
 
 from cacheness.errors import UnhashableArgument
 from cacheness.keys import digest_of, register
-from cacheness_dask.edge import unbroken
-
-
-class Refused(Exception):
-    """This task has no fingerprint; the message says why, for `explain`."""
-
+from cacheness_dask.remote import asking_once, version_of
+from cacheness_dask.terms import Refused
 
 FileState = tuple[int, int, int]
 #: Only within `noting_files`: the state of each file when it was first looked at, and the digest of its content.
@@ -238,7 +234,8 @@ def noting_files() -> Iterator[dict[str, FileState]]:
     read: dict[str, FileState] = {}
     states, digests = _read.set(read), _digests.set({})
     try:
-        yield read
+        with asking_once():
+            yield read
     finally:
         _read.reset(states)
         _digests.reset(digests)
@@ -253,20 +250,7 @@ def remote_file(filesystem: Any, path: str) -> Any:
         if local is None:
             raise Refused(f"{path} cannot be read here, so its content is unknown")
         return local
-    info: dict[str, Any] = {}
-    with unbroken(partial(_unanswered, path)):
-        info = filesystem.info(path)
-    for name in ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5"):
-        if info.get(name):
-            return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
-    for name in ("LastModified", "last_modified", "mtime", "updated", "modified"):
-        if info.get(name):
-            return [type(filesystem).__name__, name, str(info[name]), info.get("size")]
-    raise Refused(f"{path} has neither an ETag nor a time of change")
-
-
-def _unanswered(path: str, error: Exception) -> None:
-    raise Refused(f"{path} cannot be asked for its version: {error}") from error
+    return version_of(filesystem, path)
 
 
 def _identity_of(func: Any) -> str:
@@ -356,10 +340,7 @@ def _arrow_file(filesystem: Any, path: str) -> Any:
         if local is None:
             raise Refused(f"{path} cannot be read here, so its content is unknown")
         return local
-    info = filesystem.get_file_info(path)
-    if not info.mtime_ns:
-        raise Refused(f"{path} has no time of change")
-    return [type(filesystem).__name__, path, info.mtime_ns, info.size]
+    return version_of(filesystem, path)
 
 
 _KNOWN_SOURCES: Final[dict[str, Callable[[Any], Any]]] = {

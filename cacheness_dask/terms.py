@@ -17,6 +17,11 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+
+class Refused(Exception):
+    """This task has no fingerprint; the message says why, for `explain`."""
+
+
 #: Enters every fingerprint. Raise it when the meaning of a term changes.
 DOMAIN: Final = b"cacheness-dask/1"
 #: The tag of a task's result, as a number.
