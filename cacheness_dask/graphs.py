@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dask._expr import Expr, HLGExpr, LLGExpr, ProhibitReuse
+from dask._expr import Expr, HLGExpr, ProhibitReuse
 from dask._task_spec import GraphNode, Task, convert_legacy_graph
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import ensure_dict
@@ -34,10 +34,9 @@ def shipped(graph: Graph, annotations: Mapping[str, Mapping[Any, Any]], client: 
     """A graph in the form that the scheduler keeps annotations of."""
     if client is None:
         return graph
-    if not any(annotations.values()):
-        return LLGExpr(graph)
+    # No LLGExpr: making one hashes every task, which takes ten times as long as sending them.
     kept = {kind: {k: v for k, v in by_key.items() if k in graph}.get for kind, by_key in annotations.items()}
-    layers = {"cacheness": MaterializedLayer(graph, annotations=kept)}
+    layers = {"cacheness": MaterializedLayer(graph, annotations=kept or None)}
     return HLGExpr(HighLevelGraph(layers, {"cacheness": set()}))
 
 
