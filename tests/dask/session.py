@@ -11,28 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import dask
-from dask._task_spec import Alias
-from distributed.diagnostics import SchedulerPlugin
+from counting import Executed
 from workloads import WORKLOADS, each, runs, shown
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-
-
-class Executed(dask.callbacks.Callback, SchedulerPlugin):
-    """Counts the tasks that a scheduler executes, loads included; a mere other name of a task is none."""
-
-    def __init__(self) -> None:
-        super().__init__(pretask=lambda key, graph, state: self.count(graph[key]))
-        self.number = 0
-
-    def count(self, node: Any) -> None:
-        self.number += not isinstance(node, Alias)
-
-    def transition(self, key: Any, start: str, finish: str, *args: Any, **kwargs: Any) -> None:
-        """As a plugin of the distributed scheduler."""
-        if (start, finish) == ("processing", "memory"):
-            self.count(self.scheduler.tasks[key].run_spec)
 
 
 def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> dict[str, Any]:
@@ -47,8 +30,7 @@ def main(cache_dir: str, tmp: str, scheduler: str, which: str, *names: str) -> d
 
             cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0")
             stack.enter_context(Client(stack.enter_context(cluster)))
-            executed.scheduler = cluster.scheduler
-            cluster.scheduler.add_plugin(executed, name="executed")
+            executed.watch(cluster)
         cache = stack.enter_context(UnifiedCache(cache_dir=cache_dir))
         run = stack.enter_context(
             cd.caching(cache, which=which, scheduler=None if scheduler == "distributed" else scheduler)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,17 @@ def ran(name: str = "x") -> None:
         trace.write(f"{name}\n")
 
 
+def traces() -> Counter[str]:
+    """Which traces there are, since the last time that somebody asked."""
+    path = Path(os.environ["COUNT_FILE"])
+    found = Counter(path.read_text().splitlines() if path.exists() else [])
+    path.unlink(missing_ok=True)
+    return found
+
+
 def runs() -> int:
     """How many traces there are, since the last time that somebody asked."""
-    path = Path(os.environ["COUNT_FILE"])
-    count = len(path.read_text().splitlines()) if path.exists() else 0
-    path.unlink(missing_ok=True)
-    return count
+    return traces().total()
 
 
 def inc(x: Any, by: Any = 1) -> Any:
