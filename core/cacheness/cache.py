@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cacheness.codecs.compression import compress, decompress
@@ -164,10 +164,10 @@ class Cache:
     def _write_one(self, draft: Draft, session: str) -> Entry:
         entry = draft.entry
         if entry.size <= self.parts.inline_max_bytes:
-            return self._keyring.sign(replace(entry, inline=b"".join(draft.parts)))
+            return self._keyring.sign(entry, inline=b"".join(draft.parts))
         name = fresh_name(entry, session)
         self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
-        return self._keyring.sign(replace(entry, object=name))
+        return self._keyring.sign(entry, object=name)
 
     def _are_there(self, entries: Sequence[Entry]) -> bool:
         first = entries[0]  # they were committed together or not at all
@@ -261,7 +261,7 @@ class Cache:
     def resign(self, entry: Entry, **changes: Any) -> bool:
         """Change signed fields of a row, if it is still the same row."""
         self._keyring.verify(entry)
-        return self.metadata.swap(entry, self._keyring.sign(replace(entry, **changes)))
+        return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
 
     def is_genuine(self, entry: Entry) -> bool:
         """Whether the row carries a good signature."""

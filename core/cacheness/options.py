@@ -44,7 +44,8 @@ def key_of(
     if misplaced:
         name = min(misplaced)
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
-    if not _is_text(prefix) or not isinstance(version, str | None) or not isinstance(args, Mapping | None):
+    wrong = not _is_text(prefix) or not (version is None or isinstance(version, str))
+    if wrong or not (args is None or isinstance(args, Mapping)):
         raise TypeError(
             f"{method}() takes prefix= and version= as text and args= as a mapping, not"
             f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
@@ -87,7 +88,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 def canonical_json(mapping: Mapping[str, Any]) -> str:
     """The same text for equal mappings; what JSON does not know is written as its text."""
-    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str)
+    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"
 
 
 def seconds_of(duration: float | timedelta) -> float:
@@ -100,6 +101,6 @@ def seconds_of(duration: float | timedelta) -> float:
 def _is_text(value: object) -> bool:
     """Whether this is text that can be written down: half a surrogate pair cannot."""
     try:
-        return isinstance(value, str) and value.encode() is not None
+        return isinstance(value, str) and (value.isascii() or value.encode() is not None)
     except UnicodeEncodeError:
         return False

@@ -59,9 +59,9 @@ class PickleCodec:
 
     def decode(self, data: Buffer) -> Any:
         """The value; arrays in it are writable and lie in `data`."""
-        if memoryview(data).readonly:
-            data = bytearray(data)
         stream, *buffers = _split(memoryview(data))
+        if buffers and stream.readonly:  # what is built on them must be writable
+            _, *buffers = _split(memoryview(bytearray(data)))
         try:
             return attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
         except CodecError as error:
