@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,28 +14,49 @@ from prefect import flow, task
 from prefect.cache_policies import INPUTS
 from prefect.results import ResultStore
 
-from cacheness_prefect import CachenessSerializer, CachenessTextSerializer
+from cacheness.blobs.object_store import ObjectStore
+from cacheness.deadlines import Limits
+from cacheness.testing.proxy import Proxy
+from cacheness_prefect import CachenessSerializer, CachenessStorage, CachenessTextSerializer
+from tests.conftest import SIGNING_KEY
+from tests.prefect.conftest import RUNNERS
+
+
+class Asked:
+    """Proxies before a database and a bucket: count what processes ask of the stores, whichever they are."""
+
+    def __init__(self, postgres_url: str, s3_url: str) -> None:
+        self.database, self.bucket = Proxy.before(postgres_url), Proxy.before(s3_url)
+
+    def forget(self) -> None:
+        self.database.requests.clear()
+        self.bucket.requests.clear()
+
+    def payload_reads(self, keys: set[str]) -> int:
+        gets = [request for request in self.bucket.requests if request.startswith(b"GET /")]
+        return sum(key.encode() in request for request in gets for key in keys)
+
+    def metadata_reads(self, keys: set[str]) -> int:
+        """Statements about entries, without those by which a process opens the store."""
+        # A statement comes whole, parsed under no name (its length is before that); or prepared, to be bound.
+        named = [name for key in keys for name in (key.encode(), bytes.fromhex(key))]
+        sent = self.database.requests
+        whole = [block for block in sent if block[:1] == b"P" and block[5:6] == b"\0" and b"entries" in block]
+        bound = [block for block in sent if block[:1] == b"B" and any(name in block for name in named)]
+        return len(whole) + len(bound)
 
 
 @pytest.fixture
-def reads(store, monkeypatch) -> Counter[str]:
-    """Counts what one process asks of the stores themselves."""
-    counted: Counter[str] = Counter()
-    parts = store.open()._parts.cache
+def asked(postgres_url, s3_url) -> Iterator[Asked]:
+    asked = Asked(postgres_url, s3_url)
+    yield asked
+    asked.database.close()
+    asked.bucket.close()
 
-    def counting(owner: Any, name: str) -> None:
-        original = getattr(owner, name)
 
-        def call(*args: Any, **kwargs: Any) -> Any:
-            counted[name] += 1
-            return original(*args, **kwargs)
-
-        monkeypatch.setattr(owner, name, call)
-
-    for name in ("find", "find_many", "present", "scan"):
-        counting(parts.metadata, name)
-    counting(parts.blobs, "read")
-    return counted
+@pytest.fixture
+def shared_store(asked, make_store) -> CachenessStorage:
+    return make_store(metadata_backend=asked.database.url, blob_store=asked.bucket.url, signing_key=SIGNING_KEY)
 
 
 def test_a_second_flow_run_is_cached_and_executes_nothing(store, runner, tally) -> None:
@@ -54,56 +75,62 @@ def test_a_second_flow_run_is_cached_and_executes_nothing(store, runner, tally) 
     assert len(tally) == 2
 
 
-def test_a_hit_reads_the_payload_once_and_the_metadata_at_most_twice(store, reads) -> None:
-    @task(cache_policy=store.policy())
-    def make() -> np.ndarray:
-        return np.random.default_rng(1).random(100_000)
+class Noise:
+    """An incompressible value that a worker process answers for with a number."""
 
-    @flow
-    def work() -> str:
-        return make(return_state=True).name
+    def __init__(self, seed: int) -> None:
+        self.array = np.random.default_rng(seed).random(100_000)
 
-    assert work() == "Completed"
-    reads.clear()
-    assert work() == "Cached"
-    assert reads["read"] == 1
-    assert sum(reads.values()) - reads["read"] <= 2
+    def __float__(self) -> float:
+        return float(self.array[0])
 
 
-async def _run_async(store) -> list[str]:
-    @task(cache_policy=store.policy())
-    async def make(x: int) -> np.ndarray:
-        return np.full(100_000, x)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_hit_reads_the_payload_once_and_the_metadata_at_most_twice(shared_store, asked, runner, kind: str) -> None:
+    policy = shared_store.policy(version="1")
 
-    @flow
-    async def work() -> list[str]:
-        return [(await make(x, return_state=True)).name for x in (1, 2)]
+    @task(cache_policy=policy, cache_result_in_memory=False)
+    def make(seed: int) -> Noise:
+        return Noise(seed)
 
-    return [*(await work()), *(await work())]
+    @task(cache_policy=policy, cache_result_in_memory=False)
+    async def amake(seed: int) -> Noise:
+        return Noise(seed)
+
+    tasks = {"sync": make, "async": amake}
+
+    @flow(task_runner=runner)
+    def work() -> list[tuple[str, str]]:
+        states = [tasks[kind].submit(seed, return_state=True) for seed in (1, 2)]
+        return [(state.name, state.data.metadata.storage_key) for state in states]
+
+    keys = {key for name, key in work() if name == "Completed"}
+    assert len(keys) == 2
+    asked.forget()
+    assert [name for name, key in work() + work() if key in keys] == ["Cached"] * 4
+    assert asked.payload_reads(keys) == 4
+    assert 4 <= asked.metadata_reads(keys) <= 8
 
 
-def test_async_tasks_are_cached_and_read_as_sparingly(store, reads) -> None:
-    import asyncio
-
-    assert asyncio.run(_run_async(store)) == ["Completed", "Completed", "Cached", "Cached"]
-    assert reads["read"] == 0, "so regular an array compresses into the row"
-    assert sum(reads.values()) <= 2 * 4 + 2
-
-
-def test_stored_bytes_are_hardly_more_than_the_pickle(store) -> None:
-    value = {"noise": np.random.default_rng(1).bytes(3_000_000), "array": np.random.default_rng(2).random(100_000)}
-
-    @task(cache_policy=store.policy())
+def test_stored_bytes_are_hardly_more_than_the_pickle(shared_store, runner) -> None:
+    @task(cache_policy=shared_store.policy(version="1"))
     def make() -> dict[str, Any]:
-        return value
+        return value()
 
-    @flow
+    @flow(task_runner=runner)
     def work() -> None:
-        make()
+        make.submit().wait()
 
     work()
-    assert store.open().stats()["bytes"] <= 1.01 * len(pickle.dumps(value, protocol=5))
-    assert store.open().stats()["entries"] == 1
+    (entry,) = shared_store.open().list_entries()
+    stored = sum(
+        info.size for info in ObjectStore.from_url(shared_store.blob_store.get_secret_value(), limits=Limits()).scan()
+    )
+    assert entry["size"] <= stored <= 1.01 * len(pickle.dumps(value(), protocol=5))
+
+
+def value() -> dict[str, Any]:
+    return {"noise": np.random.default_rng(1).bytes(3_000_000), "array": np.random.default_rng(2).random(100_000)}
 
 
 def test_an_array_is_stored_as_an_array_and_the_core_reads_it_by_its_key(store) -> None:
@@ -208,23 +235,28 @@ from prefect.client.orchestration import get_client
 from prefect.plugins import load_prefect_collections
 load_prefect_collections()
 with get_client(sync_client=True) as client:
-    run = client.read_task_run(uuid.UUID(sys.argv[1]))
-print(run.state.data.storage_block_id, asyncio.run(run.state.aresult()).sum())
+    runs = [client.read_task_run(uuid.UUID(id)) for id in sys.argv[1:]]
+for run in runs:
+    print(run.state.data.storage_block_id, asyncio.run(run.state.aresult()).sum())
 """
 
 
-def test_a_result_can_be_read_in_a_fresh_process_by_its_state(store) -> None:
-    @task(cache_policy=store.policy())
-    def make() -> np.ndarray:
-        return np.arange(5)
+def test_results_of_any_runner_can_be_read_in_a_fresh_process_by_their_states(store, make_runner) -> None:
+    @task(cache_policy=store.policy(version="1"))
+    def make(length: int) -> np.ndarray:
+        return np.arange(length)
 
-    @flow
-    def work() -> str:
-        return str(make(return_state=True).state_details.task_run_id)
+    def run(kind: str, length: int) -> str:
+        @flow(task_runner=make_runner(kind))
+        def work() -> str:
+            return str(make.submit(length, return_state=True).state_details.task_run_id)
 
-    run = work()
+        return work()
+
+    runs = [run(kind, length) for length, kind in enumerate(RUNNERS, start=4)]
     for _ in range(5):  # task runs reach the server a moment later
-        found = subprocess.run([sys.executable, "-c", FRESH, run], text=True, capture_output=True, check=False)
+        found = subprocess.run([sys.executable, "-c", FRESH, *runs], text=True, capture_output=True, check=False)
         if found.returncode == 0:
             break
-    assert found.stdout.split() == [str(store._block_document_id), "10"], found.stderr
+    block = str(store._block_document_id)
+    assert found.stdout.splitlines() == [f"{block} 6", f"{block} 10", f"{block} 15"], found.stderr
