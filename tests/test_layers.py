@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "deadlines": {"errors"},
     "config": BASE | {"deadlines"},
     "protocols": {"entry"},
-    "report": {"entry"},
+    "report": {"entry", "errors"},
     "keys": {"errors"},
     "signing": BASE | {"protocols"},
     "codecs": BASE | {"protocols"},

@@ -9,15 +9,16 @@ asked for by name. Nothing is decided by a storage server's clock.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 from cacheness.entry import MICROSECONDS, OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
-from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, ForgedEntry, RepairRefused, StoreRefused
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, ForgedEntry, StoreRefused
 from cacheness.marker import MARKER, Marker
 from cacheness.protocols import BlobStore, MetadataStore
-from cacheness.report import IntegrityReport
+from cacheness.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.sessions import fence_dead, presumed_dead
 
 _log = logging.getLogger(__name__)
@@ -26,11 +27,6 @@ PAGE = 1000  #: objects, and rows, that are held at a time
 
 SHARDS = 256  #: by the first byte of the key
 SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload delayed for longer than this is nobody's
-
-#: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
-#: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
-ROWS_AT_MOST = (100, 0.01)
-OBJECTS_AT_MOST = (1000, 0.05)
 
 
 def drain(metadata: MetadataStore, blobs: BlobStore, objects: Collection[str]) -> int:
@@ -65,8 +61,23 @@ class Scope:
 
     @property
     def prefix(self) -> str:
-        """Where the listing looks; everywhere when whole, so that foreign names are seen too."""
-        return "" if self.shard is None else f"{self.namespace}/{self.shard:02x}/"
+        """What the names of its blobs begin with."""
+        return f"{self.namespace}/" if self.shard is None else f"{self.namespace}/{self.shard:02x}/"
+
+    @property
+    def listed(self) -> str:
+        """Where the listing looks: everywhere when whole, and in the last shard, so that foreign names are seen too.
+
+        So the reports of all shards add up to the report of the whole. Not in the first shard, which the
+        others of a repair wait for.
+        """
+        return "" if self.shard in {None, SHARDS - 1} else self.prefix
+
+    @property
+    def passed_over(self) -> re.Pattern[str] | None:
+        """Names in the last shard's listing that the other shards look at."""
+        last = self.shard == SHARDS - 1
+        return re.compile(rf"{self.namespace}/(?!{self.shard:02x})[0-9a-f]{{2}}/") if last else None
 
     def where(self) -> Where:
         """The rows of this scope."""
@@ -87,10 +98,9 @@ class Plan:
     entries: int = 0  #: of this scope, read
     strangers: int = 0  #: objects of other namespaces, seen and passed over
 
-    def refuse_if_implausible(self) -> None:
-        """Raise RepairRefused when there is more damage than a working store can have."""
-        _refuse("entries whose blob is gone or broken", len(self.bad_rows), self.entries, ROWS_AT_MOST)
-        _refuse("blobs that no entry names", len(self.orphans), self.objects, OBJECTS_AT_MOST)
+    def report(self, issues: Sequence[Issue] | None = None, *, repaired: bool = False) -> IntegrityReport:
+        """What was found; with `issues`, what became of it."""
+        return IntegrityReport(tuple(self.issues if issues is None else issues), self.objects, self.entries, repaired)
 
 
 Progress = Callable[[int, int], None]  #: called with (objects, entries) looked at so far
@@ -114,7 +124,7 @@ class Inspector:
         """Report what is wrong; changes nothing."""
         with self._metadata.exclusive():
             plan = self.plan(scope, presumed_dead(self._metadata), progress)
-        return IntegrityReport(tuple(plan.issues), plan.objects, plan.entries, repaired=False)
+        return plan.report()
 
     def read_all(
         self, scope: Scope, *, repair: bool, force: bool, sample: float, progress: Progress | None = None
@@ -134,7 +144,7 @@ class Inspector:
                         continue
                     found += 1
                     if repair and not force:
-                        _refuse("entries whose bytes are broken", found, looked_at, ROWS_AT_MOST)
+                        refuse("entries whose bytes are broken", found, looked_at, ROWS_AT_MOST)
                     yield replace(issue, repaired=repair and self._remove(issue, entry))
                 if progress is not None:
                     progress(0, looked_at)
@@ -165,14 +175,14 @@ class Inspector:
             fence_dead(self._metadata)
             plan = self.plan(scope, set(), progress)
             if not force:
-                plan.refuse_if_implausible()
+                plan.report().require_plausible()
             if not scope.shard:  # once a repair: with the whole, or with the first of its shards
                 self.marker.begin_epoch()
-            issues = tuple(self._execute(plan))
+            issues = list(self._execute(plan))
             if scope.shard is None and not plan.strangers:
                 # Every object of the store was looked at, so no blob of a long dead session is left.
                 self._metadata.forget_sessions(began - SESSIONS_KEPT)
-            return IntegrityReport(issues, plan.objects, plan.entries, repaired=True)
+            return plan.report(issues, repaired=True)
 
     def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> Plan:
         """Compare the listing with the rows. Touches nothing.
@@ -208,7 +218,10 @@ class Inspector:
             yield page
 
     def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
-        for info in self._blobs.scan(plan.scope.prefix):
+        others = plan.scope.passed_over
+        for info in self._blobs.scan(plan.scope.listed):
+            if others is not None and others.match(info.name):
+                continue
             match = OBJECT_NAME.fullmatch(info.name)
             if match is None:
                 if info.name != MARKER:
@@ -311,19 +324,14 @@ class Inspector:
         return None
 
     def _plan_tombstones(self, plan: Plan) -> None:
-        prefix = plan.scope.prefix or plan.scope.namespace + "/"
         after = ""
-        while names := self._metadata.tombstones(prefix, after=after, limit=PAGE):
+        while names := self._metadata.tombstones(plan.scope.prefix, after=after, limit=PAGE):
             plan.tombstones.extend(names)
             plan.issues.extend(Issue("tombstone", name, "replaced or deleted, not yet removed") for name in names)
             after = names[-1]
 
     def _plan_uploads(self, plan: Plan, presumed: set[str]) -> None:
-        ours = [
-            upload
-            for upload in self._blobs.uploads(plan.scope.prefix or plan.scope.namespace + "/")
-            if OBJECT_NAME.fullmatch(upload.name)
-        ]
+        ours = [upload for upload in self._blobs.uploads(plan.scope.prefix) if OBJECT_NAME.fullmatch(upload.name)]
         states = self._states({_session_of(upload.name) for upload in ours}, presumed)
         for upload in ours:
             if states[_session_of(upload.name)] == "dead":
@@ -366,17 +374,6 @@ class Inspector:
         for start in range(0, len(names), PAGE):
             drain(self._metadata, self._blobs, names[start : start + PAGE])
         return names
-
-
-def _refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> None:
-    at_least, share = bound
-    most = max(at_least, int(looked_at * share))
-    if found > most:
-        raise RepairRefused(
-            f"found {found:,} {what}, of {looked_at:,} looked at; more than {most:,} is not plausible damage. Nothing"
-            " was deleted. Is this the right database for this blob store, and is its listing whole? If it"
-            " is, repair with force=True."
-        )
 
 
 def _key_of(name: str) -> bytes:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cacheness.entry import Issue
+from cacheness.errors import RepairRefused
 
 #: Every kind of finding, with what it means to the person on call.
 KINDS = {
@@ -22,6 +23,11 @@ KINDS = {
     "foreign": "names in the blob store that are not ours; never touched",
 }
 LINES = 20  #: findings that a printed report spells out
+
+#: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
+#: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
+ROWS_AT_MOST = (100, 0.01)
+OBJECTS_AT_MOST = (1000, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,17 @@ class IntegrityReport:
     def with_issues(self, more: Iterable[Issue]) -> IntegrityReport:
         """The same report with more findings."""
         return replace(self, issues=(*self.issues, *more))
+
+    def require_plausible(self) -> None:
+        """Raise RepairRefused when there is more damage than a working store can have.
+
+        Every repair asks this of what it is about to mend. Who repairs by shards asks it of their sum
+        first: a shard is too small to tell.
+        """
+        found = self.counts()
+        broken = sum(found.get(kind, 0) for kind in ("dangling", "size_mismatch", "corrupt"))
+        refuse("entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST)
+        refuse("blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST)
 
     def counts(self) -> dict[str, int]:
         """How many findings of each kind, in the order of KINDS; kinds not found are left out."""
@@ -94,6 +111,18 @@ class IntegrityReport:
         mended = sum(issue.repaired for issue in self.issues)
         verdict = f", {mended:,} repaired" if self.repaired else "; nothing was changed"
         return "\n".join([f"{len(self.issues):,} issues found{verdict}; {looked}.", *heads, *lines])
+
+
+def refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> None:
+    """Raise RepairRefused when more was found than is plausible."""
+    at_least, share = bound
+    most = max(at_least, int(looked_at * share))
+    if found > most:
+        raise RepairRefused(
+            f"found {found:,} {what}, of {looked_at:,} looked at; more than {most:,} is not plausible damage. Nothing"
+            " was deleted. Is this the right database for this blob store, and is its listing whole? If it"
+            " is, repair with force=True."
+        )
 
 
 def _line(issue: Issue) -> str:

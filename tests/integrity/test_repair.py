@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 import random
 import shutil
@@ -222,6 +224,35 @@ def test_names_that_are_not_ours_are_reported_and_never_touched(world):
         assert store.stat(name) is not None
 
 
+def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
+    for n in range(20):
+        world.cache.put(LARGE + bytes([n]), n=n)
+    names = [entry["object"] for entry in world.cache.list_entries()]
+    store = blobs_of(world)
+    store.delete(names[0])
+    kill_a_writer_between_blob_and_row(world.config)
+    kin = names[1][:-1] + "Z"  # in a shard, and not a name of ours
+    for name in [
+        "notes.txt",
+        "default/readme",
+        "default/00/readme",
+        "default/ff/readme",
+        "default/zz/x",
+        "other/x",
+        kin,
+    ]:
+        store.write(name, [b"theirs"])
+    theirs = UnifiedCache(world.config.but(namespace="other"))
+    theirs.put(LARGE, of="somebody else")
+    theirs.close()
+
+    whole = world.cache.verify_integrity()
+    parts = [world.cache.verify_integrity(shard=shard) for shard in range(256)]
+    assert kinds(whole) == {"orphaned": 1, "dangling": 1, "foreign": 7}
+    assert sorted(map(str, functools.reduce(operator.add, parts))) == sorted(map(str, whole))
+    assert (sum(part.entries for part in parts), sum(part.objects for part in parts)) == (whole.entries, whole.objects)
+
+
 def test_a_shard_sees_only_its_own(world):
     for n in range(20):
         world.cache.put(LARGE + bytes([n]), n=n)
@@ -242,6 +273,9 @@ def test_implausible_damage_stops_the_repair_unless_forced(world):
     with pytest.raises(RepairRefused, match="force=True"):
         world.cache.verify_integrity(repair=True)
     assert len(world.cache.list_entries()) == 120
+    parts = [world.cache.verify_integrity(shard=shard) for shard in range(256)]
+    with pytest.raises(RepairRefused, match="120 entries"):
+        functools.reduce(operator.add, parts).require_plausible()
     assert len(world.cache.verify_integrity(repair=True, force=True)) == 120
     assert world.cache.list_entries() == []
 
