@@ -54,6 +54,7 @@ class Proxy:
         self.requests: list[bytes] = []  #: the first bytes of each block that clients sent
         self.stalled = False
         self.rate: float | None = None  #: bytes a second that servers' answers may take
+        self.delay = 0.0  #: seconds that a request is on its way, like to a server far away
         self.cut_left: int | None = None  #: bytes of answers until the next connection is cut
         self._listen()
 
@@ -108,6 +109,10 @@ class Proxy:
         """Let answers trickle: so many bytes a second, a few at a time."""
         self.rate = rate
 
+    def lag(self, seconds: float) -> None:
+        """Let each request arrive so much later: once for each answer that is waited for, however long it is."""
+        self.delay = seconds
+
     def cut_response(self, after: int) -> None:
         """Reset a connection, once, when so many more bytes of answers have passed."""
         self.cut_left = after
@@ -152,6 +157,7 @@ class Proxy:
         """Behave from now on. Connections that were stalled are reset."""
         self._rules.clear()
         self.rate = self.cut_left = None
+        self.delay = 0.0
         if self.stalled:
             self.stalled = False
             self._cut_all()
@@ -221,6 +227,7 @@ class _Link:
         self._target = target
         self._server: socket.socket | None = None
         self._dropping = False
+        self._answered = True  # so that what comes next is a new request
         self._ended = 0
 
     def start(self) -> None:
@@ -264,6 +271,9 @@ class _Link:
         seen = b""
         while data := self._client.recv(_BLOCK):
             self._proxy.requests.append(data[:200])
+            if self._answered:
+                self._answered = False
+                time.sleep(self._proxy.delay)
             self._wait_while_stalled()
             seen = seen[-_OVERLAP:] + data
             rule = self._proxy.rule_for(seen)
@@ -285,6 +295,7 @@ class _Link:
         """Whether the server ended the connection in good order."""
         assert self._server is not None
         while data := self._server.recv(_BLOCK):
+            self._answered = True
             self._wait_while_stalled()
             if self._dropping:
                 return False
