@@ -44,12 +44,34 @@ class Pending:
     about: About
 
 
+class Late:
+    """A cache that is opened by whoever first needs it: the thread that stores, rather than the first task."""
+
+    def __init__(self, open_cache: Callable[[], UnifiedCache]) -> None:
+        self._open = open_cache
+        self._lock = threading.Lock()
+        self._cache: UnifiedCache | None = None
+
+    def __call__(self) -> UnifiedCache:
+        """The cache, open."""
+        with self._lock:
+            if self._cache is None:
+                self._cache = self._open()
+            return self._cache
+
+    def close(self) -> None:
+        """Close it, if it was opened."""
+        with self._lock, contextlib.suppress(CachenessError):
+            if self._cache is not None:
+                self._cache.close()
+
+
 class WriteBehind:
     """Stores results in a thread of its own. When the queue is full, the caller stores its own."""
 
     def __init__(
         self,
-        cache: UnifiedCache,
+        cache: Late,
         meter: Meter,
         limit: int,
         warn: Callable[[BaseException], None],
@@ -92,8 +114,7 @@ class WriteBehind:
         self.flush()
         atexit.unregister(self.close)
         self._finalizer.cancel()
-        with contextlib.suppress(CachenessError):
-            self._cache.close()
+        self._cache.close()
 
     def _enqueue(self, pending: Pending) -> None:
         self._queue.append(pending)
@@ -121,17 +142,18 @@ class WriteBehind:
     def _store(self, batch: list[Pending]) -> None:
         start = time.perf_counter()
         with unbroken(self._warn):  # when the store is down, the results are there all the same
-            with self._cache.write_batch():
-                stored = sum(self._put(pending) for pending in batch)
+            cache = self._cache()
+            with cache.write_batch():
+                stored = sum(self._put(cache, pending) for pending in batch)
             with self._state:
                 self._stored += stored
             if len(batch) == 1:
                 self._meter.saw(batch[0].size, time.perf_counter() - start)
 
-    def _put(self, pending: Pending) -> bool:
+    def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
         try:
             about = pending.about
-            self._cache.put(pending.thaw(), pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+            cache.put(pending.thaw(), pending.key, compute_seconds=about.seconds, provenance=about.provenance)
         except CodecError as error:  # this value cannot be stored; others can
             self._warn(error)
             return False

@@ -17,7 +17,7 @@ from dask._task_spec import GraphNode, execute_graph
 from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, make_key
-from cacheness_dask.behind import About, WriteBehind
+from cacheness_dask.behind import About, Late, WriteBehind
 from cacheness_dask.edge import unbroken
 from cacheness_dask.policy import Meter, Policy, is_storable, size_of
 
@@ -50,7 +50,7 @@ class Opened:
     """One cache in one process, with the queue of what it is to store and what is known of its speed."""
 
     def __init__(self, store: Store) -> None:
-        self.cache = UnifiedCache(store.config)
+        self.cache = Late(partial(UnifiedCache, store.config))
         self.meter = Meter(store.policy.latency)
         self.queue = WriteBehind(self.cache, self.meter, store.policy.queue_bytes, partial(_warn, store.config))
 
@@ -118,7 +118,7 @@ class Load:
         start = time.perf_counter()
         try:
             opened = self._store.opened()
-            hit = opened.cache.lookup(self._key)
+            hit = opened.cache().lookup(self._key)
         except CachenessError as error:
             logger.warning("%s is computed again, because its stored result cannot be read: %s", self._name, error)
             return None

@@ -17,7 +17,7 @@ from workloads import inc
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.keys import make_key
-from cacheness_dask.behind import About, WriteBehind
+from cacheness_dask.behind import About, Late, WriteBehind
 from cacheness_dask.policy import Meter, is_storable
 
 
@@ -44,7 +44,7 @@ def gated(tmp_path: Path) -> Iterator[Gated]:
 
 
 def queue_on(cache: UnifiedCache, limit: int, warned: list[BaseException] | None = None) -> WriteBehind:
-    return WriteBehind(cache, Meter(0.0), limit, (warned if warned is not None else []).append)
+    return WriteBehind(Late(lambda: cache), Meter(0.0), limit, (warned if warned is not None else []).append)
 
 
 def put(queue: WriteBehind, number: int, value: Any, size: int) -> None:

@@ -248,7 +248,7 @@ def test_a_store_that_goes_down_after_the_lookup_costs_one_warning(
         twelve()
         os.chmod(tmp_path / "cache", 0o500)
         opened = worker.Store(run._config, run._policy).opened()
-        opened.cache.close()
+        opened.cache().close()
         assert twelve().compute() == 12
         assert dask.delayed(inc)(7).compute() == 8
     assert len([r for r in caplog.records if "not stored" in r.message]) == 1
