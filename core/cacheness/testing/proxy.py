@@ -248,6 +248,8 @@ class _Link:
         try:
             self._server = socket.create_connection(self._target, timeout=10)
             self._server.settimeout(None)
+            for side in (self._client, self._server):  # or the kernel holds the end of a request back
+                side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             self.cut()
             return
