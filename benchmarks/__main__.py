@@ -1,9 +1,15 @@
-"""Every budget, one after the other: python -m benchmarks [--quick] [benchmark …]"""
+"""Every budget, one after the other: python -m benchmarks [--quick] [benchmark …]
+
+What was measured stands in benchmarks/results/ in place of what the same benchmarks found before;
+those that are not named keep what they have.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,69 +19,103 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.bench import Row, machine, show
+from benchmarks.bench import machine
 from benchmarks.draw import draw_budgets, draw_curves
+from benchmarks.results import RESULTS, Outcome, load, merged, save
+from benchmarks.rows import Row
+from benchmarks.show import WIDTH, show_outcome, sum_up
 
-ALL = (
-    "get_small",
-    "get_file",
-    "put_small",
-    "large_files",
-    "large_s3",
-    "fresh_process",
-    "key_speed",
-    "prefect_hit",
-    "dask_graphs",
-    "peak_memory",
-    "scale",
-    "many_writers",
-)
-RESULTS = Path(__file__).with_name("results")
+HERE = Path(__file__).parent
+FIRST = ("get_small", "get_file", "put_small", "fresh_process", "key_speed")
+LAST = ("peak_memory", "scale", "many_writers")  #: they leave the machine's own caches full of theirs
+OTHERS = sorted(path.stem for path in HERE.glob("*.py") if "\ndef measure(" in path.read_text())
+ALL = (*FIRST, *(name for name in OTHERS if name not in FIRST + LAST), *LAST)
+#: Seconds after which a benchmark hangs rather than works; a scale run on request may take hours.
+LONGEST = None if "CACHENESS_BENCH_ENTRIES" in os.environ else 600
+LAST_WORDS = 20  #: seconds
 
 
-def run(name: str, *, quick: bool) -> list[Row]:
-    """One benchmark, in a process of its own; what it prints besides its table is shown when it fails."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "rows.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *(["--quick"] if quick else [])]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        if ran.returncode:
-            sys.exit(f"{name} failed:\n{ran.stdout}{ran.stderr}")
-        return [Row(**row) for row in json.loads(path.read_text())]
-
-
-def main() -> None:
-    """Run, show, keep. A budget that is not kept is in the table, not in the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def main() -> int:
+    """Run, show, keep. A budget that is not kept is in the table; the exit status tells of what did not finish."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=", ".join(ALL))
     options = parser.parse_args()
     if unknown := set(options.names) - set(ALL):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; known: {', '.join(ALL)}")
-    console = Console(width=150)
-    console.print(machine(), "\n", style="dim")
-    began, rows = time.monotonic(), []
-    for name in options.names or ALL:
-        found = run(name, quick=options.quick)
-        show(found, name.replace("_", " "), console)
-        rows += found
-    keep(rows, "quick" if options.quick else "full")
-    short = [row for row in rows if row.holds is False]
-    judged = sum(row.holds is not None for row in rows)
-    console.print(f"{judged - len(short)} of {judged} budgets hold; {time.monotonic() - began:.0f} s. {machine()}")
-    for row in short:
-        console.print(f"FALLS SHORT: {row.what}: {row.measured:.3g}, budget {row.budget}", style="red")
+    console = Console(width=WIDTH)
+    console.print(about := machine(), style="dim")
+    if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:
+        console.print("Something else runs on this machine: ratios will be noisy, and times are not to be trusted.")
+    name = "quick" if options.quick else "full"
+    found = []
+    for each in [each for each in ALL if each in (options.names or ALL)]:
+        found.append(run(each, about, quick=options.quick))
+        show_outcome(found[-1], console)
+        outcomes = merged(load(RESULTS / f"{name}.json"), found, ALL)
+        save(outcomes, RESULTS / f"{name}.json")  # now, because the next one may never end
+    draw(outcomes, name)
+    sum_up(found, console)
+    return 1 if any(outcome.error for outcome in found) else 0
 
 
-def keep(rows: list[Row], name: str) -> None:
-    """The results as JSON and as pictures."""
-    RESULTS.mkdir(exist_ok=True)
-    about = {"machine": machine(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-    lines = [vars(row) | {"measured": row.measured, "budget": row.budget, "holds": row.holds} for row in rows]
-    (RESULTS / f"{name}.json").write_text(json.dumps(about | {"rows": lines}, indent=1) + "\n")
-    draw_budgets(rows, about["machine"], RESULTS / f"{name}.svg")
-    draw_curves(rows, about["machine"], RESULTS / f"{name}-curves.svg")
+def run(name: str, about: str, *, quick: bool) -> Outcome:
+    """One benchmark, in a process of its own. One that fails keeps what it had measured until then."""
+    began, at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(path), *(["--quick"] if quick else [])]
+        error = run_to_the_end(command)
+        rows = [Row(**row) for row in json.loads(path.read_text())] if path.exists() else []
+    return Outcome(name, title_of(name), at, about, round(time.monotonic() - began, 1), rows, error)
+
+
+def run_to_the_end(command: list[str]) -> str:
+    """Run a command, and everything that it starts, and say what went wrong."""
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        _, said = process.communicate(timeout=LONGEST)
+    except subprocess.TimeoutExpired:
+        interrupt(process)
+        return f"it was stopped after {LONGEST} s"
+    except BaseException:
+        interrupt(process)
+        raise
+    if not process.returncode:
+        return ""
+    sys.stderr.write(said)
+    lines = [line for line in said.splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit status {process.returncode}"
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """As Ctrl-C would, so that its servers stop and its files go; by force when it does not listen."""
+    for how in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.communicate(timeout=LAST_WORDS)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def title_of(name: str) -> str:
+    """The first sentence of a benchmark's module, which need not be imported for that."""
+    source = (HERE / f"{name}.py").read_text()
+    return " ".join(source.split('"""')[1].split("\n\n")[0].split()).rstrip(".")
+
+
+def draw(outcomes: list[Outcome], name: str) -> None:
+    """Bars for the budgets, curves for what grows."""
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    about = outcomes[0].machine
+    draw_budgets(rows, about, RESULTS / f"{name}.svg")
+    for axis in ("entries", "writers"):
+        draw_curves([row for row in rows if row.curve and row.axis == axis], about, RESULTS / f"{name}-{axis}.svg")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

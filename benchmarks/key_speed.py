@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import blake3
 import numpy as np
 import pandas as pd
 
-from benchmarks.bench import Bench, Row, compare, main
+from benchmarks.bench import Bench, Row, Timing, compare, main
 from cacheness import UnifiedCache, keys
 
 ARRAY = np.random.default_rng(1).random(8 << 20)
 COLUMNS = {name: np.random.default_rng(n).random(2 << 20) for n, name in enumerate("abcd")}
 ROWS = 2_000_000
+HELPERS = 50
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -49,9 +50,17 @@ def text_buffers(column: pd.Series) -> list[memoryview]:
 def small(bench: Bench) -> Iterator[Row]:
     cache = bench.enter(UnifiedCache(cache_dir=str(bench.folder / "ours")))
     cached = cache.cached(clean)
+    many = new_code()
     times = bench.race({"warm": lambda: cached.key("prices", threshold=0.5), "many": lambda: keys.fingerprint(many)})
-    yield Row("key and fingerprint of a small call, warm", times["warm"].median * 1e6, at_most=60, unit="us")
-    yield Row("fingerprint with 50 helpers, warm", times["many"].median * 1e6, at_most=200, unit="us")
+    yield microseconds("key and fingerprint of a small call, warm", times["warm"], 60)
+    yield microseconds(f"fingerprint of a function with {HELPERS} helpers, warm", times["many"], 200)
+    fresh = iter([new_code() for _ in range(100)])  # code that this process has not met
+    times = bench.race({"cold": lambda: keys.fingerprint(next(fresh))}, rounds=8, once=True)
+    yield microseconds(f"fingerprint of a function with {HELPERS} helpers, cold", times["cold"], 15_000)
+
+
+def microseconds(what: str, timing: Timing, most: float) -> Row:
+    return Row(what, timing.median * 1e6, at_most=most, unit="us", spread=timing.spread / timing.median)
 
 
 def clean(name: str, threshold: float = 0.1) -> float:
@@ -62,9 +71,13 @@ def helper(name: str) -> float:
     return len(name) / 2
 
 
-exec("\n".join(f"def helper_{n}(x):\n    return x * {n}" for n in range(50)))
-exec("def many(x):\n    return [" + ", ".join(f"helper_{n}(x)" for n in range(50)) + "]")
-many = globals()["many"]
+def new_code() -> Callable[[int], list[int]]:
+    """A function of this module's with fifty helpers, compiled anew."""
+    helpers = [f"def helper_{n}(x):\n    return x * {n} + len(str(x))" for n in range(HELPERS)]
+    calls = ", ".join(f"helper_{n}(x)" for n in range(HELPERS))
+    module = {"__name__": __name__}
+    exec("\n".join([*helpers, f"def many(x):\n    return [{calls}]"]), module)
+    return module["many"]
 
 
 if __name__ == "__main__":

@@ -1,57 +1,84 @@
-"""Peak memory of a put and a get of a 1 GiB array, the value included, as a multiple of the value."""
+"""Peak memory of a put and a get of 1 GiB, the value included, as a multiple of the value."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
+from benchmarks.memory import forget_peak, peak, resident
 from cacheness import UnifiedCache
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+COLUMNS = 8
 
 
 def measure(bench: Bench) -> Iterator[Row]:
     """The rows of this benchmark."""
-    size = 256 << 20 if bench.quick else 1 << 30
+    size = 128 << 20 if bench.quick else 1 << 30
     embedded = {"cache_dir": str(bench.folder / "ours")}
     shared = {"metadata_backend": bench.postgresql, "blob_store": bench.s3, "signing_key": SIGNING_KEY}
-    for where, parameters in (("files", embedded), ("S3", shared)):
+    for kind, where, parameters, most in (
+        ("array", "files", embedded, 1.3),
+        ("array", "S3", shared, 1.3),
+        ("Arrow table", "files", embedded, 1.3),
+        ("pandas frame", "files", embedded, 2.2),
+    ):
         for step in ("put", "get"):
-            command = [sys.executable, "-m", "benchmarks.peak_memory", step, str(size), json.dumps(parameters)]
-            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            what = f"peak memory of {step}, {size >> 20} MiB array, {where}"
-            yield Row(what, float(said), at_most=1.3, unit="x its size")
+            asked = json.dumps({"step": step, "kind": kind, "size": size, "parameters": parameters})
+            command = [sys.executable, "-m", "benchmarks.peak_memory", "--alone", asked]
+            said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            what = f"peak memory of {step}, {size >> 20} MiB, {kind}, {where}"
+            yield Row(what, float(said), at_most=most, unit="x its size")
 
 
-def resident(what: str) -> int:
-    return 1024 * int(re.search(rf"{what}:\s+(\d+)", STATUS.read_text())[1])
+def array(size: int) -> np.ndarray:
+    return np.random.default_rng(1).random(size // 8)
 
 
-def alone(step: str, size: int, parameters: dict[str, str]) -> float:
-    """In a process of its own: how far its memory rose."""
+def columns(size: int) -> dict[str, np.ndarray]:
+    return {f"c{n}": np.random.default_rng(n).random(size // 8 // COLUMNS) for n in range(COLUMNS)}
+
+
+def table(size: int) -> Any:
+    import pyarrow as pa
+
+    return pa.table(columns(size))
+
+
+def frame(size: int) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(columns(size), copy=False)
+
+
+MAKERS: dict[str, Callable[[int], Any]] = {"array": array, "Arrow table": table, "pandas frame": frame}
+
+
+def alone(step: str, kind: str, size: int, parameters: dict[str, str]) -> float:
+    """In a process of its own: how far its memory rises from before the value was there."""
+    make = MAKERS[kind]
     with UnifiedCache(**parameters) as cache:
-        cache.put(np.arange(1 << 17), warm=True)
-        cache.get(warm=True)
-        before = resident("VmRSS")
+        cache.put(make(1 << 20), kind=kind, warm=True)
+        cache.get(kind=kind, warm=True)
+        before = resident()
         if step == "put":
-            value = np.random.default_rng(1).random(size // 8)
-            CLEAR.write_text("5")  # forget the peak so far
-            cache.put(value, x=1)
+            value = make(size)
+            forget_peak()  # what making it took is not ours
+            cache.put(value, kind=kind)
         else:
-            value = cache.get(x=1)
-            assert value.nbytes == size
-        return (resident("VmHWM") - before) / size
+            forget_peak()
+            value = cache.get(kind=kind)
+            assert type(value) is type(make(1 << 10))
+        return (peak() - before) / size
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] in (["put"], ["get"]):
-        print(alone(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])))
+    if sys.argv[1:2] == ["--alone"]:
+        print(alone(**json.loads(sys.argv[2])))
     else:
         main(measure, __doc__)

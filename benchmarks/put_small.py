@@ -20,8 +20,8 @@ VALUE = os.urandom(1024)
 
 def measure(bench: Bench) -> Iterator[Row]:
     """The rows of this benchmark."""
-    yield from postgresql(bench)
     yield from sqlite(bench)
+    yield from postgresql(bench)
 
 
 def upsert(columns: list[str], placeholder: str, table: str) -> str:
@@ -41,6 +41,7 @@ def new_rows(row: dict[str, object]) -> Callable[[], tuple[object, ...]]:
 
 
 def postgresql(bench: Bench) -> Iterator[Row]:
+    bench.on_one_core()
     shared = {"metadata_backend": bench.postgresql, "blob_store": "memory://", "signing_key": SIGNING_KEY}
     cache = bench.enter(UnifiedCache(**shared))
     cache.put(VALUE, x=-1)
@@ -54,7 +55,8 @@ def postgresql(bench: Bench) -> Iterator[Row]:
         {
             "ours": lambda: cache.put(VALUE, x=next(numbers)),
             "psycopg": lambda: connection.execute(statement, rows()),
-        }
+        },
+        rounds=9,
     )
     yield compare("put 1 KiB, PostgreSQL", times["ours"], "bare psycopg", times["psycopg"], at_most=2)
 

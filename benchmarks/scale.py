@@ -1,92 +1,100 @@
-"""What put, get, list, evict and repair cost at a thousand, ten thousand and a hundred thousand entries.
+"""What put, get, list, evict and repair cost as the cache grows, on SQLite and on PostgreSQL.
 
-CACHENESS_BENCH_ENTRIES=2000000 asks for another largest size.
+A thousand, ten thousand and a hundred thousand entries; CACHENESS_BENCH_ENTRIES=2000000 asks for
+another largest size, with a step of ten below it.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
-import re
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
+from benchmarks.memory import forget_peak, peak, resident
 from cacheness import UnifiedCache
 
-STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 BATCH = 5000
+EVICTED = 10  #: one entry of this many
+#: From here on values lie in the rows: blobs kept in memory would be most of what the process holds.
+INLINE_FROM = 1_000_000
 
 
 def measure(bench: Bench) -> Iterator[Row]:
     """The rows of this benchmark."""
     largest = int(os.environ.get("CACHENESS_BENCH_ENTRIES", "10000" if bench.quick else "100000"))
-    sizes = sorted({1000, min(10_000, largest), largest})
+    sizes = sorted({1000, 10_000, 100_000, largest // 10, largest})
+    sizes = [size for size in sizes if 1000 <= size <= largest]
+    # Blobs in memory: their store is not what grows dearer with their number.
+    blobs = {"blob_store": "memory://", **({"inline_max_bytes": 0} if largest < INLINE_FROM else {})}
     embedded = {"cache_dir": str(bench.folder / "ours")}
     shared = {"metadata_backend": bench.postgresql, "signing_key": SIGNING_KEY}
     for name, parameters in (("SQLite", embedded), ("PostgreSQL", shared)):
-        # Blobs in memory: their store is not what grows dearer with their number.
-        config = {**parameters, "blob_store": "memory://", "inline_max_bytes": 0}
-        with UnifiedCache(**config) as cache:
+        with UnifiedCache(**parameters, **blobs) as cache:
             yield from costs(bench, name, cache, sizes)
 
 
 def costs(bench: Bench, name: str, cache: UnifiedCache, sizes: list[int]) -> Iterator[Row]:
-    filled, first = 0, {}
+    numbers, mended = itertools.count(), {}
     for size in sizes:
-        began = time.perf_counter()
-        for start in range(filled, size, BATCH):
-            with cache.write_batch():
-                for n in range(start, min(start + BATCH, size)):
-                    cache.put(n, n=n)
-        figures = {"put in batches": (time.perf_counter() - began) / (size - filled)} | one_by_one(bench, cache, size)
-        filled = size
-        for what, seconds in figures.items():
-            beside = (f"at {sizes[0]:,}", first[what]) if what in first else ()
-            first.setdefault(what, seconds)
-            yield Row(f"{name}, {size:,} entries: {what}", seconds, *beside, curve=f"{name}: {what}", at=size)
-    yield repair(name, cache, sizes[-1])
-    with cache_with(cache, max_entries=sizes[-1] // 2) as smaller:
-        began = time.perf_counter()
-        gone = smaller.evict()
-        yield Row(f"{name}, evict half of {sizes[-1]:,}: an entry", (time.perf_counter() - began) / max(gone, 1))
+        yield point(name, "put, in batches", size, fill(cache, size, numbers))
+        yield from one_by_one(bench, name, cache, size)
+        mended[size], memory = repair(cache)
+        yield point(name, "repair, an entry", size, mended[size] / size)
+        yield point(name, "evict, an entry", size, evict(cache, size))
+    what = f"{name}, repair of {sizes[-1]:,} entries"
+    yield Row(f"{what}: memory", memory / (1 << 20), at_most=200, unit="MiB", note=f"{mended[size]:.2f} s")
+    for smaller in sizes[-2:-1]:
+        peer, theirs = f"an entry of {smaller:,}", mended[smaller] / smaller
+        yield Row(f"{what}: an entry", mended[size] / size, peer, theirs, at_most=2, note="linear time: 1 x")
 
 
-def one_by_one(bench: Bench, cache: UnifiedCache, size: int) -> dict[str, float]:
-    numbers = itertools.count(-1, -1)
-    middle = cache.key(n=size // 2)
-    times = bench.race(
-        {
-            "put": lambda: cache.put(0, n=next(numbers)),
-            "get": lambda: cache.get(middle),
-            "list 100": lambda: cache.list_entries(limit=100),
-        },
-        rounds=2,
-    )
-    return {name: timing.median for name, timing in times.items()}
+def point(name: str, what: str, size: int, seconds: float) -> Row:
+    return Row(f"{name}, {size:,} entries: {what}", seconds, curve=f"{name}: {what}", at=size)
 
 
-def repair(name: str, cache: UnifiedCache, size: int) -> Row:
-    """One check of everything, in a memory that must not depend on the number."""
-    before = resident("VmRSS")
-    CLEAR.write_text("5")
+def fill(cache: UnifiedCache, size: int, numbers: Iterator[int]) -> float:
+    """Put until there are so many entries; seconds for each."""
+    missing = size - cache.stats()["entries"]
+    began = time.perf_counter()
+    for start in range(0, missing, BATCH):
+        with cache.write_batch():
+            for n in itertools.islice(numbers, min(BATCH, missing - start)):
+                cache.put(n, n=n)
+    return (time.perf_counter() - began) / missing
+
+
+def one_by_one(bench: Bench, name: str, cache: UnifiedCache, size: int) -> Iterator[Row]:
+    middle = next(itertools.islice(cache.iter_entries(), size // 2, None)).cache_key
+    calls: dict[str, Callable[[], object]] = {
+        "put": lambda: cache.put(0, middle),
+        "get": lambda: cache.get(middle),
+        "list 100": lambda: cache.list_entries(limit=100),
+    }
+    for what, timing in bench.race(calls, rounds=3).items():
+        yield point(name, what, size, timing.median)
+
+
+def repair(cache: UnifiedCache) -> tuple[float, int]:
+    """One check and repair of everything: its seconds, and the bytes that it took beside what there was."""
+    before = resident()
+    forget_peak()
     began = time.perf_counter()
     report = cache.verify_integrity(repair=True)
-    seconds = time.perf_counter() - began
+    took = time.perf_counter() - began
     assert len(report) == 0, report
-    more = (resident("VmHWM") - before) / (1 << 20)
-    note = f"{seconds:.2f} s, {seconds / size * 1e6:.1f} us an entry"
-    return Row(f"{name}, repair of {size:,} entries: memory", more, at_most=200, unit="MiB", note=note)
+    return took, max(peak() - before, 0)
 
 
-def resident(what: str) -> int:
-    return 1024 * int(re.search(rf"{what}:\s+(\d+)", STATUS.read_text())[1])
-
-
-def cache_with(cache: UnifiedCache, **changes: Any) -> UnifiedCache:
-    return UnifiedCache(cache.config.but(**changes))
+def evict(cache: UnifiedCache, size: int) -> float:
+    """Make room for a tenth; seconds for each entry that went."""
+    with UnifiedCache(cache.config.but(max_entries=size - size // EVICTED)) as smaller:
+        began = time.perf_counter()
+        gone = smaller.evict()
+        took = time.perf_counter() - began
+    assert gone >= size // EVICTED, gone
+    return took / gone
 
 
 if __name__ == "__main__":
