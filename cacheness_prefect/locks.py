@@ -220,8 +220,10 @@ def _runs_above() -> set[str]:
     context = TaskRunContext.get()
     while context is not None:
         parents = context.task_run.task_inputs.get("__parents__", [])
-        found |= {str(context.task_run.id), *(str(run.id) for run in parents if isinstance(run, TaskRunResult))}
+        found |= {str(run.id) for run in parents if isinstance(run, TaskRunResult)}
         context = _context_around(context)
+        if context is not None:
+            found.add(str(context.task_run.id))
     return found
 
 

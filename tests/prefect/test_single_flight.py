@@ -3,105 +3,113 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
+import threading
 import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
 from prefect import flow, task
+from prefect.context import TaskRunContext
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, transaction
 
+from cacheness.testing.proxy import Proxy
 from cacheness_prefect import CachenessLockManager
+from tests.conftest import SIGNING_KEY
+from tests.prefect.conftest import RUNNERS
+from tests.prefect.gated import computing, let_go, make_slow, place, wait_for
 
 
-def test_six_submissions_are_one_execution_and_a_nested_run_does_not_wait_for_its_parent(store, runner, tally) -> None:
-    policy = store.policy(code=False, wait=60)
-
+def test_six_submissions_are_one_execution(store, runner, tally) -> None:
     @task(cache_policy=store.policy())
     def slow(x: int) -> int:
         tally.add()
         time.sleep(1)
         return x
 
-    @task(name="same", cache_policy=policy)
-    def inner(x: int) -> int:
-        return x
+    @flow(task_runner=runner)
+    def work() -> list[int]:
+        return [future.result() for future in [slow.submit(7) for _ in range(6)]]
+
+    assert work() == [7] * 6
+    assert len(tally) == 1
+
+
+def test_a_nested_run_never_waits_for_the_run_that_waits_for_it(store, runner) -> None:
+    policy = store.policy(code=False, ignore=["how"], wait=3600)
 
     @task(name="same", cache_policy=policy)
-    def outer(x: int) -> int:
-        return inner(x)
+    def inner(x: int, how: str) -> int:
+        return x
+
+    @task
+    def between(x: int) -> int:
+        return inner(x, "")
+
+    @task(name="same", cache_policy=policy)
+    def outer(x: int, how: str) -> int:
+        if how == "called":
+            return inner(x, "")
+        return (inner.submit(x, "") if how == "submitted" else between.submit(x)).result()
 
     @flow(task_runner=runner)
-    def work() -> tuple[list[int], float, list[str]]:
-        results = [future.result() for future in [slow.submit(7) for _ in range(6)]]
-        began = time.monotonic()
-        names = [outer.submit(1, return_state=True).name for _ in range(2)]
-        return results, time.monotonic() - began, names
+    def work() -> list[str]:
+        futures = [outer.submit(x, how) for x, how in enumerate(["called", "submitted", "through another"])]
+        return [future.wait() or future.state.name for future in futures]
 
-    results, seconds, names = work()
-    assert results == [7] * 6
-    assert len(tally) == 1
-    assert seconds < 30
-    assert names == ["Completed", "Cached"]
+    assert work() == ["Completed"] * 3
+    assert work() == ["Cached"] * 3
 
 
-def test_a_nested_run_that_is_submitted_does_not_wait_for_its_parent(store, tally) -> None:
-    policy = store.policy(code=False, wait=60)
+class MeetsOthers:
+    """A value that is read only when as many others are being read at the same time."""
 
-    @task(name="same", cache_policy=policy)
-    def inner(x: int) -> int:
-        return x
+    def __init__(self, folder: str, others: int) -> None:
+        self.folder = folder
+        self.others = others
 
-    @task(name="same", cache_policy=policy)
-    def outer(x: int) -> int:
-        return inner.submit(x).result()
-
-    @flow
-    def work() -> str:
-        return outer.submit(1, return_state=True).name
-
-    began = time.monotonic()
-    assert work() == "Completed"
-    assert time.monotonic() - began < 30
-    assert work() == "Cached"
-
-
-def test_concurrent_hits_do_not_wait_for_each_other(store) -> None:
-    @task(cache_policy=store.policy())
-    def make() -> Any:
-        return SlowToLoad()
-
-    @flow(task_runner=ThreadPoolTaskRunner(max_workers=8))
-    def work(count: int) -> tuple[list[str], float]:
-        began = time.monotonic()
-        states = [future.wait() or future.state.name for future in [make.submit() for _ in range(count)]]
-        return states, time.monotonic() - began
-
-    work(1)
-    names, seconds = work(8)
-    assert set(names) == {"Cached"}
-    assert seconds < 1.5
-
-
-class SlowToLoad:
     def __reduce__(self) -> Any:
-        return (_load_slowly, ())
+        return (_meet, (self.folder, self.others))
 
 
-def _load_slowly() -> SlowToLoad:
-    time.sleep(0.3)
-    return SlowToLoad()
+def _meet(folder: str, others: int) -> MeetsOthers:
+    if TaskRunContext.get() is not None:  # else it is only on its way between processes
+        Path(folder, uuid.uuid4().hex).touch()
+        wait_for(lambda: len(os.listdir(folder)) >= others)
+    return MeetsOthers(folder, others)
+
+
+def test_concurrent_hits_do_not_wait_for_each_other(store, runner, tmp_path) -> None:
+    count = 8 if isinstance(runner, ThreadPoolTaskRunner) else 2
+    folder = tmp_path / "met"
+    folder.mkdir()
+
+    @task(cache_policy=store.policy(version="1"), cache_result_in_memory=False)
+    def make() -> Any:
+        return MeetsOthers(str(folder), count)
+
+    @flow(task_runner=runner)
+    def work(count: int) -> list[str]:
+        return [future.wait() or future.state.name for future in [make.submit() for _ in range(count)]]
+
+    assert work(1) == ["Completed"]
+    assert work(count) == ["Cached"] * count
 
 
 def test_two_runs_of_one_key_in_one_transaction_do_not_wait_for_its_end(store, tally) -> None:
-    @task(cache_policy=store.policy(wait=60))
+    @task(cache_policy=store.policy(wait=3600))
     def make(x: int) -> int:
         tally.add()
         return x
@@ -111,105 +119,179 @@ def test_two_runs_of_one_key_in_one_transaction_do_not_wait_for_its_end(store, t
         with transaction(commit_mode=CommitMode.LAZY):
             return [make(1, return_state=True).name for _ in range(2)]
 
-    began = time.monotonic()
     assert work() == ["Completed", "Completed"]
-    assert time.monotonic() - began < 20
     assert work() == ["Cached", "Cached"]
 
 
-FLOW = """
-import os, sys, time
-from prefect import flow, task
-from cacheness_prefect import CachenessStorage
-directory, mark, seconds, value = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
-store = CachenessStorage(cache_dir=directory)
+# other processes
 
-def compute(mark, seconds, value):
-    with open(mark, "a") as file:
-        file.write(f"{os.getpid()}\\n")
-    time.sleep(seconds)
-    return value
 
-@task(cache_policy=store.policy(version="1", ignore=("mark", "seconds", "value"), lease=3))
-def slow(mark, seconds, value):
-    return compute(mark, seconds, value)
+class Shared:
+    """One database, for several processes: what each asks of it goes through a proxy of its own."""
 
-@flow
-def work():
-    state = slow(mark, seconds, value, return_state=True)
-    return f"{state.name}:{state.result()}"
+    def __init__(self, postgres_url: str, folder: Path, make_store: Callable[..., Any]) -> None:
+        folder.mkdir()
+        self.folder = str(folder)
+        self._postgres_url = postgres_url
+        self._make_store = make_store
+        self._proxies: dict[str, Proxy] = {}
+        self._processes: list[subprocess.Popen[str]] = []
 
-print("RESULT", work())
-"""
+    def fields(self, who: str) -> dict[str, Any]:
+        self._proxies[who] = Proxy.before(self._postgres_url)
+        return {"metadata_backend": self._proxies[who].url, "shared_path": True, "signing_key": SIGNING_KEY}
+
+    def store(self, who: str) -> Any:
+        return self._make_store(**self.fields(who))
+
+    def until_it_waits(self, who: str) -> None:
+        """Until somebody has asked for a flight again and again."""
+        wait_for(lambda: sum(b"flights" in request for request in list(self._proxies[who].requests)) >= 5)
+
+    def start(self, who: str, keys: list[int], kind: str = "threads", address: str = "") -> subprocess.Popen[str]:
+        told = {"fields": self.fields(who), "kind": kind, "address": address, "folder": self.folder}
+        command = [sys.executable, "-m", "tests.prefect.gated", json.dumps({**told, "keys": keys, "value": who})]
+        pipes: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self._processes.append(subprocess.Popen(command, **pipes, start_new_session=True))
+        return self._processes[-1]
+
+    def until_it_computes(self, key: int, who: str) -> int:
+        """The process in which somebody computes a key."""
+        here = place(self.folder, key, who)
+        wait_for(here.exists)
+        return int(here.read_text())
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        for proxy in self._proxies.values():
+            proxy.close()
 
 
 @pytest.fixture
-def run_flow(prefect_api, tmp_path):
-    """Runs FLOW in processes of their own, on one store."""
-    running: list[subprocess.Popen[str]] = []
-    script = tmp_path / "script.py"
-    script.write_text(FLOW)
-    mark = tmp_path / "computing"
-
-    def start(seconds: float, value: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(script), str(tmp_path / "cache"), str(mark), str(seconds), value]
-        running.append(
-            subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
-        )
-        return running[-1]
-
-    start.mark = mark
-    yield start
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+def shared(prefect_api, postgres_url, tmp_path, make_store) -> Iterator[Shared]:
+    shared = Shared(postgres_url, tmp_path / "computing", make_store)
+    yield shared
+    shared.close()
 
 
-def result_of(process: subprocess.Popen[str], timeout: float = 60) -> str:
-    out, err = process.communicate(timeout=timeout)
+def result_of(process: subprocess.Popen[str]) -> list[str]:
+    out, err = process.communicate(timeout=90)
     assert "RESULT" in out, err
-    return out.split("RESULT ")[1].strip()
+    return out.split("RESULT ")[1].split()
 
 
-def wait_for(mark: Path, lines: int) -> list[int]:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        found = mark.read_text().splitlines() if mark.exists() else []
-        if len(found) >= lines:
-            return [int(line) for line in found]
-        time.sleep(0.05)
-    pytest.fail(f"{mark} did not reach {lines} lines")
+def start(action: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=action)
+    thread.start()
+    return thread
 
 
-def test_two_flows_in_two_processes_compute_a_key_once(run_flow) -> None:
-    first = run_flow(8, "first")
-    wait_for(run_flow.mark, 1)
-    second = run_flow(0, "second")
-    assert {result_of(first), result_of(second)} == {"Completed:first", "Cached:first"}
-    assert len(run_flow.mark.read_text().splitlines()) == 1
+@pytest.mark.parametrize("kind", RUNNERS)
+def test_two_flows_in_two_processes_compute_a_key_once(shared, make_runner, request, kind: str) -> None:
+    slow, folder = make_slow(shared.store("first"), wait=3600), shared.folder
+    address = request.getfixturevalue("dask_address") if kind == "dask" else ""
+    found = []
+
+    @flow(task_runner=make_runner(kind))
+    def work() -> str:
+        return slow.submit(1, "first", folder).result()
+
+    first = start(lambda: found.append(work()))
+    shared.until_it_computes(1, "first")
+    let_go(folder, 1, "second")
+    second = shared.start("second", [1], kind, address)
+    shared.until_it_waits("second")
+    let_go(folder, 1, "first")
+    first.join()
+    assert found == ["first"]
+    assert result_of(second) == ["Cached:first"]
+    assert computing(folder, 1) == {"first"}
 
 
-def test_a_killed_holder_costs_one_lease(run_flow) -> None:
-    first = run_flow(600, "first")
-    (pid,) = wait_for(run_flow.mark, 1)
-    second = run_flow(0, "second")
-    time.sleep(3)  # it is waiting, or about to
-    os.kill(pid, signal.SIGKILL)
-    first.wait()
+def test_waiters_of_a_killed_holder_go_on_within_its_lease(shared, make_runner) -> None:
+    keys, folder = dict(enumerate(RUNNERS)), shared.folder
+    holder = shared.start("dead", list(keys))
+    found: dict[str, str] = {}
+
+    def wait_and_compute(key: int, kind: str) -> Callable[[], None]:
+        slow = make_slow(shared.store(kind), wait=3600)
+
+        @flow(task_runner=make_runner(kind))
+        def work() -> str:
+            state = slow.submit(key, kind, folder, return_state=True)
+            return f"{state.name}:{state.result()}"
+
+        return lambda: found.update({kind: work()})
+
+    for key, kind in keys.items():
+        shared.until_it_computes(key, "dead")
+        let_go(folder, key, kind)
+    waiting = [start(run) for run in [wait_and_compute(key, kind) for key, kind in keys.items()]]
+    for kind in RUNNERS:
+        shared.until_it_waits(kind)
+    os.killpg(holder.pid, signal.SIGKILL)
     killed = time.monotonic()
-    assert result_of(second) == "Completed:second"
-    assert time.monotonic() - killed < 30
+    for thread in waiting:
+        thread.join()
+    assert found == {kind: f"Completed:{kind}" for kind in RUNNERS}
+    assert time.monotonic() - killed < 30, "the holder's lease was 3 seconds, and they would have waited an hour"
 
 
-def test_the_late_write_of_a_holder_that_was_thought_dead_is_refused(run_flow, tmp_path) -> None:
-    first = run_flow(4, "first")
-    (pid,) = wait_for(run_flow.mark, 1)
+@pytest.mark.parametrize("kind", RUNNERS)
+def test_the_late_write_of_a_holder_that_was_thought_dead_is_refused(shared, make_runner, kind: str) -> None:
+    folder, found = shared.folder, []
+
+    def run(who: str, runner: Any) -> str:
+        slow = make_slow(shared.store(who), lease=3.0)
+
+        @flow(task_runner=runner)
+        def work() -> str:
+            state = slow.submit(1, who, folder, return_state=True)
+            return f"{state.name}:{state.result()}"
+
+        return work()
+
+    if kind == "threads":
+        process = shared.start("late", [1])
+        late = start(lambda: found.extend(result_of(process)))
+    else:
+        runner = make_runner(kind)
+        late = start(lambda: found.append(run("late", runner)))
+    pid = shared.until_it_computes(1, "late")
+    let_go(folder, 1, "second")
     os.kill(pid, signal.SIGSTOP)
-    assert result_of(run_flow(0, "second")) == "Completed:second"
-    os.kill(pid, signal.SIGCONT)
-    assert result_of(first) == "Completed:first", "its own run keeps what it computed"
-    assert result_of(run_flow(0, "third")) == "Cached:second"
+    try:
+        assert run("second", ThreadPoolTaskRunner()) == "Completed:second"
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        let_go(folder, 1, "late")
+        late.join()
+    assert found == ["Completed:late"], "its own run keeps what it computed"
+    assert run("third", ThreadPoolTaskRunner()) == "Cached:second"
+
+
+def test_a_run_that_failed_lets_others_in_before_it_tries_again(store, runner, tally) -> None:
+    @task(cache_policy=store.policy(version="1", wait=3600), retries=1, retry_delay_seconds=0.5)
+    def flaky(x: int) -> int:
+        tally.add()
+        if len(tally) == 1:
+            raise ConnectionError("the first time always")
+        return x
+
+    @flow(task_runner=runner)
+    def work() -> list[tuple[str, int]]:
+        futures = [flaky.submit(1) for _ in range(2)]
+        return sorted((future.wait() or future.state.name, future.result()) for future in futures)
+
+    assert work() == [("Cached", 1), ("Completed", 1)]
+    assert len(tally) == 2
+    assert work() == [("Cached", 1), ("Cached", 1)]
+
+
+# the lock manager itself
 
 
 def test_the_lock_manager_is_configuration_and_holds_locks_elsewhere(store) -> None:
@@ -247,3 +329,26 @@ def test_a_wait_that_is_over_means_computing_unlocked(store, tally) -> None:
     assert len(tally) == 1
     locks.release_lock(key, "somebody else")
     assert work() == "Cached"
+
+
+def test_a_claim_ends_when_it_has_been_held_for_long_enough(store) -> None:
+    locks = CachenessLockManager(store)
+    assert locks.acquire_lock("a key", "me", hold_timeout=0.2)
+    assert not locks.acquire_lock("a key", "you", acquire_timeout=0)
+    assert locks.wait_for_lock("a key", timeout=30)
+    assert not locks.is_lock_holder("a key", "me")
+    assert locks.acquire_lock("a key", "you", acquire_timeout=30)
+
+
+def test_a_holder_whose_lease_ran_out_may_write_until_somebody_else_wants_the_key(store) -> None:
+    locks, key = CachenessLockManager(store), 64 * "a"
+    assert locks.acquire_lock(key, "me")
+    with closing(sqlite3.connect(Path(store.cache_dir, "metadata.sqlite"))) as connection, connection:
+        assert connection.execute("DELETE FROM flights").rowcount == 1
+    assert locks.is_locked(key)
+    assert locks.is_lock_holder(key, "me")
+    assert locks.acquire_lock(key, "you", acquire_timeout=0)
+    assert not locks.is_lock_holder(key, "me")
+    store.open().put("your result", key)
+    locks.release_lock(key, "you")
+    assert not locks.is_lock_holder(key, "me"), "nobody computes it now, but somebody has"
