@@ -12,7 +12,8 @@ from dask.core import flatten
 
 from cacheness import UnifiedCache
 from cacheness_dask import scheduler
-from cacheness_dask.graphs import materialised, shipped
+from cacheness_dask.beside import shipped
+from cacheness_dask.graphs import materialised
 from cacheness_dask.policy import Policy, Which
 from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.scheduler import is_off, nocache
@@ -82,9 +83,10 @@ def _submitting(run: Run, client: Any, submit: Callable[..., Any]) -> Callable[.
         made = run.prepare(graph, list(flatten([list(keys)])), client, waits=False)
         if made is None:
             return submit(expr, keys, *args, **kwargs)
-        if not made.graph.keys() <= graph.keys():
+        if made.cut:
             kwargs["internal_priority"] = None  # it does not know the tasks that were cut apart
+        del graph
         with nocache():
-            return submit(shipped(made.graph, annotations, client), keys, *args, **kwargs)
+            return submit(shipped(made, expr, annotations, client), keys, *args, **kwargs)
 
     return _graph_to_futures

@@ -11,13 +11,15 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import ensure_dict
 
 Graph = dict[Any, GraphNode]
+#: By type and key.
+Annotations = dict[str, dict[Any, Any]]
 
 _IDENTITY = ProhibitReuse._identity  # noqa: SLF001  what Dask wraps around a task to give it another name
 
 
-def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
-    """The graph of an expression, and its annotations by type and key."""
-    annotations: dict[str, dict[Any, Any]] = {}
+def materialised(dsk: Any) -> tuple[Graph, Annotations]:
+    """The graph of an expression, and its annotations."""
+    annotations: Annotations = {}
     if isinstance(dsk, HighLevelGraph):
         dsk = HLGExpr(dsk)
     if isinstance(dsk, Expr):
@@ -30,14 +32,17 @@ def materialised(dsk: Any) -> tuple[Graph, dict[str, dict[Any, Any]]]:
     return graph, annotations
 
 
-def shipped(graph: Graph, annotations: Mapping[str, Mapping[Any, Any]], client: Any) -> Any:
+def as_expression(graph: Graph, annotations: Annotations) -> Expr:
     """A graph in the form that the scheduler keeps annotations of."""
-    if client is None:
-        return graph
     # No LLGExpr: making one hashes every task, which takes ten times as long as sending them.
-    kept = {kind: {k: v for k, v in by_key.items() if k in graph}.get for kind, by_key in annotations.items()}
+    kept = {kind: by_key.get for kind, by_key in of_graph(annotations, graph).items()}
     layers = {"cacheness": MaterializedLayer(graph, annotations=kept or None)}
     return HLGExpr(HighLevelGraph(layers, {"cacheness": set()}))
+
+
+def of_graph(annotations: Annotations, graph: Graph) -> Annotations:
+    """The annotations of the tasks that are in a graph."""
+    return {kind: {k: v for k, v in by_key.items() if k in graph} for kind, by_key in annotations.items()}
 
 
 def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any]:

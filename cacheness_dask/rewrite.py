@@ -1,9 +1,9 @@
-"""Known results in, new results out: from a graph and what the store holds to the graph that runs."""
+"""Known results in, new results out: decide what is loaded and what is stored, then make it so in a graph."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -23,21 +23,41 @@ FALLBACK_TASKS: Final = 50
 FALLBACK_TOTAL: Final = 100_000
 
 
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What becomes of a graph, said without the graph: small, and true wherever the graph is."""
+
+    keys: tuple[Any, ...]  #: wanted
+    hits: dict[Any, str]  #: loaded: the entry's key
+    stored: dict[Any, bytes]  #: computed, and stored where that is worth it: the fingerprint
+    always: frozenset[Any]  #: of these, stored whatever they cost
+    store: Store
+    waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
+
+
 @dataclass(slots=True)
 class Plan:
     """What happens to each node that the wanted keys need. Made before anything runs."""
 
-    graph: dict[Any, GraphNode] = field(default_factory=dict)  #: what runs
-    hits: dict[Any, str] = field(default_factory=dict)  #: loaded: the entry's key
+    graph: Mapping[Any, GraphNode]  #: what the decisions are about
+    decisions: Decisions
+    runs: set[Any] = field(default_factory=set)  #: computed or loaded
     misses: dict[Any, str] = field(default_factory=dict)  #: computed, and may be stored: the entry's key
     refused: dict[Any, str] = field(default_factory=dict)  #: computed, and never stored: why
+    marked: bool = False  #: something is stored because a user marked it
+    cut: bool = False  #: fused tasks were cut apart, so that the graph has keys of its own
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
     files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
     keeping: Any = None  #: what must stay alive until the graph is submitted
 
+    @property
+    def hits(self) -> dict[Any, str]:
+        """Loaded: the entry's key."""
+        return self.decisions.hits
 
-def plan(
+
+def decide(
     graph: Mapping[Any, GraphNode],
     keys: Collection[Any],
     prints: Fingerprints,
@@ -47,47 +67,82 @@ def plan(
     held: Collection[Any] = (),
     waits: bool = True,
 ) -> Plan:
-    """Replace hits by loads, cull what only they need, and let the misses store their results.
+    """Which results are loaded, and which of those that are computed are to be stored.
 
     `held` are keys that the client has futures for: these and what they need stay as they are.
-    `waits`: someone waits for the results, and runs the graph again should a hit have vanished.
     """
-    made = Plan(files=prints.files)
-    wanted = _outputs(graph, keys)
+    wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
+    hits: dict[Any, str] = {}
+    stored: dict[Any, bytes] = {}
+    always: set[Any] = set()
+    made = Plan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
     stack = [key for key in keys if key in graph]
     while stack:
         key = stack.pop()
-        if key in made.graph:
+        if key in made.runs:
             continue
+        made.runs.add(key)
         node = graph[key]
         digest = prints.digests.get(key)
         if key in untouched or digest is None:
-            made.graph[key] = node
             _note_refusal(made, key, prints)
         elif (name := entry_key(digest)) in present:
-            made.hits[key] = name
-            made.graph[key] = node  # replaced below, when all hits are known
+            hits[key] = name
             continue
         else:
             made.misses[key] = name
-            always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
-            made.graph[key] = _computing(node, digest, store, always)  # type: ignore[arg-type]
+            if store.policy.always(output=key in wanted, marked=digest in prints.marked):
+                always.add(key)
+            if (store.policy.measures or key in always) and not is_mark(node):
+                stored[key] = digest  # what a mark marks is stored where it is computed
         stack.extend(dep for dep in node.dependencies if dep in graph)
-    _load_hits(made, graph, store, waits)
-    _account(made, graph, prints, present)
+    for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
+        if task in stored:
+            stored[key] = stored[task]
+        if task in always:
+            always.add(key)
+    made.decisions = replace(made.decisions, always=frozenset(always))
+    made.marked = not prints.marked.isdisjoint(stored.values())
+    _account(made, prints, present)
     return made
 
 
-def _outputs(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> set[Any]:
-    """The wanted keys, and the tasks that they are other names of."""
-    wanted = set(keys)
+def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, GraphNode]:
+    """The graph that runs: hits are loads, what only they need is gone, misses store their results.
+
+    The graph may be materialised anew, elsewhere, and differ in what is fused into what: a key stands
+    for one value all the same, and a task whose key is not decided about is computed as it is.
+    """
+    made: dict[Any, GraphNode] = {}
+    stored, always = dict(decisions.stored), set(decisions.always)
+    for key, task in _other_names(graph, decisions.keys):
+        if key in stored:
+            stored[task] = stored[key]
+        if key in always:
+            always.add(task)
+    stack = [key for key in decisions.keys if key in graph]
+    while stack:
+        key = stack.pop()
+        if key in made:
+            continue
+        node = made[key] = graph[key]
+        if key in decisions.hits:
+            continue  # replaced below, when all hits are known
+        if key in stored and isinstance(node, Task):
+            made[key] = _computing(node, decisions.store, stored[key], key in always)
+        stack.extend(dep for dep in node.dependencies if dep in graph)
+    _load_hits(made, decisions, graph)
+    return made
+
+
+def _other_names(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> Iterator[tuple[Any, Any]]:
+    """The wanted keys that are only other names, each with what it names: a fused task has a name of its own."""
     for key in keys:
         node = graph.get(key)
         while isinstance(node, Alias):
-            wanted.add(node.target)
+            yield key, node.target
             node = graph.get(node.target)
-    return wanted
 
 
 def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
@@ -95,9 +150,7 @@ def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
         made.refused[key] = prints.refused[key]
 
 
-def _computing(node: Task, digest: bytes, store: Store, always: bool) -> GraphNode:
-    if is_mark(node) or not (always or store.policy.measures):
-        return node  # what a mark marks is stored where it is computed
+def _computing(node: Task, store: Store, digest: bytes, always: bool) -> GraphNode:
     func = Compute(node.func, store, digest, name_of(node), always)
     # Given to the constructor, the arguments would be searched for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
@@ -106,14 +159,17 @@ def _computing(node: Task, digest: bytes, store: Store, always: bool) -> GraphNo
     return wrapped
 
 
-def _load_hits(made: Plan, graph: Mapping[Any, GraphNode], store: Store, waits: bool) -> None:
+def _load_hits(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[Any, GraphNode]) -> None:
     budget = FALLBACK_TOTAL
-    for key, digest in made.hits.items():
-        limit = FALLBACK_TASKS if waits else budget
+    for key, name in decisions.hits.items():
+        if key not in made:
+            continue
+        limit = FALLBACK_TASKS if decisions.waits else budget
         fallback = _fallback(graph, key, limit)
         if fallback is not None:
             budget -= len(fallback.tasks)
-        made.graph[key] = Task(key, Load(store, digest, name_of(graph[key]), fallback), _data_producer=True)
+        load = Load(decisions.store, name, name_of(graph[key]), fallback)
+        made[key] = Task(key, load, _data_producer=True)
 
 
 def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback | None:
@@ -132,9 +188,9 @@ def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback 
     return Fallback(tasks, key)
 
 
-def _account(made: Plan, graph: Mapping[Any, GraphNode], prints: Fingerprints, present: Mapping[str, Presence]) -> None:
-    gone = [key for key in prints.terms if key not in made.graph]
-    made.skipped = sum(isinstance(graph[key], Task) for key in gone)
+def _account(made: Plan, prints: Fingerprints, present: Mapping[str, Presence]) -> None:
+    gone = [key for key in prints.terms if key not in made.runs]
+    made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
     spared = {entry_key(prints.digests[key]) for key in gone if key in prints.digests}.union(made.hits.values())
     made.seconds_saved = sum(found.compute_seconds or 0.0 for key in spared if (found := present.get(key)))
 

@@ -23,7 +23,7 @@ from cacheness_dask.graphs import Graph, topological
 from cacheness_dask.inputs import FileState, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
-from cacheness_dask.rewrite import Plan, plan
+from cacheness_dask.rewrite import Plan, decide
 from cacheness_dask.worker import Store
 
 logger = logging.getLogger("cacheness.dask")
@@ -101,7 +101,7 @@ class Run:
         with unbroken(self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
-            _, made = self._plan(graph, keys, client, waits=waits)
+            made = self._plan(graph, keys, client, waits=waits)
         if made is None:
             return None
         self._unflushed = self._unflushed or bool(made.misses)
@@ -115,25 +115,26 @@ class Run:
         with unbroken(self._warn):  # the results are right, whatever became of the entries
             self.withdraw_stale()
 
-    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[Graph, list[Any], Plan]:
-        """What would happen: the graph with marks cut out, the nodes in order, and the plan."""
+    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], Plan]:
+        """What would happen: the nodes in order, and the plan."""
         self.flush()
-        graph, made = self._plan(graph, keys, None, waits=True)
-        return graph, topological(graph, keys), made
+        made = self._plan(graph, keys, None, waits=True)
+        return topological(made.graph, keys), made
 
-    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Graph, Plan]:
+    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan:
         held = Held(client, graph)
         prints = fingerprints(graph, keys, held.terms)
-        if prints.cuttable:
+        cut = bool(prints.cuttable)
+        if cut:
             graph = apart(graph, prints.cuttable)
             prints = fingerprints(graph, keys, held.terms)
         present, seconds = self._look_up(prints)
         if not waits:
             remember(client, keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
-        made = plan(graph, keys, prints, present, store, held=held.terms, waits=waits)
-        made.keeping = held
-        return graph, made
+        made = decide(graph, keys, prints, present, store, held=held.terms, waits=waits)
+        made.cut, made.keeping = cut, held
+        return made
 
     def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
         asked = sorted({entry_key(digest) for digest in prints.digests.values()})
@@ -161,9 +162,12 @@ class Run:
         return len(self.cache.present(list(keys)))
 
     def _warn(self, error: BaseException) -> None:
+        self._say(f"The cache is not used, everything is computed: {error}")
+
+    def _say(self, trouble: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"The cache is not used, everything is computed: {error}", CacheUnavailable, stacklevel=2)
+            warnings.warn(trouble, CacheUnavailable, stacklevel=2)
 
     # the workers
 
@@ -174,10 +178,13 @@ class Run:
 
     def flush(self) -> None:
         """Wait until every worker has stored what it has to store."""
-        worker.flush(self._config)
+        troubles = [worker.flush(self._config)]
         for client in self._clients:
             if client.status == "running" and not client.asynchronous:
-                client.run(worker.flush_soon, self._config)
+                # A worker that is gone has nothing left to store.
+                troubles += client.run(worker.flush_soon, self._config, on_error="ignore").values()
+        for trouble in filter(None, troubles):
+            self._say(trouble)
         self._unflushed = False
         self.withdraw_stale()
 

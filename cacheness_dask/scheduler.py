@@ -17,7 +17,8 @@ from dask.base import collections_to_expr, get_scheduler
 from dask.core import flatten
 
 from cacheness import UnifiedCache
-from cacheness_dask.graphs import Graph, materialised, shipped
+from cacheness_dask.beside import shipped
+from cacheness_dask.graphs import Annotations, materialised
 from cacheness_dask.policy import Policy, Which
 from cacheness_dask.rewrite import Plan
 from cacheness_dask.run import CacheUnavailable, Run
@@ -57,14 +58,13 @@ class CachingScheduler:
         if _off.get():
             return inner(dsk, keys, **kwargs)
         client = _client_of(inner)
-        graph, annotations = materialised(dsk)
         for _ in range(_ATTEMPTS):
-            made = self._prepare(graph, keys, client, waits=True)
+            made, annotations = self._prepare(dsk, keys, client, waits=True)
             if made is None:
                 break
             try:
                 with nocache():
-                    values = inner(shipped(made.graph, annotations, client), keys, **kwargs)
+                    values = inner(shipped(made, dsk, annotations, client), keys, **kwargs)
             except EntryVanished as error:
                 logger.warning("%s It is run again now.", error)
                 del made
@@ -87,9 +87,8 @@ class CachingScheduler:
         expr = collections_to_expr(collections, optimize_graph).optimize()
         nested = expr.__dask_keys__()
         keys = list(flatten(nested))
-        graph, annotations = materialised(expr)
-        made = self._prepare(graph, keys, client, waits=False)
-        sent = expr if made is None else shipped(made.graph, annotations, client)
+        made, annotations = self._prepare(expr, keys, client, waits=False)
+        sent = expr if made is None else shipped(made, expr, annotations, client)
         with nocache():
             futures = dict(zip(keys, client.get(sent, keys, sync=False, **kwargs), strict=True))
         rebuilds = [collection.__dask_postpersist__() for collection in collections]
@@ -98,10 +97,11 @@ class CachingScheduler:
             for (rebuild, state), part in zip(rebuilds, nested, strict=True)
         ]
 
-    def _prepare(self, graph: Graph, keys: Any, client: Any, *, waits: bool) -> Plan | None:
+    def _prepare(self, dsk: Any, keys: Any, client: Any, *, waits: bool) -> tuple[Plan | None, Annotations]:
         if client is not None:
             self.run.uses(client)
-        return self.run.prepare(graph, list(flatten([keys])), client, waits=waits)
+        graph, annotations = materialised(dsk)
+        return self.run.prepare(graph, list(flatten([keys])), client, waits=waits), annotations
 
     def _inner(self, dsk: Any) -> Callable[..., Any]:
         if self.beneath is not None:

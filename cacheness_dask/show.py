@@ -78,18 +78,18 @@ def explain(collection: Any, cache: UnifiedCache | None = None) -> Explanation:
 
     Asks `cache`, or inside of `caching()` the cache in use there.
     """
-    graph, order, plan = _planned(collection, cache)
+    order, plan = _planned(collection, cache)
     rows = []
     for key in order:
-        status = _status(key, graph[key], plan)
+        status = _status(key, plan)
         if status != "data":
-            rows.append(Row(key, name_of(graph[key]), status, _why(key, status, plan)))
+            rows.append(Row(key, name_of(plan.graph[key]), status, _why(key, status, plan)))
     return Explanation(rows)
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: UnifiedCache | None = None) -> Picture:
     """Draw the graph of a collection with its hits, misses and refusals coloured, as an SVG file."""
-    graph, order, plan = _planned(collection, cache)
+    order, plan = _planned(collection, cache)
     if len(order) > _MOST_NODES:
         raise ValueError(
             f"This graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
@@ -98,7 +98,7 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Unifie
     path = Path(filename)
     if path.suffix.lower() != ".svg":
         raise ValueError(f"{path.name} is not an .svg file; that is the one format that visualize writes")
-    picture = Picture(_draw(graph, order, plan))
+    picture = Picture(_draw(plan.graph, order, plan))
     path.write_text(picture.svg, encoding="utf-8")
     return picture
 
@@ -113,7 +113,7 @@ class Picture:
         return self.svg
 
 
-def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[Mapping[Any, GraphNode], list[Any], Plan]:
+def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[list[Any], Plan]:
     run = Run(cache) if cache is not None else active()
     if run is None:
         raise ValueError("No cache is in use here. Give one: explain(collection, cache), or call it inside caching().")
@@ -125,14 +125,14 @@ def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[Mapping[Any, 
     return run.look(graph, list(flatten(expr.__dask_keys__())))
 
 
-def _status(key: Any, node: GraphNode, plan: Plan) -> str:
+def _status(key: Any, plan: Plan) -> str:
     if key in plan.hits:
         return "hit"
-    if not isinstance(node, Task):
+    if not isinstance(plan.graph[key], Task):
         return "data"
     if key in plan.refused:
         return "refused"
-    return "miss" if key in plan.graph else "skipped"
+    return "miss" if key in plan.runs else "skipped"
 
 
 def _why(key: Any, status: str, plan: Plan) -> str:
@@ -159,7 +159,7 @@ def _draw(graph: Mapping[Any, GraphNode], order: list[Any], plan: Plan) -> str:
     height = len(rows) * (_HEIGHT + _GAP_Y) + 2 * _MARGIN
     where = {key: _place(row, column, len(rows[row]), len(rows), width) for row, column, key in _cells(rows)}
     edges = "".join(_edge(where[dep], where[key]) for key in order for dep in graph[key].dependencies if dep in where)
-    boxes = "".join(_box(*where[key], key, graph[key], _status(key, graph[key], plan)) for key in order)
+    boxes = "".join(_box(*where[key], key, graph[key], _status(key, plan)) for key in order)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
         f' font-family="system-ui, sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
