@@ -6,47 +6,42 @@ leaves nothing to clean up, and the next one does what it left undone.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+import functools
+import operator
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events import emit_event
-from prefect.futures import PrefectFuture, as_completed
+from prefect.futures import as_completed
+from prefect.states import Failed
 from prefect.types.entrypoint import EntrypointType
 
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError, ConfigError
+from cacheness_prefect.repair_page import Page
 from cacheness_prefect.storage import CachenessStorage
 
 SHARDS = 256  #: by the first byte of the key
-LISTED = 200  #: findings that the table artifact spells out
-FOUND = "cacheness.integrity.found"  #: the event that an automation can react to
-CLEAN = "cacheness.integrity.clean"
-
-_NAME = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}[.0-9a-f]*")
+NOTHING = IntegrityReport((), 0, 0, repaired=True)
 
 Mode = Literal["check", "repair"]
 
 
-@task(name="check-shards", cache_policy=NO_CACHE, persist_result=False, retries=2, retry_delay_seconds=1)
-def check_shards(
-    storage: CachenessStorage, shards: Sequence[int], mode: Mode, deep: bool, force: bool
-) -> IntegrityReport:
+@task(name="look-at-shards", cache_policy=NO_CACHE, persist_result=False)
+def look_at_shards(storage: CachenessStorage, shards: Sequence[int], mode: Mode, deep: bool) -> IntegrityReport:
     """Check or repair some of the 256 shards of a store."""
-    cache = storage.open()
-    report = IntegrityReport((), 0, 0, repaired=mode == "repair")
-    for shard in shards:
-        report += cache.verify_integrity(repair=mode == "repair", deep=deep, shard=shard, force=force)
+    report = NOTHING
+    try:
+        cache = storage.open()
+        for shard in shards:
+            # By force, as the flow has judged the damage to the whole store.
+            report += cache.verify_integrity(repair=mode == "repair", deep=deep, shard=shard, force=True)
+    except CachenessError as error:
+        # Raised, it would print the tracebacks of its causes, sixteen times when the database is down.
+        return cast("IntegrityReport", Failed(message=str(error), data=error))
     return report
 
 
@@ -60,25 +55,33 @@ def integrity_repair(
 ) -> dict[str, Any]:
     """Look at a whole store, in `tasks` parts side by side, on any task runner.
 
-    `storage` is a saved block or its name. `check` changes nothing; `repair` also removes what has
-    expired or exceeds the quota. `deep` reads every byte. `force` repairs even what looks too bad to
-    be true. Returns the counts by kind of finding.
+    `storage` is a saved block or its name. `check` changes nothing; `repair` then mends what was
+    found, and removes what has expired or exceeds the quota. `deep` reads every byte. `force` repairs
+    even what looks too bad to be true. Returns the counts by kind of finding.
     """
     block = _load(storage)
-    # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
-    expired = block.open().evict() if mode == "repair" else 0
-    progress = create_progress_artifact(progress=0.0, key="cacheness-progress", description=_title(block, mode))
-    # The first shard of a repair writes the store's marker anew, and all of them read it.
-    first = check_shards.submit(block, [0], mode, deep, force)
-    first.wait()
-    parts = [list(range(1, SHARDS))[start::tasks] for start in range(min(tasks, SHARDS - 1))]
-    futures = [first, *(check_shards.submit(block, part, mode, deep, force) for part in parts)]
-    report, errors = _collect(futures, mode, progress)
-    _publish(block, mode, report, errors, expired)
+    page = Page(block.saved_as or block.namespace, mode)
+    parts = _parts(tasks)
+    looked = 0.5 if mode == "repair" else 1.0
+    seen, errors = _side_by_side(block, parts, "check", deep, page.phase(0.0, looked))
+    expired = 0
+    if mode == "repair" and not errors:
+        try:
+            if not force:
+                _sum(seen).require_plausible()
+            wanting = {number: part for number, part in parts.items() if seen[number] or number == 0}
+            mended, errors = _side_by_side(block, wanting, "repair", deep, page.phase(looked, 1.0))
+            seen |= mended
+            # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
+            expired = 0 if errors else block.open().evict()
+        except CachenessError as error:
+            errors = [error]
+    report = _sum(seen)
+    page.publish(report, errors, expired)
     if errors:
-        raise errors[0]
-    looked = {"entries": report.entries, "objects": report.objects, "expired": expired}
-    return {"findings": len(report), **looked, **report.counts()}
+        return cast("dict[str, Any]", Failed(message=str(errors[0]), data=errors[0]))
+    totals = {"entries": report.entries, "objects": report.objects, "expired": expired}
+    return {"findings": len(report), **totals, **report.counts()}
 
 
 def repair_deployment(
@@ -108,68 +111,40 @@ def repair_deployment(
     )
 
 
-def _collect(
-    futures: Sequence[PrefectFuture[IntegrityReport]], mode: Mode, progress: Any
-) -> tuple[IntegrityReport, list[CachenessError]]:
-    """The report of all parts, and what kept parts from reporting."""
-    report = IntegrityReport((), 0, 0, repaired=mode == "repair")
-    errors = []
-    for done, future in enumerate(as_completed(list(futures)), start=1):
-        try:
-            report += future.result()
-        except CachenessError as error:
-            get_run_logger().error("A part of the store could not be looked at. %s", error)
-            errors.append(error)
-        update_progress_artifact(artifact_id=progress, progress=100.0 * done / len(futures))
-    return report, errors
+def _parts(tasks: int) -> dict[int, Sequence[int]]:
+    """The shards that each task takes. A repair's first shard writes the store's marker, which all others read."""
+    rest = range(1, SHARDS)
+    return {0: [0], **{1 + part: rest[part::tasks] for part in range(min(tasks, len(rest)))}}
 
 
-def _publish(
-    block: CachenessStorage, mode: Mode, report: IntegrityReport, errors: Sequence[CachenessError], expired: int
-) -> None:
-    """Artifacts for people, an event for automations."""
-    create_table_artifact(
-        table=report.table()
-        or [{"kind": "none", "found": 0, "repaired": 0, "bytes": 0, "meaning": "nothing is wrong"}],
-        key="cacheness-findings",
-        description=_title(block, mode),
-    )
-    create_markdown_artifact(markdown=_summary(_title(block, mode), report, errors, expired), key="cacheness-report")
-    emit_event(
-        FOUND if report else CLEAN,
-        resource={"prefect.resource.id": f"cacheness.store.{_label(block)}", "prefect.resource.name": _label(block)},
-        payload={
-            "mode": mode,
-            "entries": report.entries,
-            "objects": report.objects,
-            "expired": expired,
-            "counts": report.counts(),
-        },
-    )
+def _side_by_side(
+    block: CachenessStorage,
+    parts: Mapping[int, Sequence[int]],
+    mode: Mode,
+    deep: bool,
+    advance: Callable[[float], None],
+) -> tuple[dict[int, IntegrityReport], list[CachenessError]]:
+    """The report of each part, and what kept parts from reporting. Part 0 goes alone; if it fails, no other begins."""
+    reports: dict[int, IntegrityReport] = {}
+    errors: list[CachenessError] = []
+    for several in ([0], [number for number in parts if number]):
+        futures = {}
+        for number in several:
+            named = look_at_shards.with_options(task_run_name=f"{mode}-part-{number}")
+            futures[named.submit(block, list(parts[number]), mode, deep)] = number
+        for future in as_completed(list(futures)):
+            try:
+                reports[futures[future]] = future.result()
+            except CachenessError as error:
+                errors.append(error)
+            advance((len(reports) + len(errors)) / len(parts))
+        if errors:
+            break
+    return reports, errors
 
 
-def _summary(title: str, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
-    mended = sum(issue.repaired for issue in report)
-    verdict = "No issues found." if not report else f"{len(report):,} issues found, {mended:,} repaired."
-    lines = [f"# {title}", "", f"**{verdict}** {report.entries:,} entries, {report.objects:,} blobs."]
-    if expired:
-        lines.append(f"\n{expired:,} expired results were removed.")
-    lines += [f"\n**A part could not be looked at:** {error}" for error in errors]
-    if report:
-        lines.append("")
-        for issue in report.issues[:LISTED]:
-            done = ", repaired" if issue.repaired else ""
-            lines.append(
-                f"- **{issue.kind}**{done}: {_brief(issue.detail)} ({issue.size:,} bytes)  \n  `{issue.subject}`"
-            )
-        if len(report) > LISTED:
-            lines.append(f"\n… and {len(report) - LISTED:,} more.")
-    return "\n".join(lines)
-
-
-def _brief(detail: str) -> str:
-    """Without the length of the names in it, which no page is wide enough for."""
-    return _NAME.sub(r"\1…", detail).rstrip(".")
+def _sum(reports: Mapping[int, IntegrityReport]) -> IntegrityReport:
+    return functools.reduce(operator.add, (reports[number] for number in sorted(reports)), NOTHING)
 
 
 def _load(storage: CachenessStorage | str) -> CachenessStorage:
@@ -186,11 +161,3 @@ def _reference(storage: CachenessStorage | str) -> str:
     if storage.saved_as is None:
         raise ConfigError("a deployment finds its storage by name: save the block first, store.save('shared')")
     return f"{storage.get_block_type_slug()}/{storage.saved_as}"
-
-
-def _label(block: CachenessStorage) -> str:
-    return block.saved_as or block.namespace
-
-
-def _title(block: CachenessStorage, mode: Mode) -> str:
-    return f"Integrity {mode} of {_label(block)}"
