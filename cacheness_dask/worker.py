@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
+import multiprocessing
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,7 +26,8 @@ logger = logging.getLogger("cacheness.dask")
 
 _lock = threading.Lock()
 _open: dict[Config, Opened] = {}
-_warned: set[Config] = set()
+#: What went wrong with a cache in this process, since somebody last asked: the first of it.
+_troubles: dict[Config, str] = {}
 
 
 class EntryVanished(CachenessError):
@@ -63,23 +65,30 @@ def _opened(store: Store) -> Opened:
         return found
 
 
-def _warn(config: Config, error: BaseException) -> None:
-    """Say once in each process that storing fails, and why."""
-    level = logging.DEBUG if config in _warned else logging.WARNING
-    _warned.add(config)
-    logger.log(level, "results of process %d are not stored: %s", os.getpid(), error)
+def _warn(config: Config, error: BaseException, what: str = "are not stored") -> None:
+    """Note what went wrong, for `flush` to tell: a client says it once, where each task of each worker met it."""
+    trouble = f"Some results {what}: {error}"
+    logger.log(logging.DEBUG if config in _troubles or _is_asked() else logging.WARNING, trouble)
+    _troubles.setdefault(config, trouble)
 
 
-def flush(config: Config) -> None:
-    """Wait until everything that this process has to store is stored."""
+def _is_asked() -> bool:
+    """Whether anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
+    distributed = sys.modules.get("distributed.worker")
+    return multiprocessing.parent_process() is None or bool(distributed and distributed.Worker._instances)  # noqa: SLF001
+
+
+def flush(config: Config) -> str:
+    """Wait until everything that this process has to store is stored. Says what went wrong, if anything did."""
     found = _open.get(config)
     if found is not None:
         found.queue.flush()
+    return _troubles.pop(config, "")
 
 
-async def flush_soon(config: Config) -> None:
+async def flush_soon(config: Config) -> str:
     """The same, for the event loop of a worker, which must go on meanwhile."""
-    await asyncio.to_thread(flush, config)
+    return await asyncio.to_thread(flush, config)
 
 
 def release(config: Config) -> None:
@@ -120,7 +129,7 @@ class Load:
             opened = self._store.opened()
             hit = opened.cache().lookup(self._key)
         except CachenessError as error:
-            logger.warning("%s is computed again, because its stored result cannot be read: %s", self._name, error)
+            _warn(self._store.config, error, "are computed again, because they cannot be read")
             return None
         if hit is not None:
             opened.meter.saw(hit.entry.size, time.perf_counter() - start)
