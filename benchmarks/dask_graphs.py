@@ -1,7 +1,9 @@
-"""Dask: microseconds to fingerprint a task, on top of Dask's own materialisation; and looking a graph up."""
+"""Dask: what a graph costs before it runs: fingerprinting it, looking it up, sending it to a scheduler."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,16 +11,23 @@ import dask.array as da
 import dask.dataframe as dd
 import pandas as pd
 import psycopg
+from dask._expr import FinalizeCompute
 from dask._task_spec import List, Task, TaskRef, convert_legacy_graph
 from dask.base import collections_to_expr
 from dask.core import flatten
 from dask.delayed import Delayed
 from dask.order import order
+from distributed.protocol.serialize import Serialized, deserialize, serialize, to_serialize
+from distributed.utils import nbytes
 
-from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
+from benchmarks.bench import SIGNING_KEY, Bench, main
+from benchmarks.rows import Row, compare
 from cacheness import UnifiedCache
+from cacheness_dask import graphs
+from cacheness_dask.beside import shipped
 from cacheness_dask.fingerprint import entry_key, fingerprints
-from cacheness_dask.scheduler import Run
+from cacheness_dask.rewrite import apply
+from cacheness_dask.run import Run
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -37,6 +46,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     ):
         yield per_task(bench, what, make, most)
     yield from looking_up(bench)
+    yield from sending(bench)
 
 
 def increment(x: int) -> int:
@@ -103,6 +113,7 @@ def looking_up(bench: Bench) -> Iterator[Row]:
         found = run.prepare(graph, keys, None, waits=True)
         assert found is not None
         assert not found.misses
+        assert len(shipped(found, graph, {}, None)) == 1
 
     def dask_itself() -> None:
         order(materialised(collection)[0])
@@ -120,6 +131,70 @@ def looking_up(bench: Bench) -> Iterator[Row]:
         }
     )
     yield compare(f"presence of {len(digests):,} keys, PostgreSQL", times["ours"], "one SELECT", times["bare"])
+    many = [entry_key(bytes([n >> 8, n & 255] * 16)) for n in range(20_001)]
+    with counting(psycopg.Cursor, "execute") as statements:
+        cache.present(many)
+    yield Row(f"statements that ask for {len(many):,} keys", next(statements), at_most=3, unit="statements")
+
+
+@contextlib.contextmanager
+def counting(kind: type, method: str) -> Iterator[Iterator[int]]:
+    """Count the calls of a method, of all instances."""
+    calls, original = itertools.count(), getattr(kind, method)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        next(calls)
+        return original(*args, **kwargs)
+
+    setattr(kind, method, counted)
+    try:
+        yield calls
+    finally:
+        setattr(kind, method, original)
+
+
+def sending(bench: Bench) -> Iterator[Row]:
+    """A graph that misses, from the client's decisions to an ordered graph in the scheduler: both ways to send it."""
+    size = 12_000 if bench.quick else 30_000
+    cache = bench.enter(UnifiedCache(cache_dir=str(bench.folder / "sending"), blob_store="memory://"))
+    chunks = round(size**0.5)
+    for what, collection in (
+        ("an array", da.ones((chunks * 2, chunks * 2), chunks=(2, 2)).map_blocks(increment)),
+        ("a data frame", dd.from_map(one, range(size // 2), meta={"a": "int64"}).map_partitions(abs)),
+    ):
+        expression = FinalizeCompute(collections_to_expr([collection], optimize_graph=True)).optimize()
+        keys = list(flatten(expression.__dask_keys__()))
+        graph, annotations = graphs.materialised(expression)
+        plan = Run(cache).prepare(graph, keys, None, waits=True)
+        assert plan is not None
+        decisions, tasks = plan.decisions, len(plan.runs)
+        frames: dict[str, int] = {}
+
+        def send(way: str, make: Callable[[], Any]) -> None:
+            sent = Serialized(*serialize(to_serialize(make())))
+            frames[way] = sum(map(nbytes, [sent.header, *sent.frames]))  # noqa: B023
+            order(deserialize(sent.header, sent.frames).__dask_graph__())
+
+        def beside(plan: Any = plan, graph: Any = graph, expression: Any = expression) -> Any:
+            plan.graph = graph
+            return shipped(plan, expression, annotations, bench)  # noqa: B023
+
+        def rewritten(decisions: Any = decisions, graph: Any = graph) -> Any:
+            return graphs.as_expression(apply(decisions, graph), annotations)  # noqa: B023
+
+        ways = {"beside": lambda: send("beside", beside), "rewritten": lambda: send("rewritten", rewritten)}
+        about, peer = f"Dask, {what} of {tasks:,} misses", "rewritten by the client"
+        if bench.quick:
+            for way in ways.values():
+                way()
+        else:
+            times = bench.race(ways, rounds=1, once=True)
+            yield compare(f"{about}: sent and ordered", times["beside"], peer, times["rewritten"])
+        yield Row(f"{about}: bytes sent", frames["beside"] / 1e6, peer, frames["rewritten"] / 1e6, unit="MB")
+
+
+def one(number: int) -> pd.DataFrame:
+    return pd.DataFrame({"a": [number]})
 
 
 if __name__ == "__main__":
