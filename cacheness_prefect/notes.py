@@ -86,7 +86,7 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
     flow, task = FlowRunContext.get(), TaskRunContext.get()
     if task is not None:
         run |= {"task": task.task.name, "task_run_id": str(task.task_run.id), "task_run": task.task_run.name}
-        tags += [f"task:{task.task.name}", *task.task_run.tags]
+        tags += [f"task:{task.task.name}", f"task_run:{task.task_run.id}", *task.task_run.tags]
     if flow is not None and flow.flow_run is not None:
         name = flow.flow.name if flow.flow is not None else ""
         run |= {"flow": name, "flow_run_id": str(flow.flow_run.id), "flow_run": flow.flow_run.name}

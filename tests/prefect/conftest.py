@@ -219,8 +219,11 @@ class Tally:
         with self.path.open("a") as file:
             file.write(f"{word}\n")
 
+    def words(self) -> list[str]:
+        return self.path.read_text().splitlines() if self.path.exists() else []
+
     def __len__(self) -> int:
-        return len(self.path.read_text().splitlines()) if self.path.exists() else 0
+        return len(self.words())
 
     def __cacheness_key__(self) -> str:
         return "a tally counts what happens and decides nothing"

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +15,17 @@ import numpy as np
 import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS, NO_CACHE, TASK_SOURCE
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
 from prefect.results import ResultStore
 from prefect.settings import PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK, temporary_settings
 from prefect.states import Completed, Failed
 from prefect.transactions import CommitMode, transaction
 
-from cacheness_prefect import CachenessStorage, cacheness_key
+from cacheness.blobs.object_store import ObjectStore
+from cacheness.deadlines import Limits
+from cacheness_prefect import CachenessStorage, cacheness_key, integrity_repair
+from tests.conftest import SIGNING_KEY
 
 
 def names(*states: Any) -> list[str]:
@@ -76,26 +82,28 @@ def test_secrets_do_not_show(store) -> None:
 # policies
 
 
-def test_a_policy_survives_travel_configuration_and_use(store) -> None:
+def test_a_policy_survives_travel_configuration_and_use(store, runner) -> None:
     policy = store.policy(version="1", tags=["a"], ignore=["x"])
 
     @task(cache_policy=policy)
     def make(x: int) -> int:
         return x
 
-    @flow
-    def work() -> None:
-        make(1)
+    @flow(task_runner=runner)
+    def work(*tasks: Any) -> list[str]:
+        return names(*[each.submit(1, return_state=True) for each in tasks])
 
-    work()
-    assert pickle.loads(cloudpickle.dumps(policy)) == policy
-    assert copy.deepcopy(policy) == policy
+    assert work(make) == ["Completed"]
     again = policy.configure(key_storage=store.key_storage()).configure(lock_manager=policy.lock_manager)
-    assert again == policy
+    travelled = [pickle.loads(cloudpickle.dumps(policy)), copy.deepcopy(policy), copy.deepcopy(again)]
+    assert travelled == [policy] * 3
     assert pickle.loads(cloudpickle.dumps(make)).cache_policy == policy
+    parts = [pickle.loads(cloudpickle.dumps(part)) == part for part in (store, policy.lock_manager, policy.key_storage)]
+    assert all(parts)
+    assert work(*[make.with_options(cache_policy=each) for each in travelled]) == ["Cached"] * 3
 
 
-def test_policies_compose(store, tally) -> None:
+def test_policies_compose(store, runner, tally) -> None:
     policy = store.policy()
     made: dict[str, Any] = {
         "alone": policy,
@@ -117,12 +125,12 @@ def test_policies_compose(store, tally) -> None:
 
     tasks = {name: make_task(made_of) for name, made_of in made.items()}
 
-    @flow
+    @flow(task_runner=runner)
     def work() -> dict[str, list[str]]:
-        return {
-            name: names(*[make(x, noise=n, return_state=True) for x, n in [(1, 1), (1, 1), (1, 2), (2, 1)]])
-            for name, make in tasks.items()
-        }
+        def run(make: Any) -> list[str]:
+            return names(*[make.submit(x, noise=n, return_state=True) for x, n in [(1, 1), (1, 1), (1, 2), (2, 1)]])
+
+        return {name: run(make) for name, make in tasks.items()}
 
     found = work()
     computed, cached = "Completed", "Cached"
@@ -150,16 +158,16 @@ def test_a_cache_key_function_makes_the_same_keys(store, tally) -> None:
     assert key == store.policy().key(make, {"x": {"a", "b"}}).digest.hex()
 
 
-def test_refresh_and_expiration(store, tally) -> None:
+def test_refresh_and_expiration(store, runner, tally) -> None:
     @task(cache_policy=store.policy(), cache_expiration=timedelta(seconds=3))
     def make(x: int) -> int:
         tally.add()
         return x
 
-    @flow
+    @flow(task_runner=runner)
     def work(refresh: bool = False) -> list[str]:
         chosen = make.with_options(refresh_cache=True) if refresh else make
-        return names(chosen(1, return_state=True), chosen(1, return_state=True))
+        return names(chosen.submit(1, return_state=True), chosen.submit(1, return_state=True))
 
     assert work() == ["Completed", "Cached"]
     (entry,) = store.open().list_entries(prefix="prefect")
@@ -173,7 +181,7 @@ def test_refresh_and_expiration(store, tally) -> None:
 # kinds of tasks
 
 
-def test_mapped_tasks_subflows_states_and_generators(store, tally) -> None:
+def test_mapped_tasks_subflows_states_and_generators(store, runner, tally) -> None:
     policy = store.policy()
 
     @task(cache_policy=policy)
@@ -196,56 +204,71 @@ def test_mapped_tasks_subflows_states_and_generators(store, tally) -> None:
         tally.add("generator")
         yield from range(n)
 
-    @flow
+    @flow(task_runner=runner)
     def below() -> int:
-        return double(21)
+        return double.submit(21).result()
 
-    @flow
+    @flow(task_runner=runner)
     def work() -> Any:
         results = [
             sum(f.result() for f in double.map([1, 2, 3])),
             below(),
-            returns_a_state(5, return_state=True).result(),
+            returns_a_state.submit(5, return_state=True).result(),
         ]
-        return [*results, list(counts(3)), fails(1, return_state=True).name]
+        return [*results, list(counts(3)), fails.submit(1, return_state=True).name]
 
     for _ in range(2):
         assert work() == [12, 42, 5, [0, 1, 2], "Failed"]
-    words = tally.path.read_text().split()
+    words = tally.words()
     assert words.count("double") == 4
     assert words.count("state") == 1
     assert words.count("fail") == 2, "what failed is not a result"
     assert words.count("generator") == 2, "Prefect runs generators always"
 
 
-def test_failed_runs_and_runs_without_a_key_expire(make_store) -> None:
-    store = make_store(result_ttl=100)
+def test_failed_runs_and_runs_without_a_key_expire_from_database_and_bucket(
+    make_store, runner, postgres_url, s3_url
+) -> None:
+    store = make_store(
+        metadata_backend=postgres_url, blob_store=s3_url, signing_key=SIGNING_KEY, inline_max_bytes=0, result_ttl=1
+    )
 
     @task(cache_policy=store.policy())
     def fail() -> None:
         raise ValueError("no")
 
-    @task(cache_policy=INPUTS, result_storage=store)
-    def plain(x: int) -> int:
-        return x
+    @task(cache_policy=store.policy())
+    def keep() -> int:
+        return 1
 
-    @flow(result_storage=store, persist_result=True)
+    @task(cache_policy=INPUTS, result_storage=store, persist_result=True)
+    def without_a_policy_of_ours(x: int) -> int:
+        return 1
+
+    @flow(task_runner=runner, result_storage=store, persist_result=True)
     def work() -> int:
-        fail(return_state=True)
-        return plain(1)
+        fail.submit(return_state=True)
+        return keep.submit().result() + without_a_policy_of_ours.submit(1).result()
 
     work()
-    lifetimes = [entry["expires_at"] - entry["created_at"] for entry in store.open().list_entries()]
-    assert len(lifetimes) == 3
-    assert set(lifetimes) == {timedelta(seconds=100)}
+    blobs = ObjectStore.from_url(s3_url, limits=Limits())
+
+    def stored() -> int:
+        return sum(info.name.count(".") == 2 for info in blobs.scan())
+
+    assert stored() == 4
+    time.sleep(1.1)
+    assert integrity_repair(store, "repair", tasks=1)["expired"] == 3
+    assert stored() == 1
+    (entry,) = store.open().list_entries()
+    assert (entry["provenance"]["prefect"]["task"], entry["expires_at"]) == ("keep", None)
+    blobs.close()
 
 
 # transactions
 
 
-def test_a_transaction_that_rolls_back_stores_nothing(store, tally) -> None:
-    undone = []
-
+def test_a_transaction_that_rolls_back_stores_nothing(store, runner, tally) -> None:
     @task(cache_policy=store.policy())
     def make(x: int) -> int:
         tally.add()
@@ -253,60 +276,78 @@ def test_a_transaction_that_rolls_back_stores_nothing(store, tally) -> None:
 
     @make.on_rollback
     def undo(txn: Any) -> None:
-        undone.append(txn.key)
+        tally.add("undone")
 
-    @flow
-    def work(fail: bool) -> list[str]:
+    @task(persist_result=False)
+    def both(fail: bool) -> list[str]:
         with transaction():
             found = names(make(1, return_state=True))
             if fail:
                 raise ValueError("fail")
         return found
 
+    @flow(task_runner=runner)
+    def work(fail: bool) -> list[str]:
+        return both.submit(fail).result()
+
     with pytest.raises(ValueError, match="fail"):
         work(fail=True)
-    assert len(undone) == 1
+    assert tally.words() == ["run", "undone"]
     assert store.open().stats()["entries"] == 0
     assert work(fail=False) == ["Completed"]
     assert work(fail=False) == ["Cached"]
+    assert tally.words() == ["run", "undone", "run"]
 
 
-@pytest.mark.parametrize("mode", [CommitMode.LAZY, CommitMode.EAGER])
 @pytest.mark.parametrize("serializer", ["cacheness", "pickle"])
-def test_what_changes_after_a_task_returned_it_is_stored_as_it_was(store, mode, serializer) -> None:
+def test_what_changes_after_a_task_returned_it_is_stored_as_it_was(store, runner, serializer) -> None:
     @task(cache_policy=store.policy(), result_serializer=serializer)
-    def make() -> dict[str, Any]:
-        return {"list": [1], "array": np.zeros(3)}
+    def make(x: int) -> dict[str, Any]:
+        return {"list": [x], "array": np.zeros(3)}
+
+    def change(value: dict[str, Any]) -> None:
+        value["list"].append(2)
+        value["array"][0] = 5
+
+    @task(persist_result=False)
+    def in_a_transaction(x: int, mode: CommitMode) -> None:
+        with transaction(commit_mode=mode):
+            change(make(x))
 
     @task(cache_policy=store.policy())
-    def parent() -> str:
-        inner = make()
-        inner["list"].append(2)
-        inner["array"][0] = 5
+    def in_the_transaction_of_a_task(x: int) -> str:
+        change(make(x))
         return "done"
 
-    @flow
+    @flow(task_runner=runner)
     def work() -> None:
-        with transaction(commit_mode=mode):
-            value = make()
-            value["list"].append(2)
-            value["array"][0] = 5
+        futures = [in_a_transaction.submit(1, CommitMode.LAZY), in_a_transaction.submit(2, CommitMode.EAGER)]
+        for future in [*futures, in_the_transaction_of_a_task.submit(3)]:
+            future.result()
 
-    @flow
-    def look() -> Any:
-        state = make(return_state=True)
-        return state.name, state.result()["list"], state.result()["array"][0]
+    @flow(task_runner=runner)
+    def look() -> list[Any]:
+        states = [make.submit(x, return_state=True) for x in (1, 2, 3)]
+        return [(state.name, state.result()["list"], float(state.result()["array"][0])) for state in states]
 
     work()
-    assert look() == ("Cached", [1], 0.0)
-    store.open().clear()
+    assert look() == [("Cached", [x], 0.0) for x in (1, 2, 3)]
+
+
+def test_what_changes_in_a_transaction_of_the_flow_is_stored_as_it_was(store) -> None:
+    @task(cache_policy=store.policy())
+    def make() -> list[int]:
+        return [1]
 
     @flow
-    def nested() -> None:
-        parent()
+    def work() -> Any:
+        with transaction(commit_mode=CommitMode.LAZY):
+            state = make(return_state=True)
+            state.result().append(2)
+        return state.name, state.result()
 
-    nested()
-    assert look() == ("Cached", [1], 0.0)
+    assert work() == ("Completed", [1, 2])
+    assert work() == ("Cached", [1, 2]), "which is the 1 that was stored, and the 2 of this run"
 
 
 # async
@@ -340,10 +381,48 @@ def test_async_flows_wait_for_one_execution_without_stopping_the_loop(store, tal
     assert ticks > 10
 
 
+def test_async_tasks_are_cached_under_every_runner(store, runner, tally) -> None:
+    @task(cache_policy=store.policy())
+    async def double(x: int) -> int:
+        tally.add()
+        await asyncio.sleep(0)
+        return 2 * x
+
+    @flow(task_runner=runner)
+    async def work() -> list[tuple[str, int]]:
+        futures = double.map([1, 2])
+        return [(future.wait() or future.state.name, future.result()) for future in futures]
+
+    assert asyncio.run(work()) == [("Completed", 2), ("Completed", 4)]
+    assert asyncio.run(work()) == [("Cached", 2), ("Cached", 4)]
+    assert len(tally) == 2
+
+
 # finding and removing
 
 
-def test_results_are_found_and_invalidated_by_who_made_them(store, tally) -> None:
+@dataclass
+class Made:
+    """Four results of two tasks in two flows, the first of them run by a deployment."""
+
+    one: Any
+    two: Any
+    first: Any
+    second: Any
+    deployment: Any
+    key: str = ""
+    run: str = ""
+
+    def fill(self) -> None:
+        with get_client(sync_client=True) as client:
+            run = client.create_flow_run_from_deployment(self.deployment, parameters={"day": "monday"})
+        self.key = run_flow(self.first, flow_run=run, parameters={"day": "monday"})
+        self.run = str(run.id)
+        self.second()
+
+
+@pytest.fixture
+def made(store, runner) -> Made:
     @task(cache_policy=store.policy(tags=["prices"]), tags=["nightly"])
     def one(x: int) -> int:
         return x
@@ -352,48 +431,84 @@ def test_results_are_found_and_invalidated_by_who_made_them(store, tally) -> Non
     def two(x: int) -> int:
         return x
 
-    @flow(name="first flow")
+    @flow(name=f"first {store.saved_as}", task_runner=runner)
     def first(day: str) -> str:
-        one(1)
-        return two(1, return_state=True).data.metadata.storage_key
+        one.submit(1).wait()
+        return two.submit(1, return_state=True).data.metadata.storage_key
 
-    @flow(name="second flow")
+    @flow(name=f"second {store.saved_as}", task_runner=runner)
     def second() -> None:
-        one(2)
-        two(2)
+        one.submit(2).wait()
+        two.submit(2).wait()
 
-    def fill() -> str:
-        key = first("monday")
-        second()
-        assert store.open().stats()["entries"] == 4
-        return key
+    with get_client(sync_client=True) as client:
+        deployment = client.create_deployment(client.create_flow(first), "nightly")
+    made = Made(one, two, first, second, deployment)
+    made.fill()
+    return made
 
-    key = fill()
-    (entry,) = [e for e in store.open().list_entries(tag="task:one") if "flow:first flow" in e["tags"]]
-    made = entry["provenance"]["prefect"]
-    assert (made["flow"], made["task"], made["parameters"]) == ("first flow", "one", {"day": "'monday'"})
-    assert {"prices", "nightly", f"flow_run:{made['flow_run_id']}"} <= set(entry["tags"])
+
+def test_results_are_found_by_who_made_them(store, made) -> None:
+    def found(tag: str) -> set[tuple[str, str]]:
+        about = [entry["provenance"]["prefect"] for entry in store.open().list_entries(tag=tag)]
+        return {(each["flow"].partition(" ")[0], each["task"]) for each in about}
+
+    everything = {(flow, task) for flow in ("first", "second") for task in ("one", "two")}
+    assert found("prefect") == everything
+    assert found("task:one") == found("prices") == found("nightly") == {("first", "one"), ("second", "one")}
+    assert found(f"flow:{made.second.name}") == {("second", "one"), ("second", "two")}
+    assert found(f"flow_run:{made.run}") == {("first", "one"), ("first", "two")}
+    assert found(f"deployment:{made.deployment}") == {("first", "one"), ("first", "two")}
+
+    listed = store.open().list_entries(tag=f"deployment:{made.deployment}")
+    (entry,) = [entry for entry in listed if "task:one" in entry["tags"]]
+    about = entry["provenance"]["prefect"]
+    assert about["parameters"] == {"day": "'monday'"}
+    assert (about["flow_run_id"], about["deployment_id"]) == (made.run, str(made.deployment))
+    assert about["task_run"].startswith("one-")
+    (by_task_run,) = store.open().list_entries(tag=f"task_run:{about['task_run_id']}")
+    assert by_task_run["cache_key"] == entry["cache_key"]
     assert entry["args"]["x"] == 1
 
-    assert store.invalidate(key=key) == 1
-    assert store.invalidate(task=one, flow="first flow") == 1
-    assert store.invalidate(tag="prices") == 1
-    assert store.invalidate(flow=second) == 1
-    fill()
+
+@pytest.mark.parametrize("runner", ["threads"], indirect=True)
+def test_results_are_removed_by_who_made_them(store, made) -> None:
+    def left() -> list[str]:
+        about = [entry["provenance"]["prefect"] for entry in store.open().list_entries(prefix="prefect")]
+        made.fill()
+        return sorted(f"{each['flow'].partition(' ')[0]} {each['task']}" for each in about)
+
+    assert store.invalidate(task=made.one) == 2
+    assert left() == ["first two", "second two"]
+    assert store.invalidate(task="two") == 2
+    assert left() == ["first one", "second one"]
+    assert store.invalidate(flow=made.second) == 2
+    assert left() == ["first one", "first two"]
+    assert store.invalidate(deployment=made.deployment) == 2
+    assert left() == ["second one", "second two"]
+    assert store.invalidate(deployment=f"{made.first.name}/nightly") == 2
+    assert left() == ["second one", "second two"]
+    assert store.invalidate(tag="prices", flow=made.first.name) == 1
+    assert left() == ["first two", "second one", "second two"]
+    assert store.invalidate(key=made.key) == 1
+    assert left() == ["first one", "second one", "second two"]
     assert store.invalidate(older_than=timedelta(hours=1)) == 0
+    assert store.invalidate(task=made.one, older_than=0) == 2
+    assert left() == ["first two", "second two"]
     assert store.invalidate(older_than=0) == 4
-    with pytest.raises(TypeError, match="needs a key, task"):
-        store.invalidate()
+    for wrong in ({}, {"key": made.key, "tag": "prices"}):
+        with pytest.raises(TypeError, match="key"):
+            store.invalidate(**wrong)
 
 
-def test_a_miss_is_explained(store) -> None:
+def test_a_miss_is_explained(store, runner) -> None:
     @task(cache_policy=store.policy(ignore=["noise"]))
     def make(x: int, *, threshold: float = 0.5, noise: int = 0) -> int:
         return x
 
-    @flow
+    @flow(task_runner=runner)
     def work() -> None:
-        make(1, noise=5)
+        make.submit(1, noise=5).wait()
 
     assert "no earlier entry" in str(store.explain(make, 1))
     work()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from prefect import Task, flow, task
 
 from cacheness_prefect import CachenessPolicy
+from tests.prefect.conftest import RUNNERS
 
 POLICY = CachenessPolicy()
 
@@ -157,14 +159,51 @@ def test_version_pins_the_code_and_code_false_leaves_it_out() -> None:
     assert plain.key(one, {"x": 1}) != plain.key(renamed, {"x": 1})
 
 
-def test_a_script_that_changes_between_runs_computes_only_what_depends_on_the_change(store, tally) -> None:
-    def run(number: int) -> list[str]:
-        made = tasks_of(CODE.format(number=number))["make_task"](1).with_options(cache_policy=store.policy())
+def test_a_script_that_changes_between_runs_computes_only_what_depends_on_the_change(store, runner) -> None:
+    other = CODE.replace("return deeper(x)", "# said\n    # differently\n    return deeper(\n        x\n    )")
 
-        @flow
+    def run(code: str, number: int, scale: int) -> str:
+        made = tasks_of(code.format(number=number))["make_task"](scale).with_options(cache_policy=store.policy())
+
+        @flow(task_runner=runner)
         def work() -> str:
-            return made(1, return_state=True).name
+            return made.submit(1, return_state=True).name
 
         return work()
 
-    assert [run(1), run(1), run(2), run(1)] == ["Completed", "Cached", "Completed", "Cached"]
+    assert run(CODE, 1, 1) == "Completed"
+    assert run(CODE, 2, 1) == "Completed", "a helper of a helper"
+    assert run(CODE, 1, 2) == "Completed", "a closure"
+    assert [run(other, 1, 1), run(CODE, 2, 1), run(other, 1, 2)] == ["Cached"] * 3
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    labels: frozenset[Any]
+
+
+VALUES: list[Any] = [
+    {"b", "a", "c"},
+    frozenset({"x", "y", ("z", 1)}),
+    pd.DataFrame({"a": [1.0, None], "b": ["x", "y"]}),
+    Point(1, frozenset({"p", "q"})),
+    *({1: "a"}, {"1": "a"}, (1, 2), [1, 2], Level.ONE, 1),
+    *(pd.DataFrame({"a": [1], "b": [2]}), pd.DataFrame({"b": [2], "a": [1]})),
+]
+
+
+def test_keys_agree_under_all_runners_and_tell_values_apart(store, make_runner) -> None:
+    made = take.with_options(cache_policy=store.policy())
+
+    def keys_under(kind: str) -> list[str]:
+        @flow(task_runner=make_runner(kind))
+        def work() -> list[str]:
+            futures = [made.submit(value) for value in VALUES]
+            return [future.wait() or future.state.data.metadata.storage_key for future in futures]
+
+        return work()
+
+    found = [keys_under(kind) for kind in RUNNERS]
+    assert found == [[key(value) for value in VALUES]] * len(RUNNERS)
+    assert len(set(found[0])) == len(VALUES)
