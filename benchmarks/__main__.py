@@ -21,7 +21,7 @@ from rich.console import Console
 
 from benchmarks.bench import machine
 from benchmarks.draw import draw_budgets, draw_curves
-from benchmarks.results import RESULTS, Outcome, load, merged, save
+from benchmarks.outcomes import RESULTS, Outcome, load, merged, save
 from benchmarks.rows import Row
 from benchmarks.show import WIDTH, show_outcome, sum_up
 

@@ -13,6 +13,7 @@ import joblib
 import psycopg
 
 from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
+from benchmarks.stages import stages
 from cacheness import UnifiedCache
 from cacheness.wiring import SQLITE_FILE
 
@@ -82,7 +83,9 @@ def postgresql(bench: Bench) -> Iterator[Row]:
         },
         rounds=9,
     )
-    yield compare("get 1 KiB by key, PostgreSQL", times["ours"], "bare psycopg", times["psycopg"], at_most=2)
+    what = "get 1 KiB by key, PostgreSQL"
+    yield compare(what, times["ours"], "bare psycopg", times["psycopg"], at_most=2)
+    yield from stages(bench, what, cache, key)
     # Timed by itself: the difference of two round trips would be lost in their noise.
     what = "get 1 KiB by arguments, PostgreSQL, on top of that"
     yield Row(what, times["key"].median * 1e6, at_most=60, unit="us", spread=times["key"].spread / times["key"].median)

@@ -52,15 +52,16 @@ def small(bench: Bench) -> Iterator[Row]:
     cached = cache.cached(clean)
     many = new_code()
     times = bench.race({"warm": lambda: cached.key("prices", threshold=0.5), "many": lambda: keys.fingerprint(many)})
-    yield microseconds("key and fingerprint of a small call, warm", times["warm"], 60)
-    yield microseconds(f"fingerprint of a function with {HELPERS} helpers, warm", times["many"], 200)
+    yield alone("key and fingerprint of a small call, warm", times["warm"], 60)
+    yield alone(f"fingerprint of a function with {HELPERS} helpers, warm", times["many"], 200)
     fresh = iter([new_code() for _ in range(100)])  # code that this process has not met
     times = bench.race({"cold": lambda: keys.fingerprint(next(fresh))}, rounds=8, once=True)
-    yield microseconds(f"fingerprint of a function with {HELPERS} helpers, cold", times["cold"], 15_000)
+    yield alone(f"fingerprint of a function with {HELPERS} helpers, cold", times["cold"], 15, unit="ms")
 
 
-def microseconds(what: str, timing: Timing, most: float) -> Row:
-    return Row(what, timing.median * 1e6, at_most=most, unit="us", spread=timing.spread / timing.median)
+def alone(what: str, timing: Timing, most: float, unit: str = "us") -> Row:
+    scale = {"us": 1e6, "ms": 1e3}[unit]
+    return Row(what, timing.median * scale, at_most=most, unit=unit, spread=timing.spread / timing.median)
 
 
 def clean(name: str, threshold: float = 0.1) -> float:

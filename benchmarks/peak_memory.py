@@ -1,4 +1,4 @@
-"""Peak memory of a put and a get of 1 GiB, the value included, as a multiple of the value."""
+"""Peak memory of a put and a get of 1 GiB, the value included, as a multiple of the value's size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             command = [sys.executable, "-m", "benchmarks.peak_memory", "--alone", asked]
             said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             what = f"peak memory of {step}, {size >> 20} MiB, {kind}, {where}"
-            yield Row(what, float(said), at_most=most, unit="x its size")
+            yield Row(what, float(said), at_most=most, unit="x")
 
 
 def array(size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from benchmarks.results import Outcome
+from benchmarks.outcomes import Outcome
 from benchmarks.rows import Row
 
 WIDTH = 150

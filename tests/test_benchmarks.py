@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmarks import __main__ as benchmarks
 from benchmarks.draw import draw_budgets, draw_curves
-from benchmarks.results import Outcome, load, merged, save
+from benchmarks.outcomes import Outcome, load, merged, save
 from benchmarks.rows import Row
 from benchmarks.show import show_outcome, sum_up
 
