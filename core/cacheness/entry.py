@@ -20,7 +20,7 @@ OBJECT_NAME: Final = re.compile(
 NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One committed result: where its bytes are, how to read them back, and how it was made.
 
