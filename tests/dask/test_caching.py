@@ -126,25 +126,6 @@ def test_key_names_and_results_of_intermediate_keys_survive(cache: UnifiedCache)
     assert (cold.names, warm.names) == ({"inner", "outer"}, {"outer"})
 
 
-def test_annotations_reach_the_scheduler(cache: UnifiedCache, client: Client) -> None:
-    with dask.annotate(priority=7, retries=3, resources={"GOLD": 1}):
-        one = dask.delayed(inc)(1, dask_key_name="annotated")
-    both = dask.delayed(inc)(one, dask_key_name="plain")
-    with cd.caching(cache):
-        future = both.persist(optimize_graph=False)
-
-        def look(dask_scheduler: Any) -> Any:
-            tasks = dask_scheduler.tasks
-            return tasks["annotated"].annotations, tasks["annotated"].resource_restrictions, tasks["plain"].annotations
-
-        while not client.run_on_scheduler(lambda dask_scheduler: "annotated" in dask_scheduler.tasks):
-            pass  # the graph is still on its way
-        annotations, resources, plain = client.run_on_scheduler(look)
-        del future
-    assert annotations == {"priority": 7, "retries": 3, "resources": {"GOLD": 1}}
-    assert (resources, plain) == ({"GOLD": 1}, {})
-
-
 def flaky(path: str) -> int:
     ran()
     if not os.path.exists(path):
