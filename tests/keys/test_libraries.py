@@ -65,7 +65,15 @@ SAME: dict[str, tuple[Any, Any]] = {
 }  # fmt: skip
 _ = _looked.has_canonical_format
 
+
+def noted(value: Any, **attrs: Any) -> Any:
+    value.attrs.update(attrs)
+    return value
+
+
 DIFFERENT: list[Any] = [
+    noted(pd.Series([1, 2]), u="m"), noted(pd.Series([1, 2]), u="s"), noted(pd.DataFrame({"a": [1]}), u="m"), noted(pd.DataFrame({"a": [1]}), u="s"),
+    pd.DataFrame({"a": [1]}), pd.DataFrame({"a": [1]}).set_flags(allows_duplicate_labels=False), pd.Series([1, 2]).set_flags(allows_duplicate_labels=False),
     A, A.T, A.reshape(4, 3), A.ravel(), A.astype("f4"), A.astype("i8"), A.astype(">f8"), A + 1, A.tolist(), A.tobytes(), np.matrix(A),
     np.ma.array(A, mask=A > 3), np.ma.array(A), np.float64(1), np.float32(1), 1.0, np.int64(1), np.bool_(True), np.array(1.0), np.array([1.0]),
     np.array([0.0]), np.array([-0.0]), np.array([np.nan]), np.zeros((0, 3)), np.zeros((3, 0)), np.zeros((0, 3), "f4"),

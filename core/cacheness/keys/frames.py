@@ -15,6 +15,7 @@ from cacheness.keys.trace import Unencodable
 @handles(pd.DataFrame)
 def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
     if (start := encoder.enter(value)) >= 0:
+        _add_notes(encoder, value)
         encoder.tagged("DataFrame", value.columns, value.index)
         for at in range(value.shape[1]):
             encoder.step(f"[{value.columns[at]!r}]", value.iloc[:, at].array)
@@ -24,8 +25,17 @@ def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
 @handles(pd.Series)
 def _series(encoder: Encoder, value: pd.Series[Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
+        _add_notes(encoder, value)
         encoder.tagged("Series", value.name, value.index, value.array)
         encoder.leave(value, start)
+
+
+def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any]) -> None:
+    """Open a value around a frame that carries more than its labels and values, as few do."""
+    if value.attrs or not value.flags.allows_duplicate_labels:
+        encoder.open("noted", 3)
+        encoder.step(".attrs", value.attrs)
+        encoder.add(value.flags.allows_duplicate_labels)
 
 
 @handles_family(lambda kind: issubclass(kind, pd.Index))
