@@ -43,7 +43,7 @@ class Bench:
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cacheness-bench-")))
         self._runner = pyperf.Runner()
         self._runner.parse_args(["--worker", "--quiet", "--loops=1", "--values=3", "--warmups=1"])
-        self._runner.args.min_time = 0.02 if quick else 0.1
+        self._runner.args.min_time = 0.02 if quick else 0.05
 
     def enter(self, context: contextlib.AbstractContextManager[Any]) -> Any:
         """Keep a context open until the benchmark is over."""
@@ -68,7 +68,7 @@ class Bench:
         return str(self.enter(servers.fresh_prefix(self.enter(servers.s3()))))
 
     def race(
-        self, contenders: Mapping[str, Callable[[], object]], *, rounds: int = 5, once: bool = False
+        self, contenders: Mapping[str, Callable[[], object]], *, rounds: int = 7, once: bool = False
     ) -> dict[str, Timing]:
         """Time the contenders in turns. `once` is for calls so long that one is enough for a value."""
         self._runner.args.warmups = 1
