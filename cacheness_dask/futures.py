@@ -8,7 +8,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 _lock = threading.Lock()
-_terms: WeakKeyDictionary[Any, dict[Any, bytes]] = WeakKeyDictionary()
+#: By client and key: the state that all futures of that key share while one lives, and what was submitted.
+_known: WeakKeyDictionary[Any, dict[Any, tuple[Any, bytes]]] = WeakKeyDictionary()
 
 
 class Held:
@@ -20,28 +21,39 @@ class Held:
 
     def __init__(self, client: Any, graph: Collection[Any]) -> None:
         self.terms: dict[Any, bytes | None] = {}  #: None where nobody knows what was submitted
+        self._client = client
         self._alive: list[Any] = []
         if client is not None:
-            self._take(client, graph)
+            self._take(graph)
 
-    def _take(self, client: Any, graph: Collection[Any]) -> None:
+    def _take(self, graph: Collection[Any]) -> None:
         from distributed import Future
 
+        client = self._client
         with client._refcount_lock:  # noqa: SLF001  as `submit` does, for the same question
-            held = list(client.futures)
+            held = dict(client.futures)
             self._alive += [Future(key, client) for key in held if key in graph]
         with _lock:
-            # Scattered data and futures from elsewhere are unknown: a key says nothing of their content.
-            known = _terms.get(client, {})
-            self.terms = {key: known.get(key) for key in held}
+            known = _known.get(client, {})
+            self.terms = {key: _term(known.get(key), state) for key, state in held.items()}
+
+    def submits(self, keys: Collection[Any], terms: Mapping[Any, bytes]) -> None:
+        """Note what is about to be submitted under these keys."""
+        from distributed import Future
+
+        client = self._client
+        if client is None:
+            return
+        with client._refcount_lock, _lock:  # noqa: SLF001
+            # Here already, so that we see the state that is theirs: their futures will find it.
+            self._alive += [Future(key, client) for key in keys]
+            known = _known.setdefault(client, {})
+            for key in [key for key, (state, _) in known.items() if client.futures.get(key) is not state]:
+                del known[key]
+            known.update({key: (client.futures[key], terms[key]) for key in keys if key in terms})
 
 
-def remember(client: Any, keys: Collection[Any], terms: Mapping[Any, bytes]) -> None:
-    """Note what was submitted under these keys."""
-    if client is None:
-        return
-    with _lock:
-        known = _terms.setdefault(client, {})
-        for key in [key for key in known if key not in client.futures]:
-            del known[key]
-        known.update({key: terms[key] for key in keys if key in terms})
+def _term(known: tuple[Any, bytes] | None, state: Any) -> bytes | None:
+    # Scattered data and futures from elsewhere are unknown: a key says nothing of their content. Neither does
+    # it when all our futures of that key are gone, and somebody else's came after them.
+    return known[1] if known is not None and known[0] is state else None

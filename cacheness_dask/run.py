@@ -18,7 +18,7 @@ from cacheness.entry import Presence
 from cacheness_dask import worker
 from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.futures import Held, remember
+from cacheness_dask.futures import Held
 from cacheness_dask.graphs import Graph, topological
 from cacheness_dask.inputs import FileState, state_of
 from cacheness_dask.marks import apart
@@ -130,7 +130,7 @@ class Run:
             prints = fingerprints(graph, keys, held.terms)
         present, seconds = self._look_up(prints)
         if not waits:
-            remember(client, keys, prints.terms)
+            held.submits(keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
         made = decide(graph, keys, prints, present, store, held=held.terms, waits=waits)
         made.cut, made.keeping = cut, held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import dask
 import dask.array as da
 import pytest
-from distributed import Client
+from distributed import Client, Future, Variable, as_completed, worker_client
 from workloads import inc, runs, total
 
 import cacheness_dask as cd
@@ -112,3 +113,51 @@ def test_explain_finds_the_installed_cache(cluster: Any, cache: UnifiedCache) ->
         assert client.submit(inc, 1).result() == 2
         run.flush()
         assert [row.status for row in cd.explain(dask.delayed(inc)(1))] == ["hit"]
+
+
+def test_a_key_that_somebody_else_took_up_again_is_not_what_it_was(cluster: Any, cache: UnifiedCache) -> None:
+    with installed(cluster, cache) as (client, run), Client(cluster, set_as_default=False) as other:
+        first = client.submit(inc, 1, key="mine")
+        assert client.submit(inc, first).result() == 3
+        del first
+        while client.run_on_scheduler(lambda dask_scheduler: "mine" in dask_scheduler.tasks):
+            pass
+        theirs = other.submit(inc, 100, key="mine")
+        taken = Future("mine", client)
+        assert client.submit(inc, taken).result() == 102
+        assert run.history[-1].refused == 1
+        del taken
+        with cd.nocache():
+            mine = client.submit(inc, 100, key="mine")  # of which nothing is noted
+        assert client.submit(inc, mine).result() == 102
+        del theirs
+
+
+def test_futures_in_variables_and_other_clients_are_taken_as_they_are(cluster: Any, cache: UnifiedCache) -> None:
+    def work(client: Client) -> Any:
+        shared = Variable("shared", client=client)
+        one = client.submit(inc, 1)  # while we hold it ourselves, we know what it is
+        shared.set(one)
+        via_variable = client.submit(inc, shared.get()).result()
+        shared.delete()
+        finished = sorted(result for _, result in as_completed(client.map(inc, range(3)), with_results=True))
+        within = client.submit(sum_on_the_worker, 4).result()
+        return via_variable, finished, within
+
+    assert twice(cluster, cache, work) == [(3, [1, 2, 3], 10)] * 2
+
+
+def sum_on_the_worker(n: int) -> int:
+    with worker_client() as client:
+        return sum(client.gather(client.map(inc, range(n))))
+
+
+def test_an_asynchronous_client(cluster: Any, cache: UnifiedCache) -> None:
+    async def work() -> Any:
+        async with Client(cluster.scheduler_address, asynchronous=True) as client:
+            cd.install(client, cache)
+            found = await client.submit(inc, 1), await client.compute(dask.delayed(inc)(9))
+            cd.uninstall(client)
+            return found
+
+    assert [asyncio.run(work()) for _ in range(2)] == [(2, 10)] * 2
