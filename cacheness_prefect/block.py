@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,7 @@ def _open(config: Config) -> UnifiedCache:
     return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
 
 
-class CachenessBlock(WritableFileSystem):
+class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI does not offer it
     """
     A cache as a Prefect block.
 

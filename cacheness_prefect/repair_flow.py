@@ -59,7 +59,10 @@ def integrity_repair(
     found, and removes what has expired or exceeds the quota. `deep` reads every byte. `force` repairs
     even what looks too bad to be true. Returns the counts by kind of finding.
     """
-    block = _load(storage)
+    try:
+        block = _load(storage)
+    except ConfigError as error:
+        return cast("dict[str, Any]", Failed(message=str(error), data=error))
     page = Page(block.saved_as or block.namespace, mode)
     parts = _parts(tasks)
     looked = 0.5 if mode == "repair" else 1.0
@@ -152,7 +155,13 @@ def _load(storage: CachenessStorage | str) -> CachenessStorage:
         return storage
     name = storage.removeprefix(f"{CachenessStorage.get_block_type_slug()}/")
     load: Any = CachenessStorage.load  # its type hides that it can be told to be synchronous
-    return cast("CachenessStorage", load(name, _sync=True))
+    try:
+        return cast("CachenessStorage", load(name, _sync=True))
+    except ValueError as error:
+        raise ConfigError(
+            f"there is no Cacheness Storage block named {name!r} on this Prefect server: save it once, with"
+            f" CachenessStorage(...).save({name!r}), or in the UI under Blocks"
+        ) from error
 
 
 def _reference(storage: CachenessStorage | str) -> str:

@@ -51,7 +51,7 @@ class Page:
     def publish(self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> None:
         """Tell what was found, and what could not be done."""
         text = _text(self.title, report, errors, expired)
-        create_markdown_artifact(markdown=text, key="cacheness-report", description=self.title)
+        create_markdown_artifact(markdown=text, key="cacheness-report")
         create_table_artifact(table=_table(report, errors), key="cacheness-findings", description=self.title)
         payload = {
             "mode": self.mode,
@@ -73,11 +73,12 @@ def _distinct(errors: Sequence[CachenessError]) -> list[str]:
 
 
 def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[dict[str, Any]]:
-    nothing = {"kind": "none", "found": 0, "repaired": 0, "bytes": 0, "meaning": "nothing is wrong"}
+    found = [{**row, "bytes": f"{row['bytes']:,}"} for row in report.table()]  # Prefect shows numbers as they are
+    nothing = {"kind": "none", "found": 0, "repaired": 0, "bytes": "0", "meaning": "nothing is wrong"}
     failed = [
-        {"kind": "not done", "found": 0, "repaired": 0, "bytes": 0, "meaning": text} for text in _distinct(errors)
+        {"kind": "not done", "found": 0, "repaired": 0, "bytes": "0", "meaning": text} for text in _distinct(errors)
     ]
-    return (report.table() + failed) or [nothing]
+    return (found + failed) or [nothing]
 
 
 def _text(title: str, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:

@@ -59,7 +59,8 @@ def tell(doing: str, error: Exception) -> None:
     logger = _logger()
     logger.debug("The cache could not %s.", doing, exc_info=error)
     if _is_news(run_id(), kind):
-        logger.warning("The cache could not %s; the run goes on without it. %s", doing, f"{error} {advice}".strip())
+        what = ". ".join(part for part in (str(error).rstrip("."), advice) if part)
+        logger.warning("The cache could not %s; the run goes on without it: %s", doing, what)
 
 
 def run_id() -> str:

@@ -317,8 +317,9 @@ def _keyring(config: Config) -> Keyring:
         return Keyring.unsigned()
     raise ConfigError(
         "a shared cache needs a signing key, so that nobody who can write to the database or the bucket can make you"
-        " unpickle their bytes. Set CACHENESS_SIGNING_KEY or signing_key= to the same secret on every machine (make one"
-        ' with: python -c "import secrets; print(secrets.token_hex(32))"), or accept the risk with allow_unsigned=True'
+        " unpickle their bytes. Give signing_key= (with from_env(): CACHENESS_SIGNING_KEY) the same secret on every"
+        ' machine (make one with: python -c "import secrets; print(secrets.token_hex(32))"), or accept the risk with'
+        " allow_unsigned=True"
     )
 
 

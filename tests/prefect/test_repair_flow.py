@@ -154,17 +154,19 @@ def test_too_much_damage_to_be_true_stops_a_repair_before_it_deletes_anything(ma
 
 DOWN = """
 import sys
-from cacheness.errors import StoreUnavailable
+from cacheness import CachenessError
 from cacheness_prefect import integrity_repair
 for name in sys.argv[1:]:
     try:
         integrity_repair(name, "repair", tasks=4)
-    except StoreUnavailable as error:
+    except CachenessError as error:
         print(error)
 """
 
 
-def test_a_store_that_is_down_is_one_plain_error_and_no_tracebacks(make_store, postgres_url, s3_url, client) -> None:
+def test_a_store_that_is_down_or_misspelt_is_one_plain_error_and_no_tracebacks(
+    make_store, postgres_url, s3_url, client
+) -> None:
     def store_behind(proxy: Proxy, namespace: str) -> CachenessStorage:
         limits = {"connect_timeout": 0.5, "statement_timeout": 0.5, "blob_timeout": 0.5}
         where = {"metadata_backend": postgres_url, "blob_store": proxy.url, "namespace": namespace}
@@ -175,10 +177,11 @@ def test_a_store_that_is_down_is_one_plain_error_and_no_tracebacks(make_store, p
         down.refuse()
         for shard in (b"10", b"11", b"12"):  # of three parts of the four
             flaky.answer(b"flaky%2F" + shard, 503)
-        command = [sys.executable, "-c", DOWN, *(str(store.saved_as) for store in stores)]
+        command = [sys.executable, "-c", DOWN, *(str(store.saved_as) for store in stores), "misspelt"]
         ran = subprocess.run(command, text=True, capture_output=True, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert len(ran.stdout.splitlines()) == 2, ran.stdout + ran.stderr
+    assert len(ran.stdout.splitlines()) == 3, ran.stdout + ran.stderr
+    assert "there is no Cacheness Storage block named 'misspelt'" in ran.stdout
     assert "Traceback" not in ran.stderr
     for store, failed in zip(stores, (1, 3), strict=True):
         (told,) = events(client, "cacheness.integrity.failed", store.saved_as)
@@ -269,6 +272,8 @@ def test_one_block_type_is_registered_with_its_fields(prefect_api, client) -> No
     assert "registered 1 block" in done.stdout
     kind = client.request("GET", "/block_types/slug/cacheness-storage").json()
     assert kind["description"].startswith("Keeps task results")
+    offered = [kind["slug"] for kind in client.request("POST", "/block_types/filter", json={}).json()]
+    assert sorted(slug for slug in offered if "cacheness" in slug) == ["cacheness-key-storage", "cacheness-storage"]
     wanted = {"block_schemas": {"block_type_id": {"any_": [kind["id"]]}}}
     fields = client.request("POST", "/block_schemas/filter", json=wanted).json()[0]["fields"]
     assert set(fields["secret_fields"]) == {"metadata_backend", "blob_store", "signing_key"}
