@@ -3,6 +3,7 @@
 #   make test PYTHON=/path/to/python3.11      another interpreter
 #   make test TESTS=tests/keys                some of the tests
 #   make test ARGS="-x -n 0"                  other options for pytest
+#   make demo-cluster KEEP=1                  keep its servers until Ctrl-C, to look at Prefect's UI
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
@@ -28,10 +29,10 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(STAMP) ## the census of every installed package, on SQLite and files
-	@$(RUN) -m examples.census
+	@$(RUN) -m examples.census $(if $(KEEP),--keep)
 
 demo-cluster: $(STAMP) ## the same on PostgreSQL, S3, a Prefect server and a Dask cluster
-	@$(RUN) -m examples.census --cluster
+	@$(RUN) -m examples.census --cluster $(if $(KEEP),--keep)
 
 test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run starts itself
 	$(RUN) -m pytest $(TESTS) $(ARGS)

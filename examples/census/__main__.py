@@ -16,10 +16,11 @@ def main() -> int:
     parser.add_argument("--cluster", action="store_true", help="on PostgreSQL, S3 and a Dask cluster")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="a census of these distributions only")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where everything goes")
+    parser.add_argument("--keep", action="store_true", help="at the end, keep the servers until Ctrl-C, to look around")
     options = parser.parse_args()
     folder = options.out.resolve() / ("census-cluster" if options.cluster else "census")
     try:
-        tell(folder, clustered=options.cluster, only=options.only)
+        tell(folder, clustered=options.cluster, only=options.only, keep=options.keep)
     except (DemoFailed, CachenessError, RuntimeError) as error:
         print(f"\nThe demo stopped: {error}. The logs of its servers are in {folder}.", file=sys.stderr)
         return 1

@@ -25,13 +25,15 @@ AT_ONCE = 8  #: distributions under way at the same time, so that small ones do 
 
 
 def storage(config: Config) -> CachenessStorage:
-    """The block that keeps Prefect's results where the cache of this configuration keeps its own."""
-    return CachenessStorage(
+    """The block that keeps Prefect's results where the cache of this configuration keeps its own; saved as "census"."""
+    store = CachenessStorage(
         cache_dir=config.cache_dir,
         metadata_backend=config.metadata_backend,
         blob_store=config.blob_store,
         signing_key=config.signing_key,
     )
+    store.save("census", overwrite=True)
+    return store
 
 
 def table_of(files: Mapping[str, Path]) -> pa.Table:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import dask
@@ -20,26 +20,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from examples.census.figures import Figures
 from examples.census.flow import census, storage
 from examples.census.picture import draw
 from examples.census.report import console, report
 from examples.census.sources import Sources, installed, modules_provided
 from examples.census.tables import import_graph, summarised
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """What a run did, for the comparison at the end."""
-
-    seconds: float
-    distributions: int
-    files: int
-    parsed: int  #: parse tasks that ran
-    loaded: int  #: parse tasks whose result the cache had
-    made: int  #: tables that were made
-    cached: int  #: tables that Prefect took from the cache
-    entries: int  #: new in the store
-    bytes: int  #: new in the store
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

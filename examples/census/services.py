@@ -20,7 +20,7 @@ PATIENCE = 120.0  #: seconds that a service may take to start on a busy machine
 #: The demo's own words stand alone on the terminal. Errors still show; everything else is in the logs.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "DASK_LOGGING__DISTRIBUTED": "error",
     "DO_NOT_TRACK": "1",
     "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # semaphores that a Ctrl-C leaves to the system
@@ -28,15 +28,15 @@ QUIET = {
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[dict[str, str]]:
+def embedded(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
     """One machine's own: SQLite and files, a local Prefect server. Yields the environment of a run."""
-    with prefect_server(folder) as url:
+    with prefect_server(folder, ui=ui) as url:
         yield {**QUIET, "PREFECT_API_URL": url, "PREFECT_HOME": str(folder / "prefect"),
                "CACHENESS_CACHE_DIR": str(folder / "cache")}  # fmt: skip
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[dict[str, str]]:
+def cluster(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
     """A fleet's: PostgreSQL, S3, a Prefect server, and a Dask cluster of two worker processes."""
     with ExitStack() as stack:
         shared = {
@@ -45,18 +45,19 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             "CACHENESS_SIGNING_KEY": secrets.token_hex(32),
         }
         settings = {**QUIET, **shared, "PREFECT_HOME": str(folder / "prefect")}
-        settings["PREFECT_API_URL"] = stack.enter_context(prefect_server(folder))
+        settings["PREFECT_API_URL"] = stack.enter_context(prefect_server(folder, ui=ui))
         settings["DASK_SCHEDULER_ADDRESS"] = stack.enter_context(dask_cluster(folder, settings))
         yield settings
 
 
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[str]:
+def prefect_server(folder: Path, *, ui: bool = False) -> Iterator[str]:
     """Prefect's server on a free port, with a home of its own. Yields its API's URL."""
     port = _free_port()
-    settings = {**QUIET, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_UI_ENABLED": "false"}
-    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     url = f"http://127.0.0.1:{port}/api"
+    settings = {**QUIET, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_UI_ENABLED": str(ui).lower(),
+                "PREFECT_UI_API_URL": url}  # fmt: skip
+    command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with _running(command, folder / "prefect.log", settings) as process:
         _wait(process, folder / "prefect.log", lambda: _answers(f"{url}/health"))
         yield url
@@ -76,6 +77,13 @@ def dask_cluster(folder: Path, settings: Mapping[str, str], workers: int = 2) ->
     ):
         _wait(process, folder / "dask-scheduler.log", lambda: _listens(port))
         yield address
+
+
+@contextmanager
+def nightly(folder: Path, settings: Mapping[str, str]) -> Iterator[None]:
+    """The repair flow, served on its schedule. Ctrl-C reaches it and the Prefect server at once: the log knows."""
+    with _running(["-m", "examples.census.nightly"], folder / "nightly.log", settings):
+        yield
 
 
 @contextmanager

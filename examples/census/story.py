@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.census import services
-from examples.census.job import Figures
+from examples.census.figures import Figures
 from examples.census.report import console
 from examples.census.sources import copied, installed
 
@@ -31,14 +31,16 @@ class DemoFailed(Exception):
     """A step did not do what it should; the message says which, and where to look."""
 
 
-def tell(folder: Path, *, clustered: bool, only: Sequence[str] = ()) -> None:
+def tell(folder: Path, *, clustered: bool, only: Sequence[str] = (), keep: bool = False) -> None:
     """The whole story. Raises DemoFailed when a step does not do what it says."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     terminal = console()
     with terminal.status("Starting the servers …"):
         services_running = contextlib.ExitStack()
-        settings = services_running.enter_context((services.cluster if clustered else services.embedded)(folder))
+        settings = services_running.enter_context(
+            (services.cluster if clustered else services.embedded)(folder, ui=keep)
+        )
     with services_running:
         story = Story(folder, settings, only, clustered, terminal)
         story.introduce()
@@ -57,6 +59,8 @@ def tell(folder: Path, *, clustered: bool, only: Sequence[str] = ()) -> None:
         story.compare()
         story.crash_and_repair()
         story.point_onwards()
+        if keep:
+            story.keep()
 
 
 @dataclass
@@ -151,6 +155,13 @@ class Story:
         self.console.print("\n[bold]Where to look next[/bold]")
         for what, where in rows:
             self.console.print(f"   {what:<24} {where}", soft_wrap=True)
+
+    def keep(self) -> None:
+        """Leave the servers up, and the repair on its schedule, until Ctrl-C."""
+        url = self.settings["PREFECT_API_URL"].removesuffix("/api")
+        with services.nightly(self.folder, self.settings), contextlib.suppress(KeyboardInterrupt):
+            self.console.print(f"\nPrefect's UI is at {url}, with the nightly repair. Ctrl-C ends it all.")
+            signal.pause()
 
     def expect(self, holds: bool, promise: str) -> None:
         """Stop the demo at a broken promise."""

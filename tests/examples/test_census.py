@@ -88,7 +88,7 @@ def test_two_processes_with_different_hash_seeds_agree_on_every_key(tmp_path: Pa
 
 def test_a_step_that_breaks_its_promise_stops_the_demo(tmp_path: Path) -> None:
     code = "import sys; sys.argv[1:] = ['--out', sys.argv[1]]; import examples.census.services as s\n"
-    code += "def broken(folder): raise RuntimeError('prefect did not start. It said:\\nno port')\n"
+    code += "def broken(folder, ui): raise RuntimeError('prefect did not start. It said:\\nno port')\n"
     code += "s.embedded = broken\nfrom examples.census.__main__ import main; sys.exit(main())"
     ended = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], check=False, cwd=ROOT, capture_output=True, text=True
