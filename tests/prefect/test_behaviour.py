@@ -6,8 +6,10 @@ import asyncio
 import copy
 import pickle
 import time
+import tomllib
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -26,6 +28,8 @@ from cacheness.blobs.object_store import ObjectStore
 from cacheness.deadlines import Limits
 from cacheness_prefect import CachenessStorage, cacheness_key, integrity_repair
 from tests.conftest import SIGNING_KEY
+
+ROOT = Path(__file__).parents[2]
 
 
 def names(*states: Any) -> list[str]:
@@ -77,6 +81,13 @@ def test_secrets_do_not_show(store) -> None:
     assert "secret" not in repr(block)
     assert "secret" not in block.model_dump_json()
     assert block.config().metadata_backend == "postgresql://user:secret@host/db"
+
+
+def test_the_form_of_a_block_leads_to_its_page_in_the_documentation() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"]
+    link = str(CachenessStorage._to_block_type().documentation_url)
+    assert link.startswith(declared)
+    assert (ROOT / "docs" / link.removeprefix(declared)).with_suffix(".md").is_file()
 
 
 # policies

@@ -31,6 +31,8 @@ from tests.conftest import SIGNING_KEY
 from tests.prefect.conftest import RUNNERS
 from tests.prefect.gated import computing, let_go, make_slow, place, wait_for
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_six_submissions_are_one_execution(store, runner, tally) -> None:
     @task(cache_policy=store.policy())
@@ -152,7 +154,7 @@ class Shared:
         told = {"fields": self.fields(who), "kind": kind, "address": address, "folder": self.folder}
         command = [sys.executable, "-m", "tests.prefect.gated", json.dumps({**told, "keys": keys, "value": who})]
         pipes: dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self._processes.append(subprocess.Popen(command, **pipes, start_new_session=True))
+        self._processes.append(subprocess.Popen(command, **pipes, start_new_session=True, cwd=ROOT))
         return self._processes[-1]
 
     def until_it_computes(self, key: int, who: str) -> int:
