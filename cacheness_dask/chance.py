@@ -2,7 +2,8 @@
 
 This reads compiled code, so it sees what is called by name: `random.random()`, `np.random.rand()`,
 `uuid.uuid4()`, `default_rng()` without a seed, a generator kept in a global; also in the user's own
-helpers. It cannot see chance inside of a library's function, such as a model that shuffles its data.
+helpers, and in any method of the user's classes whose instances it meets. It cannot see chance inside of a
+library's function, such as a model that shuffles its data.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import sys
 import types
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 _CALLS: Final = frozenset({"CALL", "PRECALL", "CALL_FUNCTION", "CALL_METHOD"})
@@ -54,14 +56,27 @@ def _verdict(thing: Any, seen: set[int]) -> str:
     owner = getattr(thing, "__self__", None)
     if _is_generator(owner) or _is_never_the_same(thing):
         return f"unseeded randomness: {getattr(thing, '__name__', thing)}"
-    if isinstance(thing, types.MethodType):
-        return _verdict(thing.__func__, seen)
     if isinstance(thing, types.FunctionType):
         return _of_function(thing, seen)
-    if isinstance(thing, type) and _is_users(thing):
-        members = (getattr(member, "__func__", member) for member in vars(thing).values())
-        return next(filter(None, (_verdict(m, seen) for m in members if isinstance(m, types.FunctionType))), "")
-    return ""
+    if isinstance(thing, type):
+        return _of_class(thing, seen)
+    inner = _within(thing)
+    return _of_class(type(thing), seen) if inner is None else _verdict(inner, seen)
+
+
+def _within(thing: Any) -> Any:
+    """What a method, a partial or another wrapper calls; None when it is none."""
+    if isinstance(thing, types.MethodType):
+        return thing.__func__
+    return thing.func if isinstance(thing, partial) else getattr(thing, "__wrapped__", None)
+
+
+def _of_class(kind: type, seen: set[int]) -> str:
+    """Any method may be called by another, through `self`, which code does not name."""
+    if not _is_users(kind):
+        return ""
+    members = (getattr(member, "__func__", member) for base in kind.__mro__ for member in vars(base).values())
+    return next(filter(None, (_verdict(m, seen) for m in members if isinstance(m, types.FunctionType))), "")
 
 
 def _of_function(func: types.FunctionType, seen: set[int]) -> str:
@@ -69,34 +84,36 @@ def _of_function(func: types.FunctionType, seen: set[int]) -> str:
         return ""
     names = _names(func)
     for code in _codes(func.__code__):
-        reason = _of_code(code, names, func.__qualname__, seen)
+        local = _defaults(func) if code is func.__code__ else {}
+        reason = _of_code(code, names, local, func.__qualname__, seen)
         if reason:
             return reason
     return ""
 
 
-def _of_code(code: types.CodeType, names: dict[str, Any], where: str, seen: set[int]) -> str:
-    used = list(_used(code, names))
+def _of_code(code: types.CodeType, names: dict[str, Any], local: dict[str, Any], where: str, seen: set[int]) -> str:
+    used = list(_used(code, names, local))
     seeds = any(name.endswith(".seed") and argc for name, _, argc in used)
     for name, thing, argc in used:
         if _is_generator(thing):
             return f"unseeded randomness: {where} uses {name}, a generator kept outside of the task"
-        if _is_generator(getattr(thing, "__self__", None)) and not seeds and not name.endswith(".seed"):
+        if _is_generator(getattr(thing, "__self__", None)):
+            if seeds or name.endswith(".seed"):
+                continue
             return f"unseeded randomness: {where} calls {name}"
         if _is_never_the_same(thing):
             return f"unseeded randomness: {where} calls {name}"
         if argc == 0 and _needs_seed(thing):
             return f"unseeded randomness: {where} calls {name}() without a seed"
-        reason = _verdict(thing, seen) if isinstance(thing, (types.FunctionType, type)) else ""
+        reason = _verdict(thing, seen)
         if reason:
             return reason
     return ""
 
 
-def _used(code: types.CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
+def _used(code: types.CodeType, names: dict[str, Any], local: dict[str, Any]) -> Iterator[tuple[str, Any, int | None]]:
     """What the code names: dotted name, the object, and with how many arguments it is called there."""
     steps = [step for step in dis.get_instructions(code) if step.opname not in _BETWEEN or step.opname == "PRECALL"]
-    local: dict[str, Any] = {}
     position = 0
     while position < len(steps):
         step = steps[position]
@@ -159,6 +176,13 @@ def _names(func: types.FunctionType) -> dict[str, Any]:
     return names
 
 
+def _defaults(func: types.FunctionType) -> dict[str, Any]:
+    """Arguments that have a value already, such as a module or a generator."""
+    code, values = func.__code__, func.__defaults__ or ()
+    named = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    return {**dict(zip(named, values, strict=True)), **(func.__kwdefaults__ or {})}
+
+
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     yield code
     for constant in code.co_consts:
@@ -188,5 +212,7 @@ def _is_users(thing: Any) -> bool:
     if module.partition(".")[0] in sys.stdlib_module_names:
         return module == "__main__"
     code = getattr(thing, "__code__", None)
-    file = code.co_filename if code is not None else getattr(sys.modules.get(module), "__file__", "") or ""
+    file = (
+        code.co_filename if isinstance(code, types.CodeType) else getattr(sys.modules.get(module), "__file__", "") or ""
+    )
     return not any(library in file for library in _LIBRARIES)

@@ -293,6 +293,8 @@ class _Walk:
             return container(b"source", [b"v" + _digest(source)])
         if isinstance(value, os.PathLike):
             note_file(os.fspath(value))
+        if reason := reads_chance(value):  # in a method, which the task may call
+            raise Refused(reason)
         return self._frames.term(value) or b"v" + _digest(value)
 
     def _string(self, value: str) -> bytes:

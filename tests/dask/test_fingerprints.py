@@ -113,6 +113,9 @@ def frames() -> dict[str, pd.DataFrame]:
     }
     made["attrs"] = base.copy()
     made["attrs"].attrs["unit"] = "m"
+    made["other attrs"] = base.copy()
+    made["other attrs"].attrs["unit"] = "s"
+    made["flags"] = base.set_flags(allows_duplicate_labels=False)
     return made
 
 

@@ -23,6 +23,7 @@ import pytest
 import xarray as xr
 from dask.utils import SerializableLock
 from distributed import Client
+from test_fingerprints import digest
 from workloads import ddf, inc, ran, runs
 
 import cacheness_dask as cd
@@ -254,6 +255,41 @@ def from_global() -> float:
     return float(GENERATOR.random())
 
 
+class Simulation:
+    """Draws a number in a method that others call, and in none that its users name."""
+
+    def __call__(self, x: Any = None) -> float:
+        return self._draw()
+
+    def _draw(self) -> float:
+        return random.random()
+
+
+SIMULATION = Simulation()
+LAZY = dask.delayed(from_module)
+PARTLY = functools.partial(random.uniform, 0)
+
+
+def from_instance() -> float:
+    return SIMULATION()
+
+
+def from_delayed() -> float:
+    return float(LAZY().compute(scheduler="sync"))
+
+
+def from_partial() -> float:
+    return PARTLY(1)
+
+
+def from_default(source: Any = random) -> float:
+    return float(source.random())
+
+
+def run_it(simulation: Simulation) -> float:
+    return simulation()
+
+
 def seeded(seed: int) -> float:
     return float(np.random.default_rng(seed).random())
 
@@ -265,7 +301,22 @@ def seeded_state(seed: int) -> float:
 
 @pytest.mark.parametrize(
     "function",
-    [from_module, from_numpy, unseeded_generator, unique, helper, imported_inside, from_global, random.random],
+    [
+        from_module,
+        from_numpy,
+        unseeded_generator,
+        unique,
+        helper,
+        imported_inside,
+        from_global,
+        random.random,
+        from_instance,
+        from_delayed,
+        from_partial,
+        from_default,
+        Simulation(),
+        functools.partial(run_it, Simulation()),
+    ],
 )
 def test_unseeded_randomness_never_hits(cache: UnifiedCache, function: Callable[[], Any]) -> None:
     values = set()
@@ -379,7 +430,7 @@ def test_sources_and_handles_inside_of_other_arguments_are_seen(cache: UnifiedCa
     for content in ("one", "one", "two"):
         path.write_text(content)
         holder = Holder(fsspec.open(str(path)))
-        digests.append(cd.explain(dask.delayed(lambda h: 1)(holder), cache)[0].why)
+        digests.append(digest(dask.delayed(lambda h: 1)(holder)))
     assert digests[0] == digests[1] != digests[2]
     assert digest_of(fsspec.open(str(path))) == digest_of(fsspec.open(str(path)))  # the core has learnt it, too
     (row,) = cd.explain(dask.delayed(lambda h: 1)(Holder(SerializableLock())), cache)
