@@ -63,7 +63,7 @@ def _pays(plan: Plan, size: int, expr: Expr) -> bool:
         return False
     # Which blocks of an array are fused goes by the hash seed, and a key that is fused away over there is
     # neither loaded nor stored. That may befall what is stored on the off chance, not a hit or a mark.
-    return not (plan.hits or plan.marked) or next(_low_level(expr), None) is None
+    return not (plan.hits or plan.decisions.marked) or next(_low_level(expr), None) is None
 
 
 def _low_level(expr: Expr) -> Iterator[Expr]:

@@ -33,6 +33,7 @@ from dask._task_spec import (
 from cacheness import CachenessError
 from cacheness.keys import FORMAT, digest_of, encode, fingerprint
 from cacheness_dask.chance import reads_chance
+from cacheness_dask.clues import clue, of_step
 from cacheness_dask.edge import unbroken
 from cacheness_dask.frames import Frames
 from cacheness_dask.graphs import topological
@@ -77,6 +78,7 @@ class Fingerprints:
     plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
+    clues: dict[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
 
 
@@ -120,16 +122,18 @@ class _Walk:
         self._futures = futures
         self._functions: dict[int, tuple[Any, bytes | Refused]] = {}
         self._literals: dict[int, tuple[Any, bytes]] = {}
+        self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
         self._frames = Frames(_digest)
         self._marks = 0
+        self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
         self._shuffles = {
             cast("Any", node).spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
         }  # made of tokens, so they must not enter a fingerprint
 
     def run(self, keys: list[Any]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
-        terms, digests = found.terms, found.digests
+        terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
         for key in topological(graph, keys):
             node = graph[key]
             marks = self._marks
@@ -145,6 +149,8 @@ class _Walk:
                         found.plumbing.add(key)
                     else:
                         digests[key] = term[1:]
+                        made = clue(*self._parts)
+                        found.clues[key] = clues.setdefault(made, made)  # blocks of an array may share one
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
         return found
@@ -201,7 +207,7 @@ class _Walk:
         if is_mark(node):
             return self._marked(self._term(node.args[0], scope))
         known = self._functions.get(id(func))
-        parts = [DOMAIN, known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
+        parts = [known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
         for value in node.args:
             kind = type(value)
             if kind is TaskRef:
@@ -214,10 +220,12 @@ class _Walk:
             parts.append(b"k" + text(name) + self._term(value, scope))
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
-        return b"r" + blake3(b"".join(parts)).digest()
+        self._parts = (0, parts)
+        return b"r" + blake3(DOMAIN + b"".join(parts)).digest()
 
     def _marked(self, term: bytes) -> bytes:
         self._marks += 1
+        self._parts = (0, [])
         if term[0] == RESULT:
             self._found.marked.add(term[1:])
         return term
@@ -225,8 +233,14 @@ class _Walk:
     def _fused(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
         inner, out, names, *values = node.args
         within = {name: self._term(value, scope) for name, value in zip(names, values, strict=True)}
+        said, seen = list[bytes](), set(within.values())
         for key in self._order(inner, out):
-            within[key] = self._node(inner[key], within)
+            self._parts = (0, [])
+            within[key] = term = self._node(inner[key], within)
+            steps, terms = self._parts
+            said += terms[: 2 * steps] if steps else of_step(terms or [term], seen)
+            seen.add(term)
+        self._parts = (len(said) // 2, said)
         return within[out]
 
     def _order(self, inner: dict[Any, GraphNode], out: Any) -> list[Any]:
@@ -293,7 +307,9 @@ class _Walk:
             return container(b"source", [b"v" + _digest(source)])
         if isinstance(value, os.PathLike):
             note_file(os.fspath(value))
-        if reason := reads_chance(value):  # in a method, which the task may call
+        if type(value) not in self._kinds:
+            self._kinds[type(value)] = reads_chance(type(value))
+        if reason := self._kinds[type(value)]:
             raise Refused(reason)
         return self._frames.term(value) or b"v" + _digest(value)
 

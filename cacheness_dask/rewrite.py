@@ -29,8 +29,8 @@ class Decisions:
 
     keys: tuple[Any, ...]  #: wanted
     hits: dict[Any, str]  #: loaded: the entry's key
-    stored: dict[Any, bytes]  #: computed, and stored where that is worth it: the fingerprint
-    always: frozenset[Any]  #: of these, stored whatever they cost
+    stored: dict[Any, tuple[bytes, bytes]]  #: computed, and stored where that is worth it: fingerprint and clue
+    marked: frozenset[Any]  #: of these, stored because a user marked them
     store: Store
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
 
@@ -44,7 +44,6 @@ class Plan:
     runs: set[Any] = field(default_factory=set)  #: computed or loaded
     misses: dict[Any, str] = field(default_factory=dict)  #: computed, and may be stored: the entry's key
     refused: dict[Any, str] = field(default_factory=dict)  #: computed, and never stored: why
-    marked: bool = False  #: something is stored because a user marked it
     cut: bool = False  #: fused tasks were cut apart, so that the graph has keys of its own
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
@@ -74,8 +73,8 @@ def decide(
     wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
     hits: dict[Any, str] = {}
-    stored: dict[Any, bytes] = {}
-    always: set[Any] = set()
+    stored: dict[Any, tuple[bytes, bytes]] = {}
+    marked: set[Any] = set()
     made = Plan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
     stack = [key for key in keys if key in graph]
     while stack:
@@ -92,18 +91,16 @@ def decide(
             continue
         else:
             made.misses[key] = name
-            if store.policy.always(output=key in wanted, marked=digest in prints.marked):
-                always.add(key)
-            if (store.policy.measures or key in always) and not is_mark(node):
-                stored[key] = digest  # what a mark marks is stored where it is computed
+            always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
+            if (always or store.policy.measures) and not is_mark(node):
+                stored[key] = digest, prints.clues[key]  # what a mark marks is stored where it is computed
+                if digest in prints.marked:
+                    marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)
     for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
         if task in stored:
             stored[key] = stored[task]
-        if task in always:
-            always.add(key)
-    made.decisions = replace(made.decisions, always=frozenset(always))
-    made.marked = not prints.marked.isdisjoint(stored.values())
+    made.decisions = replace(made.decisions, marked=frozenset(marked))
     _account(made, prints, present)
     return made
 
@@ -115,12 +112,12 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
     for one value all the same, and a task whose key is not decided about is computed as it is.
     """
     made: dict[Any, GraphNode] = {}
-    stored, always = dict(decisions.stored), set(decisions.always)
+    stored, wanted = dict(decisions.stored), set(decisions.keys)
     for key, task in _other_names(graph, decisions.keys):
+        wanted.add(task)
         if key in stored:
             stored[task] = stored[key]
-        if key in always:
-            always.add(task)
+    policy = decisions.store.policy
     stack = [key for key in decisions.keys if key in graph]
     while stack:
         key = stack.pop()
@@ -130,7 +127,8 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
         if key in decisions.hits:
             continue  # replaced below, when all hits are known
         if key in stored and isinstance(node, Task):
-            made[key] = _computing(node, decisions.store, stored[key], key in always)
+            always = policy.always(output=key in wanted, marked=key in decisions.marked)
+            made[key] = _computing(node, decisions.store, stored[key], always)
         stack.extend(dep for dep in node.dependencies if dep in graph)
     _load_hits(made, decisions, graph)
     return made
@@ -150,8 +148,8 @@ def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
         made.refused[key] = prints.refused[key]
 
 
-def _computing(node: Task, store: Store, digest: bytes, always: bool) -> GraphNode:
-    func = Compute(node.func, store, digest, name_of(node), always)
+def _computing(node: Task, store: Store, told: tuple[bytes, bytes], always: bool) -> GraphNode:
+    func = Compute(node.func, store, told, name_of(node), always)
     # Given to the constructor, the arguments would be searched for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
     wrapped.args, wrapped.kwargs = node.args, node.kwargs

@@ -101,7 +101,7 @@ class Run:
         with unbroken(self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
-            made = self._plan(graph, keys, client, waits=waits)
+            made, _ = self._plan(graph, keys, client, waits=waits)
         if made is None:
             return None
         self._unflushed = self._unflushed or bool(made.misses)
@@ -115,13 +115,13 @@ class Run:
         with unbroken(self._warn):  # the results are right, whatever became of the entries
             self.withdraw_stale()
 
-    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], Plan]:
-        """What would happen: the nodes in order, and the plan."""
+    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], Plan, Fingerprints]:
+        """What would happen: the nodes in order, the plan, and what it was made from."""
         self.flush()
-        made = self._plan(graph, keys, None, waits=True)
-        return topological(made.graph, keys), made
+        made, prints = self._plan(graph, keys, None, waits=True)
+        return topological(made.graph, keys), made, prints
 
-    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan:
+    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Plan, Fingerprints]:
         held = Held(client, graph)
         prints = fingerprints(graph, keys, held.terms)
         cut = bool(prints.cuttable)
@@ -134,7 +134,7 @@ class Run:
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
         made = decide(graph, keys, prints, present, store, held=held.terms, waits=waits)
         made.cut, made.keeping = cut, held
-        return made
+        return made, prints
 
     def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
         asked = sorted({entry_key(digest) for digest in prints.digests.values()})

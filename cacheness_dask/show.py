@@ -16,9 +16,11 @@ from dask.utils import key_split
 
 from cacheness import UnifiedCache
 from cacheness_dask.client import active
+from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import materialised
 from cacheness_dask.rewrite import Plan, name_of
 from cacheness_dask.run import Run
+from cacheness_dask.why import Reasons
 
 _MOST_NODES: Final = 400  #: more than anyone can read in a picture
 _COLOURS: Final = {"hit": "#2e9e5b", "skipped": "#bfe6cd", "miss": "#f2a33c", "refused": "#c9505a", "data": "#e4e7ec"}
@@ -78,18 +80,19 @@ def explain(collection: Any, cache: UnifiedCache | None = None) -> Explanation:
 
     Asks `cache`, or inside of `caching()` the cache in use there.
     """
-    order, plan = _planned(collection, cache)
+    run, order, plan, prints = _planned(collection, cache)
+    reasons = Reasons(plan, prints.clues, run.cache)
     rows = []
     for key in order:
         status = _status(key, plan)
         if status != "data":
-            rows.append(Row(key, name_of(plan.graph[key]), status, _why(key, status, plan)))
+            rows.append(Row(key, name_of(plan.graph[key]), status, _why(key, status, plan, reasons)))
     return Explanation(rows)
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: UnifiedCache | None = None) -> Picture:
     """Draw the graph of a collection with its hits, misses and refusals coloured, as an SVG file."""
-    order, plan = _planned(collection, cache)
+    _, order, plan, _ = _planned(collection, cache)
     if len(order) > _MOST_NODES:
         raise ValueError(
             f"This graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
@@ -113,7 +116,7 @@ class Picture:
         return self.svg
 
 
-def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[list[Any], Plan]:
+def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[Run, list[Any], Plan, Fingerprints]:
     run = Run(cache) if cache is not None else active()
     if run is None:
         raise ValueError("No cache is in use here. Give one: explain(collection, cache), or call it inside caching().")
@@ -122,7 +125,7 @@ def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[list[Any], Pl
         raise TypeError(f"{type(collection).__name__} is not a Dask collection")
     expr = FinalizeCompute(collections_to_expr(found)).optimize()
     graph, _ = materialised(expr)
-    return run.look(graph, list(flatten(expr.__dask_keys__())))
+    return run, *run.look(graph, list(flatten(expr.__dask_keys__())))
 
 
 def _status(key: Any, plan: Plan) -> str:
@@ -135,14 +138,14 @@ def _status(key: Any, plan: Plan) -> str:
     return "miss" if key in plan.runs else "skipped"
 
 
-def _why(key: Any, status: str, plan: Plan) -> str:
+def _why(key: Any, status: str, plan: Plan, reasons: Reasons) -> str:
     if status == "hit":
         return f"entry {plan.hits[key][:12]}…"
     if status == "skipped":
         return "only hits need it"
     if status == "refused":
         return plan.refused[key]
-    return f"no entry {plan.misses[key][:12]}…" if key in plan.misses else "a step of a shuffle, never stored"
+    return reasons.of(key) if key in plan.misses else "a step of a shuffle, never stored"
 
 
 # the picture

@@ -154,10 +154,13 @@ class Fallback:
 class Compute:
     """A miss: runs the task's own function, and stores what it returned if that is worth it."""
 
-    __slots__ = ("_digest", "_name", "_store", "_wanted", "func")
+    __slots__ = ("_name", "_store", "_told", "_wanted", "func")
 
-    def __init__(self, func: Callable[..., Any], store: Store, digest: bytes, name: str, wanted: bool) -> None:
-        self.func, self._store, self._digest, self._name = func, store, digest, name
+    def __init__(
+        self, func: Callable[..., Any], store: Store, told: tuple[bytes, bytes], name: str, wanted: bool
+    ) -> None:
+        self.func, self._store, self._name = func, store, name
+        self._told = told  #: the fingerprint, and the clue, which is stored for `explain`
         self._wanted = wanted  #: store it whatever it cost
 
     @property
@@ -185,8 +188,9 @@ class Compute:
         size = size_of(value)
         if size > policy.max_value_bytes or not (self._wanted or seconds > opened.meter.load_seconds(size)):
             return
-        key = make_key(args={}, function=Digest(self._digest, self._name))
-        opened.queue.put(key, value, size, About(seconds, self._store.provenance))
+        digest, clue = self._told
+        key = make_key(args={}, function=Digest(digest, self._name))
+        opened.queue.put(key, value, size, About(seconds, {**self._store.provenance, "clue": clue.hex()}))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Compute, (self.func, self._store, self._digest, self._name, self._wanted))
+        return (Compute, (self.func, self._store, self._told, self._name, self._wanted))

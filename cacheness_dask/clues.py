@@ -1,0 +1,66 @@
+"""Clues: two bytes for each part of a task, by which `explain` tells what differs from an earlier entry.
+
+They travel with each task that may be stored, so they are small: too small to prove that two parts are
+the same, and large enough to say which one is not. Nothing is looked up by them.
+
+A clue begins with the number of steps of a fused task, 0 for a plain one. A plain task has its
+function, then its arguments. A fused one has for each step its function and what else the step itself
+says, in any order; what it is given from outside is left out, so that blocks of an array share one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+from typing import Final
+from zlib import crc32
+
+MOST_PARTS: Final = 32
+
+_pack = tuple(struct.Struct(f"<{n}H").pack for n in range(MOST_PARTS + 1))
+
+
+def clue(steps: int, terms: Sequence[bytes]) -> bytes:
+    """The clue of a task from its terms; none for one with very many parts."""
+    if len(terms) > MOST_PARTS:
+        return b""
+    return bytes((steps,)) + _pack[len(terms)](*[crc32(term) & 0xFFFF for term in terms])
+
+
+def of_step(terms: Sequence[bytes], seen: Container[bytes]) -> tuple[bytes, bytes]:
+    """What a step of a fused task says itself: its function, and its arguments that were not seen as results."""
+    return terms[0], b"".join([term for term in terms[1:] if term not in seen])
+
+
+def differences(mine: bytes, theirs: bytes) -> list[int] | None:
+    """The places of the parts that the other clue does not have. None when the two cannot be compared.
+
+    The place after the last step of a fused task is what it is given.
+    """
+    if len(mine) < 3 or mine[:1] != theirs[:1] or len(mine) != len(theirs):
+        return None
+    steps = mine[0]
+    if not steps:
+        return [place for place, (new, old) in enumerate(zip(_parts(mine), _parts(theirs), strict=True)) if new != old]
+    # The steps of a fused task stand in the order of the process that fused them.
+    new, old = _parts(mine), _parts(theirs)
+    functions = set(old[::2])
+    changed = _missing(_pairs(new), _pairs(old))
+    return [2 * step + (new[2 * step] in functions) for step in changed] or [2 * steps]
+
+
+def _parts(clue: bytes) -> list[bytes]:
+    return [clue[at : at + 2] for at in range(1, len(clue), 2)]
+
+
+def _pairs(parts: list[bytes]) -> list[bytes]:
+    return [function + arguments for function, arguments in zip(parts[::2], parts[1::2], strict=True)]
+
+
+def _missing(mine: Iterable[bytes], theirs: Iterable[bytes]) -> Iterable[int]:
+    left = Counter(theirs)
+    for place, part in enumerate(mine):
+        left[part] -= 1
+        if left[part] < 0:
+            yield place

@@ -1,0 +1,153 @@
+"""Why a task misses: which part of it is not what it was for the nearest entry of the same function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef, _execute_subgraph
+from dask.utils import format_time
+
+from cacheness import UnifiedCache
+from cacheness_dask.clues import differences
+from cacheness_dask.graphs import topological
+from cacheness_dask.rewrite import Plan, name_of
+
+#: Comparisons of a task with an entry, for all the tasks of a graph.
+_MOST: Final = 100_000
+#: Entries that are read for each function.
+_READ: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """An entry of the same function."""
+
+    clue: bytes
+    created_at: datetime
+
+
+class Reasons:
+    """Says for each miss of a plan what changed, as far as the clues of earlier entries tell."""
+
+    def __init__(self, plan: Plan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
+        self._plan, self._clues, self._cache = plan, clues, cache
+        self._earlier: dict[str, list[_Earlier]] = {}
+        self._each = max(1, _MOST // max(1, len(plan.misses)))
+
+    def of(self, key: Any) -> str:
+        """Why the task with this key misses."""
+        node = self._plan.graph[key]
+        name = name_of(node)
+        earlier = self._entries(name)
+        if not earlier:
+            return f"no earlier entry of `{name}`"
+        places, entry = self._nearest(key, earlier)
+        what = self._told(node, places)
+        if entry is None or not what:
+            return f"no entry {self._plan.misses[key][:12]}…"
+        return f"{what} since the entry of {_ago(entry.created_at)}"
+
+    def _entries(self, name: str) -> list[_Earlier]:
+        """Entries of a function, newest first."""
+        known = self._earlier.get(name)
+        if known is None:
+            found = self._cache.list_entries(function=name, limit=_READ)
+            clued = [
+                _Earlier(bytes.fromhex(entry["provenance"]["clue"]), entry["created_at"])
+                for entry in found
+                if "clue" in entry["provenance"]
+            ]
+            known = sorted(clued, key=lambda entry: entry.created_at, reverse=True)[: self._each]
+            self._earlier[name] = known
+        return known
+
+    def _nearest(self, key: Any, earlier: list[_Earlier]) -> tuple[list[int], _Earlier | None]:
+        """Where the task differs from the entry that it differs least from."""
+        mine = self._clues.get(key, b"")
+        nearest: tuple[list[int], _Earlier | None] = ([], None)
+        for entry in earlier:
+            found = differences(mine, entry.clue)
+            if found and (nearest[1] is None or len(found) < len(nearest[0])):
+                nearest = (found, entry)
+        return nearest
+
+    def _told(self, node: GraphNode, places: list[int]) -> str:
+        upstream: list[str] = []
+        changed: list[str] = []
+        for place in places:
+            source, what = self._part(node, place) if isinstance(node, Task) else (None, "")
+            (changed if source is None else upstream).append(what)
+        # What is upstream explains itself in a row of its own.
+        told = list(dict.fromkeys(filter(None, changed))) or [f"what comes from {what}" for what in upstream[:1]]
+        return f"{', '.join(told)} changed" if told else ""
+
+    def _part(self, node: Task, place: int) -> tuple[Any, str]:
+        """The task upstream where a change comes from, None when it is here; and what to call it."""
+        if node.func is not _execute_subgraph:
+            return self._argument(node, place)
+        steps = list(_steps(node))
+        if place == 2 * len(steps):
+            return self._given(node, "what it is given")
+        step = steps[place // 2]
+        return None, _inputs_of(step) if place % 2 else f"code of `{name_of(step)}`"
+
+    def _argument(self, node: Task, place: int) -> tuple[Any, str]:
+        named = list(node.kwargs.items())
+        if place == 0:
+            return None, f"code of `{name_of(node)}`"
+        if place <= len(node.args):
+            return self._given(node.args[place - 1], f"argument {place}")
+        if place <= len(node.args) + len(named):
+            name, value = named[place - len(node.args) - 1]
+            return self._given(value, f"argument `{name}`")
+        return None, "an input file"
+
+    def _given(self, value: Any, name: str) -> tuple[Any, str]:
+        needs = _needs(value)
+        for key in needs:
+            if key in self._plan.misses or key in self._plan.refused:
+                return key, f"`{name_of(self._plan.graph[key])}` {key!r}"
+        if path := _path(value):
+            return None, f"input {path}"
+        return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
+
+
+def _steps(node: GraphNode) -> Iterator[GraphNode]:
+    """What a fused task consists of, in the order of its clue."""
+    if not isinstance(node, Task) or node.func is not _execute_subgraph:
+        yield node
+        return
+    inner, out = node.args[:2]
+    for key in topological(inner, [out]):
+        yield from _steps(inner[key])
+
+
+def _needs(value: Any) -> list[Any]:
+    if isinstance(value, TaskRef):
+        return [value.key]
+    return sorted(value.dependencies, key=str) if isinstance(value, GraphNode) else []
+
+
+def _inputs_of(step: GraphNode) -> str:
+    """The file among the arguments of a step, or else its arguments."""
+    path = _path(step)
+    return f"input {path}" if path else f"arguments of `{name_of(step)}`"
+
+
+def _path(value: Any) -> str:
+    """The file that a value stands for, or that a task reads; "" when there is none."""
+    if isinstance(value, Task):
+        return next(filter(None, map(_path, (*value.args, *value.kwargs.values()))), "")
+    value = value.value if isinstance(value, DataNode) else value
+    path = value if isinstance(value, (str, os.PathLike)) else getattr(value, "path", None)
+    if not isinstance(path, (str, os.PathLike)) or (isinstance(path, str) and os.sep not in path):
+        return ""
+    return os.fspath(path) if os.path.isfile(path) else ""
+
+
+def _ago(when: datetime) -> str:
+    return f"{format_time(max((datetime.now(UTC) - when).total_seconds(), 0.0)).strip()} ago"
