@@ -28,9 +28,12 @@ def clue(steps: int, terms: Sequence[bytes]) -> bytes:
     return bytes((steps,)) + _pack[len(terms)](*[crc32(term) & 0xFFFF for term in terms])
 
 
-def of_step(terms: Sequence[bytes], seen: Container[bytes]) -> tuple[bytes, bytes]:
+def of_step(steps: int, terms: Sequence[bytes], result: bytes, seen: Container[bytes]) -> Sequence[bytes]:
     """What a step of a fused task says itself: its function, and its arguments that were not seen as results."""
-    return terms[0], b"".join([term for term in terms[1:] if term not in seen])
+    if steps:  # fused itself
+        return terms
+    function, *arguments = terms or [result]
+    return function, b"".join([term for term in arguments if term not in seen])
 
 
 def differences(mine: bytes, theirs: bytes) -> list[int] | None:

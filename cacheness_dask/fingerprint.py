@@ -149,8 +149,8 @@ class _Walk:
                         found.plumbing.add(key)
                     else:
                         digests[key] = term[1:]
-                        made = clue(*self._parts)
-                        found.clues[key] = clues.setdefault(made, made)  # blocks of an array may share one
+                        # Blocks of an array may share one.
+                        found.clues[key] = clues.setdefault(made := clue(*self._parts), made)
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
         return found
@@ -237,8 +237,7 @@ class _Walk:
         for key in self._order(inner, out):
             self._parts = (0, [])
             within[key] = term = self._node(inner[key], within)
-            steps, terms = self._parts
-            said += terms[: 2 * steps] if steps else of_step(terms or [term], seen)
+            said += of_step(*self._parts, term, seen)
             seen.add(term)
         self._parts = (len(said) // 2, said)
         return within[out]
