@@ -50,9 +50,11 @@ class Page:
 
     def publish(self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> None:
         """Tell what was found, and what could not be done."""
-        text = _text(self.title, report, errors, expired)
-        create_markdown_artifact(markdown=text, key="cacheness-report")
-        create_table_artifact(table=_table(report, errors), key="cacheness-findings", description=self.title)
+        summary = f"{self.title}: {_verdict(report, errors)}"
+        create_markdown_artifact(
+            markdown=_text(report, errors, expired), key="cacheness-report", description=self.title
+        )
+        create_table_artifact(table=_table(report, errors), key="cacheness-findings", description=summary)
         payload = {
             "mode": self.mode,
             "entries": report.entries,
@@ -81,11 +83,16 @@ def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[di
     return (found + failed) or [nothing]
 
 
-def _text(title: str, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
+def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
     mended = sum(issue.repaired for issue in report)
-    found = f"{_count(len(report), 'issue')} found, {mended:,} repaired" if report else "No issues found"
+    found = f"{_count(len(report), 'issue')} found, {mended:,} repaired" if report else "no issues found"
+    return f"{found}, and not everything was done" if errors else found
+
+
+def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
+    verdict = _verdict(report, errors)
     looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.objects, 'blob')}."
-    lines = [f"# {title}", "", f"**{found}{'' if not errors else ', and not everything was done'}.** {looked}"]
+    lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
     lines += [f"\n**Not done:** {_plain(text)}" for text in _distinct(errors)]
     if expired:
         lines.append(f"\n{_count(expired, 'expired result')} removed.")

@@ -51,7 +51,7 @@ def census(
     @flow(name="census", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE))
     def run() -> dict[str, pa.Table]:
         futures: dict[PrefectFuture[pa.Table], Sources] = {
-            remembered.submit(source.files): source for source in sources
+            remembered.with_options(task_run_name=source.name).submit(source.files): source for source in sources
         }
         tables = {}
         for future in as_completed(list(futures)):
