@@ -224,7 +224,7 @@ def _runs_above() -> set[str]:
         context = _context_around(context)
         if context is not None:
             found.add(str(context.task_run.id))
-    return found
+    return found - {task_run_id()}  # Prefect enters a run's context twice
 
 
 def _context_around(context: TaskRunContext) -> TaskRunContext | None:
