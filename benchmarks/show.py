@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.outcomes import Outcome
 from benchmarks.rows import Row
 
-WIDTH = 150
+WIDTH = 170
 
 _UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 _VERDICTS = {True: "[green]holds[/]", False: "[bold red]FALLS SHORT[/]", None: "[dim]shown[/]"}
