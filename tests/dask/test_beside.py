@@ -283,7 +283,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, count_file: Path) -> Ite
         )
     ]
     try:
-        with Client(scheduler_file=str(file)) as client:
+        with Client(scheduler_file=str(file), set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
             yield client
             client.shutdown()
