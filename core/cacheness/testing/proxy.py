@@ -52,6 +52,7 @@ class Proxy:
         self.url = ""
         self.connections = 0  #: accepted so far
         self.requests: list[bytes] = []  #: the first bytes of each block that clients sent
+        self.round_trips = 0  #: how often a client sent something after an answer
         self.stalled = False
         self.rate: float | None = None  #: bytes a second that servers' answers may take
         self.delay = 0.0  #: seconds that a request is on its way, like to a server far away
@@ -275,6 +276,7 @@ class _Link:
             self._proxy.requests.append(data[:200])
             if self._answered:
                 self._answered = False
+                self._proxy.round_trips += 1
                 time.sleep(self._proxy.delay)
             self._wait_while_stalled()
             seen = seen[-_OVERLAP:] + data
