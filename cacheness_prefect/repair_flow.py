@@ -31,14 +31,15 @@ Mode = Literal["check", "repair"]
 
 
 @task(name="look-at-shards", cache_policy=NO_CACHE, persist_result=False)
-def look_at_shards(storage: CachenessStorage, shards: Sequence[int], mode: Mode, deep: bool) -> IntegrityReport:
+def look_at_shards(
+    storage: CachenessStorage, shards: Sequence[int], mode: Mode, deep: bool, force: bool
+) -> IntegrityReport:
     """Check or repair some of the 256 shards of a store."""
     report = NOTHING
     try:
         cache = storage.open()
         for shard in shards:
-            # By force, as the flow has judged the damage to the whole store.
-            report += cache.verify_integrity(repair=mode == "repair", deep=deep, shard=shard, force=True)
+            report += cache.verify_integrity(repair=mode == "repair", deep=deep, shard=shard, force=force)
     except CachenessError as error:
         # Raised, it would print the tracebacks of its causes, sixteen times when the database is down.
         return cast("IntegrityReport", Failed(message=str(error), data=error))
@@ -66,14 +67,14 @@ def integrity_repair(
     page = Page(block.saved_as or block.namespace, mode)
     parts = _parts(tasks)
     looked = 0.5 if mode == "repair" else 1.0
-    seen, errors = _side_by_side(block, parts, "check", deep, page.phase(0.0, looked))
+    seen, errors = _side_by_side(block, parts, "check", page.phase(0.0, looked), deep=deep)
     expired = 0
     if mode == "repair" and not errors:
         try:
             if not force:
                 _sum(seen).require_plausible()
             wanting = {number: part for number, part in parts.items() if seen[number] or number == 0}
-            mended, errors = _side_by_side(block, wanting, "repair", deep, page.phase(looked, 1.0))
+            mended, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 1.0), deep=deep, force=force)
             seen |= mended
             # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
             expired = 0 if errors else block.open().evict()
@@ -124,8 +125,10 @@ def _side_by_side(
     block: CachenessStorage,
     parts: Mapping[int, Sequence[int]],
     mode: Mode,
-    deep: bool,
     advance: Callable[[float], None],
+    *,
+    deep: bool,
+    force: bool = False,
 ) -> tuple[dict[int, IntegrityReport], list[CachenessError]]:
     """The report of each part, and what kept parts from reporting. Part 0 goes alone; if it fails, no other begins."""
     reports: dict[int, IntegrityReport] = {}
@@ -134,7 +137,7 @@ def _side_by_side(
         futures = {}
         for number in several:
             named = look_at_shards.with_options(task_run_name=f"{mode}-part-{number}")
-            futures[named.submit(block, list(parts[number]), mode, deep)] = number
+            futures[named.submit(block, list(parts[number]), mode, deep, force)] = number
         for future in as_completed(list(futures)):
             try:
                 reports[futures[future]] = future.result()
