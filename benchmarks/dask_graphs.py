@@ -155,7 +155,7 @@ def counting(kind: type, method: str) -> Iterator[Iterator[int]]:
 
 def sending(bench: Bench) -> Iterator[Row]:
     """A graph that misses, from the client's decisions to an ordered graph in the scheduler: both ways to send it."""
-    size = 12_000 if bench.quick else 30_000
+    size = 12_000 if bench.quick else 20_000
     cache = bench.enter(UnifiedCache(cache_dir=str(bench.folder / "sending"), blob_store="memory://"))
     chunks = round(size**0.5)
     for what, collection in (
