@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import dask
 import pytest
 
 from cacheness import UnifiedCache
@@ -27,6 +28,16 @@ def count_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def nothing_ran_yet(count_file: Path) -> None:
     count_file.unlink(missing_ok=True)
+
+
+@pytest.fixture(autouse=True)
+def scheduler_stays(nothing_ran_yet: None) -> Iterator[None]:
+    """A client that is closed before a younger one leaves Dask asking for a client that is no more."""
+    before = dask.config.get("scheduler", None)
+    yield
+    after = dask.config.get("scheduler", None)
+    dask.config.config["scheduler"] = before  # for the tests that follow
+    assert after == before
 
 
 @pytest.fixture
