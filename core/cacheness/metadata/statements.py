@@ -341,7 +341,7 @@ def entry_of(row: Sequence[Any]) -> Entry:
     """An entry from a row that has its columns in order."""
     # By position, which takes half as long: COLUMNS are the record's fields, in their order.
     *before, tags, provenance, key_id, mac = row
-    return Entry(*before, tuple(tags[1:-1].split("\n")) if tags else (), provenance, key_id, mac)
+    return Entry(*(*before, tuple(tags[1:-1].split("\n")) if tags else (), provenance, key_id, mac))
 
 
 def replacing(insert: Any) -> Any:
