@@ -43,6 +43,7 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.names) - set(ALL):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}; known: {', '.join(ALL)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as Ctrl-C does: with the benchmark that runs
     console = Console(width=WIDTH)
     console.print(about := machine(), style="dim")
     if os.getloadavg()[0] > (os.cpu_count() or 1) / 2:

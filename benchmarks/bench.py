@@ -42,7 +42,7 @@ class Bench:
         self._races = itertools.count()
         self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cacheness-bench-")))
         self._runner = pyperf.Runner()
-        self._runner.parse_args(["--worker", "--quiet", "--loops=1", "--values=3", "--warmups=1"])
+        self._runner.parse_args(["--worker", "--quiet", "--loops=1", f"--values={2 if quick else 3}", "--warmups=1"])
         self._runner.args.min_time = 0.02 if quick else 0.05
 
     def enter(self, context: contextlib.AbstractContextManager[Any]) -> Any:
