@@ -106,7 +106,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
         # Workers run elsewhere: "./cache" would be another directory for each of them.
-        return None if value is None else str(Path(value).expanduser().absolute())
+        # What is left empty in the form may come as an empty text.
+        return str(Path(value).expanduser().absolute()) if value else None
 
     def block_initialization(self) -> None:
         """Take back what Prefect passes to other processes as if it were fields: the block's identity."""
@@ -132,7 +133,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     def config(self) -> Config:
         """The configuration of the cache. Contains secrets."""
         values = {name: getattr(self, name) for name in CachenessBlock.model_fields if name not in _OWN_FIELDS}
-        values = {k: v.get_secret_value() if isinstance(v, SecretStr) else v for k, v in values.items()}
+        values = {k: (v.get_secret_value() or None) if isinstance(v, SecretStr) else v for k, v in values.items()}
         values["metadata_backend"] = values["metadata_backend"] or "sqlite"
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         return Config(**values)

@@ -18,6 +18,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from cacheness.deadlines import Limits
 from cacheness.testing.proxy import Proxy
+from cacheness_prefect import CachenessStorage
 from tests.conftest import SIGNING_KEY
 
 
@@ -286,6 +287,11 @@ def test_a_shared_cache_without_its_key_fails_no_task_and_says_what_is_missing(m
     assert found == [2, 4]
     (message,) = told(run)
     assert "signing key" in message
+
+
+def test_what_is_left_empty_in_the_form_is_not_given() -> None:
+    empty = CachenessStorage(cache_dir="", metadata_backend="", blob_store="", signing_key="")
+    assert empty.config() == CachenessStorage().config()
 
 
 def test_a_wrong_field_is_an_error_before_anything_runs(make_store) -> None:
