@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cacheness.deadlines import Limits, patience
+from cacheness.entry import Where
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.metadata import sqlite_file
 from cacheness.metadata.sqlite import SqliteStore
@@ -56,6 +57,23 @@ def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path:
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     store._file._give_back(connection)
+
+
+def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(store: SqliteStore) -> None:
+    session = store.open_session(SOMEBODY)
+    statements: list[str] = []
+    connection = store._file._take()
+    connection.set_trace_callback(statements.append)
+    store._file._give_back(connection)
+    store.take_flight(NAMESPACE, key(1), "token", 30.0)
+    store.commit([inline(1)], session)
+    store.record_use(NAMESPACE, {key(1): (1, store.now())})
+    store.commit([inline(2)], session)
+    store.end_flight(NAMESPACE, key(1), "token")
+    store.clear_tombstones([f"{NAMESPACE}/gone"])
+    store.delete(Where(NAMESPACE))
+    levels = [statement.partition("=")[2] for statement in statements if "synchronous" in statement]
+    assert levels == ["NORMAL", "FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
 
 
 def test_a_session_lives_as_long_as_its_process(store: SqliteStore, tmp_path: Path) -> None:

@@ -47,15 +47,18 @@ class SqlStore(ABC):
         """Run one statement that may be repeated; its rows."""
 
     @abstractmethod
-    def _change(self, statement: Statement, values: Values) -> int:
-        """Run one statement that may be repeated, and make it last; the number of rows that changed."""
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True) -> int:
+        """Run one statement that may be repeated; the number of rows that changed.
+
+        What need not be `lasting` may be undone by a power cut, where that makes it quicker.
+        """
 
     @abstractmethod
     def _survey(self, statement: Statement, values: Values) -> list[Row]:
         """Run a statement that may have to look at every row, and may take longer for that; its rows."""
 
     @abstractmethod
-    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False) -> T:
+    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True) -> T:
         """Run `work` in one transaction, again where the database asks for it."""
 
     @abstractmethod
@@ -111,7 +114,7 @@ class SqlStore(ABC):
         # In key order, like every transaction that locks several rows: two of them never deadlock.
         rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
         if rows:
-            self._transact(lambda transaction: transaction.run_many(self._sql.record_use, rows))
+            self._transact(lambda transaction: transaction.run_many(self._sql.record_use, rows), lasting=False)
 
     def totals(self, namespace: str) -> Totals:
         """Count entries, bytes and hits."""
@@ -129,7 +132,7 @@ class SqlStore(ABC):
         """Forget objects that have been deleted."""
         names = [{"name": name} for name in sorted(objects)]
         if names:
-            self._transact(lambda transaction: transaction.run_many(self._sql.clear_tombstone, names))
+            self._transact(lambda transaction: transaction.run_many(self._sql.clear_tombstone, names), lasting=False)
 
     # sessions
 
@@ -169,11 +172,11 @@ class SqlStore(ABC):
     def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
         """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
         flight = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
-        return self._change(self._sql.take_flight, flight) == 1
+        return self._change(self._sql.take_flight, flight, lasting=False) == 1
 
     def end_flight(self, namespace: str, key: bytes, token: str) -> None:
         """Give up a flight. One that is gone, or someone else's now, is left alone."""
-        self._change(self._sql.end_flight, {"namespace": namespace, "key": key, "token": token})
+        self._change(self._sql.end_flight, {"namespace": namespace, "key": key, "token": token}, lasting=False)
 
     def flight_holder(self, namespace: str, key: bytes) -> str | None:
         """The token of the flight that is computing this key, None when nobody is."""

@@ -186,15 +186,15 @@ class SqliteStore(SqlStore):
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._reading.once(lambda: self._file.run(statement, values))[0]
 
-    def _change(self, statement: Statement, values: Values) -> int:
-        return self._transact(lambda transaction: transaction.run_many(statement, [values]))
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True) -> int:
+        return self._transact(lambda transaction: transaction.run_many(statement, [values]), lasting=lasting)
 
     def _survey(self, statement: Statement, values: Values) -> list[Row]:
         return self._query(statement, values)
 
-    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False) -> T:
+    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True) -> T:
         self._refuse_if_read_only()
-        return self._writing.once(lambda: self._file.transact(work))
+        return self._writing.once(lambda: self._file.transact(work, lasting=lasting))
 
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:

@@ -28,6 +28,9 @@ MOUNTS: Final = Path("/proc/mounts")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+#: FULL syncs the log at each commit: what was acknowledged survives a power cut. NORMAL leaves that to the next one.
+_SYNCED: Final = "PRAGMA synchronous=FULL"
+_UNSYNCED: Final = "PRAGMA synchronous=NORMAL"
 _SHORTEST_WAIT: Final = 0.0002
 _LONGEST_WAIT: Final = 0.002
 
@@ -83,10 +86,14 @@ class SqliteFile:
         finally:
             self._give_back(connection)
 
-    def transact(self, work: Callable[[SqliteTransaction], T]) -> T:
-        """Run `work` in one transaction, which no other writer shares."""
+    def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True) -> T:
+        """Run `work` in one transaction, which no other writer shares.
+
+        What is not `lasting` is not synced: others see it at once, and a power cut may undo it.
+        """
         connection = self._take()
         try:
+            connection.execute(_SYNCED if lasting else _UNSYNCED)
             self._begin(connection)
             result = work(SqliteTransaction(connection))
             self._commit(connection)
@@ -232,8 +239,6 @@ class SqliteFile:
         try:
             if not self.why_read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
-            # FULL syncs the log at each commit: what was acknowledged survives a power cut.
-            connection.execute("PRAGMA synchronous=FULL")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         except sqlite3.Error:
             connection.close()
