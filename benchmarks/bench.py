@@ -68,13 +68,18 @@ class Bench:
         return str(self.enter(servers.fresh_prefix(self.enter(servers.s3()))))
 
     def race(
-        self, contenders: Mapping[str, Callable[[], object]], *, rounds: int = 7, once: bool = False
+        self, contenders: Mapping[str, Callable[[], object]], *, rounds: int = 7, once: bool = False, memory: int = 0
     ) -> dict[str, Timing]:
-        """Time the contenders in turns. `once` is for calls so long that one is enough for a value."""
+        """Time the contenders in turns. `once` is for calls so long that one is enough for a value.
+
+        Each round finds this many bytes of `memory` at hand. The host of a virtual machine takes free
+        pages back within seconds, and giving one again takes ten times as long as filling it.
+        """
         self._runner.args.warmups = 1
         loops = {name: 1 if once else self._calibrated(name, call) for name, call in contenders.items()}
         found: dict[str, pyperf.Benchmark] = {}
         for _ in range(2 if self.quick else rounds):
+            bytearray(memory)  # writes all of it, and lets go
             for name, call in contenders.items():
                 runs = self._time(name, call, loops[name])
                 if name in found:

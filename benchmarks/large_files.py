@@ -14,6 +14,7 @@ from cacheness import UnifiedCache
 from cacheness.signing import digest_parts
 
 VALUE = np.random.default_rng(1).random(8 << 20)
+MEMORY = 512 << 20
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -23,12 +24,16 @@ def measure(bench: Bench) -> Iterator[Row]:
     plain.mkdir()
     numbers = itertools.count()
     times = bench.race(
-        {"ours": lambda: cache.put(VALUE, x=1), "plain": lambda: write(plain, next(numbers))}, rounds=8, once=True
+        {"ours": lambda: cache.put(VALUE, x=1), "plain": lambda: write(plain, next(numbers))},
+        rounds=8,
+        once=True,
+        memory=MEMORY,
     )
     yield compare("put 64 MiB, files", times["ours"], "write + fsync + BLAKE3", times["plain"], at_most=1.5)
     key = cache.key(x=1)
     path = next(plain.iterdir())
-    times = bench.race({"ours": lambda: cache.get(key), "plain": lambda: read(path)}, rounds=8, once=True)
+    contenders = {"ours": lambda: cache.get(key), "plain": lambda: read(path)}
+    times = bench.race(contenders, rounds=8, once=True, memory=MEMORY)
     yield compare("get 64 MiB, files", times["ours"], "read + BLAKE3", times["plain"], at_most=1.5)
 
 

@@ -13,6 +13,7 @@ from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
 from cacheness import UnifiedCache
 
 VALUE = np.random.default_rng(1).random(8 << 20)
+MEMORY = 1 << 30
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -20,12 +21,18 @@ def measure(bench: Bench) -> Iterator[Row]:
     cache = bench.enter(UnifiedCache(metadata_backend=bench.postgresql, blob_store=bench.s3, signing_key=SIGNING_KEY))
     store, data = bare(bench.s3), VALUE.tobytes()
     times = bench.race(
-        {"ours": lambda: cache.put(VALUE, x=1), "bare": lambda: obstore.put(store, "bare", data)}, rounds=6, once=True
+        {"ours": lambda: cache.put(VALUE, x=1), "bare": lambda: obstore.put(store, "bare", data)},
+        rounds=6,
+        once=True,
+        memory=MEMORY,
     )
     yield compare("put 64 MiB, S3 + PostgreSQL", times["ours"], "bare obstore", times["bare"], at_most=1.2)
     key = cache.key(x=1)
     times = bench.race(
-        {"ours": lambda: cache.get(key), "bare": lambda: obstore.get(store, "bare").bytes()}, rounds=6, once=True
+        {"ours": lambda: cache.get(key), "bare": lambda: obstore.get(store, "bare").bytes()},
+        rounds=6,
+        once=True,
+        memory=MEMORY,
     )
     yield compare("get 64 MiB, S3 + PostgreSQL", times["ours"], "bare obstore", times["bare"], at_most=1.2)
 

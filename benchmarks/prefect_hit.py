@@ -27,6 +27,7 @@ from benchmarks.memory import forget_peak, peak, resident
 from cacheness_prefect import CachenessStorage
 
 VALUE = np.random.default_rng(1).random(4 << 20)
+MEMORY = 1 << 30
 OURS, PEER = "ours", "Prefect's own files, pickle"
 OURS_S3, PEER_S3 = "ours on S3", "prefect-aws, pickle"
 
@@ -146,7 +147,8 @@ def race(
             each(number)
             assert name == "nothing" or each(number, return_state=True).name == "Cached", name
         contenders = {name: lambda each=each: each(next(numbers)) for name, each in tasks.items()}
-        return bench.race(contenders, rounds=3 if write else 6, once=True)
+        memory = MEMORY if function is large else 0
+        return bench.race(contenders, rounds=3 if write else 6, once=True, memory=memory)
 
     return work()
 
