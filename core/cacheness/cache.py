@@ -295,4 +295,8 @@ def _concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
     if len(items) <= 1:
         return [work(item) for item in items]
     with ThreadPoolExecutor(min(TRANSFERS, len(items)), thread_name_prefix="cacheness-transfer") as pool:
-        return list(pool.map(work, items))
+        try:
+            done = pool.map(work, items)
+        except RuntimeError:  # what is stored while the interpreter exits finds no more threads
+            done = map(work, items)
+        return list(done)

@@ -157,6 +157,23 @@ def test_a_zombie_is_dead():
     assert proven_dead(asleep, this_process())
 
 
+def test_results_can_be_stored_and_read_while_the_interpreter_exits(world):
+    script = """
+        import atexit, os, pickle, sys
+        from cacheness import UnifiedCache
+
+        def late():
+            cache.put_many([(os.urandom(100_000), {"k": n}) for n in range(3)])
+            assert len(cache.get_many([cache.key(k=n) for n in range(3)])) == 3
+
+        cache = UnifiedCache(pickle.loads(bytes.fromhex(sys.argv[1])))
+        atexit.register(late)
+        cache.put("first", k="first")
+    """
+    run(script, world.config)
+    assert [world.cache.lookup(k=k) is not None for k in ("first", 0, 1, 2)] == [True] * 4
+
+
 def test_threads_share_a_cache(world):
     def work(thread: int) -> None:
         for n in range(8):
