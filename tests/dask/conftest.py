@@ -60,4 +60,5 @@ def client(cluster: object) -> Iterator[object]:
     from distributed import Client
 
     with Client(cluster) as connected:
+        connected.wait_for_workers(2)  # the test before may have killed one
         yield connected
