@@ -80,7 +80,7 @@ class Bench:
         loops = {name: 1 if once else self._calibrated(name, call) for name, call in contenders.items()}
         found: dict[str, pyperf.Benchmark] = {}
         for _ in range(2 if self.quick else rounds):
-            np.ones(memory, np.uint8)  # in huge pages, which are handed out again before others
+            np.ones(0 if self.quick else memory, np.uint8)  # in huge pages, which are handed out again before others
             for name, call in contenders.items():
                 runs = self._time(name, call, loops[name])
                 if name in found:
