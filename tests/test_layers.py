@@ -14,12 +14,13 @@ ROOT = Path(__file__).parent.parent
 
 #: Each part of the core, and what it may import of ours.
 BASE = {"errors", "entry"}
-STORE = BASE | {"protocols", "deadlines", "config"}
-PROTOCOL = BASE | {"protocols", "deadlines"}
+STORE = BASE | {"protocols", "deadlines", "config", "jitter"}
+PROTOCOL = BASE | {"protocols", "deadlines", "jitter"}
 MAY_IMPORT = {
     "errors": set(),
     "entry": {"errors", "keys"},
-    "deadlines": {"errors"},
+    "jitter": set(),
+    "deadlines": {"errors", "jitter"},
     "config": BASE | {"deadlines"},
     "protocols": {"entry"},
     "report": {"entry", "errors"},
@@ -39,7 +40,7 @@ MAY_IMPORT = {
     "eviction": PROTOCOL | {"cache"},
     "binding": set(),
     "steps": {"flights", "keys"},
-    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "keys", "steps"},
+    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "jitter", "keys", "steps"},
     "options": BASE | {"config", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }

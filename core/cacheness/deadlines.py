@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from cacheness.errors import CachenessError, CommitUnanswered, StoreUnavailable
+from cacheness.jitter import between
 
 T = TypeVar("T")
 
@@ -102,9 +103,10 @@ class Guard:
             on=self._is_worth_retrying,
             attempts=max(limits.attempts - 1, 1),
             timeout=limits.total,
-            wait_initial=0.05,
+            # Its own jitter would draw from the generator that a user may have seeded.
+            wait_initial=between(0.05, 0.15),
             wait_max=1.0,
-            wait_jitter=0.1,
+            wait_jitter=0.0,
         )
         return retrying(self._once)(attempt)
 

@@ -7,12 +7,12 @@ somebody else computes; when two compute after all, both results are right.
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
 from cacheness.errors import CachenessError
+from cacheness.jitter import between
 from cacheness.protocols import MetadataStore
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Flights:
         while not self._metadata.take_flight(self._namespace, bytes.fromhex(key), token, seconds):
             if time.monotonic() >= give_up:
                 return False
-            jittered = pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads waiters, guards nothing
+            jittered = pause * between(0.5, 1.0)
             time.sleep(min(jittered, max(give_up - time.monotonic(), 0.0)))
             pause = min(pause * 2, POLL_AT_MOST)
             if unless is not None and unless():

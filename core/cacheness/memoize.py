@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import random
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -24,6 +23,7 @@ from cacheness.deadlines import patience
 from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain
 from cacheness.flights import Flights
+from cacheness.jitter import between
 from cacheness.keys import Key
 from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
@@ -228,7 +228,7 @@ class Cached:
                 )
             if time.monotonic() >= give_up:
                 return None
-            yield Pause(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads those who wait, guards nothing
+            yield Pause(pause * between(0.5, 1.0))
             pause = min(pause * 2, PAUSES[1])
             found = yield functools.partial(self._ask, functools.partial(self.cache.lookup, key))
             if isinstance(found, Hit):

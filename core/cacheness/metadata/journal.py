@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import random
 import secrets
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any, Final, Literal
 from cacheness.deadlines import Guard, Limits, patience_or
 from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Where
 from cacheness.errors import StoreUnavailable
+from cacheness.jitter import between
 from cacheness.metadata.file_locks import FileLocks, watch_forks
 from cacheness.metadata.journal_file import JournalFile
 from cacheness.metadata.journal_index import JournalIndex, Kept
@@ -259,7 +259,7 @@ class JournalStore:
             while not self._locks.take(self._lock_name):
                 if time.monotonic() > deadline:
                     raise StoreUnavailable(f"another process kept the journal {self._path} locked for too long")
-                time.sleep(random.uniform(0.001, 0.01))  # noqa: S311 - parts rivals, keeps no secret
+                time.sleep(between(0.001, 0.01))
         except OSError as error:
             self._file.refuse(error)
 

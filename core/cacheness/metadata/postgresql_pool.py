@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import re
 import select
 import time
@@ -24,6 +23,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from cacheness.jitter import between
 from cacheness.metadata.statements import Statement
 
 try:
@@ -200,7 +200,7 @@ class Pool:
             except Conflict:
                 if time.monotonic() + longest > deadline:
                     raise
-            time.sleep(random.uniform(0.0, longest))  # noqa: S311 - parts rivals, keeps no secret
+            time.sleep(between(0.0, longest))
             longest = min(2 * longest, 0.5)
 
     def close(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from urllib.parse import quote
 from cacheness.deadlines import patience as patient
 from cacheness.deadlines import patience_or
 from cacheness.errors import CodecError, CommitUnanswered, ConfigError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.jitter import between
 from cacheness.metadata.file_locks import wait_in_line
 from cacheness.metadata.statements import Statement
 
@@ -166,7 +166,7 @@ class SqliteFile:
     def _again(self, attempt: Callable[[], T]) -> T:
         deadline = time.monotonic() + patience_or(self._busy)
         while True:
-            time.sleep(random.uniform(_SHORTEST_WAIT, _LONGEST_WAIT))  # noqa: S311 - parts rivals, keeps no secret
+            time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
             try:
                 return attempt()
             except sqlite3.Error as error:

@@ -1,0 +1,15 @@
+"""Random pauses, so that rivals and waiters do not come back at the same moment."""
+
+from __future__ import annotations
+
+import random
+from typing import Final
+
+#: Draws from the system and keeps no state: the sequence that a user has seeded in `random` stays as it is,
+#: and a forked child does not repeat its parent's pauses.
+_SYSTEM: Final = random.SystemRandom()
+
+
+def between(shortest: float, longest: float) -> float:
+    """Return a random number of seconds between two bounds."""
+    return _SYSTEM.uniform(shortest, longest)
