@@ -296,7 +296,7 @@ def _temporary_folder() -> str:
     usual = os.path.abspath(tempfile.gettempdir())
     if _other_user() is None:
         return usual
-    for folder in (usual, "/tmp", "/var/tmp"):  # noqa: S108 - what is made in there has a random name
+    for folder in (usual, "/tmp", "/var/tmp"):
         if os.path.isdir(folder) and all(p.stat().st_mode & 0o001 for p in (Path(folder), *Path(folder).parents)):
             return folder
     return usual
