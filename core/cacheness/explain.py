@@ -17,6 +17,7 @@ _SENTENCES = {
     "value": ("value of `{name}` changed", "value of `{name}` counts now", "value of `{name}` no longer counts"),
     "library": ("{name} {before} -> {after}", "{name} {after} is used now", "{name} {before} is no longer used"),
     "version": ("version {before} -> {after}", "version {after} is new", "version {before} is gone"),
+    "order": ("`{name}` has the same items in another order",) * 3,
     "prefix": ("prefix {before} -> {after}", "prefix {after} is new", "prefix {before} is gone"),
 }
 
@@ -25,7 +26,7 @@ _SENTENCES = {
 class Change:
     """One part of a key that differs."""
 
-    kind: str  #: arg, code, value, library, version, prefix
+    kind: str  #: arg, code, value, library, version, prefix; order: an argument or value has the same items in another
     name: str
     before: str | None  #: None: it was not there
     after: str | None  #: None: it is gone
@@ -92,25 +93,30 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
     )
 
 
-_Parts = Mapping[str, Mapping[str, tuple[str, str]]]
+#: What tells a part from another, how to call it, and what tells it from another when no order counts.
+_Part = tuple[str, str, str]
+_Parts = Mapping[str, Mapping[str, _Part]]
 
 
 def _parts_of(text: str, prefix: str) -> _Parts:
-    """For each kind, by name: what tells it from another, and how to call it."""
+    """The parts of each kind, by name."""
     found = json.loads(text)
     version = found.get("version")
     return {
-        "version": {} if version is None else {"": (version, repr(version))},
-        "prefix": {"": (prefix, repr(prefix))} if prefix else {},
-        "code": _named(found.get("code", {})),
-        "value": _named(found.get("values", {})),
-        "library": _named(found.get("versions", {})),
-        "arg": {name: (digest, words) for name, (digest, words) in found.get("args", {}).items()},
+        "version": {} if version is None else {"": (version, repr(version), version)},
+        "prefix": {"": (prefix, repr(prefix), prefix)} if prefix else {},
+        "code": _named(found.get("code", {}), {}),
+        "value": _named(found.get("values", {}), found.get("loose", {})),
+        "library": _named(found.get("versions", {}), {}),
+        "arg": {
+            name: (digest, words, loose[0] if loose else digest)
+            for name, (digest, words, *loose) in found.get("args", {}).items()
+        },
     }
 
 
-def _named(digests: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    return {name: (digest, digest) for name, digest in digests.items()}
+def _named(digests: Mapping[str, str], loose: Mapping[str, str]) -> dict[str, _Part]:
+    return {name: (digest, digest, loose.get(name, digest)) for name, digest in digests.items()}
 
 
 def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
@@ -119,7 +125,8 @@ def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
         for name in sorted({*then, *now}):
             old, new = then.get(name), now.get(name)
             if (old and old[0]) != (new and new[0]):
-                yield Change(kind, name, old and old[1], new and new[1])
+                same_items = old is not None and new is not None and old[2] == new[2]
+                yield Change("order" if same_items else kind, name, old and old[1], new and new[1])
 
 
 def _brief(key: str | None) -> str:

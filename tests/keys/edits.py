@@ -166,6 +166,7 @@ class Edit(NamedTuple):
 
 
 MISSES = [
+    Edit("a dictionary in another order", '{"a": 1, "b": [1, 2]}', '{"b": [1, 2], "a": 1}'),
     Edit("a constant in the body", "total = 0\n", "total = 1\n"),
     Edit("an operator", "v**power", "v+power"),
     Edit("a comparison", "item > THRESHOLD", "item >= THRESHOLD"),
@@ -233,7 +234,6 @@ HITS = [
     Edit("the lines above", "import math\n", "import math\n\n# a long\n# story\n"),
     Edit("quotes", 'WEIGHTS["a"]', "WEIGHTS['a']"),
     Edit("a set in another order", '{"x", "y", "z"}', '{"z", "x", "y"}'),
-    Edit("a dictionary in another order", '{"a": 1, "b": [1, 2]}', '{"b": [1, 2], "a": 1}'),
     Edit("a function that is not called", "return json.dumps(x)", "return json.loads(x)", True),
     Edit("an import that is not used", "import json\n", "import json\nimport csv\n", True),
     Edit("a function more", "def odd(n)", "def bystander():\n    return 1\n\n\ndef odd(n)"),

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import contextlib
 import datetime as dt
 import decimal
 import enum
 import fractions
+import functools
 import itertools
 import math
 import pathlib
+import pickle
 import struct
 import threading
 import types
@@ -28,7 +31,8 @@ from hypothesis import strategies as st
 
 from cacheness import CodecError, UnhashableArgument
 from cacheness.errors import CachenessError
-from cacheness.keys import Digest, decode, digest_of, encode, register
+from cacheness.keys import Digest, decode, digest_of, encode, register, unordered
+from cacheness.keys.encode import Encoder
 
 SURROGATES = st.characters(categories=["Cs", "L", "N", "P"])
 ZONES = st.sampled_from(
@@ -90,7 +94,7 @@ def outline(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return (kind, tuple(outline(item) for item in value))
     if isinstance(value, dict):
-        return (kind, counted((outline(k), outline(v)) for k, v in value.items()))
+        return (kind, tuple((outline(k), outline(v)) for k, v in value.items()))
     if isinstance(value, (set, frozenset)):
         return (kind, counted(outline(item) for item in value))
     if isinstance(value, dt.datetime):
@@ -263,21 +267,79 @@ def test_values_that_are_easily_confused_have_encodings_of_their_own(place: Any)
     assert same == []
 
 
-def test_the_order_of_a_dictionary_or_a_set_does_not_matter() -> None:
-    assert encode({"a": 1, "b": 2}) == encode({"b": 2, "a": 1})
+def test_the_order_of_a_set_does_not_matter() -> None:
     assert encode({(1, "x"), 2, None}) == encode({None, 2, (1, "x")})
-    assert encode(collections.Counter("ab")) == encode(collections.Counter("ba"))
 
 
-def test_the_order_of_an_ordered_dictionary_matters() -> None:
-    one, other = collections.OrderedDict(a=1, b=2), collections.OrderedDict(b=2, a=1)
-    assert encode(one) != encode(other)
+class Table(dict):  # type: ignore[type-arg]
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        dict,
+        collections.OrderedDict,
+        Table,
+        lambda items: collections.defaultdict(int, items),
+        lambda items: collections.Counter(dict(items)),
+        lambda items: types.MappingProxyType(dict(items)),
+        lambda items: collections.ChainMap(dict(items)),
+        lambda items: collections.UserDict(items),
+        lambda items: types.SimpleNamespace(**dict(items)),
+        lambda items: argparse.Namespace(**dict(items)),
+        lambda items: Plain(dict(items)),  # type: ignore[arg-type]
+        lambda items: functools.partial(print, **dict(items)),
+    ],
+)
+def test_the_order_of_a_mapping_matters(make: Any) -> None:
+    items = [("a", 1), ("b", 2), ("c", 3)]
+    assert encode(make(items)) == encode(make(list(items)))
+    assert encode(make(items)) != encode(make(items[::-1]))
+
+
+def test_an_unordered_dictionary_counts_the_same_in_every_order() -> None:
+    one, other = unordered({"a": 1, "b": [2]}), unordered([("b", [2]), ("a", 1)])
+    assert one == {"a": 1, "b": [2]}
+    for place in (lambda v: v, lambda v: [v], lambda v: {"x": (v, 1)}, lambda v: Plain(v), lambda v: {frozenset(v): v}):
+        assert encode(place(one)) == encode(place(other))
+        assert encode(place(one)) != encode(place(unordered({"a": 1, "b": [3]})))
+    assert encode(one) != encode(dict(one))
+    assert encode(unordered({"x": {1: 2, 3: 4}})) != encode(unordered({"x": {3: 4, 1: 2}}))
+    copy = decode(encode(one))
+    assert type(copy) is type(one)
+    assert copy == one == pickle.loads(pickle.dumps(one))
+    assert repr(one) == "unordered({'a': 1, 'b': [2]})"
+    assert encode(unordered({len: 1, Plain: 2})) == encode(unordered({Plain: 2, len: 1}))
+
+
+def test_the_order_of_dictionaries_alone_can_be_left_aside() -> None:
+    def loose(value: Any) -> bytes:
+        encoder = Encoder()
+        encoder.run(value, "")
+        return encoder.loose()
+
+    inner = {"x": [1, {"p": 1, "q": 2}], "y": "text " * 20_000}
+    moved = {"y": "text " * 20_000, "x": [1, {"q": 2, "p": 1}]}
+    for place in (
+        lambda v: v,
+        lambda v: {"first": v, "second": list(range(50_000))},
+        lambda v: [list(range(50_000)), v, v],
+        lambda v: Plain(v),
+        lambda v: types.SimpleNamespace(a=v),
+        lambda v: {"a": {str(n): [v, n] for n in range(2000)}},
+    ):
+        assert encode(place(inner)) != encode(place(moved))
+        assert loose(place(inner)) == loose(place(moved))
+        assert loose(place(inner)) != loose(place({"x": [1, {"p": 1, "q": 3}], "y": "text " * 20_000}))
+        assert loose(place(inner)) != loose(place({"y": [1, {"p": 1, "q": 2}], "x": "text " * 20_000}))
 
 
 def test_every_nan_is_the_same_value() -> None:
     other = struct.unpack(">d", bytes.fromhex("fff8000000000123"))[0]
     assert encode([float("nan")]) == encode([-float("nan")]) == encode([other])
-    assert encode({float("nan"): 1, other: 2}) == encode({other: 2, float("nan"): 1})
+    assert encode({float("nan"): 1, other: 2}) == encode({other: 1, float("nan"): 2})
+    assert encode(unordered({float("nan"): 1, other: 2})) == encode(unordered({other: 2, float("nan"): 1}))
 
 
 def test_equal_instances_agree_whatever_the_order_of_their_attributes() -> None:
@@ -422,8 +484,6 @@ def test_a_digest_of_another_size_is_refused() -> None:
 
 
 def test_a_cached_property_counts_neither_before_nor_after_it_is_used() -> None:
-    import functools
-
     class Lazy:
         @functools.cached_property
         def answer(self) -> int:

@@ -177,3 +177,41 @@ def test_entries_that_were_put_by_name_alone_are_compared_too(cache: UnifiedCach
     cache.put(1, x=1)
     found = explain(cache.key(x=2), cache.iter_entries(function=""), NOW)
     assert str(found).startswith("miss: arg `x` 1 -> 2; nearest entry")
+
+
+def ordered(table: str) -> Any:
+    made = types.ModuleType("helpers")
+    made.__file__ = "/somewhere/helpers.py"
+    exec(f"RULES = {table}\ndef clean(x): return [RULES[k] for k in RULES]", vars(made))
+    return made
+
+
+LONG = {f"column {n}": {"type": "int", "unit": "m", "at": n} for n in range(5000)}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"a": 1, "b": 2}, {"b": 2, "a": 1}),
+        ([0, {"a": {"x": 1, "y": 2}, "b": 2}], [0, {"b": 2, "a": {"y": 2, "x": 1}}]),
+        (types.SimpleNamespace(a=1, b={"x": 1, "y": 2}), types.SimpleNamespace(a=1, b={"y": 2, "x": 1})),
+        (LONG, dict(reversed(LONG.items()))),
+        ([LONG, LONG], [dict(reversed(LONG.items()))] * 2),
+    ],
+    ids=["dict", "nested", "in an object", "long", "long, twice"],
+)
+def test_another_order_is_a_reason_of_its_own(one: Any, other: Any) -> None:
+    before = entry_of(make_key(args={"config": one}))
+    found = explain(make_key(args={"config": other}), [before], NOW)
+    assert "`config` has the same items in another order" in str(found)
+    assert [change.kind for change in found.changes] == ["order"]
+    more = explain(make_key(args={"config": [other]}), [before], NOW)
+    assert [change.kind for change in more.changes] == ["arg"]
+
+
+def test_another_order_of_a_global_table_is_told_too() -> None:
+    before = entry_of(make_key(function=ordered("{'a': 1, 'b': [2]}").clean, args={}))
+    found = explain(make_key(function=ordered("{'b': [2], 'a': 1}").clean, args={}), [before], NOW)
+    assert str(found).startswith("miss: `helpers.RULES` has the same items in another order;")
+    changed = explain(make_key(function=ordered("{'b': [3], 'a': 1}").clean, args={}), [before], NOW)
+    assert str(changed).startswith("miss: value of `helpers.RULES` changed;")

@@ -78,8 +78,19 @@ def test_extra_arguments_count_by_place_and_by_name(cache: UnifiedCache, calls: 
 
     f(1, 2), f(1, (2,)), f((1, 2)), f(args=(1, 2)), f(1, b=2), f(1, a=2), f(kwargs={"a": 1}), f(a=1)
     assert len(calls.seen) == 8
-    assert f(b=1, a=2) == f(a=2, b=1)
-    assert len(calls.seen) == 9
+    assert f(b=1, a=2) == f(b=1, a=2) == f(a=2, b=1)
+    assert len(calls.seen) == 10  # the function can see the order
+
+
+def test_the_order_in_which_parameters_are_named_does_not_count(cache: UnifiedCache, calls: Calls) -> None:
+    @cache.cached
+    def f(a: int, b: int) -> Any:
+        return calls((a, b))
+
+    f(a=1, b=2), f(b=2, a=1), f(1, b=2)
+    assert len(calls.seen) == 1
+    cache.put("kept", b=2, a=1)
+    assert cache.get(a=1, b=2) == "kept"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.owners import add_user_code
+from cacheness.keys.unordered import unordered
 
 __all__ = [
     "FORMAT",
@@ -23,4 +24,5 @@ __all__ = [
     "fingerprint",
     "make_key",
     "register",
+    "unordered",
 ]

@@ -17,6 +17,7 @@ from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.files import digest_of_file
 from cacheness.keys.owners import Owner, module_of, owner_of, owner_of_class
 from cacheness.keys.trace import Unencodable
+from cacheness.keys.unordered import unordered
 
 
 @handles(types.FunctionType)
@@ -28,7 +29,7 @@ def _function(encoder: Encoder, value: types.FunctionType) -> None:
         and hasattr(value, "dispatch")
         and value.__code__.co_qualname.startswith("singledispatch")
     ):
-        encoder.tagged("singledispatch", value.registry)
+        encoder.tagged("singledispatch", unordered(value.registry))
     elif owner.kind == "user":
         encoder.reference(value)
     elif owner.kind == "ours" and hasattr(value, "__wrapped__"):

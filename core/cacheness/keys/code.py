@@ -28,6 +28,8 @@ from cacheness.keys.watch import Watch
 MOST_PARTS: Final = 80
 #: Encodings of what is code itself, or is not there.
 _NOT_VALUES: Final = (b"R", b"@2:of", b"@7:missing", b"@7:written", b"@6:import", b"N")
+#: Hexadecimal digits that tell a part from what it was before.
+_SHORT: Final = 12
 _PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
@@ -37,7 +39,7 @@ class Fingerprint:
 
     digest: bytes  #: 32 bytes
     name: str  #: the qualified name
-    parts: Mapping[str, Mapping[str, str]]  #: short digests of "code" and "values" by name; "versions"
+    parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
     unfollowed: tuple[str, ...]  #: what counts by its type only
 
 
@@ -141,6 +143,7 @@ def _called(fn: Any) -> str:
 def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
     code: dict[str, str] = {}
     values: dict[str, str] = {}
+    loose: dict[str, str] = {}
     for node in nodes:
         own = [value.content for label, value in node.pairs() if not is_reached(label)]
         code[node.name] = _short(b"".join(own))
@@ -149,11 +152,17 @@ def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, 
             for label, value in node.pairs()
             if is_reached(label) and not value.content.startswith(_NOT_VALUES)
         }
-    return {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
+        loose |= {
+            place_of_value(node.name, label): value.loose.hex()[:_SHORT]
+            for label, value in node.pairs()
+            if is_reached(label) and value.loose
+        }
+    found = {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
+    return found if not loose or len(values) > MOST_PARTS else {**found, "loose": loose}
 
 
 def _short(content: bytes) -> str:
-    return blake3(content).hexdigest(6)
+    return blake3(content).hexdigest()[:_SHORT]
 
 
 def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:

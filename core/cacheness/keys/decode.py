@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cacheness.errors import CodecError
 from cacheness.keys.encode import Digest
+from cacheness.keys.unordered import Unordered
 
 _unpack_float: Final = struct.Struct(">d").unpack_from
 
@@ -102,14 +103,14 @@ def _time(wall: str, fold: int, zone: dt.tzinfo | None) -> dt.time:
     return dt.time.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
 
 
-def _timezone(offset: dt.timedelta, name: str) -> dt.timezone:
-    plain = dt.timezone(offset)
-    return plain if plain.tzname(None) == name else dt.timezone(offset, name)
+def _uuid(data: bytes, safe: int | None = None) -> uuid.UUID:
+    return uuid.UUID(bytes=data, is_safe=uuid.SafeUUID(safe))
 
 
 _builders: Final[Mapping[str, Callable[..., Any]]] = {
     "bytearray": lambda data: bytearray(memoryview(data)),
     "OrderedDict": collections.OrderedDict,
+    "unordered": Unordered,
     "Counter": collections.Counter,
     "deque": lambda limit, items: collections.deque(items, limit),
     "range": range,
@@ -119,12 +120,12 @@ _builders: Final[Mapping[str, Callable[..., Any]]] = {
     "digest": Digest,
     "Decimal": decimal.Decimal,
     "Fraction": fractions.Fraction,
-    "UUID": lambda data: uuid.UUID(bytes=data),
+    "UUID": _uuid,
     "date": dt.date.fromisoformat,
     "datetime": _datetime,
     "time": _time,
     "timedelta": dt.timedelta,
-    "timezone": _timezone,
+    "timezone": dt.timezone,
     "zone": zoneinfo.ZoneInfo,
     "PurePosixPath": pathlib.PurePosixPath,
     "PureWindowsPath": pathlib.PureWindowsPath,

@@ -8,16 +8,16 @@ Each value begins with its tag. What has a length says it, so that no two values
     ^       this container again, so many levels up
     #       BLAKE3 of an encoding, or of text or bytes, too long to carry along
 
-Sets and dictionaries are sorted by the encodings of their members, never by the members.
+Sets are sorted by the encodings of their members, never by the members. A dictionary keeps its
+order, which whoever reads it can see; `loose` tells what it would be without.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import pairwise
-from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from blake3 import blake3
 
@@ -27,9 +27,11 @@ from cacheness.keys.trace import WAYS_OUT, Step, Unencodable, place_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Handler: TypeAlias = Callable[["Encoder", Any], None]
+#: Where the items of a dictionary begin and end; or a place, and what stands there when no order counts.
+Order: TypeAlias = list[int] | tuple[int, bytes]
 
 #: Part of every key. A change of any encoding needs a new one.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 #: An encoding longer than this is replaced by its digest, so that memory stays bounded
 #: and an object that is reached by many ways is walked once.
@@ -39,7 +41,6 @@ LONG: Final = 1 << 16
 DEEPEST: Final = 128
 
 _NOWHERE: Final = 1 << 62
-_first: Final = itemgetter(0)
 
 #: By exact type. Filled by the modules that know the types, and by `register`.
 _handlers: dict[type, Handler] = {}
@@ -112,7 +113,7 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
 class Encoder:
     """Appends the encodings of values to `out`."""
 
-    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "out")
+    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "orders", "out")
 
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
@@ -121,11 +122,12 @@ class Encoder:
 
     def __init__(self) -> None:
         self.out = bytearray()
+        self.orders: list[Order] = []  #: where in `out` dictionaries keep their items, the inner ones first
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
         self._code: dict[int, tuple[str, bytes]] = {}
         self._lowest = _NOWHERE  # the outermost level that a value under way refers back to
-        self._memo: dict[int, tuple[Any, bytes]] = {}
+        self._memo: dict[int, tuple[Any, bytes, bytes]] = {}
 
     def run(self, value: Any, path: str) -> None:
         """Encode a value, and on failure say where below `path` the culprit is."""
@@ -142,11 +144,12 @@ class Encoder:
     def apart(self, value: Any) -> bytes:
         """The encoding of a value on its own, at this place."""
         outer, self.out = self.out, bytearray()
+        orders, self.orders = self.orders, []
         try:
             self.add(value)
             return bytes(self.out)
         finally:
-            self.out = outer
+            self.out, self.orders = outer, orders
 
     def blob(self, tag: bytes, data: Buffer) -> None:
         """Append bytes; in place of many bytes, their digest."""
@@ -190,7 +193,7 @@ class Encoder:
             return -1
         known = self._memo.get(key)
         if known is not None:
-            self.out += known[1]
+            self._append_short(known[1], known[2])
             return -1
         if len(self._stack) > DEEPEST:
             raise Unencodable(f"nested more than {DEEPEST} levels deep")
@@ -208,11 +211,23 @@ class Encoder:
             self._lowest = _NOWHERE  # all that it refers back to is within itself
 
     def _shorten(self, value: Any, start: int, level: int) -> None:
+        tag = b"#%c" % self.out[start]
         with memoryview(self.out) as whole, whole[start:] as mine:
-            short = b"#%c" % self.out[start] + blake3(mine).digest()
-        self.out[start:] = short
+            short = tag + blake3(mine).digest()
+        within = [order for order in self.orders if order[0] >= start]
+        loose = short
+        if within:
+            del self.orders[len(self.orders) - len(within) :]
+            loose = tag + blake3(without_order(self.out[start:], within, start)).digest()
+        del self.out[start:]
+        self._append_short(short, loose)
         if self._lowest >= level:
-            self._memo[id(value)] = (value, short)
+            self._memo[id(value)] = (value, short, loose)
+
+    def _append_short(self, short: bytes, loose: bytes) -> None:
+        if loose != short:
+            self.orders.append((len(self.out), loose))
+        self.out += short
 
     def step(self, label: str, value: Any) -> None:
         """Append a value that errors shall call by this label."""
@@ -220,16 +235,22 @@ class Encoder:
         self.add(value)
         self._stack.pop()
 
-    def pairs(self, mapping: Mapping[Any, Any]) -> None:
-        """Append the items of a mapping in the order of their keys' encodings."""
-        keyed = [(self.apart(key), value) for key, value in mapping.items()]
-        keyed.sort(key=_first)
-        if any(one[0] == other[0] for one, other in pairwise(keyed)):
-            self.unordered(mapping.items())  # keys that differ only by identity, as NaNs do
-            return
-        for key, value in keyed:
-            self.out += key
-            self.add(value)
+    def pairs(self, items: Iterable[tuple[Any, Any]], label: Callable[[Any], str] | None = None) -> None:
+        """Append the items of a dictionary in their order, and remember where each ends."""
+        ends = [len(self.out)]
+        for key, value in items:
+            self.add(key)
+            if label is None:
+                self.add(value)
+            else:
+                self.step(label(key), value)
+            ends.append(len(self.out))
+        if len(ends) > 2:
+            self.orders.append(ends)
+
+    def loose(self) -> bytes:
+        """The digest that `out` would have if no dictionary in it had an order."""
+        return blake3(without_order(self.out, self.orders) if self.orders else self.out).digest()
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
         """Append members, each some values, in the order of their encodings."""
@@ -237,6 +258,19 @@ class Encoder:
         encodings.sort()
         for encoding in encodings:
             self.out += encoding
+
+
+def without_order(encoding: Buffer, orders: Iterable[Order], start: int = 0) -> bytearray:
+    """An encoding with the items of its dictionaries sorted. The places in `orders` are counted from `start`."""
+    loose = bytearray(encoding)
+    for order in orders:
+        first, rest = order[0] - start, order[1]
+        if isinstance(rest, bytes):
+            loose[first : first + len(rest)] = rest
+        else:
+            ends = [end - start for end in cast("list[int]", order)]
+            loose[first : ends[-1]] = b"".join(sorted(loose[a:b] for a, b in pairwise(ends)))
+    return loose
 
 
 def handles(*types: type) -> Callable[[Handler], Handler]:

@@ -33,6 +33,7 @@ class _Argument:
     encoding: bytes  #: its beginning, when it is long
     whole: bool
     label: str = ""  #: of a Digest
+    loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
 
     def to_keep(self) -> Any:
         """What the row keeps: the value where it can be rebuilt, else its digest."""
@@ -43,6 +44,10 @@ class _Argument:
     def describe(self) -> str:
         """A few words for people."""
         return self.label or describe(self.encoding, self.digest)
+
+    def part(self) -> list[str]:
+        """For `explain`: a short digest, a few words, and a short digest without order where there is one."""
+        return [self.digest.hex()[:16], self.describe(), *([self.loose.hex()[:16]] if self.loose else [])]
 
 
 class Key:
@@ -109,7 +114,7 @@ class _Origin:
 
     def args(self, prefix: str) -> bytes:
         """For the row: options, and arguments, those named like an option apart."""
-        values = {name: argument.to_keep() for name, argument in self.arguments.items()}
+        values = {name: self.arguments[name].to_keep() for name in sorted(self.arguments)}
         kept: dict[str, Any] = {name: value for name, value in values.items() if name not in RESERVED}
         if clashing := {name: value for name, value in values.items() if name in RESERVED}:
             kept["args"] = clashing
@@ -123,7 +128,7 @@ class _Origin:
 
     def parts(self) -> str:
         """For `explain`."""
-        arguments = {n: [a.digest.hex()[:16], a.describe()] for n, a in self.arguments.items()}
+        arguments = {name: argument.part() for name, argument in self.arguments.items()}
         found: dict[str, Any] = {"args": arguments}
         if self.version is not None:
             found["version"] = self.version
@@ -147,7 +152,8 @@ def make_key(
     """
     arguments = {name: _argument(name, value) for name, value in args.items()}
     source = _source(function, version)
-    digests = {name: argument.digest for name, argument in arguments.items()}
+    # By name: whoever gives arguments in another order means the same.
+    digests = {name: arguments[name].digest for name in sorted(arguments)}
     made_from = (FORMAT, None if source is None else source.digest, version, prefix, digests)
     digest = blake3(encode(made_from)).digest()
     return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
@@ -164,10 +170,13 @@ def arguments_of(entry_args: bytes) -> dict[str, Any]:
 def _argument(name: str, value: Any) -> _Argument:
     if type(value) is Digest:
         return _Argument(value.digest, b"", False, value.label or "value")
-    encoding = encode(value, f"args.{name}")
+    encoder = Encoder()
+    encoder.run(value, f"args.{name}")
+    encoding = bytes(encoder.out)
     digest = blake3(encoding).digest()
     whole = len(encoding) <= KEPT
-    return _Argument(digest, encoding if whole else encoding[:_HEAD], whole)
+    loose = encoder.loose() if encoder.orders else b""
+    return _Argument(digest, encoding if whole else encoding[:_HEAD], whole, loose=loose)
 
 
 def _source(function: Callable[..., Any] | Digest | None, version: str | None) -> Fingerprint | None:

@@ -6,16 +6,17 @@ on the order of attributes, on which objects are shared, and on the version of P
 
 from __future__ import annotations
 
-import collections
 import copyreg
 import enum
-import functools
 import pickle
 import types
-from typing import Any
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final
 
-from cacheness.keys.encode import Encoder, handles, handles_family, handles_the_rest
+from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
 from cacheness.keys.owners import OURS, owner_of, owner_of_class
+from cacheness.keys.storage import add_attributes, held, left_out
 from cacheness.keys.trace import Unencodable
 
 #: What a class may raise to say that it has no parts to show.
@@ -37,11 +38,18 @@ def _instance(encoder: Encoder, value: Any) -> None:
     encoder.leave(value, start)
 
 
-@handles(types.SimpleNamespace)
+def _is_namespace(kind: type) -> bool:
+    """Whether instances are mere attributes, and show their order when they are printed."""
+    return issubclass(kind, types.SimpleNamespace) or any(
+        base.__module__ == "argparse" and base.__qualname__ == "Namespace" for base in kind.__mro__
+    )
+
+
+@handles_family(_is_namespace)
 def _namespace(encoder: Encoder, value: types.SimpleNamespace) -> None:
     if (start := encoder.enter(value)) >= 0:
-        encoder.tagged("SimpleNamespace")
-        _attributes(encoder, value, vars(value))
+        encoder.tagged("namespace", type(value))
+        add_attributes(encoder, value, held(value), in_order=True)
         encoder.leave(value, start)
 
 
@@ -50,17 +58,7 @@ def _set_subclass(encoder: Encoder, value: set[Any] | frozenset[Any]) -> None:
     # The pickle protocol would list the members in the order of their hashes.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("set", type(value), frozenset(value))
-        _attributes(encoder, value, getattr(value, "__dict__", {}))
-        encoder.leave(value, start)
-
-
-@handles_family(lambda kind: hasattr(kind, "__attrs_attrs__"))
-def _attrs(encoder: Encoder, value: Any) -> None:
-    # Not its __dict__, which may hold a hash that differs in each process.
-    if (start := encoder.enter(value)) >= 0:
-        names = [field.name for field in type(value).__attrs_attrs__]
-        encoder.tagged("attrs", type(value))
-        _attributes(encoder, value, {name: getattr(value, name) for name in names if hasattr(value, name)})
+        add_attributes(encoder, value, held(value))
         encoder.leave(value, start)
 
 
@@ -69,13 +67,48 @@ def _exception(encoder: Encoder, value: BaseException) -> None:
     # Libraries teach pickle to take tracebacks along, which say where and not what.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("exception", type(value), value.args)
-        _attributes(encoder, value, vars(value))
+        add_attributes(encoder, value, _members(value) | held(value))
         encoder.leave(value, start)
+
+
+def _members(error: BaseException) -> dict[str, Any]:
+    """What an exception of Python's holds beside its arguments: its cause and context, a file's name."""
+    found = {}
+    for cls in type(error).__mro__:
+        if cls.__module__ != "builtins":
+            continue
+        for name, member in vars(cls).items():
+            if type(member) in _MEMBERS and name not in _NOT_PARTS:
+                with suppress(AttributeError):
+                    found[name] = getattr(error, name)
+    # What is not set is left out, so that a member that a later Python adds changes no key.
+    return {name: part for name, part in found.items() if part is not None and part is not False}
+
+
+_MEMBERS: Final = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_NOT_PARTS: Final = frozenset({"args", "__dict__", "__traceback__"})
 
 
 @handles_family(lambda kind: isinstance(kind, enum.EnumMeta))
 def _enum(encoder: Encoder, value: enum.Enum) -> None:
-    encoder.tagged("enum", type(value), value.name, value.value)
+    if (start := encoder.enter(value)) >= 0:
+        encoder.tagged("enum", type(value), value.name, value.value)
+        # Enums keep their own notes under names like `_value_`.
+        own = {name: part for name, part in held(value).items() if not (name[:1] == "_" == name[-1:])}
+        add_attributes(encoder, value, {name: part for name, part in own.items() if name != "__objclass__"})
+        encoder.leave(value, start)
+
+
+#: Things that read a file, and of which only the file's name is known.
+_NAMES_ONLY: Final = frozenset({("zipfile", "Path"), ("zipfile._path", "Path"), ("zipp", "Path")})
+
+
+@handles_family(lambda kind: any((base.__module__, base.__qualname__) in _NAMES_ONLY for base in kind.__mro__))
+def _place_in_archive(_: Encoder, value: Any) -> None:
+    raise Unencodable(
+        f"a {type(value).__module__}.{type(value).__qualname__} tells where something is in an archive, and not what:"
+        " pass the archive's path and the name within"
+    )
 
 
 def _global(encoder: Encoder, value: Any, name: str) -> None:
@@ -95,25 +128,43 @@ def _reduce(value: Any) -> Any:
     except RecursionError:
         raise
     except (*_REFUSALS, pickle.PickleError) as error:
+        if isinstance(error, AttributeError) and _states_fields(kind):
+            return (copyreg.__newobj__, (kind,), held(value))  # type: ignore[attr-defined] # a field is not set yet
         raise Unencodable(f"{kind.__module__}.{kind.__qualname__} cannot be taken apart ({error})") from error
+
+
+def _states_fields(kind: type) -> bool:
+    """Whether attrs or dataclasses wrote how instances are pickled, and instances are nothing but attributes."""
+    states = getattr(kind, "__getstate__", None)
+    generated = getattr(states, "__globals__", {}).get("__name__") in ("attr._make", "dataclasses")
+    return generated and not issubclass(kind, (dict, list, tuple)) and kind.__reduce_ex__ is object.__reduce_ex__
 
 
 def _walk(encoder: Encoder, value: Any, reduced: tuple[Any, ...]) -> None:
     made: list[Any] = [*reduced, None, None, None, None]
     make, arguments, state, items, pairs, setter = made[:6]
+    beside = left_out(value, state)
+    if beside:
+        encoder.open("beside", 2)
+        add_attributes(encoder, value, beside)
     if make in _NEW:
         encoder.tagged("object", make is _NEW[1], arguments[0])
         arguments = arguments[1:]
     else:
         encoder.tagged("made", type(value), make)
+    if isinstance(value, tuple):
+        encoder.add(getattr(type(value), "_fields", None))  # a library makes classes that differ in nothing else
     encoder.step("", arguments)
     _add_state(encoder, value, state)
     encoder.step("", None if items is None else list(items))
-    if isinstance(value, collections.OrderedDict):
-        encoder.step("", list(pairs))
-    else:
-        encoder.step("", None if pairs is None else dict(pairs))
+    encoder.step("", None if pairs is None else _in_order(pairs))
     encoder.add(setter)
+
+
+def _in_order(pairs: Iterable[tuple[Any, Any]]) -> Any:
+    listed = list(pairs)
+    found = dict(listed)
+    return found if len(found) == len(listed) else listed
 
 
 _NEW: tuple[Any, Any] = (copyreg.__newobj__, copyreg.__newobj_ex__)  # type: ignore[attr-defined]
@@ -124,18 +175,8 @@ def _add_state(encoder: Encoder, value: Any, state: Any) -> None:
     encoder.open("state", len(halves))
     for half in halves:
         if half is None:
-            _attributes(encoder, value, {})  # no different from an empty dictionary
+            add_attributes(encoder, value, {})  # no different from an empty dictionary
         elif type(half) is dict and all(type(name) is str for name in half):
-            _attributes(encoder, value, half)
+            add_attributes(encoder, value, half)
         else:
             encoder.step("", half)
-
-
-def _attributes(encoder: Encoder, value: Any, attributes: dict[str, Any]) -> None:
-    # A cached property is computed from the others, and may or may not be there yet.
-    kind = type(value)
-    names = [n for n in attributes if not isinstance(getattr(kind, n, None), functools.cached_property)]
-    encoder.open("attributes", len(names))
-    for name in sorted(names):
-        encoder.add(name)
-        encoder.step("." + name, attributes[name])

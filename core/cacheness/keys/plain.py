@@ -7,9 +7,11 @@ import collections
 import datetime as dt
 import decimal
 import fractions
+import gc
 import logging
 import math
 import pathlib
+import pickle
 import re
 import struct
 import types
@@ -18,6 +20,7 @@ import zoneinfo
 from typing import Any, Final
 
 from cacheness.keys.encode import Digest, Encoder, handles
+from cacheness.keys.storage import add_attributes
 from cacheness.keys.trace import Unencodable
 
 _NAN: Final = b"f" + struct.pack(">d", float("nan"))
@@ -70,8 +73,12 @@ def _bytearray(encoder: Encoder, value: bytearray) -> None:
 
 @handles(memoryview)
 def _memoryview(encoder: Encoder, value: memoryview) -> None:
-    encoder.tagged("memoryview", value.format, value.shape)
-    encoder.blob(b"b", value.cast("B") if value.c_contiguous and value.nbytes else value.tobytes())
+    try:
+        encoder.tagged("memoryview", value.format, value.shape, value.readonly)
+        is_bytes = value.format == "B" and value.ndim == 1 and value.c_contiguous
+        encoder.blob(b"b", value if is_bytes else value.tobytes())
+    except ValueError as error:
+        raise Unencodable(f"a memoryview that was released ({error})") from error
 
 
 @handles(array.array)
@@ -101,7 +108,7 @@ def _list(encoder: Encoder, value: list[Any]) -> None:
 def _dict(encoder: Encoder, value: dict[Any, Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.out += b"{%x:" % len(value)
-        encoder.pairs(value)
+        encoder.pairs(value.items())
         encoder.leave(value, start)
 
 
@@ -123,13 +130,12 @@ def _frozenset(encoder: Encoder, value: frozenset[Any]) -> None:
 
 @handles(types.MappingProxyType)
 def _mapping_proxy(encoder: Encoder, value: types.MappingProxyType[Any, Any]) -> None:
-    encoder.tagged("mappingproxy", dict(value))
+    encoder.tagged("mappingproxy", *gc.get_referents(value))  # nothing else leads to the mapping behind it
 
 
 @handles(collections.OrderedDict)
 def _ordered_dict(encoder: Encoder, value: collections.OrderedDict[Any, Any]) -> None:
-    # Unlike a dict, two of these are equal only in the same order.
-    _within(encoder, value, "OrderedDict", list(value.items()))
+    _within(encoder, value, "OrderedDict", dict(value))
 
 
 @handles(collections.defaultdict)
@@ -149,6 +155,10 @@ def _deque(encoder: Encoder, value: collections.deque[Any]) -> None:
 
 def _within(encoder: Encoder, value: Any, name: str, *fields: Any) -> None:
     if (start := encoder.enter(value)) >= 0:
+        beside: dict[str, Any] = getattr(value, "__dict__", {})
+        if beside:
+            encoder.open("beside", 2)
+            add_attributes(encoder, value, beside)
         encoder.tagged(name, *fields)
         encoder.leave(value, start)
 
@@ -176,7 +186,7 @@ def _digest(encoder: Encoder, value: Digest) -> None:
 
 @handles(decimal.Decimal)
 def _decimal(encoder: Encoder, value: decimal.Decimal) -> None:
-    encoder.tagged("Decimal", str(value))
+    encoder.tagged("Decimal", str(value).replace("e", "E"))  # which of them is a setting of the context
 
 
 @handles(fractions.Fraction)
@@ -186,7 +196,8 @@ def _fraction(encoder: Encoder, value: fractions.Fraction) -> None:
 
 @handles(uuid.UUID)
 def _uuid(encoder: Encoder, value: uuid.UUID) -> None:
-    encoder.tagged("UUID", value.bytes)
+    safe = value.is_safe
+    encoder.tagged("UUID", value.bytes, *(() if safe is uuid.SafeUUID.unknown else (safe.value,)))
 
 
 @handles(dt.date)
@@ -212,13 +223,15 @@ def _timedelta(encoder: Encoder, value: dt.timedelta) -> None:
 
 @handles(dt.timezone)
 def _timezone(encoder: Encoder, value: dt.timezone) -> None:
-    encoder.tagged("timezone", value.utcoffset(None), value.tzname(None))
+    encoder.tagged("timezone", *value.__getinitargs__())  # type: ignore[attr-defined]
 
 
 @handles(zoneinfo.ZoneInfo)
 def _zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> None:
-    if value.key is None:
-        raise Unencodable("a ZoneInfo made from a file, without its key")
+    try:
+        value.__reduce__()
+    except pickle.PicklingError as error:
+        raise Unencodable("a ZoneInfo made from a file, whose content cannot be seen") from error
     encoder.tagged("zone", value.key)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pathlib
 import types
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -67,6 +67,7 @@ class Reader(Encoder):
 
     def _roll_back(self, edges: list[Any], out: int, count: int, depth: int) -> None:
         del self.out[out:]
+        self.orders = [order for order in self.orders if order[0] < out]
         self.edges = edges
         del self.edges[count:]
         del self._stack[depth:]
@@ -79,17 +80,6 @@ class Reader(Encoder):
         if wrapped is None:
             place = place_of(self.place, [*self._stack, value])
             self.unfollowed.append(f"{place}: {kind.__module__}.{kind.__qualname__}")
-
-    def pairs(self, mapping: Mapping[Any, Any]) -> None:
-        """Append items; in no order, when their keys lead to code."""
-        outer, self.edges = self.edges, []
-        for key in mapping:
-            self.apart(key)
-        named, self.edges = bool(self.edges), outer
-        if named:
-            self.unordered(mapping.items())
-        else:
-            super().pairs(mapping)
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
         """Append members; as a bag, when they lead to code."""
@@ -143,6 +133,7 @@ class Value:
     edges: list[Any]
     unfollowed: list[str]
     settled: bool
+    loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
     outline: tuple[Any, ...] = ()
 
     def forget_objects(self) -> None:
@@ -165,7 +156,7 @@ def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = T
         settled = content == b"R" and reader.edges[0] is value
     else:
         settled = content.startswith(b"@7:by type") or _is_settled(value)
-    return Value(content, reader.edges, reader.unfollowed, settled)
+    return Value(content, reader.edges, reader.unfollowed, settled, reader.loose() if reader.orders else b"")
 
 
 def _is_settled(value: Any) -> bool:

@@ -1,0 +1,91 @@
+"""Attributes: what an object really holds, and what its way through pickle leaves out."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from cacheness.keys.encode import Encoder
+from cacheness.keys.owners import owner_of_class
+
+#: A remembered hash, which differs in each process.
+_HASHES: Final = frozenset({"_attrs_cached_hash"})
+_DESCRIPTIONS: Final = frozenset({"__dict__", "__weakref__"})
+
+
+def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], *, in_order: bool = False) -> None:
+    """Append named parts of an object, sorted, because the order in which they were set is hidden from most."""
+    kind = type(value)
+    names = [name for name in attributes if not _is_derived(kind, name)]
+    if in_order:
+        encoder.open("attributes in order", len(names))
+        encoder.pairs(((name, attributes[name]) for name in names), ".".__add__)
+        return
+    encoder.open("attributes", len(names))
+    for name in sorted(names):
+        encoder.add(name)
+        encoder.step("." + name, attributes[name])
+
+
+def _is_derived(kind: type, name: str) -> bool:
+    # A cached property is computed from the others, and may or may not be there yet.
+    return name in _HASHES or isinstance(getattr(kind, name, None), functools.cached_property)
+
+
+def held(value: Any) -> dict[str, Any]:
+    """All attributes that an object stores: in its dictionary, and in slots of classes written in Python."""
+    return {**getattr(value, "__dict__", {}), **_slots(value, type(value).__mro__)}
+
+
+def left_out(value: Any, told: Any) -> dict[str, Any]:
+    """Attributes that `__reduce__` or `__getstate__` of a base class does not know of, and so does not tell.
+
+    `told` is the state that it gave. What a class of the user's says of its own instances holds.
+    """
+    mro = type(value).__mro__
+    teller = next(
+        at
+        for at, cls in enumerate(mro)
+        if cls is object or (not _TELLING.isdisjoint(vars(cls)) and not _tells_all(vars(cls)))
+    )
+    if mro[teller] is object:
+        return {}
+    found = _slots(value, mro[:teller])
+    if _ignores_the_dictionary(mro[teller]):
+        found |= getattr(value, "__dict__", {})
+    halves = told if isinstance(told, tuple) else (told,)
+    known = {name for half in halves if isinstance(half, dict) for name in half}
+    return {name: part for name, part in found.items() if name not in known}
+
+
+def _ignores_the_dictionary(teller: type) -> bool:
+    # A base class that stores something, and has no dictionary, does not know of the one that a subclass brings.
+    # A mixin stores nothing, and may mean to leave out what it does not tell.
+    if teller.__dictoffset__:
+        return owner_of_class(teller).kind == "python"
+    return teller.__basicsize__ > object.__basicsize__
+
+
+_TELLING: Final = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
+
+
+def _tells_all(namespace: Mapping[str, Any]) -> bool:
+    """Whether a class only repeats what `object` says, as `__reduce__ = object.__reduce__` would."""
+    return all(namespace.get(name) in (None, vars(object)[name]) for name in _TELLING)
+
+
+def _slots(value: Any, classes: tuple[type, ...]) -> dict[str, Any]:
+    return {name: part for cls in classes for name, part in _slots_of(value, cls)}
+
+
+def _slots_of(value: Any, cls: type) -> Iterator[tuple[str, Any]]:
+    if "__slots__" not in vars(cls):
+        return  # compiled classes show as members what they were made of, and are asked in other ways
+    for name, member in vars(cls).items():
+        if type(member) is types.MemberDescriptorType and name not in _DESCRIPTIONS:
+            try:
+                yield name, member.__get__(value)
+            except AttributeError:
+                continue  # never set
