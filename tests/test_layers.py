@@ -34,8 +34,10 @@ MAY_IMPORT = {
     "sessions": PROTOCOL,
     "flights": PROTOCOL,
     "explain": BASE | {"keys"},
-    "integrity": PROTOCOL | {"signing", "sessions", "report", "marker"},
-    "cache": PROTOCOL | {"keys", "signing", "sessions", "integrity", "usage", "codecs"},
+    "tombstones": PROTOCOL | {"marker"},
+    "cache": PROTOCOL | {"keys", "signing", "sessions", "marker", "tombstones", "usage", "codecs"},
+    "plan": BASE | {"cache", "marker", "report"},
+    "integrity": BASE | {"cache", "plan", "report", "sessions", "tombstones"},
     "batch": {"cache"},
     "eviction": PROTOCOL | {"cache"},
     "binding": set(),
@@ -47,7 +49,7 @@ MAY_IMPORT = {
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)
 MAY_IMPORT["unified"] = set(MAY_IMPORT)
 PUBLIC = {"__init__", "keys", "errors", "entry"}
-MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize", "integrity"}
+MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize"}
 MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "unified", "wiring"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["testing"] = set(MAY_IMPORT) - {"cli", "__main__"}

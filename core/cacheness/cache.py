@@ -24,11 +24,12 @@ from cacheness.errors import (
     SessionLost,
     StoreUnavailable,
 )
-from cacheness.integrity import drain
 from cacheness.keys import Key
+from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.sessions import Sessions
 from cacheness.signing import Keyring, digest_parts, verify_bytes
+from cacheness.tombstones import Tombstones
 from cacheness.usage import UseCounter
 
 _log = logging.getLogger(__name__)
@@ -75,11 +76,13 @@ class Parts:
 class Cache:
     """One namespace over a metadata store and a blob store. Thread-safe; belongs to one process."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, marker: Marker) -> None:
         self.parts = parts
         self.namespace = parts.namespace
         self.metadata = parts.metadata
         self.blobs = parts.blobs
+        self.marker = marker
+        self.tombstones = Tombstones(parts.metadata, parts.blobs, marker)
         self.sessions = Sessions(parts.metadata)
         self.uses = UseCounter(parts.metadata, parts.namespace)
         self._keyring = parts.keyring
@@ -126,6 +129,7 @@ class Cache:
         published, and loses nothing that was there before.
         """
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
+        self.marker.settle()
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
                 session = self.sessions.current()
@@ -145,7 +149,7 @@ class Cache:
                     self.sessions.abandon(session)
                     raise
                 else:
-                    drain(self.metadata, self.blobs, replaced)
+                    self.tombstones.drain(replaced)
                     self.uses.flush_when_due()
                     return entries
         raise StoreUnavailable(
@@ -255,7 +259,7 @@ class Cache:
     def delete(self, where: Any) -> int:
         """Delete matching rows, then the blobs that they named; returns the number of rows."""
         deleted = self.metadata.delete(where)
-        drain(self.metadata, self.blobs, deleted.objects)
+        self.tombstones.drain(deleted.objects)
         return deleted.entries
 
     def resign(self, entry: Entry, **changes: Any) -> bool:

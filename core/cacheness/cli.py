@@ -215,8 +215,14 @@ def adopt(
     with _opened(cache_dir, metadata_backend, blob_store, None) as cache:
         if not yes:
             typer.confirm("A later repair will delete blobs that this database does not name. Go on?", abort=True)
-        cache.adopt()
+        unknown = cache.adopt()
         out.print("this database owns the blob store now")
+        if unknown:
+            out.print(
+                f"{unknown:,} blobs there are of sessions that this database does not know. If no other database uses"
+                " them, delete them with: cacheness verify --repair --force",
+                soft_wrap=True,
+            )
 
 
 @contextmanager

@@ -166,11 +166,15 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which database this is. A clone or a restored copy differs in `system` or `epoch`."""
+    """Which database this is. A clone or a restored copy differs in `system` or `epoch`.
+
+    A standby that takes over differs in `timeline` only, and in nothing until it is promoted.
+    """
 
     store_id: str  #: drawn at random when the schema was created
-    system: str  #: what the server says of itself: cluster, timeline, database
+    system: str  #: what the server says of itself: cluster and database
     epoch: str  #: drawn anew by each repair; the last ones, newest first, with commas between
+    timeline: int | None = None  #: raised by each promotion of a standby; None where there is none to be known
 
 
 @dataclass(frozen=True, slots=True)

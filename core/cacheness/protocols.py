@@ -91,6 +91,10 @@ class MetadataStore(Protocol):
         """
         ...
 
+    def is_unused(self) -> bool:
+        """Whether nobody has used this database: no repair, no session and no entry with a blob."""
+        ...
+
     # entries
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
@@ -172,6 +176,10 @@ class MetadataStore(Protocol):
 
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
         """Which of these are fenced or ended, and so will never commit again."""
+        ...
+
+    def condemn(self, sessions: Collection[str]) -> set[str]:
+        """Fence those of these sessions that this database does not know, so that none can commit; which they are."""
         ...
 
     def forget_sessions(self, before: int) -> int:

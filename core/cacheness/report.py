@@ -19,7 +19,7 @@ KINDS = {
     "forged": "rows that no key of ours signed; never served, never touched",
     "stale_upload": "uploads that dead writers began; a repair aborts them",
     "tombstone": "replaced or deleted blobs not yet removed; a repair removes them",
-    "unknown": "blobs of sessions that this database does not know; never touched",
+    "unknown": "blobs of sessions that this database does not know; deleted only with force, after adopt",
     "foreign": "names in the blob store that are not ours; never touched",
 }
 LINES = 20  #: findings that a printed report spells out

@@ -19,10 +19,10 @@ from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
 from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
-from cacheness.integrity import Progress, Scope
 from cacheness.keys import Key
 from cacheness.memoize import explain_call, memoize
 from cacheness.options import Function, canonical_json, checked_tags, configured, digest_named, key_of, seconds_of
+from cacheness.plan import Progress, Scope
 from cacheness.protocols import CachedFunction
 from cacheness.report import IntegrityReport
 
@@ -320,7 +320,8 @@ class UnifiedCache:
         `sample` of 0.1 reads the next tenth. `progress` is called with (blobs, entries) so far.
 
         Raises RepairRefused at implausible damage unless `force`, and when the blob store belongs
-        to another database.
+        to another database. With `force`, and after `adopt`, a repair also deletes blobs of sessions
+        that this database does not know.
         """
         if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
             raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
@@ -346,9 +347,14 @@ class UnifiedCache:
         """Delete expired entries and make room for the quota now; returns how many."""
         return self._parts.evictor.make_room()
 
-    def adopt(self) -> None:
-        """Declare this database the owner of the blob store, after a clone, restore or move."""
-        self._parts.inspector.marker.adopt()
+    def adopt(self) -> int:
+        """Declare this database the owner of the blob store, after a clone, restore or move.
+
+        Returns how many blobs are there that neither an entry nor a session of this database
+        names: what a lost database left, or what another one still uses. A repair with `force`
+        deletes them from now on; without it they are only reported.
+        """
+        return self._parts.inspector.adopt()
 
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""

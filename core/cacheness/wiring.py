@@ -179,12 +179,13 @@ def _open(config: Config) -> Opened:
         blobs = open_blobs(config)
         on_failure.callback(blobs.close)
         opened = _assemble(config, metadata, blobs, keyring)
-        opened.inspector.marker.introduce()
+        opened.cache.marker.settle()
         on_failure.pop_all()
     return opened
 
 
 def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> Opened:
+    marker = Marker(metadata, blobs, travel_together=_travel_together(config))
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -194,15 +195,23 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
             namespace=config.namespace,
             inline_max_bytes=config.inline_max_bytes,
             safe_codecs=config.safe_codecs,
-        )
+        ),
+        marker,
     )
-    marker = Marker(metadata, blobs, travel_together=config.blob_store is None)
     return Opened(
         cache,
         Flights(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
-        Inspector(metadata, blobs, marker, cache.read_bytes, cache.is_genuine),
+        Inspector(cache),
     )
+
+
+def _travel_together(config: Config) -> bool:
+    """Whether who copies the metadata copies the blobs with it: both are in one directory, and not through a link."""
+    if config.blob_store is not None or config.metadata_backend not in _EMBEDDED:
+        return False
+    directory = Path(config.cache_dir).resolve()
+    return (directory / BLOB_DIRECTORY).resolve().parent == directory
 
 
 def open_metadata(config: Config) -> MetadataStore:

@@ -69,6 +69,13 @@ class JournalStore:
         """Put a new repair's random epoch before the last ones, atomically."""
         self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}])
 
+    def is_unused(self) -> bool:
+        """Whether nobody has used this journal: no repair, and no blob that it names."""
+        with self._reading:
+            self._refresh()
+            names = (kept.entry.object for space in self._index.namespaces() for kept in self._index.every(space))
+            return "," not in self._index.epoch and not self._index.tombstones and not any(names)
+
     def check_times(self, namespace: str) -> dict[int, int]:
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
         with self._reading:
@@ -198,6 +205,10 @@ class JournalStore:
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
         """All: whoever asks holds the lock, so no other upload is under way."""
         return set(sessions)
+
+    def condemn(self, sessions: Collection[str]) -> set[str]:
+        """None: every session but the caller's is dead, whether it was known or not."""
+        return set()
 
     def forget_sessions(self, before: int) -> int:
         """Nothing is kept of sessions."""

@@ -147,8 +147,14 @@ _HELLO: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigin
 _EXISTS: Final = Statement(f"SELECT to_regclass('{POSTGRESQL_SCHEMA}.store') IS NOT NULL", {}, ())
 _LOCK: Final = Statement(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})", {}, ())
 _DATABASE: Final = Statement("SELECT oid FROM pg_database WHERE datname = current_database()", {}, ())
-_SYSTEM: Final = Statement(
-    "SELECT system_identifier, timeline_id FROM pg_control_system(), pg_control_checkpoint()", {}, ()
+_CLUSTER: Final = Statement("SELECT system_identifier FROM pg_control_system()", {}, ())
+# From where the server writes now: its control data name the timeline of the last checkpoint, minutes ago. A standby
+# that replays has none of its own.
+_TIMELINE: Final = Statement(
+    "SELECT CASE WHEN NOT pg_is_in_recovery() THEN"
+    " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END",
+    {},
+    (),
 )
 _statements: Final = _PostgresqlStatements()
 
@@ -185,11 +191,16 @@ class PostgresqlStore(SqlStore):
         """
         [row] = self._query(self._sql.identity, {})
         [(oid,)] = self._query(_DATABASE, {})
+        cluster = self._if_allowed(_CLUSTER)
+        system = f"database {oid}" if cluster is None else f"cluster {cluster}, database {oid}"
+        return Identity(row[0], system, row[1], self._if_allowed(_TIMELINE))
+
+    def _if_allowed(self, statement: Statement) -> int | None:
         try:
-            [(cluster, timeline)] = self._query(_SYSTEM, {})
+            [(value,)] = self._query(statement, {})
         except StoreRefused:
-            return Identity(row[0], f"database {oid}", row[1])
-        return Identity(row[0], f"cluster {cluster}, timeline {timeline}, database {oid}", row[1])
+            return None
+        return None if value is None else int(value)
 
     def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
         """Publish entries in one transaction, if the session still lives."""

@@ -43,7 +43,7 @@ _CONFLICTS: Final = frozenset({"40P01", "40001", "55P03"})
 _MIXED_UP: Final = frozenset({"26000", "42P05"})
 #: The server shuts down, or ends this connection; whether it had committed is not said.
 _LOST: Final = ("57P", "08")
-_REFUSED: Final = ("28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
+_REFUSED: Final = ("0A", "28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
 #: What a refused connection says; on connecting, libpq gives the text but not the code.
 _REFUSALS: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"

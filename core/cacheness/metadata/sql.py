@@ -13,6 +13,9 @@ from cacheness.errors import SchemaMismatch
 from cacheness.metadata.statements import Statement, Statements, entry_of, row_of, values_of
 from cacheness.metadata.tables import MINIMUM_READER, SCHEMA_VERSION
 
+#: The process of a session that this database has never had.
+_NOBODY: Final = Process(host="", boot_id="", pid_ns="", pid=0, pid_start="")
+
 T = TypeVar("T")
 Row = Sequence[Any]
 Values = Mapping[str, Any]
@@ -149,6 +152,19 @@ class SqlStore(ABC):
         these = self._sql.flavour.keys(sorted(sessions))
         return {row[0] for row in self._query(self._sql.retired_sessions, {"keys": these})}
 
+    def condemn(self, sessions: Collection[str]) -> set[str]:
+        """Fence those of these sessions that this database does not know; which they are.
+
+        Asked by writing, so that a replica that lags cannot answer: a session that it takes for
+        unknown may be one that has just begun.
+        """
+        rows = [{**new_session(_NOBODY), "id": session, "state": "fenced"} for session in sorted(sessions)]
+
+        def work(transaction: Transaction) -> set[str]:
+            return {row["id"] for row in rows if transaction.run(self._sql.condemn, row)}
+
+        return self._transact(work) if rows else set()
+
     def forget_sessions(self, before: int) -> int:
         """Drop the rows of sessions fenced or ended before this time; returns how many."""
         return self._change(self._sql.forget_sessions, {"before": before})
@@ -188,6 +204,11 @@ class SqlStore(ABC):
     def begin_epoch(self, epoch: str) -> None:
         """Put a new repair's random epoch before the last ones, atomically."""
         self._change(self._sql.begin_epoch, {"new_epoch": epoch})
+
+    def is_unused(self) -> bool:
+        """Whether nobody has used this database: no repair, no session and no entry with a blob."""
+        [(epoch, sessions, blobs)] = self._survey(self._sql.usage, {})
+        return "," not in epoch and not sessions and not blobs
 
     def _lookup(
         self, statement: Statement, batch: int, namespace: str, keys: Sequence[bytes], **more: Any

@@ -92,6 +92,12 @@ class Statements:
         newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
         return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
 
+    @cached_property
+    def usage(self) -> Statement:
+        """The epochs, and whether there is a session, and an entry with a blob."""
+        blobs = sa.exists().where(entries.c.object.is_not(None))
+        return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
+
     # entries
 
     @cached_property
@@ -223,6 +229,13 @@ class Statements:
         """Which sessions will not commit again."""
         these = self.flavour.among(sessions.c.id, 16)
         return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
+
+    @cached_property
+    def condemn(self) -> Statement:
+        """Make an unknown session known as fenced; a row when it was unknown."""
+        row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
+        fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
+        return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
 
     @cached_property
     def forget_sessions(self) -> Statement:

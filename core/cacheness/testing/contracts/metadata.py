@@ -439,6 +439,15 @@ class MetadataStoreContract:
         assert set(names) - named == set(stores[0].tombstones(limit=1000))
         assert named <= set(names)
 
+    def test_a_store_is_used_once_it_names_a_blob(self, store: MetadataStore) -> None:
+        assert store.is_unused()
+        store.commit([entry(1)], store.open_session(SOMEBODY))
+        assert not store.is_unused()
+
+    def test_a_repair_makes_a_store_used(self, store: MetadataStore) -> None:
+        store.begin_epoch("0123456789abcdef")
+        assert not store.is_unused()
+
 
 class SessionStoreContract(MetadataStoreContract):
     """The promises of stores where many write at once: sessions, leases and flights."""
@@ -464,6 +473,23 @@ class SessionStoreContract(MetadataStoreContract):
         assert store.live_sessions() == []
         assert store.dead_sessions([session]) == {session}
         assert not store.renew_session(session)
+
+    def test_a_session_makes_a_store_used(self, store: MetadataStore) -> None:
+        store.end_session(store.open_session(SOMEBODY))
+        assert not store.is_unused()
+
+    def test_an_unknown_session_that_was_condemned_is_dead_and_a_known_one_is_left_alone(
+        self, store: MetadataStore
+    ) -> None:
+        unknown, live, ended = "0123456789abcdef", store.open_session(SOMEBODY), store.open_session(SOMEBODY)
+        store.end_session(ended)
+        assert store.condemn([]) == set()
+        assert store.condemn([unknown, live, ended]) == {unknown}
+        assert store.condemn([unknown]) == set()
+        assert store.dead_sessions([unknown, live, ended]) == {unknown, ended}
+        assert store.renew_session(live)
+        with pytest.raises(SessionLost):
+            store.commit([entry(1)], unknown)
 
     def test_an_unknown_session_commits_nothing_and_is_not_called_dead(self, store: MetadataStore) -> None:
         unknown = "0123456789abcdef"
