@@ -13,6 +13,7 @@ import numpy as np
 from blake3 import blake3
 
 from cacheness.keys.encode import Encoder, handles, handles_family
+from cacheness.keys.storage import add_attributes, held
 from cacheness.keys.trace import Unencodable
 
 #: Bytes that are hashed, and copied where that is needed, at a time.
@@ -24,12 +25,19 @@ _EXTENDED: Final = 63
 _PADDED: Final = 16
 
 
-@handles(np.ndarray, np.memmap)
+@handles(np.ndarray)
 def _array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.open("ndarray", 3)
         add_array(encoder, value)
         encoder.leave(value, start)
+
+
+@handles(np.memmap)
+def _memory_map(encoder: Encoder, value: np.memmap[Any, Any]) -> None:
+    # Not the name of its file: what is read from there counts.
+    encoder.open("memmap", 3)
+    add_array(encoder, value)
 
 
 def add_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
@@ -80,38 +88,81 @@ def _joined(texts: list[str]) -> tuple[np.ndarray[Any, Any], Any]:
 
 @handles_family(lambda kind: issubclass(kind, np.dtype))
 def _dtype(encoder: Encoder, value: np.dtype[Any]) -> None:
+    metadata = None if value.metadata is None else dict(value.metadata)
+    if metadata:
+        encoder.open("noted dtype", 2)
+        encoder.step(".metadata", metadata)
     if value.fields is not None:
         fields = [(name, *value.fields[name]) for name in value.names or ()]
-        encoder.tagged("struct dtype", fields, value.itemsize)
+        name = f"{value.type.__module__}.{value.type.__qualname__}"
+        encoder.tagged("struct dtype", fields, value.itemsize, value.isalignedstruct, name)
     elif value.subdtype is not None:
         encoder.tagged("sub dtype", *value.subdtype)
+    elif value.kind == "T":
+        missing = [value.na_object] if hasattr(value, "na_object") else []
+        encoder.tagged("dtype", type(value).__name__, value.coerce, missing)  # type: ignore[attr-defined]
     else:
         # Spelt with its byte order, for a machine of the other kind.
-        encoder.tagged("dtype", type(value).__name__ if value.kind == "T" else value.str)
+        encoder.tagged("dtype", value.str, *_name_of(value))
+
+
+def _name_of(dtype: np.dtype[Any]) -> list[str]:
+    """The name of a type that its spelling does not tell from all others: int4 and float8 are both `V1`."""
+    kind = dtype.type
+    is_usual = np.dtype(dtype.str).type is kind and kind.__module__ == "numpy"
+    return [] if is_usual else [f"{kind.__module__}.{kind.__qualname__}"]
 
 
 @handles_family(lambda kind: issubclass(kind, np.generic))
 def _scalar(encoder: Encoder, value: np.generic) -> None:
+    kind = type(value)
+    if kind is not value.dtype.type:
+        encoder.open("numpy subclass", 3)
+        encoder.add(kind)
+        add_attributes(encoder, value, held(value))
     encoder.open("numpy scalar", 2)
     encoder.add(value.dtype)
     if value.dtype.hasobject:
         encoder.step("", value.item())
+    elif value.dtype.fields is not None or value.dtype.char in "gG":
+        encoder.out += digest_of_values(np.asarray(value))  # which leaves out what lies between the parts
     else:
         encoder.blob(b"b", _without_odd_nans(np.asarray(value)).tobytes())
+
+
+@handles_family(lambda kind: issubclass(kind, np.ma.MaskedArray))
+def _masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> None:
+    # What lies under the mask counts too: `.data` shows it.
+    if (start := encoder.enter(value)) >= 0:
+        mask = None if value.mask is np.ma.nomask else np.asarray(value.mask)
+        base = None if value.baseclass is np.ndarray else value.baseclass
+        encoder.tagged("masked array", mask, np.asarray(value.fill_value), bool(value.hardmask), base)
+        if type(value) is not np.ma.MaskedArray:
+            encoder.open("numpy subclass", 2)
+            encoder.add(type(value))
+        add_attributes(encoder, value, _beside_mask(value))
+        add_array(encoder, np.ma.getdata(value, subok=False))
+        encoder.leave(value, start)
+
+
+def _beside_mask(value: np.ma.MaskedArray[Any, Any]) -> dict[str, Any]:
+    beside = {name: part for name, part in held(value).items() if name not in _MASKING}
+    return {**beside, **getattr(value, "_optinfo", {})}
+
+
+#: Where numpy keeps what masks an array, and what it was made of.
+_MASKING: Final = frozenset(
+    {"_mask", "_fill_value", "_hardmask", "_sharedmask", "_baseclass", "_isfield", "_optinfo", "_basedict"}
+)
 
 
 @handles_family(lambda kind: issubclass(kind, np.ndarray))
 def _array_subclass(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
-        encoder.tagged("array subclass", type(value), getattr(value, "__dict__", None))
+        encoder.tagged("array subclass", type(value))
+        add_attributes(encoder, value, held(value))
         add_array(encoder, np.asarray(value))
         encoder.leave(value, start)
-
-
-@handles(np.ma.MaskedArray)
-def _masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> None:
-    mask = np.ma.getmaskarray(value)
-    encoder.tagged("masked array", value.filled(value.dtype.type()), mask, value.fill_value)
 
 
 @handles(np.ufunc)

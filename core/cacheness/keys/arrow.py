@@ -17,6 +17,8 @@ from blake3 import blake3
 from cacheness.keys.arrays import bytes_of
 from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.encode import encode as _encode
+from cacheness.keys.owners import module_of
+from cacheness.keys.trace import Unencodable
 
 _FLOATS: Final = {pa.float16(): np.float16, pa.float32(): np.float32, pa.float64(): np.float64}
 
@@ -36,31 +38,81 @@ def _array(encoder: Encoder, value: pa.Array) -> None:
 @handles_family(lambda kind: issubclass(kind, pa.Scalar))
 def _scalar(encoder: Encoder, value: pa.Scalar) -> None:
     encoder.open("arrow scalar", 2)
-    add_chunks(encoder, [pa.array([value.as_py()], type=value.type)], value.type)
+    inner = value
+    while isinstance(inner, pa.ExtensionScalar) and inner.is_valid:
+        inner = inner.value
+    encoder.add(value.type)
+    array = pa.repeat(inner, 1) if inner.is_valid else pa.nulls(1)
+    add_content(encoder, [array], array.type)
 
 
 @handles(pa.Table, pa.RecordBatch)
 def _table(encoder: Encoder, value: pa.Table | pa.RecordBatch) -> None:
     table = value if isinstance(value, pa.Table) else pa.Table.from_batches([value])
-    encoder.tagged("arrow table" if table is value else "arrow batch", table.column_names, table.num_rows)
+    encoder.tagged("arrow table" if table is value else "arrow batch", table.schema, table.num_rows)
     for column in table.columns:
-        add_chunks(encoder, column.chunks, column.type)
+        add_content(encoder, column.chunks, column.type)
 
 
 @handles_family(lambda kind: issubclass(kind, pa.DataType))
 def _type(encoder: Encoder, value: pa.DataType) -> None:
-    encoder.tagged("arrow type", str(value))
+    if isinstance(value, pa.BaseExtensionType):
+        # What it is made with: its name may be all that it says of itself.
+        made = value.__reduce__()[1]
+        kind = type(value)
+        encoder.tagged("arrow extension", value.extension_name, kind.__name__, value.storage_type, made)
+        if module_of(kind).partition(".")[0] != "pyarrow":
+            encoder.add(kind)
+        return
+    fields = _fields_of(value)
+    encoder.tagged("arrow type", value.id, str(value), *fields, *(getattr(value, name, None) for name in _SAYS))
+
+
+#: What a type with fields says beside them.
+_SAYS: Final = ("list_size", "keys_sorted", "ordered", "mode", "type_codes")
+
+
+def _fields_of(kind: pa.DataType) -> list[Any]:
+    of = pa.types
+    if of.is_struct(kind) or of.is_union(kind):
+        return [kind.field(at) for at in range(kind.num_fields)]
+    if of.is_map(kind):
+        return [kind.key_field, kind.item_field]
+    if of.is_dictionary(kind):
+        return [kind.index_type, kind.value_type]
+    if of.is_run_end_encoded(kind):
+        return [kind.run_end_type, kind.value_type]
+    return [kind.value_field] if hasattr(kind, "value_field") else []
+
+
+@handles(pa.Field)
+def _field(encoder: Encoder, value: pa.Field) -> None:
+    encoder.tagged("arrow field", value.name, value.type, value.nullable, value.metadata)
 
 
 @handles(pa.Schema)
 def _schema(encoder: Encoder, value: pa.Schema) -> None:
-    encoder.tagged("arrow schema", [(field.name, field.type, field.nullable) for field in value])
+    encoder.tagged("arrow schema", list(value), value.metadata)
+
+
+@handles(pa.Buffer)
+def _buffer(encoder: Encoder, value: pa.Buffer) -> None:
+    encoder.open("arrow buffer", 1)
+    encoder.blob(b"b", memoryview(value))
 
 
 def add_chunks(encoder: Encoder, chunks: Sequence[pa.Array], kind: pa.DataType) -> None:
     """Append the type and the content of an array that comes in chunks."""
-    encoder.add(str(kind))
-    encoder.out += _digest_of(chunks, kind)
+    encoder.add(kind)
+    add_content(encoder, chunks, kind)
+
+
+def add_content(encoder: Encoder, chunks: Sequence[pa.Array], kind: pa.DataType) -> None:
+    """Append the content of an array whose type is told elsewhere."""
+    try:
+        encoder.out += _digest_of(chunks, kind)
+    except pa.ArrowException as error:
+        raise Unencodable(f"an Arrow array of type {kind} cannot be read ({error})") from error
 
 
 def _digest_of(chunks: Sequence[pa.Array], kind: pa.DataType) -> bytes:
@@ -83,7 +135,7 @@ def _nulls(chunk: pa.Array) -> np.ndarray[Any, Any]:
     return np.asarray(pc.is_null(chunk).to_numpy(zero_copy_only=False))
 
 
-def _content(  # noqa: C901, PLR0911 - one branch for each of Arrow's layouts
+def _content(  # noqa: C901, PLR0911, PLR0912 - one branch for each of Arrow's layouts
     chunks: Sequence[pa.Array], masks: Sequence[Any], kind: pa.DataType
 ) -> list[bytes]:
     of = pa.types
@@ -115,6 +167,9 @@ def _content(  # noqa: C901, PLR0911 - one branch for each of Arrow's layouts
     if of.is_primitive(kind) or of.is_decimal(kind) or of.is_fixed_size_binary(kind):
         pairs = zip(chunks, masks, strict=True)
         return [_digest_of_pieces(_values(chunk, mask, kind) for chunk, mask in pairs)]
+    if of.is_union(kind):
+        codes = [chunk.type_codes.to_numpy() for chunk in chunks]
+        return [_digest_of_pieces(codes), _encode([value for chunk in chunks for value in chunk.to_pylist()])]
     return [_encode([value for chunk in chunks for value in chunk.to_pylist()])]
 
 

@@ -7,35 +7,48 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cacheness.keys.arrays import add_array
+from cacheness.keys.arrays import add_array, add_objects
 from cacheness.keys.encode import Encoder, handles, handles_family
-from cacheness.keys.trace import Unencodable
+from cacheness.keys.owners import module_of
+from cacheness.keys.storage import add_attributes, held
 
 
-@handles(pd.DataFrame)
+@handles_family(lambda kind: issubclass(kind, pd.DataFrame))
 def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
     if (start := encoder.enter(value)) >= 0:
-        _add_notes(encoder, value)
+        _add_notes(encoder, value, pd.DataFrame)
         encoder.tagged("DataFrame", value.columns, value.index)
         for at in range(value.shape[1]):
             encoder.step(f"[{value.columns[at]!r}]", value.iloc[:, at].array)
         encoder.leave(value, start)
 
 
-@handles(pd.Series)
+@handles_family(lambda kind: issubclass(kind, pd.Series))
 def _series(encoder: Encoder, value: pd.Series[Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
-        _add_notes(encoder, value)
+        _add_notes(encoder, value, pd.Series)
         encoder.tagged("Series", value.name, value.index, value.array)
         encoder.leave(value, start)
 
 
-def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any]) -> None:
-    """Open a value around a frame that carries more than its labels and values, as few do."""
-    if value.attrs or not value.flags.allows_duplicate_labels:
-        encoder.open("noted", 3)
+def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any], base: type) -> None:
+    """Open a value around a frame that is more than its labels and values, as few are."""
+    kind = type(value)
+    # What pandas itself keeps begins with an underscore.
+    beside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    if kind is not base:
+        beside |= {name: getattr(value, name, None) for name in _metadata_of(value) if name != "_name"}
+    if value.attrs or not value.flags.allows_duplicate_labels or beside or kind is not base:
+        encoder.open("noted", 5)
+        encoder.add(None if kind is base else kind)
         encoder.step(".attrs", value.attrs)
         encoder.add(value.flags.allows_duplicate_labels)
+        add_attributes(encoder, value, beside)
+
+
+def _metadata_of(value: Any) -> list[str]:
+    """The names under which a frame or a type keeps what pandas shall carry along."""
+    return list(getattr(value, "_metadata", ()))
 
 
 @handles_family(lambda kind: issubclass(kind, pd.Index))
@@ -45,32 +58,71 @@ def _index(encoder: Encoder, value: pd.Index[Any]) -> None:
     elif isinstance(value, pd.MultiIndex):
         encoder.tagged("MultiIndex", list(value.names), list(value.levels), [np.asarray(code) for code in value.codes])
     else:
-        frequency = getattr(value, "freqstr", None)
-        encoder.tagged("Index", type(value).__name__, value.name, frequency, value.array)
+        encoder.tagged("Index", type(value).__name__, value.name, _frequency_of(value), value.array)
+
+
+def _frequency_of(value: Any) -> Any:
+    frequency = getattr(value, "freq", None)
+    if frequency is None:
+        return None
+    # Its name alone does not tell the holidays of a calendar.
+    return (frequency.freqstr, frequency.__reduce_ex__(4)[1])
+
+
+@handles_family(lambda kind: issubclass(kind, pd.api.extensions.ExtensionDtype))
+def _dtype(encoder: Encoder, value: Any) -> None:
+    kind, names = type(value), _metadata_of(value)
+    encoder.open("column type", 2 + len(names))
+    encoder.add(kind.__name__ if module_of(kind).partition(".")[0] == "pandas" else kind)
+    encoder.add("" if names else value.name)
+    for name in names:
+        encoder.step(f".{name}", getattr(value, name))
 
 
 @handles_family(lambda kind: issubclass(kind, pd.api.extensions.ExtensionArray))
 def _column(encoder: Encoder, value: Any) -> None:
-    if isinstance(value, pd.arrays.NumpyExtensionArray):
+    kind = type(value)
+    if kind is pd.arrays.NumpyExtensionArray:
         encoder.open("column", 1)
         add_array(encoder, value.to_numpy())
     elif isinstance(value, pd.Categorical):
         encoder.tagged("categories", value.categories, value.ordered, value.codes)
     elif isinstance(value, (pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray, pd.arrays.PeriodArray)):
-        encoder.tagged("times", str(value.dtype), value.view("i8"))
+        encoder.tagged("times", value.dtype, value.view("i8"))
     elif isinstance(value, pd.arrays.IntervalArray):
         encoder.tagged("intervals", value.closed, value.left, value.right)
     elif isinstance(value, pd.arrays.SparseArray):
-        encoder.tagged("sparse", str(value.dtype), len(value), value.sp_index.indices, value.sp_values)
-    elif hasattr(value, "__arrow_array__"):
-        encoder.tagged("extension", type(value.dtype).__name__, str(value.dtype), value.__arrow_array__())
+        filled = value.sp_index.to_int_index().indices
+        encoder.tagged("sparse", value.dtype, value.kind, len(value), filled, value.sp_values)
+    elif isinstance(value, pd.arrays.NumpyExtensionArray):  # texts that are Python's own
+        encoder.tagged("texts", value.dtype)
+        add_objects(encoder, value.tolist())
     else:
-        raise Unencodable(f"a column of type {value.dtype}, which has no __arrow_array__")
+        _add_extension(encoder, value)
+
+
+def _add_extension(encoder: Encoder, value: Any) -> None:
+    """A column of a type that pandas does not bring along, or that Arrow knows as well."""
+    encoder.tagged("extension", value.dtype)
+    try:
+        elements = value.__arrow_array__()
+    except _NOT_FOR_ARROW:
+        # One by one: geometries give their well-known binary form, others what pickle would take.
+        encoder.step("", [value[at] for at in range(len(value))])
+        # What it holds beside them, as the coordinate system of geometries.
+        beside = held(value).items()
+        add_attributes(encoder, value, {name: part for name, part in beside if not isinstance(part, np.ndarray)})
+    else:
+        encoder.add(elements)
+
+
+#: How a column may say that Arrow has no type for it, or that it has not heard of Arrow.
+_NOT_FOR_ARROW = (AttributeError, ImportError, NotImplementedError, TypeError, ValueError)
 
 
 @handles(pd.Timestamp)
 def _timestamp(encoder: Encoder, value: pd.Timestamp) -> None:
-    encoder.tagged("Timestamp", value.asm8.view("i8").item(), value.unit, value.tzinfo)
+    encoder.tagged("Timestamp", value.asm8.view("i8").item(), value.unit, value.tzinfo, value.fold)
 
 
 @handles(pd.Timedelta)
