@@ -6,9 +6,10 @@ import functools
 import inspect
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 
 class Binder:
@@ -18,6 +19,9 @@ class Binder:
         self._signature = _signature_of(fn)
         parameters = self._signature.parameters.values()
         self.names = frozenset(self._signature.parameters)
+        #: Names that the wrapped function has, where a decorator passes any arguments on.
+        self._inner = _inner_signature(fn) if _takes_anything(self._signature) else None
+        self.ignorable = self.names | (self._inner.parameters.keys() if self._inner else frozenset())
         self._positional = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         self._is_plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
@@ -34,13 +38,67 @@ class Binder:
         bound.apply_defaults()
         return bound.arguments
 
+    def bind_without(
+        self, left_out: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The arguments, but for some that are named; also through a decorator that passes any arguments on."""
+        within = [name for name in left_out if name not in self.names]
+        if within and self._inner is not None:
+            places = _places(self._inner, args, kwargs)
+            # The place stays filled; otherwise a call that lacks an argument would look like one that has it.
+            args = tuple(None if places[at : at + 1] and places[at] in within else v for at, v in enumerate(args))
+            kwargs = {name: value for name, value in kwargs.items() if name not in within}
+        found = self.bind(args, kwargs)
+        for name in left_out:
+            found.pop(name, None)
+        return found
 
-def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+
+def _takes_anything(signature: inspect.Signature) -> bool:
+    return any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in signature.parameters.values())
+
+
+def _inner_signature(fn: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(fn)
-    except ValueError:  # compiled, and says nothing about its parameters
+    except (TypeError, ValueError):
+        return None
+
+
+def _places(signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """Names for positional arguments; none where the wrapped function would not take this call as it is."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return []
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, parameter in signature.parameters.items() if parameter.kind in kinds]
+
+
+def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature by which a call is really taken: a decorator's own, not that of what it wraps."""
+    try:
+        return inspect.signature(_bare(fn), follow_wrapped=isinstance(fn, _LRU_CACHE))
+    except (TypeError, ValueError):  # compiled, and says nothing about its parameters
         kinds = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds])
+
+
+#: Passes a call on as it is, and has no parameters of its own.
+_LRU_CACHE: Final = type(functools.lru_cache(len))
+
+
+def _bare(fn: Any) -> Any:
+    """A function without the attributes by which it claims another signature than its code has."""
+    if isinstance(fn, types.MethodType):
+        return types.MethodType(_bare(fn.__func__), fn.__self__)
+    if isinstance(fn, functools.partial):
+        return functools.partial(_bare(fn.func), *fn.args, **fn.keywords)
+    if not isinstance(fn, types.FunctionType):
+        return fn
+    bare = types.FunctionType(fn.__code__, fn.__globals__, fn.__name__, fn.__defaults__, fn.__closure__)
+    bare.__kwdefaults__ = fn.__kwdefaults__
+    return bare
 
 
 _by_value = threading.local()

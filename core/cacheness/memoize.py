@@ -135,7 +135,7 @@ class Cached:
         self.cache = cache
         self.options = options
         self._binder = Binder(fn)
-        if unknown := set(options.ignore) - self._binder.names:
+        if unknown := set(options.ignore) - self._binder.ignorable:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -254,10 +254,7 @@ class Cached:
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:
             return {"key": self.options.key(*args, **kwargs)}
-        arguments = self._binder.bind(args, kwargs)
-        for name in self.options.ignore:
-            del arguments[name]
-        return arguments
+        return self._binder.bind_without(self.options.ignore, args, kwargs)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""

@@ -21,9 +21,9 @@ from typing import Any, Final, TypeAlias, cast
 
 from blake3 import blake3
 
-from cacheness.errors import UnhashableArgument
+from cacheness.errors import CachenessError, UnhashableArgument
 from cacheness.keys.owners import module_of
-from cacheness.keys.trace import WAYS_OUT, Step, Unencodable, place_of
+from cacheness.keys.trace import FAILURES, WAYS_OUT, Step, Unencodable, brief_of, place_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Handler: TypeAlias = Callable[["Encoder", Any], None]
@@ -137,9 +137,14 @@ class Encoder:
             raise UnhashableArgument(f"{place_of(path, self._stack)}: {failure}. {WAYS_OUT}") from failure.__cause__
 
     def add(self, value: Any) -> None:
-        """Append one value."""
+        """Append one value. Whatever the user's own code raises on the way means that it has no encoding."""
         kind = type(value)
-        (_handlers.get(kind) or _find(kind))(self, value)
+        try:
+            (_handlers.get(kind) or _find(kind))(self, value)
+        except (Unencodable, CachenessError):
+            raise
+        except FAILURES as error:
+            raise Unencodable(f"{module_of(kind)}.{kind.__qualname__} cannot be read ({brief_of(error)})") from error
 
     def apart(self, value: Any) -> bytes:
         """The encoding of a value on its own, at this place."""
@@ -182,6 +187,9 @@ class Encoder:
     def library(self, name: str, version: str) -> None:
         """Append a library: what counts for all that it does."""
         self.tagged("library", name, version)
+
+    def note(self, trouble: str) -> None:
+        """Note what could not be seen; only a reader of code lists it."""
 
     def enter(self, value: Any) -> int:
         """Begin a container. -1: it is complete already, because it was met before."""

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import copyreg
 import enum
-import pickle
 import types
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
-from cacheness.keys.owners import OURS, owner_of, owner_of_class
+from cacheness.keys.owners import OURS, module_of, owner_of, owner_of_class
 from cacheness.keys.storage import add_attributes, held, left_out
-from cacheness.keys.trace import Unencodable
-
-#: What a class may raise to say that it has no parts to show.
-_REFUSALS = (ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+from cacheness.keys.trace import FAILURES, Unencodable, brief_of
 
 
 @handles_the_rest
@@ -125,12 +121,10 @@ def _reduce(value: Any) -> Any:
     reducer = copyreg.dispatch_table.get(kind)
     try:
         return reducer(value) if reducer is not None else value.__reduce_ex__(4)
-    except RecursionError:
-        raise
-    except (*_REFUSALS, pickle.PickleError) as error:
+    except FAILURES as error:
         if isinstance(error, AttributeError) and _states_fields(kind):
             return (copyreg.__newobj__, (kind,), held(value))  # type: ignore[attr-defined] # a field is not set yet
-        raise Unencodable(f"{kind.__module__}.{kind.__qualname__} cannot be taken apart ({error})") from error
+        raise Unencodable(f"{module_of(kind)}.{kind.__qualname__} cannot be taken apart ({brief_of(error)})") from error
 
 
 def _states_fields(kind: type) -> bool:

@@ -15,6 +15,7 @@ from cacheness.keys.bytecode import Import, info_of
 from cacheness.keys.effects import only_written
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import owner_of
+from cacheness.keys.trace import FAILURES, brief_of
 
 #: Says where a class stands or repeats what its other attributes say, or differs between processes.
 _GENERATED: Final = frozenset(
@@ -34,11 +35,6 @@ _GENERATED: Final = frozenset(
         "__private_attributes__",
         "__class_vars__",
     }
-)
-#: What importing a module may raise, to which the function would come only if it got there.
-_FAILURES: Final[tuple[type[Exception], ...]] = (
-    *(ArithmeticError, AttributeError, ImportError, LookupError, NameError),
-    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError),
 )
 #: What pydantic knows of a model's decorated methods beside their code.
 _DECORATORS: Final = (
@@ -68,6 +64,19 @@ class _Missing:
 @handles(_Missing)
 def _missing(encoder: Encoder, _: _Missing) -> None:
     encoder.tagged("missing")
+
+
+class _Broken:
+    """In place of a module of the user's whose import failed; the function may never come to it."""
+
+    def __init__(self, name: str, error: BaseException) -> None:
+        self.name, self.reason = name, brief_of(error)
+
+
+@handles(_Broken)
+def _broken(encoder: Encoder, value: _Broken) -> None:
+    encoder.tagged("missing")
+    encoder.note(f"import of {value.name} failed ({value.reason})")
 
 
 class _Written:
@@ -219,7 +228,7 @@ def _imported(wanted: Import, names: dict[str, Any]) -> Any:
     if owner_of(module).kind != "user":
         return _modules_elsewhere.setdefault(module, _Elsewhere(module))
     found = _import(module)
-    if wanted.attributes[:1] == ("*",) or found is MISSING:
+    if wanted.attributes[:1] == ("*",) or type(found) is _Broken:
         return found
     value = _through_modules(found, wanted.attributes)
     return _import(f"{module}.{wanted.attributes[0]}") if value is MISSING else value
@@ -232,8 +241,8 @@ def _import(module: str) -> Any:
         return loaded
     try:
         return importlib.import_module(module)
-    except _FAILURES:
-        return MISSING
+    except FAILURES as error:
+        return _Broken(module, error)
 
 
 def _names_in_module(module: types.ModuleType) -> list[str]:

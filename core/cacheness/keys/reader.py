@@ -47,6 +47,10 @@ class Reader(Encoder):
         super().library(name, version)
         self.versions[name] = version
 
+    def note(self, trouble: str) -> None:
+        """List what could not be seen."""
+        self.unfollowed.append(f"{self.place}: {trouble}")
+
     def add(self, value: Any) -> None:
         """Append a value; by its type, when it cannot be encoded and that is tolerated."""
         kind = type(value)

@@ -16,6 +16,19 @@ class Unencodable(Exception):
     """A value that has no canonical encoding. Carries the reason; the encoder adds the place."""
 
 
+#: What the user's own code may raise while a key is made; it means that a thing cannot be seen.
+FAILURES: Final[tuple[type[BaseException], ...]] = (Exception, SystemExit)
+
+
+def brief_of(error: BaseException) -> str:
+    """Return an error's type and text for people, whatever its own `__str__` does."""
+    try:
+        text = str(error)
+    except FAILURES:
+        text = "its text cannot be read"
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
 class Step(str):
     """What an error calls a way that cannot be seen by looking at the values."""
 
