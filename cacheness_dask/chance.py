@@ -9,13 +9,14 @@ library's function, such as a model that shuffles its data.
 from __future__ import annotations
 
 import dis
-import os
 import random
 import sys
 import types
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Final
+
+from cacheness.keys.owners import owner_of
 
 _CALLS: Final = frozenset({"CALL", "PRECALL", "CALL_FUNCTION", "CALL_METHOD"})
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FAST"})
@@ -41,7 +42,6 @@ _NEEDS_SEED: Final = frozenset(
     {"default_rng", "RandomState", "Random", "SeedSequence", "PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"}
 )
 _RANDOM_MODULES: Final = ("random", "numpy.random", "dask.array.random", "cupy.random")
-_LIBRARIES: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
 
 def reads_chance(func: Any) -> str:
@@ -208,11 +208,6 @@ def _needs_seed(thing: Any) -> bool:
 
 
 def _is_users(thing: Any) -> bool:
-    module = str(getattr(thing, "__module__", "") or "")
-    if module.partition(".")[0] in sys.stdlib_module_names:
-        return module == "__main__"
-    code = getattr(thing, "__code__", None)
-    file = (
-        code.co_filename if isinstance(code, types.CodeType) else getattr(sys.modules.get(module), "__file__", "") or ""
-    )
-    return not any(library in file for library in _LIBRARIES)
+    names = getattr(thing, "__globals__", None)
+    module = names.get("__name__") if isinstance(names, dict) else getattr(thing, "__module__", None)
+    return owner_of(module if isinstance(module, str) else None).kind == "user"

@@ -125,7 +125,7 @@ class Encoder:
         self.orders: list[Order] = []  #: where in `out` dictionaries keep their items, the inner ones first
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
-        self._code: dict[int, tuple[str, bytes]] = {}
+        self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the thing, so that its id is not used again
         self._lowest = _NOWHERE  # the outermost level that a value under way refers back to
         self._memo: dict[int, tuple[Any, bytes, bytes]] = {}
 
@@ -180,9 +180,9 @@ class Encoder:
         """Append a function, class or module of the user's: what it is, not where it lives."""
         found = self._code.get(id(thing))
         if found is None:
-            found = self._code[id(thing)] = Encoder.digest_of_code(thing)
-        self.tagged("code", found[0])
-        self.out += found[1]
+            found = self._code[id(thing)] = (thing, *Encoder.digest_of_code(thing))
+        self.tagged("code", found[1])
+        self.out += found[2]
 
     def library(self, name: str, version: str) -> None:
         """Append a library: what counts for all that it does."""

@@ -106,7 +106,28 @@ def _owner_of_file(file: str, top: str) -> Owner:
             return _owner_in_site(directory, file[len(directory) + 1 :].replace(os.sep, "/"), top)
     if any(file.startswith(directory + os.sep) for directory in _python_directories()):
         return PYTHON
-    return USER
+    return _owner_beside(file, top)
+
+
+def _owner_beside(file: str, top: str) -> Owner:
+    """Who lists a file outside of site-packages: `pip install --target` leaves the RECORD beside what it installs."""
+    directory = os.path.dirname(file)
+    while True:
+        within = file[len(directory) :].lstrip(os.sep).replace(os.sep, "/")
+        for info in _infos_in(directory):
+            if _lists_file(os.path.join(directory, info), within, top):
+                return _owner_by(directory, info)
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            return USER
+        directory = parent
+
+
+def _infos_in(directory: str) -> list[str]:
+    try:
+        return sorted(n for n in os.listdir(directory) if n.endswith(".dist-info"))
+    except OSError:
+        return []  # within an archive, or not to be listed
 
 
 def _site_directories() -> list[str]:

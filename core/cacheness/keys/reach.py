@@ -29,11 +29,19 @@ _GENERATED: Final = frozenset(
         "__static_attributes__",
         "__abstractmethods__",
         "__annotations_cache__",
-        "__signature__",
         "_abc_impl",
         "__slotnames__",
-        "__private_attributes__",
-        "__class_vars__",
+    }
+)
+#: Tables that an enum keeps of its members, which count by themselves. Hooks and boundaries are not among them.
+_OF_ENUM: Final = frozenset(
+    {
+        "_member_names_",
+        "_member_map_",
+        "_value2member_map_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_hashable_values_",
     }
 )
 #: What pydantic knows of a model's decorated methods beside their code.
@@ -246,18 +254,25 @@ def _import(module: str) -> Any:
 
 
 def _names_in_module(module: types.ModuleType) -> list[str]:
-    return sorted(n for n, v in vars(module).items() if n[:2] != "__" and type(v) is not types.ModuleType)
+    return sorted(
+        n for n, v in vars(module).items() if (n[:2] != "__" or n == "__getattr__") and type(v) is not types.ModuleType
+    )
 
 
 def _names_in_class(cls: type) -> list[str]:
-    members = getattr(cls, "_member_map_", {}) if isinstance(cls, enum.EnumMeta) else {}
+    names = [n for n in vars(cls) if n not in _GENERATED]
     if isinstance(cls, enum.EnumMeta):
-        return [n for n in vars(cls) if n not in _GENERATED and n not in members and not _is_sunder(n)]
-    return [n for n in vars(cls) if n not in _GENERATED and not n.startswith("__pydantic_")]
+        return [n for n in names if n not in _OF_ENUM and n not in cls.__members__]
+    if "__pydantic_fields__" in vars(cls):
+        return [n for n in names if not _is_pydantic_s(n, vars(cls)[n])]
+    return names
 
 
-def _is_sunder(name: str) -> bool:
-    return name[:1] == "_" and name[-1:] == "_" and name[1:2] != "_"
+def _is_pydantic_s(name: str, value: Any) -> bool:
+    """Whether pydantic made an attribute of a model; a function under such a name is a hook of the user's."""
+    if isinstance(value, (types.FunctionType, classmethod, staticmethod)):
+        return False
+    return name.startswith("__pydantic_") or name in ("__signature__", "__class_vars__")
 
 
 def _values_of_class(cls: type) -> list[Any]:
