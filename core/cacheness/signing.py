@@ -6,6 +6,7 @@ import hmac
 import os
 import re
 import secrets
+import stat
 import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,7 @@ from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.protocols import Buffer
 
 LEAST_KEY_BYTES: Final = 16
+_LARGEST_KEY_FILE: Final = 4096
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
 
@@ -48,8 +50,8 @@ class Keyring:
         self._keys = {key_id: hmac.new(secret, digestmod="sha256") for key_id, secret in secrets_by_id.items()}
 
     @classmethod
-    def parse(cls, text: str) -> Keyring:
-        """Read "secret" or "id:secret,id2:secret2". The first key signs, all of them verify."""
+    def parse(cls, text: str, *, also: str | None = None) -> Keyring:
+        """Read "secret" or "id:secret,id2:secret2". The first key signs, all of them and `also` verify."""
         keys: dict[str, bytes] = {}
         for number, item in enumerate(text.split(","), 1):
             key_id, colon, secret = item.strip().partition(":")
@@ -58,6 +60,8 @@ class Keyring:
             if key_id in keys:
                 raise ConfigError(f"Signing key number {number} repeats an id. Give each key an id of its own.")
             keys[key_id] = secret.encode()
+        if also is not None and also.encode() not in keys.values():
+            keys[_derived_id(also.encode())] = also.encode()
         return cls(keys)
 
     @classmethod
@@ -160,6 +164,24 @@ def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise ConfigError(f"The signing key {path} cannot be used: {reason}.") from error
     return text
+
+
+def own_key(path: Path) -> str | None:
+    """The key in this file, where it is surely one that this user or root has put there; None otherwise.
+
+    For a directory that is opened with another key. Who may write to the directory could add a key file,
+    and sign with it what this process would unpickle; a file that others may write proves nothing either.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+                return None
+            text = file.read(_LARGEST_KEY_FILE).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if len(text) >= LEAST_KEY_BYTES and "," not in text and ":" not in text else None
 
 
 def _create_key_file(path: Path) -> None:

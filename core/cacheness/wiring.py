@@ -26,7 +26,7 @@ from cacheness.integrity import Inspector
 from cacheness.keys import add_user_code
 from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, Codec, MetadataStore
-from cacheness.signing import Keyring, load_or_create_key_file
+from cacheness.signing import Keyring, load_or_create_key_file, own_key
 
 _log = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def parts_of(slot: Slot) -> Opened:
 def embedded_kind(directory: str | Path) -> str | None:
     """Which metadata an embedded cache's directory holds: "sqlite", "json", or None for neither."""
     for kind, name in (("sqlite", SQLITE_FILE), ("json", JOURNAL_FILE)):
-        if (Path(directory) / name).exists():
+        if os.path.exists(os.path.join(directory, name)):  # False as well where we may not look
             return kind
     return None
 
@@ -159,6 +159,16 @@ def upgrade(config: Config) -> tuple[int, int]:
     return migrations.upgrade(Path(config.cache_dir) / SQLITE_FILE if backend == "sqlite" else backend)
 
 
+def check_backend(config: Config) -> None:
+    """Raise ConfigError when nothing here goes by the name of the metadata backend."""
+    backend = config.metadata_backend
+    if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
+        raise ConfigError(
+            f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
+            " 'postgresql://user@host/database'"
+        )
+
+
 def _slot(config: Config) -> Slot:
     if config not in _registry.slots:
         guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
@@ -170,7 +180,7 @@ def _slot(config: Config) -> Slot:
 
 
 def _open(config: Config) -> Opened:
-    _check_backend(config)
+    check_backend(config)
     _check_sharing(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
@@ -293,15 +303,6 @@ def _is_server(config: Config) -> bool:
     return backend.needs_key if not isinstance(backend, str) else backend not in _EMBEDDED
 
 
-def _check_backend(config: Config) -> None:
-    backend = config.metadata_backend
-    if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
-        raise ConfigError(
-            f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
-            " 'postgresql://user@host/database'"
-        )
-
-
 def _check_sharing(config: Config) -> None:
     blobs = config.blob_store
     is_local = blobs is None or (isinstance(blobs, str) and urlsplit(blobs).scheme == "file")
@@ -316,7 +317,8 @@ def _check_sharing(config: Config) -> None:
 
 def _keyring(config: Config) -> Keyring:
     if config.signing_key is not None:
-        return Keyring.parse(config.signing_key)
+        own = None if _is_server(config) else own_key(Path(config.cache_dir) / KEY_FILE)
+        return Keyring.parse(config.signing_key, also=own)
     if not _is_server(config):
         directory = Path(config.cache_dir)
         _make(directory)

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.copying import copy
+from cacheness.copying import TROUBLE_IN_A_ROW, copy, every_row
+from cacheness.errors import CodecError, ForgedEntry, StoreFull, StoreUnavailable
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -50,3 +51,109 @@ def test_what_cannot_be_read_is_told_and_left_out(world, target):
     world.cache.parts.blobs.delete(world.cache.lookup(x=2, prefix="p").entry.object)
     done = copy(world.cache.parts, target.parts, world.cache.iter_entries())
     assert (done.copied, done.unreadable) == (2, 1)
+
+
+def refusing(monkeypatch, target: UnifiedCache, bad: set[str], error: Exception) -> list[int]:
+    """Let the target refuse batches that hold one of these keys; the sizes of the batches that it was given."""
+    publish, sizes = target.parts.publish, []
+
+    def refuse(drafts):
+        sizes.append(len(drafts))
+        if any(draft.entry.cache_key in bad for draft in drafts):
+            raise error
+        return publish(drafts)
+
+    monkeypatch.setattr(target.parts, "publish", refuse)
+    return sizes
+
+
+@pytest.mark.parametrize("error", [CodecError("a NUL"), StoreFull("too large"), StoreUnavailable("too slow")])
+def test_entries_that_the_target_refuses_are_named_and_all_others_copied(world, target, monkeypatch, error):
+    with world.cache.write_batch():
+        keys = [world.cache.put(number, number=number).cache_key for number in range(100)]
+    bad = {keys[0], keys[50], keys[99]}
+    refusing(monkeypatch, target, bad, error)
+    named = []
+    done = copy(world.cache.parts, target.parts, every_row(world.cache.parts), skipped=lambda *told: named.append(told))
+    assert (done.copied, done.refused, done.skipped, done.seen) == (97, 3, 3, 100)
+    assert {entry.cache_key for entry, _ in named} == bad
+    assert {why for _, why in named} == {error}
+    assert target.stats()["entries"] == 97
+
+
+def test_a_target_that_is_down_ends_the_copy_after_a_few_entries(world, target, monkeypatch):
+    with world.cache.write_batch():
+        keys = [world.cache.put(number, number=number).cache_key for number in range(3 * TROUBLE_IN_A_ROW)]
+    sizes = refusing(monkeypatch, target, set(keys), StoreFull("full"))
+    with pytest.raises(StoreFull):
+        copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+    assert sizes.count(1) == TROUBLE_IN_A_ROW
+
+
+def test_a_source_that_fails_for_one_blob_loses_only_that_entry(world, target, monkeypatch):
+    fill(world.cache)
+    world.cache.put(LARGE[1:], x=4)
+    broken = world.cache.lookup(x=2, prefix="p").entry
+    read = world.cache.parts.blobs.read
+
+    def fail(name, size):
+        if name == broken.object:
+            raise StoreUnavailable("a bad sector")
+        return read(name, size)
+
+    monkeypatch.setattr(world.cache.parts.blobs, "read", fail)
+    done = copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+    assert (done.copied, done.unreadable) == (3, 1)
+
+
+def test_rows_that_no_key_of_the_source_signed_are_counted_and_expired_ones_apart(tmp_path, target):
+    with UnifiedCache(cache_dir=tmp_path / "s", signing_key="the first key of sixteen") as cache:
+        cache.put(1, x=1)
+        cache.put(2, x=2, ttl=0.000_001)
+    named = []
+    with UnifiedCache(cache_dir=tmp_path / "s", signing_key="another key of sixteen bytes") as cache:
+        cache.put(3, x=3)
+        rows = every_row(cache.parts)
+        done = copy(cache.parts, target.parts, rows, skipped=lambda *told: named.append(told))
+    assert (done.copied, done.unreadable, done.expired) == (1, 1, 1)
+    assert [type(why) for _, why in named] == [ForgedEntry]
+
+
+def test_an_entry_of_the_target_that_does_not_verify_is_copied_again(world, tmp_path):
+    fill(world.cache)
+    for key in ("a first key of sixteen bytes", "and another key of sixteen"):
+        with UnifiedCache(cache_dir=tmp_path / "t", signing_key=key) as target:
+            done = copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+            assert (done.copied, done.already_there) == (3, 0)
+            assert target.get(x=2, prefix="p") == LARGE
+
+
+def test_a_directory_keeps_its_own_key_whatever_other_key_it_is_opened_with(tmp_path):
+    folder, other = tmp_path / "c", "a key of a shared cache"
+    with UnifiedCache(cache_dir=folder) as cache:
+        cache.put(1, x=1)
+    with UnifiedCache(cache_dir=folder, signing_key=other) as cache:
+        assert cache.get(x=1) == 1
+        assert cache.touch(x=1, ttl=100)
+        cache.put(2, x=2)
+    (folder / "signing.key").unlink()
+    with UnifiedCache(cache_dir=folder, signing_key=other) as cache:  # the given key signs
+        assert (cache.get(x=1), cache.get(x=2)) == (1, 2)
+
+
+@pytest.mark.parametrize("how", ["writable by the group", "a link", "a folder", "short", "empty"])
+def test_a_key_file_that_others_may_have_put_there_is_not_trusted(tmp_path, how):
+    folder, forger = tmp_path / "c", "a key that the forger knows."
+    with UnifiedCache(cache_dir=folder, signing_key=forger) as cache:
+        cache.put(1, x=1)
+    file = folder / "signing.key"
+    if how == "a folder":
+        file.mkdir()
+    elif how == "a link":
+        (tmp_path / "key").write_text(forger)
+        file.symlink_to(tmp_path / "key")
+    else:
+        file.write_text({"short": forger[:15], "empty": ""}.get(how, forger))
+        file.chmod(0o660 if how == "writable by the group" else 0o600)
+    with UnifiedCache(cache_dir=folder, signing_key="the key of those who know better") as cache:
+        assert cache.lookup(x=1) is None
