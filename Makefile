@@ -19,11 +19,12 @@ INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(RUN),$(RUN) -m pip ins
 TESTS ?= tests
 ARGS ?= -n 2 --dist loadgroup
 FUZZ_SECONDS ?= 600
+MATRIX := .venv-matrix
 
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz matrix docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,12 +58,17 @@ fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
 
+matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every place, with more libraries
+	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
+	@$(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group matrix
+	$(MATRIX)/bin/python -m tests.keys.matrix
+
 docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api
 	$(RUN) -m docs.write_performance
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
+	rm -rf $(VENV) $(MATRIX) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.
