@@ -86,6 +86,17 @@ def make(n: Any) -> Any:
     return inner
 
 
+@pytest.mark.parametrize("other", ["make(high=x)", "make(x, low=1)", "make(low=x, high=1)"])
+def test_the_name_under_which_a_call_gives_an_argument_counts(other: str) -> None:
+    def reading(call: str) -> bytes:
+        names: dict[str, Any] = {"__name__": "__main__"}
+        exec(compile(f"def f(x):\n    return {call}", "m.py", "exec"), names)
+        return fingerprint(names["f"]).digest
+
+    assert reading("make(low=x)") == reading("make(low=x)")
+    assert reading("make(low=x)") != reading(other)
+
+
 def test_closures_over_different_values_differ() -> None:
     assert fingerprint(make(2)).digest == fingerprint(make(2)).digest != fingerprint(make(3)).digest
     assert fingerprint(make(2)).digest != fingerprint(make(2.0)).digest

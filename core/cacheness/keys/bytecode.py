@@ -125,13 +125,20 @@ def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[di
         if instruction.opname == "STORE_NAME" and instruction.argval in _ABOUT_ITSELF and kept:
             kept.pop()  # the value it would have stored
             continue
-        if instruction.opname in _PAIRS:
-            names = zip(_PAIRS[instruction.opname], instruction.argval, strict=True)
-            kept += [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
-        else:
-            kept.append(instruction)
+        kept += one_by_one(instruction, code)
     places[len(code.co_code)] = len(kept)
     return kept, places
+
+
+def one_by_one(instruction: dis.Instruction, code: types.CodeType) -> list[dis.Instruction]:
+    """The instructions that one stands for: itself, or the two that the compiler joined."""
+    if instruction.opname == "KW_NAMES" and instruction.arg is not None:
+        # Python 3.11's `dis` does not look up this constant; all names would look the same.
+        return [instruction._replace(argval=code.co_consts[instruction.arg])]
+    if instruction.opname not in _PAIRS:
+        return [instruction]
+    names = zip(_PAIRS[instruction.opname], instruction.argval, strict=True)
+    return [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
 
 
 def _effect(instruction: dis.Instruction, places: dict[int, int]) -> bytes:
@@ -151,7 +158,7 @@ def _effect(instruction: dis.Instruction, places: dict[int, int]) -> bytes:
 
 def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int, int, int, int]]:
     found: list[tuple[int, int, int, int]] = []
-    for start, size, target, depth in _exception_table(code.co_exceptiontable):
+    for start, size, target, depth in exception_table(code.co_exceptiontable):
         entry = (places[start], places[start + size], places[target], depth)
         if entry[0] < entry[1]:
             if found and found[-1][1] == entry[0] and found[-1][2:] == entry[2:]:
@@ -160,7 +167,8 @@ def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int,
     return found
 
 
-def _exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
+def exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Start, size and target of each protected stretch, in bytes, and the depth of the stack there, doubled."""
     numbers = []
     value = 0
     for byte in table:
