@@ -35,7 +35,6 @@ from cacheness.keys import FORMAT, digest_of, encode, fingerprint
 from cacheness_dask.chance import reads_chance
 from cacheness_dask.clues import clue, of_step
 from cacheness_dask.edge import unbroken
-from cacheness_dask.frames import Frames
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
@@ -124,7 +123,6 @@ class _Walk:
         self._literals: dict[int, tuple[Any, bytes]] = {}
         self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
-        self._frames = Frames(_digest)
         self._marks = 0
         self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
         self._shuffles = {
@@ -310,7 +308,7 @@ class _Walk:
             self._kinds[type(value)] = reads_chance(type(value))
         if reason := self._kinds[type(value)]:
             raise Refused(reason)
-        return self._frames.term(value) or b"v" + _digest(value)
+        return b"v" + _digest(value)
 
     def _string(self, value: str) -> bytes:
         if value in self._shuffles:

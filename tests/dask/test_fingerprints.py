@@ -125,6 +125,9 @@ def test_frames_that_look_alike_differ_and_equal_ones_agree() -> None:
     whole = pd.DataFrame({"a": range(6), "b": range(6)})
     apart = pd.DataFrame({"a": range(2, 4), "b": range(2, 4)}, index=pd.RangeIndex(2, 4))
     assert term(whole.iloc[2:4]) == term(apart)
+    one_by_one = whole[["a"]].assign(b=whole.b)
+    assert len(one_by_one._mgr.blocks) > len(whole._mgr.blocks)  # pandas keeps them otherwise
+    assert term(one_by_one) == term(whole)
 
 
 def test_splitting_arguments_differently_differs() -> None:

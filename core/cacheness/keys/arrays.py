@@ -20,6 +20,8 @@ from cacheness.keys.trace import Unencodable
 _PIECE: Final = 1 << 20
 #: Texts that are encoded at a time.
 _TEXTS: Final = 1 << 16
+#: So few numbers that setting numpy's flags would take longer than to look at each.
+_FEW: Final = 4096
 #: Extended precision: 63 bits of a fraction, in ten of sixteen bytes.
 _EXTENDED: Final = 63
 _PADDED: Final = 16
@@ -43,7 +45,7 @@ def _memory_map(encoder: Encoder, value: np.memmap[Any, Any]) -> None:
 def add_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
     """Append the type, the shape and the values of an array."""
     encoder.add(value.dtype)
-    encoder.add(value.shape)
+    encoder.out += b"(%x:%b" % (value.ndim, b"".join([b"i%x;" % size for size in value.shape]))
     if value.dtype.hasobject and value.dtype.fields is None:
         add_objects(encoder, value.ravel(order="C").tolist())
     elif value.dtype.hasobject or value.dtype.kind == "T":
@@ -88,6 +90,15 @@ def _joined(texts: list[str]) -> tuple[np.ndarray[Any, Any], Any]:
 
 @handles_family(lambda kind: issubclass(kind, np.dtype))
 def _dtype(encoder: Encoder, value: np.dtype[Any]) -> None:
+    if value.isbuiltin == 1 and value.metadata is None and value.kind in "biufc":
+        known = _plain.get(value.num)
+        if known is None:
+            start = len(encoder.out)
+            encoder.tagged("dtype", value.str, *_name_of(value))
+            known = _plain[value.num] = bytes(encoder.out[start:])
+        else:
+            encoder.out += known
+        return
     metadata = None if value.metadata is None else dict(value.metadata)
     if metadata:
         encoder.open("noted dtype", 2)
@@ -104,6 +115,10 @@ def _dtype(encoder: Encoder, value: np.dtype[Any]) -> None:
     else:
         # Spelt with its byte order, for a machine of the other kind.
         encoder.tagged("dtype", value.str, *_name_of(value))
+
+
+#: Encodings of numpy's own types by their number, which tells `long` and `longlong` apart.
+_plain: dict[int, bytes] = {}
 
 
 def _name_of(dtype: np.dtype[Any]) -> list[str]:
@@ -181,6 +196,8 @@ def digest_of_values(value: np.ndarray[Any, Any]) -> bytes:
         # Field by field: between them may be bytes that belong to no value.
         for name in value.dtype.names or ():
             hasher.update(digest_of_values(value[name]))
+    elif value.nbytes <= _PIECE:
+        hasher.update(bytes_of(np.ascontiguousarray(value)))
     elif value.flags.c_contiguous:
         flat = value.reshape(-1)
         step = max(_PIECE // max(value.itemsize, 1), 1)
@@ -218,10 +235,14 @@ def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if piece.dtype.kind not in "fc" or not piece.size:
         return piece
     floats = piece.reshape(-1).view(piece.real.dtype)
-    with np.errstate(all="ignore"):
-        # The maximum is quicker than a look at each, and is NaN when one of them is.
-        if not np.isnan(floats.max()):
+    if floats.size < _FEW:
+        if not np.isnan(floats).any():
             return piece
+    else:
+        with np.errstate(all="ignore"):
+            # The maximum is quicker than a look at each, and is NaN when one of them is.
+            if not np.isnan(floats.max()):
+                return piece
     floats = floats.copy()
     floats[np.isnan(floats)] = np.nan
     return floats

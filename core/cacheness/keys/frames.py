@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cacheness.keys.arrays import add_array, add_objects
-from cacheness.keys.encode import Encoder, handles, handles_family
+from cacheness.keys.encode import Encoder, encode, handles, handles_family
 from cacheness.keys.owners import module_of
 from cacheness.keys.storage import add_attributes, held
 
@@ -17,10 +19,52 @@ from cacheness.keys.storage import add_attributes, held
 def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
     if (start := encoder.enter(value)) >= 0:
         _add_notes(encoder, value, pd.DataFrame)
-        encoder.tagged("DataFrame", value.columns, value.index)
-        for at in range(value.shape[1]):
-            encoder.step(f"[{value.columns[at]!r}]", value.iloc[:, at].array)
+        names = value.columns.tolist()
+        encoder.open("DataFrame", 2)
+        _add_names(encoder, value.columns, names)
+        encoder.add(value.index)
+        for name, column in zip(names, _columns_of(value), strict=True):
+            if type(column) is np.ndarray:
+                _add_numbers(encoder, column)
+            else:
+                encoder.step(f"[{name!r}]", column)
         encoder.leave(value, start)
+
+
+def _add_numbers(encoder: Encoder, column: np.ndarray[Any, Any]) -> None:
+    encoder.open("column", 1)
+    add_array(encoder, column)
+
+
+def _add_names(encoder: Encoder, columns: pd.Index[Any], names: list[Any]) -> None:
+    """Append the names of columns: remembered by what they are, because the slices of a frame repeat them."""
+    dtype: Any = columns.dtype
+    is_usual = type(columns) is pd.Index and not _beside(columns) and type(columns.name) in _NAMES
+    if is_usual and type(dtype) is pd.StringDtype and set(map(type, names)) == {str}:
+        encoder.out += _names_as_bytes(tuple(names), columns.name, dtype.storage, dtype.na_value is pd.NA)
+    else:
+        encoder.add(columns)
+
+
+_NAMES = (str, type(None))
+
+
+@lru_cache(maxsize=64)
+def _names_as_bytes(names: tuple[str, ...], name: str | None, storage: Any, with_na: bool) -> bytes:
+    dtype = pd.StringDtype(storage, na_value=pd.NA if with_na else np.nan)
+    return encode(pd.Index(names, dtype=dtype, name=name))
+
+
+def _columns_of(value: pd.DataFrame) -> Sequence[Any]:
+    """The columns as arrays: from the blocks that hold them, which is quicker than to ask for one after the other."""
+    found: list[Any] = [None] * value.shape[1]
+    for block in getattr(getattr(value, "_mgr", None), "blocks", ()):
+        values = block.values  # noqa: PD011 - of a block, which has nothing else
+        rows = values if values.ndim == 2 else [values]
+        for at, row in zip(block.mgr_locs, rows, strict=True):
+            is_plain = type(row) is np.ndarray and row.dtype.kind not in "biufc"
+            found[at] = pd.arrays.NumpyExtensionArray(row) if is_plain else row
+    return [value.iloc[:, at].array if column is None else column for at, column in enumerate(found)]
 
 
 @handles_family(lambda kind: issubclass(kind, pd.Series))
@@ -34,8 +78,7 @@ def _series(encoder: Encoder, value: pd.Series[Any]) -> None:
 def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any], base: type) -> None:
     """Open a value around a frame that is more than its labels and values, as few are."""
     kind = type(value)
-    # What pandas itself keeps begins with an underscore.
-    beside = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    beside = _beside(value)
     if kind is not base:
         beside |= {name: getattr(value, name, None) for name in _metadata_of(value) if name != "_name"}
     if value.attrs or not value.flags.allows_duplicate_labels or beside or kind is not base:
@@ -46,6 +89,11 @@ def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any], base: typ
         add_attributes(encoder, value, beside)
 
 
+def _beside(value: Any) -> dict[str, Any]:
+    """Attributes that somebody has given it. What pandas itself keeps begins with an underscore."""
+    return {name: part for name, part in vars(value).items() if name[:1] != "_" and name != "sortorder"}
+
+
 def _metadata_of(value: Any) -> list[str]:
     """The names under which a frame or a type keeps what pandas shall carry along."""
     return list(getattr(value, "_metadata", ()))
@@ -53,6 +101,12 @@ def _metadata_of(value: Any) -> list[str]:
 
 @handles_family(lambda kind: issubclass(kind, pd.Index))
 def _index(encoder: Encoder, value: pd.Index[Any]) -> None:
+    kind, beside = type(value), _beside(value)
+    is_known = module_of(kind).partition(".")[0] == "pandas"
+    if beside or not is_known:
+        encoder.open("noted index", 3)
+        encoder.add(None if is_known else kind)
+        add_attributes(encoder, value, beside)
     if isinstance(value, pd.RangeIndex):
         encoder.tagged("RangeIndex", value.name, value.start, value.stop, value.step)
     elif isinstance(value, pd.MultiIndex):
@@ -83,8 +137,7 @@ def _dtype(encoder: Encoder, value: Any) -> None:
 def _column(encoder: Encoder, value: Any) -> None:
     kind = type(value)
     if kind is pd.arrays.NumpyExtensionArray:
-        encoder.open("column", 1)
-        add_array(encoder, value.to_numpy())
+        _add_numbers(encoder, np.asarray(value))
     elif isinstance(value, pd.Categorical):
         encoder.tagged("categories", value.categories, value.ordered, value.codes)
     elif isinstance(value, (pd.arrays.DatetimeArray, pd.arrays.TimedeltaArray, pd.arrays.PeriodArray)):
