@@ -26,12 +26,15 @@ _SENTENCES = {
 class Change:
     """One part of a key that differs."""
 
-    kind: str  #: arg, code, value, library, version, prefix; order: an argument or value has the same items in another
+    #: arg, file (of an argument), code, value, library, version, prefix; order: the same items in another order
+    kind: str
     name: str
     before: str | None  #: None: it was not there
     after: str | None  #: None: it is gone
 
     def __str__(self) -> str:
+        if self.kind == "file":
+            return _of_file(self.name, self.before, self.after)
         if self.kind == "arg" and self.before == self.after:
             return f"arg `{self.name}` changed"
         changed, new, gone = _SENTENCES[self.kind]
@@ -50,9 +53,15 @@ class Explanation:
     nearest: str | None  #: key of that entry, or of the one that is hit
     age: float | None  #: of that entry, in seconds
     unfollowed: tuple[str, ...]  #: what counts by its type only
+    files: tuple[str, ...] = ()  #: arguments, or strings in them, that count by the content of a file
+    folders: tuple[str, ...] = ()  #: strings that name a folder
+    text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
 
     def __str__(self) -> str:
         lines = [self.sentence()]
+        lines += [f"  counts by its content: {line}" for line in self.files]
+        lines += [f"  names a folder: {line}" for line in self.folders]
+        lines += [f"  counts by its name: {line}" for line in self.text]
         lines += [f"  not followed: {line}" for line in self.unfollowed]
         return "\n".join(lines)
 
@@ -82,6 +91,7 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         found = tuple(_changes(_parts_of(entry.parts, entry.prefix), mine))
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
+    parts = json.loads(key.parts)
     return Explanation(
         hit=nearest is not None and nearest.key == key.digest,
         key=key.hex,
@@ -89,7 +99,10 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         changes=changes,
         nearest=None if nearest is None else nearest.cache_key,
         age=None if nearest is None else max(now - nearest.created_at, 0) / MICROSECONDS,
-        unfollowed=tuple(json.loads(key.parts).get("unfollowed", ())),
+        unfollowed=tuple(parts.get("unfollowed", ())),
+        files=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "files")),
+        folders=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "folders")),
+        text=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "text")),
     )
 
 
@@ -112,7 +125,30 @@ def _parts_of(text: str, prefix: str) -> _Parts:
             name: (digest, words, loose[0] if loose else digest)
             for name, (digest, words, *loose) in found.get("args", {}).items()
         },
+        "file": {name: _files_in(files) for name, files in found.get("files", {}).items() if files.get("files")},
     }
+
+
+def _named_in(parts: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
+    """Each argument with each of its files, folders, or names that count by their text."""
+    for arg, files in parts.get("files", {}).items():
+        for name in files.get(kind, ()):
+            yield arg, name
+
+
+def _files_in(files: Mapping[str, Any]) -> _Part:
+    """What tells the files of an argument from others, and their names."""
+    named: Mapping[str, str] = files["files"]
+    digests = json.dumps(named, sort_keys=True)
+    return digests, ", ".join(sorted(named)), digests
+
+
+def _of_file(name: str, before: str | None, after: str | None) -> str:
+    if before is None or after is None:
+        return f"arg `{name}`: file {after or before} is {'new' if before is None else 'gone'}"
+    if before == after:
+        return f"arg `{name}`: file {after} changed"
+    return f"arg `{name}`: another file: {after}, where the nearest entry had {before}"
 
 
 def _named(digests: Mapping[str, str], loose: Mapping[str, str]) -> dict[str, _Part]:
@@ -122,7 +158,9 @@ def _named(digests: Mapping[str, str], loose: Mapping[str, str]) -> dict[str, _P
 def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
     for kind, now in after.items():
         then = before[kind]
-        for name in sorted({*then, *now}):
+        # A file says more than the argument that names it.
+        told = {*after["file"], *before["file"]} if kind == "arg" else ()
+        for name in sorted({*then, *now}.difference(told)):
             old, new = then.get(name), now.get(name)
             if (old and old[0]) != (new and new[0]):
                 same_items = old is not None and new is not None and old[2] == new[2]

@@ -25,6 +25,7 @@ from cacheness.explain import Explanation, explain
 from cacheness.flights import Flights
 from cacheness.jitter import between
 from cacheness.keys import Key
+from cacheness.keys.encode import Stated
 from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
 _log = logging.getLogger(__name__)
@@ -253,7 +254,7 @@ class Cached:
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:
-            return {"key": self.options.key(*args, **kwargs)}
+            return {"key": Stated(self.options.key(*args, **kwargs))}
         return self._binder.bind_without(self.options.ignore, args, kwargs)
 
     def _ask(self, question: Callable[[], Any]) -> Any:

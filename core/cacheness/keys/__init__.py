@@ -1,10 +1,11 @@
 """Keys: which values, and whose code, decide a result."""
 
-from cacheness.keys import callables, objects, plain  # noqa: F401 - they say how values are encoded
+from cacheness.keys import callables, lazy, objects, plain  # noqa: F401 - they say how values are encoded
 from cacheness.keys.code import Fingerprint, fingerprint
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
+from cacheness.keys.inputs import Inputs
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.owners import add_user_code
 from cacheness.keys.unordered import unordered
@@ -15,6 +16,7 @@ __all__ = [
     "Digest",
     "File",
     "Fingerprint",
+    "Inputs",
     "Key",
     "add_user_code",
     "arguments_of",

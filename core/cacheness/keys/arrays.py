@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from blake3 import blake3
 
-from cacheness.keys.encode import Encoder, handles, handles_family
+from cacheness.keys.encode import Encoder, handles, handles_family, reads_names
 from cacheness.keys.storage import add_attributes, held
 from cacheness.keys.trace import Unencodable
 
@@ -126,6 +126,13 @@ def _name_of(dtype: np.dtype[Any]) -> list[str]:
     kind = dtype.type
     is_usual = np.dtype(dtype.str).type is kind and kind.__module__ == "numpy"
     return [] if is_usual else [f"{kind.__module__}.{kind.__qualname__}"]
+
+
+@handles(np.str_)
+@reads_names
+def _text(encoder: Encoder, value: np.str_) -> None:
+    encoder.open("numpy text", 1)
+    encoder.add(str(value))  # what one gets from an array of names of files, member by member
 
 
 @handles_family(lambda kind: issubclass(kind, np.generic))

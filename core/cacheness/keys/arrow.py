@@ -17,6 +17,8 @@ from blake3 import blake3
 from cacheness.keys.arrays import bytes_of
 from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.encode import encode as _encode
+from cacheness.keys.files import add_path
+from cacheness.keys.lazy import add_file_of, counted
 from cacheness.keys.owners import module_of
 from cacheness.keys.trace import Unencodable
 
@@ -231,3 +233,61 @@ def _dictionary(chunks: Sequence[pa.Array], kind: pa.DataType) -> list[bytes]:
     chunks = pa.chunked_array(chunks).unify_dictionaries().chunks
     indices = [chunk.indices for chunk in chunks]
     return [_digest_of(indices, kind.index_type), _digest_of([chunks[0].dictionary], kind.value_type)]
+
+
+# data sets, which are read when they are asked for
+
+
+def _is_dataset(kind: type) -> bool:
+    return any(base.__module__.startswith("pyarrow._dataset") for base in kind.__mro__)
+
+
+@handles_family(lambda kind: _is_dataset(kind) and any(base.__name__ == "Dataset" for base in kind.__mro__))
+def _dataset(encoder: Encoder, value: Any) -> None:
+    children = getattr(value, "children", None)
+    if children is not None:
+        encoder.tagged("arrow union", value.schema, list(children))
+    elif hasattr(value, "files"):
+        fragments = sorted(value.get_fragments(), key=lambda fragment: str(fragment.path))
+        encoder.tagged("arrow dataset", value.schema, str(value.format), str(value.partition_expression), fragments)
+    else:
+        encoder.tagged("arrow dataset", value.schema, value.to_table())
+
+
+@handles_family(lambda kind: _is_dataset(kind) and any(base.__name__ == "Fragment" for base in kind.__mro__))
+def _fragment(encoder: Encoder, value: Any) -> None:
+    if getattr(value, "buffer", None) is not None or not hasattr(value, "path"):
+        raise Unencodable("a fragment of an Arrow data set that is in memory")
+    groups = [group.id for group in value.row_groups] if hasattr(value, "row_groups") else None
+    encoder.tagged("arrow fragment", str(value.format), str(value.partition_expression), groups)
+    add_arrow_file(encoder, value.filesystem, value.path)
+
+
+@handles_family(lambda kind: _is_dataset(kind) and any(base.__name__ == "Scanner" for base in kind.__mro__))
+def _scanner(_: Encoder, value: Any) -> None:
+    raise Unencodable(f"{type(value).__qualname__} reads a data set only once: pass the data set")
+
+
+def add_arrow_file(encoder: Encoder, system: Any, path: str) -> None:
+    """Append the content of a file on a file system of Arrow's."""
+    handler: Any = getattr(system, "handler", None)
+    if type(system).__name__ == "LocalFileSystem":
+        add_path(encoder, path)
+    elif hasattr(handler, "fs"):
+        add_file_of(encoder, handler.fs, path)
+    else:
+        counted(encoder, path, lambda inner: inner.add(_arrow_content(system, path)))
+
+
+def _arrow_content(system: Any, path: str) -> Any:
+    try:
+        with system.open_input_stream(path) as stream:
+            tag = {name: data.decode() for name, data in (stream.metadata() or {}).items()}.get("ETag")
+            if tag:
+                return ("ETag", tag)
+            hasher = blake3()
+            while piece := stream.read(1 << 22):
+                hasher.update(piece)
+    except OSError as error:
+        raise Unencodable(f"file {path} cannot be read ({error})") from error
+    return hasher.digest()

@@ -14,10 +14,11 @@ order, which whoever reads it can see; `loose` tells what it would be without.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Iterable
 from itertools import pairwise
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 from blake3 import blake3
 
@@ -62,6 +63,24 @@ _rest: list[Handler] = []
 _overrides: dict[type, Callable[[Any], Any]] = {}
 
 
+class Noting(Protocol):
+    """What an encoder asks about files, and where it notes those that count; `Inputs` is one."""
+
+    as_text: bool
+
+    def is_absent(self, path: str) -> bool:
+        """Whether a path leads to nothing yet."""
+        ...
+
+    def count(self, name: str, encoding: bytes, again: Callable[[], bytes]) -> None:
+        """Note what counted by its content."""
+        ...
+
+    def add_name(self, encoder: Encoder, text: str) -> bool:
+        """Append a string as a file; False when it counts by its text."""
+        ...
+
+
 class Digest:
     """Stands for a value of which only the digest is known, and counts in a key as that value did."""
 
@@ -86,18 +105,30 @@ class Digest:
         return (type(self), (self.digest, self.label))
 
 
-def encode(value: Any, path: str = "args") -> bytes:
-    """The canonical bytes of a value. Raises UnhashableArgument, which names the place below `path`."""
-    encoder = Encoder()
+class Stated:
+    """What a user says counts of a call. No string in it is the name of a file; else it counts as itself."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> bytes:
+    """The canonical bytes of a value. Raises UnhashableArgument, which names the place below `path`.
+
+    With `inputs`, strings in it that name a file count by the file's content, and are noted there.
+    """
+    encoder = Encoder(inputs)
     encoder.run(value, path)
     return bytes(encoder.out)
 
 
-def digest_of(value: Any, path: str = "args") -> bytes:
+def digest_of(value: Any, path: str = "args", inputs: Noting | None = None) -> bytes:
     """32 bytes that stand for a value: BLAKE3 of its canonical bytes. A Digest is its own."""
     if type(value) is Digest:
         return value.digest
-    encoder = Encoder()
+    encoder = Encoder(inputs)
     encoder.run(value, path)
     return blake3(encoder.out).digest()
 
@@ -113,21 +144,23 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
 class Encoder:
     """Appends the encodings of values to `out`."""
 
-    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "orders", "out")
+    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "inputs", "names", "orders", "out")
 
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
     #: The name and the digest of a function, class or module of the user's; set by `code.py`.
     digest_of_code: Callable[[Any], tuple[str, bytes]]
 
-    def __init__(self) -> None:
+    def __init__(self, inputs: Noting | None = None) -> None:
         self.out = bytearray()
         self.orders: list[Order] = []  #: where in `out` dictionaries keep their items, the inner ones first
+        self.inputs = inputs  #: where files that count are noted
+        self.names = inputs is not None  #: whether a string is looked at as the name of a file
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
         self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the thing, so that its id is not used again
         self._lowest = _NOWHERE  # the outermost level that a value under way refers back to
-        self._memo: dict[int, tuple[Any, bytes, bytes]] = {}
+        self._memo: dict[int, tuple[Any, bytes, bytes, bool]] = {}
 
     def run(self, value: Any, path: str) -> None:
         """Encode a value, and on failure say where below `path` the culprit is."""
@@ -145,6 +178,14 @@ class Encoder:
             raise
         except FAILURES as error:
             raise Unencodable(f"{module_of(kind)}.{kind.__qualname__} cannot be read ({brief_of(error)})") from error
+
+    def word(self, value: Any) -> None:
+        """Append a value in which no string is taken for a file: a key of a dictionary, a label."""
+        names, self.names = self.names, False
+        try:
+            self.add(value)
+        finally:
+            self.names = names
 
     def apart(self, value: Any) -> bytes:
         """The encoding of a value on its own, at this place."""
@@ -174,7 +215,10 @@ class Encoder:
         """Append a value that is some fields under a name."""
         self.open(name, len(fields))
         for field in fields:
-            self.add(field)
+            if type(field) is str:
+                self.blob(b"s", field.encode("utf-8", "surrogatepass"))  # ours, and no name of a file
+            else:
+                self.add(field)
 
     def reference(self, thing: Any) -> None:
         """Append a function, class or module of the user's: what it is, not where it lives."""
@@ -200,7 +244,7 @@ class Encoder:
             self._lowest = min(self._lowest, level)
             return -1
         known = self._memo.get(key)
-        if known is not None:
+        if known is not None and known[3] is self.names:
             self._append_short(known[1], known[2])
             return -1
         if len(self._stack) > DEEPEST:
@@ -230,12 +274,20 @@ class Encoder:
         del self.out[start:]
         self._append_short(short, loose)
         if self._lowest >= level:
-            self._memo[id(value)] = (value, short, loose)
+            self._memo[id(value)] = (value, short, loose, self.names)
 
     def _append_short(self, short: bytes, loose: bytes) -> None:
         if loose != short:
             self.orders.append((len(self.out), loose))
         self.out += short
+
+    def stated(self, value: Any, label: str = "") -> None:
+        """Append what a user says counts of an object: strings in it are no names of files."""
+        names, self.names = self.names, False
+        try:
+            self.step(label, value)
+        finally:
+            self.names = names
 
     def step(self, label: str, value: Any) -> None:
         """Append a value that errors shall call by this label."""
@@ -247,7 +299,10 @@ class Encoder:
         """Append the items of a dictionary in their order, and remember where each ends."""
         ends = [len(self.out)]
         for key, value in items:
-            self.add(key)
+            if self.names:
+                self.word(key)
+            else:
+                self.add(key)
             if label is None:
                 self.add(value)
             else:
@@ -281,12 +336,40 @@ def without_order(encoding: Buffer, orders: Iterable[Order], start: int = 0) -> 
     return loose
 
 
+def _without_names(handler: Handler) -> Handler:
+    """Let no string within arrays and frames be taken for the name of a file."""
+
+    @functools.wraps(handler)
+    def within(encoder: Encoder, value: Any) -> None:
+        names, encoder.names = encoder.names, False
+        try:
+            handler(encoder, value)
+        finally:
+            encoder.names = names
+
+    return within
+
+
+def reads_names(handler: Handler) -> Handler:
+    """Decorator: strings within what this function encodes may name files, although a library made it."""
+    _reading_names.add(handler)
+    return handler
+
+
+_reading_names: set[Handler] = set()
+
+
+def _guarded(handler: Handler) -> Handler:
+    of_library = handler.__module__ in _libraries.values() and handler not in _reading_names
+    return _without_names(handler) if of_library else handler
+
+
 def handles(*types: type) -> Callable[[Handler], Handler]:
     """Decorator: this function encodes exactly these types."""
 
     def remember(handler: Handler) -> Handler:
         for type_ in types:
-            _handlers[type_] = handler
+            _handlers[type_] = _guarded(handler)
         return handler
 
     return remember
@@ -296,7 +379,7 @@ def handles_family(belongs: Callable[[type], bool]) -> Callable[[Handler], Handl
     """Decorator: this function encodes the types that `belongs` says so of, and nothing handles by name."""
 
     def remember(handler: Handler) -> Handler:
-        _families.append((belongs, handler))
+        _families.append((belongs, _guarded(handler)))
         return handler
 
     return remember
@@ -333,12 +416,12 @@ def _registered(encoder: Encoder, value: Any) -> None:
     # By name, not by code: whoever says what counts, says so for the methods too.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("registered", kind.__qualname__)
-        encoder.step("", fn(value))
+        encoder.stated(fn(value))
         encoder.leave(value, start)
 
 
 def _own_key(encoder: Encoder, value: Any) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("own", type(value).__qualname__)
-        encoder.step(".__cacheness_key__()", value.__cacheness_key__())
+        encoder.stated(value.__cacheness_key__(), ".__cacheness_key__()")
         encoder.leave(value, start)

@@ -20,6 +20,9 @@ _RECENT_NS: Final = 2_000_000_000
 #: What stores call a name for the content, the most telling first.
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "sha256", "generation")
 
+#: Bytes of a file that are read at a time.
+_PIECE: Final = 1 << 23
+
 _State = tuple[int, int, int, int, int]
 _known: dict[str, tuple[_State, bytes]] = {}
 
@@ -39,7 +42,7 @@ class File:
         self.options = options
 
     def __fspath__(self) -> str:
-        return _local(self.url) or self.url
+        return local_path(self.url) or self.url
 
     def __repr__(self) -> str:
         return f"File({self.url!r})"
@@ -57,38 +60,71 @@ class File:
         return fsspec.open(self.url, mode, **self.options).open()
 
 
-def digest_of_file(path: str | os.PathLike[str]) -> bytes:
-    """BLAKE3 of a file's content. Raises Unencodable when it cannot be read, or changes meanwhile."""
+class TooLarge(Unencodable):
+    """A file that is larger than the limit, and whose digest is not known."""
+
+
+def digest_of_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
+    """Return BLAKE3 of a file's content, read once for each state of the file.
+
+    Raises Unencodable when it cannot be read or changes while it is read, and TooLarge.
+    """
     path = os.path.abspath(path)
-    state = _state(path)
+    state = state_of(path)
     known = _known.get(path)
     if known is not None and known[0] == state:
         return known[1]
+    if limit is not None and state[0] > limit:
+        raise TooLarge(f"file {path} has {state[0]} bytes")
     digest = _read(path)
-    if _state(path) != state:
+    if state_of(path) != state:
         raise Unencodable(f"file {path} changed while it was being read")
     if time.time_ns() - max(state[1], state[2]) > _RECENT_NS:
         _known[path] = (state, digest)
     return digest
 
 
-def _state(path: str) -> _State:
+def state_of(path: str) -> _State:
+    """Return what changes when a file does: size, times, inode. Raises Unencodable for what is no regular file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
         raise Unencodable(f"file {path} cannot be read ({_reason(error)})") from error
+    return _checked(path, found)
+
+
+def _checked(path: str, found: os.stat_result) -> _State:
     if not stat.S_ISREG(found.st_mode):
         raise Unencodable(f"{path} is neither a regular file nor a directory")
     return (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
 
 
 def _read(path: str) -> bytes:
+    return digest_of_start(path, None)
+
+
+def digest_of_start(path: str, size: int | None) -> bytes:
+    """Return BLAKE3 of a file's first bytes, of all of them where no size is given."""
     hasher = blake3(max_threads=blake3.AUTO)
     try:
-        hasher.update_mmap(path)
-    except OSError as error:
+        # What is a file now may be a pipe a moment later, and would block the one who opens it.
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            _checked(path, os.fstat(file.fileno()))
+            buffer = bytearray(_PIECE if size is None else max(min(size, _PIECE), 1))
+            left = size
+            while left is None or left > 0:
+                count = file.readinto(memoryview(buffer)[: len(buffer) if left is None else min(left, len(buffer))])
+                if not count:
+                    break
+                hasher.update(memoryview(buffer)[:count])
+                left = None if left is None else left - count
+    except (OSError, ValueError) as error:
         raise Unencodable(f"file {path} cannot be read ({_reason(error)})") from error
     return hasher.digest()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _reason(error: Exception) -> str:
@@ -97,14 +133,42 @@ def _reason(error: Exception) -> str:
 
 @handles(pathlib.PosixPath, pathlib.WindowsPath)
 def _path(encoder: Encoder, value: pathlib.Path) -> None:
-    _add_path(encoder, os.fspath(value), ())
+    add_path(encoder, os.fspath(value))
+
+
+def add_path(encoder: Encoder, path: str) -> None:
+    """Append the content of a file or directory, and note that it counted."""
+    inputs = encoder.inputs
+    if inputs is None:
+        _add_path(encoder, path, ())
+    elif inputs.as_text or inputs.is_absent(path):
+        encoder.tagged("no file", path)
+    else:
+        start = len(encoder.out)
+        _add_path(encoder, path, ())
+        inputs.count(path, bytes(encoder.out[start:]), lambda: encoding_of(path))
+
+
+def encoding_of(path: str) -> bytes:
+    """Return the canonical bytes of a file's or directory's content. Raises Unencodable."""
+    encoder = Encoder()
+    _add_path(encoder, path, ())
+    return bytes(encoder.out)
 
 
 @handles(File)
 def _file(encoder: Encoder, value: File) -> None:
-    local = _local(value.url)
+    start = len(encoder.out)
+    _add_file(encoder, value)
+    if encoder.inputs is not None:
+        encoder.inputs.count(value.url, bytes(encoder.out[start:]), lambda: _encoding_of_file(value))
+
+
+def _add_file(encoder: Encoder, value: File) -> None:
+    local = local_path(value.url)
     if local is None:
-        _add_remote(encoder, value)
+        system, path = _system_of(value)
+        add_remote(encoder, system, path, value.url)
     elif glob.has_magic(local) and not os.path.exists(local):
         found = sorted(glob.glob(local, recursive=True), key=os.fsencode)
         _refuse_nothing(found, local)
@@ -141,7 +205,13 @@ def _names_in(path: str) -> Iterator[str]:
         raise Unencodable(f"directory {path} cannot be read ({_reason(error)})") from error
 
 
-def _local(url: str) -> str | None:
+def _encoding_of_file(value: File) -> bytes:
+    encoder = Encoder()
+    _add_file(encoder, value)
+    return bytes(encoder.out)
+
+
+def local_path(url: str) -> str | None:
     """The path that a URL means on this machine, None when it means another."""
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -154,24 +224,30 @@ def _refuse_nothing(found: list[str], pattern: str) -> None:
         raise Unencodable(f"no file matches {pattern}")
 
 
-def _add_remote(encoder: Encoder, file: File) -> None:
+def _system_of(file: File) -> tuple[Any, str]:
     import fsspec
 
     system, path = fsspec.core.url_to_fs(file.url, **file.options)
+    return system, path
+
+
+def add_remote(encoder: Encoder, system: Any, path: str, called: str) -> None:
+    """Append what stands for a file, or for all that match a pattern, on a file system of fsspec's."""
     system.invalidate_cache()  # what it remembers of a listing may be old
     try:
         paths = sorted(system.glob(path)) if glob.has_magic(path) else [path]
-        _refuse_nothing(paths, file.url)
+        _refuse_nothing(paths, called)
         encoder.open("remote", len(paths))
         for one in paths:
             encoder.add(one.rpartition("/")[2] if len(paths) > 1 else "")
-            encoder.add(_remote_content(system, one))
+            encoder.add(remote_content(system, one))
     except OSError as error:
-        raise Unencodable(f"file {file.url} cannot be read ({_reason(error)})") from error
+        raise Unencodable(f"file {called} cannot be read ({_reason(error)})") from error
 
 
-def _remote_content(system: Any, path: str) -> Any:
-    about = system.info(path)
+def remote_content(system: Any, path: str) -> Any:
+    """Return what stands for the content of a file: the store's name for it, or the digest of its bytes."""
+    about = {} if "Cache" in type(system).__name__ else system.info(path)  # its readers see the copy
     for tag in _TAGS:
         if about.get(tag):
             return (tag, str(about[tag]), about.get("size"))

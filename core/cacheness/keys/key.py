@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations, islice
 from typing import Any, Final
 
 from blake3 import blake3
@@ -13,6 +14,7 @@ from cacheness.errors import CodecError
 from cacheness.keys.code import Fingerprint, fingerprint
 from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
+from cacheness.keys.inputs import Inputs
 from cacheness.keys.pinned import pinned
 
 #: Names that are options in every method, so an argument of that name goes into `args={…}`.
@@ -21,6 +23,10 @@ RESERVED: Final = frozenset(
 )
 #: A longer encoding is kept in the row as its digest.
 KEPT: Final = 4096
+#: Arguments with files of which each set is asked for as text, too; of more, each one and all.
+_EACH_SET: Final = 3
+#: Files of an argument that a row names.
+_NAMED: Final = 8
 #: Of a longer encoding, enough to say what it was.
 _HEAD: Final = 256
 
@@ -34,6 +40,7 @@ class _Argument:
     whole: bool
     label: str = ""  #: of a Digest
     loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
+    inputs: Inputs = field(default_factory=Inputs)  #: the files that counted
 
     def to_keep(self) -> Any:
         """What the row keeps: the value where it can be rebuilt, else its digest."""
@@ -53,7 +60,7 @@ class _Argument:
 class Key:
     """Names one result, and tells what it was made from, as that was when the key was made."""
 
-    __slots__ = ("_args", "_origin", "_parts", "digest", "function", "prefix")
+    __slots__ = ("_args", "_as_text", "_origin", "_parts", "digest", "function", "prefix")
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class Key:
         self._args = args
         self._parts = parts
         self._origin = origin
+        self._as_text: dict[frozenset[str], Key] | None = None
 
     @property
     def hex(self) -> str:
@@ -90,6 +98,23 @@ class Key:
         if self._parts is None:
             self._parts = "{}" if self._origin is None else self._origin.parts()
         return self._parts
+
+    @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        """The files that counted, and names that may become files, by argument; only those that have any."""
+        if self._origin is None:
+            return {}
+        arguments = self._origin.arguments
+        return {n: a.inputs for n, a in arguments.items() if a.inputs.found or a.inputs.absent}
+
+    def as_text(self) -> Mapping[frozenset[str], Key]:
+        """The keys of the same call with some arguments' files by their names: where what wrote to them is stored.
+
+        To be asked for before the function runs, which may change its arguments.
+        """
+        if self._as_text is None:
+            self._as_text = {} if self._origin is None else self._origin.keys_as_text(self.prefix)
+        return self._as_text
 
     def __repr__(self) -> str:
         return f"Key({self.hex})"
@@ -111,6 +136,18 @@ class _Origin:
     arguments: Mapping[str, _Argument]
     version: str | None
     function: Fingerprint | None
+    given: dict[str, Any] = field(default_factory=dict)  #: the arguments with files, until they are made to text
+
+    def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
+        """A key for each set of arguments whose files count by their names."""
+        texts = {name: _argument(name, value, Inputs(as_text=True)) for name, value in self.given.items()}
+        self.given.clear()
+        return {
+            chosen: _key(
+                {**self.arguments, **{name: texts[name] for name in chosen}}, prefix, self.version, self.function
+            )
+            for chosen in _sets_of(sorted(texts))
+        }
 
     def args(self, prefix: str) -> bytes:
         """For the row: options, and arguments, those named like an option apart."""
@@ -132,6 +169,8 @@ class _Origin:
         found: dict[str, Any] = {"args": arguments}
         if self.version is not None:
             found["version"] = self.version
+        named = {name: _files_of(argument.inputs) for name, argument in self.arguments.items()}
+        found["files"] = {name: files for name, files in named.items() if files}
         if self.function is not None:
             found |= self.function.parts
             found["unfollowed"] = self.function.unfollowed
@@ -150,13 +189,37 @@ def make_key(
 
     A version pins the function: its name counts, and its code no longer does.
     """
-    arguments = {name: _argument(name, value) for name, value in args.items()}
     source = _source(function, version)
+    # Names that a user gives by hand are labels; only a function reads files.
+    arguments = {
+        name: _argument(name, value, Inputs() if function is not None else None) for name, value in args.items()
+    }
+    key = _key(arguments, prefix, version, source)
+    if key._origin is not None:  # noqa: SLF001 - our own
+        key._origin.given.update({n: args[n] for n, a in arguments.items() if a.inputs.found})  # noqa: SLF001
+    return key
+
+
+def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, source: Fingerprint | None) -> Key:
     # By name: whoever gives arguments in another order means the same.
     digests = {name: arguments[name].digest for name in sorted(arguments)}
     made_from = (FORMAT, None if source is None else source.digest, version, prefix, digests)
     digest = blake3(encode(made_from)).digest()
     return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
+
+
+def _sets_of(names: list[str]) -> Iterator[frozenset[str]]:
+    """Sets of names to ask for: each set of a few, each name and all of many."""
+    for size in range(1, len(names) + 1):
+        if len(names) <= _EACH_SET or size in (1, len(names)):
+            yield from map(frozenset, combinations(names, size))
+
+
+def _files_of(inputs: Inputs) -> dict[str, Any]:
+    """For `explain`: files with short digests, folders, and names of files that count by their text."""
+    files = {name: counted.digest.hex()[:16] for name, counted in islice(inputs.found.items(), _NAMED)}
+    found = {"files": files, "folders": inputs.folders[:_NAMED], "text": dict(islice(inputs.unread.items(), _NAMED))}
+    return {kind: what for kind, what in found.items() if what}
 
 
 def arguments_of(entry_args: bytes) -> dict[str, Any]:
@@ -167,16 +230,16 @@ def arguments_of(entry_args: bytes) -> dict[str, Any]:
     return found
 
 
-def _argument(name: str, value: Any) -> _Argument:
+def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
     if type(value) is Digest:
         return _Argument(value.digest, b"", False, value.label or "value")
-    encoder = Encoder()
+    encoder = Encoder(inputs)
     encoder.run(value, f"args.{name}")
     encoding = bytes(encoder.out)
     digest = blake3(encoding).digest()
     whole = len(encoding) <= KEPT
     loose = encoder.loose() if encoder.orders else b""
-    return _Argument(digest, encoding if whole else encoding[:_HEAD], whole, loose=loose)
+    return _Argument(digest, encoding if whole else encoding[:_HEAD], whole, loose=loose, inputs=inputs or Inputs())
 
 
 def _source(function: Callable[..., Any] | Digest | None, version: str | None) -> Fingerprint | None:

@@ -20,7 +20,8 @@ from cacheness.keys.trace import FAILURES, Unencodable, brief_of
 
 
 @handles_the_rest
-def _instance(encoder: Encoder, value: Any) -> None:
+def instance(encoder: Encoder, value: Any) -> None:
+    """Append an instance: its class, and what the pickle protocol says it is made of."""
     if owner_of_class(type(value)) == OURS and hasattr(value, "__wrapped__"):
         encoder.add(value.__wrapped__)  # a cached function counts as the function
         return

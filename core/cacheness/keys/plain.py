@@ -17,9 +17,10 @@ import struct
 import types
 import uuid
 import zoneinfo
+from collections.abc import Iterable
 from typing import Any, Final
 
-from cacheness.keys.encode import Digest, Encoder, handles
+from cacheness.keys.encode import Digest, Encoder, Stated, handles
 from cacheness.keys.storage import add_attributes
 from cacheness.keys.trace import Unencodable
 
@@ -57,6 +58,8 @@ def _complex(encoder: Encoder, value: complex) -> None:
 
 @handles(str)
 def _str(encoder: Encoder, value: str) -> None:
+    if encoder.names and encoder.inputs is not None and encoder.inputs.add_name(encoder, value):
+        return
     encoder.blob(b"s", value.encode("utf-8", "surrogatepass"))
 
 
@@ -116,15 +119,23 @@ def _dict(encoder: Encoder, value: dict[Any, Any]) -> None:
 def _set(encoder: Encoder, value: set[Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.out += b"<%x:" % len(value)
-        encoder.unordered((item,) for item in value)
+        encoder.unordered((item,) for item in _members(encoder, value))
         encoder.leave(value, start)
+
+
+def _members(encoder: Encoder, value: set[Any] | frozenset[Any]) -> Iterable[Any]:
+    """The members of a set: strings first and sorted, so that the first thousand are the same in each process."""
+    if not encoder.names:
+        return value
+    texts = [item for item in value if type(item) is str]
+    return [*sorted(texts), *(item for item in value if type(item) is not str)]
 
 
 @handles(frozenset)
 def _frozenset(encoder: Encoder, value: frozenset[Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.out += b">%x:" % len(value)
-        encoder.unordered((item,) for item in value)
+        encoder.unordered((item,) for item in _members(encoder, value))
         encoder.leave(value, start)
 
 
@@ -182,6 +193,11 @@ def _singleton(encoder: Encoder, value: Any) -> None:
 def _digest(encoder: Encoder, value: Digest) -> None:
     encoder.open("digest", 1)
     encoder.blob(b"b", value.digest)
+
+
+@handles(Stated)
+def _stated(encoder: Encoder, value: Stated) -> None:
+    encoder.word(value.value)
 
 
 @handles(decimal.Decimal)

@@ -25,7 +25,7 @@ def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], 
         return
     encoder.open("attributes", len(names))
     for name in sorted(names):
-        encoder.add(name)
+        encoder.word(name)
         encoder.step("." + name, attributes[name])
 
 

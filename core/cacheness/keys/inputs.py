@@ -1,0 +1,229 @@
+"""What names a file among the strings of an argument, and which files counted in a key.
+
+A string is looked at when it is absolute, has a separator or ends in a suffix, so that a column called
+`train` never depends on a file of that name. It counts by its text and by the file's content. What cannot
+be read, or would take long to read, counts by its text alone, and `explain` lists it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote
+
+from blake3 import blake3
+
+from cacheness.keys.encode import Encoder
+from cacheness.keys.files import TooLarge, digest_of_file
+from cacheness.keys.trace import Unencodable
+
+#: Strings of an argument that are looked at; later ones count by their text.
+MOST_STRINGS: Final = 1000
+#: Bytes of a file that a string may make us read.
+MOST_BYTES: Final = 1 << 30
+#: Files in a data set that a string names.
+MOST_CHUNKS: Final = 100_000
+_LONGEST: Final = 4096
+#: Files by which a folder shows that it is one data set.
+_DATA_SETS: Final = frozenset({"zarr.json", ".zarray", ".zgroup", ".zmetadata", "_metadata", "_SUCCESS", "_delta_log"})
+#: File systems without files of their own: what one reads there is made while one reads.
+_PSEUDO: Final = frozenset(
+    {
+        *("proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs", "pstore", "bpf"),
+        *("devtmpfs", "devpts", "mqueue", "efivarfs", "fusectl", "binfmt_misc", "nsfs", "autofs", "rpc_pipefs"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """A file, folder or remote object whose content counted in a key."""
+
+    name: str  #: as the user wrote it
+    path: str  #: absolute, "" when it is not on this machine
+    encoding: bytes
+    again: Callable[[], bytes]  #: its encoding as it is now; raises Unencodable
+    size: int = 0  #: bytes, of a regular file
+    is_folder: bool = False
+
+    @property
+    def digest(self) -> bytes:
+        """32 bytes that stand for the content."""
+        return blake3(self.encoding).digest()
+
+    def now(self) -> bytes | None:
+        """Return the encoding of the content as it is now, None when it cannot be read."""
+        try:
+            return self.again()
+        except (OSError, Unencodable):
+            return None
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Files that counted in the key of one argument, and names that may become files."""
+
+    as_text: bool = False  #: every name counts by its text
+    found: dict[str, Counted] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)  #: names without a file: their absolute paths
+    folders: list[str] = field(default_factory=list)  #: names of folders
+    unread: dict[str, str] = field(default_factory=dict)  #: names of files that count by their text, and why
+    left: int = MOST_STRINGS
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Every name that is a file now, or was looked for."""
+        yield from self.found
+        yield from self.absent
+
+    def is_absent(self, path: str) -> bool:
+        """Whether a path leads to nothing yet; it is noted, because the function may write there."""
+        try:
+            os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.absent[path] = os.path.abspath(path)
+            return True
+        except (OSError, ValueError):
+            return False
+        return False
+
+    def count(self, name: str, encoding: bytes, again: Callable[[], bytes]) -> None:
+        """Note what counted by its content."""
+        try:
+            found = os.stat(name)
+        except (OSError, ValueError):
+            self.found[name] = Counted(name, "", bytes(encoding), again)
+        else:
+            folder = stat.S_ISDIR(found.st_mode)
+            self.found[name] = Counted(name, os.path.abspath(name), bytes(encoding), again, found.st_size, folder)
+
+    def add_name(self, encoder: Encoder, text: str) -> bool:
+        """Append a string as a file when it names one; False when it counts by its text."""
+        self.left -= 1
+        if self.left < 0:
+            encoder.names = False
+            return False
+        paths = paths_in(text)
+        return any(self._add(encoder, text, path) for path in paths) if paths else False
+
+    def _add(self, encoder: Encoder, text: str, path: str) -> bool:
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self.absent.setdefault(text, os.path.abspath(path))
+            return False
+        except (OSError, ValueError):
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            self.folders.append(text)
+            if not is_data_set(path):
+                return False
+        elif not stat.S_ISREG(found.st_mode) or is_pseudo(found.st_dev):
+            return False
+        self.absent.pop(text, None)
+        if self.as_text:
+            return False
+        return self._add_content(encoder, text, path, found)
+
+    def _add_content(self, encoder: Encoder, text: str, path: str, found: os.stat_result) -> bool:
+        folder = stat.S_ISDIR(found.st_mode)
+
+        def encoding() -> bytes:
+            return encoding_of_data_set(path) if folder else digest_of_file(path, MOST_BYTES)
+
+        try:
+            content = encoding()
+        except Unencodable as error:
+            self.unread[text] = str(error)
+            return False
+        self.found[text] = Counted(text, os.path.abspath(path), content, encoding, found.st_size, folder)
+        encoder.open("named data set" if folder else "named file", 2)
+        encoder.blob(b"s", text.encode("utf-8", "surrogatepass"))
+        encoder.blob(b"b", content)
+        return True
+
+
+def paths_in(text: str) -> list[str]:
+    """Return the paths on this machine that a string may mean; none when it does not look like the name of a file."""
+    if len(text) > _LONGEST or "\0" in text:
+        return []
+    if "://" in text or "::" in text:
+        return [path for part in text.split("::") for path in _paths_of_url(part)]
+    if text.startswith("file:/"):
+        return _unquoted(text[5:])
+    if text[:1] == "~" and os.sep in text:
+        return [os.path.expanduser(text)]
+    named = os.sep in text or (os.altsep is not None and os.altsep in text)
+    return [text] if named or ("." in text and len(os.path.splitext(text)[1]) > 1) else []
+
+
+def _paths_of_url(part: str) -> list[str]:
+    scheme, separator, rest = part.partition("://")
+    if not separator:
+        return paths_in(part)
+    if scheme.lower() not in ("file", "local"):
+        return []
+    return _unquoted(rest.removeprefix("localhost") if rest.startswith("localhost/") else rest)
+
+
+def _unquoted(path: str) -> list[str]:
+    return [path] if "%" not in path else [path, unquote(path)]
+
+
+def is_data_set(folder: str) -> bool:
+    """Whether a folder is one thing to those who read it: a Zarr store, a Delta table, parts of a Parquet table."""
+    return any(os.path.lexists(os.path.join(folder, name)) for name in _DATA_SETS)
+
+
+def encoding_of_data_set(path: str) -> bytes:
+    """Return the digest of the names and contents in a folder. Raises TooLarge for one with very many files."""
+    hasher = blake3()
+    try:
+        entries = sorted(_listed(path), key=lambda entry: os.fsencode(entry[0]))
+    except OSError as error:
+        raise Unencodable(f"folder {path} cannot be read ({error.strerror})") from error
+    for name, digest in entries:
+        hasher.update(b"%x:%b" % (len(os.fsencode(name)), os.fsencode(name)) + digest)
+    return hasher.digest()
+
+
+def _listed(top: str) -> Iterator[tuple[str, bytes]]:
+    """Each file with the digest of its content, and each folder below."""
+    waiting, count = [top], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as listing:
+            entries = list(listing)
+        count += len(entries)
+        if count > MOST_CHUNKS:
+            raise TooLarge(f"folder {top} has more than {MOST_CHUNKS} files")
+        for entry in entries:
+            name = os.path.relpath(entry.path, top)
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+                yield name, b"d"
+            elif entry.is_file():
+                yield name, digest_of_file(entry.path)
+
+
+_kinds: dict[int, str] = {}
+
+
+def is_pseudo(device: int) -> bool:
+    """Whether files of this device are made by the kernel while they are read."""
+    if device not in _kinds:
+        _kinds.update(_mounted())
+        _kinds.setdefault(device, "")
+    return _kinds[device] in _PSEUDO
+
+
+def _mounted() -> Iterator[tuple[int, str]]:
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                major, minor = line.split(maxsplit=3)[2].split(":")
+                yield os.makedev(int(major), int(minor)), line.partition(" - ")[2].split(maxsplit=1)[0]
+    except (OSError, ValueError, IndexError):
+        return  # not Linux
