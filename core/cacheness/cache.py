@@ -11,13 +11,14 @@ import secrets
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from cacheness.codecs.compression import compress, decompress
 from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.errors import (
     BlobMissing,
+    ClockMoved,
     CodecError,
     CommitUnanswered,
     CorruptEntry,
@@ -122,22 +123,28 @@ class Cache:
         )
         return Draft(entry, stored)
 
-    def publish(self, drafts: Sequence[Draft]) -> list[Entry]:
+    def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
         """Write the blobs, then commit the rows in one transaction. Durable when it returns.
 
-        Of several drafts of one key the last one counts. An error means that nothing of them was
-        published, and loses nothing that was there before.
+        Of several drafts of one key the last one counts. `fresh` entries are dated at the commit;
+        others keep their times. An error means that nothing of them was published, and loses
+        nothing that was there before.
         """
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
         self.marker.settle()
+        placed: list[Entry] = []
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
                 session = self.sessions.current()
                 try:
-                    entries = self._write(drafts, session)
-                    replaced = self.metadata.commit(entries, session)
+                    placed = placed or self._write(drafts, session)
+                    entries = [self._sign(entry, fresh=fresh) for entry in placed]
+                    replaced = self.metadata.commit(entries, session, fresh=fresh)
+                except ClockMoved:
+                    self.metadata.measure_clock()
                 except SessionLost:
                     self.sessions.lost(session)
+                    placed = []
                 except CommitUnanswered:
                     # Ending our own session waits for the commit in flight; only then can the
                     # row tell. To commit the same object again instead, after a look, can leave a
@@ -145,6 +152,7 @@ class Cache:
                     self.sessions.end(session)
                     if self._are_there(entries):
                         return entries
+                    placed = []
                 except BaseException:
                     self.sessions.abandon(session)
                     raise
@@ -153,7 +161,8 @@ class Cache:
                     self.uses.flush_when_due()
                     return entries
         raise StoreUnavailable(
-            f"the result was not stored: {PUBLISH_ATTEMPTS} sessions in a row were fenced or went unanswered"
+            f"the result was not stored: in {PUBLISH_ATTEMPTS} attempts the session was fenced, the database did not"
+            " answer, or its clock was set"
         )
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
@@ -168,10 +177,18 @@ class Cache:
     def _write_one(self, draft: Draft, session: str) -> Entry:
         entry = draft.entry
         if entry.size <= self.parts.inline_max_bytes:
-            return self._keyring.sign(entry, inline=b"".join(draft.parts))
+            return replace(entry, inline=b"".join(draft.parts))
         name = fresh_name(entry, session)
         self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
-        return self._keyring.sign(entry, object=name)
+        return replace(entry, object=name)
+
+    def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
+        if not fresh:
+            return self._keyring.sign(entry)
+        # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
+        now = self.metadata.now()
+        ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
+        return self._keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
 
     def _are_there(self, entries: Sequence[Entry]) -> bool:
         first = entries[0]  # they were committed together or not at all

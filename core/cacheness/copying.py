@@ -115,7 +115,7 @@ class _Run:
         if not drafts:
             return
         try:
-            self._target.publish(drafts)
+            self._target.publish(drafts, fresh=False)
         except CachenessError as error:
             if len(drafts) == 1:
                 self.done.refused += 1

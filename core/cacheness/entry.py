@@ -143,7 +143,8 @@ class Where:
     function: str | None = None
     prefix: str | None = None
     created_before: int | None = None  #: microseconds since the epoch
-    expired_before: int | None = None  #: microseconds since the epoch
+    older_than: int | None = None  #: microseconds, by the database's clock when it is asked
+    expired: bool = False  #: whose lifetime has passed, by the database's clock when it is asked
     shard: int | None = None  #: first byte of the key, 0 to 255
 
 

@@ -6,6 +6,7 @@ CachenessError
 │   └── CommitUnanswered the commit may or may not have happened; ask the row
 ├── StoreFull            make room; nothing was stored, nothing was lost
 ├── SessionLost          take a new session and write again under a new name
+├── ClockMoved           measure the database's clock again, and sign again
 ├── BlobMissing          look at the row again; the blob was replaced or lost
 ├── CorruptEntry         recompute; the bytes are not the ones written
 │   └── ForgedEntry      recompute; the row was not signed by a known key
@@ -37,6 +38,10 @@ class StoreFull(CachenessError):
 
 class SessionLost(CachenessError):
     """The writer's session was fenced or ended, so its commit was refused as a whole."""
+
+
+class ClockMoved(CachenessError):
+    """An entry's time is too far from the database's clock, so its commit was refused as a whole."""
 
 
 class BlobMissing(CachenessError):

@@ -72,7 +72,7 @@ class Evictor:
 
     def delete_expired(self) -> int:
         """Delete rows whose lifetime has passed; returns how many."""
-        return self._cache.delete(Where(self._cache.namespace, expired_before=self._cache.metadata.now()))
+        return self._cache.delete(Where(self._cache.namespace, expired=True))
 
     def _victims(self, excess_bytes: float, excess_entries: float) -> list[Entry]:
         victims: list[Entry] = []

@@ -7,6 +7,7 @@ repair refuses.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -70,7 +71,7 @@ class Inspector:
         database, or when the plan looks implausible and `force` is not given.
         """
         with self._metadata.exclusive():
-            began = self._metadata.now()
+            began = time.monotonic()
             self._marker.require()
             fence_dead(self._metadata)
             plan = self._planner.plan(scope, set(), progress)
@@ -81,7 +82,8 @@ class Inspector:
             issues = self._execute(plan, unknown_too=force and self._marker.is_adopted())
             if scope.shard is None and not plan.strangers:
                 # Every blob of the store was looked at, so none of a session that died long ago is left.
-                self._metadata.forget_sessions(began - SESSIONS_KEPT)
+                lasted = int((time.monotonic() - began) * MICROSECONDS)
+                self._metadata.forget_sessions(SESSIONS_KEPT + lasted)
             return plan.report(issues, repaired=True)
 
     def adopt(self) -> int:

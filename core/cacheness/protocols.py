@@ -80,6 +80,10 @@ class MetadataStore(Protocol):
         """Microseconds since the epoch by the database's clock; costs no round trip."""
         ...
 
+    def measure_clock(self) -> None:
+        """Ask the database for its time, so that `now()` follows a clock that was set; may cost a round trip."""
+        ...
+
     def identity(self) -> Identity:
         """Which database this is, asked of the server."""
         ...
@@ -109,12 +113,13 @@ class MetadataStore(Protocol):
         """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
         ...
 
-    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries in one transaction, if the session still lives.
 
         Locks the session's row, inserts or replaces the entries, and leaves a tombstone for
-        every object that was replaced; returns those objects' names. Raises SessionLost (and
-        nothing happened), or CommitUnanswered (and nobody knows).
+        every object that was replaced; returns those objects' names. `fresh` entries were made
+        now: a server refuses those whose `created_at` is more than a minute from its clock. Raises
+        SessionLost or ClockMoved (and nothing happened), or CommitUnanswered (and nobody knows).
         """
         ...
 
@@ -182,8 +187,8 @@ class MetadataStore(Protocol):
         """Fence those of these sessions that this database does not know, so that none can commit; which they are."""
         ...
 
-    def forget_sessions(self, before: int) -> int:
-        """Drop the rows of sessions fenced or ended before this time; returns how many."""
+    def forget_sessions(self, age: int) -> int:
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
         ...
 
     def exclusive(self) -> AbstractContextManager[None]:

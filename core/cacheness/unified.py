@@ -186,6 +186,7 @@ class UnifiedCache:
         digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         cache = self._parts.cache
+        cache.metadata.measure_clock()
         entry = cache.metadata.find(self.config.namespace, digest)
         if entry is None or cache.is_expired(entry) or not cache.is_genuine(entry):
             return False
@@ -433,7 +434,5 @@ class UnifiedCache:
         prefix: str | None,
         older_than: float | timedelta | None,
     ) -> Where:
-        before = None
-        if older_than is not None:
-            before = self._parts.cache.metadata.now() - int(seconds_of(older_than) * MICROSECONDS)
-        return Where(self.config.namespace, tag=tag, function=function, prefix=prefix, created_before=before)
+        age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
+        return Where(self.config.namespace, tag=tag, function=function, prefix=prefix, older_than=age)

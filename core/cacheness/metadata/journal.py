@@ -58,6 +58,9 @@ class JournalStore:
         """Microseconds since the epoch: the file is on this machine, and so is its clock."""
         return time.time_ns() // 1000
 
+    def measure_clock(self) -> None:
+        """Nothing: each `now()` asks the machine."""
+
     def identity(self) -> Identity:
         """Which journal this is; a copy of the directory has another inode number than a renamed one."""
         with self._reading:
@@ -103,12 +106,12 @@ class JournalStore:
         """Which keys have an unexpired row; reads no inline bytes."""
         with self._reading:
             self._refresh()
-            found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)), b"")]
+            found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
         alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
         return {e.key: Presence(e.size, e.raw_size, e.compute_seconds) for e in alive}
 
-    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
-        """Publish entries, all or none; there are no sessions to lose."""
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
+        """Publish entries, all or none; there are no sessions to lose, and only one clock."""
         replaced: list[str] = []
 
         def records() -> list[dict[str, Any]]:
@@ -124,7 +127,7 @@ class JournalStore:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         with self._reading:
             self._refresh()
-            return [self._whole(kept) for kept in islice(self._index.matching(where, after), limit)]
+            return [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
 
     def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
         """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
@@ -147,7 +150,7 @@ class JournalStore:
         """Delete matching rows, in batches in key order, each with its tombstones in one line."""
         with self.exclusive(), self._reading:
             self._refresh()
-            gone = [kept.entry for kept in self._index.matching(where, b"")]
+            gone = [kept.entry for kept in self._index.matching(where, now=self.now())]
             for start in range(0, len(gone), _DELETE_BATCH):
                 self._append_deletion(gone[start : start + _DELETE_BATCH])
         return Deleted(len(gone), tuple(entry.object for entry in gone if entry.object is not None))
@@ -210,7 +213,7 @@ class JournalStore:
         """None: every session but the caller's is dead, whether it was known or not."""
         return set()
 
-    def forget_sessions(self, before: int) -> int:
+    def forget_sessions(self, age: int) -> int:
         """Nothing is kept of sessions."""
         return 0
 

@@ -59,15 +59,15 @@ class JournalIndex:
         """Names under which something is kept."""
         return list(self._entries)
 
-    def matching(self, where: Where, after: bytes) -> Iterator[Kept]:
-        """Live entries with a greater key that meet every condition, in key order."""
+    def matching(self, where: Where, after: bytes = b"", now: int = 0) -> Iterator[Kept]:
+        """Live entries with a greater key that meet every condition, in key order; ages are counted from `now`."""
         entries = self._entries.get(where.namespace, {})
         if where.keys is not None:
             keys = sorted(key for key in set(where.keys) if key in entries)
         else:
             keys = self._in_order(where.namespace)
         for key in keys[bisect_right(keys, after) :]:
-            if _matches(entries[key].entry, where):
+            if _matches(entries[key].entry, where, now):
                 yield entries[key]
 
     def _in_order(self, namespace: str) -> list[bytes]:
@@ -105,7 +105,7 @@ class JournalIndex:
             kept.entry = replace(kept.entry, hits=kept.entry.hits + hits, accessed_at=newest)
 
 
-def _matches(entry: Entry, where: Where) -> bool:
+def _matches(entry: Entry, where: Where, now: int) -> bool:
     same = ("mac", "object", "function", "prefix")
     if any(getattr(where, name) not in (None, getattr(entry, name)) for name in same):
         return False
@@ -113,7 +113,8 @@ def _matches(entry: Entry, where: Where) -> bool:
         return False
     if where.created_before is not None and not entry.created_at < where.created_before:
         return False
+    if where.older_than is not None and not entry.created_at < now - where.older_than:
+        return False
     if where.shard is not None and entry.key[0] != where.shard:
         return False
-    expired = where.expired_before
-    return expired is None or (entry.expires_at is not None and entry.expires_at < expired)
+    return not where.expired or (entry.expires_at is not None and entry.expires_at <= now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final, TypeVar
@@ -15,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import MICROSECONDS, Entry, Identity, Process
-from cacheness.errors import CommitUnanswered, SessionLost, StoreRefused
+from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRefused
 from cacheness.metadata.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
 from cacheness.metadata.sql import (
     Row,
@@ -44,6 +43,7 @@ from cacheness.protocols import MetadataStore
 T = TypeVar("T")
 
 LEASE_SECONDS: Final = 300
+CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
 #: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
 _SURVEY_SECONDS: Final = 55.0
 #: How long fencing waits for a session that is committing; who writes that long is alive.
@@ -64,6 +64,7 @@ class _Postgresql:
     clock: sa.ColumnElement[int] = sa.literal_column(
         "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", sa.BigInteger
     )
+    now = clock
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Numbered placeholders, a sequence of values."""
@@ -125,18 +126,23 @@ def _publish(clock: sa.ColumnElement[int]) -> sa.ClauseElement:
     """Lock the writer's session, replace the row, bury what it named: one statement, one round trip.
 
     Looking up the old object first would miss one that a rival inserts between the look and the
-    upsert; the row itself tells what it replaced. No row comes back when the session is not live.
+    upsert; the row itself tells what it replaced. No row comes back when the session is not live,
+    and one that says so when a fresh entry is dated too far from the server's clock.
     """
     mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
     # A weaker lock (KEY SHARE) or none would let a repairer fence the session while this commits.
     writer = sa.select(sessions.c.id).where(mine, sessions.c.state == LIVE).with_for_update(read=True).cte("writer")
     given = [sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in _plain_types().items()]
-    insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer))
-    put = replacing(insertion).returning(entries.c.replaced, entries.c.object).cte("put")
+    away = sa.func.abs(sa.cast(sa.bindparam("created_at", type_=sa.BigInteger()), sa.BigInteger) - clock)
+    is_old = sa.not_(sa.cast(sa.bindparam("fresh", type_=sa.Boolean()), sa.Boolean))
+    is_dated_well = sa.or_(is_old, away <= sa.literal_column(str(CLOCK_TOLERANCE), sa.BigInteger))
+    insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer).where(is_dated_well))
+    put = replacing(insertion).returning(entries.c.replaced, entries.c.object, entries.c.created_at).cte("put")
     is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.object))
     buried = insert(tombstones).from_select(["object", "at"], sa.select(put.c.replaced, clock).where(is_another))
     buried_quietly = buried.on_conflict_do_nothing().cte("buried")
-    return sa.select(sa.case((is_another, put.c.replaced))).add_cte(buried_quietly)
+    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
+    return result.select_from(writer.outerjoin(put, sa.true())).add_cte(buried_quietly)
 
 
 def _plain_types() -> dict[str, sa.types.TypeEngine[Any]]:
@@ -182,7 +188,11 @@ class PostgresqlStore(SqlStore):
 
     def now(self) -> int:
         """Microseconds since the epoch by the database's clock; costs no round trip."""
-        return time.time_ns() // 1000 + self._pool.offset
+        return self._pool.now()
+
+    def measure_clock(self) -> None:
+        """Ask the server for its time, so that `now()` follows a clock that was set."""
+        self._guard.call(self._pool.measure_clock)
 
     def identity(self) -> Identity:
         """Which database this is, asked of the server.
@@ -202,11 +212,11 @@ class PostgresqlStore(SqlStore):
             return None
         return None if value is None else int(value)
 
-    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries in one transaction, if the session still lives."""
         # In key order, so that two batches never wait for each other. The sort is stable: of two entries
         # under one key the later one stays.
-        rows = [{**row_of(entry), "session": session} for entry in sorted(entries, key=_by_key)]
+        rows = [{**row_of(entry), "session": session, "fresh": fresh} for entry in sorted(entries, key=_by_key)]
         return self._guard.call(lambda: self._pool.settle(lambda: self._publish(rows))) if rows else []
 
     def open_session(self, process: Process) -> str:
@@ -241,9 +251,9 @@ class PostgresqlStore(SqlStore):
 
         return self._guard.call(attempt)
 
-    def forget_sessions(self, before: int) -> int:
-        """Drop the rows of sessions fenced or ended before this time; returns how many."""
-        forgotten = super().forget_sessions(before)
+    def forget_sessions(self, age: int) -> int:
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        forgotten = super().forget_sessions(age)
         self._change(self._mine.forget_leases, {})
         return forgotten
 
@@ -310,6 +320,8 @@ def _by_key(entry: Entry) -> tuple[str, bytes]:
 def _replaced(results: Sequence[Sequence[Row]], session: str) -> list[str]:
     if not all(results):
         raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
+    if not all(is_stored for rows in results for _, is_stored in rows):
+        raise ClockMoved("the time of an entry is more than a minute from the server's clock; nothing was stored")
     return [rows[0][0] for rows in results if rows[0][0] is not None]
 
 

@@ -50,6 +50,10 @@ _REFUSALS: Final = re.compile(
     r"|is not permitted to log in|role .* is not"
 )
 _CANCEL_SECONDS: Final = 1.0
+#: How long the difference between two clocks is relied upon.
+_CLOCK_KEPT: Final = 60 * 1_000_000
+#: A clock that nobody sets; the first one goes on while a machine sleeps.
+_STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 # A child must not close what its parent opened: that would end the parent's session on the server.
 _inherited: list[psycopg.Connection[Any]] = []
@@ -141,7 +145,8 @@ class Pool:
 
     def __init__(self, url: str, limits: Limits, hello: str) -> None:
         self.name = name_of(url)
-        self.offset = 0  #: microseconds by which the server's clock is ahead
+        self._offset = 0  #: microseconds by which the server's clock is ahead of the steady one here
+        self._measured_at = -_CLOCK_KEPT
         self._url = url
         self._size = _read_url(url)[1]
         self._limits = limits
@@ -150,14 +155,32 @@ class Pool:
         self._was_mixed_up = False
         self._begin()
 
+    def now(self) -> int:
+        """Microseconds since the epoch by the server's clock, as it was last measured."""
+        return _steady() + self._offset
+
+    def measure_clock(self) -> None:
+        """Ask the server for its time."""
+        connection = self._take()
+        connection.seconds = self._limits.statement
+        try:
+            self._measure(connection)
+        except psycopg.Error as error:
+            self._refuse(error, connection)
+        finally:
+            self._give_back(connection)
+
     def run(self, statement: Statement, values: Mapping[str, Any], seconds: float = 0.0) -> tuple[list[_Row], int]:
         """Run one statement by itself, in one round trip; its rows, and how many changed.
 
-        `seconds` come on top of what a statement may usually take.
+        `seconds` come on top of what a statement may usually take. Once a minute the server is asked
+        for its time as well: the heartbeat of a session comes through here, and so does whoever only reads.
         """
         connection = self._take()
         connection.seconds = self._limits.statement + seconds
         try:
+            if _steady() - self._measured_at > _CLOCK_KEPT:
+                self._measure(connection)
             return connection.run(statement, values)
         except (psycopg.Error, UnicodeError) as error:
             self._refuse(error, connection)
@@ -265,14 +288,20 @@ class Pool:
         return connection
 
     def _greet(self, connection: Connection) -> None:
-        asked = time.time_ns()
-        connection.reused.execute(self._hello.encode())
-        [(there, pid)] = connection.reused.fetchall()
-        self.offset = there - (asked + time.time_ns()) // 2000
+        pid = self._measure(connection)
         # Behind a pooler each statement may meet another server process, to which a prepared statement of
         # ours is unknown. A pooler gives itself away: it cannot tell its client the process's own number.
         if pid != connection.info.backend_pid or self._was_mixed_up:
             connection.prepare_threshold = None
+
+    def _measure(self, connection: Connection) -> int:
+        """Compare the server's clock with the steady one; returns the number of the server's process."""
+        asked = _steady()
+        connection.reused.execute(self._hello.encode())
+        [(there, pid)] = connection.reused.fetchall()
+        answered = _steady()
+        self._offset, self._measured_at = there - (asked + answered) // 2, answered
+        return int(pid)
 
     def _purge(self) -> None:
         while self._idle:
@@ -346,6 +375,10 @@ def refuse(error: Exception, name: str) -> NoReturn:
 def name_of(url: str) -> str:
     """A database for people: its address without secrets."""
     return f"the metadata database {redacted(url)}"
+
+
+def _steady() -> int:
+    return time.clock_gettime_ns(_STEADY) // 1000
 
 
 def _bounded(gen: Generator[Any, Any, T], deadline: float) -> Generator[Any, Any, T]:

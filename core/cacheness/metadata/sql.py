@@ -68,6 +68,10 @@ class SqlStore(ABC):
     def now(self) -> int:
         """Microseconds since the epoch by the database's clock; costs no round trip."""
 
+    @abstractmethod
+    def measure_clock(self) -> None:
+        """Ask the database for its time, so that `now()` follows a clock that was set."""
+
     # entries
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
@@ -87,10 +91,8 @@ class SqlStore(ABC):
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
-        values = values_of(where, self._sql.flavour)
-        return [
-            entry_of(row) for row in self._survey(self._sql.scan(where), {**values, "after": after, "limit": limit})
-        ]
+        values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
 
     def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
         """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
@@ -165,9 +167,9 @@ class SqlStore(ABC):
 
         return self._transact(work) if rows else set()
 
-    def forget_sessions(self, before: int) -> int:
-        """Drop the rows of sessions fenced or ended before this time; returns how many."""
-        return self._change(self._sql.forget_sessions, {"before": before})
+    def forget_sessions(self, age: int) -> int:
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        return self._change(self._sql.forget_sessions, {"age": age, "now": self.now()})
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nothing: sessions keep writers and repairers apart."""
@@ -221,7 +223,9 @@ class SqlStore(ABC):
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": DELETE_BATCH}
 
         def delete(transaction: Transaction) -> list[tuple[bytes, str | None]]:
-            doomed = [(row[0], row[1]) for row in transaction.run(self._sql.doom(where), values)]
+            # Asked for here, after the wait for the lock.
+            matching = transaction.run(self._sql.doom(where), {**values, "now": self.now()})
+            doomed = [(row[0], row[1]) for row in matching]
             keys = self._sql.flavour.keys([key for key, _ in doomed])
             transaction.run_many(self._sql.delete, [{"namespace": where.namespace, "keys": keys}])
             transaction.run_many(self._sql.bury, [{"object": name} for _, name in doomed if name is not None])

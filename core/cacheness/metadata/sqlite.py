@@ -45,6 +45,8 @@ class _Sqlite:
     clock: sa.ColumnElement[int] = sa.literal_column(
         "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
     )
+    # The same clock, to the microsecond.
+    now: sa.ColumnElement[int] = sa.bindparam("now", type_=sa.BigInteger())
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Named placeholders, a dictionary of values."""
@@ -104,13 +106,16 @@ class SqliteStore(SqlStore):
         """Microseconds since the epoch: the file is on this machine, and so is its clock."""
         return time.time_ns() // 1000
 
+    def measure_clock(self) -> None:
+        """Nothing: each `now()` asks the machine."""
+
     def identity(self) -> Identity:
         """Which database this is."""
         [row] = self._query(self._sql.identity, {})
         return Identity(row[0], f"inode {os.stat(self._file.path).st_ino}", row[1])
 
-    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
-        """Publish entries in one transaction, if the session still lives."""
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
+        """Publish entries in one transaction, if the session still lives. There is one clock, so none is refused."""
         rows = [row_of(entry) for entry in entries]
         try:
             return self._transact(lambda transaction: self._publish(transaction, rows, session))

@@ -38,6 +38,8 @@ class Flavour(Protocol):
 
     #: The database's own clock, in microseconds since the epoch.
     clock: sa.ColumnElement[int]
+    #: What an age is compared with: that clock, or the parameter `now`.
+    now: sa.ColumnElement[int]
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Turn a statement into text for the driver."""
@@ -114,7 +116,7 @@ class Statements:
     def present(self) -> Statement:
         """The unexpired rows under many keys, without their bytes."""
         columns = (entries.c.key, entries.c.size, entries.c.raw_size, entries.c.compute_seconds)
-        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > _given("now", sa.BigInteger()))
+        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
         return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
 
     @cached_property
@@ -240,7 +242,7 @@ class Statements:
     @cached_property
     def forget_sessions(self) -> Statement:
         """Drop sessions that were retired long ago."""
-        old = sessions.c.fenced_at < _given("before", sa.BigInteger())
+        old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
 
     # checks
@@ -284,7 +286,7 @@ class Statements:
         return self._compile(sa.select(flights.c.token).where(*_is(flights), flights.c.until >= self.flavour.clock))
 
     def _page(self, where: Where, purpose: Literal["scan", "doom"]) -> Statement:
-        shape = (purpose, *(name for name in _CONDITIONS if getattr(where, name) is not None))
+        shape = (purpose, *_conditions_of(where))
         if shape not in self._by_shape:
             self._by_shape[shape] = self._compile(self._write_page(shape[1:], purpose))
         return self._by_shape[shape]
@@ -301,14 +303,18 @@ class Statements:
             return self._among_keys()
         if name == "tag":
             return self.flavour.position(entries.c.tags, _given("tag", sa.Text())) > 0
-        if name == "created_before":
-            return entries.c.created_at < _given(name, sa.BigInteger())
-        if name == "expired_before":
-            return entries.c.expires_at < _given(name, sa.BigInteger())
+        if name in ("created_before", "older_than", "expired"):
+            return self._age_condition(name)
         if name == "shard":
             lowest, highest = (_given(end, sa.LargeBinary()) for end in ("lowest", "highest"))
             return sa.and_(entries.c.key >= lowest, entries.c.key <= highest)
         return entries.c[name] == _given(name, entries.c[name].type)
+
+    def _age_condition(self, name: str) -> sa.ColumnElement[bool]:
+        if name == "expired":
+            return entries.c.expires_at <= self.flavour.now
+        age = _given(name, sa.BigInteger())
+        return entries.c.created_at < (age if name == "created_before" else self.flavour.now - age)
 
     def _among_keys(self) -> sa.ColumnElement[bool]:
         return self.flavour.among(entries.c.key, 32)
@@ -318,7 +324,15 @@ class Statements:
         return self._compile(wanted.limit(_given("limit", sa.Integer())))
 
 
-_CONDITIONS: Final = ("keys", "mac", "object", "tag", "function", "prefix", "created_before", "expired_before", "shard")
+_CONDITIONS: Final = (
+    "keys", "mac", "object", "tag", "function", "prefix", "created_before", "older_than", "expired", "shard",
+)  # fmt: skip
+
+
+def _conditions_of(where: Where) -> list[str]:
+    """The conditions that are given."""
+    given = ((name, getattr(where, name)) for name in _CONDITIONS)
+    return [name for name, value in given if value is not None and value is not False]
 
 
 def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
@@ -328,10 +342,8 @@ def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
 
 def _values_of(where: Where, flavour: Flavour) -> Iterator[tuple[str, Any]]:
     yield "namespace", where.namespace
-    for name in _CONDITIONS:
+    for name in _conditions_of(where):
         value = getattr(where, name)
-        if value is None:
-            continue
         if name == "shard":
             yield "lowest", bytes([value])
             yield "highest", bytes([value]) + b"\xff" * 32
