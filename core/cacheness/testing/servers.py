@@ -118,24 +118,34 @@ def postgresql_server(
     """Start PostgreSQL. Unless `durable`, it leaves syncing to the kernel, as tests like it."""
     folder = folder or _new_folder()
     binaries = _postgresql_binaries(version, folder)
-    data, password = os.path.join(folder, "data"), secrets.token_hex(8)
+    data, password = _new_data_folder(folder), secrets.token_hex(8)
     prepare = _initdb(binaries, data, password)
     port = _free_port()
-    options = {
-        "listen_addresses": "127.0.0.1",
-        "port": port,
-        "unix_socket_directories": "",
-        "max_connections": 200,
-        "shared_buffers": "64MB",
-        "fsync": "on" if durable else "off",
-        "full_page_writes": "on" if durable else "off",
-        "logging_collector": "off",
-    }
-    command = [str(binaries / "postgres"), "-D", data]
-    for name, value in options.items():
-        command += ["-c", f"{name}={value}"]
+    command = _postgres(binaries, data, port, durable=durable)
     url = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
     task = _task(folder, command, stop="SIGINT", owner=owner, prepare=prepare, user=_other_user())
+    return Server(task, _spawn(task), lambda: url if _postgresql_answers(url) else None)
+
+
+def postgresql_standby(primary: str, version: int = 18) -> Server:
+    """Start a standby of the server at the URL `primary`: it replays what that one writes, until it is promoted."""
+    folder = _new_folder()
+    binaries = _postgresql_binaries(version, folder)
+    data, parts = _new_data_folder(folder), urlsplit(primary)
+    # With -R it leaves how to reach the primary in the copy, the password included.
+    prepare = [str(binaries / "pg_basebackup"), "-h", str(parts.hostname), "-p", str(parts.port)]
+    prepare += ["-U", str(parts.username), "-D", data, "-R", "--checkpoint=fast", "--no-sync"]
+    port = _free_port()
+    task = _task(
+        folder,
+        _postgres(binaries, data, port, durable=False),
+        stop="SIGINT",
+        owner=None,
+        prepare=prepare,
+        user=_other_user(),
+        environment={"PGPASSWORD": str(parts.password)},
+    )
+    url = urlunsplit(parts._replace(netloc=f"{parts.username}:{parts.password}@127.0.0.1:{port}"))
     return Server(task, _spawn(task), lambda: url if _postgresql_answers(url) else None)
 
 
@@ -357,14 +367,38 @@ def _copy_for(user: str, installed: Path, target: Path) -> Path:
     return target / package.name / installed.name
 
 
+def _postgres(binaries: Path, data: str, port: int, *, durable: bool) -> list[str]:
+    """Return the command that serves a data directory."""
+    options = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": "",
+        "max_connections": 200,
+        "shared_buffers": "64MB",
+        "fsync": "on" if durable else "off",
+        "full_page_writes": "on" if durable else "off",
+        "logging_collector": "off",
+    }
+    command = [str(binaries / "postgres"), "-D", data]
+    for name, value in options.items():
+        command += ["-c", f"{name}={value}"]
+    return command
+
+
+def _new_data_folder(folder: str) -> str:
+    data, user = os.path.join(folder, "data"), _other_user()
+    os.mkdir(data, mode=0o700)
+    if user:
+        shutil.chown(data, user)
+    return data
+
+
 def _initdb(binaries: Path, data: str, password: str) -> list[str]:
     file = Path(data + ".password")
-    os.mkdir(data, mode=0o700)
     file.touch(mode=0o600)
     file.write_text(password)
     user = _other_user()
     if user:
-        shutil.chown(data, user)
         shutil.chown(file, user)
     command = [str(binaries / "initdb"), "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(file)]
     return [*command, "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
