@@ -178,10 +178,10 @@ class Marker:
             return "the blob store belongs to another database: its marker names another store"
         if mark.system != here.system and not self._travel_together:
             return "the database was cloned or restored: the blob store's marker names another server or database"
-        if mark.epoch not in here.epoch.split(","):
-            return "the database was restored from a backup: it does not know the last repair of its blob store"
         if mark.timeline is not None and here.timeline is not None and mark.timeline > here.timeline:
             return "the database was left behind by a failover: the blob store's marker names its successor"
+        if mark.epoch not in here.epoch.split(","):
+            return "the database was restored from a backup: it does not know the last repair of its blob store"
         return None
 
     def _write(self, *, adopted: bool) -> None:

@@ -57,11 +57,11 @@ def refusing(monkeypatch, target: UnifiedCache, bad: set[str], error: Exception)
     """Let the target refuse batches that hold one of these keys; the sizes of the batches that it was given."""
     publish, sizes = target.parts.publish, []
 
-    def refuse(drafts):
+    def refuse(drafts, **options):
         sizes.append(len(drafts))
         if any(draft.entry.cache_key in bad for draft in drafts):
             raise error
-        return publish(drafts)
+        return publish(drafts, **options)
 
     monkeypatch.setattr(target.parts, "publish", refuse)
     return sizes
