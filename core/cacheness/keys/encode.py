@@ -141,6 +141,11 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
         _handlers[known] = _registered
 
 
+def is_registered(types: Iterable[type]) -> bool:
+    """Whether `register` was told what counts of one of these types."""
+    return bool(_overrides) and any(base in _overrides for type_ in types for base in type_.__mro__)
+
+
 class Encoder:
     """Appends the encodings of values to `out`."""
 

@@ -16,6 +16,7 @@ from cacheness.keys.encode import Encoder, known_types
 from cacheness.keys.files import File
 from cacheness.keys.graph import Vertex
 from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.snapshot import snapshot
 from cacheness.keys.trace import Unencodable, place_of
 
 #: Values that cannot change: to see the same object again is enough.
@@ -139,6 +140,7 @@ class Value:
     settled: bool
     loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
     outline: tuple[Any, ...] = ()
+    snapshot: bytes = b""  #: tells in a short time that it is unchanged; empty when it cannot
 
     def forget_objects(self) -> None:
         """Keep only what tells the same objects again, so that nothing lives on for our sake."""
@@ -147,12 +149,16 @@ class Value:
 
     def is_still(self, value: Any) -> bool:
         """Whether the value is encoded as it was."""
+        if self.snapshot and snapshot(value) == self.snapshot:
+            return True
         again = read(value, "", {})
+        self.snapshot = again.snapshot if again.content == self.content else b""
         return again.content == self.content and _outline(again.edges) == self.outline
 
 
 def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = True) -> Value:
     """Encode a value that code refers to. What a tolerant reader cannot encode counts by its type."""
+    before = snapshot(value)
     reader = Reader(place, versions, tolerant)
     reader.run(value, place)
     content = bytes(reader.out)
@@ -160,7 +166,10 @@ def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = T
         settled = content == b"R" and reader.edges[0] is value
     else:
         settled = content.startswith(b"@7:by type") or _is_settled(value)
-    return Value(content, reader.edges, reader.unfollowed, settled, reader.loose() if reader.orders else b"")
+    loose = reader.loose() if reader.orders else b""
+    # Another thread may have changed it while it was read.
+    unchanged = before if before and not settled and snapshot(value) == before else b""
+    return Value(content, reader.edges, reader.unfollowed, settled, loose, snapshot=unchanged)
 
 
 def _is_settled(value: Any) -> bool:
