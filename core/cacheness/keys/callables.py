@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 import types
-from typing import Any
+from typing import Any, Final
 
 from cacheness.keys.bytecode import info_of
+from cacheness.keys.compiled import add_compiled, is_compiled_class, is_extension, is_of_module
 from cacheness.keys.encode import Encoder, handles, handles_family
-from cacheness.keys.files import digest_of_file
-from cacheness.keys.owners import Owner, module_of, owner_of, owner_of_class
-from cacheness.keys.trace import Unencodable
+from cacheness.keys.owners import Owner, is_compiled, is_held, module_of, name_of_module, owner_of, owner_of_class
 from cacheness.keys.unordered import unordered
 
 
@@ -40,7 +38,7 @@ def _function(encoder: Encoder, value: types.FunctionType) -> None:
 
 def _foreign_function(encoder: Encoder, value: types.FunctionType, owner: Owner, module: str) -> None:
     name = value.__code__.co_qualname
-    if "<" not in name and value.__closure__ is None:
+    if value.__closure__ is None and is_held(value, module, name):
         add_foreign(encoder, owner, module, name)
         return
     # A library made it here, perhaps around a function of the user's.
@@ -75,28 +73,32 @@ def add_foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
 @handles_family(lambda kind: issubclass(kind, type))
 def _class(encoder: Encoder, value: type) -> None:
     owner = owner_of_class(value)
-    if owner.kind == "user":
-        encoder.reference(value)
-    else:
+    if owner.kind != "user":
         add_foreign(encoder, owner, module_of(value), value.__qualname__)
-
-
-@handles(types.ModuleType)
-def _module(encoder: Encoder, value: types.ModuleType) -> None:
-    owner = owner_of(value.__name__)
-    if owner.kind == "user":
-        encoder.reference(value)
+    elif is_compiled_class(value):
+        add_compiled(encoder, module_of(value), value.__qualname__)
     else:
-        add_foreign(encoder, owner, value.__name__, "")
+        encoder.reference(value)
+
+
+@handles_family(lambda kind: issubclass(kind, types.ModuleType))
+def _module(encoder: Encoder, value: types.ModuleType) -> None:
+    name = name_of_module(value)
+    owner = owner_of(name)
+    if owner.kind != "user":
+        add_foreign(encoder, owner, name, "")
+    elif is_extension(name):
+        add_compiled(encoder, name, "")
+    else:
+        encoder.reference(value)
 
 
 @handles(types.BuiltinFunctionType)
 def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
-    of = getattr(value, "__self__", None)
-    if of is None or isinstance(of, types.ModuleType):
+    if is_of_module(value):
         _compiled(encoder, value.__module__ or "builtins", value.__qualname__)
     elif (start := encoder.enter(value)) >= 0:
-        encoder.tagged("method", of, value.__name__)
+        encoder.tagged("method", value.__self__, value.__name__)
         encoder.leave(value, start)
 
 
@@ -108,22 +110,35 @@ def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
     types.MemberDescriptorType,
 )
 def _descriptor(encoder: Encoder, value: Any) -> None:
-    # The name is enough: a descriptor of the user's class is met within that class.
-    encoder.tagged("descriptor", value.__objclass__.__qualname__, value.__name__)
-    owner = owner_of_class(value.__objclass__)
+    # The name is enough: a descriptor of a class that can be read is met within that class.
+    cls = value.__objclass__
+    encoder.tagged("descriptor", cls.__qualname__, value.__name__)
+    owner = owner_of_class(cls)
     if owner.kind == "library":
         encoder.library(owner.name, owner.version)
+    elif owner.kind == "user" and is_compiled_class(cls):
+        add_compiled(encoder, module_of(cls), value.__name__)
 
 
 def _compiled(encoder: Encoder, module: str, name: str) -> None:
     owner = owner_of(module)
-    if owner.kind != "user":
+    if owner.kind == "user":
+        add_compiled(encoder, module, name)
+    else:
         add_foreign(encoder, owner, module, name)
-        return
-    file = getattr(sys.modules.get(module), "__file__", None)
-    if file is None:
-        raise Unencodable(f"{module}.{name} is compiled, and its module has no file")
-    encoder.tagged("compiled", name, digest_of_file(file))
+
+
+#: Types of functions that compilers to C bring along, by their names.
+_COMPILED: Final = frozenset({"cython_function_or_method", "fused_cython_function", "nb_func", "nb_method"})
+
+
+@handles_family(lambda kind: kind.__name__ in _COMPILED and is_compiled(kind))
+def _compiled_function(encoder: Encoder, value: Any) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.open("compiled function", 2)
+        _compiled(encoder, str(value.__module__), str(value.__qualname__))
+        encoder.add([getattr(value, "__closure__", None), getattr(value, "__dict__", None) or None])
+        encoder.leave(value, start)
 
 
 @handles(types.MethodType)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.encode import Encoder, handles_family, handles_the_rest
-from cacheness.keys.owners import OURS, module_of, owner_of, owner_of_class
+from cacheness.keys.owners import OURS, is_held, module_of, owner_of, owner_of_class
 from cacheness.keys.storage import add_attributes, held, left_out
 from cacheness.keys.trace import FAILURES, Unencodable, brief_of
 
@@ -109,12 +109,17 @@ def _place_in_archive(_: Encoder, value: Any) -> None:
 
 
 def _global(encoder: Encoder, value: Any, name: str) -> None:
-    """A thing that pickle would find by its name: a library's counts by that, and by the library."""
+    """A thing that pickle would find by its name: a library's counts by that; the user's by what it is, too."""
+    if name.endswith("(vectorized)"):
+        raise Unencodable("a function that `numpy.frompyfunc` made hides the one that it calls")
     module = getattr(value, "__module__", None)
-    owner = owner_of(module) if isinstance(module, str) else owner_of_class(type(value))
+    module = module if isinstance(module, str) else module_of(type(value))
+    owner = owner_of(module)
     encoder.tagged("global", type(value), name)
     if owner.kind == "library":
         encoder.library(owner.name, owner.version)
+    if owner.kind == "user" or not is_held(value, module, name):
+        add_attributes(encoder, value, held(value))
 
 
 def _reduce(value: Any) -> Any:

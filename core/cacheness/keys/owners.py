@@ -14,9 +14,11 @@ import re
 import site
 import sys
 import sysconfig
+import types
+import weakref
 from dataclasses import dataclass
 from functools import cache
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +36,17 @@ USER: Final = Owner("user")
 
 _OUR_PACKAGES: Final = frozenset({"cacheness", "cacheness_dask", "cacheness_prefect"})
 _owners: dict[str, Owner] = {}
+_class_owners: dict[int, tuple[weakref.ref[type], Owner]] = {}
 _user_names: set[str] = set()
+_HEAP_TYPE: Final = 1 << 9
+_COMPILED_MEMBERS: Final = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
 
 def add_user_code(*names: str) -> None:
     """Follow the code of these distributions or modules, although they were installed from an index."""
     _user_names.update(_normalised(name) for name in names)
     _owners.clear()
+    _class_owners.clear()
 
 
 def owner_of(module: str | None) -> Owner:
@@ -54,14 +60,53 @@ def owner_of(module: str | None) -> Owner:
 
 
 def owner_of_class(cls: type) -> Owner:
-    """Whose code a class is."""
-    return owner_of(module_of(cls))
+    """Whose code a class is. One that names a library's module, and is not held there, was made by the user."""
+    key = id(cls)
+    known = _class_owners.get(key)
+    if known is not None and known[0]() is cls:
+        return known[1]
+    module = module_of(cls)
+    owner = owner_of(module)
+    if owner.kind in ("python", "library") and not is_held(cls, module, cls.__qualname__) and not is_compiled(cls):
+        owner = USER
+    _class_owners[key] = (weakref.ref(cls, lambda _: _class_owners.pop(key, None)), owner)
+    return owner
+
+
+def is_held(thing: Any, module: str, name: str) -> bool:
+    """Whether a module really holds a thing under its qualified name."""
+    place: Any = sys.modules.get(module)
+    for part in name.split("."):
+        if not isinstance(place, (types.ModuleType, type)):
+            return False
+        place = vars(place).get(part)  # by `getattr`, a module may begin to import things
+    return _unwrapped(place) is thing
+
+
+def _unwrapped(place: Any) -> Any:
+    return place.__func__ if isinstance(place, (staticmethod, classmethod)) else place
+
+
+def is_compiled(cls: type) -> bool:
+    """Whether a class was written in C, or in what compiles to it: its methods are no functions of Python's."""
+    if not cls.__flags__ & _HEAP_TYPE:
+        return True
+    namespace = vars(cls)
+    makes = namespace.get("__new__")
+    return getattr(makes, "__self__", None) is cls or any(
+        type(member) in _COMPILED_MEMBERS and member.__objclass__ is cls for member in namespace.values()
+    )
 
 
 def module_of(cls: type) -> str:
     """The name of a class's module. Compiled classes may hide it behind that of their instances."""
     module = cls.__module__
     return module if isinstance(module, str) else "builtins"
+
+
+def name_of_module(module: types.ModuleType) -> str:
+    """The name of a module, which is not loaded for that if it is lazy."""
+    return str(types.ModuleType.__getattribute__(module, "__name__"))
 
 
 def _find_owner(module: str) -> Owner:

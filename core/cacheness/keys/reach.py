@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import abc
 import builtins
 import enum
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
 import types
+from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
+from contextlib import suppress
 from typing import Any, Final
 
-from cacheness.keys.bytecode import Import, info_of
+from cacheness.keys.additions import has_users
+from cacheness.keys.bytecode import Import, Name, info_of
 from cacheness.keys.effects import only_written
 from cacheness.keys.encode import Encoder, handles
-from cacheness.keys.owners import owner_of
+from cacheness.keys.owners import name_of_module, owner_of
+from cacheness.keys.texts import texts_of
 from cacheness.keys.trace import FAILURES, brief_of
 
 #: Says where a class stands or repeats what its other attributes say, or differs between processes.
@@ -44,6 +50,8 @@ _OF_ENUM: Final = frozenset(
         "_hashable_values_",
     }
 )
+_OF_CLASS: Final = ("name", "metaclass", "bases", "members", "model", "registered", "kept by the metaclass")
+_DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
 #: What pydantic knows of a model's decorated methods beside their code.
 _DECORATORS: Final = (
     "validators",
@@ -54,15 +62,16 @@ _DECORATORS: Final = (
     "model_validators",
     "computed_fields",
 )
-#: Found within a function by these built-ins, code cannot be seen beforehand.
-_UNSEEN: Final = frozenset({"eval", "exec", "__import__", "globals", "compile"})
-#: ... and by these attributes of modules.
-_LOADERS: Final = {
-    "importlib": ("import_module",),
-    "sys": ("modules",),
-    "pickle": ("loads",),
-    "cloudpickle": ("loads",),
-}
+#: Code that is run by these cannot be seen: by their modules and names.
+_UNSEEN: Final = frozenset(
+    {
+        *(("builtins", name) for name in ("eval", "exec", "__import__", "globals", "compile")),
+        *(("importlib", "import_module"), ("pkgutil", "resolve_name"), ("sys", "modules")),
+        *(("runpy", "run_path"), ("runpy", "run_module"), ("importlib.util", "module_from_spec")),
+        *((module, name) for module in ("pickle", "_pickle", "cloudpickle", "dill") for name in ("load", "loads")),
+        *(("marshal", "loads"), ("joblib", "load"), ("ctypes", "CDLL")),
+    }
+)
 
 
 class _Missing:
@@ -143,10 +152,12 @@ def labels_of(thing: Any) -> list[str]:
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
         labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
-        return labels + [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
+        labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
+        texts = texts_of(thing.__code__)
+        return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
     if isinstance(thing, types.ModuleType):
-        return ["name", *_names_in_module(thing)]
-    return ["name", "metaclass", "bases", "members", "model", *_names_in_class(thing)]
+        return [*_names_in_module(thing), "name", "type"]
+    return [*_OF_CLASS, *_names_in_class(thing)]
 
 
 def first_name_in(fn: types.FunctionType) -> int:
@@ -173,7 +184,7 @@ def values_of(thing: Any) -> list[Any]:
     if isinstance(thing, types.FunctionType):
         return _values_of_function(thing)
     if isinstance(thing, types.ModuleType):
-        return [thing.__name__, *(vars(thing)[name] for name in _names_in_module(thing))]
+        return [*(vars(thing)[name] for name in _names_in_module(thing)), thing.__name__, type(thing)]
     return _values_of_class(thing)
 
 
@@ -181,12 +192,27 @@ def unseen_in(thing: Any) -> list[str]:
     """Calls through which a function may run code that nothing here can see."""
     if not isinstance(thing, types.FunctionType):
         return []
-    names = [n for n in info_of(thing.__code__).names if n.name in _UNSEEN and n.name not in thing.__globals__]
-    names += [n for n in info_of(thing.__code__).names if n.name in _LOADERS and n.attributes[:1] == _LOADERS[n.name]]
-    found = [f"{name_of(thing)}: calls {'.'.join((n.name, *n.attributes))}" for n in names]
-    if "computed" in info_of(thing.__code__).uses.get("getattr", ()):
-        found.append(f"{name_of(thing)}: calls getattr with a computed name")
-    return found
+    info = info_of(thing.__code__)
+    found = [".".join((n.name, *n.attributes)) for n in info.names if _is_unseen(n, thing.__globals__)]
+    found += [".".join((i.module, *i.attributes)) for i in info.imports if (i.module, *i.attributes[:1]) in _UNSEEN]
+    if "computed" in info.uses.get("getattr", ()):
+        found.append("getattr with a computed name")
+    return [f"{name_of(thing)}: calls {name}" for name in dict.fromkeys(found)]
+
+
+def _is_unseen(name: Name, names: dict[str, Any]) -> bool:
+    value = names.get(name.name, MISSING)
+    if value is MISSING:
+        return ("builtins", name.name) in _UNSEEN
+    for attribute in name.attributes:
+        if not isinstance(value, types.ModuleType):
+            break
+        if (name_of_module(value), attribute) in _UNSEEN:
+            return True
+        value = vars(value).get(attribute)
+    if not isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
+        return False
+    return (value.__module__, value.__name__) in _UNSEEN
 
 
 def closure_of(fn: types.FunctionType) -> list[Any]:
@@ -210,20 +236,43 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
         value = names.get(name.name, MISSING)
         if value is MISSING:
             value = getattr(builtins, name.name, MISSING)
-        elif type(value) is types.ModuleType and name.attributes:
+        elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
         values.append(WRITTEN if only_written(value, info.uses.get(name.name)) else value)
     values += [_imported(wanted, names) for wanted in info.imports]
-    return values
+    texts = texts_of(fn.__code__)
+    values += [names.get(name.name, MISSING) for name in texts.names]
+    return values + [_named_in_text(module) for module in texts.modules]
+
+
+def _named_in_text(module: str) -> Any:
+    """A module of the user's that a text may name, as it stands; most texts name none."""
+    try:
+        is_there = module in sys.modules or importlib.util.find_spec(module) is not None
+    except FAILURES:
+        is_there = False
+    return _imported(Import(module, 0), {}) if is_there else MISSING
 
 
 def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
-    """Follow attributes as long as they are taken of the user's modules."""
+    """Follow attributes as long as they are taken of modules, to what is the user's; else give the library's module."""
+    library: Any = None
     for attribute in attributes:
-        if type(value) is not types.ModuleType or owner_of(value.__name__).kind != "user":
+        if not isinstance(value, types.ModuleType):
             break
-        value = getattr(value, attribute, MISSING)
-    return value
+        if library is None and owner_of(name_of_module(value)).kind == "user":
+            value = _attribute(value, attribute)
+        else:
+            library = library or value
+            value = vars(value).get(attribute)  # by `getattr`, it may begin to import things
+    return value if library is None or has_users(value) else library
+
+
+def _attribute(module: types.ModuleType, name: str) -> Any:
+    try:
+        return getattr(module, name, MISSING)
+    except FAILURES:
+        return MISSING
 
 
 def _imported(wanted: Import, names: dict[str, Any]) -> Any:
@@ -254,9 +303,7 @@ def _import(module: str) -> Any:
 
 
 def _names_in_module(module: types.ModuleType) -> list[str]:
-    return sorted(
-        n for n, v in vars(module).items() if (n[:2] != "__" or n == "__getattr__") and type(v) is not types.ModuleType
-    )
+    return sorted(n for n in vars(module) if n[:2] != "__" or n == "__getattr__")
 
 
 def _names_in_class(cls: type) -> list[str]:
@@ -280,8 +327,36 @@ def _values_of_class(cls: type) -> list[Any]:
     if isinstance(cls, enum.EnumMeta):
         members = [(name, cls[name].value) for name in cls.__members__]
     namespace = vars(cls)
-    names = _names_in_class(cls)
-    return [cls.__qualname__, type(cls), cls.__bases__, members, _model_of(cls), *(namespace[name] for name in names)]
+    values = [
+        cls.__qualname__,
+        type(cls),
+        cls.__bases__,
+        members,
+        _model_of(cls),
+        _registered_with(cls),
+        _kept_for(cls),
+    ]
+    return values + [namespace[name] for name in _names_in_class(cls)]
+
+
+def _registered_with(cls: type) -> Any:
+    """Classes that an abstract class takes for its own, because they were registered with it."""
+    if not isinstance(cls, abc.ABCMeta):
+        return None
+    return set(filter(None, (ref() for ref in _get_dump(cls)[0]))) or None
+
+
+def _kept_for(cls: type) -> Any:
+    """What a metaclass that is written in C knows of a class: msgspec's defaults and options."""
+    found = {}
+    for meta in inspect.getmro(type(cls)):
+        if meta is type:
+            break
+        for name, member in vars(meta).items():
+            if isinstance(member, _DESCRIPTORS) and name not in _GENERATED:
+                with suppress(*FAILURES):
+                    found[name] = member.__get__(cls, meta)
+    return found or None
 
 
 def _model_of(cls: type) -> Any:

@@ -69,12 +69,20 @@ class Watch:
             found = names.get(name.name, MISSING)
             if id(found) == slots.identities[at]:
                 scope.present[name.name] = id(found)
+                self._expect_library_s(found, name.attributes)
             elif found is MISSING and id(vars(builtins).get(name.name, MISSING)) == slots.identities[at]:
                 scope.absent.add(name.name)
                 builtin_names.expect(name.name, slots.identities[at])
             elif not self._share_attribute(scope, name.name, found, name.attributes, slots.identities[at]):
                 continue
             del slots.checks[at]
+
+    def _expect_library_s(self, found: Any, attributes: tuple[str, ...]) -> None:
+        """What is taken of a library's module must stay the same, because the user may put own functions there."""
+        if attributes and type(found) is types.ModuleType:
+            value = vars(found).get(attributes[0], MISSING)
+            self._kept.append(value)
+            self._scope(vars(found), lambda: vars(found)).expect(attributes[0], id(value))
 
     def _share_attribute(
         self, scope: _Scope, name: str, module: Any, attributes: tuple[str, ...], identity: int
