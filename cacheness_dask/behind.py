@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import contextlib
 import multiprocessing.util
+import os
 import pickle
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -49,7 +51,7 @@ class Late:
 
     def __init__(self, open_cache: Callable[[], UnifiedCache]) -> None:
         self._open = open_cache
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._cache: UnifiedCache | None = None
 
     def __call__(self) -> UnifiedCache:
@@ -64,6 +66,10 @@ class Late:
         with self._lock, contextlib.suppress(CachenessError):
             if self._cache is not None:
                 self._cache.close()
+
+    def forget_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.RLock()
 
 
 class WriteBehind:
@@ -84,6 +90,7 @@ class WriteBehind:
         self._stored = 0
         self._state = threading.Condition()
         self._thread: threading.Thread | None = None
+        _queues.add(self)
         atexit.register(self.close)
         # A child of multiprocessing, such as a Dask worker, leaves without running atexit.
         self._finalizer = multiprocessing.util.Finalize(self, self.close, exitpriority=100)
@@ -115,6 +122,12 @@ class WriteBehind:
         atexit.unregister(self.close)
         self._finalizer.cancel()
         self._cache.close()
+
+    def forget_after_fork(self) -> None:
+        """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
+        self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
+        self._queue = deque()
+        self._cache.forget_after_fork()
 
     def _enqueue(self, pending: Pending) -> None:
         self._queue.append(pending)
@@ -158,6 +171,15 @@ class WriteBehind:
             self._warn(error)
             return False
         return True
+
+
+def _forget_after_fork() -> None:
+    for queue in list(_queues):
+        queue.forget_after_fork()
+
+
+_queues: weakref.WeakSet[WriteBehind] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def frozen(value: Any) -> Callable[[], Any]:

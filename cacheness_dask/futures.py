@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Collection, Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 #: By client and key: the state that all futures of that key share while one lives, and what was submitted.
 _known: WeakKeyDictionary[Any, dict[Any, tuple[Any, bytes]]] = WeakKeyDictionary()
+#: No thread of the parent holds it in a child.
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Held:

@@ -40,7 +40,7 @@ class Meter:
     def __init__(self, latency: float) -> None:
         self._latency = latency
         self._rate: float | None = None  # nothing is known before the first large value
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def saw(self, size: int, seconds: float) -> None:
         """Learn from a read or write of `size` bytes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -24,10 +25,20 @@ from cacheness_dask.policy import Meter, Policy, is_storable, size_of
 
 logger = logging.getLogger("cacheness.dask")
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _open: dict[Config, Opened] = {}
 #: What went wrong with a cache in this process, since somebody last asked: the first of it.
 _troubles: dict[Config, str] = {}
+
+
+def _begin_in_child() -> None:
+    """Open caches of its own in a forked child: the parent's queues store what waits in them."""
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
+    _open.clear()
+    _troubles.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class EntryVanished(CachenessError):

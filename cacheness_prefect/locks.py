@@ -7,6 +7,7 @@ nothing but the economy; and a run never waits for itself.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 import uuid
@@ -35,7 +36,16 @@ class Claim:
 
 
 _claims: dict[tuple[str, str], Claim] = {}  #: by key and holder; holders are unique among processes
-_claims_lock = threading.Lock()
+_claims_lock = threading.RLock()
+
+
+def _begin_in_child() -> None:
+    """Hold nothing in a forked child: the claims are the parent's, who releases them."""
+    _claims_lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
+    _claims.clear()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class CachenessLockManager(LockManager):

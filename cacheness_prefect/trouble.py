@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -41,7 +42,9 @@ KINDS: tuple[tuple[type[Exception], str], ...] = (
 UNEXPECTED = "This should not happen: please report it, with the traceback that the debug log holds."
 
 _told: OrderedDict[tuple[str, str], None] = OrderedDict()
-_lock = threading.Lock()
+_lock = threading.RLock()
+#: No thread of the parent holds it in a child.
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def shielded(doing: str, action: Callable[[], T], fallback: T) -> T:

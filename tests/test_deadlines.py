@@ -1,10 +1,21 @@
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from cacheness import deadlines
-from cacheness.deadlines import Guard, Limits, patience, patience_or
-from cacheness.errors import BlobMissing, CommitUnanswered, StoreRefused, StoreUnavailable
+from cacheness.deadlines import Guard, Limits, patience, patience_or, waiting
+from cacheness.errors import (
+    BlobMissing,
+    CachenessError,
+    CodecError,
+    CommitUnanswered,
+    StoreBusy,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 LIMITS = Limits(attempts=3, failures=3, total=10.0, cooldown=30.0)
 
@@ -73,17 +84,82 @@ def test_once_is_once() -> None:
     assert server.asked == 1
 
 
-def test_after_some_failures_in_a_row_nobody_is_asked_until_the_cooldown_is_over(clock) -> None:
-    guard = Guard("the server", LIMITS)
-    server = Server(down(), down(), down(), "answer")
-    for _ in range(5):
+def open_circuit(guard: Guard) -> None:
+    for _ in range(LIMITS.failures):
         with pytest.raises(StoreUnavailable):
-            guard.once(server)
-    assert server.asked == 3
-    with pytest.raises(StoreUnavailable, match=r"down.*the server"):
+            guard.once(Server(down()))
+
+
+def is_asked(guard: Guard, answer: object = "answer") -> bool:
+    server = Server(answer)
+    with contextlib.suppress(CachenessError):
         guard.once(server)
-    clock.now += LIMITS.cooldown
-    assert guard.once(server) == "answer"
+    return bool(server.asked)
+
+
+def test_after_some_failures_in_a_row_nobody_is_asked_until_it_is_time_to_try(clock) -> None:
+    guard = Guard("the server", LIMITS)
+    open_circuit(guard)
+    with pytest.raises(StoreUnavailable, match=r"down.*the server"):
+        guard.once(Server())
+    clock.now += 1.0
+    assert is_asked(guard)
+    assert is_asked(guard)
+
+
+def test_an_open_circuit_tries_after_twice_the_time_each_time_up_to_the_cooldown(clock) -> None:
+    guard = Guard("it", LIMITS)
+    open_circuit(guard)
+    for pause in (1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0):
+        clock.now += pause - 0.01
+        assert not is_asked(guard)
+        clock.now += 0.02
+        assert is_asked(guard, down())
+    clock.now += 31.0
+    assert is_asked(guard)
+    open_circuit(guard)
+    clock.now += 1.0
+    assert is_asked(guard)
+
+
+@pytest.mark.parametrize("way", ["once", "call"])
+def test_one_call_tries_a_single_time_while_the_others_stay_refused(clock, way: str) -> None:
+    guard = Guard("it", LIMITS)
+    open_circuit(guard)
+    clock.now += 1.0
+    asked = []
+
+    def attempt() -> None:
+        asked.append(clock.now)
+        assert not is_asked(guard)
+        raise down()
+
+    with pytest.raises(StoreUnavailable):
+        getattr(guard, way)(attempt)
+    assert len(asked) == 1
+
+
+def test_a_try_that_is_interrupted_leaves_the_next_one_free(clock) -> None:
+    guard = Guard("it", LIMITS)
+    open_circuit(guard)
+    clock.now += 1.0
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        guard.once(interrupted)
+    assert is_asked(guard)
+
+
+def test_a_store_that_is_opened_as_a_try_asks_its_server_once(clock) -> None:
+    opening, store = Guard("opening", LIMITS), Guard("the store", LIMITS)
+    open_circuit(opening)
+    clock.now += 1.0
+    server = Server(down(), "answer")
+    with pytest.raises(StoreUnavailable):
+        opening.once(lambda: store.call(server))
+    assert server.asked == 1
 
 
 def test_one_failure_that_took_all_the_time_is_enough(clock) -> None:
@@ -94,11 +170,34 @@ def test_one_failure_that_took_all_the_time_is_enough(clock) -> None:
         raise down()
 
     with pytest.raises(StoreUnavailable):
-        guard.call(hang)
-    server = Server("answer")
+        guard.once(hang)  # a single attempt: three would open the circuit by their number
+    assert not is_asked(guard)
+
+
+def test_a_failure_that_took_less_time_is_not_enough(clock) -> None:
+    guard = Guard("it", LIMITS)
+
+    def hang() -> None:
+        clock.now += LIMITS.total - 0.01
+        raise down()
+
     with pytest.raises(StoreUnavailable):
-        guard.call(server)
-    assert server.asked == 0
+        guard.once(hang)
+    assert is_asked(guard)
+
+
+@pytest.mark.parametrize("error", [StoreBusy("locked"), CodecError("wrong"), StoreRefused("no"), StoreFull("full")])
+def test_what_is_no_trouble_of_the_server_never_opens_the_circuit(clock, error) -> None:
+    guard = Guard("it", LIMITS)
+    for _ in range(20):
+        assert is_asked(guard, error)
+
+
+def test_a_lock_held_by_others_is_neither_a_failure_nor_an_answer(clock) -> None:
+    guard = Guard("it", LIMITS)
+    for answer in (down(), down(), StoreBusy("locked"), down()):
+        assert is_asked(guard, answer)
+    assert not is_asked(guard)
 
 
 @pytest.mark.parametrize("answer", ["fine", BlobMissing("gone"), StoreRefused("no")])
@@ -121,6 +220,23 @@ def test_patience_shortens_a_wait_and_never_lengthens_it() -> None:
         with patience(2):
             assert patience_or(30) == 2
     assert patience_or(30) == 30
+
+
+def test_patience_is_spent_by_waiting_and_by_nothing_else(clock) -> None:
+    mine = patience(5)
+    with mine:
+        clock.now += 100  # a computation, a transfer
+        assert patience_or(30) == 5
+        with waiting(30) as deadline:
+            assert deadline == clock.now + 5
+            clock.now += 3
+    with mine:
+        assert patience_or(30) == 2
+        with waiting(30):
+            clock.now += 7
+        assert patience_or(30) == 0
+    with patience(5):
+        assert patience_or(30) == 5
 
 
 def test_a_transfer_has_time_for_its_size() -> None:

@@ -14,19 +14,20 @@ ROOT = Path(__file__).parent.parent
 
 #: Each part of the core, and what it may import of ours.
 BASE = {"errors", "entry"}
-STORE = BASE | {"protocols", "deadlines", "config", "jitter"}
-PROTOCOL = BASE | {"protocols", "deadlines", "jitter"}
+STORE = BASE | {"protocols", "deadlines", "config", "jitter", "forks"}
+PROTOCOL = BASE | {"protocols", "deadlines", "jitter", "forks"}
 MAY_IMPORT = {
     "errors": set(),
     "entry": {"errors", "keys"},
     "jitter": set(),
-    "deadlines": {"errors", "jitter"},
+    "forks": set(),
+    "deadlines": {"errors", "forks", "jitter"},
     "config": BASE | {"deadlines"},
     "protocols": {"entry"},
     "report": {"entry", "errors"},
-    "keys": {"errors"},
+    "keys": {"errors", "forks"},
     "signing": BASE | {"protocols"},
-    "codecs": BASE | {"protocols"},
+    "codecs": BASE | {"forks", "protocols"},
     "blobs": STORE,
     "metadata": STORE,
     "marker": PROTOCOL,
@@ -41,8 +42,9 @@ MAY_IMPORT = {
     "batch": {"cache"},
     "eviction": PROTOCOL | {"cache"},
     "binding": set(),
-    "steps": {"flights", "keys"},
-    "memoize": BASE | {"binding", "cache", "config", "deadlines", "explain", "flights", "jitter", "keys", "steps"},
+    "steps": {"deadlines", "flights", "forks", "keys"},
+    "memoize": BASE
+    | {"binding", "cache", "config", "deadlines", "explain", "flights", "forks", "jitter", "keys", "steps"},
     "options": BASE | {"config", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }

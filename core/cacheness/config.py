@@ -47,7 +47,7 @@ class Config:
     blob_timeout: float = 10.0  #: for a transfer that makes no progress; it may also not fall below 1 MiB/s
     busy_timeout: float = 30.0  #: for SQLite's write lock; 5 inside decorated functions
     circuit_failures: int = 3  #: failures in a row after which a server is not asked for a while
-    circuit_seconds: float = 30.0  #: that while
+    circuit_seconds: float = 30.0  #: that while at most; the first one is 1 s, each next one twice as long
 
     def __post_init__(self) -> None:
         # A relative path would mean another directory after a chdir, or in the process that unpickles this.

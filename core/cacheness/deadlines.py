@@ -2,8 +2,10 @@
 
 Each driver bounds a single attempt. This module bounds what several attempts cost together,
 and what a run pays for a server that is down: after `failures` failed attempts in a row, or
-once they have cost `total` seconds, the circuit opens, and for `cooldown` seconds every call
-fails at once instead of waiting again.
+once they have cost `total` seconds, the circuit opens. Then every call fails at once instead of
+waiting again, except one: after 1, 2, 4 … `cooldown` seconds a single call tries a single time,
+and an answer closes the circuit. What others hold locked is waited for, and is no failure; what a
+caller asks wrongly is an answer.
 """
 
 from __future__ import annotations
@@ -13,33 +15,58 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
-from cacheness.errors import CachenessError, CommitUnanswered, StoreUnavailable
+from cacheness import forks
+from cacheness.errors import CachenessError, CommitUnanswered, StoreBusy, StoreUnavailable
 from cacheness.jitter import between
 
 T = TypeVar("T")
 
-_patience: ContextVar[float | None] = ContextVar("cacheness_patience", default=None)
+
+class Patience:
+    """Seconds that the calls inside its blocks may wait for locks, all together. May be entered again and again."""
+
+    def __init__(self, seconds: float) -> None:
+        self.left = seconds
+        self._entered: list[Token[tuple[Patience, ...]]] = []
+
+    def __enter__(self) -> None:
+        self._entered.append(_patience.set((*_patience.get(), self)))
+
+    def __exit__(self, *exc_info: object) -> None:
+        with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
+            _patience.reset(self._entered.pop())
 
 
-@contextmanager
-def patience(seconds: float) -> Iterator[None]:
-    """Let calls inside the block wait at most this long for a lock, instead of the configured time."""
-    token = _patience.set(seconds)
-    try:
-        yield
-    finally:
-        _patience.reset(token)
+_patience: ContextVar[tuple[Patience, ...]] = ContextVar("cacheness_patience", default=())
+#: Whether an open circuit further out is trying whether its server answers.
+_trying: ContextVar[bool] = ContextVar("cacheness_trying", default=False)
+
+
+def patience(seconds: float) -> Patience:
+    """Let calls inside the block wait at most this long for locks, instead of the configured time."""
+    return Patience(seconds)
 
 
 def patience_or(default: float) -> float:
-    """Seconds that the current call may wait for a lock."""
-    shorter = _patience.get()
-    return default if shorter is None else min(shorter, default)
+    """Seconds that the current call may still wait for a lock."""
+    return max(min([default, *(outer.left for outer in _patience.get())]), 0.0)
+
+
+@contextmanager
+def waiting(default: float) -> Iterator[float]:
+    """Wait for a lock inside the block, until the moment that it is given; the time counts as patience spent."""
+    began = time.monotonic()
+    try:
+        yield began + patience_or(default)
+    finally:
+        spent = time.monotonic() - began
+        for outer in _patience.get():
+            outer.left -= spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +81,15 @@ class Limits:
     attempts: int = 3
     total: float = 10.0  #: all attempts of one call, unless a transfer is making progress
     failures: int = 3  #: failed attempts in a row that open the circuit
-    cooldown: float = 30.0
+    cooldown: float = 30.0  #: longest time between two tries of an open circuit
 
     def transfer(self, size: int) -> float:
         """Seconds that moving `size` bytes may take."""
         return self.stall + size / self.least_rate
+
+
+#: Seconds until an open circuit tries for the first time; then twice as long each time.
+FIRST_TRY: Final = 1.0
 
 
 class Guard:
@@ -67,35 +98,48 @@ class Guard:
     def __init__(self, what: str, limits: Limits) -> None:
         self._what = what
         self._limits = limits
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._failed = 0
         self._wasted = 0.0
         self._last = ""
+        self._pause = 0.0  #: seconds between the last try and the next; 0 while the circuit is closed
         self._open_until = 0.0
+        self._is_trying = False
+        forks.watch_forks(self)
 
     def call(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, again if the store was unavailable, within the limits.
 
         An attempt must be harmless to repeat. An unanswered commit is never repeated here.
         """
-        self._refuse_while_open()
         try:
-            result = self._once(attempt)
-        except CommitUnanswered:
-            raise
-        except StoreUnavailable:
-            result = self._again(attempt)
-        return result
+            return self.once(attempt)
+        except StoreUnavailable as error:
+            if not self._is_worth_retrying(error):
+                raise
+        return self._again(attempt)
 
     def once(self, attempt: Callable[[], T]) -> T:
         """Run `attempt` a single time, behind the same circuit."""
+        if not self._pause:
+            return self._once(attempt)
         self._refuse_while_open()
-        return self._once(attempt)
+        token = _trying.set(True)
+        try:
+            return self._once(attempt, is_try=True)
+        finally:
+            _trying.reset(token)
+            self._is_trying = False
+
+    def forget_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock, self._is_trying = threading.RLock(), False
 
     def _again(self, attempt: Callable[[], T]) -> T:
         # The first attempt ran outside of stamina, whose import takes longer than a fresh process has
         # for its first hit, and whose call costs more than a cached read.
-        import stamina
+        with forks.no_fork():  # a child could never import what a thread of its parent was importing
+            import stamina
 
         _hush()
         limits = self._limits
@@ -110,12 +154,14 @@ class Guard:
         )
         return retrying(self._once)(attempt)
 
-    def _once(self, attempt: Callable[[], T]) -> T:
+    def _once(self, attempt: Callable[[], T], *, is_try: bool = False) -> T:
         began = time.monotonic()
         try:
             result = attempt()
+        except StoreBusy:
+            raise  # neither a failure nor an answer: another's lock says nothing about the server
         except StoreUnavailable as error:
-            self._count_failure(error, time.monotonic() - began)
+            self._count_failure(error, time.monotonic() - began, is_try=is_try)
             raise
         except CachenessError:
             self._forget_failures()  # not what was hoped for, but an answer
@@ -126,26 +172,35 @@ class Guard:
     def _forget_failures(self) -> None:
         self._failed = 0
         self._wasted = 0.0
+        self._pause = 0.0
 
     def _is_worth_retrying(self, error: Exception) -> bool:
-        if isinstance(error, CommitUnanswered) or not isinstance(error, StoreUnavailable):
+        if isinstance(error, CommitUnanswered | StoreBusy) or not isinstance(error, StoreUnavailable):
             return False
-        return time.monotonic() >= self._open_until
+        return not self._pause and not _trying.get()
 
-    def _count_failure(self, error: StoreUnavailable, seconds: float) -> None:
+    def _count_failure(self, error: StoreUnavailable, seconds: float, *, is_try: bool) -> None:
         with self._lock:
-            self._failed += 1
             self._last = str(error)
+            if self._pause and not is_try:
+                return  # it began before the circuit opened, and says nothing new
+            self._failed += 1
             self._wasted += seconds
-            if self._failed >= self._limits.failures or self._wasted >= self._limits.total:
-                self._open_until = time.monotonic() + self._limits.cooldown
+            if self._pause or self._failed >= self._limits.failures or self._wasted >= self._limits.total:
+                longest = self._limits.cooldown
+                self._pause = min(2 * self._pause if self._pause else FIRST_TRY, longest)
+                self._open_until = time.monotonic() + self._pause
 
     def _refuse_while_open(self) -> None:
-        left = self._open_until - time.monotonic()
-        if left > 0:
-            raise StoreUnavailable(
-                f"{self._last} ({self._what} failed several times in a row and is not asked again for {left:.0f} s)"
-            )
+        """Let one caller try when it is time to. Raises StoreUnavailable for all others."""
+        with self._lock:
+            left = self._open_until - time.monotonic()
+            if left <= 0 and not self._is_trying:
+                self._is_trying = True
+                return
+        raise StoreUnavailable(
+            f"{self._last} ({self._what} failed several times in a row and is not asked again for {max(left, 0):.0f} s)"
+        )
 
 
 class _NotOurs(logging.Filter):

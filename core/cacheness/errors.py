@@ -3,7 +3,8 @@ Everything that cacheness raises, grouped by what the caller does next.
 
 CachenessError
 ├── StoreUnavailable     try again later; the result may well exist
-│   └── CommitUnanswered the commit may or may not have happened; ask the row
+│   ├── CommitUnanswered the commit may or may not have happened; ask the row
+│   └── StoreBusy        somebody else had a lock for longer than this call could wait
 ├── StoreFull            make room; nothing was stored, nothing was lost
 ├── SessionLost          take a new session and write again under a new name
 ├── ClockMoved           measure the database's clock again, and sign again
@@ -30,6 +31,10 @@ class StoreUnavailable(CachenessError):
 
 class CommitUnanswered(StoreUnavailable):
     """The connection was lost while a commit was under way; only the row can tell."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Others kept a lock or every connection for as long as the call could wait; the store itself is well."""
 
 
 class StoreFull(CachenessError):

@@ -28,7 +28,7 @@ class Evictor:
         self._max_bytes = max_bytes
         self._max_entries = max_entries
         self._policy = policy
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._bytes_left = 0.0  # before the next count; none, so that the first put counts
         self._entries_left = 0.0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from cacheness.errors import CachenessError
@@ -28,10 +29,11 @@ class Flights:
         self._metadata = metadata
         self._namespace = namespace
         self._lease = lease
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _Held] = {}
         self._woken = threading.Event()
         self._beating = False
+        self._abandoned: deque[tuple[bytes, str]] = deque()
 
     def acquire(
         self,
@@ -68,6 +70,10 @@ class Flights:
             self._held.pop((bytes.fromhex(key), token), None)
         self._metadata.end_flight(self._namespace, bytes.fromhex(key), token)
 
+    def abandon(self, key: str, token: str) -> None:
+        """Have the heartbeat give the flight up; takes no lock, and so may be called by a finalizer."""
+        self._abandoned.append((bytes.fromhex(key), token))
+
     def holder(self, key: str) -> str | None:
         """The token of whoever is computing this key now."""
         return self._metadata.flight_holder(self._namespace, bytes.fromhex(key))
@@ -95,9 +101,18 @@ class Flights:
         while self._beating:
             self._woken.wait(self._next_due() - time.monotonic())
             self._woken.clear()
+            self._end_abandoned()
             for (key, token), held in list(self._held.items()):
                 if held.due <= time.monotonic():
                     self._renew(key, token)
+
+    def _end_abandoned(self) -> None:
+        while self._abandoned:
+            key, token = self._abandoned.popleft()
+            try:
+                self.release(key.hex(), token)
+            except CachenessError as error:
+                _log.debug("the flight of %s is left to its lease: %s", key.hex(), error)
 
     def _next_due(self) -> float:
         with self._lock:

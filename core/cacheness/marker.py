@@ -75,7 +75,7 @@ class Marker:
         self._metadata = metadata
         self._blobs = blobs
         self._travel_together = travel_together
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._settled = False
         self._why_not: str | None = None
         self._read_at = float("-inf")

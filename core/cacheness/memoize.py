@@ -19,7 +19,6 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from cacheness.binding import Binder, reduce_wrapper
 from cacheness.config import Config
-from cacheness.deadlines import patience
 from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain
 from cacheness.flights import Flights
@@ -30,7 +29,7 @@ from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that a call waits for a lock of the cache.
+#: Seconds that a call waits for locks of the cache, all its questions together.
 PATIENCE: Final = 5.0
 #: Seconds between looks at what another computes: the first pause, and the longest.
 PAUSES: Final = (0.05, 1.0)
@@ -141,12 +140,12 @@ class Cached:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
-        flight = Flight(lambda: self.cache.flights)
+        flight = Flight(lambda: self.cache.flights, PATIENCE)
         return self._take(self._steps(flight, args, kwargs), flight, args, kwargs)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        flight = Flight(lambda: self.cache.flights)
+        flight = Flight(lambda: self.cache.flights, PATIENCE)
         return self._take(self._compute(self.key(*args, **kwargs)), flight, args, kwargs)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
@@ -189,10 +188,12 @@ class Cached:
                     time.sleep(step.seconds)
                     result = None
                 else:
-                    result = step()
+                    with flight.patience:
+                        result = step()
         finally:
             if flight.begun:
-                self._ask(flight.end)
+                with flight.patience:
+                    self._ask(flight.end)
 
     def _steps(self, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
         """What a call does, in order."""
@@ -260,8 +261,7 @@ class Cached:
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""
         try:
-            with patience(PATIENCE):
-                return question()
+            return question()
         except Exception as error:  # whatever is wrong with the cache, the function's result is not
             if self.cache.config.on_error == "raise":
                 raise
@@ -292,15 +292,20 @@ class CachedCoroutine(Cached):
                     await asyncio.sleep(step.seconds)
                     result = None
                 else:
-                    result = await in_thread(step)
+                    with flight.patience:
+                        result = await in_thread(step)
+        except GeneratorExit:
+            flight.abandon()
+            raise
         finally:
             if flight.begun:
-                await in_thread(functools.partial(self._ask, flight.end))
+                with flight.patience:
+                    await in_thread(functools.partial(self._ask, flight.end))
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
-        return await self._take(self._compute(key), Flight(lambda: self.cache.flights), args, kwargs)
+        return await self._take(self._compute(key), Flight(lambda: self.cache.flights, PATIENCE), args, kwargs)
 
 
 class BoundCached:

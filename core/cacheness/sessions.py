@@ -27,7 +27,7 @@ class Sessions:
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._current: str | None = None
         self._stop: threading.Event | None = None
         self._abandoned: list[str] = []

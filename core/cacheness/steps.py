@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from cacheness import forks
+from cacheness.deadlines import Patience
 from cacheness.flights import Flights
 from cacheness.keys import Key
 
@@ -44,14 +47,16 @@ class Compute:
         self._token = under_way.set(under_way.get() | {self._key})
 
     def __exit__(self, *exc_info: object) -> None:
-        under_way.reset(self._token)
+        with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
+            under_way.reset(self._token)
 
 
 class Flight:
-    """The right to compute one key, for one call."""
+    """The right to compute one key, for one call, and how long the call may wait for locks in all its steps."""
 
-    def __init__(self, flights: Callable[[], Flights]) -> None:
+    def __init__(self, flights: Callable[[], Flights], patience: float) -> None:
         self._flights = flights
+        self.patience = Patience(patience)
         self._token = ""
         self._key = ""
         self.begun = False
@@ -60,13 +65,22 @@ class Flight:
         """Take it; False when another has it."""
         self._key, self._token = key.hex, self._token or secrets.token_hex(16)
         self.begun = True  # even when the answer is lost
-        taken = self._flights().acquire(self._key, self._token)
+        self._generation = forks.generation()
+        self._taken_of = self._flights()
+        taken = self._taken_of.acquire(self._key, self._token)
         self.begun = taken
         return taken
 
     def end(self) -> None:
-        """Leave it to others."""
-        self._flights().release(self._key, self._token)
+        """Leave it to others. In a child that was forked while computing, it is still the parent's."""
+        if self._generation == forks.generation():
+            self._flights().release(self._key, self._token)
+
+    def abandon(self) -> None:
+        """Have the heartbeat end it, because a coroutine that is collected can wait for nothing."""
+        if self.begun and self._generation == forks.generation():
+            self._taken_of.abandon(self._key, self._token)
+        self.begun = False
 
 
 async def in_thread(step: Callable[[], T]) -> T:

@@ -363,7 +363,8 @@ class UnifiedCache:
 
     def close(self) -> None:
         """End this handle; the last one of a process ends its session. Calling it twice is fine."""
-        self._finalizer()
+        if self._finalizer.detach() is not None:
+            wiring.release(self._slot)
 
     def __enter__(self) -> Self:
         return self
@@ -389,7 +390,8 @@ class UnifiedCache:
 
     def _hold(self) -> None:
         self._slot = wiring.hold(self.config)
-        self._finalizer = weakref.finalize(self, wiring.release, self._slot)
+        self._finalizer = weakref.finalize(self, wiring.drop, self._slot)
+        self._finalizer.atexit = False  # the registry closes everything then
 
     @property
     def _parts(self) -> wiring.Opened:

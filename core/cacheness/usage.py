@@ -21,7 +21,7 @@ class UseCounter:
     def __init__(self, metadata: MetadataStore, namespace: str) -> None:
         self._metadata = metadata
         self._namespace = namespace
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._uses: dict[bytes, tuple[int, int]] = {}
         self._flushed = time.monotonic()
 

@@ -6,20 +6,23 @@ import atexit
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
+from cacheness import forks
 from cacheness.cache import Cache, Parts
 from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.config import Config, redacted, user_code_names
-from cacheness.deadlines import Guard
-from cacheness.errors import ConfigError
+from cacheness.deadlines import Guard, waiting
+from cacheness.errors import CachenessError, ConfigError, StoreBusy
 from cacheness.eviction import Evictor
 from cacheness.flights import Flights
 from cacheness.integrity import Inspector
@@ -72,9 +75,12 @@ class _Registry:
     """The slots of this process."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # reentrant, because a finalizer of the user's may open or close a cache within
         self.pid = os.getpid()  # kept, because asking the kernel costs a fifth of a hit
         self.slots: dict[Config, Slot] = {}
+        #: Handles that were collected. Its `put` takes no lock that a thread could hold already.
+        self.dropped: SimpleQueue[Slot] = SimpleQueue()
+        self.closer: threading.Thread | None = None
         self.inherited: list[object] = []
 
     def forget(self) -> None:
@@ -85,14 +91,18 @@ class _Registry:
         """
         self.inherited.append(self.slots)
         self.slots = {}
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
+        self.dropped, self.closer = SimpleQueue(), None
         self.pid = os.getpid()
 
     def close(self) -> None:
         """At exit: end sessions, so that nobody has to prove this process dead."""
         for slot in list(self.slots.values()):
-            if slot.opened is not None:
-                slot.opened.close()
+            try:
+                if slot.opened is not None:
+                    slot.opened.close()
+            except CachenessError as error:  # the others are closed all the same
+                _log.debug("a cache could not be closed at exit: %s", error)
         self.slots.clear()
 
 
@@ -104,9 +114,29 @@ atexit.register(_registry.close)
 def hold(config: Config) -> Slot:
     """Count one more user of a configuration in this process."""
     with _registry.lock:
-        slot = _slot(config)
-        slot.handles += 1
+        slot = _take(config)
+        if _registry.closer is None:
+            _registry.closer = threading.Thread(
+                target=_close_dropped, args=(_registry.dropped,), name="cacheness-closer", daemon=True
+            )
+            _registry.closer.start()
         return slot
+
+
+def drop(slot: Slot) -> None:
+    """Have a thread release a slot whose handle was collected.
+
+    A finalizer runs in the middle of anything, and so takes no lock and closes nothing itself.
+    """
+    _registry.dropped.put(slot)
+
+
+def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
+    while True:
+        try:
+            release(dropped.get())
+        except Exception as error:  # noqa: BLE001 - stores of the user's are closed here too, and others wait behind them
+            _log.debug("a cache that nobody closed could not be closed: %s", error)
 
 
 def is_inherited(slot: Slot) -> bool:
@@ -122,7 +152,8 @@ def release(slot: Slot) -> None:
         slot.handles -= 1
         if slot.handles > 0:
             return
-        _registry.slots.pop(slot.config, None)
+        if _registry.slots.get(slot.config) is slot:
+            del _registry.slots[slot.config]
     if slot.opened is not None:
         slot.opened.close()
 
@@ -135,10 +166,19 @@ def parts_of(slot: Slot) -> Opened:
     its deadline once.
     """
     if slot.opened is None:
-        with slot.lock:
+        _wait_for_opener(slot)
+        try:
             if slot.opened is None:
                 slot.opened = slot.guard.once(lambda: _open(slot.config))
+        finally:
+            slot.lock.release()
     return slot.opened
+
+
+def _wait_for_opener(slot: Slot) -> None:
+    with waiting(slot.config.busy_timeout) as deadline:
+        if not slot.lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            raise StoreBusy("another thread has been opening this cache for longer than this call may wait")
 
 
 def embedded_kind(directory: str | Path) -> str | None:
@@ -169,11 +209,15 @@ def check_backend(config: Config) -> None:
         )
 
 
-def _slot(config: Config) -> Slot:
-    if config not in _registry.slots:
-        guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
-        _registry.slots[config] = Slot(config, guard)
-    return _registry.slots[config]
+def _take(config: Config) -> Slot:
+    while True:
+        slot = _registry.slots.get(config)
+        if slot is None:
+            guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
+            slot = _registry.slots.setdefault(config, Slot(config, guard))
+        slot.handles += 1
+        if _registry.slots.get(config) is slot:  # else a finalizer has just closed the last handle of it
+            return slot
 
 
 # from a configuration to parts
@@ -226,24 +270,28 @@ def _travel_together(config: Config) -> bool:
 
 def open_metadata(config: Config) -> MetadataStore:
     """The metadata store that `metadata_backend` names, or is."""
+    # Imports stand inside of `no_fork`: a child could never import what a thread of its parent was importing.
     backend = config.metadata_backend
     if not isinstance(backend, str):
         return cast("MetadataStore", backend)
     if backend in _EMBEDDED:
         return _EMBEDDED[backend](config)
-    from cacheness.metadata.postgresql import PostgresqlStore
+    with forks.no_fork():
+        from cacheness.metadata.postgresql import PostgresqlStore
 
     return PostgresqlStore(backend, limits=config.limits())
 
 
 def _sqlite(config: Config) -> MetadataStore:
-    from cacheness.metadata.sqlite import SqliteStore
+    with forks.no_fork():
+        from cacheness.metadata.sqlite import SqliteStore
 
     return SqliteStore(_directory(config, other=JOURNAL_FILE) / SQLITE_FILE, limits=config.limits())
 
 
 def _journal(config: Config) -> MetadataStore:
-    from cacheness.metadata.journal import JournalStore
+    with forks.no_fork():
+        from cacheness.metadata.journal import JournalStore
 
     return JournalStore(_directory(config, other=SQLITE_FILE) / JOURNAL_FILE, limits=config.limits())
 
@@ -269,7 +317,8 @@ def open_blobs(config: Config) -> BlobStore:
     url = config.blob_store
     if url is not None and not isinstance(url, str):
         return cast("BlobStore", url)
-    from cacheness.blobs.local import LocalBlobStore
+    with forks.no_fork():
+        from cacheness.blobs.local import LocalBlobStore
 
     if url is None:
         return LocalBlobStore(Path(config.cache_dir) / BLOB_DIRECTORY, limits=config.limits())
@@ -288,12 +337,14 @@ def open_blobs(config: Config) -> BlobStore:
 def _remote_blobs(url: str, config: Config) -> BlobStore:
     parts = urlsplit(url)
     if parts.scheme == "s3" and "engine=s3fs" not in parts.query.split("&"):
-        from cacheness.blobs.object_store import ObjectStore, usable_here
+        with forks.no_fork():
+            from cacheness.blobs.object_store import ObjectStore, usable_here
 
         if usable_here():
             return ObjectStore.from_url(url, limits=config.limits())
         _log.warning("this process was forked after its parent used obstore, which hangs there; using s3fs instead")
-    from cacheness.blobs.filesystem import FilesystemStore
+    with forks.no_fork():
+        from cacheness.blobs.filesystem import FilesystemStore
 
     return FilesystemStore.from_url(url, limits=config.limits())
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +18,17 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from cacheness.deadlines import Limits
+from cacheness.deadlines import Limits, patience
 from cacheness.entry import Where
-from cacheness.errors import CachenessError, CodecError, CommitUnanswered, ConfigError, StoreRefused, StoreUnavailable
+from cacheness.errors import (
+    CachenessError,
+    CodecError,
+    CommitUnanswered,
+    ConfigError,
+    StoreBusy,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.metadata.postgresql import PostgresqlStore
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
@@ -556,3 +568,92 @@ def test_a_store_that_was_closed_says_so(store: PostgresqlStore) -> None:
     store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         store.find(NAMESPACE, key(1))
+
+
+def connections_of_programs(rival: psycopg.Connection[Any]) -> int:
+    rival.rollback()  # or the answer is that of the first time
+    text = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'of a program'"
+    [(count,)] = rival.execute(text).fetchall()
+    return int(count)
+
+
+@pytest.mark.parametrize("when", ["idle", "within a transaction"])
+def test_connections_end_with_their_process_although_a_forked_child_lives_on(
+    database: str, rival: psycopg.Connection[Any], when: str
+) -> None:
+    program = """
+        import os, signal, sys, threading, time
+        from cacheness.deadlines import Limits
+        from cacheness.metadata.postgresql import PostgresqlStore
+        store = PostgresqlStore(sys.argv[1], limits=Limits())
+        inside = threading.Event()
+        def stay(transaction):
+            inside.set()
+            time.sleep(60)
+        if sys.argv[2] != "idle":
+            threading.Thread(target=store._transact, args=(stay,), daemon=True).start()
+            inside.wait()
+        child = os.fork()
+        if child:
+            print(child, flush=True)
+        time.sleep(60)
+    """
+    url = f"{database}{'&' if '?' in database else '?'}application_name=of%20a%20program"
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), url, when]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
+    try:
+        assert connections_of_programs(rival) > 0
+        parent.kill()
+        parent.wait()
+        deadline = time.monotonic() + 10
+        while connections_of_programs(rival) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert connections_of_programs(rival) == 0
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_child_that_is_forked_within_a_transaction_cannot_end_it(store: PostgresqlStore, session: str) -> None:
+    children: list[int] = []
+
+    def work(transaction: Any) -> None:
+        transaction.run(store._sql.retire, {"session": session, "new_state": "ended"})
+        if not children:
+            children.append(os.fork())
+            if children[0]:
+                os.waitpid(children[0], 0)  # what the child does to the connection is done
+        transaction.run(store._sql.live_sessions, {})
+
+    try:
+        store._transact(work)
+    finally:
+        if children and not children[0]:
+            os._exit(0)
+    assert store.dead_sessions([session]) == {session}
+
+
+def test_a_wait_for_a_connection_is_a_wait_for_a_lock(
+    database: str, open_store: Callable[..., PostgresqlStore]
+) -> None:
+    store = open_store(f"{database}{'&' if '?' in database else '?'}pool_size=1")
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay(transaction: Any) -> None:
+        inside.set()
+        leave.wait(30)
+
+    thread = threading.Thread(target=store._transact, args=(stay,))
+    thread.start()
+    inside.wait()
+    mine = patience(0.3)
+    for _ in range(5):  # enough to open a circuit, if it counted
+        with mine, pytest.raises(StoreBusy):
+            store.find(NAMESPACE, key(1))
+    assert mine.left < 0.01
+    leave.set()
+    thread.join()
+    assert store.find(NAMESPACE, key(1)) is None

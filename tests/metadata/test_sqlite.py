@@ -56,7 +56,7 @@ def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path:
     connection = store._file._take()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    store._file._give_back(connection)
+    store._file._connections.give_back(connection)
 
 
 def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(store: SqliteStore) -> None:
@@ -64,7 +64,7 @@ def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(
     statements: list[str] = []
     connection = store._file._take()
     connection.set_trace_callback(statements.append)
-    store._file._give_back(connection)
+    store._file._connections.give_back(connection)
     store.take_flight(NAMESPACE, key(1), "token", 30.0)
     store.commit([inline(1)], session)
     store.record_use(NAMESPACE, {key(1): (1, store.now())})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 
 from cacheness.blobs.names import checked
@@ -16,13 +15,10 @@ class MemoryBlobStore:
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
-        self._lock = threading.Lock()
 
     def write(self, name: str, parts: Sequence[Buffer]) -> None:
         """Keep a copy of the parts as one blob."""
-        blob = b"".join(parts)
-        with self._lock:
-            self._blobs[checked(name)] = blob
+        self._blobs[checked(name)] = b"".join(parts)
 
     def read(self, name: str, size: int) -> Buffer:
         """A copy of the blob that the caller may write into."""
@@ -40,15 +36,13 @@ class MemoryBlobStore:
 
     def delete(self, name: str) -> None:
         """Forget a blob, if it is there."""
-        with self._lock:
-            self._blobs.pop(checked(name), None)
+        self._blobs.pop(checked(name), None)
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """The blobs as they are now, sorted by name."""
-        with self._lock:
-            found = [BlobInfo(name, len(blob)) for name, blob in self._blobs.items() if name.startswith(prefix)]
-        found.sort(key=lambda info: info.name)
-        yield from found
+        # A copy, made in one step: no lock, which a forked child could inherit held.
+        found = sorted(self._blobs.copy().items())
+        yield from (BlobInfo(name, len(blob)) for name, blob in found if name.startswith(prefix))
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """None: a write to memory is over before anybody can look."""

@@ -15,6 +15,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+from cacheness import forks
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PAGE, PART, PARTS_AT_MOST, SMALL, S3Client, S3Options, in_order, meaning
@@ -41,20 +42,25 @@ def usable_here() -> bool:
     return ObjectStore.first_used_in in (None, os.getpid())
 
 
+def _refuse_where_it_hangs() -> None:
+    if not usable_here():
+        raise StoreRefused("obstore hangs in a process forked after its parent used it; use engine=s3fs here")
+
+
 class ObjectStore:
     """Objects below a prefix of a bucket. S3 shows an object whole or not at all."""
 
     first_used_in: ClassVar[int | None] = None  #: process id
 
     def __init__(self, options: S3Options, *, limits: Limits) -> None:
-        if not usable_here():
-            raise StoreRefused("obstore hangs in a process forked after its parent used it; use engine=s3fs here")
+        _refuse_where_it_hangs()
         ObjectStore.first_used_in = os.getpid()
         self._options = options
         self._limits = limits
         self._guard = Guard(options.place, limits)
         self._clients: dict[tuple[float, bool], S3Store] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        forks.watch_forks(self)
         self._botocore: S3Client | None = None
 
     @classmethod
@@ -123,6 +129,10 @@ class ObjectStore:
             self._botocore.close()
             self._botocore = None
 
+    def forget_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds, and no connections that the parent goes on with."""
+        self._lock, self._botocore = threading.RLock(), None
+
     def _read(self, name: str, key: str, size: int) -> Buffer:
         found = obstore.get(self._client(size), key)
         if found.meta["size"] != size:
@@ -182,6 +192,7 @@ class ObjectStore:
 
     def _call(self, what: str, request: Callable[[], T]) -> T:
         def attempt() -> T:
+            _refuse_where_it_hangs()
             try:
                 return request()
             except (BaseError, FileNotFoundError) as error:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from cacheness import forks
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
@@ -41,6 +42,10 @@ CONCURRENT_PARTS: Final = 2  #: each is in memory twice while it goes out
 _ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, RecursionError)
 
 
+#: Kept for ever in a forked child, because s3fs closes connections when it is collected.
+_inherited: list[Any] = []
+
+
 class S3fsStore:
     """Objects below a prefix of a bucket; accepts the same URLs as `ObjectStore`.
 
@@ -55,6 +60,7 @@ class S3fsStore:
         self._guard = Guard(options.place, limits)
         self._filesystem = _open(options, limits)
         self._client: S3Client | None = None
+        forks.watch_forks(self)
 
     @classmethod
     def from_url(cls, url: str, *, limits: Limits) -> S3fsStore:
@@ -116,6 +122,11 @@ class S3fsStore:
         if client is not None:
             client.close()
 
+    def forget_after_fork(self) -> None:
+        """Open another filesystem in a child, when it is needed: the parent goes on with this one's connections."""
+        _inherited.append(self._filesystem)
+        self._filesystem = self._client = None
+
     async def _request(self, method: str, **arguments: Any) -> Any:
         client = await self._filesystem.set_session()
         return await getattr(client, method)(Bucket=self._options.bucket, **arguments)
@@ -168,6 +179,8 @@ class S3fsStore:
 
     def _call(self, what: str, size: int, request: Callable[[], Awaitable[T]]) -> T:
         def attempt() -> T:
+            if self._filesystem is None:
+                self._filesystem = _open(self._options, self._limits)
             try:
                 result: T = sync(self._filesystem.loop, request, timeout=self._limits.transfer(size))
             except _ERRORS as error:

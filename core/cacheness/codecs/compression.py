@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
+from cacheness import forks
 from cacheness.errors import CodecError, CorruptEntry
 from cacheness.protocols import Buffer
 
@@ -55,12 +56,19 @@ def _most(size: int) -> float:
 
 def _promises(parts: Sequence[Buffer], size: int, most: float) -> bool:
     """Whether a large value's sample shrinks; a small value is its own sample."""
-    import zstandard
-
+    zstandard = _zstandard()
     if size <= _SAMPLES * _SAMPLE:
         return True
     sample = b"".join(_windows(parts, size // _SAMPLES))
     return len(zstandard.ZstdCompressor(level=_LEVEL).compress(sample)) <= most * len(sample)
+
+
+def _zstandard() -> Any:
+    """Import Zstandard when it is needed."""
+    with forks.no_fork():  # a child could never import what a thread of its parent was importing
+        import zstandard
+
+    return zstandard
 
 
 def _windows(parts: Sequence[Buffer], step: int) -> Iterator[memoryview]:
@@ -75,8 +83,7 @@ def _windows(parts: Sequence[Buffer], step: int) -> Iterator[memoryview]:
 
 def _compressed(parts: Sequence[Buffer], most: float) -> list[Buffer] | None:
     """Compressed piece by piece; None as soon as the pieces have more than `most` bytes."""
-    import zstandard
-
+    zstandard = _zstandard()
     compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
     pieces: list[Buffer] = []
     written = 0
@@ -98,8 +105,7 @@ def _chunks(parts: Sequence[Buffer]) -> Iterator[memoryview]:
 
 
 def _decompressed(data: Buffer, raw_size: int) -> Buffer:
-    import zstandard
-
+    zstandard = _zstandard()
     target = _room(raw_size)
     filled = 0
     try:

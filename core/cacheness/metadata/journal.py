@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from cacheness.deadlines import Guard, Limits, patience_or
+from cacheness import forks
+from cacheness.deadlines import Guard, Limits, waiting
 from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Where
-from cacheness.errors import StoreUnavailable
+from cacheness.errors import StoreBusy
 from cacheness.jitter import between
-from cacheness.metadata.file_locks import FileLocks, watch_forks
+from cacheness.metadata.file_locks import FileLocks
 from cacheness.metadata.journal_file import JournalFile
 from cacheness.metadata.journal_index import JournalIndex, Kept
 from cacheness.metadata.journal_lines import entry_from_json, entry_to_json, time_to_text
@@ -48,10 +49,11 @@ class JournalStore:
         self._reading = threading.RLock()  # held for moments: the index, and what of the file it knows
         self._writing = threading.RLock()  # held for as long as a put takes
         self._depth = 0
+        self._is_appending = self._is_refreshing = False
         self._make_directory()
         self._guard = Guard(f"the journal {self._path}", limits)
         self._locks = FileLocks(self._path.parent)
-        watch_forks(self)
+        forks.watch_forks(self)
         self._open()
 
     def now(self) -> int:
@@ -221,13 +223,18 @@ class JournalStore:
     def exclusive(self) -> Iterator[None]:
         """Keep every other writer out, threads and processes, for the length of a block. May be nested."""
         self._guard.once(self._take_lock)
+        generation = forks.generation()
         try:
             yield
         finally:
-            self._depth -= 1
-            if not self._depth:
-                self._locks.release(self._lock_name)
-            self._writing.release()
+            if generation == forks.generation():  # a child that was forked inside holds no lock
+                self._leave()
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._locks.release(self._lock_name)
+        self._writing.release()
 
     # flights
 
@@ -248,31 +255,36 @@ class JournalStore:
         self._file.close()
 
     def forget_after_fork(self) -> None:
-        """Forget, in a child, what the parent's threads were doing."""
+        """Have locks of one's own in a child, and read the file again: a thread may have been in the middle of it."""
         self._reading, self._writing, self._depth = threading.RLock(), threading.RLock(), 0
+        self._index, self._is_appending, self._is_refreshing = JournalIndex(), False, False
+        self._file.close()
 
     @property
     def _lock_name(self) -> str:
         return self._path.name + ".lock"
 
     def _take_lock(self) -> None:
-        patience = patience_or(self._limits.busy)
-        deadline = time.monotonic() + patience
-        if not self._writing.acquire(timeout=patience):
-            raise StoreUnavailable(f"another thread kept the journal {self._path} locked for {patience:g} s")
-        try:
-            if not self._depth:
-                self._take_file_lock(deadline)
-        except BaseException:
-            self._writing.release()
-            raise
-        self._depth += 1
+        with waiting(self._limits.busy) as deadline:
+            if not self._writing.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                raise StoreBusy(
+                    f"another thread kept the journal {self._path} locked for longer than this call may wait"
+                )
+            try:
+                if not self._depth:
+                    self._take_file_lock(deadline)
+            except BaseException:
+                self._writing.release()
+                raise
+            self._depth += 1
 
     def _take_file_lock(self, deadline: float) -> None:
         try:
             while not self._locks.take(self._lock_name):
                 if time.monotonic() > deadline:
-                    raise StoreUnavailable(f"another process kept the journal {self._path} locked for too long")
+                    raise StoreBusy(
+                        f"another process kept the journal {self._path} locked for longer than this call may wait"
+                    )
                 time.sleep(between(0.001, 0.01))
         except OSError as error:
             self._file.refuse(error)
@@ -293,6 +305,15 @@ class JournalStore:
 
     def _refresh(self) -> None:
         """Read what was added since the last time, by whomever."""
+        if self._is_refreshing:
+            return  # a finalizer interrupted this very thread: what is read twice would count twice
+        self._is_refreshing = True
+        try:
+            self._apply_news()
+        finally:
+            self._is_refreshing = False
+
+    def _apply_news(self) -> None:
         if self._file.was_replaced():
             self._index = JournalIndex()
             self._index.epoch = self._file.header["epoch"]
@@ -301,12 +322,22 @@ class JournalStore:
 
     def _append(self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True) -> None:
         with self.exclusive(), self._reading:
-            self._refresh()
-            self._file.append(records(), durable=durable)
-            self._refresh()
-            waste = self._file.size - self._index.live_bytes
-            if waste > max(_LEAST_WASTE, self._index.live_bytes):
-                self._file.replace(self._live_records())
+            if self._is_appending:
+                # What this call adds here would be cut off when the interrupted one goes on.
+                raise StoreBusy(f"a finalizer or signal handler interrupted a write to the journal {self._path}")
+            self._is_appending = True
+            try:
+                self._append_within(records, durable)
+            finally:
+                self._is_appending = False
+
+    def _append_within(self, records: Callable[[], list[dict[str, Any]]], durable: bool) -> None:
+        self._refresh()
+        self._file.append(records(), durable=durable)
+        self._refresh()
+        waste = self._file.size - self._index.live_bytes
+        if waste > max(_LEAST_WASTE, self._index.live_bytes):
+            self._file.replace(self._live_records())
 
     def _live_records(self) -> Iterator[dict[str, Any]]:
         yield {**self._file.header, "epoch": self._index.epoch}

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import re
 import select
+import socket
 import time
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
+from cacheness import forks
 from cacheness.config import redacted
-from cacheness.deadlines import Limits
+from cacheness.deadlines import Limits, waiting
 from cacheness.errors import (
     CachenessError,
     CodecError,
     ConfigError,
     MissingExtra,
+    StoreBusy,
     StoreFull,
     StoreRefused,
     StoreUnavailable,
@@ -44,6 +48,10 @@ _MIXED_UP: Final = frozenset({"26000", "42P05"})
 #: The server shuts down, or ends this connection; whether it had committed is not said.
 _LOST: Final = ("57P", "08")
 _REFUSED: Final = ("0A", "28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
+#: No resources, the operator, the machine, the server's own faults.
+_OUTAGES: Final = ("53", "57", "58", "F0", "XX")
+#: Without a code of the server's, what psycopg says of the connection itself.
+_CONNECTION_ERRORS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 #: What a refused connection says; on connecting, libpq gives the text but not the code.
 _REFUSALS: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"
@@ -55,7 +63,7 @@ _CLOCK_KEPT: Final = 60 * 1_000_000
 #: A clock that nobody sets; the first one goes on while a machine sleeps.
 _STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-# A child must not close what its parent opened: that would end the parent's session on the server.
+# Kept for ever in a forked child: to close them takes locks of OpenSSL that a thread of the parent may have held.
 _inherited: list[psycopg.Connection[Any]] = []
 
 
@@ -63,7 +71,7 @@ class Lost(StoreUnavailable):
     """The connection was lost, or gave no answer in time, while a statement was under way."""
 
 
-class Conflict(StoreUnavailable):
+class Conflict(StoreBusy):
     """The server rolled back, in favour of somebody else; the same again may work."""
 
 
@@ -154,6 +162,7 @@ class Pool:
         self._closed = False
         self._was_mixed_up = False
         self._begin()
+        forks.watch_forks(self)
 
     def now(self) -> int:
         """Microseconds since the epoch by the server's clock, as it was last measured."""
@@ -215,47 +224,63 @@ class Pool:
 
     def settle(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, again when it lost a conflict, for as long as a statement may take."""
-        deadline = time.monotonic() + self._limits.statement
+        try:
+            return attempt()
+        except Conflict:
+            pass
         longest = 0.01
-        while True:
-            try:
-                return attempt()
-            except Conflict:
-                if time.monotonic() + longest > deadline:
-                    raise
-            time.sleep(between(0.0, longest))
-            longest = min(2 * longest, 0.5)
+        with waiting(self._limits.statement) as deadline:
+            while True:
+                time.sleep(between(0.0, longest))
+                longest = min(2 * longest, 0.5)
+                try:
+                    return attempt()
+                except Conflict:
+                    if time.monotonic() + longest > deadline:
+                        raise
 
     def close(self) -> None:
         """Close every connection that is not in use, and the others when they come back."""
         self._closed = True
-        if self._pid == os.getpid():
-            self._purge()
+        self._purge()
+
+    def forget_after_fork(self) -> None:
+        """Take the parent's connections away from a child: its copies would keep them open after the parent's end."""
+        for connection in list(self._open):
+            if not connection.closed:
+                _inherited.append(connection)
+                _hang_up_here(connection)
+        self._begin()
 
     def _begin(self) -> None:
-        self._pid = os.getpid()
         self._idle: list[Connection] = []
+        self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
         # A semaphore made in C; the one of `threading` takes ten times as long.
         self._permits: SimpleQueue[None] = SimpleQueue()
         for _ in range(self._size):
             self._permits.put(None)
 
     def _take(self) -> Connection:
-        if self._pid != os.getpid():
-            _inherited.extend(self._idle)
-            self._begin()
         try:
-            self._permits.get(timeout=self._limits.statement)
+            self._permits.get(block=False)
         except Empty:
-            raise StoreUnavailable(
-                f"all {self._size} connections to {self.name} stayed busy for {self._limits.statement:g} s."
-                " Use fewer threads, or allow more connections with ?pool_size= in the URL."
-            ) from None
+            self._wait_for_permit()
         try:
             return self._usable() or self._connect()
         except BaseException:
             self._permits.put(None)
             raise
+
+    def _wait_for_permit(self) -> None:
+        began = time.monotonic()
+        try:
+            with waiting(self._limits.statement) as deadline:
+                self._permits.get(timeout=max(deadline - began, 0.0))
+        except Empty:
+            raise StoreBusy(
+                f"all {self._size} connections to {self.name} stayed busy for {time.monotonic() - began:.1f} s."
+                " Use fewer threads, or allow more connections with ?pool_size= in the URL."
+            ) from None
 
     def _usable(self) -> Connection | None:
         while self._idle:
@@ -269,6 +294,8 @@ class Pool:
         return None
 
     def _give_back(self, connection: Connection) -> None:
+        if connection not in self._open:
+            return  # the parent's, in a child that a signal handler forked inside of a call
         if self._closed or connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()
         else:
@@ -279,6 +306,7 @@ class Pool:
         if self._closed:
             raise StoreUnavailable(f"{self.name} was closed by this process")
         connection = connect(self._url, self._limits, cursor_factory=psycopg.RawCursor)
+        self._open.add(connection)
         connection.prepare_to_serve(self._limits.statement)
         try:
             self._greet(connection)
@@ -322,6 +350,8 @@ class Pool:
             raise
 
     def _hang_up(self, connection: Connection) -> None:
+        if connection not in self._open:
+            return  # the parent goes on with it, and so must its statement
         # Without this, the statement would go on, and keep its locks, on a server that merely waits.
         if not connection.closed and psycopg.capabilities.has_cancel_safe():
             with suppress(psycopg.Error):
@@ -329,6 +359,14 @@ class Pool:
         connection.close()
         # One lost connection often means that all are; new ones cost milliseconds.
         self._purge()
+
+
+def _hang_up_here(connection: Connection) -> None:
+    """Put a dead socket in the place of a connection's, without a word to the server."""
+    ours, theirs = socket.socketpair()
+    theirs.close()
+    with ours:
+        os.dup2(ours.fileno(), connection.fileno(), inheritable=False)
 
 
 def connect(url: str, limits: Limits, **options: Any) -> Connection:
@@ -365,11 +403,12 @@ def refuse(error: Exception, name: str) -> NoReturn:
         raise StoreRefused(f"{name} refuses: {text}. {_advice(code)}.") from error
     if code in ("53100", "54000"):
         raise StoreFull(f"{name} has no room: {text}. Nothing was stored and nothing was lost.") from error
-    if isinstance(error, UnicodeError | psycopg.DataError) or code.startswith(("22", "23")):
-        raise CodecError(f"{name} cannot store this entry: {text}") from error
-    if code and not code.startswith(_LOST):
+    if code.startswith(_LOST) or (not code and isinstance(error, _CONNECTION_ERRORS)):
+        raise Lost(f"{name} was lost: {text}") from error
+    if code.startswith(_OUTAGES):
         raise StoreUnavailable(f"{name} failed: {text} (SQLSTATE {code})") from error
-    raise Lost(f"{name} was lost: {text}") from error
+    # A statement or a value that the server does not take: no other call has to suffer for it.
+    raise CodecError(f"{name} cannot store or find this: {text}") from error
 
 
 def name_of(url: str) -> str:
@@ -407,7 +446,7 @@ def _read_url(url: str) -> tuple[str, int]:
     sizes = [value for name, value in options if name == "pool_size"]
     if sizes and not (sizes[-1].isdecimal() and int(sizes[-1]) > 0):
         raise ConfigError(f"pool_size={sizes[-1]!r} is not a number of connections")
-    rest = urlencode([(name, value) for name, value in options if name != "pool_size"])
+    rest = urlencode([(name, value) for name, value in options if name != "pool_size"], quote_via=quote)
     scheme = parts.scheme.partition("+")[0]
     return urlunsplit(parts._replace(scheme=scheme, query=rest)), int(sizes[-1]) if sizes else POOL_SIZE
 

@@ -15,7 +15,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cacheness.deadlines import Guard, Limits, patience
 from cacheness.entry import Entry, Identity, Process, SessionInfo
-from cacheness.errors import ConfigError, SessionLost, StoreRefused, StoreUnavailable
+from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
 from cacheness.metadata.file_locks import FileLocks
 from cacheness.metadata.sql import (
     Row,
@@ -27,7 +27,7 @@ from cacheness.metadata.sql import (
     new_store,
     version_name,
 )
-from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction, is_busy
+from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction
 from cacheness.metadata.statements import Statement, Statements, row_of
 from cacheness.metadata.tables import SCHEMA_VERSION, tables
 from cacheness.protocols import MetadataStore
@@ -163,10 +163,8 @@ class SqliteStore(SqlStore):
         try:
             with patience(_FENCE_PATIENCE):
                 self._file.transact(lambda transaction: transaction.run(self._sql.retire, fenced))
-        except StoreUnavailable as error:
-            if is_busy(error.__cause__):
-                return False
-            raise
+        except StoreBusy:
+            return False
         self._locks.remove(_lock_of(session))
         return True
 

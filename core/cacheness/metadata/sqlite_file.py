@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
-from cacheness.deadlines import patience as patient
-from cacheness.deadlines import patience_or
-from cacheness.errors import CodecError, CommitUnanswered, ConfigError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness import forks
+from cacheness.deadlines import waiting
+from cacheness.errors import (
+    CodecError,
+    CommitUnanswered,
+    ConfigError,
+    StoreBusy,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.jitter import between
-from cacheness.metadata.file_locks import wait_in_line
+from cacheness.metadata.file_locks import unlock, wait_in_line
+from cacheness.metadata.sqlite_connections import Connections
 from cacheness.metadata.statements import Statement
 
 T = TypeVar("T")
@@ -28,6 +39,22 @@ MOUNTS: Final = Path("/proc/mounts")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+_NO_RIGHT: Final = "This user has no right to it: give it the right to read and write the directory's files"
+_ELSEWHERE: Final = "move it out of the way to start with an empty cache, or restore it from a backup"
+#: What SQLite may not do here, and what to do about it.
+_REFUSALS: Final = {
+    sqlite3.SQLITE_READONLY: "It is read-only: what is in the cache is served, and nothing can be stored there",
+    sqlite3.SQLITE_CANTOPEN: "Check that the directory exists and that this user may write there, or set cache_dir",
+    sqlite3.SQLITE_PERM: _NO_RIGHT,
+    sqlite3.SQLITE_AUTH: _NO_RIGHT,
+    sqlite3.SQLITE_NOTADB: f"It is not a SQLite database: {_ELSEWHERE}",
+    sqlite3.SQLITE_CORRUPT: f"It is damaged: {_ELSEWHERE}",
+}
+#: Trouble of the machine, which may be over at the next call.
+_OUTAGES: Final = (
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT),
+    *(sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_ABORT, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_SCHEMA),
+)
 #: FULL syncs the log at each commit: what was acknowledged survives a power cut. NORMAL leaves that to the next one.
 _SYNCED: Final = "PRAGMA synchronous=FULL"
 _UNSYNCED: Final = "PRAGMA synchronous=NORMAL"
@@ -36,15 +63,15 @@ _LONGEST_WAIT: Final = 0.002
 
 _Row = Sequence[Any]
 
-# A connection must not be closed by a process that has not opened it: these are never collected.
-_inherited: list[sqlite3.Connection] = []
+_ERRORS: Final = (sqlite3.Error, UnicodeError, OverflowError)
 
 
 class SqliteTransaction:
-    """A transaction under way on one connection."""
+    """A transaction on one connection, in the process that began it."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+        self._inner = connection
+        self._generation = forks.generation()
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
         """Run a statement; its rows."""
@@ -58,21 +85,31 @@ class SqliteTransaction:
         """Run a statement that defines a table or an index."""
         self._connection.execute(text)
 
+    def commit(self) -> None:
+        """Make what was run durable."""
+        self._connection.execute("COMMIT")
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._generation != forks.generation():
+            # A signal handler forked in here; the child has the connection, and none of its locks.
+            raise StoreUnavailable("this process was forked within a transaction, which its parent goes on with")
+        return self._inner
+
 
 class SqliteFile:
-    """Connections to one file. A thread has one to itself for as long as it uses it."""
+    """One file, which threads and processes share."""
 
     def __init__(self, path: Path, busy: float) -> None:
         self.path = path.absolute()
         self._line = self.path.with_name(self.path.name + "-line")
         self.why_read_only = ""
         self._busy = busy
-        self._idle: list[sqlite3.Connection] = []
-        self._pid = os.getpid()
-        self._closed = False
+        self._writers: set[int] = set()  #: threads that are inside a transaction; one, and those that just left
         _refuse_network_file_system(self.path)
         self._make_room()
         self._url = self._find_a_way_in()
+        self._connections = Connections(lambda: self._open(self._url))
 
     def is_empty(self) -> bool:
         """Whether the file holds no tables."""
@@ -80,58 +117,63 @@ class SqliteFile:
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
         """Run one statement by itself; its rows, and how many changed."""
-        connection = self._take()
-        try:
-            return self.patiently(lambda: _run(connection, statement, values))
-        finally:
-            self._give_back(connection)
+
+        def attempt() -> tuple[list[_Row], int]:
+            with forks.no_fork():
+                connection = self._take()
+                try:
+                    return _run(connection, statement, values)
+                finally:
+                    self._connections.give_back(connection)
+
+        return self.patiently(attempt)
 
     def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True) -> T:
         """Run `work` in one transaction, which no other writer shares.
 
         What is not `lasting` is not synced: others see it at once, and a power cut may undo it.
         """
-        connection = self._take()
+        if threading.get_ident() in self._writers:
+            raise StoreBusy(f"a finalizer or signal handler interrupted a write to the metadata database {self.path}")
+        turn = self._wait_in_line()
+
+        def attempt() -> T:
+            nonlocal turn
+            with forks.no_fork():
+                connection = self._take()
+                try:
+                    connection.execute(_SYNCED if lasting else _UNSYNCED)
+                    connection.execute("BEGIN IMMEDIATE")
+                    if turn is not None:  # only who is first in line asks for SQLite's own lock, and so may ask often
+                        unlock(turn)
+                        turn = None
+                    return self._finish(connection, work)
+                finally:
+                    self._connections.give_back(connection)
+
         try:
-            connection.execute(_SYNCED if lasting else _UNSYNCED)
-            self._begin(connection)
-            result = work(SqliteTransaction(connection))
-            self._commit(connection)
-            return result
-        except (sqlite3.Error, UnicodeError, OverflowError) as error:
-            self.refuse(error)
+            return self.patiently(attempt)
         finally:
-            self._give_back(connection)
+            if turn is not None:
+                unlock(turn)
 
     def _take(self) -> sqlite3.Connection:
-        """A connection that nobody else uses until it is given back."""
-        if self._pid != os.getpid():
-            self._forget_after_fork()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return self._connect(self._url)
-
-    def _give_back(self, connection: sqlite3.Connection) -> None:
-        """Let others use a connection."""
-        if self._closed:
-            connection.close()
-            return
-        if connection.in_transaction:
-            connection.rollback()
-        self._idle.append(connection)
+        """Return a connection for a block of `no_fork`."""
+        refuse_after_unclean_fork(self.path)
+        if self._connections.is_closed:
+            raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
+        return self._connections.take()
 
     def close(self) -> None:
         """Close every connection that is not in use, and the others when they come back."""
-        self._closed = True
-        while self._idle and self._pid == os.getpid():
-            self._idle.pop().close()
+        with forks.no_fork():
+            self._connections.close()
 
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Run `attempt` until it finds the file unlocked, or patience ends."""
         try:
             return attempt()
-        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+        except _ERRORS as error:
             if not is_busy(error):
                 self.refuse(error)
         return self._again(attempt)
@@ -141,59 +183,55 @@ class SqliteFile:
         code = getattr(error, "sqlite_errorcode", 0)
         kind = code & 0xFF
         if kind in _BUSY:
-            raise StoreUnavailable(
-                f"the metadata database {self.path} stayed locked by other processes for {patience_or(self._busy):g} s"
+            raise StoreBusy(
+                f"the metadata database {self.path} stayed locked by other processes for longer than this call may wait"
             ) from error
         if is_full(error):
             raise StoreFull(
                 f"the disk that holds the metadata database {self.path} is full ({error}). Nothing was stored and"
                 " nothing was lost: make room, or set max_bytes to a smaller limit."
             ) from error
-        if kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-            raise StoreRefused(
-                f"the metadata database {self.path} cannot be opened or written ({error}). Check that the directory"
-                " exists and that this user may write to it, or set cache_dir to another one."
-            ) from error
-        if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-            raise StoreRefused(
-                f"{self.path} is not a SQLite database, or is damaged ({error}). Move it out of the way to start"
-                " with an empty cache, or restore it from a backup."
-            ) from error
-        if isinstance(error, (UnicodeError, OverflowError, sqlite3.DataError, sqlite3.IntegrityError)):
-            raise CodecError(f"the metadata database {self.path} cannot store this entry: {error}") from error
-        raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
+        if kind in _REFUSALS or "no such table" in str(error):
+            advice = _REFUSALS.get(kind, "Its tables are gone: open the cache again to create them")
+            raise StoreRefused(f"the metadata database {self.path} refuses: {error}. {advice}") from error
+        if kind in _OUTAGES:
+            raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
+        # A statement or a value that SQLite does not take: no other call has to suffer for it.
+        raise CodecError(f"the metadata database {self.path} cannot store or find this: {error}") from error
 
     def _again(self, attempt: Callable[[], T]) -> T:
-        deadline = time.monotonic() + patience_or(self._busy)
-        while True:
-            time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
-            try:
-                return attempt()
-            except sqlite3.Error as error:
-                if not is_busy(error) or time.monotonic() > deadline:
-                    self.refuse(error)
+        with waiting(self._busy) as deadline:
+            while True:
+                time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
+                try:
+                    return attempt()
+                except _ERRORS as error:
+                    if not is_busy(error) or time.monotonic() > deadline:
+                        self.refuse(error)
 
-    def _begin(self, connection: sqlite3.Connection) -> None:
-        began = time.monotonic()
-        patience = patience_or(self._busy)
-        turn = self._wait_in_line(patience)
+    def _finish(self, connection: sqlite3.Connection, work: Callable[[SqliteTransaction], T]) -> T:
+        """Run the rest of a transaction; once begun, it is never run again."""
         try:
-            # Only who is first in line asks for SQLite's own lock, and so may ask often.
-            with patient(max(patience - (time.monotonic() - began), 0.0)):
-                self.patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            self._writers.add(threading.get_ident())
+            transaction = SqliteTransaction(connection)
+            result = work(transaction)
+            self._commit(transaction)
+        except _ERRORS as error:
+            self.refuse(error)
         finally:
-            if turn is not None:
-                os.close(turn)
+            self._writers.discard(threading.get_ident())
+        return result
 
-    def _wait_in_line(self, patience: float) -> int | None:
+    def _wait_in_line(self) -> int | None:
         try:
-            return wait_in_line(self._line, patience / 2)
+            with waiting(self._busy) as deadline:
+                return wait_in_line(self._line, max(deadline - time.monotonic(), 0.0) / 2)
         except OSError:
             return None  # a line is a courtesy; SQLite's lock is what counts
 
-    def _commit(self, connection: sqlite3.Connection) -> None:
+    def _commit(self, transaction: SqliteTransaction) -> None:
         try:
-            connection.execute("COMMIT")
+            transaction.commit()
         except sqlite3.OperationalError as error:
             if is_busy(error) or is_full(error):
                 raise
@@ -213,26 +251,21 @@ class SqliteFile:
         """Read and write where we may; else read only, so that hits are still served."""
         plain = "file:" + quote(str(self.path))
         ways = [f"{plain}?mode=rwc"]
-        if not os.access(self.path if self.path.exists() else self.path.parent, os.W_OK) or not os.access(
-            self.path.parent, os.W_OK
-        ):
-            self.why_read_only = f"the metadata database {self.path} is on a read-only directory or disk"
+        if not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent) if path.exists()):
+            disk_is = os.statvfs(self.path.parent).f_flag & os.ST_RDONLY
+            why = "is on a disk that is mounted read-only" if disk_is else "may not be written by this user"
+            self.why_read_only = f"the metadata database {self.path}, or its directory, {why}"
             # Without a log to share, only a promise that nobody writes lets SQLite read.
             ways = [f"{plain}?mode=ro", f"{plain}?mode=ro&immutable=1"]
         for way in ways[:-1]:
             try:
-                self._connect(way).close()
+                self.patiently(partial(self._opens, way))
                 return way
             except StoreRefused:
                 continue
         return ways[-1]
 
-    def _connect(self, url: str) -> sqlite3.Connection:
-        if self._closed:
-            raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
-        return self.patiently(lambda: self._connect_once(url))
-
-    def _connect_once(self, url: str) -> sqlite3.Connection:
+    def _open(self, url: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             url, uri=True, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
         )
@@ -245,10 +278,20 @@ class SqliteFile:
             raise
         return connection
 
-    def _forget_after_fork(self) -> None:
-        _inherited.extend(self._idle)
-        self._idle = []
-        self._pid = os.getpid()
+    def _opens(self, url: str) -> None:
+        with forks.no_fork():
+            refuse_after_unclean_fork(self.path)
+            self._open(url).close()
+
+
+def refuse_after_unclean_fork(path: Path) -> None:
+    """Raise StoreRefused in a child that was forked while SQLite was in use."""
+    # Asked inside of `no_fork`: a fork may have happened while this thread waited to get in.
+    if reason := forks.refusal():
+        raise StoreRefused(
+            f"the metadata database {path} cannot be used in this process: {reason}, and what SQLite keeps in memory is"
+            " not usable then. Start processes by forkserver or spawn, or fork before other threads use the cache"
+        )
 
 
 def is_busy(error: BaseException | None) -> bool:
@@ -277,7 +320,10 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
     if statement.constants:
         values = {**statement.constants, **values}
     cursor = connection.execute(statement.text, values)
-    return cursor.fetchall(), cursor.rowcount
+    try:
+        return cursor.fetchall(), cursor.rowcount
+    finally:
+        cursor.close()  # an error's traceback could keep it, and with it the file open when the connection is closed
 
 
 def _refuse_network_file_system(path: Path) -> None:

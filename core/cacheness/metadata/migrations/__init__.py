@@ -11,12 +11,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from cacheness import forks
 from cacheness.deadlines import Limits
 from cacheness.metadata.sql import refuse_newer
 from cacheness.metadata.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, schema_version, store
@@ -47,15 +49,25 @@ def _upgrade_sqlite(path: Path, more: Sequence[Path]) -> tuple[int, int]:
         if file.is_empty():
             SqliteStore(path, limits=Limits()).close()
             return 0, SCHEMA_VERSION
-        with _connected(
-            "sqlite://", lambda: sqlite3.connect(path, isolation_level=None, timeout=Limits().busy)
-        ) as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            return _migrate(connection, more, f"the metadata database {path}")
-    except sa.exc.DBAPIError as error:
-        file.refuse(_cause(error))
+        return file.patiently(partial(_upgrade_file, path, more))
     finally:
         file.close()
+
+
+def _upgrade_file(path: Path, more: Sequence[Path]) -> tuple[int, int]:
+    from cacheness.metadata.sqlite_file import refuse_after_unclean_fork
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    with forks.no_fork():
+        refuse_after_unclean_fork(path)
+        try:
+            with _connected("sqlite://", connect) as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return _migrate(connection, more, f"the metadata database {path}")
+        except sa.exc.DBAPIError as error:
+            raise _cause(error) from None
 
 
 def _upgrade_postgresql(url: str, more: Sequence[Path]) -> tuple[int, int]:

@@ -1,0 +1,169 @@
+"""Forks: what a fork must not meet half done, and what a forked child must make again.
+
+SQLite keeps state of each open file, and its allocator a lock, inside the C library; Python keeps
+a lock for each module that is being imported. A child inherits all of it, as it was at that
+moment, without the threads that would have gone on. So a fork waits until no thread is inside such
+a call, and then closes every connection to SQLite: the child begins with a library that has no
+file open. Where that cannot be had, `refusal()` gives the reason, and SQLite is not used there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from typing import Any, Final, Protocol
+
+#: Seconds that a fork waits for other threads to leave SQLite.
+PATIENCE: Final = 5.0
+_FOREIGN: Final = "this process was forked without Python's knowledge while SQLite was in use"
+
+
+class ForkAware(Protocol):
+    """Something that a forked child must not go on using as it is."""
+
+    def forget_after_fork(self) -> None:
+        """Make locks, queues, counters and connections new; called in the child, before anything else runs there."""
+        ...
+
+
+class Closing(ForkAware, Protocol):
+    """Something that is closed across a fork."""
+
+    def close_before_fork(self) -> None:
+        """Close what is open; called in the forking thread, while no thread is inside `no_fork`."""
+        ...
+
+    def has_connections(self) -> bool:
+        """Whether anything is still open."""
+        ...
+
+
+class _Process:
+    """What one process has to do at a fork. A child begins with a new one."""
+
+    def __init__(self, generation: int) -> None:
+        self.pid = os.getpid()
+        self.generation = generation
+        self.refusal = ""
+        self.registry = threading.RLock()  # reentrant, because a signal handler may fork
+        self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.thread = _Thread(self)
+        self.taken: list[list[Any]] = []  # by the forks that are going on
+        self.descriptors: set[int] = set()
+        self.closing: weakref.WeakSet[Closing] = weakref.WeakSet()
+
+
+class _Thread(threading.local):
+    """The lock of one thread, held while a fork must wait for it.
+
+    One lock for each thread, because threads must not wait for each other. A lock made in C, because
+    an interruption between taking a lock and entering its block cannot happen there.
+    """
+
+    def __init__(self, process: _Process) -> None:
+        self.lock = threading.RLock()
+        with process.registry:
+            process.locks.add(self.lock)
+
+
+_process = _Process(0)
+_watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+
+
+def no_fork() -> contextlib.AbstractContextManager[Any]:
+    """Return a block during which other threads' forks wait. Never wait in it, nor run a user's code."""
+    return _process.thread.lock
+
+
+def watch_forks(aware: ForkAware) -> None:
+    """Call `forget_after_fork` of an object in every child, as long as the object exists."""
+    _watched.add(aware)
+
+
+def close_across_forks(closing: Closing) -> None:
+    """Call `close_before_fork` of an object before every fork, and `forget_after_fork` in the child."""
+    with _process.registry:
+        _process.closing.add(closing)
+
+
+def close_in_children(descriptor: int) -> None:
+    """Close a descriptor in every forked child: a lock on it would outlive this process there."""
+    _process.descriptors.add(descriptor)
+
+
+def close(descriptor: int) -> None:
+    """Close a descriptor that `close_in_children` was called with."""
+    _process.descriptors.discard(descriptor)
+    os.close(descriptor)
+
+
+def generation() -> int:
+    """Return how many forks lie between this process and the first one that used cacheness."""
+    return _process.generation
+
+
+def refusal() -> str:
+    """Return why SQLite must not be used in this process; empty where it may."""
+    if _process.refusal or _process.pid == os.getpid():
+        return _process.refusal
+    return _FOREIGN  # Python's handlers did not run, so nothing was closed
+
+
+def _before() -> None:
+    process = _process
+    deadline = time.monotonic() + PATIENCE
+    process.registry.acquire()
+    taken: list[Any] = []
+    process.taken.append(taken)
+    own = process.thread.lock
+    if _is_inside(own):
+        return  # waiting would not help: the child inherits this thread's own call half done
+    for lock in list(process.locks):
+        if lock is own:
+            continue
+        if not lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            return  # what is open stays open, for the child to find and to refuse
+        taken.append(lock)
+    for closing in list(process.closing):
+        closing.close_before_fork()
+
+
+def _after_in_parent() -> None:
+    for lock in _process.taken.pop():
+        lock.release()
+    _process.registry.release()
+
+
+def _after_in_child() -> None:
+    global _process  # a child has its own state, made new in one step
+    parent, _process = _process, _Process(_process.generation + 1)
+    _process.refusal = parent.refusal or _why_refused(parent)
+    for descriptor in parent.descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    for closing in list(parent.closing):
+        _process.closing.add(closing)
+        closing.forget_after_fork()
+    for aware in list(_watched):
+        aware.forget_after_fork()
+
+
+def _why_refused(parent: _Process) -> str:
+    if _is_inside(parent.thread.lock):
+        return "it was forked by a thread that was inside SQLite, in a signal handler perhaps"
+    # A thread that another fork waits for counts as inside: its lock is taken, by whom does not show.
+    if not all(lock.acquire(blocking=False) for lock in list(parent.locks)):
+        return f"it was forked while another thread had been inside SQLite for more than {PATIENCE:g} s"
+    if any(closing.has_connections() for closing in list(parent.closing)):
+        return _FOREIGN
+    return ""
+
+
+def _is_inside(lock: Any) -> bool:
+    return bool(lock._is_owned())  # noqa: SLF001 - what threading.Condition asks of its lock
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

@@ -1,0 +1,316 @@
+"""Forks of every kind beside SQLite and the journal: acknowledged puts stay, and no child hangs."""
+
+from __future__ import annotations
+
+import fcntl
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cacheness import UnifiedCache, forks
+from cacheness.errors import CachenessError
+from cacheness.metadata.file_locks import FileLocks, unlock, wait_in_line
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+BACKENDS = ("sqlite", "json")
+
+
+def readable(folder: Path, backend: str, count: int) -> int:
+    """How many of the numbers from 0 to `count` another process can read."""
+    program = """
+        import sys
+        from cacheness import UnifiedCache
+        with UnifiedCache(cache_dir=sys.argv[1], metadata_backend=sys.argv[2]) as cache:
+            print(sum(cache.get(n=n) == n for n in range(int(sys.argv[3]))))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(folder), backend, str(count)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Run `work` in a child; its process id. The child dies by a signal when it hangs."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    signal.alarm(30)
+    try:
+        work()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def ended(child: int) -> int:
+    """Wait for a child; 0 when all went well there."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def put_range(cache: UnifiedCache, start: int, stop: int) -> None:
+    for n in range(start, stop):
+        cache.put(n, n=n)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("before", ["put", "get", "nothing"])
+def test_a_child_goes_on_when_its_parent_closes(tmp_path: Path, backend: str, before: str) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path, metadata_backend=backend)
+    if before == "put":
+        cache.put(0, n=0)
+    elif before == "get":
+        cache.get(n=0)
+    ready, go = os.pipe(), os.pipe()
+
+    def work() -> None:
+        put_range(cache, 0, 5)
+        os.write(ready[1], b"1")
+        os.read(go[0], 1)
+        put_range(cache, 5, 40)
+
+    child = fork(work)
+    os.read(ready[0], 1)
+    cache.close()
+    os.write(go[1], b"1")
+    assert ended(child) == 0
+    assert readable(tmp_path, backend, 40) == 40
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_daemon_goes_on_when_its_parent_exits_or_is_killed(tmp_path: Path, backend: str) -> None:
+    program = """
+        import os, signal, sys, time
+        from cacheness import UnifiedCache
+        cache = UnifiedCache(cache_dir=sys.argv[1], metadata_backend=sys.argv[2])
+        cache.put(0, n=0)
+        if sys.argv[3] == "exits" and os.fork():
+            sys.exit(0)
+        elif sys.argv[3] == "is killed" and os.fork():
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.5)
+        for n in range(1, 30):
+            cache.put(n, n=n)
+        cache.close()
+    """
+    for number, how in enumerate(("exits", "is killed")):
+        folder = tmp_path / str(number)
+        command = [sys.executable, "-c", textwrap.dedent(program), str(folder), backend, how]
+        subprocess.run(command, check=False, capture_output=True, timeout=60)  # ends when the daemon closes its pipes
+        assert readable(folder, backend, 30) == 30
+
+
+def _put(number: int, folder: str) -> int:
+    with UnifiedCache(cache_dir=folder) as cache:
+        cache.put(number, n=number)
+        return os.getpid()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_a_pool_of_every_kind_stores_beside_its_parent(tmp_path: Path, method: str) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    cache.put(0, n=0)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        running = pool.starmap_async(_put, [(n, str(tmp_path)) for n in range(20, 40)])
+        put_range(cache, 1, 20)
+        running.get(timeout=60)
+    cache.close()
+    assert readable(tmp_path, "sqlite", 40) == 40
+
+
+def test_workers_forked_before_serving_share_one_cache_and_one_is_killed(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    cache.put(0, n=0)
+    workers = [fork(lambda start=start: put_range(cache, start, start + 10)) for start in (1, 11, 21)]
+    idle = fork(signal.pause)
+    os.kill(idle, signal.SIGKILL)
+    assert ended(idle) == -signal.SIGKILL
+    assert [ended(worker) for worker in workers] == [0, 0, 0]
+    cache.close()
+    assert readable(tmp_path, "sqlite", 31) == 31
+
+
+def test_a_fork_inside_a_cached_function_leaves_the_lease_to_the_parent(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    holders = []
+
+    @cache.cached
+    def parallel(n: int) -> int:
+        child = os.fork()
+        if not child:
+            return -n
+        assert ended(child) == 0
+        holders.append(cache.flights.holder(parallel.key(n).hex))
+        return n
+
+    result = parallel(3)
+    if result < 0:
+        os._exit(0)
+    assert result == 3
+    assert holders != [None]
+    assert cache.lookup(parallel.key(3)).value == 3
+
+
+def test_a_child_that_runs_another_program_keeps_nothing(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    cache.put(1, n=1)
+    options = ({}, {"close_fds": False}, {"preexec_fn": lambda: None})
+    others = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **more) for more in options]
+    try:
+        for other in others:
+            links = [os.readlink(link) for link in Path(f"/proc/{other.pid}/fd").iterdir()]
+            assert not [link for link in links if str(tmp_path) in link]
+        put_range(cache, 0, 10)
+        cache.close()
+        assert readable(tmp_path, "sqlite", 10) == 10
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_child_hangs_or_fails_beside_threads_that_read_and_write(tmp_path: Path, backend: str) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path, metadata_backend=backend)
+    cache.put("there", k="there")
+    done, errors = threading.Event(), []
+
+    def busy(thread: int) -> None:
+        number = 0
+        while not done.is_set():
+            try:
+                cache.put(os.urandom(200), t=thread, n=number)
+                cache.get(k="there")
+                number += 1
+            except CachenessError as error:  # pragma: no cover
+                errors.append(error)
+
+    threads = [threading.Thread(target=busy, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+
+    def work(n: int) -> None:
+        assert cache.get(k="there") == "there"
+        cache.put(n, n=n)
+
+    children = []
+    for n in range(40):
+        children.append(fork(lambda n=n: work(n)))
+        time.sleep(0.005)
+    codes = [ended(child) for child in children]
+    done.set()
+    for thread in threads:
+        thread.join()
+    cache.close()
+    assert codes == [0] * 40
+    assert errors == []
+    assert readable(tmp_path, backend, 40) == 40
+
+
+def test_a_child_forked_by_a_thread_that_is_inside_refuses_sqlite_by_name(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    cache.put(1, n=1)
+    said = os.pipe()
+
+    def work() -> None:
+        for again in ("child", "grandchild"):
+            try:
+                cache.put(2, n=2)
+            except CachenessError as error:
+                os.write(said[1], f"{again}: {type(error).__name__}: {error}\n".encode())
+            if again == "child":
+                assert ended(fork(lambda: os.write(said[1], forks.refusal().encode() + b"\n"))) == 0
+
+    with forks.no_fork():
+        child = fork(work)
+    assert ended(child) == 0
+    os.close(said[1])
+    with os.fdopen(said[0]) as lines:
+        text = lines.read()
+    assert text.count("StoreRefused") == 2
+    assert text.count("signal handler") == 3
+    assert "spawn" in text
+    cache.put(2, n=2)
+    assert cache.get(n=2) == 2
+
+
+def test_a_fork_waits_a_bounded_time_for_a_thread_that_does_not_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forks, "PATIENCE", 0.3)
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with forks.no_fork():
+            inside.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    inside.wait()
+    began = time.monotonic()
+    child = os.fork()
+    if not child:
+        os._exit("another thread" not in forks.refusal())
+    took = time.monotonic() - began
+    leave.set()
+    thread.join()
+    assert ended(child) == 0
+    assert 0.3 <= took < 5
+    assert forks.refusal() == ""
+    child = os.fork()
+    if not child:
+        os._exit(forks.refusal() != "")
+    assert ended(child) == 0
+
+
+def test_nothing_of_sqlite_is_open_in_a_child(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    put_range(cache, 0, 3)
+    seen = os.pipe()
+
+    def work() -> None:
+        links = []
+        for link in os.listdir("/proc/self/fd"):
+            try:
+                links.append(os.readlink(f"/proc/self/fd/{link}"))
+            except OSError:
+                continue
+        os.write(seen[1], "\n".join(link for link in links if str(tmp_path) in link).encode())
+
+    child = fork(work)
+    assert ended(child) == 0
+    os.close(seen[1])
+    with os.fdopen(seen[0]) as lines:
+        assert lines.read() == ""
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_place_in_line_is_free_although_a_child_lives_on(tmp_path: Path, waits: bool) -> None:
+    line = tmp_path / "line"
+    first = wait_in_line(line, 1)
+    assert first is not None
+    child = fork(signal.pause)
+    if waits:
+        assert wait_in_line(line, 0.1) is None
+    unlock(first)
+    descriptor = os.open(line, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(descriptor)
+    os.kill(child, signal.SIGKILL)
+    ended(child)
+
+
+def test_a_look_at_a_lock_keeps_nothing(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path)
+    assert locks.take("a")
+    locks.release("a")
+    assert locks.is_free("a")
+    assert locks.take("a")
+    locks.close()
