@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import multiprocessing
 import os
 import signal
@@ -12,13 +13,17 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from cacheness import UnifiedCache, forks
+from cacheness.deadlines import Limits
 from cacheness.errors import CachenessError
+from cacheness.metadata import migrations
 from cacheness.metadata.file_locks import FileLocks, unlock, wait_in_line
+from cacheness.metadata.sqlite import SqliteStore
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 BACKENDS = ("sqlite", "json")
@@ -314,3 +319,103 @@ def test_a_look_at_a_lock_keeps_nothing(tmp_path: Path) -> None:
     assert locks.is_free("a")
     assert locks.take("a")
     locks.close()
+
+
+def test_connections_of_a_store_that_was_collected_are_closed_before_a_fork(tmp_path: Path) -> None:
+    UnifiedCache(cache_dir=tmp_path).close()
+    store = SqliteStore(tmp_path / "metadata.sqlite", limits=Limits())
+    assert store._file._connections.has_connections()
+    del store
+    gc.collect()
+    child = fork(lambda: UnifiedCache(cache_dir=tmp_path).put(1, n=1))
+    assert ended(child) == 0
+    assert readable(tmp_path, "sqlite", 2) == 1
+
+
+def test_a_child_may_import_what_a_thread_of_its_parent_was_importing(tmp_path: Path) -> None:
+    program = """
+        import importlib.abc, os, signal, sys, threading, time
+        begun = threading.Event()
+        class Slow(importlib.abc.MetaPathFinder):
+            def find_spec(self, name, path, target=None):
+                if name == "cacheness.metadata.journal":
+                    begun.set()
+                    time.sleep(0.5)
+        sys.meta_path.insert(0, Slow())
+        from cacheness import UnifiedCache
+        def work(n):
+            UnifiedCache(cache_dir=sys.argv[1], metadata_backend="json").put(n, n=n)
+        thread = threading.Thread(target=work, args=(0,))
+        thread.start()
+        begun.wait()
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            work(1)
+            os._exit(0)
+        thread.join()
+        sys.exit(os.waitpid(child, 0)[1])
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path)]
+    assert subprocess.run(command, check=False, timeout=60).returncode == 0
+    assert readable(tmp_path, "json", 2) == 2
+
+
+def test_a_fork_waits_for_a_migration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    UnifiedCache(cache_dir=tmp_path).close()
+    children = []
+
+    def fork_beside(*_: object) -> tuple[int, int]:
+        def leave() -> None:
+            children.append(fork(lambda: UnifiedCache(cache_dir=tmp_path).put(1, n=1)))
+
+        thread = threading.Thread(target=leave)
+        thread.start()
+        thread.join(0.5)
+        assert not children
+        return 1, 1
+
+    monkeypatch.setattr(migrations, "_migrate", fork_beside)
+    migrations.upgrade(tmp_path / "metadata.sqlite")
+    deadline = time.monotonic() + 10
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ended(children[0]) == 0
+    assert readable(tmp_path, "sqlite", 2) == 1
+
+
+def test_several_threads_fork_at_once_and_their_children_fork_again(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    cache.put("there", k="there")
+    codes: list[int] = []
+
+    def work(n: int) -> None:
+        cache.put(n, n=n)
+        grandchild = fork(lambda: cache.put(n + 1, n=n + 1))
+        assert ended(grandchild) == 0
+        assert cache.get(n=n + 1) == n + 1
+
+    def fork_some(thread: int) -> None:
+        for turn in range(4):
+            n = 2 * (4 * thread + turn)
+            codes.append(ended(fork(partial(work, n))))
+
+    threads = [threading.Thread(target=fork_some, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 16
+    cache.close()
+    assert readable(tmp_path, "sqlite", 32) == 32
+
+
+def test_a_child_forked_inside_a_batch_leaves_the_batch_whole(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path)
+    with cache.write_batch():
+        put_range(cache, 0, 10)
+        child = fork(lambda: UnifiedCache(cache_dir=tmp_path).put(10, n=10))
+        put_range(cache, 11, 20)
+        assert ended(child) == 0
+    cache.close()
+    assert readable(tmp_path, "sqlite", 20) == 20

@@ -151,3 +151,31 @@ def test_stores_work_when_called_from_a_running_event_loop(s3_url, engine) -> No
     assert asyncio.run(use()) == b"oneone"
     assert bytes(store.read(NAME, 3)) == b"one"
     store.close()
+
+
+@pytest.mark.parametrize(("engine", "said"), [("obstore", "engine=s3fs"), ("s3fs", "")])
+def test_a_store_object_that_a_child_inherits_works_there_or_refuses(s3_url, engine, said) -> None:
+    script = f"""{OPEN}
+import signal
+from cacheness.errors import StoreRefused
+store = open_store(sys.argv[1])
+store.write(sys.argv[2], [b"parent"])
+list(store.scan())
+child = os.fork()
+if not child:
+    signal.alarm(30)
+    try:
+        for _ in range(5):
+            assert store.read(sys.argv[2], 6) == b"parent"
+            assert [info.name for info in store.scan()] == [sys.argv[2]]
+        text = ""
+    except StoreRefused as error:
+        text = str(error)
+    os._exit(sys.argv[3] not in text or bool(text) != bool(sys.argv[3]))
+for _ in range(50):
+    assert store.read(sys.argv[2], 6) == b"parent"
+    assert [info.name for info in store.scan()] == [sys.argv[2]]
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", script, f"{s3_url}&engine={engine}", NAME, said]
+    assert subprocess.run(command, check=False, timeout=90).returncode == 0

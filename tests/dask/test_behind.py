@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,3 +166,53 @@ def test_the_meter_learns_latency_and_throughput() -> None:
 
 def test_placeholders_are_not_storable() -> None:
     assert [is_storable(value) for value in (None, iter([]), (x for x in ()), 0, [], "")] == [False] * 3 + [True] * 3
+
+
+def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path) -> None:
+    program = """
+        import os, sys, threading
+        from cacheness import UnifiedCache
+        from cacheness.keys import make_key
+        from cacheness_dask.behind import About, Late, WriteBehind
+        from cacheness_dask.policy import Meter
+        gate = threading.Event()
+        def open_cache():
+            gate.wait(30)
+            return UnifiedCache(cache_dir=sys.argv[1])
+        queue = WriteBehind(Late(open_cache), Meter(0.0), 1000, print)
+        for n in range(5):
+            queue.put(make_key(args={"n": n}), n, 1, About(0.1, {}))
+        child = os.fork()
+        if child:
+            assert os.waitpid(child, 0)[1] == 0
+            gate.set()
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        assert [cache.get(n=n) for n in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_the_results_of_a_forked_pool_are_stored_at_its_exit(tmp_path: Path) -> None:
+    program = """
+        import multiprocessing, sys
+        from cacheness import Config
+        from cacheness.keys import make_key
+        from cacheness_dask.behind import About
+        from cacheness_dask.policy import Policy
+        from cacheness_dask.worker import Store
+        store = Store(Config(cache_dir=sys.argv[1]), Policy())
+        def work(n):
+            store.opened().queue.put(make_key(args={"n": n}), n, 1, About(0.1, {}))
+        work(0)  # the parent has its own queue open
+        children = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(1, 4)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join()
+            assert child.exitcode == 0
+    """
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=60)
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        assert [cache.get(n=n) for n in range(4)] == [0, 1, 2, 3]
