@@ -15,6 +15,9 @@ from cacheness.testing import servers
 if TYPE_CHECKING:
     from cacheness import UnifiedCache
 
+# Before any test module imports one of them.
+pytest.register_assert_rewrite("cacheness.testing.contracts")
+
 RUN = "CACHENESS_TEST_RUN"
 EXTERNAL = frozenset({"postgres_url", "postgres_server", "s3_url", "s3_server"})
 SIGNING_KEY = "a key that only these tests know"

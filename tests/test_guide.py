@@ -50,7 +50,7 @@ import os, signal
 from cacheness import UnifiedCache
 from cacheness.metadata.sqlite import SqliteStore
 
-SqliteStore.commit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+SqliteStore.commit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 UnifiedCache(cache_dir="./cache").put(os.urandom(1 << 20), x=1)
 """
     writer = subprocess.run([sys.executable, "-c", killed], check=False)

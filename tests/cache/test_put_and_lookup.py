@@ -271,15 +271,17 @@ def test_a_quota_evicts_the_least_recently_used(world):
 
 
 def test_what_does_not_verify_is_a_miss_and_is_replaced(world, caplog):
-    world.cache.put("v", k=1)
+    owner = UnifiedCache(world.config.but(signing_key="the key of our own team"))
+    owner.put("v", k=1)
     intruder = UnifiedCache(world.config.but(signing_key="the key of another team"))
     with caplog.at_level(logging.WARNING):
         assert intruder.lookup(k=1) is None
     assert "not served" in caplog.text
     intruder.put("w", k=1)
     assert intruder.get(k=1) == "w"
-    assert world.cache.lookup(k=1) is None
+    assert owner.lookup(k=1) is None
     intruder.close()
+    owner.close()
 
 
 def test_counters_that_cannot_be_written_spoil_no_hit(world, monkeypatch):

@@ -9,8 +9,6 @@ import pytest
 
 from cacheness.testing import servers
 
-pytest.register_assert_rewrite("cacheness.testing.contracts.metadata")
-
 
 @pytest.fixture(scope="class")
 def class_database(postgres_server: str) -> Iterator[str]:
