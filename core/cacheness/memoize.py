@@ -23,7 +23,7 @@ from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain
 from cacheness.flights import Flights
 from cacheness.jitter import between
-from cacheness.keys import Key
+from cacheness.keys import Key, Observed, unseen
 from cacheness.keys.encode import Stated
 from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
@@ -188,11 +188,11 @@ class Cached:
                     time.sleep(step.seconds)
                     result = None
                 else:
-                    with flight.patience:
+                    with flight.patience, unseen():
                         result = step()
         finally:
             if flight.begun:
-                with flight.patience:
+                with flight.patience, unseen():
                     self._ask(flight.end)
 
     def _steps(self, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
@@ -237,14 +237,19 @@ class Cached:
                 return found
 
     def _compute(self, key: Key) -> _Steps:
+        observed = Observed(key.inputs, self.__wrapped__)
         began = time.perf_counter()
-        value = yield Compute(key)
+        value = yield Compute(key, observed)
         seconds = time.perf_counter() - began
-        yield functools.partial(self._store, key, value, seconds)
+        yield functools.partial(self._store, key, value, seconds, observed)
         yield Done(value)
 
-    def _store(self, key: Key, value: Any, seconds: float) -> None:
+    def _store(self, key: Key, value: Any, seconds: float, observed: Observed) -> None:
         options = self.options
+        outcome = observed.outcome(value)
+        if outcome.refused:
+            _log.info("%s is not stored: %s", key.function, outcome.refused)
+            return
         if options.condition is None or options.condition(value):
             put = functools.partial(self.cache.put, value, key, ttl=options.ttl, tags=options.tags)
             self._ask(functools.partial(put, compute_seconds=seconds))
@@ -292,14 +297,14 @@ class CachedCoroutine(Cached):
                     await asyncio.sleep(step.seconds)
                     result = None
                 else:
-                    with flight.patience:
+                    with flight.patience, unseen():
                         result = await in_thread(step)
         except GeneratorExit:
             flight.abandon()
             raise
         finally:
             if flight.begun:
-                with flight.patience:
+                with flight.patience, unseen():
                     await in_thread(functools.partial(self._ask, flight.end))
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:

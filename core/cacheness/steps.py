@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from cacheness import forks
 from cacheness.deadlines import Patience
 from cacheness.flights import Flights
-from cacheness.keys import Key
+from cacheness.keys import Key, Observed
 
 T = TypeVar("T")
 
@@ -38,15 +38,20 @@ class Pause:
 
 
 class Compute:
-    """Call the function; within, its key is under way."""
+    """Call the function; within, its key is under way, and what becomes of its files is observed."""
 
-    def __init__(self, key: Key) -> None:
+    def __init__(self, key: Key, observed: Observed | None = None) -> None:
         self._key = key.digest
+        self._observed = observed
 
     def __enter__(self) -> None:
         self._token = under_way.set(under_way.get() | {self._key})
+        if self._observed is not None:
+            self._observed.begin()
 
     def __exit__(self, *exc_info: object) -> None:
+        if self._observed is not None:
+            self._observed.end()
         with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
             under_way.reset(self._token)
 

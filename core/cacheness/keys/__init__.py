@@ -7,6 +7,8 @@ from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
+from cacheness.keys.opened import unseen
+from cacheness.keys.outcome import Observed, Outcome, covers, still_left
 from cacheness.keys.owners import add_user_code
 from cacheness.keys.unordered import unordered
 
@@ -18,13 +20,18 @@ __all__ = [
     "Fingerprint",
     "Inputs",
     "Key",
+    "Observed",
+    "Outcome",
     "add_user_code",
     "arguments_of",
+    "covers",
     "decode",
     "digest_of",
     "encode",
     "fingerprint",
     "make_key",
     "register",
+    "still_left",
     "unordered",
+    "unseen",
 ]

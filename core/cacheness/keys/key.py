@@ -101,11 +101,11 @@ class Key:
 
     @property
     def inputs(self) -> Mapping[str, Inputs]:
-        """The files that counted, and names that may become files, by argument; only those that have any."""
+        """The files that counted, folders, and names that may become files, by argument; only those that have any."""
         if self._origin is None:
             return {}
         arguments = self._origin.arguments
-        return {n: a.inputs for n, a in arguments.items() if a.inputs.found or a.inputs.absent}
+        return {n: a.inputs for n, a in arguments.items() if a.inputs.found or a.inputs.absent or a.inputs.folders}
 
     def as_text(self) -> Mapping[frozenset[str], Key]:
         """The keys of the same call with some arguments' files by their names: where what wrote to them is stored.

@@ -1,0 +1,126 @@
+"""Which files a body opens, lists and replaces, as the interpreter tells it to an audit hook.
+
+What a library opens by itself, in C, is not told. A thread that the body starts is not seen either.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, Token
+from typing import Any, Final, Self
+
+#: Paths that are noted of one body.
+MOST_PATHS: Final = 10_000
+_ACCESS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+_NEW: Final = os.O_TRUNC | os.O_EXCL
+#: Events that say which path is replaced, made or filled, and the place of that path among their arguments.
+_REPLACING: Final = {"os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "shutil.copyfile": 1}
+_CHANGING: Final = {"os.truncate": 0, "sqlite3.connect": 0}
+_LISTING: Final = {"os.listdir": 0, "os.scandir": 0}
+
+_current: ContextVar[Opened | None] = ContextVar("cacheness_opened", default=None)
+_hooked = False
+
+
+class Opened:
+    """What is opened while this is entered, in this thread or task.
+
+    `uses` has for each absolute path a letter a use: r read, w written anew, a appended to, u changed in place,
+    l listed.
+    """
+
+    def __init__(self) -> None:
+        self.uses: dict[str, str] = {}
+        self._outer: Opened | None = None
+        self._token: Token[Opened | None] | None = None
+        self._done = False
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """Note what is opened from now on."""
+        _hook()
+        self._outer = _current.get()
+        self._token = _current.set(self)
+
+    def end(self) -> None:
+        """Note no more; wherever it is called."""
+        self._done = True
+        if self._token is not None:
+            with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
+                _current.reset(self._token)
+            self._token = None
+
+    def note(self, path: str, use: str) -> None:
+        """Note a use, also for those within which this body runs."""
+        if not self._done:
+            known = self.uses.get(path, "")
+            if (len(self.uses) < MOST_PATHS or known) and not known.endswith(use):
+                self.uses[path] = known + use
+        if self._outer is not None:
+            self._outer.note(path, use)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """Files that are opened within are ours, and not the body's."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # as above
+            _current.reset(token)
+
+
+def _hook() -> None:
+    global _hooked  # noqa: PLW0603 - a hook is never taken off again
+    if not _hooked:
+        _hooked = True
+        sys.addaudithook(_on_event)
+
+
+def _on_event(event: str, args: tuple[Any, ...]) -> None:
+    if event == "open":
+        opened = _current.get()
+        if opened is not None:
+            _note(opened, args[0], _use_of(args[2]))
+    elif event in _OTHERS:
+        opened = _current.get()
+        if opened is not None:
+            place, use = _OTHERS[event]
+            _note(opened, args[place], use)
+
+
+_OTHERS: Final = {
+    **{event: (place, "w") for event, place in _REPLACING.items()},
+    **{event: (place, "u") for event, place in _CHANGING.items()},
+    **{event: (place, "l") for event, place in _LISTING.items()},
+}
+
+
+def _use_of(flags: Any) -> str:
+    if not isinstance(flags, int):
+        return "r"
+    access = flags & _ACCESS
+    if access == os.O_RDONLY:
+        return "r"
+    if flags & _NEW:
+        return "w"
+    return "a" if access == os.O_WRONLY and flags & os.O_APPEND else "u"
+
+
+def _note(opened: Opened, path: Any, use: str) -> None:
+    try:
+        if isinstance(path, int) or path is None:
+            return  # what is open already was told by its name
+        opened.note(os.path.abspath(os.fsdecode(path)), use)
+    except Exception:  # noqa: BLE001, S110 - an error here would be one of the user's `open`
+        pass

@@ -1,0 +1,287 @@
+"""What became of the files of a call while its body ran, and so where its result belongs, if anywhere.
+
+A file that counted must be as it was. One that the body itself wrote is an output, where the write was
+seen: the result is stored with that argument's names as text, and with a record of the files as they
+were left, which must hold whenever the result is served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from cacheness.keys.files import digest_of_file, digest_of_start
+from cacheness.keys.inputs import Counted, Inputs, encoding_of_data_set, paths_in
+from cacheness.keys.opened import Opened
+from cacheness.keys.trace import Unencodable
+from cacheness.keys.writers import writes_to
+
+#: Values of a result that are looked at as names of files.
+MOST_NAMES: Final = 1000
+#: Files in named folders that a record can hold.
+MOST_FILES: Final = 1000
+#: File systems keep times in steps of some milliseconds.
+_STEP_NS: Final = 20_000_000
+_IMPORTED: Final = (".py", ".pyc", ".so", ".pyd")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a result belongs."""
+
+    refused: str = ""  #: why it is not stored; "" when it is
+    as_text: frozenset[str] = frozenset()  #: arguments whose files count by their names
+    outputs: str = ""  #: canonical JSON: the files as they were left; "" for none
+
+
+class _Refused(Exception):
+    """This result cannot be stored, for the reason that this says."""
+
+
+class Observed:
+    """The files of one call, from before its body to after it."""
+
+    def __init__(self, inputs: Mapping[str, Inputs], function: Callable[..., Any] | None = None) -> None:
+        self._inputs = inputs
+        self._function = function
+        self._opened = Opened() if inputs else None
+        self._start = time.time_ns()
+
+    def __enter__(self) -> Self:
+        self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def begin(self) -> None:
+        """The body begins."""
+        self._start = time.time_ns()
+        if self._opened is not None:
+            self._opened.begin()
+
+    def end(self) -> None:
+        """The body has ended."""
+        if self._opened is not None:
+            self._opened.end()
+
+    def outcome(self, result: Any) -> Outcome:
+        """Look at every file again, and say where the result belongs."""
+        try:
+            return self._judge(dict(self._named_in(result)))
+        except _Refused as refusal:
+            return Outcome(str(refusal))
+        except (OSError, Unencodable) as error:
+            return Outcome(f"a file cannot be looked at again ({error})")
+
+    def _judge(self, named: dict[str, str]) -> Outcome:
+        written = {arg for arg in self._inputs if self._is_changed(arg, named)}
+        given = {arg for arg, inputs in self._inputs.items() if inputs.found}
+        if len(written & given) > 1 and len(given) > 3:
+            written |= given  # of so many, keys are made for each alone, or for all
+        records = [record for arg in sorted(written) for record in self._as_left(arg)]
+        records += [record for arg in sorted(self._inputs) for record in self._in_folders(arg)]
+        known = {os.path.abspath(record["at"]) for record in records}
+        records += [_record("", name, path) for path, name in named.items() if path not in known]
+        text = json.dumps(records, sort_keys=True, separators=(",", ":")) if records else ""
+        return Outcome("", frozenset(written), text)
+
+    def _is_changed(self, arg: str, named: Collection[str]) -> bool:
+        changed = False
+        inputs = self._inputs[arg]
+        for counted in inputs.found.values():
+            if counted.now() != counted.encoding:
+                self._require_written(arg, counted.name, counted.path, counted, named)
+                changed = True
+        for name, path in inputs.absent.items():
+            if os.path.lexists(path):
+                self._require_written(arg, name, path, None, named)
+                changed = True
+        return changed
+
+    def _require_written(self, arg: str, name: str, path: str, counted: Counted | None, named: Collection[str]) -> None:
+        """A change must be the body's own, and not be of something that the body read before."""
+        uses = self._uses_below(path) if path and os.path.isdir(path) else self._uses(path)
+        if not path or not os.path.lexists(path):
+            raise _Refused(f"{name} changed while it was computed")
+        if not uses & {"w", "a", "u"} and not (path in named or arg in writes_to(self._function)):
+            raise _Refused(f"{name} changed while it was computed, and nothing of the function was seen to write it")
+        if counted is not None and self._is_read_first(path):
+            raise _Refused(f"{name} is read and changed by the function, so the next call would find another content")
+
+    def _uses(self, path: str) -> set[str]:
+        uses = {} if self._opened is None else self._opened.uses
+        real = os.path.realpath(path)
+        return set(uses.get(path, "") + uses.get(real, ""))
+
+    def _uses_below(self, folder: str) -> set[str]:
+        return {use for path in self._paths_below(folder) for use in self._uses(path)} | (self._uses(folder) - {"l"})
+
+    def _paths_below(self, folder: str) -> list[str]:
+        starts = tuple({os.path.join(folder, ""), os.path.join(os.path.realpath(folder), "")})
+        return [path for path in (() if self._opened is None else self._opened.uses) if path.startswith(starts)]
+
+    def _is_read_first(self, path: str) -> bool:
+        uses = {} if self._opened is None else self._opened.uses
+        order = uses.get(path) or uses.get(os.path.realpath(path), "")
+        return (bool(order) and order[0] in "ru") or (order.startswith("a") and "r" in order)
+
+    def _is_log(self, path: str, counted: Counted | None) -> bool:
+        """Whether all that the body did to a file was to append to it."""
+        if self._uses(path) != {"a"} or not os.path.isfile(path):
+            return False
+        return counted is None or counted.encoding.endswith(digest_of_start(path, counted.size))
+
+    def _as_left(self, arg: str) -> Iterator[dict[str, Any]]:
+        """A record of each file of an argument."""
+        inputs = self._inputs[arg]
+        for name, counted in inputs.found.items():
+            if not counted.path:
+                raise _Refused(f"{arg} has files that were written, and {name}, which cannot be told by its name later")
+            changed = counted.now() != counted.encoding
+            log = changed and self._is_log(counted.path, counted)
+            yield _log(arg, name, counted.path) if log else _record(arg, name, counted.path)
+        for name, path in inputs.absent.items():
+            if os.path.lexists(path):
+                yield _log(arg, name, path) if self._is_log(path, None) else _record(arg, name, path)
+
+    def _in_folders(self, arg: str) -> Iterator[dict[str, Any]]:
+        """A record of each file that was opened, and each folder that was listed, in folders that count by name."""
+        for name in self._inputs[arg].folders:
+            if name in self._inputs[arg].found:
+                continue
+            for folder in paths_in(name):
+                below = [path for path in self._paths_below(os.path.abspath(folder)) if not path.endswith(_IMPORTED)]
+                if "l" in self._uses(os.path.abspath(folder)):
+                    below.append(os.path.abspath(folder))
+                if len(below) > MOST_FILES:
+                    raise _Refused(f"more than {MOST_FILES} files were opened in {name}, which counts by its name")
+                for path in below:
+                    yield from self._one_in_folder(arg, name, folder, path)
+
+    def _one_in_folder(self, arg: str, name: str, folder: str, path: str) -> Iterator[dict[str, Any]]:
+        uses = self._uses(path)
+        at = os.path.join(folder, os.path.relpath(path, os.path.realpath(folder)))
+        try:
+            found = os.stat(path)
+        except OSError:
+            return  # a temporary file, or one that was looked for
+        if stat.S_ISDIR(found.st_mode) and "l" in uses:
+            if found.st_mtime_ns > self._start and not self._uses_below(path) & {"w", "a", "u"}:
+                raise _Refused(f"{name} changed while it was computed")
+            yield {"arg": arg, "at": at, "digest": _names_in(path).hex(), "kind": "names", "name": name}
+        elif stat.S_ISREG(found.st_mode):
+            if uses <= {"a", "u"}:
+                return  # a log, a lock, a database
+            if uses == {"r"} and max(found.st_mtime_ns, found.st_ctime_ns) > self._start:
+                raise _Refused(f"{path} changed while it was computed")
+            yield {**_record(arg, name, path), "at": at}
+
+    def _named_in(self, result: Any) -> Iterator[tuple[str, str]]:
+        """Each file that a result names and that is newer than the body's start: absolute path, and the name."""
+        for text in _texts_in(result):
+            for path in (*paths_in(text), *(() if paths_in(text) else (text,))):
+                try:
+                    found = os.stat(path)
+                except (OSError, ValueError):
+                    continue
+                newest = max(found.st_mtime_ns, found.st_ctime_ns)
+                if stat.S_ISREG(found.st_mode) and newest >= self._start - _STEP_NS:
+                    yield os.path.abspath(path), path
+
+
+def _texts_in(result: Any) -> Iterator[str]:
+    """The names of files in a result, also in its lists, tuples and dictionaries."""
+    waiting, left = [result], MOST_NAMES
+    while waiting and left:
+        left -= 1
+        value = waiting.pop()
+        if isinstance(value, str):
+            if paths_in(value):
+                yield value
+        elif isinstance(value, os.PathLike):
+            try:
+                yield os.fsdecode(os.fspath(value))
+            except (TypeError, ValueError, NotImplementedError):
+                continue
+        elif type(value) in (list, tuple):
+            waiting += value[:left]
+        elif type(value) is dict:
+            waiting += list(value.values())[:left]
+
+
+# records
+
+
+def _record(arg: str, name: str, path: str) -> dict[str, Any]:
+    """A file or folder as it is now."""
+    if os.path.isdir(path):
+        digest = encoding_of_data_set(path)
+        return {"arg": arg, "at": _place(name, path), "digest": digest.hex(), "kind": "folder", "name": name}
+    digest = digest_of_file(path)
+    found = os.stat(path)
+    settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _STEP_NS
+    return {
+        "arg": arg,
+        "at": _place(name, path),
+        "digest": digest.hex(),
+        "kind": "file",
+        "name": name,
+        "size": found.st_size,
+        "time": found.st_mtime_ns,
+        # By which an untouched file is known without reading it.
+        "state": [found.st_ctime_ns, found.st_ino, found.st_dev] if settled else [],
+    }
+
+
+def _log(arg: str, name: str, path: str) -> dict[str, Any]:
+    return {"arg": arg, "at": _place(name, path), "kind": "log", "name": name}
+
+
+def _place(name: str, path: str) -> str:
+    """Where a name leads: as relative as it was given, because the caller means it so the next time, too."""
+    return next((one for one in (*paths_in(name), name) if "\0" not in one and os.path.abspath(one) == path), path)
+
+
+def _names_in(folder: str) -> bytes:
+    from blake3 import blake3
+
+    names = sorted(os.listdir(os.fsencode(folder)))
+    return blake3(b"".join(b"%x:%b" % (len(name), name) for name in names)).digest()
+
+
+def still_left(outputs: str) -> bool:
+    """Whether the files of a record are as they were left."""
+    try:
+        return all(_holds(record) for record in json.loads(outputs)) if outputs else True
+    except (OSError, Unencodable, ValueError, KeyError, TypeError):
+        return False
+
+
+def _holds(record: Mapping[str, Any]) -> bool:
+    kind, at = record["kind"], record["at"]
+    if kind == "log":
+        return True
+    digest = bytes.fromhex(record["digest"])
+    if kind == "names":
+        return _names_in(at) == digest
+    if kind == "folder":
+        return os.path.isdir(at) and encoding_of_data_set(at) == digest
+    found = os.stat(at)
+    if not stat.S_ISREG(found.st_mode) or found.st_size != record["size"]:
+        return False
+    untouched = (
+        found.st_mtime_ns == record["time"] and [found.st_ctime_ns, found.st_ino, found.st_dev] == record["state"]
+    )
+    return untouched or digest_of_file(at) == digest
+
+
+def covers(outputs: str, inputs: Mapping[str, Inputs], as_text: Collection[str]) -> bool:
+    """Whether a record tells of every file that arguments name which count as text, so that none goes unseen."""
+    told = {(record["arg"], record["name"]) for record in json.loads(outputs)} if outputs else set()
+    return all((arg, name) in told for arg in as_text for name in inputs[arg].found)

@@ -1,0 +1,129 @@
+"""Which parameters a function's code hands to something that writes files, for what no audit hook can see.
+
+Libraries that are written in C open files by themselves, so their functions are known by name. What is
+found is a name in the same call, as in `frame.write_parquet(target)`, `numpy.save(folder / "a", array)`.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from cacheness.keys.owners import owner_of
+
+#: How deep helpers are followed that only pass a name on.
+_DEEPEST: Final = 5
+#: Methods and functions that make or change the file that one of their arguments names.
+WRITERS: Final = frozenset(
+    {
+        *("to_csv", "to_parquet", "to_feather", "to_orc", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel"),
+        *("to_pickle", "to_json", "to_file", "to_stata", "to_html", "to_markdown", "to_textfiles", "to_avro"),
+        *("write_csv", "write_parquet", "write_ipc", "write_ndjson", "write_json", "write_excel", "write_avro"),
+        *("sink_csv", "sink_parquet", "sink_ipc", "sink_ndjson", "write_delta", "write_database", "write_deltalake"),
+        *("write_text", "write_bytes", "write_table", "write_dataset", "write_feather", "write_image", "write_html"),
+        *("save", "savez", "savez_compressed", "savetxt", "savefig", "imsave", "imwrite", "save_model", "save_file"),
+        *("save_pretrained", "ParquetWriter", "makedirs", "mkdir", "extractall", "unpack_archive", "urlretrieve"),
+        *("download_file", "fget_object", "get_file", "dump", "tofile"),
+    }
+)
+#: They make a path of a path.
+_PATHS: Final = frozenset(
+    {"os", "path", "pathlib", "join", "Path", "str", "fspath", "abspath", "expanduser", "resolve", "joinpath", "parent"}
+)
+_PATHS_TOO: Final = frozenset({"with_suffix", "with_name", "with_stem", "absolute", "format", "name", "stem"})
+_GLOBALS: Final = ("LOAD_GLOBAL", "LOAD_NAME")
+_ATTRIBUTES: Final = ("LOAD_ATTR", "LOAD_METHOD")
+_LOCALS: Final = ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE")
+_STEPS: Final = (
+    *("LOAD_CONST", "PUSH_NULL", "BUILD_", "FORMAT_", "KW_NAMES", "BINARY_OP", "PRECALL", "CALL", "NOP", "CACHE"),
+    *("EXTENDED_ARG", "COPY_FREE_VARS", "RESUME", "CONVERT_VALUE"),
+)
+_BEFORE: Final = ("PUSH_NULL", "NOP", "CACHE", "EXTENDED_ARG")
+_ENDS: Final = ("STORE_", "POP_TOP", "RETURN_", "POP_JUMP", "JUMP", "FOR_ITER", "RAISE")
+
+
+def writes_to(function: Callable[..., Any] | None) -> frozenset[str]:
+    """The parameters, and other local names, that a function hands to something that writes."""
+    fn = _unwrapped(function)
+    return frozenset(_handed(fn, _DEEPEST)) if isinstance(fn, types.FunctionType) else frozenset()
+
+
+def _handed(fn: types.FunctionType, depth: int) -> set[str]:
+    found: set[str] = set()
+    sources: dict[str, set[str]] = {}
+    for code in _codes(fn.__code__):
+        steps = list(dis.get_instructions(code))
+        begin = 0
+        for at, step in enumerate(steps):
+            if step.opname in (*_GLOBALS, *_ATTRIBUTES) and step.argval in WRITERS:
+                found |= _names(steps, at + 1)[0]
+            elif step.opname in _GLOBALS and depth:
+                found |= _by_helper(fn.__globals__.get(step.argval), _plain_arguments(steps, at + 1), depth - 1)
+            if step.opname.startswith(_ENDS):
+                if step.opname in ("STORE_FAST", "STORE_DEREF"):
+                    names, end = _names(steps, begin)
+                    if end >= at:
+                        sources.setdefault(str(step.argval), set()).update(names)
+                begin = at + 1
+    waiting = list(found)
+    while waiting:
+        new = sources.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _by_helper(helper: Any, arguments: Sequence[str], depth: int) -> set[str]:
+    """Which of the names that are given to a function of the user's, by position, it hands to something that writes."""
+    helper = _unwrapped(helper)
+    if not arguments or not isinstance(helper, types.FunctionType) or owner_of(helper.__module__).kind != "user":
+        return set()
+    handed = _handed(helper, depth)
+    return {
+        name for name, parameter in zip(arguments, helper.__code__.co_varnames, strict=False) if parameter in handed
+    }
+
+
+def _plain_arguments(steps: Sequence[dis.Instruction], at: int) -> list[str]:
+    """The names that a call begins with, each an argument of its own."""
+    found: list[str] = []
+    while steps[at].opname in _BEFORE or steps[at].opname.startswith(_LOCALS):
+        if steps[at].opname not in _BEFORE:
+            found += steps[at].argval if isinstance(steps[at].argval, tuple) else [str(steps[at].argval)]
+        at += 1
+    # The last may only begin an argument: `save(table, out.name)`.
+    return found if steps[at].opname.startswith(("CALL", "PRECALL", "LOAD_CONST", "KW_NAMES")) else found[:-1]
+
+
+def _names(steps: Sequence[dis.Instruction], at: int) -> tuple[set[str], int]:
+    """Local names that are loaded from here on, as long as nothing but paths is made of them; and where that ends."""
+    found: set[str] = set()
+    while at < len(steps):
+        step = steps[at]
+        if step.opname.startswith(_LOCALS):
+            found.update(step.argval if isinstance(step.argval, tuple) else (str(step.argval),))
+        elif step.opname in (*_GLOBALS, *_ATTRIBUTES):
+            if step.argval not in _PATHS and step.argval not in _PATHS_TOO:
+                break
+        elif not step.opname.startswith(_STEPS):
+            break
+        at += 1
+    return found, at
+
+
+def _unwrapped(thing: Any) -> Any:
+    while isinstance(thing, functools.partial):
+        thing = thing.func
+    thing = getattr(thing, "__func__", thing)
+    return inspect.unwrap(thing) if callable(thing) else thing
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _codes(constant)
