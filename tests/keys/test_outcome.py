@@ -114,7 +114,7 @@ def test_a_coroutine_is_observed_from_its_beginning_to_its_end(cache: UnifiedCac
         await asyncio.sleep(0)
         if change:
             await asyncio.to_thread(by_another, "open('in.txt', 'w').write('other')")
-        return path
+        return f"{path} was read"
 
     asyncio.run(body("in.txt", True))
     assert cache.list_entries() == []
