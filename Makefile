@@ -62,6 +62,7 @@ matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every pl
 	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
 	@$(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group matrix
 	$(MATRIX)/bin/python -m tests.keys.matrix
+	$(MATRIX)/bin/python -W ignore -m tests.keys.matrix.values
 
 docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api

@@ -190,13 +190,15 @@ def test_a_deep_check_that_is_interrupted_goes_on_and_a_sample_takes_the_next_pa
 
 
 def test_rows_of_another_key_are_reported_and_never_touched(world):
-    world.cache.put(LARGE, k=1)
+    owner = UnifiedCache(world.config.but(signing_key="the key of our own team"))
+    owner.put(LARGE, k=1)
     stranger = UnifiedCache(world.config.but(signing_key="the key of another team"))
     report = stranger.verify_integrity(repair=True)
     assert kinds(report) == {"forged": 1}
     assert not any(issue.repaired for issue in report)
     stranger.close()
-    assert world.cache.get(k=1) == LARGE
+    assert owner.get(k=1) == LARGE
+    owner.close()
 
 
 def test_what_a_crash_left_buried_is_removed_by_a_repair(world):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -12,13 +13,15 @@ from cacheness.keys.owners import owner_of_class
 
 #: A remembered hash, which differs in each process.
 _HASHES: Final = frozenset({"_attrs_cached_hash"})
+_MEMOIZING: Final = ("sqlalchemy.util.langhelpers", "HasMemoized")
 _DESCRIPTIONS: Final = frozenset({"__dict__", "__weakref__"})
 
 
 def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], *, in_order: bool = False) -> None:
     """Append named parts of an object, sorted, because the order in which they were set is hidden from most."""
     kind = type(value)
-    names = [name for name in attributes if not _is_derived(kind, name)]
+    memoized = _memoized(kind, attributes)
+    names = [name for name in attributes if name not in memoized and not _is_derived(kind, name)]
     if in_order:
         encoder.open("attributes in order", len(names))
         encoder.pairs(((name, attributes[name]) for name in names), ".".__add__)
@@ -30,8 +33,23 @@ def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], 
 
 
 def _is_derived(kind: type, name: str) -> bool:
-    # A cached property is computed from the others, and may or may not be there yet.
-    return name in _HASHES or isinstance(getattr(kind, name, None), functools.cached_property)
+    # A cached property is computed from the others, and may or may not be there yet. Libraries have their own kinds
+    # of them: a getter that gives way to the attribute of its name, and so is called until that is there.
+    if name in _HASHES:
+        return True
+    getter = inspect.getattr_static(kind, name, None)
+    return isinstance(getter, functools.cached_property) or (
+        hasattr(getter, "fget")
+        and not hasattr(type(getter), "__set__")
+        and owner_of_class(type(getter)).kind == "library"
+    )
+
+
+def _memoized(kind: type, attributes: Mapping[str, Any]) -> frozenset[str]:
+    # A statement of SQLAlchemy remembers what was computed from it when it was run, and lists the names.
+    if any((base.__module__, base.__name__) == _MEMOIZING for base in kind.__mro__):
+        return frozenset(("_memoized_keys", *attributes.get("_memoized_keys", ())))
+    return frozenset()
 
 
 def held(value: Any) -> dict[str, Any]:
@@ -57,6 +75,7 @@ def left_out(value: Any, told: Any) -> dict[str, Any]:
         found |= getattr(value, "__dict__", {})
     halves = told if isinstance(told, tuple) else (told,)
     known = {name for half in halves if isinstance(half, dict) for name in half}
+    known |= _memoized(type(value), found)
     return {name: part for name, part in found.items() if name not in known}
 
 
