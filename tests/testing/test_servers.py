@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from cacheness.testing import servers
+from cacheness.testing import keeper, servers
 
 OWNER = """
 import time
@@ -165,3 +166,41 @@ def test_a_server_that_was_stopped_starts_again_and_one_that_died_does_too() -> 
             assert eventually(lambda pid=pid: gone(pid))
             server.start()
             assert server.pid != pid
+
+
+DYING = """
+import ctypes, os, threading, time
+def end_when_told():
+    while not os.path.exists("end"):
+        time.sleep(0.01)
+    os._exit(1)
+threading.Thread(target=end_when_told).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_a_server_whose_threads_have_not_all_ended_is_waited_for_and_started_again(tmp_path: Path) -> None:
+    """After a SIGKILL its first thread is gone, and the others still hold its port."""
+    command = [sys.executable, "-c", DYING]
+    task = keeper.Task(
+        owner=os.getpid(),
+        folder=str(tmp_path),
+        prepare=[],
+        command=command,
+        environment={},
+        user=None,
+        stop="SIGKILL",
+        orders=False,
+    )
+    kept = keeper.Keeper(task)
+    kept.start()
+    first = kept._server
+    assert eventually(lambda: gone(first.pid))
+    assert first.poll() is None
+    ending = threading.Timer(0.2, (tmp_path / "end").touch)
+    ending.start()
+    kept.start()
+    ending.join()
+    assert first.returncode == 1
+    assert kept._server is not first
+    kept.stop("SIGKILL")

@@ -82,8 +82,11 @@ class Keeper:
 
     def start(self) -> None:
         """Start the server, if it does not run."""
-        if self._server is not None and self._server.poll() is None:
-            return
+        if self._server is not None:
+            if _is_dying(self._server.pid):
+                self._server.wait()
+            if self._server.poll() is None:
+                return
         self._task.ended.unlink(missing_ok=True)
         self._server = self._run(self._task.command)
         self._wanted = self._server is not None
@@ -174,6 +177,14 @@ def _orders(task: Task) -> Iterator[str]:
             return
         *lines, pending = (pending + data).split(b"\n")
         yield from (line.decode() for line in lines)
+
+
+def _is_dying(pid: int) -> bool:
+    """Whether a process was killed, and its first thread is gone: `poll` tells only when its last one is."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
 
 
 def _alive(pid: int) -> bool:
