@@ -115,21 +115,13 @@ _LAZY_BUILTINS: Final[tuple[type, ...]] = (
 )
 
 
-#: Types whose instances hide inside of other objects, where only the core's encoder meets them.
+#: Types whose instances hide inside of other objects, where only the core's encoder meets them. What it knows by
+#: itself, such as the handles of fsspec, Zarr and HDF5, is not among them: there is one rule for that.
 _NESTED: Final = (
     ("dask.utils", "SerializableLock"),
     ("distributed.client", "Client"),
     ("distributed.client", "Future"),
-    ("fsspec.core", "OpenFile"),
-    ("fsspec.spec", "AbstractBufferedFile"),
-    ("h5py", "Dataset"),
-    ("h5py", "Group"),
-    ("netCDF4", "Dataset"),
-    ("netCDF4", "Variable"),
     ("xarray.backends.common", "BackendArray"),
-    ("xarray.backends.file_manager", "FileManager"),
-    ("zarr", "Array"),
-    ("zarr", "Group"),
 )
 _guarded: set[tuple[str, str]] = set()
 

@@ -438,6 +438,15 @@ def test_sources_and_handles_inside_of_other_arguments_are_seen(cache: UnifiedCa
     assert "a lock" in row.why
 
 
+def test_handles_count_outside_of_graphs_as_they_did_before_a_graph_was_planned(cache: UnifiedCache) -> None:
+    fsspec.filesystem("memory").pipe("/handles/a", b"1")
+    before = digest_of(fsspec.open("memory://handles/a"))
+    compute(cache, dask.delayed(inc)(1))
+    assert digest_of(fsspec.open("memory://handles/a")) == before
+    fsspec.filesystem("memory").pipe("/handles/a", b"2")
+    assert digest_of(fsspec.open("memory://handles/a")) != before
+
+
 def test_one_file_in_many_tasks_is_read_once(cache: UnifiedCache, tmp_path: Path) -> None:
     path = tmp_path / "input"
     path.write_text("x" * 1000)
