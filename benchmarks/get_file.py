@@ -25,7 +25,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     keys = {}
     for name, value in (("bytes", VALUE), ("array", ARRAY)):
         entry = cache.put(value, x=name)
-        assert entry.object is not None, "the value must lie in a file"
+        assert entry.blob is not None, "the value must lie in a file"
         keys[name] = peer_key = entry.cache_key
         peer[peer_key] = value
         remembered(name)

@@ -16,16 +16,16 @@ def stages(bench: Bench, what: str, cache: UnifiedCache, key: str) -> Iterator[R
     parts = cache.parts
     row = parts.metadata.find(parts.namespace, bytes.fromhex(key))
     assert row is not None
-    data = row.inline if row.object is None else parts.blobs.read(row.object, row.size)
+    data = row.inline if row.blob is None else parts.blobs.read(row.blob, row.size)
     codec = PickleCodec()
     steps: dict[str, Callable[[], object]] = {
         "find its row": lambda: parts.metadata.find(parts.namespace, row.key),
         "check the row's signature": lambda: parts.is_genuine(row),
-        "read the file": lambda: parts.blobs.read(row.object or "", row.size),
+        "read the file": lambda: parts.blobs.read(row.blob or "", row.size),
         "check the digest": lambda: verify_bytes(row, data or b""),
         "unpickle": lambda: codec.decode(data or b""),
     }
-    if row.object is None:
+    if row.blob is None:
         del steps["read the file"]
     for step, timing in bench.race(steps, rounds=3).items():
         yield Row(f"{what}, of which: {step}", timing.median, spread=timing.spread / timing.median)

@@ -50,9 +50,10 @@ MAY_IMPORT = {
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)
 MAY_IMPORT["unified"] = set(MAY_IMPORT)
+MAY_IMPORT["migrating"] = PROTOCOL | {"config", "marker", "metadata", "tombstones", "wiring"}
 PUBLIC = {"__init__", "keys", "errors", "entry"}
 MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize"}
-MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "unified", "wiring"}
+MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "migrating", "unified", "wiring"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT["testing"] = set(MAY_IMPORT) - {"cli", "__main__"}
 

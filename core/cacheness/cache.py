@@ -55,7 +55,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An encoded value on its way to being an entry. `entry` lacks its object and signature."""
+    """An encoded value on its way to being an entry. `entry` lacks its blob and signature."""
 
     entry: Entry
     parts: Sequence[Buffer]
@@ -101,7 +101,7 @@ class Cache:
         entry = Entry(
             namespace=self.namespace,
             key=key.digest,
-            object=None,
+            blob=None,
             inline=None,
             size=sum(memoryview(part).nbytes for part in stored),
             raw_size=raw_size,
@@ -109,13 +109,16 @@ class Cache:
             codec=codec.name + suffix,
             created_at=now,
             expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
-            accessed_at=now,
-            hits=0,
             compute_seconds=about.compute_seconds,
             function=key.function,
             prefix=key.prefix,
             args=key.args,
-            parts=key.parts,
+            components=key.components,
+            value=None,
+            fn=None,
+            alias=None,
+            link=None,
+            outputs=None,
             tags=about.tags,
             provenance=about.provenance,
             key_id="",
@@ -147,7 +150,7 @@ class Cache:
                     placed = []
                 except CommitUnanswered:
                     # Ending our own session waits for the commit in flight; only then can the
-                    # row tell. To commit the same object again instead, after a look, can leave a
+                    # row tell. To commit the same blob again instead, after a look, can leave a
                     # row without a blob: a repairer may have come between the look and the commit.
                     self.sessions.end(session)
                     if self._are_there(entries):
@@ -180,7 +183,7 @@ class Cache:
             return replace(entry, inline=b"".join(draft.parts))
         name = fresh_name(entry, session)
         self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
-        return replace(entry, object=name)
+        return replace(entry, blob=name)
 
     def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
         if not fresh:
@@ -228,11 +231,11 @@ class Cache:
                 return self._open(entry)
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
-                if newer is not None and newer.object == entry.object:
+                if newer is not None and newer.blob == entry.blob:
                     _log.warning(
                         "the blob of entry %s is gone (%s); treated as a miss. verify_integrity() shows how many are",
                         entry.cache_key,
-                        entry.object,
+                        entry.blob,
                     )
                     return None
                 entry = newer
@@ -244,10 +247,10 @@ class Cache:
     def read_bytes(self, entry: Entry) -> Buffer:
         """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
         self._keyring.verify(entry)
-        if entry.object is None:
+        if entry.blob is None:
             data: Buffer = entry.inline or b""
         else:
-            data = self.blobs.read(entry.object, entry.size)
+            data = self.blobs.read(entry.blob, entry.size)
         verify_bytes(entry, data)
         return data
 
@@ -276,7 +279,7 @@ class Cache:
     def delete(self, where: Any) -> int:
         """Delete matching rows, then the blobs that they named; returns the number of rows."""
         deleted = self.metadata.delete(where)
-        self.tombstones.drain(deleted.objects)
+        self.tombstones.drain(deleted.blobs)
         return deleted.entries
 
     def resign(self, entry: Entry, **changes: Any) -> bool:
@@ -308,7 +311,7 @@ def fresh_name(entry: Entry, session: str) -> str:
 
 
 def _version(entry: Entry) -> tuple[object, ...]:
-    return (entry.object, entry.digest, entry.created_at, entry.mac)
+    return (entry.blob, entry.digest, entry.created_at, entry.mac)
 
 
 def _concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -25,8 +25,10 @@ from cacheness.copying import Copied, every_row
 from cacheness.copying import copy as copy_entries
 from cacheness.entry import Entry
 from cacheness.errors import CachenessError, ConfigError, ForgedEntry
+from cacheness.migrating import entries_to_drop
+from cacheness.migrating import migrate as migrate_store
 from cacheness.unified import UnifiedCache
-from cacheness.wiring import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind, upgrade
+from cacheness.wiring import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -256,10 +258,50 @@ def copy(
 
 
 @app.command()
-def migrate(cache_dir: CacheDir = None, metadata_backend: Backend = None) -> None:
-    """Upgrade the database's schema to this version of the library."""
-    old, new = upgrade(_existing(_config(cache_dir, metadata_backend, None, None)))
-    out.print(f"the schema is at version {new} already" if old == new else f"upgraded from version {old} to {new}")
+def migrate(
+    *,
+    cache_dir: CacheDir = None,
+    metadata_backend: Backend = None,
+    blob_store: Blobs = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Upgrade the database's schema to this version of the library. Interrupted, run it again: it goes on.
+
+    Entries that this version does not read are dropped, with their blobs; it says how many and asks first.
+    """
+    config = _existing(_config(cache_dir, metadata_backend, blob_store, None))
+    if old := entries_to_drop(config):
+        out.print(
+            f"{old:,} entries of an older version are not read by this one. They are dropped, their blobs are deleted,"
+            " and their results will be computed again. Stop processes that use the older version.",
+            soft_wrap=True,
+        )
+        if not yes and not sys.stdin.isatty():
+            raise _Misuse("nobody can be asked here, because stdin is no terminal: add --yes to drop them")
+        if not yes:
+            typer.confirm("Go on?", abort=True)
+    seen = "nothing was dropped"
+
+    def show(entries: int, blobs: int) -> None:
+        nonlocal seen
+        seen = f"{entries:,} entries dropped, {blobs:,} blobs deleted"
+        bar.update(task, description=seen)
+
+    with _progress() as bar:
+        task = bar.add_task("migrating", total=None)
+        with _telling(lambda: f"{seen}. Run it again, and it goes on"):
+            done = migrate_store(config, show)
+    same = done.before == done.after
+    out.print(
+        f"the schema is at version {done.after} already"
+        if same
+        else f"upgraded from version {done.before} to {done.after}"
+    )
+    if done.entries or done.deleted or done.left:
+        out.print(f"{done.entries:,} entries dropped, {done.deleted:,} blobs deleted, {done.left:,} left")
+    if done.left:
+        err.print(Text(f"blobs are left: {done.why}. A later repair deletes them"), soft_wrap=True)
+        raise typer.Exit(FOUND)
 
 
 @app.command()

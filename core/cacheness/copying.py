@@ -124,10 +124,19 @@ class _Run:
         else:
             self.done.copied += len(drafts)
             self._in_a_row = 0
+            self._copy_uses([draft.entry.key for draft in drafts])
             return
         middle = len(drafts) // 2
         self.publish(drafts[:middle])
         self.publish(drafts[middle:])
+
+    def _copy_uses(self, keys: list[bytes]) -> None:
+        used = self._source.metadata.uses(self._source.namespace, keys)
+        counted = {key: (use.hits, use.accessed_at) for key, use in used.items()}
+        try:
+            self._target.metadata.record_use(self._target.namespace, counted)
+        except CachenessError as error:
+            _log.debug("usage counters were not copied: %s", error)
 
     def _skip(self, entry: Entry, error: CachenessError) -> None:
         self._skipped(entry, error)
@@ -145,7 +154,7 @@ class _Run:
 
 def _bare(entry: Entry, namespace: str) -> Entry:
     """The entry without what belongs to one store: its place and its signature."""
-    return replace(entry, namespace=namespace, object=None, inline=None, key_id="", mac=b"")
+    return replace(entry, namespace=namespace, blob=None, inline=None, key_id="", mac=b"")
 
 
 def _log_skipped(entry: Entry, error: CachenessError) -> None:

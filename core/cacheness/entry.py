@@ -24,12 +24,12 @@ NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 class Entry:
     """One committed result: where its bytes are, how to read them back, and how it was made.
 
-    Every field but `accessed_at` and `hits` is covered by the signature.
+    Every field is covered by the signature, `inline` by its digest.
     """
 
     namespace: str
     key: bytes  #: 32 bytes
-    object: str | None  #: name of the blob, used by this entry alone; None when inline
+    blob: str | None  #: name of the blob, used by this entry alone; None when inline
     inline: bytes | None  #: the stored bytes themselves, when small
     size: int  #: stored bytes, after compression
     raw_size: int  #: bytes before compression; bounds the decompressor
@@ -37,13 +37,16 @@ class Entry:
     codec: str  #: codec name, "+zstd" appended when compressed
     created_at: int  #: microseconds since the epoch, by the database's clock
     expires_at: int | None  #: microseconds since the epoch; None never expires
-    accessed_at: int  #: microseconds since the epoch, updated in batches
-    hits: int  #: updated in batches
     compute_seconds: float | None  #: what it cost to compute, when known
-    function: str  #: qualified name of the function, "" when there is none
+    function: str  #: module:qualified name of the function, "" when there is none
     prefix: str  #: the `prefix=` option, "" when there is none
     args: bytes  #: canonical encoding of what `put(**args)` needs to make the same key
-    parts: str  #: canonical JSON: what the key was made from, for `explain`
+    components: str  #: canonical JSON: what the key was made from, for `explain`
+    value: bytes | None  #: 32 bytes: the digest of the value as an argument, where it has one
+    fn: bytes | None  #: 32 bytes: which row of `functions`
+    alias: bytes | None  #: 32 bytes: by which a graph finds the result before its inputs are loaded
+    link: bytes | None  #: key of the entry that this one names; it has no bytes of its own then
+    outputs: str | None  #: canonical JSON: the files that the function wrote
     tags: tuple[str, ...]  #: sorted, without line breaks
     provenance: str  #: canonical JSON object: who computed this, where and when
     key_id: str  #: which signing key; "" when unsigned
@@ -65,12 +68,10 @@ class Entry:
             "codec": self.codec,
             "created_at": _time(self.created_at),
             "expires_at": None if self.expires_at is None else _time(self.expires_at),
-            "accessed_at": _time(self.accessed_at),
-            "hits": self.hits,
             "compute_seconds": self.compute_seconds,
             "tags": list(self.tags),
             "provenance": json.loads(self.provenance),
-            "object": self.object,
+            "blob": self.blob,
         }
 
     def __getitem__(self, name: str) -> Any:
@@ -138,9 +139,9 @@ class Where:
     namespace: str
     keys: tuple[bytes, ...] | None = None
     mac: bytes | None = None  #: still exactly this row
-    object: str | None = None  #: still naming this blob
+    blob: str | None = None  #: still naming this blob
     tag: str | None = None
-    function: str | None = None
+    functions: tuple[str, ...] | None = None  #: one of these
     prefix: str | None = None
     created_before: int | None = None  #: microseconds since the epoch
     older_than: int | None = None  #: microseconds, by the database's clock when it is asked
@@ -150,10 +151,22 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a deletion did: rows gone, and the objects that now have tombstones."""
+    """What a deletion did: rows gone, and the blobs that now have tombstones."""
 
     entries: int
-    objects: tuple[str, ...]
+    blobs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """When an entry was used last, and how often. Not signed: it decides what is evicted, and nothing else."""
+
+    accessed_at: int  #: microseconds since the epoch
+    hits: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The use as people read it: the time with a zone."""
+        return {"accessed_at": _time(self.accessed_at), "hits": self.hits}
 
 
 @dataclass(frozen=True, slots=True)

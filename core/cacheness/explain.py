@@ -48,7 +48,7 @@ class Explanation:
 
     hit: bool
     key: str  #: 64 hexadecimal digits
-    function: str
+    function: str  #: module:qualified name
     changes: tuple[Change, ...]  #: against the nearest entry
     nearest: str | None  #: key of that entry, or of the one that is hit
     age: float | None  #: of that entry, in seconds
@@ -67,10 +67,11 @@ class Explanation:
 
     def sentence(self) -> str:
         """The answer in one line."""
+        name = self.function.replace(":", ".")
         if self.hit:
-            return f"hit: entry {_brief(self.nearest)} of `{self.function}` from {_ago(self.age)}"
+            return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}"
         if self.nearest is None:
-            return f"miss: no earlier entry of `{self.function}`"
+            return f"miss: no earlier entry of `{name}`"
         changes = "; ".join(map(str, self.changes)) or "what leads to what in the code changed"
         return f"miss: {changes}; nearest entry {_brief(self.nearest)} from {_ago(self.age)}"
 
@@ -81,17 +82,17 @@ class Explanation:
 
 def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
     """Compare a key with entries of the same function. `now` in microseconds since the epoch."""
-    mine = _parts_of(key.parts, key.prefix)
+    mine = _parts_of(key.components, key.prefix)
     nearest: Entry | None = None
     changes: tuple[Change, ...] = ()
     for entry in sorted(candidates, key=lambda entry: entry.created_at, reverse=True):
         if entry.key == key.digest:
             nearest, changes = entry, ()
             break
-        found = tuple(_changes(_parts_of(entry.parts, entry.prefix), mine))
+        found = tuple(_changes(_parts_of(entry.components, entry.prefix), mine))
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
-    parts = json.loads(key.parts)
+    parts = json.loads(key.components)
     return Explanation(
         hit=nearest is not None and nearest.key == key.digest,
         key=key.hex,

@@ -150,17 +150,17 @@ class Inspector:
     def _remove(self, issue: Issue, entry: Entry) -> Issue:
         # Asked for a second time: one false "not found" must not cost a row.
         is_dangling = issue.kind == "dangling"
-        if is_dangling and entry.object is not None and self._cache.blobs.stat(entry.object) is not None:
+        if is_dangling and entry.blob is not None and self._cache.blobs.stat(entry.blob) is not None:
             return issue
         unchanged = Where(
             entry.namespace,
             keys=(entry.key,),
             mac=entry.mac,
-            object=entry.object,
+            blob=entry.blob,
             created_before=entry.created_at + 1,
         )
         deleted = self._metadata.delete(unchanged)
-        removal = self._tombstones.drain(deleted.objects)
+        removal = self._tombstones.drain(deleted.blobs)
         if not deleted.entries:
             return issue
         if is_dangling or not removal.kept:

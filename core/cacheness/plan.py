@@ -144,7 +144,7 @@ class Planner:
         listed = {info.name: info for info in page}
         named: set[str] = set()
         for entries in self.rows(plan.scope, after, upto=last):
-            named.update(entry.object for entry in entries if entry.object is not None)
+            named.update(entry.blob for entry in entries if entry.blob is not None)
             self._plan_rows(plan, entries, listed)
         self._plan_unnamed(plan, [info for info in page if info.name not in named], states)
         return last
@@ -179,7 +179,7 @@ class Planner:
         states = self._states({session_of(info.name) for info in page}, set())
         unknown = [info for info in page if states[session_of(info.name)] == "unknown"]
         rows = self._metadata.find_many(namespace, list({_key_of(info.name) for info in unknown}))
-        named = {entry.object for entry in rows.values()}
+        named = {entry.blob for entry in rows.values()}
         return [info for info in unknown if info.name not in named and not self._is_buried(info.name)]
 
     # what is wrong
@@ -215,23 +215,23 @@ class Planner:
         if not self._is_genuine(entry):
             # Never deleted: with the wrong key at hand, every row of somebody else looks like this.
             return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", entry.size)
-        if entry.object is not None:
-            info = listed.get(entry.object)
+        if entry.blob is not None:
+            info = listed.get(entry.blob)
             if info is None or info.size != entry.size:
-                info = self._blobs.stat(entry.object)
+                info = self._blobs.stat(entry.blob)
             if info is None:
                 return self._dangling(entry)
             if info.size != entry.size:
                 return Issue(
-                    "size_mismatch", entry.cache_key, f"{entry.object}: {info.size} bytes, not {entry.size}", entry.size
+                    "size_mismatch", entry.cache_key, f"{entry.blob}: {info.size} bytes, not {entry.size}", entry.size
                 )
         return None
 
     def _dangling(self, entry: Entry) -> Issue | None:
         now = self._metadata.find(entry.namespace, entry.key)
-        if now is None or now.object != entry.object:
+        if now is None or now.blob != entry.blob:
             return None  # overwritten or deleted while we looked
-        return Issue("dangling", entry.cache_key, f"its blob {entry.object} is gone", entry.size)
+        return Issue("dangling", entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
 
     def _plan_tombstones(self, plan: Plan) -> None:
         after = ""

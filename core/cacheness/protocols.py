@@ -10,7 +10,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from cacheness.entry import BlobInfo, Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Upload, Where
+from cacheness.entry import (
+    BlobInfo,
+    Deleted,
+    Entry,
+    Identity,
+    Presence,
+    Process,
+    SessionInfo,
+    Totals,
+    Upload,
+    Use,
+    Where,
+)
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -117,7 +129,7 @@ class MetadataStore(Protocol):
         """Publish entries in one transaction, if the session still lives.
 
         Locks the session's row, inserts or replaces the entries, and leaves a tombstone for
-        every object that was replaced; returns those objects' names. `fresh` entries were made
+        every blob that was replaced; returns those blobs' names. `fresh` entries were made
         now: a server refuses those whose `created_at` is more than a minute from its clock. Raises
         SessionLost or ClockMoved (and nothing happened), or CommitUnanswered (and nobody knows).
         """
@@ -127,8 +139,12 @@ class MetadataStore(Protocol):
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         ...
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
-        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+    def functions(self, namespace: str) -> list[str]:
+        """The functions that entries name, each once, sorted; a step for each of them, not for each entry."""
+        ...
+
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
+        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
         ...
 
     def swap(self, old: Entry, new: Entry) -> bool:
@@ -136,11 +152,18 @@ class MetadataStore(Protocol):
         ...
 
     def delete(self, where: Where) -> Deleted:
-        """Delete matching rows, in batches in key order, each with its tombstones in one transaction."""
+        """Delete matching rows, their uses and tags, in batches in key order, each with its tombstones at once."""
         ...
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
-        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped.
+
+        A commit begins the uses of its entries anew: no hits, and used when the entry was made.
+        """
+        ...
+
+    def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
+        """When the entries under these keys were used last, and how often."""
         ...
 
     def totals(self, namespace: str) -> Totals:
@@ -150,11 +173,11 @@ class MetadataStore(Protocol):
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Objects waiting to be deleted, sorted by name."""
+        """Blobs waiting to be deleted, sorted by name."""
         ...
 
-    def clear_tombstones(self, objects: Collection[str]) -> None:
-        """Forget objects that have been deleted."""
+    def clear_tombstones(self, blobs: Collection[str]) -> None:
+        """Forget blobs that have been deleted."""
         ...
 
     # sessions

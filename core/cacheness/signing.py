@@ -26,9 +26,9 @@ _LARGEST_KEY_FILE: Final = 4096
 _KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
 
-_DOMAIN: Final = b"cacheness entry 1\0"
-#: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and eleven lengths.
-_NUMBERS: Final = struct.Struct("<4qdB11Q")
+_DOMAIN: Final = b"cacheness entry 2\0"
+#: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and sixteen lengths.
+_NUMBERS: Final = struct.Struct("<4qdB16Q")
 _BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
 
 _THREADED_FROM: Final = 8 << 20
@@ -99,22 +99,31 @@ def header(entry: Entry) -> bytes:
 
     Numbers and lengths come first, in fixed places, and the texts follow without separators.
     """
-    name = entry.object
+    blob, value, fn, alias, link, outputs = (
+        entry.blob, entry.value, entry.fn, entry.alias, entry.link, entry.outputs,
+    )  # fmt: skip
     texts = (
         entry.namespace.encode(),
         entry.key,
-        b"" if name is None else name.encode(),
+        b"" if blob is None else blob.encode(),
         entry.digest,
         entry.codec.encode(),
         entry.function.encode(),
         entry.prefix.encode(),
         entry.args,
-        entry.parts.encode(),
+        entry.components.encode(),
+        b"" if value is None else value,
+        b"" if fn is None else fn,
+        b"" if alias is None else alias,
+        b"" if link is None else link,
+        b"" if outputs is None else outputs.encode(),
         _tags(entry.tags),
         entry.provenance.encode(),
     )
     expires, seconds = entry.expires_at, entry.compute_seconds
-    given = (name is not None) | (expires is not None) << 1 | (seconds is not None) << 2
+    given = (blob is not None) | (expires is not None) << 1 | (seconds is not None) << 2
+    given |= (value is not None) << 3 | (fn is not None) << 4 | (alias is not None) << 5
+    given |= (link is not None) << 6 | (outputs is not None) << 7
     numbers = _NUMBERS.pack(
         entry.size,
         entry.raw_size,

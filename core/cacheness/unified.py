@@ -15,7 +15,7 @@ from cacheness import wiring
 from cacheness.batch import Batch
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
-from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Where
+from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Use, Where
 from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
@@ -273,8 +273,11 @@ class UnifiedCache:
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs."""
-        entries = self._entries(self._where(tag, function, prefix, older_than), PAGE if limit is None else limit)
-        return [entry.as_dict() for entry in islice(entries, limit)]
+        where = self._where(tag, function, prefix, older_than)
+        entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
+        used = self._parts.cache.metadata.uses(self.config.namespace, [entry.key for entry in entries])
+        unused = ((entry, Use(entry.created_at, 0)) for entry in entries)
+        return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
 
     def iter_entries(
         self,
@@ -437,4 +440,10 @@ class UnifiedCache:
         older_than: float | timedelta | None,
     ) -> Where:
         age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
-        return Where(self.config.namespace, tag=tag, function=function, prefix=prefix, older_than=age)
+        names = None if function is None else self._functions_called(function)
+        return Where(self.config.namespace, tag=tag, functions=names, prefix=prefix, older_than=age)
+
+    def _functions_called(self, name: str) -> tuple[str, ...]:
+        """The functions that go by a name: module:qualified name, either of the two, or "" for none."""
+        known = self._parts.cache.metadata.functions(self.config.namespace)
+        return tuple(function for function in known if name in {function, *function.rsplit(":", 1)})

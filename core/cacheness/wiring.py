@@ -189,16 +189,6 @@ def embedded_kind(directory: str | Path) -> str | None:
     return None
 
 
-def upgrade(config: Config) -> tuple[int, int]:
-    """Bring the database's schema to this library's version; returns (old, new)."""
-    from cacheness.metadata import migrations
-
-    backend: str = config.metadata_backend
-    if backend == "json":
-        raise ConfigError("a JSON cache has no database, so there is nothing to migrate")
-    return migrations.upgrade(Path(config.cache_dir) / SQLITE_FILE if backend == "sqlite" else backend)
-
-
 def check_backend(config: Config) -> None:
     """Raise ConfigError when nothing here goes by the name of the metadata backend."""
     backend = config.metadata_backend
@@ -225,7 +215,7 @@ def _take(config: Config) -> Slot:
 
 def _open(config: Config) -> Opened:
     check_backend(config)
-    _check_sharing(config)
+    check_sharing(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
         metadata = open_metadata(config)
@@ -239,7 +229,6 @@ def _open(config: Config) -> Opened:
 
 
 def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> Opened:
-    marker = Marker(metadata, blobs, travel_together=_travel_together(config))
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -250,7 +239,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
             inline_max_bytes=config.inline_max_bytes,
             safe_codecs=config.safe_codecs,
         ),
-        marker,
+        marker_of(config, metadata, blobs),
     )
     return Opened(
         cache,
@@ -258,6 +247,11 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
         Inspector(cache),
     )
+
+
+def marker_of(config: Config, metadata: MetadataStore, blobs: BlobStore) -> Marker:
+    """The tie between the two stores of a configuration."""
+    return Marker(metadata, blobs, travel_together=_travel_together(config))
 
 
 def _travel_together(config: Config) -> bool:
@@ -354,7 +348,8 @@ def _is_server(config: Config) -> bool:
     return backend.needs_key if not isinstance(backend, str) else backend not in _EMBEDDED
 
 
-def _check_sharing(config: Config) -> None:
+def check_sharing(config: Config) -> None:
+    """Raise ConfigError when machines would share the metadata and not the blobs."""
     blobs = config.blob_store
     is_local = blobs is None or (isinstance(blobs, str) and urlsplit(blobs).scheme == "file")
     if _is_server(config) and is_local and not config.shared_path:

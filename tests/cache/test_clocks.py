@@ -114,7 +114,7 @@ def test_a_put_that_is_dated_wrongly_is_dated_again(shared, step):
         how()
         assert 590 < lifetime(other, k=1) <= 601
         blobs = [info.name for info in mine.parts.blobs.scan("default/")]
-        assert len(blobs) == (1 if mine.lookup(k=1).entry.object else 0)  # uploaded once, and dated again
+        assert len(blobs) == (1 if mine.lookup(k=1).entry.blob else 0)  # uploaded once, and dated again
     lag(mine, step)
     assert mine.touch(k=1, ttl=300)
     assert 290 < lifetime(other, k=1) <= 301

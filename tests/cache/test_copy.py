@@ -48,7 +48,7 @@ def test_a_copy_that_is_run_again_goes_on(world, target):
 
 def test_what_cannot_be_read_is_told_and_left_out(world, target):
     fill(world.cache)
-    world.cache.parts.blobs.delete(world.cache.lookup(x=2, prefix="p").entry.object)
+    world.cache.parts.blobs.delete(world.cache.lookup(x=2, prefix="p").entry.blob)
     done = copy(world.cache.parts, target.parts, world.cache.iter_entries())
     assert (done.copied, done.unreadable) == (2, 1)
 
@@ -97,7 +97,7 @@ def test_a_source_that_fails_for_one_blob_loses_only_that_entry(world, target, m
     read = world.cache.parts.blobs.read
 
     def fail(name, size):
-        if name == broken.object:
+        if name == broken.blob:
             raise StoreUnavailable("a bad sector")
         return read(name, size)
 

@@ -242,7 +242,7 @@ def _aftermath(config: Config, board: Board, seconds: float, kills: int) -> Outc
             orphans_removed=repaired.counts().get("orphaned", 0),
             left=len(left),
             blobs=left.objects,
-            rows_with_blobs=sum(entry["object"] is not None for entry in cache.list_entries()),
+            rows_with_blobs=sum(entry["blob"] is not None for entry in cache.list_entries()),
         )
 
 

@@ -65,7 +65,7 @@ def check(world, allowed: set[Any]) -> None:
     assert cache.get(k=1) in allowed
     left = cache.verify_integrity(deep=True)
     assert list(left) == []
-    assert left.objects == sum(entry["object"] is not None for entry in cache.list_entries())
+    assert left.objects == sum(entry["blob"] is not None for entry in cache.list_entries())
 
 
 def prepare(world) -> None:

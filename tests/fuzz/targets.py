@@ -103,7 +103,7 @@ SIGNED = KEYRING.sign(
     Entry(
         namespace="default",
         key=bytes(32),
-        object="default/00/x",
+        blob="default/00/x",
         inline=None,
         size=5,
         raw_size=5,
@@ -111,20 +111,23 @@ SIGNED = KEYRING.sign(
         codec="numpy",
         created_at=7,
         expires_at=None,
-        accessed_at=0,
-        hits=0,
         compute_seconds=None,
         function="f",
         prefix="p",
         args=b"args",
-        parts="{}",
+        components="{}",
+        value=None,
+        fn=None,
+        alias=None,
+        link=None,
+        outputs=None,
         tags=("a", "b"),
         provenance="{}",
         key_id="",
         mac=b"",
     )
 )
-TEXTS = ("namespace", "object", "codec", "function", "prefix", "parts", "provenance", "key_id")
+TEXTS = ("namespace", "blob", "codec", "function", "prefix", "components", "provenance", "key_id")
 BYTES = ("key", "digest", "args", "mac")
 NUMBERS = ("size", "raw_size", "created_at", "expires_at")
 
@@ -138,7 +141,7 @@ def row(data: bytes) -> Entry:
     some_bytes = dict(zip(BYTES, named[len(TEXTS) :], strict=True))
     numbers = dict(zip(NUMBERS, struct.unpack("<4q", rest[:32].ljust(32, b"\0")), strict=True))
     changes: dict[str, Any] = {**texts, **some_bytes, **numbers, "tags": tuple(tags.decode("utf-8", "replace").split())}
-    for bit, name in enumerate(("object", "expires_at", "compute_seconds")):
+    for bit, name in enumerate(("blob", "expires_at", "compute_seconds")):
         if rest[32:33] and rest[32] >> bit & 1:
             changes[name] = None
     return replace(SIGNED, **changes)

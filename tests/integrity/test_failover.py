@@ -75,7 +75,7 @@ def test_a_promoted_standby_owns_its_blobs_and_the_lost_tail_can_be_removed(pair
     pair.part()
     for i in range(TAIL):
         with UnifiedCache(pair.config) as cache:  # each a session that the standby never sees
-            seen_nowhere.append(cache.put(large(), tail=i)["object"])
+            seen_nowhere.append(cache.put(large(), tail=i)["blob"])
     pair.fail_over()
     with UnifiedCache(pair.config) as cache:
         for force in (False, True):  # not refused, and nothing is deleted before a person has decided

@@ -38,7 +38,7 @@ def kill_a_writer_between_blob_and_row(config: Config) -> None:
 
 
 def blob_of(world, **args) -> str:
-    name = world.cache.lookup(**args).entry.object
+    name = world.cache.lookup(**args).entry.blob
     assert name is not None
     return name
 
@@ -155,9 +155,9 @@ def test_a_truncated_blob_is_a_size_mismatch(world):
 def test_a_flipped_byte_is_found_by_a_deep_check(world):
     entry = world.cache.put(os.urandom(100_000), k=1)
     store = blobs_of(world)
-    data = bytearray(store.read(entry.object, entry.size))
+    data = bytearray(store.read(entry.blob, entry.size))
     data[5000] ^= 1
-    store.write(entry.object, [data])
+    store.write(entry.blob, [data])
     assert world.cache.lookup(k=1) is None
     assert len(world.cache.verify_integrity()) == 0
     assert kinds(world.cache.verify_integrity(deep=True)) == {"corrupt": 1}
@@ -229,7 +229,7 @@ def test_names_that_are_not_ours_are_reported_and_never_touched(world):
 def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
     for n in range(20):
         world.cache.put(LARGE + bytes([n]), n=n)
-    names = [entry["object"] for entry in world.cache.list_entries()]
+    names = [entry["blob"] for entry in world.cache.list_entries()]
     store = blobs_of(world)
     store.delete(names[0])
     kill_a_writer_between_blob_and_row(world.config)
@@ -271,7 +271,7 @@ def test_implausible_damage_stops_the_repair_unless_forced(world):
             world.cache.put(os.urandom(33_000), n=n)
     store = blobs_of(world)
     for entry in world.cache.list_entries():
-        store.delete(entry["object"])
+        store.delete(entry["blob"])
     with pytest.raises(RepairRefused, match="force=True"):
         world.cache.verify_integrity(repair=True)
     assert len(world.cache.list_entries()) == 120

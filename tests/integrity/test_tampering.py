@@ -16,7 +16,7 @@ LARGE = random.Random(1).randbytes(100_000)
 
 #: Every signed column, and something else that it might be made to say.
 CHANGES = {
-    "object": "default/00/" + "00" * 32 + "." + "0" * 16 + "." + "0" * 16,
+    "blob": "default/00/" + "00" * 32 + "." + "0" * 16 + "." + "0" * 16,
     "inline": b"other bytes",
     "size": 5,
     "raw_size": 1 << 40,
@@ -28,7 +28,12 @@ CHANGES = {
     "function": "somebody.else",
     "prefix": "other",
     "args": b"",
-    "parts": "[]",
+    "components": "[]",
+    "value": b"\x00" * 32,
+    "fn": b"\x00" * 32,
+    "alias": b"\x00" * 32,
+    "link": b"\x00" * 32,
+    "outputs": "[]",
     "tags": "\nother\n",
     "provenance": '{"run":"other"}',
     "key_id": "other",
@@ -61,7 +66,7 @@ def test_every_signed_column_is_in_the_list(cache):
     cache.put(1, k=1)
     with closing(sqlite3.connect(f"{cache.config.cache_dir}/{wiring.SQLITE_FILE}")) as database:
         columns = {row[1] for row in database.execute("PRAGMA table_info(entries)")}
-    assert columns - set(CHANGES) == {"namespace", "key", "accessed_at", "hits", "replaced"}
+    assert columns - set(CHANGES) == {"namespace", "key", "replaced", "replaced_size"}
 
 
 @pytest.mark.parametrize("value", [b"small", LARGE], ids=["inline", "blob"])
@@ -90,7 +95,7 @@ def test_a_row_whose_signature_is_stripped_is_a_miss_and_is_not_listed(cache, co
 def test_the_blob_of_another_entry_is_not_accepted(cache):
     one, other = (cache.put(random.Random(n).randbytes(100_000), n=n) for n in (1, 2))
     blobs = wiring.open_blobs(cache.config)
-    blobs.write(one.object, [blobs.read(other.object, other.size)])
+    blobs.write(one.blob, [blobs.read(other.blob, other.size)])
     assert cache.lookup(n=1) is None
     assert cache.lookup(n=2) is not None
 
@@ -110,7 +115,7 @@ def test_i4_unverified_bytes_never_reach_the_unpickler(cache, tmp_path):
     sang = tmp_path / "the canary sang"
     bomb = pickle.dumps(Canary(str(sang)), protocol=5)
     entry = cache.put(LARGE, k=1)
-    wiring.open_blobs(cache.config).write(entry.object, [bomb])
+    wiring.open_blobs(cache.config).write(entry.blob, [bomb])
     execute(cache, "UPDATE entries SET size = ?, raw_size = ?", len(bomb), len(bomb))
     assert cache.lookup(k=1) is None
     cache.put("small", k=2)

@@ -27,7 +27,7 @@ def entry_of(key: Key, age: int = 2 * HOUR) -> Entry:
         "function": key.function,
         "prefix": key.prefix,
         "args": key.args,
-        "parts": key.parts,
+        "components": key.components,
         "created_at": NOW - age,
     }
     other: dict[str, Any] = {f.name: None for f in dataclasses.fields(Entry)}
@@ -67,11 +67,11 @@ def test_a_hit_says_so() -> None:
     key = key_of(module())
     found = explain(key, [entry_of(key, age=5 * MICROSECONDS)], NOW)
     assert found.hit
-    assert str(found) == f"hit: entry {key.hex[:4]}… of `clean` from 5 s ago"
+    assert str(found) == f"hit: entry {key.hex[:4]}… of `helpers.clean` from 5 s ago"
 
 
 def test_without_earlier_entries_it_says_that() -> None:
-    assert str(explain(key_of(module()), [], NOW)) == "miss: no earlier entry of `clean`"
+    assert str(explain(key_of(module()), [], NOW)) == "miss: no earlier entry of `helpers.clean`"
 
 
 def test_the_entry_with_the_fewest_changes_is_the_nearest_and_among_equals_the_latest() -> None:
@@ -115,9 +115,9 @@ def test_a_helper_that_is_new_is_named() -> None:
 
 def test_a_library_s_other_version_is_named() -> None:
     key = key_of(module())
-    parts = json.loads(key.parts)
-    parts["versions"]["numpy"] = "1.0"
-    other = Key(bytes(32), "clean", "", key.args, json.dumps(parts))
+    components = json.loads(key.components)
+    components["versions"]["numpy"] = "1.0"
+    other = Key(bytes(32), "helpers:clean", "", key.args, json.dumps(components))
     found = explain(key, [entry_of(other)], NOW)
     assert [str(change) for change in found.changes] == ["numpy 1.0 is no longer used"]
 

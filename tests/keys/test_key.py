@@ -86,7 +86,8 @@ def test_a_long_argument_is_kept_as_its_digest_and_so_is_one_that_cannot_be_rebu
 def test_the_digest_of_a_fingerprint_stands_for_the_function() -> None:
     stands = Digest(fingerprint(double).digest, "double")
     assert make_key(args={}, function=stands) == make_key(args={}, function=double)
-    assert make_key(args={}, function=stands).function == "double" == make_key(args={}, function=double).function
+    assert make_key(args={}, function=stands).function == "double"
+    assert make_key(args={}, function=double).function == f"{__name__}:double"
 
 
 def test_a_key_tells_of_the_values_as_they_were_when_it_was_made() -> None:
@@ -94,18 +95,18 @@ def test_a_key_tells_of_the_values_as_they_were_when_it_was_made() -> None:
     key = make_key(args={"items": items})
     items.append(3)
     assert arguments_of(key.args) == {"items": [1, 2]}
-    assert json.loads(key.parts)["args"]["items"][1] == "[1, 2]"
+    assert json.loads(key.components)["args"]["items"][1] == "[1, 2]"
 
 
 def test_parts_name_what_decided_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = json.loads(make_key(args={"x": 1}, function=double).parts)
+    found = json.loads(make_key(args={"x": 1}, function=double).components)
     assert found["args"]["x"][1] == "1"
     names = {name.rpartition(".")[2] for name in found["code"]}
     assert names == {"double", "helper"}
     assert [name.rpartition(".")[2] for name in found["values"]] == ["FACTOR"]
     assert "python" in found["versions"]
     monkeypatch.setitem(globals(), "FACTOR", 3)
-    assert json.loads(make_key(args={"x": 1}, function=double).parts)["values"] != found["values"]
+    assert json.loads(make_key(args={"x": 1}, function=double).components)["values"] != found["values"]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_parts_name_what_decided_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
     ],
 )
 def test_an_argument_is_described_in_a_few_words(value: Any, words: str) -> None:
-    description = json.loads(make_key(args={"x": value}).parts)["args"]["x"][1]
+    description = json.loads(make_key(args={"x": value}).components)["args"]["x"][1]
     assert description.startswith(words)
     assert len(description) <= 60
 
@@ -130,12 +131,12 @@ def test_keys_compare_hash_and_travel_by_their_digest() -> None:
     key = make_key(args={"x": 1}, prefix="p", function=double)
     copy = pickle.loads(pickle.dumps(key))
     assert copy == key
-    assert (copy.hex, copy.function, copy.prefix, copy.args, copy.parts) == (
+    assert (copy.hex, copy.function, copy.prefix, copy.args, copy.components) == (
         key.hex,
-        "double",
+        f"{__name__}:double",
         "p",
         key.args,
-        key.parts,
+        key.components,
     )
     assert len({key, copy}) == 1
     assert key != make_key(args={"x": 2})

@@ -160,7 +160,7 @@ store.close()
 def test_a_file_that_may_not_grow_is_a_full_disk(kind: str, tmp_path: Path) -> None:
     program = """
 import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
 session, kept = store.open_session(SOMEBODY), 0
 try:
     while True:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from cacheness.deadlines import Limits
-from cacheness.entry import Where
+from cacheness.entry import Use, Where
 from cacheness.errors import ConfigError, SchemaMismatch
 from cacheness.metadata import journal
 from cacheness.metadata.journal import JournalStore
+from cacheness.metadata.journal_file import JOURNAL_VERSION
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 
 
@@ -56,11 +57,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_person_reads_times_tags_and_arguments(store: JournalStore, path: Path) -> None:
-    put(store, entry(1, created_at=1_700_000_000_000_001, tags=("prices",), parts='{"args":{"x":["ab","1"]}}'))
+    put(store, entry(1, created_at=1_700_000_000_000_001, tags=("prices",), components='{"args":{"x":["ab","1"]}}'))
     shown = lines(path)[-1]["put"]
     assert shown["created_at"] == "2023-11-14T22:13:20.000001+00:00"
     assert shown["tags"] == ["prices"]
-    assert shown["parts"] == {"args": {"x": ["ab", "1"]}}
+    assert shown["components"] == {"args": {"x": ["ab", "1"]}}
     assert shown["key"] == key(1).hex()
 
 
@@ -133,10 +134,11 @@ def test_a_journal_of_mostly_dead_lines_is_rewritten_and_says_the_same(
     assert len(path.read_bytes()) < 50 * 500
     for reader in (store, other, open_store()):
         assert reader.identity() == before
-        assert reader.tombstones() == [buried.object]
+        assert reader.tombstones() == [buried.blob]
         found = reader.find(NAMESPACE, key(2))
         assert found is not None
-        assert (found.inline, found.hits, found.accessed_at) == (b"kept", 4, 1_800_000_000_000_000)
+        assert found.inline == b"kept"
+        assert reader.uses(NAMESPACE, [key(1), key(2)])[key(2)] == Use(1_800_000_000_000_000, 4)
         assert reader.find("other", key(3)) is not None
         assert reader.totals(NAMESPACE).entries == 2
 
@@ -176,13 +178,39 @@ def test_a_crash_while_rewriting_leaves_the_journal_as_it_was(
     assert not path.with_name("metadata.jsonl.new").exists()
 
 
+def test_a_line_of_another_version_is_passed_over_with_a_warning(
+    store: JournalStore, path: Path, open_store: Callable[[], JournalStore], caplog: pytest.LogCaptureFixture
+) -> None:
+    put(store, inline(1))
+    old = {"put": {"namespace": NAMESPACE, "key": key(2).hex(), "object": None}}
+    for strange in (old, {"put": None}, {"use": [[NAMESPACE, 7, 1, 1]]}, {"delete": 3}):
+        with path.open("a") as file:
+            file.write(json.dumps(strange) + "\n")
+    put(store, inline(3))
+    assert [one.key for one in open_store().scan(Where(NAMESPACE))] == [key(1), key(3)]
+    assert caplog.text.count("not read by this version") == 2 * 4
+
+
+def test_a_journal_that_is_replaced_by_a_newer_one_is_refused_by_every_call(store: JournalStore, path: Path) -> None:
+    put(store, inline(1))
+    newer = path.read_text().replace(f'"min_reader": {JOURNAL_VERSION}', f'"min_reader": {JOURNAL_VERSION + 1}')
+    path.with_name("newer").write_text(newer)
+    path.with_name("newer").rename(path)
+    for _ in range(4):
+        with pytest.raises(SchemaMismatch, match="Upgrade cacheness"):
+            store.find(NAMESPACE, key(1))
+        with pytest.raises(SchemaMismatch, match="Upgrade cacheness"):
+            put(store, inline(2))
+    assert path.read_text() == newer
+
+
 def test_a_journal_of_a_newer_library_is_refused(
     store: JournalStore, path: Path, open_store: Callable[[], JournalStore]
 ) -> None:
     put(store, inline(1))
     store.close()
     text = path.read_text()
-    path.write_text(text.replace('"min_reader": 1', '"min_reader": 2'))
+    path.write_text(text.replace(f'"min_reader": {JOURNAL_VERSION}', f'"min_reader": {JOURNAL_VERSION + 1}'))
     with pytest.raises(SchemaMismatch, match="Upgrade cacheness"):
         open_store()
     path.write_text("some notes of mine\n")

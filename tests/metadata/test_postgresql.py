@@ -136,7 +136,7 @@ def test_a_commit_whose_connection_is_terminated_is_unanswered_or_done_again_and
             store.end_session(session)
             assert store.find(NAMESPACE, key(1)) == old
         else:  # its COMMIT was never sent, so it is known to have failed, and is repeated
-            assert committing.result() == [old.object]
+            assert committing.result() == [old.blob]
             assert store.find(NAMESPACE, key(1)) == batch[0]
 
 
@@ -151,7 +151,7 @@ def test_a_commit_whose_answer_is_lost_is_unanswered_and_there(
         for other in warm:
             store.commit(other, session)
         store.scan(Where(NAMESPACE))  # so that the last COMMIT lies behind what the proxy looks at
-        proxy.drop_response(b"COMMIT" if len(batch) > 1 else str(batch[0].object).encode())
+        proxy.drop_response(b"COMMIT" if len(batch) > 1 else str(batch[0].blob).encode())
         with pytest.raises(CommitUnanswered, match="not known"):
             store.commit(batch, session)
         store.end_session(session)
@@ -166,7 +166,7 @@ def test_a_commit_that_never_arrived_is_not_there_after_its_session_ended(
     with Proxy.before(database) as proxy:
         store = open_store(proxy.url)
         session = store.open_session(SOMEBODY)
-        proxy.reset_before(str(batch[0].object).encode(), times=3)
+        proxy.reset_before(str(batch[0].blob).encode(), times=3)
         with pytest.raises(StoreUnavailable):
             store.commit(batch, session)
         time.sleep(SHORT.cooldown)
@@ -264,12 +264,12 @@ def test_a_deadlock_is_settled_and_both_get_their_way(
 ) -> None:
     run(database, "ALTER SYSTEM SET deadlock_timeout = '100ms'", "SELECT pg_reload_conf()")
     store.commit([inline(1), inline(2)], session)
-    rival.execute("UPDATE entries SET hits = 7 WHERE key = %s", (key(2),))
+    rival.execute("UPDATE entries SET size = size WHERE key = %s", (key(2),))
     with ThreadPoolExecutor(1) as pool:
         committing = pool.submit(store.commit, [inline(1, b"new"), inline(2, b"new")], session)
         wait_until_waiting(rival)
         with suppress(psycopg.errors.DeadlockDetected):
-            rival.execute("UPDATE entries SET hits = 7 WHERE key = %s", (key(1),))
+            rival.execute("UPDATE entries SET size = size WHERE key = %s", (key(1),))
         rival.rollback()
         assert committing.result() == []
     assert {found.inline for found in store.scan(Where(NAMESPACE))} == {b"new"}
@@ -286,7 +286,7 @@ def test_serialization_failures_are_tried_again(database: str, open_store: Calla
         session = store.open_session(SOMEBODY)
         for number in range(20):
             mine = entry(number % 2)
-            names.append(str(mine.object))
+            names.append(str(mine.blob))
             store.commit([mine], session)
 
     try:
@@ -294,7 +294,7 @@ def test_serialization_failures_are_tried_again(database: str, open_store: Calla
             list(pool.map(write, stores))
     finally:
         run(database, f"ALTER DATABASE {name} RESET default_transaction_isolation")
-    kept = {found.object for found in stores[0].scan(Where(NAMESPACE))}
+    kept = {found.blob for found in stores[0].scan(Where(NAMESPACE))}
     assert set(names) - kept == set(stores[0].tombstones())
 
 

@@ -171,7 +171,7 @@ class Shared:
 
     def until_it_waits(self, who: str) -> None:
         """Until somebody has asked for a flight again and again."""
-        wait_for(lambda: sum(b"flights" in request for request in list(self._proxies[who].requests)) >= 5)
+        wait_for(lambda: sum(b"compute_leases" in request for request in list(self._proxies[who].requests)) >= 5)
 
     def start(self, who: str, keys: list[int], kind: str = "threads", address: str = "") -> subprocess.Popen[str]:
         told = {"fields": self.fields(who), "kind": kind, "address": address, "folder": self.folder}
@@ -369,7 +369,7 @@ def test_a_holder_whose_lease_ran_out_may_write_until_somebody_else_wants_the_ke
     locks, key = CachenessLockManager(store), 64 * "a"
     assert locks.acquire_lock(key, "me")
     with closing(sqlite3.connect(Path(store.cache_dir, "metadata.sqlite"))) as connection, connection:
-        assert connection.execute("DELETE FROM flights").rowcount == 1
+        assert connection.execute("DELETE FROM compute_leases").rowcount == 1
     assert locks.is_locked(key)
     assert locks.is_lock_holder(key, "me")
     assert locks.acquire_lock(key, "you", acquire_timeout=0)

@@ -135,7 +135,7 @@ class Servers:
     def take_down(self, what: str) -> None:
         if what == "lock tables":
             with psycopg.connect(self._postgres_url) as connection:
-                connection.execute("DROP TABLE cacheness.flights")
+                connection.execute("DROP TABLE cacheness.compute_leases")
         else:
             self.proxies[what].refuse()
 

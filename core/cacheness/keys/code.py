@@ -20,7 +20,7 @@ from blake3 import blake3
 
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.graph import Vertex, digests_of
-from cacheness.keys.reach import is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
+from cacheness.keys.reach import full_name, is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
 from cacheness.keys.reader import Bag, Value, names_of, read
 from cacheness.keys.watch import Watch
 
@@ -38,7 +38,7 @@ class Fingerprint:
     """What decides the result of a function, apart from its arguments."""
 
     digest: bytes  #: 32 bytes
-    name: str  #: the qualified name
+    name: str  #: module:qualified name
     parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
     unfollowed: tuple[str, ...]  #: what counts by its type only
 
@@ -70,7 +70,10 @@ class _Plan:
         start = encode(("fingerprint", FORMAT, _PYTHON, self._root.content))
         graph["root"] = Vertex(start, names_of(self._root.edges))
         self.fingerprint = Fingerprint(
-            digests_of(graph)["root"], _called(fn), _parts(nodes, versions), tuple(sorted(_unfollowed(nodes)))
+            digests_of(graph)["root"],
+            full_name(_callee(fn)),
+            _parts(nodes, versions),
+            tuple(sorted(_unfollowed(nodes))),
         )
         self._watch = Watch((node.thing, node.values) for node in nodes)
         self._root.forget_objects()
@@ -135,9 +138,14 @@ def _unfollowed(nodes: Iterable[_Node]) -> set[str]:
 
 
 def _called(fn: Any) -> str:
+    fn = _callee(fn)
+    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+
+
+def _callee(fn: Any) -> Any:
     while isinstance(fn, functools.partial):
         fn = fn.func
-    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+    return fn
 
 
 def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:

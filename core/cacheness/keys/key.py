@@ -60,7 +60,7 @@ class _Argument:
 class Key:
     """Names one result, and tells what it was made from, as that was when the key was made."""
 
-    __slots__ = ("_args", "_as_text", "_origin", "_parts", "digest", "function", "prefix")
+    __slots__ = ("_args", "_as_text", "_components", "_origin", "digest", "function", "prefix")
 
     def __init__(
         self,
@@ -68,15 +68,15 @@ class Key:
         function: str = "",
         prefix: str = "",
         args: bytes | None = None,
-        parts: str | None = None,
+        components: str | None = None,
         *,
         origin: _Origin | None = None,
     ) -> None:
         self.digest = digest  #: 32 bytes
-        self.function = function  #: qualified name
+        self.function = function  #: module:qualified name
         self.prefix = prefix
         self._args = args
-        self._parts = parts
+        self._components = components
         self._origin = origin
         self._as_text: dict[frozenset[str], Key] | None = None
 
@@ -93,11 +93,11 @@ class Key:
         return self._args
 
     @property
-    def parts(self) -> str:
+    def components(self) -> str:
         """Canonical JSON for `explain`: digests and short descriptions of all that the key was made from."""
-        if self._parts is None:
-            self._parts = "{}" if self._origin is None else self._origin.parts()
-        return self._parts
+        if self._components is None:
+            self._components = "{}" if self._origin is None else self._origin.components()
+        return self._components
 
     @property
     def inputs(self) -> Mapping[str, Inputs]:
@@ -126,7 +126,7 @@ class Key:
         return hash(self.digest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.digest, self.function, self.prefix, self.args, self.parts))
+        return (type(self), (self.digest, self.function, self.prefix, self.args, self.components))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,7 @@ class _Origin:
             kept["function"] = _Labelled(self.function.digest, self.function.name)
         return encode(kept)
 
-    def parts(self) -> str:
+    def components(self) -> str:
         """For `explain`."""
         arguments = {name: argument.part() for name, argument in self.arguments.items()}
         found: dict[str, Any] = {"args": arguments}

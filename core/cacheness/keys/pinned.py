@@ -11,7 +11,7 @@ from blake3 import blake3
 from cacheness.keys.bytecode import info_of
 from cacheness.keys.code import Fingerprint
 from cacheness.keys.encode import digest_of, encode
-from cacheness.keys.reach import closure_of, module_name
+from cacheness.keys.reach import closure_of, full_name, module_name
 from cacheness.keys.reader import read
 
 
@@ -47,4 +47,4 @@ def pinned(fn: Any) -> Fingerprint:
     # Functions of one name in two modules are two functions; a script's name is its file's.
     file = getattr(fn, "__globals__", {}).get("__file__")
     name = (module_name(fn.__module__, file), fn.__qualname__)
-    return Fingerprint(blake3(encode(("pinned", name, bound))).digest(), fn.__qualname__, {}, ())
+    return Fingerprint(blake3(encode(("pinned", name, bound))).digest(), full_name(fn), {}, ())

@@ -143,7 +143,19 @@ def module_name(name: str | None, file: str | None) -> str:
     """The name of a module, or of the file where the module's own name says only how it was started."""
     if name and not name.startswith("__"):
         return name
-    return os.path.splitext(os.path.basename(file))[0] if file else ""
+    if file:
+        return os.path.splitext(os.path.basename(file))[0]
+    return "__main__" if name else ""  # a notebook, a prompt, `python -c`
+
+
+def full_name(thing: Any) -> str:
+    """The module and the qualified name of a callable, with a colon between."""
+    if not hasattr(thing, "__qualname__"):
+        thing = type(thing)
+    module = getattr(thing, "__module__", None)
+    known = getattr(thing, "__globals__", None) or getattr(sys.modules.get(module or ""), "__dict__", {})
+    place = module_name(module, known.get("__file__"))
+    return f"{place}:{thing.__qualname__}" if place else str(thing.__qualname__)
 
 
 def labels_of(thing: Any) -> list[str]:

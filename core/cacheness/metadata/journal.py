@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 import os
 import secrets
 import threading
@@ -16,7 +17,7 @@ from typing import Any, Final, Literal
 
 from cacheness import forks
 from cacheness.deadlines import Guard, Limits, waiting
-from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Where
+from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Use, Where
 from cacheness.errors import StoreBusy
 from cacheness.jitter import between
 from cacheness.metadata.file_locks import FileLocks
@@ -24,6 +25,8 @@ from cacheness.metadata.journal_file import JournalFile
 from cacheness.metadata.journal_index import JournalIndex, Kept
 from cacheness.metadata.journal_lines import entry_from_json, entry_to_json, time_to_text
 from cacheness.protocols import MetadataStore
+
+_log = logging.getLogger(__name__)
 
 #: Bytes of dead lines under which a journal is never rewritten.
 _LEAST_WASTE: Final = 1 << 20
@@ -78,7 +81,7 @@ class JournalStore:
         """Whether nobody has used this journal: no repair, and no blob that it names."""
         with self._reading:
             self._refresh()
-            names = (kept.entry.object for space in self._index.namespaces() for kept in self._index.every(space))
+            names = (kept.entry.blob for space in self._index.namespaces() for kept in self._index.every(space))
             return "," not in self._index.epoch and not self._index.tombstones and not any(names)
 
     def check_times(self, namespace: str) -> dict[int, int]:
@@ -117,7 +120,7 @@ class JournalStore:
         replaced: list[str] = []
 
         def records() -> list[dict[str, Any]]:
-            replaced.extend(self._objects_replaced_by(entries))
+            replaced.extend(self._blobs_replaced_by(entries))
             shown = [{"put": entry_to_json(entry)} for entry in entries]
             return [*shown, {"bury": replaced}] if replaced else shown
 
@@ -131,18 +134,24 @@ class JournalStore:
             self._refresh()
             return [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
-        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+    def functions(self, namespace: str) -> list[str]:
+        """The functions that entries name, each once, sorted."""
+        with self._reading:
+            self._refresh()
+            return sorted({kept.entry.function for kept in self._index.every(namespace)})
+
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
+        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
         value = _last_use if policy == "lru" else _cost
         with self._reading:
             self._refresh()
-            return [self._whole(kept) for kept in heapq.nsmallest(limit, self._index.every(namespace), key=value)]
+            cheapest = heapq.nsmallest(limit, self._index.every(namespace), key=value)
+            return [(kept.entry.key, kept.entry.size) for kept in cheapest]
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
         with self.exclusive():
-            now = self.find(old.namespace, old.key)
-            if now is None or replace(now, hits=old.hits, accessed_at=old.accessed_at) != old:
+            if self.find(old.namespace, old.key) != old:
                 return False
             change = {"namespace": new.namespace, "key": new.key.hex(), "expires_at": time_to_text(new.expires_at)}
             self._append(lambda: [{"change": {**change, "key_id": new.key_id, "mac": new.mac.hex()}}])
@@ -155,41 +164,47 @@ class JournalStore:
             gone = [kept.entry for kept in self._index.matching(where, now=self.now())]
             for start in range(0, len(gone), _DELETE_BATCH):
                 self._append_deletion(gone[start : start + _DELETE_BATCH])
-        return Deleted(len(gone), tuple(entry.object for entry in gone if entry.object is not None))
+        return Deleted(len(gone), tuple(entry.blob for entry in gone if entry.blob is not None))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
-        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         if uses:
             used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
             # Not synced: a power cut may forget when something was used last.
             self._append(lambda: [{"use": used}], durable=False)
 
+    def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
+        """When the entries under these keys were used last, and how often."""
+        with self._reading:
+            self._refresh()
+            return {key: kept.use for key in keys if (kept := self._index.get(namespace, key)) is not None}
+
     def totals(self, namespace: str) -> Totals:
         """Count entries, bytes and hits."""
         with self._reading:
             self._refresh()
-            found = [kept.entry for kept in self._index.every(namespace)]
-        return Totals(len(found), sum(entry.size for entry in found), sum(entry.hits for entry in found))
+            found = list(self._index.every(namespace))
+            return Totals(len(found), sum(kept.entry.size for kept in found), sum(kept.use.hits for kept in found))
 
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Objects waiting to be deleted, sorted by name."""
+        """Blobs waiting to be deleted, sorted by name."""
         with self._reading:
             self._refresh()
             waiting = (name for name in self._index.tombstones if name.startswith(prefix) and name > after)
             return heapq.nsmallest(limit, waiting)
 
-    def clear_tombstones(self, objects: Collection[str]) -> None:
-        """Forget objects that have been deleted."""
-        if objects:
-            # Not synced: an object that is deleted twice is no error.
-            self._append(lambda: [{"unbury": sorted(objects)}], durable=False)
+    def clear_tombstones(self, blobs: Collection[str]) -> None:
+        """Forget blobs that have been deleted."""
+        if blobs:
+            # Not synced: a blob that is deleted twice is no error.
+            self._append(lambda: [{"unbury": sorted(blobs)}], durable=False)
 
     # sessions: none, because the lock keeps writers and repairers apart
 
     def open_session(self, process: Process) -> str:
-        """A random id, for the names of objects."""
+        """A random id, for the names of blobs."""
         return secrets.token_hex(8)
 
     def renew_session(self, session: str) -> bool:
@@ -318,7 +333,10 @@ class JournalStore:
             self._index = JournalIndex()
             self._index.epoch = self._file.header["epoch"]
         for offset, length, record in self._file.news():
-            self._index.apply(offset, length, record)
+            try:
+                self._index.apply(offset, length, record)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                _log.warning("%s: the line at byte %d is not read by this version: %r", self._path, offset, error)
 
     def _append(self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True) -> None:
         with self.exclusive(), self._reading:
@@ -344,6 +362,8 @@ class JournalStore:
         for namespace in self._index.namespaces():
             for kept in self._index.every(namespace):
                 yield {"put": entry_to_json(self._whole(kept))}
+                if kept.use != Use(kept.entry.created_at, 0):
+                    yield {"use": [[namespace, kept.entry.key.hex(), kept.use.hits, kept.use.accessed_at]]}
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}
@@ -351,34 +371,34 @@ class JournalStore:
             yield {"bury": sorted(self._index.tombstones)}
 
     def _append_deletion(self, entries: Sequence[Entry]) -> None:
-        objects = [entry.object for entry in entries if entry.object is not None]
-        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": objects}])
+        blobs = [entry.blob for entry in entries if entry.blob is not None]
+        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": blobs}])
 
-    def _objects_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
+    def _blobs_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
         newest: dict[tuple[str, bytes], str | None] = {}
         replaced = []
         for entry in entries:
             kept = self._index.get(entry.namespace, entry.key)
-            old = newest.get((entry.namespace, entry.key), kept.entry.object if kept else None)
-            if old is not None and old != entry.object:
+            old = newest.get((entry.namespace, entry.key), kept.entry.blob if kept else None)
+            if old is not None and old != entry.blob:
                 replaced.append(old)
-            newest[entry.namespace, entry.key] = entry.object
+            newest[entry.namespace, entry.key] = entry.blob
         return replaced
 
     def _whole(self, kept: Kept) -> Entry:
-        if kept.entry.object is not None:
+        if kept.entry.blob is not None:
             return kept.entry
         shown = self._file.read(kept.offset, kept.length)["put"]
         return replace(kept.entry, inline=entry_from_json(shown, with_bytes=True).inline)
 
 
 def _last_use(kept: Kept) -> int:
-    return kept.entry.accessed_at
+    return kept.use.accessed_at
 
 
 def _cost(kept: Kept) -> tuple[float, int]:
     entry = kept.entry
-    return (entry.compute_seconds or 0.0) * (entry.hits + 1) / (entry.size + 1.0), entry.accessed_at
+    return (entry.compute_seconds or 0.0) * (kept.use.hits + 1) / (entry.size + 1.0), kept.use.accessed_at
 
 
 _conforms: type[MetadataStore] = JournalStore

@@ -16,7 +16,7 @@ from cacheness.metadata.journal_lines import line_of, record_of
 _log = logging.getLogger(__name__)
 
 #: Of the lines' shape, and the oldest library that can read it.
-JOURNAL_VERSION: Final = 1
+JOURNAL_VERSION: Final = 2
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_OURS: Final = (
     errno.EACCES,
@@ -34,8 +34,9 @@ _BLOCK: Final = 1 << 20
 class JournalFile:
     """Lines that are only ever added at the end. Not safe for threads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, reads_older: bool = False) -> None:
         self.path = path
+        self._reads_older = reads_older
         self.header: dict[str, Any] = {}
         self.size = 0  #: as far as it has been read
         self._descriptor = -1
@@ -144,7 +145,11 @@ class JournalFile:
         self.size = 0
         first = next(self.news(), (0, 0, {}))
         self.header = first[2]
-        self._check_header()
+        try:
+            self._check_header()
+        except ConfigError:
+            self.close()  # so that the next call looks at the header again, and writes nothing either
+            raise
 
     def _open_to_read(self) -> None:
         try:
@@ -157,6 +162,11 @@ class JournalFile:
             raise ConfigError(
                 f"{self.path} is not a journal of a cache. Move it out of the way, or set cache_dir to a directory"
                 " of its own."
+            )
+        if self.header["cacheness"] < JOURNAL_VERSION and not self._reads_older:
+            raise SchemaMismatch(
+                f"{self.path} was written by an older version of cacheness, whose entries this one does not read. Run"
+                " `cacheness migrate` once."
             )
         if self.header["min_reader"] > JOURNAL_VERSION:
             raise SchemaMismatch(

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cacheness.entry import Entry, Where
+from cacheness.entry import Entry, Use, Where
 from cacheness.metadata.journal_lines import entry_from_json, time_from_text
 
 
 @dataclass(slots=True)
 class Kept:
-    """A live entry without its inline bytes, and where in the file those are."""
+    """A live entry without its inline bytes, where in the file those are, and how it is used."""
 
     entry: Entry
     offset: int
     length: int
+    use: Use
 
 
 class JournalIndex:
@@ -35,7 +36,8 @@ class JournalIndex:
         """Take in one line. What a newer library added to it is passed over."""
         self.epoch = record.get("epoch", self.epoch)
         if "put" in record:
-            self._put(Kept(entry_from_json(record["put"], with_bytes=False), offset, length))
+            entry = entry_from_json(record["put"], with_bytes=False)
+            self._put(Kept(entry, offset, length, Use(entry.created_at, 0)))
         for namespace, key in record.get("delete", []):
             self._delete(namespace, bytes.fromhex(key))
         if "change" in record:
@@ -101,20 +103,25 @@ class JournalIndex:
     def _use(self, namespace: str, key: bytes, hits: int, at: int) -> None:
         kept = self.get(namespace, key)
         if kept is not None:
-            newest = max(kept.entry.accessed_at, at)
-            kept.entry = replace(kept.entry, hits=kept.entry.hits + hits, accessed_at=newest)
+            kept.use = Use(max(kept.use.accessed_at, at), kept.use.hits + hits)
 
 
 def _matches(entry: Entry, where: Where, now: int) -> bool:
-    same = ("mac", "object", "function", "prefix")
+    same = ("mac", "blob", "prefix")
     if any(getattr(where, name) not in (None, getattr(entry, name)) for name in same):
+        return False
+    if where.shard is not None and entry.key[0] != where.shard:
+        return False
+    if where.functions is not None and entry.function not in where.functions:
         return False
     if where.tag is not None and where.tag not in entry.tags:
         return False
+    return _is_of_age(entry, where, now)
+
+
+def _is_of_age(entry: Entry, where: Where, now: int) -> bool:
     if where.created_before is not None and not entry.created_at < where.created_before:
         return False
     if where.older_than is not None and not entry.created_at < now - where.older_than:
-        return False
-    if where.shard is not None and entry.key[0] != where.shard:
         return False
     return not where.expired or (entry.expires_at is not None and entry.expires_at <= now)

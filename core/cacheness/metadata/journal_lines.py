@@ -11,9 +11,9 @@ from typing import Any, Final
 from cacheness.entry import Entry
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_BYTES: Final = ("key", "digest", "args", "mac")
-_TIMES: Final = ("created_at", "expires_at", "accessed_at")
-_JSON: Final = ("parts", "provenance")
+_BYTES: Final = ("key", "digest", "args", "value", "fn", "alias", "link", "mac")
+_TIMES: Final = ("created_at", "expires_at")
+_JSON: Final = ("components", "outputs", "provenance")
 _canonical_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
 
 
@@ -31,9 +31,9 @@ def record_of(line: bytes) -> dict[str, Any]:
 def entry_to_json(entry: Entry) -> dict[str, Any]:
     """An entry's fields, in hexadecimal, in words and in plain text."""
     shown = {field.name: getattr(entry, field.name) for field in fields(entry)}
-    shown.update({name: shown[name].hex() for name in _BYTES})
+    shown.update({name: None if shown[name] is None else shown[name].hex() for name in _BYTES})
     shown.update({name: time_to_text(shown[name]) for name in _TIMES})
-    shown.update({name: _opened(shown[name]) for name in _JSON})
+    shown.update({name: None if shown[name] is None else _opened(shown[name]) for name in _JSON})
     shown["inline"] = None if entry.inline is None else base64.b64encode(entry.inline).decode()
     shown["tags"] = list(entry.tags)
     return shown
@@ -42,9 +42,9 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 def entry_from_json(shown: dict[str, Any], *, with_bytes: bool) -> Entry:
     """The entry that was shown. Without its inline bytes, unless asked for."""
     read = dict(shown)
-    read.update({name: bytes.fromhex(shown[name]) for name in _BYTES})
+    read.update({name: None if shown[name] is None else bytes.fromhex(shown[name]) for name in _BYTES})
     read.update({name: time_from_text(shown[name]) for name in _TIMES})
-    read.update({name: shown[name] if isinstance(shown[name], str) else _canonical(shown[name]) for name in _JSON})
+    read.update({name: _closed(shown[name]) for name in _JSON})
     inline = shown["inline"]
     read["inline"] = base64.b64decode(inline) if with_bytes and inline is not None else None
     read["tags"] = tuple(shown["tags"])
@@ -72,6 +72,10 @@ def _opened(text: str) -> Any:
     except ValueError:
         return text
     return value if isinstance(value, dict | list) and _canonical(value) == text else text
+
+
+def _closed(shown: Any) -> str | None:
+    return shown if shown is None or isinstance(shown, str) else _canonical(shown)
 
 
 def _canonical(value: Any) -> str:

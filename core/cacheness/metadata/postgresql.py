@@ -26,17 +26,28 @@ from cacheness.metadata.sql import (
     new_store,
     version_name,
 )
-from cacheness.metadata.statements import COLUMNS, LIVE, Statement, Statements, replacing, row_of
+from cacheness.metadata.statements import (
+    COLUMNS,
+    HINT_LENGTH,
+    LIVE,
+    Statement,
+    Statements,
+    hints_of,
+    replacing,
+    row_of,
+    unused,
+)
 from cacheness.metadata.tables import (
-    EXPIRING,
+    PARTIAL_INDEXES,
     POSTGRESQL_SCHEMA,
     SCHEMA_VERSION,
     entries,
-    entries_by_expiry,
     leases,
     sessions,
     tables,
+    tags,
     tombstones,
+    uses,
 )
 from cacheness.protocols import MetadataStore
 
@@ -53,18 +64,23 @@ _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s
 SCHEMA_LOCK: Final = 0x6361636865_6E65
 # Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
 _dialect: Final = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-entries_by_expiry.dialect_options["postgresql"]["where"] = EXPIRING
+for _index in PARTIAL_INDEXES:
+    _index.dialect_options["postgresql"]["where"] = _index.dialect_options["sqlite"]["where"]
+#: Room on each page, so that a later use is written beside the one before and no index has to follow.
+ROOM_FOR_USES: Final = f"ALTER TABLE {POSTGRESQL_SCHEMA}.uses SET (fillfactor = 80)"
 _translated: Final[Any] = {"schema_translate_map": {None: POSTGRESQL_SCHEMA}, "render_schema_translate": True}
+
+
+# The moment of asking: now() would be the beginning of the transaction.
+CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
+    "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", sa.BigInteger
+)
 
 
 class _Postgresql:
     """What PostgreSQL says its own way."""
 
-    # The moment of asking: now() would be the beginning of the transaction.
-    clock: sa.ColumnElement[int] = sa.literal_column(
-        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", sa.BigInteger
-    )
-    now = clock
+    clock = now = CLOCK
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Numbered placeholders, a sequence of values."""
@@ -98,7 +114,12 @@ class _PostgresqlStatements(Statements):
     @cached_property
     def publish(self) -> Statement:
         """Put one entry, if its writer's session is live."""
-        return self._compile(_publish(self.flavour.clock))
+        return self._compile(_publish(self.flavour.clock, with_tags=False))
+
+    @cached_property
+    def publish_tagged(self) -> Statement:
+        """The same for an entry with tags or a prefix."""
+        return self._compile(_publish(self.flavour.clock, with_tags=True))
 
     @cached_property
     def lease(self) -> Statement:
@@ -122,12 +143,13 @@ class _PostgresqlStatements(Statements):
         return self.flavour.clock + sa.literal_column(str(LEASE_SECONDS * MICROSECONDS), sa.BigInteger)
 
 
-def _publish(clock: sa.ColumnElement[int]) -> sa.ClauseElement:
+def _publish(clock: sa.ColumnElement[int], *, with_tags: bool) -> sa.ClauseElement:
     """Lock the writer's session, replace the row, bury what it named: one statement, one round trip.
 
-    Looking up the old object first would miss one that a rival inserts between the look and the
-    upsert; the row itself tells what it replaced. No row comes back when the session is not live,
-    and one that says so when a fresh entry is dated too far from the server's clock.
+    Looking up the old blob first would miss one that a rival inserts between the look and the
+    upsert; the row itself says what it replaced. No row comes back when the session is not live,
+    and one that says so when a fresh entry is dated too far from the server's clock. Uses and tags are
+    made of the row that the upsert returns: beside it, those of a rival's row could stay.
     """
     mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
     # A weaker lock (KEY SHARE) or none would let a repairer fence the session while this commits.
@@ -137,20 +159,51 @@ def _publish(clock: sa.ColumnElement[int]) -> sa.ClauseElement:
     is_old = sa.not_(sa.cast(sa.bindparam("fresh", type_=sa.Boolean()), sa.Boolean))
     is_dated_well = sa.or_(is_old, away <= sa.literal_column(str(CLOCK_TOLERANCE), sa.BigInteger))
     insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer).where(is_dated_well))
-    put = replacing(insertion).returning(entries.c.replaced, entries.c.object, entries.c.created_at).cte("put")
-    is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.object))
-    buried = insert(tombstones).from_select(["object", "at"], sa.select(put.c.replaced, clock).where(is_another))
-    buried_quietly = buried.on_conflict_do_nothing().cte("buried")
+    returned = [entries.c[name] for name in ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix")]
+    put = replacing(insertion).returning(*returned).cte("put")
+    is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.blob))
+    buried = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
     result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
-    return result.select_from(writer.outerjoin(put, sa.true())).add_cte(buried_quietly)
+    return result.select_from(writer.outerjoin(put, sa.true())).add_cte(
+        buried.on_conflict_do_nothing().cte("buried"), *_hints(put, with_tags=with_tags)
+    )
+
+
+def _hints(put: sa.CTE, *, with_tags: bool) -> list[sa.CTE]:
+    """Write what leads to a row that was put, and how it is used."""
+    key = (put.c.namespace, put.c.key)
+    use = insert(uses).from_select([c.name for c in uses.c], sa.select(*key, put.c.created_at, sa.literal_column("0")))
+    if not with_tags:
+        return [unused(use).cte("used")]
+    line_break, kind = sa.literal_column("E'\\n'", sa.Text), sa.literal_column("'tag'", sa.Text).label("kind")
+    listed = sa.func.string_to_array(sa.func.btrim(put.c.tags, line_break), line_break)
+    each = sa.func.unnest(listed).column_valued("each")
+    prefix = sa.select(*key, sa.literal_column("'prefix'", sa.Text), _hint(put.c.prefix))
+    named = sa.union_all(
+        sa.select(*key, kind, _hint(each).label("tag")), prefix.where(put.c.prefix != sa.literal_column("''"))
+    ).cte("named")
+    tagged = insert(tags).from_select([c.name for c in tags.c], sa.select(named)).on_conflict_do_nothing()
+    of_this = sa.and_(tags.c.namespace == put.c.namespace, tags.c.key == put.c.key)
+    still = sa.exists().where(named.c.kind == tags.c.kind, named.c.tag == tags.c.tag)
+    stale = sa.delete(tags).where(of_this, ~still)
+    return [unused(use).cte("used"), tagged.cte("tagged"), stale.cte("stale")]
+
+
+def _hint(name: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    return sa.func.left(name, sa.literal_column(str(HINT_LENGTH)))
 
 
 def _plain_types() -> dict[str, sa.types.TypeEngine[Any]]:
-    return {name: sa.Text() if name == "object" else entries.c[name].type for name in COLUMNS}
+    return {name: sa.Text() if name == "blob" else entries.c[name].type for name in COLUMNS}
 
 
 _HELLO: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_backend_pid()"
-_EXISTS: Final = Statement(f"SELECT to_regclass('{POSTGRESQL_SCHEMA}.store') IS NOT NULL", {}, ())
+# Of the catalog itself: to_regclass() answers from a memory that a wait for a lock leaves as it was.
+_EXISTS: Final = Statement(
+    "SELECT count(*) > 0 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'store'",
+    {"schema": POSTGRESQL_SCHEMA},
+    ("schema",),
+)
 _LOCK: Final = Statement(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})", {}, ())
 _DATABASE: Final = Statement("SELECT oid FROM pg_database WHERE datname = current_database()", {}, ())
 _CLUSTER: Final = Statement("SELECT system_identifier FROM pg_control_system()", {}, ())
@@ -216,8 +269,10 @@ class PostgresqlStore(SqlStore):
         """Publish entries in one transaction, if the session still lives."""
         # In key order, so that two batches never wait for each other. The sort is stable: of two entries
         # under one key the later one stays.
-        rows = [{**row_of(entry), "session": session, "fresh": fresh} for entry in sorted(entries, key=_by_key)]
-        return self._guard.call(lambda: self._pool.settle(lambda: self._publish(rows))) if rows else []
+        entries = sorted(entries, key=_by_key)
+        rows = [{**row_of(entry), "session": session, "fresh": fresh} for entry in entries]
+        publish = self._mine.publish_tagged if any(map(hints_of, entries)) else self._mine.publish
+        return self._guard.call(lambda: self._pool.settle(lambda: self._publish(publish, rows))) if rows else []
 
     def open_session(self, process: Process) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
@@ -261,19 +316,19 @@ class PostgresqlStore(SqlStore):
         """Let go of connections. Calling it twice is fine."""
         self._pool.close()
 
-    def _publish(self, rows: Sequence[Values]) -> list[str]:
+    def _publish(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
         try:
             # A single statement commits by itself, in one round trip.
             if len(rows) == 1:
-                return _replaced([self._pool.run(self._mine.publish, rows[0])[0]], rows[0]["session"])
-            return self._publish_all(rows)
+                return _replaced([self._pool.run(publish, rows[0])[0]], rows[0]["session"])
+            return self._publish_all(publish, rows)
         except Lost as error:
             raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
 
-    def _publish_all(self, rows: Sequence[Values]) -> list[str]:
+    def _publish_all(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
         size = sum(len(row["inline"] or b"") for row in rows)
         return self._pool.transact(
-            lambda transaction: _replaced(transaction.run_each(self._mine.publish, rows), rows[0]["session"]),
+            lambda transaction: _replaced(transaction.run_each(publish, rows), rows[0]["session"]),
             seconds=size / self._limits.least_rate,
         )
 
@@ -305,6 +360,7 @@ class PostgresqlStore(SqlStore):
             transaction.define(_definition(CreateTable(table)))
             for index in table.indexes:
                 transaction.define(_definition(CreateIndex(index)))
+        transaction.define(ROOM_FOR_USES)
         transaction.run(self._sql.create_store, new_store())
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
 

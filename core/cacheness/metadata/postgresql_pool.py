@@ -22,6 +22,7 @@ from cacheness.errors import (
     CodecError,
     ConfigError,
     MissingExtra,
+    SchemaMismatch,
     StoreBusy,
     StoreFull,
     StoreRefused,
@@ -399,6 +400,11 @@ def refuse(error: Exception, name: str) -> NoReturn:
     text = _sentence(error)
     if code in _CONFLICTS or code in _MIXED_UP:
         raise Conflict(f"{name} gave way to others until the time was over: {text}") from error
+    if code == "42703":  # a column that was there when the store was opened
+        raise SchemaMismatch(
+            f"{name} was migrated by a newer version of cacheness while this process used it ({text}). Restart the"
+            " process with that version."
+        ) from error
     if code.startswith(_REFUSED):
         raise StoreRefused(f"{name} refuses: {text}. {_advice(code)}.") from error
     if code in ("53100", "54000"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Literal, Protocol, TypeVar
 
-from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, SessionInfo, Totals, Where
+from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, SessionInfo, Totals, Use, Where
 from cacheness.errors import SchemaMismatch
 from cacheness.metadata.statements import Statement, Statements, entry_of, row_of, values_of
 from cacheness.metadata.tables import MINIMUM_READER, SCHEMA_VERSION
@@ -94,10 +94,14 @@ class SqlStore(ABC):
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
         return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[Entry]:
-        """Entries to evict first: least recently used, or least compute-seconds x hits per byte."""
+    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
+        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
         statement = self._sql.least_recent if policy == "lru" else self._sql.least_costly
-        return [entry_of(row) for row in self._survey(statement, {"namespace": namespace, "limit": limit})]
+        return [(row[0], row[1]) for row in self._survey(statement, {"namespace": namespace, "limit": limit})]
+
+    def functions(self, namespace: str) -> list[str]:
+        """The functions that entries name, each once, sorted."""
+        return sorted(row[0] for row in self._survey(self._sql.functions, {"namespace": namespace}))
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
@@ -115,11 +119,15 @@ class SqlStore(ABC):
         return Deleted(len(gone), tuple(name for _, name in gone if name is not None))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
-        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Gone rows are skipped."""
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         # In key order, like every transaction that locks several rows: two of them never deadlock.
         rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
         if rows:
             self._transact(lambda transaction: transaction.run_many(self._sql.record_use, rows), lasting=False)
+
+    def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
+        """When the entries under these keys were used last, and how often."""
+        return {row[0]: Use(*row[1:]) for row in self._lookup(self._sql.uses, PRESENCE_BATCH, namespace, keys)}
 
     def totals(self, namespace: str) -> Totals:
         """Count entries, bytes and hits."""
@@ -129,13 +137,13 @@ class SqlStore(ABC):
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Objects waiting to be deleted, sorted by name."""
+        """Blobs waiting to be deleted, sorted by name."""
         values = {"first": prefix, "last": prefix + "\U0010ffff", "after": after, "limit": limit}
         return [row[0] for row in self._query(self._sql.tombstones, values)]
 
-    def clear_tombstones(self, objects: Collection[str]) -> None:
-        """Forget objects that have been deleted."""
-        names = [{"name": name} for name in sorted(objects)]
+    def clear_tombstones(self, blobs: Collection[str]) -> None:
+        """Forget blobs that have been deleted."""
+        names = [{"name": name} for name in sorted(blobs)]
         if names:
             self._transact(lambda transaction: transaction.run_many(self._sql.clear_tombstone, names), lasting=False)
 
@@ -227,8 +235,9 @@ class SqlStore(ABC):
             matching = transaction.run(self._sql.doom(where), {**values, "now": self.now()})
             doomed = [(row[0], row[1]) for row in matching]
             keys = self._sql.flavour.keys([key for key, _ in doomed])
-            transaction.run_many(self._sql.delete, [{"namespace": where.namespace, "keys": keys}])
-            transaction.run_many(self._sql.bury, [{"object": name} for _, name in doomed if name is not None])
+            for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
+                transaction.run_many(statement, [{"namespace": where.namespace, "keys": keys}])
+            transaction.run_many(self._sql.bury, [{"blob": name} for _, name in doomed if name is not None])
             return doomed
 
         return self._transact(delete, survey=True)

@@ -28,7 +28,7 @@ from cacheness.metadata.sql import (
     version_name,
 )
 from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction
-from cacheness.metadata.statements import Statement, Statements, row_of
+from cacheness.metadata.statements import Statement, Statements, hints_of, row_of
 from cacheness.metadata.tables import SCHEMA_VERSION, tables
 from cacheness.protocols import MetadataStore
 
@@ -39,12 +39,15 @@ _FENCE_PATIENCE: Final = 1.0
 _dialect: Final = pysqlite.dialect(paramstyle="named")
 
 
+CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
+    "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
+)
+
+
 class _Sqlite:
     """What SQLite says its own way."""
 
-    clock: sa.ColumnElement[int] = sa.literal_column(
-        "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
-    )
+    clock = CLOCK
     # The same clock, to the microsecond.
     now: sa.ColumnElement[int] = sa.bindparam("now", type_=sa.BigInteger())
 
@@ -116,9 +119,8 @@ class SqliteStore(SqlStore):
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries in one transaction, if the session still lives. There is one clock, so none is refused."""
-        rows = [row_of(entry) for entry in entries]
         try:
-            return self._transact(lambda transaction: self._publish(transaction, rows, session))
+            return self._transact(lambda transaction: self._publish(transaction, entries, session))
         except SessionLost:
             self._locks.remove(_lock_of(session))
             raise
@@ -173,18 +175,25 @@ class SqliteStore(SqlStore):
         self._locks.close()
         self._file.close()
 
-    def _publish(self, transaction: Transaction, rows: Sequence[dict[str, Any]], session: str) -> list[str]:
+    def _publish(self, transaction: Transaction, entries: Sequence[Entry], session: str) -> list[str]:
         if not transaction.run(self._sql.session_lives, {"session": session}):
             raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
-        replaced = []
-        for row in rows:
-            # Nobody else writes while this transaction does, so a look before the upsert is enough.
-            old = transaction.run(self._sql.object_of, row)
-            transaction.run(self._sql.put, row)
-            if old and old[0][0] is not None and old[0][0] != row["object"]:
-                replaced.append(old[0][0])
-        transaction.run_many(self._sql.bury, [{"object": name} for name in replaced])
+        replaced = [name for entry in entries if (name := self._replace(transaction, entry)) is not None]
+        transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
         return replaced
+
+    def _replace(self, transaction: Transaction, entry: Entry) -> str | None:
+        """Put one entry; the blob that it replaced."""
+        row = row_of(entry)
+        # Nobody else writes while this transaction does, so a look before the upsert is enough.
+        blob, *named = (transaction.run(self._sql.replaced_by, row) or [(None, "", "")])[0]
+        transaction.run(self._sql.put, row)
+        transaction.run(self._sql.begin_use, row)
+        if named != [row["tags"], row["prefix"]]:
+            if any(named):
+                transaction.run(self._sql.untag, {**row, "keys": self._sql.flavour.keys([entry.key])})
+            transaction.run_many(self._sql.tag, [{**row, "kind": kind, "tag": tag} for kind, tag in hints_of(entry)])
+        return blob if blob != entry.blob else None
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._reading.once(lambda: self._file.run(statement, values))[0]

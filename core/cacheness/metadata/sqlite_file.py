@@ -18,6 +18,7 @@ from cacheness.errors import (
     CodecError,
     CommitUnanswered,
     ConfigError,
+    SchemaMismatch,
     StoreBusy,
     StoreFull,
     StoreRefused,
@@ -50,6 +51,8 @@ _REFUSALS: Final = {
     sqlite3.SQLITE_NOTADB: f"It is not a SQLite database: {_ELSEWHERE}",
     sqlite3.SQLITE_CORRUPT: f"It is damaged: {_ELSEWHERE}",
 }
+#: What SQLite says of tables that are there and have changed.
+_MIGRATED: Final = ("no such column", "has no column named")
 #: Trouble of the machine, which may be over at the next call.
 _OUTAGES: Final = (
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT),
@@ -190,6 +193,11 @@ class SqliteFile:
             raise StoreFull(
                 f"the disk that holds the metadata database {self.path} is full ({error}). Nothing was stored and"
                 " nothing was lost: make room, or set max_bytes to a smaller limit."
+            ) from error
+        if any(sign in str(error) for sign in _MIGRATED):
+            raise SchemaMismatch(
+                f"the metadata database {self.path} was migrated by a newer version of cacheness while this process"
+                " used it. Restart the process with that version."
             ) from error
         if kind in _REFUSALS or "no such table" in str(error):
             advice = _REFUSALS.get(kind, "Its tables are gone: open the cache again to create them")

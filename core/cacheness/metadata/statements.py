@@ -14,14 +14,28 @@ from typing import Any, Final, Literal, Protocol
 import sqlalchemy as sa
 
 from cacheness.entry import Entry, Where
-from cacheness.metadata.tables import checks, entries, flights, leases, schema_version, sessions, store, tombstones
+from cacheness.metadata.tables import (
+    checks,
+    compute_leases,
+    entries,
+    leases,
+    schema_version,
+    sessions,
+    store,
+    tags,
+    tombstones,
+    uses,
+)
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _KEY: Final = ("namespace", "key")
 EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+#: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
+HINT_LENGTH: Final = 500
 #: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
 LIVE: Final = sa.literal_column("'live'", sa.Text)
+_ZERO: Final = sa.literal_column("0", sa.BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +111,7 @@ class Statements:
     @cached_property
     def usage(self) -> Statement:
         """The epochs, and whether there is a session, and an entry with a blob."""
-        blobs = sa.exists().where(entries.c.object.is_not(None))
+        blobs = sa.exists().where(entries.c.blob.is_not(None))
         return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
 
     # entries
@@ -120,9 +134,9 @@ class Statements:
         return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
 
     @cached_property
-    def object_of(self) -> Statement:
-        """The object that a row names."""
-        return self._compile(sa.select(entries.c.object).where(_this_key()))
+    def replaced_by(self) -> Statement:
+        """What a put of this key replaces: its blob, and where else the key is named."""
+        return self._compile(sa.select(entries.c.blob, entries.c.tags, entries.c.prefix).where(_this_key()))
 
     @cached_property
     def put(self) -> Statement:
@@ -134,31 +148,35 @@ class Statements:
         """Change expiry and signature, if nothing else has changed."""
         same = [
             entries.c[name].is_not_distinct_from(_given(f"old_{name}", entries.c[name].type))
-            for name in ("object", "digest", "created_at", "expires_at", "key_id", "mac")
+            for name in ("blob", "digest", "created_at", "expires_at", "key_id", "mac")
         ]
         new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
         return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
 
     @cached_property
-    def record_use(self) -> Statement:
-        """Count hits."""
-        at = _given("at", sa.BigInteger())
-        later = sa.case((entries.c.accessed_at > at, entries.c.accessed_at), else_=at)
-        more = entries.c.hits + _given("uses", sa.BigInteger())
-        return self._compile(sa.update(entries).where(_this_key()).values(accessed_at=later, hits=more))
-
-    @cached_property
     def totals(self) -> Statement:
         """Count and sum a namespace's entries."""
-        sums = (sa.cast(sa.func.coalesce(sa.func.sum(c), 0), sa.BigInteger) for c in (entries.c.size, entries.c.hits))
-        return self._compile(sa.select(sa.func.count(), *sums).where(_this_namespace()))
+        joined = entries.outerjoin(uses, _same_key(uses))
+        sums = (sa.cast(sa.func.coalesce(sa.func.sum(c), 0), sa.BigInteger) for c in (entries.c.size, uses.c.hits))
+        return self._compile(sa.select(sa.func.count(), *sums).select_from(joined).where(_this_namespace()))
+
+    @cached_property
+    def functions(self) -> Statement:
+        """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
+        first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
+        names = first.cte("names", recursive=True)
+        following = sa.select(sa.func.min(entries.c.function)).where(
+            _this_namespace(), entries.c.function > names.c.name
+        )
+        names = names.union_all(sa.select(following.scalar_subquery()).where(names.c.name.is_not(None)))
+        return self._compile(sa.select(names.c.name).where(names.c.name.is_not(None)))
 
     def scan(self, where: Where) -> Statement:
         """A page of entries after a key, in key order."""
         return self._page(where, "scan")
 
     def doom(self, where: Where) -> Statement:
-        """The same page, keys and objects only, locked for deletion."""
+        """The same page, keys and blobs only, locked for deletion."""
         return self._page(where, "doom")
 
     @cached_property
@@ -169,7 +187,7 @@ class Statements:
     @cached_property
     def least_recent(self) -> Statement:
         """Entries in the order of their last use."""
-        return self._cheapest(entries.c.accessed_at)
+        return self._cheapest(_last_use())
 
     @cached_property
     def least_costly(self) -> Statement:
@@ -177,28 +195,71 @@ class Statements:
         # One more than the hits, so that a costly result that nobody has asked for yet is worth more
         # than a cheap one; one more than the size, because nothing divides by zero.
         seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
-        return self._cheapest(seconds * (entries.c.hits + 1) / (entries.c.size + 1.0), entries.c.accessed_at)
+        hits = sa.func.coalesce(uses.c.hits, 0)
+        return self._cheapest(seconds * (hits + 1) / (entries.c.size + 1.0), _last_use())
+
+    # uses
+
+    @cached_property
+    def begin_use(self) -> Statement:
+        """Note that an entry is new."""
+        values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
+        return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
+
+    @cached_property
+    def record_use(self) -> Statement:
+        """Count hits of an entry that is there."""
+        at = _given("at", sa.BigInteger())
+        later = sa.case((uses.c.accessed_at > at, uses.c.accessed_at), else_=at)
+        more = uses.c.hits + _given("uses", sa.BigInteger())
+        is_there = sa.exists().where(_same_key(uses))
+        return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
+
+    @cached_property
+    def uses(self) -> Statement:
+        """The uses of many keys, which have entries."""
+        these = (_this_namespace(), self._among_keys())
+        found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
+        return self._compile(found.where(*these))
+
+    @cached_property
+    def forget_uses(self) -> Statement:
+        """Delete the uses of many keys."""
+        return self._compile(self._delete_hints(uses))
+
+    # tags
+
+    @cached_property
+    def tag(self) -> Statement:
+        """Note that an entry has a tag."""
+        values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
+        return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
+
+    @cached_property
+    def untag(self) -> Statement:
+        """Delete the tags of many keys."""
+        return self._compile(self._delete_hints(tags))
 
     # tombstones
 
     @cached_property
     def bury(self) -> Statement:
         """Leave a tombstone."""
-        buried = self.flavour.upsert(tombstones).values(object=_given("object", sa.Text()), at=self.flavour.clock)
+        buried = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
         return self._compile(buried.on_conflict_do_nothing())
 
     @cached_property
     def tombstones(self) -> Statement:
-        """A page of objects to delete, by name."""
-        name = tombstones.c.object
+        """A page of blobs to delete, by name."""
+        name = tombstones.c.blob
         between = (name > _given("after", sa.Text()), name >= _given("first", sa.Text()))
         wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
         return self._compile(wanted.order_by(name).limit(_given("limit", sa.Integer())))
 
     @cached_property
     def clear_tombstone(self) -> Statement:
-        """Forget an object."""
-        return self._compile(sa.delete(tombstones).where(tombstones.c.object == _given("name", sa.Text())))
+        """Forget a blob."""
+        return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
 
     # sessions
 
@@ -268,39 +329,53 @@ class Statements:
     def take_flight(self) -> Statement:
         """Begin or renew a flight; no row changes when it is somebody else's."""
         until = self.flavour.clock + _given("microseconds", sa.BigInteger())
-        mine = {name: _given(name, flights.c[name].type) for name in (*_KEY, "token")}
-        taken = self.flavour.upsert(flights).values(**mine, until=until)
-        free = sa.or_(flights.c.until < self.flavour.clock, flights.c.token == taken.excluded.token)
+        mine = {name: _given(name, compute_leases.c[name].type) for name in (*_KEY, "token")}
+        taken = self.flavour.upsert(compute_leases).values(**mine, until=until)
+        free = sa.or_(compute_leases.c.until < self.flavour.clock, compute_leases.c.token == taken.excluded.token)
         new = {"token": taken.excluded.token, "until": taken.excluded.until}
         return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
 
     @cached_property
     def end_flight(self) -> Statement:
         """Give up one's own flight."""
-        mine = (*_is(flights), flights.c.token == _given("token", sa.Text()))
-        return self._compile(sa.delete(flights).where(*mine))
+        mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
+        return self._compile(sa.delete(compute_leases).where(*mine))
 
     @cached_property
     def flight_holder(self) -> Statement:
         """Who computes a key."""
-        return self._compile(sa.select(flights.c.token).where(*_is(flights), flights.c.until >= self.flavour.clock))
+        lasts = compute_leases.c.until >= self.flavour.clock
+        return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
 
     def _page(self, where: Where, purpose: Literal["scan", "doom"]) -> Statement:
-        shape = (purpose, *_conditions_of(where))
+        conditions, hint = _conditions_of(where), _hint_of(where)
+        shape = (purpose, hint, len(where.functions or ()), *conditions)
         if shape not in self._by_shape:
-            self._by_shape[shape] = self._compile(self._write_page(shape[1:], purpose))
+            matching = [self._condition(name, where) for name in conditions]
+            self._by_shape[shape] = self._compile(self._write_page(matching, purpose, hint))
         return self._by_shape[shape]
 
-    def _write_page(self, conditions: Sequence[str], purpose: Literal["scan", "doom"]) -> sa.ClauseElement:
-        after = entries.c.key > _given("after", sa.LargeBinary())
-        matching = [self._condition(name) for name in conditions]
-        wanted = _rows() if purpose == "scan" else sa.select(entries.c.key, entries.c.object).with_for_update()
-        page = wanted.where(_this_namespace(), after, *matching).order_by(entries.c.key)
+    def _write_page(
+        self, matching: Sequence[sa.ColumnElement[bool]], purpose: Literal["scan", "doom"], hint: str | None
+    ) -> sa.ClauseElement:
+        key = entries.c.key
+        wanted = _rows() if purpose == "scan" else sa.select(key, entries.c.blob).with_for_update(of=entries)
+        if hint is not None:
+            # From the hint to the row, in the order of the index; the row decides whether it still is so.
+            key = tags.c.key
+            named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
+            wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
+            wanted = wanted.where(tags.c.namespace == _given("namespace", sa.Text()))
+        after = key > _given("after", sa.LargeBinary())
+        page = wanted.where(_this_namespace(), after, *matching).order_by(key)
         return page.limit(_given("limit", sa.Integer()))
 
-    def _condition(self, name: str) -> sa.ColumnElement[bool]:
+    def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
         if name == "keys":
             return self._among_keys()
+        if name == "functions":
+            names = [_given(f"function_{number}", sa.Text()) for number in range(len(where.functions or ()))]
+            return entries.c.function.in_(names) if names else sa.literal_column("1 = 0", sa.Boolean)
         if name == "tag":
             return self.flavour.position(entries.c.tags, _given("tag", sa.Text())) > 0
         if name in ("created_before", "older_than", "expired"):
@@ -320,12 +395,17 @@ class Statements:
         return self.flavour.among(entries.c.key, 32)
 
     def _cheapest(self, *order: Any) -> Statement:
-        wanted = _rows().where(_this_namespace()).order_by(*order)
-        return self._compile(wanted.limit(_given("limit", sa.Integer())))
+        joined = entries.outerjoin(uses, _same_key(uses))
+        wanted = sa.select(entries.c.key, entries.c.size).select_from(joined).where(_this_namespace())
+        return self._compile(wanted.order_by(*order).limit(_given("limit", sa.Integer())))
+
+    def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
+        these = self.flavour.among(table.c.key, 32)
+        return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
 
 
 _CONDITIONS: Final = (
-    "keys", "mac", "object", "tag", "function", "prefix", "created_before", "older_than", "expired", "shard",
+    "keys", "mac", "blob", "tag", "functions", "prefix", "created_before", "older_than", "expired", "shard",
 )  # fmt: skip
 
 
@@ -335,6 +415,13 @@ def _conditions_of(where: Where) -> list[str]:
     return [name for name, value in given if value is not None and value is not False]
 
 
+def _hint_of(where: Where) -> str | None:
+    """The kind of hint that leads to the rows. What is asked for by key needs none."""
+    if where.keys is not None:
+        return None
+    return "tag" if where.tag is not None else "prefix" if where.prefix else None
+
+
 def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
     """The parameters that go with a statement made from `where`."""
     return dict(_values_of(where, flavour))
@@ -342,6 +429,10 @@ def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
 
 def _values_of(where: Where, flavour: Flavour) -> Iterator[tuple[str, Any]]:
     yield "namespace", where.namespace
+    kind = _hint_of(where)
+    if kind is not None:
+        yield "kind", kind
+        yield "hint", getattr(where, kind)[:HINT_LENGTH]
     for name in _conditions_of(where):
         value = getattr(where, name)
         if name == "shard":
@@ -349,6 +440,9 @@ def _values_of(where: Where, flavour: Flavour) -> Iterator[tuple[str, Any]]:
             yield "highest", bytes([value]) + b"\xff" * 32
         elif name == "keys":
             yield name, flavour.keys(value)
+        elif name == "functions":
+            for number, function in enumerate(value):
+                yield f"function_{number}", function
         elif name == "tag":
             yield name, f"\n{value}\n"
         else:
@@ -369,10 +463,23 @@ def entry_of(row: Sequence[Any]) -> Entry:
     return Entry(*(*before, tuple(tags[1:-1].split("\n")) if tags else (), provenance, key_id, mac))
 
 
+def hints_of(entry: Entry) -> list[tuple[str, str]]:
+    """Under what an entry can be found apart from its key and function: kind and tag."""
+    named = [*(("tag", tag) for tag in entry.tags), *([("prefix", entry.prefix)] if entry.prefix else [])]
+    return [(kind, name[:HINT_LENGTH]) for kind, name in named]
+
+
 def replacing(insert: Any) -> Any:
-    """Let an INSERT into `entries` replace the row under its key, and note the object that it replaced."""
+    """Let an INSERT into `entries` replace the row under its key, and note what it replaced."""
     new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
-    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, "replaced": entries.c.object})
+    old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
+
+
+def unused(insert: Any) -> Any:
+    """Let an INSERT into `uses` begin anew where the key had an entry before."""
+    new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
 
 
 def _rows() -> sa.Select[Any]:
@@ -393,6 +500,18 @@ def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]
 
 def _this_key() -> sa.ColumnElement[bool]:
     return sa.and_(*_is(entries))
+
+
+def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.namespace == entries.c.namespace, table.c.key == entries.c.key)
+
+
+def _named_key() -> dict[str, Any]:
+    return {name: _given(name, entries.c[name].type) for name in _KEY}
+
+
+def _last_use() -> sa.ColumnElement[int]:
+    return sa.func.coalesce(uses.c.accessed_at, entries.c.created_at)
 
 
 def _this_namespace() -> sa.ColumnElement[bool]:

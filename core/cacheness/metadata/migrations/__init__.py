@@ -3,6 +3,10 @@
 A migration is numbered like the schema that it makes. One that adds only what an older library
 can do without leaves `store.min_reader` alone, so that a fleet can be upgraded machine by machine;
 any other raises it, and older libraries then refuse to open the database.
+
+Schema 2 does not read the entries of schema 1. Their table is put aside by the migration, which
+takes no time however many there are, and `drop_old_entries` moves their blobs into tombstones,
+slice by slice, beside those who use the new tables already.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
@@ -23,10 +27,16 @@ from cacheness.deadlines import Limits
 from cacheness.metadata.sql import refuse_newer
 from cacheness.metadata.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, schema_version, store
 
+T = TypeVar("T")
+
 #: How long a migration may wait for others to let go of a table, who wait behind it meanwhile.
 _LOCK_TIMEOUT = "10s"
 #: How long one statement of a migration may take.
 _STATEMENT_SECONDS = 3600.0
+#: Old entries that one transaction drops.
+SLICE: Final = 10_000
+#: Where the entries of schema 1 wait to be dropped.
+_OLD: Final = sa.table("entries_of_schema_1", *map(sa.column, ("namespace", "key", "object")))
 
 
 def upgrade(where: str | Path, *, more: Sequence[Path] = ()) -> tuple[int, int]:
@@ -34,75 +44,38 @@ def upgrade(where: str | Path, *, more: Sequence[Path] = ()) -> tuple[int, int]:
 
     Returns the version before and the version after; an empty database has version 0. Happens
     whole or not at all, and once when several start it together. `more` names folders with
-    further migrations.
+    further migrations. Entries that the new schema does not read are left for `drop_old_entries`.
     """
-    is_url = isinstance(where, str) and "://" in where
-    return _upgrade_postgresql(str(where), more) if is_url else _upgrade_sqlite(Path(where), more)
+    versions = _transact(where, partial(_migrate, more=more, name=_name_of(where)))
+    if versions is None:
+        _create(where)
+        return 0, SCHEMA_VERSION
+    return versions
 
 
-def _upgrade_sqlite(path: Path, more: Sequence[Path]) -> tuple[int, int]:
-    from cacheness.metadata.sqlite import SqliteStore
-    from cacheness.metadata.sqlite_file import SqliteFile
-
-    file = SqliteFile(path, Limits().busy)
-    try:
-        if file.is_empty():
-            SqliteStore(path, limits=Limits()).close()
-            return 0, SCHEMA_VERSION
-        return file.patiently(partial(_upgrade_file, path, more))
-    finally:
-        file.close()
+def old_entries(where: str | Path) -> int:
+    """How many entries of a schema before this one an upgrade drops, or has not dropped yet."""
+    return _transact(where, _count_old) or 0
 
 
-def _upgrade_file(path: Path, more: Sequence[Path]) -> tuple[int, int]:
-    from cacheness.metadata.sqlite_file import refuse_after_unclean_fork
+def drop_old_entries(where: str | Path, progress: Callable[[int], None] | None = None) -> int:
+    """Drop the entries that `upgrade` put aside, each blob into a tombstone; how many they were.
 
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, timeout=0)
-
-    with forks.no_fork():
-        refuse_after_unclean_fork(path)
-        try:
-            with _connected("sqlite://", connect) as connection:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                return _migrate(connection, more, f"the metadata database {path}")
-        except sa.exc.DBAPIError as error:
-            raise _cause(error) from None
+    A slice is a transaction, so that an interrupted run goes on where it stopped. `progress` is
+    called after each with the number so far.
+    """
+    dropped = 0
+    while (some := _transact(where, _drop_slice)) is not None:
+        dropped += some
+        if progress is not None:
+            progress(dropped)
+    return dropped
 
 
-def _upgrade_postgresql(url: str, more: Sequence[Path]) -> tuple[int, int]:
-    from cacheness.metadata import postgresql_pool as pool
-    from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
-
-    def connect() -> Any:
-        raw = pool.connect(url, Limits(), prepare_threshold=None)
-        raw.seconds = _STATEMENT_SECONDS
-        raw.autocommit = False
-        return raw
-
-    try:
-        with _connected("postgresql+psycopg://", connect) as connection:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            connection.exec_driver_sql(f"SET LOCAL search_path TO {POSTGRESQL_SCHEMA}")
-            if connection.exec_driver_sql("SELECT to_regclass('store')").scalar() is not None:
-                return _migrate(connection, more, pool.name_of(url))
-    except sa.exc.DBAPIError as error:
-        pool.refuse(_cause(error), pool.name_of(url))
-    PostgresqlStore(url, limits=Limits()).close()
-    return 0, SCHEMA_VERSION
+# what happens in one transaction
 
 
-@contextmanager
-def _connected(dialect: str, connect: Callable[[], Any]) -> Iterator[sa.Connection]:
-    """One transaction, in which a migration happens whole or not at all."""
-    engine = sa.create_engine(dialect, creator=connect, poolclass=NullPool)
-    with engine.connect() as connection:
-        yield connection
-        connection.commit()
-
-
-def _migrate(connection: sa.Connection, more: Sequence[Path], name: str) -> tuple[int, int]:
+def _migrate(connection: sa.Connection, *, more: Sequence[Path], name: str) -> tuple[int, int]:
     from alembic import command
     from alembic.config import Config
 
@@ -120,6 +93,134 @@ def _migrate(connection: sa.Connection, more: Sequence[Path], name: str) -> tupl
     command.upgrade(config, "head")
     after, _ = connection.execute(versions).one()
     return int(before), int(after)
+
+
+def _count_old(connection: sa.Connection) -> int:
+    version = int(connection.execute(sa.select(schema_version.c.version_num)).scalar_one())
+    table = _OLD if _is_there(connection) else sa.table("entries") if version == 1 else None
+    return 0 if table is None else connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one()
+
+
+def _drop_slice(connection: sa.Connection) -> int | None:
+    """Drop the next entries; None when there is nothing left of them."""
+    if not _is_there(connection):
+        return None
+    key = (_OLD.c.namespace, _OLD.c.key)
+    doomed = sa.select(*key, _OLD.c.object).order_by(*key).limit(SLICE)
+    named = doomed.subquery("doomed")
+    names = sa.select(named.c.object, _clock(connection)).where(named.c.object.is_not(None))
+    keys = sa.select(named.c.namespace, named.c.key)
+    blobs = sa.table("tombstones", sa.column("blob"), sa.column("at"))
+    # A blob may have its tombstone already: a row that was dangling, and its blob's deletion unanswered.
+    already = sa.exists().where(blobs.c.blob == named.c.object)
+    connection.execute(sa.insert(blobs).from_select(["blob", "at"], names.where(~already)))
+    dropped = connection.execute(sa.delete(_OLD).where(sa.tuple_(*key).in_(keys))).rowcount
+    if not dropped:
+        connection.exec_driver_sql(f"DROP TABLE {_OLD.name}")
+        return None
+    return dropped
+
+
+def _is_there(connection: sa.Connection) -> bool:
+    return sa.inspect(connection).has_table(_OLD.name)
+
+
+def _clock(connection: sa.Connection) -> sa.ColumnElement[int]:
+    """The database's own clock."""
+    if connection.dialect.name == "sqlite":
+        from cacheness.metadata import sqlite as module
+    else:
+        from cacheness.metadata import postgresql as module  # type: ignore[no-redef]
+    return module.CLOCK
+
+
+# transactions
+
+
+def _transact(where: str | Path, work: Callable[[sa.Connection], T]) -> T | None:
+    """Run `work` in one transaction that no other migration shares; None for a database without tables."""
+    if _is_url(where):
+        return _transact_postgresql(str(where), work)
+    return _transact_sqlite(Path(where), work)
+
+
+def _transact_sqlite(path: Path, work: Callable[[sa.Connection], T]) -> T | None:
+    from cacheness.metadata.sqlite_file import SqliteFile
+
+    file = SqliteFile(path, Limits().busy)
+    try:
+        return None if file.is_empty() else file.patiently(partial(_transact_file, path, work))
+    finally:
+        file.close()
+
+
+def _transact_file(path: Path, work: Callable[[sa.Connection], T]) -> T:
+    from cacheness.metadata.sqlite_file import refuse_after_unclean_fork
+
+    def connect() -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, timeout=0)
+
+    with forks.no_fork():
+        refuse_after_unclean_fork(path)
+        try:
+            with _connected("sqlite://", connect) as connection:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+                return work(connection)
+        except sa.exc.DBAPIError as error:
+            raise _cause(error) from None
+
+
+def _transact_postgresql(url: str, work: Callable[[sa.Connection], T]) -> T | None:
+    from cacheness.metadata import postgresql_pool as pool
+    from cacheness.metadata.postgresql import SCHEMA_LOCK
+
+    def connect() -> Any:
+        raw = pool.connect(url, Limits(), prepare_threshold=None)
+        raw.seconds = _STATEMENT_SECONDS
+        raw.autocommit = False
+        return raw
+
+    try:
+        with _connected("postgresql+psycopg://", connect) as connection:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+            connection.exec_driver_sql(f"SET LOCAL search_path TO {POSTGRESQL_SCHEMA}")
+            there = connection.exec_driver_sql("SELECT to_regclass('store')").scalar() is not None
+            return work(connection) if there else None
+    except sa.exc.DBAPIError as error:
+        pool.refuse(_cause(error), pool.name_of(url))
+
+
+@contextmanager
+def _connected(dialect: str, connect: Callable[[], Any]) -> Iterator[sa.Connection]:
+    """One transaction, in which all happens or nothing."""
+    engine = sa.create_engine(dialect, creator=connect, poolclass=NullPool)
+    with engine.connect() as connection:
+        yield connection
+        connection.commit()
+
+
+def _create(where: str | Path) -> None:
+    if _is_url(where):
+        from cacheness.metadata.postgresql import PostgresqlStore
+
+        PostgresqlStore(str(where), limits=Limits()).close()
+    else:
+        from cacheness.metadata.sqlite import SqliteStore
+
+        SqliteStore(Path(where), limits=Limits()).close()
+
+
+def _is_url(where: str | Path) -> bool:
+    return isinstance(where, str) and "://" in where
+
+
+def _name_of(where: str | Path) -> str:
+    if not _is_url(where):
+        return f"the metadata database {where}"
+    from cacheness.metadata.postgresql_pool import name_of
+
+    return name_of(str(where))
 
 
 def _cause(error: sa.exc.DBAPIError) -> Exception:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, Totals, Where
+from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, Totals, Use, Where
 from cacheness.errors import SessionLost
 from cacheness.protocols import MetadataStore
 
@@ -34,7 +34,7 @@ def key(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
-def object_name(of: bytes, session: str = "0" * 16) -> str:
+def blob_name(of: bytes, session: str = "0" * 16) -> str:
     """A fresh name for a blob."""
     return f"{NAMESPACE}/{of.hex()[:2]}/{of.hex()}.{session}.{secrets.token_hex(8)}"
 
@@ -44,7 +44,7 @@ def entry(number: int = 1, **fields: Any) -> Entry:
     plain: dict[str, Any] = {
         "namespace": NAMESPACE,
         "key": key(number),
-        "object": object_name(key(number)),
+        "blob": blob_name(key(number)),
         "inline": None,
         "size": 100,
         "raw_size": 300,
@@ -52,13 +52,16 @@ def entry(number: int = 1, **fields: Any) -> Entry:
         "codec": "pickle+zstd",
         "created_at": 1_700_000_000_000_001,
         "expires_at": None,
-        "accessed_at": 1_700_000_000_000_002,
-        "hits": 0,
         "compute_seconds": None,
-        "function": "module.function",
+        "function": "module:function",
         "prefix": "",
         "args": b"\x00\x01args",
-        "parts": '{"args":{"x":["ab12","1"]}}',
+        "components": '{"args":{"x":["ab12","1"]}}',
+        "value": None,
+        "fn": None,
+        "alias": None,
+        "link": None,
+        "outputs": None,
         "tags": (),
         "provenance": "{}",
         "key_id": "",
@@ -69,7 +72,7 @@ def entry(number: int = 1, **fields: Any) -> Entry:
 
 def inline(number: int = 1, data: bytes = b"\x00\n\xffbytes", **fields: Any) -> Entry:
     """An entry that carries its bytes itself."""
-    return entry(number, **{"object": None, "inline": data, "size": len(data), **fields})
+    return entry(number, **{"blob": None, "inline": data, "size": len(data), **fields})
 
 
 class MetadataStoreContract:
@@ -115,7 +118,8 @@ class MetadataStoreContract:
 
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
         full = entry(
-            1, expires_at=1_800_000_000_000_003, hits=7, compute_seconds=0.1 + 0.2, prefix="clean ☂",
+            1, expires_at=1_800_000_000_000_003, compute_seconds=0.1 + 0.2, value=bytes(32),
+            fn=b"fn" * 16, alias=b"\xff" * 32, link=key(7), outputs='[["out","f.csv"]]', prefix="clean ☂",
             tags=("a b", "umlaut ä"), provenance='{"flow":"x"}', key_id="k1", mac=b"\x00" * 32,
         )  # fmt: skip
         small = inline(2, bytes(range(256)))
@@ -134,15 +138,15 @@ class MetadataStoreContract:
         "text", ['{"b": 1, "a": 2}', '{"a":1.0}', "not json", "[]", '"text"', "null", '{"ä":"\\u00e4"}']
     )
     def test_signed_text_comes_back_letter_for_letter(self, store: MetadataStore, put: Any, text: str) -> None:
-        put(entry(1, parts=text, provenance=text))
+        put(entry(1, components=text, outputs=text, provenance=text))
         found = store.find(NAMESPACE, key(1))
         assert found is not None
-        assert (found.parts, found.provenance) == (text, text)
+        assert (found.components, found.outputs, found.provenance) == (text, text, text)
 
     @pytest.mark.parametrize("text", ["'; DROP TABLE entries; --", "%", "_", "%(x)s", ":x $1 ?", "\\", "\\n", '"'])
     def test_text_is_data_and_never_syntax(self, store: MetadataStore, put: Any, text: str) -> None:
         put(entry(1, function=text, prefix=text, tags=(text,)), entry(2))
-        for where in (Where(NAMESPACE, function=text), Where(NAMESPACE, prefix=text), Where(NAMESPACE, tag=text)):
+        for where in (Where(NAMESPACE, functions=(text,)), Where(NAMESPACE, prefix=text), Where(NAMESPACE, tag=text)):
             assert [found.key for found in store.scan(where)] == [key(1)]
 
     def test_an_unknown_key_is_not_found(self, store: MetadataStore, put: Any) -> None:
@@ -181,18 +185,18 @@ class MetadataStoreContract:
     def test_a_new_entry_replaces_the_old_one_and_buries_its_object(self, store: MetadataStore, put: Any) -> None:
         old, new = entry(1), entry(1)
         assert put(old) == []
-        assert put(new) == [old.object]
+        assert put(new) == [old.blob]
         assert store.find(NAMESPACE, key(1)) == new
-        assert store.tombstones() == [old.object]
+        assert store.tombstones() == [old.blob]
 
     def test_an_inline_entry_replaces_one_with_a_blob_and_the_other_way_round(
         self, store: MetadataStore, put: Any
     ) -> None:
         blob = entry(1)
         put(blob)
-        assert put(inline(1)) == [blob.object]
+        assert put(inline(1)) == [blob.blob]
         assert put(entry(1)) == []
-        assert store.tombstones() == [blob.object]
+        assert store.tombstones() == [blob.blob]
 
     def test_committing_an_entry_again_buries_nothing(self, store: MetadataStore, put: Any) -> None:
         same = entry(1)
@@ -202,9 +206,9 @@ class MetadataStoreContract:
 
     def test_of_two_entries_under_one_key_in_a_batch_the_last_stays(self, store: MetadataStore, put: Any) -> None:
         first, last = entry(1), entry(1)
-        assert put(entry(2), first, last) == [first.object]
+        assert put(entry(2), first, last) == [first.blob]
         assert store.find(NAMESPACE, key(1)) == last
-        assert store.tombstones() == [first.object]
+        assert store.tombstones() == [first.blob]
 
     def test_an_empty_batch_is_no_commit(self, store: MetadataStore, put: Any) -> None:
         assert put() == []
@@ -253,8 +257,10 @@ class MetadataStoreContract:
             ({"tag": "re"}, []),
             ({"tag": "RED"}, []),
             ({"tag": "light red"}, [2]),
-            ({"function": "f.one"}, [1]),
-            ({"function": "F.ONE"}, []),
+            ({"functions": ("f:one",)}, [1]),
+            ({"functions": ("f:one", "module:function", "g")}, [1, 2, 3, 4]),
+            ({"functions": ()}, []),
+            ({"functions": ("F:ONE", "one", "f")}, []),
             ({"prefix": "p"}, [2]),
             ({"prefix": ""}, [1, 3, 4]),
             ({"created_before": 30}, [1, 2]),
@@ -270,7 +276,7 @@ class MetadataStoreContract:
         self, store: MetadataStore, put: Any, conditions: dict[str, Any], expected: list[int]
     ) -> None:
         put(
-            entry(1, tags=("blue", "red"), function="f.one", created_at=10),
+            entry(1, tags=("blue", "red"), function="f:one", created_at=10),
             entry(2, tags=("light red",), prefix="p", created_at=20, expires_at=20),
             entry(3, tags=("red",), mac=b"mac of 3", created_at=30, expires_at=30),
             entry(4, key=b"\xff" * 32, created_at=40),
@@ -281,7 +287,7 @@ class MetadataStoreContract:
     def test_a_scan_finds_the_row_that_names_an_object(self, store: MetadataStore, put: Any) -> None:
         wanted = entry(2)
         put(entry(1), wanted, inline(3))
-        assert store.scan(Where(NAMESPACE, object=wanted.object)) == [wanted]
+        assert store.scan(Where(NAMESPACE, blob=wanted.blob)) == [wanted]
 
     def test_ages_are_counted_from_the_databases_clock(self, store: MetadataStore, put: Any) -> None:
         now, minute = store.now(), 60 * MICROSECONDS
@@ -301,16 +307,16 @@ class MetadataStoreContract:
     def test_what_is_deleted_is_gone_and_its_objects_are_buried(self, store: MetadataStore, put: Any) -> None:
         red, blue, small = entry(1, tags=("red",)), entry(2), inline(3, tags=("red",))
         put(red, blue, small)
-        assert store.delete(Where(NAMESPACE, tag="red")) == Deleted(2, (str(red.object),))
+        assert store.delete(Where(NAMESPACE, tag="red")) == Deleted(2, (str(red.blob),))
         assert [found.key for found in store.scan(Where(NAMESPACE))] == [key(2)]
-        assert store.tombstones() == [red.object]
+        assert store.tombstones() == [red.blob]
         assert store.delete(Where(NAMESPACE, tag="red")) == Deleted(0, ())
 
     def test_a_row_is_deleted_only_while_it_names_the_same_object(self, store: MetadataStore, put: Any) -> None:
         dangling, newer = entry(1), entry(1)
         put(dangling)
         put(newer)
-        where = Where(NAMESPACE, keys=(key(1),), mac=dangling.mac, object=dangling.object)
+        where = Where(NAMESPACE, keys=(key(1),), mac=dangling.mac, blob=dangling.blob)
         assert store.delete(where) == Deleted(0, ())
         assert store.find(NAMESPACE, key(1)) == newer
 
@@ -318,7 +324,7 @@ class MetadataStoreContract:
         put(*(entry(number) for number in range(2001)))
         deleted = store.delete(Where(NAMESPACE, created_before=store.now()))
         assert deleted.entries == 2001
-        assert sorted(deleted.objects) == store.tombstones(limit=5000)
+        assert sorted(deleted.blobs) == store.tombstones(limit=5000)
         assert store.totals(NAMESPACE) == Totals(0, 0, 0)
 
     # lifetime
@@ -326,11 +332,11 @@ class MetadataStoreContract:
     def test_a_row_that_is_still_the_same_is_swapped(self, store: MetadataStore, put: Any) -> None:
         old = inline(1, b"kept", mac=b"old", key_id="k1")
         put(old)
-        store.record_use(NAMESPACE, {key(1): (3, old.accessed_at + 5)})
+        store.record_use(NAMESPACE, {key(1): (3, old.created_at + 5)})
         new = replace(old, expires_at=99, mac=b"new", key_id="k2")
         assert store.swap(old, new)
-        used = replace(new, hits=3, accessed_at=old.accessed_at + 5)
-        assert store.find(NAMESPACE, key(1)) == used
+        assert store.find(NAMESPACE, key(1)) == new
+        assert store.uses(NAMESPACE, [key(1)]) == {key(1): Use(old.created_at + 5, 3)}
 
     def test_a_row_that_has_changed_is_not_swapped(self, store: MetadataStore, put: Any) -> None:
         old = entry(1, mac=b"old")
@@ -342,43 +348,116 @@ class MetadataStoreContract:
         assert store.find(NAMESPACE, key(1)) == newer
 
     def test_use_is_counted_and_never_goes_back_in_time(self, store: MetadataStore, put: Any) -> None:
-        put(entry(1, accessed_at=100), entry(2, accessed_at=100))
+        put(entry(1, created_at=100), entry(2, created_at=100))
         store.record_use(NAMESPACE, {key(1): (2, 150), key(2): (1, 50), key(3): (1, 1)})
         store.record_use(NAMESPACE, {key(1): (1, 120)})
         store.record_use(NAMESPACE, {})
-        used = store.find_many(NAMESPACE, [key(1), key(2)])
-        assert [(used[key(n)].hits, used[key(n)].accessed_at) for n in (1, 2)] == [(3, 150), (1, 100)]
+        keys = [key(1), key(2), key(3)]
+        assert store.uses(NAMESPACE, keys) == {key(1): Use(150, 3), key(2): Use(100, 1)}
+        assert store.uses(NAMESPACE, []) == store.uses("other", keys) == {}
+
+    def test_the_uses_of_an_entry_end_with_it(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1, created_at=100), entry(2, created_at=100))
+        store.record_use(NAMESPACE, {key(1): (2, 150), key(2): (2, 150)})
+        put(entry(1, created_at=120))
+        store.delete(Where(NAMESPACE, keys=(key(2),)))
+        store.record_use(NAMESPACE, {key(2): (2, 150)})
+        assert store.uses(NAMESPACE, [key(1), key(2)]) == {key(1): Use(120, 0)}
+        put(entry(2, created_at=130))
+        assert store.uses(NAMESPACE, [key(2)]) == {key(2): Use(130, 0)}
 
     def test_totals_count_entries_bytes_and_hits(self, store: MetadataStore, put: Any) -> None:
         assert store.totals(NAMESPACE) == Totals(0, 0, 0)
-        put(entry(1, hits=2), inline(2, b"abc", hits=3), entry(3, namespace="other"))
+        put(entry(1), inline(2, b"abc"), entry(3, namespace="other"))
+        store.record_use(NAMESPACE, {key(1): (2, 1), key(2): (3, 1)})
         assert store.totals(NAMESPACE) == Totals(2, 103, 5)
 
+    def test_the_functions_of_a_namespace_are_each_told_once(self, store: MetadataStore, put: Any) -> None:
+        assert store.functions(NAMESPACE) == []
+        put(*(entry(number, function=f"m{number % 3}:f") for number in range(9)), entry(9, function=""))
+        put(entry(1, namespace="other", function="g"))
+        assert store.functions(NAMESPACE) == ["", "m0:f", "m1:f", "m2:f"]
+
     def test_least_recently_used_entries_come_first(self, store: MetadataStore, put: Any) -> None:
-        put(entry(1, accessed_at=30), entry(2, accessed_at=10), inline(3, accessed_at=20))
-        found = store.least_valuable(NAMESPACE, "lru", 2)
-        assert [one.key for one in found] == [key(2), key(3)]
-        assert found[1].inline == b"\x00\n\xffbytes"
+        put(entry(1, created_at=3), entry(2, created_at=10), inline(3, created_at=20), entry(4, created_at=40))
+        store.record_use(NAMESPACE, {key(1): (1, 30)})
+        found = store.least_valuable(NAMESPACE, "lru", 3)
+        assert found == [(key(2), 100), (key(3), 8), (key(1), 100)]
 
     def test_entries_that_are_cheap_to_lose_come_first(self, store: MetadataStore, put: Any) -> None:
         put(
-            entry(1, compute_seconds=100.0, hits=10, size=10),
-            entry(2, compute_seconds=None, hits=1000, size=10),
-            entry(3, compute_seconds=100.0, hits=10, size=1_000_000),
-            entry(4, compute_seconds=100.0, hits=0, size=10),
+            entry(1, compute_seconds=100.0, size=10),
+            entry(2, compute_seconds=None, size=10),
+            entry(3, compute_seconds=100.0, size=1_000_000),
+            entry(4, compute_seconds=100.0, size=10),
             inline(5, b"", compute_seconds=1e-9),
         )
+        store.record_use(NAMESPACE, {key(1): (10, 1), key(2): (1000, 1), key(3): (10, 1)})
         cheapest = store.least_valuable(NAMESPACE, "cost", 5)
-        assert [one.key for one in cheapest] == [key(number) for number in (2, 5, 3, 4, 1)]
+        assert [one for one, _ in cheapest] == [key(number) for number in (2, 5, 3, 4, 1)]
+
+    # what leads to an entry
+
+    @pytest.mark.parametrize("condition", [{"tag": "old"}, {"prefix": "old"}])
+    def test_an_overwritten_entry_is_not_found_by_what_it_was(
+        self, store: MetadataStore, put: Any, condition: dict[str, Any]
+    ) -> None:
+        old: dict[str, Any] = {"tags": ("both", "old"), "prefix": "old"}
+        put(entry(1, **old), entry(2, **old), entry(3, **old))
+        put(entry(1, tags=("both",), prefix="new"), entry(2))
+        assert [one.key for one in store.scan(Where(NAMESPACE, **condition))] == [key(3)]
+        assert [one.key for one in store.scan(Where(NAMESPACE, tag="both"))] == [key(1), key(3)]
+        assert store.delete(Where(NAMESPACE, **condition)).entries == 1
+        assert [one.key for one in store.scan(Where(NAMESPACE))] == [key(1), key(2)]
+        assert [one.key for one in store.scan(Where(NAMESPACE, prefix="new"))] == [key(1)]
+
+    def test_a_deleted_entry_leaves_no_tags_to_its_successor(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1, tags=("old",), prefix="old"))
+        store.delete(Where(NAMESPACE))
+        put(entry(1))
+        assert store.scan(Where(NAMESPACE, tag="old")) == store.scan(Where(NAMESPACE, prefix="old")) == []
+
+    def test_rivals_for_one_key_leave_it_to_be_found_by_the_tags_of_the_last(self, opened: OpenStore) -> None:
+        stores = [opened() for _ in range(4)]
+
+        def work(thread: int) -> None:
+            session = stores[thread].open_session(SOMEBODY)
+            for number in range(10):
+                mine = {"tags": (f"by {thread}",), "prefix": f"p{number % 2}"} if number % 3 else {}
+                stores[thread].commit([entry(1, **mine), entry(2, **mine)], session)
+
+        _together(work, 4)
+        for one in stores[0].scan(Where(NAMESPACE)):
+            assert all(one in stores[0].scan(Where(NAMESPACE, tag=tag)) for tag in one.tags)
+            assert one in stores[0].scan(Where(NAMESPACE, prefix=one.prefix))
+        conditions: list[dict[str, Any]] = [{"tag": f"by {thread}"} for thread in range(4)]
+        for condition in (*conditions, {"prefix": "p0"}, {"prefix": "p1"}):
+            for one in stores[0].scan(Where(NAMESPACE, **condition)):
+                assert condition.get("tag", one.tags[0]) in one.tags
+                assert condition.get("prefix", one.prefix) == one.prefix
+
+    def test_long_tags_and_prefixes_are_told_apart(self, store: MetadataStore, put: Any) -> None:
+        same = "é" * 5000
+        put(
+            entry(1, tags=(same + "a", same + "b")),
+            entry(2, tags=(same + "b",), prefix=same + "c"),
+            entry(3, prefix=same),
+        )
+        cases: tuple[tuple[dict[str, Any], list[int]], ...] = (
+            ({"tag": same + "a"}, [1]), ({"tag": same + "b"}, [1, 2]), ({"tag": same}, []),
+            ({"prefix": same + "c"}, [2]), ({"prefix": same}, [3]),
+        )  # fmt: skip
+        for condition, expected in cases:
+            assert [one.key for one in store.scan(Where(NAMESPACE, **condition))] == [key(n) for n in expected]
 
     # tombstones
 
     def test_tombstones_are_listed_by_prefix_in_order_and_in_pages(self, store: MetadataStore, put: Any) -> None:
         entries = [entry(number, key=bytes([number]) * 32) for number in (1, 2, 2, 2, 3)]
-        entries = [replace(one, object=object_name(one.key)) for one in entries]
+        entries = [replace(one, blob=blob_name(one.key)) for one in entries]
         put(*entries)
         store.delete(Where(NAMESPACE))
-        names = sorted(str(one.object) for one in entries)
+        names = sorted(str(one.blob) for one in entries)
         assert store.tombstones() == names
         assert store.tombstones(f"{NAMESPACE}/02/") == names[1:4]
         assert store.tombstones(f"{NAMESPACE}/02/", after=names[1], limit=1) == [names[2]]
@@ -389,9 +468,9 @@ class MetadataStoreContract:
         first, second = entry(1), entry(2)
         put(first, second)
         store.delete(Where(NAMESPACE))
-        store.clear_tombstones([str(first.object), "never/there"])
+        store.clear_tombstones([str(first.blob), "never/there"])
         store.clear_tombstones([])
-        assert store.tombstones() == [second.object]
+        assert store.tombstones() == [second.blob]
 
     # the store itself
 
@@ -445,12 +524,12 @@ class MetadataStoreContract:
             session = store.open_session(SOMEBODY)
             for number in range(20):
                 mine = [entry(number % 3), entry(7)]
-                names.extend(str(one.object) for one in mine)
+                names.extend(str(one.blob) for one in mine)
                 store.commit(mine if thread % 2 else mine[::-1], session)
-                store.commit([entry(number % 3, object=None, inline=b"")], session)
+                store.commit([entry(number % 3, blob=None, inline=b"")], session)
 
         _together(work, 4)
-        named = {found.object for found in stores[0].scan(Where(NAMESPACE))} - {None}
+        named = {found.blob for found in stores[0].scan(Where(NAMESPACE))} - {None}
         assert set(names) - named == set(stores[0].tombstones(limit=1000))
         assert named <= set(names)
 
@@ -579,7 +658,7 @@ class SessionStoreContract(MetadataStoreContract):
                 mine = [entry(number % 2)]
                 try:
                     store.commit(mine, session)
-                    committed.append(str(mine[0].object))
+                    committed.append(str(mine[0].blob))
                 except SessionLost:
                     session = store.open_session(SOMEBODY)
 
@@ -589,7 +668,7 @@ class SessionStoreContract(MetadataStoreContract):
                 writing.result()
             done.set()
             fencing.result()
-        named = {found.object for found in stores[0].scan(Where(NAMESPACE))}
+        named = {found.blob for found in stores[0].scan(Where(NAMESPACE))}
         assert set(committed) - named == set(stores[0].tombstones(limit=1000))
         assert named <= set(committed)
 
