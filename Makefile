@@ -19,12 +19,13 @@ INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(RUN),$(RUN) -m pip ins
 TESTS ?= tests
 ARGS ?= -n 2 --dist loadgroup
 FUZZ_SECONDS ?= 600
+STORM_SECONDS ?= 600
 MATRIX := .venv-matrix
 
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz matrix docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm matrix docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +58,10 @@ bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
 fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz
 	FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) -m tests.fuzz
+
+storm: $(STAMP) ## processes killed at random on each pair of stores, STORM_SECONDS=600 each, and 1,500 forks on SQLite
+	$(RUN) -m tests.crash.storm --world sqlite --seconds $(STORM_SECONDS) --forks 1500
+	$(RUN) -m tests.crash.storm --world postgresql --world pooled --seconds $(STORM_SECONDS)
 
 matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every place, with more libraries
 	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }

@@ -1,269 +1,280 @@
-"""A storm: writers, readers, repairers and fencers as processes, killed at random, checked by history.
+"""A storm: processes that write, read, repair, evict and fork, killed at random, judged by what was acknowledged.
 
-`python -m tests.crash.storm --seconds 180 --world sqlite` (or `postgresql`) runs it by itself.
+`python -m tests.crash.storm --seconds 600 --world sqlite` (or `postgresql`, or `pooled`) runs one by itself, and
+`make storm` all of them. Meanwhile clocks are set, rights are taken away and given back, a clone and a primary that
+was left behind delete whatever they can, and a standby takes over that has missed the last seconds.
 
-Each key has one writer, which puts the numbers 1, 2, 3, … under it; a multiple of 7 is a
-deletion. Before an operation it notes the number as tried, after it as acknowledged, in memory
-that outlives it. So whoever reads knows what may be found: a number from the one acknowledged
-before the read to the one tried after it, and nothing at all only if a deletion is among them.
+A storm ends with a single repair: nothing that was acknowledged may be lost, nothing wrong, and no litter left.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import mmap
+import ctypes
 import multiprocessing
+import os
 import random
-import struct
-import sys
+import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
-from cacheness import CachenessError, UnifiedCache, wiring
-from cacheness.config import Config
-
-WRITERS, READERS, REPAIRERS, FENCERS = 3, 1, 2, 1
-KEYS = 4  #: of each writer
-DELETE_EVERY = 7
-HEADER = struct.Struct("<3q")
+from cacheness import UnifiedCache
+from cacheness.testing import servers
+from tests.crash import roles
+from tests.crash.board import SEEDS, SLOTS, Board, Ledger, verdict
+from tests.crash.worlds import ServerWorld, SqliteWorld, World
+from tests.metadata.poolers import PGBOUNCER
 
 CONTEXT = multiprocessing.get_context("forkserver")
-
-
-class Board:
-    """Numbers in a shared file: what was tried and acknowledged under each key, and counters."""
-
-    COUNTERS = ("at_work", "acknowledged", "reads", "wrong", "lost", "repairs", "fenced", "errors")
-
-    def __init__(self, path: Path) -> None:
-        size = 8 * (2 * WRITERS * KEYS + 16 * len(self.COUNTERS))
-        if not path.exists():
-            path.write_bytes(bytes(size))
-        with path.open("r+b") as file:
-            self._numbers = memoryview(mmap.mmap(file.fileno(), size)).cast("q")
-
-    def tried(self, writer: int, key: int) -> int:
-        return self._numbers[2 * (writer * KEYS + key)]
-
-    def acknowledged(self, writer: int, key: int) -> int:
-        return self._numbers[2 * (writer * KEYS + key) + 1]
-
-    def set_tried(self, writer: int, key: int, number: int) -> None:
-        self._numbers[2 * (writer * KEYS + key)] = number
-
-    def set_acknowledged(self, writer: int, key: int, number: int) -> None:
-        self._numbers[2 * (writer * KEYS + key) + 1] = number
-
-    def count(self, counter: str, role: int) -> None:
-        """Each role counts for itself, so that nobody adds to a number that another one holds."""
-        self._numbers[2 * WRITERS * KEYS + 16 * self.COUNTERS.index(counter) + role] += 1
-
-    def is_at_work(self, role: int) -> bool:
-        return self._numbers[2 * WRITERS * KEYS + role] > 0
-
-    def set_off_work(self, role: int) -> None:
-        self._numbers[2 * WRITERS * KEYS + role] = 0
-
-    def total(self, counter: str) -> int:
-        start = 2 * WRITERS * KEYS + 16 * self.COUNTERS.index(counter)
-        return sum(self._numbers[start : start + 16])
-
-
-def payload(writer: int, key: int, number: int) -> bytes:
-    """A value that proves itself: inline or in a blob, different for every number."""
-    size = (100, 40_000, 90_000)[number % 3]
-    return HEADER.pack(writer, key, number) + random.Random(number).randbytes(size)
-
-
-def verdict(board: Board, cache: UnifiedCache, writer: int, key: int) -> str:
-    """Read one key and say whether that may be: "right", "wrong" or "lost"."""
-    before = board.acknowledged(writer, key)
-    value = cache.get(w=writer, k=key)
-    after = board.tried(writer, key)
-    if value is None:
-        deleted = any(number % DELETE_EVERY == 0 for number in range(before, after + 1))
-        return "right" if deleted or before == 0 else "lost"
-    number = HEADER.unpack_from(value)[2]
-    genuine = value == payload(writer, key, number) and number % DELETE_EVERY != 0
-    return "right" if genuine and before <= number <= after else "wrong"
-
-
-def write(config: Config, board: Board, role: int) -> None:
-    cache = UnifiedCache(config)
-    board.count("at_work", role)
-    while True:
-        key = random.randrange(KEYS)
-        number = board.tried(role, key) + 1
-        board.set_tried(role, key, number)
-        if number % DELETE_EVERY == 0:
-            cache.invalidate(w=role, k=key)
-        else:
-            cache.put(payload(role, key, number), w=role, k=key)
-        board.set_acknowledged(role, key, number)
-        board.count("acknowledged", role)
-
-
-def read(config: Config, board: Board, role: int) -> None:
-    cache = UnifiedCache(config)
-    board.count("at_work", role)
-    while True:
-        found = verdict(board, cache, random.randrange(WRITERS), random.randrange(KEYS))
-        board.count("reads", role)
-        if found != "right":
-            board.count(found, role)
-
-
-def repair(config: Config, board: Board, role: int) -> None:
-    cache = UnifiedCache(config)
-    board.count("at_work", role)
-    while True:
-        cache.verify_integrity(repair=True)
-        board.count("repairs", role)
-
-
-def fence(config: Config, board: Board, role: int) -> None:
-    """False fencing: somebody is declared dead who is not."""
-    metadata = wiring.open_metadata(config)
-    board.count("at_work", role)
-    while True:
-        time.sleep(random.uniform(0.2, 1.0))
-        sessions = metadata.live_sessions()
-        if sessions and metadata.fence(random.choice(sessions).id):
-            board.count("fenced", role)
-
-
-ROLES: tuple[tuple[Callable[[Config, Board, int], None], int], ...] = (
-    (write, WRITERS),
-    (read, READERS),
-    (repair, REPAIRERS),
-    (fence, FENCERS),
+WORLDS = ("sqlite", "postgresql", "pooled")
+EVENTS = (
+    "acknowledged",
+    "batches",
+    "reads",
+    "repairs",
+    "evictions",
+    "fenced",
+    "strangers",
+    "rights",
+    "refused",
+    "forks",
 )
-
-
-def act(work: Callable[[Config, Board, int], None], config: Config, path: Path, role: int) -> None:
-    """One process of the storm; a store that is briefly unavailable is no failure, all else is."""
-    random.seed()
-    board = Board(path)
-    try:
-        work(config, board, role)
-    except CachenessError as error:
-        board.count("errors", role)
-        print(f"{work.__name__} {role}: {type(error).__name__}: {error}", file=sys.stderr)
+TAIL = 2.0  #: seconds of acknowledged work that a failover loses
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """The figures of a storm."""
+
+    world: str
     seconds: float
     kills: int
+    failovers: int
     counts: dict[str, int]
-    orphans_removed: int
-    left: int  #: issues after one repair
+    left_alone: int  #: results that were acknowledged once and had to stay
+    orphans: int  #: removed by the one repair
+    unknown: int  #: blobs of sessions that were lost with a tail, or are a clone's
+    left: int  #: issues after it
     blobs: int
     rows_with_blobs: int
 
     def check(self) -> None:
-        """I2, I3, I5 and I6, by name."""
-        assert self.counts["acknowledged"] > 0, "I2: nothing was written"
+        """I2, I3, I5, I6 and I8, by name."""
+        for event in EVENTS:
+            assert self.counts[event] > 0, f"no {event}"
         assert self.counts["lost"] == 0, "I2: an acknowledged put is not readable"
         assert self.counts["wrong"] == 0, "I3: a read returned what no put may have left there"
-        assert self.counts["errors"] == 0, "I8: a process gave up"
+        assert self.counts["hung"] == 0, "I8: a forked child hung"
+        assert self.counts["errors"] == 0, "I8: a process gave up, or a repair of a stranger was not refused"
+        assert self.counts["over"] == 0, "a quota was not held"
         assert self.left == 0, "I6: issues are left after one repair"
         assert self.blobs == self.rows_with_blobs, "I6: blobs and rows differ"
 
 
-def run(config: Config, seconds: float, kills: int = 0) -> Outcome:
-    """Let it blow for so long, and until so many were killed at work."""
-    UnifiedCache(config).close()
-    CONTEXT.set_forkserver_preload(["cacheness", "cacheness.metadata.postgresql", "cacheness.blobs.local"])
-    with tempfile.TemporaryDirectory() as directory:
-        crew = Crew(config, Path(directory) / "board")
-        start = time.monotonic()
+def run(
+    name: str, folder: Path, bucket: str, *, seconds: float, kills: int = 0, forks: int = 0, failovers: int = 1
+) -> Outcome:
+    """Let it blow for so long, until so many were killed at work and forked, and everything has happened once."""
+    CONTEXT.set_forkserver_preload(
+        # s3fs: each forked child on S3 uses it, and would be long about the import.
+        [
+            "tests.crash.roles",
+            "cacheness.metadata.postgresql",
+            "cacheness.metadata.sqlite",
+            "cacheness.blobs.local",
+            "s3fs",
+        ]
+    )
+    stores = (
+        SqliteWorld(folder) if name == "sqlite" else ServerWorld(folder, bucket, _pooler() if name == "pooled" else "")
+    )
+    with stores.running() as world:
+        ledger = Ledger(folder / "ledger")
+        with UnifiedCache(world.config) as cache:
+            for _ in range(SEEDS):
+                ledger.put(cache)
+        stores.make_seed(world)
+        storm = _Storm(folder, world)
+        began = time.monotonic()
+        with _adopting_orphans():
+            if isinstance(stores, ServerWorld):
+                storm.world = stores.world()
+                for _ in range(failovers):
+                    storm.blow(seconds / (failovers + 1))
+                    storm.fail_over(stores)
+            else:
+                failovers = 0
+            storm.blow(began + seconds - time.monotonic(), kills, forks)
+        return storm.aftermath(name, time.monotonic() - began, failovers)
+
+
+class _Storm:
+    """The processes, each in its seat, and the world that they find."""
+
+    def __init__(self, folder: Path, world: World) -> None:
+        self.world = world
+        self._folder = folder
+        self._board = Board(folder / "board")
+        self._ledger = Ledger(folder / "ledger")
+        self._work = [work for work, number in roles.ROLES for _ in range(number)]
+        self._running: list[multiprocessing.process.BaseProcess] = []
+        self._others: set[int] = set()  #: children of this process that have no part in the storm
+        self._kills = 0
+
+    def blow(self, seconds: float, kills: int = 0, forks: int = 0) -> None:
+        """Start everybody, and kill one after the other."""
+        self._start_all()
         try:
-            while time.monotonic() < start + seconds or crew.kills < kills:
-                time.sleep(random.uniform(0.1, 0.4))
-                crew.kill_somebody()
+            self._kill_for(seconds, kills, forks)
         finally:
-            crew.dismiss()
-        return _aftermath(config, crew.board, time.monotonic() - start, crew.kills)
+            self._dismiss()
 
+    def fail_over(self, stores: ServerWorld) -> None:
+        """Lose some seconds of work with the primary; a person then decides that what is left counts."""
+        self._start_all()
+        try:
+            self._kill_for(TAIL)
+            floors, size = self._board.floors(), self._ledger.size()
+            stores.part()
+            self._kill_for(TAIL)
+        finally:
+            self._dismiss()
+        self._board.lose_tail(floors)
+        self._ledger.lose_tail(size)
+        self.world = stores.fail_over()
+        self.world.give_rights_back()
+        with UnifiedCache(self.world.config) as cache:
+            cache.adopt()
 
-class Crew:
-    """The processes of a storm, each in its place on the board."""
+    def aftermath(self, name: str, seconds: float, failovers: int) -> Outcome:
+        """Adopt, repair once, and look at everything."""
+        self.world.give_rights_back()
+        config = self.world.config
+        counts = {counter: self._board.total(counter) for counter in Board.COUNTERS if counter != "at_work"}
+        with UnifiedCache(config) as cache, UnifiedCache(config.but(namespace="quota")) as quota:
+            found = self._judge(cache)
+            unknown = cache.adopt()
+            repaired = cache.verify_integrity(repair=True, force=True) + quota.verify_integrity(repair=True, force=True)
+            left = [cache.verify_integrity(deep=True), quota.verify_integrity(deep=True)]
+            found += self._judge(cache)
+            rows = [*cache.iter_entries(), *quota.iter_entries()]
+            blobs = sum(1 for info in cache.parts.blobs.scan() if "/" in info.name)
+        for judged in ("wrong", "lost"):
+            counts[judged] += found[judged]
+        return Outcome(
+            world=name,
+            seconds=round(seconds, 1),
+            kills=self._kills,
+            failovers=failovers,
+            counts=counts,
+            left_alone=self._ledger.size(),
+            orphans=repaired.counts().get("orphaned", 0),
+            unknown=unknown,
+            left=sum(len(report) for report in left),
+            blobs=blobs,
+            rows_with_blobs=sum(entry.blob is not None for entry in rows),
+        )
 
-    def __init__(self, config: Config, path: Path) -> None:
-        self.board = Board(path)
-        self.kills = 0
-        self._config = config
-        self._path = path
-        self._work = [work for work, numbers in ROLES for _ in range(numbers)]
-        self._running = [self._start(role) for role in range(len(self._work))]
+    def _judge(self, cache: UnifiedCache) -> Counter[str]:
+        found = Counter(verdict(self._board, cache, slot) for slot in range(SLOTS))
+        found["lost"] += self._ledger.lost(cache)
+        return found
 
-    def kill_somebody(self) -> None:
-        """Kill and replace one process, not a reader, that has come as far as working."""
-        role = random.randrange(len(self._work))
-        if self._work[role] is not read and self.board.is_at_work(role):
-            self.kills += self._running[role].is_alive()
-            self._running[role].kill()
-            self._running[role].join()
-            self._running[role] = self._start(role)
+    def _kill_for(self, seconds: float, kills: int = 0, forks: int = 0) -> None:
+        until = time.monotonic() + seconds
+        wanted = {**dict.fromkeys(EVENTS, 1), "forks": max(forks, 1)} if kills or forks else {}
+        while (
+            time.monotonic() < until
+            or self._kills < kills
+            or any(self._board.total(event) < number for event, number in wanted.items())
+        ):
+            time.sleep(random.uniform(0.2, 0.8))
+            seat = random.randrange(len(self._work))
+            # Not the reader, and nobody who has not come as far as working.
+            if self._work[seat] is not roles.read and self._board.is_at_work(seat):
+                self._kills += self._running[seat].is_alive()
+                self._running[seat].kill()
+                self._running[seat].join()
+                self._running[seat] = self._start(seat)
 
-    def dismiss(self) -> None:
-        """Kill them all."""
+    def _start_all(self) -> None:
+        forkserver.ensure_running()
+        self._others = _children(os.getpid())
+        self._running = [self._start(seat) for seat in range(len(self._work))]
+
+    def _start(self, seat: int) -> multiprocessing.process.BaseProcess:
+        self._board.set_off_work(seat)
+        process = CONTEXT.Process(target=roles.act, args=(self._work[seat], (self.world, self._folder), seat))
+        process.start()
+        return process
+
+    def _dismiss(self) -> None:
+        """Kill them all, and what they have forked."""
         for process in self._running:
             process.kill()
         for process in self._running:
             process.join()
-
-    def _start(self, role: int) -> multiprocessing.process.BaseProcess:
-        self.board.set_off_work(role)
-        process = CONTEXT.Process(target=act, args=(self._work[role], self._config, self._path, role), daemon=True)
-        process.start()
-        return process
+        while orphans := _children(os.getpid()) - self._others:
+            for pid in orphans:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
 
 
-def _aftermath(config: Config, board: Board, seconds: float, kills: int) -> Outcome:
-    with UnifiedCache(config) as cache:
-        final = Counter(verdict(board, cache, w, k) for w in range(WRITERS) for k in range(KEYS))
-        repaired = cache.verify_integrity(repair=True)
-        left = cache.verify_integrity(deep=True)
-        again = Counter(verdict(board, cache, w, k) for w in range(WRITERS) for k in range(KEYS))
-        counts = {name: board.total(name) for name in Board.COUNTERS}
-        for name in ("wrong", "lost"):
-            counts[name] += final[name] + again[name]
-        return Outcome(
-            seconds=seconds,
-            kills=kills,
-            counts=counts,
-            orphans_removed=repaired.counts().get("orphaned", 0),
-            left=len(left),
-            blobs=left.objects,
-            rows_with_blobs=sum(entry["blob"] is not None for entry in cache.list_entries()),
-        )
+@contextlib.contextmanager
+def _adopting_orphans() -> Iterator[None]:
+    """Have those whose parent was killed become children of this process, which so finds and ends them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _children(pid: int) -> set[int]:
+    return {
+        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    }
+
+
+def _pooler() -> str:
+    return "pgbouncer" if PGBOUNCER else "small"
 
 
 def main() -> None:
+    """Run one storm, or each of them in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180)
-    parser.add_argument("--world", choices=["sqlite", "postgresql"], default="sqlite")
+    parser.add_argument("--seconds", type=float, default=600, help="of each storm")
+    parser.add_argument("--forks", type=int, default=0, help="go on until so many processes were forked")
+    parser.add_argument("--failovers", type=int, default=3)
+    parser.add_argument("--world", choices=WORLDS, action="append")
     options = parser.parse_args()
-    with contextlib.ExitStack() as stack:
-        config = Config(cache_dir=stack.enter_context(tempfile.TemporaryDirectory()))
-        if options.world == "postgresql":
-            from cacheness.testing import servers
-
-            config = config.but(
-                metadata_backend=stack.enter_context(servers.postgresql()),
-                blob_store=stack.enter_context(servers.s3()),
-                signing_key="a key that only this storm knows",
+    outcomes = []
+    for name in options.world or WORLDS:
+        with fresh_folder() as folder, contextlib.ExitStack() as stack:
+            bucket = "" if name == "sqlite" else stack.enter_context(servers.s3())
+            outcome = run(
+                name, folder, bucket, seconds=options.seconds, forks=options.forks, failovers=options.failovers
             )
-        outcome = run(config, options.seconds)
-    print(outcome)
-    outcome.check()
+        print(outcome, flush=True)
+        outcomes.append(outcome)
+    for outcome in outcomes:
+        outcome.check()
+
+
+@contextlib.contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """A folder that a server's own user may enter."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o711)
+        yield Path(name)
 
 
 if __name__ == "__main__":

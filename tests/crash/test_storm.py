@@ -1,4 +1,4 @@
-"""Ten kills on each world; `python -m tests.crash.storm` runs a longer one."""
+"""A short storm on each world; `make storm` runs long ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from tests.crash import storm
 
 
 @pytest.mark.timeout(300)
-def test_i2_i3_i5_i6_hold_in_a_storm_of_killed_processes(world):
-    world.cache.close()
-    outcome = storm.run(world.config, seconds=8, kills=10)
+@pytest.mark.xdist_group("storms")
+@pytest.mark.parametrize(
+    "name", ["sqlite", *(pytest.param(name, marks=pytest.mark.external) for name in ("postgresql", "pooled"))]
+)
+def test_i2_i3_i5_i6_hold_in_a_storm_of_killed_processes(name, request):
+    bucket = "" if name == "sqlite" else request.getfixturevalue("s3_url")
+    with storm.fresh_folder() as folder:
+        outcome = storm.run(name, folder, bucket, seconds=8, kills=10)
     outcome.check()
-    assert outcome.counts["reads"] > 0
-    assert outcome.counts["repairs"] > 0

@@ -140,14 +140,14 @@ def _message(kind: bytes, body: bytes) -> bytes:
 
 
 @contextmanager
-def small_pooler(url: str, folder: Path) -> Iterator[str]:
+def small_pooler(url: str, folder: Path, connections: int = 3) -> Iterator[str]:
     """The small pooler before a database: its URL."""
-    with contextlib.closing(SmallPooler(url)) as pooler:
+    with contextlib.closing(SmallPooler(url, connections)) as pooler:
         yield pooler.url
 
 
 @contextmanager
-def pgbouncer(url: str, folder: Path) -> Iterator[str]:
+def pgbouncer(url: str, folder: Path, connections: int = 3) -> Iterator[str]:
     """PgBouncer in transaction mode before a database: its URL."""
     assert PGBOUNCER is not None
     parts = urlsplit(url)
@@ -157,7 +157,8 @@ def pgbouncer(url: str, folder: Path) -> Iterator[str]:
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n* = host={parts.hostname} port={parts.port}\n"
         f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n"
-        f"auth_file = {folder / 'users'}\npool_mode = transaction\ndefault_pool_size = 3\n"
+        f"auth_file = {folder / 'users'}\npool_mode = transaction\ndefault_pool_size = {connections}\n"
+        "max_client_conn = 500\n"
     )
     command = [PGBOUNCER, str(folder / "pgbouncer.ini")]
     if os.geteuid() == 0:  # it refuses to run as root
@@ -172,6 +173,9 @@ def pgbouncer(url: str, folder: Path) -> Iterator[str]:
             yield urlunsplit(parts._replace(netloc=host))
         finally:
             process.terminate()
+
+
+POOLERS = {"small": small_pooler} | ({"pgbouncer": pgbouncer} if PGBOUNCER else {})
 
 
 def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

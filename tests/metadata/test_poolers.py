@@ -13,15 +13,13 @@ from cacheness.metadata.postgresql import PostgresqlStore
 from cacheness.testing.contracts.metadata import SOMEBODY, OpenStore, SessionStoreContract, inline
 from tests.metadata import poolers
 
-POOLERS = {"small": poolers.small_pooler} | ({"pgbouncer": poolers.pgbouncer} if poolers.PGBOUNCER else {})
 
-
-@pytest.fixture(params=POOLERS)
+@pytest.fixture(params=poolers.POOLERS)
 def pooled(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("pooler")
     for path in (folder, folder.parent, folder.parent.parent):
         path.chmod(0o755)
-    with POOLERS[request.param](database, folder) as url:
+    with poolers.POOLERS[request.param](database, folder) as url:
         yield url
 
 
