@@ -58,6 +58,7 @@ def many_results(cache: UnifiedCache) -> None:
     assert_type(cache.put_many([(1, {"x": 1})]), list[Entry])
     assert_type(cache.get_many(["00" * 32]), dict[str, Hit])
     assert_type(cache.present(["00" * 32]), dict[str, Presence])
+    assert_type(cache.functions(), list[str])
     assert_type(cache.list_entries(tag="t", function="f", prefix="p", older_than=60, limit=10), list[dict[str, Any]])
     assert_type(cache.iter_entries(), Iterator[Entry])
     assert_type(cache.delete_matching(older_than=timedelta(days=30)), int)

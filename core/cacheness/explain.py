@@ -18,6 +18,7 @@ _SENTENCES = {
     "library": ("{name} {before} -> {after}", "{name} {after} is used now", "{name} {before} is no longer used"),
     "version": ("version {before} -> {after}", "version {after} is new", "version {before} is gone"),
     "order": ("`{name}` has the same items in another order",) * 3,
+    "function": ("`{before}` is called `{after}` now",) * 3,
     "prefix": ("prefix {before} -> {after}", "prefix {after} is new", "prefix {before} is gone"),
 }
 
@@ -26,7 +27,8 @@ _SENTENCES = {
 class Change:
     """One part of a key that differs."""
 
-    #: arg, file (of an argument), code, value, library, version, prefix; order: the same items in another order
+    #: arg, file (of an argument), code, value, library, version, prefix, function (another name for the same code);
+    #: order: the same items in another order
     kind: str
     name: str
     before: str | None  #: None: it was not there
@@ -81,7 +83,7 @@ class Explanation:
 
 
 def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
-    """Compare a key with entries of the same function. `now` in microseconds since the epoch."""
+    """Compare a key with entries of the same function, or of the one that it was. `now` in microseconds."""
     mine = _parts_of(key.components, key.prefix)
     nearest: Entry | None = None
     changes: tuple[Change, ...] = ()
@@ -89,7 +91,7 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         if entry.key == key.digest:
             nearest, changes = entry, ()
             break
-        found = tuple(_changes(_parts_of(entry.components, entry.prefix), mine))
+        found = tuple(_changes_since(entry, key, mine))
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
     parts = json.loads(key.components)
@@ -105,6 +107,33 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         folders=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "folders")),
         text=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "text")),
     )
+
+
+def is_same_code(one: str, other: str) -> bool:
+    """Whether the components of two keys are of functions that do the same, whatever their names."""
+    bodies = [json.loads(text).get("body") for text in (one, other)]
+    return bodies[0] is not None and bodies[0] == bodies[1]
+
+
+def _changes_since(entry: Entry, key: Key, mine: _Parts) -> Iterator[Change]:
+    then = _parts_of(entry.components, entry.prefix)
+    if entry.function == key.function:
+        yield from _changes(then, mine)
+        return
+    before, after = (name.replace(":", ".") for name in (entry.function, key.function))
+    yield Change("function", "", before, after)
+    modules = [name.partition(":")[0] for name in (entry.function, key.function)]
+    for kind in ("code", "value"):
+        named = {_renamed(name, modules[0], modules[1]): part for name, part in then[kind].items()}
+        then = {**then, kind: named}
+    own = _renamed(before, modules[0], modules[1])
+    then = {**then, "code": {name: part for name, part in then["code"].items() if name != own}}
+    now = {**mine, "code": {name: part for name, part in mine["code"].items() if name != after}}
+    yield from _changes(then, now)
+
+
+def _renamed(name: str, before: str, after: str) -> str:
+    return f"{after}.{name[len(before) + 1 :]}" if name.startswith(f"{before}.") else name
 
 
 #: What tells a part from another, how to call it, and what tells it from another when no order counts.

@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from cacheness.binding import Binder, reduce_wrapper
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit
-from cacheness.explain import Explanation, explain
+from cacheness.explain import Explanation, explain, is_same_code
 from cacheness.flights import Flights
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, unseen
@@ -77,6 +77,10 @@ class CacheLike(Protocol):
 
     def iter_entries(self, *, function: str | None = None) -> Iterator[Entry]:
         """The entries of a function."""
+        ...
+
+    def functions(self) -> list[str]:
+        """The functions that have entries."""
         ...
 
 
@@ -163,7 +167,9 @@ class Cached:
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
-        return self._explain(self.key(*args, **kwargs))
+        key = self.key(*args, **kwargs)
+        earlier = list(self._earlier(key))
+        return self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else BoundCached(self, instance)
@@ -211,7 +217,7 @@ class Cached:
         key = self.key(*args, **kwargs)
         found = self._ask(functools.partial(self.cache.lookup, key))
         if found is None and _log.isEnabledFor(logging.INFO):
-            answer = self._ask(functools.partial(self._explain, key))
+            answer = self._ask(functools.partial(self._explain, key, self._earlier(key)))
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
         return key, found
 
@@ -254,9 +260,21 @@ class Cached:
             put = functools.partial(self.cache.put, value, key, ttl=options.ttl, tags=options.tags)
             self._ask(functools.partial(put, compute_seconds=seconds))
 
-    def _explain(self, key: Key) -> Explanation:
-        entries = self.cache.iter_entries(function=key.function)
-        return explain(key, islice(entries, CANDIDATES), int(time.time() * MICROSECONDS))
+    def _explain(self, key: Key, earlier: Iterable[Entry]) -> Explanation:
+        return explain(key, earlier, int(time.time() * MICROSECONDS))
+
+    def _earlier(self, key: Key) -> Iterator[Entry]:
+        """Entries of this function, by its module and name."""
+        return islice(self.cache.iter_entries(function=key.function), CANDIDATES)
+
+    def _renamed(self, key: Key) -> Iterator[Entry]:
+        """Entries of functions with the same code under other names: one entry of each function is looked at."""
+        for name in self.cache.functions():
+            entries = self.cache.iter_entries(function=name) if name != key.function else iter(())
+            first = next(entries, None)
+            if first is not None and first.function == name and is_same_code(first.components, key.components):
+                yield first
+                yield from entries
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:

@@ -86,6 +86,33 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(tags)))
 
 
+def is_full_name(function: str) -> bool:
+    """Whether a name is a module and a qualified name, with a colon between."""
+    return all(function.partition(":")[::2])
+
+
+def functions_called(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Those of the known functions that go by a name: their module, their qualified name, or both."""
+    return tuple(function for function in known if name in _names_of(function))
+
+
+def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """What a deletion by a name means, where that is clear: one function, or all of a module "module:"."""
+    if name in candidates:
+        return (name,)
+    if len(candidates) <= 1 or name.endswith(":"):
+        return candidates
+    raise ConfigError(
+        f"function={name!r} could be {len(candidates)} functions: {', '.join(candidates)}. Nothing was deleted; give"
+        ' one of these names, or "module:" for all of a module'
+    )
+
+
+def _names_of(function: str) -> set[str]:
+    module, colon, name = function.partition(":")
+    return {function, module + colon, module, name, f"{module}.{name}"} if colon else {function}
+
+
 def canonical_json(mapping: Mapping[str, Any]) -> str:
     """The same text for equal mappings; what JSON does not know is written as its text."""
     return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"

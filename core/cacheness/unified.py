@@ -21,7 +21,18 @@ from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.keys import Key
 from cacheness.memoize import explain_call, memoize
-from cacheness.options import Function, canonical_json, checked_tags, configured, digest_named, key_of, seconds_of
+from cacheness.options import (
+    Function,
+    canonical_json,
+    checked_tags,
+    configured,
+    digest_named,
+    functions_called,
+    is_full_name,
+    key_of,
+    one_function,
+    seconds_of,
+)
 from cacheness.plan import Progress, Scope
 from cacheness.protocols import CachedFunction
 from cacheness.report import IntegrityReport
@@ -272,8 +283,11 @@ class UnifiedCache:
         older_than: float | timedelta | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs."""
-        where = self._where(tag, function, prefix, older_than)
+        """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs.
+
+        `function` is a module, a qualified name, or both with a colon or a dot between.
+        """
+        where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
         used = self._parts.cache.metadata.uses(self.config.namespace, [entry.key for entry in entries])
         unused = ((entry, Use(entry.created_at, 0)) for entry in entries)
@@ -288,7 +302,11 @@ class UnifiedCache:
         older_than: float | timedelta | None = None,
     ) -> Iterator[Entry]:
         """Unexpired, genuine entries as records, in key order, a page in memory at a time."""
-        return self._entries(self._where(tag, function, prefix, older_than), PAGE)
+        return self._entries(self._where(tag, self._called(function), prefix, older_than), PAGE)
+
+    def functions(self) -> list[str]:
+        """The functions whose results are here, as module:qualified name, sorted."""
+        return self._parts.cache.metadata.functions(self.config.namespace)
 
     def delete_matching(
         self,
@@ -300,11 +318,13 @@ class UnifiedCache:
     ) -> int:
         """Delete entries that match every given condition (at least one); returns how many.
 
-        `older_than` in seconds since the entry was made.
+        `older_than` in seconds since the entry was made. A `function` that could be several is a
+        ConfigError that lists them; "module:" means every function of a module.
         """
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
-        return self._parts.cache.delete(self._where(tag, function, prefix, older_than))
+        names = None if function is None else one_function(function, self._called(function) or ())
+        return self._parts.cache.delete(self._where(tag, names, prefix, older_than))
 
     def verify_integrity(
         self,
@@ -435,15 +455,15 @@ class UnifiedCache:
     def _where(
         self,
         tag: str | None,
-        function: str | None,
+        functions: tuple[str, ...] | None,
         prefix: str | None,
         older_than: float | timedelta | None,
     ) -> Where:
         age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
-        names = None if function is None else self._functions_called(function)
-        return Where(self.config.namespace, tag=tag, functions=names, prefix=prefix, older_than=age)
+        return Where(self.config.namespace, tag=tag, functions=functions, prefix=prefix, older_than=age)
 
-    def _functions_called(self, name: str) -> tuple[str, ...]:
-        """The functions that go by a name: module:qualified name, either of the two, or "" for none."""
-        known = self._parts.cache.metadata.functions(self.config.namespace)
-        return tuple(function for function in known if name in {function, *function.rsplit(":", 1)})
+    def _called(self, name: str | None) -> tuple[str, ...] | None:
+        """The functions that go by a name."""
+        if name is None or is_full_name(name):
+            return None if name is None else (name,)
+        return functions_called(name, self.functions())

@@ -45,6 +45,7 @@ class CodeInfo:
     names: tuple[Name, ...]
     imports: tuple[Import, ...]
     uses: Mapping[str, frozenset[str]]  #: of each name from outside, in the words of `effects.py`
+    body: bytes  #: the digest as it would be under any other name; decides nothing
 
 
 #: They do nothing, or say what `co_flags` says.
@@ -96,15 +97,18 @@ def _read(code: types.CodeType) -> CodeInfo:
     raw = list(dis.get_instructions(code))
     instructions, places = _kept(raw, code)
     inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    parts = [encode(_frame(code))]
-    parts += [_effect(instruction, places) for instruction in instructions]
-    parts += [encode(_exceptions(code, places))]
+    effects = [_effect(instruction, places) for instruction in instructions]
+    unnamed = [_effect(instruction, places, named=False) for instruction in instructions] if inner else effects
+    kind, _, *frame = _frame(code)
+    exceptions = encode(_exceptions(code, places))
+    body = blake3(b"".join([encode((kind, *frame)), *unnamed, exceptions])).digest()
+    parts = [encode(_frame(code)), *effects, exceptions]
     names = set(_names(instructions)).union(*(i.names for i in inner))
     imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
     uses: dict[str, frozenset[str]] = {}
     for name, kinds in [*((n, {kind}) for n, kind in uses_in(raw)), *(use for i in inner for use in i.uses.items())]:
         uses[name] = uses.get(name, frozenset()) | kinds
-    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses)
+    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body)
 
 
 def _frame(code: types.CodeType) -> tuple[Any, ...]:
@@ -141,10 +145,13 @@ def one_by_one(instruction: dis.Instruction, code: types.CodeType) -> list[dis.I
     return [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
 
 
-def _effect(instruction: dis.Instruction, places: dict[int, int]) -> bytes:
+def _effect(instruction: dis.Instruction, places: dict[int, int], *, named: bool = True) -> bytes:
     opcode, value, argument = instruction.opcode, instruction.argval, instruction.arg
     if opcode in _CONSTANTS:
-        text = b"code" + info_of(value).digest if isinstance(value, types.CodeType) else encode(value)
+        if isinstance(value, types.CodeType):
+            text = b"code" + (info_of(value).digest if named else info_of(value).body)
+        else:
+            text = encode(value)
     elif opcode in _JUMPS:
         text = b"%x" % places[value]
     elif isinstance(value, str):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 import weakref
 from collections.abc import Hashable, Iterable, Mapping
 from contextlib import suppress
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.bytecode import info_of
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.graph import Vertex, digests_of
 from cacheness.keys.reach import full_name, is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
@@ -41,6 +43,7 @@ class Fingerprint:
     name: str  #: module:qualified name
     parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
     unfollowed: tuple[str, ...]  #: what counts by its type only
+    body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
 
 
 #: By identity of what was fingerprinted, for as long as that lives.
@@ -74,6 +77,7 @@ class _Plan:
             full_name(_callee(fn)),
             _parts(nodes, versions),
             tuple(sorted(_unfollowed(nodes))),
+            _body(_callee(fn)),
         )
         self._watch = Watch((node.thing, node.values) for node in nodes)
         self._root.forget_objects()
@@ -140,6 +144,11 @@ def _unfollowed(nodes: Iterable[_Node]) -> set[str]:
 def _called(fn: Any) -> str:
     fn = _callee(fn)
     return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+
+
+def _body(fn: Any) -> str:
+    code = getattr(fn, "__code__", None)
+    return info_of(code).body.hex()[:_SHORT] if isinstance(code, types.CodeType) else ""
 
 
 def _callee(fn: Any) -> Any:

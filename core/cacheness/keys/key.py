@@ -173,6 +173,7 @@ class _Origin:
         found["files"] = {name: files for name, files in named.items() if files}
         if self.function is not None:
             found |= self.function.parts
+            found["body"] = self.function.body
             found["unfollowed"] = self.function.unfollowed
         kept = {name: part for name, part in found.items() if part}
         return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
