@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from dask.core import flatten
 
 from cacheness import UnifiedCache
+from cacheness.incomplete import Incomplete, check
 from cacheness_dask import scheduler
 from cacheness_dask.beside import shipped
 from cacheness_dask.graphs import materialised
@@ -31,14 +32,16 @@ def install(
     which: Which = "auto",
     max_value_bytes: int = 1 << 30,
     queue_bytes: int = 64 << 20,
+    incomplete: Incomplete | None = None,
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
     Options as in `caching`. Should this version of distributed submit in another way, it says so
     and changes nothing.
     """
+    chosen: Any = check(incomplete, cache.config.incomplete)
     uninstall(client)
-    run = Run(cache, Policy(which=which, max_value_bytes=max_value_bytes, queue_bytes=queue_bytes))
+    run = Run(cache, Policy(which, max_value_bytes, queue_bytes, chosen))
     run.uses(client)
     submit = getattr(client, _SUBMISSION, None)
     if submit is None or not {"expr", "keys"} <= set(inspect.signature(submit).parameters):

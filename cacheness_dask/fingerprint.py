@@ -31,7 +31,9 @@ from dask._task_spec import (
 )
 
 from cacheness import CachenessError
+from cacheness.incomplete import quote
 from cacheness.keys import FORMAT, digest_of, encode, fingerprint
+from cacheness.keys.trace import deciding
 from cacheness_dask.chance import reads_chance
 from cacheness_dask.clues import clue, of_step
 from cacheness_dask.edge import unbroken
@@ -78,11 +80,16 @@ class Fingerprints:
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
     clues: dict[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
+    incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
 
 
 def fingerprints(
-    graph: Mapping[Any, GraphNode], keys: Iterable[Any], futures: Mapping[Any, bytes | None] | None = None
+    graph: Mapping[Any, GraphNode],
+    keys: Iterable[Any],
+    futures: Mapping[Any, bytes | None] | None = None,
+    *,
+    refuse_incomplete: bool = False,
 ) -> Fingerprints:
     """Fingerprint every node that `keys` need.
 
@@ -91,7 +98,7 @@ def fingerprints(
     """
     guard_nested()
     with noting_files() as files:
-        found = _Walk(graph, futures or {}).run(list(keys))
+        found = _Walk(graph, futures or {}, refuse_incomplete).run(list(keys))
     found.files = files
     return found
 
@@ -115,7 +122,9 @@ _BEFORE, _AFTER = _around(bytes(range(32)))
 class _Walk:
     """One pass over one graph. Literals and functions are hashed once, by identity."""
 
-    def __init__(self, graph: Mapping[Any, GraphNode], futures: Mapping[Any, bytes | None]) -> None:
+    def __init__(
+        self, graph: Mapping[Any, GraphNode], futures: Mapping[Any, bytes | None], refuse_incomplete: bool
+    ) -> None:
         self._graph = graph
         self._found = Fingerprints()
         self._futures = futures
@@ -123,6 +132,9 @@ class _Walk:
         self._literals: dict[int, tuple[Any, bytes]] = {}
         self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
+        self._refuse_incomplete = refuse_incomplete
+        self._gaps: dict[int, tuple[str, ...]] = {}  # what could not be seen of a function or literal
+        self._unseen: list[str] = []  # the same, of the task under way
         self._marks = 0
         self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
         self._shuffles = {
@@ -134,7 +146,7 @@ class _Walk:
         terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
         for key in topological(graph, keys):
             node = graph[key]
-            marks = self._marks
+            marks, self._unseen = self._marks, []
             try:
                 terms[key] = term = self._future(key) if key in futures else self._node(node, terms)
             except _Missing as missing:
@@ -142,6 +154,8 @@ class _Walk:
             except Refused as refusal:
                 found.refused[key] = str(refusal)
             else:
+                if self._unseen:
+                    found.incomplete[key] = tuple(dict.fromkeys(self._unseen))
                 if term[0] == RESULT and isinstance(node, Task):
                     if self._is_plumbing(node):
                         found.plumbing.add(key)
@@ -204,8 +218,7 @@ class _Walk:
             return self._members(func, node.args[0].args, scope)
         if is_mark(node):
             return self._marked(self._term(node.args[0], scope))
-        known = self._functions.get(id(func))
-        parts = [known[1] if known is not None and type(known[1]) is bytes else self._function(func)]
+        parts = [self._function(func)]
         for value in node.args:
             kind = type(value)
             if kind is TaskRef:
@@ -294,6 +307,8 @@ class _Walk:
         known = self._literals.get(id(value))
         if known is None:
             known = self._literals[id(value)] = (value, self._literal(value))
+        if self._gaps:
+            self._note_gaps(value)
         return known[1]
 
     def _literal(self, value: Any) -> bytes:
@@ -308,7 +323,7 @@ class _Walk:
             self._kinds[type(value)] = reads_chance(type(value))
         if reason := self._kinds[type(value)]:
             raise Refused(reason)
-        return b"v" + _digest(value)
+        return b"v" + self._digest(value)
 
     def _string(self, value: str) -> bytes:
         if value in self._shuffles:
@@ -337,6 +352,8 @@ class _Walk:
             except Refused as refusal:
                 known = (func, refusal)
             self._functions[id(func)] = known
+        if self._gaps:
+            self._note_gaps(func)
         if isinstance(known[1], Refused):
             raise Refused(*known[1].args)
         return known[1]
@@ -350,7 +367,7 @@ class _Walk:
             return container(b"partial", [self._term(part, {}) for part in inside])
         if isinstance(func, types.FunctionType):
             _refuse_coroutine(func)
-            return b"v" + _code(func)
+            return b"v" + self._code(func)
         if isinstance(func, types.MethodType) and not isinstance(func.__self__, type):
             return container(b"method", [self._term(func.__self__, {}), self._function(func.__func__)])
         if type(func).__name__ == "Compose":  # toolz
@@ -358,7 +375,29 @@ class _Walk:
         source = identity_of_source(func)
         if source is not None:
             return container(b"source", [b"v" + _digest(source)])
-        return b"v" + _digest(func)
+        return b"v" + self._digest(func)
+
+    def _digest(self, value: Any) -> bytes:
+        unfollowed: list[str] = []
+        digest = _digest(value, unfollowed)
+        self._keep_gaps(value, deciding(unfollowed))
+        return digest
+
+    def _code(self, func: types.FunctionType) -> bytes:
+        with unbroken(_refuse):
+            found = fingerprint(func)
+            self._keep_gaps(func, found.incomplete)
+            return found.digest
+        raise AssertionError("refusing raises")  # pragma: no cover
+
+    def _keep_gaps(self, thing: Any, unseen: tuple[str, ...]) -> None:
+        if unseen and self._refuse_incomplete:
+            raise Refused(f"its key is incomplete: {quote(unseen)}")
+        if unseen:
+            self._gaps[id(thing)] = unseen
+
+    def _note_gaps(self, thing: Any) -> None:
+        self._unseen += self._gaps.get(id(thing), ())
 
 
 class _Missing(Refused):
@@ -376,15 +415,9 @@ def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     return keywords
 
 
-def _digest(value: Any) -> bytes:
+def _digest(value: Any, unfollowed: list[str] | None = None) -> bytes:
     with unbroken(_refuse):
-        return digest_of(value)
-    raise AssertionError("refusing raises")  # pragma: no cover
-
-
-def _code(func: types.FunctionType) -> bytes:
-    with unbroken(_refuse):
-        return fingerprint(func).digest
+        return digest_of(value, unfollowed=unfollowed)
     raise AssertionError("refusing raises")  # pragma: no cover
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 from dask.sizeof import sizeof
 
+from cacheness.incomplete import Incomplete
+
 Which = Literal["auto", "outputs", "all", "marked"]
 
 _SMALL: Final = 64 * 1024  #: reads below this tell the latency, larger ones the throughput
@@ -22,6 +24,7 @@ class Policy:
     which: Which = "auto"
     max_value_bytes: int = 1 << 30  #: larger results are never stored
     queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
+    incomplete: Incomplete = "warn"  #: tasks whose key could not see everything
     latency: float = 0.0  #: of one round trip, as the client measured it
 
     def always(self, *, output: bool, marked: bool) -> bool:

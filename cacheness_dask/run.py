@@ -15,6 +15,7 @@ from rich.table import Table
 
 from cacheness import Config, UnifiedCache
 from cacheness.entry import Presence
+from cacheness.incomplete import may_cache
 from cacheness_dask import worker
 from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
@@ -23,7 +24,7 @@ from cacheness_dask.graphs import Graph, topological
 from cacheness_dask.inputs import FileState, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
-from cacheness_dask.rewrite import Plan, decide
+from cacheness_dask.rewrite import Plan, decide, name_of
 from cacheness_dask.worker import Store
 
 logger = logging.getLogger("cacheness.dask")
@@ -66,7 +67,7 @@ class Run:
         self._reading: list[tuple[dict[str, FileState], tuple[str, ...]]] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
-        self._policy = policy or Policy()
+        self._policy = policy or Policy(incomplete=cache.config.incomplete)
         self._config = _anywhere(cache.config)
         self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
 
@@ -123,11 +124,14 @@ class Run:
 
     def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Plan, Fingerprints]:
         held = Held(client, graph)
-        prints = fingerprints(graph, keys, held.terms)
+        refuse = self._policy.incomplete == "refuse"
+        prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
         cut = bool(prints.cuttable)
         if cut:
             graph = apart(graph, prints.cuttable)
-            prints = fingerprints(graph, keys, held.terms)
+            prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
+        for name, unseen in _unseen_of(graph, prints).items():
+            may_cache(self._policy.incomplete, name, unseen, logger.warning, self._config)
         present, seconds = self._look_up(prints)
         if not waits:
             held.submits(keys, prints.terms)
@@ -205,6 +209,14 @@ class Run:
             self.flush()
         with unbroken(self._warn):
             worker.release(self._config)
+
+
+def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:
+    """What the fingerprints could not see, by name of the task's function."""
+    found: dict[str, list[str]] = {}
+    for key, unseen in prints.incomplete.items():
+        found.setdefault(name_of(graph[key]), []).extend(unseen)
+    return {name: list(dict.fromkeys(unseen)) for name, unseen in found.items()}
 
 
 def _anywhere(config: Config) -> Config:

@@ -17,6 +17,7 @@ from dask.base import collections_to_expr, get_scheduler
 from dask.core import flatten
 
 from cacheness import UnifiedCache
+from cacheness.incomplete import Incomplete, check
 from cacheness_dask.beside import shipped
 from cacheness_dask.graphs import Annotations, materialised
 from cacheness_dask.policy import Policy, Which
@@ -123,15 +124,19 @@ def caching(
     scheduler: Any = None,
     max_value_bytes: int = 1 << 30,
     queue_bytes: int = 64 << 20,
+    incomplete: Incomplete | None = None,
 ) -> Iterator[Run]:
     """Let every compute() and persist() in the block use a cache; whatever the collection and scheduler.
 
     `which`: "auto" stores outputs, marks, and what took longer to compute than loading it would take;
     "outputs", "all" or "marked" store just that. `scheduler` is what Dask's `scheduler=` takes, by
-    default what Dask would have used. On leaving the block everything is stored.
+    default what Dask would have used. On leaving the block everything is stored. `incomplete` says what
+    becomes of a task whose key could not see everything that can decide its result: "warn" once a function
+    and cache, "serve" silently, or "refuse"; by default as the cache does.
     """
+    chosen: Any = check(incomplete, cache.config.incomplete)
     previous = dask.config.get("scheduler", None)
-    run = Run(cache, Policy(which=which, max_value_bytes=max_value_bytes, queue_bytes=queue_bytes))
+    run = Run(cache, Policy(which, max_value_bytes, queue_bytes, chosen))
     if scheduler is None:
         scheduler = previous.beneath if isinstance(previous, CachingScheduler) else previous
     mine = CachingScheduler(run, scheduler)

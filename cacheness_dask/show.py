@@ -15,6 +15,7 @@ from dask.core import flatten
 from dask.utils import key_split
 
 from cacheness import UnifiedCache
+from cacheness.incomplete import quote
 from cacheness_dask.client import active
 from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import materialised
@@ -86,7 +87,9 @@ def explain(collection: Any, cache: UnifiedCache | None = None) -> Explanation:
     for key in order:
         status = _status(key, plan)
         if status != "data":
-            rows.append(Row(key, name_of(plan.graph[key]), status, _why(key, status, plan, reasons)))
+            unseen = prints.incomplete.get(key, ())
+            why = _why(key, status, plan, reasons) + (f"; not seen: {quote(unseen)}" if unseen else "")
+            rows.append(Row(key, name_of(plan.graph[key]), status, why))
     return Explanation(rows)
 
 

@@ -11,6 +11,7 @@ from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import TaskRunContext
 
 from cacheness import Digest, Key, UnhashableArgument, register
+from cacheness.incomplete import Incomplete, may_cache, quote
 from cacheness.keys import digest_of, make_key
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
@@ -18,7 +19,7 @@ from cacheness_prefect.locks import CachenessLockManager
 from cacheness_prefect.notes import PREFIX
 from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import tell
+from cacheness_prefect.trouble import run_id, tell, warn
 
 # A task or flow in a global, a closure or an argument counts as its function, not as its settings.
 register(prefect.Task, lambda task: task.fn)
@@ -39,6 +40,7 @@ class CachenessPolicy(CachePolicy):
     ignore: tuple[str, ...] = ()
     code: bool = True
     tags: tuple[str, ...] = ()
+    incomplete: Incomplete = "warn"  #: what to do when the key could not see everything
 
     def compute_key(
         self,
@@ -52,6 +54,7 @@ class CachenessPolicy(CachePolicy):
         policy: object = task.cache_policy
         try:
             key = self.key(task, inputs, ignore=_left_out(policy))
+            self._check_complete(task, key)
         except UnhashableArgument as error:
             if policy is not self:
                 raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
@@ -70,6 +73,12 @@ class CachenessPolicy(CachePolicy):
             version=self.version,
             function=task.fn if self.code else Digest(digest_of(task.name), task.name),
         )
+
+    def _check_complete(self, task: prefect.Task[..., Any], key: Key) -> None:
+        unseen = key.incomplete
+        name = f"task {task.name!r}"
+        if not may_cache(self.incomplete, name, unseen, warn, run_id()):
+            raise UnhashableArgument(f"the key of {name} is incomplete: {quote(unseen)}")
 
     def __sub__(self, other: str) -> CachePolicy:
         """The same policy, with one more argument that does not matter."""

@@ -10,6 +10,7 @@ from uuid import UUID
 from prefect import Flow, Task
 from pydantic import HttpUrl
 
+from cacheness.incomplete import Incomplete, check
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.notes import PREFIX, address
@@ -56,13 +57,17 @@ def clean(day: str): ...
         tags: Iterable[str] = (),
         wait: float = 600.0,
         lease: float = 30.0,
+        incomplete: Incomplete = "warn",
     ) -> CachenessPolicy:
         """A cache policy that keys by the values and the code of a task, and keeps results here.
 
         `version` pins the code by hand; `code=False` leaves it out. `ignore` names arguments that do
         not matter. With `single_flight`, runs of one key wait up to `wait` seconds for the first of
-        them, whose claim ends `lease` seconds after it died.
+        them, whose claim ends `lease` seconds after it died. What becomes of a task whose key could not see
+        everything that can decide its result is said by `incomplete`: "warn" in the run's log and cache,
+        "serve" silently, or "refuse" to cache.
         """
+        check(incomplete)
         return make_policy(
             self,
             self.key_storage(),
@@ -73,6 +78,7 @@ def clean(day: str): ...
             single_flight=single_flight,
             wait=wait,
             lease=lease,
+            incomplete=incomplete,
         )
 
     # what people ask of it

@@ -66,6 +66,11 @@ def tell(doing: str, error: Exception) -> None:
         logger.warning("The cache could not %s; the run goes on without it: %s", doing, what)
 
 
+def warn(what: str) -> None:
+    """Warn in the current run's log."""
+    _logger().warning("%s", what[:1].upper() + what[1:] + ".")
+
+
 def run_id() -> str:
     """The flow run that we are part of, else the task run; "" outside of runs."""
     task_run = TaskRunContext.get()

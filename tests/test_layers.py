@@ -19,10 +19,11 @@ PROTOCOL = BASE | {"protocols", "deadlines", "jitter", "forks"}
 MAY_IMPORT = {
     "errors": set(),
     "entry": {"errors", "keys"},
+    "incomplete": set(),
     "jitter": set(),
     "forks": set(),
     "deadlines": {"errors", "forks", "jitter"},
-    "config": BASE | {"deadlines"},
+    "config": BASE | {"deadlines", "incomplete"},
     "protocols": {"entry"},
     "report": {"entry", "errors"},
     "keys": {"errors", "forks"},
@@ -44,14 +45,26 @@ MAY_IMPORT = {
     "binding": set(),
     "steps": {"deadlines", "flights", "forks", "keys"},
     "memoize": BASE
-    | {"binding", "cache", "config", "deadlines", "explain", "flights", "forks", "jitter", "keys", "steps"},
+    | {
+        "binding",
+        "cache",
+        "config",
+        "deadlines",
+        "explain",
+        "flights",
+        "forks",
+        "incomplete",
+        "jitter",
+        "keys",
+        "steps",
+    },
     "options": BASE | {"config", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)
 MAY_IMPORT["unified"] = set(MAY_IMPORT)
 MAY_IMPORT["migrating"] = PROTOCOL | {"config", "marker", "metadata", "tombstones", "wiring"}
-PUBLIC = {"__init__", "keys", "errors", "entry"}
+PUBLIC = {"__init__", "keys", "errors", "entry", "incomplete"}
 MAY_IMPORT["__init__"] = {"unified", "config", "entry", "errors", "keys", "report", "explain", "memoize"}
 MAY_IMPORT["cli"] = PUBLIC | {"config", "report", "copying", "migrating", "unified", "wiring"}
 MAY_IMPORT["__main__"] = {"cli"}

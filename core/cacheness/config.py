@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from cacheness.deadlines import Limits
 from cacheness.entry import NAMESPACE
 from cacheness.errors import ConfigError
+from cacheness.incomplete import CHOICES, Incomplete
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
@@ -40,6 +41,7 @@ class Config:
     max_entries: int | None = None  #: quota of entries
     eviction: Literal["lru", "cost"] = "lru"  #: least recently used, or least seconds to recompute x hits per byte
     on_error: Literal["compute", "raise"] = "compute"  #: what a decorated function does when the cache fails
+    incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
     lease: float = 30.0  #: how long others wait for a computation whose process died
     shared_path: bool = False  #: every machine sees the same files under a local blob store's path
     connect_timeout: float = 2.0  #: for a connection to a server
@@ -97,7 +99,7 @@ def _check(config: Config) -> None:
             f"namespace {config.namespace!r} cannot be used: 1 to 63 letters, digits, hyphens and"
             " underscores, beginning with a letter or digit"
         )
-    for name, choices in (("eviction", ("lru", "cost")), ("on_error", ("compute", "raise"))):
+    for name, choices in (("eviction", ("lru", "cost")), ("on_error", ("compute", "raise")), ("incomplete", CHOICES)):
         if getattr(config, name) not in choices:
             raise ConfigError(f"{name}={getattr(config, name)!r} is not known: one of {', '.join(choices)}")
     for name in ("ttl", "max_bytes", "max_entries"):

@@ -22,6 +22,8 @@ _SENTENCES = {
     "prefix": ("prefix {before} -> {after}", "prefix {after} is new", "prefix {before} is gone"),
 }
 
+_DECIDES = ", which can decide the result"
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -54,9 +56,10 @@ class Explanation:
     changes: tuple[Change, ...]  #: against the nearest entry
     nearest: str | None  #: key of that entry, or of the one that is hit
     age: float | None  #: of that entry, in seconds
-    unfollowed: tuple[str, ...]  #: what counts by its type only
+    unfollowed: tuple[str, ...]  #: what could not be seen, or counts by its type only
     files: tuple[str, ...] = ()  #: arguments, or strings in them, that count by the content of a file
     folders: tuple[str, ...] = ()  #: strings that name a folder
+    incomplete: tuple[str, ...] = ()  #: of what is not followed, what can decide the result
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
 
     def __str__(self) -> str:
@@ -64,7 +67,7 @@ class Explanation:
         lines += [f"  counts by its content: {line}" for line in self.files]
         lines += [f"  names a folder: {line}" for line in self.folders]
         lines += [f"  counts by its name: {line}" for line in self.text]
-        lines += [f"  not followed: {line}" for line in self.unfollowed]
+        lines += [f"  not followed: {line}{_DECIDES * (line in self.incomplete)}" for line in self.unfollowed]
         return "\n".join(lines)
 
     def sentence(self) -> str:
@@ -103,6 +106,7 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         nearest=None if nearest is None else nearest.cache_key,
         age=None if nearest is None else max(now - nearest.created_at, 0) / MICROSECONDS,
         unfollowed=tuple(parts.get("unfollowed", ())),
+        incomplete=tuple(parts.get("incomplete", ())),
         files=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "files")),
         folders=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "folders")),
         text=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "text")),

@@ -22,6 +22,7 @@ from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit
 from cacheness.explain import Explanation, explain, is_same_code
 from cacheness.flights import Flights
+from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, unseen
 from cacheness.keys.encode import Stated
@@ -36,6 +37,7 @@ PAUSES: Final = (0.05, 1.0)
 #: Earlier entries of a function that are compared with a call.
 CANDIDATES: Final = 1000
 
+#: In place of what a cache would answer: the call goes past it.
 _FAILED: Final = object()
 _Steps: TypeAlias = Generator[Any, Any, None]
 
@@ -97,6 +99,7 @@ class Options:
     condition: Callable[[Any], bool] | None = None  #: gets a result; whether it is stored
     single_flight: bool = True  #: let the others wait while one computes
     wait: float = 3600.0  #: seconds to wait for another
+    incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
 
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
@@ -113,6 +116,7 @@ def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
             raise TypeError(f"{name}={options[name]!r} is a string; give a tuple: {name}=({options[name]!r},)")
     function = fn.__wrapped__ if isinstance(fn, Cached) else fn
     chosen: dict[str, Any] = {n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}
+    check(options.get("incomplete"))
     kind = CachedCoroutine if _is_coroutine_function(function) else Cached
     return kind(cache, function, Options(**chosen))
 
@@ -215,6 +219,8 @@ class Cached:
 
     def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, Any]:
         key = self.key(*args, **kwargs)
+        if not self._may_cache(key):
+            return key, _FAILED
         found = self._ask(functools.partial(self.cache.lookup, key))
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key)))
@@ -256,9 +262,17 @@ class Cached:
         if outcome.refused:
             _log.info("%s is not stored: %s", key.function, outcome.refused)
             return
-        if options.condition is None or options.condition(value):
+        if self._may_cache(key) and (options.condition is None or options.condition(value)):
             put = functools.partial(self.cache.put, value, key, ttl=options.ttl, tags=options.tags)
             self._ask(functools.partial(put, compute_seconds=seconds))
+
+    def _may_cache(self, key: Key) -> bool:
+        config, chosen = self.cache.config, self.options.incomplete
+        gaps = key.incomplete
+        if not gaps:
+            return True
+        name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
+        return may_cache(chosen or config.incomplete, name, gaps, _log.warning, config)
 
     def _explain(self, key: Key, earlier: Iterable[Entry]) -> Explanation:
         return explain(key, earlier, int(time.time() * MICROSECONDS))

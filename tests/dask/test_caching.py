@@ -19,6 +19,7 @@ from workloads import ddf, inc, ran, runs, total
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness_dask import worker
+from tests.keys.edits import load
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -279,3 +280,21 @@ def test_entries_say_which_function_made_them(cache: UnifiedCache) -> None:
     entry = cache.list_entries(function="inc")[0]
     assert entry["provenance"]["by"] == "cacheness_dask"
     assert cache.get(**entry["args"]) == cache.get(entry["cache_key"])
+
+
+def test_a_task_whose_key_is_incomplete_is_told_once_a_function(
+    cache: UnifiedCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    hidden = load("running = (n for n in range(9))\ndef one(x): return x + 0 * hash(running)\n", "hidden_from_dask").one
+    tasks = [dask.delayed(hidden)(n) for n in (1, 2)]
+    with cd.caching(cache, scheduler="sync", incomplete="refuse") as run:
+        assert dask.compute(*tasks) == (1, 2)
+        assert run.history[-1].refused == 2
+        assert all("incomplete" in reason for reason in run.history[-1].reasons.values())
+    assert not caplog.records
+    with cd.caching(cache, scheduler="sync") as run:
+        assert dask.compute(*tasks) == dask.compute(*tasks) == (1, 2)
+        rows = cd.explain(tasks[0])
+    assert len([record for record in caplog.records if "hidden_from_dask" in record.getMessage()]) == 1
+    assert (run.history[0].misses, run.history[1].hits) == (2, 2)
+    assert all("not seen: hidden_from_dask.one: global running: builtins.generator" in row.why for row in rows)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 import types
@@ -249,10 +250,10 @@ HITS = [
 ]
 
 
-def load(source: str, name: str) -> types.ModuleType:
+def load(source: str, name: str, folder: str | os.PathLike[str] = "/somewhere") -> types.ModuleType:
     """Run a module's source as if it had been imported from a file."""
     module = types.ModuleType(name)
-    module.__file__ = f"/somewhere/{name}.py"
+    module.__file__ = os.path.join(folder, f"{name}.py")
     sys.modules[name] = module
     exec(compile(textwrap.dedent(source), module.__file__, "exec"), vars(module))
     return module

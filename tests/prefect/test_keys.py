@@ -16,6 +16,7 @@ import pytest
 from prefect import Task, flow, task
 
 from cacheness_prefect import CachenessPolicy
+from tests.keys.edits import load
 from tests.prefect.conftest import RUNNERS
 
 POLICY = CachenessPolicy()
@@ -207,3 +208,24 @@ def test_keys_agree_under_all_runners_and_tell_values_apart(store, make_runner) 
     found = [keys_under(kind) for kind in RUNNERS]
     assert found == [[key(value) for value in VALUES]] * len(RUNNERS)
     assert len(set(found[0])) == len(VALUES)
+
+
+HIDDEN = "from prefect import task\nrunning = (n for n in range(9))\ndef one(x): return x + 0 * hash(running)\n"
+
+
+def test_a_task_whose_key_is_incomplete_is_told_once_and_cached_or_refused(store, caplog: Any) -> None:
+    one = load(HIDDEN, "hidden_from_keys").one
+    told, refused, silent = (task(one, cache_policy=store.policy(incomplete=c)) for c in ("warn", "refuse", "serve"))
+
+    @flow
+    def work() -> list[str]:
+        return [t(1, return_state=True).name for t in (refused, told, told, silent)]
+
+    assert work() == ["Completed", "Completed", "Cached", "Cached"]
+    lines = [
+        r.getMessage() for r in caplog.records if r.levelname == "WARNING" and "hidden_from_keys" in r.getMessage()
+    ]
+    assert len(lines) == 2  # one says that nothing is cached, one that it is
+    assert any("is incomplete" in line for line in lines)
+    with pytest.raises(ValueError, match="incomplete='maybe'"):
+        store.policy(incomplete="maybe")

@@ -46,6 +46,7 @@ class CodeInfo:
     imports: tuple[Import, ...]
     uses: Mapping[str, frozenset[str]]  #: of each name from outside, in the words of `effects.py`
     body: bytes  #: the digest as it would be under any other name; decides nothing
+    called: Mapping[str, bool]  #: of each dotted name, whether a literal text follows wherever it stands
 
 
 #: They do nothing, or say what `co_flags` says.
@@ -108,7 +109,10 @@ def _read(code: types.CodeType) -> CodeInfo:
     uses: dict[str, frozenset[str]] = {}
     for name, kinds in [*((n, {kind}) for n, kind in uses_in(raw)), *(use for i in inner for use in i.uses.items())]:
         uses[name] = uses.get(name, frozenset()) | kinds
-    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body)
+    called = dict(_called_with_text(instructions))
+    for name, literal in (call for i in inner for call in i.called.items()):
+        called[name] = called.get(name, True) and literal
+    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body, called)
 
 
 def _frame(code: types.CodeType) -> tuple[Any, ...]:
@@ -192,6 +196,28 @@ def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
     for at, instruction in enumerate(instructions):
         if instruction.opname in _GLOBALS and instruction.argval not in _WHERE:
             yield Name(instruction.argval, _attributes_after(instructions, at))
+
+
+def _called_with_text(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, bool]]:
+    """Each name with its attributes, and whether a literal text is the first argument in each of its calls."""
+    found: dict[str, bool] = {}
+    for at, instruction in enumerate(instructions):
+        if instruction.opname in _LOCALS:
+            attributes = _attributes_after(instructions, at)
+            after = at + 1 + len(attributes)
+            after += instructions[after].opname == "PUSH_NULL"
+            name = ".".join((str(instruction.argval), *attributes))
+            literal = isinstance(instructions[after].argval, str) and instructions[after].opname == "LOAD_CONST"
+            literal = literal and _is_whole_argument(instructions, after)
+            found[name] = found.get(name, True) and literal
+    yield from found.items()
+
+
+def _is_whole_argument(instructions: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether a constant is an argument as it stands: then the call follows, or one more argument and the call."""
+    following = [instruction.opname for instruction in instructions[at + 1 : at + 3]]
+    called = [name.startswith(("CALL", "KW_NAMES")) for name in following]
+    return called[:1] == [True] or (called[1:] == [True] and following[0].startswith("LOAD_"))
 
 
 def _attributes_after(instructions: Sequence[dis.Instruction], at: int) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.graph import Vertex, digests_of
 from cacheness.keys.reach import full_name, is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
 from cacheness.keys.reader import Bag, Value, names_of, read
+from cacheness.keys.trace import deciding
 from cacheness.keys.watch import Watch
 
 #: Names that an entry tells one by one; more are told by module.
@@ -42,8 +43,13 @@ class Fingerprint:
     digest: bytes  #: 32 bytes
     name: str  #: module:qualified name
     parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
-    unfollowed: tuple[str, ...]  #: what counts by its type only
+    unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Of what could not be seen, what can decide the result."""
+        return deciding(self.unfollowed)
 
 
 #: By identity of what was fingerprinted, for as long as that lives.
@@ -192,4 +198,9 @@ def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:
     return {group: _short("\n".join(lines).encode()) for group, lines in groups.items()}
 
 
-Encoder.digest_of_code = staticmethod(lambda thing: (_called(thing), fingerprint(thing).digest))
+def _digest_of_code(thing: Any) -> tuple[str, bytes, Iterable[str]]:
+    found = fingerprint(thing)
+    return _called(thing), found.digest, found.unfollowed
+
+
+Encoder.digest_of_code = staticmethod(_digest_of_code)

@@ -13,6 +13,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
+_LOCALS: Final = frozenset(
+    {"LOAD_FAST", "LOAD_FAST_BORROW", "LOAD_FAST_LOAD_FAST", "LOAD_FAST_BORROW_LOAD_FAST_BORROW"}
+)
 _METHODS: Final = {
     **dict.fromkeys(("append", "appendleft", "extend", "extendleft", "insert", "add", "update"), "container"),
     **dict.fromkeys(("write_text", "write_bytes", "touch"), "path"),
@@ -49,7 +52,8 @@ def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
 def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
     """Each use of a name from outside, and its kind; `read` when it may be more than a writing.
 
-    A `getattr` with a name that is not in the code is `computed`.
+    A `getattr` with a name that is not in the code is `computed`, and `hidden` when its object is one that
+    a call returns: an argument, and what a name leads to, count with all their parts.
     """
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
@@ -59,7 +63,9 @@ def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]
 
 def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
     if busy[at].argval == "getattr":
-        return "read" if _asks_for_a_constant(busy, at) else "computed"
+        if _asks_for_a_constant(busy, at):
+            return "read"
+        return "computed" if _asks_of_a_name(busy, at) else "hidden"
     following = busy[at + 1]
     if following.opname in ("LOAD_ATTR", "LOAD_METHOD"):
         return _kind_of_method(busy, at)
@@ -83,6 +89,21 @@ def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
     while busy[place].opname in ("LOAD_ATTR", "LOAD_METHOD"):
         place += 1
     return busy[place].opname == "LOAD_CONST" and isinstance(busy[place].argval, str)
+
+
+def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether `getattr` is given a variable, or an attribute of one."""
+    if busy[at + 1].opname not in _LOADS | _LOCALS or _is_callee(busy[at + 1]):
+        return False
+    place = at + 2
+    while busy[place].opname == "LOAD_ATTR" and not _is_callee(busy[place]):
+        place += 1
+    return busy[place].opname.startswith("LOAD_") and busy[place].opname != "LOAD_METHOD"
+
+
+def _is_callee(instruction: dis.Instruction) -> bool:
+    """Whether what is loaded is about to be called: then a NULL is pushed along with it."""
+    return instruction.opname in ("LOAD_GLOBAL", "LOAD_ATTR") and instruction.argrepr.startswith(("NULL", "method"))
 
 
 def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:

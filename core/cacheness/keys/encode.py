@@ -124,12 +124,19 @@ def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> byte
     return bytes(encoder.out)
 
 
-def digest_of(value: Any, path: str = "args", inputs: Noting | None = None) -> bytes:
-    """32 bytes that stand for a value: BLAKE3 of its canonical bytes. A Digest is its own."""
+def digest_of(
+    value: Any, path: str = "args", inputs: Noting | None = None, unfollowed: list[str] | None = None
+) -> bytes:
+    """32 bytes that stand for a value: BLAKE3 of its canonical bytes. A Digest is its own.
+
+    What of the functions and classes in it could not be seen is added to `unfollowed`.
+    """
     if type(value) is Digest:
         return value.digest
     encoder = Encoder(inputs)
     encoder.run(value, path)
+    if unfollowed is not None:
+        unfollowed += encoder.unfollowed
     return blake3(encoder.out).digest()
 
 
@@ -149,17 +156,18 @@ def is_registered(types: Iterable[type]) -> bool:
 class Encoder:
     """Appends the encodings of values to `out`."""
 
-    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "inputs", "names", "orders", "out")
+    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "inputs", "names", "orders", "out", "unfollowed")
 
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
-    #: The name and the digest of a function, class or module of the user's; set by `code.py`.
-    digest_of_code: Callable[[Any], tuple[str, bytes]]
+    #: Name and digest of a function, class or module of the user's, and what of it was not followed; set by `code.py`.
+    digest_of_code: Callable[[Any], tuple[str, bytes, Iterable[str]]]
 
     def __init__(self, inputs: Noting | None = None) -> None:
         self.out = bytearray()
         self.orders: list[Order] = []  #: where in `out` dictionaries keep their items, the inner ones first
         self.inputs = inputs  #: where files that count are noted
+        self.unfollowed: list[str] = []  #: what could not be seen
         self.names = inputs is not None  #: whether a string is looked at as the name of a file
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
@@ -229,7 +237,9 @@ class Encoder:
         """Append a function, class or module of the user's: what it is, not where it lives."""
         found = self._code.get(id(thing))
         if found is None:
-            found = self._code[id(thing)] = (thing, *Encoder.digest_of_code(thing))
+            name, digest, unfollowed = Encoder.digest_of_code(thing)
+            found = self._code[id(thing)] = (thing, name, digest)
+            self.unfollowed += unfollowed
         self.tagged("code", found[1])
         self.out += found[2]
 
@@ -238,7 +248,7 @@ class Encoder:
         self.tagged("library", name, version)
 
     def note(self, trouble: str) -> None:
-        """Note what could not be seen; only a reader of code lists it."""
+        """Note what could not be seen, and decides no result; only a reader of code lists it."""
 
     def enter(self, value: Any) -> int:
         """Begin a container. -1: it is complete already, because it was met before."""

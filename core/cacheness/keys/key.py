@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, islice
 from typing import Any, Final
@@ -16,6 +16,7 @@ from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.pinned import pinned
+from cacheness.keys.trace import deciding
 
 #: Names that are options in every method, so an argument of that name goes into `args={…}`.
 RESERVED: Final = frozenset(
@@ -41,6 +42,7 @@ class _Argument:
     label: str = ""  #: of a Digest
     loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
     inputs: Inputs = field(default_factory=Inputs)  #: the files that counted
+    unfollowed: Sequence[str] = ()  #: what could not be seen
 
     def to_keep(self) -> Any:
         """What the row keeps: the value where it can be rebuilt, else its digest."""
@@ -107,6 +109,11 @@ class Key:
         arguments = self._origin.arguments
         return {n: a.inputs for n, a in arguments.items() if a.inputs.found or a.inputs.absent or a.inputs.folders}
 
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """What can decide the result and could not be seen, by name; empty for a key that an entry was read with."""
+        return () if self._origin is None else deciding(self._origin.unfollowed())
+
     def as_text(self) -> Mapping[frozenset[str], Key]:
         """The keys of the same call with some arguments' files by their names: where what wrote to them is stored.
 
@@ -137,6 +144,12 @@ class _Origin:
     version: str | None
     function: Fingerprint | None
     given: dict[str, Any] = field(default_factory=dict)  #: the arguments with files, until they are made to text
+
+    def unfollowed(self) -> list[str]:
+        """What could not be seen of the function, and of functions and classes in the arguments."""
+        found = [] if self.function is None else [*self.function.unfollowed]
+        found += [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
+        return list(dict.fromkeys(found))
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
         """A key for each set of arguments whose files count by their names."""
@@ -174,7 +187,8 @@ class _Origin:
         if self.function is not None:
             found |= self.function.parts
             found["body"] = self.function.body
-            found["unfollowed"] = self.function.unfollowed
+        unfollowed = self.unfollowed()
+        found["unfollowed"], found["incomplete"] = unfollowed, deciding(unfollowed)
         kept = {name: part for name, part in found.items() if part}
         return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
@@ -240,7 +254,14 @@ def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
     digest = blake3(encoding).digest()
     whole = len(encoding) <= KEPT
     loose = encoder.loose() if encoder.orders else b""
-    return _Argument(digest, encoding if whole else encoding[:_HEAD], whole, loose=loose, inputs=inputs or Inputs())
+    return _Argument(
+        digest,
+        encoding if whole else encoding[:_HEAD],
+        whole,
+        loose=loose,
+        inputs=inputs or Inputs(),
+        unfollowed=encoder.unfollowed,
+    )
 
 
 def _source(function: Callable[..., Any] | Digest | None, version: str | None) -> Fingerprint | None:

@@ -30,7 +30,8 @@ def is_of(kind: type, *names: str) -> bool:
     return False
 
 
-def _family(*names: str) -> Callable[[Callable[[Encoder, Any], None]], Callable[[Encoder, Any], None]]:
+def family(*names: str) -> Callable[[Callable[[Encoder, Any], None]], Callable[[Encoder, Any], None]]:
+    """Let a function encode what `is_of` one of these classes."""
     return handles_family(lambda kind: is_of(kind, *names))
 
 
@@ -74,7 +75,7 @@ def _own_path(encoder: Encoder, value: pathlib.Path) -> None:
     add_path(encoder, os.fspath(value))
 
 
-@_family("upath:UPath")
+@family("upath:UPath")
 def _remote_path(encoder: Encoder, value: Any) -> None:
     encoder.tagged("path", type(value))
     add_file_of(encoder, value.fs, value.path)
@@ -98,7 +99,7 @@ def _path_like(encoder: Encoder, value: os.PathLike[Any]) -> None:
 # fsspec
 
 
-@_family("fsspec.core:OpenFile")
+@family("fsspec.core:OpenFile")
 def _open_file(encoder: Encoder, value: Any) -> None:
     if "r" not in value.mode or "+" in value.mode:
         raise Unencodable(f"file {value.path} is opened for writing")
@@ -106,12 +107,12 @@ def _open_file(encoder: Encoder, value: Any) -> None:
     add_file_of(encoder, value.fs, value.path)
 
 
-@_family("fsspec.spec:AbstractBufferedFile", "fsspec.implementations.local:LocalFileOpener")
+@family("fsspec.spec:AbstractBufferedFile", "fsspec.implementations.local:LocalFileOpener")
 def _opened(_: Encoder, value: Any) -> None:
     raise Unencodable(f"{value!r:.80} is an open file: pass the path, or what fsspec.open returns")
 
 
-@_family("fsspec.mapping:FSMap")
+@family("fsspec.mapping:FSMap")
 def _mapper(encoder: Encoder, value: Any) -> None:
     counted(encoder, str(value.root), lambda inner: _add_tree(inner, value.fs, value.root))
 
@@ -134,14 +135,14 @@ def _add_tree(encoder: Encoder, system: Any, root: str) -> None:
 # Zarr
 
 
-@_family("zarr:Array", "zarr:AsyncArray", "zarr:Group", "zarr:AsyncGroup")
+@family("zarr:Array", "zarr:AsyncArray", "zarr:Group", "zarr:AsyncGroup")
 def _zarr(encoder: Encoder, value: Any) -> None:
     store, path = value.store, value.path
     encoder.tagged("zarr", type(value).__name__, path)
     add_store(encoder, store, path)
 
 
-@_family(
+@family(
     *(f"zarr:{name}Store" for name in ("Local", "Directory", "Fsspec", "FS", "Memory", "Zip")), "icechunk:IcechunkStore"
 )
 def _zarr_store(encoder: Encoder, value: Any) -> None:
@@ -193,7 +194,7 @@ def snapshot_of(store: Any) -> Any:
 # HDF5 and NetCDF
 
 
-@_family("h5py:File", "h5py:Group", "h5py:Dataset", "h5netcdf:File", "h5netcdf:Group", "h5netcdf:Variable")
+@family("h5py:File", "h5py:Group", "h5py:Dataset", "h5netcdf:File", "h5netcdf:Group", "h5netcdf:Variable")
 def _hdf5(encoder: Encoder, value: Any) -> None:
     file = getattr(value, "file", None) or getattr(value, "_root", value)
     if getattr(file, "mode", "r") != "r":
@@ -202,14 +203,14 @@ def _hdf5(encoder: Encoder, value: Any) -> None:
     add_path(encoder, os.fsdecode(file.filename))
 
 
-@_family("netCDF4:Dataset", "netCDF4:Group", "netCDF4:Variable")
+@family("netCDF4:Dataset", "netCDF4:Group", "netCDF4:Variable")
 def _netcdf(encoder: Encoder, value: Any) -> None:
     group = value.group() if hasattr(value, "group") and callable(value.group) else value
     encoder.tagged("netcdf", type(value).__name__, getattr(value, "name", ""), getattr(group, "path", ""))
     add_path(encoder, group.filepath())
 
 
-@_family("xarray.backends:FileManager", "xarray.backends:PickleableFileManager")
+@family("xarray.backends:FileManager", "xarray.backends:PickleableFileManager")
 def _file_manager(encoder: Encoder, value: Any) -> None:
     if getattr(value, "_mode", "r") != "r" or not hasattr(value, "_args"):
         raise Unencodable("an open file of xarray whose content cannot be seen")

@@ -16,12 +16,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.additions import has_users
-from cacheness.keys.bytecode import Import, Name, info_of
+from cacheness.keys.beside import files_in, folders_of, is_folder, variables_of, writes
+from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
+from cacheness.keys.clients import is_of_sqlalchemy
 from cacheness.keys.effects import only_written
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import name_of_module, owner_of
 from cacheness.keys.texts import texts_of
-from cacheness.keys.trace import FAILURES, brief_of
+from cacheness.keys.trace import FAILURES, Harmless, brief_of
 
 #: Says where a class stands or repeats what its other attributes say, or differs between processes.
 _GENERATED: Final = frozenset(
@@ -69,9 +71,11 @@ _UNSEEN: Final = frozenset(
         *(("importlib", "import_module"), ("pkgutil", "resolve_name"), ("sys", "modules")),
         *(("runpy", "run_path"), ("runpy", "run_module"), ("importlib.util", "module_from_spec")),
         *((module, name) for module in ("pickle", "_pickle", "cloudpickle", "dill") for name in ("load", "loads")),
-        *(("marshal", "loads"), ("joblib", "load"), ("ctypes", "CDLL")),
+        *(("marshal", "loads"), ("joblib", "load"), ("ctypes", "CDLL"), ("importlib.metadata", "entry_points")),
     }
 )
+#: Of these, the ones that read a file: that counts where it is an argument.
+_READING: Final = frozenset({"load", "loads"})
 
 
 class _Missing:
@@ -94,6 +98,19 @@ class _Broken:
 def _broken(encoder: Encoder, value: _Broken) -> None:
     encoder.tagged("missing")
     encoder.note(f"import of {value.name} failed ({value.reason})")
+
+
+class _Folder:
+    """In place of a folder of which the files that the code names count."""
+
+    def __init__(self, path: os.PathLike[str]) -> None:
+        self.path = path
+
+
+@handles(_Folder)
+def _folder(encoder: Encoder, value: _Folder) -> None:
+    encoder.tagged("folder")
+    encoder.note(f"other files in {os.fspath(value.path)}")
 
 
 class _Written:
@@ -164,6 +181,9 @@ def labels_of(thing: Any) -> list[str]:
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
         labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
+        if folders_of(thing, _named_by(thing)):
+            labels.append("files beside")
+        labels += [f"environment {variable.name}" for variable in variables_of(thing.__code__)]
         labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
         texts = texts_of(thing.__code__)
         return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
@@ -179,7 +199,7 @@ def first_name_in(fn: types.FunctionType) -> int:
 
 def is_reached(label: str) -> bool:
     """Whether a label names something that a function refers to, and not what it is."""
-    return label.startswith(("closure ", "global ", "import "))
+    return label.startswith(("closure ", "global ", "import ", "environment ", "files "))
 
 
 def place_of_value(owner: str, label: str) -> str:
@@ -187,6 +207,8 @@ def place_of_value(owner: str, label: str) -> str:
     kind, _, name = label.partition(" ")
     if kind == "closure":
         return f"{owner}: {name}"
+    if kind in ("environment", "files"):
+        return f"{owner}: {label}"
     module = owner.rpartition(".<locals>")[0] or owner
     return f"{module.rpartition('.')[0]}.{name}" if kind == "global" else name
 
@@ -205,11 +227,24 @@ def unseen_in(thing: Any) -> list[str]:
     if not isinstance(thing, types.FunctionType):
         return []
     info = info_of(thing.__code__)
-    found = [".".join((n.name, *n.attributes)) for n in info.names if _is_unseen(n, thing.__globals__)]
-    found += [".".join((i.module, *i.attributes)) for i in info.imports if (i.module, *i.attributes[:1]) in _UNSEEN]
-    if "computed" in info.uses.get("getattr", ()):
-        found.append("getattr with a computed name")
-    return [f"{name_of(thing)}: calls {name}" for name in dict.fromkeys(found)]
+    found = {".".join((n.name, *n.attributes)): n for n in info.names if _is_unseen(n, thing.__globals__)}
+    lines = [f"calls {name}" if _decides(name, info) else Harmless(f"calls {name}") for name in found]
+    for wanted in info.imports:
+        if (wanted.module, *wanted.attributes[:1]) in _UNSEEN:
+            line = "calls " + ".".join((wanted.module, *wanted.attributes))
+            lines.append(line if _decides(wanted.attributes[0], info) else Harmless(line))
+    uses = info.uses.get("getattr", frozenset())
+    if "hidden" in uses:
+        lines.append("calls getattr with a computed name")
+    elif "computed" in uses:
+        lines.append(Harmless("calls getattr with a computed name"))
+    place = name_of(thing)
+    return [type(line)(f"{place}: {line}") for line in dict.fromkeys(lines)]
+
+
+def _decides(name: str, info: CodeInfo) -> bool:
+    """Whether a call that cannot be followed can decide a result: what a literal text names is followed."""
+    return name.rpartition(".")[2] not in _READING and not info.called.get(name, False)
 
 
 def _is_unseen(name: Name, names: dict[str, Any]) -> bool:
@@ -240,7 +275,8 @@ def closure_of(fn: types.FunctionType) -> list[Any]:
     return values
 
 
-def _values_of_function(fn: types.FunctionType) -> list[Any]:
+def _named_by(fn: types.FunctionType) -> list[Any]:
+    """The parts of a function, what it closes over, and what its global names lead to."""
     info = info_of(fn.__code__)
     values: list[Any] = [fn.__code__, fn.__defaults__, fn.__kwdefaults__, *closure_of(fn)]
     names = fn.__globals__
@@ -251,6 +287,20 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
         elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
         values.append(WRITTEN if only_written(value, info.uses.get(name.name)) else value)
+    return values
+
+
+def _values_of_function(fn: types.FunctionType) -> list[Any]:
+    info, names = info_of(fn.__code__), fn.__globals__
+    values = _named_by(fn)
+    folders = folders_of(fn, values)
+    if folders:
+        beside = files_in(folders, fn.__code__)
+        reads = bool(beside.files) and not writes(fn.__code__)
+        # A folder whose files count by the names in the code hides nothing.
+        values = [_Folder(value) if reads and is_folder(value) else value for value in values]
+        values.append(beside if reads else None)
+    values += variables_of(fn.__code__)
     values += [_imported(wanted, names) for wanted in info.imports]
     texts = texts_of(fn.__code__)
     values += [names.get(name.name, MISSING) for name in texts.names]
@@ -320,6 +370,8 @@ def _names_in_module(module: types.ModuleType) -> list[str]:
 
 def _names_in_class(cls: type) -> list[str]:
     names = [n for n in vars(cls) if n not in _GENERATED]
+    if "_sa_registry" in dir(cls):
+        names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
     if isinstance(cls, enum.EnumMeta):
         return [n for n in names if n not in _OF_ENUM and n not in cls.__members__]
     if "__pydantic_fields__" in vars(cls):

@@ -17,7 +17,7 @@ from cacheness.keys.files import File
 from cacheness.keys.graph import Vertex
 from cacheness.keys.owners import owner_of, owner_of_class
 from cacheness.keys.snapshot import snapshot
-from cacheness.keys.trace import Unencodable, place_of
+from cacheness.keys.trace import Harmless, Unencodable, place_of
 
 #: Values that cannot change: to see the same object again is enough.
 _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.EllipsisType, types.ModuleType})
@@ -26,7 +26,7 @@ _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.Ellips
 class Reader(Encoder):
     """Encodes values that code refers to. The user's functions and classes are left to be read on their own."""
 
-    __slots__ = ("edges", "place", "tolerant", "unfollowed", "versions")
+    __slots__ = ("edges", "place", "tolerant", "versions")
     #: A global like `Path(__file__).parent` says where the code is, not what it reads.
     reads_directories = False
 
@@ -36,7 +36,6 @@ class Reader(Encoder):
         self.versions = versions
         self.tolerant = tolerant
         self.edges: list[Any] = []
-        self.unfollowed: list[str] = []
 
     def reference(self, thing: Any) -> None:
         """Leave a hole, to be filled with what is read of it."""
@@ -49,8 +48,8 @@ class Reader(Encoder):
         self.versions[name] = version
 
     def note(self, trouble: str) -> None:
-        """List what could not be seen."""
-        self.unfollowed.append(f"{self.place}: {trouble}")
+        """List what could not be seen, and decides no result."""
+        self.unfollowed.append(Harmless(f"{self.place}: {trouble}"))
 
     def add(self, value: Any) -> None:
         """Append a value; by its type, when it cannot be encoded and that is tolerated."""
@@ -84,7 +83,8 @@ class Reader(Encoder):
         self.tagged("by type", kind, wrapped)
         if wrapped is None:
             place = place_of(self.place, [*self._stack, value])
-            self.unfollowed.append(f"{place}: {kind.__module__}.{kind.__qualname__}")
+            line = f"{place}: {kind.__module__}.{kind.__qualname__}"
+            self.unfollowed.append(Harmless(line) if _is_harmless(kind) else line)
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
         """Append members; as a bag, when they lead to code."""
@@ -99,6 +99,24 @@ class Reader(Encoder):
             self.edges.append(Bag(found))
         else:
             self.out += b"".join(sorted(content for content, _ in found))
+
+
+#: They say how something runs and not what comes out: by class and module, with all classes below them.
+_HARMLESS: Final = frozenset(
+    {
+        *(("_thread", name) for name in ("lock", "RLock", "_local", "_localdummy")),
+        *(("threading", name) for name in ("Condition", "Semaphore", "Event", "Barrier", "Thread", "_RLock", "local")),
+        *(("asyncio.mixins", "_LoopBoundMixin"), ("asyncio.events", "AbstractEventLoop"), ("asyncio.tasks", "Task")),
+        *(("multiprocessing.synchronize", "SemLock"), ("multiprocessing.pool", "Pool")),
+        *(("concurrent.futures._base", "Executor"), ("multiprocessing.context", "BaseContext")),
+        *(("logging", name) for name in ("Filterer", "LoggerAdapter", "Formatter", "Manager")),
+        *(("filelock._api", "BaseFileLock"), ("weakref", "finalize"), ("_contextvars", "Token")),
+    }
+)
+
+
+def _is_harmless(kind: type) -> bool:
+    return any((base.__module__, base.__qualname__) in _HARMLESS for base in kind.__mro__)
 
 
 class Bag:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final
 
@@ -27,6 +27,17 @@ def brief_of(error: BaseException) -> str:
     except FAILURES:
         text = "its text cannot be read"
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+
+
+class Harmless(str):
+    """A line about something that is not followed, and that decides no result: a lock, a logger."""
+
+    __slots__ = ()
+
+
+def deciding(unfollowed: Iterable[str]) -> tuple[str, ...]:
+    """Of what is not followed, the lines about what can decide a result: because of them a key is incomplete."""
+    return tuple(line for line in unfollowed if type(line) is not Harmless)
 
 
 class Step(str):

@@ -35,6 +35,7 @@ class Carrier:
     swaps: Mapping[str, tuple[str, str]] = field(default_factory=dict)  #: marks of its own
     limits: Mapping[str, str] = field(default_factory=dict)  #: changes that cannot be seen: the way out
     needs: str = ""  #: a package without which it cannot run
+    in_a_cell: str = ""  #: why it cannot stand in a notebook, if it cannot
     by_value: str = ""  #: why it cannot be pickled by value, if it cannot
     moves: str = ""  #: why its own run changes the key, where that is right
 
@@ -149,8 +150,8 @@ _add("data frame", "import pandas as pd\nD = pd.DataFrame({'a': <content>, 'b': 
 
 # what stands outside
 
-_add("file beside the module", "import pathlib\ndef f(x): return (pathlib.Path(__file__).parent / 'data.txt').read_text()\n", data="<file>")
-_add("file by an open call", "import os\ndef f(x):\n    with open(os.path.join(os.path.dirname(__file__), 'data.txt')) as file: return file.read()\n", data="<file>")
+_add("file beside the module", "import pathlib\ndef f(x): return (pathlib.Path(__file__).parent / 'data.txt').read_text()\n", data="<file>", in_a_cell="a notebook has no __file__")
+_add("file by an open call", "import os\ndef f(x):\n    with open(os.path.join(os.path.dirname(__file__), 'data.txt')) as file: return file.read()\n", data="<file>", in_a_cell="a notebook has no __file__")
 _add("path in a global", "import pathlib\nAT = pathlib.Path(__file__).with_name('data.txt')\ndef f(x): return AT.read_text()\n", data="<file>")
 _add("environment by a literal name", "import os\nos.environ['CACHENESS_MATRIX'] = '<option>'\ndef f(x): return os.environ['CACHENESS_MATRIX']\n", swaps={"option": ("1", "2")}, by_value="the environment stays where it was set")
 _add("environment by getenv", "import os\nos.environ['CACHENESS_MATRIX'] = '<option>'\ndef f(x): return os.getenv('CACHENESS_MATRIX', '')\n", swaps={"option": ("1", "2")}, by_value="the environment stays where it was set")

@@ -59,6 +59,8 @@ def runs_here(carrier: Carrier, place: Place) -> bool:
     """Whether a carrier can stand in a place, with the packages that are installed."""
     if place.name == "by-value pickle" and (carrier.by_value or carrier.data):
         return False
+    if place.name == "notebook cell" and carrier.in_a_cell:
+        return False
     return not carrier.needs or importlib.util.find_spec(carrier.needs) is not None
 
 
