@@ -23,6 +23,7 @@ from cacheness.errors import (
     CommitUnanswered,
     CorruptEntry,
     SessionLost,
+    StoreFull,
     StoreUnavailable,
 )
 from cacheness.keys import Key
@@ -156,6 +157,11 @@ class Cache:
                     if self._are_there(entries):
                         return entries
                     placed = []
+                except StoreFull:
+                    # An answer: nothing was committed. Blobs that stayed would fill the disk up, put by put.
+                    self.sessions.abandon(session)
+                    self.tombstones.delete(entry.blob for entry in placed if entry.blob is not None)
+                    raise
                 except BaseException:
                     self.sessions.abandon(session)
                     raise

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from cacheness.cache import Cache
 from cacheness.entry import MICROSECONDS, Entry, Issue, Upload, Where
-from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreRefused
+from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
 from cacheness.plan import SHARDS, Plan, Planner, Progress, Scope, session_of
 from cacheness.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.sessions import fence_dead, presumed_dead
@@ -77,9 +77,10 @@ class Inspector:
             plan = self._planner.plan(scope, set(), progress)
             if not force:
                 plan.report().require_plausible()
-            if not scope.shard:  # once a repair: with the whole, or with the first of its shards
-                self._marker.begin_epoch()
+            is_marked = self._begin_epoch(scope)
             issues = self._execute(plan, unknown_too=force and self._marker.is_adopted())
+            if not is_marked and not self._begin_epoch(scope):
+                _log.warning("the disk is full, so a restore of the database from before this repair may go unnoticed")
             if scope.shard is None and not plan.strangers:
                 # Every blob of the store was looked at, so none of a session that died long ago is left.
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
@@ -95,6 +96,16 @@ class Inspector:
         with self._metadata.exclusive():
             self._marker.adopt()
             return sum(len(infos) for infos in self._planner.unknown())
+
+    def _begin_epoch(self, scope: Scope) -> bool:
+        """Mark the blob store with a new epoch, once a repair. False: it has no room for the marker."""
+        if scope.shard:  # the first of its shards did, for all of them
+            return True
+        try:
+            self._marker.begin_epoch()
+        except StoreFull:
+            return False
+        return True
 
     def _least_recently_read(self, scope: Scope, sample: float) -> Sequence[int]:
         if scope.shard is not None:

@@ -16,7 +16,7 @@ from cacheness.batch import Batch
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Use, Where
-from cacheness.errors import ConfigError, StoreUnavailable
+from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.keys import Key
@@ -430,7 +430,12 @@ class UnifiedCache:
 
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
         parts = self._parts
-        entries = parts.cache.publish(drafts)
+        try:
+            entries = parts.cache.publish(drafts)
+        except StoreFull:
+            if not parts.evictor.make_room():
+                raise
+            entries = parts.cache.publish(drafts)
         parts.evictor.after_put(entries)
         return entries
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import heapq
 import logging
 import os
@@ -13,24 +14,30 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from cacheness import forks
 from cacheness.deadlines import Guard, Limits, waiting
 from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Use, Where
-from cacheness.errors import StoreBusy
+from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.jitter import between
 from cacheness.metadata.file_locks import FileLocks
 from cacheness.metadata.journal_file import JournalFile
 from cacheness.metadata.journal_index import JournalIndex, Kept
 from cacheness.metadata.journal_lines import entry_from_json, entry_to_json, time_to_text
+from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.protocols import MetadataStore
 
 _log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Bytes of dead lines under which a journal is never rewritten.
 _LEAST_WASTE: Final = 1 << 20
 _DELETE_BATCH: Final = 1000
+_READS: Final = 5  #: of a file that is replaced each time
+#: Bytes of a line besides a value, about.
+_LINE: Final = 2 << 10
 EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 
 
@@ -48,6 +55,7 @@ class JournalStore:
         self._limits = limits
         self._path = Path(path).absolute()
         self._file = JournalFile(self._path)
+        self._reserve = Reserve(self._path)
         self._index = JournalIndex()
         self._reading = threading.RLock()  # held for moments: the index, and what of the file it knows
         self._writing = threading.RLock()  # held for as long as a put takes
@@ -75,7 +83,7 @@ class JournalStore:
 
     def begin_epoch(self, epoch: str) -> None:
         """Put a new repair's random epoch before the last ones, atomically."""
-        self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}])
+        self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}], deletes=True)
 
     def is_unused(self) -> bool:
         """Whether nobody has used this journal: no repair, and no blob that it names."""
@@ -98,10 +106,12 @@ class JournalStore:
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
         """One row by its key, expired or not."""
-        with self._reading:
-            self._refresh()
+
+        def look() -> Entry | None:
             kept = self._index.get(namespace, key)
             return self._whole(kept) if kept is not None else None
+
+        return self._steadily(look)
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         """Rows by their keys."""
@@ -125,14 +135,15 @@ class JournalStore:
             return [*shown, {"bury": replaced}] if replaced else shown
 
         if entries:
+            self._require_room(sum(2 * len(entry.inline or b"") + _LINE for entry in entries))
             self._append(records)
         return replaced
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
-        with self._reading:
-            self._refresh()
-            return [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
+        return self._steadily(
+            lambda: [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
+        )
 
     def functions(self, namespace: str) -> list[str]:
         """The functions that entries name, each once, sorted."""
@@ -199,7 +210,7 @@ class JournalStore:
         """Forget blobs that have been deleted."""
         if blobs:
             # Not synced: a blob that is deleted twice is no error.
-            self._append(lambda: [{"unbury": sorted(blobs)}], durable=False)
+            self._append(lambda: [{"unbury": sorted(blobs)}], durable=False, deletes=True)
 
     # sessions: none, because the lock keeps writers and repairers apart
 
@@ -268,6 +279,7 @@ class JournalStore:
         """Let go of the file and the lock. Calling it twice is fine."""
         self._locks.close()
         self._file.close()
+        self._reserve.restore()
 
     def forget_after_fork(self) -> None:
         """Have locks of one's own in a child, and read the file again: a thread may have been in the middle of it."""
@@ -329,33 +341,82 @@ class JournalStore:
             self._is_refreshing = False
 
     def _apply_news(self) -> None:
-        if self._file.was_replaced():
-            self._index = JournalIndex()
-            self._index.epoch = self._file.header["epoch"]
+        for _ in range(_READS):
+            if self._file.was_replaced():
+                self._index = JournalIndex()
+                self._index.epoch = self._file.header["epoch"]
+            self._take_in()
+            if not self._file.is_cut():
+                return
+
+    def _take_in(self) -> None:
         for offset, length, record in self._file.news():
             try:
                 self._index.apply(offset, length, record)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
                 _log.warning("%s: the line at byte %d is not read by this version: %r", self._path, offset, error)
 
-    def _append(self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True) -> None:
+    def _steadily(self, look: Callable[[], T]) -> T:
+        """Look at what the newest file holds, again where it is replaced while it is read."""
+        with self._reading:
+            for _ in range(_READS):
+                self._refresh()
+                try:
+                    return look()
+                except _Replaced:
+                    continue
+        raise StoreUnavailable(f"the journal {self._path} was replaced each time it was read")
+
+    def _append(
+        self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True, deletes: bool = False
+    ) -> None:
         with self.exclusive(), self._reading:
             if self._is_appending:
                 # What this call adds here would be cut off when the interrupted one goes on.
                 raise StoreBusy(f"a finalizer or signal handler interrupted a write to the journal {self._path}")
             self._is_appending = True
             try:
-                self._append_within(records, durable)
+                self._append_within(records, durable, deletes)
             finally:
                 self._is_appending = False
 
-    def _append_within(self, records: Callable[[], list[dict[str, Any]]], durable: bool) -> None:
+    def _append_within(self, records: Callable[[], list[dict[str, Any]]], durable: bool, deletes: bool) -> None:
         self._refresh()
-        self._file.append(records(), durable=durable)
+        lines = records()
+        least = _LEAST_WASTE
+        try:
+            self._file.append(lines, durable=durable)
+        except StoreFull:
+            if not deletes:
+                raise
+            least = 0
+            self._reserve.give_up()
+            self._file.append(lines, durable=durable)
         self._refresh()
         waste = self._file.size - self._index.live_bytes
-        if waste > max(_LEAST_WASTE, self._index.live_bytes):
+        if waste > max(least, self._index.live_bytes):
+            self._rewrite()
+        self._reserve.restore()
+
+    def _rewrite(self) -> None:
+        """Leave out what is dead, if there is room for what lives."""
+        try:
+            is_narrow = free_bytes(self._path.parent) < 2 * self._index.live_bytes
+            if is_narrow:
+                self._reserve.give_up()
             self._file.replace(self._live_records())
+            if is_narrow:
+                self._file.cut_replaced()
+                self._refresh()
+        except StoreFull as error:
+            _log.debug("the journal %s was not rewritten: %s", self._path, error)
+
+    def _require_room(self, size: int) -> None:
+        """Raise StoreFull before a put that would leave too little room to delete something afterwards."""
+        if self._reserve.is_roomy(size):
+            return
+        if not self._reserve.keep() or free_bytes(self._path.parent) < size:
+            self._file.refuse(OSError(errno.ENOSPC, "too little room is left on it"))
 
     def _live_records(self) -> Iterator[dict[str, Any]]:
         yield {**self._file.header, "epoch": self._index.epoch}
@@ -372,7 +433,7 @@ class JournalStore:
 
     def _append_deletion(self, entries: Sequence[Entry]) -> None:
         blobs = [entry.blob for entry in entries if entry.blob is not None]
-        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": blobs}])
+        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": blobs}], deletes=True)
 
     def _blobs_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
         newest: dict[tuple[str, bytes], str | None] = {}
@@ -388,8 +449,14 @@ class JournalStore:
     def _whole(self, kept: Kept) -> Entry:
         if kept.entry.blob is not None:
             return kept.entry
-        shown = self._file.read(kept.offset, kept.length)["put"]
-        return replace(kept.entry, inline=entry_from_json(shown, with_bytes=True).inline)
+        record = self._file.read(kept.offset, kept.length)
+        if record is None:
+            raise _Replaced
+        return replace(kept.entry, inline=entry_from_json(record["put"], with_bytes=True).inline)
+
+
+class _Replaced(Exception):
+    """The journal was replaced while it was read."""
 
 
 def _last_use(kept: Kept) -> int:

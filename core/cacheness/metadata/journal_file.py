@@ -52,17 +52,21 @@ class JournalFile:
 
     def was_replaced(self) -> bool:
         """Whether the path names another file than the one that was read so far; reads from its start then."""
+        if not self._is_elsewhere():
+            return False
+        self._open()
+        return True
+
+    def _is_elsewhere(self) -> bool:
         try:
             now = os.stat(self.path)
         except OSError as error:
             self.refuse(error)
-        if self._descriptor >= 0:
-            # The old file is held open, so its inode number cannot have been given to the new one.
-            held = os.fstat(self._descriptor)
-            if (held.st_dev, held.st_ino) == (now.st_dev, now.st_ino):
-                return False
-        self._open()
-        return True
+        if self._descriptor < 0:
+            return True
+        # The old file is held open, so its inode number cannot have been given to the new one.
+        held = os.fstat(self._descriptor)
+        return (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino)
 
     def news(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Whole records that were added since the last time: offset, length, record.
@@ -95,9 +99,21 @@ class JournalFile:
             _log.warning("%s: the line at byte %d is damaged and is ignored", self.path, offset)
             return {}
 
-    def read(self, offset: int, length: int) -> dict[str, Any]:
-        """One line again."""
-        return record_of(os.pread(self._descriptor, length, offset))
+    def read(self, offset: int, length: int) -> dict[str, Any] | None:
+        """One line again; None when it was cut off, because another file has taken this one's place."""
+        data = os.pread(self._descriptor, length, offset)
+        return record_of(data) if len(data) == length else None
+
+    def is_cut(self) -> bool:
+        """Whether less is there than was read."""
+        return os.fstat(self._descriptor).st_size < self.size
+
+    def cut_replaced(self) -> None:
+        """Give back the room of a file that was replaced, which others may hold open for as long as they like."""
+        try:
+            os.ftruncate(self._descriptor, 0)
+        except OSError as error:
+            _log.debug("%s: what it replaced goes when nobody has it open: %s", self.path, error)
 
     def append(self, records: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
         """Add records: durable and all, or none. The caller holds the lock, and has read all news."""
@@ -145,6 +161,9 @@ class JournalFile:
         self.size = 0
         first = next(self.news(), (0, 0, {}))
         self.header = first[2]
+        if not self.header and self._is_elsewhere():
+            self._open()
+            return
         try:
             self._check_header()
         except ConfigError:
@@ -185,7 +204,7 @@ class JournalFile:
         if error.errno in _NO_ROOM:
             raise StoreFull(
                 f"the disk that holds the journal {self.path} is full ({error.strerror}). Nothing was stored and"
-                " nothing was lost: make room, or set max_bytes to a smaller limit."
+                " nothing was lost: make room, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
             ) from error
         if error.errno in _NOT_OURS:
             raise StoreRefused(

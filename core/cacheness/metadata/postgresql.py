@@ -335,13 +335,15 @@ class PostgresqlStore(SqlStore):
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._guard.call(lambda: self._pool.run(statement, values))[0]
 
-    def _change(self, statement: Statement, values: Values, *, lasting: bool = True) -> int:
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
 
     def _survey(self, statement: Statement, values: Values) -> list[Row]:
         return self._guard.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
 
-    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True) -> T:
+    def _transact(
+        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+    ) -> T:
         seconds = _SURVEY_SECONDS if survey else 0.0
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 

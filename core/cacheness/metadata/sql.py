@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, SessionInfo, Totals, Use, Where
-from cacheness.errors import SchemaMismatch
+from cacheness.errors import SchemaMismatch, StoreFull
 from cacheness.metadata.statements import Statement, Statements, entry_of, row_of, values_of
 from cacheness.metadata.tables import MINIMUM_READER, SCHEMA_VERSION
 
@@ -25,6 +25,7 @@ PRESENCE_BATCH: Final = 10_000
 LOOKUP_BATCH: Final = 1000
 #: How many rows one transaction deletes.
 DELETE_BATCH: Final = 1000
+NARROW_BATCH: Final = 20  #: … where a disk is full
 
 
 class Transaction(Protocol):
@@ -50,10 +51,11 @@ class SqlStore(ABC):
         """Run one statement that may be repeated; its rows."""
 
     @abstractmethod
-    def _change(self, statement: Statement, values: Values, *, lasting: bool = True) -> int:
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
         """Run one statement that may be repeated; the number of rows that changed.
 
-        What need not be `lasting` may be undone by a power cut, where that makes it quicker.
+        What need not be `lasting` may be undone by a power cut, where that makes it quicker. What
+        `deletes`, or is needed to delete, may use room that is kept back for it on a full disk.
         """
 
     @abstractmethod
@@ -61,7 +63,9 @@ class SqlStore(ABC):
         """Run a statement that may have to look at every row, and may take longer for that; its rows."""
 
     @abstractmethod
-    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True) -> T:
+    def _transact(
+        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+    ) -> T:
         """Run `work` in one transaction, again where the database asks for it."""
 
     @abstractmethod
@@ -112,10 +116,19 @@ class SqlStore(ABC):
 
     def delete(self, where: Where) -> Deleted:
         """Delete matching rows, in batches in key order, each with its tombstones in one transaction."""
-        gone = batch = self._delete_after(where, b"")
-        while len(batch) == DELETE_BATCH:
-            batch = self._delete_after(where, batch[-1][0])
+        gone: list[tuple[bytes, str | None]] = []
+        limit = DELETE_BATCH
+        while True:
+            try:
+                batch = self._delete_after(where, gone[-1][0] if gone else b"", limit)
+            except StoreFull:
+                if limit == NARROW_BATCH:
+                    raise
+                limit = NARROW_BATCH  # so few that the room which is kept back is enough
+                continue
             gone += batch
+            if len(batch) < limit:
+                break
         return Deleted(len(gone), tuple(name for _, name in gone if name is not None))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
@@ -145,13 +158,15 @@ class SqlStore(ABC):
         """Forget blobs that have been deleted."""
         names = [{"name": name} for name in sorted(blobs)]
         if names:
-            self._transact(lambda transaction: transaction.run_many(self._sql.clear_tombstone, names), lasting=False)
+            self._transact(
+                lambda transaction: transaction.run_many(self._sql.clear_tombstone, names), lasting=False, deletes=True
+            )
 
     # sessions
 
     def end_session(self, session: str) -> None:
         """Set a session ended; waits for a commit of it that is in flight."""
-        self._change(self._sql.retire, {"session": session, "new_state": "ended"})
+        self._change(self._sql.retire, {"session": session, "new_state": "ended"}, deletes=True)
 
     def live_sessions(self) -> list[SessionInfo]:
         """Sessions not yet fenced or ended."""
@@ -173,7 +188,7 @@ class SqlStore(ABC):
         def work(transaction: Transaction) -> set[str]:
             return {row["id"] for row in rows if transaction.run(self._sql.condemn, row)}
 
-        return self._transact(work) if rows else set()
+        return self._transact(work, deletes=True) if rows else set()
 
     def forget_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
@@ -213,7 +228,7 @@ class SqlStore(ABC):
 
     def begin_epoch(self, epoch: str) -> None:
         """Put a new repair's random epoch before the last ones, atomically."""
-        self._change(self._sql.begin_epoch, {"new_epoch": epoch})
+        self._change(self._sql.begin_epoch, {"new_epoch": epoch}, deletes=True)
 
     def is_unused(self) -> bool:
         """Whether nobody has used this database: no repair, no session and no entry with a blob."""
@@ -227,8 +242,8 @@ class SqlStore(ABC):
             some = self._sql.flavour.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
-    def _delete_after(self, where: Where, after: bytes) -> list[tuple[bytes, str | None]]:
-        values = {**values_of(where, self._sql.flavour), "after": after, "limit": DELETE_BATCH}
+    def _delete_after(self, where: Where, after: bytes, limit: int) -> list[tuple[bytes, str | None]]:
+        values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit}
 
         def delete(transaction: Transaction) -> list[tuple[bytes, str | None]]:
             # Asked for here, after the wait for the lock.
@@ -240,7 +255,7 @@ class SqlStore(ABC):
             transaction.run_many(self._sql.bury, [{"blob": name} for _, name in doomed if name is not None])
             return doomed
 
-        return self._transact(delete, survey=True)
+        return self._transact(delete, survey=True, deletes=True)
 
 
 def new_session(process: Process) -> Values:

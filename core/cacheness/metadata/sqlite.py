@@ -119,6 +119,8 @@ class SqliteStore(SqlStore):
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries in one transaction, if the session still lives. There is one clock, so none is refused."""
+        self._refuse_if_read_only()
+        self._file.require_room(sum(len(entry.inline or b"") for entry in entries), len(entries))
         try:
             return self._transact(lambda transaction: self._publish(transaction, entries, session))
         except SessionLost:
@@ -164,7 +166,7 @@ class SqliteStore(SqlStore):
         fenced = {"session": session, "new_state": "fenced"}
         try:
             with patience(_FENCE_PATIENCE):
-                self._file.transact(lambda transaction: transaction.run(self._sql.retire, fenced))
+                self._file.transact(lambda transaction: transaction.run(self._sql.retire, fenced), deletes=True)
         except StoreBusy:
             return False
         self._locks.remove(_lock_of(session))
@@ -198,15 +200,19 @@ class SqliteStore(SqlStore):
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._reading.once(lambda: self._file.run(statement, values))[0]
 
-    def _change(self, statement: Statement, values: Values, *, lasting: bool = True) -> int:
-        return self._transact(lambda transaction: transaction.run_many(statement, [values]), lasting=lasting)
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
+        return self._transact(
+            lambda transaction: transaction.run_many(statement, [values]), lasting=lasting, deletes=deletes
+        )
 
     def _survey(self, statement: Statement, values: Values) -> list[Row]:
         return self._query(statement, values)
 
-    def _transact(self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True) -> T:
+    def _transact(
+        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+    ) -> T:
         self._refuse_if_read_only()
-        return self._writing.once(lambda: self._file.transact(work, lasting=lasting))
+        return self._writing.once(lambda: self._file.transact(work, lasting=lasting, deletes=deletes))
 
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -26,10 +27,13 @@ from cacheness.errors import (
 )
 from cacheness.jitter import between
 from cacheness.metadata.file_locks import unlock, wait_in_line
+from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.metadata.sqlite_connections import Connections
 from cacheness.metadata.statements import Statement
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 #: SQLite's write-ahead log shares memory between processes, which these cannot do.
 NETWORK_FILE_SYSTEMS: Final = (
@@ -61,6 +65,18 @@ _OUTAGES: Final = (
 #: FULL syncs the log at each commit: what was acknowledged survives a power cut. NORMAL leaves that to the next one.
 _SYNCED: Final = "PRAGMA synchronous=FULL"
 _UNSYNCED: Final = "PRAGMA synchronous=NORMAL"
+_PAGES: Final = Statement(
+    "SELECT page_size, page_count, freelist_count FROM pragma_page_size, pragma_page_count, pragma_freelist_count",
+    {},
+    (),
+)
+#: Bytes of the log from which on it is emptied where the disk has little room: to empty it may take as much again.
+_LOG_AT_MOST: Final = 512 << 10
+#: Bytes that a row of an entry may write besides its value, about.
+_ROW: Final = 4 << 10
+#: Bytes of a database that are written again, to give back its free pages, in no time.
+_SOON_REWRITTEN: Final = 16 << 20
+_WORTH_REWRITING: Final = 8  #: where at least one of so many pages is free
 _SHORTEST_WAIT: Final = 0.0002
 _LONGEST_WAIT: Final = 0.002
 
@@ -110,7 +126,8 @@ class SqliteFile:
         self._busy = busy
         self._writers: set[int] = set()  #: threads that are inside a transaction; one, and those that just left
         _refuse_network_file_system(self.path)
-        self._make_room()
+        self._make_directory()
+        self._reserve = Reserve(self.path)
         self._url = self._find_a_way_in()
         self._connections = Connections(lambda: self._open(self._url))
 
@@ -131,11 +148,38 @@ class SqliteFile:
 
         return self.patiently(attempt)
 
-    def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True) -> T:
+    def require_room(self, size: int, rows: int) -> None:
+        """Raise StoreFull before a put that would leave too little room to delete something afterwards.
+
+        What is written stands in the log first, and then in the database as well.
+        """
+        size = 2 * (size + rows * _ROW)
+        if self._reserve.is_roomy(size):
+            return
+        if self._log_size() > _LOG_AT_MOST:
+            self._empty_log()
+        if not self._reserve.keep() or free_bytes(self.path.parent) < size + self._log_size():
+            raise StoreFull(self._full("too little room is left on it"))
+
+    def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True, deletes: bool = False) -> T:
         """Run `work` in one transaction, which no other writer shares.
 
-        What is not `lasting` is not synced: others see it at once, and a power cut may undo it.
+        What is not `lasting` is not synced: others see it at once, and a power cut may undo it. What
+        only `deletes` may use the room that is kept back, and is run again in it where the disk is full.
         """
+        try:
+            return self._transact(work, lasting)
+        except StoreFull:
+            if not deletes:
+                raise
+        self._reserve.give_up()
+        self._empty_log()
+        result = self._transact(work, lasting)
+        self._shrink()
+        self._reserve.restore()
+        return result
+
+    def _transact(self, work: Callable[[SqliteTransaction], T], lasting: bool) -> T:
         if threading.get_ident() in self._writers:
             raise StoreBusy(f"a finalizer or signal handler interrupted a write to the metadata database {self.path}")
         turn = self._wait_in_line()
@@ -171,6 +215,8 @@ class SqliteFile:
         """Close every connection that is not in use, and the others when they come back."""
         with forks.no_fork():
             self._connections.close()
+        if not self.why_read_only:
+            self._reserve.restore()
 
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Run `attempt` until it finds the file unlocked, or patience ends."""
@@ -190,10 +236,7 @@ class SqliteFile:
                 f"the metadata database {self.path} stayed locked by other processes for longer than this call may wait"
             ) from error
         if is_full(error):
-            raise StoreFull(
-                f"the disk that holds the metadata database {self.path} is full ({error}). Nothing was stored and"
-                " nothing was lost: make room, or set max_bytes to a smaller limit."
-            ) from error
+            raise StoreFull(self._full(error)) from error
         if any(sign in str(error) for sign in _MIGRATED):
             raise SchemaMismatch(
                 f"the metadata database {self.path} was migrated by a newer version of cacheness while this process"
@@ -206,6 +249,42 @@ class SqliteFile:
             raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
         # A statement or a value that SQLite does not take: no other call has to suffer for it.
         raise CodecError(f"the metadata database {self.path} cannot store or find this: {error}") from error
+
+    def _full(self, why: object) -> str:
+        return (
+            f"the disk that holds the metadata database {self.path} is full ({why}). Nothing was stored and nothing was"
+            " lost: make room, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
+        )
+
+    def _log_size(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def _empty_log(self) -> None:
+        """Bring what the log holds into the database, as far as no reader is in the way, and give its room back."""
+        self._tidy("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _shrink(self) -> None:
+        """Give back the room of what was deleted, where little is left besides."""
+        self._empty_log()
+        [(page, pages, free)] = self.run(_PAGES, {})[0]
+        living = page * (pages - free)
+        if free > pages / _WORTH_REWRITING and living < min(free_bytes(self.path.parent), _SOON_REWRITTEN):
+            self._tidy("PRAGMA temp_store=MEMORY", "VACUUM", "PRAGMA temp_store=DEFAULT")
+            self._empty_log()
+
+    def _tidy(self, *texts: str) -> None:
+        with forks.no_fork():
+            connection = self._take()
+            try:
+                for text in texts:
+                    _run(connection, Statement(text, {}, ()), {})
+            except sqlite3.Error as error:  # others are at work, or there is no room for it either
+                _log.debug("%s: %s was not done: %s", self.path, text, error)
+            finally:
+                self._connections.give_back(connection)
 
     def _again(self, attempt: Callable[[], T]) -> T:
         with waiting(self._busy) as deadline:
@@ -246,7 +325,7 @@ class SqliteFile:
             # The log may hold the commit although it could not be synced, and a restart would find it there.
             raise CommitUnanswered(f"the metadata database {self.path} failed to commit: {error}") from error
 
-    def _make_room(self) -> None:
+    def _make_directory(self) -> None:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -274,12 +353,24 @@ class SqliteFile:
         return ways[-1]
 
     def _open(self, url: str) -> sqlite3.Connection:
+        try:
+            return self._connect(url)
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+        # The first connection writes some pages that processes share, even where it only reads.
+        self._reserve.give_up()
+        return self._connect(url)
+
+    def _connect(self, url: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
             url, uri=True, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
         )
         try:
             if not self.why_read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
+                # Where SQLite was built to overwrite what it deletes, a deletion would write as much as it frees.
+                connection.execute("PRAGMA secure_delete=OFF")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         except sqlite3.Error:
             connection.close()

@@ -1,0 +1,76 @@
+"""Room kept back on a disk, so that entries can be deleted when it is full."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+RESERVE: Final = 2 << 20  #: bytes; many times what the deletion of a few entries writes
+_SHARE: Final = 4  #: at most one of so many parts of a small disk
+#: Free bytes from which on a disk is not looked at more closely.
+PLENTY: Final = 64 << 20
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Reserve:
+    """A file beside a database that holds nothing. A deletion that finds the disk full removes it."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = database.with_name(database.name + "-reserve")
+        self._directory = database.parent
+        self._is_kept = self._is_used = False
+
+    def is_roomy(self, size: int) -> bool:
+        """Whether the disk is far from full even after `size` more bytes, and the reserve was made."""
+        return self._is_kept and free_bytes(self._directory) > PLENTY + size
+
+    def keep(self) -> bool:
+        """Make the file if it is missing. False: the disk is too full for it."""
+        self._is_kept = self._take(_size_on(self._directory))
+        return self._is_kept
+
+    def give_up(self) -> None:
+        """Remove the file, so that its room can be used."""
+        self._is_kept, self._is_used = False, True
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+
+    def restore(self) -> None:
+        """Make the file again if this process has removed it; a smaller one where there is less room."""
+        if self._is_used:
+            size = _size_on(self._directory)
+            taken = next((part for part in (1, 2, 4, 8) if self._take(size // part)), 0)
+            self._is_used = taken != 1
+
+    def _take(self, size: int) -> bool:
+        try:
+            if not self._path.exists() or self._path.stat().st_size < size:
+                _allocate(self._path, size)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+            # Where no file may be made, or none of this size, what comes next is refused with its own reason, or not.
+            return error.errno not in _NO_ROOM
+        return True
+
+
+def free_bytes(directory: Path) -> int:
+    """How many bytes this user may still write there; a quota of the user does not show."""
+    found = os.statvfs(directory)
+    return found.f_frsize * (found.f_bavail if os.geteuid() else found.f_bfree)
+
+
+def _size_on(directory: Path) -> int:
+    disk = os.statvfs(directory)
+    return min(RESERVE, disk.f_blocks * disk.f_frsize // _SHARE)
+
+
+def _allocate(path: Path, size: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
