@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, TypeVar
 
 from cacheness.codecs.compression import compress, decompress
@@ -41,6 +42,8 @@ R = TypeVar("R")
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
+KINDS_AT_MOST = 20  #: parts of a container that tell what kind of value it is
+READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 TRANSFERS = 8  #: blobs of one batch that travel at the same time
 
 
@@ -89,6 +92,7 @@ class Cache:
         self.uses = UseCounter(parts.metadata, parts.namespace)
         self._keyring = parts.keyring
         self._codecs = {codec.name: codec for codec in parts.codecs}
+        self._readable: set[tuple[int, ...]] = set()
 
     # put
 
@@ -97,6 +101,8 @@ class Cache:
         codec = self._codec_for(value)
         raw = codec.encode(value)
         raw_size = sum(memoryview(part).nbytes for part in raw)
+        if not codec.safe:
+            self._read_back(codec, value, raw, raw_size)
         stored, suffix = compress(raw)
         now = self.metadata.now()
         entry = Entry(
@@ -126,6 +132,18 @@ class Cache:
             mac=b"",
         )
         return Draft(entry, stored)
+
+    def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
+        """Raise CodecError where the first value of its kind cannot be read again in this process."""
+        kind = _kind_of(value)
+        if kind in self._readable or size > READ_BACK_AT_MOST:
+            return
+        try:
+            codec.decode(bytearray(b"".join(raw)))
+        except CodecError as error:
+            name = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise CodecError(f"a {name} is not stored, because it cannot be read back: {error}") from error
+        self._readable.add(kind)
 
     def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
         """Write the blobs, then commit the rows in one transaction. Durable when it returns.
@@ -314,6 +332,17 @@ def fresh_name(entry: Entry, session: str) -> str:
     """A name for the entry's blob that was never used before and never will be again."""
     key = entry.cache_key
     return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
+
+
+def _kind_of(value: Any) -> tuple[int, ...]:
+    """The type of a value, and those of the first parts of a container, as numbers."""
+    parts: Iterable[Any] = ()
+    if type(value) is dict:
+        parts = islice(value.values(), KINDS_AT_MOST)
+    elif type(value) in {list, tuple}:
+        parts = value[:KINDS_AT_MOST]
+    # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
+    return (id(type(value)), *sorted({id(type(part)) for part in parts}))
 
 
 def _version(entry: Entry) -> tuple[object, ...]:

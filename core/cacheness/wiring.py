@@ -20,6 +20,7 @@ from cacheness.cache import Cache, Parts
 from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
+from cacheness.codecs.tensors import TensorCodec
 from cacheness.config import Config, redacted, user_code_names
 from cacheness.deadlines import Guard, waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy
@@ -34,7 +35,7 @@ from cacheness.signing import Keyring, load_or_create_key_file, own_key
 _log = logging.getLogger(__name__)
 
 #: In order of preference; a new codec goes before the last.
-CODECS: tuple[Codec, ...] = (NumpyCodec(), ArrowCodec(), PickleCodec())
+CODECS: tuple[Codec, ...] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
 
 SQLITE_FILE = "metadata.sqlite"
 JOURNAL_FILE = "metadata.jsonl"

@@ -302,3 +302,50 @@ def test_counters_are_written_along_with_a_put_when_it_is_time(world, monkeypatc
 
 def refuse(*args: object) -> None:
     raise StoreRefused("read-only")
+
+
+class Unreadable:
+    """Pickles, and never unpickles."""
+
+    reads = 0
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __reduce__(self):
+        return _read, (self.n,)
+
+
+def _read(n: int) -> Unreadable:
+    Unreadable.reads += 1
+    if n < 0:
+        raise AttributeError("no such thing any more")
+    return Unreadable(n)
+
+
+@pytest.mark.parametrize("wrap", [lambda value: value, lambda value: [value], lambda value: {"a": value}])
+def test_what_cannot_be_read_back_is_not_stored(world, wrap):
+    with pytest.raises(CodecError, match=r"cannot be read back: .*no such thing any more"):
+        world.cache.put(wrap(Unreadable(-1)), k=1)
+    assert world.cache.lookup(k=1) is None
+    calls = []
+
+    @world.cache.cached
+    def compute(n: int) -> object:
+        calls.append(n)
+        return wrap(Unreadable(n))
+
+    compute(-1)
+    compute(-1)
+    assert calls == [-1, -1]
+
+
+def test_only_the_first_value_of_a_kind_is_read_back(world):
+    Unreadable.reads = 0
+    for n in range(3):
+        world.cache.put(Unreadable(n), k=n)
+    assert Unreadable.reads == 1
+    world.cache.put([Unreadable(1)], k=3)
+    assert Unreadable.reads == 2
+    world.cache.get(k=0)
+    assert Unreadable.reads == 3

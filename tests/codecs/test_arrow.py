@@ -332,3 +332,43 @@ def test_without_the_library_an_error_names_the_extra(missing: str) -> None:
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert missing in said
     assert "cacheness[dataframes]" in said
+
+
+LONG = pa.table(
+    {
+        "number": np.arange(100_000),
+        "text": ["a text of some length"] * 100_000,
+        "list": [[1, 2]] * 100_000,
+        "word": pa.array(["x", "y"] * 50_000).dictionary_encode(),
+    }
+)
+FEW = {
+    "table": LONG.slice(5, 3),
+    "batch": LONG.to_batches()[0].slice(5, 3),
+    "column": LONG.column("text").slice(5, 3),
+    "array": LONG.column("list").chunk(0).slice(5, 3),
+    "words": LONG.column("word").chunk(0).slice(5, 3),
+    "nothing": LONG.column("text").chunk(0).slice(5, 0),
+    "no rows": LONG.to_batches()[0].slice(5, 0),
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_few_rows_of_a_large_table_are_pickled_small(name: str) -> None:
+    codec, value = PickleCodec(), {"within": [FEW[name]]}
+    encoded = b"".join(codec.encode(value))
+    assert len(encoded) < 4000
+    found = codec.decode(bytearray(encoded))["within"][0]
+    assert type(found) is type(FEW[name])
+    assert found.equals(FEW[name])
+    if isinstance(found, pa.Table):
+        assert found.schema.equals(FEW[name].schema, check_metadata=True)
+
+
+def test_a_few_rows_of_a_large_frame_of_polars_are_stored_small() -> None:
+    frame = pl.DataFrame(
+        {"s": ["a text that does not fit into a view"] * 100_000, "l": [["one of some length"]] * 100_000}
+    )
+    for few in (frame[:3], frame["s"][7:9], frame.tail(2)):
+        assert len(payload(few)) < 4000
+        assert CODEC.decode(bytearray(payload(few))).equals(few)

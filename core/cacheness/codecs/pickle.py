@@ -15,9 +15,11 @@ import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from itertools import islice
 from typing import Any, Final
 
+from cacheness.codecs import shared
 from cacheness.codecs.foreign import attempt
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec
@@ -84,9 +86,16 @@ class _Nothing:
         pass
 
 
+class _Pickler(pickle.Pickler):
+    """Python's, where parts of the value may be views of much larger memory."""
+
+    reducer_override = staticmethod(shared.reduce_part)
+
+
 def _plainly(value: Any) -> tuple[_Pieces, list[memoryview]]:
     stream, buffers = _Pieces(), list[memoryview]()
-    pickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    pickler = _Pickler if shared.may_share() else pickle.Pickler
+    pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     return stream, buffers
 
 
@@ -95,12 +104,24 @@ def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
     import cloudpickle
 
     stream, buffers = _Pieces(), list[memoryview]()
-    cloudpickle.Pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
     for name in strangers:
         cloudpickle.register_pickle_by_value(sys.modules[name])
     return _thoroughly(value) if strangers else (stream, buffers)
+
+
+@cache
+def _thorough_pickler() -> Any:
+    import cloudpickle
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        def reducer_override(self, value: Any) -> Any:
+            reduced = shared.reduce_part(value)
+            return super().reducer_override(value) if reduced is NotImplemented else reduced
+
+    return Pickler
 
 
 def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -15,6 +15,7 @@ _PLAIN: Final = frozenset(
         *("Date", "Datetime", "Duration", "Time"),
     }
 )
+_SMALL: Final = 4096  #: bytes of shared memory that are not worth a copy
 _WITH_DICTIONARY: Final = frozenset({"Categorical", "Enum"})
 
 
@@ -36,8 +37,13 @@ def _type_fits(kind: Any, allowed: frozenset[str]) -> bool:
 
 
 def _to_arrow(frame: Any) -> Any:
-    # The newest layout is the one polars has in memory; the compatible one would be a copy.
-    return frame.to_arrow(compat_level=library("polars").CompatLevel.newest())
+    # The newest layout is the one polars has in memory; the compatible one is a copy, and leaves out what a slice of
+    # text does not show of the memory that it shares.
+    levels = library("polars").CompatLevel
+    table = frame.to_arrow(compat_level=levels.newest())
+    if table.get_total_buffer_size() <= 2 * frame.estimated_size() + _SMALL:
+        return table
+    return frame.to_arrow(compat_level=levels.oldest())
 
 
 def _from_arrow(table: Any) -> Any:
