@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from dask.sizeof import sizeof
+from dask.utils import parse_bytes
 
-from cacheness.incomplete import Incomplete
+from cacheness.errors import ConfigError
+from cacheness.incomplete import CHOICES, Incomplete
 
 Which = Literal["auto", "outputs", "all", "marked"]
+#: Bytes, or text such as "1GB", which Dask reads.
+Size = int | str
 
 _SMALL: Final = 64 * 1024  #: reads below this tell the latency, larger ones the throughput
 _WEIGHT: Final = 0.2  #: of a new measurement against the earlier ones
@@ -24,8 +29,24 @@ class Policy:
     which: Which = "auto"
     max_value_bytes: int = 1 << 30  #: larger results are never stored
     queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
-    incomplete: Incomplete = "warn"  #: tasks whose key could not see everything
+    incomplete: Incomplete | None = None  #: tasks whose key could not see everything; None: as the cache has it
     latency: float = 0.0  #: of one round trip, as the client measured it
+
+    @classmethod
+    def checked(
+        cls, which: Which, max_value_bytes: Size, queue_bytes: Size, incomplete: Incomplete | None = None
+    ) -> Policy:
+        """The policy that a user's arguments mean."""
+        if which not in get_args(Which):
+            raise ConfigError(f"which={which!r} is not known: one of {', '.join(get_args(Which))}")
+        if incomplete is not None and incomplete not in CHOICES:
+            raise ConfigError(f"incomplete={incomplete!r} is not known: one of {', '.join(CHOICES)}")
+        return cls(
+            incomplete=incomplete,
+            which=which,
+            max_value_bytes=_bytes("max_value_bytes", max_value_bytes, least=1),
+            queue_bytes=_bytes("queue_bytes", queue_bytes, least=0),
+        )
 
     def always(self, *, output: bool, marked: bool) -> bool:
         """Whether a task's result is stored whatever it cost."""
@@ -35,6 +56,18 @@ class Policy:
     def measures(self) -> bool:
         """Whether other tasks are stored when they turn out to be worth it."""
         return self.which == "auto"
+
+
+def _bytes(name: str, size: Size, least: int) -> int:
+    try:
+        # Dask reads "" as one byte, and "GB" as a gigabyte.
+        text = isinstance(size, str) and size.lstrip()[:1].isdigit()
+        found = int(parse_bytes(size)) if text else operator.index(size)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        found = None
+    if found is None or isinstance(size, bool) or found < least:
+        raise ConfigError(f'{name}={size!r} is no size: give a number of bytes from {least} on, or text such as "1GB"')
+    return found
 
 
 class Meter:

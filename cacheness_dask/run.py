@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -55,19 +56,27 @@ class Record:
         """How many of the misses are in the store now."""
         return self._count(self._missed) if self._count is not None else 0
 
+    def settle(self) -> None:
+        """Count what is stored for the last time, before the cache is closed."""
+        stored = self.stored
+        self._count = lambda _: stored
+
 
 class Run:
     """A stretch of work with one cache: `history` has a Record for each compute and persist."""
 
-    def __init__(self, cache: UnifiedCache, policy: Policy | None = None) -> None:
+    def __init__(self, cache: UnifiedCache, policy: Policy | None = None, *, owns: bool = False) -> None:
         self.cache = cache
+        self._owns = owns  #: the cache was opened for this run, and ends with it
+        self._holds = False  #: this process's handle on it is kept open for us
         self.history: list[Record] = []
         self._warned = False
         #: Input files that must be as they were when the results are there, and the entries made from them.
         self._reading: list[tuple[dict[str, FileState], tuple[str, ...]]] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
-        self._policy = policy or Policy(incomplete=cache.config.incomplete)
+        self._policy = policy or Policy()
+        self._incomplete = self._policy.incomplete or cache.config.incomplete
         self._config = _anywhere(cache.config)
         self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
 
@@ -99,6 +108,11 @@ class Run:
         """Decide what runs. None when the cache does not answer: then everything runs as it is."""
         start = time.perf_counter()
         made = None
+        if client is not None:
+            self.uses(client)
+        if not self._holds:
+            self._holds = True
+            worker.hold(self._config)
         with unbroken(self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
@@ -124,14 +138,14 @@ class Run:
 
     def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Plan, Fingerprints]:
         held = Held(client, graph)
-        refuse = self._policy.incomplete == "refuse"
+        refuse = self._incomplete == "refuse"
         prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
         cut = bool(prints.cuttable)
         if cut:
             graph = apart(graph, prints.cuttable)
             prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
         for name, unseen in _unseen_of(graph, prints).items():
-            may_cache(self._policy.incomplete, name, unseen, logger.warning, self._config)
+            may_cache(self._incomplete, name, unseen, logger.warning, self._config)
         present, seconds = self._look_up(prints)
         if not waits:
             held.submits(keys, prints.terms)
@@ -183,10 +197,27 @@ class Run:
     def flush(self) -> None:
         """Wait until every worker has stored what it has to store."""
         troubles = [worker.flush(self._config)]
-        for client in self._clients:
-            if client.status == "running" and not client.asynchronous:
+        for client in self._running():
+            if not client.asynchronous:
                 # A worker that is gone has nothing left to store.
                 troubles += client.run(worker.flush_soon, self._config, on_error="ignore").values()
+        self._flushed(troubles)
+
+    async def aflush(self) -> None:
+        """The same in a coroutine, and for workers of an asynchronous client."""
+        troubles = [await worker.flush_soon(self._config)]
+        for client in self._running():
+            if client.asynchronous:
+                told = await client.run(worker.flush_soon, self._config, on_error="ignore")
+            else:
+                told = await asyncio.to_thread(client.run, worker.flush_soon, self._config, on_error="ignore")
+            troubles += told.values()
+        self._flushed(troubles)
+
+    def _running(self) -> list[Any]:
+        return [client for client in self._clients if client.status == "running"]
+
+    def _flushed(self, troubles: list[str]) -> None:
         for trouble in filter(None, troubles):
             self._say(trouble)
         self._unflushed = False
@@ -207,8 +238,24 @@ class Run:
         """Flush, and let go of this process's handle."""
         with unbroken(self._warn):  # a cluster that is gone, a store that is down: the work is done
             self.flush()
+        self._release()
+
+    async def aclose(self) -> None:
+        """The same in a coroutine."""
         with unbroken(self._warn):
-            worker.release(self._config)
+            await self.aflush()
+        await asyncio.to_thread(self._release)
+
+    def _release(self) -> None:
+        with unbroken(self._warn):
+            if self._owns:
+                for record in self.history:
+                    record.settle()
+            if self._holds:
+                self._holds = False
+                worker.release(self._config)
+        if self._owns:
+            self.cache.close()
 
 
 def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,13 +15,13 @@ from dask.base import collections_to_expr, unpack_collections
 from dask.core import flatten
 from dask.utils import key_split
 
-from cacheness import UnifiedCache
 from cacheness.incomplete import quote
-from cacheness_dask.client import active
+from cacheness_dask.doors import active
 from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import materialised
 from cacheness_dask.rewrite import Plan, name_of
 from cacheness_dask.run import Run
+from cacheness_dask.use import Place, run_with
 from cacheness_dask.why import Reasons
 
 _MOST_NODES: Final = 400  #: more than anyone can read in a picture
@@ -76,26 +77,28 @@ class Explanation(Sequence[Row]):
         return f"<table><tr><th>status</th><th>function</th><th>task</th><th>why</th></tr>{cells}</table>"
 
 
-def explain(collection: Any, cache: UnifiedCache | None = None) -> Explanation:
+def explain(collection: Any, cache: Place | None = None) -> Explanation:
     """What computing a collection would load, compute and refuse, with reasons. Computes nothing.
 
-    Asks `cache`, or inside of `caching()` the cache in use there.
+    Asks `cache`, which is what `caching` takes, or inside of `caching()` the cache in use there.
     """
-    run, order, plan, prints = _planned(collection, cache)
-    reasons = Reasons(plan, prints.clues, run.cache)
-    rows = []
-    for key in order:
-        status = _status(key, plan)
-        if status != "data":
-            unseen = prints.incomplete.get(key, ())
-            why = _why(key, status, plan, reasons) + (f"; not seen: {quote(unseen)}" if unseen else "")
-            rows.append(Row(key, name_of(plan.graph[key]), status, why))
-    return Explanation(rows)
+    with _looking(cache) as run:
+        order, plan, prints = _planned(collection, run)
+        reasons = Reasons(plan, prints.clues, run.cache)
+        rows = []
+        for key in order:
+            status = _status(key, plan)
+            if status != "data":
+                unseen = prints.incomplete.get(key, ())
+                why = _why(key, status, plan, reasons) + (f"; not seen: {quote(unseen)}" if unseen else "")
+                rows.append(Row(key, name_of(plan.graph[key]), status, why))
+        return Explanation(rows)
 
 
-def visualize(collection: Any, filename: str | Path = "graph.svg", cache: UnifiedCache | None = None) -> Picture:
+def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place | None = None) -> Picture:
     """Draw the graph of a collection with its hits, misses and refusals coloured, as an SVG file."""
-    _, order, plan, _ = _planned(collection, cache)
+    with _looking(cache) as run:
+        order, plan, _ = _planned(collection, run)
     if len(order) > _MOST_NODES:
         raise ValueError(
             f"This graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
@@ -119,16 +122,25 @@ class Picture:
         return self.svg
 
 
-def _planned(collection: Any, cache: UnifiedCache | None) -> tuple[Run, list[Any], Plan, Fingerprints]:
-    run = Run(cache) if cache is not None else active()
+@contextmanager
+def _looking(cache: Place | None) -> Iterator[Run]:
+    run = run_with(cache) if cache is not None else active()
     if run is None:
         raise ValueError("No cache is in use here. Give one: explain(collection, cache), or call it inside caching().")
+    try:
+        yield run
+    finally:
+        if cache is not None:
+            run.close()
+
+
+def _planned(collection: Any, run: Run) -> tuple[list[Any], Plan, Fingerprints]:
     found, _ = unpack_collections(collection)
     if not found:
         raise TypeError(f"{type(collection).__name__} is not a Dask collection")
     expr = FinalizeCompute(collections_to_expr(found)).optimize()
     graph, _ = materialised(expr)
-    return run, *run.look(graph, list(flatten(expr.__dask_keys__())))
+    return run.look(graph, list(flatten(expr.__dask_keys__())))
 
 
 def _status(key: Any, plan: Plan) -> str:

@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,6 +28,8 @@ logger = logging.getLogger("cacheness.dask")
 
 _lock = threading.RLock()
 _open: dict[Config, Opened] = {}
+#: How many runs of this process use a cache.
+_holders: Counter[Config] = Counter()
 #: What went wrong with a cache in this process, since somebody last asked: the first of it.
 _troubles: dict[Config, str] = {}
 
@@ -35,6 +38,7 @@ def _begin_in_child() -> None:
     """Open caches of its own in a forked child: the parent's queues store what waits in them."""
     _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
     _open.clear()
+    _holders.clear()
     _troubles.clear()
 
 
@@ -102,9 +106,19 @@ async def flush_soon(config: Config) -> str:
     return await asyncio.to_thread(flush, config)
 
 
-def release(config: Config) -> None:
-    """Store what is waiting, and close this process's handle."""
+def hold(config: Config) -> None:
+    """Keep this process's handle open until `release`, whoever else releases it before."""
     with _lock:
+        _holders[config] += 1
+
+
+def release(config: Config) -> None:
+    """Store what is waiting, and close this process's handle when nobody else holds it."""
+    with _lock:
+        _holders[config] -= 1
+        if _holders[config] > 0:
+            return
+        del _holders[config]
         found = _open.pop(config, None)
     if found is not None:
         found.queue.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pickle
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -244,16 +244,8 @@ def test_a_block_within_a_block_uses_the_same_scheduler(cache: UnifiedCache, tmp
         cd.caching(cache, scheduler="sync") as outer,
         cd.caching(other) as inner,
     ):
-        assert dask.delayed(os.getpid)().compute() == os.getpid()
-        assert dask.config.get("scheduler").beneath == "sync"
+        assert dask.delayed(threading.get_ident)().compute() == threading.get_ident()
     assert (len(outer.history), len(inner.history)) == (0, 1)
-
-
-def test_another_scheduler_chosen_inside_of_the_block_is_told(cache: UnifiedCache) -> None:
-    before = dask.config.get("scheduler", None)
-    with pytest.warns(cd.CacheUnavailable, match="make it before the block"), cd.caching(cache):
-        dask.config.config["scheduler"] = "sync"  # as a client does
-    dask.config.config["scheduler"] = before
 
 
 def test_one_question_for_each_graph(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,12 +255,6 @@ def test_one_question_for_each_graph(cache: UnifiedCache, monkeypatch: pytest.Mo
         twelve().compute()
         twelve().compute()
     assert asked == [4, 4]
-
-
-def test_the_configuration_that_workers_get_has_no_cache_in_it(cache: UnifiedCache) -> None:
-    with cd.caching(cache):
-        sent = pickle.loads(pickle.dumps(dask.config.config))
-    assert sent["scheduler"] is None
 
 
 def test_entries_say_which_function_made_them(cache: UnifiedCache) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -15,6 +16,7 @@ from workloads import inc, runs, total
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from cacheness.errors import CachenessError
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -91,21 +93,43 @@ def test_a_key_that_is_still_held_means_what_it_meant_first(cluster: Any, cache:
 
 
 def test_uninstall_leaves_the_client_as_it_was(client: Client, cache: UnifiedCache) -> None:
+    before = Client._graph_to_futures
     cd.install(client, cache)
-    assert "_graph_to_futures" in vars(client)
+    assert Client._graph_to_futures is not before
     cd.uninstall(client)
     cd.uninstall(client)
-    assert "_graph_to_futures" not in vars(client)
+    assert Client._graph_to_futures is before
     assert client.submit(inc, 1).result() == 2
     assert cache.list_entries() == []
 
 
-def test_another_distributed_is_left_alone_with_a_warning(client: Client, cache: UnifiedCache) -> None:
-    client._graph_to_futures, original = (lambda graph: graph), client._graph_to_futures
-    with pytest.warns(cd.CacheUnavailable, match="does not know"):
-        cd.install(client, cache)
-    assert client._graph_to_futures("as before") == "as before"
-    client._graph_to_futures = original
+def test_a_path_opens_a_cache_for_an_installed_client(tmp_path: Path, client: Client) -> None:
+    run = cd.install(client, tmp_path)
+    assert client.submit(inc, 1).result() == 2
+    cd.uninstall(client)
+    assert run.history[0].stored == 1
+    with pytest.raises(CachenessError, match="closed"):
+        run.cache.get(x=1)
+
+
+def test_each_client_has_its_own_cache(cluster: Any, cache: UnifiedCache, tmp_path: Path) -> None:
+    other_cache = UnifiedCache(cache_dir=tmp_path / "other")
+    with installed(cluster, cache) as (one, _), installed(cluster, other_cache) as (two, _), Client(cluster) as three:
+        for n, client in enumerate((one, two, three)):
+            assert client.submit(inc, n).result() == n + 1
+    assert [len(place.list_entries()) for place in (cache, other_cache)] == [1, 1]
+    other_cache.close()
+
+
+def test_another_distributed_is_left_alone_with_a_warning(
+    client: Client, cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Client, "_graph_to_futures", lambda self, graph: graph)
+        with pytest.warns(cd.CacheUnavailable, match="does not know"):
+            cd.install(client, cache)
+        assert client._graph_to_futures("as before") == "as before"
+    cd.uninstall(client)
 
 
 def test_explain_finds_the_installed_cache(cluster: Any, cache: UnifiedCache) -> None:
