@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "config": BASE | {"deadlines", "incomplete"},
     "protocols": {"entry"},
     "report": {"entry", "errors"},
+    "fields": BASE,
     "keys": {"errors", "forks"},
     "signing": BASE | {"protocols"},
     "codecs": BASE | {"forks", "protocols"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "flights": PROTOCOL,
     "explain": BASE | {"keys"},
     "tombstones": PROTOCOL | {"marker"},
-    "cache": PROTOCOL | {"keys", "signing", "sessions", "marker", "tombstones", "usage", "codecs"},
+    "cache": PROTOCOL | {"fields", "keys", "signing", "sessions", "marker", "tombstones", "usage", "codecs"},
     "plan": BASE | {"cache", "marker", "report"},
     "integrity": BASE | {"cache", "plan", "report", "sessions", "tombstones"},
     "batch": {"cache"},
@@ -58,7 +59,7 @@ MAY_IMPORT = {
         "keys",
         "steps",
     },
-    "options": BASE | {"config", "keys"},
+    "options": BASE | {"fields", "config", "keys"},
     "copying": PROTOCOL | {"cache", "signing"},
 }
 MAY_IMPORT["wiring"] = set(MAY_IMPORT)

@@ -27,6 +27,7 @@ from cacheness.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from cacheness.fields import plain
 from cacheness.keys import Key
 from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
@@ -131,7 +132,7 @@ class Cache:
             key_id="",
             mac=b"",
         )
-        return Draft(entry, stored)
+        return Draft(plain(entry), stored)  # now, before a blob is written
 
     def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
         """Raise CodecError where the first value of its kind cannot be read again in this process."""

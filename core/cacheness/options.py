@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
@@ -10,8 +11,13 @@ from typing import Any, Final, TypeAlias
 
 from cacheness.config import Config
 from cacheness.errors import ConfigError
+from cacheness.fields import is_text
 from cacheness.keys import RESERVED, Digest, Key, make_key
 
+#: Characters of a prefix, a version or a tag. More belongs into an argument.
+TEXT_LENGTH: Final = 4096
+#: Seconds: from today, these end before the year 9999 does.
+LONGEST: Final = 7000 * 365.25 * 86400
 HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 
 Function: TypeAlias = Callable[..., Any] | Digest
@@ -44,12 +50,18 @@ def key_of(
     if misplaced:
         name = min(misplaced)
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
-    wrong = not _is_text(prefix) or not (version is None or isinstance(version, str))
+    wrong = not is_text(prefix) or not (version is None or is_text(version))
     if wrong or not (args is None or isinstance(args, Mapping)):
         raise TypeError(
             f"{method}() takes prefix= and version= as text and args= as a mapping, not"
             f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
         )
+    for name, text in (("prefix", prefix), ("version", version or "")):
+        if len(text) > TEXT_LENGTH:
+            raise ValueError(
+                f"{method}() takes {name}= of at most {TEXT_LENGTH:,} characters, not of {len(text):,}: longer text"
+                " goes into an argument"
+            )
     if key is None:
         both = set(args or ()).intersection(named)
         if both:
@@ -81,9 +93,12 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
         raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
     tags = list(tags)
     for tag in tags:
-        if not isinstance(tag, str) or not tag or "\n" in tag or not _is_text(tag):
-            raise ValueError(f"tag {tag!r} cannot be used: a tag is text without line breaks, and not empty")
-    return tuple(sorted(set(tags)))
+        if not tag or not is_text(tag) or "\n" in tag or len(tag) > TEXT_LENGTH:
+            raise ValueError(
+                f"tag {tag!r:.40} cannot be used: a tag is text without line breaks and NUL, not empty, and of at most"
+                f" {TEXT_LENGTH:,} characters"
+            )
+    return tuple(sorted(map(str.__str__, set(tags))))
 
 
 def is_full_name(function: str) -> bool:
@@ -122,12 +137,10 @@ def seconds_of(duration: float | timedelta) -> float:
     """A duration in seconds."""
     if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
         raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-
-
-def _is_text(value: object) -> bool:
-    """Whether this is text that can be written down: half a surrogate pair cannot."""
     try:
-        return isinstance(value, str) and (value.isascii() or value.encode() is not None)
-    except UnicodeEncodeError:
-        return False
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    except OverflowError:
+        seconds = math.inf
+    if not abs(seconds) < LONGEST:
+        raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
+    return seconds

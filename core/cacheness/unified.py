@@ -228,8 +228,9 @@ class UnifiedCache:
     def write_batch(self) -> Iterator[None]:
         """Put many results in few transactions, in this thread.
 
-        Results are durable when the block ends, or 64 MiB of encoded values earlier. After an
-        exception in the block, what was already flushed stays and the rest is dropped.
+        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded
+        values, or ten seconds. After an exception in the block, what was already flushed stays and
+        the rest is dropped.
         """
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
@@ -452,7 +453,8 @@ class UnifiedCache:
             self._batch.flush_if_it_holds(digest)
 
     def _lifetime(self, ttl: float | timedelta | None) -> float | None:
-        seconds = self.config.ttl if ttl is None else seconds_of(ttl)
+        ttl = self.config.ttl if ttl is None else ttl
+        seconds = None if ttl is None else seconds_of(ttl)
         if seconds is not None and not seconds > 0:
             raise ValueError(f"ttl={ttl!r} must be greater than 0")
         return seconds

@@ -57,6 +57,8 @@ LEASE_SECONDS: Final = 300
 CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
 #: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
 _SURVEY_SECONDS: Final = 55.0
+#: What each row that a transaction writes may take on top, on a busy server.
+ROW_SECONDS: Final = 0.005
 #: How long fencing waits for a session that is committing; who writes that long is alive.
 _FENCE_SECONDS: Final = 1
 _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s'", {}, ())
@@ -329,7 +331,7 @@ class PostgresqlStore(SqlStore):
         size = sum(len(row["inline"] or b"") for row in rows)
         return self._pool.transact(
             lambda transaction: _replaced(transaction.run_each(publish, rows), rows[0]["session"]),
-            seconds=size / self._limits.least_rate,
+            seconds=size / self._limits.least_rate + len(rows) * ROW_SECONDS,
         )
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
@@ -342,9 +344,15 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
 
     def _transact(
-        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        survey: bool = False,
+        lasting: bool = True,
+        deletes: bool = False,
+        rows: int = 1,
     ) -> T:
-        seconds = _SURVEY_SECONDS if survey else 0.0
+        seconds = _SURVEY_SECONDS * survey + rows * ROW_SECONDS
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 
     def _open_schema(self) -> None:

@@ -23,6 +23,8 @@ Values = Mapping[str, Any]
 #: How many keys one statement asks for; fewer where inline bytes come along, up to 32 KiB each.
 PRESENCE_BATCH: Final = 10_000
 LOOKUP_BATCH: Final = 1000
+#: How many rows one transaction writes, of those that need not be written together.
+WRITE_BATCH: Final = 1000
 #: How many rows one transaction deletes.
 DELETE_BATCH: Final = 1000
 NARROW_BATCH: Final = 20  #: … where a disk is full
@@ -64,9 +66,26 @@ class SqlStore(ABC):
 
     @abstractmethod
     def _transact(
-        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        survey: bool = False,
+        lasting: bool = True,
+        deletes: bool = False,
+        rows: int = 1,
     ) -> T:
-        """Run `work` in one transaction, again where the database asks for it."""
+        """Run `work`, which writes so many `rows`, in one transaction, again where the database asks for it."""
+
+    def _change_each(self, statement: Statement, values: Sequence[Values], *, deletes: bool = False) -> None:
+        """Run a statement that need not last for each set of values, a thousand at a time."""
+        for start in range(0, len(values), WRITE_BATCH):
+            some = values[start : start + WRITE_BATCH]
+            self._transact(
+                lambda transaction, some=some: transaction.run_many(statement, some),  # type: ignore[misc]
+                lasting=False,
+                deletes=deletes,
+                rows=len(some),
+            )
 
     @abstractmethod
     def now(self) -> int:
@@ -135,8 +154,7 @@ class SqlStore(ABC):
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         # In key order, like every transaction that locks several rows: two of them never deadlock.
         rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
-        if rows:
-            self._transact(lambda transaction: transaction.run_many(self._sql.record_use, rows), lasting=False)
+        self._change_each(self._sql.record_use, rows)
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
         """When the entries under these keys were used last, and how often."""
@@ -157,10 +175,7 @@ class SqlStore(ABC):
     def clear_tombstones(self, blobs: Collection[str]) -> None:
         """Forget blobs that have been deleted."""
         names = [{"name": name} for name in sorted(blobs)]
-        if names:
-            self._transact(
-                lambda transaction: transaction.run_many(self._sql.clear_tombstone, names), lasting=False, deletes=True
-            )
+        self._change_each(self._sql.clear_tombstone, names, deletes=True)
 
     # sessions
 
@@ -188,7 +203,7 @@ class SqlStore(ABC):
         def work(transaction: Transaction) -> set[str]:
             return {row["id"] for row in rows if transaction.run(self._sql.condemn, row)}
 
-        return self._transact(work, deletes=True) if rows else set()
+        return self._transact(work, deletes=True, rows=len(rows)) if rows else set()
 
     def forget_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
@@ -255,7 +270,7 @@ class SqlStore(ABC):
             transaction.run_many(self._sql.bury, [{"blob": name} for _, name in doomed if name is not None])
             return doomed
 
-        return self._transact(delete, survey=True, deletes=True)
+        return self._transact(delete, survey=True, deletes=True, rows=limit)
 
 
 def new_session(process: Process) -> Values:

@@ -209,7 +209,13 @@ class SqliteStore(SqlStore):
         return self._query(statement, values)
 
     def _transact(
-        self, work: Callable[[Transaction], T], *, survey: bool = False, lasting: bool = True, deletes: bool = False
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        survey: bool = False,
+        lasting: bool = True,
+        deletes: bool = False,
+        rows: int = 1,
     ) -> T:
         self._refuse_if_read_only()
         return self._writing.once(lambda: self._file.transact(work, lasting=lasting, deletes=deletes))

@@ -1,0 +1,84 @@
+"""Batches of many small results: bounded in rows, in bytes and in time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cacheness import batch
+from cacheness.cache import Draft
+from cacheness.metadata import postgresql, sql
+from tests.conftest import World
+
+
+@pytest.fixture
+def published(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches that were published."""
+    sizes: list[int] = []
+    publish = world.cache.parts.publish
+
+    def count(drafts: list[Draft], **options: Any) -> Any:
+        sizes.append(len(drafts))
+        return publish(drafts, **options)
+
+    monkeypatch.setattr(world.cache.parts, "publish", count)
+    return sizes
+
+
+def test_a_batch_is_published_in_pieces_of_so_many_rows(
+    world: World, published: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_ROWS", 10)
+    with world.cache.write_batch():
+        for number in range(25):
+            world.cache.put(number, n=number)
+        assert published == [10, 10]
+    assert published == [10, 10, 5]
+    assert world.cache.stats()["entries"] == 25
+
+
+def test_the_first_of_a_batch_does_not_wait_for_ever(
+    world: World, published: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "BATCH_SECONDS", -1.0)
+    with world.cache.write_batch():
+        for number in range(3):
+            world.cache.put(number, n=number)
+    assert published == [1, 1, 1]
+
+
+def test_uses_are_written_and_tombstones_cleared_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "WRITE_BATCH", 2)
+    metadata = world.cache.parts.metadata
+    entries = world.cache.put_many((bytes(100_000 + n), {"n": n}) for n in range(5))
+    keys = [entry.key for entry in entries]
+    rows: list[int] = []
+    transact = metadata._transact
+
+    def count(work: Any, **options: Any) -> Any:
+        rows.append(options.get("rows", 1))
+        return transact(work, **options)
+
+    monkeypatch.setattr(metadata, "_transact", count)
+    metadata.record_use(world.config.namespace, {key: (1, metadata.now()) for key in keys})
+    assert rows == [2, 2, 1]
+    assert sum(use.hits for use in metadata.uses(world.config.namespace, keys).values()) == 5
+    rows.clear()
+    metadata.clear_tombstones([f"default/00/{n}" for n in range(3)])
+    assert rows == [2, 1]
+
+
+@pytest.mark.parametrize("world", [pytest.param("postgresql+s3", marks=pytest.mark.external)], indirect=True)
+def test_deadlines_count_rows(world: World, published: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = world.cache.parts.metadata._pool
+    seconds: list[float] = []
+    transact = pool.transact
+    monkeypatch.setattr(
+        pool, "transact", lambda work, seconds=0.0, kept=seconds: kept.append(seconds) or transact(work, seconds)
+    )
+    world.cache.put_many((n, {"n": n}) for n in range(2500))
+    assert published == [1000, 1000, 500]
+    granted = [each // postgresql.ROW_SECONDS for each in seconds if each > 1]
+    assert all(rows >= written for rows, written in zip(granted, published, strict=True))
+    assert world.cache.stats()["entries"] == 2500
