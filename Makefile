@@ -25,7 +25,7 @@ MATRIX := .venv-matrix
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm matrix docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all
 storm: $(STAMP) ## processes killed at random on each pair of stores, STORM_SECONDS=600 each, and 1,500 forks on SQLite
 	$(RUN) -m tests.crash.storm --world sqlite --seconds $(STORM_SECONDS) --forks 1500
 	$(RUN) -m tests.crash.storm --world postgresql --world pooled --seconds $(STORM_SECONDS)
+
+mutants: $(STAMP) ## take out the rules that docs promise, one at a time: a test must notice each
+	$(RUN) -m tests.mutants
 
 matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every place, with more libraries
 	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }

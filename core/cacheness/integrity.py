@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from cacheness.cache import Cache
 from cacheness.entry import MICROSECONDS, Entry, Issue, Upload, Where
@@ -24,6 +24,14 @@ _log = logging.getLogger(__name__)
 SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload that is delayed for longer has no writer any more
 
 
+@dataclass(slots=True)
+class Judged:
+    """What reading a shard whole has shown."""
+
+    looked_at: int = 0
+    broken: int = 0
+
+
 class Inspector:
     """Looks at one store for what is wrong with it, and repairs what may be repaired."""
 
@@ -33,6 +41,7 @@ class Inspector:
         self._marker = cache.marker
         self._tombstones = cache.tombstones
         self._planner = Planner(cache)
+        self._judged: dict[tuple[str, int], Judged] = {}  #: of each namespace and shard, when last read whole
 
     def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
         """Report what is wrong; changes nothing."""
@@ -48,17 +57,19 @@ class Inspector:
         Each shard is noted when it is done, so that an interrupted check goes on where it
         stopped, and a `sample` of the shards takes the next ones each time.
         """
-        found = looked_at = 0
+        looked_at = 0
         for shard in self._least_recently_read(scope, sample):
+            judged = self._judged[scope.namespace, shard] = Judged()
             for entries in self._planner.rows(replace(scope, shard=shard)):
                 looked_at += len(entries)
+                judged.looked_at += len(entries)
                 for entry in entries:
                     issue = self._read(entry)
                     if issue is None:
                         continue
-                    found += 1
+                    judged.broken += 1
                     if repair and not force:
-                        refuse("entries whose bytes are broken", found, looked_at, ROWS_AT_MOST)
+                        self._refuse_too_many(scope.namespace)
                     yield self._remove(issue, entry) if repair else issue
                 if progress is not None:
                     progress(0, looked_at)
@@ -76,7 +87,7 @@ class Inspector:
             fence_dead(self._metadata)
             plan = self._planner.plan(scope, set(), progress)
             if not force:
-                plan.report().require_plausible()
+                self._require_plausible(plan)
             is_marked = self._begin_epoch(scope)
             issues = self._execute(plan, unknown_too=force and self._marker.is_adopted())
             if not is_marked and not self._begin_epoch(scope):
@@ -86,6 +97,13 @@ class Inspector:
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
                 self._metadata.forget_sessions(SESSIONS_KEPT + lasted)
             return plan.report(issues, repaired=True)
+
+    def _require_plausible(self, plan: Plan) -> None:
+        report = plan.report()
+        report.require_plausible()
+        if plan.scope.shard is not None and report.has_more_than(1 / SHARDS):
+            # 256 shards, each within its bounds and repaired one after the other, could lose any number.
+            self._planner.plan(Scope(plan.scope.namespace), set()).report().require_plausible()
 
     def adopt(self) -> int:
         """Make this database the owner of the blob store; how many blobs there are of unknown sessions.
@@ -106,6 +124,11 @@ class Inspector:
         except StoreFull:
             return False
         return True
+
+    def _refuse_too_many(self, namespace: str) -> None:
+        every = [judged for (name, _), judged in self._judged.items() if name == namespace]
+        broken, looked_at = sum(judged.broken for judged in every), sum(judged.looked_at for judged in every)
+        refuse("entries whose bytes are broken", broken, looked_at, ROWS_AT_MOST)
 
     def _least_recently_read(self, scope: Scope, sample: float) -> Sequence[int]:
         if scope.shard is not None:

@@ -64,13 +64,24 @@ class IntegrityReport:
     def require_plausible(self) -> None:
         """Raise RepairRefused when there is more damage than a working store can have.
 
-        Every repair asks this of what it is about to mend. Who repairs by shards asks it of their sum
-        first: a shard is too small to tell.
+        Every repair asks this of what it is about to mend. Who repairs by shards asks it of their sum first; a
+        repair of one shard does so by itself once the shard has more than half of its share.
         """
+        for what, found, looked_at, bound in self._damage():
+            refuse(what, found, looked_at, bound)
+
+    def has_more_than(self, part: float) -> bool:
+        """Whether this part of a store has more than half of the damage that is plausible for it."""
+        return any(
+            found > max(at_least * part, looked_at * share) / 2
+            for _, found, looked_at, (at_least, share) in self._damage()
+        )
+
+    def _damage(self) -> Iterator[tuple[str, int, int, tuple[int, float]]]:
         found = self.counts()
         broken = sum(found.get(kind, 0) for kind in ("dangling", "size_mismatch", "corrupt"))
-        refuse("entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST)
-        refuse("blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST)
+        yield "entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST
+        yield "blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST
 
     def counts(self) -> dict[str, int]:
         """How many findings of each kind, in the order of KINDS; kinds not found are left out."""

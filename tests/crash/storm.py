@@ -149,7 +149,6 @@ class _Storm:
         self._board.lose_tail(floors)
         self._ledger.lose_tail(size)
         self.world = stores.fail_over()
-        self.world.give_rights_back()
         with UnifiedCache(self.world.config) as cache:
             cache.adopt()
 

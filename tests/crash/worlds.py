@@ -191,6 +191,7 @@ class ServerWorld:
             assert there.execute("SELECT pg_promote()").fetchone() == (True,)
         self._standby = servers.postgresql_standby(self._primary.url)
         world = self._world()
+        world.give_rights_back()
         UnifiedCache(world.config).close()  # its marker names this server from now on
         self._old.start()
         old = urlsplit(self._old.url)._replace(path=f"/{DATABASE}")

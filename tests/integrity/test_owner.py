@@ -489,3 +489,67 @@ def test_a_session_lost_in_a_put_of_a_clone_deletes_nothing(tmp_path, monkeypatc
     assert readable(twins.original) == RESULTS
     twins.clone.close()
     twins.original.close()
+
+
+# restored to different points in time
+
+
+class Snapshot:
+    """The database, or the blobs, of a closed cache as they were."""
+
+    def __init__(self, config: Config, of: str, folder: Path) -> None:
+        self._config, self._of, self._folder = config, of, folder
+        self._parts = urlsplit(config.metadata_backend)
+        if of == "blobs":
+            with closing(wiring.open_blobs(config)) as blobs:
+                self._blobs = {info.name: bytes(blobs.read(info.name, info.size)) for info in blobs.scan()}
+        elif self._parts.scheme:
+            self._copy_database(self._parts.path[1:], self._parts.path[1:] + "_old")
+        else:
+            shutil.copytree(config.cache_dir, folder, ignore=shutil.ignore_patterns("blobs"))
+
+    def restore(self) -> None:
+        if self._of == "blobs":
+            with closing(wiring.open_blobs(self._config)) as blobs:
+                for info in list(blobs.scan()):
+                    blobs.delete(info.name)
+                for name, data in self._blobs.items():
+                    blobs.write(name, [data])
+        elif self._parts.scheme:
+            self._copy_database(self._parts.path[1:] + "_old", self._parts.path[1:])
+        else:
+            for file in Path(self._config.cache_dir).glob("metadata.sqlite*"):
+                file.unlink()
+            shutil.copy(self._folder / "metadata.sqlite", self._config.cache_dir)
+
+    def _copy_database(self, source: str, target: str) -> None:
+        names = sql.Identifier(target), sql.Identifier(source)
+        with psycopg.connect(urlunsplit(self._parts._replace(path="/postgres")), autocommit=True) as admin:
+            admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(names[0]))
+            admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
+            if source.endswith("_old"):
+                admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(names[1]))
+
+
+@pytest.mark.parametrize("older", ["database", "blobs"])
+def test_a_store_whose_halves_were_restored_to_different_times_works_with_what_both_hold(world, tmp_path, older):
+    fill(world.cache, range(8))
+    world.cache.close()
+    snapshot = Snapshot(world.config, older, tmp_path / "older")
+    with UnifiedCache(world.config) as cache:
+        cache.invalidate(n=0)
+        cache.put(os.urandom(40_000), n=1)
+        cache.put(os.urandom(40_000), n=8)
+    snapshot.restore()
+    cache = world.reopen()
+    assert readable(cache, range(2, 8)) == 6
+    assert readable(cache, range(9)) == 6
+    fill(cache, range(9))
+    assert readable(cache, range(9)) == 9
+    assert cache.adopt() == (2 if older == "database" else 0)
+    report = cache.verify_integrity(repair=True, force=True)
+    assert report.counts()["unknown" if older == "database" else "orphaned"] == 2
+    assert all(issue.repaired for issue in report)
+    assert list(cache.verify_integrity(deep=True)) == []
+    assert readable(cache, range(9)) == 9
+    assert sum(1 for _ in cache.parts.blobs.scan("default/")) == 9

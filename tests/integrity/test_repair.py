@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from cacheness import RepairRefused, UnifiedCache, wiring
+from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.config import Config
+from cacheness.errors import StoreRefused
 from cacheness.testing.faults import At, Crashed, Stepwise, crash, stepwise
 
 LARGE = random.Random(1).randbytes(100_000)
@@ -282,6 +284,78 @@ def test_implausible_damage_stops_the_repair_unless_forced(world):
     assert world.cache.list_entries() == []
 
 
+HANDS = 8  #: shards that hold everything in these tests
+
+
+def by_hand(cache: UnifiedCache, **options) -> tuple[int, int]:
+    """Repair shard after shard, each call by itself; how many were refused, and how many issues were repaired."""
+    refused = repaired = 0
+    for shard in range(HANDS):
+        try:
+            report = cache.verify_integrity(repair=True, shard=shard, **options)
+            repaired += sum(issue.repaired for issue in report)
+        except RepairRefused:
+            refused += 1
+    return refused, repaired
+
+
+def damage(cache: UnifiedCache, how: str, count: int) -> None:
+    """Spoil entries of a memory store: blobs that are gone, cut short or changed."""
+    blobs = cache.parts.blobs
+    for entry in random.Random(1).sample(list(cache.iter_entries()), count):
+        blobs.delete(entry.blob)
+        if how != "gone":
+            blobs.write(entry.blob, [bytes(entry.size - (how == "cut short"))])
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    with UnifiedCache(
+        cache_dir=tmp_path_factory.mktemp("many"), blob_store=MemoryBlobStore(), inline_max_bytes=0
+    ) as cache:
+        yield cache
+
+
+def fill(cache: UnifiedCache, count: int) -> None:
+    cache.clear()
+    with cache.write_batch():
+        for n in range(count):
+            cache.put(n, f"{n % HANDS:02x}{n:062x}")
+
+
+@pytest.mark.parametrize("how", ["gone", "cut short", "changed"])
+def test_shards_repaired_by_hand_one_after_the_other_are_judged_together(many, how):
+    fill(many, 300)
+    damage(many, how, 220)
+    deep = how == "changed"
+    refused, _ = by_hand(many, deep=deep)
+    # What is broken inside shows only when it is read: the first hundred are gone by then.
+    assert refused >= 4 if deep else refused == HANDS
+    assert many.stats()["entries"] >= (200 if deep else 300)
+    assert by_hand(many, deep=deep, force=True)[0] == 0
+    assert many.stats()["entries"] == 80
+
+
+def test_shards_whose_damage_is_plausible_together_are_repaired_by_hand(many):
+    fill(many, 300)
+    damage(many, "gone", 60)
+    assert by_hand(many) == (0, 60)
+
+
+def test_orphans_in_all_shards_are_judged_together(many):
+    fill(many, 100)
+    session = "0123456789abcdef"
+    names = [f"default/{n % HANDS:02x}/{n % HANDS:02x}{n:062x}.{session}.{n:016x}" for n in range(1100)]
+    for name in names:
+        many.parts.blobs.write(name, [b"lost"])
+    many.parts.metadata.condemn({session})
+    refused, repaired = by_hand(many)
+    assert (refused, repaired) == (HANDS, 0)
+    for name in names[:200]:
+        many.parts.blobs.delete(name)
+    assert by_hand(many) == (0, 900)
+
+
 def test_a_report_counts_iterates_prints_and_converts(world):
     kill_a_writer_between_blob_and_row(world.config)
     report = world.cache.verify_integrity()
@@ -379,3 +453,20 @@ def test_a_database_restored_from_before_the_last_repair_may_not_repair(local, t
     (local / "metadata.sqlite").write_bytes(backup)
     with UnifiedCache(cache_dir=local) as cache, pytest.raises(RepairRefused, match="backup"):
         cache.verify_integrity(repair=True)
+
+
+def test_what_a_policy_forbids_to_delete_is_not_reported_as_repaired(tmp_path):
+    class NoDelete(MemoryBlobStore):
+        def delete(self, name):
+            raise StoreRefused("a policy denies s3:DeleteObject")
+
+    with UnifiedCache(cache_dir=tmp_path, blob_store=NoDelete()) as cache:
+        cache.put(LARGE, n=1)
+        cache.put(LARGE + b"!", n=1)  # a tombstone for the first blob
+        cache.parts.blobs.write(f"default/00/{'0' * 64}.{'a' * 16}.{'b' * 16}", [b"lost"])
+        cache.parts.metadata.condemn({"a" * 16})
+        for _ in range(2):
+            report = cache.verify_integrity(repair=True)
+            assert report.counts() == {"orphaned": 1, "tombstone": 1}
+            assert not any(issue.repaired for issue in report)
+            assert all("a policy denies" in issue.detail for issue in report)
