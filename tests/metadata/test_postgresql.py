@@ -29,7 +29,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.metadata.postgresql import PostgresqlStore
+from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from cacheness.testing.proxy import Proxy
@@ -506,6 +506,24 @@ def test_what_is_wrong_with_an_address_is_said_without_its_password(
     assert "\n" not in told
 
 
+def test_the_tables_are_made_once_by_processes_that_come_together(
+    database: str, open_store: Callable[..., PostgresqlStore]
+) -> None:
+    here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    waiting = f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND {here}"
+    patient = Limits(statement=60.0, total=60.0)
+    with psycopg.connect(database, autocommit=True) as gate, ThreadPoolExecutor(4) as threads:
+        gate.execute("SELECT pg_advisory_lock(%s)", [SCHEMA_LOCK])
+        # Each has seen that there are no tables before it waits, and must see those of the first.
+        opening = [threads.submit(open_store, limits=patient) for _ in range(4)]
+        deadline = time.monotonic() + 60
+        while gate.execute(waiting).fetchone() != (4,):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        gate.execute("SELECT pg_advisory_unlock(%s)", [SCHEMA_LOCK])
+        assert len({future.result().identity().store_id for future in opening}) == 1
+
+
 def test_tables_that_were_dropped_are_named(store: PostgresqlStore, database: str) -> None:
     run(database, "DROP SCHEMA cacheness CASCADE")
     with pytest.raises(StoreRefused, match="tables"):
@@ -584,7 +602,7 @@ def test_connections_end_with_their_process_although_a_forked_child_lives_on(
     program = """
         import os, signal, sys, threading, time
         from cacheness.deadlines import Limits
-        from cacheness.metadata.postgresql import PostgresqlStore
+        from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
         store = PostgresqlStore(sys.argv[1], limits=Limits())
         inside = threading.Event()
         def stay(transaction):
