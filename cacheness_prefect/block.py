@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +28,7 @@ from cacheness_prefect.notes import (
     task_run_id,
 )
 from cacheness_prefect.trouble import shielded
+from cacheness_prefect.turns import off_loop
 
 DAY = 24 * 3600.0
 _OWN_FIELDS = frozenset({"result_ttl"})
@@ -87,6 +87,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         default=32 * 1024, title="Inline Size", description="Results up to this many bytes live in the database row."
     )
     max_bytes: int | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
+    max_entries: int | None = Field(
+        default=None, title="Quota of Entries", description="Results at which old results make room."
+    )
     eviction: Literal["lru", "cost"] = Field(
         default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
     )
@@ -95,11 +98,30 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Shared Path",
         description="Every machine sees the cache directory (a shared database needs it).",
     )
+    on_error: Literal["compute", "raise"] = Field(
+        default="compute",
+        title="On Error",
+        description="What functions do that `open().cached` decorates, when the cache fails. A task always computes.",
+    )
+    lease: float = Field(
+        default=30.0,
+        description="Seconds until others take over a computation whose process died, unless a policy says.",
+    )
     connect_timeout: float = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
     statement_timeout: float = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
     blob_timeout: float = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
     busy_timeout: float = Field(
         default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run goes on."
+    )
+    circuit_failures: int = Field(
+        default=3,
+        title="Failures Before a Pause",
+        description="Failures in a row after which a server is not asked for a while.",
+    )
+    circuit_seconds: float = Field(
+        default=30.0,
+        title="Longest Pause",
+        description="Seconds of that while at most; the first one is 1 s, each next one twice as long.",
     )
 
     @field_validator("cache_dir")
@@ -159,7 +181,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         kept = self._take_recent(path)
         if kept is not None:
             return kept.content
-        return self._keep_for_next_step(path, await asyncio.to_thread(self._read, path))
+        return self._keep_for_next_step(path, await off_loop(lambda: self._read(path)))
 
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: Any, _sync: bool | None = None
@@ -169,7 +191,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
 
     async def awrite_path(self, path: str, content: Any) -> None:
         """`write_path`, off the event loop."""
-        recent.set(await asyncio.to_thread(self._write, path, content))
+        recent.set(await off_loop(lambda: self._write(path, content)))
 
     def _resolve_path(self, path: str) -> None:
         """Paths are names in the cache, also when the block is not saved: Prefect shall not make them files."""

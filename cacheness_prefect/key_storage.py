@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from dataclasses import replace
 from typing import Any
@@ -20,6 +19,7 @@ from cacheness_prefect.notes import (
     task_run_id,
 )
 from cacheness_prefect.trouble import shielded
+from cacheness_prefect.turns import off_loop
 
 
 class CachenessKeys(CachenessBlock):
@@ -40,7 +40,7 @@ class CachenessKeys(CachenessBlock):
 
     async def aread_path(self, path: str) -> Any:
         """`read_path`, off the event loop."""
-        return self._known(path) or self._remember(await asyncio.to_thread(self._look, path))
+        return self._known(path) or self._remember(await off_loop(lambda: self._look(path)))
 
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: bytes, _sync: bool | None = None
@@ -54,7 +54,7 @@ class CachenessKeys(CachenessBlock):
         """`write_path`, off the event loop."""
         payload = self._payload(path)
         if payload is None or payload.record != content.decode():
-            await asyncio.to_thread(self._add, path, content, payload)
+            await off_loop(lambda: self._add(path, content, payload))
 
     def _known(self, path: str) -> bytes | None:
         kept = recent.get()

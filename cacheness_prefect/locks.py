@@ -6,36 +6,42 @@ nothing but the economy; and a run never waits for itself.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextvars import Token
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from prefect.client.schemas.objects import TaskRunResult
 from prefect.context import TaskRunContext
 from prefect.locking.protocol import LockManager
-from prefect.transactions import BaseTransaction, TransactionState, get_transaction
+from prefect.transactions import BaseTransaction, get_transaction
 
+from cacheness import Config
+from cacheness.jitter import between
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.notes import flight_of, task_run_id
 from cacheness_prefect.trouble import shielded
+from cacheness_prefect.turns import Pause, Steps, run_steps, run_steps_off_loop, turns
 
-POLL_SECONDS = 0.2
+POLL_SECONDS: Final = 0.05  #: first pause of whoever waits for another process; doubles up to POLL_AT_MOST
+POLL_AT_MOST: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a holder in this process has: a flight, or leave to go on without one."""
+    """What a holder in this process has: a flight and the turn in line, or leave to go on without them."""
 
     token: str | None  #: None: computes unlocked, because the result is there, or to wait would be wrong
-    shared: bool = False  #: with a nested run of the same key, which may store the result first
 
 
-_claims: dict[tuple[str, str], Claim] = {}  #: by key and holder; holders are unique among processes
+#: What the database answers to who wants a flight; "away": it does not answer.
+Found = Literal["free", "there", "taken above", "taken by others", "away"]
+
+_claims: dict[tuple[Config, str, str], Claim] = {}  #: by cache, key and holder; holders are unique among processes
 _claims_lock = threading.RLock()
 
 
@@ -69,25 +75,7 @@ class CachenessLockManager(LockManager):
         same run, or when the database does not answer. A claim lasts until it is released, its
         process dies, or `hold_timeout` is over.
         """
-        if _claim_of(key, holder) is not None:
-            return True
-        unlocked: tuple[bool, str | None] = (True, None)
-        if _is_computed_above(key):
-            _share(key)
-            acquired, token = unlocked
-        else:
-            acquired, token = shielded(
-                "lock a key", lambda: self._fly(key, holder, acquire_timeout, hold_timeout), unlocked
-            )
-        # Prefect's transactions do not look at the answer: after `wait` they go on, and must be let write.
-        if acquired or acquire_timeout is None:
-            with _claims_lock:
-                _claims[key, holder] = Claim(token)
-        if token is not None and hold_timeout is not None:
-            timer = threading.Timer(hold_timeout, self._expire, (key, holder, token))
-            timer.daemon = True
-            timer.start()
-        return acquired
+        return run_steps(self._acquire(key, holder, acquire_timeout, hold_timeout))
 
     async def aacquire_lock(
         self,
@@ -96,48 +84,42 @@ class CachenessLockManager(LockManager):
         acquire_timeout: float | None = None,
         hold_timeout: float | None = None,
     ) -> bool:
-        """`acquire_lock`, off the event loop."""
-        return await asyncio.to_thread(self.acquire_lock, key, holder, acquire_timeout, hold_timeout)
+        """`acquire_lock` for an event loop: it waits there, and holds no thread while it does."""
+        steps = self._acquire(key, holder, acquire_timeout, hold_timeout)
+        return await run_steps_off_loop(steps, lambda: self.release_lock(key, holder))
 
     def release_lock(self, key: str, holder: str) -> None:
         """Give a claim up. One that is gone already is no error."""
         with _claims_lock:
-            claim = _claims.pop((key, holder), None)
+            claim = _claims.pop((*self._place(key), holder), None)
         if claim is not None and claim.token is not None:
-            flight, token = flight_of(key), claim.token
-            shielded("unlock a key", lambda: self.store.open().flights.release(flight, token), None)
+            try:
+                self._give_up(key, claim.token)
+            finally:
+                turns.pass_on(self._place(key))
 
     def is_locked(self, key: str) -> bool:
         """Whether somebody computes this key; also true for a holder here that has lost its lease."""
         with _claims_lock:
-            claimed = any(k == key and claim.token is not None for (k, _), claim in _claims.items())
+            place = self._place(key)
+            claimed = any(at[:2] == place and claim.token is not None for at, claim in _claims.items())
         return claimed or self._holder(key) is not None
 
     def is_lock_holder(self, key: str, holder: str) -> bool:
-        """Whether a holder may write. False when its lease ran out and somebody else took over or finished.
+        """Whether a holder may write: since it claimed the key, and until it gives the claim up.
 
-        A lease that ran out while nobody else wanted the key (a laptop slept) harms nobody: its holder may write.
+        Also when its lease ran out and somebody else computed the key: results of one key are equal, so a
+        late one may be written again, and Prefect would roll back the run whose write is refused.
         """
-        claim = _claim_of(key, holder)
-        if claim is None or claim.token is None:
-            return claim is not None
-        return shielded("look up a lock", lambda: self._is_still(key, claim), True)
+        return self._claim_of(key, holder) is not None
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
         """Wait until nobody computes the key; False after the timeout."""
-        give_up = time.monotonic() + (self.wait if timeout is None else min(timeout, self.wait))
-        above = _runs_above()
-        while (other := self._holder(key)) is not None and not _is_above(other, above):
-            if _is_computed_above(key):
-                break
-            if time.monotonic() >= give_up:
-                return False
-            time.sleep(POLL_SECONDS)
-        return True
+        return run_steps(self._wait_until_free(key, timeout))
 
     async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109  Prefect's name
-        """`wait_for_lock`, off the event loop."""
-        return await asyncio.to_thread(self.wait_for_lock, key, timeout)
+        """`wait_for_lock` for an event loop: it waits there, and holds no thread while it does."""
+        return await run_steps_off_loop(self._wait_until_free(key, timeout), lambda: None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CachenessLockManager) and self._settings() == other._settings()
@@ -149,49 +131,119 @@ class CachenessLockManager(LockManager):
         return (self.store, self.wait, self.lease)
 
     def _expire(self, key: str, holder: str, token: str) -> None:
-        claim = _claim_of(key, holder)
+        claim = self._claim_of(key, holder)
         if claim is not None and claim.token == token:
             self.release_lock(key, holder)
 
-    def _fly(
-        self, key: str, holder: str, acquire_timeout: float | None, hold_timeout: float | None
-    ) -> tuple[bool, str | None]:
-        cache, flight = self.store.open(), flight_of(key)
-        token = f"{task_run_id()}:{holder}:{uuid.uuid4().hex[:8]}"
-        leave = False
-        above = _runs_above()
-
-        def need_not_wait() -> bool:
-            nonlocal leave
-            leave = bool(cache.present([flight])) or (bool(above) and _is_above(cache.flights.holder(flight), above))
-            return leave
-
-        if need_not_wait():
-            return True, None
+    def _acquire(self, key: str, holder: str, acquire_timeout: float | None, hold_timeout: float | None) -> Steps:
+        if self._claim_of(key, holder) is not None:
+            return True
         wait = self.wait if acquire_timeout is None else min(acquire_timeout, self.wait)
-        lease = self.lease if hold_timeout is None else min(hold_timeout, self.lease)
-        taken = cache.flights.acquire(flight, token, wait=wait, lease=lease, unless=need_not_wait)
-        return (True, token) if taken else (leave, None)
+        give_up = time.monotonic() + wait
+        token, acquired = None, True
+        if not self._is_computed_above(key) and not shielded("lock a key", lambda: self._is_there(key), True):
+            lease = self.lease if hold_timeout is None else min(hold_timeout, self.lease)
+            token, acquired = yield from self._wait_for_turn(key, holder, lease, give_up)
+        # Prefect's transactions do not look at the answer: after `wait` they go on, and must be let write.
+        if acquired or acquire_timeout is None:
+            with _claims_lock:
+                _claims[(*self._place(key), holder)] = Claim(token)
+        if token is not None and hold_timeout is not None:
+            timer = threading.Timer(hold_timeout, self._expire, (key, holder, token))
+            timer.daemon = True
+            timer.start()
+        return acquired
 
-    def _is_still(self, key: str, claim: Claim) -> bool:
-        # A result that is there now was not when the claim was made: somebody else computed it,
-        # after our lease ran out, even if the flight is free, or ours, again.
-        cache, flight = self.store.open(), flight_of(key)
-        untaken = cache.flights.holder(flight) in (None, claim.token)
-        return untaken and (claim.shared or not cache.present([flight]))
+    def _wait_for_turn(
+        self, key: str, holder: str, lease: float, give_up: float
+    ) -> Generator[Pause, None, tuple[str | None, bool]]:
+        """First within this process, then among all: the token of the flight, and whether all is well without one."""
+        place, run = self._place(key), task_run_id()
+        above = _runs_above() | ({run} - {""})
+        turn, token = turns.ask(place, run, above), None
+        looked = turn.done()
+        try:
+            while not turn.done():
+                left = give_up - time.monotonic()
+                if left <= 0 and turn.cancel():
+                    return None, False
+                yield Pause(max(left, 0.0), turn)
+            if not turn.result():
+                return None, True
+            token, found = yield from self._take_flight(key, f"{run}:{holder}", lease, give_up, above, looked=looked)
+            if found == "there":
+                turns.end(place)
+            elif token is None:
+                turns.pass_on(place)
+            return token, found != "taken by others"
+        except BaseException:
+            if not turn.cancel() and turn.result():
+                turns.pass_on(place)
+            raise
+
+    def _take_flight(
+        self, key: str, name: str, lease: float, give_up: float, above: Collection[str], *, looked: bool
+    ) -> Generator[Pause, None, tuple[str | None, Found]]:
+        token = f"{name}:{uuid.uuid4().hex[:8]}"
+        pause = POLL_SECONDS
+        while True:
+            found = self._ask_database(key, token, lease, above, looked=looked)
+            if found == "free":
+                return token, found
+            if found != "taken by others" or time.monotonic() >= give_up:
+                return None, found
+            yield Pause(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            pause, looked = min(2 * pause, POLL_AT_MOST), False
+
+    def _ask_database(self, key: str, token: str, lease: float, above: Collection[str], *, looked: bool) -> Found:
+        def ask() -> Found:
+            flights, flight = self.store.open().flights, flight_of(key)
+            if not looked and self._is_there(key):
+                return "there"
+            if not flights.acquire(flight, token, lease=lease):
+                return "taken above" if _is_above(flights.holder(flight), above) else "taken by others"
+            if self._is_there(key):  # stored between the look and the claim
+                self._give_up(key, token)
+                return "there"
+            return "free"
+
+        away: Found = "away"
+        return shielded("lock a key", ask, away)
+
+    def _wait_until_free(self, key: str, timeout: float | None) -> Steps:
+        give_up = time.monotonic() + (self.wait if timeout is None else min(timeout, self.wait))
+        above, pause = _runs_above() | ({task_run_id()} - {""}), POLL_SECONDS
+        while (
+            not self._is_computed_above(key)
+            and (other := self._holder(key)) is not None
+            and not _is_above(other, above)
+        ):
+            if time.monotonic() >= give_up:
+                return False
+            yield Pause(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            pause = min(2 * pause, POLL_AT_MOST)
+        return True
+
+    def _is_there(self, key: str) -> bool:
+        return bool(self.store.open().present([flight_of(key)]))
+
+    def _give_up(self, key: str, token: str) -> None:
+        shielded("unlock a key", lambda: self.store.open().flights.release(flight_of(key), token), None)
+
+    def _place(self, key: str) -> tuple[Config, str]:
+        return (self.store.config(), key)
+
+    def _claim_of(self, key: str, holder: str) -> Claim | None:
+        with _claims_lock:
+            return _claims.get((*self._place(key), holder))
+
+    def _is_computed_above(self, key: str) -> bool:
+        """Whether a transaction that we are part of has claimed this key, or waits in one to be committed."""
+        around = (transaction for transaction in _transactions_around() if transaction.key == key)
+        return any(self._claim_of(key, transaction._holder) is not None for transaction in around)  # noqa: SLF001
 
     def _holder(self, key: str) -> str | None:
         return shielded("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), None)
-
-
-def _claim_of(key: str, holder: str) -> Claim | None:
-    with _claims_lock:
-        return _claims.get((key, holder))
-
-
-def _is_computed_above(key: str) -> bool:
-    """Whether this key is being computed by a transaction that we are part of, or waits in it to be committed."""
-    return any(t.key == key and t.state is not TransactionState.COMMITTED for t in _transactions_around())
 
 
 def _transactions_around() -> Iterator[BaseTransaction]:
@@ -208,14 +260,7 @@ def _below(transaction: BaseTransaction) -> Iterator[BaseTransaction]:
         yield from _below(child)
 
 
-def _share(key: str) -> None:
-    with _claims_lock:
-        for place, claim in _claims.items():
-            if place[0] == key:
-                _claims[place] = replace(claim, shared=True)
-
-
-def _is_above(token: str | None, above: set[str]) -> bool:
+def _is_above(token: str | None, above: Collection[str]) -> bool:
     """Whether a flight belongs to one of these task runs."""
     return token is not None and token.partition(":")[0] in above
 

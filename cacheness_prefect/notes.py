@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from cacheness.keys import make_key
 
 PREFIX: Final = "prefect"
 LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter that an entry's provenance keeps
+#: Modules whose classes describe themselves in a moment.
+_PLAIN_MODULES: Final = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib", "uuid"})
 _RECORD: Final = b'{"metadata":'
 _CACHE_KEY: Final = re.compile("[0-9a-f]{64}")
 
@@ -90,12 +93,35 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
     if flow is not None and flow.flow_run is not None:
         name = flow.flow.name if flow.flow is not None else ""
         run |= {"flow": name, "flow_run_id": str(flow.flow_run.id), "flow_run": flow.flow_run.name}
-        run["parameters"] = {k: repr(v)[:LONGEST_PARAMETER] for k, v in (flow.parameters or {}).items()}
+        run["parameters"] = {name: _short(value) for name, value in (flow.parameters or {}).items()}
         tags += [f"flow:{name}", f"flow_run:{flow.flow_run.id}"]
         if flow.flow_run.deployment_id is not None:
             run["deployment_id"] = str(flow.flow_run.deployment_id)
             tags.append(f"deployment:{flow.flow_run.deployment_id}")
     return run, tuple(" ".join(tag.split()) for tag in tags if tag.strip())
+
+
+class _Short(reprlib.Repr):
+    """Describes plain values; of all others it says the class, for their own `__repr__` may take long or fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = LONGEST_PARAMETER
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        """Describe what is neither text, number nor collection."""
+        is_plain = type(x).__module__.partition(".")[0] in _PLAIN_MODULES
+        return super().repr_instance(x, level) if is_plain else f"<{type(x).__qualname__}>"
+
+
+def _short(value: Any) -> str:
+    try:
+        return _SHORT.repr(value)[:LONGEST_PARAMETER]
+    except Exception:  # noqa: BLE001  a class of the user's, called `list` or `dict`
+        return f"<{type(value).__qualname__}>"
+
+
+_SHORT: Final = _Short()
 
 
 def content_of(hit: Hit) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final, cast
 
 import prefect
 from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
@@ -97,6 +97,20 @@ class CachenessPolicy(CachePolicy):
             changes["serializer"] = CachenessSerializer()
         task_ctx.result_store = PolicyResultStore.around(results, Making(key=key, tags=self.tags), **changes)
 
+
+def _minus(policy: CompoundCachePolicy, name: str) -> CachePolicy:
+    """A sum of policies without an argument, in each part that has arguments."""
+    less: Any = _prefects_minus(policy, name)
+    if not any(isinstance(part, CachenessPolicy) for part in less.policies):
+        return cast("CachePolicy", less)
+    parts = [part - name if isinstance(part, CachenessPolicy) else part for part in less.policies]
+    return cast("CachePolicy", replace(less, policies=parts))
+
+
+# Prefect's own minus looks for its INPUTS alone, and without them it does nothing and says nothing. A class of
+# sums of ours would not do: `RUN_ID + store.policy()` is made by RUN_ID.
+_prefects_minus: Final = CompoundCachePolicy.__sub__
+CompoundCachePolicy.__sub__ = _minus  # type: ignore[method-assign]
 
 _PLAIN = CachenessPolicy()
 

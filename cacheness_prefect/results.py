@@ -29,6 +29,7 @@ from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
+from cacheness_prefect.trouble import shielded
 
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
@@ -122,7 +123,10 @@ class PolicyResultStore(ResultStore):
         if making.task_run != task_run_id() or store is None:
             return plain
         record = KeptRecord(metadata=plain.metadata, result=obj)
-        notes = making.notes(plain.metadata.storage_key or "", expiration, without_key=store.result_ttl)
+        path, ttl = plain.metadata.storage_key or "", store.result_ttl
+        notes = shielded("describe a result", lambda: making.notes(path, expiration, without_key=ttl), None)
+        if notes is None:
+            return plain
         record.note(notes, written_later=_is_written_later())
         return record
 

@@ -56,16 +56,17 @@ def clean(day: str): ...
         single_flight: bool = True,
         tags: Iterable[str] = (),
         wait: float = 600.0,
-        lease: float = 30.0,
+        lease: float | None = None,
         incomplete: Incomplete = "warn",
     ) -> CachenessPolicy:
         """A cache policy that keys by the values and the code of a task, and keeps results here.
 
         `version` pins the code by hand; `code=False` leaves it out. `ignore` names arguments that do
         not matter. With `single_flight`, runs of one key wait up to `wait` seconds for the first of
-        them, whose claim ends `lease` seconds after it died. What becomes of a task whose key could not see
-        everything that can decide its result is said by `incomplete`: "warn" in the run's log and cache,
-        "serve" silently, or "refuse" to cache.
+        them, whose claim ends `lease` seconds (as the block says) after it died.
+
+        `incomplete` says what becomes of a task whose key could not see everything that can decide its
+        result: "warn" in the run's log and cache, "serve" silently, or "refuse" to cache.
         """
         check(incomplete)
         return make_policy(
@@ -77,7 +78,7 @@ def clean(day: str): ...
             tags=tuple(tags),
             single_flight=single_flight,
             wait=wait,
-            lease=lease,
+            lease=self.lease if lease is None else lease,
             incomplete=incomplete,
         )
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from prefect import Task, flow, task
+from prefect.cache_policies import FLOW_PARAMETERS, INPUTS, RUN_ID, TASK_SOURCE, CachePolicy
 
 from cacheness_prefect import CachenessPolicy
 from tests.keys.edits import load
@@ -229,3 +230,48 @@ def test_a_task_whose_key_is_incomplete_is_told_once_and_cached_or_refused(store
     assert any("is incomplete" in line for line in lines)
     with pytest.raises(ValueError, match="incomplete='maybe'"):
         store.policy(incomplete="maybe")
+
+
+@pytest.mark.parametrize(
+    "combine",
+    [
+        lambda ours: ours - "client",
+        lambda ours: (ours - "client") + RUN_ID,
+        lambda ours: (ours + RUN_ID) - "client",
+        lambda ours: (RUN_ID + ours) - "client",
+        lambda ours: (TASK_SOURCE + ours + RUN_ID) - "client",
+        lambda ours: (FLOW_PARAMETERS + (RUN_ID + ours)) - "client",
+        lambda ours: (ours + INPUTS) - "client",
+        lambda ours: (INPUTS + ours) - "client",
+        lambda ours: ((ours + RUN_ID) - "client") + TASK_SOURCE,
+        lambda ours: ((ours + RUN_ID) - "client").configure(isolation_level="SERIALIZABLE"),
+        lambda ours: (ours.configure(isolation_level="SERIALIZABLE") + RUN_ID) - "other" - "client",
+    ],
+)
+def test_an_argument_taken_from_a_sum_of_policies_is_left_out_of_its_key(store, combine) -> None:
+    @task(cache_policy=combine(store.policy(version="1")))
+    def use(x: int, client: Any, other: int = 0) -> int:
+        return x
+
+    @flow
+    def work() -> list[str]:
+        return [use(x, client, return_state=True).name for x in (1, 2) for client in ("a", "b")]
+
+    assert work() == ["Completed", "Cached", "Completed", "Cached"]
+
+
+def test_a_sum_of_policies_keeps_what_is_not_taken_from_it(store) -> None:
+    policy: CachePolicy = (store.policy(version="1") + RUN_ID) - "other"
+    plain = INPUTS + RUN_ID
+
+    @task(cache_policy=policy)
+    def use(x: int, client: str) -> int:
+        return x
+
+    @flow
+    def work() -> list[str]:
+        return [use(1, client, return_state=True).name for client in ("a", "b", "a")]
+
+    assert work() == ["Completed", "Completed", "Cached"]
+    assert (plain - "client").policies[-1].exclude == ["client"], "sums without a policy of ours are Prefect's"
+    assert (RUN_ID + TASK_SOURCE) - "client" == RUN_ID + TASK_SOURCE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,9 +18,10 @@ from prefect import flow, task
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from cacheness import Config
 from cacheness.deadlines import FIRST_TRY, Limits
 from cacheness.testing.proxy import Proxy
-from cacheness_prefect import CachenessStorage
+from cacheness_prefect import CachenessLockManager, CachenessStorage
 from tests.conftest import SIGNING_KEY
 
 
@@ -306,6 +309,56 @@ def test_a_shared_cache_without_its_key_fails_no_task_and_says_what_is_missing(m
     assert found == [2, 4]
     message = only_warning(told(run))
     assert "signing key" in message
+
+
+class Unbound:
+    """A row of a database whose session is over, say."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("not bound to a session")
+
+
+class LooksPlain(list[int]):
+    """Something that is taken for a plain list by its name."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("a proxy without its server")
+
+
+LooksPlain.__name__ = LooksPlain.__qualname__ = "list"
+
+
+def test_what_describes_a_run_runs_no_code_of_the_users_and_stays_short(store, tally, told) -> None:
+    @task(cache_policy=store.policy())
+    def double(x: int) -> int:
+        tally.add()
+        return 2 * x
+
+    @flow(validate_parameters=False)
+    def work(row: Any, proxy: Any, rows: Any, text: str) -> tuple[Any, ...]:
+        return (*[double(4, return_state=True).name for _ in range(2)], flow_run.id)
+
+    *names, run = work(Unbound(), LooksPlain(), [Unbound()] * 1000, "x" * 10_000)
+    assert names == ["Completed", "Cached"]
+    assert told(run) == []
+    [entry] = store.open().iter_entries(tag=f"flow_run:{run}")
+    noted = json.loads(entry.provenance)["prefect"]["parameters"]
+    assert (noted["row"], noted["proxy"]) == ("<Unbound>", "<list>")
+    assert noted["rows"].startswith("[<Unbound>, <Unbound>")
+    assert noted["text"].startswith("'xxx")
+    assert all(len(text) <= 200 for text in noted.values())
+
+
+def test_every_parameter_of_a_cache_is_a_field_of_the_block() -> None:
+    names = {field.name for field in dataclasses.fields(Config)}
+    assert names <= set(CachenessStorage.model_fields)
+    given = {"max_entries": 7, "on_error": "raise", "lease": 3.0, "circuit_failures": 2, "circuit_seconds": 5.0}
+    config = CachenessStorage(**given).config()
+    assert {name: getattr(config, name) for name in given} == given
+    assert all(field.description for field in CachenessStorage.model_fields.values())
+    assert CachenessStorage(lease=3.0).policy().lock_manager == CachenessLockManager(
+        CachenessStorage(lease=3.0), lease=3.0
+    )
 
 
 def test_what_is_left_empty_in_the_form_is_not_given() -> None:
