@@ -25,7 +25,7 @@ MATRIX := .venv-matrix
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix peer-dask docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every pl
 	@$(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group matrix
 	$(MATRIX)/bin/python -m tests.keys.matrix
 	$(MATRIX)/bin/python -W ignore -m tests.keys.matrix.values
+
+peer-dask: $(STAMP) ## the tests inside dask's wheel with a cache, empty and full, beside a run without; PEER_TESTS= some of them
+	$(RUN) -m tests.peers.dask_suite $(PEER_TESTS)
 
 docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api

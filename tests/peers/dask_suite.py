@@ -1,0 +1,80 @@
+"""`make peer-dask`: the tests inside dask's wheel without a cache, with an empty one, and with a full one.
+
+A test whose outcome differs from that without a cache, and is not in `EXPECTED` with a reason, is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import dask
+
+HOME: Final = Path(dask.__file__).parent
+#: What computes collections, and needs no server, no graphics card and less than a minute or so.
+MODULES: Final = (
+    "tests/test_base.py",
+    "tests/test_delayed.py",
+    "tests/test_graph_manipulation.py",
+    "tests/test_hlgexpr.py",
+    "tests/test_composite_expr.py",
+    "bag/tests/test_bag.py",
+    "bag/tests/test_text.py",
+    "array/tests/test_masked.py",
+    "array/tests/test_random.py",
+    "array/tests/test_overlap.py",
+    "dataframe/io/tests/test_json.py",
+    "dataframe/tests/test_reshape.py",
+)
+#: Tests that differ with a cache, by the end of their names, and why that is right.
+EXPECTED: Final = {
+    "test_delayed.py::test_traverse_false": "a loaded result equals the computed one, and is another object",
+}
+
+
+def main(modules: list[str]) -> int:
+    """Run the modules three times, and compare."""
+    unexpected, total, counts = 0, Counter[str](), {"cold": Counter[str](), "warm": Counter[str]()}
+    for module in modules:
+        with tempfile.TemporaryDirectory(prefix="cacheness-peer-") as folder:
+            plain, _ = _run(module, folder, "", "plain")
+            total.update(plain.values())
+            for turn in ("cold", "warm"):
+                found, seen = _run(module, folder, os.path.join(folder, "cache"), turn)
+                counts[turn].update(seen)
+                for test in sorted(plain.keys() | found.keys()):
+                    if plain.get(test) != found.get(test):
+                        why = next((why for name, why in EXPECTED.items() if test.endswith(name)), None)
+                        unexpected += why is None
+                        print(f"{turn}: {test}: {plain.get(test)} -> {found.get(test)}: {why or 'NOT EXPECTED'}")
+        print(f"{module}: {len(plain)} tests", flush=True)
+    print(
+        f"{sum(total.values())} tests: {dict(total)}; tasks, cold: {dict(counts['cold'])}, warm: {dict(counts['warm'])}"
+    )
+    return unexpected > 0
+
+
+def _run(module: str, folder: str, cache: str, name: str) -> tuple[dict[str, str], dict[str, int]]:
+    outcomes = Path(folder, f"{name}.json")
+    command = [sys.executable, "-m", "pytest", str(HOME / module), "-q", "-p", "tests.peers.remembering"]
+    # Not our own settings, under which each warning is an error, and Dask's own, which its wheel leaves out.
+    command += ["-c", os.devnull, "--rootdir", str(HOME.parent), "-p", "no:cacheprovider", "-p", "no:randomly"]
+    environment = os.environ | {"PEER_CACHE": cache, "PEER_OUTCOMES": str(outcomes)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if not outcomes.exists():
+        raise SystemExit(f"{module} did not run:\n{ended.stdout}\n{ended.stderr}")
+    Path(folder, f"{name}.log").write_text(ended.stdout)
+    if os.environ.get("PEER_VERBOSE"):
+        print(ended.stdout)
+    told: dict[str, Any] = json.loads(outcomes.read_text())
+    return told["outcomes"], told["counts"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:] or list(MODULES)))
