@@ -32,9 +32,10 @@ from dask._task_spec import (
 
 from cacheness import CachenessError
 from cacheness.incomplete import quote
-from cacheness.keys import FORMAT, digest_of, encode, fingerprint
+from cacheness.keys import FORMAT, Chance, digest_of, encode, fingerprint
+from cacheness.keys.owners import owner_of_class
 from cacheness.keys.trace import deciding
-from cacheness_dask.chance import reads_chance
+from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.clues import clue, of_step
 from cacheness_dask.edge import unbroken
 from cacheness_dask.graphs import topological
@@ -130,6 +131,7 @@ class _Walk:
         self._futures = futures
         self._functions: dict[int, tuple[Any, bytes | Refused]] = {}
         self._literals: dict[int, tuple[Any, bytes]] = {}
+        self._chances: dict[int, Chance] = {}  # of functions that draw unless they are seeded
         self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
         self._refuse_incomplete = refuse_incomplete
@@ -231,6 +233,7 @@ class _Walk:
             parts.append(b"k" + text(name) + self._term(value, scope))
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
+        refuse_chance(node, self._chances)
         self._parts = (0, parts)
         return b"r" + blake3(DOMAIN + b"".join(parts)).digest()
 
@@ -320,8 +323,9 @@ class _Walk:
         if isinstance(value, os.PathLike):
             note_file(os.fspath(value))
         if type(value) not in self._kinds:
-            self._kinds[type(value)] = reads_chance(type(value))
-        if reason := self._kinds[type(value)]:
+            users = owner_of_class(type(value)).kind == "user"
+            self._kinds[type(value)] = next(iter(Chance(type(value)).always), "") if users else ""
+        if reason := self._kinds[type(value)] or draws_by_itself(value):
             raise Refused(reason)
         return b"v" + self._digest(value)
 
@@ -359,12 +363,13 @@ class _Walk:
         return known[1]
 
     def _callable(self, func: Any) -> bytes:
-        reason = refuse_function(func) or reads_chance(func)
+        reason = refuse_function(func)
         if reason:
             raise Refused(reason)
         if isinstance(func, partial) or _is_curry(func):
             inside = [func.func, tuple(func.args), _lean(func.func, func.keywords)]
             return container(b"partial", [self._term(part, {}) for part in inside])
+        self._look_for_chance(func)
         if isinstance(func, types.FunctionType):
             _refuse_coroutine(func)
             return b"v" + self._code(func)
@@ -398,6 +403,13 @@ class _Walk:
 
     def _note_gaps(self, thing: Any) -> None:
         self._unseen += self._gaps.get(id(thing), ())
+
+    def _look_for_chance(self, func: Any) -> None:
+        chance = Chance(func)
+        if chance.always:
+            raise Refused(chance.always[0])
+        if chance.depends:
+            self._chances[id(func)] = chance
 
 
 class _Missing(Refused):

@@ -1,7 +1,7 @@
 """Keys: which values, and whose code, decide a result."""
 
 from cacheness.keys import callables, clients, lazy, objects, plain  # noqa: F401 - they say how values are encoded
-from cacheness.keys.code import Fingerprint, fingerprint
+from cacheness.keys.code import Chance, Fingerprint, fingerprint
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
@@ -10,11 +10,13 @@ from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.opened import unseen
 from cacheness.keys.outcome import Observed, Outcome, covers, still_left
 from cacheness.keys.owners import add_user_code
+from cacheness.keys.randomness import register_random
 from cacheness.keys.unordered import unordered
 
 __all__ = [
     "FORMAT",
     "RESERVED",
+    "Chance",
     "Digest",
     "File",
     "Fingerprint",
@@ -31,6 +33,7 @@ __all__ = [
     "fingerprint",
     "make_key",
     "register",
+    "register_random",
     "still_left",
     "unordered",
     "unseen",

@@ -15,6 +15,7 @@ from cacheness.keys.bytecode import info_of
 from cacheness.keys.compiled import add_compiled, is_compiled_class, is_extension, is_of_module
 from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.owners import Owner, is_compiled, is_held, module_of, name_of_module, owner_of, owner_of_class
+from cacheness.keys.randomness import name_of_process_wide
 from cacheness.keys.unordered import unordered
 
 
@@ -97,6 +98,8 @@ def _module(encoder: Encoder, value: types.ModuleType) -> None:
 def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
     if is_of_module(value):
         _compiled(encoder, value.__module__ or "builtins", value.__qualname__)
+    elif generator := name_of_process_wide(value.__self__):
+        encoder.tagged("process-wide", generator, value.__name__)
     elif (start := encoder.enter(value)) >= 0:
         encoder.tagged("method", value.__self__, value.__name__)
         encoder.leave(value, start)
@@ -143,7 +146,10 @@ def _compiled_function(encoder: Encoder, value: Any) -> None:
 
 @handles(types.MethodType)
 def _method(encoder: Encoder, value: types.MethodType) -> None:
-    if (start := encoder.enter(value)) >= 0:
+    if generator := name_of_process_wide(value.__self__):
+        # Its state is nothing that a function was given; it is listed as chance.
+        encoder.tagged("process-wide", generator, value.__name__)
+    elif (start := encoder.enter(value)) >= 0:
         encoder.tagged("method", value.__self__, value.__func__)
         encoder.leave(value, start)
 

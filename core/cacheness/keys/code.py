@@ -20,8 +20,11 @@ from typing import Any, Final
 from blake3 import blake3
 
 from cacheness.keys.bytecode import info_of
+from cacheness.keys.calls import UNKNOWN, Call, Symbol, called_as
+from cacheness.keys.chance import Chances, chance_among
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.graph import Vertex, digests_of
+from cacheness.keys.randomness import LOOKED_AT, Draw, of_call, when_registered
 from cacheness.keys.reach import full_name, is_reached, labels_of, name_of, place_of_value, unseen_in, values_of
 from cacheness.keys.reader import Bag, Value, names_of, read
 from cacheness.keys.trace import deciding
@@ -45,6 +48,7 @@ class Fingerprint:
     parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
     unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
+    chance: tuple[Draw, ...] = ()  #: random numbers that it draws
 
     @property
     def incomplete(self) -> tuple[str, ...]:
@@ -68,6 +72,32 @@ def fingerprint(fn: Any) -> Fingerprint:
     return plan.fingerprint
 
 
+class Chance:
+    """What a callable or an object of any kind draws without a seed: always, or in a call with some arguments."""
+
+    def __init__(self, thing: Any) -> None:
+        versions: dict[str, str] = {}
+        function = thing.__func__ if isinstance(thing, types.MethodType) else thing
+        root = read(function, _called(function), versions)
+        nodes, _ = _explore(root.edges, versions)
+        self._chances, self._callee = Chances(nodes), called_as(thing)
+        self._always = [*root.drawn, *self._chances.when_used(function, root.edges)]
+        self.always = of_call([draw for draw in self._always if not draw.unless], {})  #: in words
+        self.depends = not self.always and bool(
+            self.in_call([], {}) or self.in_call([UNKNOWN], {})
+        )  #: on the arguments of a call
+
+    @staticmethod
+    def forget() -> None:
+        """Look at everything anew: a rule was registered."""
+        _plans.clear()
+
+    def in_call(self, args: Iterable[Symbol], keywords: Mapping[str, Symbol]) -> tuple[str, ...]:
+        """What a call with these arguments draws, in words."""
+        call = Call(self._callee, tuple(args), keywords)
+        return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})
+
+
 class _Plan:
     """A fingerprint, and all that must still be as it was for the fingerprint to hold."""
 
@@ -84,6 +114,7 @@ class _Plan:
             _parts(nodes, versions),
             tuple(sorted(_unfollowed(nodes))),
             _body(_callee(fn)),
+            (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
         )
         self._watch = Watch((node.thing, node.values) for node in nodes)
         self._root.forget_objects()
@@ -139,7 +170,14 @@ def _survey(thing: Any, versions: dict[str, str]) -> _Node:
     """Read one function, class or module of the user's."""
     name, labels = name_of(thing), labels_of(thing)
     pairs = zip(labels, values_of(thing), strict=True)
-    return _Node(thing, name, labels, [read(value, f"{name}: {label}", versions) for label, value in pairs])
+    return _Node(thing, name, labels, [_part(thing, value, f"{name}: {label}", versions) for label, value in pairs])
+
+
+def _part(thing: Any, value: Any, place: str, versions: dict[str, str]) -> Value:
+    part = read(value, place, versions)
+    if type(value) in LOOKED_AT and isinstance(thing, types.FunctionType):
+        part.drawn = ()  # the function's code says whether it is called, and how it is seeded
+    return part
 
 
 def _unfollowed(nodes: Iterable[_Node]) -> set[str]:
@@ -204,3 +242,4 @@ def _digest_of_code(thing: Any) -> tuple[str, bytes, Iterable[str]]:
 
 
 Encoder.digest_of_code = staticmethod(_digest_of_code)
+when_registered(Chance.forget)

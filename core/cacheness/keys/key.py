@@ -16,6 +16,7 @@ from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.pinned import pinned
+from cacheness.keys.randomness import of_call
 from cacheness.keys.trace import deciding
 
 #: Names that are options in every method, so an argument of that name goes into `args={…}`.
@@ -28,6 +29,8 @@ KEPT: Final = 4096
 _EACH_SET: Final = 3
 #: Files of an argument that a row names.
 _NAMED: Final = 8
+#: Encodings of arguments that seed nothing.
+_NO_SEEDS: Final = frozenset({encode(None), encode(False)})
 #: Of a longer encoding, enough to say what it was.
 _HEAD: Final = 256
 
@@ -148,6 +151,9 @@ class _Origin:
     def unfollowed(self) -> list[str]:
         """What could not be seen of the function, and of functions and classes in the arguments."""
         found = [] if self.function is None else [*self.function.unfollowed]
+        if self.function is not None and self.function.chance:
+            given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
+            found += of_call(self.function.chance, given)
         found += [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
         return list(dict.fromkeys(found))
 

@@ -16,6 +16,7 @@ from cacheness.keys.encode import Encoder, known_types
 from cacheness.keys.files import File
 from cacheness.keys.graph import Vertex
 from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.randomness import LOOKED_AT, Draw, drawn_when_called, kept_in
 from cacheness.keys.snapshot import snapshot
 from cacheness.keys.trace import Harmless, Unencodable, place_of
 
@@ -26,7 +27,7 @@ _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.Ellips
 class Reader(Encoder):
     """Encodes values that code refers to. The user's functions and classes are left to be read on their own."""
 
-    __slots__ = ("edges", "place", "tolerant", "versions")
+    __slots__ = ("drawn", "edges", "place", "tolerant", "versions")
     #: A global like `Path(__file__).parent` says where the code is, not what it reads.
     reads_directories = False
 
@@ -36,6 +37,7 @@ class Reader(Encoder):
         self.versions = versions
         self.tolerant = tolerant
         self.edges: list[Any] = []
+        self.drawn: list[Draw] = []
 
     def reference(self, thing: Any) -> None:
         """Leave a hole, to be filled with what is read of it."""
@@ -54,6 +56,11 @@ class Reader(Encoder):
     def add(self, value: Any) -> None:
         """Append a value; by its type, when it cannot be encoded and that is tolerated."""
         kind = type(value)
+        if kind in LOOKED_AT:
+            if draw := drawn_when_called(value):
+                self.drawn.append(draw)
+        elif kind not in _TRANSPARENT and (draw := kept_in(value)):
+            self.drawn.append(draw)
         if kind in _TRANSPARENT or not self.tolerant:
             super().add(value)
             return
@@ -158,6 +165,7 @@ class Value:
     settled: bool
     loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
     outline: tuple[Any, ...] = ()
+    drawn: tuple[Draw, ...] = ()  #: by what it holds
     snapshot: bytes = b""  #: tells in a short time that it is unchanged; empty when it cannot
 
     def forget_objects(self) -> None:
@@ -187,7 +195,9 @@ def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = T
     loose = reader.loose() if reader.orders else b""
     # Another thread may have changed it while it was read.
     unchanged = before if before and not settled and snapshot(value) == before else b""
-    return Value(content, reader.edges, reader.unfollowed, settled, loose, snapshot=unchanged)
+    return Value(
+        content, reader.edges, reader.unfollowed, settled, loose, drawn=tuple(reader.drawn), snapshot=unchanged
+    )
 
 
 def _is_settled(value: Any) -> bool:
