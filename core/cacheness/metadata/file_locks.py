@@ -74,7 +74,7 @@ class FileLocks:
 
 def _open(path: Path) -> int:
     with forks.no_fork():  # a child must know of the descriptor, to close it
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
         forks.close_in_children(descriptor)
         return descriptor
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
@@ -128,8 +129,8 @@ class SqliteFile:
         _refuse_network_file_system(self.path)
         self._make_directory()
         self._reserve = Reserve(self.path)
-        self._url = self._find_a_way_in()
-        self._connections = Connections(lambda: self._open(self._url))
+        self._find_a_way_in()
+        self._connections = Connections(self._open)
 
     def is_empty(self) -> bool:
         """Whether the file holds no tables."""
@@ -145,6 +146,8 @@ class SqliteFile:
                     return _run(connection, statement, values)
                 finally:
                     self._connections.give_back(connection)
+                    if self.why_read_only:
+                        self._connections.close_before_fork()
 
         return self.patiently(attempt)
 
@@ -334,33 +337,36 @@ class SqliteFile:
                 " above, or set cache_dir to another one."
             ) from error
 
-    def _find_a_way_in(self) -> str:
+    def _find_a_way_in(self) -> None:
         """Read and write where we may; else read only, so that hits are still served."""
-        plain = "file:" + quote(str(self.path))
-        ways = [f"{plain}?mode=rwc"]
+        with contextlib.suppress(OSError):
+            # SQLite would make it writable for nobody else, whatever the umask; its other files get the same mode.
+            os.mknod(self.path, 0o666 | stat.S_IFREG)
         if not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent) if path.exists()):
             disk_is = os.statvfs(self.path.parent).f_flag & os.ST_RDONLY
             why = "is on a disk that is mounted read-only" if disk_is else "may not be written by this user"
             self.why_read_only = f"the metadata database {self.path}, or its directory, {why}"
-            # Without a log to share, only a promise that nobody writes lets SQLite read.
-            ways = [f"{plain}?mode=ro", f"{plain}?mode=ro&immutable=1"]
-        for way in ways[:-1]:
-            try:
-                self.patiently(partial(self._opens, way))
-                return way
-            except StoreRefused:
-                continue
-        return ways[-1]
 
-    def _open(self, url: str) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
+        plain = "file:" + quote(str(self.path))
+        if self.why_read_only:
+            return self._open_to_read(plain)
         try:
-            return self._connect(url)
+            return self._connect(f"{plain}?mode=rwc")
         except sqlite3.Error as error:
             if not is_full(error):
                 raise
         # The first connection writes some pages that processes share, even where it only reads.
         self._reserve.give_up()
-        return self._connect(url)
+        return self._connect(f"{plain}?mode=rwc")
+
+    def _open_to_read(self, plain: str) -> sqlite3.Connection:
+        # A reader that made the log would own it, and so lock out those who may write. Without a log only a promise
+        # that nobody writes lets SQLite read; it is made for a single statement, because somebody may begin to.
+        if self._log_size():
+            with contextlib.suppress(sqlite3.Error):
+                return self._connect(f"{plain}?mode=ro")
+        return self._connect(f"{plain}?mode=ro&immutable=1")
 
     def _connect(self, url: str) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -376,11 +382,6 @@ class SqliteFile:
             connection.close()
             raise
         return connection
-
-    def _opens(self, url: str) -> None:
-        with forks.no_fork():
-            refuse_after_unclean_fork(self.path)
-            self._open(url).close()
 
 
 def refuse_after_unclean_fork(path: Path) -> None:

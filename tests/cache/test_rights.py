@@ -1,0 +1,107 @@
+"""Several users of one directory: who may only look locks nobody out."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cacheness import UnifiedCache
+
+#: What a user does, in a process of its own: root becomes that user of the group, others stay who they are.
+AS_USER = """
+import encodings.idna, encodings.unicode_escape, os, sys, tempfile
+from cacheness import CachenessError, StoreRefused, UnifiedCache
+uid, mask, kind, folder = int(sys.argv[1]), int(sys.argv[2], 8), sys.argv[3], sys.argv[4]
+# Everything is imported first: another user may not read Python's own files where they are in root's home.
+with tempfile.TemporaryDirectory() as warm, UnifiedCache(cache_dir=warm, metadata_backend=kind) as cache:
+    cache.put(os.urandom(50_000), n=1)
+    cache.get(n=1)
+    cache.invalidate(n=1)
+os.umask(mask)
+if os.geteuid() == 0:
+    os.setgroups([65534]); os.setgid(65534); os.setuid(uid)
+cache = UnifiedCache(cache_dir=folder + "/cache", metadata_backend=kind, signing_key="0123456789abcdef0123")
+"""
+
+
+@pytest.fixture(params=["sqlite", "json"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Outside of pytest's own folder, which is closed to everybody but its owner."""
+    with tempfile.TemporaryDirectory() as name:
+        if os.geteuid() == 0:
+            os.chown(name, 0, 65534)
+        Path(name).chmod(0o2775)
+        yield Path(name)
+
+
+def as_user(uid: int, mask: str, kind: str, folder: Path, program: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", AS_USER + program, str(uid), mask, kind, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.returncode == 0, done.stderr
+
+
+def test_users_of_a_group_write_by_turns(kind: str, folder: Path) -> None:
+    for turn, uid in enumerate((1001, 1002, 1001, 1002)):
+        program = f"""
+assert all(cache.get(n=n) == bytes([n]) * 50_000 for n in range({turn}))
+cache.put(bytes([{turn}]) * 50_000, n={turn})
+cache.put({turn}, small={turn})
+cache.close()
+"""
+        as_user(uid, "002", kind, folder, program)
+
+
+def test_who_may_only_read_locks_nobody_out_and_is_refused_in_words(kind: str, folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can be two users")
+    as_user(1001, "022", kind, folder, "cache.put(b'x' * 50_000, n=1); cache.close()")
+    look = """
+assert cache.get(n=1) == b'x' * 50_000
+for change in (lambda: cache.put(1, n=2), lambda: cache.invalidate(n=1)):
+    try:
+        change()
+    except StoreRefused as error:
+        assert folder in str(error) and ("may not be written" in str(error) or "may write" in str(error)), error
+    else:
+        raise AssertionError("it was not refused")
+assert cache.get(n=1) == b'x' * 50_000
+"""
+    as_user(1002, "022", kind, folder, look)
+    as_user(1001, "022", kind, folder, "cache.put(b'y' * 50_000, n=2); assert cache.get(n=1); cache.close()")
+    as_user(1002, "022", kind, folder, "assert cache.get(n=2) == b'y' * 50_000")
+
+
+def test_the_files_of_a_cache_have_the_modes_that_the_umask_leaves(kind: str, folder: Path) -> None:
+    as_user(1001, "002", kind, folder, "cache.put(b'x' * 50_000, n=1); os._exit(0)")
+    for path in (folder / "cache").rglob("*"):
+        if path.name != "signing.key":
+            assert path.stat().st_mode & stat.S_IWGRP, path
+
+
+def test_a_reader_sees_what_a_writer_adds_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        cache.put(1, n=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "access", lambda path, mode: False)
+        reader = UnifiedCache(cache_dir=tmp_path, max_bytes=1 << 40)
+        assert reader.get(n=1) == 1
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        cache.put(2, n=2)
+        assert reader.get(n=2) == 2
+    assert reader.get(n=1) == 1
+    with UnifiedCache(cache_dir=tmp_path) as cache:
+        cache.put(3, n=3)
+    assert reader.get(n=3) == 3
+    reader.close()
