@@ -260,7 +260,13 @@ def main() -> None:
         with fresh_folder() as folder, contextlib.ExitStack() as stack:
             bucket = "" if name == "sqlite" else stack.enter_context(servers.s3())
             outcome = run(
-                name, folder, bucket, seconds=options.seconds, forks=options.forks, failovers=options.failovers
+                name,
+                folder,
+                bucket,
+                seconds=options.seconds,
+                kills=10,
+                forks=options.forks,
+                failovers=options.failovers,
             )
         print(outcome, flush=True)
         outcomes.append(outcome)
