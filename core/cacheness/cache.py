@@ -244,16 +244,17 @@ class Cache:
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
         found = self.metadata.find_many(self.namespace, keys)
-        hits = _concurrently(self.follow, found.values())
+        hits = _concurrently(self._follow_one_of_many, found.values())
         return {hit.entry.key: hit for hit in hits if hit is not None}
 
     def follow(self, entry: Entry | None) -> Hit | None:
         """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
         for _ in range(MOVED_ROW_LOOKS):
-            if entry is None or self.is_expired(entry):
+            if entry is None:
                 return None
             try:
-                return self._open(entry)
+                self._keyring.verify(entry)  # before anything in the row is relied upon
+                return None if self.is_expired(entry) else self._open(entry)
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
                 if newer is not None and newer.blob == entry.blob:
@@ -269,11 +270,22 @@ class Cache:
                 return None
         return None
 
+    def _follow_one_of_many(self, entry: Entry) -> Hit | None:
+        try:
+            return self.follow(entry)
+        except CodecError as error:
+            _log.warning("entry %s is left out: %s", entry.cache_key, error)
+            return None
+
     def read_bytes(self, entry: Entry) -> Buffer:
         """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
         self._keyring.verify(entry)
+        return self._read(entry)
+
+    def _read(self, entry: Entry) -> Buffer:
+        """The bytes of a verified row, verified."""
         if entry.blob is None:
-            data: Buffer = entry.inline or b""
+            data: Buffer = entry.inline if isinstance(entry.inline, bytes) else b""
         else:
             data = self.blobs.read(entry.blob, entry.size)
         verify_bytes(entry, data)
@@ -285,7 +297,7 @@ class Cache:
 
     def _open(self, entry: Entry) -> Hit:
         codec = self._decoder(entry)
-        data = decompress(self.read_bytes(entry), entry.codec, entry.raw_size)
+        data = decompress(self._read(entry), entry.codec, entry.raw_size)
         value = codec.decode(data)
         self.uses.count(entry.key)
         return Hit(value, entry)

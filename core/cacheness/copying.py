@@ -84,7 +84,8 @@ class _Run:
 
     def wanted(self, page: list[Entry]) -> list[Entry]:
         """Those of a page that are results, and not in the target yet."""
-        alive = [entry for entry in page if not self._source.is_expired(entry)]
+        source = self._source
+        alive = [entry for entry in page if not (source.is_genuine(entry) and source.is_expired(entry))]
         self.done.expired += len(page) - len(alive)
         there = self._target.metadata.find_many(self._target.namespace, [entry.key for entry in alive])
         missing = [entry for entry in alive if not self._is_there(there.get(entry.key), entry)]

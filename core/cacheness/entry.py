@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 
 MICROSECONDS: Final = 1_000_000
+_LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
 
 #: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
 OBJECT_NAME: Final = re.compile(
@@ -58,10 +61,13 @@ class Entry:
         return self.key.hex()
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as people read it: times with a zone, and `args` as `put(**args)` takes them."""
+        """The entry as people read it: times with a zone, and `args` as `put(**args)` takes them.
+
+        What cannot be read is a text that says why.
+        """
         return {
             "cache_key": self.cache_key,
-            "args": arguments_of(self.args),
+            "args": _readable(arguments_of, self.args),
             "function": self.function,
             "prefix": self.prefix,
             "size": self.size,
@@ -70,7 +76,7 @@ class Entry:
             "expires_at": None if self.expires_at is None else _time(self.expires_at),
             "compute_seconds": self.compute_seconds,
             "tags": list(self.tags),
-            "provenance": json.loads(self.provenance),
+            "provenance": _readable(json.loads, self.provenance),
             "blob": self.blob,
         }
 
@@ -202,5 +208,13 @@ class Issue:
     repaired: bool = False
 
 
+def _readable(read: Callable[[Any], Any], stored: Any) -> Any:
+    try:
+        return read(stored)
+    except (CachenessError, ValueError, RecursionError) as error:
+        return f"not readable: {error}"
+
+
 def _time(microseconds: int) -> datetime:
-    return datetime.fromtimestamp(microseconds / MICROSECONDS, UTC)
+    # Of what has no name in the calendar, the last that has one.
+    return datetime.fromtimestamp(min(microseconds, _LAST_TIME) / MICROSECONDS, UTC)

@@ -214,7 +214,8 @@ class Planner:
     def _examine(self, plan: Plan, entry: Entry, listed: dict[str, BlobInfo]) -> Issue | None:
         if not self._is_genuine(entry):
             # Never deleted: with the wrong key at hand, every row of somebody else looks like this.
-            return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", entry.size)
+            size = entry.size if isinstance(entry.size, int) else 0
+            return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", size)
         if entry.blob is not None:
             info = listed.get(entry.blob)
             if info is None or info.size != entry.size:

@@ -80,8 +80,12 @@ class Keyring:
         return replace(unsigned, mac=_mac(self._keys[self._first], unsigned))
 
     def verify(self, entry: Entry) -> None:
-        """Raise ForgedEntry unless one of our keys signed exactly this row."""
+        """Raise ForgedEntry unless one of our keys signed exactly this row.
+
+        Without keys every row is accepted whose columns are of the right types.
+        """
         if not self._keys:
+            _require_types(entry)
             return
         keyed = self._keys.get(entry.key_id)
         if keyed is None:
@@ -229,6 +233,13 @@ def _mac(keyed: hmac.HMAC, entry: Entry) -> bytes:
     mac = keyed.copy()
     mac.update(header(entry))
     return mac.digest()
+
+
+def _require_types(entry: Entry) -> None:
+    try:
+        header(entry)
+    except _BAD_ROW:
+        raise _forged(entry, "as a row whose columns had other types") from None
 
 
 def _derived_id(secret: bytes) -> str:

@@ -199,7 +199,7 @@ class UnifiedCache:
         cache = self._parts.cache
         cache.metadata.measure_clock()
         entry = cache.metadata.find(self.config.namespace, digest)
-        if entry is None or cache.is_expired(entry) or not cache.is_genuine(entry):
+        if entry is None or not cache.is_genuine(entry) or cache.is_expired(entry):
             return False
         lifetime = self._lifetime(ttl)
         expires = None if lifetime is None else cache.metadata.now() + int(lifetime * MICROSECONDS)
@@ -445,7 +445,7 @@ class UnifiedCache:
         size = max(1, min(PAGE, wanted))
         after = b""
         while page := cache.metadata.scan(where, after=after, limit=size):
-            yield from (entry for entry in page if not cache.is_expired(entry) and cache.is_genuine(entry))
+            yield from (entry for entry in page if cache.is_genuine(entry) and not cache.is_expired(entry))
             after = page[-1].key
 
     def _flush_if_it_holds(self, digest: bytes) -> None:

@@ -48,6 +48,8 @@ def entry_from_json(shown: dict[str, Any], *, with_bytes: bool) -> Entry:
     inline = shown["inline"]
     read["inline"] = base64.b64decode(inline) if with_bytes and inline is not None else None
     read["tags"] = tuple(shown["tags"])
+    if not all(isinstance(read[name], int) for name in ("size", "raw_size", "created_at")):
+        raise TypeError("an entry's sizes and times are whole numbers")
     return Entry(**read)
 
 

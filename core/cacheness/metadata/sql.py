@@ -110,7 +110,7 @@ class SqlStore(ABC):
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
         """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
-        return {row[0]: Presence(*row[1:]) for row in found}
+        return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
@@ -253,6 +253,7 @@ class SqlStore(ABC):
     def _lookup(
         self, statement: Statement, batch: int, namespace: str, keys: Sequence[bytes], **more: Any
     ) -> Iterable[Row]:
+        keys = [key for key in keys if len(key) == 32]  # others are in no row of ours, and would hide these
         for start in range(0, len(keys), batch):
             some = self._sql.flavour.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
@@ -263,7 +264,7 @@ class SqlStore(ABC):
         def delete(transaction: Transaction) -> list[tuple[bytes, str | None]]:
             # Asked for here, after the wait for the lock.
             matching = transaction.run(self._sql.doom(where), {**values, "now": self.now()})
-            doomed = [(row[0], row[1]) for row in matching]
+            doomed = [(row[0], row[1] if isinstance(row[1], str) else None) for row in matching]
             keys = self._sql.flavour.keys([key for key, _ in doomed])
             for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
                 transaction.run_many(statement, [{"namespace": where.namespace, "keys": keys}])

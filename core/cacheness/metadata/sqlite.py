@@ -195,7 +195,7 @@ class SqliteStore(SqlStore):
             if any(named):
                 transaction.run(self._sql.untag, {**row, "keys": self._sql.flavour.keys([entry.key])})
             transaction.run_many(self._sql.tag, [{**row, "kind": kind, "tag": tag} for kind, tag in hints_of(entry)])
-        return blob if blob != entry.blob else None
+        return blob if isinstance(blob, str) and blob != entry.blob else None
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._reading.once(lambda: self._file.run(statement, values))[0]
