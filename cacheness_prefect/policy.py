@@ -10,7 +10,7 @@ import prefect
 from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import TaskRunContext
 
-from cacheness import Digest, Key, UnhashableArgument, register
+from cacheness import Digest, Key, UnhashableArgument
 from cacheness.incomplete import Incomplete, may_cache, quote
 from cacheness.keys import digest_of, make_key
 from cacheness_prefect.block import CachenessBlock
@@ -20,10 +20,6 @@ from cacheness_prefect.notes import PREFIX
 from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.trouble import run_id, tell, warn
-
-# A task or flow in a global, a closure or an argument counts as its function, not as its settings.
-register(prefect.Task, lambda task: task.fn)
-register(prefect.Flow, lambda flow: flow.fn)
 
 
 @dataclass

@@ -1,6 +1,13 @@
 """Keys: which values, and whose code, decide a result."""
 
-from cacheness.keys import callables, clients, lazy, objects, plain  # noqa: F401 - they say how values are encoded
+from cacheness.keys import (  # noqa: F401 - they say how values are encoded
+    callables,
+    clients,
+    lazy,
+    objects,
+    plain,
+    wrappers,
+)
 from cacheness.keys.code import Chance, Fingerprint, fingerprint
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register

@@ -17,12 +17,15 @@ from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.owners import Owner, is_compiled, is_held, module_of, name_of_module, owner_of, owner_of_class
 from cacheness.keys.randomness import name_of_process_wide
 from cacheness.keys.unordered import unordered
+from cacheness.keys.wrappers import add_known_wrapper, said_about
 
 
 @handles(types.FunctionType)
 def _function(encoder: Encoder, value: types.FunctionType) -> None:
     module = value.__globals__.get("__name__")
     owner = owner_of(module)
+    if add_known_wrapper(encoder, value):
+        return
     if (
         hasattr(value, "registry")
         and hasattr(value, "dispatch")
@@ -44,11 +47,15 @@ def _foreign_function(encoder: Encoder, value: types.FunctionType, owner: Owner,
         return
     # A library made it here, perhaps around a function of the user's.
     if (start := encoder.enter(value)) >= 0:
-        encoder.open("made function", 5)
+        encoder.open("made function", 6 if owner.kind == "library" else 5)
         add_foreign(encoder, owner, module, name)
         encoder.add(info_of(value.__code__).digest)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
-        encoder.add({name: contents for name, cell in cells for contents in _contents(cell)})
+        within = {name: contents for name, cell in cells for contents in _contents(cell)}
+        encoder.add(within)
+        if owner.kind == "library":
+            functions = [part for part in within.values() if type(part) is types.FunctionType]
+            encoder.add([said_about(fn) for fn in functions if owner_of(fn.__globals__.get("__name__")).kind == "user"])
         encoder.add(value.__defaults__)
         encoder.add(value.__kwdefaults__)
         encoder.leave(value, start)

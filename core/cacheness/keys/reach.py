@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 import types
+import typing
 from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
 from contextlib import suppress
 from typing import Any, Final
@@ -370,6 +371,8 @@ def _names_in_module(module: types.ModuleType) -> list[str]:
 
 def _names_in_class(cls: type) -> list[str]:
     names = [n for n in vars(cls) if n not in _GENERATED]
+    if "__init__" in names and _is_protocols_init(cls):
+        names.remove("__init__")
     if "_sa_registry" in dir(cls):
         names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
     if isinstance(cls, enum.EnumMeta):
@@ -377,6 +380,16 @@ def _names_in_class(cls: type) -> list[str]:
     if "__pydantic_fields__" in vars(cls):
         return [n for n in names if not _is_pydantic_s(n, vars(cls)[n])]
     return names
+
+
+def _is_protocols_init(cls: type) -> bool:
+    """Whether the first instance of a class below a Protocol gave it the `__init__` that it inherits."""
+    if typing.Protocol not in cls.__mro__:
+        return False
+    inits = [vars(base).get("__init__") for base in cls.__mro__]
+    of_protocol = vars(typing)["_no_init_or_replace_init"]
+    real = [init for init in inits[1:] if init is not None and init is not of_protocol]
+    return inits[0] is of_protocol or inits[0] is real[0]
 
 
 def _is_pydantic_s(name: str, value: Any) -> bool:

@@ -182,7 +182,7 @@ _add("wrapt.ObjectProxy", "import wrapt\nclass K:\n    n = <constant>\n    def g
 _add("toolz.curry", "import toolz\n@toolz.curry\ndef g(n, x): return <code>, n\nh = g(<constant>)\ndef f(x): return h(x)\n", needs="toolz", by_value="pickles by its name")
 _add("toolz.compose", "import toolz\ndef g(x): return <code>\ndef h(x): return x, <constant>\np = toolz.compose(h, g)\ndef f(x): return p(x)\n", needs="toolz")
 _add("cachetools.cached", "import cachetools\n@cachetools.cached({})\ndef g(x): return <code>, <constant>\ndef f(x): return g(x)\n", needs="cachetools")
-_add("cachetools.cachedmethod", "import cachetools, operator\nclass K:\n    def __init__(self): self.c = {}\n    @cachetools.cachedmethod(operator.attrgetter('c'))\n    def go(self, x): return <code>, <constant>\ndef f(x): return K().go(x)\n", needs="cachetools")
+_add("cachetools.cachedmethod", "import cachetools, operator\nclass K:\n    def __init__(self): self.c = {}\n    @cachetools.cachedmethod(operator.attrgetter('c'))\n    def go(self, x): return <code>, <constant>\ndef f(x): return K().go(x)\n", needs="cachetools", by_value="its descriptor cannot be unpickled")
 _add("tenacity.retry", "import tenacity\n@tenacity.retry(stop=tenacity.stop_after_attempt(<constant>))\ndef g(x): return <code>\ndef f(x): return g(x), g.retry.stop.max_attempt_number\n", needs="tenacity")
 _add("beartype", "import beartype\n@beartype.beartype\ndef g(x: int): return <code>, <constant>\ndef f(x): return g(x)\n", needs="beartype")
 _add("joblib.Memory", "import joblib\nM = joblib.Memory(None, verbose=0)\n@M.cache\ndef g(x): return <code>, <constant>\ndef f(x): return g(x)\n", needs="joblib")

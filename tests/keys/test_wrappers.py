@@ -1,0 +1,112 @@
+"""What libraries wrap around functions: the same key in every process, before and after a call, and another after an edit."""
+# ruff: noqa: E501 - a table of sources reads better wide
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from cacheness.keys import fingerprint
+from tests.keys.edits import load
+
+ROOT = pathlib.Path(__file__).parents[2]
+#: Source, and an edit that must be seen. `f(2)` is called between two keys.
+WRAPPED = {
+    "a memo with a lock": (
+        "import cachetools, threading\nBOX = cachetools.LRUCache(9)\n@cachetools.cached(BOX, lock=threading.Lock())\ndef g(x): return x + 1\ndef f(x): return g(x)\n",
+        ("x + 1", "x + 2"),
+    ),
+    "a memo by another key": (
+        "import cachetools\n@cachetools.cached({}, key=lambda x: x % 9)\ndef g(x): return x\ndef f(x): return g(x)\n",
+        ("% 9", "% 2"),
+    ),
+    "a checked method": (
+        "import beartype\nclass K:\n    @beartype.beartype\n    def go(self, x: int) -> int: return x + 1\ndef f(x): return K().go(x)\n",
+        ("x + 1", "x + 2"),
+    ),
+    "another type to check": (
+        "import beartype\n@beartype.beartype\ndef g(x: int | None): return x\ndef f(x): return g(x)\n",
+        ("int | None", "int | str"),
+    ),
+    "curried by keyword": (
+        "import toolz\n@toolz.curry\ndef g(x, n): return x, n\nh = g(n=3)\ndef f(x): return h(x)\n",
+        ("n=3", "n=4"),
+    ),
+    "curried code": (
+        "import toolz\n@toolz.curry\ndef g(x, n): return x + n\nh = g(n=3)\ndef f(x): return h(x)\n",
+        ("x + n", "x - n"),
+    ),
+    "a wrapper around a method": (
+        "import wrapt\n@wrapt.decorator\ndef doubled(fn, instance, args, kwargs): return 2 * fn(*args)\nclass K:\n    @doubled\n    def go(self, x): return x\ndef f(x): return K().go(x)\n",
+        ("2 * fn", "3 * fn"),
+    ),
+    "a proxy of one's own": (
+        "import wrapt\nclass P(wrapt.ObjectProxy):\n    def __init__(self, wrapped, n):\n        super().__init__(wrapped)\n        self._self_n = n\n    def go(self): return self._self_n\np = P([1], 3)\ndef f(x): return p.go()\n",
+        ("[1], 3", "[1], 4"),
+    ),
+    "what a proxy stands for": (
+        "import wrapt\np = wrapt.ObjectProxy({'a': 1})\ndef f(x): return p['a']\n",
+        ("'a': 1", "'a': 2"),
+    ),
+    "a delayed class": (
+        "import dask\nclass K:\n    def __init__(self, x): self.x = x + 1\nd = dask.delayed(K)\ndef f(x): return d(x).compute(scheduler='sync').x\n",
+        ("x + 1", "x + 2"),
+    ),
+    "a flow": (
+        "from prefect import flow\n@flow\ndef g(x): return x + 1\ndef f(x): return g.fn(x)\n",
+        ("x + 1", "x + 2"),
+    ),
+    "a class below a protocol": (
+        "from typing import Protocol\nclass P(Protocol):\n    n: int\nclass Base:\n    def __init__(self): self.n = 3\nclass K(Base, P): pass\ndef f(x): return K().n\n",
+        ("self.n = 3", "self.n = 4"),
+    ),
+    "a private attribute": (
+        "import pydantic\nclass M(pydantic.BaseModel):\n    _at: list = pydantic.PrivateAttr(default_factory=lambda: [3])\ndef f(x): return M()._at\n",
+        ("[3]", "[4]"),
+    ),
+}
+
+ASK = """
+import json, sys
+from cacheness.keys import fingerprint
+from tests.keys.edits import load
+found = {}
+for name, (source, _) in json.load(sys.stdin).items():
+    f = load(source, "wrapped").f
+    found[name] = [fingerprint(f).digest.hex(), f(2) and None, fingerprint(f).digest.hex()]
+print(json.dumps(found))
+"""
+
+
+def keys_with(seed: str) -> dict[str, list[str]]:
+    path = os.pathsep.join((str(ROOT), str(ROOT / "core")))
+    environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+    command = [sys.executable, "-W", "ignore", "-c", ASK]
+    done = subprocess.run(
+        command, input=json.dumps(WRAPPED), env=environment, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def test_a_wrapped_function_has_one_key_everywhere() -> None:
+    first, second = keys_with("1"), keys_with("2")
+    for name, (before, _, after) in first.items():
+        assert before == after, f"{name}: its own call changes the key"
+        assert before == second[name][0], f"{name}: another process makes another key"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", WRAPPED)
+def test_an_edit_behind_a_wrapper_is_seen(name: str) -> None:
+    source, (old, new) = WRAPPED[name]
+    assert old in source
+    before = fingerprint(load(source, "wrapped").f)
+    after = fingerprint(load(source.replace(old, new), "wrapped").f)
+    assert before.digest != after.digest
+    assert before.incomplete == ()
