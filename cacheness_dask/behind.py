@@ -25,6 +25,8 @@ from cacheness_dask.edge import unbroken
 from cacheness_dask.policy import Meter
 
 _BATCH: Final = 256  #: results in one transaction
+#: What `frozen` raises for a value that cannot be stored.
+CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
 _PLAIN: Final = (int, float, complex, bool, str, bytes)
 
 
@@ -195,6 +197,6 @@ def frozen(value: Any) -> Callable[[], Any]:
         return lambda: copy
     try:
         data = pickle.dumps(value, protocol=5)
-    except (pickle.PicklingError, AttributeError, TypeError):  # lambdas, and classes made in a notebook
+    except CANNOT_BE_PICKLED:  # lambdas, and classes made in a notebook
         data = cloudpickle.dumps(value, protocol=5)
     return lambda: pickle.loads(data)

@@ -85,6 +85,19 @@ def _graph_to_futures(distributeds: Callable[..., Any]) -> Callable[..., Any]:
     return _graph_to_futures
 
 
+def _asking(distributeds: Callable[..., Any]) -> Callable[..., Any]:
+    """`submit` and `map`, past the cache where a user says that each call is to run."""
+
+    @functools.wraps(distributeds)
+    def asking(client: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("pure", True):
+            return distributeds(client, *args, **kwargs)
+        with nocache():
+            return distributeds(client, *args, **kwargs)
+
+    return asking
+
+
 # opening and closing
 
 
@@ -125,7 +138,11 @@ def _takes(function: Callable[..., Any], names: tuple[str, ...]) -> bool:
 _lock = threading.RLock()
 _inside = 0  #: blocks that were entered and not left
 _COMPUTING: Final = _Door("get_scheduler", ("get", "scheduler", "collections", "cls"), _get_scheduler)
-_SUBMITTING: Final = _Door("_graph_to_futures", ("expr", "keys"), _graph_to_futures)
+_CLIENTS: Final = (
+    _Door("_graph_to_futures", ("expr", "keys"), _graph_to_futures),
+    _Door("submit", ("func", "pure"), _asking),
+    _Door("map", ("func", "pure"), _asking),
+)
 #: No thread of the parent holds it in a child.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
@@ -137,7 +154,7 @@ def come_in(blocks: int = 1) -> None:
         _inside += blocks
         known = _COMPUTING.open(dask.base)
         client = _client_class()
-        known = (client is None or _SUBMITTING.open(client)) and known
+        known = (client is None or all([door.open(client) for door in _CLIENTS])) and known
     if not known:
         warnings.warn(
             "This version of Dask or distributed takes graphs in a way that cacheness does not know, so not everything"
@@ -157,7 +174,8 @@ def go_out(blocks: int = 1) -> None:
         _COMPUTING.close(dask.base)
         client = _client_class()
         if client is not None:
-            _SUBMITTING.close(client)
+            for door in _CLIENTS:
+                door.close(client)
 
 
 def _client_class() -> Any:

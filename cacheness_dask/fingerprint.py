@@ -10,12 +10,13 @@ task inside of a fused one: fusion moves with the hash seed.
 
 from __future__ import annotations
 
-import os
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, cast
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, cast
 
 from blake3 import blake3
 from dask._task_spec import (
@@ -32,7 +33,10 @@ from dask._task_spec import (
 
 from cacheness import CachenessError
 from cacheness.incomplete import quote
-from cacheness.keys import FORMAT, Chance, digest_of, encode, fingerprint
+from cacheness.keys import FORMAT, Chance, Inputs, digest_of, encode, fingerprint
+from cacheness.keys.encode import Encoder
+from cacheness.keys.inputs import MOST_STRINGS, paths_in
+from cacheness.keys.key import sets_of
 from cacheness.keys.owners import owner_of_class
 from cacheness.keys.trace import deciding
 from cacheness_dask.chance import draws_by_itself, refuse_chance
@@ -41,13 +45,14 @@ from cacheness_dask.edge import unbroken
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
     FileState,
-    file_at,
     guard_nested,
     identity_of_source,
     note_file,
+    noted,
     noting_files,
     refuse_function,
     remote_file,
+    target_of,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
 from cacheness_dask.terms import DOMAIN, RESULT, SCALARS, Refused, container, text
@@ -70,6 +75,9 @@ _PLUMBING: Final = frozenset(
 )
 
 
+Names: TypeAlias = frozenset[str]
+
+
 @dataclass(slots=True)
 class Fingerprints:
     """What is known of each task that the wanted keys need."""
@@ -83,12 +91,16 @@ class Fingerprints:
     clues: dict[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
     incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
+    inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
+    groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
+    texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
 
 
 def fingerprints(
     graph: Mapping[Any, GraphNode],
     keys: Iterable[Any],
     futures: Mapping[Any, bytes | None] | None = None,
+    as_text: Mapping[Any, Names] = MappingProxyType({}),
     *,
     refuse_incomplete: bool = False,
 ) -> Fingerprints:
@@ -96,10 +108,11 @@ def fingerprints(
 
     `futures` are the keys that a client holds already, with the term of what was submitted under
     them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
+    `as_text` are for some tasks the files that count by their names, because these tasks wrote them.
     """
     guard_nested()
     with noting_files() as files:
-        found = _Walk(graph, futures or {}, refuse_incomplete).run(list(keys))
+        found = _Walk(graph, futures or {}, as_text, refuse_incomplete).run(list(keys))
     found.files = files
     return found
 
@@ -124,13 +137,24 @@ class _Walk:
     """One pass over one graph. Literals and functions are hashed once, by identity."""
 
     def __init__(
-        self, graph: Mapping[Any, GraphNode], futures: Mapping[Any, bytes | None], refuse_incomplete: bool
+        self,
+        graph: Mapping[Any, GraphNode],
+        futures: Mapping[Any, bytes | None],
+        as_text: Mapping[Any, Names],
+        refuse_incomplete: bool,
     ) -> None:
         self._graph = graph
+        self._as_text = as_text
+        self._text: Names = frozenset()  # of the node at hand, files that count by their names
+        self._groups: list[Names] = []  # of the node at hand, files that count together
         self._found = Fingerprints()
         self._futures = futures
-        self._functions: dict[int, tuple[Any, bytes | Refused]] = {}
-        self._literals: dict[int, tuple[Any, bytes]] = {}
+        self._functions: dict[int, tuple[Any, bytes | Refused, Inputs]] = {}
+        self._literals: dict[int, tuple[Any, bytes, Inputs]] = {}
+        self._strings: dict[str, tuple[bytes, Inputs]] = {}  # those that may name files
+        self._inputs = Inputs()  # of the node at hand
+        self._left = MOST_STRINGS  # strings of the argument at hand that are looked at
+        self._targets: set[Any] = set()  # and what these are made of
         self._chances: dict[int, Chance] = {}  # of functions that draw unless they are seeded
         self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
@@ -146,28 +170,78 @@ class _Walk:
     def run(self, keys: list[Any]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
         terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
-        for key in topological(graph, keys):
+        order = topological(graph, keys)
+        self._targets = set(topological(graph, self._targets_in(order)))
+        for key in order:
             node = graph[key]
-            marks, self._unseen = self._marks, []
+            marks, self._inputs, self._left, self._groups = self._marks, Inputs(), MOST_STRINGS, []
+            self._unseen = []
             try:
-                terms[key] = term = self._future(key) if key in futures else self._node(node, terms)
+                terms[key] = term = self._future(key) if key in futures else self._checked(key, node)
             except _Missing as missing:
                 found.refused[key] = self._downstream(missing.args[0])
             except Refused as refusal:
                 found.refused[key] = str(refusal)
             else:
-                if self._unseen:
-                    found.incomplete[key] = tuple(dict.fromkeys(self._unseen))
+                self._tell(key)
                 if term[0] == RESULT and isinstance(node, Task):
                     if self._is_plumbing(node):
                         found.plumbing.add(key)
                     else:
+                        if self._inputs.found and not _is_reader(node):
+                            terms[key] = term = self._with_names(key, node, term)
                         digests[key] = term[1:]
                         # Blocks of an array may share one.
                         found.clues[key] = clues.setdefault(made := clue(*self._parts), made)
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
         return found
+
+    def _tell(self, key: Any) -> None:
+        """Keep what a node names, and what of it could not be seen."""
+        if self._unseen:
+            self._found.incomplete[key] = tuple(dict.fromkeys(self._unseen))
+        if self._inputs:
+            self._found.inputs[key] = self._inputs
+
+    def _with_names(self, key: Any, node: GraphNode, term: bytes) -> bytes:
+        """The term of a task that names files; notes those that it has with some of these by their names."""
+        inputs, parts, groups = self._inputs, self._parts, list(dict.fromkeys(self._groups))
+        texts: dict[Names, bytes] = {}
+        try:
+            for chosen in sets_of(groups):
+                self._text, self._inputs, self._groups = frozenset().union(*chosen), Inputs(), []
+                texts[self._text] = self._node(node, self._found.terms)
+        finally:
+            self._text, self._inputs, self._parts = frozenset(), inputs, parts
+        self._found.groups[key] = groups
+        self._found.texts[key] = {names: text[1:] for names, text in texts.items()}
+        return texts.get(self._as_text.get(key, frozenset()), term)
+
+    def _checked(self, key: Any, node: GraphNode) -> bytes:
+        if key in self._targets:
+            raise Refused("a task that follows writes to what it returns, so it runs every time")
+        return self._node(node, self._found.terms)
+
+    def _targets_in(self, order: Iterable[Any]) -> Iterator[Any]:
+        """The keys of what tasks write to."""
+        inside: dict[int, set[Any]] = {}  # of the steps that many blocks share
+        for key in order:
+            node = self._graph[key]
+            if not isinstance(node, Task):
+                continue
+            if node.func is not _execute_subgraph:
+                targets, given = _targets_of([node]), dict[Any, Any]()
+            else:
+                inner, _, names, *values = node.args
+                if id(inner) not in inside:
+                    inside[id(inner)] = _targets_of(inner.values())
+                targets, given = inside[id(inner)], dict(zip(names, values, strict=True))
+            for target in targets:
+                outside = given.get(target)
+                found = outside.key if isinstance(outside, TaskRef) else target
+                if found in self._graph:
+                    yield found
 
     def _downstream(self, key: Any) -> str:
         reason = self._found.refused.get(key)
@@ -199,6 +273,8 @@ class _Walk:
     def _reference(self, key: Any, scope: Mapping[Any, bytes]) -> bytes:
         term = scope.get(key)
         if term is not None:
+            if term[0] != RESULT and key in self._found.inputs:
+                self._take(self._found.inputs[key])
             return term
         if key in self._graph:
             raise _Missing(key)
@@ -223,13 +299,15 @@ class _Walk:
         parts = [self._function(func)]
         for value in node.args:
             kind = type(value)
+            self._left = MOST_STRINGS
             if kind is TaskRef:
-                parts.append(scope.get(value.key) or self._reference(value.key, scope))
+                parts.append(self._reference(value.key, scope))
             elif kind is int:
                 parts.append(b"i%d;" % value)
             else:
                 parts.append(self._term(value, scope))
         for name, value in node.kwargs.items():
+            self._left = MOST_STRINGS
             parts.append(b"k" + text(name) + self._term(value, scope))
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
@@ -299,7 +377,10 @@ class _Walk:
             return self._members(kind, value, scope)
         if kind is dict:
             # In order: a function may well see it, as pandas.DataFrame does.
-            return container(b"dict", [self._term(part, scope) for pair in value.items() for part in pair])
+            parts = [
+                part for name, kept in value.items() for part in (self._word(name, scope), self._term(kept, scope))
+            ]
+            return container(b"dict", parts)
         return self._other(value, scope)
 
     def _other(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
@@ -308,11 +389,36 @@ class _Walk:
         if isinstance(value, GraphNode):
             return self._node(value, scope)
         known = self._literals.get(id(value))
+        if known is not None and not self._text.isdisjoint(known[2].found):
+            return self._literal(value)
         if known is None:
-            known = self._literals[id(value)] = (value, self._literal(value))
+            with self._apart() as inputs:
+                known = self._literals[id(value)] = (value, self._literal(value), inputs)
+        self._take(known[2])
         if self._gaps:
             self._note_gaps(value)
         return known[1]
+
+    def _take(self, inputs: Inputs) -> None:
+        """Note the files of a part."""
+        if inputs:
+            self._inputs.merge(inputs)
+            if inputs.found:
+                self._groups.append(frozenset(inputs.found))
+
+    @contextmanager
+    def _apart(self) -> Iterator[Inputs]:
+        """Note files by themselves, where what they belong to is met again."""
+        outer, self._inputs, left, self._left = self._inputs, Inputs(), self._left, MOST_STRINGS
+        token = noted.set(self._inputs)
+        try:
+            yield self._inputs
+            for counted in self._inputs.found.values():
+                if counted.path and not counted.is_folder:
+                    note_file(counted.path)
+        finally:
+            noted.reset(token)
+            self._inputs, self._left = outer, left
 
     def _literal(self, value: Any) -> bytes:
         if callable(value) and not isinstance(value, type):
@@ -320,8 +426,6 @@ class _Walk:
         source = identity_of_source(value)
         if source is not None:
             return container(b"source", [b"v" + _digest(source)])
-        if isinstance(value, os.PathLike):
-            note_file(os.fspath(value))
         if type(value) not in self._kinds:
             users = owner_of_class(type(value)).kind == "user"
             self._kinds[type(value)] = next(iter(Chance(type(value)).always), "") if users else ""
@@ -329,14 +433,25 @@ class _Walk:
             raise Refused(reason)
         return b"v" + self._digest(value)
 
+    def _word(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
+        """The term of a dictionary's key, which names no file."""
+        return b"s" + text(value) if type(value) is str else self._term(value, scope)
+
     def _string(self, value: str) -> bytes:
         if value in self._shuffles:
             return b"S"
-        if os.sep in value and len(value) < 4096:
-            content = file_at(value)
-            if content is not None:
-                return b"p" + text(value) + content
-        return b"s" + text(value)
+        self._left -= 1
+        if value in self._text or self._left < 0 or not paths_in(value):
+            return b"s" + text(value)
+        known = self._strings.get(value)
+        if known is None:
+            with self._apart() as inputs:
+                inputs.add_name(Encoder(inputs), value)
+            counted = inputs.found.get(value)
+            term = b"s" + text(value) if counted is None else b"p" + text(value) + counted.encoding
+            known = self._strings[value] = (term, inputs)
+        self._take(known[1])
+        return known[0]
 
     def _members(self, kind: Callable[..., Any], values: Iterable[Any], scope: Mapping[Any, bytes]) -> bytes:
         terms = [self._term(value, scope) for value in values]
@@ -350,12 +465,16 @@ class _Walk:
 
     def _function(self, func: Any) -> bytes:
         known = self._functions.get(id(func))
+        if known is not None and not self._text.isdisjoint(known[2].found):
+            return self._callable(func)
         if known is None:
-            try:
-                known = (func, self._callable(func))
-            except Refused as refusal:
-                known = (func, refusal)
+            with self._apart() as inputs:
+                try:
+                    known = (func, self._callable(func), inputs)
+                except Refused as refusal:
+                    known = (func, refusal, inputs)
             self._functions[id(func)] = known
+        self._take(known[2])
         if self._gaps:
             self._note_gaps(func)
         if isinstance(known[1], Refused):
@@ -384,7 +503,7 @@ class _Walk:
 
     def _digest(self, value: Any) -> bytes:
         unfollowed: list[str] = []
-        digest = _digest(value, unfollowed)
+        digest = _digest(value, Inputs(as_text=True) if self._text else self._inputs, unfollowed)
         self._keep_gaps(value, deciding(unfollowed))
         return digest
 
@@ -416,6 +535,18 @@ class _Missing(Refused):
     """A reference to a key without a term."""
 
 
+def _is_reader(node: Task) -> bool:
+    """Whether this is one of Dask's own readers, which write nothing."""
+    func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
+    return node.func is not _execute_subgraph and str(getattr(func, "__module__", "")).startswith("dask.")
+
+
+def _targets_of(steps: Iterable[GraphNode]) -> set[Any]:
+    """What these tasks write to, by the keys that they know it by."""
+    found = (target_of(step) for step in steps if isinstance(step, Task))
+    return {target.key for target in found if isinstance(target, TaskRef)}
+
+
 def _is_curry(func: Any) -> bool:
     return type(func).__name__ == "curry" and type(func).__module__.startswith(("toolz", "cytoolz"))
 
@@ -427,9 +558,9 @@ def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     return keywords
 
 
-def _digest(value: Any, unfollowed: list[str] | None = None) -> bytes:
+def _digest(value: Any, inputs: Inputs | None = None, unfollowed: list[str] | None = None) -> bytes:
     with unbroken(_refuse):
-        return digest_of(value, unfollowed=unfollowed)
+        return digest_of(value, inputs=inputs, unfollowed=unfollowed)
     raise AssertionError("refusing raises")  # pragma: no cover
 
 

@@ -45,6 +45,26 @@ def of_graph(annotations: Annotations, graph: Graph) -> Annotations:
     return {kind: {k: v for k, v in by_key.items() if k in graph} for kind, by_key in annotations.items()}
 
 
+def dependents_in(graph: Mapping[Any, GraphNode]) -> dict[Any, list[Any]]:
+    """What needs each node."""
+    found: dict[Any, list[Any]] = {}
+    for key, node in graph.items():
+        for dependency in node.dependencies:
+            found.setdefault(dependency, []).append(key)
+    return found
+
+
+def downstream(dependents: Mapping[Any, list[Any]], keys: Iterable[Any]) -> list[Any]:
+    """These keys, and all that needs them."""
+    found = dict.fromkeys(keys)
+    waiting = list(found)
+    while waiting:
+        new = [key for key in dependents.get(waiting.pop(), ()) if key not in found]
+        found.update(dict.fromkeys(new))
+        waiting += new
+    return list(found)
+
+
 def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any]:
     """The nodes of a graph that `keys` need, each after those that it needs. Culls as it goes."""
     order: list[Any] = []

@@ -7,26 +7,31 @@ by its value (a handle, a lock, a future), is refused with the reason.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
 from cacheness.errors import UnhashableArgument
-from cacheness.keys import digest_of, register
+from cacheness.keys import Inputs, register
+from cacheness.keys.files import digest_of_file
+from cacheness.keys.trace import Unencodable
+from cacheness.keys.writers import effects_of
 from cacheness_dask.remote import asking_once, version_of
 from cacheness_dask.terms import Refused
 
-FileState = tuple[int, int, int]
+FileState = tuple[int, ...]
 #: Only within `noting_files`: the state of each file when it was first looked at, and the digest of its content.
 _read: ContextVar[dict[str, FileState]] = ContextVar("cacheness_dask_files")
 _digests: ContextVar[dict[str, bytes]] = ContextVar("cacheness_dask_digests")
+#: Where the files behind a source are noted.
+noted: ContextVar[Inputs | None] = ContextVar("cacheness_dask_noted", default=None)
 
 _sources: dict[type, Callable[[Any], Any]] = {}
 _sinks: set[Any] = set()
@@ -54,6 +59,8 @@ _SINKS: Final = frozenset(
         "json:dump",
     }
 )
+#: They write their first argument into their second.
+_STORE_CHUNK: Final = frozenset({"dask.array.core:store_chunk", "dask.array.core:load_store_chunk"})
 #: Methods that write, called through `operator.methodcaller`, Dask's own, or a bound method.
 _SINK_METHODS: Final = frozenset(
     {"to_csv", "to_parquet", "to_feather", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel", "to_pickle"}
@@ -82,16 +89,24 @@ _HANDLES: Final = {
     "distributed": "an object that lives on the cluster",
     "fsspec.spec": "an open remote file",
     "fsspec.implementations": "an open file",
-    "h5py": "an open HDF5 file",
-    "netCDF4": "an open NetCDF file",
-    "zarr": "a Zarr array or group, whose chunks are not hashed",
     "tables": "an open HDF5 file",
     "tiledb": "an open TileDB array",
     "rasterio": "an open raster file",
     "pyarrow._parquet": "an open Parquet file",
-    "xarray.backends": "an open file of xarray",
     "dask.array.core:_IOArray": "an open file",
 }
+#: The same, of what counts in an argument by what one would read through it, and is no value as a result.
+_READERS: Final = {
+    "h5py": "an open HDF5 file",
+    "h5netcdf": "an open NetCDF file",
+    "netCDF4": "an open NetCDF file",
+    "zarr": "a Zarr array, group or store",
+    "icechunk": "an Icechunk store",
+    "xarray.backends": "an open file of xarray",
+}
+#: They hold what was written to them, and are values as results.
+_BUFFERS: Final = (io.BytesIO, io.StringIO)
+_RESULT_TYPES: Final = {"numpy.memmap": "an array that is mapped from a file"}
 _HANDLE_TYPES: Final = {
     "dask.utils.SerializableLock": "a lock",
     "pyarrow.lib.NativeFile": "an open file",
@@ -121,7 +136,6 @@ _NESTED: Final = (
     ("dask.utils", "SerializableLock"),
     ("distributed.client", "Client"),
     ("distributed.client", "Future"),
-    ("xarray.backends.common", "BackendArray"),
 )
 _guarded: set[tuple[str, str]] = set()
 
@@ -176,9 +190,18 @@ def refuse_function(func: Any) -> str:
         return f"sink: {name} writes its input somewhere, so it runs every time"
     if isinstance(method, str) and method in _SINK_METHODS:
         return f"sink: {method} writes its input somewhere, so it runs every time"
+    if left := effects_of(func).left:
+        return f"{LEAVES} {left}, which is neither an argument nor in its result"
     if name in _stateful or isinstance(func, _stateful_types()):
         return f"{name} is registered as stateful"
     return ""
+
+
+def target_of(node: Any) -> Any:
+    """What Dask's own writer of chunks writes to, as its task names it; None for any other task."""
+    if _identity_of(node.func) not in _STORE_CHUNK:
+        return None
+    return node.args[1] if len(node.args) > 1 else node.kwargs.get("out")
 
 
 def identity_of_source(value: Any) -> Any:
@@ -199,7 +222,12 @@ def file_at(path: str) -> bytes | None:
     digests = _digests.get({})
     known = digests.get(path)
     if known is None:
-        known = digests[path] = digest_of(Path(path))
+        try:
+            known = digests[path] = digest_of_file(path)
+        except Unencodable as error:
+            raise Refused(str(error)) from error
+    if (inputs := noted.get()) is not None:
+        inputs.count(path, known, partial(digest_of_file, path))
     return known
 
 
@@ -217,7 +245,8 @@ def state_of(path: str) -> FileState | None:
         found = os.stat(path)
     except (OSError, ValueError):
         return None
-    return (found.st_size, found.st_mtime_ns, found.st_ino) if stat.S_ISREG(found.st_mode) else None
+    state = (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+    return state if stat.S_ISREG(found.st_mode) else None
 
 
 @contextmanager
@@ -257,6 +286,54 @@ def _stateful_types() -> tuple[type, ...]:
     return tuple(t for t in _stateful if isinstance(t, type))
 
 
+def why_not(value: Any) -> str:
+    """Why a result cannot stand for itself later; "" when it can."""
+    if value is None:
+        return "None: it stands for a result that is not there"
+    if what := handle_in(value):
+        return f"{HANDLE} {what}"
+    return f"{HANDLE} it can be read only once" if isinstance(value, (Iterator, Awaitable)) else ""
+
+
+def handle_in(value: Any) -> str:
+    """What kind of handle a result is, or holds in a list, tuple or dictionary; "" for none."""
+    waiting, left = [value], _MOST_PARTS
+    while waiting and left:
+        left -= 1
+        part = waiting.pop()
+        if type(part) in (list, tuple, set):
+            waiting += list(part)[:left]
+        elif type(part) is dict:
+            waiting += list(part.values())[:left]
+        elif what := _what_handle(type(part)):
+            return what
+    return ""
+
+
+def _what_handle(kind: type) -> str:
+    if kind not in _kinds:
+        bases = [base for base in kind.__mro__ if base not in _sources]
+        types_ = _HANDLE_TYPES | _RESULT_TYPES
+        found = (types_.get(f"{base.__module__}.{base.__qualname__}") or _handle_of(base) for base in bases)
+        known = "" if issubclass(kind, _BUFFERS) else next(filter(None, found), "")
+        _kinds[kind] = known or ("an iterator" if issubclass(kind, _LAZY_BUILTINS) else "")
+    return _kinds[kind]
+
+
+#: How the reason begins for a task that leaves something behind.
+SINK: Final = "sink:"
+#: How the reason begins where files were not what the fingerprint says.
+FILE: Final = "files:"
+LEAVES: Final = "sink: it writes to"
+#: How the reason begins for a result that stands for something outside of it.
+HANDLE: Final = "handle:"
+#: How reasons begin that hold whenever the same is computed again.
+LASTING: Final = ("sink:", "None:", "handle:", "too large:", "cannot be pickled:")
+#: Parts of a result that are looked at.
+_MOST_PARTS: Final = 1000
+_kinds: dict[type, str] = {}
+
+
 def _plain(_: Any) -> Any:
     return None
 
@@ -294,6 +371,12 @@ def _handle_in(base: type) -> str:
     """What kind of handle a class is, by the module that defines it; "" for none."""
     known = (_HANDLES[module] for module in _parents(base.__module__) if module in _HANDLES)
     return "" if _is_description(base) else next(known, "")
+
+
+def _handle_of(base: type) -> str:
+    """The same, of a result."""
+    known = (_READERS[module] for module in _parents(base.__module__) if module in _READERS)
+    return _handle_in(base) or ("" if _is_description(base) else next(known, ""))
 
 
 def _is_description(base: type) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 import threading
-from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -90,11 +89,6 @@ class Meter:
     def load_seconds(self, size: int) -> float:
         """How long loading a value back would take, about."""
         return self._latency + (size / self._rate if self._rate else 0.0)
-
-
-def is_storable(value: Any) -> bool:
-    """Whether a value can stand for itself later: not a placeholder, not something read only once."""
-    return value is not None and not isinstance(value, (Iterator, Awaitable))
 
 
 def size_of(value: Any) -> int:

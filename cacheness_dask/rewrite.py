@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final
 
 from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph
 from dask.utils import funcname
 
 from cacheness.entry import Presence
+from cacheness_dask.files import Files, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import FileState
@@ -33,6 +35,7 @@ class Decisions:
     marked: frozenset[Any]  #: of these, stored because a user marked them
     store: Store
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
+    files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
 
 
 @dataclass(slots=True)
@@ -64,11 +67,13 @@ def decide(
     store: Store,
     *,
     held: Collection[Any] = (),
+    never: Mapping[bytes, str] = MappingProxyType({}),
     waits: bool = True,
 ) -> Plan:
     """Which results are loaded, and which of those that are computed are to be stored.
 
-    `held` are keys that the client has futures for: these and what they need stay as they are.
+    `held` are keys that the client has futures for: these and what they need stay as they are. `never` says
+    of fingerprints why their results are not stored.
     """
     wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
@@ -86,6 +91,8 @@ def decide(
         digest = prints.digests.get(key)
         if key in untouched or digest is None:
             _note_refusal(made, key, prints)
+        elif digest in never:
+            made.refused[key] = never[digest]
         elif (name := entry_key(digest)) in present:
             hits[key] = name
             continue
@@ -97,10 +104,13 @@ def decide(
                 if digest in prints.marked:
                     marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)
+    named = prints.inputs
+    files = {k: files_of(prints, k, graph[k]) for k in stored if k in named or is_writer(graph[k])}
     for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
         if task in stored:
             stored[key] = stored[task]
-    made.decisions = replace(made.decisions, marked=frozenset(marked))
+            files |= {key: files[task]} if task in files else {}
+    made.decisions = replace(made.decisions, marked=frozenset(marked), files=files)
     _account(made, prints, present)
     return made
 
@@ -112,11 +122,13 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
     for one value all the same, and a task whose key is not decided about is computed as it is.
     """
     made: dict[Any, GraphNode] = {}
-    stored, wanted = dict(decisions.stored), set(decisions.keys)
+    stored, wanted, files = dict(decisions.stored), set(decisions.keys), dict(decisions.files)
     for key, task in _other_names(graph, decisions.keys):
         wanted.add(task)
         if key in stored:
             stored[task] = stored[key]
+            if key in files:
+                files[task] = files[key]
     policy = decisions.store.policy
     stack = [key for key in decisions.keys if key in graph]
     while stack:
@@ -128,7 +140,7 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
             continue  # replaced below, when all hits are known
         if key in stored and isinstance(node, Task):
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
-            made[key] = _computing(node, decisions.store, stored[key], always)
+            made[key] = _computing(node, decisions.store, stored[key], always, files.get(key))
         stack.extend(dep for dep in node.dependencies if dep in graph)
     _load_hits(made, decisions, graph)
     return made
@@ -148,8 +160,9 @@ def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
         made.refused[key] = prints.refused[key]
 
 
-def _computing(node: Task, store: Store, told: tuple[bytes, bytes], always: bool) -> GraphNode:
+def _computing(node: Task, store: Store, told: tuple[bytes, bytes], always: bool, files: Files | None) -> GraphNode:
     func = Compute(node.func, store, told, name_of(node), always)
+    func.files = files
     # Given to the constructor, the arguments would be searched for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
     wrapped.args, wrapped.kwargs = node.args, node.kwargs

@@ -8,7 +8,8 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,12 +18,14 @@ from rich.table import Table
 from cacheness import Config, UnifiedCache
 from cacheness.entry import Presence
 from cacheness.incomplete import may_cache
+from cacheness.keys import names_of
+from cacheness.keys.inputs import Counted
 from cacheness_dask import worker
 from cacheness_dask.edge import unbroken
-from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
+from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import Held
-from cacheness_dask.graphs import Graph, topological
-from cacheness_dask.inputs import FileState, state_of
+from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
+from cacheness_dask.inputs import FILE, LASTING, LEAVES, SINK, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
 from cacheness_dask.rewrite import Plan, decide, name_of
@@ -30,6 +33,10 @@ from cacheness_dask.worker import Store
 
 logger = logging.getLogger("cacheness.dask")
 
+#: Tasks of which a run remembers why they were not stored.
+_MOST_REASONS = 100_000
+#: Writing tasks of a graph that are looked at one by one.
+_MOST_WRITERS = 1_000
 _COLUMNS = ("hits", "skipped", "misses", "refused", "seconds_saved", "lookup_seconds")
 
 
@@ -62,6 +69,32 @@ class Record:
         self._count = lambda _: stored
 
 
+class _Reading:
+    """The input files of a graph, which must be as they were when its results are there."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.entries = tuple(plan.misses.values())  #: made from them
+        self._states = plan.files
+        self._counted: dict[str, Counted] = {}
+        #: For each file, entries of which there is one when a task of the graph's itself wrote it.
+        self._written: dict[str, set[str]] = {}
+        for files in plan.decisions.files.values():
+            for _, counted in files.found:
+                texts = (entry_key(text) for names, text in files.texts.items() if counted.name in names)
+                self._written.setdefault(counted.path, set()).update(texts)
+                self._counted[counted.path] = counted
+
+    def changed(self) -> set[str]:
+        """The files whose content is another now, as far as that is known."""
+        touched = {path for path, state in self._states.items() if state_of(path) != state}
+        return {path for path in touched if path not in self._counted or not self._counted[path].is_same()}
+
+    def written(self, cache: UnifiedCache) -> set[str]:
+        """The files that tasks of the graph's wrote."""
+        there = cache.present(sorted({key for keys in self._written.values() for key in keys}))
+        return {path for path, keys in self._written.items() if not there.keys().isdisjoint(keys)}
+
+
 class Run:
     """A stretch of work with one cache: `history` has a Record for each compute and persist."""
 
@@ -70,9 +103,12 @@ class Run:
         self._owns = owns  #: the cache was opened for this run, and ends with it
         self._holds = False  #: this process's handle on it is kept open for us
         self.history: list[Record] = []
+        self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function
+        self._sinks: set[str] = set()  #: functions of which it was said
+        self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
+        self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
         self._warned = False
-        #: Input files that must be as they were when the results are there, and the entries made from them.
-        self._reading: list[tuple[dict[str, FileState], tuple[str, ...]]] = []
+        self._reading: list[_Reading] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
         self._policy = policy or Policy()
@@ -85,6 +121,11 @@ class Run:
             f"{r.hits} {'hit' if r.hits == 1 else 'hits'}, {r.skipped} skipped, {r.misses} computed,"
             f" {r.refused} refused, {r.seconds_saved:.1f} s saved"
             for r in self.history
+        ]
+        lines += [
+            f"not stored: {name}, {count} x {why}"
+            for name, whys in self.unstored.items()
+            for why, count in whys.items()
         ]
         return "\n".join(lines) or "nothing computed yet"
 
@@ -122,8 +163,24 @@ class Run:
         self._unflushed = self._unflushed or bool(made.misses)
         self._record(made, time.perf_counter() - start)
         if made.files and made.misses:
-            self._reading.append((made.files, tuple(made.misses.values())))
+            self._reading.append(_Reading(made))
+        self._note_writers(made)
+        for key, why in made.refused.items():
+            if why.startswith(LEAVES):
+                self._say_sink(name_of(made.graph[key]), why)
         return made
+
+    def _note_writers(self, made: Plan) -> None:
+        """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
+        writers = [key for key in made.decisions.files if key in made.misses]
+        if not writers:
+            return
+        dependents = dependents_in(made.graph)
+        # Of very many, what follows any of them is taken together.
+        groups = [[key] for key in writers] if len(writers) <= _MOST_WRITERS else [writers]
+        for group in groups:
+            following = tuple(made.misses[key] for key in downstream(dependents, group) if key in made.misses)
+            self._following.update({made.decisions.stored[key][0]: following for key in group})
 
     def done(self) -> None:
         """To be called when the results of a graph are there."""
@@ -144,18 +201,38 @@ class Run:
         if cut:
             graph = apart(graph, prints.cuttable)
             prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
+        self._refuse_sinks(graph, prints)
         for name, unseen in _unseen_of(graph, prints).items():
             may_cache(self._incomplete, name, unseen, logger.warning, self._config)
         present, seconds = self._look_up(prints)
+        served: dict[Any, Names] = {}
+        while new := _written_by(prints, present, served):
+            served |= new
+            prints = fingerprints(graph, keys, held.terms, served, refuse_incomplete=refuse)
+            self._refuse_sinks(graph, prints)
+            present, seconds = self._look_up(prints)
         if not waits:
             held.submits(keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
-        made = decide(graph, keys, prints, present, store, held=held.terms, waits=waits)
+        made = decide(graph, keys, prints, present, store, held=held.terms, never=self._never, waits=waits)
         made.cut, made.keeping = cut, held
         return made, prints
 
+    def _say_sink(self, name: str, why: str) -> None:
+        if name not in self._sinks:
+            self._sinks.add(name)
+            logger.warning("%s runs every time, and so does what follows it: %s", name, why.removeprefix(SINK).strip())
+
+    def _refuse_sinks(self, graph: Graph, prints: Fingerprints) -> None:
+        """Refuse what was seen to leave something behind, with all that follows it."""
+        sinks = {digest: why for digest, why in self._never.items() if SINK in why}
+        found = {key: sinks[digest] for key, digest in prints.digests.items() if digest in sinks} if sinks else {}
+        for following in downstream(dependents_in(graph), found) if found else ():
+            if prints.digests.pop(following, None) is not None:
+                prints.refused[following] = found.get(following) or "downstream of a sink, which runs every time"
+
     def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
-        asked = sorted({entry_key(digest) for digest in prints.digests.values()})
+        asked = sorted({entry_key(digest) for digest in _digests_in(prints)})
         start = time.perf_counter()
         found = self.cache.present(asked) if asked else {}
         return found, (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
@@ -196,42 +273,58 @@ class Run:
 
     def flush(self) -> None:
         """Wait until every worker has stored what it has to store."""
-        troubles = [worker.flush(self._config)]
+        answers = [worker.told(self._config)]
         for client in self._running():
             if not client.asynchronous:
                 # A worker that is gone has nothing left to store.
-                troubles += client.run(worker.flush_soon, self._config, on_error="ignore").values()
-        self._flushed(troubles)
+                answers += client.run(worker.told_soon, self._config, on_error="ignore").values()
+        self._flushed(answers)
 
     async def aflush(self) -> None:
         """The same in a coroutine, and for workers of an asynchronous client."""
-        troubles = [await worker.flush_soon(self._config)]
+        answers = [await worker.told_soon(self._config)]
         for client in self._running():
             if client.asynchronous:
-                told = await client.run(worker.flush_soon, self._config, on_error="ignore")
+                told = await client.run(worker.told_soon, self._config, on_error="ignore")
             else:
-                told = await asyncio.to_thread(client.run, worker.flush_soon, self._config, on_error="ignore")
-            troubles += told.values()
-        self._flushed(troubles)
+                told = await asyncio.to_thread(client.run, worker.told_soon, self._config, on_error="ignore")
+            answers += told.values()
+        self._flushed(answers)
 
     def _running(self) -> list[Any]:
         return [client for client in self._clients if client.status == "running"]
 
-    def _flushed(self, troubles: list[str]) -> None:
-        for trouble in filter(None, troubles):
-            self._say(trouble)
+    def _flushed(self, answers: list[worker.Told]) -> None:
+        for trouble, unstored in answers:
+            if trouble:
+                self._say(trouble)
+            self._learn(unstored)
         self._unflushed = False
         self.withdraw_stale()
+
+    def _learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
+        """Count what was not stored, and remember what can never be."""
+        for digest, (name, why) in unstored.items():
+            if why.startswith(SINK):
+                self._say_sink(name, why)
+            if why.startswith((SINK, FILE)):
+                for key in self._following.get(digest, ()):
+                    self.cache.invalidate(key)
+            self.unstored.setdefault(name, Counter())[why] += 1
+            if why.startswith(LASTING) and len(self._never) < _MOST_REASONS:
+                self._never[digest] = f"not stored: {why}"
 
     def withdraw_stale(self) -> None:
         """Delete what was computed from files that changed meanwhile: its key is that of the old content."""
         reading, self._reading = self._reading, []
-        stale = [keys for files, keys in reading if any(state_of(path) != state for path, state in files.items())]
+        if not any(graph.changed() for graph in reading):
+            return
+        self.flush()
+        stale = [graph for graph in reading if graph.changed() - graph.written(self.cache)]
         if not stale:
             return
         logger.warning("An input file changed while it was being read, so what was computed is not kept")
-        self.flush()
-        for key in {key for keys in stale for key in keys}:
+        for key in {key for graph in stale for key in graph.entries}:
             self.cache.invalidate(key)
 
     def close(self) -> None:
@@ -264,6 +357,25 @@ def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:
     for key, unseen in prints.incomplete.items():
         found.setdefault(name_of(graph[key]), []).extend(unseen)
     return {name: list(dict.fromkeys(unseen)) for name, unseen in found.items()}
+
+
+def _digests_in(prints: Fingerprints) -> Iterator[bytes]:
+    yield from prints.digests.values()
+    for texts in prints.texts.values():
+        yield from texts.values()
+
+
+def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: Mapping[Any, Names]) -> dict[Any, Names]:
+    """Tasks whose results are there under the names of some of their files, which are as these tasks left them."""
+    found: dict[Any, Names] = {}
+    for key, texts in prints.texts.items():
+        if key in served or key not in prints.digests or entry_key(prints.digests[key]) in present:
+            continue
+        for names, text in texts.items():
+            there = present.get(entry_key(text))
+            if there is not None and names <= names_of(there.outputs or ""):
+                found[key] = names
+    return found
 
 
 def _anywhere(config: Config) -> Config:

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 
 #: Enters every fingerprint. Raise it when the meaning of a term changes.
-DOMAIN: Final = b"cacheness-dask/1"
+DOMAIN: Final = b"cacheness-dask/2"
 #: The tag of a task's result, as a number.
 RESULT: Final = ord("r")
 

@@ -12,6 +12,7 @@ from dask._task_spec import DataNode, GraphNode, Task, TaskRef, _execute_subgrap
 from dask.utils import format_time
 
 from cacheness import UnifiedCache
+from cacheness.keys.inputs import paths_in
 from cacheness_dask.clues import differences
 from cacheness_dask.graphs import topological
 from cacheness_dask.rewrite import Plan, name_of
@@ -22,12 +23,16 @@ _MOST: Final = 100_000
 _READ: Final = 1_000
 
 
+_INPUT: Final = "input "
+
+
 @dataclass(frozen=True, slots=True)
 class _Earlier:
     """An entry of the same function."""
 
     clue: bytes
     created_at: datetime
+    files: frozenset[str] | None  #: names of files that counted; None where the entry does not tell
 
 
 class Reasons:
@@ -46,10 +51,11 @@ class Reasons:
         if not earlier:
             return f"no earlier entry of `{name}`"
         places, entry = self._nearest(key, earlier)
-        what = self._told(node, places)
+        what = self._told(node, places, entry)
         if entry is None or not what:
             return f"no entry {self._plan.misses[key][:12]}…"
-        return f"{what} since the entry of {_ago(entry.created_at)}"
+        between = " since the entry of " if what.endswith(" changed") else ", "
+        return f"{what}{between}{_ago(entry.created_at)}"
 
     def _entries(self, name: str) -> list[_Earlier]:
         """Entries of a function, newest first."""
@@ -57,9 +63,9 @@ class Reasons:
         if known is None:
             found = self._cache.list_entries(function=name, limit=_READ)
             clued = [
-                _Earlier(bytes.fromhex(entry["provenance"]["clue"]), entry["created_at"])
+                _Earlier(bytes.fromhex(about["clue"]), entry["created_at"], _names(about.get("files")))
                 for entry in found
-                if "clue" in entry["provenance"]
+                if "clue" in (about := entry["provenance"])
             ]
             known = sorted(clued, key=lambda entry: entry.created_at, reverse=True)[: self._each]
             self._earlier[name] = known
@@ -68,14 +74,18 @@ class Reasons:
     def _nearest(self, key: Any, earlier: list[_Earlier]) -> tuple[list[int], _Earlier | None]:
         """Where the task differs from the entry that it differs least from."""
         mine = self._clues.get(key, b"")
+        files = self._plan.decisions.files.get(key)
+        names = frozenset() if files is None else frozenset(counted.name for _, counted in files.found)
         nearest: tuple[list[int], _Earlier | None] = ([], None)
+        least = (0, False)
         for entry in earlier:
             found = differences(mine, entry.clue)
-            if found and (nearest[1] is None or len(found) < len(nearest[0])):
-                nearest = (found, entry)
+            distance = (len(found or ()), entry.files is not None and names.isdisjoint(entry.files))
+            if found and (nearest[1] is None or distance < least):
+                nearest, least = (found, entry), distance
         return nearest
 
-    def _told(self, node: GraphNode, places: list[int]) -> str:
+    def _told(self, node: GraphNode, places: list[int], entry: _Earlier | None) -> str:
         upstream: list[str] = []
         changed: list[str] = []
         for place in places:
@@ -83,7 +93,15 @@ class Reasons:
             (changed if source is None else upstream).append(what)
         # What is upstream explains itself in a row of its own.
         told = list(dict.fromkeys(filter(None, changed))) or [f"what comes from {what}" for what in upstream[:1]]
-        return f"{', '.join(told)} changed" if told else ""
+        others = [what for what in told if _is_another(what, entry)]
+        told = [what for what in told if what not in others]
+        sentences = [f"{', '.join(told)} changed"] if told else []
+        if others and entry is not None:
+            names = ", ".join(what.removeprefix(_INPUT) for what in others)
+            sentences.append(
+                f"another input: {names}, where the nearest entry had {', '.join(sorted(entry.files or ()))}"
+            )
+        return ", and ".join(sentences)
 
     def _part(self, node: Task, place: int) -> tuple[Any, str]:
         """The task upstream where a change comes from, None when it is here; and what to call it."""
@@ -112,8 +130,19 @@ class Reasons:
             if key in self._plan.misses or key in self._plan.refused:
                 return key, f"`{name_of(self._plan.graph[key])}` {key!r}"
         if path := _path(value):
-            return None, f"input {path}"
+            return None, _INPUT + path
         return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
+
+
+def _names(told: Any) -> frozenset[str] | None:
+    return None if told is None else frozenset(map(str, told))
+
+
+def _is_another(what: str, entry: _Earlier | None) -> bool:
+    """Whether a part is a file that the entry does not know."""
+    if entry is None or not entry.files or not what.startswith(_INPUT):
+        return False
+    return what.removeprefix(_INPUT) not in entry.files
 
 
 def _steps(node: GraphNode) -> Iterator[GraphNode]:
@@ -135,7 +164,7 @@ def _needs(value: Any) -> list[Any]:
 def _inputs_of(step: GraphNode) -> str:
     """The file among the arguments of a step, or else its arguments."""
     path = _path(step)
-    return f"input {path}" if path else f"arguments of `{name_of(step)}`"
+    return _INPUT + path if path else f"arguments of `{name_of(step)}`"
 
 
 def _path(value: Any) -> str:
@@ -144,7 +173,7 @@ def _path(value: Any) -> str:
         return next(filter(None, map(_path, (*value.args, *value.kwargs.values()))), "")
     value = value.value if isinstance(value, DataNode) else value
     path = value if isinstance(value, (str, os.PathLike)) else getattr(value, "path", None)
-    if not isinstance(path, (str, os.PathLike)) or (isinstance(path, str) and os.sep not in path):
+    if not isinstance(path, (str, os.PathLike)) or (isinstance(path, str) and not paths_in(path)):
         return ""
     return os.fspath(path) if os.path.isfile(path) else ""
 

@@ -13,16 +13,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from dask._task_spec import GraphNode, execute_graph
+from dask.utils import format_bytes
 
 from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError
-from cacheness.keys import Digest, make_key
-from cacheness_dask.behind import About, Late, WriteBehind
+from cacheness.keys import Digest, Observed, Outcome, make_key
+from cacheness_dask.behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
 from cacheness_dask.edge import unbroken
-from cacheness_dask.policy import Meter, Policy, is_storable, size_of
+from cacheness_dask.files import Files
+from cacheness_dask.inputs import FILE, LEAVES, why_not
+from cacheness_dask.policy import Meter, Policy, size_of
 
 logger = logging.getLogger("cacheness.dask")
 
@@ -32,6 +35,12 @@ _open: dict[Config, Opened] = {}
 _holders: Counter[Config] = Counter()
 #: What went wrong with a cache in this process, since somebody last asked: the first of it.
 _troubles: dict[Config, str] = {}
+#: What was not stored, and why, since somebody last asked: by fingerprint, the function and the reason.
+_unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
+#: Results that are remembered until somebody asks.
+_MOST_UNSTORED: Final = 10_000
+#: Files whose names an entry's provenance keeps, for `explain`.
+_NAMED: Final = 8
 
 
 def _begin_in_child() -> None:
@@ -40,6 +49,7 @@ def _begin_in_child() -> None:
     _open.clear()
     _holders.clear()
     _troubles.clear()
+    _unstored.clear()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
@@ -101,9 +111,18 @@ def flush(config: Config) -> str:
     return _troubles.pop(config, "")
 
 
-async def flush_soon(config: Config) -> str:
+Told = tuple[str, dict[bytes, tuple[str, str]]]
+
+
+def told(config: Config) -> Told:
+    """`flush`, and what was not stored since somebody last asked."""
+    trouble = flush(config)
+    return trouble, _unstored.pop(config, {})
+
+
+async def told_soon(config: Config) -> Told:
     """The same, for the event loop of a worker, which must go on meanwhile."""
-    return await asyncio.to_thread(flush, config)
+    return await asyncio.to_thread(told, config)
 
 
 def hold(config: Config) -> None:
@@ -179,12 +198,13 @@ class Fallback:
 class Compute:
     """A miss: runs the task's own function, and stores what it returned if that is worth it."""
 
-    __slots__ = ("_name", "_store", "_told", "_wanted", "func")
+    __slots__ = ("_name", "_store", "_told", "_wanted", "files", "func")
 
     def __init__(
         self, func: Callable[..., Any], store: Store, told: tuple[bytes, bytes], name: str, wanted: bool
     ) -> None:
         self.func, self._store, self._name = func, store, name
+        self.files: Files | None = None  #: that the task names
         self._told = told  #: the fingerprint, and the clue, which is stored for `explain`
         self._wanted = wanted  #: store it whatever it cost
 
@@ -198,24 +218,63 @@ class Compute:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the task's own function returns."""
+        observed, troubles = Observed({}), dict[str, str]()
+        if self.files is not None:
+            troubles = {"": "those that it names could not be looked at"}
+            with unbroken(partial(_warn, self._store.config)):
+                observed, troubles = self.files.observed()
         start = time.perf_counter()
-        value = self.func(*args, **kwargs)
+        with observed:
+            value = self.func(*args, **kwargs)
         seconds = time.perf_counter() - start
         with unbroken(partial(_warn, self._store.config)):
-            self._keep(value, seconds)
+            trouble = next(
+                (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
+            )
+            if trouble := trouble or self._keep(value, seconds, observed):
+                self._note(trouble)
         return value
 
-    def _keep(self, value: Any, seconds: float) -> None:
+    def _note(self, why: str) -> None:
+        known = _unstored.setdefault(self._store.config, {})
+        if len(known) < _MOST_UNSTORED:
+            known[self._told[0]] = (self._name, why)
+
+    def _keep(self, value: Any, seconds: float, observed: Observed) -> str:
+        """Store a result, or say why not."""
         policy = self._store.policy
-        if not is_storable(value) or not (self._wanted or policy.measures):
-            return
-        opened = self._store.opened()
+        if not (self._wanted or policy.measures):
+            return ""
+        outcome = observed.outcome(value)
+        if self.files is not None and self.files.writes and outcome.left:
+            return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
+        if outcome.refused:
+            return f"{FILE} {outcome.refused}"
+        return why_not(value) or self._put(value, seconds, outcome)
+
+    def _put(self, value: Any, seconds: float, outcome: Outcome) -> str:
+        policy, opened = self._store.policy, self._store.opened()
         size = size_of(value)
-        if size > policy.max_value_bytes or not (self._wanted or seconds > opened.meter.load_seconds(size)):
-            return
+        if size > policy.max_value_bytes:
+            return f"too large: {format_bytes(size)}, where at most {format_bytes(policy.max_value_bytes)} are stored"
+        if not (self._wanted or seconds > opened.meter.load_seconds(size)):
+            return "cheaper to compute than to load"
         digest, clue = self._told
+        if self.files is not None and outcome.as_text - {""}:
+            text = self.files.text_of(outcome.as_text)
+            if text is None:
+                return f"{FILE} it changed files that it names"
+            digest = text
         key = make_key(args={}, function=Digest(digest, self._name))
-        opened.queue.put(key, value, size, About(seconds, {**self._store.provenance, "clue": clue.hex()}))
+        key.outputs = outcome.outputs
+        about = {**self._store.provenance, "clue": clue.hex()}
+        if self.files is not None:
+            about["files"] = [counted.name for _, counted in self.files.found[:_NAMED]]
+        try:
+            opened.queue.put(key, value, size, About(seconds, about))
+        except CANNOT_BE_PICKLED as error:
+            return f"cannot be pickled: {error}"
+        return ""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Compute, (self.func, self._store, self._told, self._name, self._wanted))
+        return (Compute, (self.func, self._store, self._told, self._name, self._wanted), (None, {"files": self.files}))

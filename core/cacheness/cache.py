@@ -28,7 +28,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.fields import plain
-from cacheness.keys import Key
+from cacheness.keys import Key, still_left
 from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.sessions import Sessions
@@ -126,7 +126,7 @@ class Cache:
             fn=None,
             alias=None,
             link=None,
-            outputs=None,
+            outputs=key.outputs or None,
             tags=about.tags,
             provenance=about.provenance,
             key_id="",
@@ -254,7 +254,7 @@ class Cache:
                 return None
             try:
                 self._keyring.verify(entry)  # before anything in the row is relied upon
-                return None if self.is_expired(entry) else self._open(entry)
+                return None if self.is_expired(entry) or not still_left(entry.outputs or "") else self._open(entry)
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
                 if newer is not None and newer.blob == entry.blob:

@@ -100,6 +100,7 @@ class Presence:
     size: int  #: stored bytes
     raw_size: int  #: bytes in memory, about
     compute_seconds: float | None
+    outputs: str | None = None  #: as in the entry, and not verified
 
 
 @dataclass(frozen=True, slots=True)

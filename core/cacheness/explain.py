@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cacheness.entry import MICROSECONDS, Entry
-from cacheness.keys import Key
+from cacheness.keys import Key, not_as_left
 
 #: How a change of each part is told: both sides known, only the new one, only the old one.
 _SENTENCES = {
@@ -37,6 +37,8 @@ class Change:
     after: str | None  #: None: it is gone
 
     def __str__(self) -> str:
+        if self.kind == "output":
+            return f"file {self.name}, which the function wrote or read, is not as it was left"
         if self.kind == "file":
             return _of_file(self.name, self.before, self.after)
         if self.kind == "arg" and self.before == self.after:
@@ -92,14 +94,15 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
     changes: tuple[Change, ...] = ()
     for entry in sorted(candidates, key=lambda entry: entry.created_at, reverse=True):
         if entry.key == key.digest:
-            nearest, changes = entry, ()
+            nearest = entry
+            changes = tuple(Change("output", name, None, None) for name in not_as_left(entry.outputs or ""))
             break
         found = tuple(_changes_since(entry, key, mine))
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
     parts = json.loads(key.components)
     return Explanation(
-        hit=nearest is not None and nearest.key == key.digest,
+        hit=nearest is not None and nearest.key == key.digest and not changes,
         key=key.hex,
         function=key.function or "these arguments",
         changes=changes,

@@ -24,7 +24,7 @@ from cacheness.explain import Explanation, explain, is_same_code
 from cacheness.flights import Flights
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
-from cacheness.keys import Key, Observed, unseen
+from cacheness.keys import Key, Observed, covers, still_left, unseen
 from cacheness.keys.encode import Stated
 from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
@@ -167,7 +167,8 @@ class Cached:
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Forget the result of a call; False when there was none."""
-        return self.cache.invalidate(self.key(*args, **kwargs))
+        key = self.key(*args, **kwargs)
+        return sum(self.cache.invalidate(one) for one in (key, *key.as_text().values())) > 0
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
@@ -221,11 +222,20 @@ class Cached:
         key = self.key(*args, **kwargs)
         if not self._may_cache(key):
             return key, _FAILED
-        found = self._ask(functools.partial(self.cache.lookup, key))
+        found = self._ask(functools.partial(self._look_up, key))
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key)))
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
         return key, found
+
+    def _look_up(self, key: Key) -> Hit | None:
+        """The result of a call: under its key, or where its function itself wrote the files that it names."""
+        found = self.cache.lookup(key)
+        for as_text, other in key.as_text().items() if found is None else ():
+            hit = self.cache.lookup(other)
+            if hit is not None and covers(hit.entry.outputs or "", key.inputs, as_text):
+                return hit
+        return found
 
     def _queue(self, flight: Flight, key: Key) -> Generator[Any, Any, Any]:
         """Take the flight of this key. If another has it, wait for the result."""
@@ -236,7 +246,7 @@ class Cached:
             if taken is not False:
                 # It may have landed since we looked. A flight that cannot be taken is done without.
                 return (
-                    (yield functools.partial(self._ask, functools.partial(self.cache.lookup, key)))
+                    (yield functools.partial(self._ask, functools.partial(self._look_up, key)))
                     if taken is True
                     else None
                 )
@@ -244,11 +254,12 @@ class Cached:
                 return None
             yield Pause(pause * between(0.5, 1.0))
             pause = min(pause * 2, PAUSES[1])
-            found = yield functools.partial(self._ask, functools.partial(self.cache.lookup, key))
+            found = yield functools.partial(self._ask, functools.partial(self._look_up, key))
             if isinstance(found, Hit):
                 return found
 
     def _compute(self, key: Key) -> _Steps:
+        key.as_text()  # before the function can change its arguments
         observed = Observed(key.inputs, self.__wrapped__)
         began = time.perf_counter()
         value = yield Compute(key, observed)
@@ -263,7 +274,7 @@ class Cached:
             _log.info("%s is not stored: %s", key.function, outcome.refused)
             return
         if self._may_cache(key) and (options.condition is None or options.condition(value)):
-            put = functools.partial(self.cache.put, value, key, ttl=options.ttl, tags=options.tags)
+            put = functools.partial(self.cache.put, value, key.after(outcome), ttl=options.ttl, tags=options.tags)
             self._ask(functools.partial(put, compute_seconds=seconds))
 
     def _may_cache(self, key: Key) -> bool:
@@ -275,7 +286,14 @@ class Cached:
         return may_cache(chosen or config.incomplete, name, gaps, _log.warning, config)
 
     def _explain(self, key: Key, earlier: Iterable[Entry]) -> Explanation:
-        return explain(key, earlier, int(time.time() * MICROSECONDS))
+        entries = list(earlier)
+        known = {entry.key: entry.outputs or "" for entry in entries}
+        served = (
+            other
+            for as_text, other in key.as_text().items()
+            if (outputs := known.get(other.digest)) and covers(outputs, key.inputs, as_text) and still_left(outputs)
+        )
+        return explain(next(served, key), entries, int(time.time() * MICROSECONDS))
 
     def _earlier(self, key: Key) -> Iterator[Entry]:
         """Entries of this function, by its module and name."""

@@ -19,7 +19,7 @@ from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Use, Where
 from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
-from cacheness.keys import Key
+from cacheness.keys import Key, still_left
 from cacheness.memoize import explain_call, memoize
 from cacheness.options import (
     Function,
@@ -220,9 +220,10 @@ class UnifiedCache:
             return [self.put(value, **options) for value, options in items]
 
     def present(self, keys: Sequence[str | Key]) -> dict[str, Presence]:
-        """Which keys have a result, and its size: one statement per 10,000, no values read."""
+        """Which keys have a result that would be served, and its size: one statement per 10,000, no values read."""
         found = self._parts.cache.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
-        return {digest.hex(): presence for digest, presence in found.items()}
+        served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
+        return {digest.hex(): presence for digest, presence in served}
 
     @contextmanager
     def write_batch(self) -> Iterator[None]:

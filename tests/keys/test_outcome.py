@@ -387,3 +387,116 @@ def test_code_tells_which_parameters_it_writes_to() -> None:
     assert writes_to(by_a_helper) == {"target"}
     assert writes_to(only_reads) == frozenset()
     assert writes_to(len) == frozenset()
+
+
+# through the cache
+
+calls: list[Any] = []
+
+
+def report(source: str, target: Any) -> int:
+    calls.append(target)
+    text = pathlib.Path(source).read_text().upper()
+    return pathlib.Path(target).write_text(text)
+
+
+def logging_to(path: str, x: int) -> int:
+    calls.append(x)
+    log(path)
+    return x
+
+
+def plot(x: int) -> pathlib.Path:
+    calls.append(x)
+    np.save("plot.npy", np.arange(x))
+    return pathlib.Path("plot.npy")
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_called() -> None:
+    calls.clear()
+
+
+@pytest.mark.parametrize("make", [str, pathlib.Path])
+@pytest.mark.parametrize("target", ["new.txt", "old.txt"])
+def test_a_call_that_writes_a_file_hits_while_the_file_is_as_it_left_it(
+    cache: UnifiedCache, make: type, target: str
+) -> None:
+    cached = cache.cached(report)
+    for _ in range(3):
+        assert cached("in.txt", make(target)) == 5
+    assert len(calls) == 1
+    assert cached.explain("in.txt", make(target)).hit
+    os.remove(target)
+    assert not cached.explain("in.txt", make(target)).hit
+    assert cached("in.txt", make(target)) == 5
+    assert pathlib.Path(target).read_text() == "FIRST"
+    pathlib.Path(target).write_text("else")
+    cached("in.txt", make(target))
+    assert (pathlib.Path(target).read_text(), len(calls)) == ("FIRST", 3)
+    pathlib.Path("in.txt").write_text("second")
+    assert cached("in.txt", make(target)) == 6
+    assert (pathlib.Path(target).read_text(), len(calls)) == ("SECOND", 4)
+
+
+def test_a_result_that_names_a_new_file_is_served_while_the_file_is_there(cache: UnifiedCache) -> None:
+    cached = cache.cached(plot)
+    assert [cached(3), cached(3)] == [pathlib.Path("plot.npy")] * 2
+    assert (len(calls), len(cache.present([cached.key(3)]))) == (1, 1)
+    os.remove("plot.npy")
+    assert cache.present([cached.key(3)]) == {}
+    assert cache.lookup(cached.key(3)) is None
+    told = cached.explain(3)
+    assert "file plot.npy, which the function wrote or read, is not as it was left" in str(told)
+    cached(3)
+    assert (len(calls), pathlib.Path("plot.npy").exists()) == (2, True)
+
+
+def test_a_log_that_grows_changes_no_key(cache: UnifiedCache) -> None:
+    cached = cache.cached(logging_to)
+    assert [cached("a.log", x) for x in (1, 2, 1, 2, 1)] == [1, 2, 1, 2, 1]
+    assert calls == [1, 2]
+
+
+def test_a_file_that_another_made_is_not_taken_for_an_output(cache: UnifiedCache) -> None:
+    def body(path: str) -> str:
+        calls.append(path)
+        return pathlib.Path(path).read_text() if pathlib.Path(path).exists() else ""
+
+    cached = cache.cached(body)
+    assert cached("later.txt") == ""
+    pathlib.Path("later.txt").write_text("now")
+    assert [cached("later.txt"), cached("later.txt")] == ["now", "now"]
+    assert len(calls) == 2
+
+
+def test_a_folder_that_counts_by_its_name_is_read_anew_when_it_changed(cache: UnifiedCache) -> None:
+    def body(folder: str) -> list[str]:
+        calls.append(folder)
+        return [path.read_text() for path in sorted(pathlib.Path(folder).iterdir())]
+
+    cached = cache.cached(body)
+    assert [cached("./folder"), cached("./folder")] == [["first"]] * 2
+    pathlib.Path("folder/a.txt").write_text("other")
+    pathlib.Path("folder/b.txt").write_text("second")
+    assert [cached("./folder"), cached("./folder")] == [["other", "second"]] * 2
+    assert len(calls) == 2
+
+
+def test_forgetting_a_call_forgets_it_under_the_names_of_its_files_too(cache: UnifiedCache) -> None:
+    cached = cache.cached(report)
+    cached("in.txt", "new.txt")
+    assert cached.invalidate("in.txt", "new.txt")
+    assert cache.list_entries() == []
+
+
+def test_a_coroutine_that_writes_hits_too(cache: UnifiedCache) -> None:
+    @cache.cached
+    async def body(target: str) -> int:
+        calls.append(target)
+        await asyncio.sleep(0)
+        by_open(target)
+        return 1
+
+    assert [asyncio.run(body("new.txt")) for _ in range(2)] == [1, 1]
+    assert len(calls) == 1

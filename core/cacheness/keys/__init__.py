@@ -15,7 +15,7 @@ from cacheness.keys.files import File
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.opened import unseen
-from cacheness.keys.outcome import Observed, Outcome, covers, still_left
+from cacheness.keys.outcome import Observed, Outcome, covers, names_of, not_as_left, still_left
 from cacheness.keys.owners import add_user_code
 from cacheness.keys.randomness import register_random
 from cacheness.keys.unordered import unordered
@@ -39,6 +39,8 @@ __all__ = [
     "encode",
     "fingerprint",
     "make_key",
+    "names_of",
+    "not_as_left",
     "register",
     "register_random",
     "still_left",

@@ -7,7 +7,8 @@ import os
 import pathlib
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from blake3 import blake3
@@ -84,6 +85,25 @@ def digest_of_file(path: str | os.PathLike[str], limit: int | None = None) -> by
     return digest
 
 
+def known_of(paths: Iterable[str]) -> dict[str, tuple[_State, bytes]]:
+    """What is known of files, by absolute path, for `take_over` in another process."""
+    return {path: _known[path] for path in paths if path in _known}
+
+
+def take_over(known: Mapping[str, tuple[_State, bytes]]) -> None:
+    """Know what another process knows of files that have the same state here, so that they are not read again."""
+    for path, (state, digest) in known.items():
+        if path not in _known and _is_in(path, state):
+            _known[path] = (state, digest)
+
+
+def _is_in(path: str, state: _State) -> bool:
+    try:
+        return state_of(path) == state
+    except Unencodable:
+        return False
+
+
 def state_of(path: str) -> _State:
     """Return what changes when a file does: size, times, inode. Raises Unencodable for what is no regular file."""
     try:
@@ -146,7 +166,7 @@ def add_path(encoder: Encoder, path: str) -> None:
     else:
         start = len(encoder.out)
         _add_path(encoder, path, ())
-        inputs.count(path, bytes(encoder.out[start:]), lambda: encoding_of(path))
+        inputs.count(path, bytes(encoder.out[start:]), partial(encoding_of, path))
 
 
 def encoding_of(path: str) -> bytes:
@@ -161,7 +181,7 @@ def _file(encoder: Encoder, value: File) -> None:
     start = len(encoder.out)
     _add_file(encoder, value)
     if encoder.inputs is not None:
-        encoder.inputs.count(value.url, bytes(encoder.out[start:]), lambda: _encoding_of_file(value))
+        encoder.inputs.count(value.url, bytes(encoder.out[start:]), partial(_encoding_of_file, value))
 
 
 def _add_file(encoder: Encoder, value: File) -> None:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
@@ -54,6 +55,10 @@ class Counted:
         """32 bytes that stand for the content."""
         return blake3(self.encoding).digest()
 
+    def is_same(self) -> bool:
+        """Whether the content is what it was."""
+        return self.now() == self.encoding
+
     def now(self) -> bytes | None:
         """Return the encoding of the content as it is now, None when it cannot be read."""
         try:
@@ -78,6 +83,16 @@ class Inputs:
         """Every name that is a file now, or was looked for."""
         yield from self.found
         yield from self.absent
+
+    def merge(self, other: Inputs) -> None:
+        """Take over what another noted."""
+        self.found |= other.found
+        self.absent |= other.absent
+        self.folders += [name for name in other.folders if name not in self.folders]
+        self.unread |= other.unread
+
+    def __bool__(self) -> bool:
+        return bool(self.found or self.absent or self.folders)
 
     def is_absent(self, path: str) -> bool:
         """Whether a path leads to nothing yet; it is noted, because the function may write there."""
@@ -130,10 +145,7 @@ class Inputs:
 
     def _add_content(self, encoder: Encoder, text: str, path: str, found: os.stat_result) -> bool:
         folder = stat.S_ISDIR(found.st_mode)
-
-        def encoding() -> bytes:
-            return encoding_of_data_set(path) if folder else digest_of_file(path, MOST_BYTES)
-
+        encoding = partial(encoding_of_data_set, path) if folder else partial(digest_of_file, path, MOST_BYTES)
         try:
             content = encoding()
         except Unencodable as error:

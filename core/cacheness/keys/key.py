@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import combinations, islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from blake3 import blake3
 
@@ -15,9 +16,12 @@ from cacheness.keys.code import Fingerprint, fingerprint
 from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.inputs import Inputs
+from cacheness.keys.outcome import Outcome
 from cacheness.keys.pinned import pinned
 from cacheness.keys.randomness import of_call
 from cacheness.keys.trace import deciding
+
+T = TypeVar("T")
 
 #: Names that are options in every method, so an argument of that name goes into `args={…}`.
 RESERVED: Final = frozenset(
@@ -65,7 +69,7 @@ class _Argument:
 class Key:
     """Names one result, and tells what it was made from, as that was when the key was made."""
 
-    __slots__ = ("_args", "_as_text", "_components", "_origin", "digest", "function", "prefix")
+    __slots__ = ("_args", "_as_text", "_components", "_origin", "digest", "function", "outputs", "prefix")
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class Key:
         self.digest = digest  #: 32 bytes
         self.function = function  #: module:qualified name
         self.prefix = prefix
+        self.outputs = ""  #: for the entry: the files that its function wrote, as they were left
         self._args = args
         self._components = components
         self._origin = origin
@@ -110,7 +115,7 @@ class Key:
         if self._origin is None:
             return {}
         arguments = self._origin.arguments
-        return {n: a.inputs for n, a in arguments.items() if a.inputs.found or a.inputs.absent or a.inputs.folders}
+        return {n: a.inputs for n, a in arguments.items() if a.inputs}
 
     @property
     def incomplete(self) -> tuple[str, ...]:
@@ -125,6 +130,19 @@ class Key:
         if self._as_text is None:
             self._as_text = {} if self._origin is None else self._origin.keys_as_text(self.prefix)
         return self._as_text
+
+    def after(self, outcome: Outcome) -> Key:
+        """The key under which a result is stored after its body wrote files, with a record of these."""
+        chosen = frozenset(name for name in outcome.as_text if self.inputs[name].found)
+        stored = self.as_text()[chosen] if chosen else self
+        made = copy(stored)
+        made.outputs = outcome.outputs
+        return made
+
+    def __copy__(self) -> Key:
+        made = Key(self.digest, self.function, self.prefix, self._args, self._components, origin=self._origin)
+        made._as_text = self._as_text
+        return made
 
     def __repr__(self) -> str:
         return f"Key({self.hex})"
@@ -165,7 +183,7 @@ class _Origin:
             chosen: _key(
                 {**self.arguments, **{name: texts[name] for name in chosen}}, prefix, self.version, self.function
             )
-            for chosen in _sets_of(sorted(texts))
+            for chosen in sets_of(sorted(texts))
         }
 
     def args(self, prefix: str) -> bytes:
@@ -229,7 +247,7 @@ def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, s
     return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
 
 
-def _sets_of(names: list[str]) -> Iterator[frozenset[str]]:
+def sets_of(names: Sequence[T]) -> Iterator[frozenset[T]]:
     """Sets of names to ask for: each set of a few, each name and all of many."""
     for size in range(1, len(names) + 1):
         if len(names) <= _EACH_SET or size in (1, len(names)):
@@ -265,7 +283,7 @@ def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
         encoding if whole else encoding[:_HEAD],
         whole,
         loose=loose,
-        inputs=inputs or Inputs(),
+        inputs=Inputs() if inputs is None else inputs,
         unfollowed=encoder.unfollowed,
     )
 

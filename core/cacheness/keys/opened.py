@@ -45,10 +45,10 @@ class Opened:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def begin(self) -> None:
-        """Note what is opened from now on."""
+    def begin(self, *, alone: bool = False) -> None:
+        """Note what is opened from now on; alone, without telling those within which this runs."""
         _hook()
-        self._outer = _current.get()
+        self._outer = None if alone else _current.get()
         self._token = _current.set(self)
 
     def end(self) -> None:

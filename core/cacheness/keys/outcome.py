@@ -37,6 +37,7 @@ class Outcome:
     refused: str = ""  #: why it is not stored; "" when it is
     as_text: frozenset[str] = frozenset()  #: arguments whose files count by their names
     outputs: str = ""  #: canonical JSON: the files as they were left; "" for none
+    left: tuple[str, ...] = ()  #: files that were written and that neither an argument nor the result names
 
 
 class _Refused(Exception):
@@ -46,8 +47,15 @@ class _Refused(Exception):
 class Observed:
     """The files of one call, from before its body to after it."""
 
-    def __init__(self, inputs: Mapping[str, Inputs], function: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self,
+        inputs: Mapping[str, Inputs],
+        function: Callable[..., Any] | None = None,
+        *,
+        written: Collection[str] = (),
+    ) -> None:
         self._inputs = inputs
+        self._written = written  # names that the code is known to write to
         self._function = function
         self._opened = Opened() if inputs else None
         self._start = time.time_ns()
@@ -59,11 +67,11 @@ class Observed:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def begin(self) -> None:
-        """The body begins."""
+    def begin(self, *, alone: bool = False) -> None:
+        """The body begins. Alone: what runs around it is not told, because nobody may say when the body ended."""
         self._start = time.time_ns()
         if self._opened is not None:
-            self._opened.begin()
+            self._opened.begin(alone=alone)
 
     def end(self) -> None:
         """The body has ended."""
@@ -73,13 +81,13 @@ class Observed:
     def outcome(self, result: Any) -> Outcome:
         """Look at every file again, and say where the result belongs."""
         try:
-            return self._judge(dict(self._named_in(result)))
+            return self._judge(dict(self._named_in(result)), {os.path.abspath(t) for t in _texts_in(result)})
         except _Refused as refusal:
             return Outcome(str(refusal))
         except (OSError, Unencodable) as error:
             return Outcome(f"a file cannot be looked at again ({error})")
 
-    def _judge(self, named: dict[str, str]) -> Outcome:
+    def _judge(self, named: dict[str, str], told: set[str]) -> Outcome:
         written = {arg for arg in self._inputs if self._is_changed(arg, named)}
         given = {arg for arg, inputs in self._inputs.items() if inputs.found}
         if len(written & given) > 1 and len(given) > 3:
@@ -89,13 +97,24 @@ class Observed:
         known = {os.path.abspath(record["at"]) for record in records}
         records += [_record("", name, path) for path, name in named.items() if path not in known]
         text = json.dumps(records, sort_keys=True, separators=(",", ":")) if records else ""
-        return Outcome("", frozenset(written), text)
+        return Outcome("", frozenset(written), text, tuple(self._left({*named, *told})))
+
+    def _left(self, named: Collection[str]) -> Iterator[str]:
+        if self._opened is None:
+            return
+        told = {*named, *(path for inputs in self._inputs.values() for path in _paths_of(inputs))}
+        told |= {os.path.realpath(path) for path in told}
+        below = tuple(os.path.join(path, "") for path in told)
+        for path, uses in self._opened.uses.items():
+            is_known = path in told or path.startswith(below) or path.endswith(_IMPORTED)
+            if "w" in uses and not is_known and os.path.lexists(path):
+                yield path
 
     def _is_changed(self, arg: str, named: Collection[str]) -> bool:
         changed = False
         inputs = self._inputs[arg]
         for counted in inputs.found.values():
-            if counted.now() != counted.encoding:
+            if not counted.is_same():
                 self._require_written(arg, counted.name, counted.path, counted, named)
                 changed = True
         for name, path in inputs.absent.items():
@@ -109,7 +128,9 @@ class Observed:
         uses = self._uses_below(path) if path and os.path.isdir(path) else self._uses(path)
         if not path or not os.path.lexists(path):
             raise _Refused(f"{name} changed while it was computed")
-        if not uses & {"w", "a", "u"} and not (path in named or arg in writes_to(self._function)):
+        if not uses & {"w", "a", "u"} and not (
+            path in named or name in self._written or arg in writes_to(self._function)
+        ):
             raise _Refused(f"{name} changed while it was computed, and nothing of the function was seen to write it")
         if counted is not None and self._is_read_first(path):
             raise _Refused(f"{name} is read and changed by the function, so the next call would find another content")
@@ -131,9 +152,13 @@ class Observed:
         order = uses.get(path) or uses.get(os.path.realpath(path), "")
         return (bool(order) and order[0] in "ru") or (order.startswith("a") and "r" in order)
 
+    def is_only_appended_to(self, path: str) -> bool:
+        """Whether all that the body did with a file was to append to it."""
+        return self._uses(path) == {"a"}
+
     def _is_log(self, path: str, counted: Counted | None) -> bool:
         """Whether all that the body did to a file was to append to it."""
-        if self._uses(path) != {"a"} or not os.path.isfile(path):
+        if not self.is_only_appended_to(path) or not os.path.isfile(path):
             return False
         return counted is None or counted.encoding.endswith(digest_of_start(path, counted.size))
 
@@ -143,7 +168,7 @@ class Observed:
         for name, counted in inputs.found.items():
             if not counted.path:
                 raise _Refused(f"{arg} has files that were written, and {name}, which cannot be told by its name later")
-            changed = counted.now() != counted.encoding
+            changed = not counted.is_same()
             log = changed and self._is_log(counted.path, counted)
             yield _log(arg, name, counted.path) if log else _record(arg, name, counted.path)
         for name, path in inputs.absent.items():
@@ -195,6 +220,12 @@ class Observed:
                     yield os.path.abspath(path), path
 
 
+def _paths_of(inputs: Inputs) -> Iterator[str]:
+    yield from (counted.path for counted in inputs.found.values() if counted.path)
+    yield from inputs.absent.values()
+    yield from (os.path.abspath(path) for name in inputs.folders for path in paths_in(name))
+
+
 def _texts_in(result: Any) -> Iterator[str]:
     """The names of files in a result, also in its lists, tuples and dictionaries."""
     waiting, left = [result], MOST_NAMES
@@ -222,13 +253,13 @@ def _record(arg: str, name: str, path: str) -> dict[str, Any]:
     """A file or folder as it is now."""
     if os.path.isdir(path):
         digest = encoding_of_data_set(path)
-        return {"arg": arg, "at": _place(name, path), "digest": digest.hex(), "kind": "folder", "name": name}
+        return {"arg": arg, "at": place_of(name, path), "digest": digest.hex(), "kind": "folder", "name": name}
     digest = digest_of_file(path)
     found = os.stat(path)
     settled = time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _STEP_NS
     return {
         "arg": arg,
-        "at": _place(name, path),
+        "at": place_of(name, path),
         "digest": digest.hex(),
         "kind": "file",
         "name": name,
@@ -240,10 +271,10 @@ def _record(arg: str, name: str, path: str) -> dict[str, Any]:
 
 
 def _log(arg: str, name: str, path: str) -> dict[str, Any]:
-    return {"arg": arg, "at": _place(name, path), "kind": "log", "name": name}
+    return {"arg": arg, "at": place_of(name, path), "kind": "log", "name": name}
 
 
-def _place(name: str, path: str) -> str:
+def place_of(name: str, path: str) -> str:
     """Where a name leads: as relative as it was given, because the caller means it so the next time, too."""
     return next((one for one in (*paths_in(name), name) if "\0" not in one and os.path.abspath(one) == path), path)
 
@@ -279,6 +310,16 @@ def _holds(record: Mapping[str, Any]) -> bool:
         found.st_mtime_ns == record["time"] and [found.st_ctime_ns, found.st_ino, found.st_dev] == record["state"]
     )
     return untouched or digest_of_file(at) == digest
+
+
+def names_of(outputs: str) -> frozenset[str]:
+    """The names of the files of a record."""
+    return frozenset(record["name"] for record in json.loads(outputs)) if outputs else frozenset()
+
+
+def not_as_left(outputs: str) -> list[str]:
+    """The names of files of a record that are not as they were left."""
+    return [record["name"] for record in json.loads(outputs) if not still_left(json.dumps([record]))] if outputs else []
 
 
 def covers(outputs: str, inputs: Mapping[str, Inputs], as_text: Collection[str]) -> bool:

@@ -9,10 +9,15 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import os
+import re
 import types
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
+from cacheness.keys.inputs import paths_in
 from cacheness.keys.owners import owner_of
 
 #: How deep helpers are followed that only pass a name on.
@@ -30,6 +35,14 @@ WRITERS: Final = frozenset(
         *("download_file", "fget_object", "get_file", "dump", "tofile"),
     }
 )
+#: They write too, of the standard library, where an audit hook sees it; strings and frames have methods of these names.
+_REPLACERS: Final = frozenset(
+    {"copy", "copy2", "copyfile", "copytree", "move", "replace", "rename", "touch", "symlink"}
+)
+#: Methods of paths, which stand before them.
+_OF_PATHS: Final = frozenset({"write_text", "write_bytes", "mkdir", "touch", "open"})
+_MODE: Final = re.compile("(?=.*[wx])[wxbt+]{1,3}")
+_IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG", "PUSH_NULL", "PRECALL"})
 #: They make a path of a path.
 _PATHS: Final = frozenset(
     {"os", "path", "pathlib", "join", "Path", "str", "fspath", "abspath", "expanduser", "resolve", "joinpath", "parent"}
@@ -48,7 +61,7 @@ _ENDS: Final = ("STORE_", "POP_TOP", "RETURN_", "POP_JUMP", "JUMP", "FOR_ITER", 
 
 def writes_to(function: Callable[..., Any] | None) -> frozenset[str]:
     """The parameters, and other local names, that a function hands to something that writes."""
-    fn = _unwrapped(function)
+    fn = unwrapped(function)
     return frozenset(_handed(fn, _DEEPEST)) if isinstance(fn, types.FunctionType) else frozenset()
 
 
@@ -79,7 +92,7 @@ def _handed(fn: types.FunctionType, depth: int) -> set[str]:
 
 def _by_helper(helper: Any, arguments: Sequence[str], depth: int) -> set[str]:
     """Which of the names that are given to a function of the user's, by position, it hands to something that writes."""
-    helper = _unwrapped(helper)
+    helper = unwrapped(helper)
     if not arguments or not isinstance(helper, types.FunctionType) or owner_of(helper.__module__).kind != "user":
         return set()
     handed = _handed(helper, depth)
@@ -115,7 +128,75 @@ def _names(steps: Sequence[dis.Instruction], at: int) -> tuple[set[str], int]:
     return found, at
 
 
-def _unwrapped(thing: Any) -> Any:
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a function's code says of the files that it writes."""
+
+    writes: bool  #: it names something that makes or replaces files
+    left: str  #: a path in the code that it writes to and does not return; "" for none
+
+
+_effects: WeakKeyDictionary[types.FunctionType, Effects] = WeakKeyDictionary()
+
+
+def effects_of(function: Any) -> Effects:
+    """The effects of a function of the user's and of the helpers that it names."""
+    fn = unwrapped(function)
+    if not isinstance(fn, types.FunctionType) or owner_of(fn.__module__).kind != "user":
+        return Effects(False, "")
+    known = _effects.get(fn)
+    if known is None:
+        known = _effects[fn] = _read(fn, _DEEPEST)
+    return known
+
+
+def _read(fn: types.FunctionType, depth: int) -> Effects:
+    writes, left = False, ""
+    for code in _codes(fn.__code__):
+        steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
+        for at, step in enumerate(steps):
+            if step.opname not in (*_GLOBALS, *_ATTRIBUTES):
+                continue
+            opens = step.argval == "open" and _mode_after(steps, at)
+            if opens or step.argval in WRITERS or step.argval in _REPLACERS:
+                writes = True
+                left = left or ("" if step.argval in _REPLACERS else _path_left(fn, steps, at))
+            elif depth and step.opname in _GLOBALS:
+                helper = unwrapped(fn.__globals__.get(step.argval))
+                if isinstance(helper, types.FunctionType) and owner_of(helper.__module__).kind == "user":
+                    inner = _read(helper, depth - 1)
+                    writes, left = writes or inner.writes, left or inner.left
+    return Effects(writes, left)
+
+
+def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether a call of `open` makes or replaces a file, as far as its mode stands in the code."""
+    for step in steps[at + 1 : at + 12]:
+        if step.opname.startswith(("CALL", "STORE")):
+            return False
+        if step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval):
+            return True
+    return False
+
+
+def _path_left(fn: types.FunctionType, steps: Sequence[dis.Instruction], at: int) -> str:
+    """The path that stands in the code of a call, and nowhere else in the function: so it is not returned."""
+    following = steps[at + 1 : at + 2]
+    before = steps[max(at - 2, 0) : at]
+    beside = [*following, *(before if steps[at].opname in _ATTRIBUTES and steps[at].argval in _OF_PATHS else ())]
+    for step in beside:
+        value = fn.__globals__.get(step.argval) if step.opname in _GLOBALS else step.argval
+        if step.opname not in ("LOAD_CONST", *_GLOBALS) or not isinstance(value, str | os.PathLike):
+            continue
+        path = os.fsdecode(os.fspath(value))
+        uses = sum(other.argval is step.argval or other.argval == step.argval for other in steps)
+        if paths_in(path) and uses == 1:
+            return path
+    return ""
+
+
+def unwrapped(thing: Any) -> Any:
+    """The function within partials, methods and decorators."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     thing = getattr(thing, "__func__", thing)

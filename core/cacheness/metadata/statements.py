@@ -129,7 +129,10 @@ class Statements:
     @cached_property
     def present(self) -> Statement:
         """The unexpired rows under many keys, without their bytes."""
-        columns = (entries.c.key, entries.c.size, entries.c.raw_size, entries.c.compute_seconds)
+        columns = (
+            *(entries.c.key, entries.c.size, entries.c.raw_size),
+            *(entries.c.compute_seconds, entries.c.outputs),
+        )
         unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
         return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
 

@@ -1,0 +1,94 @@
+"""The files that a task names: checked where the task runs, before and after it.
+
+A worker may stand in another directory, or on another machine, where a name means something else.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dask._task_spec import Task, _execute_subgraph
+
+from cacheness.keys import Inputs
+from cacheness.keys.files import known_of, take_over
+from cacheness.keys.inputs import Counted
+from cacheness.keys.outcome import Observed, place_of
+from cacheness.keys.writers import effects_of, unwrapped, writes_to
+from cacheness_dask.fingerprint import Fingerprints, Names
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What a task is told of its files when it is planned: small, and true wherever the task runs."""
+
+    found: tuple[tuple[str, Counted], ...]  #: with the place, which is as relative as the name
+    groups: tuple[Names, ...]  #: of these, those that count together
+    absent: tuple[tuple[str, str], ...]
+    folders: tuple[str, ...]
+    written: frozenset[str]  #: names that the task's code hands to something that writes
+    texts: dict[Names, bytes]  #: the task's fingerprints with some of its files by their names
+    writes: bool  #: the task's code writes files
+    known: dict[str, Any]  #: so that what is the same file is not read again
+
+    def observed(self) -> tuple[Observed, dict[str, str]]:
+        """What observes a task that is about to run, and what is wrong with files, unless it only appends to them."""
+        take_over(self.known)
+        groups = {str(number): Inputs() for number, _ in enumerate(self.groups)}
+        group_of = {name: str(number) for number, names in enumerate(self.groups) for name in names}
+        others = Inputs(folders=list(self.folders))
+        trouble: dict[str, str] = {}
+        for at, counted in self.found:
+            here = replace(counted, path=os.path.abspath(at))
+            groups.get(group_of.get(counted.name, ""), others).found[counted.name] = here
+            if not here.is_same():
+                trouble[here.path] = f"{counted.name} is not, where the task runs, what it was when it was planned"
+        for name, at in self.absent:
+            others.absent[name] = os.path.abspath(at)
+            if os.path.lexists(at):
+                trouble[os.path.abspath(at)] = f"{name} was made after the graph was planned"
+        return Observed({**groups, "": others}, written=self.written), trouble
+
+    def text_of(self, as_text: Collection[str]) -> bytes | None:
+        """The fingerprint of a result that these groups of `observed` were written for; None when there is none."""
+        names = frozenset[str]().union(*(self.groups[int(group)] for group in as_text if group))
+        return self.texts.get(names)
+
+
+def files_of(prints: Fingerprints, key: Any, node: Any) -> Files:
+    """The files that a task names, for where it runs. What lies elsewhere is asked for again by the client."""
+    inputs = prints.inputs.get(key) or Inputs()
+    local = [counted for counted in inputs.found.values() if counted.path]
+    return Files(
+        tuple((place_of(counted.name, counted.path), counted) for counted in local),
+        tuple(prints.groups.get(key, ())),
+        tuple((name, place_of(name, path)) for name, path in inputs.absent.items()),
+        tuple(inputs.folders),
+        frozenset(_written(node.func, node.args, node.kwargs) if isinstance(node, Task) else ()),
+        prints.texts.get(key, {}),
+        is_writer(node),
+        known_of(counted.path for counted in local),
+    )
+
+
+def is_writer(node: Any) -> bool:
+    """Whether the code of a task, or of a step of a fused one, writes files."""
+    if not isinstance(node, Task):
+        return False
+    if node.func is _execute_subgraph:
+        return any(is_writer(step) for step in node.args[0].values())
+    return effects_of(node.func).writes
+
+
+def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+    """The names among a task's arguments that its code hands to something that writes."""
+    code = getattr(unwrapped(func), "__code__", None)
+    if code is None:
+        return []
+    given = {**dict(zip(code.co_varnames, args, strict=False)), **kwargs}
+    handed = writes_to(func)
+    return [
+        os.fspath(value) for name, value in given.items() if name in handed and isinstance(value, str | os.PathLike)
+    ]

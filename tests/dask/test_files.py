@@ -1,0 +1,367 @@
+"""Files that tasks name: known wherever the name stands, checked where the task runs, and what is never stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.bag as db
+import numpy as np
+import pytest
+from distributed import Client
+
+import cacheness_dask as cd
+from cacheness import UnifiedCache
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compute(cache: UnifiedCache, collection: Any, **options: Any) -> tuple[Any, cd.Run]:
+    with cd.caching(cache, **{"scheduler": "sync", "which": "all", **options}) as run:
+        (value,) = dask.compute(collection)
+    return value, run
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    path: Any
+
+
+def number(where: Any) -> int:
+    where = where.path if isinstance(where, Settings) else where
+    where = where[0] if isinstance(where, list | tuple) else where
+    where = str(where).removeprefix("file://")
+    return int(pathlib.Path(where).read_text())
+
+
+NAMES: dict[str, Callable[[pathlib.Path], Any]] = {
+    "no separator": lambda here: dask.delayed(number)("n.txt"),
+    "url": lambda here: dask.delayed(number)(f"file://{here}/n.txt"),
+    "attribute": lambda here: dask.delayed(number)(Settings("n.txt")),
+    "path in an attribute": lambda here: dask.delayed(number)(Settings(here / "n.txt")),
+    "tuple": lambda here: dask.delayed(number)(("n.txt", 1)),
+    "keyword": lambda here: dask.delayed(number)(where="n.txt"),
+    "an item of a bag": lambda here: db.from_sequence(["n.txt", "n.txt"], npartitions=2).map(number).sum(),
+    "a value on its own": lambda here: dask.delayed(number)(dask.delayed("n.txt")),
+    "a value within another": lambda here: dask.delayed(number)([dask.delayed("n.txt")]),
+}
+
+
+@pytest.mark.parametrize("what", NAMES)
+def test_a_name_counts_by_the_content_of_its_file(cache: UnifiedCache, here: pathlib.Path, what: str) -> None:
+    seen = []
+    for text in ("1", "2", "2"):
+        pathlib.Path("n.txt").write_text(text)
+        value, run = compute(cache, NAMES[what](here))
+        seen.append((value, run.history[-1].hits))
+    times = 2 if "bag" in what else 1
+    assert [value for value, _ in seen] == [times, 2 * times, 2 * times]
+    assert [hits for _, hits in seen] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("value", ["train", {"n.txt": 1}])
+def test_words_and_keys_are_no_files(cache: UnifiedCache, value: Any) -> None:
+    pathlib.Path("train").write_text("1")
+    pathlib.Path("n.txt").write_text("1")
+    compute(cache, dask.delayed(repr)(value))
+    pathlib.Path("train").write_text("2")
+    pathlib.Path("n.txt").write_text("2")
+    assert compute(cache, dask.delayed(repr)(value))[1].history[-1].hits == 1
+
+
+def test_a_relative_name_is_checked_where_the_task_runs(
+    client: Client, cache: UnifiedCache, here: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    pathlib.Path("n.txt").write_text("1")
+    (elsewhere / "n.txt").write_text("2")
+    before = client.run(os.getcwd)
+    client.run(os.chdir, str(elsewhere))
+    try:
+        value, run = compute(cache, dask.delayed(number)("n.txt"), scheduler=client)
+        assert (value, run.history[-1].stored) == (2, 0)
+        assert "where the task runs" in str(run)
+        (elsewhere / "n.txt").write_text("1")
+        value, run = compute(cache, dask.delayed(number)("n.txt"), scheduler=client)
+        assert (value, run.history[-1].stored) == (1, 1)
+    finally:
+        for worker, folder in before.items():
+            client.run(os.chdir, folder, workers=[worker])
+
+
+def replaced(path: str) -> int:
+    before = number(path)
+    subprocess.run([sys.executable, "-c", f"open({path!r}, 'w').write('7')"], check=True)
+    return before
+
+
+def test_what_others_replaced_while_a_task_ran_is_not_stored(cache: UnifiedCache) -> None:
+    pathlib.Path("n.txt").write_text("1")
+    _, run = compute(cache, dask.delayed(replaced)("n.txt"))
+    assert run.history[-1].stored == 0
+    assert "n.txt changed while it was computed" in str(run)
+
+
+# what is never stored
+
+
+def opened(path: str) -> Any:
+    return open(path)
+
+
+def closed(file: Any) -> str:
+    with file:
+        return str(file.read())
+
+
+def mapped() -> Any:
+    return {"map": np.load("m.npy", mmap_mode="r")}
+
+
+HANDLES: dict[str, tuple[Callable[[], Any], str]] = {
+    "file": (lambda: closed_in_a_task(), "an open file"),
+    "lock in a list": (lambda: dask.delayed(lambda: [1, dask.utils.SerializableLock()])(), "a lock"),
+    "map": (lambda: dask.delayed(mapped)(), "mapped from a file"),
+    "None": (lambda: dask.delayed(lambda: None)(), "None"),
+    "too large": (lambda: dask.delayed(lambda: bytes(2000))(), "too large"),
+}
+
+
+def closed_in_a_task() -> Any:
+    pathlib.Path("n.txt").write_text("1")
+    return dask.delayed(closed)(dask.delayed(opened)("n.txt"))
+
+
+@pytest.mark.parametrize("what", HANDLES)
+def test_what_cannot_be_stored_is_said_and_known_when_it_is_planned_again(cache: UnifiedCache, what: str) -> None:
+    np.save("m.npy", np.arange(3))
+    make, why = HANDLES[what]
+    task = make()
+    with cd.caching(cache, scheduler="sync", which="all", max_value_bytes=1000) as run:
+        task.compute()
+        run.flush()
+        assert [reason for whys in run.unstored.values() for reason in whys if why in reason]
+        task.compute()
+        assert not run.history[-1].refused or why in str(run.history[-1].reasons)
+        assert run.history[-1].hits + run.history[-1].refused == 1
+        assert why in str(run)
+
+
+targets: dict[str, Any] = {}
+
+
+def target(name: str) -> Any:
+    targets[name] = np.zeros(4)
+    return targets[name]
+
+
+def half(whole: Any) -> Any:
+    return whole[:4]
+
+
+MADE: dict[str, Callable[[], Any]] = {
+    "itself": lambda: dask.delayed(target)("mine"),
+    "what another task makes of it": lambda: dask.delayed(half)(dask.delayed(target)("mine")),
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_what_a_task_writes_to_is_made_each_time(cache: UnifiedCache, what: str) -> None:
+    for _ in range(2):
+        targets.clear()
+        with cd.caching(cache, scheduler="sync", which="all"):
+            da.store(da.ones(4, chunks=2), MADE[what]())
+        assert targets["mine"].tolist() == [1, 1, 1, 1]
+
+
+def test_a_target_that_stands_there_already_is_written_to_each_time(cache: UnifiedCache) -> None:
+    for _ in range(2):
+        array = np.zeros(4)
+        with cd.caching(cache, scheduler="sync", which="all"):
+            da.store(da.ones(4, chunks=2), array)
+        assert array.sum() == 4
+
+
+@pytest.fixture
+def installed(client: Client, cache: UnifiedCache) -> Iterator[Client]:
+    cd.install(client, cache, which="all")
+    yield client
+    cd.uninstall(client)
+
+
+counter = itertools.count()
+
+
+def again(path: str) -> int:
+    with open(path, "a") as file:
+        file.write("x")
+        return file.tell()
+
+
+def test_what_is_submitted_as_impure_runs_each_time(installed: Client, here: pathlib.Path) -> None:
+    path = str(here / "impure.log")
+    assert [installed.submit(again, path, pure=False).result() for _ in range(3)] == [1, 2, 3]
+    assert installed.gather(installed.map(again, [path], pure=False)) == [4]
+    cd.uninstall(installed)
+    assert installed.submit(again, path, pure=False).result() == 5
+
+
+def test_what_follows_an_impure_call_runs_each_time_too(installed: Client, here: pathlib.Path) -> None:
+    path = str(here / "impure.log")
+    results = [installed.submit(str, installed.submit(again, path, pure=False)).result() for _ in range(2)]
+    assert results == ["1", "2"]
+
+
+def test_a_file_that_was_never_seen_is_another_file(cache: UnifiedCache) -> None:
+    for name in ("january.txt", "february.txt", "march.txt"):
+        pathlib.Path(name).write_text("1")
+        os.utime(name, (0, 0))
+    compute(cache, dask.delayed(number)("january.txt"))
+    [row] = cd.explain(dask.delayed(number)("february.txt"), cache)
+    assert row.why.startswith("another input: february.txt, where the nearest entry had january.txt, ")
+    compute(cache, dask.delayed(number)("march.txt"))
+    pathlib.Path("january.txt").write_text("2")
+    [row] = cd.explain(dask.delayed(number)("january.txt"), cache)
+    assert row.why.startswith("input january.txt changed since")
+
+
+# what leaves something behind
+
+
+def to_a_constant(x: int) -> int:
+    with open("report.txt", "w") as file:
+        file.write(str(x))
+    return x
+
+
+REPORT = pathlib.Path("report.txt")
+
+
+def to_a_global(x: int) -> int:
+    REPORT.write_text(str(x))
+    return x
+
+
+def by_a_helper(x: int) -> int:
+    return to_a_constant(x)
+
+
+def to_a_computed_name(x: int) -> int:
+    np.save(f"report-{x}", np.arange(x))
+    return x
+
+
+def copied(x: int) -> int:
+    shutil.copy("n.txt", f"report{x}.txt")
+    return x
+
+
+@pytest.mark.parametrize("fn", [to_a_constant, to_a_global, by_a_helper, to_a_computed_name, copied])
+def test_what_writes_elsewhere_runs_each_time_with_what_follows(
+    cache: UnifiedCache, caplog: pytest.LogCaptureFixture, fn: Callable[[int], int]
+) -> None:
+    pathlib.Path("n.txt").write_text("1")
+    for _ in range(2):
+        for path in pathlib.Path().glob("report*"):
+            path.unlink()
+        _, run = compute(cache, dask.delayed(repr)(dask.delayed(fn)(3)))
+        assert list(pathlib.Path().glob("report*"))
+        assert run.history[-1].hits == 0
+    assert f"{fn.__name__} runs every time" in caplog.text
+    with cd.caching(cache, scheduler="sync", which="all") as run:
+        dask.delayed(fn)(3).compute()
+        run.flush()
+        dask.delayed(fn)(3).compute()
+        assert run.history[-1].refused == 1
+        assert "sink" in str(run.history[-1].reasons)
+
+
+def scratch(x: int) -> int:
+    np.save("scratch.npy", np.arange(x))
+    total = int(np.load("scratch.npy").sum())
+    os.remove("scratch.npy")
+    return total
+
+
+def logged(x: int) -> int:
+    with open("a.log", "a") as file:
+        file.write("ran\n")
+    return x
+
+
+def renamed(x: int) -> str:
+    return f"a/b{x}".replace("a/b", "c.d")
+
+
+@pytest.mark.parametrize("fn", [scratch, logged, renamed])
+def test_what_leaves_nothing_behind_or_logs_is_stored(cache: UnifiedCache, fn: Callable[[int], Any]) -> None:
+    first, _ = compute(cache, dask.delayed(fn)(3))
+    again, run = compute(cache, dask.delayed(fn)(3))
+    assert (first, run.history[-1].hits) == (again, 1)
+
+
+# what a task itself writes
+
+
+def process(source: str, target: str) -> str:
+    with open(source) as lines, open(target, "w") as out:
+        out.write(lines.read().upper())
+    return target
+
+
+def text_of(path: str) -> str:
+    return pathlib.Path(path).read_text()
+
+
+def written() -> Any:
+    return dask.delayed(process)(dask.delayed(process)("n.txt", "a.txt"), "b.txt")
+
+
+def chain() -> Any:
+    return dask.delayed(text_of)(written())
+
+
+def test_what_a_task_wrote_is_there_when_it_hits(cache: UnifiedCache) -> None:
+    pathlib.Path("n.txt").write_text("one")
+    assert compute(cache, chain())[0] == "ONE"
+    _, run = compute(cache, chain())
+    assert (run.history[-1].misses, run.history[-1].refused) == (0, 0)
+    for path in ("a.txt", "b.txt"):
+        os.remove(path)
+    assert compute(cache, chain())[0] == "ONE"  # what follows needs no file to be loaded
+    assert compute(cache, written())[0] == "b.txt"
+    assert text_of("b.txt") == "ONE"
+    pathlib.Path("b.txt").write_text("else")
+    compute(cache, written())
+    assert text_of("b.txt") == "ONE"
+    pathlib.Path("n.txt").write_text("three")
+    assert compute(cache, chain())[0] == "THREE"
+    compute(cache, chain())
+    value, run = compute(cache, chain())
+    assert (value, run.history[-1].misses) == ("THREE", 0)
+
+
+def appended(x: int, path: str) -> int:
+    with open(path, "a") as file:
+        file.write(f"{x}\n")
+    return x
+
+
+def test_a_log_that_grows_is_text(cache: UnifiedCache) -> None:
+    for _ in range(2):
+        total = dask.delayed(sum)([dask.delayed(appended)(x, "a.log") for x in (1, 2)])
+        assert compute(cache, total)[0] == 3
+    assert compute(cache, total)[1].history[-1].misses == 0
