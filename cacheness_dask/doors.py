@@ -154,7 +154,8 @@ def come_in(blocks: int = 1) -> None:
         _inside += blocks
         known = _COMPUTING.open(dask.base)
         client = _client_class()
-        known = (client is None or all([door.open(client) for door in _CLIENTS])) and known
+        opened = [] if client is None else [door.open(client) for door in _CLIENTS]
+        known = all(opened) and known
     if not known:
         warnings.warn(
             "This version of Dask or distributed takes graphs in a way that cacheness does not know, so not everything"
