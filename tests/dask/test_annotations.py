@@ -86,9 +86,7 @@ def test_options_of_submit(cache: UnifiedCache, cluster: Any, golden: str) -> No
     for _ in range(2):
         with Client(cluster) as client:
             run = cd.install(client, cache)
-            future = client.submit(
-                where, 3, key="mine", priority=5, retries=2, resources={"GOLD": 1}, workers=[golden], pure=False
-            )
+            future = client.submit(where, 3, key="mine", priority=5, retries=2, resources={"GOLD": 1}, workers=[golden])
             assert future.result() == golden
             assert asked(client, "mine") == {
                 "priority": -5,
