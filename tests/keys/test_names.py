@@ -95,9 +95,9 @@ def test_an_exact_name_is_never_ambiguous(cache: UnifiedCache) -> None:
     ("name", "file", "expected"),
     [
         ("jobs.daily", None, "jobs.daily:f"),
-        ("__main__", "/work/report.py", "report:f"),
-        ("__prefect_loader_4711__", "/work/flows/nightly.py", "nightly:f"),
-        ("__mp_main__", "/work/report.py", "report:f"),
+        ("__main__", "/srv/jobs/report.py", "report:f"),
+        ("__prefect_loader_4711__", "/srv/jobs/flows/nightly.py", "nightly:f"),
+        ("__mp_main__", "/srv/jobs/report.py", "report:f"),
     ],
 )
 def test_a_script_is_called_like_its_file(name: str, file: str | None, expected: str) -> None:
