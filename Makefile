@@ -66,11 +66,12 @@ storm: $(STAMP) ## processes killed at random on each pair of stores, STORM_SECO
 mutants: $(STAMP) ## take out the rules that docs promise, one at a time: a test must notice each
 	$(RUN) -m tests.mutants
 
-matrix: $(STAMP) ## keys of every carrier of code and kind of value, in every place, with more libraries
+matrix: $(STAMP) ## keys of every carrier of code and kind of value, and tensors, with more libraries
 	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
 	@$(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group matrix
 	$(MATRIX)/bin/python -m tests.keys.matrix
 	$(MATRIX)/bin/python -W ignore -m tests.keys.matrix.values
+	$(MATRIX)/bin/python -m pytest tests/codecs/test_tensors.py -n 0 -q
 
 peer-dask: $(STAMP) ## the tests inside dask's wheel with a cache, empty and full, beside a run without; PEER_TESTS= some of them
 	$(RUN) -m tests.peers.dask_suite $(PEER_TESTS)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch: Any = pytest.importorskip("torch", reason="torch is no dependency of cacheness")
+torch: Any = pytest.importorskip("torch", reason="torch is no dependency of cacheness; make matrix runs these tests")
 
 from cacheness import UnifiedCache  # noqa: E402
 from cacheness.codecs.pickle import PickleCodec  # noqa: E402
