@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 
 import obstore
@@ -18,11 +18,33 @@ from obstore.store import S3Store
 from cacheness import forks
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
-from cacheness.blobs.s3 import PAGE, PART, PARTS_AT_MOST, SMALL, S3Client, S3Options, in_order, meaning
+from cacheness.blobs.s3 import (
+    PAGE,
+    PART,
+    PARTS_AT_MOST,
+    SMALL,
+    S3Client,
+    S3Options,
+    check_upload,
+    in_order,
+    is_md5,
+    meaning,
+    no_answer_of_s3,
+)
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import BlobInfo, Upload
-from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, StoreRefused, StoreUnavailable
+from cacheness.errors import (
+    BlobMissing,
+    CachenessError,
+    CorruptEntry,
+    MissingExtra,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.protocols import BlobStore, Buffer
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 T = TypeVar("T")
 
@@ -87,7 +109,14 @@ class ObjectStore:
             put = partial(
                 obstore.put, store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=CONCURRENT_PARTS
             )
-        self._call(f"write {name}", put)
+        what = f"write {name}"
+
+        def put_and_check() -> None:
+            etag = put()["e_tag"]
+            if size > PART or not is_md5(etag, pieces):
+                self._check_upload(what, key, size, etag)
+
+        self._call(what, put_and_check)
 
     def read(self, name: str, size: int) -> Buffer:
         """Download a blob into one buffer."""
@@ -96,11 +125,15 @@ class ObjectStore:
     def stat(self, name: str) -> BlobInfo | None:
         """Ask for one object by name."""
         key = self._options.key(checked(name))
+        what = f"look at {name}"
         try:
-            return BlobInfo(name, self._call(f"look at {name}", lambda: obstore.head(self._client(0), key))["size"])
+            return self._info(name, what, lambda: obstore.head(self._client(0), key))
+        except (BlobMissing, StoreRefused):
+            pass  # the answer to a HEAD has no body, and so does not say whether the bucket is there, and why not
+        try:
+            return self._info(name, what, lambda: obstore.get(self._client(0), key).meta)
         except BlobMissing:
-            # The answer to a HEAD has no body, and so does not say whether the bucket is there.
-            return self._stat_by_get(name, key)
+            return None
 
     def delete(self, name: str) -> None:
         """Delete one object, if it is there."""
@@ -135,6 +168,8 @@ class ObjectStore:
 
     def _read(self, name: str, key: str, size: int) -> Buffer:
         found = obstore.get(self._client(size), key)
+        if found.meta["e_tag"] is None:
+            raise no_answer_of_s3(self._options.place, f"read {name}", "it has no ETag")
         if found.meta["size"] != size:
             raise CorruptEntry(f"blob {name} has {found.meta['size']} bytes where its row says {size}")
         if size <= CHUNK:
@@ -149,11 +184,23 @@ class ObjectStore:
             raise StoreUnavailable(f"cannot read {name} in {self._options.place}: {done} of {size} bytes came")
         return buffer
 
-    def _stat_by_get(self, name: str, key: str) -> BlobInfo | None:
+    def _info(self, name: str, what: str, request: Callable[[], ObjectMeta]) -> BlobInfo:
+        def attempt() -> BlobInfo:
+            found = request()
+            if found["e_tag"] is None:
+                raise no_answer_of_s3(self._options.place, what, "it has no ETag")
+            return BlobInfo(name, found["size"])
+
+        return self._call(what, attempt)
+
+    def _check_upload(self, what: str, key: str, size: int, etag: str | None) -> None:
         try:
-            return BlobInfo(name, self._call(f"look at {name}", lambda: obstore.get(self._client(0), key)).meta["size"])
-        except BlobMissing:
-            return None
+            found = obstore.head(self._client(0), key)
+        except FileNotFoundError:
+            there = None
+        else:
+            there = found["size"], found["e_tag"]
+        check_upload(self._options.place, what, (size, etag), there)
 
     def _scan(self, prefix: str) -> Iterator[BlobInfo]:
         after = ""
@@ -163,12 +210,24 @@ class ObjectStore:
             except _OddName:
                 yield from self._with_botocore().scan(prefix, after)
                 return
+            if not page:
+                yield from self._look_again(prefix, after)
+                return
             for name, size in page:
                 after = name
                 if name and name.startswith(prefix):
                     yield BlobInfo(name, size)
             if len(page) < PAGE:
                 return
+
+    def _look_again(self, prefix: str, after: str) -> Iterator[BlobInfo]:
+        """List what obstore says is nothing, because it reads any XML, and a login page, as an empty listing."""
+        try:
+            client = self._with_botocore()
+        except MissingExtra:
+            self.stat("is-this-s3")  # a login page is no answer to this either
+            return
+        yield from client.scan(prefix, after)
 
     def _page(self, prefix: str, after: str) -> list[tuple[str, int]]:
         # Each page is a listing of its own, begun after the last: so it can be tried again.
@@ -282,7 +341,7 @@ def _translated(error: Exception, place: str, what: str) -> CachenessError:
         what,
         code=code[1] if code else "",
         status=int(status[1]) if status else None,
-        detail="" if status else f"no answer ({kind[1] if kind else text[:200]})",
+        detail="" if status else f"no answer ({kind[1] if kind else text.partition(chr(10))[0][:200]})",
     )
 
 

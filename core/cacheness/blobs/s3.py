@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from typing import Any, Final, TypeVar
@@ -20,8 +21,10 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from cacheness.protocols import Buffer
 
 T = TypeVar("T")
+Object = tuple[int, str | None]  #: its size and ETag
 
 PAGE: Final = 1000  #: objects in one page of a listing; S3 gives no more
 SMALL: Final = 1 << 20  #: bytes that one quick request moves
@@ -30,6 +33,8 @@ PARTS_AT_MOST: Final = 10_000
 
 #: What the next page of a listing is asked for by.
 _CURSORS: Final = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
+#: What botocore's result has whatever the body of the answer was.
+_WITHOUT_A_BODY: Final = frozenset({"ResponseMetadata", "RequestCharged"})
 _FULL: Final = frozenset(
     {"EntityTooLarge", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 )
@@ -37,6 +42,8 @@ _FULL: Final = frozenset(
 _TRY_AGAIN: Final = frozenset(
     {"InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 )
+#: Requests to which 404 says that the blob is not there; to others, that this is no S3.
+_OF_A_BLOB: Final = ("read", "look at", "delete", "abort")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +113,39 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
         return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
     if status is None or status in (408, 429) or status >= 500 or code in _TRY_AGAIN:
         return StoreUnavailable(text)
-    if status == 404 and code != "NoSuchBucket":
+    if status == 404 and code != "NoSuchBucket" and what.startswith(_OF_A_BLOB):
         return BlobMissing(text)
     return StoreRefused(f"{text}. Check the bucket's name and region, the credentials, and what they may do")
+
+
+def no_answer_of_s3(place: str, what: str, why: str) -> StoreUnavailable:
+    """The error for an answer that S3 never gives, but a login page, a proxy or another server does."""
+    return StoreUnavailable(f"cannot {what} in {place}: the answer is not one of S3: {why}. Check what is in between")
+
+
+def is_md5(etag: str | None, pieces: Iterable[Buffer]) -> bool:
+    """Whether an ETag proves that these bytes arrived: most servers make it of the MD5 of a single request."""
+    try:
+        digest = hashlib.md5(usedforsecurity=False)
+    except ValueError:  # this machine's OpenSSL has no MD5
+        return False
+    for piece in pieces:
+        digest.update(piece)
+    return etag is not None and etag.strip('"') == digest.hexdigest()
+
+
+def check_upload(place: str, what: str, sent: Object, found: Object | None) -> None:
+    """Compare an upload, as it was answered, with what the server has now. Raises StoreUnavailable if they differ."""
+    if sent[1] is None or (found and found[1] is None):
+        raise no_answer_of_s3(place, what, "it has no ETag")
+    if found is None:
+        raise StoreUnavailable(f"cannot {what} in {place}: the server took it, and does not have it")
+    # Some servers give what was assembled another ETag afterwards; no other upload has its name.
+    if found[0] != sent[0] or (sent[0] <= PART and found[1] != sent[1]):
+        raise StoreUnavailable(
+            f"cannot {what} in {place}: {sent[0]} bytes were sent, with the ETag {sent[1]},"
+            f" and the server has {found[0]} bytes with the ETag {found[1]}"
+        )
 
 
 def in_order(infos: Iterator[BlobInfo], after: str) -> Iterator[BlobInfo]:
@@ -164,10 +201,6 @@ class S3Client:
 
         self._call(f"abort the upload of {upload.name}", abort)
 
-    def insist_on_bucket(self) -> None:
-        """Raise StoreRefused if there is no such bucket: a HEAD alone cannot tell."""
-        next(self._pages(self._client.list_objects_v2, "list blobs", {"Prefix": self._options.key(""), "MaxKeys": 1}))
-
     def close(self) -> None:
         """Close connections."""
         self._client.close()
@@ -176,7 +209,7 @@ class S3Client:
         try:
             page: dict[str, Any] = self._client.list_multipart_uploads(**arguments)
         except self._client.exceptions.NoSuchUpload:
-            return {}  # so some servers say that no upload is under way
+            return {"IsTruncated": False}  # so some servers say that no upload is under way
         return page
 
     def _pages(
@@ -184,6 +217,8 @@ class S3Client:
     ) -> Iterator[dict[str, Any]]:
         while True:
             page = self._call(what, partial(request, Bucket=self._options.bucket, **arguments))
+            if not page.keys() - _WITHOUT_A_BODY:
+                raise no_answer_of_s3(self._options.place, what, "it is no listing")
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -196,11 +231,12 @@ class S3Client:
 
     def _call(self, what: str, request: Callable[[], T]) -> T:
         from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+        from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
 
         def attempt() -> T:
             try:
                 return request()
-            except (BotoCoreError, ClientError, RecursionError) as error:
+            except (BotoCoreError, ClientError, ResponseParserError, RecursionError) as error:
                 raise from_botocore(error, self._options.place, what) from error
 
         return self._guard.call(attempt)
@@ -215,6 +251,7 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         ParamValidationError,
         PartialCredentialsError,
     )
+    from botocore.parsers import ResponseParserError
 
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -224,6 +261,8 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         return meaning(place, what, status=301, detail="redirected, probably to another region")
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
         return StoreRefused(f"cannot {what} in {place}: {error}")
+    if isinstance(error, ResponseParserError):
+        return no_answer_of_s3(place, what, "it is no XML")
     return StoreUnavailable(f"cannot {what} in {place}: {type(error).__name__}: {error}")
 
 

@@ -16,13 +16,16 @@ from cacheness.blobs.s3 import (
     S3Client,
     S3Options,
     botocore_settings,
+    check_upload,
     from_botocore,
     in_order,
+    is_md5,
+    no_answer_of_s3,
     with_shared_models,
 )
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import BlobInfo, Upload
-from cacheness.errors import BlobMissing, CorruptEntry, MissingExtra, StoreUnavailable
+from cacheness.errors import BlobMissing, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer
 
 try:
@@ -30,6 +33,7 @@ try:
     from aiobotocore.session import AioSession  # type: ignore[import-untyped]
     from aiohttp import ClientError as HttpError
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
     from fsspec.asyn import sync  # type: ignore[import-untyped]
 except ImportError:
     raise MissingExtra("s3fs", "s3", "engine=s3fs") from None
@@ -39,7 +43,7 @@ T = TypeVar("T")
 CHUNK: Final = 1 << 20
 OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials
 CONCURRENT_PARTS: Final = 2  #: each is in memory twice while it goes out
-_ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, RecursionError)
+_ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, ResponseParserError, RecursionError)
 
 
 #: Kept for ever in a forked child, because s3fs closes connections when it is collected.
@@ -74,12 +78,8 @@ class S3fsStore:
         """Upload a blob, a large one in parts that are assembled at the end."""
         pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
         size = sum(piece.nbytes for piece in pieces)
-        key = self._options.key(checked(name))
-        if size <= PART:
-            upload = partial(self._request, "put_object", Key=key, Body=b"".join(pieces))
-        else:
-            upload = partial(self._upload, key, pieces, size)
-        self._call(f"write {name}", size, upload)
+        what = f"write {name}"
+        self._call(what, size, partial(self._write, what, self._options.key(checked(name)), pieces, size))
 
     def read(self, name: str, size: int) -> Buffer:
         """Download a blob into one buffer."""
@@ -88,19 +88,21 @@ class S3fsStore:
     def stat(self, name: str) -> BlobInfo | None:
         """Ask for one object by name."""
         key = self._options.key(checked(name))
+        what = f"look at {name}"
         try:
-            head = self._call(f"look at {name}", 0, partial(self._request, "head_object", Key=key))
+            return self._call(what, 0, partial(self._stat, name, "head_object", key))
+        except (BlobMissing, StoreRefused):
+            pass  # the answer to a HEAD has no body, and so does not say whether the bucket is there, and why not
+        try:
+            return self._call(what, 0, partial(self._stat, name, "get_object", key))
         except BlobMissing:
-            # The answer to a HEAD has no body, and so does not say whether the bucket is there.
-            self._with_botocore().insist_on_bucket()
             return None
-        return BlobInfo(name, head["ContentLength"])
 
     def delete(self, name: str) -> None:
         """Delete one object, if it is there."""
         key = self._options.key(checked(name))
         try:
-            self._call(f"delete {name}", 0, partial(self._request, "delete_object", Key=key))
+            self._call(f"delete {name}", 0, partial(self._delete, name, key))
         except BlobMissing:
             return
 
@@ -131,10 +133,44 @@ class S3fsStore:
         client = await self._filesystem.set_session()
         return await getattr(client, method)(Bucket=self._options.bucket, **arguments)
 
+    async def _write(self, what: str, key: str, pieces: list[memoryview], size: int) -> None:
+        is_small = size <= PART
+        if is_small:
+            answer = await self._request("put_object", Key=key, Body=b"".join(pieces))
+        else:
+            answer = await self._upload(what, key, pieces, size)
+        etag = answer.get("ETag")
+        if is_small and is_md5(etag, pieces):
+            return
+        try:
+            found = await self._request("head_object", Key=key)
+        except ClientError as error:
+            if not isinstance(from_botocore(error, self._options.place, "look at it"), BlobMissing):
+                raise
+            there = None
+        else:
+            there = found["ContentLength"], found.get("ETag")
+        check_upload(self._options.place, what, (size, etag), there)
+
+    async def _stat(self, name: str, method: str, key: str) -> BlobInfo:
+        found = await self._request(method, Key=key)
+        if "Body" in found:
+            found["Body"].close()
+        if "ETag" not in found:
+            raise no_answer_of_s3(self._options.place, f"look at {name}", "it has no ETag")
+        return BlobInfo(name, found["ContentLength"])
+
+    async def _delete(self, name: str, key: str) -> None:
+        about = (await self._request("delete_object", Key=key))["ResponseMetadata"]
+        if about["HTTPStatusCode"] != 204 and about["HTTPHeaders"].get("content-length", "0") != "0":
+            raise no_answer_of_s3(self._options.place, f"delete {name}", "it has a body")
+
     async def _read(self, name: str, key: str, size: int) -> Buffer:
         response = await self._request("get_object", Key=key)
         body = response["Body"]
         try:
+            if "ETag" not in response:
+                raise no_answer_of_s3(self._options.place, f"read {name}", "it has no ETag")
             if response["ContentLength"] != size:
                 raise CorruptEntry(f"blob {name} has {response['ContentLength']} bytes where its row says {size}")
             buffer = allocate(size)
@@ -152,29 +188,36 @@ class S3fsStore:
         finally:
             body.close()
 
-    async def _upload(self, key: str, pieces: list[memoryview], size: int) -> None:
+    async def _upload(self, what: str, key: str, pieces: list[memoryview], size: int) -> dict[str, Any]:
         begun = await self._request("create_multipart_upload", Key=key)
+        if "UploadId" not in begun:
+            raise no_answer_of_s3(self._options.place, what, "it has no UploadId")
         where = {"Key": key, "UploadId": begun["UploadId"]}
         parts: list[dict[str, Any]] = []
         running: set[asyncio.Task[dict[str, Any]]] = set()
         try:
             for number, body in enumerate(_cut(pieces, max(PART, -(-size // PARTS_AT_MOST))), start=1):
-                running.add(asyncio.create_task(self._upload_part(where, number, body)))
+                running.add(asyncio.create_task(self._upload_part(what, where, number, body)))
                 if len(running) == CONCURRENT_PARTS:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                     parts += [task.result() for task in done]
             parts += await asyncio.gather(*running)
             parts.sort(key=lambda part: part["PartNumber"])
-            await self._request("complete_multipart_upload", MultipartUpload={"Parts": parts}, **where)
+            answer: dict[str, Any] = await self._request(
+                "complete_multipart_upload", MultipartUpload={"Parts": parts}, **where
+            )
         except BaseException:
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             await self._request("abort_multipart_upload", **where)
             raise
+        return answer
 
-    async def _upload_part(self, where: dict[str, Any], number: int, body: bytes) -> dict[str, Any]:
+    async def _upload_part(self, what: str, where: dict[str, Any], number: int, body: bytes) -> dict[str, Any]:
         answer = await self._request("upload_part", PartNumber=number, Body=body, **where)
+        if "ETag" not in answer:
+            raise no_answer_of_s3(self._options.place, what, "it has no ETag")
         return {"PartNumber": number, "ETag": answer["ETag"]}
 
     def _call(self, what: str, size: int, request: Callable[[], Awaitable[T]]) -> T:
