@@ -7,7 +7,7 @@ import obstore.exceptions
 import pytest
 
 from cacheness.blobs import object_store
-from cacheness.blobs.s3 import from_botocore, meaning
+from cacheness.blobs.s3 import CredentialsExpired, from_botocore, meaning
 from cacheness.errors import BlobMissing, CachenessError, StoreFull, StoreRefused, StoreUnavailable
 
 
@@ -59,7 +59,7 @@ def test_what_botocore_s_errors_mean(error, expected) -> None:
         (403, "AccessDenied", StoreRefused),
         (403, "QuotaExceeded", StoreFull),
         (400, "EntityTooLarge", StoreFull),
-        (400, "ExpiredToken", StoreRefused),
+        (400, "ExpiredToken", CredentialsExpired),
         (507, "", StoreFull),
         (409, "OperationAborted", StoreUnavailable),
         (412, "PreconditionFailed", StoreRefused),

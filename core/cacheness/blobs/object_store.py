@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
@@ -25,11 +25,13 @@ from cacheness.blobs.s3 import (
     SMALL,
     S3Client,
     S3Options,
+    botocore_session,
     check_upload,
     in_order,
     is_md5,
     meaning,
     no_answer_of_s3,
+    renewing,
 )
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import BlobInfo, Upload
@@ -50,9 +52,11 @@ T = TypeVar("T")
 
 CHUNK: Final = 1 << 20  #: bytes of a large blob that are in transit to their buffer
 CONCURRENT_PARTS: Final = 4
+READ_AGAIN: Final = timedelta(minutes=10)  #: a profile's credentials; obstore asks five minutes before
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_PROVIDER: Final = re.compile(r"External AWS credential provider: (?:\w+: )?(.*)")
 _KIND: Final = re.compile(r"kind: (\w+)")
 
 
@@ -100,19 +104,24 @@ class ObjectStore:
         key = self._options.key(checked(name))
         if size <= PART:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            store = self._client(size)
-            put = partial(obstore.put, store, key, data, use_multipart=False)
+            client = partial(self._client, size)
+            put = partial(obstore.put, path=key, file=data, use_multipart=False)
         else:
             part = max(PART, -(-size // PARTS_AT_MOST))
             # Each part is a request of its own, so the time for one part bounds them all.
-            store = self._client(part, upload=True)
+            client = partial(self._client, part, upload=True)
             put = partial(
-                obstore.put, store, key, pieces, use_multipart=True, chunk_size=part, max_concurrency=CONCURRENT_PARTS
+                obstore.put,
+                path=key,
+                file=pieces,
+                use_multipart=True,
+                chunk_size=part,
+                max_concurrency=CONCURRENT_PARTS,
             )
         what = f"write {name}"
 
         def put_and_check() -> None:
-            etag = put()["e_tag"]
+            etag = put(client())["e_tag"]
             if size > PART or not is_md5(etag, pieces):
                 self._check_upload(what, key, size, etag)
 
@@ -257,7 +266,12 @@ class ObjectStore:
             except (BaseError, FileNotFoundError) as error:
                 raise _translated(error, self._options.place, what) from error
 
-        return self._guard.call(attempt)
+        renew = self._renew if self._options.may_be_renewed else None
+        return self._guard.call(partial(renewing, attempt, renew))
+
+    def _renew(self) -> None:
+        with self._lock:
+            self._clients.clear()  # those that are opened now read the credentials again
 
     def _with_botocore(self) -> S3Client:
         with self._lock:
@@ -293,6 +307,8 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool) -> 
     if options.access_key_id is not None:
         # A provider, because keys given by name would be paired with a session token from the environment.
         settings["credential_provider"] = _Credentials(options)
+    elif options.may_be_renewed and _may_have_profile():
+        settings |= _profile(options)
     return S3Store(
         options.bucket,
         client_options=client,  # type: ignore[arg-type]
@@ -317,6 +333,46 @@ class _Credentials:
         return self._given
 
 
+def _may_have_profile() -> bool:
+    """Whether there is something in the files of AWS's tools, which obstore does not read."""
+    if "AWS_ACCESS_KEY_ID" in os.environ:
+        return False  # these win
+    files = ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config")
+    return "AWS_PROFILE" in os.environ or any(
+        os.path.exists(os.path.expanduser(os.environ.get(name, usual))) for name, usual in files
+    )
+
+
+def _profile(options: S3Options) -> dict[str, Any]:
+    """The settings of a profile; none where botocore is missing, which reads profiles and logs in by SSO."""
+    try:
+        session = botocore_session()
+    except MissingExtra:
+        return {}
+    region = options.region or session.get_config_variable("region")
+    return {"credential_provider": _ProfileCredentials(), **({"region": region} if region else {})}
+
+
+class _ProfileCredentials:
+    """The credentials of a profile, as obstore asks for them: read again every few minutes."""
+
+    def __init__(self) -> None:
+        self._credentials: Any = None
+
+    def __call__(self) -> dict[str, Any]:
+        if not hasattr(self._credentials, "refresh_needed"):  # those that have it renew themselves
+            self._credentials = botocore_session().get_credentials()
+        if self._credentials is None:
+            raise StoreRefused("there are no credentials, neither in the URL nor in AWS_* nor in a profile")
+        found = self._credentials.get_frozen_credentials()
+        return {
+            "access_key_id": found.access_key,
+            "secret_access_key": found.secret_key,
+            "token": found.token,
+            "expires_at": datetime.now(UTC) + READ_AGAIN,
+        }
+
+
 def _endpoint(options: S3Options, url: str) -> str:
     if options.addressing == "path":
         return url
@@ -331,6 +387,8 @@ def _translated(error: Exception, place: str, what: str) -> CachenessError:
         return _OddName(text)
     if "/api/token" in text:
         return StoreRefused(f"cannot {what} in {place}: there are no credentials, neither in the URL nor in AWS_*")
+    if provider := _PROVIDER.search(text):
+        return StoreRefused(f"cannot {what} in {place}: the credentials could not be read: {provider[1]}")
     status, code, kind = _STATUS.search(text), _CODE.search(text), _KIND.search(text)
     if status is None and isinstance(error, FileNotFoundError):
         return BlobMissing(f"cannot {what} in {place}: it is not there")

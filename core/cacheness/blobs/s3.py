@@ -42,8 +42,15 @@ _FULL: Final = frozenset(
 _TRY_AGAIN: Final = frozenset(
     {"InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 )
+_EXPIRED: Final = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
+)
 #: Requests to which 404 says that the blob is not there; to others, that this is no S3.
 _OF_A_BLOB: Final = ("read", "look at", "delete", "abort")
+
+
+class CredentialsExpired(StoreRefused):
+    """The server does not take these credentials, or no longer; by now there may be others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +96,11 @@ class S3Options:
         """The object key of a blob's name."""
         return f"{self.prefix}/{name}" if self.prefix else name
 
+    @property
+    def may_be_renewed(self) -> bool:
+        """Whether the credentials come from the environment, a profile or a machine's role."""
+        return self.access_key_id is None and not self.anonymous
+
     def name(self, key: str) -> str:
         """The blob's name of an object key."""
         return key[len(self.prefix) + 1 :] if self.prefix else key
@@ -113,9 +125,22 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
         return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
     if status is None or status in (408, 429) or status >= 500 or code in _TRY_AGAIN:
         return StoreUnavailable(text)
+    if code in _EXPIRED:
+        return CredentialsExpired(f"{text}. Renew the credentials, then they are read again")
     if status == 404 and code != "NoSuchBucket" and what.startswith(_OF_A_BLOB):
         return BlobMissing(text)
     return StoreRefused(f"{text}. Check the bucket's name and region, the credentials, and what they may do")
+
+
+def renewing(request: Callable[[], T], renew: Callable[[], None] | None) -> T:
+    """Run a request, once more with credentials that are read again where the server calls them expired."""
+    try:
+        return request()
+    except CredentialsExpired:
+        if renew is None:
+            raise
+    renew()
+    return request()
 
 
 def no_answer_of_s3(place: str, what: str, why: str) -> StoreUnavailable:
@@ -170,6 +195,7 @@ class S3Client:
     def __init__(self, options: S3Options, guard: Guard, limits: Limits) -> None:
         self._options = options
         self._guard = guard
+        self._limits = limits
         self._client = _botocore_client(options, limits)
 
     def scan(self, prefix: str, after: str = "") -> Iterator[BlobInfo]:
@@ -178,7 +204,7 @@ class S3Client:
         arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE}
         if after:
             arguments["StartAfter"] = options.key(after)
-        for page in self._pages(self._client.list_objects_v2, "list blobs", arguments):
+        for page in self._pages(self._list_objects, "list blobs", arguments):
             for found in page.get("Contents", ()):
                 name = options.name(found["Key"])
                 if name:  # the prefix itself, as a folder made by hand
@@ -204,6 +230,10 @@ class S3Client:
     def close(self) -> None:
         """Close connections."""
         self._client.close()
+
+    def _list_objects(self, **arguments: Any) -> dict[str, Any]:
+        page: dict[str, Any] = self._client.list_objects_v2(**arguments)
+        return page
 
     def _list_uploads(self, **arguments: Any) -> dict[str, Any]:
         try:
@@ -239,7 +269,11 @@ class S3Client:
             except (BotoCoreError, ClientError, ResponseParserError, RecursionError) as error:
                 raise from_botocore(error, self._options.place, what) from error
 
-        return self._guard.call(attempt)
+        renew = self._renew if self._options.may_be_renewed else None
+        return self._guard.call(partial(renewing, attempt, renew))
+
+    def _renew(self) -> None:
+        self._client = _botocore_client(self._options, self._limits)
 
 
 def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
@@ -298,17 +332,24 @@ def _models(path: str | None) -> Any:
     return create_loader(path)
 
 
-def _botocore_client(options: S3Options, limits: Limits) -> Any:
+def botocore_session() -> Any:
+    """A session that reads the environment and the files of AWS's tools now."""
     try:
         import botocore.session  # type: ignore[import-untyped]
-        from botocore import UNSIGNED
-        from botocore.config import Config  # type: ignore[import-untyped]
     except ImportError:
         raise MissingExtra("botocore", "s3", "looking for unfinished uploads in a bucket") from None
+    return with_shared_models(botocore.session.get_session())
+
+
+def _botocore_client(options: S3Options, limits: Limits) -> Any:
+    session = botocore_session()
+    from botocore import UNSIGNED
+    from botocore.config import Config  # type: ignore[import-untyped]
+
     settings = dict(botocore_settings(options, limits))
     if options.anonymous:
         settings["signature_version"] = UNSIGNED
-    return with_shared_models(botocore.session.get_session()).create_client(
+    return session.create_client(
         "s3",
         region_name=options.region or ("us-east-1" if options.endpoint_url else None),
         endpoint_url=options.endpoint_url,

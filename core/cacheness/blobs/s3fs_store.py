@@ -21,6 +21,7 @@ from cacheness.blobs.s3 import (
     in_order,
     is_md5,
     no_answer_of_s3,
+    renewing,
     with_shared_models,
 )
 from cacheness.deadlines import Guard, Limits
@@ -63,6 +64,7 @@ class S3fsStore:
         self._limits = limits
         self._guard = Guard(options.place, limits)
         self._filesystem = _open(options, limits)
+        self._renewed: Any = None  #: the filesystem before
         self._client: S3Client | None = None
         forks.watch_forks(self)
 
@@ -230,7 +232,12 @@ class S3fsStore:
                 raise from_botocore(error, self._options.place, what) from error
             return result
 
-        return self._guard.call(attempt)
+        renew = self._renew if self._options.may_be_renewed else None
+        return self._guard.call(partial(renewing, attempt, renew))
+
+    def _renew(self) -> None:
+        # Others may be using the old one, whose connections close when it is collected.
+        self._renewed, self._filesystem = self._filesystem, _open(self._options, self._limits)
 
     def _with_botocore(self) -> S3Client:
         if self._client is None:
