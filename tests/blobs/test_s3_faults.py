@@ -281,6 +281,15 @@ def test_a_wrong_secret_is_refused_and_not_told(s3_url, engine, what) -> None:
     store.close()
 
 
+def test_a_clock_that_is_off_is_named_and_not_the_credentials(store, proxy, call) -> None:
+    extra = b"<RequestTime>20260101T120000Z</RequestTime><ServerTime>2026-01-01T13:00:00Z</ServerTime></Error>"
+    proxy.answer(ANY, 403, error_body("RequestTimeTooSkewed").replace(b"</Error>", extra))
+    with pytest.raises(StoreRefused, match="the server's clock says 2026-01-01T13:00:00Z") as caught:
+        call(store)
+    assert "Set the clock" in str(caught.value)
+    assert "Check" not in str(caught.value)
+
+
 # 30
 
 

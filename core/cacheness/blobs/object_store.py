@@ -57,6 +57,7 @@ READ_AGAIN: Final = timedelta(minutes=10)  #: a profile's credentials; obstore a
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
 _PROVIDER: Final = re.compile(r"External AWS credential provider: (?:\w+: )?(.*)")
+_CLOCK: Final = re.compile(r"<ServerTime>([\w:.+-]+)</ServerTime>")
 _KIND: Final = re.compile(r"kind: (\w+)")
 
 
@@ -394,12 +395,14 @@ def _translated(error: Exception, place: str, what: str) -> CachenessError:
         return BlobMissing(f"cannot {what} in {place}: it is not there")
     if status is None and "redirect" in text:
         return meaning(place, what, status=301, detail="redirected, probably to another region")
+    clock = _CLOCK.search(text)
+    detail = f"the server's clock says {clock[1]}" if clock else ""
     return meaning(
         place,
         what,
         code=code[1] if code else "",
         status=int(status[1]) if status else None,
-        detail="" if status else f"no answer ({kind[1] if kind else text.partition(chr(10))[0][:200]})",
+        detail=detail if status else f"no answer ({kind[1] if kind else text.partition(chr(10))[0][:200]})",
     )
 
 

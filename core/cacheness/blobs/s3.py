@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -123,6 +124,11 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
     text = f"cannot {what} in {place}: {said}"
     if code in _FULL or status == 507:
         return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
+    if code == "RequestTimeTooSkewed":
+        return StoreRefused(
+            f"{text}. The clocks of this machine and of the server differ by more than S3 allows, 15 minutes:"
+            f" here it is {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC. Set the clock; the credentials are not at fault"
+        )
     if status is None or status in (408, 429) or status >= 500 or code in _TRY_AGAIN:
         return StoreUnavailable(text)
     if code in _EXPIRED:
@@ -290,8 +296,11 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
     if isinstance(error, ClientError):
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        return meaning(place, what, code="" if code.isdigit() else code, status=status)
-    if isinstance(error, RecursionError):  # what botocore makes of a redirection that does not say where to
+        server_time = error.response.get("Error", {}).get("ServerTime")
+        detail = f"the server's clock says {server_time}" if server_time else ""
+        return meaning(place, what, code="" if code.isdigit() else code, status=status, detail=detail)
+    # What botocore makes of a redirection that does not say where to; within a request it is wrapped.
+    if isinstance(error, RecursionError) or isinstance(getattr(error, "kwargs", {}).get("error"), RecursionError):
         return meaning(place, what, status=301, detail="redirected, probably to another region")
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
         return StoreRefused(f"cannot {what} in {place}: {error}")
