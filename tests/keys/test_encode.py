@@ -494,6 +494,13 @@ def test_a_cached_property_counts_neither_before_nor_after_it_is_used() -> None:
     assert encode(used) == encode(Lazy())
 
 
+def test_text_is_encoded_in_a_sequence_as_it_is_alone() -> None:
+    texts = ["", "a", "ä", "\ud800", *("é" * size for size in (127, 128, 255, 256, 40_000)), "x" * 70_000]
+    assert encode(texts) == b"[a:" + b"".join(map(encode, texts))
+    assert encode(tuple(texts)) == b"(a:" + b"".join(map(encode, texts))
+    assert encode([texts[1], 1, *texts[:2]]) == b"[4:" + encode("a") + encode(1) + encode("") + encode("a")
+
+
 def test_long_text_and_bytes_are_not_carried_along() -> None:
     assert len(encode("x" * 1_000_000)) < 100
     assert len(encode(b"x" * 1_000_000)) < 100

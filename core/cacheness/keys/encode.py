@@ -37,6 +37,8 @@ FORMAT: Final = 2
 #: An encoding longer than this is replaced by its digest, so that memory stays bounded
 #: and an object that is reached by many ways is walked once.
 LONG: Final = 1 << 16
+#: What stands before a string of so many bytes.
+_HEADS: Final = [b"s%x:" % size for size in range(256)]
 
 #: Fixed, so that what can be encoded does not depend on how deep in the program it is asked for.
 DEEPEST: Final = 128
@@ -191,6 +193,19 @@ class Encoder:
             raise
         except FAILURES as error:
             raise Unencodable(f"{module_of(kind)}.{kind.__qualname__} cannot be read ({brief_of(error)})") from error
+
+    def items(self, values: Iterable[Any]) -> None:
+        """Append values one by one; strings without calls for each, because there may be very many."""
+        out, is_plain = self.out, not is_registered((str,))
+        for value in values:
+            if type(value) is not str or self.names or not is_plain:
+                self.add(value)
+                continue
+            text = value.encode("utf-8", "surrogatepass")
+            if len(text) < len(_HEADS):
+                out += _HEADS[len(text)] + text
+            else:
+                self.blob(b"s", text)
 
     def word(self, value: Any) -> None:
         """Append a value in which no string is taken for a file: a key of a dictionary, a label."""

@@ -77,6 +77,7 @@ class Inputs:
     folders: list[str] = field(default_factory=list)  #: names of folders
     unread: dict[str, str] = field(default_factory=dict)  #: names of files that count by their text, and why
     left: int = MOST_STRINGS
+    here: str = ""  #: the directory that names are relative to, once it is known
 
     @property
     def names(self) -> Iterator[str]:
@@ -128,7 +129,10 @@ class Inputs:
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            self.absent.setdefault(text, os.path.abspath(path))
+            if text not in self.absent:
+                self.here = self.here or os.getcwd()
+                # What `abspath` does, which asks for the directory again each time.
+                self.absent[text] = os.path.normpath(path if os.path.isabs(path) else f"{self.here}{os.sep}{path}")
             return False
         except (OSError, ValueError):
             return False
@@ -169,7 +173,13 @@ def paths_in(text: str) -> list[str]:
     if text[:1] == "~" and os.sep in text:
         return [os.path.expanduser(text)]
     named = os.sep in text or (os.altsep is not None and os.altsep in text)
-    return [text] if named or ("." in text and len(os.path.splitext(text)[1]) > 1) else []
+    return [text] if named or _has_suffix(text) else []
+
+
+def _has_suffix(name: str) -> bool:
+    """Whether a dot stands between other characters, after whatever dots it begins with."""
+    stem, _, suffix = name.rpartition(".")
+    return bool(suffix) and bool(stem.strip("."))
 
 
 def _paths_of_url(part: str) -> list[str]:

@@ -93,8 +93,7 @@ def _array(encoder: Encoder, value: array.array[Any]) -> None:
 def _tuple(encoder: Encoder, value: tuple[Any, ...]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.out += b"(%x:" % len(value)
-        for item in value:
-            encoder.add(item)
+        encoder.items(value)
         encoder.leave(value, start)
 
 
@@ -102,8 +101,7 @@ def _tuple(encoder: Encoder, value: tuple[Any, ...]) -> None:
 def _list(encoder: Encoder, value: list[Any]) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.out += b"[%x:" % len(value)
-        for item in value:
-            encoder.add(item)
+        encoder.items(value)
         encoder.leave(value, start)
 
 
