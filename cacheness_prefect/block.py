@@ -103,6 +103,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="On Error",
         description="What functions do that `open().cached` decorates, when the cache fails. A task always computes.",
     )
+    incomplete: Literal["warn", "serve", "refuse"] = Field(
+        default="warn",
+        title="Incomplete Keys",
+        description="What becomes of results whose key could not see everything, unless a policy says.",
+    )
     lease: float = Field(
         default=30.0,
         description="Seconds until others take over a computation whose process died, unless a policy says.",

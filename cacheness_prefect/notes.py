@@ -36,10 +36,14 @@ class Notes:
     form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did, "elsewhere"
     record: str = ""  #: Prefect's record of the result, JSON
     refused: bool = False  #: not a result to keep
+    path: str = ""  #: as which Prefect knows the result
 
     def provenance(self) -> dict[str, Any]:
         """As the entry keeps it."""
-        return {PREFIX: {**self.run, "form": self.form, "record": self.record}}
+        record = self.record
+        if isinstance(self.key, Key) and _CACHE_KEY.fullmatch(self.path):
+            record = record.replace(self.path, self.key.hex)  # where the next run will look for it
+        return {PREFIX: {**self.run, "form": self.form, "record": record}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,16 @@ from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import TaskRunContext
 
 from cacheness import Digest, Key, UnhashableArgument
+from cacheness.entry import Presence
 from cacheness.incomplete import Incomplete, may_cache, quote
-from cacheness.keys import digest_of, make_key
+from cacheness.keys import covers, digest_of, make_key
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
 from cacheness_prefect.notes import PREFIX
 from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import run_id, tell, warn
+from cacheness_prefect.trouble import run_id, shielded, tell, warn
 
 
 @dataclass
@@ -56,9 +57,11 @@ class CachenessPolicy(CachePolicy):
                 raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
             tell("make a key", error)
             return None
-        if self.store is not None:
-            self._take_over(task_ctx, self.store, key)
-        return key.digest.hex()
+        if self.store is None:
+            return key.hex
+        found = _written_by_itself(self.store, key)
+        self._take_over(task_ctx, self.store, Making.of(task.fn, key, found, tags=self.tags))
+        return found.hex
 
     def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:
         """The key of one call, given its arguments by name."""
@@ -82,7 +85,7 @@ class CachenessPolicy(CachePolicy):
             raise TypeError(f"only the name of an argument can be taken from a cache policy, not {other!r}")
         return replace(self, ignore=(*self.ignore, other))
 
-    def _take_over(self, task_ctx: TaskRunContext, store: CachenessBlock, key: Key) -> None:
+    def _take_over(self, task_ctx: TaskRunContext, store: CachenessBlock, making: Making) -> None:
         # Prefect asks the context for the result store after it has asked for the key, in the same
         # expression. If it ever asks before, the plain store does its work, without the run's details.
         task, results = task_ctx.task, task_ctx.result_store
@@ -91,7 +94,23 @@ class CachenessPolicy(CachePolicy):
             changes["result_storage"] = store
         if task.result_serializer is None:
             changes["serializer"] = CachenessSerializer()
-        task_ctx.result_store = PolicyResultStore.around(results, Making(key=key, tags=self.tags), **changes)
+        task_ctx.result_store = PolicyResultStore.around(results, making, **changes)
+
+
+def _written_by_itself(store: CachenessBlock, key: Key) -> Key:
+    """The key under which the result of an earlier run is, where the task itself wrote files that it names."""
+    texts = key.as_text()
+    if not texts:
+        return key
+    there: dict[str, Presence] = shielded("look up a result", lambda: store.open().present([key, *texts.values()]), {})
+    if key.hex in there:
+        return key
+    ours = (
+        other
+        for as_text, other in texts.items()
+        if other.hex in there and covers(there[other.hex].outputs or "", key.inputs, as_text)
+    )
+    return next(ours, key)
 
 
 def _minus(policy: CompoundCachePolicy, name: str) -> CachePolicy:

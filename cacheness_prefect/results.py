@@ -11,7 +11,9 @@ When a record is written, it may be in another task's context, and the value may
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -25,11 +27,14 @@ from prefect.types import DateTime
 from pydantic import PrivateAttr
 
 from cacheness import Key
+from cacheness.keys import Observed
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.trouble import shielded
+
+_log = logging.getLogger("cacheness.prefect")
 
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
@@ -62,7 +67,8 @@ class KeptRecord(ResultRecord[Any]):
         elif content is None:
             content = super().serialize_result()
         record = self.serialize_metadata().decode()
-        return Held(content, replace(self._notes, form=form, record=record, refused=self._is_of_failure()))
+        refused = self._is_of_failure() or self._notes.refused
+        return Held(content, replace(self._notes, form=form, record=record, refused=refused))
 
     def _is_of_failure(self) -> bool:
         # Prefect caches what a task returned inside a Failed state, and the next run would be Cached.
@@ -76,23 +82,54 @@ class Making:
     """The task run that a result store works for."""
 
     key: Key
+    paths: frozenset[str]  #: as which Prefect knows it
+    observed: Observed  #: the files of the run
     tags: tuple[str, ...] = ()  #: of the policy
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
 
-    def notes(self, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
+    @classmethod
+    def of(cls, fn: Callable[..., Any], key: Key, found: Key, *, tags: tuple[str, ...]) -> Making:
+        """The task run that begins now; Prefect asks for its key last."""
+        observed = Observed(key.inputs, fn)
+        observed.begin(alone=True)
+        return cls(key=key, paths=frozenset({key.hex, found.hex}), observed=observed, tags=tags)
+
+    def notes(self, value: Any, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
         """What is known about the result that the task has just returned, or the error that ended it."""
+        stored, refused = shielded(
+            "look at its files again", lambda: self._place(value, path), (address(path), "its files are not known")
+        )
+        if refused:
+            _log.info("the result of a task is not stored: %s", refused)
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
         transaction = get_transaction()
         has_key = transaction is not None and transaction.key == path
         return Notes(
-            key=self.key if self.key.digest.hex() == path else address(path),
+            key=stored,
+            path=path,
+            refused=bool(refused),
             ttl=ttl if has_key else without_key,
             tags=(*tags, *self.tags),
             compute_seconds=time.monotonic() - self.started,
             run=run,
         )
+
+    def _place(self, value: Any, path: str) -> tuple[str | Key, str]:
+        """Under which key a result is stored, and why it is not."""
+        self.observed.end()
+        outcome = self.observed.outcome(value)
+        if outcome.refused:
+            return address(path), outcome.refused
+        if path in self.paths:
+            return self.key.after(outcome), ""
+        stored = address(path)
+        if outcome.outputs:
+            stored = Key(bytes.fromhex(stored)) if isinstance(stored, str) else stored
+            stored.outputs = outcome.outputs
+        changed = any(self.key.inputs[name].found for name in outcome.as_text)
+        return stored, "it changed a file that counts in its key, to which other policies add" if changed else ""
 
 
 class PolicyResultStore(ResultStore):
@@ -112,6 +149,20 @@ class PolicyResultStore(ResultStore):
         """Say which task run this store belongs to."""
         self._making = making
 
+    def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
+        """Read a result; if it is that of the current task run, there is no body whose files would be observed."""
+        self._end_observing()
+        return super().read(key, holder)
+
+    async def aread(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
+        """`read`, off the event loop."""
+        self._end_observing()
+        return await super().aread(key, holder)
+
+    def _end_observing(self) -> None:
+        if self._making.task_run == task_run_id():
+            self._making.observed.end()
+
     def create_result_record(
         self, obj: Any, key: str | None = None, expiration: DateTime | None = None
     ) -> ResultRecord[Any]:
@@ -124,7 +175,7 @@ class PolicyResultStore(ResultStore):
             return plain
         record = KeptRecord(metadata=plain.metadata, result=obj)
         path, ttl = plain.metadata.storage_key or "", store.result_ttl
-        notes = shielded("describe a result", lambda: making.notes(path, expiration, without_key=ttl), None)
+        notes = shielded("describe a result", lambda: making.notes(obj, path, expiration, without_key=ttl), None)
         if notes is None:
             return plain
         record.note(notes, written_later=_is_written_later())

@@ -57,7 +57,7 @@ def clean(day: str): ...
         tags: Iterable[str] = (),
         wait: float = 600.0,
         lease: float | None = None,
-        incomplete: Incomplete = "warn",
+        incomplete: Incomplete | None = None,
     ) -> CachenessPolicy:
         """A cache policy that keys by the values and the code of a task, and keeps results here.
 
@@ -66,9 +66,8 @@ def clean(day: str): ...
         them, whose claim ends `lease` seconds (as the block says) after it died.
 
         `incomplete` says what becomes of a task whose key could not see everything that can decide its
-        result: "warn" in the run's log and cache, "serve" silently, or "refuse" to cache.
+        result: "warn" in the run's log and cache, "serve" silently, or "refuse" to cache; else the block says.
         """
-        check(incomplete)
         return make_policy(
             self,
             self.key_storage(),
@@ -79,7 +78,7 @@ def clean(day: str): ...
             single_flight=single_flight,
             wait=wait,
             lease=self.lease if lease is None else lease,
-            incomplete=incomplete,
+            incomplete=check(incomplete, self.incomplete),
         )
 
     # what people ask of it

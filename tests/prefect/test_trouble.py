@@ -356,6 +356,8 @@ def test_every_parameter_of_a_cache_is_a_field_of_the_block() -> None:
     config = CachenessStorage(**given).config()
     assert {name: getattr(config, name) for name in given} == given
     assert all(field.description for field in CachenessStorage.model_fields.values())
+    assert CachenessStorage(incomplete="refuse").policy().incomplete == "refuse"
+    assert CachenessStorage(incomplete="refuse").policy(incomplete="serve").incomplete == "serve"
     assert CachenessStorage(lease=3.0).policy().lock_manager == CachenessLockManager(
         CachenessStorage(lease=3.0), lease=3.0
     )
