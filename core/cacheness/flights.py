@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from cacheness.errors import CachenessError
+from cacheness.errors import CachenessError, StoreRefused
 from cacheness.jitter import between
 from cacheness.protocols import MetadataStore
 
@@ -33,6 +33,7 @@ class Flights:
         self._held: dict[tuple[bytes, str], _Held] = {}
         self._woken = threading.Event()
         self._beating = False
+        self._is_refused = False
         self._abandoned: deque[tuple[bytes, str]] = deque()
 
     def acquire(
@@ -68,7 +69,12 @@ class Flights:
         """Give the flight up, so that a waiter need not wait for the lease."""
         with self._lock:
             self._held.pop((bytes.fromhex(key), token), None)
-        self._metadata.end_flight(self._namespace, bytes.fromhex(key), token)
+        try:
+            self._metadata.end_flight(self._namespace, bytes.fromhex(key), token)
+        except StoreRefused as error:  # a role without DELETE: what was computed is right, and is stored
+            if not self._is_refused:
+                _log.warning("computations of other processes wait for a lease to run out: %s", error)
+            self._is_refused = True
 
     def abandon(self, key: str, token: str) -> None:
         """Have the heartbeat give the flight up; takes no lock, and so may be called by a finalizer."""

@@ -8,6 +8,7 @@ asked for by name. Nothing is decided by a storage server's clock.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,11 @@ from itertools import groupby, islice
 
 from cacheness.cache import Cache
 from cacheness.entry import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
+from cacheness.errors import StoreRefused
 from cacheness.marker import MARKER
 from cacheness.report import IntegrityReport
+
+_log = logging.getLogger(__name__)
 
 PAGE = 1000  #: blobs, and rows, that are held at a time
 
@@ -242,7 +246,12 @@ class Planner:
             after = names[-1]
 
     def _plan_uploads(self, plan: Plan, presumed: set[str]) -> None:
-        ours = [upload for upload in self._blobs.uploads(plan.scope.prefix) if OBJECT_NAME.fullmatch(upload.name)]
+        try:
+            found = list(self._blobs.uploads(plan.scope.prefix))
+        except StoreRefused as error:  # a right that listing blobs does not need; the rest goes on
+            _log.warning("unfinished uploads are not looked for: %s", error)
+            return
+        ours = [upload for upload in found if OBJECT_NAME.fullmatch(upload.name)]
         states = self._states({session_of(upload.name) for upload in ours}, presumed)
         for upload in ours:
             state = states[session_of(upload.name)]

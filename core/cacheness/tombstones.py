@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from cacheness.entry import Upload
-from cacheness.errors import CachenessError, StoreUnavailable
+from cacheness.errors import CachenessError, StoreRefused, StoreUnavailable
 from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, MetadataStore
 
@@ -42,6 +42,7 @@ class Tombstones:
         self._metadata = metadata
         self._blobs = blobs
         self._marker = marker
+        self._is_refused = False
 
     def drain(self, names: Iterable[str]) -> Removal:
         """Delete blobs, then their tombstones: in this order a crash loses nothing.
@@ -83,8 +84,16 @@ class Tombstones:
                 removal.gone.add(name)
             except StoreUnavailable as error:
                 why = removal.kept[name] = str(error)  # the others would only wait for it in turn
+            except StoreRefused as error:
+                removal.kept[name] = str(error)  # a locked object, perhaps: others may be deleted
+                self._warn(error)
             except CachenessError as error:
                 removal.kept[name] = str(error)
+
+    def _warn(self, error: StoreRefused) -> None:
+        if not self._is_refused:
+            _log.warning("what is replaced or deleted stays in the blob store until a repair may delete it: %s", error)
+        self._is_refused = True
 
     def _clear(self, names: Sequence[str], removal: Removal) -> None:
         try:

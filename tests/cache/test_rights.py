@@ -1,18 +1,23 @@
-"""Several users of one directory: who may only look locks nobody out."""
+"""Rights that are missing: each is named, and what needs them not goes on."""
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psycopg
 import pytest
 
-from cacheness import UnifiedCache
+from cacheness import StoreRefused, UnifiedCache
+from cacheness.marker import MARKER
+from cacheness.testing.proxy import Proxy
 
 #: What a user does, in a process of its own: root becomes that user of the group, others stay who they are.
 AS_USER = """
@@ -105,3 +110,115 @@ def test_a_reader_sees_what_a_writer_adds_meanwhile(tmp_path: Path, monkeypatch:
         cache.put(3, n=3)
     assert reader.get(n=3) == 3
     reader.close()
+
+
+# servers
+
+LARGE = os.urandom(60_000)
+SHARED_KEY = "0123456789abcdef0123"
+DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
+
+
+def expect_results(cache: UnifiedCache) -> None:
+    """What needs no more than reading and writing."""
+    computed = []
+
+    @cache.cached
+    def double(x: int) -> int:
+        computed.append(x)
+        return 2 * x
+
+    assert [double(1), double(1), computed] == [2, 2, [1]]
+    for value in (LARGE, LARGE + b"x", 3):
+        cache.put(value, n=1)
+        assert cache.get(n=1) == value
+    assert cache.get(n=0) == LARGE
+
+
+def test_a_role_without_delete_is_told_so_and_its_results_are_stored(
+    postgres_url: str, s3_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    role, parts = f"adds_{urlsplit(postgres_url).path.lstrip('/')}", urlsplit(postgres_url)
+    with UnifiedCache(metadata_backend=postgres_url, blob_store=s3_url, signing_key=SHARED_KEY) as owner:
+        owner.put(LARGE, n=0)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for statement in (
+            f"CREATE ROLE {role} LOGIN PASSWORD 'secret'",
+            f"GRANT USAGE ON SCHEMA cacheness TO {role}",
+            f"GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA cacheness TO {role}",
+        ):
+            connection.execute(statement.encode())
+        try:
+            url = parts._replace(netloc=f"{role}:secret@{parts.netloc.rpartition('@')[2]}").geturl()
+            with UnifiedCache(metadata_backend=url, blob_store=s3_url, signing_key=SHARED_KEY) as cache:
+                expect_results(cache)
+                for deletion in (
+                    lambda: cache.invalidate(n=1),
+                    cache.clear,
+                    cache.evict,
+                    lambda: cache.verify_integrity(repair=True),
+                ):
+                    with pytest.raises(StoreRefused, match="This call needs DELETE there"):
+                        deletion()
+                assert cache.get(n=0) == LARGE
+                assert not [issue for issue in cache.verify_integrity() if issue.kind != "tombstone"]
+        finally:
+            connection.execute(f"DROP OWNED BY {role}".encode())
+            connection.execute(f"DROP ROLE {role}".encode())
+    refused = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(refused) == 1
+    assert "This call needs DELETE there" in refused[0]
+
+
+def repair(cache: UnifiedCache) -> str:
+    return " ".join(issue.detail for issue in cache.verify_integrity(repair=True))
+
+
+def refusal(cache: UnifiedCache) -> str:
+    with pytest.raises(StoreRefused) as caught:
+        repair(cache)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("denied", "right", "look"),
+    [
+        (b"list-type=2", "s3:ListBucket", refusal),
+        (b"?uploads", "s3:ListBucketMultipartUploads", None),
+        (b"DELETE /", "s3:DeleteObject", repair),
+        (MARKER.encode(), "s3:GetObject", refusal),
+    ],
+    ids=["list", "list uploads", "delete", "get the marker"],
+)
+@pytest.mark.parametrize("engine", ["obstore", "s3fs"])
+def test_a_right_that_the_bucket_does_not_give_is_named_and_the_rest_goes_on(
+    *,
+    postgres_url: str,
+    s3_url: str,
+    caplog: pytest.LogCaptureFixture,
+    denied: bytes,
+    right: str,
+    look: Callable[[UnifiedCache], str] | None,
+    engine: str,
+) -> None:
+    with Proxy.before(s3_url) as proxy:
+        where = {"metadata_backend": postgres_url, "signing_key": SHARED_KEY}
+        with UnifiedCache(blob_store=s3_url, **where) as owner:
+            owner.put(LARGE, n=0)
+        proxy.answer(denied, 403, DENIED)
+        with UnifiedCache(blob_store=f"{proxy.url}&engine={engine}", **where) as cache:
+            expect_results(cache)
+            if look is None:
+                repair(cache)
+            else:
+                assert f"needs the right {right}" in look(cache)
+            cache.put(LARGE, n=2)
+            assert cache.invalidate(n=2)
+            assert cache.get(n=0) == LARGE
+        warnings = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert len(warnings) == (denied != b"list-type=2")
+        assert all(f"needs the right {right}" in text for text in warnings)
+        proxy.heal()
+        with UnifiedCache(blob_store=s3_url, **where) as owner:
+            owner.verify_integrity(repair=True)
+            assert not list(owner.verify_integrity())

@@ -48,6 +48,16 @@ _EXPIRED: Final = frozenset(
 )
 #: Requests to which 404 says that the blob is not there; to others, that this is no S3.
 _OF_A_BLOB: Final = ("read", "look at", "delete", "abort")
+#: What a request needs. Without s3:ListBucket, an object that is not there is refused as well.
+_RIGHTS: Final = {
+    "write": "s3:PutObject",
+    "read": "s3:GetObject (and s3:ListBucket, if the object is not there)",
+    "look at": "s3:GetObject (and s3:ListBucket, if the object is not there)",
+    "delete": "s3:DeleteObject",
+    "list blobs": "s3:ListBucket",
+    "list uploads": "s3:ListBucketMultipartUploads",
+    "abort": "s3:AbortMultipartUpload",
+}
 
 
 class CredentialsExpired(StoreRefused):
@@ -135,6 +145,9 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
         return CredentialsExpired(f"{text}. Renew the credentials, then they are read again")
     if status == 404 and code != "NoSuchBucket" and what.startswith(_OF_A_BLOB):
         return BlobMissing(text)
+    if code == "AccessDenied":
+        right = next((right for request, right in _RIGHTS.items() if what.startswith(request)), "")
+        text += f". This needs the right {right} in the policy of the bucket or the role" if right else ""
     return StoreRefused(f"{text}. Check the bucket's name and region, the credentials, and what they may do")
 
 

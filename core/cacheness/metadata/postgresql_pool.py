@@ -58,6 +58,8 @@ _REFUSALS: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"
     r"|is not permitted to log in|role .* is not"
 )
+#: What a statement needs of the tables that it names.
+_RIGHTS: Final = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 _CANCEL_SECONDS: Final = 1.0
 #: How long the difference between two clocks is relied upon.
 _CLOCK_KEPT: Final = 60 * 1_000_000
@@ -87,6 +89,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     """
 
     seconds = 5.0
+    asked = ""  #: the last statement
 
     def wait(self, gen: Generator[Any, Any, T], *more: Any, **named: Any) -> T:
         """Let psycopg wait, but look at the clock whenever it wakes, which is ten times a second."""
@@ -108,7 +111,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
         """Run one statement; its rows, and how many changed."""
-        cursor = self.reused
+        cursor, self.asked = self.reused, statement.text
         cursor.execute(statement.text, _in_order(statement, values))
         # Asking `cursor.description` would build a description of every column.
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
@@ -116,7 +119,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> list[list[_Row]]:
         """Run a statement for each set of values, without waiting in between; the rows of each."""
-        cursor = self.reused
+        cursor, self.asked = self.reused, statement.text
         cursor.executemany(statement.text, [_in_order(statement, each) for each in values], returning=True)
         rows = [list[_Row](cursor.fetchall())]
         while cursor.nextset():
@@ -136,7 +139,7 @@ class PostgresqlTransaction:
 
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
         """Run a statement for each set of values; the number of rows that changed."""
-        cursor = self._connection.reused
+        cursor, self._connection.asked = self._connection.reused, statement.text
         cursor.executemany(statement.text, [_in_order(statement, each) for each in values])
         return max(cursor.rowcount, 0)
 
@@ -345,7 +348,7 @@ class Pool:
             self._was_mixed_up = True
             connection.close()
         try:
-            refuse(error, self.name)
+            refuse(error, self.name, connection.asked)
         except Lost:
             self._hang_up(connection)
             raise
@@ -394,8 +397,8 @@ def connect(url: str, limits: Limits, **options: Any) -> Connection:
         ) from error
 
 
-def refuse(error: Exception, name: str) -> NoReturn:
-    """Raise what a driver's error means to a caller. The only place that knows."""
+def refuse(error: Exception, name: str, asked: str = "") -> NoReturn:
+    """Raise what a driver's error means to a caller. The only place that knows. `asked` is the statement."""
     code = getattr(error, "sqlstate", None) or ""
     text = _sentence(error)
     if code in _CONFLICTS or code in _MIXED_UP:
@@ -406,7 +409,7 @@ def refuse(error: Exception, name: str) -> NoReturn:
             " process with that version."
         ) from error
     if code.startswith(_REFUSED):
-        raise StoreRefused(f"{name} refuses: {text}. {_advice(code)}.") from error
+        raise StoreRefused(f"{name} refuses: {text}. {_advice(code, asked)}.") from error
     if code in ("53100", "54000"):
         raise StoreFull(f"{name} has no room: {text}. Nothing was stored and nothing was lost.") from error
     if code.startswith(_LOST) or (not code and isinstance(error, _CONNECTION_ERRORS)):
@@ -462,13 +465,15 @@ def _sentence(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
-def _advice(code: str) -> str:
+def _advice(code: str, asked: str) -> str:
     if code == "25006":
         return "It is read-only, a replica perhaps: what is in the cache is served, nothing can be stored there"
     if code == "42501":
+        needed = " and ".join(dict.fromkeys(_RIGHTS.findall(asked)))
         return (
-            "Grant this role USAGE on the schema cacheness, and SELECT, INSERT, UPDATE and DELETE on its tables;"
-            " creating them takes CREATE on the database"
+            (f"This call needs {needed} there. " if needed else "")
+            + "For everything, grant this role USAGE on the schema cacheness, and SELECT, INSERT, UPDATE and DELETE on"
+            " its tables; creating them takes CREATE on the database"
         )
     if code in ("3F000", "42P01"):
         return "The tables of the cache are gone from the database; open the cache anew to create them"
