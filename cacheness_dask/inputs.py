@@ -106,7 +106,10 @@ _READERS: Final = {
 }
 #: They hold what was written to them, and are values as results.
 _BUFFERS: Final = (io.BytesIO, io.StringIO)
-_RESULT_TYPES: Final = {"numpy.memmap": "an array that is mapped from a file"}
+_RESULT_TYPES: Final = {
+    "numpy.memmap": "an array that is mapped from a file",
+    "partd.core.Interface": "what a shuffle writes to",
+}
 _HANDLE_TYPES: Final = {
     "dask.utils.SerializableLock": "a lock",
     "pyarrow.lib.NativeFile": "an open file",
@@ -327,8 +330,10 @@ FILE: Final = "files:"
 LEAVES: Final = "sink: it writes to"
 #: How the reason begins for a result that stands for something outside of it.
 HANDLE: Final = "handle:"
+#: How the reason begins for a task that changes what it is given.
+IN_PLACE: Final = "in place:"
 #: How reasons begin that hold whenever the same is computed again.
-LASTING: Final = ("sink:", "None:", "handle:", "too large:", "cannot be pickled:")
+LASTING: Final = ("sink:", "None:", "handle:", "in place:", "too large:", "cannot be pickled:")
 #: Parts of a result that are looked at.
 _MOST_PARTS: Final = 1000
 _kinds: dict[type, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Compute, Fallback, Load, Store
+from cacheness_dask.worker import Checked, Compute, Fallback, Load, Store
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
@@ -141,6 +141,8 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
         if key in stored and isinstance(node, Task):
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
             made[key] = _computing(node, decisions.store, stored[key], always, files.get(key))
+        elif policy.check_inputs and type(node) is Task:
+            made[key] = _calling(node, Checked(node.func, decisions.store, name_of(node)))
         stack.extend(dep for dep in node.dependencies if dep in graph)
     _load_hits(made, decisions, graph)
     return made
@@ -163,6 +165,11 @@ def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
 def _computing(node: Task, store: Store, told: tuple[bytes, bytes], always: bool, files: Files | None) -> GraphNode:
     func = Compute(node.func, store, told, name_of(node), always)
     func.files = files
+    return _calling(node, func)
+
+
+def _calling(node: Task, func: Callable[..., Any]) -> GraphNode:
+    """The same task with another function."""
     # Given to the constructor, the arguments would be searched for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
     wrapped.args, wrapped.kwargs = node.args, node.kwargs

@@ -21,11 +21,12 @@ from cacheness.incomplete import may_cache
 from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
 from cacheness_dask import worker
+from cacheness_dask.changes import change_told
 from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import Held
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
-from cacheness_dask.inputs import FILE, LASTING, LEAVES, SINK, state_of
+from cacheness_dask.inputs import FILE, IN_PLACE, LASTING, LEAVES, SINK, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
 from cacheness_dask.rewrite import Plan, decide, name_of
@@ -105,6 +106,7 @@ class Run:
         self.history: list[Record] = []
         self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function
         self._sinks: set[str] = set()  #: functions of which it was said
+        self._changers: set[str] = set()  #: the same, of those that change what they are given
         self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
         self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
         self._warned = False
@@ -223,6 +225,11 @@ class Run:
             self._sinks.add(name)
             logger.warning("%s runs every time, and so does what follows it: %s", name, why.removeprefix(SINK).strip())
 
+    def _say_change(self, name: str, why: str) -> None:
+        if name not in self._changers:
+            self._changers.add(name)
+            logger.warning("%s", change_told(name, why))
+
     def _refuse_sinks(self, graph: Graph, prints: Fingerprints) -> None:
         """Refuse what was seen to leave something behind, with all that follows it."""
         sinks = {digest: why for digest, why in self._never.items() if SINK in why}
@@ -307,6 +314,8 @@ class Run:
         for digest, (name, why) in unstored.items():
             if why.startswith(SINK):
                 self._say_sink(name, why)
+            if why.startswith(IN_PLACE):
+                self._say_change(name, why)
             if why.startswith((SINK, FILE)):
                 for key in self._following.get(digest, ()):
                     self.cache.invalidate(key)

@@ -36,6 +36,7 @@ def caching(
     max_value_bytes: Size = 1 << 30,
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
+    check_inputs: float = 0.0,
 ) -> Caching:
     """Let everything that is computed in the block use a cache; whatever the collection, scheduler and client.
 
@@ -44,12 +45,14 @@ def caching(
     to compute than loading it would take; "outputs", "all" or "marked" store just that. `scheduler` is what
     Dask's `scheduler=` takes, by default what Dask would use. Sizes in bytes, or as "1GB". `incomplete` says
     what becomes of a task whose key could not see everything that can decide its result: "warn" once a function and
-    cache, "serve" silently, or "refuse"; by default as the cache does.
+    cache, "serve" silently, or "refuse"; by default as the cache does. `check_inputs` is the part of all tasks, from 0
+    to 1, whose inputs are digested before and after: what changes them in place is named, and not stored.
 
     On leaving the block everything is stored. `async with` does not stop the event loop meanwhile, and is needed for
     an asynchronous client.
     """
-    return Caching(_checked(cache), Policy.checked(which, max_value_bytes, queue_bytes, incomplete), scheduler)
+    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    return Caching(_checked(cache), policy, scheduler)
 
 
 class Caching:
@@ -124,6 +127,7 @@ def install(
     max_value_bytes: Size = 1 << 30,
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
+    check_inputs: float = 0.0,
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
@@ -131,7 +135,8 @@ def install(
     """
     if not hasattr(client, "scheduler_info"):
         raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
-    policy, place = Policy.checked(which, max_value_bytes, queue_bytes, incomplete), _checked(cache)
+    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    place = _checked(cache)
     uninstall(client)
     run = run_with(place, policy)
     doors.installed[client] = run

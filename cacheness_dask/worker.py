@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+from blake3 import blake3
 from dask._task_spec import GraphNode, execute_graph
 from dask.utils import format_bytes
 
@@ -22,9 +23,10 @@ from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness_dask.behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
+from cacheness_dask.changes import Sample, change_told
 from cacheness_dask.edge import unbroken
 from cacheness_dask.files import Files
-from cacheness_dask.inputs import FILE, LEAVES, why_not
+from cacheness_dask.inputs import FILE, IN_PLACE, LEAVES, why_not
 from cacheness_dask.policy import Meter, Policy, size_of
 
 logger = logging.getLogger("cacheness.dask")
@@ -223,6 +225,7 @@ class Compute:
             troubles = {"": "those that it names could not be looked at"}
             with unbroken(partial(_warn, self._store.config)):
                 observed, troubles = self.files.observed()
+        sample = _sample(self._store, self.func, args, kwargs)
         start = time.perf_counter()
         with observed:
             value = self.func(*args, **kwargs)
@@ -231,14 +234,9 @@ class Compute:
             trouble = next(
                 (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
             )
-            if trouble := trouble or self._keep(value, seconds, observed):
-                self._note(trouble)
+            if trouble := trouble or sample.why_not() or self._keep(value, seconds, observed):
+                _note(self._store.config, self._told[0], self._name, trouble)
         return value
-
-    def _note(self, why: str) -> None:
-        known = _unstored.setdefault(self._store.config, {})
-        if len(known) < _MOST_UNSTORED:
-            known[self._told[0]] = (self._name, why)
 
     def _keep(self, value: Any, seconds: float, observed: Observed) -> str:
         """Store a result, or say why not."""
@@ -278,3 +276,47 @@ class Compute:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Compute, (self.func, self._store, self._told, self._name, self._wanted), (None, {"files": self.files}))
+
+
+class Checked:
+    """A task that is not stored: runs its own function, and tells when that changes what it is given."""
+
+    __slots__ = ("_name", "_store", "func")
+
+    def __init__(self, func: Callable[..., Any], store: Store, name: str) -> None:
+        self.func, self._store, self._name = func, store, name
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.func
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the task's own function returns."""
+        sample = _sample(self._store, self.func, args, kwargs)
+        value = self.func(*args, **kwargs)
+        with unbroken(partial(_warn, self._store.config)):
+            if why := sample.why_not():
+                _note(self._store.config, blake3(self._name.encode()).digest(), self._name, why)
+        return value
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Checked, (self.func, self._store, self._name))
+
+
+def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample:
+    with unbroken(partial(_warn, store.config)):
+        return Sample(store.policy.check_inputs, func, args, kwargs)
+    return Sample(0.0, func, args, kwargs)
+
+
+def _note(config: Config, digest: bytes, name: str, why: str) -> None:
+    """Remember until somebody asks why a result was not stored."""
+    known = _unstored.setdefault(config, {})
+    if why.startswith(IN_PLACE) and not _is_asked() and (name, why) not in known.values():
+        logger.warning("%s", change_told(name, why))
+    if len(known) < _MOST_UNSTORED:
+        known[digest] = (name, why)

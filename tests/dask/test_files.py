@@ -365,3 +365,16 @@ def test_a_log_that_grows_is_text(cache: UnifiedCache) -> None:
         total = dask.delayed(sum)([dask.delayed(appended)(x, "a.log") for x in (1, 2)])
         assert compute(cache, total)[0] == 3
     assert compute(cache, total)[1].history[-1].misses == 0
+
+
+@pytest.mark.parametrize("which", ["all", "marked"])
+def test_workers_tell_what_changes_its_arguments_in_place(cache: UnifiedCache, client: Client, which: Any) -> None:
+    def grow(items: list[int]) -> int:
+        items.append(1)
+        return len(items)
+
+    task = dask.delayed(grow, pure=True)(dask.delayed(sorted, pure=True)((3, 2)))
+    with cd.caching(cache, scheduler=client, which=which, check_inputs=1) as run:
+        assert task.compute(optimize_graph=False) == 3
+    (counted,) = (whys for name, whys in run.unstored.items() if name.endswith("grow"))
+    assert counted == {"in place: it changes argument 1 (list)": 1}
