@@ -246,3 +246,25 @@ main()
     assert f"interrupted: {'looked at ' if command == 'verify' else ''}" in said.decode()
     assert words[command] in said.decode()
     assert b"Traceback" not in said
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("stats",), ("stats", "--json"), ("verify",)])
+def test_an_output_that_cannot_be_written_is_an_error_in_words(directory, arguments):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-W", "error", "-m", "cacheness", *arguments, "-d", str(directory)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.strip()) == (
+        3,
+        "error: the output could not be written: No space left on device",
+    )
+
+
+def test_an_output_that_nobody_reads_to_its_end_is_no_issue_that_was_found(directory):
+    with UnifiedCache(cache_dir=directory) as cache:
+        cache.put_many([(number, {"number": number}) for number in range(2000)])
+    command = [sys.executable, "-m", "cacheness", "list", "--limit", "2000", "-d", str(directory)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 3

@@ -67,7 +67,10 @@ class _Interrupted(Exception):
 def main() -> None:
     """Run a command; expected trouble is one sentence and an exit code, never a traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # or the interpreter finds out at its end, and says so with a code of its own
     except _Misuse as error:
         _fail(str(error), MISUSE)
     except CachenessError as error:
@@ -78,7 +81,12 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             err.print("interrupted; nothing is half done, so it can be run again")
+        if isinstance(end.__context__, BrokenPipeError):
+            sys.exit(COULD_NOT)  # who read the output has closed it, and typer's 1 means that something was found
         raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output cannot be written at the end either
+        _fail(f"the output could not be written: {error.strerror}", COULD_NOT)
 
 
 def _fail(message: str, code: int) -> None:
