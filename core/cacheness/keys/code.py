@@ -12,16 +12,18 @@ import functools
 import sys
 import types
 import weakref
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.asked import reads_of
 from cacheness.keys.bytecode import info_of
 from cacheness.keys.calls import UNKNOWN, Call, Symbol, called_as
 from cacheness.keys.chance import Chances, chance_among
+from cacheness.keys.contexts import changed_settings
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.graph import Vertex, digests_of
 from cacheness.keys.randomness import LOOKED_AT, Draw, of_call, when_registered
@@ -79,7 +81,7 @@ class Chance:
         versions: dict[str, str] = {}
         function = thing.__func__ if isinstance(thing, types.MethodType) else thing
         root = read(function, _called(function), versions)
-        nodes, _ = _explore(root.edges, versions)
+        nodes, _, _ = _explore(root.edges, versions)
         self._chances, self._callee = Chances(nodes), called_as(thing)
         self._always = [*root.drawn, *self._chances.when_used(function, root.edges)]
         self.always = of_call([draw for draw in self._always if not draw.unless], {})  #: in words
@@ -105,18 +107,18 @@ class _Plan:
         versions = {"python": _PYTHON}
         # What a partial or an instance carries is given like an argument, and like one it must be encodable.
         self._root = read(fn, _called(fn), versions, tolerant=False)
-        nodes, graph = _explore(self._root.edges, versions)
+        nodes, graph, asked = _explore(self._root.edges, versions)
         start = encode(("fingerprint", FORMAT, _PYTHON, self._root.content))
         graph["root"] = Vertex(start, names_of(self._root.edges))
         self.fingerprint = Fingerprint(
             digests_of(graph)["root"],
             full_name(_callee(fn)),
             _parts(nodes, versions),
-            tuple(sorted(_unfollowed(nodes))),
+            tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
             _body(_callee(fn)),
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
         )
-        self._watch = Watch((node.thing, node.values) for node in nodes)
+        self._watch = Watch(((node.thing, node.values) for node in nodes), asked)
         self._root.forget_objects()
 
     def holds(self, fn: Any) -> bool:
@@ -148,8 +150,22 @@ def _labelled(label: bytes, content: bytes) -> bytes:
     return b"%x:%b%x:%b" % (len(label), label, len(content), content)
 
 
-def _explore(edges: Iterable[Any], versions: dict[str, str]) -> tuple[list[_Node], dict[Hashable, Vertex]]:
-    """Read everything that can be reached from here."""
+def _explore(
+    edges: Iterable[Any], versions: dict[str, str]
+) -> tuple[list[_Node], dict[Hashable, Vertex], frozenset[str]]:
+    """Read everything that can be reached from here, and what the code among it asks of the rest."""
+    asked: frozenset[str] = frozenset()
+    while True:
+        nodes, graph = _reach(edges, versions, asked)
+        asked = asked.union(*(reads_of(node.thing) for node in nodes))
+        # Most code asks for nothing that was not read anyway.
+        if all(labels_of(node.thing, asked) == node.labels for node in nodes):
+            return nodes, graph, asked
+
+
+def _reach(
+    edges: Iterable[Any], versions: dict[str, str], asked: Collection[str]
+) -> tuple[list[_Node], dict[Hashable, Vertex]]:
     nodes: list[_Node] = []
     graph: dict[Hashable, Vertex] = {}
     waiting = list(edges)
@@ -159,17 +175,17 @@ def _explore(edges: Iterable[Any], versions: dict[str, str]) -> tuple[list[_Node
             graph.update(thing.vertices())
             waiting += [edge for _, edges in thing.members for edge in edges]
         elif id(thing) not in graph:
-            node = _survey(thing, versions)
+            node = _survey(thing, versions, asked)
             nodes.append(node)
             graph[id(thing)] = node.vertex()
             waiting += [edge for value in node.values for edge in value.edges]
     return nodes, graph
 
 
-def _survey(thing: Any, versions: dict[str, str]) -> _Node:
+def _survey(thing: Any, versions: dict[str, str], asked: Collection[str]) -> _Node:
     """Read one function, class or module of the user's."""
-    name, labels = name_of(thing), labels_of(thing)
-    pairs = zip(labels, values_of(thing), strict=True)
+    name, labels = name_of(thing), labels_of(thing, asked)
+    pairs = zip(labels, values_of(thing, asked), strict=True)
     return _Node(thing, name, labels, [_part(thing, value, f"{name}: {label}", versions) for label, value in pairs])
 
 

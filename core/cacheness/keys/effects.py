@@ -42,6 +42,11 @@ _SHAPES: Final[Mapping[str, tuple[Collection[str], ...]]] = {
     ),
     "item": (_OPERANDS, {"STORE_SUBSCR"}),
 }
+_ANY_NAME: Final = _LOADS | _LOCALS
+_COUNTERS: Final = (
+    (_OPERANDS, {"BINARY_OP"}, {"SWAP"}, {"STORE_ATTR"}),
+    (_OPERANDS, {"BINARY_OP"}, _ANY_NAME, {"STORE_ATTR"}),
+)
 
 
 def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
@@ -59,6 +64,22 @@ def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]
     for at, instruction in enumerate(busy):
         if instruction.opname in _LOADS:
             yield instruction.argval, _kind_of_use(busy, at)
+
+
+def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    """Names that are loaded or imported, but for attributes that are read only to add to them."""
+    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
+    for at, instruction in enumerate(busy):
+        name = instruction.argval
+        if instruction.opname.startswith(("LOAD_", "IMPORT_")) and isinstance(name, str) and name.isidentifier():
+            if instruction.opname == "LOAD_CONST" or (instruction.opname == "LOAD_ATTR" and _is_counted(busy, at)):
+                continue
+            yield name
+
+
+def _is_counted(busy: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether an attribute is loaded for `thing.name += 1` or `thing.name = thing.name + 1`."""
+    return any(_matches(busy, at, shape) for shape in _COUNTERS) and busy[at + 4].argval == busy[at].argval
 
 
 def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:

@@ -17,7 +17,7 @@ import sysconfig
 import types
 import weakref
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 
@@ -67,10 +67,24 @@ def owner_of_class(cls: type) -> Owner:
         return known[1]
     module = module_of(cls)
     owner = owner_of(module)
-    if owner.kind in ("python", "library") and not is_held(cls, module, cls.__qualname__) and not is_compiled(cls):
+    if owner.kind in ("python", "library") and not _is_held_class(cls, module, owner) and not is_compiled(cls):
         owner = USER
     _class_owners[key] = (weakref.ref(cls, lambda _: _class_owners.pop(key, None)), owner)
     return owner
+
+
+def _is_held_class(cls: type, module: str, owner: Owner) -> bool:
+    """Whether a class is held by the module that it names, or by the one of the same library that its methods name.
+
+    A library may show a class in a module that is loaded only when it is asked for: `numpy.rec.recarray`.
+    """
+    if is_held(cls, module, cls.__qualname__):
+        return True
+    if module in sys.modules:
+        return False
+    methods = [member for member in vars(cls).values() if isinstance(member, types.FunctionType)]
+    names = {str(method.__globals__.get("__name__")) for method in methods}
+    return any(owner_of(name) == owner and is_held(cls, name, cls.__qualname__) for name in names)
 
 
 def is_held(thing: Any, module: str, name: str) -> bool:
@@ -176,9 +190,14 @@ def _infos_in(directory: str) -> list[str]:
 
 
 def _site_directories() -> list[str]:
+    return _site_directories_for(tuple(sys.path))
+
+
+@lru_cache(maxsize=1)
+def _site_directories_for(path: tuple[str, ...]) -> list[str]:
     found = [*site.getsitepackages(), site.getusersitepackages()]
     found += [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
-    found += [p for p in sys.path if os.path.basename(p) in ("site-packages", "dist-packages")]
+    found += [p for p in path if os.path.basename(p) in ("site-packages", "dist-packages")]
     return _with_real_paths(found)
 
 

@@ -13,10 +13,12 @@ import sys
 import types
 import typing
 from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.additions import has_users
+from cacheness.keys.asked import parts_asked_of
 from cacheness.keys.beside import files_in, folders_of, is_folder, variables_of, writes
 from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
 from cacheness.keys.clients import is_of_sqlalchemy
@@ -176,8 +178,15 @@ def full_name(thing: Any) -> str:
     return f"{place}:{thing.__qualname__}" if place else str(thing.__qualname__)
 
 
-def labels_of(thing: Any) -> list[str]:
-    """Names for `values_of`, one by one. The first few are what a thing is; then come those it reaches."""
+def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
+    """Names for `values_of`, one by one. The first few are what a thing is; then come those it reaches.
+
+    Some parts count only where reachable code reads them: `asked` holds the names that it reads.
+    """
+    return [*_labels_of(thing), *parts_asked_of(thing, asked)]
+
+
+def _labels_of(thing: Any) -> list[str]:
     if isinstance(thing, types.FunctionType):
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
@@ -200,7 +209,7 @@ def first_name_in(fn: types.FunctionType) -> int:
 
 def is_reached(label: str) -> bool:
     """Whether a label names something that a function refers to, and not what it is."""
-    return label.startswith(("closure ", "global ", "import ", "environment ", "files "))
+    return label.startswith(("closure ", "global ", "import ", "environment ", "files ", "attribute ", "addition "))
 
 
 def place_of_value(owner: str, label: str) -> str:
@@ -208,14 +217,20 @@ def place_of_value(owner: str, label: str) -> str:
     kind, _, name = label.partition(" ")
     if kind == "closure":
         return f"{owner}: {name}"
+    if kind == "attribute":
+        return f"{owner}.{name}"
     if kind in ("environment", "files"):
         return f"{owner}: {label}"
     module = owner.rpartition(".<locals>")[0] or owner
     return f"{module.rpartition('.')[0]}.{name}" if kind == "global" else name
 
 
-def values_of(thing: Any) -> list[Any]:
+def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
     """What a function, class or module is made of."""
+    return [*_values_of(thing), *parts_asked_of(thing, asked).values()]
+
+
+def _values_of(thing: Any) -> list[Any]:
     if isinstance(thing, types.FunctionType):
         return _values_of_function(thing)
     if isinstance(thing, types.ModuleType):

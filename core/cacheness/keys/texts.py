@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import re
 import types
 import weakref
@@ -10,9 +11,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from cacheness.keys.bytecode import Name, info_of
+from cacheness.keys.effects import attributes_read
 
 _IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
 _EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})
+#: They take the names of attributes as texts.
+_BY_TEXT: Final = frozenset({"getattr", "hasattr", "attrgetter", "methodcaller", "__getattribute__", "getattr_static"})
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 #: pandas takes such names from the frame of the caller.
 _OF_FRAME: Final = re.compile(r"@([A-Za-z_]\w*)")
@@ -24,6 +28,7 @@ class Texts:
 
     words: frozenset[str]  #: global names and attributes
     strings: frozenset[str]
+    reads: frozenset[str]  #: names and attributes that are read, but for counters; texts too where they may name one
     names: tuple[Name, ...]  #: global names in texts that are evaluated
     modules: tuple[str, ...]  #: possible names of modules in texts that are imported
 
@@ -43,13 +48,16 @@ def texts_of(code: types.CodeType) -> Texts:
 
 def _read(code: types.CodeType) -> Texts:
     words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
+    reads = frozenset(attributes_read(list(dis.get_instructions(code))))
+    if words & _BY_TEXT:
+        reads |= {part for text in strings for part in text.split(".") if part.isidentifier()}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = texts_of(constant)
-            words, strings = words | inner.words, strings | inner.strings
-    names = {name for text in strings for name in _names_in(text)} if words & _EVALUATES else set()
+            words, strings, reads = words | inner.words, strings | inner.strings, reads | inner.reads
+    names = {name for text in strings for name in names_in(text)} if words & _EVALUATES else set()
     named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
-    return Texts(words, strings, tuple(sorted(names)), tuple(sorted(n for n in named if _MODULE.fullmatch(n))))
+    return Texts(words, strings, reads, tuple(sorted(names)), tuple(sorted(n for n in named if _MODULE.fullmatch(n))))
 
 
 def _strings(constants: tuple[object, ...]) -> Iterator[str]:
@@ -60,7 +68,8 @@ def _strings(constants: tuple[object, ...]) -> Iterator[str]:
             yield from _strings(constant)
 
 
-def _names_in(text: str) -> Iterator[Name]:
+def names_in(text: str) -> Iterator[Name]:
+    """The global names in a text that may be code."""
     yield from (Name(name) for name in _OF_FRAME.findall(text))
     try:
         yield from info_of(compile(text, "<text>", "exec")).names

@@ -10,10 +10,12 @@ from __future__ import annotations
 import builtins
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from operator import itemgetter
 from typing import Any, TypeAlias
 
+from cacheness.keys.additions import version_of_additions
+from cacheness.keys.asked import attributes_asked_of
 from cacheness.keys.bytecode import info_of
 from cacheness.keys.reach import MISSING, first_name_in, labels_of, values_of
 from cacheness.keys.reader import Value
@@ -29,16 +31,17 @@ _Ref: TypeAlias = Callable[[], Any]
 class Watch:
     """Remembers things of the user's and the values they refer to."""
 
-    def __init__(self, found: Iterable[tuple[Any, list[Value]]]) -> None:
+    def __init__(self, found: Iterable[tuple[Any, list[Value]]], asked: Collection[str]) -> None:
+        self._additions = version_of_additions()
         self._scopes: dict[int, _Scope] = {}
         self._functions: list[_Function] = []
         self._slow: list[_Slots] = []
         self._kept: list[Any] = []
         builtin_names = self._scope(vars(builtins), lambda: vars(builtins))
         for thing, values in found:
-            slots = _Slots(thing, values, self._kept)
+            slots = _Slots(thing, values, self._kept, asked)
             if type(thing) is types.FunctionType:
-                self._functions.append(_Function(thing, slots))
+                self._functions.append(_Function(thing, slots, asked))
                 self._share_names(thing, slots, builtin_names)
             if slots.checks:
                 self._slow.append(slots)
@@ -49,7 +52,8 @@ class Watch:
     def holds(self) -> bool:
         """Whether all that is alive, and refers to what it did."""
         return (
-            all(function.holds() for function in self._functions)
+            self._additions == version_of_additions()
+            and all(function.holds() for function in self._functions)
             and all(scope.holds() for scope in self._quick)
             and all(slots.hold() for slots in self._slow)
         )
@@ -98,11 +102,12 @@ class Watch:
 class _Function:
     """A function's own parts: code, defaults, what it closes over."""
 
-    __slots__ = ("_cells", "_code", "_defaults", "_keywords", "_ref")
+    __slots__ = ("_asked", "_attributes", "_cells", "_code", "_defaults", "_keywords", "_ref")
 
-    def __init__(self, fn: types.FunctionType, slots: _Slots) -> None:
+    def __init__(self, fn: types.FunctionType, slots: _Slots, asked: Collection[str]) -> None:
         self._ref: _Ref = slots.thing
         self._code = fn.__code__
+        self._asked, self._attributes = asked, attributes_asked_of(fn, asked)
         self._defaults, self._keywords = slots.take(1), slots.take(2)
         cells = [slots.take(at) for at in range(3, first_name_in(fn))]
         self._cells = cells if any(cells) else None
@@ -116,6 +121,7 @@ class _Function:
             and self._defaults in (0, id(fn.__defaults__))
             and self._keywords in (0, id(fn.__kwdefaults__))
             and (self._cells is None or self._has_cells(fn.__closure__))
+            and (not fn.__dict__ or attributes_asked_of(fn, self._asked) == self._attributes)
         )
 
     def _has_cells(self, closure: tuple[types.CellType, ...]) -> bool:
@@ -164,10 +170,11 @@ class _Scope:
 class _Slots:
     """The values that one thing refers to: those that must be looked at one by one."""
 
-    def __init__(self, thing: Any, values: list[Value], kept: list[Any]) -> None:
+    def __init__(self, thing: Any, values: list[Value], kept: list[Any], asked: Collection[str]) -> None:
+        self._asked = asked
         self.thing: _Ref = weakref.ref(thing)
-        self._labels = None if type(thing) is types.FunctionType else labels_of(thing)
-        objects = values_of(thing)
+        self._labels = None if type(thing) is types.FunctionType else labels_of(thing, asked)
+        objects = values_of(thing, asked)
         for label, known in zip(self._labels or (), values, strict=False):
             known.settled |= label in _MADE_ONCE
         self.identities = list(map(id, objects))
@@ -187,9 +194,9 @@ class _Slots:
     def hold(self) -> bool:
         """Whether these are as they were."""
         thing = self.thing()
-        if thing is None or (self._labels is not None and labels_of(thing) != self._labels):
+        if thing is None or (self._labels is not None and labels_of(thing, self._asked) != self._labels):
             return False
-        values = values_of(thing)
+        values = values_of(thing, self._asked)
         return len(values) == len(self.identities) and all(
             id(values[at]) == self.identities[at] if known.settled else known.is_still(values[at])
             for at, known in self.checks.items()

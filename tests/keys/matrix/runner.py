@@ -21,6 +21,7 @@ from typing import Any, Final
 import cloudpickle
 
 from cacheness.keys import Key, make_key
+from cacheness.keys.additions import additions_to
 from tests.keys.matrix.places import PLACES
 
 #: What is slow to import, where it is installed.
@@ -36,6 +37,7 @@ def main() -> None:
     for name in _SLOW:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
+    additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
     for line in sys.stdin:
         job = json.loads(line)
         print(json.dumps(_answer(job)), flush=True)
