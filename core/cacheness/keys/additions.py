@@ -145,15 +145,17 @@ def _walk() -> None:
 
 def _having(words: Collection[str]) -> dict[str, list[type]]:
     """By these names, the classes of others in which the user put something under it."""
-    new = frozenset(words).difference(_classes.having)
+    having = _classes.having
+    new = frozenset(words).difference(having)
     if new:
-        _classes.having.update({word: [] for word in new})
+        found: dict[str, list[type]] = {word: [] for word in new}
         for cls in filter(None, (ref() for ref in _classes.all)):
             namespace: Any = type.__getattribute__(cls, "__dict__")
             for word in namespace.keys() & new:
                 if type(namespace[word]) not in _SKIPPED and _is_addition(namespace[word]):
-                    _classes.having[word].append(cls)
-    return {word: _classes.having[word] for word in words if _classes.having[word]}
+                    found[word].append(cls)
+        having.update(found)  # at once, because another thread may look
+    return {word: having[word] for word in words if having[word]}
 
 
 def _is_addition(value: Any) -> bool:
@@ -180,7 +182,8 @@ def _is_users_module(name: str) -> bool:
     """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
     top = name.partition(".")[0]
     package = sys.modules.get(top)
-    return owner_of(top if getattr(package, "__file__", None) else name).kind == "user"
+    names = types.ModuleType.__getattribute__(package, "__dict__") if isinstance(package, types.ModuleType) else {}
+    return owner_of(top if names.get("__file__") else name).kind == "user"
 
 
 def users_subclasses(cls: type) -> list[type]:
