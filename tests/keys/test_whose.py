@@ -10,9 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
-from cacheness.keys import fingerprint
+from cacheness.keys import encode, fingerprint, owners
 from tests.keys.edits import load
 
 EDITS = {
@@ -163,3 +164,14 @@ def test_compiled_code_of_the_user_s_counts_by_its_file(tmp_path: pathlib.Path) 
         with (tmp_path / file.name).open("ab") as stream:
             stream.write(b"\0")  # another build, which does the same
     assert all(a != b for a, b in zip(before, probe(), strict=True))
+
+
+def test_a_librarys_class_is_its_own_before_the_module_that_it_names_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = np.recarray.__module__
+    loaded = importlib.import_module(named)
+    before = encode(np.recarray)
+    monkeypatch.setattr(owners, "_class_owners", {})
+    monkeypatch.delitem(sys.modules, named)
+    assert owners.owner_of_class(np.recarray) == owners.owner_of("numpy")
+    assert encode(np.recarray) == before
+    assert loaded.recarray is np.recarray
