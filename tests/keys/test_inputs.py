@@ -17,6 +17,7 @@ import pandas as pd
 import polars as pl
 import pyarrow.dataset as ds
 import pytest
+from dask.utils import methodcaller
 
 from cacheness import File, UnhashableArgument, UnifiedCache, register
 from cacheness.keys import Inputs, digest_of, inputs, make_key
@@ -273,3 +274,10 @@ def test_a_remote_file_counts_by_what_its_store_says() -> None:
     assert keys[0] == keys[2]
     assert keys[0][0] != keys[1][0]
     assert keys[0][1] != keys[1][1]
+
+
+@pytest.mark.parametrize("value", [methodcaller("shift"), np.ma.MaskedArray, functools.partial(pd.read_csv, sep=";")])
+def test_names_of_a_librarys_things_are_no_names_of_files(value: object) -> None:
+    found = Inputs()
+    digest_of(value, inputs=found)
+    assert not found

@@ -73,7 +73,7 @@ def add_foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
     if owner.kind == "library":
         encoder.open("of", 2)
         encoder.library(owner.name, owner.version)
-        encoder.add(f"{module}:{name}")
+        encoder.word(f"{module}:{name}")
     else:
         encoder.tagged("of", owner.kind, f"{module}:{name}")
 

@@ -139,7 +139,7 @@ def _proxy(encoder: Encoder, value: Any) -> None:
         kind = type(value)
         encoder.open("proxy", 4)
         add_library(encoder, "wrapt")
-        encoder.add(kind.__qualname__ if owner_of(kind.__module__).kind != "user" or _is_wrapt_s(kind) else kind)
+        encoder.word(kind.__qualname__ if owner_of(kind.__module__).kind != "user" or _is_wrapt_s(kind) else kind)
         encoder.add(value.__wrapped__)
         encoder.add({**{name: getattr(value, name, None) for name in _OF_WRAPT}, **_own_attributes(value)})
         encoder.leave(value, start)
