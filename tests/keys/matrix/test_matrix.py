@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
+from tests.keys.matrix.carriers import CARRIERS, Carrier
+from tests.keys.matrix.cells import Matrix, cells, open_matrix, runs_here
 from tests.keys.matrix.families import Family
+from tests.keys.matrix.places import PLACES, Place
 from tests.keys.matrix.values import chosen, digests_elsewhere, faults
 
 pytestmark = pytest.mark.xdist_group("matrix")
@@ -26,3 +29,27 @@ def test_values_that_can_be_told_apart_have_two_digests(
     assert found == []
     assert counts["pairs"] > 100
     assert counts["refused"] < counts["values"] / 10
+
+
+SAMPLE: list[tuple[Carrier, Place]] = [
+    (carrier, next(place for place in (*PLACES[number % len(PLACES) :], *PLACES) if runs_here(carrier, place)))
+    for number, carrier in enumerate(CARRIERS)
+    if any(runs_here(carrier, place) for place in PLACES)
+]
+
+
+@pytest.fixture(scope="module")
+def matrix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Matrix]:
+    with open_matrix(tmp_path_factory.mktemp("matrix")) as matrix:
+        yield matrix
+
+
+def test_enough_carriers_can_be_tried_here() -> None:
+    assert len(SAMPLE) > 100
+
+
+@pytest.mark.parametrize(("carrier", "place"), SAMPLE, ids=lambda part: part.name.replace(" ", "_"))
+def test_a_change_is_seen_and_no_change_is_a_hit(carrier: Carrier, place: Place, matrix: Matrix) -> None:
+    verdicts = [matrix.verdict(cell) for cell in cells([carrier], [place])]
+    assert [verdict for verdict in verdicts if not verdict.right] == []
+    assert len(verdicts) == 1 + len(carrier.changes)
