@@ -110,7 +110,7 @@ _add("instance", "class K:\n    def __init__(self, n, state): self.n, self.state
 _add("base class", "from $helper import Base\nclass K(Base): pass\ndef f(x): return K().go(x)\n", "class Base:\n    n = <constant>\n    state = <content>\n    def go(self, x): return <code>, self.n, self.state\n")
 _add("super", "class A:\n    def go(self, x): return <code>, <constant>\nclass B:\n    state = <content>\n    def go(self, x): return x\nclass K(A, B):\n    def go(self, x): return super().go(x), self.state\ndef f(x): return K().go(x)\n")
 _add("property", "class K:\n    state = <content>\n    @property\n    def n(self):\n        x = 2\n        return <code>, <constant>, self.state\ndef f(x): return K().n\n")
-_add("cached_property", "import functools\nclass K:\n    state = <content>\n    @functools.cached_property\n    def n(self):\n        x = 2\n        return <code>, <constant>, self.state\ndef f(x): return K().n\n")
+_add("cached_property", "import functools\nclass K:\n    state = <content>\n    @functools.cached_property\n    def n(self):\n        x = 2\n        return <code>, <constant>, self.state\ndef f(x): return K().n\n", by_value="its lock cannot be pickled")
 _add("classmethod", "class K:\n    state = <content>\n    @classmethod\n    def go(cls, x): return <code>, cls.state\n    @staticmethod\n    def n(): return <constant>\ndef f(x): return K.go(x), K.n()\n")
 _add("partialmethod", "from functools import partialmethod\nclass K:\n    def g(self, n, x, state): return <code>, n, state\n    go = partialmethod(g, <constant>, state=<content>)\ndef f(x): return K().go(x)\n")
 _add("descriptor", "class D:\n    def __init__(self): self.n, self.state = <constant>, <content>\n    def __get__(self, instance, owner): return lambda x: (<code>, self.n, self.state)\nclass K:\n    go = D()\ndef f(x): return K().go(x)\n")
@@ -135,7 +135,7 @@ _add("Protocol", "from typing import Protocol\nclass P(Protocol):\n    state = <
 _add("ABC.register", "import abc\nclass S(abc.ABC): pass\nclass Q: pass\n<registration>\ndef f(x): return isinstance(Q(), S)\n", swaps={"registration": ("", "S.register(Q)")}, by_value="a registration stays where it was made")
 _add("__subclasshook__", "import abc\nclass S(abc.ABC):\n    @classmethod\n    def __subclasshook__(cls, other): return <constant> == 3\nclass Q: pass\ndef f(x): return isinstance(Q(), S)\n")
 _add("registry", "KINDS = {}\ndef register(cls):\n    KINDS[cls.__name__] = cls\n    return cls\n@register\nclass K:\n    state = <content>\n    def go(self, x): return <code>, <constant>\ndef f(x): return [(k().go(x), k.state) for k in KINDS.values()]\n")
-_add("registry beside", "import $helper as other\n@other.register\ndef g(x): return <code>, <constant>\ndef f(x): return [g(x) for g in other.KINDS]\n", "KINDS = []\ndef register(fn):\n    KINDS.append(fn)\n    return fn\n")
+_add("registry beside", "import $helper as other\n@other.register\ndef g(x): return <code>, <constant>\ndef f(x): return [g(x) for g in other.KINDS]\n", "KINDS = []\ndef register(fn):\n    KINDS.append(fn)\n    return fn\n", by_value="a registration stays where it was made")
 _add("match on a class", "class K:\n    __match_args__ = ('a', 'b')\n    def __init__(self, a, b): self.a, self.b = a, b\n    n = <constant>\ndef g(x): return <code>\ndef f(x):\n    match K(g(x), 2):\n        case K(a, b): return a, b, K.n\n")
 _add("enum", "import enum\nclass E(enum.Enum):\n    A = <constant>\n    B = tuple(<content>)\n    def go(self, x): return <code>\ndef f(x): return E.A.value, E.B.value, E.A.go(x)\n")
 _add("enum _missing_", "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 2\n    @classmethod\n    def _missing_(cls, value): return cls.A if <constant> == 3 else cls.B\ndef f(x): return E(9).name\n")
@@ -158,7 +158,7 @@ _add("environment by getenv", "import os\nos.environ['CACHENESS_MATRIX'] = '<opt
 _add("decimal context", "import decimal\ndecimal.getcontext().prec = <option>\ndef f(x): return str(decimal.Decimal(1) / 3)\n", swaps={"option": ("5", "9")}, limits={"option": "decimal.localcontext() inside the function"}, by_value="the context stays where it was set")
 _add("library option", "import pandas as pd\npd.set_option('display.max_rows', <option>)\ndef f(x): return len(str(pd.Series(range(9))).split(chr(10)))\n", swaps={"option": ("4", "20")}, limits={"option": "pd.option_context() inside the function"}, by_value="options stay where they were set")
 _add("computed getattr", "import $helper as other\nNAME = ''.join('g')\ndef f(x): return getattr(other, NAME)(x)\n", "def g(x): return <code>, <constant>\n", limits={"code": "a literal name, or a table of functions", "constant": "a literal name, or a table of functions"})
-_add("eval", "LIMIT = <constant>\ndef f(x): return eval('LIMIT')\n", limits={"constant": "the name itself"})
+_add("eval", "LIMIT = <constant>\ndef f(x): return eval('LIMIT')\n", limits={"constant": "the name itself"}, by_value="names in a text are not taken along")
 _add("entry point", "from importlib.metadata import entry_points\ndef f(x): return [e.load()(x) for e in entry_points(group='cacheness_matrix')]\n", "def g(x): return <code>, <constant>\n", limits={"code": "import the plug-in by name", "constant": "import the plug-in by name"}, by_value="entry points stay where they are installed")
 
 # what libraries hold or make
