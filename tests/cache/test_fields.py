@@ -29,7 +29,16 @@ NUMBERS = (
     st.none() | st.floats() | st.integers() | st.sampled_from([10**400, Decimal("0.1"), Fraction(1, 3), "7", True])
 )
 NUMBERS |= st.floats(width=32).map(np.float32) | st.integers(0, 255).map(np.uint8)
-DURATIONS = st.none() | st.floats() | st.integers() | st.timedeltas() | st.just(timedelta.max)
+
+
+def ends_while_it_is_looked_at(duration: Any) -> bool:
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    return seconds is not None and 0 < seconds < 600
+
+
+DURATIONS = (st.none() | st.floats() | st.integers() | st.timedeltas() | st.just(timedelta.max)).filter(
+    lambda duration: not ends_while_it_is_looked_at(duration)
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | TEXT, lambda inner: st.lists(inner), max_leaves=3
 )

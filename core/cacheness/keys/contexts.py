@@ -14,8 +14,8 @@ from typing import Any, Final
 from cacheness.keys.trace import FAILURES, Harmless
 
 _DECIMAL: Final = frozenset({"Decimal", "decimal", "getcontext"})
-#: They decide how a frame is printed, and nothing else.
-_SHOWN: Final = ("display.", "styler.", "plotting.")
+#: They decide how a frame is printed, or by which engine it is computed, as dask.dataframe does when it is imported.
+_HARMLESS: Final = ("display.", "styler.", "plotting.", "compute.")
 
 
 def changed_settings(words: Collection[str]) -> Iterator[str]:
@@ -24,9 +24,8 @@ def changed_settings(words: Collection[str]) -> Iterator[str]:
         yield f"the decimal context: {found}"
     for library in ("pandas", "pd"):
         if library in words and (names := _pandas_options()):
-            shown = all(name.startswith(_SHOWN) for name in names)
             line = f"options of pandas that were set: {', '.join(names)}"
-            yield Harmless(line) if shown else line
+            yield Harmless(line) if all(name.startswith(_HARMLESS) for name in names) else line
             return
 
 
