@@ -275,6 +275,39 @@ def test_a_fork_waits_a_bounded_time_for_a_thread_that_does_not_leave(monkeypatc
     assert ended(child) == 0
 
 
+class Open:
+    """Something that is closed across forks, and was made while a module was imported."""
+
+    def close_before_fork(self) -> None:
+        self.closed = True
+
+    def has_connections(self) -> bool:
+        return not hasattr(self, "closed")
+
+    def forget_after_fork(self) -> None:
+        """Nothing is kept."""
+
+
+def test_a_fork_waits_for_a_thread_that_makes_something_to_close() -> None:
+    inside, made, made_by = threading.Event(), Open(), []
+
+    def importing() -> None:
+        with forks.no_fork():
+            inside.set()
+            time.sleep(0.2)  # the other thread forks meanwhile, and waits
+            forks.close_across_forks(made)
+            made_by.append(threading.get_ident())
+
+    thread = threading.Thread(target=importing)
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if made_by and made.closed and not forks.refusal() else 1)
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_nothing_of_sqlite_is_open_in_a_child(tmp_path: Path) -> None:
     cache = UnifiedCache(cache_dir=tmp_path)
     put_range(cache, 0, 3)
@@ -365,7 +398,7 @@ def test_a_fork_waits_for_a_migration(tmp_path: Path, monkeypatch: pytest.Monkey
     UnifiedCache(cache_dir=tmp_path).close()
     children = []
 
-    def fork_beside(*_: object) -> tuple[int, int]:
+    def fork_beside(*_: object, **__: object) -> tuple[int, int]:
         def leave() -> None:
             children.append(fork(lambda: UnifiedCache(cache_dir=tmp_path).put(1, n=1)))
 

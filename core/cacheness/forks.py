@@ -48,7 +48,10 @@ class _Process:
         self.pid = os.getpid()
         self.generation = generation
         self.refusal = ""
-        self.registry = threading.RLock()  # reentrant, because a signal handler may fork
+        # Taken in this order: one fork at a time, the locks of threads, the sets below. A thread that is inside
+        # `no_fork` may need the last, to import what is closed across forks, and so a fork waits without holding it.
+        self.forking = threading.RLock()  # reentrant, because a signal handler may fork
+        self.registry = threading.RLock()
         self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
         self.thread = _Thread(self)
         self.taken: list[list[Any]] = []  # by the forks that are going on
@@ -114,27 +117,40 @@ def refusal() -> str:
 
 def _before() -> None:
     process = _process
-    deadline = time.monotonic() + PATIENCE
-    process.registry.acquire()
+    process.forking.acquire()
     taken: list[Any] = []
     process.taken.append(taken)
-    own = process.thread.lock
-    if _is_inside(own):
-        return  # waiting would not help: the child inherits this thread's own call half done
-    for lock in list(process.locks):
-        if lock is own:
-            continue
-        if not lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-            return  # what is open stays open, for the child to find and to refuse
-        taken.append(lock)
-    for closing in list(process.closing):
-        closing.close_before_fork()
+    # A thread inside of its own call does not wait for it: the child inherits that call half done. When others do not
+    # leave in time, what is open stays open, for the child to find and to refuse.
+    if not _is_inside(process.thread.lock) and _take_all(process, taken):
+        for closing in list(process.closing):
+            closing.close_before_fork()
+    else:
+        process.registry.acquire()
+
+
+def _take_all(process: _Process, taken: list[Any]) -> bool:
+    """Take the lock of every other thread, and the registry, so that none is added; False when time runs out."""
+    deadline = time.monotonic() + PATIENCE
+    known = {id(process.thread.lock)}
+    while True:
+        process.registry.acquire()
+        missing = [lock for lock in list(process.locks) if id(lock) not in known]
+        if not missing:
+            return True
+        process.registry.release()
+        for lock in missing:
+            if not lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                return False
+            known.add(id(lock))
+            taken.append(lock)  # and kept, so that its id stays its own
 
 
 def _after_in_parent() -> None:
     for lock in _process.taken.pop():
         lock.release()
     _process.registry.release()
+    _process.forking.release()
 
 
 def _after_in_child() -> None:
