@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import gc
 import multiprocessing
@@ -12,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -163,6 +164,12 @@ def test_a_fork_inside_a_cached_function_leaves_the_lease_to_the_parent(tmp_path
     assert cache.lookup(parallel.key(3)).value == 3
 
 
+def open_files(pid: int) -> Iterator[str]:
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the program closes its own files meanwhile
+            yield os.readlink(link)
+
+
 def test_a_child_that_runs_another_program_keeps_nothing(tmp_path: Path) -> None:
     cache = UnifiedCache(cache_dir=tmp_path)
     cache.put(1, n=1)
@@ -170,8 +177,7 @@ def test_a_child_that_runs_another_program_keeps_nothing(tmp_path: Path) -> None
     others = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **more) for more in options]
     try:
         for other in others:
-            links = [os.readlink(link) for link in Path(f"/proc/{other.pid}/fd").iterdir()]
-            assert not [link for link in links if str(tmp_path) in link]
+            assert not [link for link in open_files(other.pid) if str(tmp_path) in link]
         put_range(cache, 0, 10)
         cache.close()
         assert readable(tmp_path, "sqlite", 10) == 10

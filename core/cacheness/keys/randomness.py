@@ -265,7 +265,7 @@ def _path(callee: Symbol) -> str:
 
 def _source_of(generator: Any) -> frozenset[str]:
     """The name of a process-wide generator, nothing for another one."""
-    if generator is getattr(random.random, "__self__", None):
+    if generator is getattr(random.getstate, "__self__", None):
         return _PYTHON
     mtrand = sys.modules.get("numpy.random.mtrand")
     return _NUMPY if mtrand is not None and generator is vars(mtrand).get("_rand") else frozenset()
