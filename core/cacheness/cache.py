@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from cacheness.codecs.compression import compress, decompress
 from cacheness.entry import MICROSECONDS, Entry, Hit
@@ -34,18 +33,15 @@ from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.sessions import Sessions
 from cacheness.signing import Keyring, digest_parts, verify_bytes
 from cacheness.tombstones import Tombstones
+from cacheness.transfers import concurrently
 from cacheness.usage import UseCounter
 
 _log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
 KINDS_AT_MOST = 20  #: parts of a container that tell what kind of value it is
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
-TRANSFERS = 8  #: blobs of one batch that travel at the same time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +191,7 @@ class Cache:
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
         try:
-            return _concurrently(lambda draft: self._write_one(draft, session), drafts)
+            return concurrently(lambda draft: self._write_one(draft, session), drafts)
         except (StoreUnavailable, BlobMissing) as error:
             if self.metadata.renew_session(session):
                 raise
@@ -244,7 +240,7 @@ class Cache:
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
         found = self.metadata.find_many(self.namespace, keys)
-        hits = _concurrently(self._follow_one_of_many, found.values())
+        hits = concurrently(self._follow_one_of_many, found.values())
         return {hit.entry.key: hit for hit in hits if hit is not None}
 
     def follow(self, entry: Entry | None) -> Hit | None:
@@ -360,15 +356,3 @@ def _kind_of(value: Any) -> tuple[int, ...]:
 
 def _version(entry: Entry) -> tuple[object, ...]:
     return (entry.blob, entry.digest, entry.created_at, entry.mac)
-
-
-def _concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    items = list(items)
-    if len(items) <= 1:
-        return [work(item) for item in items]
-    with ThreadPoolExecutor(min(TRANSFERS, len(items)), thread_name_prefix="cacheness-transfer") as pool:
-        try:
-            done = pool.map(work, items)
-        except RuntimeError:  # what is stored while the interpreter exits finds no more threads
-            done = map(work, items)
-        return list(done)

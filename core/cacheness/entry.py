@@ -202,7 +202,7 @@ class Identity:
 class Issue:
     """One finding of an integrity check."""
 
-    kind: str  #: orphaned, dangling, size_mismatch, corrupt, forged, stale_upload, tombstone, foreign
+    kind: str  #: orphaned, dangling, size_mismatch, corrupt, forged, stale_upload, tombstone, unknown, unseen, foreign
     subject: str  #: the object's name, or the entry's key
     detail: str
     size: int = 0  #: bytes concerned

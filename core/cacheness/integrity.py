@@ -92,7 +92,7 @@ class Inspector:
             issues = self._execute(plan, unknown_too=force and self._marker.is_adopted())
             if not is_marked and not self._begin_epoch(scope):
                 _log.warning("the disk is full, so a restore of the database from before this repair may go unnoticed")
-            if scope.shard is None and not plan.strangers:
+            if scope.shard is None and plan.is_whole and not plan.strangers:
                 # Every blob of the store was looked at, so none of a session that died long ago is left.
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
                 self._metadata.forget_sessions(SESSIONS_KEPT + lasted)

@@ -19,6 +19,7 @@ from cacheness.entry import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
 from cacheness.errors import StoreRefused
 from cacheness.marker import MARKER
 from cacheness.report import IntegrityReport
+from cacheness.transfers import concurrently
 
 _log = logging.getLogger(__name__)
 
@@ -78,6 +79,7 @@ class Plan:
     objects: int = 0  #: of this scope, listed
     entries: int = 0  #: of this scope, read
     strangers: int = 0  #: objects of other namespaces, seen and passed over
+    is_whole: bool = True  #: whether the listing was read to its end
 
     def report(self, issues: Sequence[Issue] | None = None, *, repaired: bool = False) -> IntegrityReport:
         """What was found; with `issues`, what became of it."""
@@ -125,9 +127,25 @@ class Planner:
         if page:
             yield page
 
+    def _listing(self, plan: Plan) -> Iterator[BlobInfo]:
+        """What the store lists. Where it refuses to, each entry's blob is still asked for by name.
+
+        Not where it does not show the marker either: it may be another store, or none, in which no blob is found.
+        """
+        try:
+            yield from self._blobs.scan(plan.scope.listed)
+        except StoreRefused as error:
+            if self._blobs.stat(MARKER) is None:
+                raise
+            plan.is_whole = False
+            detail = (
+                f"{error}. Looked for are only the blobs that entries name, not orphans and names that are not ours"
+            )
+            plan.issues.append(Issue("unseen", plan.scope.listed or "the listing", detail))
+
     def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
         others = plan.scope.passed_over
-        for info in self._blobs.scan(plan.scope.listed):
+        for info in self._listing(plan):
             if others is not None and others.match(info.name):
                 continue
             match = OBJECT_NAME.fullmatch(info.name)
@@ -207,29 +225,33 @@ class Planner:
 
     def _plan_rows(self, plan: Plan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:
         plan.entries += len(entries)
+        genuine = {entry.key: entry for entry in entries if self._is_genuine(entry)}
+        unsure = [
+            (entry, blob)
+            for entry in genuine.values()
+            if (blob := entry.blob) is not None and not _is_as_listed(entry, listed.get(blob))
+        ]
+        issues = concurrently(lambda item: self._examine(*item), unsure)
+        examined = {entry.key: issue for (entry, _), issue in zip(unsure, issues, strict=True)}
         for entry in entries:
-            issue = self._examine(plan, entry, listed)
+            # A row that is not signed is never deleted: with the wrong key at hand, every row of others looks like it.
+            issue = examined.get(entry.key) if entry.key in genuine else _forged(entry)
             if issue is None:
                 continue
             plan.issues.append(issue)
-            if issue.kind != "forged":
+            if issue.kind not in {"forged", "unseen"}:
                 plan.bad_rows.append((issue, entry))
 
-    def _examine(self, plan: Plan, entry: Entry, listed: dict[str, BlobInfo]) -> Issue | None:
-        if not self._is_genuine(entry):
-            # Never deleted: with the wrong key at hand, every row of somebody else looks like this.
-            size = entry.size if isinstance(entry.size, int) else 0
-            return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", size)
-        if entry.blob is not None:
-            info = listed.get(entry.blob)
-            if info is None or info.size != entry.size:
-                info = self._blobs.stat(entry.blob)
-            if info is None:
-                return self._dangling(entry)
-            if info.size != entry.size:
-                return Issue(
-                    "size_mismatch", entry.cache_key, f"{entry.blob}: {info.size} bytes, not {entry.size}", entry.size
-                )
+    def _examine(self, entry: Entry, blob: str) -> Issue | None:
+        """Ask for an entry's blob by name, which the listing does not show as the entry has it."""
+        try:
+            info = self._blobs.stat(blob)
+        except StoreRefused as error:
+            return Issue("unseen", entry.cache_key, str(error), entry.size)
+        if info is None:
+            return self._dangling(entry)
+        if info.size != entry.size:
+            return Issue("size_mismatch", entry.cache_key, f"{blob}: {info.size} bytes, not {entry.size}", entry.size)
         return None
 
     def _dangling(self, entry: Entry) -> Issue | None:
@@ -261,6 +283,15 @@ class Planner:
             elif state == "unknown":
                 plan.unknown_uploads.append(upload)
                 plan.issues.append(Issue("unknown", upload.name, f"an unfinished upload; {_UNKNOWN}"))
+
+
+def _is_as_listed(entry: Entry, info: BlobInfo | None) -> bool:
+    return info is not None and info.size == entry.size
+
+
+def _forged(entry: Entry) -> Issue:
+    size = entry.size if isinstance(entry.size, int) else 0
+    return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", size)
 
 
 def _key_of(name: str) -> bytes:

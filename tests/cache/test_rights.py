@@ -176,6 +176,33 @@ def repair(cache: UnifiedCache) -> str:
     return " ".join(issue.detail for issue in cache.verify_integrity(repair=True))
 
 
+@pytest.mark.parametrize("engine", ["obstore", "s3fs"])
+def test_without_the_right_to_list_each_entrys_blob_is_asked_for_by_name(
+    postgres_url: str, s3_url: str, engine: str
+) -> None:
+    with Proxy.before(s3_url) as proxy:
+        where = {"metadata_backend": postgres_url, "signing_key": SHARED_KEY}
+        with (
+            UnifiedCache(blob_store=s3_url, **where) as owner,
+            UnifiedCache(blob_store=f"{proxy.url}&engine={engine}", **where) as cache,
+        ):
+            owner.put_many([(LARGE, {"n": n}) for n in range(3)])
+            gone, hidden, _ = entries = list(owner.iter_entries())
+            owner.parts.blobs.delete(gone.blob)
+            # S3 refuses to say that a blob is not there, too.
+            proxy.answer(b"list-type=2", 403, DENIED)
+            proxy.answer(hidden.blob.rpartition("/")[2].encode(), 403, DENIED)
+            found = {issue.subject: issue for issue in cache.verify_integrity(repair=True)}
+            kinds = {subject: issue.kind for subject, issue in found.items()}
+            assert kinds == {"the listing": "unseen", gone.cache_key: "dangling", hidden.cache_key: "unseen"}
+            assert "s3:ListBucket" in found["the listing"].detail
+            assert [issue.repaired for issue in found.values()].count(True) == 1
+            assert {entry.key for entry in owner.iter_entries()} == {entry.key for entry in entries[1:]}
+            proxy.answer(b"cacheness-store.json", 404, b"")
+            with pytest.raises(StoreRefused, match="s3:ListBucket"):
+                cache.verify_integrity()
+
+
 def refusal(cache: UnifiedCache) -> str:
     with pytest.raises(StoreRefused) as caught:
         repair(cache)
@@ -185,7 +212,7 @@ def refusal(cache: UnifiedCache) -> str:
 @pytest.mark.parametrize(
     ("denied", "right", "look"),
     [
-        (b"list-type=2", "s3:ListBucket", refusal),
+        (b"list-type=2", "s3:ListBucket", repair),
         (b"?uploads", "s3:ListBucketMultipartUploads", None),
         (b"DELETE /", "s3:DeleteObject", repair),
         (MARKER.encode(), "s3:GetObject", refusal),

@@ -1,0 +1,25 @@
+"""Do the same with many blobs side by side: a store that is far away makes each of them wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+TRANSFERS: Final = 8  #: blobs that travel at the same time
+
+
+def concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """The results of `work` for each item, in order; a single item needs no thread."""
+    items = list(items)
+    if len(items) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(min(TRANSFERS, len(items)), thread_name_prefix="cacheness-transfer") as pool:
+        try:
+            done = pool.map(work, items)
+        except RuntimeError:  # what is stored while the interpreter exits finds no more threads
+            done = map(work, items)
+        return list(done)
