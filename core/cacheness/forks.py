@@ -10,6 +10,7 @@ file open. Where that cannot be had, `refusal()` gives the reason, and SQLite is
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import threading
 import time
@@ -55,7 +56,7 @@ class _Process:
         self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
         self.thread = _Thread(self)
         self.taken: list[list[Any]] = []  # by the forks that are going on
-        self.descriptors: set[int] = set()
+        self.files: set[io.FileIO] = set()
         self.closing: weakref.WeakSet[Closing] = weakref.WeakSet()
 
 
@@ -92,15 +93,15 @@ def close_across_forks(closing: Closing) -> None:
         _process.closing.add(closing)
 
 
-def close_in_children(descriptor: int) -> None:
-    """Close a descriptor in every forked child: a lock on it would outlive this process there."""
-    _process.descriptors.add(descriptor)
+def close_in_children(file: io.FileIO) -> None:
+    """Close a file in every forked child: a lock on it would outlive this process there."""
+    _process.files.add(file)
 
 
-def close(descriptor: int) -> None:
-    """Close a descriptor that `close_in_children` was called with."""
-    _process.descriptors.discard(descriptor)
-    os.close(descriptor)
+def close(file: io.FileIO) -> None:
+    """Close a file that `close_in_children` was called with."""
+    _process.files.discard(file)
+    file.close()
 
 
 def generation() -> int:
@@ -157,9 +158,9 @@ def _after_in_child() -> None:
     global _process  # a child has its own state, made new in one step
     parent, _process = _process, _Process(_process.generation + 1)
     _process.refusal = parent.refusal or _why_refused(parent)
-    for descriptor in parent.descriptors:
+    for file in parent.files:
         with contextlib.suppress(OSError):
-            os.close(descriptor)
+            file.close()
     for closing in list(parent.closing):
         _process.closing.add(closing)
         closing.forget_after_fork()

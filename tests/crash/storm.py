@@ -28,10 +28,10 @@ from cacheness import UnifiedCache
 from cacheness.testing import servers
 from tests.crash import roles
 from tests.crash.board import SEEDS, SLOTS, Board, Ledger, verdict
+from tests.crash.children import CONTEXT
 from tests.crash.worlds import ServerWorld, SqliteWorld, World
 from tests.metadata.poolers import PGBOUNCER
 
-CONTEXT = multiprocessing.get_context("forkserver")
 WORLDS = ("sqlite", "postgresql", "pooled")
 EVENTS = (
     "acknowledged",
@@ -82,16 +82,6 @@ def run(
     name: str, folder: Path, bucket: str, *, seconds: float, kills: int = 0, forks: int = 0, failovers: int = 1
 ) -> Outcome:
     """Let it blow for so long, until so many were killed at work and forked, and everything has happened once."""
-    CONTEXT.set_forkserver_preload(
-        # s3fs: each forked child on S3 uses it, and would be long about the import.
-        [
-            "tests.crash.roles",
-            "cacheness.metadata.postgresql",
-            "cacheness.metadata.sqlite",
-            "cacheness.blobs.local",
-            "s3fs",
-        ]
-    )
     stores = (
         SqliteWorld(folder) if name == "sqlite" else ServerWorld(folder, bucket, _pooler() if name == "pooled" else "")
     )

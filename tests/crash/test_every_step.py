@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import random
 import signal
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 from cacheness import StoreUnavailable, UnifiedCache
 from cacheness.config import Config
 from cacheness.testing.faults import Countdown, Crashed, crash, failing_with, kill, stepwise
+from tests.crash.children import CONTEXT
 
 OLD, NEW, LOST = (random.Random(n).randbytes(60_000) for n in range(3))
 
@@ -123,9 +123,14 @@ def test_i2_a_store_that_fails_at_any_step_loses_nothing(world, operation):
 
 
 def run_and_die(config: Config, operation: str, n: int, untouched: Any) -> None:
-    """In a child process: the n-th moment is its last."""
+    """In a child process: before the n-th step it dies. After a step would leave the same as before the next one."""
     countdown = Countdown(n, kill)
-    cache = stepwise(config, countdown)
+
+    def before(step: str, when: str) -> None:
+        if when == "before":
+            countdown(step, when)
+
+    cache = stepwise(config, before)
     OPERATIONS[operation][0](cache)
     cache.close()
     untouched.set()
@@ -133,15 +138,13 @@ def run_and_die(config: Config, operation: str, n: int, untouched: Any) -> None:
 
 @operations
 def test_i5_i6_a_process_killed_at_any_step_leaves_at_most_what_one_repair_removes(world, operation):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cacheness.testing.faults"])
     _, allowed = OPERATIONS[operation]
-    untouched = context.Event()
+    untouched = CONTEXT.Event()
     n = 0
     while not untouched.is_set():
         n += 1
         prepare(world)
-        child = context.Process(target=run_and_die, args=(world.config, operation, n, untouched))
+        child = CONTEXT.Process(target=run_and_die, args=(world.config, operation, n, untouched))
         child.start()
         child.join()
         assert child.exitcode == (0 if untouched.is_set() else -signal.SIGKILL)

@@ -15,6 +15,7 @@ from cacheness.deadlines import Limits, patience
 from cacheness.entry import Where
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.metadata import sqlite_file
+from cacheness.metadata.file_locks import unlock, wait_in_line
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.metadata.sqlite_file import SqliteTransaction
 from cacheness.metadata.statements import row_of
@@ -191,6 +192,19 @@ def test_a_store_that_was_closed_says_so(store: SqliteStore) -> None:
     store.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         store.find(NAMESPACE, key(1))
+
+
+def test_a_place_in_line_that_was_given_up_twice_frees_nothing_of_others(tmp_path: Path) -> None:
+    turn = wait_in_line(tmp_path / "line", 5)
+    assert turn is not None
+    descriptor = turn.fileno()
+    unlock(turn)
+    other = wait_in_line(tmp_path / "other", 5)
+    assert other is not None
+    assert other.fileno() == descriptor
+    unlock(turn)
+    assert wait_in_line(tmp_path / "other", 0.1) is None
+    unlock(other)
 
 
 def test_a_stopped_writer_in_line_costs_the_others_patience_and_not_their_puts(

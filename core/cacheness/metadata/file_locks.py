@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import os
 import threading
 from pathlib import Path
@@ -20,26 +21,26 @@ class FileLocks:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._held: dict[str, int] = {}
+        self._held: dict[str, io.FileIO] = {}
         self._mutex = threading.RLock()
         forks.watch_forks(self)
 
     def take(self, name: str) -> bool:
         """Lock a file, which is made when it is not there. False: somebody else holds it."""
-        descriptor = _open(self._folder / name)
-        if not _lock(descriptor):
-            forks.close(descriptor)
+        file = _open(self._folder / name)
+        if not _lock(file.fileno()):
+            forks.close(file)
             return False
         with self._mutex:
-            self._held[name] = descriptor
+            self._held[name] = file
         return True
 
     def release(self, name: str) -> None:
         """Let others lock a file."""
         with self._mutex:
-            descriptor = self._held.pop(name, None)
-        if descriptor is not None:
-            unlock(descriptor)
+            file = self._held.pop(name, None)
+        if file is not None:
+            unlock(file)
 
     def remove(self, name: str) -> None:
         """Remove a file, whoever holds it."""
@@ -68,15 +69,15 @@ class FileLocks:
             self.release(name)
 
     def forget_after_fork(self) -> None:
-        """Hold nothing in a child: the locks are the parent's, and their descriptors are closed here."""
+        """Hold nothing in a child: the locks are the parent's, and their files are closed here."""
         self._held, self._mutex = {}, threading.RLock()
 
 
-def _open(path: Path) -> int:
-    with forks.no_fork():  # a child must know of the descriptor, to close it
-        descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-        forks.close_in_children(descriptor)
-        return descriptor
+def _open(path: Path) -> io.FileIO:
+    with forks.no_fork():  # a child must know of the file, to close it
+        file = io.FileIO(path, "a")
+        forks.close_in_children(file)
+        return file
 
 
 def _lock(descriptor: int) -> bool:
@@ -87,51 +88,52 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def unlock(descriptor: int) -> None:
-    """Free a lock and close its file."""
-    # Explicitly, because a child that is about to call exec() may have the file open too.
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
-    forks.close(descriptor)
+def unlock(file: io.FileIO) -> None:
+    """Free a lock and close its file; twice is fine, because an interruption may come right after the first time."""
+    if not file.closed:
+        # Explicitly, because a child that is about to call exec() may have the file open too.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        forks.close(file)
 
 
-def wait_in_line(path: Path, seconds: float) -> int | None:
-    """Lock a file behind all who asked before: a descriptor for `unlock`. None: the time was over.
+def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
+    """Lock a file behind all who asked before: the file, for `unlock`. None: the time was over.
 
     The kernel serves those who wait in flock() in order of arrival, and wakes one at a time. To ask
     again and again instead starves the unlucky: of 64 writers the slowest waited ten times the mean.
     """
-    descriptor = _open(path)
+    file = _open(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _Waiter(descriptor).wait(seconds)
+        return _Waiter(file).wait(seconds)
     except BaseException:
-        forks.close(descriptor)
+        forks.close(file)
         raise
-    return descriptor
+    return file
 
 
 class _Waiter:
     """A thread that waits in flock(), which knows no time limit, on behalf of one that has no time."""
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
         self._mutex = threading.Lock()
         self._locked = threading.Event()
         self._given_up = False
 
-    def wait(self, seconds: float) -> int | None:
+    def wait(self, seconds: float) -> io.FileIO | None:
         threading.Thread(target=self._lock, name="cacheness-waiting-in-line", daemon=True).start()
         try:
             self._locked.wait(seconds)
         finally:
             with self._mutex:
                 self._given_up = not self._locked.is_set()
-        return None if self._given_up else self._descriptor
+        return None if self._given_up else self._file
 
     def _lock(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         with self._mutex:
             if self._given_up:
-                unlock(self._descriptor)
+                unlock(self._file)
             self._locked.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sqlite3
@@ -312,7 +313,7 @@ class SqliteFile:
             self._writers.discard(threading.get_ident())
         return result
 
-    def _wait_in_line(self) -> int | None:
+    def _wait_in_line(self) -> io.FileIO | None:
         try:
             with waiting(self._busy) as deadline:
                 return wait_in_line(self._line, max(deadline - time.monotonic(), 0.0) / 2)
