@@ -220,8 +220,8 @@ class SqlStore(ABC):
         return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}
 
     def record_check(self, namespace: str, shard: int, at: int) -> None:
-        """Note that a shard was checked deeply."""
-        self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at})
+        """Note that a shard was checked deeply. Not lasting: one that a power cut undoes is read once more."""
+        self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at}, lasting=False)
 
     # flights
 
