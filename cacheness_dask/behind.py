@@ -27,6 +27,8 @@ from cacheness_dask.policy import Meter
 _BATCH: Final = 256  #: results in one transaction
 #: What `frozen` raises for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
+#: Reasons that wait for company before they are written.
+_MOST_NOTES: Final = 1_000
 _PLAIN: Final = (int, float, complex, bool, str, bytes)
 
 
@@ -36,6 +38,7 @@ class About:
 
     seconds: float  #: what it cost to compute
     provenance: Mapping[str, Any]
+    refused: Callable[[CodecError], None] | None = None  #: is told when the value turns out not to be storable
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,11 @@ class WriteBehind:
         # Half: an encoded value may need as much memory again as the value.
         self._room = limit // 2
         self._queue: deque[Pending] = deque()
+        self._notes: dict[str, str] = {}  # why results are not stored, by key
         self._waiting = 0  # bytes in the queue and in the batch under way
         self._stored = 0
         self._state = threading.Condition()
+        self._noting = threading.Lock()
         self._thread: threading.Thread | None = None
         _queues.add(self)
         atexit.register(self.close)
@@ -107,6 +112,13 @@ class WriteBehind:
                     return
         self._store([Pending(key, lambda: value, size, about)])
 
+    def note(self, key: str, why: str) -> None:
+        """Keep beside a key, at the latest when it is flushed, why its result is not stored."""
+        with self._state:
+            self._notes[key] = why
+            if len(self._notes) >= _MOST_NOTES:
+                self._wake()
+
     @property
     def waiting(self) -> int:
         """Bytes that wait to be stored."""
@@ -116,6 +128,8 @@ class WriteBehind:
         """Wait until nothing is waiting; returns how many results were stored so far."""
         with self._state:
             self._state.wait_for(lambda: not self._waiting)
+        self._write_notes()
+        with self._state:
             return self._stored
 
     def close(self) -> None:
@@ -128,13 +142,16 @@ class WriteBehind:
     def forget_after_fork(self) -> None:
         """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
         self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
-        self._queue = deque()
+        self._queue, self._notes, self._noting = deque(), {}, threading.Lock()
         self._cache.forget_after_fork()
 
     def _enqueue(self, pending: Pending) -> None:
         self._queue.append(pending)
         # Counted from one on, so that `flush` also waits for values without a size.
         self._waiting += max(pending.size, 1)
+        self._wake()
+
+    def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._drain, name="cacheness-write-behind", daemon=True)
             self._thread.start()
@@ -143,16 +160,28 @@ class WriteBehind:
     def _drain(self) -> None:
         while True:
             with self._state:
-                if not self._state.wait_for(lambda: self._queue, timeout=5):
+                if not self._state.wait_for(lambda: self._queue or len(self._notes) >= _MOST_NOTES, timeout=5):
                     self._thread = None
                     return
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
             try:
-                self._store(batch)
+                if batch:
+                    self._store(batch)
+                self._write_notes()
             finally:
                 with self._state:
                     self._waiting -= sum(max(pending.size, 1) for pending in batch)
                     self._state.notify_all()
+
+    def _write_notes(self) -> None:
+        with self._noting:  # so that whoever flushes waits for those that are being written
+            with self._state:
+                notes, self._notes = self._notes, {}
+            if notes:
+                with unbroken(
+                    lambda _: None
+                ):  # they are for who asks; trouble with the store is told by what is stored
+                    self._cache().note_unstored(notes)
 
     def _store(self, batch: list[Pending]) -> None:
         start = time.perf_counter()
@@ -166,13 +195,19 @@ class WriteBehind:
                 self._meter.saw(batch[0].size, time.perf_counter() - start)
 
     def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
+        about = pending.about
         try:
-            about = pending.about
-            cache.put(pending.thaw(), pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+            with unbroken(_cannot_be_read):
+                value = pending.thaw()
+            cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
         except CodecError as error:  # this value cannot be stored; others can
-            self._warn(error)
+            (about.refused or self._warn)(error)
             return False
         return True
+
+
+def _cannot_be_read(error: BaseException) -> None:
+    raise CodecError(f"what was pickled cannot be read again: {type(error).__name__}: {error}") from error
 
 
 def _forget_after_fork() -> None:

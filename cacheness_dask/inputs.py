@@ -325,6 +325,8 @@ def _what_handle(kind: type) -> str:
 
 #: How the reason begins for a task that leaves something behind.
 SINK: Final = "sink:"
+#: How the reason begins of a task that could be kept, were it not for one before it.
+FOLLOWS: Final = ("downstream of ", "needs the future ")
 #: How the reason begins where files were not what the fingerprint says.
 FILE: Final = "files:"
 LEAVES: Final = "sink: it writes to"
@@ -332,8 +334,12 @@ LEAVES: Final = "sink: it writes to"
 HANDLE: Final = "handle:"
 #: How the reason begins for a task that changes what it is given.
 IN_PLACE: Final = "in place:"
+#: How the reason begins for a result over the bound of `max_value_bytes`.
+TOO_LARGE: Final = "too large:"
+#: How the reason begins for a result that no codec takes.
+UNPICKLABLE: Final = "cannot be pickled:"
 #: How reasons begin that hold whenever the same is computed again.
-LASTING: Final = ("sink:", "None:", "handle:", "in place:", "too large:", "cannot be pickled:")
+LASTING: Final = (SINK, "None:", HANDLE, IN_PLACE, UNPICKLABLE)
 #: Parts of a result that are looked at.
 _MOST_PARTS: Final = 1000
 _kinds: dict[type, str] = {}

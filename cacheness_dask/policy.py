@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
 from dask.sizeof import sizeof
-from dask.utils import parse_bytes
+from dask.utils import format_bytes, parse_bytes
 
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
+from cacheness_dask.inputs import LASTING, TOO_LARGE
 
 Which = Literal["auto", "outputs", "all", "marked"]
 #: Bytes, or text such as "1GB", which Dask reads.
@@ -59,6 +60,17 @@ class Policy:
     def always(self, *, output: bool, marked: bool) -> bool:
         """Whether a task's result is stored whatever it cost."""
         return self.which == "all" or marked or (output and self.which in ("auto", "outputs"))
+
+    def too_large(self, size: int) -> str:
+        """Why a result of this size is not stored; "" when it may be."""
+        return f"{TOO_LARGE} {format_bytes(size)}, {self._most()}" if size > self.max_value_bytes else ""
+
+    def is_lasting(self, why: str) -> bool:
+        """Whether a reason for which a result was not stored holds whenever the same is computed again."""
+        return why.endswith(self._most()) if why.startswith(TOO_LARGE) else why.startswith(LASTING)
+
+    def _most(self) -> str:
+        return f"where at most {format_bytes(self.max_value_bytes)} are stored"
 
     @property
     def measures(self) -> bool:

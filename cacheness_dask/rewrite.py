@@ -12,12 +12,13 @@ from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph
 from dask.utils import funcname
 
 from cacheness.entry import Presence
+from cacheness_dask._task_spec import Fallback
 from cacheness_dask.files import Files, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Checked, Compute, Fallback, Load, Store
+from cacheness_dask.worker import Checked, Compute, Load, Store
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
@@ -51,6 +52,7 @@ class Plan:
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
     files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
+    noted: Mapping[str, str] = field(default_factory=dict)  #: why results were not stored, by the entry's key
     keeping: Any = None  #: what must stay alive until the graph is submitted
 
     @property

@@ -26,7 +26,7 @@ from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import Held
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
-from cacheness_dask.inputs import FILE, IN_PLACE, LASTING, LEAVES, SINK, state_of
+from cacheness_dask.inputs import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
 from cacheness_dask.rewrite import Plan, decide, name_of
@@ -38,6 +38,9 @@ logger = logging.getLogger("cacheness.dask")
 _MOST_REASONS = 100_000
 #: Writing tasks of a graph that are looked at one by one.
 _MOST_WRITERS = 1_000
+#: Reasons that are told apart for one function.
+_MOST_KINDS = 100
+_UNSTORED = "not stored: "
 _COLUMNS = ("hits", "skipped", "misses", "refused", "seconds_saved", "lookup_seconds")
 
 
@@ -104,11 +107,12 @@ class Run:
         self._owns = owns  #: the cache was opened for this run, and ends with it
         self._holds = False  #: this process's handle on it is kept open for us
         self.history: list[Record] = []
-        self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function
+        self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function and reason
         self._sinks: set[str] = set()  #: functions of which it was said
         self._changers: set[str] = set()  #: the same, of those that change what they are given
         self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
         self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
+        self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
         self._warned = False
         self._reading: list[_Reading] = []
         self._clients: list[Any] = []
@@ -147,8 +151,13 @@ class Run:
 
     # one graph
 
-    def prepare(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> Plan | None:
-        """Decide what runs. None when the cache does not answer: then everything runs as it is."""
+    def prepare(
+        self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, pool: bool = False
+    ) -> Plan | None:
+        """Decide what runs. None when the cache does not answer: then everything runs as it is.
+
+        What runs in a `pool` of processes tells nobody why it is not stored, and writes it down.
+        """
         start = time.perf_counter()
         made = None
         if client is not None:
@@ -166,8 +175,13 @@ class Run:
         self._record(made, time.perf_counter() - start)
         if made.files and made.misses:
             self._reading.append(_Reading(made))
+        if pool:
+            stored = made.decisions.stored.items()
+            self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
         self._note_writers(made)
         for key, why in made.refused.items():
+            if not why.startswith(FOLLOWS):
+                self._count_unstored(name_of(made.graph[key]), why.removeprefix(_UNSTORED))
             if why.startswith(LEAVES):
                 self._say_sink(name_of(made.graph[key]), why)
         return made
@@ -203,21 +217,19 @@ class Run:
         if cut:
             graph = apart(graph, prints.cuttable)
             prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
-        self._refuse_sinks(graph, prints)
         for name, unseen in _unseen_of(graph, prints).items():
             may_cache(self._incomplete, name, unseen, logger.warning, self._config)
-        present, seconds = self._look_up(prints)
+        present, noted, seconds = self._look_up(graph, prints)
         served: dict[Any, Names] = {}
         while new := _written_by(prints, present, served):
             served |= new
             prints = fingerprints(graph, keys, held.terms, served, refuse_incomplete=refuse)
-            self._refuse_sinks(graph, prints)
-            present, seconds = self._look_up(prints)
+            present, noted, seconds = self._look_up(graph, prints)
         if not waits:
             held.submits(keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
         made = decide(graph, keys, prints, present, store, held=held.terms, never=self._never, waits=waits)
-        made.cut, made.keeping = cut, held
+        made.cut, made.keeping, made.noted = cut, held, noted
         return made, prints
 
     def _say_sink(self, name: str, why: str) -> None:
@@ -238,11 +250,19 @@ class Run:
             if prints.digests.pop(following, None) is not None:
                 prints.refused[following] = found.get(following) or "downstream of a sink, which runs every time"
 
-    def _look_up(self, prints: Fingerprints) -> tuple[dict[str, Presence], float]:
+    def _look_up(self, graph: Graph, prints: Fingerprints) -> tuple[dict[str, Presence], dict[str, str], float]:
+        """What is there, why the rest is not as far as that is known, and how long an answer takes."""
         asked = sorted({entry_key(digest) for digest in _digests_in(prints)})
         start = time.perf_counter()
         found = self.cache.present(asked) if asked else {}
-        return found, (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
+        seconds = (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
+        missing = {name: digest for digest in prints.digests.values() if (name := entry_key(digest)) not in found}
+        noted = self.cache.unstored(list(missing)) if missing else {}
+        for name, why in noted.items():
+            if self._policy.is_lasting(why):
+                self._never_again(missing[name], why)
+        self._refuse_sinks(graph, prints)
+        return found, noted, seconds
 
     def _record(self, made: Plan, seconds: float) -> None:
         self.history.append(
@@ -306,6 +326,11 @@ class Run:
             if trouble:
                 self._say(trouble)
             self._learn(unstored)
+        pools, self._in_pools = self._in_pools, {}
+        if pools and (missing := pools.keys() - self.cache.present(list(pools)).keys()):
+            self._learn(
+                {pools[key][0]: (pools[key][1], why) for key, why in self.cache.unstored(list(missing)).items()}
+            )
         self._unflushed = False
         self.withdraw_stale()
 
@@ -319,9 +344,17 @@ class Run:
             if why.startswith((SINK, FILE)):
                 for key in self._following.get(digest, ()):
                     self.cache.invalidate(key)
-            self.unstored.setdefault(name, Counter())[why] += 1
-            if why.startswith(LASTING) and len(self._never) < _MOST_REASONS:
-                self._never[digest] = f"not stored: {why}"
+            self._count_unstored(name, why)
+            if self._policy.is_lasting(why):
+                self._never_again(digest, why)
+
+    def _never_again(self, digest: bytes, why: str) -> None:
+        if len(self._never) < _MOST_REASONS:
+            self._never.setdefault(digest, f"{_UNSTORED}{why}")
+
+    def _count_unstored(self, name: str, why: str) -> None:
+        counted = self.unstored.setdefault(name, Counter())
+        counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
 
     def withdraw_stale(self) -> None:
         """Delete what was computed from files that changed meanwhile: its key is that of the old content."""

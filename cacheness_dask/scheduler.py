@@ -5,55 +5,57 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Final
 
 from dask.core import flatten
 
+from cacheness_dask._task_spec import EntryVanished, Scheduling
 from cacheness_dask.beside import shipped
 from cacheness_dask.blocks import nocache
-from cacheness_dask.graphs import materialised
+from cacheness_dask.graphs import Annotations, materialised
+from cacheness_dask.rewrite import Plan
 from cacheness_dask.run import Run
-from cacheness_dask.worker import EntryVanished
 
 logger = logging.getLogger("cacheness.dask")
 
-#: How often a computation starts again because entries vanished under it, before it runs without hits.
-_ATTEMPTS: Final = 3
 #: Seconds that letting go of a failed future may take.
 _PATIENCE: Final = 5.0
 
 
-class CachingScheduler:
+class CachingScheduler(Scheduling):
     """A scheduler function with a cache before the one that Dask would call."""
 
     def __init__(self, run: Run, beneath: Callable[..., Any]) -> None:
         self.run, self.beneath = run, beneath
         self._client = _client_of(beneath)
+        self._is_pool = getattr(beneath, "__module__", "") == "dask.multiprocessing"
         if self._client is not None:
             # Where `dask.persist` looks for a client: it calls the client's own `persist`, which has its own door.
             self.__self__ = self._client
 
-    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
-        """Compute the keys of a graph or expression; the values, nested as the keys are."""
-        wanted = list(flatten([keys]))
-        for _ in range(_ATTEMPTS):
-            graph, annotations = materialised(dsk)
-            made = self.run.prepare(graph, wanted, self._client, waits=True)
-            del graph
-            if made is None:
-                break
-            try:
-                with nocache():
-                    values = self.beneath(shipped(made, dsk, annotations, self._client), keys, **kwargs)
-            except EntryVanished as error:
-                logger.warning("%s It is run again now.", error)
-                del made
-                _forgotten(self._client, wanted)
-                continue
-            self.run.done()
-            return values
-        with nocache():
-            return self.beneath(dsk, keys, **kwargs)
+    def _aside(self) -> AbstractContextManager[None]:
+        return nocache()
+
+    def _decided(self, dsk: Any, keys: Any) -> tuple[Plan, Annotations] | None:
+        graph, annotations = materialised(dsk)
+        made = self.run.prepare(graph, _wanted(keys), self._client, waits=True, pool=self._is_pool)
+        return None if made is None else (made, annotations)
+
+    def _shipped(self, plan: tuple[Plan, Annotations], dsk: Any) -> Any:
+        made, annotations = plan
+        return shipped(made, dsk, annotations, self._client)
+
+    def _done(self) -> None:
+        self.run.done()
+
+    def _let_go(self, error: EntryVanished, keys: Any) -> None:
+        logger.warning("%s It is run again now.", error)
+        _forgotten(self._client, _wanted(keys))
+
+
+def _wanted(keys: Any) -> list[Any]:
+    return list(flatten([keys]))
 
 
 def _client_of(scheduler: Callable[..., Any]) -> Any:

@@ -160,7 +160,10 @@ def _why(key: Any, status: str, plan: Plan, reasons: Reasons) -> str:
         return "only hits need it"
     if status == "refused":
         return plan.refused[key]
-    return reasons.of(key) if key in plan.misses else "a step of a shuffle, never stored"
+    if key not in plan.misses:
+        return "a step of a shuffle, never stored"
+    noted = plan.noted.get(plan.misses[key])
+    return f"not stored when it was computed: {noted}" if noted else reasons.of(key)
 
 
 # the picture

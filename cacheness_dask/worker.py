@@ -16,17 +16,17 @@ from functools import partial
 from typing import Any, Final
 
 from blake3 import blake3
-from dask._task_spec import GraphNode, execute_graph
-from dask.utils import format_bytes
 
 from cacheness import Config, Hit, UnifiedCache
-from cacheness.errors import CachenessError
+from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Digest, Observed, Outcome, make_key
+from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
 from cacheness_dask.changes import Sample, change_told
 from cacheness_dask.edge import unbroken
 from cacheness_dask.files import Files
-from cacheness_dask.inputs import FILE, IN_PLACE, LEAVES, why_not
+from cacheness_dask.fingerprint import entry_key
+from cacheness_dask.inputs import FILE, IN_PLACE, LEAVES, UNPICKLABLE, why_not
 from cacheness_dask.policy import Meter, Policy, size_of
 
 logger = logging.getLogger("cacheness.dask")
@@ -42,7 +42,7 @@ _unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
 #: Results that are remembered until somebody asks.
 _MOST_UNSTORED: Final = 10_000
 #: Files whose names an entry's provenance keeps, for `explain`.
-_NAMED: Final = 8
+NAMED: Final = 8
 
 
 def _begin_in_child() -> None:
@@ -55,10 +55,6 @@ def _begin_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
-
-
-class EntryVanished(CachenessError):
-    """An entry was deleted after it had been looked up, and the way to recompute it is too long to carry."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def release(config: Config) -> None:
         found.queue.close()
 
 
-class Load:
+class Load(Loading):
     """A hit: reads the value where it is needed. Carries how to recompute it, when that is small."""
 
     __slots__ = ("_fallback", "_key", "_name", "_store")
@@ -157,17 +153,16 @@ class Load:
     def __name__(self) -> str:
         return self._name
 
-    def __call__(self) -> Any:
-        """The value."""
+    def _found(self) -> tuple[Any] | Fallback:
         hit = self._lookup()
         if hit is not None:
-            return hit.value
+            return (hit.value,)
         if self._fallback is None:
             raise EntryVanished(
                 f"The entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
                 " would have to be computed again in one task. Run the computation once more."
             )
-        return self._fallback.compute()
+        return self._fallback
 
     def _lookup(self) -> Hit | None:
         start = time.perf_counter()
@@ -186,18 +181,22 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Fallback:
-    """The tasks that make a result, in case that its entry has vanished."""
+class _Around:
+    """What is watched while a task runs: its files, and a sample of its arguments."""
 
-    tasks: dict[Any, GraphNode]
-    key: Any
+    observed: Observed
+    troubles: dict[str, str]  #: with its files, before it ran
+    sample: Sample
+    start: float
 
-    def compute(self) -> Any:
-        """Run them here, one after the other."""
-        return execute_graph(dict(self.tasks), keys={self.key})[self.key]
+    def __enter__(self) -> None:
+        self.observed.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        self.observed.__exit__(*error)
 
 
-class Compute:
+class Compute(Calling):
     """A miss: runs the task's own function, and stores what it returned if that is worth it."""
 
     __slots__ = ("_name", "_store", "_told", "_wanted", "files", "func")
@@ -218,25 +217,24 @@ class Compute:
     def __wrapped__(self) -> Callable[..., Any]:
         return self.func
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the task's own function returns."""
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         observed, troubles = Observed({}), dict[str, str]()
         if self.files is not None:
             troubles = {"": "those that it names could not be looked at"}
             with unbroken(partial(_warn, self._store.config)):
                 observed, troubles = self.files.observed()
         sample = _sample(self._store, self.func, args, kwargs)
-        start = time.perf_counter()
-        with observed:
-            value = self.func(*args, **kwargs)
-        seconds = time.perf_counter() - start
+        return _Around(observed, troubles, sample, time.perf_counter())
+
+    def _after(self, around: _Around, value: Any) -> None:
+        seconds = time.perf_counter() - around.start
+        observed, troubles = around.observed, around.troubles
         with unbroken(partial(_warn, self._store.config)):
             trouble = next(
                 (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
             )
-            if trouble := trouble or sample.why_not() or self._keep(value, seconds, observed):
-                _note(self._store.config, self._told[0], self._name, trouble)
-        return value
+            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, observed):
+                self._note(trouble)
 
     def _keep(self, value: Any, seconds: float, observed: Observed) -> str:
         """Store a result, or say why not."""
@@ -253,8 +251,8 @@ class Compute:
     def _put(self, value: Any, seconds: float, outcome: Outcome) -> str:
         policy, opened = self._store.policy, self._store.opened()
         size = size_of(value)
-        if size > policy.max_value_bytes:
-            return f"too large: {format_bytes(size)}, where at most {format_bytes(policy.max_value_bytes)} are stored"
+        if trouble := policy.too_large(size):
+            return trouble
         if not (self._wanted or seconds > opened.meter.load_seconds(size)):
             return "cheaper to compute than to load"
         digest, clue = self._told
@@ -267,18 +265,27 @@ class Compute:
         key.outputs = outcome.outputs
         about = {**self._store.provenance, "clue": clue.hex()}
         if self.files is not None:
-            about["files"] = [counted.name for _, counted in self.files.found[:_NAMED]]
+            about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]
         try:
-            opened.queue.put(key, value, size, About(seconds, about))
+            opened.queue.put(key, value, size, About(seconds, about, self._refuse))
         except CANNOT_BE_PICKLED as error:
-            return f"cannot be pickled: {error}"
+            return f"{UNPICKLABLE} {error}"
         return ""
+
+    def _refuse(self, error: CodecError) -> None:
+        self._note(f"{UNPICKLABLE} {error}")
+
+    def _note(self, why: str) -> None:
+        """Remember why the result is not stored, here and beside its key."""
+        digest = self._told[0]
+        _note(self._store.config, digest, self._name, why)
+        self._store.opened().queue.note(entry_key(digest), why)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Compute, (self.func, self._store, self._told, self._name, self._wanted), (None, {"files": self.files}))
 
 
-class Checked:
+class Checked(Calling):
     """A task that is not stored: runs its own function, and tells when that changes what it is given."""
 
     __slots__ = ("_name", "_store", "func")
@@ -294,14 +301,13 @@ class Checked:
     def __wrapped__(self) -> Callable[..., Any]:
         return self.func
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the task's own function returns."""
-        sample = _sample(self._store, self.func, args, kwargs)
-        value = self.func(*args, **kwargs)
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
+        return _Around(Observed({}), {}, _sample(self._store, self.func, args, kwargs), time.perf_counter())
+
+    def _after(self, around: _Around, value: Any) -> None:
         with unbroken(partial(_warn, self._store.config)):
-            if why := sample.why_not():
+            if why := around.sample.why_not():
                 _note(self._store.config, blake3(self._name.encode()).digest(), self._name, why)
-        return value
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Checked, (self.func, self._store, self._name))

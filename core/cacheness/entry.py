@@ -13,6 +13,7 @@ from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 
 MICROSECONDS: Final = 1_000_000
+REASONS_KEPT: Final = 30 * 24 * 3600 * MICROSECONDS  #: why a result was not stored
 _LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
 
 #: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from cacheness.cache import Cache
-from cacheness.entry import Entry, Where
+from cacheness.entry import REASONS_KEPT, Entry, Where
 from cacheness.errors import CachenessError
 
 _log = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Evictor:
     def make_room(self) -> int:
         """Delete expired rows and, past the quota, the least valuable; returns how many."""
         gone = self.delete_expired()
+        self._cache.metadata.forget_unstored(self._cache.namespace, REASONS_KEPT)
         totals = self._cache.metadata.totals(self._cache.namespace)
         excess_bytes = _excess(totals.bytes, self._max_bytes)
         excess_entries = _excess(totals.entries, self._max_entries)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from cacheness.cache import Cache
-from cacheness.entry import MICROSECONDS, Entry, Issue, Upload, Where
+from cacheness.entry import MICROSECONDS, REASONS_KEPT, Entry, Issue, Upload, Where
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
 from cacheness.plan import SHARDS, Plan, Planner, Progress, Scope, session_of
 from cacheness.report import ROWS_AT_MOST, IntegrityReport, refuse
@@ -96,6 +96,7 @@ class Inspector:
                 # Every blob of the store was looked at, so none of a session that died long ago is left.
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
                 self._metadata.forget_sessions(SESSIONS_KEPT + lasted)
+                self._metadata.forget_unstored(scope.namespace, REASONS_KEPT)
             return plan.report(issues, repaired=True)
 
     def _require_plausible(self, plan: Plan) -> None:

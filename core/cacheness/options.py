@@ -16,6 +16,7 @@ from cacheness.keys import RESERVED, Digest, Key, make_key
 
 #: Characters of a prefix, a version or a tag. More belongs into an argument.
 TEXT_LENGTH: Final = 4096
+TEXT_SHOWN: Final = 300  #: characters of a reason that is kept
 #: Seconds: from today, these end before the year 9999 does.
 LONGEST: Final = 7000 * 365.25 * 86400
 HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
@@ -131,6 +132,11 @@ def _names_of(function: str) -> set[str]:
 def canonical_json(mapping: Mapping[str, Any]) -> str:
     """The same text for equal mappings; what JSON does not know is written as its text."""
     return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"
+
+
+def shown(text: str) -> str:
+    """Text that every store takes and a line of a terminal shows; its beginning, where it is long."""
+    return "".join(char if char.isprintable() else " " for char in text[:TEXT_SHOWN])
 
 
 def seconds_of(duration: float | timedelta) -> float:

@@ -170,6 +170,20 @@ class MetadataStore(Protocol):
         """Count entries, bytes and hits."""
         ...
 
+    # why results are not there
+
+    def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
+        """Keep beside keys why their results were not stored: key -> reason, which is text that `is_text`."""
+        ...
+
+    def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
+        """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
+        ...
+
+    def forget_unstored(self, namespace: str, age: int) -> None:
+        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        ...
+
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:

@@ -15,7 +15,7 @@ from cacheness import wiring
 from cacheness.batch import Batch
 from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
-from cacheness.entry import MICROSECONDS, Entry, Hit, Presence, Use, Where
+from cacheness.entry import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
 from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
@@ -32,6 +32,7 @@ from cacheness.options import (
     key_of,
     one_function,
     seconds_of,
+    shown,
 )
 from cacheness.plan import Progress, Scope
 from cacheness.protocols import CachedFunction
@@ -225,6 +226,17 @@ class UnifiedCache:
         served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
         return {digest.hex(): presence for digest, presence in served}
 
+    def note_unstored(self, reasons: Mapping[str, str]) -> None:
+        """Keep beside keys, for 30 days, why their results were not stored: for who asks why nothing is there."""
+        noted = {digest_named(key): shown(why) for key, why in reasons.items()}
+        self._parts.cache.metadata.note_unstored(self.config.namespace, noted)
+
+    def unstored(self, keys: Sequence[str | Key]) -> dict[str, str]:
+        """Why the results under these keys were not stored when they were last computed, where that was noted."""
+        asked = [digest_named(key) for key in keys]
+        found = self._parts.cache.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
+        return {digest.hex(): why for digest, why in found.items()}
+
     @contextmanager
     def write_batch(self) -> Iterator[None]:
         """Put many results in few transactions, in this thread.
@@ -384,6 +396,7 @@ class UnifiedCache:
 
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""
+        self._parts.cache.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
         return self._parts.cache.delete(Where(self.config.namespace))
 
     def close(self) -> None:

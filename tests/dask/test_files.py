@@ -15,7 +15,9 @@ from typing import Any
 import dask
 import dask.array as da
 import dask.bag as db
+import dask.dataframe as dd
 import numpy as np
+import pandas as pd
 import pytest
 from distributed import Client
 
@@ -236,6 +238,35 @@ def test_a_file_that_was_never_seen_is_another_file(cache: UnifiedCache) -> None
     pathlib.Path("january.txt").write_text("2")
     [row] = cd.explain(dask.delayed(number)("january.txt"), cache)
     assert row.why.startswith("input january.txt changed since")
+
+
+def test_files_within_an_argument_are_named_too(cache: UnifiedCache) -> None:
+    for name in ("january", "february", "march"):
+        pd.DataFrame({"a": [len(name)]}).to_parquet(f"{name}.parquet")
+    compute(cache, dask.delayed(len)(["january.parquet", "march.parquet"]))
+    [row] = cd.explain(dask.delayed(len)(["february.parquet", "march.parquet"]), cache)
+    assert row.why.startswith("another input: february.parquet, where the nearest entry had january.parquet, march.p")
+    pd.DataFrame({"a": [1]}).to_parquet("march.parquet")
+    [row] = cd.explain(dask.delayed(len)(["january.parquet", "march.parquet"]), cache)
+    assert row.why.startswith("one of the inputs january.parquet, march.parquet changed since")
+    compute(cache, dd.read_parquet("january.parquet"))
+    here = os.getcwd()
+    row = cd.explain(dd.read_parquet("february.parquet"), cache)[0]
+    assert row.why.startswith(f"another input: {here}/february.parquet, where the nearest entry had {here}/january.")
+    pd.DataFrame({"a": [5]}).to_parquet("january.parquet")
+    row = cd.explain(dd.read_parquet("january.parquet"), cache)[0]
+    assert row.why.startswith(f"input {here}/january.parquet changed since")
+
+
+def test_very_many_files_are_no_reason_to_call_one_of_them_another(cache: UnifiedCache) -> None:
+    names = [f"{number}.txt" for number in range(20)]
+    for name in names:
+        pathlib.Path(name).write_text(name)
+    compute(cache, dask.delayed(len)(names))
+    pathlib.Path(names[-1]).write_text("new")
+    [row] = cd.explain(dask.delayed(len)(names), cache)
+    assert "another input" not in row.why
+    assert "changed since" in row.why
 
 
 # what leaves something behind

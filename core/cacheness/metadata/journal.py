@@ -197,6 +197,30 @@ class JournalStore:
             found = list(self._index.every(namespace))
             return Totals(len(found), sum(kept.entry.size for kept in found), sum(kept.use.hits for kept in found))
 
+    # why results are not there
+
+    def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
+        """Keep beside keys why their results were not stored: key -> reason."""
+
+        def records() -> list[dict[str, Any]]:
+            known, at = self._index.unstored.get(namespace, {}), self.now()
+            new = {key: why for key, why in reasons.items() if known.get(key, ("", 0))[0] != why}
+            return [{"unstored": [[namespace, key.hex(), why, at] for key, why in new.items()]}]
+
+        if reasons:
+            self._append(records, durable=False)
+
+    def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
+        """The reasons that were noted at most so many microseconds ago."""
+        with self._reading:
+            self._refresh()
+            known, first = self._index.unstored.get(namespace, {}), self.now() - age
+            return {key: known[key][0] for key in keys if key in known and known[key][1] >= first}
+
+    def forget_unstored(self, namespace: str, age: int) -> None:
+        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
+
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
@@ -428,6 +452,13 @@ class JournalStore:
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}
+        noted = [
+            [name, key.hex(), why, at]
+            for name, reasons in self._index.unstored.items()
+            for key, (why, at) in reasons.items()
+        ]
+        if noted:
+            yield {"unstored": noted}
         if self._index.tombstones:
             yield {"bury": sorted(self._index.tombstones)}
 

@@ -28,6 +28,7 @@ class JournalIndex:
         self.epoch = ""
         self.tombstones: set[str] = set()
         self.checks: dict[str, dict[int, int]] = {}
+        self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
         self.live_bytes = 0
         self._entries: dict[str, dict[bytes, Kept]] = {}
         self._sorted: dict[str, list[bytes]] = {}
@@ -46,6 +47,13 @@ class JournalIndex:
             self._use(namespace, bytes.fromhex(key), hits, at)
         for namespace, shard, at in record.get("checked", []):
             self.checks.setdefault(namespace, {})[shard] = at
+        noted = record.get("unstored", [])
+        self.live_bytes += length if noted else 0
+        for namespace, key, why, at in noted:
+            self.unstored.setdefault(namespace, {})[bytes.fromhex(key)] = (why, at)
+        for namespace, before in record.get("forget_unstored", []):
+            reasons = self.unstored.pop(namespace, {}).items()
+            self.unstored[namespace] = {key: reason for key, reason in reasons if reason[1] >= before}
         self.tombstones.update(record.get("bury", []))
         self.tombstones.difference_update(record.get("unbury", []))
 

@@ -165,6 +165,22 @@ class SqlStore(ABC):
         [row] = self._survey(self._sql.totals, {"namespace": namespace})
         return Totals(*row)
 
+    # why results are not there
+
+    def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
+        """Keep beside keys why their results were not stored: key -> reason."""
+        rows = [{"namespace": namespace, "key": key, "reason": reasons[key]} for key in sorted(reasons)]
+        self._change_each(self._sql.note_unstored, rows)
+
+    def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
+        """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
+        found = self._lookup(self._sql.unstored, PRESENCE_BATCH, namespace, keys, age=age, now=self.now())
+        return {row[0]: row[1] for row in found if isinstance(row[1], str)}
+
+    def forget_unstored(self, namespace: str, age: int) -> None:
+        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        self._change(self._sql.forget_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
+
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:

@@ -19,6 +19,7 @@ from cacheness.metadata.tables import (
     compute_leases,
     entries,
     leases,
+    not_stored,
     schema_version,
     sessions,
     store,
@@ -36,6 +37,7 @@ HINT_LENGTH: Final = 500
 #: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
 LIVE: Final = sa.literal_column("'live'", sa.Text)
 _ZERO: Final = sa.literal_column("0", sa.BigInteger)
+_DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,30 @@ class Statements:
     def untag(self) -> Statement:
         """Delete the tags of many keys."""
         return self._compile(self._delete_hints(tags))
+
+    # why results are not there
+
+    @cached_property
+    def note_unstored(self) -> Statement:
+        """Note why a result was not stored; what is noted already is written again after a day only."""
+        reason = _given("reason", sa.Text())
+        noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
+        new = {name: noted.excluded[name] for name in ("reason", "at")}
+        old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
+        return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
+
+    @cached_property
+    def unstored(self) -> Statement:
+        """The reasons beside many keys that are not too old."""
+        these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
+        recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
+
+    @cached_property
+    def forget_unstored(self) -> Statement:
+        """Drop reasons that are too old."""
+        old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
 
     # tombstones
 

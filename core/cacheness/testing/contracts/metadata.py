@@ -116,6 +116,25 @@ class MetadataStoreContract:
         assert store.check_times("default") == {3: 30, 255: 20}
         assert store.check_times("other") == {}
 
+    def test_why_results_are_not_there_is_remembered(self, store: MetadataStore) -> None:
+        hour = 3600 * MICROSECONDS
+        keys = [key(number) for number in range(12_000)]
+        store.note_unstored("default", {})
+        store.note_unstored("default", dict.fromkeys(keys[:11_000], "too large"))
+        store.note_unstored("default", {keys[0]: "a handle ☂", keys[11_000]: "None"})
+        store.note_unstored("other", {keys[1]: "chance"})
+        assert store.unstored("default", [], hour) == {}
+        assert store.unstored("default", [keys[0], keys[1], keys[11_000], keys[11_001]], hour) == {
+            keys[0]: "a handle ☂", keys[1]: "too large", keys[11_000]: "None",
+        }  # fmt: skip
+        assert len(store.unstored("default", keys, hour)) == 11_001
+        assert store.unstored("default", keys, -hour) == {}
+        store.forget_unstored("default", hour)
+        assert len(store.unstored("default", keys[:2], hour)) == 2
+        store.forget_unstored("default", -hour)
+        assert store.unstored("default", keys, hour) == {}
+        assert store.unstored("other", keys, hour) == {keys[1]: "chance"}
+
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
         full = entry(
             1, expires_at=1_800_000_000_000_003, compute_seconds=0.1 + 0.2, value=bytes(32),

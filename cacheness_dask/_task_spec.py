@@ -1,0 +1,119 @@
+"""What of ours runs a user's functions: errors pass through these frames, and through no others.
+
+Dask shows a user no frames of files that are called `dask/_task_spec.py`, in the process that asked and in the log of
+a worker alike. It has no other way to leave a frame out, but for a configuration that belongs to the user.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from dask._task_spec import GraphNode, execute_graph
+
+from cacheness.errors import CachenessError
+
+#: How often a computation starts again because entries vanished under it, before it runs without hits.
+_ATTEMPTS: Final = 3
+
+
+class EntryVanished(CachenessError):
+    """An entry was deleted after it had been looked up, and the way to recompute it is too long to carry."""
+
+
+class Calling:
+    """A task's function, with something to do before and after it."""
+
+    __slots__ = ()
+
+    func: Callable[..., Any]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the task's own function returns."""
+        around = self._before(args, kwargs)
+        with around:
+            value = self.func(*args, **kwargs)
+        self._after(around, value)
+        return value
+
+    @abstractmethod
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
+        """What is open while the function runs."""
+
+    @abstractmethod
+    def _after(self, around: Any, value: Any) -> None:
+        """To be done with what it returned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The tasks that make a result, in case that its entry has vanished."""
+
+    tasks: dict[Any, GraphNode]
+    key: Any
+
+    def compute(self) -> Any:
+        """Run them here, one after the other."""
+        return execute_graph(dict(self.tasks), keys={self.key})[self.key]
+
+
+class Loading:
+    """A result that is read, or else computed."""
+
+    __slots__ = ()
+
+    def __call__(self) -> Any:
+        """The value."""
+        found = self._found()
+        return found.compute() if isinstance(found, Fallback) else found[0]
+
+    @abstractmethod
+    def _found(self) -> tuple[Any] | Fallback:
+        """The value that was read, or how to compute it."""
+
+
+class Scheduling:
+    """A scheduler that decides first what another one runs."""
+
+    beneath: Callable[..., Any]
+
+    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
+        """Compute the keys of a graph or expression; the values, nested as the keys are."""
+        for _ in range(_ATTEMPTS):
+            plan = self._decided(dsk, keys)
+            if plan is None:
+                break
+            try:
+                with self._aside():
+                    values = self.beneath(self._shipped(plan, dsk), keys, **kwargs)
+            except EntryVanished as error:
+                del plan
+                self._let_go(error, keys)
+                continue
+            self._done()
+            return values
+        with self._aside():
+            return self.beneath(dsk, keys, **kwargs)
+
+    @abstractmethod
+    def _aside(self) -> AbstractContextManager[None]:
+        """Where what the other one computes is not decided about again."""
+
+    @abstractmethod
+    def _decided(self, dsk: Any, keys: Any) -> Any:
+        """What is to run; None where nothing could be decided."""
+
+    @abstractmethod
+    def _shipped(self, plan: Any, dsk: Any) -> Any:
+        """The same, in the form that the scheduler takes."""
+
+    @abstractmethod
+    def _done(self) -> None:
+        """The results are there."""
+
+    @abstractmethod
+    def _let_go(self, error: EntryVanished, keys: Any) -> None:
+        """Prepare to begin again."""
