@@ -16,6 +16,13 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))  # so that worker processes and `session.py` find the workloads by the same name
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have all tests of a module that share its cluster run in one process, or each process would start one."""
+    for item in items:
+        if HERE in item.path.parents and "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def count_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where tasks leave traces; the worker processes of a cluster learn it when they start."""
