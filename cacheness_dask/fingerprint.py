@@ -38,9 +38,10 @@ from cacheness.keys.encode import Encoder
 from cacheness.keys.inputs import MOST_STRINGS, paths_in
 from cacheness.keys.key import sets_of
 from cacheness.keys.owners import owner_of_class
-from cacheness.keys.trace import deciding
+from cacheness.keys.trace import WAYS_OUT, deciding
 from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.clues import clue, of_step
+from cacheness_dask.columns import names_in
 from cacheness_dask.edge import unbroken
 from cacheness_dask.graphs import topological
 from cacheness_dask.inputs import (
@@ -55,7 +56,7 @@ from cacheness_dask.inputs import (
     target_of,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
-from cacheness_dask.terms import DOMAIN, RESULT, SCALARS, Refused, container, text
+from cacheness_dask.terms import DOMAIN, NAMED_FILE, RESULT, SCALARS, Refused, container, text
 
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(
@@ -74,6 +75,11 @@ _PLUMBING: Final = frozenset(
     }
 )
 
+#: What one can do about an argument without an encoding: no function is decorated here, and no key is given.
+_WAYS_OUT: Final = (
+    "Say what counts of its type (cacheness_dask.register_source(type, identity) or a __cacheness_key__ method), or"
+    " make it inside of the task"
+)
 
 Names: TypeAlias = frozenset[str]
 
@@ -431,7 +437,9 @@ class _Walk:
             self._kinds[type(value)] = next(iter(Chance(type(value)).always), "") if users else ""
         if reason := self._kinds[type(value)] or draws_by_itself(value):
             raise Refused(reason)
-        return b"v" + self._digest(value)
+        term = b"v" + self._digest(value)
+        named = [term for term in map(self._string, names_in(value)) if term[0] == NAMED_FILE]
+        return container(b"names", [term, *named]) if named else term
 
     def _word(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
         """The term of a dictionary's key, which names no file."""
@@ -566,6 +574,8 @@ def _digest(value: Any, inputs: Inputs | None = None, unfollowed: list[str] | No
 
 def _refuse(error: Exception) -> None:
     what = str(error) if isinstance(error, CachenessError) else f"{type(error).__name__}: {error}"
+    if what.endswith(WAYS_OUT):
+        what = what.removesuffix(WAYS_OUT) + _WAYS_OUT
     raise Refused(f"argument cannot be hashed: {what}") from error
 
 

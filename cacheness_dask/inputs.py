@@ -23,6 +23,7 @@ from cacheness.keys import Inputs, register
 from cacheness.keys.files import digest_of_file
 from cacheness.keys.trace import Unencodable
 from cacheness.keys.writers import effects_of
+from cacheness_dask.reasons import HANDLE, LEAVES, NOTHING, SINK
 from cacheness_dask.remote import asking_once, version_of
 from cacheness_dask.terms import Refused
 
@@ -190,9 +191,9 @@ def refuse_function(func: Any) -> str:
     name = _identity_of(func)
     method = getattr(func, "method", None) or getattr(func, "__name__", "")
     if name in _SINKS or name in _sinks or _identity_of(type(func)) in _SINKS or _identity_of(type(func)) in _sinks:
-        return f"sink: {name} writes its input somewhere, so it runs every time"
+        return f"{SINK} {name} writes its input somewhere, so it runs every time"
     if isinstance(method, str) and method in _SINK_METHODS:
-        return f"sink: {method} writes its input somewhere, so it runs every time"
+        return f"{SINK} {method} writes its input somewhere, so it runs every time"
     if left := effects_of(func).left:
         return f"{LEAVES} {left}, which is neither an argument nor in its result"
     if name in _stateful or isinstance(func, _stateful_types()):
@@ -292,7 +293,7 @@ def _stateful_types() -> tuple[type, ...]:
 def why_not(value: Any) -> str:
     """Why a result cannot stand for itself later; "" when it can."""
     if value is None:
-        return "None: it stands for a result that is not there"
+        return f"{NOTHING} it stands for a result that is not there"
     if what := handle_in(value):
         return f"{HANDLE} {what}"
     return f"{HANDLE} it can be read only once" if isinstance(value, (Iterator, Awaitable)) else ""
@@ -323,23 +324,6 @@ def _what_handle(kind: type) -> str:
     return _kinds[kind]
 
 
-#: How the reason begins for a task that leaves something behind.
-SINK: Final = "sink:"
-#: How the reason begins of a task that could be kept, were it not for one before it.
-FOLLOWS: Final = ("downstream of ", "needs the future ")
-#: How the reason begins where files were not what the fingerprint says.
-FILE: Final = "files:"
-LEAVES: Final = "sink: it writes to"
-#: How the reason begins for a result that stands for something outside of it.
-HANDLE: Final = "handle:"
-#: How the reason begins for a task that changes what it is given.
-IN_PLACE: Final = "in place:"
-#: How the reason begins for a result over the bound of `max_value_bytes`.
-TOO_LARGE: Final = "too large:"
-#: How the reason begins for a result that no codec takes.
-UNPICKLABLE: Final = "cannot be pickled:"
-#: How reasons begin that hold whenever the same is computed again.
-LASTING: Final = (SINK, "None:", HANDLE, IN_PLACE, UNPICKLABLE)
 #: Parts of a result that are looked at.
 _MOST_PARTS: Final = 1000
 _kinds: dict[type, str] = {}

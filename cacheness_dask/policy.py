@@ -12,7 +12,7 @@ from dask.utils import format_bytes, parse_bytes
 
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
-from cacheness_dask.inputs import LASTING, TOO_LARGE
+from cacheness_dask.reasons import LASTING, TOO_LARGE
 
 Which = Literal["auto", "outputs", "all", "marked"]
 #: Bytes, or text such as "1GB", which Dask reads.

@@ -26,9 +26,10 @@ from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import Held
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
-from cacheness_dask.inputs import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, state_of
+from cacheness_dask.inputs import state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
+from cacheness_dask.reasons import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
 from cacheness_dask.rewrite import Plan, decide, name_of
 from cacheness_dask.worker import Store
 

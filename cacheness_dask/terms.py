@@ -26,6 +26,8 @@ class Refused(Exception):
 DOMAIN: Final = b"cacheness-dask/2"
 #: The tag of a task's result, as a number.
 RESULT: Final = ord("r")
+#: The same of a text that names a file.
+NAMED_FILE: Final = ord("p")
 
 _pack_size = struct.Struct(">Q").pack
 _pack_float = struct.Struct(">d").pack

@@ -26,8 +26,9 @@ from cacheness_dask.changes import Sample, change_told
 from cacheness_dask.edge import unbroken
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
-from cacheness_dask.inputs import FILE, IN_PLACE, LEAVES, UNPICKLABLE, why_not
+from cacheness_dask.inputs import why_not
 from cacheness_dask.policy import Meter, Policy, size_of
+from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
 
 logger = logging.getLogger("cacheness.dask")
 
@@ -254,7 +255,7 @@ class Compute(Calling):
         if trouble := policy.too_large(size):
             return trouble
         if not (self._wanted or seconds > opened.meter.load_seconds(size)):
-            return "cheaper to compute than to load"
+            return CHEAP
         digest, clue = self._told
         if self.files is not None and outcome.as_text - {""}:
             text = self.files.text_of(outcome.as_text)

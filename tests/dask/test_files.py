@@ -409,3 +409,45 @@ def test_workers_tell_what_changes_its_arguments_in_place(cache: UnifiedCache, c
         assert task.compute(optimize_graph=False) == 3
     (counted,) = (whys for name, whys in run.unstored.items() if name.endswith("grow"))
     assert counted == {"in place: it changes argument 1 (list)": 1}
+
+
+NAMES: dict[str, Callable[[list[str]], Any]] = {
+    "blocks of an array": lambda names: da.from_array(names, chunks=1).map_blocks(sizes_in, dtype=int),
+    "an array of objects": lambda names: dask.delayed(sizes_in)(np.array(names, dtype=object)),
+    "texts of numpy's own": lambda names: dask.delayed(sizes_in)(np.array(names, dtype=np.dtypes.StringDType())),
+    "a series": lambda names: dask.delayed(sizes_in)(pd.Series(names)),
+    "an index": lambda names: dask.delayed(sizes_in)(pd.Index(names, dtype=object)),
+    "a column": lambda names: (
+        dd.from_pandas(pd.DataFrame({"n": [1, 2, 3], "path": names}), npartitions=3)
+        .map_partitions(lambda part: pd.Series(sizes_in(part.path)), meta=("size", int))
+        .sum()
+    ),
+}
+
+
+def sizes_in(names: Any) -> Any:
+    return np.array([os.path.getsize(name) for name in names])
+
+
+@pytest.mark.parametrize("where", NAMES)
+def test_names_in_arrays_and_columns_are_files(cache: UnifiedCache, where: str) -> None:
+    names = ["a.img", "b.img", "c.img"]
+    for name in names:
+        pathlib.Path(name).write_text(name)
+    make = NAMES[where]
+    first, _ = compute(cache, make(names))
+    _, run = compute(cache, make(names))
+    assert run.history[-1].misses == 0
+    pathlib.Path("b.img").write_text("longer than it was")
+    changed, _ = compute(cache, make(names))
+    assert np.sum(changed) == np.sum(first) + 13
+
+
+def test_texts_in_columns_are_no_names_of_files(cache: UnifiedCache) -> None:
+    pathlib.Path("train").write_text("a file without a suffix")
+    pathlib.Path("v.1").write_text("a text that only a later row names")
+    frame = pd.DataFrame({"kind": ["train"] * 40 + ["v.1"], "v.1": range(41)})
+    compute(cache, dask.delayed(len)(frame))
+    for name in ("train", "v.1"):
+        pathlib.Path(name).write_text("else")
+    assert compute(cache, dask.delayed(len)(frame))[1].history[-1].misses == 0

@@ -468,3 +468,15 @@ def test_xarray_files_count_by_their_content(cache: UnifiedCache, tmp_path: Path
             value, record = compute(cache, data.t.sum())
         seen.append((float(value), record.misses > 0, record.refused))
     assert seen == [(6.0, True, 0), (6.0, False, 0), (10.0, True, 0)]
+
+
+class Service:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+def test_a_refusal_names_what_there_is_for_graphs(cache: UnifiedCache) -> None:
+    (row,) = cd.explain(dask.delayed(len)([Service()]), cache)
+    assert row.status == "refused"
+    assert "register_source(type, identity)" in row.why
+    assert "ignore=" not in row.why

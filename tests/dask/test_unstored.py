@@ -17,6 +17,7 @@ from workloads import inc
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from cacheness_dask import reasons
 from cacheness_dask.policy import Meter
 
 
@@ -66,6 +67,10 @@ def written_aside(x: int) -> int:
 
 def after(x: Any) -> int:
     return 1
+
+
+def clock(x: int) -> int:
+    return x
 
 
 LASTING: dict[str, tuple[Callable[[], Any], str]] = {
@@ -189,3 +194,28 @@ def test_very_many_reasons_of_one_function_are_summed_up(cache: UnifiedCache) ->
             run._count_unstored("f", f"files: {number}.csv changed")
     assert sum(run.unstored["f"].values()) == 150
     assert run.unstored["f"]["other reasons"] == 50
+
+
+def test_the_page_has_the_table_of_reasons() -> None:
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "dask.md").read_text(encoding="utf-8")
+    assert "\n".join(reasons.rows()) in page
+
+
+def test_every_reason_begins_as_the_table_says(cache: UnifiedCache) -> None:
+    tasks = [
+        *(make() for make, _ in LASTING.values()),
+        dask.delayed(np.save)("kept.npy", np.arange(3)),
+        dask.delayed(np.random.rand)(3),
+        dask.delayed(after)(dask.delayed(np.random.rand)(4)),
+        dask.delayed(after)(SerializableLock()),
+        dask.delayed(after)([np.frompyfunc(abs, 1, 1)]),
+        dask.delayed(cd.register_stateful(clock))(1),
+        dask.delayed(zeros)(10),
+    ]
+    begins = [reason.begins.removeprefix("… ") for reason in reasons.REASONS]
+    with cd.caching(cache, scheduler="sync", which="all", max_value_bytes=1000) as run:
+        dask.compute(*tasks, optimize_graph=False)
+        run.flush()
+    told = {why for counted in run.unstored.values() for why in counted} | set(run.history[0].reasons.values())
+    assert len(told) >= 11
+    assert not [why for why in told if not any(begin in why for begin in begins)]

@@ -1,0 +1,43 @@
+"""Names of files in arrays and columns, as `da.from_array(paths)` and a table of images have them.
+
+The core takes no text in an array for a name. In a graph it often is one: each block gets some of the names and
+reads the files. Where none of the first texts looks like a name, none of them is one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+
+from cacheness.keys.inputs import MOST_STRINGS, paths_in
+
+#: Members of an array or column by which it is judged.
+_FIRST: Final = 32
+
+
+def names_in(value: Any) -> list[str]:
+    """The texts in an array, series, index or frame that may name files; each once, and no more than are looked at."""
+    texts = (
+        text for column in _columns(value) if any(map(paths_in, _texts(column, _FIRST))) for text in _texts(column)
+    )
+    return list(islice(dict.fromkeys(texts), MOST_STRINGS))
+
+
+def _columns(value: Any) -> Iterator[Any]:
+    pandas = sys.modules.get("pandas")
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "UTO" and value.dtype.fields is None:
+            yield value.reshape(-1)
+    elif pandas is not None and isinstance(value, (pandas.Series, pandas.Index)):
+        if value.dtype.kind == "O":
+            yield value
+    elif pandas is not None and isinstance(value, pandas.DataFrame):
+        yield from (value.iloc[:, at] for at, dtype in enumerate(value.dtypes) if dtype.kind == "O")
+
+
+def _texts(column: Iterable[Any], most: int = MOST_STRINGS) -> Iterator[str]:
+    return (str(member) for member in islice(column, most) if isinstance(member, str))

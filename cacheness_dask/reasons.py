@@ -1,0 +1,71 @@
+"""Why a result is not stored, or never comes from the cache: how each reason begins. docs/dask.md shows this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+#: A task that leaves something behind, and what its code was seen to write to.
+SINK: Final = "sink:"
+LEAVES: Final = f"{SINK} it writes to"
+#: Files were not what the fingerprint says.
+FILE: Final = "files:"
+#: A result that stands for something outside of it.
+HANDLE: Final = "handle:"
+NOTHING: Final = "None:"
+#: A task that changes what it is given.
+IN_PLACE: Final = "in place:"
+#: A result over the bound of `max_value_bytes`.
+TOO_LARGE: Final = "too large:"
+#: A result that no codec takes.
+UNPICKLABLE: Final = "cannot be pickled:"
+CHEAP: Final = "cheaper to compute than to load"
+#: A task that could be kept, were it not for one before it.
+FOLLOWS: Final = ("downstream of ", "needs the future ")
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One kind of reason."""
+
+    begins: str  #: what `explain` and `run.unstored` show begins so; "…" stands for a name
+    means: str
+    planned: bool  #: known before anything runs, or else once it was computed
+    lasting: bool = True  #: holds whenever the same is computed again, so that the next run knows it when it plans
+
+    @property
+    def known(self) -> str:
+        """When it is known, in words."""
+        if self.planned:
+            return "before it runs"
+        return "once it ran, and in the next run" if self.lasting else "once it ran"
+
+
+REASONS: Final = (
+    Reason(SINK, "writes somewhere: Dask's writers, `register_sink`, code that names a path of its own", planned=True),
+    Reason("unseeded randomness", "draws numbers that no argument seeds", planned=True),
+    Reason(
+        "argument is", "is given a handle, a lock, an iterator or a client, whose content nobody knows", planned=True
+    ),
+    Reason("argument cannot be hashed", "is given an object that cannot be taken apart", planned=True),
+    Reason("… is registered as stateful", "asks a clock, a service, a database: `register_stateful`", planned=True),
+    Reason("… is a coroutine function", "returns what can be awaited once", planned=True),
+    Reason("its key is incomplete", 'refers to what no key can see, with `incomplete="refuse"`', planned=True),
+    Reason(FOLLOWS[0].strip(), "needs one of these", planned=True),
+    Reason(FOLLOWS[1].strip(), "needs a future that this client did not submit", planned=True),
+    Reason(NOTHING, "returned `None`, as functions do that work by side effect", planned=False),
+    Reason(HANDLE, "returned an open file, a lock, a memory map, a Zarr array, an iterator", planned=False),
+    Reason(UNPICKLABLE, "returned what cannot be pickled, or not be read again", planned=False),
+    Reason(TOO_LARGE, "returned more than `max_value_bytes`", planned=False),
+    Reason(IN_PLACE, "changed its arguments: `check_inputs`", planned=False),
+    Reason(FILE, "its files were others where it ran, or changed meanwhile", planned=False, lasting=False),
+    Reason(CHEAP, 'took less time than loading it would, with `which="auto"`', planned=False, lasting=False),
+)
+#: What is too large depends on the bound, too.
+LASTING: Final = (SINK, *(r.begins for r in REASONS if not r.planned and r.lasting and r.begins != TOO_LARGE))
+
+
+def rows() -> list[str]:
+    """The table, as docs/dask.md has it."""
+    head = ["| the reason begins with | because the task | known |", "|---|---|---|"]
+    return head + [f"| `{reason.begins}` | {reason.means} | {reason.known} |" for reason in REASONS]
