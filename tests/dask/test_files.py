@@ -411,7 +411,7 @@ def test_workers_tell_what_changes_its_arguments_in_place(cache: UnifiedCache, c
     assert counted == {"in place: it changes argument 1 (list)": 1}
 
 
-NAMES: dict[str, Callable[[list[str]], Any]] = {
+LISTED: dict[str, Callable[[list[str]], Any]] = {
     "blocks of an array": lambda names: da.from_array(names, chunks=1).map_blocks(sizes_in, dtype=int),
     "an array of objects": lambda names: dask.delayed(sizes_in)(np.array(names, dtype=object)),
     "texts of numpy's own": lambda names: dask.delayed(sizes_in)(np.array(names, dtype=np.dtypes.StringDType())),
@@ -429,12 +429,12 @@ def sizes_in(names: Any) -> Any:
     return np.array([os.path.getsize(name) for name in names])
 
 
-@pytest.mark.parametrize("where", NAMES)
+@pytest.mark.parametrize("where", LISTED)
 def test_names_in_arrays_and_columns_are_files(cache: UnifiedCache, where: str) -> None:
     names = ["a.img", "b.img", "c.img"]
     for name in names:
         pathlib.Path(name).write_text(name)
-    make = NAMES[where]
+    make = LISTED[where]
     first, _ = compute(cache, make(names))
     _, run = compute(cache, make(names))
     assert run.history[-1].misses == 0
