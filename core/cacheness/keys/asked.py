@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.additions import additions_to, users_subclasses
+from cacheness.keys.counters import ADDED_TO
 from cacheness.keys.texts import names_in, texts_of
 from cacheness.keys.trace import FAILURES
 
@@ -30,8 +31,11 @@ _SUBCLASSES: Final = "__subclasses__"
 
 
 def reads_of(thing: Any) -> Collection[str]:
-    """The names of attributes that a function reads, of whatever."""
-    return texts_of(thing.__code__).reads if isinstance(thing, types.FunctionType) else ()
+    """The names of attributes that a function reads, of whatever; and after a sign, of those that it adds to."""
+    if not isinstance(thing, types.FunctionType):
+        return ()
+    texts = texts_of(thing.__code__)
+    return texts.reads | {ADDED_TO + name for name in texts.counted} if texts.counted else texts.reads
 
 
 def parts_asked_of(thing: Any, asked: Collection[str]) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def _read(code: types.CodeType) -> CodeInfo:
     names = set(_names(instructions)).union(*(i.names for i in inner))
     imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
     uses: dict[str, frozenset[str]] = {}
-    for name, kinds in [*((n, {kind}) for n, kind in uses_in(raw)), *(use for i in inner for use in i.uses.items())]:
+    steps = [step for instruction in raw for step in one_by_one(instruction, code)]
+    for name, kinds in [*((n, {kind}) for n, kind in uses_in(steps)), *(use for i in inner for use in i.uses.items())]:
         uses[name] = uses.get(name, frozenset()) | kinds
     called = dict(_called_with_text(instructions))
     for name, literal in (call for i in inner for call in i.called.items()):

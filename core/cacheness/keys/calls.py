@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeAlias
 
 from cacheness.keys.bytecode import one_by_one
+from cacheness.keys.effects import METHODS_ARE_ATTRIBUTES
 from cacheness.keys.owners import is_compiled, module_of, name_of_module
 from cacheness.keys.trace import FAILURES
 
@@ -207,8 +208,6 @@ _STORES: Final = frozenset({"STORE_FAST", "STORE_DEREF", "STORE_NAME", "STORE_FA
 _ENDS: Final = frozenset({"RETURN_VALUE", "RETURN_CONST", "RAISE_VARARGS", "RERAISE"})
 _ALWAYS_JUMPS: Final = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE"})
 _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
-#: Since Python 3.12, the lowest bit of LOAD_ATTR says that a method is called.
-_METHODS_ARE_ATTRIBUTES: Final = sys.version_info >= (3, 12)
 
 
 class _Run:
@@ -289,7 +288,7 @@ class _Run:
 
     def _attribute(self, step: dis.Instruction) -> None:
         owner = self._pop()
-        if step.opname == "LOAD_METHOD" or (_METHODS_ARE_ATTRIBUTES and (step.arg or 0) & 1):
+        if step.opname == "LOAD_METHOD" or (METHODS_ARE_ATTRIBUTES and (step.arg or 0) & 1):
             self._stack.append(_NULL)
         self._stack.append(attribute(owner, step.argval))
 

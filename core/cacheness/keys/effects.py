@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dis
 import pathlib
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -25,7 +26,8 @@ _CONTAINERS: Final = frozenset({list, set, dict, collections.deque, collections.
 _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "container": _CONTAINERS,
     "item": frozenset({dict, collections.Counter, collections.defaultdict}),
-    "tally": _CONTAINERS,
+    "tally": _CONTAINERS - {set},
+    "tally at": _CONTAINERS - {set},
     "number": frozenset({int, float}),
     "path": frozenset({pathlib.PosixPath, pathlib.WindowsPath}),
 }
@@ -33,25 +35,42 @@ _WRITING: Final = frozenset({"a", "w", "ab", "wb", "at", "wt"})
 _OPERANDS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_FAST_BORROW"})
 _IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG"})
 _LOOKUP: Final = frozenset({"BINARY_SUBSCR", "BINARY_OP"})
-#: What follows when a name is loaded for `name += 1`, `name[key] += 1`, `name[key] = value`.
-_SHAPES: Final[Mapping[str, tuple[Collection[str], ...]]] = {
-    "number": (_OPERANDS, {"BINARY_OP"}, {"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"}),
-    "tally": (
-        *(_OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP, _OPERANDS, {"BINARY_OP"}),
-        *({"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}),
-    ),
-    "item": (_OPERANDS, {"STORE_SUBSCR"}),
-}
+_ADDING: Final = frozenset({"+", "+=", "-", "-="})
+_STORES: Final = frozenset({"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"})
 _ANY_NAME: Final = _LOADS | _LOCALS
-_COUNTERS: Final = (
-    (_OPERANDS, {"BINARY_OP"}, {"SWAP"}, {"STORE_ATTR"}),
-    (_OPERANDS, {"BINARY_OP"}, _ANY_NAME, {"STORE_ATTR"}),
-)
+_NUMBERS: Final = frozenset({int, float})
+#: Since Python 3.12, the lowest bit of LOAD_ATTR says that a method is called.
+METHODS_ARE_ATTRIBUTES: Final = sys.version_info >= (3, 12)
 
 
 def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
     """Whether a value of this type is only written to by uses of these kinds."""
-    return kinds is not None and all(type(value) in _TYPES.get(kind, ()) for kind in kinds)
+    return (
+        kinds is not None
+        and all(type(value) in _TYPES.get(kind, ()) for kind in kinds)
+        and (kinds.isdisjoint(_TALLIES) or _holds_numbers(value))
+    )
+
+
+def places_in(value: Any, kinds: frozenset[str] | None) -> Any:
+    """What counts of a value that is only written to: where numbers stand that code adds to, or None.
+
+    `table[key] += 1` fails where there is no such key, and code may catch that.
+    """
+    if kinds is None or "tally at" not in kinds or _makes_zero(value):
+        return None
+    return set(value) if isinstance(value, dict) else len(value)
+
+
+_TALLIES: Final = frozenset({"tally", "tally at"})
+
+
+def _holds_numbers(value: Any) -> bool:
+    return all(type(one) in _NUMBERS for one in (value.values() if isinstance(value, dict) else value))
+
+
+def _makes_zero(value: Any) -> bool:
+    return type(value) is collections.Counter or getattr(value, "default_factory", None) in _NUMBERS
 
 
 def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
@@ -77,9 +96,61 @@ def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
             yield name
 
 
+def attributes_counted(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    """Names of attributes that are read to add to them."""
+    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
+    yield from (i.argval for at, i in enumerate(busy) if i.opname == "LOAD_ATTR" and _is_counted(busy, at))
+
+
+def handed_about(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    """Names whose object may get somewhere else: all uses but to call a method, and to read or set an attribute."""
+    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
+    for at, instruction in enumerate(busy):
+        is_name = instruction.opname.startswith("LOAD_") and isinstance(instruction.argval, str)
+        if is_name and instruction.opname not in _NO_NAMES and not _is_owner(busy, at):
+            yield instruction.argval
+
+
+_NO_NAMES: Final = frozenset({"LOAD_CONST", "LOAD_ATTR", "LOAD_METHOD"})
+
+
+def _is_owner(busy: Sequence[dis.Instruction], at: int) -> bool:
+    following = busy[at + 1]
+    if following.opname == "COPY":
+        following = busy[at + 2]
+    is_attribute = following.opname in ("LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR")
+    return is_attribute and not following.argval.startswith("__")
+
+
+def attributes_taken(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    """Names of attributes that are read and not called at once; a method would take its object along."""
+    yield from (i.argval for i in instructions if i.opname == "LOAD_ATTR" and not _is_callee(i))
+
+
 def _is_counted(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether an attribute is loaded for `thing.name += 1` or `thing.name = thing.name + 1`."""
-    return any(_matches(busy, at, shape) for shape in _COUNTERS) and busy[at + 4].argval == busy[at].argval
+    """Whether an attribute is loaded for `thing.name += …` or `thing.name = thing.name + …`."""
+    added = _addition(busy, at + 1)
+    if added is None:
+        return False
+    before, store = busy[added + 1 : added + 3]
+    is_back = before.opname == "SWAP" or before.opname in _ANY_NAME
+    return is_back and store.opname == "STORE_ATTR" and store.argval == busy[at].argval
+
+
+def _addition(busy: Sequence[dis.Instruction], at: int) -> int | None:
+    """Where something is added to what was loaded before, if an expression without branches begins here."""
+    depth = 0
+    for place in range(at, len(busy) - 3):
+        instruction = busy[place]
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            return None
+        depth += dis.stack_effect(instruction.opcode, instruction.arg)
+        if depth < 1:
+            return None
+        following = busy[place + 1]
+        if depth == 1 and following.opname == "BINARY_OP" and following.argrepr in _ADDING:
+            return place + 1
+    return None
 
 
 def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
@@ -92,14 +163,37 @@ def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
         return _kind_of_method(busy, at)
     if _is_opened_to_write(busy, at):
         return "path"
-    kind = next((kind for kind, shape in _SHAPES.items() if _matches(busy, at, shape)), "read")
-    return kind if kind != "number" or busy[at + 3].argval == busy[at].argval else "read"
+    if _matches(busy, at, (_OPERANDS, {"STORE_SUBSCR"})):
+        return "item"
+    if _matches(busy, at, (_OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP)):
+        added = _addition(busy, at + 5)
+        is_back = added is not None and _matches(busy, added, ({"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}))
+        return "tally at" if is_back else "read"
+    if _matches(busy, at, (_OPERANDS, _LOOKUP)) and _is_put_back(busy, at, at + 1, at + 3):
+        return "tally at"
+    added = _addition(busy, at + 1)
+    if added is not None and busy[added + 1].opname in _STORES and busy[added + 1].argval == busy[at].argval:
+        return "number"
+    return "read"
+
+
+def _is_put_back(busy: Sequence[dis.Instruction], at: int, key: int, after: int) -> bool:
+    """Whether something is added to an item that was looked up, and the sum is stored in its place."""
+    added = _addition(busy, after)
+    if added is None or not _matches(busy, added, (_LOADS, _OPERANDS, {"STORE_SUBSCR"})):
+        return False
+    pairs = ((busy[at], busy[added + 1]), (busy[key], busy[added + 2]))
+    return all((one.opname, one.argval) == (other.opname, other.argval) for one, other in pairs)
 
 
 def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
     method = busy[at + 1].argval
     if method == "open" and busy[at + 2].opname == "LOAD_CONST" and busy[at + 2].argval in _WRITING:
         return "path"
+    if method == "get" and _matches(busy, at + 1, (_OPERANDS, {"LOAD_CONST", "LOAD_SMALL_INT"})):
+        after = at + 4 + (busy[at + 4].opname == "PRECALL")
+        is_call = busy[after].opname == "CALL" and type(busy[at + 3].argval) in _NUMBERS
+        return "tally" if is_call and _is_put_back(busy, at, at + 2, after + 1) else "read"
     kind = _METHODS.get(method)
     return kind if kind is not None and _result_is_dropped(busy, at) else "read"
 
@@ -124,7 +218,8 @@ def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 def _is_callee(instruction: dis.Instruction) -> bool:
     """Whether what is loaded is about to be called: then a NULL is pushed along with it."""
-    return instruction.opname in ("LOAD_GLOBAL", "LOAD_ATTR") and instruction.argrepr.startswith(("NULL", "method"))
+    with_null = instruction.opname == "LOAD_GLOBAL" or (METHODS_ARE_ATTRIBUTES and instruction.opname == "LOAD_ATTR")
+    return with_null and bool((instruction.arg or 0) & 1)
 
 
 def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:

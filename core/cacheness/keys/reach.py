@@ -22,7 +22,8 @@ from cacheness.keys.asked import parts_asked_of
 from cacheness.keys.beside import files_in, folders_of, is_folder, variables_of, writes
 from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
 from cacheness.keys.clients import is_of_sqlalchemy
-from cacheness.keys.effects import only_written
+from cacheness.keys.counters import Counting, counting
+from cacheness.keys.effects import only_written, places_in
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import name_of_module, owner_of
 from cacheness.keys.texts import texts_of
@@ -125,6 +126,18 @@ def _written(encoder: Encoder, _: _Written) -> None:
     encoder.tagged("written")
 
 
+class _Tally:
+    """In place of a table of numbers that are only added to, where that needs a number to be there."""
+
+    def __init__(self, places: Any) -> None:
+        self.places = places
+
+
+@handles(_Tally)
+def _tally(encoder: Encoder, value: _Tally) -> None:
+    encoder.tagged("tally", value.places)
+
+
 class _Elsewhere:
     """In place of a module of Python's or a library's, which need not be imported for this."""
 
@@ -183,7 +196,7 @@ def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
 
     Some parts count only where reachable code reads them: `asked` holds the names that it reads.
     """
-    return [*_labels_of(thing), *parts_asked_of(thing, asked)]
+    return [*_labels_of(thing), *parts_asked_of(thing, asked), *(["counters"] if _counters_in(thing, asked) else [])]
 
 
 def _labels_of(thing: Any) -> list[str]:
@@ -227,7 +240,19 @@ def place_of_value(owner: str, label: str) -> str:
 
 def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
     """What a function, class or module is made of."""
-    return [*_values_of(thing), *parts_asked_of(thing, asked).values()]
+    values = [*_values_of(thing), *parts_asked_of(thing, asked).values()]
+    if counters := _counters_in(thing, asked):
+        names = (*thing.__code__.co_freevars, *(name.name for name in info_of(thing.__code__).names))
+        values[3 : 3 + len(names)] = [counters.get(name, value) for name, value in zip(names, values[3:], strict=False)]
+        values.append({name: found.names for name, found in counters.items()})
+    return values
+
+
+def _counters_in(thing: Any, asked: Collection[str]) -> dict[str, Counting]:
+    """By name, objects that a function refers to and in which counters do not count."""
+    if not isinstance(thing, types.FunctionType):
+        return {}
+    return counting(thing, dict(zip(thing.__code__.co_freevars, closure_of(thing), strict=True)), asked)
 
 
 def _values_of(thing: Any) -> list[Any]:
@@ -287,8 +312,16 @@ def closure_of(fn: types.FunctionType) -> list[Any]:
             value = cell.cell_contents
         except ValueError:
             value = MISSING  # not assigned yet
-        values.append(WRITTEN if only_written(value, uses.get(variable)) else value)
+        values.append(_as_used(value, uses.get(variable)))
     return values
+
+
+def _as_used(value: Any, kinds: frozenset[str] | None) -> Any:
+    """What counts of a value that is used in these ways."""
+    if not only_written(value, kinds):
+        return value
+    places = places_in(value, kinds)
+    return WRITTEN if places is None else _Tally(places)
 
 
 def _named_by(fn: types.FunctionType) -> list[Any]:
@@ -302,7 +335,7 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
             value = getattr(builtins, name.name, MISSING)
         elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
-        values.append(WRITTEN if only_written(value, info.uses.get(name.name)) else value)
+        values.append(_as_used(value, info.uses.get(name.name)))
     return values
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from cacheness.keys.bytecode import Name, info_of
-from cacheness.keys.effects import attributes_read
+from cacheness.keys.bytecode import Name, info_of, one_by_one
+from cacheness.keys.effects import attributes_counted, attributes_read, attributes_taken, handed_about
 
 _IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
 _EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})
@@ -31,6 +31,9 @@ class Texts:
     reads: frozenset[str]  #: names and attributes that are read, but for counters; texts too where they may name one
     names: tuple[Name, ...]  #: global names in texts that are evaluated
     modules: tuple[str, ...]  #: possible names of modules in texts that are imported
+    counted: frozenset[str]  #: attributes that are read to add to them
+    handed: frozenset[str]  #: names whose object may get somewhere else
+    taken: frozenset[str]  #: attributes that are read and not called at once
 
 
 _known: dict[int, tuple[weakref.ref[types.CodeType], Texts]] = {}
@@ -48,16 +51,20 @@ def texts_of(code: types.CodeType) -> Texts:
 
 def _read(code: types.CodeType) -> Texts:
     words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
-    reads = frozenset(attributes_read(list(dis.get_instructions(code))))
+    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    reads, counted = frozenset(attributes_read(steps)), frozenset(attributes_counted(steps))
+    handed, taken = frozenset(handed_about(steps)), frozenset(attributes_taken(steps))
     if words & _BY_TEXT:
         reads |= {part for text in strings for part in text.split(".") if part.isidentifier()}
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             inner = texts_of(constant)
             words, strings, reads = words | inner.words, strings | inner.strings, reads | inner.reads
+            counted, handed, taken = counted | inner.counted, handed | inner.handed, taken | inner.taken
     names = {name for text in strings for name in names_in(text)} if words & _EVALUATES else set()
     named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
-    return Texts(words, strings, reads, tuple(sorted(names)), tuple(sorted(n for n in named if _MODULE.fullmatch(n))))
+    modules = tuple(sorted(name for name in named if _MODULE.fullmatch(name)))
+    return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken)
 
 
 def _strings(constants: tuple[object, ...]) -> Iterator[str]:
