@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 import pathlib
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from cacheness import ConfigError, UnifiedCache, incomplete
@@ -139,3 +141,22 @@ def test_a_choice_that_is_not_known(cache: UnifiedCache) -> None:
         UnifiedCache(incomplete="no")
     with pytest.raises(ValueError, match="warn, serve, refuse"):
         cache.cached(len, incomplete="no")
+
+
+def test_a_locale_that_was_set_is_listed_where_it_can_decide() -> None:
+    before = locale.setlocale(locale.LC_NUMERIC)
+    locale.setlocale(locale.LC_NUMERIC, "C.UTF-8")
+    try:
+        lines = fingerprint(load("import locale\ndef f(x): return locale.currency(x)\n", "in_a_country").f).incomplete
+        other = fingerprint(load("def f(x): return x\n", "nowhere").f).unfollowed
+    finally:
+        locale.setlocale(locale.LC_NUMERIC, before)
+    assert lines == ("the locale: LC_NUMERIC is C.UTF-8",)
+    assert other == ()
+
+
+def test_print_options_of_numpy_are_listed() -> None:
+    with np.printoptions(precision=3):
+        found = fingerprint(load("import numpy as np\ndef f(x): return str(np.array(x))\n", "printing").f)
+    assert found.unfollowed == ("print options of NumPy that were set: precision",)
+    assert found.incomplete == ()

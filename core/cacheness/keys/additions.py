@@ -113,7 +113,8 @@ def version_of_additions() -> int:
     sizes = len(sys.modules), len(names)
     if _classes.sizes != sizes:
         modules = sum(map(_is_users_module, list(sys.modules)))
-        defined = sum(isinstance(value, (types.FunctionType, type)) for value in list(names.values()))
+        # By `isinstance`, a module that is imported lazily would be loaded.
+        defined = sum(issubclass(type(value), (types.FunctionType, type)) for value in list(names.values()))
         users = modules, defined, len(names.get("In", ()))
         if _classes.users != users:
             _walk()

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 from cacheness.keys.bytecode import one_by_one
 from cacheness.keys.effects import METHODS_ARE_ATTRIBUTES
-from cacheness.keys.owners import is_compiled, module_of, name_of_module
+from cacheness.keys.owners import is_compiled, is_imported_lazily, module_of, name_of_module, names_of_module
 from cacheness.keys.trace import FAILURES
 
 ABSENT: Final = object()
@@ -135,6 +135,11 @@ def _of_global(name: str, names: Mapping[str, Any]) -> Symbol:
     value = names.get(name, ABSENT)
     if value is ABSENT:
         value = getattr(sys.modules["builtins"], name, ABSENT)
+    if is_imported_lazily(value):
+        try:
+            value = value.resolve()  # what a key reads, too
+        except FAILURES:
+            value = ABSENT
     return UNKNOWN if value is ABSENT else _of_value(value, anything=True)
 
 
@@ -176,7 +181,7 @@ def attribute(owner: Symbol, name: str) -> Symbol:
 
 def _of_module(module: types.ModuleType, name: str) -> Symbol:
     path = f"{name_of_module(module)}.{name}"
-    names = types.ModuleType.__getattribute__(module, "__dict__")  # by `getattr`, it may begin to import things
+    names = names_of_module(module)  # by `getattr`, it may begin to import things
     value = names.get(name, sys.modules.get(path, ABSENT))
     return Known(name_of_module(value) if isinstance(value, types.ModuleType) else path, value)
 

@@ -6,6 +6,7 @@ They belong to a thread, or to a process, and are not the function's, so they do
 from __future__ import annotations
 
 import decimal
+import locale
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Any, Final
 from cacheness.keys.trace import FAILURES, Harmless
 
 _DECIMAL: Final = frozenset({"Decimal", "decimal", "getcontext"})
+_LOCALE: Final = frozenset({"locale", "strxfrm", "strcoll", "localeconv", "format_string", "currency", "strftime"})
+_CATEGORIES: Final = ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY")
 #: They decide how a frame is printed, or by which engine it is computed, as dask.dataframe does when it is imported.
 _HARMLESS: Final = ("display.", "styler.", "plotting.", "compute.")
 
@@ -22,6 +25,10 @@ def changed_settings(words: Collection[str]) -> Iterator[str]:
     """What stands otherwise than by default, of what code that reads these names may depend on."""
     if not _DECIMAL.isdisjoint(words) and (found := _decimal_settings()):
         yield f"the decimal context: {found}"
+    if not _LOCALE.isdisjoint(words) and (found := _locale_settings()):
+        yield f"the locale: {found}"
+    if not words.isdisjoint(("numpy", "np")) and (names := _numpy_options()):
+        yield Harmless(f"print options of NumPy that were set: {', '.join(names)}")
     for library in ("pandas", "pd"):
         if library in words and (names := _pandas_options()):
             line = f"options of pandas that were set: {', '.join(names)}"
@@ -35,6 +42,19 @@ def _decimal_settings() -> str:
     return ", ".join(
         f"{name} is {getattr(now, name)}" for name in names if getattr(now, name) != getattr(default, name)
     )
+
+
+def _locale_settings() -> str:
+    now = {name: locale.setlocale(getattr(locale, name)) for name in _CATEGORIES if hasattr(locale, name)}
+    return ", ".join(f"{name} is {value}" for name, value in now.items() if value != "C")
+
+
+def _numpy_options() -> list[str]:
+    printing: Any = sys.modules.get("numpy._core.printoptions")
+    with suppress(*FAILURES):  # where NumPy keeps what it came with is its own
+        default, now = vars(printing)["default_format_options_dict"], vars(printing)["format_options"].get()
+        return sorted(name for name, value in now.items() if value != default.get(name))
+    return []
 
 
 def _pandas_options() -> list[str]:

@@ -163,18 +163,22 @@ def _kind_of_use(busy: Sequence[dis.Instruction], at: int) -> str:
         return _kind_of_method(busy, at)
     if _is_opened_to_write(busy, at):
         return "path"
+    return _kind_of_store(busy, at)
+
+
+def _kind_of_store(busy: Sequence[dis.Instruction], at: int) -> str:
     if _matches(busy, at, (_OPERANDS, {"STORE_SUBSCR"})):
         return "item"
     if _matches(busy, at, (_OPERANDS, {"COPY"}, {"COPY"}, _LOOKUP)):
         added = _addition(busy, at + 5)
         is_back = added is not None and _matches(busy, added, ({"SWAP"}, {"SWAP"}, {"STORE_SUBSCR"}))
-        return "tally at" if is_back else "read"
-    if _matches(busy, at, (_OPERANDS, _LOOKUP)) and _is_put_back(busy, at, at + 1, at + 3):
+    else:
+        is_back = _matches(busy, at, (_OPERANDS, _LOOKUP)) and _is_put_back(busy, at, at + 1, at + 3)
+    if is_back:
         return "tally at"
     added = _addition(busy, at + 1)
-    if added is not None and busy[added + 1].opname in _STORES and busy[added + 1].argval == busy[at].argval:
-        return "number"
-    return "read"
+    is_number = added is not None and busy[added + 1].opname in _STORES and busy[added + 1].argval == busy[at].argval
+    return "number" if is_number else "read"
 
 
 def _is_put_back(busy: Sequence[dis.Instruction], at: int, key: int, after: int) -> bool:

@@ -123,6 +123,23 @@ def name_of_module(module: types.ModuleType) -> str:
     return str(types.ModuleType.__getattribute__(module, "__name__"))
 
 
+def names_of_module(module: types.ModuleType) -> dict[str, Any]:
+    """What a module holds by name; it is not loaded for that if it is lazy."""
+    names: dict[str, Any] = types.ModuleType.__getattribute__(module, "__dict__")
+    return names
+
+
+def is_not_loaded(module: Any) -> bool:
+    """Whether this is a module that `importlib.util.LazyLoader` loads when anything is asked of it, as of its class."""
+    kind = type(module)
+    return kind.__name__ == "_LazyModule" and kind.__module__ == "importlib.util"
+
+
+def is_imported_lazily(value: Any) -> bool:
+    """Whether a module's global stands for what Python 3.15 imports when the name is first used."""
+    return type(value) is getattr(types, "LazyImportType", None)
+
+
 def _find_owner(module: str) -> Owner:
     top = module.partition(".")[0]
     if top in _OUR_PACKAGES:
@@ -145,8 +162,10 @@ def _named(module: str) -> bool:
 def _file_of(module: str) -> str | None:
     loaded = sys.modules.get(module)
     if loaded is not None:
-        file = getattr(loaded, "__file__", None)
-        paths = list(getattr(loaded, "__path__", ()))
+        # By `getattr`, a module that is imported lazily would be loaded.
+        names = names_of_module(loaded) if isinstance(loaded, types.ModuleType) else vars(loaded)
+        file = names.get("__file__")
+        paths = list(names.get("__path__", ()))
         return file or (paths[0] if paths else None)
     if "." in module:
         return None  # looking for it would import its parents

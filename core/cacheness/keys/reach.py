@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,11 +21,12 @@ from cacheness.keys.additions import has_users
 from cacheness.keys.asked import parts_asked_of
 from cacheness.keys.beside import files_in, folders_of, is_folder, variables_of, writes
 from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
+from cacheness.keys.callables import add_foreign
 from cacheness.keys.clients import is_of_sqlalchemy
 from cacheness.keys.counters import Counting, counting
 from cacheness.keys.effects import only_written, places_in
 from cacheness.keys.encode import Encoder, handles
-from cacheness.keys.owners import name_of_module, owner_of
+from cacheness.keys.owners import is_imported_lazily, is_not_loaded, name_of_module, names_of_module, owner_of
 from cacheness.keys.texts import texts_of
 from cacheness.keys.trace import FAILURES, Harmless, brief_of
 
@@ -136,6 +137,18 @@ class _Tally:
 @handles(_Tally)
 def _tally(encoder: Encoder, value: _Tally) -> None:
     encoder.tagged("tally", value.places)
+
+
+class _NotLoaded:
+    """In place of a library's module that is loaded when it is first used: it counts as it will then."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@handles(_NotLoaded)
+def _not_loaded(encoder: Encoder, value: _NotLoaded) -> None:
+    add_foreign(encoder, owner_of(value.name), value.name, "")
 
 
 class _Elsewhere:
@@ -259,7 +272,9 @@ def _values_of(thing: Any) -> list[Any]:
     if isinstance(thing, types.FunctionType):
         return _values_of_function(thing)
     if isinstance(thing, types.ModuleType):
-        return [*(vars(thing)[name] for name in _names_in_module(thing)), thing.__name__, type(thing)]
+        held = vars(thing)
+        values = [_global(held, name) if name in held else _attribute(thing, name) for name in _names_in_module(thing)]
+        return [*values, thing.__name__, type(thing)]
     return _values_of_class(thing)
 
 
@@ -289,7 +304,7 @@ def _decides(name: str, info: CodeInfo) -> bool:
 
 
 def _is_unseen(name: Name, names: dict[str, Any]) -> bool:
-    value = names.get(name.name, MISSING)
+    value = _global(names, name.name)
     if value is MISSING:
         return ("builtins", name.name) in _UNSEEN
     for attribute in name.attributes:
@@ -297,7 +312,7 @@ def _is_unseen(name: Name, names: dict[str, Any]) -> bool:
             break
         if (name_of_module(value), attribute) in _UNSEEN:
             return True
-        value = vars(value).get(attribute)
+        value = names_of_module(value).get(attribute)
     if not isinstance(value, (types.FunctionType, types.BuiltinFunctionType)):
         return False
     return (value.__module__, value.__name__) in _UNSEEN
@@ -330,11 +345,13 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
     values: list[Any] = [fn.__code__, fn.__defaults__, fn.__kwdefaults__, *closure_of(fn)]
     names = fn.__globals__
     for name in info.names:
-        value = names.get(name.name, MISSING)
+        value = _global(names, name.name)
         if value is MISSING:
             value = getattr(builtins, name.name, MISSING)
         elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
+        if is_not_loaded(value) and owner_of(name_of_module(value)).kind != "user":
+            value = _NotLoaded(name_of_module(value))
         values.append(_as_used(value, info.uses.get(name.name)))
     return values
 
@@ -352,7 +369,7 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
     values += variables_of(fn.__code__)
     values += [_imported(wanted, names) for wanted in info.imports]
     texts = texts_of(fn.__code__)
-    values += [names.get(name.name, MISSING) for name in texts.names]
+    values += [_global(names, name.name) for name in texts.names]
     return values + [_named_in_text(module) for module in texts.modules]
 
 
@@ -375,7 +392,7 @@ def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
             value = _attribute(value, attribute)
         else:
             library = library or value
-            value = vars(value).get(attribute)  # by `getattr`, it may begin to import things
+            value = names_of_module(value).get(attribute)  # by `getattr`, it may begin to import things
     return value if library is None or has_users(value) else library
 
 
@@ -414,7 +431,28 @@ def _import(module: str) -> Any:
 
 
 def _names_in_module(module: types.ModuleType) -> list[str]:
-    return sorted(n for n in vars(module) if n[:2] != "__" or n == "__getattr__")
+    announced = _announced_by(module)  # to ask for one may add others
+    return sorted({n for n in vars(module) if n[:2] != "__" or n == "__getattr__"} | announced)
+
+
+def _announced_by(module: types.ModuleType) -> set[str]:
+    """Names that a module's own `__getattr__` gives when they are asked for, as far as `__all__` lists them."""
+    if "__getattr__" not in vars(module):
+        return set()
+    listed = vars(module).get("__all__")
+    names = listed if isinstance(listed, (list, tuple)) else ()
+    return {n for n in names if isinstance(n, str) and n[:2] != "__" and _attribute(module, n) is not MISSING}
+
+
+def _global(names: Mapping[str, Any], name: str) -> Any:
+    """What a global name leads to; what Python imports when it is first used is imported."""
+    value = names.get(name, MISSING)
+    if not is_imported_lazily(value):
+        return value
+    try:
+        return value.resolve()
+    except FAILURES as error:
+        return _Broken(name, error)
 
 
 def _names_in_class(cls: type) -> list[str]:
