@@ -63,6 +63,9 @@ class Explanation:
     folders: tuple[str, ...] = ()  #: strings that name a folder
     incomplete: tuple[str, ...] = ()  #: of what is not followed, what can decide the result
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
+    #: process-wide generators of random numbers that moved while the nearest entry was computed: it drew or seeded,
+    #: or another thread did
+    moved: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [self.sentence()]
@@ -70,6 +73,7 @@ class Explanation:
         lines += [f"  names a folder: {line}" for line in self.folders]
         lines += [f"  counts by its name: {line}" for line in self.text]
         lines += [f"  not followed: {line}{_DECIDES * (line in self.incomplete)}" for line in self.unfollowed]
+        lines += [f"  moved while that entry was computed: the process-wide generator of {name}" for name in self.moved]
         return "\n".join(lines)
 
     def sentence(self) -> str:
@@ -113,6 +117,7 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
         files=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "files")),
         folders=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "folders")),
         text=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "text")),
+        moved=() if nearest is None else tuple(json.loads(nearest.components).get("moved", ())),
     )
 
 

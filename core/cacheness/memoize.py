@@ -11,7 +11,7 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -26,6 +26,7 @@ from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, covers, still_left, unseen
 from cacheness.keys.encode import Stated
+from cacheness.keys.moved import moved_since, positions
 from cacheness.steps import Compute, Done, Flight, Pause, in_thread, under_way
 
 _log = logging.getLogger(__name__)
@@ -261,20 +262,22 @@ class Cached:
     def _compute(self, key: Key) -> _Steps:
         key.as_text()  # before the function can change its arguments
         observed = Observed(key.inputs, self.__wrapped__)
-        began = time.perf_counter()
+        before, began = positions(), time.perf_counter()
         value = yield Compute(key, observed)
-        seconds = time.perf_counter() - began
-        yield functools.partial(self._store, key, value, seconds, observed)
+        seconds, moved = time.perf_counter() - began, moved_since(before)
+        yield functools.partial(self._store, key, value, seconds, observed, moved)
         yield Done(value)
 
-    def _store(self, key: Key, value: Any, seconds: float, observed: Observed) -> None:
+    def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> None:
         options = self.options
         outcome = observed.outcome(value)
         if outcome.refused:
             _log.info("%s is not stored: %s", key.function, outcome.refused)
             return
         if self._may_cache(key) and (options.condition is None or options.condition(value)):
-            put = functools.partial(self.cache.put, value, key.after(outcome), ttl=options.ttl, tags=options.tags)
+            put = functools.partial(
+                self.cache.put, value, key.after(outcome, moved), ttl=options.ttl, tags=options.tags
+            )
             self._ask(functools.partial(put, compute_seconds=seconds))
 
     def _may_cache(self, key: Key) -> bool:

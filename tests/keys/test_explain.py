@@ -1,14 +1,17 @@
 """Why a call would miss: told against the nearest earlier entry, as text and as data."""
+# ruff: noqa: NPY002 - the process-wide generator is meant
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import pathlib
+import random
 import types
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cacheness import UnifiedCache
@@ -215,3 +218,35 @@ def test_another_order_of_a_global_table_is_told_too() -> None:
     assert str(found).startswith("miss: `helpers.RULES` has the same items in another order;")
     changed = explain(make_key(function=ordered("{'b': [3], 'a': 1}").clean, args={}), [before], NOW)
     assert str(changed).startswith("miss: value of `helpers.RULES` changed;")
+
+
+@pytest.mark.parametrize("draws", ["random", "numpy.random"])
+def test_a_generator_that_moved_while_an_entry_was_computed_is_told(draws: str, tmp_path: pathlib.Path) -> None:
+    state = random.getstate(), np.random.get_state()
+    with UnifiedCache(cache_dir=tmp_path / "cache") as cache:
+
+        @cache.cached
+        def shuffled(x: int) -> list[int]:
+            items = list(range(x))
+            if draws == "random":
+                random.seed(x)
+                random.shuffle(items)
+            else:
+                np.random.seed(x)
+                np.random.shuffle(items)
+            return items
+
+        @cache.cached
+        def counted(x: int) -> list[int]:
+            return list(range(x))
+
+        try:
+            shuffled(5), counted(5)
+        finally:
+            random.setstate(state[0])
+            np.random.set_state(state[1])
+        assert shuffled.explain(5).moved == (draws,)
+        assert f"the process-wide generator of {draws}" in str(shuffled.explain(5))
+        assert shuffled.explain(5).incomplete == ()
+        assert shuffled.explain(5).hit
+        assert counted.explain(5).moved == ()

@@ -131,13 +131,22 @@ class Key:
             self._as_text = {} if self._origin is None else self._origin.keys_as_text(self.prefix)
         return self._as_text
 
-    def after(self, outcome: Outcome) -> Key:
-        """The key under which a result is stored after its body wrote files, with a record of these."""
+    def after(self, outcome: Outcome, moved: Sequence[str] = ()) -> Key:
+        """The key under which a result is stored after its body wrote files, with a record of these.
+
+        `moved` names generators of random numbers that stood elsewhere after it; that decides nothing.
+        """
         chosen = frozenset(name for name in outcome.as_text if self.inputs[name].found)
         stored = self.as_text()[chosen] if chosen else self
         made = copy(stored)
         made.outputs = outcome.outputs
+        if moved:
+            made._note("moved", list(moved))  # noqa: SLF001 - of this class
         return made
+
+    def _note(self, name: str, value: Any) -> None:
+        found = json.loads(self.components) | {name: value}
+        self._components = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def __copy__(self) -> Key:
         made = Key(self.digest, self.function, self.prefix, self._args, self._components, origin=self._origin)
