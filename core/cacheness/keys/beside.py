@@ -7,17 +7,22 @@ import os
 import pathlib
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from typing import Any, Final
 
+from cacheness.keys.bytecode import info_of
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.files import digest_of_file
 from cacheness.keys.texts import texts_of
 from cacheness.keys.trace import Unencodable
 
-_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb"})
+_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_IN_CAPITALS: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
+_EXPANDED: Final = re.compile(r"\$\{?(\w+)")
+#: Stands before texts of the code, among the names that are read.
+NAMED: Final = "$"
 #: Calls that write somewhere: then a name in the code may be that of an output.
 _WRITES: Final = re.compile(r"write|save|dump|mkdir|touch|unlink|rename|to_(csv|parquet|pickle|excel|file|zarr|netcdf)")
 _MODES: Final = re.compile(r"[wax]b?\+?|r\+b?")
@@ -27,6 +32,13 @@ _MOST: Final = 50
 
 class Environment:
     """An environment variable, which counts by its value at each call."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+class AllVariables:
+    """In place of `os.environ` in a global: those count that the code names."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -44,6 +56,13 @@ def _environment(encoder: Encoder, value: Environment) -> None:
     encoder.tagged("environment", os.environ.get(value.name))
 
 
+@handles(AllVariables)
+def _all_variables(encoder: Encoder, value: AllVariables) -> None:
+    encoder.tagged("environ")
+    if value.name not in _ENVIRONMENT:  # else the code shows what it reads
+        encoder.unfollowed.append(f"{value.name} is os.environ: other variables than those that the code names")
+
+
 @handles(FilesBeside)
 def _files_beside(encoder: Encoder, value: FilesBeside) -> None:
     found = {}
@@ -58,12 +77,36 @@ def _files_beside(encoder: Encoder, value: FilesBeside) -> None:
 _variable: Final = cache(Environment)
 
 
-def variables_of(code: types.CodeType) -> list[Environment]:
-    """Return the environment variables that a function's code reads by name; most of its texts name none."""
-    texts = texts_of(code)
-    if not texts.words & _ENVIRONMENT:
+def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environment]:
+    """Return the environment variables that a function's code may read by name; most texts name none.
+
+    Where the name is not in its code, texts of all the code that can be reached are tried: `asked` has them.
+    """
+    texts, words = texts_of(fn.__code__), _words(fn)
+    if not texts.words & _ENVIRONMENT and not any(is_environment(fn.__globals__.get(word)) for word in words):
         return []
-    return [_variable(text) for text in sorted(texts.strings) if _VARIABLE.fullmatch(text)][:_MOST]
+    names = set(texts.strings)
+    if "computed" in texts.environment:
+        names |= {text[len(NAMED) :] for text in asked if text.startswith(NAMED)}
+        held = [fn.__globals__.get(word) for word in words]
+        names |= {value for value in [*held, *(fn.__defaults__ or ())] if type(value) is str}
+    if "expandvars" in texts.words:
+        names |= {name for text in texts.strings for name in _EXPANDED.findall(text)}
+    return [_variable(text) for text in sorted(names) if _VARIABLE.fullmatch(text)]
+
+
+def is_environment(value: Any) -> bool:
+    """Whether a value is `os.environ` itself, under whatever name."""
+    return value is os.environ or value is getattr(os, "environb", os.environ)
+
+
+def _words(fn: types.FunctionType) -> list[str]:
+    return [name.name for name in info_of(fn.__code__).names]
+
+
+def variables_named_by(fn: types.FunctionType) -> set[str]:
+    """Return texts of a function's code that may name environment variables for another function that reads them."""
+    return {NAMED + text for text in texts_of(fn.__code__).strings if _IN_CAPITALS.fullmatch(text)}
 
 
 def folders_of(fn: types.FunctionType, values: list[Any]) -> list[str]:

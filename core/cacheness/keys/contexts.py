@@ -27,7 +27,7 @@ def changed_settings(words: Collection[str]) -> Iterator[str]:
         yield f"the decimal context: {found}"
     if not _LOCALE.isdisjoint(words) and (found := _locale_settings()):
         yield f"the locale: {found}"
-    if not words.isdisjoint(("numpy", "np")) and (names := _numpy_options()):
+    if ("numpy" in words or "np" in words) and (names := _numpy_options()):
         yield Harmless(f"print options of NumPy that were set: {', '.join(names)}")
     for library in ("pandas", "pd"):
         if library in words and (names := _pandas_options()):

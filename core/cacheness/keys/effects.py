@@ -122,6 +122,45 @@ def _is_owner(busy: Sequence[dis.Instruction], at: int) -> bool:
     return is_attribute and not following.argval.startswith("__")
 
 
+def environment_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+    """How environment variables are read: by a name that stands in the code, a `computed` one, or `all` of them."""
+    busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
+    for at, instruction in enumerate(busy[:-2]):
+        if instruction.argval in _ENVIRONMENT and instruction.opname.startswith("LOAD_"):
+            yield _kind_of_reading(busy, at)
+
+
+_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+
+
+def _kind_of_reading(busy: Sequence[dis.Instruction], at: int) -> str:
+    given = at + 1
+    if busy[given].opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        if busy[given].argval not in ("get", "pop", "setdefault"):
+            return "all"
+        given += 1
+    if busy[given].opname == "CONTAINS_OP":
+        given = at - 2 if busy[at].opname == "LOAD_ATTR" else at - 1
+        return "literal" if busy[given].opname == "LOAD_CONST" else "computed"
+    if busy[given].opname == "LOAD_CONST":
+        return "literal" if _stays_as_it_is(busy, given) else "computed"
+    return "computed" if busy[given].opname.startswith("LOAD_") else "all"
+
+
+def _stays_as_it_is(busy: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether nothing is made of the constant that is loaded here before a call or a look-up takes it."""
+    depth = 1
+    for instruction in busy[at + 1 :]:
+        if depth == 1 and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            return False
+        if instruction.opcode in dis.hasjrel or instruction.opcode in dis.hasjabs:
+            return True
+        depth += dis.stack_effect(instruction.opcode, instruction.arg)
+        if depth <= 1:
+            return depth < 1 or not instruction.opname.startswith(("BINARY_OP", "BUILD_", "FORMAT", "CONVERT"))
+    return True
+
+
 def attributes_taken(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
     """Names of attributes that are read and not called at once; a method would take its object along."""
     yield from (i.argval for i in instructions if i.opname == "LOAD_ATTR" and not _is_callee(i))

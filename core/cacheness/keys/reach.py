@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cacheness.keys.additions import has_users
 from cacheness.keys.asked import parts_asked_of
-from cacheness.keys.beside import files_in, folders_of, is_folder, variables_of, writes
+from cacheness.keys.beside import AllVariables, files_in, folders_of, is_environment, is_folder, variables_of, writes
 from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
 from cacheness.keys.callables import add_foreign
 from cacheness.keys.clients import is_of_sqlalchemy
@@ -79,6 +79,7 @@ _UNSEEN: Final = frozenset(
         *(("marshal", "loads"), ("joblib", "load"), ("ctypes", "CDLL"), ("importlib.metadata", "entry_points")),
     }
 )
+_OTHER_GLOBALS: Final = frozenset({"f_globals", "f_locals", "f_builtins", "__globals__"})
 #: Of these, the ones that read a file: that counts where it is an argument.
 _READING: Final = frozenset({"load", "loads"})
 
@@ -209,17 +210,21 @@ def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
 
     Some parts count only where reachable code reads them: `asked` holds the names that it reads.
     """
-    return [*_labels_of(thing), *parts_asked_of(thing, asked), *(["counters"] if _counters_in(thing, asked) else [])]
+    return [
+        *_labels_of(thing, asked),
+        *parts_asked_of(thing, asked),
+        *(["counters"] if _counters_in(thing, asked) else []),
+    ]
 
 
-def _labels_of(thing: Any) -> list[str]:
+def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
     if isinstance(thing, types.FunctionType):
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
         labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
         if folders_of(thing, _named_by(thing)):
             labels.append("files beside")
-        labels += [f"environment {variable.name}" for variable in variables_of(thing.__code__)]
+        labels += [f"environment {variable.name}" for variable in variables_of(thing, asked)]
         labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
         texts = texts_of(thing.__code__)
         return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
@@ -253,7 +258,7 @@ def place_of_value(owner: str, label: str) -> str:
 
 def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
     """What a function, class or module is made of."""
-    values = [*_values_of(thing), *parts_asked_of(thing, asked).values()]
+    values = [*_values_of(thing, asked), *parts_asked_of(thing, asked).values()]
     if counters := _counters_in(thing, asked):
         names = (*thing.__code__.co_freevars, *(name.name for name in info_of(thing.__code__).names))
         values[3 : 3 + len(names)] = [counters.get(name, value) for name, value in zip(names, values[3:], strict=False)]
@@ -268,9 +273,9 @@ def _counters_in(thing: Any, asked: Collection[str]) -> dict[str, Counting]:
     return counting(thing, dict(zip(thing.__code__.co_freevars, closure_of(thing), strict=True)), asked)
 
 
-def _values_of(thing: Any) -> list[Any]:
+def _values_of(thing: Any, asked: Collection[str]) -> list[Any]:
     if isinstance(thing, types.FunctionType):
-        return _values_of_function(thing)
+        return _values_of_function(thing, asked)
     if isinstance(thing, types.ModuleType):
         held = vars(thing)
         values = [_global(held, name) if name in held else _attribute(thing, name) for name in _names_in_module(thing)]
@@ -294,6 +299,13 @@ def unseen_in(thing: Any) -> list[str]:
         lines.append("calls getattr with a computed name")
     elif "computed" in uses:
         lines.append(Harmless("calls getattr with a computed name"))
+    texts = texts_of(thing.__code__)
+    if names := sorted(texts.words & _OTHER_GLOBALS):
+        lines.append(f"takes globals by {names[0]}")
+    if "computed" in texts.environment:
+        lines.append("reads environment variables by a computed name")
+    elif "all" in texts.environment:
+        lines.append(Harmless("hands all environment variables about"))
     place = name_of(thing)
     return [type(line)(f"{place}: {line}") for line in dict.fromkeys(lines)]
 
@@ -350,13 +362,15 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
             value = getattr(builtins, name.name, MISSING)
         elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
+        if is_environment(value):
+            value = AllVariables(name.name)
         if is_not_loaded(value) and owner_of(name_of_module(value)).kind != "user":
             value = _NotLoaded(name_of_module(value))
         values.append(_as_used(value, info.uses.get(name.name)))
     return values
 
 
-def _values_of_function(fn: types.FunctionType) -> list[Any]:
+def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[Any]:
     info, names = info_of(fn.__code__), fn.__globals__
     values = _named_by(fn)
     folders = folders_of(fn, values)
@@ -366,7 +380,7 @@ def _values_of_function(fn: types.FunctionType) -> list[Any]:
         # A folder whose files count by the names in the code hides nothing.
         values = [_Folder(value) if reads and is_folder(value) else value for value in values]
         values.append(beside if reads else None)
-    values += variables_of(fn.__code__)
+    values += variables_of(fn, asked)
     values += [_imported(wanted, names) for wanted in info.imports]
     texts = texts_of(fn.__code__)
     values += [_global(names, name.name) for name in texts.names]

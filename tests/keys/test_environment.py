@@ -1,0 +1,73 @@
+"""Environment variables that code reads: by a name in the code, by one that it was handed, or by one that it makes."""
+# ruff: noqa: E501 - tables of sources; wide lines read better here
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cacheness.keys.code import fingerprint
+from tests.keys.edits import load
+
+COUNTS = {
+    "in the code": "import os\ndef f(x): return os.environ['CACHENESS_DEPTH']\n",
+    "asked for": "import os\ndef f(x): return 'CACHENESS_DEPTH' in os.environ\n",
+    "with a default that is computed": "import os\ndef f(x): return os.getenv('CACHENESS_DEPTH', str(x) + 'a')\n",
+    "in a global": "import os\nNAME = 'CACHENESS_DEPTH'\ndef f(x): return os.environ.get(NAME)\n",
+    "in a default": "import os\ndef f(x, name='CACHENESS_DEPTH'): return os.environ.get(name)\n",
+    "handed to a helper": "import os\ndef setting(name, otherwise=None): return os.environ.get(name, otherwise)\ndef f(x): return setting('CACHENESS_DEPTH')\n",
+    "in a template": "import os\ndef f(x): return os.path.expandvars('/data/${CACHENESS_DEPTH}/a')\n",
+    "by a name of its own": "from os import environ as settings\ndef f(x): return settings.get('CACHENESS_DEPTH')\n",
+}
+LISTED = {
+    "in a class": "import os\nclass C: NAME = 'CACHENESS_DEPTH'\ndef f(x): return os.environ[C.NAME]\n",
+    "formatted": "import os\ndef f(x): return os.environ.get(f'CACHENESS_{x}')\n",
+    "put together": "import os\ndef f(x): return os.getenv('CACHENESS_' + x.upper())\n",
+    "an argument": "import os\ndef f(x): return x in os.environ\n",
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_variable_that_is_named_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CACHENESS_DEPTH", raising=False)
+    fn = load(COUNTS[name], "settings_of").f
+    found = [fingerprint(fn).digest]
+    for value in ("1", "2"):
+        monkeypatch.setenv("CACHENESS_DEPTH", value)
+        found.append(fingerprint(fn).digest)
+    assert len(set(found)) == 3
+    monkeypatch.setenv("CACHENESS_OTHER", "1")
+    assert fingerprint(fn).digest == found[-1]
+
+
+def test_the_whole_environment_in_a_global_is_no_reason_for_a_miss(monkeypatch: pytest.MonkeyPatch) -> None:
+    fn = load("from os import environ\ndef f(x): return environ.get('CACHENESS_DEPTH')\n", "settings_of").f
+    before = fingerprint(fn)
+    monkeypatch.setenv("CACHENESS_OTHER", "1")
+    assert (fingerprint(fn).digest, before.unfollowed) == (before.digest, ())
+    other = fingerprint(load(COUNTS["by a name of its own"], "settings_of").f)
+    assert other.incomplete == ("settings is os.environ: other variables than those that the code names",)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_a_name_that_is_computed_is_listed(name: str) -> None:
+    lines = fingerprint(load(LISTED[name], "settings_of").f).incomplete
+    assert lines == ("settings_of.f: reads environment variables by a computed name",)
+
+
+@pytest.mark.parametrize("name", ["in the code", "asked for", "with a default that is computed", "in a template"])
+def test_a_name_in_the_code_hides_nothing(name: str) -> None:
+    assert fingerprint(load(COUNTS[name], "settings_of").f).unfollowed == ()
+
+
+def test_all_variables_handed_on_decide_nothing_that_is_known() -> None:
+    found: Any = fingerprint(load("import os\ndef f(x): return x(env=dict(os.environ))\n", "settings_of").f)
+    assert found.unfollowed == ("settings_of.f: hands all environment variables about",)
+    assert found.incomplete == ()
+
+
+@pytest.mark.parametrize("way", ["sys._getframe().f_globals", "f.__globals__"])
+def test_globals_that_are_taken_from_a_frame_or_a_function_are_listed(way: str) -> None:
+    found = fingerprint(load(f"import sys\nLIMIT = 1\ndef f(x): return {way}['LIMIT']\n", "settings_of").f)
+    assert any("takes globals by" in line for line in found.incomplete)
