@@ -22,11 +22,14 @@ ARGS ?= -n 3 --dist loadgroup
 FUZZ_SECONDS ?= 600
 STORM_SECONDS ?= 600
 MATRIX := .venv-matrix
+# The oldest Prefect that we support is in constraints.txt; this is the newest.
+NEWEST_PREFECT ?= 3.9.1
+OTHER_PREFECT := .venv-prefect
 
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix peer-dask docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix prefect-versions peer-dask docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +77,12 @@ matrix: $(STAMP) ## keys of every carrier of code and kind of value, and tensors
 	$(MATRIX)/bin/python -W ignore -m tests.keys.matrix.values
 	$(MATRIX)/bin/python -m pytest tests/codecs/test_tensors.py -n 0 -q
 
+prefect-versions: $(STAMP) ## the tests of the Prefect plug-in under the newest Prefect, in an environment of its own
+	@test -x $(OTHER_PREFECT)/bin/python || { $(PYTHON) -m venv $(OTHER_PREFECT) && $(OTHER_PREFECT)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
+	@sed -E '/^(prefect|prefect-aws|certifi)==/d' constraints.txt > $(OTHER_PREFECT)/constraints.txt
+	@$(OTHER_PREFECT)/bin/python -m pip install -qq --disable-pip-version-check -c $(OTHER_PREFECT)/constraints.txt -e '.[all]' 'prefect==$(NEWEST_PREFECT)' --group dev
+	$(OTHER_PREFECT)/bin/python -m pytest tests/prefect $(ARGS)
+
 peer-dask: $(STAMP) ## the tests inside dask's wheel with a cache, empty and full, beside a run without; PEER_TESTS= some of them
 	$(RUN) -m tests.peers.dask_suite $(PEER_TESTS)
 
@@ -82,7 +91,7 @@ docs: $(STAMP) ## write the parts of docs/ that come from the code and from make
 	$(RUN) -m docs.write_performance
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(MATRIX) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
+	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.

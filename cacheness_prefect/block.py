@@ -13,8 +13,9 @@ from prefect.settings import get_current_settings
 from pydantic import Field, SecretStr, field_validator
 
 from cacheness import Config, UnifiedCache
-from cacheness.errors import ConfigError
+from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreRefused
 from cacheness_prefect.notes import (
+    PREFIX,
     Held,
     Notes,
     Recent,
@@ -31,7 +32,18 @@ from cacheness_prefect.trouble import shielded
 from cacheness_prefect.turns import off_loop
 
 DAY = 24 * 3600.0
+
+
+class NotThere(FileNotFoundError, ValueError):
+    """No intact result under a path; also what Prefect's own local storage raises for one."""
+
+
 _OWN_FIELDS = frozenset({"result_ttl"})
+
+
+def not_there(path: str) -> NotThere:
+    """For a path without an intact result."""
+    return NotThere(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
 
 
 @lru_cache(maxsize=64)
@@ -148,7 +160,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         if extra:
             known = ", ".join(type(self).model_fields)
             raise ConfigError(f"{min(extra)!r} is not a field of {type(self).__name__}. Known: {known}")
-        self.config()  # what cannot work is an error here, not in the middle of a run
+        self.check_config()  # what cannot work is an error here, not in the middle of a run
 
     # what it stands for
 
@@ -164,6 +176,35 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         values["metadata_backend"] = values["metadata_backend"] or "sqlite"
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         return Config(**values)
+
+    def check_config(self) -> None:
+        """Raise ConfigError for what can work nowhere. Opens nothing: blocks are made and saved on any machine."""
+        if self.result_ttl is not None and not self.result_ttl > 0:
+            raise ConfigError(f"result_ttl={self.result_ttl!r} must be greater than 0, or None for no limit")
+        UnifiedCache.check_config(self.config())
+
+    def require_usable(self) -> None:
+        """Raise ConfigError for what cannot work on this machine: a library or a directory that is missing, say.
+
+        What a server answers is none of this: a run goes on without one.
+        """
+        try:
+            self.open()
+        except ConfigError as error:
+            if not isinstance(error, StoreRefused | SchemaMismatch):
+                raise
+        except CachenessError:
+            return  # who asks the cache for something tells of it
+
+    def save(self, *args: Any, **kwargs: Any) -> Any:
+        """Save the block; what cannot work is not saved."""
+        self.check_config()
+        return super().save(*args, **kwargs)
+
+    async def asave(self, *args: Any, **kwargs: Any) -> Any:
+        """`save`, in an event loop."""
+        self.check_config()
+        return await super().asave(*args, **kwargs)
 
     def open(self) -> UnifiedCache:
         """The cache, open in this process; shared by everyone who uses the same configuration."""
@@ -205,14 +246,15 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
         hit = shielded("read a result", lambda: self.open().lookup(address(path)), None)
         if hit is None or form_of(hit) == "elsewhere":
-            raise FileNotFoundError(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
+            raise not_there(path)
         return content_of(hit)
 
     def _write(self, path: str, content: Any) -> Recent:
         if isinstance(content, Held) and content.notes is not None:
             value, notes = content.value, content.notes
         else:
-            run, tags = describe_run()
+            unknown: tuple[dict[str, Any], tuple[str, ...]] = ({}, (PREFIX,))
+            run, tags = shielded("describe a run", describe_run, unknown)
             value = content
             notes = Notes(key=address(path), ttl=lifetime_of(content, self.result_ttl), tags=tags, run=run)
         done = not notes.refused and shielded("store a result", lambda: self._put(value, notes), False)

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.block import CachenessBlock, not_there
 from cacheness_prefect.notes import (
     Notes,
     Recent,
@@ -35,12 +35,12 @@ class CachenessKeys(CachenessBlock):
     _description = "The key storage of a Cacheness Storage; made by its `key_storage()`."
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The record of a result that has just been verified; None when there is none, or there is trouble."""
-        return self._known(path) or self._remember(self._look(path))
+        """The record of a result that has just been verified; `NotThere` when there is none, or there is trouble."""
+        return self._known(path) or self._remember(self._look(path), path)
 
     async def aread_path(self, path: str) -> Any:
         """`read_path`, off the event loop."""
-        return self._known(path) or self._remember(await off_loop(lambda: self._look(path)))
+        return self._known(path) or self._remember(await off_loop(lambda: self._look(path)), path)
 
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: bytes, _sync: bool | None = None
@@ -62,9 +62,9 @@ class CachenessKeys(CachenessBlock):
             return None
         return kept.record.encode()
 
-    def _remember(self, found: Recent | None) -> bytes | None:
+    def _remember(self, found: Recent | None, path: str) -> bytes:
         if found is None:
-            return None
+            raise not_there(path)
         recent.set(found if found.task_run else None)
         return found.record.encode()
 

@@ -138,6 +138,7 @@ class CachenessLockManager(LockManager):
     def _acquire(self, key: str, holder: str, acquire_timeout: float | None, hold_timeout: float | None) -> Steps:
         if self._claim_of(key, holder) is not None:
             return True
+        self.store.require_usable()
         wait = self.wait if acquire_timeout is None else min(acquire_timeout, self.wait)
         give_up = time.monotonic() + wait
         token, acquired = None, True

@@ -17,6 +17,7 @@ from cacheness import Config, Hit, Key
 from cacheness.keys import make_key
 
 PREFIX: Final = "prefect"
+LONGEST_TAG: Final = 4096  #: characters that the cache takes
 LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter that an entry's provenance keeps
 #: Modules whose classes describe themselves in a moment.
 _PLAIN_MODULES: Final = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib", "uuid"})
@@ -102,7 +103,13 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
         if flow.flow_run.deployment_id is not None:
             run["deployment_id"] = str(flow.flow_run.deployment_id)
             tags.append(f"deployment:{flow.flow_run.deployment_id}")
-    return run, tuple(" ".join(tag.split()) for tag in tags if tag.strip())
+    return run, tuple(tag for tag in map(_as_tag, tags) if tag)
+
+
+def _as_tag(text: str) -> str:
+    """What tells a run, in the form that the cache takes for a tag."""
+    plain = text.encode(errors="replace").decode().replace("\0", " ")
+    return " ".join(plain.split())[:LONGEST_TAG]
 
 
 class _Short(reprlib.Repr):

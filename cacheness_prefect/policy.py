@@ -20,7 +20,7 @@ from cacheness_prefect.locks import CachenessLockManager
 from cacheness_prefect.notes import PREFIX
 from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import run_id, shielded, tell, warn
+from cacheness_prefect.trouble import run_id, shielded, warn
 
 
 @dataclass
@@ -47,16 +47,16 @@ class CachenessPolicy(CachePolicy):
         **kwargs: Any,
     ) -> str | None:
         """The cache key, in hex. None, with a warning, when an argument cannot be part of a key."""
+        policy: object = task_ctx.task.cache_policy
+        if policy is not self:
+            # A sum takes None for "no opinion", and would leave the values out. Prefect logs what is raised.
+            return self._make_key(task_ctx, inputs)
+        return shielded("make a key", lambda: self._make_key(task_ctx, inputs), None)
+
+    def _make_key(self, task_ctx: TaskRunContext, inputs: Mapping[str, Any]) -> str:
         task: prefect.Task[..., Any] = task_ctx.task
-        policy: object = task.cache_policy
-        try:
-            key = self.key(task, inputs, ignore=_left_out(policy))
-            self._check_complete(task, key)
-        except UnhashableArgument as error:
-            if policy is not self:
-                raise  # Prefect takes None here for "no opinion", and would leave the values out of the key
-            tell("make a key", error)
-            return None
+        key = self.key(task, inputs, ignore=_left_out(task.cache_policy))
+        self._check_complete(task, key)
         if self.store is None:
             return key.hex
         found = _written_by_itself(self.store, key)
@@ -149,11 +149,7 @@ def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | 
     Prefect drops the storage and the locks of a policy when a task has a `cache_key_fn`; then give
     the task `result_storage=` as well.
     """
-    try:
-        return _PLAIN.key(context.task, parameters).digest.hex()
-    except UnhashableArgument as error:
-        tell("make a key", error)
-        return None
+    return shielded("make a key", lambda: _PLAIN.key(context.task, parameters).hex, None)
 
 
 def options_of(task: prefect.Task[..., Any]) -> dict[str, Any]:

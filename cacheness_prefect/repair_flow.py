@@ -160,6 +160,8 @@ def _load(storage: CachenessStorage | str) -> CachenessStorage:
     load: Any = CachenessStorage.load  # its type hides that it can be told to be synchronous
     try:
         return cast("CachenessStorage", load(name, _sync=True))
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(
             f"there is no Cacheness Storage block named {name!r} on this Prefect server: save it once, with"

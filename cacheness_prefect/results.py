@@ -33,6 +33,7 @@ from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.trouble import shielded
+from cacheness_prefect.turns import off_loop
 
 _log = logging.getLogger("cacheness.prefect")
 
@@ -148,6 +149,21 @@ class PolicyResultStore(ResultStore):
     def work_for(self, making: Making) -> None:
         """Say which task run this store belongs to."""
         self._making = making
+
+    def exists(self, key: str) -> bool:
+        """Whether a result is there; the first question of a task run, where what cannot work ends it."""
+        self._require_usable()
+        return super().exists(key)
+
+    async def aexists(self, key: str) -> bool:
+        """`exists`, off the event loop."""
+        await off_loop(self._require_usable)
+        return await super().aexists(key)
+
+    def _require_usable(self) -> None:
+        for storage in (self.result_storage, self.metadata_storage):
+            if isinstance(storage, CachenessBlock):
+                storage.require_usable()
 
     def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
         """Read a result; if it is that of the current task run, there is no body whose files would be observed."""

@@ -68,6 +68,10 @@ def clean(day: str): ...
         `incomplete` says what becomes of a task whose key could not see everything that can decide its
         result: "warn" in the run's log and cache, "serve" silently, or "refuse" to cache; else the block says.
         """
+        if isinstance(ignore, str) or isinstance(tags, str):
+            raise TypeError('ignore= and tags= take lists: ignore=["client"], tags=["prices"]')
+        if not (version is None or isinstance(version, str)):
+            raise TypeError(f"version= takes text, not {version!r:.40}")
         return make_policy(
             self,
             self.key_storage(),

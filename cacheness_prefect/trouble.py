@@ -62,7 +62,7 @@ def tell(doing: str, error: Exception) -> None:
     logger = _logger()
     logger.debug("The cache could not %s.", doing, exc_info=error)
     if _is_news(run_id(), kind):
-        what = ". ".join(part for part in (str(error).rstrip("."), advice) if part)
+        what = ". ".join(part for part in (_text(error).rstrip("."), advice) if part)
         logger.warning("The cache could not %s; the run goes on without it: %s", doing, what)
 
 
@@ -78,6 +78,13 @@ def run_id() -> str:
         return str(task_run.task_run.flow_run_id or task_run.task_run.id)
     flow_run = FlowRunContext.get()
     return str(flow_run.flow_run.id) if flow_run is not None and flow_run.flow_run is not None else ""
+
+
+def _text(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001  an error of a class of the user's
+        return type(error).__name__
 
 
 def _kind(error: Exception) -> tuple[str, str]:

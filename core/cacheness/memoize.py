@@ -265,7 +265,7 @@ class Cached:
         before, began = positions(), time.perf_counter()
         value = yield Compute(key, observed)
         seconds, moved = time.perf_counter() - began, moved_since(before)
-        yield functools.partial(self._store, key, value, seconds, observed, moved)
+        yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
         yield Done(value)
 
     def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> None:
@@ -273,12 +273,17 @@ class Cached:
         outcome = observed.outcome(value)
         if outcome.refused:
             _log.info("%s is not stored: %s", key.function, outcome.refused)
-            return
-        if self._may_cache(key) and (options.condition is None or options.condition(value)):
-            put = functools.partial(
-                self.cache.put, value, key.after(outcome, moved), ttl=options.ttl, tags=options.tags
-            )
-            self._ask(functools.partial(put, compute_seconds=seconds))
+        elif self._may_cache(key) and self._is_wanted(value):
+            stored = key.after(outcome, moved)
+            self.cache.put(value, stored, ttl=options.ttl, tags=options.tags, compute_seconds=seconds)
+
+    def _is_wanted(self, value: Any) -> bool:
+        condition = self.options.condition
+        try:
+            return condition is None or bool(condition(value))
+        except Exception as error:  # noqa: BLE001  the user's, after the work is done: not raised by on_error="raise" either
+            _tell_once(self, error, "has a condition= that failed, so a result was not stored")
+            return False
 
     def _may_cache(self, key: Key) -> bool:
         config, chosen = self.cache.config, self.options.incomplete
@@ -426,16 +431,17 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
 
 # trouble
 
-_told: set[tuple[Any, type]] = set()
+_told: set[tuple[Any, ...]] = set()
 
 
-def _tell_once(cached: Cached, error: Exception) -> None:
-    known = (cached.cache.config, type(error))
+def _tell_once(cached: Cached, error: Exception, what: str = "was computed without the cache") -> None:
+    known = (cached.cache.config, type(error), what)
     if known not in _told:
         _told.add(known)
         _log.warning(
-            "%s was computed without the cache: %s: %s. Results stay right, only slower; this is said once.",
+            "%s %s: %s: %s. Results stay right, only slower; this is said once.",
             _name_of(cached.__wrapped__),
+            what,
             type(error).__name__,
             error,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
@@ -102,6 +103,22 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(map(str.__str__, set(tags))))
 
 
+def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a decorator, where they are written and not at the first call that uses them."""
+    if options.get("ttl") is not None:
+        lifetime_of(options["ttl"])
+    if not isinstance(options.get("tags", ()), str):  # said better by the decorator itself
+        checked_tags(options.get("tags", ()))
+    for name in ("key", "condition"):
+        function = options.get(name)
+        if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+            raise TypeError(f"{name}={function!r:.80} is not a plain function, which is what the decorator calls")
+    wait = options.get("wait", 0)
+    if not isinstance(wait, int | float) or not wait >= 0:
+        raise TypeError(f"wait={wait!r:.40} is not a number of seconds")
+    return options
+
+
 def is_full_name(function: str) -> bool:
     """Whether a name is a module and a qualified name, with a colon between."""
     return all(function.partition(":")[::2])
@@ -137,6 +154,14 @@ def canonical_json(mapping: Mapping[str, Any]) -> str:
 def shown(text: str) -> str:
     """Text that every store takes and a line of a terminal shows; its beginning, where it is long."""
     return "".join(char if char.isprintable() else " " for char in text[:TEXT_SHOWN])
+
+
+def lifetime_of(ttl: float | timedelta) -> float:
+    """A lifetime in seconds."""
+    seconds = seconds_of(ttl)
+    if not seconds > 0:
+        raise ValueError(f"ttl={ttl!r} must be greater than 0")
+    return seconds
 
 
 def seconds_of(duration: float | timedelta) -> float:

@@ -24,12 +24,14 @@ from cacheness.memoize import explain_call, memoize
 from cacheness.options import (
     Function,
     canonical_json,
+    checked_options,
     checked_tags,
     configured,
     digest_named,
     functions_called,
     is_full_name,
     key_of,
+    lifetime_of,
     one_function,
     seconds_of,
     shown,
@@ -73,6 +75,11 @@ class UnifiedCache:
     def from_env(cls) -> UnifiedCache:
         """Open the cache that the CACHENESS_<PARAMETER> variables describe."""
         return cls(Config.from_env())
+
+    @staticmethod
+    def check_config(config: Config) -> None:
+        """Raise ConfigError for a configuration that can work on no machine; opens nothing and asks no server."""
+        wiring.check(config)
 
     # one result
 
@@ -273,9 +280,9 @@ class UnifiedCache:
 
         Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
         """
-        if fn is not None:
-            return memoize(self, fn, **options)
-        return partial(memoize, self, **options)
+        if fn is None:
+            return partial(self.cached, **checked_options(options))
+        return memoize(self, fn, **checked_options(options))
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
@@ -468,10 +475,7 @@ class UnifiedCache:
 
     def _lifetime(self, ttl: float | timedelta | None) -> float | None:
         ttl = self.config.ttl if ttl is None else ttl
-        seconds = None if ttl is None else seconds_of(ttl)
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"ttl={ttl!r} must be greater than 0")
-        return seconds
+        return None if ttl is None else lifetime_of(ttl)
 
     def _where(
         self,

@@ -324,8 +324,7 @@ def open_blobs(config: Config) -> BlobStore:
         from cacheness.blobs.memory import MemoryBlobStore
 
         return MemoryBlobStore()
-    if not parts.scheme:
-        raise ConfigError(f"blob_store {url!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL")
+    _check_scheme(url)
     return _remote_blobs(url, config)
 
 
@@ -362,15 +361,43 @@ def check_sharing(config: Config) -> None:
         )
 
 
+def check(config: Config) -> None:
+    """Raise ConfigError for what can work on no machine. Touches no disk and asks no server."""
+    check_backend(config)
+    check_sharing(config)
+    if isinstance(config.blob_store, str):
+        _check_scheme(config.blob_store)
+    if config.signing_key is not None or _is_server(config):
+        _shared_keyring(config)
+
+
+def _check_scheme(url: str) -> None:
+    with forks.no_fork():
+        from fsspec import available_protocols  # type: ignore[import-untyped]
+
+    scheme = urlsplit(url).scheme
+    if not scheme:
+        raise ConfigError(
+            f"blob_store {redacted(url)!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL"
+        )
+    if scheme not in available_protocols():
+        raise ConfigError(f"blob_store {redacted(url)!r} is of no kind that fsspec knows: is {scheme!r} spelt right?")
+
+
 def _keyring(config: Config) -> Keyring:
-    if config.signing_key is not None:
-        own = None if _is_server(config) else own_key(Path(config.cache_dir) / KEY_FILE)
-        return Keyring.parse(config.signing_key, also=own)
+    if config.signing_key is not None and not _is_server(config):
+        return Keyring.parse(config.signing_key, also=own_key(Path(config.cache_dir) / KEY_FILE))
     if not _is_server(config):
         directory = Path(config.cache_dir)
         _make(directory)
         holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
         return Keyring.parse(load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data))
+    return _shared_keyring(config)
+
+
+def _shared_keyring(config: Config) -> Keyring:
+    if config.signing_key is not None:
+        return Keyring.parse(config.signing_key)
     if config.allow_unsigned:
         return Keyring.unsigned()
     raise ConfigError(

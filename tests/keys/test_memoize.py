@@ -385,6 +385,57 @@ def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Ca
     assert calls.seen == [1, 1, 2]
 
 
+@pytest.mark.parametrize("on_error", ["compute", "raise"])
+def test_a_condition_that_fails_loses_no_result(
+    tmp_path: pathlib.Path, calls: Calls, caplog: pytest.LogCaptureFixture, on_error: Any
+) -> None:
+    memoizing._told.clear()
+    with UnifiedCache(cache_dir=tmp_path, on_error=on_error) as cache:
+
+        @cache.cached(condition=lambda rows: rows["total"] > 0)
+        def plain(x: int) -> Any:
+            return calls([x])
+
+        @cache.cached(condition=lambda rows: 1 / len(rows))
+        async def later(x: int) -> Any:
+            return calls([])
+
+        assert [plain(1), plain(1), plain.refresh(1), asyncio.run(later(2))] == [[1], [1], [1], []]
+        assert cache.stats()["entries"] == 0
+    assert len(calls.seen) == 4
+    assert [record.getMessage().partition(" has a condition= that failed")[1] != "" for record in caplog.records] == [
+        True,
+        True,
+    ]
+
+
+async def _unawaited(result: Any) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ttl": "1h"},
+        {"ttl": -1},
+        {"ttl": float("nan")},
+        {"tags": ["two\nlines"]},
+        {"tags": [7]},
+        {"condition": "len"},
+        {"condition": _unawaited},
+        {"key": {"x": 1}},
+        {"wait": "10"},
+        {"wait": -1},
+    ],
+    ids=str,
+)
+def test_an_option_that_cannot_be_meant_is_an_error_where_it_is_written(cache: UnifiedCache, options: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(options)).rstrip('s')}|duration"):
+        cache.cached(**options)
+    with pytest.raises((TypeError, ValueError)):
+        cache.cached(lambda: 1, **options)
+
+
 def test_refresh_computes_again_and_invalidate_forgets(cache: UnifiedCache, calls: Calls) -> None:
     @cache.cached
     def f() -> Any:

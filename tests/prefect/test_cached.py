@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import pickle
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import prefect
 import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS
@@ -227,6 +230,32 @@ def test_a_result_store_works_with_storage_and_keys_directly(store) -> None:
     assert results.exists("by-hand")
     assert results.read("by-hand").result == {"x": 1}
     assert not results.exists("never")
+    for storage in ({"metadata_storage": store.key_storage()}, {}):
+        with pytest.raises(FileNotFoundError, match="no intact result") as caught:
+            ResultStore(result_storage=store, **storage).read("never")
+        assert isinstance(caught.value, ValueError), "as with Prefect's own local storage"
+
+
+def test_one_line_turns_caching_on_for_every_task_of_a_module(store, tally) -> None:
+    task = functools.partial(prefect.task, cache_policy=store.policy())
+
+    @task
+    def plain(x: int) -> int:
+        tally.add()
+        return x
+
+    @task(retries=1, cache_policy=store.policy(version="1"))
+    async def with_options(x: int) -> int:
+        tally.add()
+        return x
+
+    @flow
+    async def work() -> list[str]:
+        mapped = [future.wait() or future.state.name for future in plain.map([1, 2])]
+        return [*mapped, (await with_options(3, return_state=True)).name]
+
+    assert [asyncio.run(work()) for _ in range(2)] == [["Completed"] * 3, ["Cached"] * 3]
+    assert len(tally) == 3
 
 
 FRESH = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import threading
@@ -15,13 +16,17 @@ import numpy as np
 import psycopg
 import pytest
 from prefect import flow, task
+from prefect.cache_policies import RUN_ID
 from prefect.runtime import flow_run
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import opaque
+from pydantic import SecretStr
 
 from cacheness import Config
 from cacheness.deadlines import FIRST_TRY, Limits
+from cacheness.errors import ConfigError
 from cacheness.testing.proxy import Proxy
-from cacheness_prefect import CachenessLockManager, CachenessStorage
+from cacheness_prefect import CachenessLockManager, CachenessStorage, cacheness_key, integrity_repair
 from tests.conftest import SIGNING_KEY
 
 
@@ -294,21 +299,68 @@ def test_a_result_that_cannot_be_stored_is_told_and_the_task_completes(store, ta
     assert store.open().stats()["entries"] == 0
 
 
-def test_a_shared_cache_without_its_key_fails_no_task_and_says_what_is_missing(make_store, told) -> None:
-    store = make_store(metadata_backend="postgresql://nobody@127.0.0.1:1/nowhere", blob_store="s3://bucket/prefix")
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"metadata_backend": "postgresql://nobody@127.0.0.1:1/x", "blob_store": "s3://bucket"}, "needs a signing key"),
+        ({"metadata_backend": "postgresql://nobody@127.0.0.1:1/x", "signing_key": SIGNING_KEY}, "blobs are in a local"),
+        ({"metadata_backend": "mysql://nobody@127.0.0.1/x"}, "metadata_backend 'mysql://"),
+        ({"blob_store": "./results"}, "is not a URL"),
+        ({"blob_store": "s4://bucket"}, "is 's4' spelt right"),
+        ({"signing_key": "short"}, "at least 16"),
+        ({"result_ttl": -1}, "result_ttl=-1"),
+        ({"namespace": "no, not one"}, "namespace 'no, not one'"),
+        ({"metadata_backed": "sqlite"}, "metadata_backed' is not a field"),
+    ],
+)
+def test_a_block_that_can_work_nowhere_is_an_error_when_it_is_made(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CachenessStorage(**fields)
 
-    @task(cache_policy=store.policy())
+
+def test_a_block_that_was_changed_into_one_that_cannot_work_is_not_saved(prefect_api) -> None:
+    store = CachenessStorage()
+    store.blob_store = SecretStr("s4://bucket")
+    with pytest.raises(ConfigError, match="'s4'"):
+        store.save("cannot-work")
+    with pytest.raises(ConfigError, match="'s4'"):
+        asyncio.run(store.asave("cannot-work"))
+    with pytest.raises(ConfigError, match="no Cacheness Storage block"):
+        integrity_repair("cannot-work")
+
+
+@pytest.mark.parametrize("single_flight", [True, False])
+def test_a_block_that_cannot_work_on_this_machine_ends_the_first_run_that_uses_it(
+    tmp_path, tally, prefect_api, *, single_flight: bool
+) -> None:
+    (tmp_path / "a file").touch()
+    store = CachenessStorage(cache_dir=str(tmp_path / "a file" / "cache"))
+
+    @task(cache_policy=store.policy(single_flight=single_flight))
     def double(x: int) -> int:
+        tally.add()
+        return 2 * x
+
+    @task(cache_policy=store.policy(single_flight=single_flight))
+    async def later(x: int) -> int:
+        tally.add()
         return 2 * x
 
     @flow
-    def work() -> tuple[list[int], str]:
-        return [double(x) for x in (1, 2)], flow_run.id
+    async def work() -> list[tuple[str, bool]]:
+        states = [double(1, return_state=True), await later(1, return_state=True)]
+        return [(state.name, "cannot be made" in str(state.message)) for state in states]
 
-    found, run = work()
-    assert found == [2, 4]
-    message = only_warning(told(run))
-    assert "signing key" in message
+    assert asyncio.run(work()) == [("Failed", True)] * 2
+    assert len(tally) == 0
+
+
+@pytest.mark.parametrize(
+    "options", [{"tags": "prices"}, {"ignore": "client"}, {"version": 3}, {"incomplete": "never"}], ids=str
+)
+def test_an_option_of_a_policy_that_cannot_be_meant_is_an_error(options: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(options))):
+        CachenessStorage().policy(**options)
 
 
 class Unbound:
@@ -349,6 +401,58 @@ def test_what_describes_a_run_runs_no_code_of_the_users_and_stays_short(store, t
     assert all(len(text) <= 200 for text in noted.values())
 
 
+class Raises(Exception):
+    """An error that cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("nor can this")
+
+
+def raises(*_: Any) -> Any:
+    raise Raises
+
+
+def leaves(*_: Any) -> Any:
+    raise SystemExit(3)
+
+
+#: Values whose own code fails when somebody looks at them for a key.
+FAILING = {
+    f"{name} {how.__name__}": type(name.strip("_").title(), (), {name: how})
+    for how in (raises, leaves)
+    for name in ("__reduce__", "__getstate__", "__getattr__", "__cacheness_key__", "__hash__", "__array__")
+}
+FAILING["__dict__"] = type("Dict", (), {"__dict__": property(raises)})
+FAILING["shape"] = type("Shape", (), {"shape": property(raises), "dtype": property(leaves)})
+
+
+def test_an_argument_whose_own_code_fails_fails_no_run(store, tally) -> None:
+    def body(x: Any) -> str:
+        tally.add()
+        return "done"
+
+    policy = store.policy()
+    policies = {"policy": policy, "sum": policy + RUN_ID, "minus": policy - "y"}
+    tasks = [task(body, name=name, cache_policy=made) for name, made in policies.items()]
+    tasks.append(task(body, name="key function", cache_key_fn=cacheness_key, result_storage=store))
+
+    @flow
+    def work() -> dict[str, list[str]]:
+        return {name: [each(opaque(kind())) for each in tasks] for name, kind in FAILING.items()}
+
+    assert work() == {name: ["done"] * len(tasks) for name in FAILING}
+
+
+def test_names_and_tags_of_a_run_are_noted_however_they_look(store) -> None:
+    @task(cache_policy=store.policy(), name="two\nlines \ud800", tags={"a\0b", "x" * 5000})
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert [double(1, return_state=True).name for _ in range(2)] == ["Completed", "Cached"]
+    [entry] = store.open().iter_entries(tag="a b")
+    assert {"task:two lines ?", "x" * 4096} <= set(entry.tags)
+
+
 def test_every_parameter_of_a_cache_is_a_field_of_the_block() -> None:
     names = {field.name for field in dataclasses.fields(Config)}
     assert names <= set(CachenessStorage.model_fields)
@@ -366,10 +470,3 @@ def test_every_parameter_of_a_cache_is_a_field_of_the_block() -> None:
 def test_what_is_left_empty_in_the_form_is_not_given() -> None:
     empty = CachenessStorage(cache_dir="", metadata_backend="", blob_store="", signing_key="")
     assert empty.config() == CachenessStorage().config()
-
-
-def test_a_wrong_field_is_an_error_before_anything_runs(make_store) -> None:
-    with pytest.raises(ValueError, match="namespace 'no, not one'"):
-        make_store(namespace="no, not one")
-    with pytest.raises(ValueError, match="metadata_backed' is not a field"):
-        make_store(metadata_backed="sqlite")
