@@ -162,13 +162,17 @@ class CachenessLockManager(LockManager):
         place, run = self._place(key), task_run_id()
         above = _runs_above() | ({run} - {""})
         turn, token = turns.ask(place, run, above), None
-        looked = turn.done()
+        looked, pause = turn.done(), POLL_SECONDS
         try:
             while not turn.done():
                 left = give_up - time.monotonic()
                 if left <= 0 and turn.cancel():
                     return None, False
-                yield Pause(max(left, 0.0), turn)
+                # Who has the turn may be done, and keep it until a task around both of us ends, which waits for us.
+                if self._is_computed_above(key) and turn.cancel():
+                    return None, True
+                yield Pause(max(min(left, pause), 0.0), turn)
+                pause = min(2 * pause, POLL_AT_MOST)
             if not turn.result():
                 return None, True
             token, found = yield from self._take_flight(key, f"{run}:{holder}", lease, give_up, above, looked=looked)

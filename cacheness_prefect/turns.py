@@ -56,6 +56,7 @@ async def run_steps_off_loop(steps: Steps, undo: Callable[[], object]) -> bool:
         steps.close()
         undo()
 
+    awaited: tuple[Future[bool], asyncio.Future[bool]] | None = None  # one wrapper for all pauses until a future
     while True:
         pause = await off_loop(lambda: _next(steps), on_cancel=clean_up)
         if isinstance(pause, bool):
@@ -64,7 +65,9 @@ async def run_steps_off_loop(steps: Steps, undo: Callable[[], object]) -> bool:
             if pause.until is None:
                 await asyncio.sleep(pause.seconds)
             else:
-                await asyncio.wait([asyncio.wrap_future(pause.until)], timeout=pause.seconds)
+                if awaited is None or awaited[0] is not pause.until:
+                    awaited = (pause.until, asyncio.wrap_future(pause.until))
+                await asyncio.wait([awaited[1]], timeout=pause.seconds)
         except asyncio.CancelledError:
             _threads().submit(clean_up)
             raise

@@ -77,7 +77,8 @@ def test_a_block_keeps_its_identity_on_its_way_to_another_process(store) -> None
 
 
 def test_secrets_do_not_show(store) -> None:
-    block = CachenessStorage(metadata_backend="postgresql://user:secret@host/db", signing_key="secret")
+    secrets = {"metadata_backend": "postgresql://user:secret@host/db", "signing_key": "a secret of some length"}
+    block = CachenessStorage(**secrets, blob_store="s3://bucket")
     assert "secret" not in repr(block)
     assert "secret" not in block.model_dump_json()
     assert block.config().metadata_backend == "postgresql://user:secret@host/db"

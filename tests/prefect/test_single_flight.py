@@ -152,6 +152,37 @@ def test_two_runs_of_one_key_in_one_transaction_do_not_wait_for_its_end(store, t
     assert work() == ["Cached", "Cached"]
 
 
+@pytest.mark.parametrize("how", ["gathered", "submitted"])
+def test_runs_of_one_key_in_one_task_do_not_wait_for_its_end(store, how: str) -> None:
+    policy = store.policy(version="1", wait=3600)
+
+    @task(cache_policy=policy)
+    async def later(x: int) -> int:
+        await asyncio.sleep(0.05)
+        return x
+
+    @task(cache_policy=policy)
+    def now(x: int) -> int:
+        time.sleep(0.05)
+        return x
+
+    @task
+    async def gathered() -> list[int]:
+        return await asyncio.gather(*[later(1) for _ in range(3)])
+
+    @task
+    def submitted() -> list[int]:
+        return [future.result() for future in [now.submit(1) for _ in range(3)]]
+
+    @flow
+    async def work() -> list[int]:
+        return await gathered() if how == "gathered" else submitted()
+
+    assert [asyncio.run(work()) for _ in range(2)] == [[1, 1, 1]] * 2
+    [entry] = store.open().iter_entries()
+    assert entry.function.endswith("later" if how == "gathered" else "now")
+
+
 # other processes
 
 
