@@ -641,3 +641,10 @@ def test_parts_stay_small_for_a_function_that_reaches_much() -> None:
     lines.append("def f(x): return " + " + ".join(f"helper_number_{n}(x)" for n in range(300)))
     found = fingerprint(load("".join(lines), "sprawling").f)
     assert sum(len(name) + len(digest) for part in found.parts.values() for name, digest in part.items()) < 4000
+
+
+def test_the_bound_of_a_type_variable_counts() -> None:
+    source = "import typing\nclass A: n = {}\nT = typing.TypeVar('T', bound=A)\ndef f(x): return T.__bound__.n\n"
+    found = [fingerprint(load(source.format(n), "bounded").f) for n in (1, 2)]
+    assert found[0].digest != found[1].digest
+    assert fingerprint(load(source.format(1), "bounded").f).digest == found[0].digest

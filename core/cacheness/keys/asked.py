@@ -73,6 +73,8 @@ def _of_function(fn: types.FunctionType, asked: Collection[str]) -> Iterator[tup
         yield "annotations", annotations
         if resolved := _resolved(annotations, fn.__globals__):
             yield "annotated with", resolved
+    if "__type_params__" in asked and (parameters := getattr(fn, "__type_params__", ())):
+        yield "type parameters", parameters
     for name in attributes_asked_of(fn, asked):
         yield f"attribute {name}", fn.__dict__[name]
     for name, value in additions_to(reads_of(fn)).items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import enum
+import sys
 import types
 from collections.abc import Iterable
 from contextlib import suppress
@@ -106,6 +107,25 @@ def _place_in_archive(_: Encoder, value: Any) -> None:
         f"a {type(value).__module__}.{type(value).__qualname__} tells where something is in an archive, and not what:"
         " pass the archive's path and the name within"
     )
+
+
+#: What is written in C since Python 3.12, and keeps no dictionary of these; evaluated when it is asked for.
+_OF_TYPING: Final = {
+    **dict.fromkeys(("TypeVar", "ParamSpec", "TypeVarTuple"), ("__bound__", "__constraints__", "__default__")),
+    "TypeAliasType": ("__value__", "__type_params__"),
+}
+
+
+@handles_family(
+    lambda kind: sys.version_info >= (3, 12) and kind.__module__ == "typing" and kind.__name__ in _OF_TYPING
+)
+def _of_typing(encoder: Encoder, value: Any) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        parts = [getattr(value, name, None) for name in _OF_TYPING[type(value).__name__]]
+        encoder.tagged("typing", type(value), value.__name__, *parts)
+        for variance in ("__covariant__", "__contravariant__"):
+            encoder.add(getattr(value, variance, None))
+        encoder.leave(value, start)
 
 
 def _global(encoder: Encoder, value: Any, name: str) -> None:
