@@ -65,7 +65,7 @@ MUTANTS = (
     Mutant(
         "only the owner deletes blobs",
         f"{CORE}/tombstones.py",
-        "why = self._marker.why_not_ours(afresh=len(deletions) > FEW)",
+        "why = self._marker.why_not_ours(afresh=len(names) > FEW)",
         "why = None",
         "tests/integrity/test_owner.py",
         "test_a_clone_deletes_no_blob_of_its_original and sqlite",

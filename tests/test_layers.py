@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 #: Each part of the core, and what it may import of ours.
 BASE = {"errors", "entry"}
-STORE = BASE | {"protocols", "deadlines", "config", "jitter", "forks"}
+STORE = BASE | {"protocols", "deadlines", "config", "jitter", "forks", "transfers"}
 PROTOCOL = BASE | {"protocols", "deadlines", "jitter", "forks"}
 MAY_IMPORT = {
     "errors": set(),
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "forks": set(),
     "deadlines": {"errors", "forks", "jitter"},
     "config": BASE | {"deadlines", "incomplete"},
-    "protocols": {"entry"},
+    "protocols": BASE,
     "report": {"entry", "errors"},
     "fields": BASE,
     "keys": {"errors", "forks"},
@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "sessions": PROTOCOL,
     "flights": PROTOCOL,
     "explain": BASE | {"keys"},
-    "transfers": set(),
+    "transfers": {"errors"},
     "tombstones": PROTOCOL | {"marker", "transfers"},
     "cache": PROTOCOL
     | {"fields", "keys", "signing", "sessions", "marker", "tombstones", "transfers", "usage", "codecs"},

@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from cacheness.codecs.compression import compress, decompress
-from cacheness.entry import MICROSECONDS, Entry, Hit
+from cacheness.entry import MICROSECONDS, Entry, Hit, Where
 from cacheness.errors import (
     BlobMissing,
     ClockMoved,
@@ -182,7 +182,7 @@ class Cache:
                     raise
                 else:
                     self.tombstones.drain(replaced)
-                    self.uses.flush_when_due()
+                    self.uses.write_when_due()
                     return entries
         raise StoreUnavailable(
             f"the result was not stored: in {PUBLISH_ATTEMPTS} attempts the session was fenced, the database did not"
@@ -309,9 +309,9 @@ class Cache:
 
     # the rest
 
-    def delete(self, where: Any) -> int:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> int:
         """Delete matching rows, then the blobs that they named; returns the number of rows."""
-        deleted = self.metadata.delete(where)
+        deleted = self.metadata.delete(where, most=most, waits=waits)
         self.tombstones.drain(deleted.blobs)
         return deleted.entries
 

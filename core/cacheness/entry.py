@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
@@ -178,12 +178,43 @@ class Use:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """What decides whether an entry makes room for others. Not verified: it decides nothing that is served."""
+
+    key: bytes
+    size: int
+    created_at: int
+    compute_seconds: float
+    accessed_at: int
+    hits: int
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """What a namespace holds."""
 
     entries: int
     bytes: int  #: stored bytes, inline ones included
-    hits: int
+    hits: int = 0  #: ever counted, those of entries that are gone too
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """How much a namespace may hold, and what goes first. It belongs to the namespace: every process keeps to it."""
+
+    max_bytes: int | None = None
+    max_entries: int | None = None
+    policy: Literal["lru", "cost"] = "lru"
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a namespace holds, what it may hold, and when somebody last looked after it."""
+
+    entries: int
+    bytes: int
+    quota: Quota
+    maintained_at: int  #: microseconds since the epoch, 0 for never
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +234,7 @@ class Identity:
 class Issue:
     """One finding of an integrity check."""
 
-    kind: str  #: orphaned, dangling, size_mismatch, corrupt, forged, stale_upload, tombstone, unknown, unseen, foreign
+    kind: str  #: orphaned, dangling, corrupt and others: `IntegrityReport.table()` tells what each means
     subject: str  #: the object's name, or the entry's key
     detail: str
     size: int = 0  #: bytes concerned

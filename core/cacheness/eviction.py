@@ -1,21 +1,34 @@
-"""Which rows have expired or must make room."""
+"""Which rows have expired or must make room.
+
+Nobody counts, and nobody does it all at once: totals are kept with the rows, and whoever puts
+deletes a slice after its commit. That is right with any number of processes, and needs no lease.
+"""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
+import time
 from collections.abc import Sequence
 from typing import Literal
 
-from cacheness.cache import Cache
-from cacheness.entry import REASONS_KEPT, Entry, Where
-from cacheness.errors import CachenessError
+from cacheness.cache import Cache, Draft
+from cacheness.entry import MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
+from cacheness.errors import CachenessError, StoreFull
 
 _log = logging.getLogger(__name__)
 
-MAKE_ROOM_TO = 0.9  #: of a quota, so that not every put evicts
-LOOK_EVERY = 0.02  #: of a quota written by this process, between two counts of the whole
-BATCH = 10_000  #: rows ranked at a time; each time all of them are compared
+FULL_TO = 100  #: a full namespace is emptied by one part in so many, so that not every put evicts
+LARGE = 20  #: what is larger than one part of the quota in so many has room made before it is stored
+WRITERS = 256  #: each of so many may write its share of what is free before it looks again
+SAMPLE = 128  #: neighbours among which victims are chosen
+GO_OF_SAMPLE = 16  #: of one sample
+SLICE_ROWS = 200
+SLICE_SECONDS = 0.01
+LOOK_EVERY = 5.0  #: seconds, at a put
+NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
+ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
 
 
 class Evictor:
@@ -25,67 +38,165 @@ class Evictor:
         self, cache: Cache, *, max_bytes: int | None, max_entries: int | None, policy: Literal["lru", "cost"]
     ) -> None:
         self._cache = cache
-        self._max_bytes = max_bytes
-        self._max_entries = max_entries
-        self._policy = policy
+        self._asked: Quota | None = None
+        if max_bytes is not None or max_entries is not None:
+            self._asked = Quota(max_bytes and int(max_bytes), max_entries and int(max_entries), policy)
+        self._quota: Quota | None = None  #: that of the namespace, once it is known
         self._lock = threading.RLock()
-        self._bytes_left = 0.0  # before the next count; none, so that the first put counts
-        self._entries_left = 0.0
+        self._looked_at = self._cleaned_at = float("-inf")
+        self._bytes_left = self._entries_left = 0.0  #: before the next look
+
+    def before_put(self, drafts: Sequence[Draft]) -> None:
+        """Make room for what is large beside the quota. Raises StoreFull for what never fits."""
+        if self._quota is None:
+            self._try(self._look, "the quota of the cache is not known")
+        most = None if self._quota is None else self._quota.max_bytes
+        if most is None:
+            return
+        largest = max((draft.entry.size for draft in drafts), default=0)
+        if largest > most:
+            raise StoreFull(
+                f"a value of {largest:,} bytes is not stored: the whole cache may hold {most:,} (max_bytes)"
+            )
+        size = sum(draft.entry.size for draft in drafts)
+        if size > most / LARGE:
+            self._try(lambda: self._make_room_for(size), "the cache may exceed its quota: eviction failed")
 
     def after_put(self, entries: Sequence[Entry]) -> None:
-        """Make room when what this process has written since the last count may exceed the quota.
-
-        The quota may be exceeded by `LOOK_EVERY` of it for each process that writes.
-        """
-        if self._max_bytes is None and self._max_entries is None:
-            return
+        """Delete a slice of what has expired or exceeds the quota, when it is time to look."""
+        size = sum(entry.size for entry in entries)
         with self._lock:
-            self._bytes_left -= sum(entry.size for entry in entries)
+            self._bytes_left -= size
             self._entries_left -= len(entries)
-            if self._bytes_left >= 0 and self._entries_left >= 0:
+            # The first put looks too: where every process lives for one put, nobody else would.
+            is_late = self._cleaned_at == float("-inf") or time.monotonic() - self._looked_at > LOOK_EVERY
+            if not is_late and self._bytes_left >= 0 and self._entries_left >= 0:
                 return
-            self._bytes_left = float("inf") if self._max_bytes is None else self._max_bytes * LOOK_EVERY
-            self._entries_left = float("inf") if self._max_entries is None else self._max_entries * LOOK_EVERY
-        try:
-            self.make_room()
-        except CachenessError as error:
-            # The put itself is durable; failing it now would say otherwise.
-            _log.warning("the cache may exceed its quota: eviction failed: %s", error)
+        # The put itself is durable; failing it now would say otherwise.
+        self._try(lambda: self._look_after(size), "the cache may exceed its quota: eviction failed")
 
     def make_room(self) -> int:
-        """Delete expired rows and, past the quota, the least valuable; returns how many."""
+        """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
         gone = self.delete_expired()
         self._cache.metadata.forget_unstored(self._cache.namespace, REASONS_KEPT)
-        totals = self._cache.metadata.totals(self._cache.namespace)
-        excess_bytes = _excess(totals.bytes, self._max_bytes)
-        excess_entries = _excess(totals.entries, self._max_entries)
-        if excess_bytes or excess_entries:
-            self._cache.uses.flush()
-        while excess_bytes > 0 or excess_entries > 0:
-            victims = self._victims(excess_bytes, excess_entries)
-            if not victims:
-                break
-            gone += self._cache.delete(Where(self._cache.namespace, keys=tuple(key for key, _ in victims)))
-            excess_bytes -= sum(size for _, size in victims)
-            excess_entries -= len(victims)
-        return gone
+        while True:
+            holdings = self._look()
+            evicted, _ = self._evict(holdings, _excess_of(holdings), 0)
+            gone += evicted
+            if not evicted:
+                return gone
 
     def delete_expired(self) -> int:
         """Delete rows whose lifetime has passed; returns how many."""
         return self._cache.delete(Where(self._cache.namespace, expired=True))
 
-    def _victims(self, excess_bytes: float, excess_entries: float) -> list[tuple[bytes, int]]:
-        victims: list[tuple[bytes, int]] = []
-        for key, size in self._cache.metadata.least_valuable(self._cache.namespace, self._policy, BATCH):
-            if excess_bytes <= 0 and excess_entries <= 0:
+    def _try(self, work: object, trouble: str) -> None:
+        try:
+            work()  # type: ignore[operator]
+        except CachenessError as error:
+            _log.warning("%s: %s", trouble, error)
+
+    def _look(self) -> Holdings:
+        """What the namespace holds. The first look also says what it may hold, if this process was told."""
+        metadata, namespace = self._cache.metadata, self._cache.namespace
+        holdings = metadata.holdings(namespace)
+        if self._quota is None and self._asked is not None and self._asked != holdings.quota:
+            if holdings.quota != Quota():
+                _log.warning("the quota of namespace %s was %s and is %s now", namespace, holdings.quota, self._asked)
+            metadata.set_quota(namespace, self._asked)
+            holdings = metadata.holdings(namespace)
+        self._quota = holdings.quota
+        with self._lock:
+            self._looked_at = time.monotonic()
+            self._bytes_left = _share(holdings.quota.max_bytes, holdings.bytes)
+            self._entries_left = _share(holdings.quota.max_entries, holdings.entries)
+        return holdings
+
+    def _look_after(self, size: int) -> None:
+        holdings = self._look()
+        excess = _excess_of(holdings)
+        if self._clean(holdings, is_full=any(excess)):
+            holdings = self._look()
+            excess = _excess_of(holdings)
+        if any(excess):
+            self._evict(holdings, excess, size)
+
+    def _clean(self, holdings: Holdings, *, is_full: bool) -> int:
+        """Delete a slice of what has expired, where there is no room, and now and then."""
+        now, before = time.monotonic(), self._cleaned_at
+        if not is_full and now - before < LOOK_EVERY:
+            return 0
+        self._cleaned_at = now
+        neglected = (self._cache.metadata.now() - holdings.maintained_at) / MICROSECONDS > NEGLECTED
+        if neglected:
+            self._cache.metadata.note_maintenance(self._cache.namespace)
+        if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
+            return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
+        return self._cache.delete(Where(self._cache.namespace, expired=True), most=SLICE_ROWS, waits=False)
+
+    def _make_room_for(self, size: int) -> None:
+        until = time.monotonic() + ROOM_PATIENCE
+        while time.monotonic() < until:
+            holdings = self._look()
+            excess = holdings.bytes + size - (holdings.quota.max_bytes or holdings.bytes + size)
+            if excess <= 0 or not self._evict(holdings, (excess, 0), size)[0]:
+                return
+
+    def _evict(self, holdings: Holdings, excess: tuple[int, int], size: int) -> tuple[int, int]:
+        """Delete the least valuable of some samples: a slice, but at least twice what was put; rows and bytes."""
+        victims = self._victims(holdings, excess, size)
+        if not victims:
+            return 0, 0
+        # Not what was put under the same key since it was sampled.
+        sampled = max(victim.created_at for victim in victims) + 1
+        keys = tuple(sorted(victim.key for victim in victims))
+        where = Where(self._cache.namespace, keys=keys, created_before=sampled)
+        return self._cache.delete(where, waits=False), sum(victim.size for victim in victims)
+
+    def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int) -> list[Candidate]:
+        if any(most > 0 for most in excess):
+            self._cache.uses.flush()
+        victims: dict[bytes, Candidate] = {}
+        freed, until = 0, time.monotonic() + SLICE_SECONDS
+        while freed < excess[0] or len(victims) < excess[1]:
+            is_slice = len(victims) >= SLICE_ROWS or time.monotonic() > until
+            if victims and is_slice and freed >= 2 * size:
                 break
-            victims.append((key, size))
-            excess_bytes -= size
-            excess_entries -= 1
-        return victims
+            sample = self._cache.metadata.sample(self._cache.namespace, secrets.token_bytes(32), SAMPLE)
+            chosen = [one for one in least_valuable(sample, holdings.quota.policy) if one.key not in victims]
+            if not chosen:
+                break
+            for one in chosen[:GO_OF_SAMPLE]:
+                if freed >= excess[0] and len(victims) >= excess[1]:
+                    break
+                victims[one.key] = one
+                freed += one.size
+        return list(victims.values())
 
 
-def _excess(held: int, quota: int | None) -> float:
-    if quota is None or held <= quota:
-        return 0
-    return held - quota * MAKE_ROOM_TO
+def least_valuable(sample: Sequence[Candidate], policy: Literal["lru", "cost"]) -> list[Candidate]:
+    """The eighth of a sample that is worth the least: not used for long, or least seconds x hits per byte."""
+    worth = _cost if policy == "cost" else _last_use
+    return sorted(sample, key=worth)[: max(1, len(sample) * GO_OF_SAMPLE // SAMPLE)]
+
+
+def _last_use(one: Candidate) -> tuple[float, int]:
+    return 0.0, one.accessed_at
+
+
+def _cost(one: Candidate) -> tuple[float, int]:
+    # One more than the hits, so that a costly result that nobody has asked for yet is worth more
+    # than a cheap one; one more than the size, because nothing divides by zero.
+    return one.compute_seconds * (one.hits + 1) / (one.size + 1.0), one.accessed_at
+
+
+def _excess_of(holdings: Holdings) -> tuple[int, int]:
+    """Bytes and entries that have to go where the quota is exceeded, and a little more."""
+    quota = holdings.quota
+    held = ((holdings.bytes, quota.max_bytes), (holdings.entries, quota.max_entries))
+    excess = [0 if most is None or has <= most else has - most + most // FULL_TO for has, most in held]
+    return excess[0], excess[1]
+
+
+def _share(most: int | None, held: int) -> float:
+    return float("inf") if most is None else max(most - held, 0) / WRITERS

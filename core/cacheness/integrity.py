@@ -164,6 +164,9 @@ class Inspector:
         }
         if unknown_too:
             outcomes["unknown"] = self._delete_unknown(plan)
+        if any(issue.kind == "miscounted" for issue in plan.issues):
+            self._metadata.recount(plan.scope.namespace, correct=True)
+            outcomes["miscounted"] = Removal({plan.scope.namespace})
         rows = {id(issue): self._remove(issue, entry) for issue, entry in plan.bad_rows}
         return [rows.get(id(issue)) or _outcome(issue, outcomes.get(issue.kind)) for issue in plan.issues]
 

@@ -35,8 +35,10 @@ _log = logging.getLogger(__name__)
 PATIENCE: Final = 5.0
 #: Seconds between looks at what another computes: the first pause, and the longest.
 PAUSES: Final = (0.05, 1.0)
-#: Earlier entries of a function that are compared with a call.
+#: Earlier entries of a function that are compared with a call that somebody asks about: the newest.
 CANDIDATES: Final = 1000
+#: … and with one that is only logged.
+FEW_CANDIDATES: Final = 10
 
 #: In place of what a cache would answer: the call goes past it.
 _FAILED: Final = object()
@@ -78,8 +80,8 @@ class CacheLike(Protocol):
         """Forget a result."""
         ...
 
-    def iter_entries(self, *, function: str | None = None) -> Iterator[Entry]:
-        """The entries of a function."""
+    def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """The entries of a function, the newest first."""
         ...
 
     def functions(self) -> list[str]:
@@ -174,7 +176,7 @@ class Cached:
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
         key = self.key(*args, **kwargs)
-        earlier = list(self._earlier(key))
+        earlier = list(self._earlier(key, CANDIDATES))
         return self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
@@ -225,7 +227,7 @@ class Cached:
             return key, _FAILED
         found = self._ask(functools.partial(self._look_up, key))
         if found is None and _log.isEnabledFor(logging.INFO):
-            answer = self._ask(functools.partial(self._explain, key, self._earlier(key)))
+            answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
         return key, found
 
@@ -303,9 +305,9 @@ class Cached:
         )
         return explain(next(served, key), entries, int(time.time() * MICROSECONDS))
 
-    def _earlier(self, key: Key) -> Iterator[Entry]:
-        """Entries of this function, by its module and name."""
-        return islice(self.cache.iter_entries(function=key.function), CANDIDATES)
+    def _earlier(self, key: Key, most: int) -> Iterator[Entry]:
+        """The newest entries of this function, by its module and name."""
+        return self.cache.iter_entries(function=key.function, limit=most)
 
     def _renamed(self, key: Key) -> Iterator[Entry]:
         """Entries of functions with the same code under other names: one entry of each function is looked at."""

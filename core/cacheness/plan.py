@@ -101,6 +101,7 @@ class Planner:
         report, never for a repair.
         """
         plan = Plan(scope)
+        self._plan_totals(plan)
         self._plan_tombstones(plan)
         self._plan_uploads(plan, presumed)
         after = b""
@@ -259,6 +260,13 @@ class Planner:
         if now is None or now.blob != entry.blob:
             return None  # overwritten or deleted while we looked
         return Issue("dangling", entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
+
+    def _plan_totals(self, plan: Plan) -> None:
+        if plan.scope.shard in {None, SHARDS - 1}:
+            entries, size = self._metadata.recount(plan.scope.namespace, correct=False)
+            if entries or size:
+                what = f"the kept totals differ from a count by {-entries:+,} entries and {-size:+,} bytes"
+                plan.issues.append(Issue("miscounted", plan.scope.namespace, what))
 
     def _plan_tombstones(self, plan: Plan) -> None:
         after = ""

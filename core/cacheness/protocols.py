@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from cacheness.entry import (
     BlobInfo,
+    Candidate,
     Deleted,
     Entry,
+    Holdings,
     Identity,
     Presence,
     Process,
+    Quota,
     SessionInfo,
     Totals,
     Upload,
     Use,
     Where,
 )
+from cacheness.errors import CachenessError
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -58,6 +62,10 @@ class BlobStore(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a blob. One that is gone already is no error."""
+        ...
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Remove blobs, in few requests where the store can; why each that may still be there is."""
         ...
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
@@ -143,16 +151,27 @@ class MetadataStore(Protocol):
         """The functions that entries name, each once, sorted; a step for each of them, not for each entry."""
         ...
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
-        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
+    def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
+        """The newest matching entries, those after `before` (its time and key) in that order.
+
+        By an index where the conditions are a single function or none.
+        """
+        ...
+
+    def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
+        """Neighbours in key order, from a key on and round the end: what eviction chooses from."""
         ...
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
         ...
 
-    def delete(self, where: Where) -> Deleted:
-        """Delete matching rows, their uses and tags, in batches in key order, each with its tombstones at once."""
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
+        """Delete matching rows, their uses and tags, in batches, each with its tombstones and totals at once.
+
+        At `most` so many, and without `waits` none that another transaction has locked. Those of a
+        function or an age are found by its index, others in key order.
+        """
         ...
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
@@ -167,7 +186,25 @@ class MetadataStore(Protocol):
         ...
 
     def totals(self, namespace: str) -> Totals:
-        """Count entries, bytes and hits."""
+        """Entries, bytes and hits, as every transaction keeps them; nothing is counted."""
+        ...
+
+    def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
+        """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        ...
+
+    # quotas
+
+    def holdings(self, namespace: str) -> Holdings:
+        """What the namespace holds, what it may hold, and when it was looked after; nothing is counted."""
+        ...
+
+    def set_quota(self, namespace: str, quota: Quota) -> bool:
+        """Say what the namespace may hold; whether that is news."""
+        ...
+
+    def note_maintenance(self, namespace: str) -> None:
+        """Note that somebody looks after the namespace now."""
         ...
 
     # why results are not there

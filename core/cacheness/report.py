@@ -20,6 +20,7 @@ KINDS = {
     "stale_upload": "uploads that dead writers began; a repair aborts them",
     "tombstone": "replaced or deleted blobs not yet removed; a repair removes them",
     "unknown": "blobs of sessions that this database does not know; deleted only with force, after adopt",
+    "miscounted": "totals that a quota goes by, and that a count does not find; a repair corrects them",
     "unseen": "what could not be looked at, because a right is missing; nothing is concluded from it",
     "foreign": "names in the blob store that are not ours; never touched",
 }

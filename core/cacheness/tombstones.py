@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from typing import Final, TypeVar
 
 from cacheness.entry import Upload
-from cacheness.errors import CachenessError, StoreRefused, StoreUnavailable
+from cacheness.errors import CachenessError, StoreRefused
 from cacheness.marker import Marker
 from cacheness.protocols import BlobStore, MetadataStore
+from cacheness.transfers import failures_of
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Tombstones:
         """
         removal = Removal()
         for some in _in_bulk(names):
-            self._remove([(name, partial(self._blobs.delete, name)) for name in some], removal)
+            self._delete(some, removal)
             self._clear([name for name in some if name in removal.gone], removal)
         if removal.kept:
             why = next(iter(removal.kept.values()))
@@ -63,32 +63,44 @@ class Tombstones:
         """Delete blobs that have no tombstones, because no entry ever named them."""
         removal = Removal()
         for some in _in_bulk(names):
-            self._remove([(name, partial(self._blobs.delete, name)) for name in some], removal)
+            self._delete(some, removal)
         return removal
 
     def abort(self, uploads: Iterable[Upload]) -> Removal:
         """Drop unfinished uploads."""
         removal = Removal()
         for some in _in_bulk(uploads):
-            self._remove([(upload.handle, partial(self._blobs.abort, upload)) for upload in some], removal)
+            by_handle = {upload.handle: upload for upload in some}
+            self._remove(
+                list(by_handle),
+                lambda handles, known=by_handle: failures_of(  # type: ignore[misc]
+                    lambda handle: self._blobs.abort(known[handle]), handles
+                ),
+                removal,
+            )
         return removal
 
-    def _remove(self, deletions: Sequence[tuple[str, Callable[[], None]]], removal: Removal) -> None:
-        why = self._marker.why_not_ours(afresh=len(deletions) > FEW)
-        for name, deletion in deletions:
-            if why is not None:
-                removal.kept[name] = why
-                continue
-            try:
-                deletion()
-                removal.gone.add(name)
-            except StoreUnavailable as error:
-                why = removal.kept[name] = str(error)  # the others would only wait for it in turn
-            except StoreRefused as error:
-                removal.kept[name] = str(error)  # a locked object, perhaps: others may be deleted
-                self._warn(error)
-            except CachenessError as error:
-                removal.kept[name] = str(error)
+    def _delete(self, names: Sequence[str], removal: Removal) -> None:
+        def delete(names: Sequence[str]) -> dict[str, CachenessError]:
+            if len(names) > 1:
+                return self._blobs.delete_many(names)
+            return failures_of(self._blobs.delete, names)
+
+        self._remove(names, delete, removal)
+
+    def _remove(
+        self, names: Sequence[str], delete: Callable[[Sequence[str]], dict[str, CachenessError]], removal: Removal
+    ) -> None:
+        why = self._marker.why_not_ours(afresh=len(names) > FEW)
+        if why is not None:
+            removal.kept.update(dict.fromkeys(names, why))
+            return
+        failures = delete(names)
+        removal.gone.update(name for name in names if name not in failures)
+        for name, error in failures.items():
+            removal.kept[name] = str(error)
+            if isinstance(error, StoreRefused):
+                self._warn(error)  # a locked object, perhaps: others may be deleted
 
     def _warn(self, error: StoreRefused) -> None:
         if not self._is_refused:

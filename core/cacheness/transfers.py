@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from cacheness.errors import CachenessError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -23,3 +25,19 @@ def concurrently(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         except RuntimeError:  # what is stored while the interpreter exits finds no more threads
             done = map(work, items)
         return list(done)
+
+
+def failures_of(
+    work: Callable[[str], None], names: Iterable[str], *, side_by_side: bool = True
+) -> dict[str, CachenessError]:
+    """Do it with each name, side by side where that saves waiting; what failed, and why."""
+
+    def attempt(name: str) -> tuple[str, CachenessError] | None:
+        try:
+            work(name)
+        except CachenessError as error:
+            return name, error
+        return None
+
+    failures = concurrently(attempt, names) if side_by_side else map(attempt, names)
+    return dict(failure for failure in failures if failure is not None)

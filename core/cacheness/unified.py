@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
@@ -37,7 +38,7 @@ from cacheness.options import (
     shown,
 )
 from cacheness.plan import Progress, Scope
-from cacheness.protocols import CachedFunction
+from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.report import IntegrityReport
 
 P = ParamSpec("P")
@@ -304,7 +305,9 @@ class UnifiedCache:
         older_than: float | timedelta | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Entries in key order, as dictionaries; `entry["args"]` is what `put(**args)` needs.
+        """Entries as dictionaries; `entry["args"]` is what `put(**args)` needs.
+
+        In key order; those of a function or an age the newest first.
 
         `function` is a module, a qualified name, or both with a colon or a dot between.
         """
@@ -321,9 +324,11 @@ class UnifiedCache:
         function: str | None = None,
         prefix: str | None = None,
         older_than: float | timedelta | None = None,
+        limit: int | None = None,
     ) -> Iterator[Entry]:
-        """Unexpired, genuine entries as records, in key order, a page in memory at a time."""
-        return self._entries(self._where(tag, self._called(function), prefix, older_than), PAGE)
+        """Unexpired, genuine entries as records, a page in memory at a time, in the order of `list_entries`."""
+        where = self._where(tag, self._called(function), prefix, older_than)
+        return islice(self._entries(where, PAGE if limit is None else limit), limit)
 
     def functions(self) -> list[str]:
         """The functions whose results are here, as module:qualified name, sorted."""
@@ -382,7 +387,7 @@ class UnifiedCache:
         return report
 
     def stats(self) -> dict[str, Any]:
-        """What the namespace holds: entries, bytes, hits."""
+        """What the namespace holds, as its transactions keep it: entries, bytes, and the hits that it ever had."""
         cache = self._parts.cache
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
@@ -452,6 +457,7 @@ class UnifiedCache:
 
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
         parts = self._parts
+        parts.evictor.before_put(drafts)
         try:
             entries = parts.cache.publish(drafts)
         except StoreFull:
@@ -464,10 +470,8 @@ class UnifiedCache:
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
         cache = self._parts.cache
         size = max(1, min(PAGE, wanted))
-        after = b""
-        while page := cache.metadata.scan(where, after=after, limit=size):
+        for page in _pages(cache.metadata, where, size):
             yield from (entry for entry in page if cache.is_genuine(entry) and not cache.is_expired(entry))
-            after = page[-1].key
 
     def _flush_if_it_holds(self, digest: bytes) -> None:
         if self._batch is not None:
@@ -492,3 +496,19 @@ class UnifiedCache:
         if name is None or is_full_name(name):
             return None if name is None else (name,)
         return functions_called(name, self.functions())
+
+
+def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:
+    """Matching entries by the index that leads to the fewest rows."""
+    if where.tag is not None or where.prefix or (where.functions is None and where.older_than is None):
+        after = b""
+        while page := metadata.scan(where, after=after, limit=size):
+            yield page
+            after = page[-1].key
+        return
+    for function in where.functions if where.functions is not None else (None,):
+        one = where if function is None else replace(where, functions=(function,))
+        before: tuple[int, bytes] | None = None
+        while page := metadata.newest(one, before=before, limit=size):
+            yield page
+            before = page[-1].created_at, page[-1].key

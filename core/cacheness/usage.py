@@ -1,22 +1,27 @@
-"""Counts hits without a write of their own: buffered here, written along with something else."""
+"""Counts hits without a write on the way: buffered here, written in small pieces beside the caller."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+from typing import Final
 
+from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
 
 _log = logging.getLogger(__name__)
 
-FLUSH_AT = 10_000  #: different keys
-FLUSH_EVERY = 60.0  #: seconds, at a put
+PIECE: Final = 200  #: keys that one transaction writes
+FLUSH_EVERY: Final = 60.0  #: seconds
+FLUSH_AT: Final = 5_000  #: different keys, when that comes earlier
+KEPT_AT_MOST: Final = 50_000  #: different keys; what a store that stays locked makes wait beyond them is not counted
+LAST_SECONDS: Final = 1.0  #: that closing a cache may take to write them
 
 
 class UseCounter:
-    """Hits and last uses of this process. What a crash or a read-only store loses is counters."""
+    """Hits and last uses of this process. What a crash, a lock or a read-only store loses is counters."""
 
     def __init__(self, metadata: MetadataStore, namespace: str) -> None:
         self._metadata = metadata
@@ -24,29 +29,57 @@ class UseCounter:
         self._lock = threading.RLock()
         self._uses: dict[bytes, tuple[int, int]] = {}
         self._flushed = time.monotonic()
+        self._is_writing = False
 
     def count(self, key: bytes) -> None:
         """Note one hit, now."""
         with self._lock:
-            hits, _ = self._uses.get(key, (0, 0))
-            self._uses[key] = (hits + 1, self._metadata.now())
-            full = len(self._uses) >= FLUSH_AT
-        if full:
-            self.flush()
+            known = self._uses.get(key)
+            if known is not None or len(self._uses) < KEPT_AT_MOST:
+                self._uses[key] = ((known or (0, 0))[0] + 1, self._metadata.now())
+        self.write_when_due()
 
-    def flush_when_due(self) -> None:
-        """Write the buffered counters if that was long ago; called where something is written anyway."""
-        if time.monotonic() - self._flushed > FLUSH_EVERY:
-            self.flush()
+    def write_when_due(self) -> None:
+        """Have a thread write what is buffered, if that was long ago or much."""
+        now = time.monotonic()
+        with self._lock:
+            since = now - self._flushed
+            # What could not be written is tried again a minute later.
+            is_due = since > FLUSH_EVERY or (len(self._uses) >= FLUSH_AT and since > 1.0)
+            if not is_due or not self._uses or self._is_writing:
+                return
+            self._is_writing, self._flushed = True, now
+        try:
+            threading.Thread(target=self._write, name="cacheness-uses", daemon=True).start()
+        except RuntimeError:  # the interpreter exits; closing the cache writes them
+            self._is_writing = False
 
     def flush(self) -> None:
-        """Write the buffered counters, if the database takes them."""
-        with self._lock:
-            uses, self._uses = self._uses, {}
-            self._flushed = time.monotonic()
-        if not uses:
-            return
+        """Write what is buffered now, if the database takes it, for a second at most."""
+        until = time.monotonic() + LAST_SECONDS
+        while time.monotonic() < until and self._write_piece(LAST_SECONDS):
+            pass
+
+    def _write(self) -> None:
         try:
-            self._metadata.record_use(self._namespace, uses)
+            while self._write_piece(0.0):  # nobody waits for the lock on their account
+                pass
+        finally:
+            self._is_writing = False
+
+    def _write_piece(self, seconds: float) -> bool:
+        """Write some, waiting so long for a lock; whether there are more, and the database takes them."""
+        with self._lock:
+            some = {key: self._uses.pop(key) for key in list(self._uses)[:PIECE]}
+            self._flushed = time.monotonic()
+        if not some:
+            return False
+        try:
+            with patience(seconds):
+                self._metadata.record_use(self._namespace, some)
         except CachenessError as error:
             _log.debug("usage counters were not written: %s", error)
+            with self._lock:
+                self._uses = {**some, **self._uses} if len(self._uses) < KEPT_AT_MOST else self._uses
+            return False
+        return True

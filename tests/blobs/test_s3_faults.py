@@ -290,6 +290,13 @@ def test_a_clock_that_is_off_is_named_and_not_the_credentials(store, proxy, call
     assert "Check" not in str(caught.value)
 
 
+def test_a_clock_that_is_behind_is_named_where_the_server_calls_it_denied(store, proxy, call) -> None:
+    message = b"The difference between the request time and the server&#39;s time exceeds the maximum allowed."
+    proxy.answer(ANY, 400, error_body("AccessDenied").replace(b"So it is.", message))
+    with pytest.raises(StoreRefused, match="Set the clock"):
+        call(store)
+
+
 # 30
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_left, insort
+from typing import Any, Literal
+
+import pytest
 
 from cacheness import UnifiedCache
+from cacheness.entry import Candidate
+from cacheness.eviction import FULL_TO, SAMPLE, least_valuable
 
 
 def blob(n: int) -> bytes:
@@ -50,3 +56,81 @@ def test_without_a_quota_nothing_is_evicted(world):
         world.cache.put(n, n=n)
     assert world.cache.evict() == 0
     assert len(world.cache.list_entries()) == 20
+
+
+def candidate(n: int, **fields: Any) -> Candidate:
+    plain = {"key": bytes([n]), "size": 10, "created_at": 0, "compute_seconds": 0.0, "accessed_at": n, "hits": 0}
+    return Candidate(**plain | fields)
+
+
+def test_the_least_recently_used_of_a_sample_go():
+    sample = [candidate(n, accessed_at=(n * 37) % 64) for n in range(64)]
+    assert [one.accessed_at for one in least_valuable(sample, "lru")] == list(range(8))
+
+
+def test_what_is_cheap_to_lose_goes():
+    sample = [
+        candidate(1, compute_seconds=100.0, hits=10),
+        candidate(2, compute_seconds=0.0, hits=1000),
+        candidate(3, compute_seconds=100.0, hits=10, size=1_000_000),
+        candidate(4, compute_seconds=100.0),
+        candidate(5, compute_seconds=1e-9, size=0),
+    ]
+    gone = []
+    while sample:
+        [worst] = least_valuable(sample, "cost")
+        gone.append(worst.key[0])
+        sample.remove(worst)
+    assert gone == [2, 5, 3, 4, 1]
+
+
+# eviction by sample, against the exact order
+
+
+def zipf(rng: random.Random, number: int, items: int) -> list[int]:
+    return rng.choices(range(items), [1 / (item + 1) for item in range(items)], k=number)
+
+
+def trace_of(kind: str, rng: random.Random) -> list[int]:
+    wanted = zipf(rng, 6000, 1500)
+    if kind == "scan":  # now and then, things are read that nobody asks for again
+        return [item if turn % 1500 < 1100 else 10_000 + turn for turn, item in enumerate(wanted)]
+    if kind == "shifting":  # what is popular changes
+        return [item + 200 * (turn // 1000) for turn, item in enumerate(wanted)]
+    return wanted
+
+
+def hits_of(trace: list[int], most: int, policy: Literal["lru", "cost"], sample: int) -> int:
+    """Hits of a cache that evicts by samples of this size."""
+    rng = random.Random(2)
+    held: dict[int, Candidate] = {}
+    order: list[tuple[float, int]] = []  # as keys are: by chance
+    place = {item: (rng.random(), item) for item in set(trace)}
+    found = 0
+    for turn, item in enumerate(trace):
+        known = held.get(item)
+        found += known is not None
+        seconds = float(item % 17)
+        held[item] = candidate(
+            0, key=str(item).encode(), compute_seconds=seconds, accessed_at=turn, hits=known.hits + 1 if known else 0
+        )
+        if known is None:
+            insort(order, place[item])
+        if len(held) <= most:
+            continue
+        for _ in range(len(held) - most + most // FULL_TO):
+            at = bisect_left(order, (rng.random(), 0))
+            neighbours = [held[one] for _, one in (order + order)[at : at + min(sample, len(order))]]
+            victim = int(least_valuable(neighbours, policy)[0].key)
+            del held[victim]
+            order.remove(place[victim])
+    return found
+
+
+@pytest.mark.parametrize("policy", ["lru", "cost"])
+@pytest.mark.parametrize("kind", ["zipf", "scan", "shifting"])
+def test_eviction_by_sample_loses_at_most_one_hit_in_fifty(kind: str, policy: Literal["lru", "cost"]):
+    trace = trace_of(kind, random.Random(1))
+    exact = hits_of(trace, 400, policy, sample=400)
+    assert exact > 1000
+    assert hits_of(trace, 400, policy, sample=SAMPLE) >= 0.98 * exact

@@ -153,11 +153,11 @@ def test_a_deletion_that_fits_only_in_parts_deletes_and_counts_everything(
         whole = store._delete_after  # type: ignore[attr-defined]
         batches: list[int] = []
 
-        def narrow(where: Any, after: bytes, limit: int) -> Any:
+        def narrow(where: Any, after: Any, limit: int, **options: Any) -> Any:
             if len(batches) == 1 and limit == 50:
                 raise StoreFull("for the sake of argument")
             batches.append(limit)
-            return whole(where, after, limit)
+            return whole(where, after, limit, **options)
 
         monkeypatch.setattr(store, "_delete_after", narrow)
         assert cache.clear() == 130

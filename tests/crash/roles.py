@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import multiprocessing
 import os
@@ -222,7 +223,7 @@ def _keep_busy(seat: Seat, cache: UnifiedCache) -> None:
 
 
 def _child(seat: Seat, work: Callable[[], object], *, then_killed: bool = False) -> int:
-    """Fork; the child does its work and is gone. It dies by SIGALRM when it hangs."""
+    """Fork; the child does its work and is gone. When it hangs it shows where, and dies by SIGALRM."""
     pid = os.fork()
     if pid:
         seat.count("forks")
@@ -230,6 +231,7 @@ def _child(seat: Seat, work: Callable[[], object], *, then_killed: bool = False)
     code = 1
     try:
         signal.alarm(HANG)
+        faulthandler.dump_traceback_later(HANG - 5)
         with seat.trouble():
             work()
         code = 0
@@ -315,7 +317,8 @@ def _in_a_cached_function(seat: Seat, cache: UnifiedCache) -> None:
 
 
 def _in_a_pool(seat: Seat, method: str) -> None:
-    with multiprocessing.get_context(method).Pool(2) as pool:
+    dump = (faulthandler.dump_traceback_later, (HANG - 5,))
+    with multiprocessing.get_context(method).Pool(2, *dump) as pool:
         work = pool.starmap_async(_put_one, [(seat.world, seat.folder, seat.number)] * 4)
         try:
             work.get(timeout=HANG)

@@ -29,6 +29,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from cacheness.metadata import postgresql
 from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
@@ -249,11 +250,26 @@ def test_a_statement_that_looks_at_every_row_may_take_longer(
     store.commit([inline(1)], store.open_session(SOMEBODY))
     rival.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
     with ThreadPoolExecutor(1) as pool:
-        counting = pool.submit(store.totals, NAMESPACE)
+        counting = pool.submit(store.recount, NAMESPACE, correct=False)
         wait_until_waiting(rival)
         time.sleep(0.6)
         rival.rollback()
-        assert counting.result().entries == 1
+        assert counting.result() == (0, 0)
+
+
+def test_a_survey_that_takes_too_long_says_nothing_of_a_read_by_key(
+    open_store: Callable[..., PostgresqlStore], rival: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(limits=Limits(statement=0.2, failures=1, cooldown=600.0))
+    store.commit([inline(1)], store.open_session(SOMEBODY))
+    monkeypatch.setattr(postgresql, "_SURVEY_SECONDS", 0.0)
+    rival.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
+    with pytest.raises(StoreUnavailable):
+        store.recount(NAMESPACE, correct=False)
+    with pytest.raises(StoreUnavailable, match="not asked again"):
+        store.functions(NAMESPACE)
+    rival.rollback()
+    assert store.find(NAMESPACE, key(1)) == inline(1)
 
 
 # rivals

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -31,6 +31,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.transfers import failures_of
 
 T = TypeVar("T")
 
@@ -102,6 +103,10 @@ class FilesystemStore:
         path = self._path(name)
         with contextlib.suppress(BlobMissing):
             self._call(f"delete {name}", 0, lambda _: self._filesystem.rm_file(path))
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Delete files side by side; why those that may still be there are."""
+        return failures_of(self.delete, names)
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """Every file below the root, sorted by name, one directory in memory at a time."""

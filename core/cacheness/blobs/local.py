@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,17 @@ from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import UNFINISHED, checked
 from cacheness.deadlines import Limits
 from cacheness.entry import BlobInfo, Upload
-from cacheness.errors import BlobMissing, ConfigError, CorruptEntry, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.errors import (
+    BlobMissing,
+    CachenessError,
+    ConfigError,
+    CorruptEntry,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.transfers import failures_of
 
 _ASIDE: Final = re.compile(rf"(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", re.DOTALL)
 #: A symbolic link in a blob's place is no blob of ours.
@@ -92,6 +101,10 @@ class LocalBlobStore:
     def delete(self, name: str) -> None:
         """Unlink one file. Its directory stays: removing it would race with a writer."""
         self._unlink(checked(name), name)
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Delete each; why those that may still be there are."""
+        return failures_of(self.delete, names, side_by_side=False)
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """Every file below the root, foreign ones too, one directory in memory at a time."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from cacheness.blobs.names import checked
 from cacheness.entry import BlobInfo, Upload
-from cacheness.errors import BlobMissing, CorruptEntry
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.transfers import failures_of
 
 
 class MemoryBlobStore:
@@ -37,6 +38,10 @@ class MemoryBlobStore:
     def delete(self, name: str) -> None:
         """Forget a blob, if it is there."""
         self._blobs.pop(checked(name), None)
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Delete each; why those that may still be there are."""
+        return failures_of(self.delete, names, side_by_side=False)
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """The blobs as they are now, sorted by name."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -22,6 +23,7 @@ from cacheness.blobs.s3 import (
     PAGE,
     PART,
     PARTS_AT_MOST,
+    SKEWED,
     SMALL,
     S3Client,
     S3Options,
@@ -29,6 +31,7 @@ from cacheness.blobs.s3 import (
     check_upload,
     in_order,
     is_md5,
+    is_of_the_clock,
     meaning,
     no_answer_of_s3,
     renewing,
@@ -44,11 +47,14 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.transfers import failures_of
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 20  #: bytes of a large blob that are in transit to their buffer
 CONCURRENT_PARTS: Final = 4
@@ -85,7 +91,7 @@ class ObjectStore:
         self._options = options
         self._limits = limits
         self._guard = Guard(options.place, limits)
-        self._clients: dict[tuple[float, bool], S3Store] = {}
+        self._clients: dict[tuple[float, bool, bool], S3Store] = {}
         self._lock = threading.RLock()
         forks.watch_forks(self)
         self._botocore: S3Client | None = None
@@ -152,6 +158,18 @@ class ObjectStore:
             self._call(f"delete {name}", lambda: obstore.delete(self._client(0), key))
         except BlobMissing:
             return
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Delete objects, a thousand a request; each by itself where that fails, so that each has its own answer."""
+        keys = [self._options.key(checked(name)) for name in names]
+        if len(keys) > 1:
+            try:
+                self._call(f"delete {len(keys)} blobs", lambda: obstore.delete(self._client(0, bulk=True), keys))
+            except CachenessError as error:
+                _log.debug("%s", error)
+            else:
+                return {}
+        return failures_of(self.delete, names)
 
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """List objects in the order of their names, a thousand a request."""
@@ -251,13 +269,14 @@ class ObjectStore:
             return found
         return []
 
-    def _client(self, size: int, *, upload: bool = False) -> S3Store:
+    def _client(self, size: int, *, upload: bool = False, bulk: bool = False) -> S3Store:
         # obstore bounds requests by client, not by call: one client for each doubling of size.
         bound = self._limits.transfer(max(SMALL, 1 << (size - 1).bit_length()))
         with self._lock:
-            if (bound, upload) not in self._clients:
-                self._clients[bound, upload] = _open(self._options, self._limits, bound, upload=upload)
-            return self._clients[bound, upload]
+            kind = (bound, upload, bulk)
+            if kind not in self._clients:
+                self._clients[kind] = _open(self._options, self._limits, bound, upload=upload, bulk=bulk)
+            return self._clients[kind]
 
     def _call(self, what: str, request: Callable[[], T]) -> T:
         def attempt() -> T:
@@ -285,7 +304,7 @@ class _OddName(CachenessError):
     """A foreign object has a name that obstore cannot express, and so cannot list."""
 
 
-def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool) -> S3Store:
+def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bulk: bool) -> S3Store:
     client: dict[str, Any] = {
         "allow_http": True,
         "connect_timeout": timedelta(seconds=limits.connect),
@@ -297,7 +316,7 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool) -> 
         "virtual_hosted_style_request": options.addressing == "virtual",
         "skip_signature": options.anonymous,
         # One DELETE for one object: bulk deletion is a POST that not every server knows.
-        "disable_bulk_delete": True,
+        "disable_bulk_delete": not bulk,
     }
     if options.region:
         settings["region"] = options.region
@@ -400,7 +419,7 @@ def _translated(error: Exception, place: str, what: str) -> CachenessError:
     return meaning(
         place,
         what,
-        code=code[1] if code else "",
+        code=SKEWED if is_of_the_clock(text) else code[1] if code else "",
         status=int(status[1]) if status else None,
         detail=detail if status else f"no answer ({kind[1] if kind else text.partition(chr(10))[0][:200]})",
     )

@@ -60,6 +60,9 @@ _RIGHTS: Final = {
 }
 
 
+SKEWED: Final = "RequestTimeTooSkewed"
+
+
 class CredentialsExpired(StoreRefused):
     """The server does not take these credentials, or no longer; by now there may be others."""
 
@@ -134,7 +137,7 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
     text = f"cannot {what} in {place}: {said}"
     if code in _FULL or status == 507:
         return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
-    if code == "RequestTimeTooSkewed":
+    if code == SKEWED:
         return StoreRefused(
             f"{text}. The clocks of this machine and of the server differ by more than S3 allows, 15 minutes:"
             f" here it is {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC. Set the clock; the credentials are not at fault"
@@ -149,6 +152,11 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
         right = next((right for request, right in _RIGHTS.items() if what.startswith(request)), "")
         text += f". This needs the right {right} in the policy of the bucket or the role" if right else ""
     return StoreRefused(f"{text}. Check the bucket's name and region, the credentials, and what they may do")
+
+
+def is_of_the_clock(text: str) -> bool:
+    """Whether an error is of the client's clock; some servers call that AccessDenied."""
+    return SKEWED not in text and "difference between the request time and the server" in text
 
 
 def renewing(request: Callable[[], T], renew: Callable[[], None] | None) -> T:
@@ -311,6 +319,8 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         server_time = error.response.get("Error", {}).get("ServerTime")
         detail = f"the server's clock says {server_time}" if server_time else ""
+        if is_of_the_clock(str(error)):
+            code = SKEWED
         return meaning(place, what, code="" if code.isdigit() else code, status=status, detail=detail)
     # What botocore makes of a redirection that does not say where to; within a request it is wrapped.
     if isinstance(error, RecursionError) or isinstance(getattr(error, "kwargs", {}).get("error"), RecursionError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -11,6 +12,7 @@ from cacheness import forks
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
+    PAGE,
     PART,
     PARTS_AT_MOST,
     S3Client,
@@ -26,8 +28,9 @@ from cacheness.blobs.s3 import (
 )
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import BlobInfo, Upload
-from cacheness.errors import BlobMissing, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.transfers import failures_of
 
 try:
     import s3fs  # type: ignore[import-untyped]
@@ -40,6 +43,8 @@ except ImportError:
     raise MissingExtra("s3fs", "s3", "engine=s3fs") from None
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 CHUNK: Final = 1 << 20
 OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials
@@ -108,6 +113,21 @@ class S3fsStore:
         except BlobMissing:
             return
 
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Delete objects, a thousand a request, and each that the answer does not name by itself."""
+        named = {self._options.key(checked(name)): name for name in names}
+        keys = list(named)
+        for start in range(0, len(keys) if len(keys) > 1 else 0, PAGE):
+            some = keys[start : start + PAGE]
+            try:
+                gone = self._call(f"delete {len(some)} blobs", 0, partial(self._delete_many, some))
+            except CachenessError as error:
+                _log.debug("%s", error)
+                break
+            for key in gone:
+                named.pop(key, None)
+        return failures_of(self.delete, named.values())
+
     def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
         """List objects in the order of their names, a thousand a request, never from a cache."""
         return in_order(self._with_botocore().scan(prefix), "")
@@ -166,6 +186,10 @@ class S3fsStore:
         about = (await self._request("delete_object", Key=key))["ResponseMetadata"]
         if about["HTTPStatusCode"] != 204 and about["HTTPHeaders"].get("content-length", "0") != "0":
             raise no_answer_of_s3(self._options.place, f"delete {name}", "it has a body")
+
+    async def _delete_many(self, keys: Sequence[str]) -> set[str]:
+        answer = await self._request("delete_objects", Delete={"Objects": [{"Key": key} for key in keys]})
+        return {deleted["Key"] for deleted in answer.get("Deleted", ())}
 
     async def _read(self, name: str, key: str, size: int) -> Buffer:
         response = await self._request("get_object", Key=key)

@@ -11,14 +11,27 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from cacheness import forks
 from cacheness.deadlines import Guard, Limits, waiting
-from cacheness.entry import Deleted, Entry, Identity, Presence, Process, SessionInfo, Totals, Use, Where
+from cacheness.entry import (
+    Candidate,
+    Deleted,
+    Entry,
+    Holdings,
+    Identity,
+    Presence,
+    Process,
+    Quota,
+    SessionInfo,
+    Totals,
+    Use,
+    Where,
+)
 from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.jitter import between
 from cacheness.metadata.file_locks import FileLocks
@@ -61,6 +74,7 @@ class JournalStore:
         self._writing = threading.RLock()  # held for as long as a put takes
         self._depth = 0
         self._is_appending = self._is_refreshing = False
+        self._maintained_at: dict[str, int] = {}
         self._make_directory()
         self._guard = Guard(f"the journal {self._path}", limits)
         self._locks = FileLocks(self._path.parent)
@@ -151,13 +165,21 @@ class JournalStore:
             self._refresh()
             return sorted({kept.entry.function for kept in self._index.every(namespace)})
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
-        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
-        value = _last_use if policy == "lru" else _cost
+    def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
+        """The newest matching entries, those after `before` (its time and key) in that order."""
+
+        def look() -> list[Entry]:
+            found = self._index.matching(where, now=self.now())
+            earlier = (kept for kept in found if before is None or _age(kept) < before)
+            return [self._whole(kept) for kept in heapq.nlargest(limit, earlier, key=_age)]
+
+        return self._steadily(look)
+
+    def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
+        """Neighbours in key order, from a key on and round the end."""
         with self._reading:
             self._refresh()
-            cheapest = heapq.nsmallest(limit, self._index.every(namespace), key=value)
-            return [(kept.entry.key, kept.entry.size) for kept in cheapest]
+            return [_candidate(kept) for kept in self._index.neighbours(namespace, start, limit)]
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
@@ -168,11 +190,11 @@ class JournalStore:
             self._append(lambda: [{"change": {**change, "key_id": new.key_id, "mac": new.mac.hex()}}])
         return True
 
-    def delete(self, where: Where) -> Deleted:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
         """Delete matching rows, in batches in key order, each with its tombstones in one line."""
         with self.exclusive(), self._reading:
             self._refresh()
-            gone = [kept.entry for kept in self._index.matching(where, now=self.now())]
+            gone = [kept.entry for kept in islice(self._index.matching(where, now=self.now()), most)]
             for start in range(0, len(gone), _DELETE_BATCH):
                 self._append_deletion(gone[start : start + _DELETE_BATCH])
         return Deleted(len(gone), tuple(entry.blob for entry in gone if entry.blob is not None))
@@ -191,11 +213,38 @@ class JournalStore:
             return {key: kept.use for key in keys if (kept := self._index.get(namespace, key)) is not None}
 
     def totals(self, namespace: str) -> Totals:
-        """Count entries, bytes and hits."""
+        """Entries, bytes and hits, as they are kept."""
         with self._reading:
             self._refresh()
-            found = list(self._index.every(namespace))
-            return Totals(len(found), sum(kept.entry.size for kept in found), sum(kept.use.hits for kept in found))
+            return self._index.totals(namespace)
+
+    def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
+        """Nothing is missing: the totals are made of the file's lines each time it is read."""
+        return 0, 0
+
+    # quotas
+
+    def holdings(self, namespace: str) -> Holdings:
+        """What the namespace holds, what it may hold, and when it was looked after."""
+        with self._reading:
+            self._refresh()
+            totals = self._index.totals(namespace)
+            quota = self._index.quotas.get(namespace, Quota())
+            return Holdings(totals.entries, totals.bytes, quota, self._maintained_at.get(namespace, 0))
+
+    def set_quota(self, namespace: str, quota: Quota) -> bool:
+        """Say what the namespace may hold; whether that is news."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            if self._index.quotas.get(namespace, Quota()) == quota:
+                return False
+            line = {"namespace": namespace, **asdict(quota)}
+            self._append(lambda: [{"quota": line}], durable=False, deletes=True)
+            return True
+
+    def note_maintenance(self, namespace: str) -> None:
+        """Note it for this process: there is little to look after in a small file."""
+        self._maintained_at[namespace] = self.now()
 
     # why results are not there
 
@@ -449,6 +498,10 @@ class JournalStore:
                 yield {"put": entry_to_json(self._whole(kept))}
                 if kept.use != Use(kept.entry.created_at, 0):
                     yield {"use": [[namespace, kept.entry.key.hex(), kept.use.hits, kept.use.accessed_at]]}
+            if gone := self._index.hits_of_the_gone(namespace):
+                yield {"hits": [[namespace, gone]]}
+        for namespace, quota in self._index.quotas.items():
+            yield {"quota": {"namespace": namespace, **asdict(quota)}}
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}
@@ -490,13 +543,14 @@ class _Replaced(Exception):
     """The journal was replaced while it was read."""
 
 
-def _last_use(kept: Kept) -> int:
-    return kept.use.accessed_at
+def _age(kept: Kept) -> tuple[int, bytes]:
+    return kept.entry.created_at, kept.entry.key
 
 
-def _cost(kept: Kept) -> tuple[float, int]:
-    entry = kept.entry
-    return (entry.compute_seconds or 0.0) * (kept.use.hits + 1) / (entry.size + 1.0), kept.use.accessed_at
+def _candidate(kept: Kept) -> Candidate:
+    entry, use = kept.entry, kept.use
+    seconds = entry.compute_seconds or 0.0
+    return Candidate(entry.key, entry.size, entry.created_at, seconds, use.accessed_at, use.hits)
 
 
 _conforms: type[MetadataStore] = JournalStore

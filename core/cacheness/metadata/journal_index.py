@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from cacheness.entry import Entry, Use, Where
+from cacheness.entry import Entry, Quota, Totals, Use, Where
 from cacheness.metadata.journal_lines import entry_from_json, time_from_text
 
 
@@ -29,7 +30,10 @@ class JournalIndex:
         self.tombstones: set[str] = set()
         self.checks: dict[str, dict[int, int]] = {}
         self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
+        self.quotas: dict[str, Quota] = {}
         self.live_bytes = 0
+        self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
+        self._hits: Counter[str] = Counter()  #: ever counted, by namespace
         self._entries: dict[str, dict[bytes, Kept]] = {}
         self._sorted: dict[str, list[bytes]] = {}
 
@@ -45,6 +49,11 @@ class JournalIndex:
             self._change(record["change"])
         for namespace, key, hits, at in record.get("use", []):
             self._use(namespace, bytes.fromhex(key), hits, at)
+        for namespace, hits in record.get("hits", []):
+            self._hits[namespace] += hits
+        if "quota" in record:
+            said = record["quota"]
+            self.quotas[said["namespace"]] = Quota(said["max_bytes"], said["max_entries"], said["policy"])
         for namespace, shard, at in record.get("checked", []):
             self.checks.setdefault(namespace, {})[shard] = at
         noted = record.get("unstored", [])
@@ -65,6 +74,21 @@ class JournalIndex:
         """The live entries of a namespace, in no order."""
         return iter(self._entries.get(namespace, {}).values())
 
+    def totals(self, namespace: str) -> Totals:
+        """What a namespace holds, and how often it was hit."""
+        return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace], self._hits[namespace])
+
+    def hits_of_the_gone(self, namespace: str) -> int:
+        """Hits of entries that are not there any more."""
+        return self._hits[namespace] - sum(kept.use.hits for kept in self.every(namespace))
+
+    def neighbours(self, namespace: str, start: bytes, limit: int) -> Iterator[Kept]:
+        """Live entries in key order, from a key on and round the end."""
+        keys = self._in_order(namespace)
+        at = bisect_left(keys, start)
+        for key in [*keys[at : at + limit], *keys[: max(0, min(at, at + limit - len(keys)))]]:
+            yield self._entries[namespace][key]
+
     def namespaces(self) -> list[str]:
         """Names under which something is kept."""
         return list(self._entries)
@@ -81,7 +105,7 @@ class JournalIndex:
                 yield entries[key]
 
     def _in_order(self, namespace: str) -> list[bytes]:
-        # Sorted when asked for, not at each put: sorting what is nearly sorted takes milliseconds.
+        # Sorted when first asked for, and kept so: a file is read in the order of its lines.
         if namespace not in self._sorted:
             self._sorted[namespace] = sorted(self._entries.get(namespace, {}))
         return self._sorted[namespace]
@@ -90,17 +114,22 @@ class JournalIndex:
         entries = self._entries.setdefault(kept.entry.namespace, {})
         old = entries.get(kept.entry.key)
         if old is None:
-            self._sorted.pop(kept.entry.namespace, None)
+            if (keys := self._sorted.get(kept.entry.namespace)) is not None:
+                insort(keys, kept.entry.key)
         else:
             self.live_bytes -= old.length
+            self._sizes[kept.entry.namespace] -= old.entry.size
         entries[kept.entry.key] = kept
         self.live_bytes += kept.length
+        self._sizes[kept.entry.namespace] += kept.entry.size
 
     def _delete(self, namespace: str, key: bytes) -> None:
         old = self._entries.get(namespace, {}).pop(key, None)
         if old is not None:
             self.live_bytes -= old.length
-            self._sorted.pop(namespace, None)
+            self._sizes[namespace] -= old.entry.size
+            if (keys := self._sorted.get(namespace)) is not None:
+                del keys[bisect_left(keys, key)]
 
     def _change(self, change: dict[str, Any]) -> None:
         kept = self.get(change["namespace"], bytes.fromhex(change["key"]))
@@ -109,6 +138,7 @@ class JournalIndex:
             kept.entry = replace(kept.entry, mac=mac, expires_at=expires_at, key_id=change["key_id"])
 
     def _use(self, namespace: str, key: bytes, hits: int, at: int) -> None:
+        self._hits[namespace] += hits
         kept = self.get(namespace, key)
         if kept is not None:
             kept.use = Use(max(kept.use.accessed_at, at), kept.use.hits + hits)

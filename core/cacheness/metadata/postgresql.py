@@ -32,7 +32,9 @@ from cacheness.metadata.statements import (
     LIVE,
     Statement,
     Statements,
+    adding,
     hints_of,
+    plausible,
     replacing,
     row_of,
     unused,
@@ -47,6 +49,7 @@ from cacheness.metadata.tables import (
     tables,
     tags,
     tombstones,
+    totals,
     uses,
 )
 from cacheness.protocols import MetadataStore
@@ -83,6 +86,9 @@ class _Postgresql:
     """What PostgreSQL says its own way."""
 
     clock = now = CLOCK
+    # By the server process that serves this statement, behind a pooler too. One slot for each process of ours
+    # would make its threads wait for each other's sync.
+    slot: sa.ColumnElement[int] = sa.literal_column("(pg_backend_pid() & 63)", sa.Integer)
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Numbered placeholders, a sequence of values."""
@@ -113,15 +119,17 @@ class _PostgresqlStatements(Statements):
     def __init__(self) -> None:
         super().__init__(_Postgresql())
 
-    @cached_property
-    def publish(self) -> Statement:
-        """Put one entry, if its writer's session is live."""
-        return self._compile(_publish(self.flavour.clock, with_tags=False))
+    def publish(self, *, tagged: bool, alone: bool) -> Statement:
+        """Put one entry, with tags or a prefix or without, if its writer's session is live.
 
-    @cached_property
-    def publish_tagged(self) -> Statement:
-        """The same for an entry with tags or a prefix."""
-        return self._compile(_publish(self.flavour.clock, with_tags=True))
+        `alone` in its transaction, it adds to the totals itself: in a batch, where another entry is locked
+        afterwards, that would be a deadlock.
+        """
+        shape = ("publish", tagged, alone)
+        if shape not in self._by_shape:
+            slot = self.flavour.slot if alone else None
+            self._by_shape[shape] = self._compile(_publish(self.flavour.clock, slot, with_tags=tagged))
+        return self._by_shape[shape]
 
     @cached_property
     def lease(self) -> Statement:
@@ -145,7 +153,7 @@ class _PostgresqlStatements(Statements):
         return self.flavour.clock + sa.literal_column(str(LEASE_SECONDS * MICROSECONDS), sa.BigInteger)
 
 
-def _publish(clock: sa.ColumnElement[int], *, with_tags: bool) -> sa.ClauseElement:
+def _publish(clock: sa.ColumnElement[int], slot: sa.ColumnElement[int] | None, *, with_tags: bool) -> sa.ClauseElement:
     """Lock the writer's session, replace the row, bury what it named: one statement, one round trip.
 
     Looking up the old blob first would miss one that a rival inserts between the look and the
@@ -161,14 +169,19 @@ def _publish(clock: sa.ColumnElement[int], *, with_tags: bool) -> sa.ClauseEleme
     is_old = sa.not_(sa.cast(sa.bindparam("fresh", type_=sa.Boolean()), sa.Boolean))
     is_dated_well = sa.or_(is_old, away <= sa.literal_column(str(CLOCK_TOLERANCE), sa.BigInteger))
     insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer).where(is_dated_well))
-    returned = [entries.c[name] for name in ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix")]
-    put = replacing(insertion).returning(*returned).cte("put")
+    names = ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix", "size", "replaced_size")
+    put = replacing(insertion).returning(*(entries.c[name] for name in names)).cte("put")
     is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.blob))
     buried = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
-    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
-    return result.select_from(writer.outerjoin(put, sa.true())).add_cte(
-        buried.on_conflict_do_nothing().cte("buried"), *_hints(put, with_tags=with_tags)
-    )
+    added = sa.cast(put.c.replaced_size.is_(None), sa.Integer)
+    more = plausible(put.c.size) - sa.func.coalesce(plausible(put.c.replaced_size), sa.literal_column("0"))
+    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None), added, more)
+    beside = [buried.on_conflict_do_nothing().cte("buried"), *_hints(put, with_tags=with_tags)]
+    if slot is not None:
+        change = sa.select(put.c.namespace, slot, added, more)
+        counted = insert(totals).from_select([c.name for c in totals.c], change)
+        beside.append(adding(counted).cte("counted"))
+    return result.select_from(writer.outerjoin(put, sa.true())).add_cte(*beside)
 
 
 def _hints(put: sa.CTE, *, with_tags: bool) -> list[sa.CTE]:
@@ -235,6 +248,8 @@ class PostgresqlStore(SqlStore):
         self._limits = limits
         self._pool = Pool(url, limits, _HELLO)
         self._guard = Guard(self._pool.name, limits)
+        # Of their own: that a count takes too long says nothing of a read by key.
+        self._surveys = Guard(f"a survey of {self._pool.name}", limits)
         try:
             self._open_schema()
         except BaseException:
@@ -273,7 +288,7 @@ class PostgresqlStore(SqlStore):
         # under one key the later one stays.
         entries = sorted(entries, key=_by_key)
         rows = [{**row_of(entry), "session": session, "fresh": fresh} for entry in entries]
-        publish = self._mine.publish_tagged if any(map(hints_of, entries)) else self._mine.publish
+        publish = self._mine.publish(tagged=any(map(hints_of, entries)), alone=len(rows) == 1)
         return self._guard.call(lambda: self._pool.settle(lambda: self._publish(publish, rows))) if rows else []
 
     def open_session(self, process: Process) -> str:
@@ -322,17 +337,24 @@ class PostgresqlStore(SqlStore):
         try:
             # A single statement commits by itself, in one round trip.
             if len(rows) == 1:
-                return _replaced([self._pool.run(publish, rows[0])[0]], rows[0]["session"])
+                return _replaced([self._pool.run(publish, rows[0])[0]], rows)
             return self._publish_all(publish, rows)
         except Lost as error:
             raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
 
     def _publish_all(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
         size = sum(len(row["inline"] or b"") for row in rows)
-        return self._pool.transact(
-            lambda transaction: _replaced(transaction.run_each(publish, rows), rows[0]["session"]),
-            seconds=size / self._limits.least_rate + len(rows) * ROW_SECONDS,
-        )
+
+        def work(transaction: PostgresqlTransaction) -> list[str]:
+            results = transaction.run_each(publish, rows)
+            replaced = _replaced(results, rows)
+            for namespace in sorted({row["namespace"] for row in rows}):
+                changes = [found[0] for found, row in zip(results, rows, strict=True) if row["namespace"] == namespace]
+                more = {"entries": sum(change[2] for change in changes), "bytes": sum(change[3] for change in changes)}
+                transaction.run(self._mine.add_totals, {"namespace": namespace, **more})
+            return replaced
+
+        return self._pool.transact(work, seconds=size / self._limits.least_rate + len(rows) * ROW_SECONDS)
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._guard.call(lambda: self._pool.run(statement, values))[0]
@@ -341,7 +363,7 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
 
     def _survey(self, statement: Statement, values: Values) -> list[Row]:
-        return self._guard.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
+        return self._surveys.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
 
     def _transact(
         self,
@@ -353,7 +375,8 @@ class PostgresqlStore(SqlStore):
         rows: int = 1,
     ) -> T:
         seconds = _SURVEY_SECONDS * survey + rows * ROW_SECONDS
-        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
+        guard = self._surveys if survey else self._guard
+        return guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 
     def _open_schema(self) -> None:
         if not self._query(_EXISTS, {})[0][0]:
@@ -383,12 +406,12 @@ def _by_key(entry: Entry) -> tuple[str, bytes]:
     return (entry.namespace, entry.key)
 
 
-def _replaced(results: Sequence[Sequence[Row]], session: str) -> list[str]:
+def _replaced(results: Sequence[Sequence[Row]], rows: Sequence[Values]) -> list[str]:
     if not all(results):
-        raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
-    if not all(is_stored for rows in results for _, is_stored in rows):
+        raise SessionLost(f"session {rows[0]['session']} was ended or fenced; nothing was stored")
+    if not all(is_stored for found in results for _, is_stored, *_ in found):
         raise ClockMoved("the time of an entry is more than a minute from the server's clock; nothing was stored")
-    return [rows[0][0] for rows in results if rows[0][0] is not None]
+    return [found[0][0] for found in results if found[0][0] is not None]
 
 
 _conforms: type[MetadataStore] = PostgresqlStore

@@ -6,11 +6,25 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Final, Literal, Protocol, TypeVar
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, SessionInfo, Totals, Use, Where
+from cacheness.entry import (
+    MICROSECONDS,
+    Candidate,
+    Deleted,
+    Entry,
+    Holdings,
+    Presence,
+    Process,
+    Quota,
+    SessionInfo,
+    Totals,
+    Use,
+    Where,
+)
 from cacheness.errors import SchemaMismatch, StoreFull
-from cacheness.metadata.statements import Statement, Statements, entry_of, row_of, values_of
+from cacheness.metadata.statements import Statement, Statements, entry_of, lead_of, row_of, values_of
 from cacheness.metadata.tables import MINIMUM_READER, SCHEMA_VERSION
 
 #: The process of a session that this database has never had.
@@ -28,6 +42,9 @@ WRITE_BATCH: Final = 1000
 #: How many rows one transaction deletes.
 DELETE_BATCH: Final = 1000
 NARROW_BATCH: Final = 20  #: … where a disk is full
+LAST_TIME: Final = (1 << 63) - 1
+
+_Place: TypeAlias = tuple[int, bytes]  #: a time, where it counts, and a key
 
 
 class Transaction(Protocol):
@@ -117,10 +134,20 @@ class SqlStore(ABC):
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
         return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
 
-    def least_valuable(self, namespace: str, policy: Literal["lru", "cost"], limit: int) -> list[tuple[bytes, int]]:
-        """Key and size of what to evict first: least recently used, or least compute-seconds x hits per byte."""
-        statement = self._sql.least_recent if policy == "lru" else self._sql.least_costly
-        return [(row[0], row[1]) for row in self._survey(statement, {"namespace": namespace, "limit": limit})]
+    def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
+        """The newest matching entries, those after `before` (its time and key) in that order."""
+        at, key = before or (LAST_TIME, b"")
+        values = {**values_of(where, self._sql.flavour), "at": at, "before": key, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._query(self._sql.newest(where), values)]
+
+    def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
+        """Neighbours in key order, from a key on and round the end."""
+        values = {"namespace": namespace, "key": start, "limit": limit}
+        found = self._query(self._sql.sample, values)
+        if len(found) < limit:
+            more = self._query(self._sql.sample, {**values, "key": b"", "limit": limit - len(found)})
+            found += [row for row in more if row[0] < start]
+        return [Candidate(*row) for row in found if isinstance(row[0], bytes) and len(row[0]) == 32]
 
     def functions(self, namespace: str) -> list[str]:
         """The functions that entries name, each once, sorted."""
@@ -133,37 +160,80 @@ class SqlStore(ABC):
         key = {"namespace": old.namespace, "key": old.key}
         return self._change(self._sql.swap, {**key, **before, **after}) == 1
 
-    def delete(self, where: Where) -> Deleted:
-        """Delete matching rows, in batches in key order, each with its tombstones in one transaction."""
-        gone: list[tuple[bytes, str | None]] = []
-        limit = DELETE_BATCH
-        while True:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
+        """Delete matching rows, in batches, each with its tombstones in one transaction."""
+        if where.functions is not None and len(where.functions) > 1 and lead_of(where) is not None:
+            each = [self.delete(replace(where, functions=(name,)), waits=waits) for name in where.functions]
+            return Deleted(sum(one.entries for one in each), tuple(name for one in each for name in one.blobs))
+        deleted, blobs, limit = 0, list[str](), DELETE_BATCH
+        after: _Place | None = (0, b"")
+        while after is not None and (most is None or deleted < most):
+            wanted = limit if most is None else min(limit, most - deleted)
             try:
-                batch = self._delete_after(where, gone[-1][0] if gone else b"", limit)
+                batch, after = self._delete_after(where, after, wanted, waits=waits)
             except StoreFull:
                 if limit == NARROW_BATCH:
                     raise
                 limit = NARROW_BATCH  # so few that the room which is kept back is enough
                 continue
-            gone += batch
-            if len(batch) < limit:
-                break
-        return Deleted(len(gone), tuple(name for _, name in gone if name is not None))
+            deleted += len(batch)
+            blobs += [name for name in batch if name is not None]
+        return Deleted(deleted, tuple(blobs))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         # In key order, like every transaction that locks several rows: two of them never deadlock.
         rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
-        self._change_each(self._sql.record_use, rows)
+        for start in range(0, len(rows), WRITE_BATCH):
+            some = rows[start : start + WRITE_BATCH]
+
+            def record(transaction: Transaction, some: Sequence[Values] = some) -> None:
+                transaction.run_many(self._sql.record_use, some)
+                calls = sum(row["uses"] for row in some)
+                transaction.run_many(self._sql.count_hits, [{"namespace": namespace, "calls": calls}])
+
+            self._transact(record, lasting=False, rows=len(some))
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
         """When the entries under these keys were used last, and how often."""
         return {row[0]: Use(*row[1:]) for row in self._lookup(self._sql.uses, PRESENCE_BATCH, namespace, keys)}
 
     def totals(self, namespace: str) -> Totals:
-        """Count entries, bytes and hits."""
-        [row] = self._survey(self._sql.totals, {"namespace": namespace})
+        """Entries, bytes and hits, as they are kept."""
+        [row] = self._query(self._sql.totals, {"namespace": namespace})
         return Totals(*row)
+
+    def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
+        """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        if not correct:
+            [row] = self._survey(self._sql.recount, {"namespace": namespace})
+            return row[0], row[1]
+        return self._transact(lambda transaction: self._correct(transaction, namespace), survey=True, deletes=True)
+
+    def _correct(self, transaction: Transaction, namespace: str) -> tuple[int, int]:
+        [(entries, size)] = transaction.run(self._sql.recount, {"namespace": namespace})
+        if entries or size:
+            missing = {"namespace": namespace, "entries": entries, "bytes": size}
+            transaction.run_many(self._sql.correct_totals, [missing])
+        return entries, size
+
+    # quotas
+
+    def holdings(self, namespace: str) -> Holdings:
+        """What the namespace holds, what it may hold, and when it was looked after."""
+        [(entries, size, max_bytes, max_entries, policy, at)] = self._query(
+            self._sql.holdings, {"namespace": namespace}
+        )
+        return Holdings(entries, size, Quota(max_bytes, max_entries, policy or "lru"), at or 0)
+
+    def set_quota(self, namespace: str, quota: Quota) -> bool:
+        """Say what the namespace may hold; whether that is news."""
+        values = {name: getattr(quota, name) for name in ("max_bytes", "max_entries", "policy")}
+        return self._change(self._sql.set_quota, {"namespace": namespace, **values}, deletes=True) > 0
+
+    def note_maintenance(self, namespace: str) -> None:
+        """Note that somebody looks after the namespace now."""
+        self._change(self._sql.note_maintenance, {"namespace": namespace}, lasting=False, deletes=True)
 
     # why results are not there
 
@@ -274,20 +344,41 @@ class SqlStore(ABC):
             some = self._sql.flavour.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
-    def _delete_after(self, where: Where, after: bytes, limit: int) -> list[tuple[bytes, str | None]]:
-        values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit}
+    def _delete_after(
+        self, where: Where, after: _Place, limit: int, *, waits: bool
+    ) -> tuple[list[str | None], _Place | None]:
+        """Delete a batch; the blobs of its rows, and from where the next batch begins, None when this was the last."""
+        flavour = self._sql.flavour
+        these, last = where, None
+        if lead_of(where) is not None:
+            values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
+            found = self._survey(self._sql.lead(where), values)
+            if not found:
+                return [], None
+            these = replace(where, keys=tuple(sorted(row[1] for row in found)))
+            last = (found[-1][0], found[-1][1]) if len(found) == limit else None
 
-        def delete(transaction: Transaction) -> list[tuple[bytes, str | None]]:
-            # Asked for here, after the wait for the lock.
-            matching = transaction.run(self._sql.doom(where), {**values, "now": self.now()})
-            doomed = [(row[0], row[1] if isinstance(row[1], str) else None) for row in matching]
-            keys = self._sql.flavour.keys([key for key, _ in doomed])
-            for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
-                transaction.run_many(statement, [{"namespace": where.namespace, "keys": keys}])
-            transaction.run_many(self._sql.bury, [{"blob": name} for _, name in doomed if name is not None])
-            return doomed
+        def delete(transaction: Transaction) -> tuple[list[str | None], _Place | None]:
+            # Every condition is asked for here, after the wait for the lock.
+            start = b"" if these.keys is not None and where.keys is None else after[1]
+            values = {**values_of(these, flavour), "after": start, "limit": limit, "now": self.now()}
+            doomed = transaction.run(self._sql.doom(these, waits=waits), values)
+            self._delete_all(transaction, where.namespace, doomed)
+            following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
+            return [row[2] if isinstance(row[2], str) else None for row in doomed], following
 
-        return self._transact(delete, survey=True, deletes=True, rows=limit)
+        return self._transact(delete, survey=where.keys is None, deletes=True, rows=limit)
+
+    def _delete_all(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> None:
+        if not doomed:
+            return
+        keys = self._sql.flavour.keys([row[0] for row in doomed])
+        for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
+            transaction.run_many(statement, [{"namespace": namespace, "keys": keys}])
+        transaction.run_many(self._sql.bury, [{"blob": row[2]} for row in doomed if isinstance(row[2], str)])
+        # Last, so that whoever waits for this row waits for nothing else of this transaction.
+        less = {"namespace": namespace, "entries": -len(doomed), "bytes": -sum(int(row[1]) for row in doomed)}
+        transaction.run_many(self._sql.add_totals, [less])
 
 
 def new_session(process: Process) -> Values:

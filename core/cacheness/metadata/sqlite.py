@@ -50,6 +50,7 @@ class _Sqlite:
     clock = CLOCK
     # The same clock, to the microsecond.
     now: sa.ColumnElement[int] = sa.bindparam("now", type_=sa.BigInteger())
+    slot: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)  # there is one writer at a time
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Named placeholders, a dictionary of values."""
@@ -180,15 +181,21 @@ class SqliteStore(SqlStore):
     def _publish(self, transaction: Transaction, entries: Sequence[Entry], session: str) -> list[str]:
         if not transaction.run(self._sql.session_lives, {"session": session}):
             raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
-        replaced = [name for entry in entries if (name := self._replace(transaction, entry)) is not None]
+        sizes: dict[str, list[int | None]] = {}  # of what was replaced, by namespace
+        replaced = [name for entry in entries if (name := self._replace(transaction, entry, sizes)) is not None]
         transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
+        for namespace, old in sizes.items():
+            added = sum(entry.size for entry in entries if entry.namespace == namespace)
+            more = {"entries": old.count(None), "bytes": added - sum(size or 0 for size in old)}
+            transaction.run_many(self._sql.add_totals, [{"namespace": namespace, **more}])
         return replaced
 
-    def _replace(self, transaction: Transaction, entry: Entry) -> str | None:
+    def _replace(self, transaction: Transaction, entry: Entry, sizes: dict[str, list[int | None]]) -> str | None:
         """Put one entry; the blob that it replaced."""
         row = row_of(entry)
         # Nobody else writes while this transaction does, so a look before the upsert is enough.
-        blob, *named = (transaction.run(self._sql.replaced_by, row) or [(None, "", "")])[0]
+        size, blob, *named = (transaction.run(self._sql.replaced_by, row) or [(None, None, "", "")])[0]
+        sizes.setdefault(entry.namespace, []).append(size)
         transaction.run(self._sql.put, row)
         transaction.run(self._sql.begin_use, row)
         if named != [row["tags"], row["prefix"]]:

@@ -9,22 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
 from cacheness.entry import Entry, Where
 from cacheness.metadata.tables import (
+    activity,
     checks,
     compute_leases,
     entries,
     leases,
     not_stored,
+    quotas,
     schema_version,
     sessions,
     store,
     tags,
     tombstones,
+    totals,
     uses,
 )
 
@@ -38,6 +41,10 @@ HINT_LENGTH: Final = 500
 LIVE: Final = sa.literal_column("'live'", sa.Text)
 _ZERO: Final = sa.literal_column("0", sa.BigInteger)
 _DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
+_IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
+#: Columns of `activity` that a count of hits leaves at nothing.
+_NOT_COUNTED: Final = ("hour", "seconds_spent", "seconds_saved", "bytes")
+_Purpose: TypeAlias = Literal["scan", "doom", "doom what is free"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class Flavour(Protocol):
     clock: sa.ColumnElement[int]
     #: What an age is compared with: that clock, or the parameter `now`.
     now: sa.ColumnElement[int]
+    #: Which of the rows of `totals` this transaction adds to, so that those of a fleet do not wait for each other.
+    slot: sa.ColumnElement[int]
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
         """Turn a statement into text for the driver."""
@@ -140,8 +149,9 @@ class Statements:
 
     @cached_property
     def replaced_by(self) -> Statement:
-        """What a put of this key replaces: its blob, and where else the key is named."""
-        return self._compile(sa.select(entries.c.blob, entries.c.tags, entries.c.prefix).where(_this_key()))
+        """What a put of this key replaces: its size and blob, and where else the key is named."""
+        replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
+        return self._compile(sa.select(*replaced).where(_this_key()))
 
     @cached_property
     def put(self) -> Statement:
@@ -160,10 +170,69 @@ class Statements:
 
     @cached_property
     def totals(self) -> Statement:
-        """Count and sum a namespace's entries."""
+        """What a namespace holds, and how often it was hit: sums of a few rows, however many entries there are."""
+        hits = _sum(activity.c.calls).where(*_of_all_hits())
+        return self._compile(sa.select(*(kept.scalar_subquery() for kept in (*_kept_totals(), hits))))
+
+    @cached_property
+    def holdings(self) -> Statement:
+        """What a namespace holds, and its quota."""
+        quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
+        its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
+        return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
+
+    @cached_property
+    def add_totals(self) -> Statement:
+        """Add what a transaction has changed, at its end."""
+        row = {"namespace": _given("namespace", sa.Text()), "slot": self.flavour.slot}
+        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
+        return self._compile(adding(self.flavour.upsert(totals).values(**row, **changes)))
+
+    @cached_property
+    def correct_totals(self) -> Statement:
+        """Add what a count has found, which is nobody's change."""
+        row = {"namespace": _given("namespace", sa.Text()), "slot": sa.literal_column("0", sa.Integer)}
+        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
+        return self._compile(adding(self.flavour.upsert(totals).values(**row, **changes)))
+
+    @cached_property
+    def recount(self) -> Statement:
+        """By how much the kept totals are too low: both sums in one statement, so of one moment."""
+        counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
+        summed = _sum(plausible(entries.c.size)).where(_this_namespace())
+        held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
+        return self._compile(sa.select(counted.scalar_subquery() - held, summed.scalar_subquery() - held_bytes))
+
+    @cached_property
+    def set_quota(self) -> Statement:
+        """Say what a namespace may hold; a row changes when it is news."""
+        names = ("max_bytes", "max_entries", "policy")
+        values = {name: _given(name, quotas.c[name].type) for name in ("namespace", *names)}
+        said = self.flavour.upsert(quotas).values(**values)
+        new = {name: said.excluded[name] for name in names}
+        is_news = sa.or_(*(quotas.c[name].is_distinct_from(said.excluded[name]) for name in names))
+        return self._compile(said.on_conflict_do_update(index_elements=("namespace",), set_=new, where=is_news))
+
+    @cached_property
+    def note_maintenance(self) -> Statement:
+        """Note that a namespace was looked after."""
+        policy = sa.literal_column("'lru'", sa.Text)
+        noted = self.flavour.upsert(quotas).values(
+            namespace=_given("namespace", sa.Text()), policy=policy, maintained_at=self.flavour.clock
+        )
+        now = {"maintained_at": noted.excluded.maintained_at}
+        return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
+
+    @cached_property
+    def sample(self) -> Statement:
+        """Neighbours in key order, from a key on, with what decides whether they make room."""
+        seconds, hits = sa.func.coalesce(entries.c.compute_seconds, 0.0), sa.func.coalesce(uses.c.hits, _ZERO)
+        used = sa.func.coalesce(uses.c.accessed_at, entries.c.created_at)
+        columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds, used, hits)
         joined = entries.outerjoin(uses, _same_key(uses))
-        sums = (sa.cast(sa.func.coalesce(sa.func.sum(c), 0), sa.BigInteger) for c in (_plausible_size(), uses.c.hits))
-        return self._compile(sa.select(sa.func.count(), *sums).select_from(joined).where(_this_namespace()))
+        from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
+        found = sa.select(*columns).select_from(joined).where(*from_there).order_by(entries.c.key)
+        return self._compile(found.limit(_given("limit", sa.Integer())))
 
     @cached_property
     def functions(self) -> Statement:
@@ -180,28 +249,37 @@ class Statements:
         """A page of entries after a key, in key order."""
         return self._page(where, "scan")
 
-    def doom(self, where: Where) -> Statement:
-        """The same page, keys and blobs only, locked for deletion."""
-        return self._page(where, "doom")
+    def newest(self, where: Where) -> Statement:
+        """A page of entries, the newest first, from a time on; of one function or of all."""
+        conditions = _conditions_of(where)
+        shape = ("newest", *conditions)
+        if shape not in self._by_shape:
+            matching = [self._condition(name, where) for name in conditions]
+            at = (entries.c.created_at, entries.c.key)
+            before = sa.tuple_(*at) < sa.tuple_(_given("at", sa.BigInteger()), _given("before", sa.LargeBinary()))
+            page = _rows().where(_this_namespace(), before, *matching).order_by(*(column.desc() for column in at))
+            self._by_shape[shape] = self._compile(page.limit(_given("limit", sa.Integer())))
+        return self._by_shape[shape]
+
+    def doom(self, where: Where, *, waits: bool) -> Statement:
+        """A page of keys, sizes and blobs after a key, in key order, locked for deletion."""
+        return self._page(where, "doom" if waits else "doom what is free")
+
+    def lead(self, where: Where) -> Statement:
+        """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
+        shape = ("lead", *_conditions_of(where))
+        if shape not in self._by_shape:
+            matching = [self._condition(name, where) for name in _conditions_of(where)]
+            at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
+            after = sa.tuple_(*at) > sa.tuple_(_given("at", sa.BigInteger()), _given("after", sa.LargeBinary()))
+            found = sa.select(*at).where(_this_namespace(), after, *matching, _IS_KEY).order_by(*at)
+            self._by_shape[shape] = self._compile(found.limit(_given("limit", sa.Integer())))
+        return self._by_shape[shape]
 
     @cached_property
     def delete(self) -> Statement:
         """Delete the rows under many keys."""
         return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
-
-    @cached_property
-    def least_recent(self) -> Statement:
-        """Entries in the order of their last use."""
-        return self._cheapest(_last_use())
-
-    @cached_property
-    def least_costly(self) -> Statement:
-        """Entries in the order of what it costs to lose them."""
-        # One more than the hits, so that a costly result that nobody has asked for yet is worth more
-        # than a cheap one; one more than the size, because nothing divides by zero.
-        seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
-        hits = sa.func.coalesce(uses.c.hits, 0)
-        return self._cheapest(seconds * (hits + 1) / (_plausible_size() + 1.0), _last_use())
 
     # uses
 
@@ -219,6 +297,19 @@ class Statements:
         more = uses.c.hits + _given("uses", sa.BigInteger())
         is_there = sa.exists().where(_same_key(uses))
         return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
+
+    @cached_property
+    def count_hits(self) -> Statement:
+        """Add to the hits of a namespace, at the end of the transaction that records them."""
+        text = {"span": "all", "function": "", "outcome": "hit", "reason": ""}
+        row = {name: sa.literal_column(f"'{value}'", sa.Text) for name, value in text.items()}
+        figures = {name: sa.literal_column("0", activity.c[name].type) for name in _NOT_COUNTED}
+        slot = sa.cast(self.flavour.slot, sa.Text)
+        counted = self.flavour.upsert(activity).values(
+            namespace=_given("namespace", sa.Text()), **row, **figures, who=slot, calls=_given("calls", sa.BigInteger())
+        )
+        more = {"calls": activity.c.calls + counted.excluded.calls}
+        return self._compile(counted.on_conflict_do_update(index_elements=list(activity.primary_key), set_=more))
 
     @cached_property
     def uses(self) -> Statement:
@@ -376,7 +467,7 @@ class Statements:
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
 
-    def _page(self, where: Where, purpose: Literal["scan", "doom"]) -> Statement:
+    def _page(self, where: Where, purpose: _Purpose) -> Statement:
         conditions, hint = _conditions_of(where), _hint_of(where)
         shape = (purpose, hint, len(where.functions or ()), *conditions)
         if shape not in self._by_shape:
@@ -385,13 +476,15 @@ class Statements:
         return self._by_shape[shape]
 
     def _write_page(
-        self, matching: Sequence[sa.ColumnElement[bool]], purpose: Literal["scan", "doom"], hint: str | None
+        self, matching: Sequence[sa.ColumnElement[bool]], purpose: _Purpose, hint: str | None
     ) -> sa.ClauseElement:
         key = entries.c.key
-        wanted = _rows() if purpose == "scan" else sa.select(key, entries.c.blob).with_for_update(of=entries)
-        if purpose == "doom":
+        wanted = _rows()
+        if purpose != "scan":
+            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob)
+            wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
             # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
-            matching = [*matching, sa.func.length(key) == sa.literal_column("32")]
+            matching = [*matching, _IS_KEY]
         if hint is not None:
             # From the hint to the row, in the order of the index; the row decides whether it still is so.
             key = tags.c.key
@@ -426,11 +519,6 @@ class Statements:
     def _among_keys(self) -> sa.ColumnElement[bool]:
         return self.flavour.among(entries.c.key, 32)
 
-    def _cheapest(self, *order: Any) -> Statement:
-        joined = entries.outerjoin(uses, _same_key(uses))
-        wanted = sa.select(entries.c.key, _plausible_size()).select_from(joined).where(_this_namespace())
-        return self._compile(wanted.order_by(*order).limit(_given("limit", sa.Integer())))
-
     def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
         these = self.flavour.among(table.c.key, 32)
         return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
@@ -452,6 +540,17 @@ def _hint_of(where: Where) -> str | None:
     if where.keys is not None:
         return None
     return "tag" if where.tag is not None else "prefix" if where.prefix else None
+
+
+def lead_of(where: Where) -> str | None:
+    """The index in whose order a deletion finds its rows; None where the keys or a hint lead there in key order."""
+    if where.keys is not None or where.shard is not None or _hint_of(where) is not None:
+        return None
+    return "expiry" if where.expired else "function" if where.functions is not None else _age_of(where)
+
+
+def _age_of(where: Where) -> str | None:
+    return None if where.created_before is where.older_than is None else "age"
 
 
 def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
@@ -514,6 +613,12 @@ def replacing(insert: Any) -> Any:
     return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
 
 
+def adding(insert: Any) -> Any:
+    """Let an INSERT into `totals` add to what its slot holds."""
+    more = {name: totals.c[name] + insert.excluded[name] for name in ("entries", "bytes")}
+    return insert.on_conflict_do_update(index_elements=("namespace", "slot"), set_=more)
+
+
 def unused(insert: Any) -> Any:
     """Let an INSERT into `uses` begin anew where the key had an entry before."""
     new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
@@ -548,14 +653,25 @@ def _named_key() -> dict[str, Any]:
     return {name: _given(name, entries.c[name].type) for name in _KEY}
 
 
-def _plausible_size() -> sa.ColumnElement[int]:
+def plausible(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
     """The size of a row that nobody has verified: 0 where it is no size, so that sums neither fail nor overflow."""
-    is_size = entries.c.size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
-    return sa.case((is_size, entries.c.size), else_=_ZERO)
+    is_size = size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
+    return sa.case((is_size, size), else_=_ZERO)
 
 
-def _last_use() -> sa.ColumnElement[int]:
-    return sa.func.coalesce(uses.c.accessed_at, entries.c.created_at)
+def _kept_totals() -> list[sa.Select[Any]]:
+    here = totals.c.namespace == _given("namespace", sa.Text())
+    return [_sum(column).where(here) for column in (totals.c.entries, totals.c.bytes)]
+
+
+def _of_all_hits() -> list[sa.ColumnElement[bool]]:
+    named = {"span": "all", "outcome": "hit"}
+    same = [activity.c[name] == sa.literal_column(f"'{value}'", sa.Text) for name, value in named.items()]
+    return [activity.c.namespace == _given("namespace", sa.Text()), *same]
+
+
+def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:
+    return sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger))
 
 
 def _this_namespace() -> sa.ColumnElement[bool]:

@@ -21,6 +21,7 @@ STEPS = frozenset(
         "write",
         "read",
         "delete",
+        "delete_many",
         "abort",
         "commit",
         "swap",

@@ -193,6 +193,14 @@ class BlobStoreContract:
         store.delete("a/1")
         assert [info.name for info in store.scan()] == ["a/1.x", "a/10", "ab"]
 
+    def test_many_are_deleted_at_once_and_no_others(self, store: BlobStore) -> None:
+        names = [f"a/{number}" for number in range(30)]
+        for name in (*names, "a/kept", "b"):
+            store.write(name, [b"x"])
+        assert store.delete_many([]) == store.delete_many(names[:1]) == {}
+        assert store.delete_many([*names, "a/never-there"]) == {}
+        assert [info.name for info in store.scan()] == ["a/kept", "b"]
+
     # scan
 
     def test_an_empty_store_lists_nothing(self, store: BlobStore) -> None:

@@ -10,6 +10,7 @@ class TestMyStore(SessionStoreContract):
 
 from __future__ import annotations
 
+import random
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,19 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cacheness.entry import MICROSECONDS, Deleted, Entry, Presence, Process, Totals, Use, Where
+from cacheness.entry import (
+    MICROSECONDS,
+    Candidate,
+    Deleted,
+    Entry,
+    Holdings,
+    Presence,
+    Process,
+    Quota,
+    Totals,
+    Use,
+    Where,
+)
 from cacheness.errors import SessionLost
 from cacheness.protocols import MetadataStore
 
@@ -397,23 +410,85 @@ class MetadataStoreContract:
         put(entry(1, namespace="other", function="g"))
         assert store.functions(NAMESPACE) == ["", "m0:f", "m1:f", "m2:f"]
 
-    def test_least_recently_used_entries_come_first(self, store: MetadataStore, put: Any) -> None:
-        put(entry(1, created_at=3), entry(2, created_at=10), inline(3, created_at=20), entry(4, created_at=40))
-        store.record_use(NAMESPACE, {key(1): (1, 30)})
-        found = store.least_valuable(NAMESPACE, "lru", 3)
-        assert found == [(key(2), 100), (key(3), 8), (key(1), 100)]
+    def test_what_a_transaction_changes_is_added_to_the_totals(self, store: MetadataStore, put: Any) -> None:
+        put(inline(1, b"abc"), inline(2, b"de"))
+        put(inline(1, b"longer"), inline(3, b"f"), inline(3, b"gh"), inline(1, b"z", namespace="other"))
+        assert store.totals(NAMESPACE) == Totals(3, 10)
+        assert store.totals("other") == Totals(1, 1)
+        store.delete(Where(NAMESPACE, keys=(key(1), key(9))))
+        assert store.totals(NAMESPACE) == Totals(2, 4)
+        assert store.recount(NAMESPACE, correct=False) == store.recount(NAMESPACE, correct=True) == (0, 0)
+        store.delete(Where(NAMESPACE))
+        assert store.totals(NAMESPACE) == Totals(0, 0)
 
-    def test_entries_that_are_cheap_to_lose_come_first(self, store: MetadataStore, put: Any) -> None:
-        put(
-            entry(1, compute_seconds=100.0, size=10),
-            entry(2, compute_seconds=None, size=10),
-            entry(3, compute_seconds=100.0, size=1_000_000),
-            entry(4, compute_seconds=100.0, size=10),
-            inline(5, b"", compute_seconds=1e-9),
-        )
-        store.record_use(NAMESPACE, {key(1): (10, 1), key(2): (1000, 1), key(3): (10, 1)})
-        cheapest = store.least_valuable(NAMESPACE, "cost", 5)
-        assert [one for one, _ in cheapest] == [key(number) for number in (2, 5, 3, 4, 1)]
+    def test_rivals_leave_totals_that_a_count_finds(self, opened: OpenStore) -> None:
+        stores = [opened() for _ in range(4)]
+
+        def work(thread: int) -> None:
+            store = stores[thread]
+            session = store.open_session(SOMEBODY)
+            for turn in range(8):
+                chosen = [random.Random(100 * thread + turn + n).randrange(12) for n in range(1 + 3 * (turn % 2))]
+                store.commit([inline(number, b"x" * (thread + turn)) for number in chosen], session)
+                store.delete(Where(NAMESPACE, keys=tuple(map(key, chosen[:1]))), waits=turn % 3 > 0)
+
+        _together(work, 4)
+        found = stores[0].scan(Where(NAMESPACE))
+        assert stores[0].totals(NAMESPACE) == Totals(len(found), sum(one.size for one in found))
+        assert stores[0].recount(NAMESPACE, correct=False) == (0, 0)
+
+    def test_a_quota_belongs_to_the_namespace(self, store: MetadataStore, opened: OpenStore, put: Any) -> None:
+        assert store.holdings(NAMESPACE) == Holdings(0, 0, Quota(), 0)
+        put(inline(1, b"abc"))
+        quota = Quota(10**15, None, "cost")
+        assert store.set_quota(NAMESPACE, quota)
+        assert not store.set_quota(NAMESPACE, quota)
+        other = opened()
+        assert other.holdings(NAMESPACE) == Holdings(1, 3, quota, 0)
+        assert other.holdings("other") == Holdings(0, 0, Quota(), 0)
+        assert other.set_quota(NAMESPACE, Quota(None, 7))
+        store.note_maintenance(NAMESPACE)
+        store.note_maintenance("other")
+        assert store.holdings(NAMESPACE).quota == Quota(None, 7)
+        assert store.holdings(NAMESPACE).maintained_at > 0
+
+    def test_a_sample_is_of_neighbours_and_goes_round_the_end(self, store: MetadataStore, put: Any) -> None:
+        assert store.sample(NAMESPACE, key(1), 3) == []
+        keys = [key(number) for number in range(6)]
+        put(*(entry(number, created_at=100, size=number, compute_seconds=2.0) for number in range(6)))
+        put(entry(1, namespace="other"))
+        store.record_use(NAMESPACE, {keys[0]: (3, 150)})
+        assert [one.key for one in store.sample(NAMESPACE, keys[1], 3)] == keys[1:4]
+        for start in keys[3:5]:
+            at = keys.index(start)
+            assert [one.key for one in store.sample(NAMESPACE, start, 4)] == (keys + keys)[at : at + 4]
+        whole = store.sample(NAMESPACE, keys[5], 100)
+        assert [one.key for one in whole] == [keys[5], *keys[:5]]
+        assert whole[1] == Candidate(keys[0], 0, 100, 2.0, 150, 3)
+        assert whole[2].accessed_at == 100
+
+    def test_the_newest_come_first_by_function_or_all(self, store: MetadataStore, put: Any) -> None:
+        put(*(entry(number, created_at=100 + number // 2, function=f"m:{'fg'[number % 2]}") for number in range(10)))
+        put(entry(1, namespace="other", created_at=999, function="m:f"))
+        expected = sorted(store.scan(Where(NAMESPACE)), key=lambda one: (one.created_at, one.key), reverse=True)
+        for where in (Where(NAMESPACE), Where(NAMESPACE, functions=("m:f",)), Where(NAMESPACE, created_before=103)):
+            wanted = [one for one in expected if one in store.scan(where)]
+            pages, before = [], None
+            while page := store.newest(where, before=before, limit=2):
+                pages += page
+                before = (page[-1].created_at, page[-1].key)
+            assert pages == wanted
+
+    def test_a_deletion_may_be_bounded(self, store: MetadataStore, put: Any) -> None:
+        put(*(inline(number, created_at=100 - number, function=f"m:{'fg'[number % 2]}") for number in range(10)))
+        assert store.delete(Where(NAMESPACE, functions=("m:f",)), most=2).entries == 2
+        assert store.delete(Where(NAMESPACE, functions=("m:f", "m:none"))).entries == 3
+        assert store.delete(Where(NAMESPACE, functions=("m:f", "m:g"), created_before=95)).entries == 2
+        assert store.delete(Where(NAMESPACE, created_before=100)).entries == 3
+        put(*(inline(number, expires_at=number + 1) for number in range(5)), inline(9))
+        assert store.delete(Where(NAMESPACE, expired=True), most=3, waits=False).entries == 3
+        assert store.delete(Where(NAMESPACE, expired=True), most=3, waits=False).entries == 2
+        assert [one.key for one in store.scan(Where(NAMESPACE))] == [key(9)]
 
     # what leads to an entry
 
