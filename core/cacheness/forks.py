@@ -56,7 +56,7 @@ class _Process:
         self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
         self.thread = _Thread(self)
         self.taken: list[list[Any]] = []  # by the forks that are going on
-        self.files: set[io.FileIO] = set()
+        self.files: weakref.WeakSet[io.FileIO] = weakref.WeakSet()  # one that an interruption loses frees its lock
         self.closing: weakref.WeakSet[Closing] = weakref.WeakSet()
 
 
@@ -158,7 +158,7 @@ def _after_in_child() -> None:
     global _process  # a child has its own state, made new in one step
     parent, _process = _process, _Process(_process.generation + 1)
     _process.refusal = parent.refusal or _why_refused(parent)
-    for file in parent.files:
+    for file in list(parent.files):
         with contextlib.suppress(OSError):
             file.close()
     for closing in list(parent.closing):

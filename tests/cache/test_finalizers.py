@@ -30,6 +30,7 @@ BACKENDS = ("sqlite", "json")
 FINALIZERS = {
     "cacheness/unified.py: finalize(self, wiring.drop, self._slot)",  # puts into a queue made in C
     "cacheness/metadata/sqlite_connections.py: finalize(self, _dropped.add, self._open)",  # appends to a deque
+    "cacheness/metadata/sqlite_connections.py: __del__ in line 59",  # appends to a deque
     "cacheness/wiring.py: register(_registry.close)",  # at exit, where nothing is interrupted
     "cacheness_dask/behind.py: register(self.close)",  # at exit
     "cacheness_dask/behind.py: Finalize(self, self.close, exitpriority=100)",  # called only at exit

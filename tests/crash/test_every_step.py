@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-from collections.abc import Callable
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
 from cacheness import StoreUnavailable, UnifiedCache
 from cacheness.config import Config
+from cacheness.metadata.file_locks import unlock, wait_in_line
 from cacheness.testing.faults import Countdown, Crashed, crash, failing_with, kill, stepwise
 from tests.crash.children import CONTEXT
 
@@ -182,6 +186,51 @@ def test_i2_a_signal_at_any_moment_leaves_old_or_new_and_no_litter(tmp_path):
         cache.verify_integrity(repair=True)
         report = cache.verify_integrity(deep=True)
         assert (list(report), report.objects) == ([], 1)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("operation", ["put", "invalidate"])
+def test_i2_an_interruption_at_any_line_of_the_store_keeps_nobody_from_writing(tmp_path, operation):
+    """Neither this thread nor others: no lock, no place in line and no open transaction stays behind."""
+    operate, allowed = OPERATIONS[operation]
+    with UnifiedCache(cache_dir=tmp_path, busy_timeout=1.0) as cache:
+        moment, reached = 0, True
+        while reached:
+            moment += 1
+            cache.put(OLD, k=1)
+            with at_line(moment, "/cacheness/metadata/") as reached_there, contextlib.suppress(KeyboardInterrupt):
+                operate(cache)
+            reached = reached_there()
+            assert cache.get(k=1) in allowed
+            with contextlib.closing(sqlite3.connect(tmp_path / "metadata.sqlite", timeout=5)) as other:
+                other.execute("BEGIN IMMEDIATE")
+            turn = wait_in_line(tmp_path / "metadata.sqlite-line", 5)
+            assert turn is not None
+            unlock(turn)
+    assert moment > 50
+
+
+@contextlib.contextmanager
+def at_line(moment: int, where: str) -> Iterator[Callable[[], bool]]:
+    """Interrupt the block before the n-th line that it runs in files of a folder; yields whether it came that far."""
+    left = moment
+
+    def trace(frame: FrameType, event: str, _arg: object) -> Callable[..., Any] | None:
+        nonlocal left
+        if event == "call" and (where not in frame.f_code.co_filename or frame.f_code.co_name == "__del__"):
+            return None
+        left -= event == "line"
+        if left == 0 and event == "line":
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield lambda: left <= 0
+    finally:
+        sys.settrace(before)
 
 
 def test_a_session_that_could_not_be_ended_is_ended_when_the_database_answers_again(world):

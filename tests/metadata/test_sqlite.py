@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -54,18 +55,18 @@ def locks(tmp_path: Path) -> Callable[[], list[str]]:
 
 
 def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path: Path) -> None:
-    connection = store._file._take()
+    connection, lease = store._file._take()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-    store._file._connections.give_back(connection)
+    store._file._connections.give_back(lease)
 
 
 def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(store: SqliteStore) -> None:
     session = store.open_session(SOMEBODY)
     statements: list[str] = []
-    connection = store._file._take()
+    connection, lease = store._file._take()
     connection.set_trace_callback(statements.append)
-    store._file._connections.give_back(connection)
+    store._file._connections.give_back(lease)
     store.take_flight(NAMESPACE, key(1), "token", 30.0)
     store.commit([inline(1)], session)
     store.record_use(NAMESPACE, {key(1): (1, store.now())})
@@ -205,6 +206,21 @@ def test_a_place_in_line_that_was_given_up_twice_frees_nothing_of_others(tmp_pat
     unlock(turn)
     assert wait_in_line(tmp_path / "other", 0.1) is None
     unlock(other)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_place_in_line_that_an_interruption_lost_is_free_for_others(tmp_path: Path, waits: bool) -> None:
+    first = wait_in_line(tmp_path / "line", 5)
+    assert first is not None
+    if waits:
+        threading.Timer(0.2, unlock, [first]).start()
+    else:
+        unlock(first)
+    wait_in_line(tmp_path / "line", 5)  # the interruption came before anybody had its result
+    turn = wait_in_line(tmp_path / "line", 5)
+    assert turn is not None
+    unlock(turn)
 
 
 def test_a_stopped_writer_in_line_costs_the_others_patience_and_not_their_puts(

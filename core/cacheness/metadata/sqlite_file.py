@@ -10,6 +10,7 @@ import sqlite3
 import stat
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -30,7 +31,7 @@ from cacheness.errors import (
 from cacheness.jitter import between
 from cacheness.metadata.file_locks import unlock, wait_in_line
 from cacheness.metadata.reserve import Reserve, free_bytes
-from cacheness.metadata.sqlite_connections import Connections
+from cacheness.metadata.sqlite_connections import Connections, Lease
 from cacheness.metadata.statements import Statement
 
 T = TypeVar("T")
@@ -126,7 +127,9 @@ class SqliteFile:
         self._line = self.path.with_name(self.path.name + "-line")
         self.why_read_only = ""
         self._busy = busy
-        self._writers: set[int] = set()  #: threads that are inside a transaction; one, and those that just left
+        #: Threads that are inside a transaction: one, and those that just left. Weak, because an interruption at the
+        #: wrong moment leaves one here.
+        self._writers: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
         _refuse_network_file_system(self.path)
         self._make_directory()
         self._reserve = Reserve(self.path)
@@ -142,11 +145,11 @@ class SqliteFile:
 
         def attempt() -> tuple[list[_Row], int]:
             with forks.no_fork():
-                connection = self._take()
+                connection, lease = self._take()
                 try:
                     return _run(connection, statement, values)
                 finally:
-                    self._connections.give_back(connection)
+                    self._connections.give_back(lease)
                     if self.why_read_only:
                         self._connections.close_before_fork()
 
@@ -189,27 +192,27 @@ class SqliteFile:
         turn = self._wait_in_line()
 
         def attempt() -> T:
-            nonlocal turn
             with forks.no_fork():
-                connection = self._take()
+                connection, lease = self._take()
                 try:
                     connection.execute(_SYNCED if lasting else _UNSYNCED)
                     connection.execute("BEGIN IMMEDIATE")
                     if turn is not None:  # only who is first in line asks for SQLite's own lock, and so may ask often
                         unlock(turn)
-                        turn = None
-                    return self._finish(connection, work)
+                    return self._finish(connection, lease, work)
                 finally:
-                    self._connections.give_back(connection)
+                    self._connections.give_back(lease)
 
-        try:
-            return self.patiently(attempt)
-        finally:
-            if turn is not None:
-                unlock(turn)
+        # A file ends its block in C, where no interruption comes in between.
+        with turn or contextlib.nullcontext():
+            try:
+                return self.patiently(attempt)
+            finally:
+                if turn is not None:
+                    unlock(turn)
 
-    def _take(self) -> sqlite3.Connection:
-        """Return a connection for a block of `no_fork`."""
+    def _take(self) -> tuple[sqlite3.Connection, Lease]:
+        """Return a connection for a block of `no_fork`, and the lease to give back."""
         refuse_after_unclean_fork(self.path)
         if self._connections.is_closed:
             raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
@@ -281,14 +284,14 @@ class SqliteFile:
 
     def _tidy(self, *texts: str) -> None:
         with forks.no_fork():
-            connection = self._take()
+            connection, lease = self._take()
             try:
                 for text in texts:
                     _run(connection, Statement(text, {}, ()), {})
             except sqlite3.Error as error:  # others are at work, or there is no room for it either
                 _log.debug("%s: %s was not done: %s", self.path, text, error)
             finally:
-                self._connections.give_back(connection)
+                self._connections.give_back(lease)
 
     def _again(self, attempt: Callable[[], T]) -> T:
         with waiting(self._busy) as deadline:
@@ -300,17 +303,17 @@ class SqliteFile:
                     if not is_busy(error) or time.monotonic() > deadline:
                         self.refuse(error)
 
-    def _finish(self, connection: sqlite3.Connection, work: Callable[[SqliteTransaction], T]) -> T:
+    def _finish(self, connection: sqlite3.Connection, lease: Lease, work: Callable[[SqliteTransaction], T]) -> T:
         """Run the rest of a transaction; once begun, it is never run again."""
         try:
-            self._writers.add(threading.get_ident())
+            self._writers[threading.get_ident()] = lease
             transaction = SqliteTransaction(connection)
             result = work(transaction)
             self._commit(transaction)
         except _ERRORS as error:
             self.refuse(error)
         finally:
-            self._writers.discard(threading.get_ident())
+            self._writers.pop(threading.get_ident(), None)
         return result
 
     def _wait_in_line(self) -> io.FileIO | None:
