@@ -408,8 +408,9 @@ class UnifiedCache:
 
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""
+        gone = self._parts.cache.delete(Where(self.config.namespace))
         self._parts.cache.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
-        return self._parts.cache.delete(Where(self.config.namespace))
+        return gone
 
     def close(self) -> None:
         """End this handle; the last one of a process ends its session. Calling it twice is fine."""
