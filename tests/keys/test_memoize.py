@@ -422,7 +422,7 @@ async def _unawaited(result: Any) -> bool:
         {"tags": ["two\nlines"]},
         {"tags": [7]},
         {"condition": "len"},
-        {"condition": _unawaited},
+        pytest.param({"condition": _unawaited}, id="a coroutine function"),
         {"key": {"x": 1}},
         {"wait": "10"},
         {"wait": -1},
