@@ -1,6 +1,6 @@
 """A real Prefect server for the whole folder, three task runners, and a way to count what was executed.
 
-All tests of this folder are one xdist group: one server, one Dask cluster, whatever the number of workers.
+All tests of this folder are two xdist groups: two servers and Dask clusters, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from tests.prefect.pool import OnePoolTaskRunner, shared_pool
 
 HERE = Path(__file__).parent
 START_SECONDS = 90.0
+#: Parts of the server that look at each event, or at all runs every few seconds, for nothing that is tested here.
+UNUSED_SERVICES = ("TRIGGERS", "LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
+FIRST_HALF = {"test_behaviour", "test_trouble"}  #: modules that take as long as all others
 RECORD, FIELD = "\x1e", "\x1f"  #: between the records of a log, and between their fields
 
 
@@ -44,7 +47,7 @@ PREFECTS_OWN = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("prefect"))
+            item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.stem in FIRST_HALF}"))
             for ignored in PREFECTS_OWN:
                 item.add_marker(pytest.mark.filterwarnings(ignored))
 
@@ -109,6 +112,7 @@ def prefect_api(prefect_home: Path, logging_config: Path) -> Iterator[str]:
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_home}/prefect.db",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
         "DO_NOT_TRACK": "1",
         "PREFECT_API_URL": url,
         "PREFECT_LOGGING_LEVEL": "WARNING",

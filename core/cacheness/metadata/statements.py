@@ -252,7 +252,7 @@ class Statements:
     def newest(self, where: Where) -> Statement:
         """A page of entries, the newest first, from a time on; of one function or of all."""
         conditions = _conditions_of(where)
-        shape = ("newest", *conditions)
+        shape = ("newest", *_shape_of(where))
         if shape not in self._by_shape:
             matching = [self._condition(name, where) for name in conditions]
             at = (entries.c.created_at, entries.c.key)
@@ -267,7 +267,7 @@ class Statements:
 
     def lead(self, where: Where) -> Statement:
         """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
-        shape = ("lead", *_conditions_of(where))
+        shape = ("lead", *_shape_of(where))
         if shape not in self._by_shape:
             matching = [self._condition(name, where) for name in _conditions_of(where)]
             at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
@@ -469,7 +469,7 @@ class Statements:
 
     def _page(self, where: Where, purpose: _Purpose) -> Statement:
         conditions, hint = _conditions_of(where), _hint_of(where)
-        shape = (purpose, hint, len(where.functions or ()), *conditions)
+        shape = (purpose, hint, *_shape_of(where))
         if shape not in self._by_shape:
             matching = [self._condition(name, where) for name in conditions]
             self._by_shape[shape] = self._compile(self._write_page(matching, purpose, hint))
@@ -551,6 +551,11 @@ def lead_of(where: Where) -> str | None:
 
 def _age_of(where: Where) -> str | None:
     return None if where.created_before is where.older_than is None else "age"
+
+
+def _shape_of(where: Where) -> tuple[Any, ...]:
+    """What two conditions have in common when one statement serves both: all but their values."""
+    return len(where.functions or ()), *_conditions_of(where)
 
 
 def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
