@@ -17,8 +17,8 @@ STAMP := $(VENV)/.installed
 UV := $(shell command -v uv 2>/dev/null)
 INSTALL = $(if $(UV),$(UV) pip install --quiet --python $(RUN),$(RUN) -m pip install -qq --disable-pip-version-check) -c constraints.txt
 TESTS ?= tests
-# Three processes on two cores: many tests wait for a server or a lease.
-ARGS ?= -n 3 --dist loadgroup
+# Four processes on two cores: many tests wait for a server or a lease.
+ARGS ?= -n 4 --dist loadgroup
 FUZZ_SECONDS ?= 600
 STORM_SECONDS ?= 600
 MATRIX := .venv-matrix

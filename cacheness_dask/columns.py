@@ -28,15 +28,20 @@ def names_in(value: Any) -> list[str]:
 
 
 def _columns(value: Any) -> Iterator[Any]:
-    pandas = sys.modules.get("pandas")
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "UTO" and value.dtype.fields is None:
             yield value.reshape(-1)
-    elif pandas is not None and isinstance(value, (pandas.Series, pandas.Index)):
+    elif isinstance(value, (*_pandas("Series"), *_pandas("Index"))):
         if value.dtype.kind == "O":
             yield value
-    elif pandas is not None and isinstance(value, pandas.DataFrame):
+    elif isinstance(value, _pandas("DataFrame")):
         yield from (value.iloc[:, at] for at, dtype in enumerate(value.dtypes) if dtype.kind == "O")
+
+
+def _pandas(name: str) -> tuple[type, ...]:
+    """A class of pandas; nothing as long as nobody, or another thread just now, has imported it."""
+    found = getattr(sys.modules.get("pandas"), name, None)
+    return () if found is None else (found,)
 
 
 def _texts(column: Iterable[Any], most: int = MOST_STRINGS) -> Iterator[str]:

@@ -147,9 +147,10 @@ _guarded: set[tuple[str, str]] = set()
 def guard_nested() -> None:
     """Tell the core's encoder about sources and handles of the libraries that are imported by now."""
     for module, name in _NESTED:
-        if module in sys.modules and (module, name) not in _guarded:
+        kind = getattr(sys.modules.get(module), name, None)  # another thread may be importing the module
+        if kind is not None and (module, name) not in _guarded:
             _guarded.add((module, name))
-            register(getattr(sys.modules[module], name), _identity_within)
+            register(kind, _identity_within)
 
 
 def _identity_within(value: Any) -> Any:

@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,6 +24,7 @@ from distributed import Client
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from cacheness_dask.columns import names_in
 
 
 @pytest.fixture(autouse=True)
@@ -451,3 +453,9 @@ def test_texts_in_columns_are_no_names_of_files(cache: UnifiedCache) -> None:
     for name in ("train", "v.1"):
         pathlib.Path(name).write_text("else")
     assert compute(cache, dask.delayed(len)(frame))[1].history[-1].misses == 0
+
+
+def test_names_are_looked_for_while_another_thread_imports_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
+    assert names_in(np.array(["a/b.csv"])) == ["a/b.csv"]
+    assert names_in([1]) == []
