@@ -31,17 +31,17 @@ def _columns(value: Any) -> Iterator[Any]:
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "UTO" and value.dtype.fields is None:
             yield value.reshape(-1)
-    elif isinstance(value, (*_pandas("Series"), *_pandas("Index"))):
+    elif isinstance(value, _pandas("Series", "Index")):
         if value.dtype.kind == "O":
             yield value
     elif isinstance(value, _pandas("DataFrame")):
         yield from (value.iloc[:, at] for at, dtype in enumerate(value.dtypes) if dtype.kind == "O")
 
 
-def _pandas(name: str) -> tuple[type, ...]:
-    """A class of pandas; nothing as long as nobody, or another thread just now, has imported it."""
-    found = getattr(sys.modules.get("pandas"), name, None)
-    return () if found is None else (found,)
+def _pandas(*names: str) -> Any:
+    """Classes of pandas; none as long as nobody, or another thread just now, has imported them."""
+    found = (getattr(sys.modules.get("pandas"), name, None) for name in names)
+    return tuple(kind for kind in found if kind is not None)
 
 
 def _texts(column: Iterable[Any], most: int = MOST_STRINGS) -> Iterator[str]:
