@@ -30,8 +30,8 @@ from tests.prefect.pool import OnePoolTaskRunner, shared_pool
 
 HERE = Path(__file__).parent
 START_SECONDS = 90.0
-#: Parts of the server that look at each event, or at all runs every few seconds, for nothing that is tested here.
-UNUSED_SERVICES = ("TRIGGERS", "LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
+#: Parts of the server that look at all runs every few seconds, for nothing that is tested here.
+UNUSED_SERVICES = ("LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR")
 FIRST_HALF = {"test_behaviour", "test_trouble"}  #: modules that take as long as all others
 RECORD, FIELD = "\x1e", "\x1f"  #: between the records of a log, and between their fields
 
