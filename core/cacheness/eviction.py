@@ -10,7 +10,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from cacheness.cache import Cache, Draft
@@ -90,9 +90,9 @@ class Evictor:
         """Delete rows whose lifetime has passed; returns how many."""
         return self._cache.delete(Where(self._cache.namespace, expired=True))
 
-    def _try(self, work: object, trouble: str) -> None:
+    def _try(self, work: Callable[[], object], trouble: str) -> None:
         try:
-            work()  # type: ignore[operator]
+            work()
         except CachenessError as error:
             _log.warning("%s: %s", trouble, error)
 

@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Final
 
+from cacheness import forks
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
@@ -30,25 +31,45 @@ class UseCounter:
         self._uses: dict[bytes, tuple[int, int]] = {}
         self._flushed = time.monotonic()
         self._is_writing = False
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Leave to the parent what it has counted, and its thread that writes it."""
+        self._lock, self._uses, self._is_writing = threading.RLock(), {}, False
 
     def count(self, key: bytes) -> None:
         """Note one hit, now."""
         with self._lock:
-            known = self._uses.get(key)
-            if known is not None or len(self._uses) < KEPT_AT_MOST:
-                self._uses[key] = ((known or (0, 0))[0] + 1, self._metadata.now())
-        self.write_when_due()
+            self._add(key, 1, self._metadata.now())
+            is_due = self._begin_when_due()
+        if is_due:
+            self._start()
 
     def write_when_due(self) -> None:
         """Have a thread write what is buffered, if that was long ago or much."""
-        now = time.monotonic()
         with self._lock:
-            since = now - self._flushed
-            # What could not be written is tried again a minute later.
-            is_due = since > FLUSH_EVERY or (len(self._uses) >= FLUSH_AT and since > 1.0)
-            if not is_due or not self._uses or self._is_writing:
-                return
-            self._is_writing, self._flushed = True, now
+            is_due = self._begin_when_due()
+        if is_due:
+            self._start()
+
+    def _add(self, key: bytes, hits: int, at: int) -> None:
+        known = self._uses.get(key)
+        if known is not None:
+            self._uses[key] = known[0] + hits, max(known[1], at)
+        elif len(self._uses) < KEPT_AT_MOST:
+            self._uses[key] = hits, at
+
+    def _begin_when_due(self) -> bool:
+        now = time.monotonic()
+        since = now - self._flushed
+        # What could not be written is tried again a minute later.
+        is_due = since > FLUSH_EVERY or (len(self._uses) >= FLUSH_AT and since > 1.0)
+        if not is_due or not self._uses or self._is_writing:
+            return False
+        self._is_writing, self._flushed = True, now
+        return True
+
+    def _start(self) -> None:
         try:
             threading.Thread(target=self._write, name="cacheness-uses", daemon=True).start()
         except RuntimeError:  # the interpreter exits; closing the cache writes them
@@ -80,6 +101,7 @@ class UseCounter:
         except CachenessError as error:
             _log.debug("usage counters were not written: %s", error)
             with self._lock:
-                self._uses = {**some, **self._uses} if len(self._uses) < KEPT_AT_MOST else self._uses
+                for key, (hits, at) in some.items():  # some may have been used again meanwhile
+                    self._add(key, hits, at)
             return False
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import sqlite3
 import threading
@@ -230,6 +231,7 @@ def test_uses_that_cannot_be_written_are_kept_for_later(world, monkeypatch):
     metadata = world.cache.parts.metadata
 
     def refuse(namespace, uses):
+        world.cache.get(keys[1])  # another thread's hit, while this write is under way
         raise StoreFull("no room")
 
     for key in keys:
@@ -238,4 +240,28 @@ def test_uses_that_cannot_be_written_are_kept_for_later(world, monkeypatch):
         patch.setattr(metadata, "record_use", refuse)
         world.cache.parts.uses.flush()
     world.cache.get(keys[0])
+    assert world.cache.stats()["hits"] == 5
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_counts_its_own_uses_and_not_those_of_its_parent(world, monkeypatch):
+    fill(world.config, 3)
+    keys = [entry.cache_key for entry in world.cache.iter_entries()]
+    for key in keys:
+        world.cache.get(key)
+    monkeypatch.setattr(world.cache.parts.uses, "_is_writing", True)  # by a thread that the child does not have
+
+    def child() -> None:
+        world.cache.get(keys[0])
+        world.cache.parts.uses._flushed -= 2 * usage.FLUSH_EVERY
+        world.cache.parts.uses.write_when_due()
+        for thread in threading.enumerate():
+            if thread.name == "cacheness-uses":
+                thread.join()
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    assert world.cache.parts.metadata.totals("default").hits == 1
     assert world.cache.stats()["hits"] == 4

@@ -184,16 +184,12 @@ class Statements:
     @cached_property
     def add_totals(self) -> Statement:
         """Add what a transaction has changed, at its end."""
-        row = {"namespace": _given("namespace", sa.Text()), "slot": self.flavour.slot}
-        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
-        return self._compile(adding(self.flavour.upsert(totals).values(**row, **changes)))
+        return self._add_to_totals(self.flavour.slot)
 
     @cached_property
     def correct_totals(self) -> Statement:
         """Add what a count has found, which is nobody's change."""
-        row = {"namespace": _given("namespace", sa.Text()), "slot": sa.literal_column("0", sa.Integer)}
-        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
-        return self._compile(adding(self.flavour.upsert(totals).values(**row, **changes)))
+        return self._add_to_totals(sa.literal_column("0", sa.Integer))
 
     @cached_property
     def recount(self) -> Statement:
@@ -466,6 +462,12 @@ class Statements:
         """Who computes a key."""
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
+
+    def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
+        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
+        return self._compile(
+            adding(self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes))
+        )
 
     def _page(self, where: Where, purpose: _Purpose) -> Statement:
         conditions, hint = _conditions_of(where), _hint_of(where)
