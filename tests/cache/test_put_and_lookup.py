@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import random
+import threading
 from datetime import timedelta
 
 import numpy as np
@@ -297,6 +298,9 @@ def test_counters_are_written_along_with_a_put_when_it_is_time(world, monkeypatc
     world.cache.get(k=1)
     monkeypatch.setattr(usage, "FLUSH_EVERY", 0.0)
     world.cache.put("w", k=2)
+    for thread in threading.enumerate():
+        if thread.name == "cacheness-uses":
+            thread.join()
     assert {entry["args"]["k"]: entry["hits"] for entry in world.cache.list_entries()} == {1: 1, 2: 0}
 
 
