@@ -40,7 +40,9 @@ demo: $(STAMP) ## the census of every installed package, on SQLite and files
 demo-cluster: $(STAMP) ## the same on PostgreSQL, S3, a Prefect server and a Dask cluster
 	@$(RUN) -m examples.census --cluster $(if $(KEEP),--keep)
 
+# Compiled first: the tests start hundreds of processes, and where PYTHONDONTWRITEBYTECODE is set each would compile all.
 test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run starts itself
+	@$(RUN) -m compileall -q $(CODE)
 	$(RUN) -m pytest $(TESTS) $(ARGS)
 
 check: $(STAMP) ## lint, format and types

@@ -13,7 +13,7 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from cacheness.errors import CachenessError
 from cacheness.metadata import migrations
 from cacheness.metadata.file_locks import FileLocks, unlock, wait_in_line
 from cacheness.metadata.sqlite import SqliteStore
+from tests.forked import ended, fork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 BACKENDS = ("sqlite", "json")
@@ -40,25 +41,6 @@ def readable(folder: Path, backend: str, count: int) -> int:
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(folder), backend, str(count)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
-
-
-def fork(work: Callable[[], None]) -> int:
-    """Run `work` in a child; its process id. The child dies by a signal when it hangs."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    signal.alarm(30)
-    try:
-        work()
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def ended(child: int) -> int:
-    """Wait for a child; 0 when all went well there."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def put_range(cache: UnifiedCache, start: int, stop: int) -> None:
@@ -345,7 +327,8 @@ def test_a_place_in_line_is_free_although_a_child_lives_on(tmp_path: Path, waits
         assert wait_in_line(line, 0.1) is None
     unlock(first)
     descriptor = os.open(line, os.O_RDWR)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    # Who gave up waiting is served first, by its thread, and leaves at once.
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
     os.close(descriptor)
     os.kill(child, signal.SIGKILL)
     ended(child)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import os
 import stat
 import threading
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from cacheness.entry import Entry
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.signing import Keyring, digest_parts, header, load_or_create_key_file, verify_bytes
+from tests.forked import ended, fork
 
 OLD, NEW = "an old key of enough length", "a new key of enough length"
 
@@ -235,19 +235,15 @@ def test_the_digest_is_that_of_the_parts_joined_whatever_their_number() -> None:
     assert digest_parts([]) == digest_parts([b""])
 
 
-def _digest_in_child(data: bytes, answer: Any) -> None:
-    answer.send(digest_parts([data]))
-
-
 def test_a_forked_child_can_digest_after_its_parent_did() -> None:
     data = bytes(16 << 20)
     expected = digest_parts([data])
-    here, there = multiprocessing.Pipe()
-    child = multiprocessing.get_context("fork").Process(target=_digest_in_child, args=(data, there))
-    child.start()
-    assert here.poll(30)
-    assert here.recv() == expected
-    child.join()
+    here, there = os.pipe()
+    child = fork(lambda: os.write(there, digest_parts([data])))
+    assert ended(child) == 0
+    assert os.read(here, 100) == expected
+    os.close(here)
+    os.close(there)
 
 
 def test_a_key_file_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:

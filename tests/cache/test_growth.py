@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import os
 import sqlite3
 import threading
@@ -18,6 +17,7 @@ import pytest
 from cacheness import StoreFull, UnifiedCache, eviction, usage
 from cacheness.metadata import postgresql_pool, sqlite_file
 from cacheness.metadata.statements import Statement
+from tests.forked import ended, fork
 
 
 @dataclass
@@ -259,9 +259,6 @@ def test_a_forked_child_counts_its_own_uses_and_not_those_of_its_parent(world, m
             if thread.name == "cacheness-uses":
                 thread.join()
 
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert ended(fork(child)) == 0
     assert world.cache.parts.metadata.totals("default").hits == 1
     assert world.cache.stats()["hits"] == 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import multiprocessing
 import os
 import pickle
 import random
@@ -18,6 +17,7 @@ from dataclasses import replace
 from cacheness import UnifiedCache, wiring
 from cacheness.config import Config
 from cacheness.sessions import _start_time, presumed_dead, proven_dead, this_process
+from tests.forked import ended, fork
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -45,10 +45,7 @@ def test_a_forked_child_reads_and_writes_with_connections_of_its_own(world):
         world.cache.put(LARGE, k="child")
         world.cache.close()
 
-    process = multiprocessing.get_context("fork").Process(target=child)
-    process.start()
-    process.join()
-    assert process.exitcode == 0
+    assert ended(fork(child)) == 0
     assert world.cache.get(k="child") == LARGE
     world.cache.put(LARGE, k="parent again")
     assert len(world.cache.verify_integrity()) == 0

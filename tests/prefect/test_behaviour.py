@@ -242,7 +242,7 @@ def test_failed_runs_and_runs_without_a_key_expire_from_database_and_bucket(
     make_store, runner, postgres_url, s3_url
 ) -> None:
     store = make_store(
-        metadata_backend=postgres_url, blob_store=s3_url, signing_key=SIGNING_KEY, inline_max_bytes=0, result_ttl=1
+        metadata_backend=postgres_url, blob_store=s3_url, signing_key=SIGNING_KEY, inline_max_bytes=0, result_ttl=600
     )
 
     @task(cache_policy=store.policy())
@@ -269,7 +269,10 @@ def test_failed_runs_and_runs_without_a_key_expire_from_database_and_bucket(
         return sum(info.name.count(".") == 2 for info in blobs.scan())
 
     assert stored() == 4
-    time.sleep(1.1)
+    cache = store.open()
+    passing = [entry["cache_key"] for entry in cache.list_entries() if entry["expires_at"] is not None]
+    assert all(cache.touch(key, ttl=0.01) for key in passing)
+    time.sleep(0.1)
     assert integrity_repair(store, "repair", tasks=1)["expired"] == 3
     assert stored() == 1
     (entry,) = store.open().list_entries()
