@@ -8,10 +8,12 @@ The input is real: modules of Python's own library. The folder keeps the cache a
 from __future__ import annotations
 
 import argparse as _argparse
-import ast
+import ast as _ast
 import dataclasses as _dataclasses
 import inspect as _inspect
+import keyword
 import sys
+import tokenize
 import typing as _typing
 from collections import Counter
 from pathlib import Path
@@ -30,8 +32,9 @@ MODULES: list[ModuleType] = [_argparse, _dataclasses, _inspect, _typing]
 def names_in(path: str) -> Counter[str]:
     """Every name that a module uses, and how often. The path counts by the file's content."""
     print(f"  parsing {Path(path).name}\n", end="")  # in one piece: several threads print
-    tree = ast.parse(Path(path).read_text(encoding="utf-8"))
-    return Counter(node.id for node in ast.walk(tree) if isinstance(node, ast.Name))
+    with tokenize.open(path) as source:
+        words = (token.string for token in tokenize.generate_tokens(source.readline) if token.type == tokenize.NAME)
+        return Counter(word for word in words if not keyword.iskeyword(word))
 
 
 @dask.delayed
@@ -56,7 +59,7 @@ def main(folder: Path) -> None:
             print(" ", most_common(everything, most).compute())
         show(run)
         # One module more: its parsing and the merging would run, the rest would be loaded.
-        more = merged([names_in(str(module.__file__)) for module in [*MODULES, ast]])
+        more = merged([names_in(str(module.__file__)) for module in [*MODULES, _ast]])
         cd.visualize(most_common(more, 5), folder / "graph.svg")
         print(cd.explain(most_common(more, 5)))
     print("the picture is", folder / "graph.svg")

@@ -31,10 +31,10 @@ from tests.prefect.pool import OnePoolTaskRunner, shared_pool
 
 HERE = Path(__file__).parent
 START_SECONDS = 90.0
-#: Parts of the server that look at all runs every few seconds, or record them, for nothing that is tested here.
+#: Parts of the server that look at all runs every few seconds, for nothing that is tested here.
 UNUSED_SERVICES = (
     *("LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR"),
-    *("CLEANUP_RECONCILER", "DB_VACUUM", "TASK_RUN_RECORDER"),
+    *("CLEANUP_RECONCILER", "DB_VACUUM"),
 )
 FIRST_HALF = {"test_behaviour", "test_trouble"}  #: modules that take as long as all others
 RECORD, FIELD = "\x1e", "\x1f"  #: between the records of a log, and between their fields
@@ -165,12 +165,9 @@ def prefect_api(prefect_home: Path, logging_config: Path, one_certificate: Path)
 
 
 @pytest.fixture(scope="session")
-def registered(prefect_api: str) -> Iterator[None]:
-    """The block type is on the server. Each save would compute its schema again, longer than most tests take."""
+def registered(prefect_api: str) -> None:
+    """The block type is on the server."""
     CachenessStorage.register_type_and_schema(_sync=True)  # type: ignore[call-arg]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CachenessStorage, "register_type_and_schema", lambda *args, **kwargs: None)
-        yield
 
 
 @pytest.fixture
@@ -179,7 +176,10 @@ def make_store(registered: None, tmp_path: Path) -> Callable[..., CachenessStora
 
     def make(**fields: Any) -> CachenessStorage:
         store = CachenessStorage(**{"cache_dir": str(tmp_path / "cache"), **fields})
-        store.save(f"test-{uuid.uuid4().hex[:12]}")
+        with pytest.MonkeyPatch.context() as patch:
+            # To compute the block's schema again takes longer than most tests.
+            patch.setattr(CachenessStorage, "register_type_and_schema", lambda *args, **kwargs: None)
+            store.save(f"test-{uuid.uuid4().hex[:12]}")
         return store
 
     return make

@@ -7,6 +7,7 @@ the code imports it.
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import os
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ from cacheness.keys.trace import FAILURES
 _FURTHEST: Final = 6
 #: Source files of more characters are not read.
 _LONGEST: Final = 2_000_000
+#: Up to Python 3.12 a parser beside those of other threads can fail with SystemError for no reason
+#: (https://github.com/python/cpython/issues/106905).
+_ATTEMPTS: Final = 20
 
 
 class Parameters(dict[str, Any]):
@@ -119,7 +123,11 @@ def _tree_of(module: str) -> ast.Module | None:
     if not file or os.path.getsize(file) > _LONGEST:
         return None
     with open(file, encoding="utf-8") as stream:
-        return ast.parse(stream.read())
+        text = stream.read()
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(SystemError):
+            return ast.parse(text)
+    return None
 
 
 def _of_arguments(arguments: ast.arguments) -> Parameters:
