@@ -7,6 +7,7 @@ slow to import and never makes a key itself, so that a child is as good as a fre
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import inspect
 import json
@@ -38,6 +39,7 @@ def main() -> None:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
     additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
+    gc.freeze()  # a collection in a child would copy all of these objects
     for line in sys.stdin:
         job = json.loads(line)
         print(json.dumps(_answer(job)), flush=True)
