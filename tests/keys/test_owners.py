@@ -7,12 +7,13 @@ import os
 import pathlib
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cacheness.keys import add_user_code, owners
+from cacheness.keys import add_user_code, digest_of, owners
 from cacheness.keys.owners import OURS, PYTHON, USER, Owner, owner_of
 
 #: A build backend of its own, so that installing needs neither an index nor other packages.
@@ -201,3 +202,26 @@ def test_a_module_that_shadows_python_s_is_the_user_s(tmp_path: pathlib.Path) ->
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
     assert run.stdout == "user\n"
+
+
+class _AsAModule:
+    """Answers for its class as cffi's libraries do; the descriptors of modules do not take it."""
+
+    __class__ = types.ModuleType  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("name", ["as_a_module", "as_a_module.lib"])
+def test_what_only_says_that_it_is_a_module_is_in_no_key_s_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, _AsAModule())
+    assert owner_of(name) == USER
+    assert digest_of(test_whose_a_module_is) == digest_of(test_whose_a_module_is)
+
+
+def test_a_library_of_cffi_s_that_is_loaded_is_in_no_key_s_way() -> None:
+    program = (
+        "from cryptography.hazmat.bindings import _rust; import sys; from cacheness.keys import fingerprint\n"
+        "def double(x): return 2 * x\n"
+        "print(fingerprint(double).digest.hex() if '_openssl.lib' in sys.modules else 'it is not loaded')"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, len(run.stdout.strip())) == (0, 64), run.stderr

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
 
-from cacheness.keys.owners import module_of, owner_of, owner_of_class
+from cacheness.keys.owners import module_of, names_of_module, owner_of, owner_of_class
 from cacheness.keys.trace import FAILURES
 
 #: Of a library's registry, so many entries are looked at.
@@ -182,8 +182,7 @@ def _is_users(value: Any) -> bool:
 def _is_users_module(name: str) -> bool:
     """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
     top = name.partition(".")[0]
-    package = sys.modules.get(top)
-    names = types.ModuleType.__getattribute__(package, "__dict__") if isinstance(package, types.ModuleType) else {}
+    names = names_of_module(sys.modules.get(top))
     return owner_of(top if names.get("__file__") else name).kind == "user"
 
 

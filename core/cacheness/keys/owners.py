@@ -16,9 +16,10 @@ import sys
 import sysconfig
 import types
 import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +121,17 @@ def module_of(cls: type) -> str:
 
 def name_of_module(module: types.ModuleType) -> str:
     """The name of a module, which is not loaded for that if it is lazy."""
-    return str(types.ModuleType.__getattribute__(module, "__name__"))
+    return str(names_of_module(module).get("__name__") or getattr(module, "__name__", ""))
 
 
-def names_of_module(module: types.ModuleType) -> dict[str, Any]:
-    """What a module holds by name; it is not loaded for that if it is lazy."""
-    names: dict[str, Any] = types.ModuleType.__getattribute__(module, "__dict__")
-    return names
+def names_of_module(module: object) -> Mapping[str, Any]:
+    """What a module holds by name, or whatever is in its place in `sys.modules`; a lazy one is not loaded for that."""
+    # Not isinstance: cffi's libraries, which cryptography brings along, answer for their class that it is a module's.
+    if issubclass(type(module), types.ModuleType):
+        return cast(
+            "Mapping[str, Any]", types.ModuleType.__getattribute__(cast("types.ModuleType", module), "__dict__")
+        )
+    return getattr(module, "__dict__", {})
 
 
 def is_not_loaded(module: Any) -> bool:
@@ -162,8 +167,7 @@ def _named(module: str) -> bool:
 def _file_of(module: str) -> str | None:
     loaded = sys.modules.get(module)
     if loaded is not None:
-        # By `getattr`, a module that is imported lazily would be loaded.
-        names = names_of_module(loaded) if isinstance(loaded, types.ModuleType) else vars(loaded)
+        names = names_of_module(loaded)
         file = names.get("__file__")
         paths = list(names.get("__path__", ()))
         return file or (paths[0] if paths else None)
