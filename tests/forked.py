@@ -18,6 +18,7 @@ def fork(work: Callable[[], object]) -> int:
     if child:
         return child
     code = 1
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # pytest-timeout's handler does not run in a thread that hangs in C
     signal.alarm(30)
     try:
         work()

@@ -18,13 +18,16 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from cacheness import UnifiedCache, forks
 from cacheness.deadlines import Limits
 from cacheness.errors import CachenessError
+from cacheness.keys.files import digest_of_start
 from cacheness.metadata import migrations
 from cacheness.metadata.file_locks import FileLocks, unlock, wait_in_line
-from cacheness.metadata.sqlite import SqliteStore
+from cacheness.metadata.sqlite import SqliteStore, _Sqlite
+from cacheness.metadata.statements import Statement, Statements
 from tests.forked import ended, fork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -441,3 +444,97 @@ def test_a_child_forked_inside_a_batch_leaves_the_batch_whole(tmp_path: Path) ->
         assert ended(child) == 0
     cache.close()
     assert readable(tmp_path, "sqlite", 20) == 20
+
+
+def locks_of_ours() -> list[tuple[str, object]]:
+    """Each lock that an object of the core holds, by the name of its class and attribute."""
+    kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event)
+    modules = [(str(type(owner).__module__), owner) for owner in gc.get_objects()]
+    # The state of forks is replaced as a whole, and connections to a server are.
+    others = ("cacheness.testing", "cacheness.forks", "cacheness.metadata.postgresql_pool")
+    owners = [owner for module, owner in modules if module.startswith("cacheness.") and not module.startswith(others)]
+    return [
+        (f"{type(owner).__name__}.{name}", lock)
+        for owner in owners
+        for name, lock in getattr(owner, "__dict__", {}).items()
+        if isinstance(lock, kinds)
+    ]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_lock_is_a_new_one_in_a_child(tmp_path: Path, backend: str) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path, metadata_backend=backend, max_entries=100)
+    cache.put(1, n=1)
+    assert cache.flights.acquire("aa" * 32, "a token")
+    inherited = locks_of_ours()  # kept, so that no new lock stands where one of them was
+    expected = {"Evictor._lock", "Marker._lock", "Sessions._lock", "Flights._lock", "Flights._woken", "Guard._lock"}
+    assert expected <= {name for name, _ in inherited}
+    said = os.pipe()
+
+    def work() -> None:
+        old = {id(lock) for _, lock in inherited}
+        left = {name for name, lock in locks_of_ours() if id(lock) in old}
+        os.write(said[1], " ".join(sorted(left)).encode())
+
+    assert ended(fork(work)) == 0
+    os.close(said[1])
+    with os.fdopen(said[0]) as lines:
+        assert lines.read() == ""
+
+
+def test_a_child_goes_on_with_the_call_that_it_was_forked_in(tmp_path: Path) -> None:
+    cache = UnifiedCache(cache_dir=tmp_path, max_entries=100)
+    flights, children = cache.flights, []
+    assert flights.acquire("aa" * 32, "parent's")
+
+    class Forks:
+        """Something that forks while it is pickled."""
+
+        def __reduce__(self) -> tuple[type, tuple[int]]:
+            if not children:
+                children.append(os.fork())
+            return int, (7,)
+
+    cache.put(Forks(), n=1)
+    if children == [0]:
+        signal.alarm(30)
+        with_child = cache.get(n=1) == 7 and flights.acquire("bb" * 32, "child's")
+        beats = [thread for thread in threading.enumerate() if thread.name == "cacheness-flight-heartbeat"]
+        os._exit(0 if with_child and len(beats) == 1 else 1)
+    assert ended(children[0]) == 0
+    assert flights.holder("aa" * 32) == "parent's"
+
+
+class SlowElsewhere(_Sqlite):
+    """A database whose statements take long to write in other threads than the main one."""
+
+    inside, leave = threading.Event(), threading.Event()
+
+    def compile(self, statement: sa.ClauseElement) -> Statement:
+        if threading.current_thread() is not threading.main_thread():
+            self.inside.set()
+            self.leave.wait(60)
+        return super().compile(statement)
+
+
+def test_a_child_writes_the_statement_that_a_thread_of_its_parent_was_writing() -> None:
+    statements = Statements(SlowElsewhere())
+    thread = threading.Thread(target=lambda: statements.usage)
+    thread.start()
+    SlowElsewhere.inside.wait()
+    code = ended(fork(lambda: statements.usage))
+    SlowElsewhere.leave.set()
+    thread.join()
+    assert code == 0
+
+
+def test_a_child_reads_a_large_file_as_its_parent_did(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as empty:
+        empty.truncate(16 << 20)
+    digest = digest_of_start(str(file), None)
+
+    def work() -> None:
+        assert digest_of_start(str(file), None) == digest
+
+    assert ended(fork(work)) == 0

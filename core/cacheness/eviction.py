@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from cacheness import forks
 from cacheness.cache import Cache, Draft
 from cacheness.entry import MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
 from cacheness.errors import CachenessError, StoreFull
@@ -42,6 +43,11 @@ class Evictor:
         if max_bytes is not None or max_entries is not None:
             self._asked = Quota(max_bytes and int(max_bytes), max_entries and int(max_entries), policy)
         self._quota: Quota | None = None  #: that of the namespace, once it is known
+        self.forget_after_fork()
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Begin as a process that has put nothing yet: what a parent may write unseen is not each child's too."""
         self._lock = threading.RLock()
         self._looked_at = self._cleaned_at = float("-inf")
         self._bytes_left = self._entries_left = 0.0  #: before the next look

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from cacheness import forks
 from cacheness.errors import CachenessError, StoreRefused
 from cacheness.jitter import between
 from cacheness.protocols import MetadataStore
@@ -29,11 +30,16 @@ class Flights:
         self._metadata = metadata
         self._namespace = namespace
         self._lease = lease
+        self._is_refused = False
+        self.forget_after_fork()
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Leave to the parent what it holds; its thread, which renews that, is not in a child."""
         self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _Held] = {}
         self._woken = threading.Event()
         self._beating = False
-        self._is_refused = False
         self._abandoned: deque[tuple[bytes, str]] = deque()
 
     def acquire(

@@ -15,7 +15,10 @@ import os
 import threading
 import time
 import weakref
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Generic, Protocol, TypeVar, overload
+
+T = TypeVar("T")
 
 #: Seconds that a fork waits for other threads to leave SQLite.
 PATIENCE: Final = 5.0
@@ -75,6 +78,34 @@ class _Thread(threading.local):
 
 _process = _Process(0)
 _watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
+
+
+class LazyAttribute(Generic[T]):
+    """Compute an attribute when it is first read, and keep it.
+
+    Not `functools.cached_property`: that of Python 3.11 holds a lock while it computes, and a child which is
+    forked beside another thread's first read would wait for that thread for ever. Here both compute.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> LazyAttribute[T]: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> LazyAttribute[T] | T:
+        if instance is None:
+            return self
+        # The name is found in the instance from now on, before this descriptor.
+        value = instance.__dict__[self._name] = self._compute(instance)
+        return value
 
 
 def no_fork() -> contextlib.AbstractContextManager[Any]:

@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cacheness import forks
 from cacheness.entry import Identity
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, MetadataStore
@@ -80,6 +81,11 @@ class Marker:
         self._why_not: str | None = None
         self._read_at = float("-inf")
         self._logged = ""  #: the last kind of news that was logged
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.RLock()
 
     def settle(self) -> None:
         """Before anything is stored: write a marker where one may be written, log where it names another database.

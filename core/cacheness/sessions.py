@@ -13,6 +13,7 @@ import socket
 import threading
 from pathlib import Path
 
+from cacheness import forks
 from cacheness.entry import Process, SessionInfo
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
@@ -27,6 +28,11 @@ class Sessions:
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
+        self.forget_after_fork()
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
         self._lock = threading.RLock()
         self._current: str | None = None
         self._stop: threading.Event | None = None
@@ -78,8 +84,7 @@ class Sessions:
     def _keep_alive(self) -> None:
         if self._stop is None:
             self._stop = threading.Event()
-            # A daemon, so that it never keeps a process alive. It does not exist in a forked
-            # child, and need not: a child opens its own stores and its own session.
+            # A daemon, so that it never keeps a process alive.
             threading.Thread(
                 target=self._beat, args=(self._stop,), name="cacheness-session-heartbeat", daemon=True
             ).start()

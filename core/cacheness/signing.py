@@ -15,10 +15,9 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final
 
-from blake3 import blake3
-
 from cacheness.entry import Entry
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
+from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
 
 LEAST_KEY_BYTES: Final = 16
@@ -30,9 +29,6 @@ _DOMAIN: Final = b"cacheness entry 2\0"
 #: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and sixteen lengths.
 _NUMBERS: Final = struct.Struct("<4qdB16Q")
 _BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
-
-_THREADED_FROM: Final = 8 << 20
-_THREADS: Final = min(os.cpu_count() or 1, 8)
 
 
 class Keyring:
@@ -142,9 +138,7 @@ def header(entry: Entry) -> bytes:
 
 def digest_parts(parts: Sequence[Buffer]) -> bytes:
     """BLAKE3 of the parts, one after the other."""
-    # Not blake3.AUTO: it shares one pool of threads, which a forked child inherits dead and waits for.
-    large = sum(map(len, parts)) >= _THREADED_FROM
-    hasher = blake3(max_threads=_THREADS if large else 1)
+    hasher = hasher_for(sum(map(len, parts)))
     for part in parts:
         hasher.update(part)
     return hasher.digest()

@@ -231,7 +231,6 @@ def _child(seat: Seat, work: Callable[[], object], *, then_killed: bool = False)
     code = 1
     try:
         signal.alarm(HANG)
-        faulthandler.dump_traceback_later(HANG - 5)
         with seat.trouble():
             work()
         code = 0
@@ -386,6 +385,8 @@ ROLES: tuple[tuple[Callable[[Seat], None], int], ...] = (
 def act(work: Callable[[Seat], None], spec: Spec, number: int) -> None:
     """One process of the storm."""
     random.seed()
+    # Not dump_traceback_later(): it hangs in a child's child, waiting for a thread that only the child has.
+    faulthandler.register(signal.SIGALRM, chain=True)
     logging.disable()  # misses, strangers and missing rights are logged, as they should be
     seat = Seat(spec, number)
     if work is not take_rights and work is not be_a_stranger:

@@ -61,6 +61,7 @@ class Outcome:
     left_alone: int  #: results that were acknowledged once and had to stay
     orphans: int  #: removed by the one repair
     unknown: int  #: blobs of sessions that were lost with a tail, or are a clone's
+    miscounted: int  #: namespaces whose totals a count did not find
     left: int  #: issues after it
     blobs: int
     rows_with_blobs: int
@@ -74,6 +75,7 @@ class Outcome:
         assert self.counts["hung"] == 0, "I8: a forked child hung"
         assert self.counts["errors"] == 0, "I8: a process gave up, or a repair of a stranger was not refused"
         assert self.counts["over"] == 0, "a quota was not held"
+        assert self.miscounted == 0, "the totals at rest are not what a count finds"
         assert self.left == 0, "I6: issues are left after one repair"
         assert self.blobs == self.rows_with_blobs, "I6: blobs and rows differ"
 
@@ -117,6 +119,7 @@ class _Storm:
         self._running: list[multiprocessing.process.BaseProcess] = []
         self._others: set[int] = set()  #: children of this process that have no part in the storm
         self._kills = 0
+        self._hung = 0  #: children whose parent was killed
 
     def blow(self, seconds: float, kills: int = 0, forks: int = 0) -> None:
         """Start everybody, and kill one after the other."""
@@ -157,6 +160,7 @@ class _Storm:
             blobs = sum(1 for info in cache.parts.blobs.scan() if "/" in info.name)
         for judged in ("wrong", "lost"):
             counts[judged] += found[judged]
+        counts["hung"] += self._hung
         return Outcome(
             world=name,
             seconds=round(seconds, 1),
@@ -166,6 +170,7 @@ class _Storm:
             left_alone=self._ledger.size(),
             orphans=repaired.counts().get("orphaned", 0),
             unknown=unknown,
+            miscounted=repaired.counts().get("miscounted", 0),
             left=sum(len(report) for report in left),
             blobs=blobs,
             rows_with_blobs=sum(entry.blob is not None for entry in rows),
@@ -185,6 +190,7 @@ class _Storm:
             or any(self._board.total(event) < number for event, number in wanted.items())
         ):
             time.sleep(random.uniform(0.2, 0.8))
+            self._bury_orphans()
             seat = random.randrange(len(self._work))
             # Not the reader, and nobody who has not come as far as working.
             if self._work[seat] is not roles.read and self._board.is_at_work(seat):
@@ -192,6 +198,11 @@ class _Storm:
                 self._running[seat].kill()
                 self._running[seat].join()
                 self._running[seat] = self._start(seat)
+
+    def _bury_orphans(self) -> None:
+        for pid in _children(os.getpid()) - self._others:
+            _, status = os.waitpid(pid, os.WNOHANG)
+            self._hung += os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
 
     def _start_all(self) -> None:
         forkserver.ensure_running()

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.hashing import hasher_for
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.trace import Unencodable
 
@@ -125,11 +126,10 @@ def _read(path: str) -> bytes:
 
 def digest_of_start(path: str, size: int | None) -> bytes:
     """Return BLAKE3 of a file's first bytes, of all of them where no size is given."""
-    hasher = blake3(max_threads=blake3.AUTO)
     try:
         # What is a file now may be a pipe a moment later, and would block the one who opens it.
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
-            _checked(path, os.fstat(file.fileno()))
+            hasher = hasher_for(_checked(path, os.fstat(file.fileno()))[0])
             buffer = bytearray(_PIECE if size is None else max(min(size, _PIECE), 1))
             left = size
             while left is None or left > 0:

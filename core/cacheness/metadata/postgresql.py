@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -15,6 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from cacheness.deadlines import Guard, Limits
 from cacheness.entry import MICROSECONDS, Entry, Identity, Process
 from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRefused
+from cacheness.forks import LazyAttribute
 from cacheness.metadata.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
 from cacheness.metadata.sql import (
     Row,
@@ -131,19 +131,19 @@ class _PostgresqlStatements(Statements):
             self._by_shape[shape] = self._compile(_publish(self.flavour.clock, slot, with_tags=tagged))
         return self._by_shape[shape]
 
-    @cached_property
+    @LazyAttribute
     def lease(self) -> Statement:
         """Give a session its first lease."""
         return self._compile(sa.insert(leases).values(session=sa.bindparam("id", type_=sa.Text()), until=self._until()))
 
-    @cached_property
+    @LazyAttribute
     def renew(self) -> Statement:
         """Extend a live session's lease. Reads the session's row and locks nothing of it."""
         live = sa.exists().where(sessions.c.id == leases.c.session, sessions.c.state == LIVE)
         mine = leases.c.session == sa.bindparam("its", type_=sa.Text())
         return self._compile(sa.update(leases).where(mine, live).values(until=self._until()))
 
-    @cached_property
+    @LazyAttribute
     def forget_leases(self) -> Statement:
         """Drop the leases of forgotten sessions."""
         known = sa.exists().where(sessions.c.id == leases.c.session)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import sqlalchemy as sa
 
 from cacheness.entry import Entry, Where
+from cacheness.forks import LazyAttribute
 from cacheness.metadata.tables import (
     activity,
     checks,
@@ -97,29 +97,29 @@ class Statements:
 
     # the store itself
 
-    @cached_property
+    @LazyAttribute
     def identity(self) -> Statement:
         """Which store this is, and which schema it has."""
         version = sa.select(schema_version.c.version_num).scalar_subquery()
         return self._compile(sa.select(store.c.id, store.c.epoch, store.c.min_reader, version))
 
-    @cached_property
+    @LazyAttribute
     def create_store(self) -> Statement:
         """Say of an empty database which store it is."""
         return self._compile(sa.insert(store))
 
-    @cached_property
+    @LazyAttribute
     def create_version(self) -> Statement:
         """Say which schema a fresh database has."""
         return self._compile(sa.insert(schema_version))
 
-    @cached_property
+    @LazyAttribute
     def begin_epoch(self) -> Statement:
         """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
         newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
         return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
 
-    @cached_property
+    @LazyAttribute
     def usage(self) -> Statement:
         """The epochs, and whether there is a session, and an entry with a blob."""
         blobs = sa.exists().where(entries.c.blob.is_not(None))
@@ -127,17 +127,17 @@ class Statements:
 
     # entries
 
-    @cached_property
+    @LazyAttribute
     def find(self) -> Statement:
         """One row by its key."""
         return self._compile(_rows().where(_this_key()))
 
-    @cached_property
+    @LazyAttribute
     def find_many(self) -> Statement:
         """The rows under many keys."""
         return self._compile(_rows().where(_this_namespace(), self._among_keys()))
 
-    @cached_property
+    @LazyAttribute
     def present(self) -> Statement:
         """The unexpired rows under many keys, without their bytes."""
         columns = (
@@ -147,18 +147,18 @@ class Statements:
         unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
         return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
 
-    @cached_property
+    @LazyAttribute
     def replaced_by(self) -> Statement:
         """What a put of this key replaces: its size and blob, and where else the key is named."""
         replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
         return self._compile(sa.select(*replaced).where(_this_key()))
 
-    @cached_property
+    @LazyAttribute
     def put(self) -> Statement:
         """Insert or replace one entry; the transaction holds the writer's session."""
         return self._compile(replacing(self.flavour.upsert(entries).values({n: _value(n) for n in COLUMNS})))
 
-    @cached_property
+    @LazyAttribute
     def swap(self) -> Statement:
         """Change expiry and signature, if nothing else has changed."""
         same = [
@@ -168,30 +168,30 @@ class Statements:
         new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
         return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
 
-    @cached_property
+    @LazyAttribute
     def totals(self) -> Statement:
         """What a namespace holds, and how often it was hit: sums of a few rows, however many entries there are."""
         hits = _sum(activity.c.calls).where(*_of_all_hits())
         return self._compile(sa.select(*(kept.scalar_subquery() for kept in (*_kept_totals(), hits))))
 
-    @cached_property
+    @LazyAttribute
     def holdings(self) -> Statement:
         """What a namespace holds, and its quota."""
         quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
         its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
         return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
 
-    @cached_property
+    @LazyAttribute
     def add_totals(self) -> Statement:
         """Add what a transaction has changed, at its end."""
         return self._add_to_totals(self.flavour.slot)
 
-    @cached_property
+    @LazyAttribute
     def correct_totals(self) -> Statement:
         """Add what a count has found, which is nobody's change."""
         return self._add_to_totals(sa.literal_column("0", sa.Integer))
 
-    @cached_property
+    @LazyAttribute
     def recount(self) -> Statement:
         """By how much the kept totals are too low: both sums in one statement, so of one moment."""
         counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
@@ -199,7 +199,7 @@ class Statements:
         held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
         return self._compile(sa.select(counted.scalar_subquery() - held, summed.scalar_subquery() - held_bytes))
 
-    @cached_property
+    @LazyAttribute
     def set_quota(self) -> Statement:
         """Say what a namespace may hold; a row changes when it is news."""
         names = ("max_bytes", "max_entries", "policy")
@@ -209,7 +209,7 @@ class Statements:
         is_news = sa.or_(*(quotas.c[name].is_distinct_from(said.excluded[name]) for name in names))
         return self._compile(said.on_conflict_do_update(index_elements=("namespace",), set_=new, where=is_news))
 
-    @cached_property
+    @LazyAttribute
     def note_maintenance(self) -> Statement:
         """Note that a namespace was looked after."""
         policy = sa.literal_column("'lru'", sa.Text)
@@ -219,7 +219,7 @@ class Statements:
         now = {"maintained_at": noted.excluded.maintained_at}
         return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
 
-    @cached_property
+    @LazyAttribute
     def sample(self) -> Statement:
         """Neighbours in key order, from a key on, with what decides whether they make room."""
         seconds, hits = sa.func.coalesce(entries.c.compute_seconds, 0.0), sa.func.coalesce(uses.c.hits, _ZERO)
@@ -230,7 +230,7 @@ class Statements:
         found = sa.select(*columns).select_from(joined).where(*from_there).order_by(entries.c.key)
         return self._compile(found.limit(_given("limit", sa.Integer())))
 
-    @cached_property
+    @LazyAttribute
     def functions(self) -> Statement:
         """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
         first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
@@ -272,20 +272,20 @@ class Statements:
             self._by_shape[shape] = self._compile(found.limit(_given("limit", sa.Integer())))
         return self._by_shape[shape]
 
-    @cached_property
+    @LazyAttribute
     def delete(self) -> Statement:
         """Delete the rows under many keys."""
         return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
 
     # uses
 
-    @cached_property
+    @LazyAttribute
     def begin_use(self) -> Statement:
         """Note that an entry is new."""
         values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
         return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
 
-    @cached_property
+    @LazyAttribute
     def record_use(self) -> Statement:
         """Count hits of an entry that is there."""
         at = _given("at", sa.BigInteger())
@@ -294,7 +294,7 @@ class Statements:
         is_there = sa.exists().where(_same_key(uses))
         return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
 
-    @cached_property
+    @LazyAttribute
     def count_hits(self) -> Statement:
         """Add to the hits of a namespace, at the end of the transaction that records them."""
         text = {"span": "all", "function": "", "outcome": "hit", "reason": ""}
@@ -307,34 +307,34 @@ class Statements:
         more = {"calls": activity.c.calls + counted.excluded.calls}
         return self._compile(counted.on_conflict_do_update(index_elements=list(activity.primary_key), set_=more))
 
-    @cached_property
+    @LazyAttribute
     def uses(self) -> Statement:
         """The uses of many keys, which have entries."""
         these = (_this_namespace(), self._among_keys())
         found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
         return self._compile(found.where(*these))
 
-    @cached_property
+    @LazyAttribute
     def forget_uses(self) -> Statement:
         """Delete the uses of many keys."""
         return self._compile(self._delete_hints(uses))
 
     # tags
 
-    @cached_property
+    @LazyAttribute
     def tag(self) -> Statement:
         """Note that an entry has a tag."""
         values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
         return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
 
-    @cached_property
+    @LazyAttribute
     def untag(self) -> Statement:
         """Delete the tags of many keys."""
         return self._compile(self._delete_hints(tags))
 
     # why results are not there
 
-    @cached_property
+    @LazyAttribute
     def note_unstored(self) -> Statement:
         """Note why a result was not stored; what is noted already is written again after a day only."""
         reason = _given("reason", sa.Text())
@@ -343,14 +343,14 @@ class Statements:
         old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
         return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
 
-    @cached_property
+    @LazyAttribute
     def unstored(self) -> Statement:
         """The reasons beside many keys that are not too old."""
         these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
         recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
 
-    @cached_property
+    @LazyAttribute
     def forget_unstored(self) -> Statement:
         """Drop reasons that are too old."""
         old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
@@ -358,13 +358,13 @@ class Statements:
 
     # tombstones
 
-    @cached_property
+    @LazyAttribute
     def bury(self) -> Statement:
         """Leave a tombstone."""
         buried = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
         return self._compile(buried.on_conflict_do_nothing())
 
-    @cached_property
+    @LazyAttribute
     def tombstones(self) -> Statement:
         """A page of blobs to delete, by name."""
         name = tombstones.c.blob
@@ -372,30 +372,30 @@ class Statements:
         wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
         return self._compile(wanted.order_by(name).limit(_given("limit", sa.Integer())))
 
-    @cached_property
+    @LazyAttribute
     def clear_tombstone(self) -> Statement:
         """Forget a blob."""
         return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
 
     # sessions
 
-    @cached_property
+    @LazyAttribute
     def open_session(self) -> Statement:
         """Begin a session."""
         return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
 
-    @cached_property
+    @LazyAttribute
     def session_lives(self) -> Statement:
         """One row when a session is live."""
         return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
 
-    @cached_property
+    @LazyAttribute
     def retire(self) -> Statement:
         """Set a session ended or fenced, for good."""
         retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
         return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
 
-    @cached_property
+    @LazyAttribute
     def live_sessions(self) -> Statement:
         """Every live session, and whether its lease is over."""
         columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
@@ -403,20 +403,20 @@ class Statements:
         joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
         return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == LIVE))
 
-    @cached_property
+    @LazyAttribute
     def retired_sessions(self) -> Statement:
         """Which sessions will not commit again."""
         these = self.flavour.among(sessions.c.id, 16)
         return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
 
-    @cached_property
+    @LazyAttribute
     def condemn(self) -> Statement:
         """Make an unknown session known as fenced; a row when it was unknown."""
         row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
         fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
         return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
 
-    @cached_property
+    @LazyAttribute
     def forget_sessions(self) -> Statement:
         """Drop sessions that were retired long ago."""
         old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
@@ -424,14 +424,14 @@ class Statements:
 
     # checks
 
-    @cached_property
+    @LazyAttribute
     def check_times(self) -> Statement:
         """When each shard was last checked."""
         return self._compile(
             sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
         )
 
-    @cached_property
+    @LazyAttribute
     def record_check(self) -> Statement:
         """Note that a shard was checked."""
         checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
@@ -441,7 +441,7 @@ class Statements:
 
     # flights
 
-    @cached_property
+    @LazyAttribute
     def take_flight(self) -> Statement:
         """Begin or renew a flight; no row changes when it is somebody else's."""
         until = self.flavour.clock + _given("microseconds", sa.BigInteger())
@@ -451,13 +451,13 @@ class Statements:
         new = {"token": taken.excluded.token, "until": taken.excluded.until}
         return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
 
-    @cached_property
+    @LazyAttribute
     def end_flight(self) -> Statement:
         """Give up one's own flight."""
         mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
         return self._compile(sa.delete(compute_leases).where(*mine))
 
-    @cached_property
+    @LazyAttribute
     def flight_holder(self) -> Statement:
         """Who computes a key."""
         lasts = compute_leases.c.until >= self.flavour.clock
