@@ -20,6 +20,7 @@ TESTS ?= tests
 # Four processes on two cores: many tests wait for a server or a lease.
 ARGS ?= -n 4 --dist loadgroup
 FUZZ_SECONDS ?= 600
+GROWTH ?= 1000000
 STORM_SECONDS ?= 600
 MATRIX := .venv-matrix
 # The oldest Prefect that we support is in constraints.txt; this is the newest.
@@ -29,7 +30,7 @@ OTHER_PREFECT := .venv-prefect
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick fuzz storm mutants matrix prefect-versions peer-dask docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick bench-growth fuzz storm mutants matrix prefect-versions peer-dask docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +61,9 @@ bench: $(STAMP) ## every budget beside its peers (under 15 minutes)
 
 bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
 	@$(RUN) -m benchmarks --quick
+
+bench-growth: $(STAMP) ## single calls, surveys and eviction at GROWTH=1000000 entries (half an hour)
+	@GROWTH=$(GROWTH) $(RUN) -m benchmarks growth
 
 fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(INSTALL) --group fuzz

@@ -27,11 +27,11 @@ from benchmarks.show import WIDTH, show_outcome, sum_up
 
 HERE = Path(__file__).parent
 FIRST = ("get_small", "get_file", "put_small", "fresh_process", "key_speed")
-LAST = ("peak_memory", "scale", "many_writers")  #: they leave the machine's own caches full of theirs
+LAST = ("peak_memory", "scale", "many_writers", "growth")  #: they leave the machine's own caches full of theirs
 OTHERS = sorted(path.stem for path in HERE.glob("*.py") if "\ndef measure(" in path.read_text())
 ALL = (*FIRST, *(name for name in OTHERS if name not in FIRST + LAST), *LAST)
 #: Seconds after which a benchmark hangs rather than works; a scale run on request may take hours.
-LONGEST = None if "CACHENESS_BENCH_ENTRIES" in os.environ else 600
+LONGEST = None if {"CACHENESS_BENCH_ENTRIES", "GROWTH"} & os.environ.keys() else 600
 LAST_WORDS = 20  #: seconds
 
 

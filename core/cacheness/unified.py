@@ -20,7 +20,7 @@ from cacheness.entry import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Us
 from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
-from cacheness.keys import Key, still_left
+from cacheness.keys import Key, name_of_function, still_left
 from cacheness.memoize import explain_call, memoize
 from cacheness.options import (
     Function,
@@ -300,7 +300,7 @@ class UnifiedCache:
         self,
         *,
         tag: str | None = None,
-        function: str | None = None,
+        function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
         older_than: float | timedelta | None = None,
         limit: int | None = None,
@@ -309,7 +309,7 @@ class UnifiedCache:
 
         In key order; those of a function or an age the newest first.
 
-        `function` is a module, a qualified name, or both with a colon or a dot between.
+        `function` is the function, or by name: a module, a qualified name, or both with a colon or a dot between.
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
@@ -321,7 +321,7 @@ class UnifiedCache:
         self,
         *,
         tag: str | None = None,
-        function: str | None = None,
+        function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
         older_than: float | timedelta | None = None,
         limit: int | None = None,
@@ -338,7 +338,7 @@ class UnifiedCache:
         self,
         *,
         tag: str | None = None,
-        function: str | None = None,
+        function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
         older_than: float | timedelta | None = None,
     ) -> int:
@@ -349,7 +349,9 @@ class UnifiedCache:
         """
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
-        names = None if function is None else one_function(function, self._called(function) or ())
+        names = self._called(function)
+        if isinstance(function, str):
+            names = one_function(function, names or ())
         return self._parts.cache.delete(self._where(tag, names, prefix, older_than))
 
     def verify_integrity(
@@ -492,11 +494,15 @@ class UnifiedCache:
         age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
         return Where(self.config.namespace, tag=tag, functions=functions, prefix=prefix, older_than=age)
 
-    def _called(self, name: str | None) -> tuple[str, ...] | None:
-        """The functions that go by a name."""
-        if name is None or is_full_name(name):
-            return None if name is None else (name,)
-        return functions_called(name, self.functions())
+    def _called(self, function: str | Callable[..., Any] | None) -> tuple[str, ...] | None:
+        """The names of a function, or of those that go by a name."""
+        if function is None:
+            return None
+        if not isinstance(function, str):
+            if not callable(function):
+                raise TypeError(f"function={function!r:.80} is neither a function nor the name of one")
+            return (name_of_function(function),)
+        return (function,) if is_full_name(function) else functions_called(function, self.functions())
 
 
 def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:

@@ -79,6 +79,19 @@ def test_a_deletion_by_a_name_of_several_functions_lists_them_and_deletes_nothin
     assert cache.functions() == ["", "a task", "team.stock:save"]
 
 
+def test_a_filter_takes_the_function_itself(cache: UnifiedCache) -> None:
+    sales, stock = (module(name, TWO.format(9)) for name in ("sales", "team.stock"))
+    for function in (sales.load, cache.cached(sales.load), functools.partial(sales.load, 1)):
+        assert [entry.function for entry in cache.iter_entries(function=function)] == ["sales:load"]
+    assert len(cache.list_entries(function=sales.Reader)) == 0
+    assert cache.delete_matching(function=stock.load) == 1
+    assert cache.delete_matching(function=stock.load) == 0
+    assert functions_of(cache, "load") == ["sales:load"]
+    for wrong in (7, ["sales.load"]):
+        with pytest.raises(TypeError, match="neither a function nor the name of one"):
+            cache.delete_matching(function=wrong)
+
+
 def test_a_deletion_may_name_a_whole_module(cache: UnifiedCache) -> None:
     assert cache.delete_matching(function="sales:") == 2
     assert functions_of(cache, "team.stock") == ["team.stock:load", "team.stock:save"]

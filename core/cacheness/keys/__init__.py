@@ -8,7 +8,7 @@ from cacheness.keys import (  # noqa: F401 - they say how values are encoded
     plain,
     wrappers,
 )
-from cacheness.keys.code import Chance, Fingerprint, fingerprint
+from cacheness.keys.code import Chance, Fingerprint, fingerprint, name_of_function
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.files import File
@@ -39,6 +39,7 @@ __all__ = [
     "encode",
     "fingerprint",
     "make_key",
+    "name_of_function",
     "names_of",
     "not_as_left",
     "register",

@@ -12,7 +12,7 @@ import functools
 import sys
 import types
 import weakref
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -112,7 +112,7 @@ class _Plan:
         graph["root"] = Vertex(start, names_of(self._root.edges))
         self.fingerprint = Fingerprint(
             digests_of(graph)["root"],
-            full_name(_callee(fn)),
+            name_of_function(fn),
             _parts(nodes, versions),
             tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
             _body(_callee(fn)),
@@ -209,6 +209,11 @@ def _called(fn: Any) -> str:
 def _body(fn: Any) -> str:
     code = getattr(fn, "__code__", None)
     return info_of(code).body.hex()[:_SHORT] if isinstance(code, types.CodeType) else ""
+
+
+def name_of_function(fn: Callable[..., Any]) -> str:
+    """What entries call a function: its module and its qualified name, with a colon between."""
+    return full_name(_callee(fn))
 
 
 def _callee(fn: Any) -> Any:

@@ -1,0 +1,237 @@
+"""What one call costs, and the slowest of many, as the cache grows to millions of entries.
+
+Ten thousand and a hundred thousand entries; GROWTH=1000000 (`make bench-growth`) or more asks for
+larger sizes. Entries are written in batches; keys are digests, as everywhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import obstore
+import psycopg
+
+from benchmarks.bench import SIGNING_KEY, Bench, Row, main
+from cacheness import UnifiedCache
+from cacheness.blobs.object_store import ObjectStore
+from cacheness.deadlines import Limits
+from cacheness.testing.proxy import Proxy
+
+SMALLEST = 10_000
+BATCH = 5000
+FAMILY = 100  #: entries of one function, tag and prefix at the smallest size: one in so many at each
+CALLS = 20_000
+AWAY = 0.02  #: seconds to the store that is far away
+BLOB = 48 << 10
+BLOBS_GONE = 10_000
+BLOBS_MOVED = 2000
+LONGEST_WAIT = 0.05  #: seconds, beyond the median
+
+
+def measure(bench: Bench) -> Iterator[Row]:
+    """The rows of this benchmark."""
+    largest = int(os.environ.get("GROWTH", str(SMALLEST if bench.quick else 10 * SMALLEST)))
+    sizes = [size for size in (SMALLEST * 10**n for n in range(7)) if size <= largest]
+    embedded = {"cache_dir": str(bench.folder / "ours")}
+    shared = {"metadata_backend": bench.postgresql, "signing_key": SIGNING_KEY}
+    for name, parameters in (("SQLite", embedded), ("PostgreSQL", shared)):
+        with UnifiedCache(**parameters, blob_store="memory://") as cache:
+            yield from Growing(bench, name, cache).rows(sizes)
+    yield from blobs_far_away(bench)
+
+
+@dataclass
+class Growing:
+    """A cache that is filled step by step, and what single calls cost at each step."""
+
+    bench: Bench
+    name: str
+    cache: UnifiedCache
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    first: dict[str, float] = field(default_factory=dict)  #: seconds at the smallest size
+
+    def rows(self, sizes: list[int]) -> Iterator[Row]:
+        """What grows, for each size, and what the rules promise about it."""
+        for size in sizes:
+            self.fill(size)
+            yield from self.surveys(size)
+            yield from self.misses(size)
+            yield from self.first_put(size)
+            yield from self.single_calls(size)  # the last, because it evicts
+        if self.name == "PostgreSQL":
+            yield self.log_of_a_hit()
+        yield from self.eviction(sizes[-1])
+
+    def fill(self, size: int) -> None:
+        """Put until there are so many entries, one in a hundred of them with a tag, a prefix and a function."""
+        missing = size - self.cache.stats()["entries"]
+        for start in range(0, missing, BATCH):
+            with self.cache.write_batch():
+                for n in itertools.islice(self.numbers, min(BATCH, missing - start)):
+                    marks = {"tags": ("marked",), "prefix": "marked", "function": marked} if n % FAMILY == 0 else {}
+                    self.cache.put(n, args={"n": n}, **marks)
+
+    def single_calls(self, size: int) -> Iterator[Row]:
+        """Puts beyond the quota and gets, one after the other: the median and the slowest."""
+        with UnifiedCache(self.cache.config.but(max_entries=size)) as full:
+            keys = [entry.cache_key for entry in itertools.islice(full.iter_entries(), CALLS // 2)]
+            puts = [seconds(lambda n=n: full.put(n, fresh=(size, n))) for n in range(CALLS // 2)]
+            gets = [seconds(lambda key=key: full.get(key)) for key in keys]
+        with UnifiedCache(self.cache.config.but(max_entries=1 << 40)) as wide:
+            wide.put(0, wide=True)  # a quota belongs to the namespace until somebody who puts gives another
+        for what, found in (("put beyond the quota", puts), ("get", gets)):
+            median = statistics.median(found)
+            yield self.point(what, size, median)
+            yield self.against_first(what, size, median, at_most=1.5)
+            yield Row(
+                f"{self.name}, {size:,} entries: slowest {what} of {len(found):,}, beyond the median",
+                max(found) - median,
+                at_most=LONGEST_WAIT,
+            )
+
+    def misses(self, size: int) -> Iterator[Row]:
+        """Misses of a decorated function while the program logs at INFO."""
+        function = self.cache.cached(lambda x: x, version="1")
+        log = logging.getLogger("cacheness")
+        log.addHandler(logging.NullHandler())
+        log.setLevel(logging.INFO)
+        try:
+            median = statistics.median(seconds(lambda n=n: function((size, n))) for n in range(200))
+        finally:
+            log.setLevel(logging.NOTSET)
+        yield self.point("miss at INFO", size, median)
+        yield self.against_first("miss at INFO", size, median, at_most=1.5)
+
+    def first_put(self, size: int) -> Iterator[Row]:
+        """The first put of a process that has a quota, against its second."""
+        first, second = [], []
+        for n in range(9):
+            # Another time-out is another configuration, so that nothing is shared with caches that are open.
+            with UnifiedCache(self.cache.config.but(max_entries=10 * size, blob_timeout=10 + n / 1000)) as cache:
+                cache.get(nothing=True)
+                first.append(seconds(lambda n=n: cache.put(0, first=(size, n))))
+                second.append(seconds(lambda n=n: cache.put(0, second=(size, n))))
+        ours, theirs = statistics.median(first), statistics.median(second)
+        yield Row(f"{self.name}, {size:,} entries: first put of a process", ours, "the second", theirs, at_most=2)
+
+    def surveys(self, size: int) -> Iterator[Row]:
+        """Totals, and lists of one in a hundred by each condition."""
+        taken = statistics.median(seconds(self.cache.stats) for _ in range(20))
+        yield Row(f"{self.name}, {size:,} entries: stats()", taken, at_most=0.01)
+        conditions: dict[str, dict[str, Any]] = {
+            "tag": {"tag": "marked"},
+            "prefix": {"prefix": "marked"},
+            "function": {"function": marked},
+        }
+        for what, condition in conditions.items():
+            took = statistics.median(seconds(lambda c=condition: list(self.cache.iter_entries(**c))) for _ in range(3))
+            found = sum(1 for _ in self.cache.iter_entries(**condition))
+            assert found >= size // FAMILY // 2, (what, found)
+            yield self.point(f"list by {what}, an entry", size, took / found)
+            yield self.against_first(f"list by {what}, an entry", size, took / found, at_most=2)
+        with self.cache.write_batch():
+            for n in range(FAMILY):
+                self.cache.put(n, args={"gone": n}, tags=("gone",))
+        took = seconds(lambda: self.cache.delete_matching(tag="gone"))
+        yield self.against_first(f"delete {FAMILY} by tag", size, took, at_most=2)
+
+    def log_of_a_hit(self) -> Row:
+        """Bytes of write-ahead log for a key that is hit ten times."""
+        keys = [entry.cache_key for entry in itertools.islice(self.cache.iter_entries(), 2000)]
+        with psycopg.connect(self.bench.postgresql, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+            before = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+            for _ in range(10):
+                self.cache.get_many(keys)
+            self.cache.parts.uses.flush()
+            (written,) = connection.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before).fetchone() or (
+                0,
+            )
+        return Row("PostgreSQL: log a key that is hit ten times", float(written) / len(keys), unit="B")
+
+    def eviction(self, size: int) -> Iterator[Row]:
+        """Eviction of a tenth beside a process that writes."""
+        waits: list[float] = []
+        done = threading.Event()
+
+        def write() -> None:
+            for n in itertools.count():
+                if done.is_set():
+                    return
+                waits.append(seconds(lambda n=n: self.cache.put(n, beside=n)))
+
+        with UnifiedCache(self.cache.config.but(max_entries=size - size // 10)) as smaller:
+            writer = threading.Thread(target=write)
+            writer.start()
+            try:
+                took = seconds(smaller.evict)
+            finally:
+                done.set()
+                writer.join()
+        what = f"{self.name}, {size:,} entries: eviction of a tenth"
+        yield Row(what, took, at_most=120)
+        yield Row(f"{what}: slowest put beside it", max(waits), at_most=LONGEST_WAIT, note=f"{len(waits):,} puts")
+
+    def point(self, what: str, size: int, took: float) -> Row:
+        """A point of a curve."""
+        return Row(f"{self.name}, {size:,} entries: {what}", took, curve=f"{self.name}: {what}", at=size)
+
+    def against_first(self, what: str, size: int, took: float, *, at_most: float) -> Row:
+        """The same at the smallest size, as the peer."""
+        theirs = self.first.setdefault(what, took)
+        row = f"{self.name}, {size:,} entries: {what}, against the smallest"
+        return Row(row, took, f"{SMALLEST:,} entries", theirs, at_most=at_most)
+
+
+def blobs_far_away(bench: Bench) -> Iterator[Row]:
+    """Many blobs at once on an S3 server that is far away, against what its client does by itself."""
+    proxy = bench.enter(Proxy.before(bench.s3))
+    parameters = {"metadata_backend": bench.postgresql, "blob_store": proxy.url, "signing_key": SIGNING_KEY}
+    with UnifiedCache(**parameters, namespace="far") as cache:
+        gone = BLOBS_GONE // 10 if bench.quick else BLOBS_GONE
+        cache.put_many([(os.urandom(BLOB // 8), {"n": n}) for n in range(gone)])
+        proxy.lag(AWAY)
+        yield Row(f"S3 {AWAY * 1e3:.0f} ms away: delete {gone:,} blobs", seconds(cache.clear), at_most=5)
+        values = [(os.urandom(BLOB), {"n": n}) for n in range(BLOBS_MOVED)]
+        put = seconds(lambda: cache.put_many(values))
+        keys = [entry.cache_key for entry in cache.iter_entries()]
+        get = seconds(lambda: cache.get_many(keys))
+    bare = ObjectStore.from_url(proxy.url, limits=Limits())
+    names = [f"bare/{n}" for n in range(BLOBS_MOVED)]
+    bare_put = seconds(lambda: side_by_side(lambda n: obstore.put(bare._store, names[n], values[n][0])))
+    bare_get = seconds(lambda: side_by_side(lambda n: obstore.get(bare._store, names[n]).bytes()))
+    for what, ours, theirs in (("put", put, bare_put), ("get", get, bare_get)):
+        row = f"S3 {AWAY * 1e3:.0f} ms away: {what}_many of {BLOBS_MOVED:,} blobs of 48 KiB"
+        yield Row(row, ours, "obstore, 64 in flight", theirs, at_least=0.8)
+
+
+def side_by_side(call: Callable[[int], object]) -> None:
+    """Call with each number, 64 at a time."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(64) as pool:
+        list(pool.map(call, range(BLOBS_MOVED)))
+
+
+def marked(n: int) -> int:
+    """A function whose results are one in a hundred."""
+    return n
+
+
+def seconds(call: Callable[[], object]) -> float:
+    """How long a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main(measure, __doc__)
