@@ -1,13 +1,15 @@
-"""Delayed values that a function or another argument refers to: their keys are new in every process.
+"""Delayed values and other collections that a function or an argument refers to: their keys are new in every process.
 
 Importing this module tells the core's encoder what they stand for: a delayed function for what it
-calls, any other delayed value for its graph.
+calls, any other collection for its graph, with what one sees of it without computing it.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
+from dask.base import DaskMethodsMixin
+from dask.core import flatten
 from dask.delayed import Delayed, DelayedLeaf
 
 from cacheness.errors import UnhashableArgument
@@ -20,13 +22,26 @@ def _of_leaf(value: DelayedLeaf) -> list[Any]:
     return [value._obj, value._length]  # noqa: SLF001  Dask has no public name for them
 
 
-def _of_graph(value: Delayed) -> list[Any]:
-    graph, _ = materialised(value.dask)
-    found = fingerprints(graph, [value.key])
-    if value.key in found.refused:
-        raise UnhashableArgument(f"a delayed value has no fingerprint: {found.refused[value.key]}")
-    return [found.terms[value.key], value._length]  # noqa: SLF001
+def _of_delayed(value: Delayed) -> list[Any]:
+    return [*_terms_of(value, [value.key]), value._length]  # noqa: SLF001
 
+
+def _of_collection(value: Any) -> list[Any]:
+    seen = [getattr(value, name, None) for name in ("chunks", "divisions", "npartitions", "_meta")]
+    return [_terms_of(value, list(flatten(value.__dask_keys__()))), *seen]
+
+
+def _terms_of(value: Any, keys: list[Any]) -> list[bytes]:
+    graph, _ = materialised(value.__dask_graph__())
+    found = fingerprints(graph, keys)
+    for key in keys:
+        if key in found.refused:
+            raise UnhashableArgument(f"{_WHAT[isinstance(value, Delayed)]} has no fingerprint: {found.refused[key]}")
+    return [found.terms[key] for key in keys]
+
+
+_WHAT: Final = ("a collection", "a delayed value")
 
 register(DelayedLeaf, _of_leaf)
-register(Delayed, _of_graph)
+register(Delayed, _of_delayed)
+register(DaskMethodsMixin, _of_collection)

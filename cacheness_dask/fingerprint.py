@@ -43,7 +43,7 @@ from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.clues import clue, of_step
 from cacheness_dask.columns import names_in
 from cacheness_dask.edge import unbroken
-from cacheness_dask.graphs import topological
+from cacheness_dask.graphs import IDENTITY, last_step, topological
 from cacheness_dask.inputs import (
     FileState,
     guard_nested,
@@ -296,14 +296,21 @@ class _Walk:
         func = node.func
         if func is _execute_subgraph:
             return self._fused(node, scope)
+        if func is IDENTITY:  # which task is within it, and which beside it, depends on the names of the keys
+            return self._term(node.args[0], scope)
         if func is _identity_cast:
             return self._members(node.kwargs["typ"], node.args, scope)
         if (func is set or func is frozenset) and len(node.args) == 1 and isinstance(node.args[0], NestedContainer):
             return self._members(func, node.args[0].args, scope)
         if is_mark(node):
             return self._marked(self._term(node.args[0], scope))
+        return self._call(node, scope)
+
+    def _call(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
+        func = node.func
         parts = [self._function(func)]
-        for value in node.args:
+        args, kwargs = _without_lock(node)
+        for value in args:
             kind = type(value)
             self._left = MOST_STRINGS
             if kind is TaskRef:
@@ -312,7 +319,7 @@ class _Walk:
                 parts.append(b"i%d;" % value)
             else:
                 parts.append(self._term(value, scope))
-        for name, value in node.kwargs.items():
+        for name, value in kwargs.items():
             self._left = MOST_STRINGS
             parts.append(b"k" + text(name) + self._term(value, scope))
         if type(func).__name__ == "ParquetFunctionWrapper":
@@ -362,11 +369,10 @@ class _Walk:
         return container(b"pieces", [b"v" + _digest(remote_file(reader.fs, path)) for path in paths])
 
     def _is_plumbing(self, node: Task) -> bool:
-        while node.func is _execute_subgraph:
-            inner, out = node.args[0], node.args[1]
-            node = inner[out]
-            if not isinstance(node, Task):
-                return False
+        step = last_step(node)
+        if not isinstance(step, Task):
+            return False
+        node = step
         func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
         return f"{getattr(func, '__module__', '')}:{func.__qualname__}" in _PLUMBING
 
@@ -555,6 +561,18 @@ def _targets_of(steps: Iterable[GraphNode]) -> set[Any]:
     return {target.key for target in found if isinstance(target, TaskRef)}
 
 
+def _takes_lock(func: Any) -> bool:
+    """Whether this is one of Dask's functions that read a block, `getter` and its kin."""
+    return getattr(func, "__module__", "") == "dask.array.core" and func.__name__.startswith("getter")
+
+
+def _without_lock(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a task; of a `getter` without its lock, because who waits for whom decides no block."""
+    if not _takes_lock(node.func):
+        return node.args, node.kwargs
+    return node.args[:3], {name: value for name, value in node.kwargs.items() if name != "lock"}
+
+
 def _is_curry(func: Any) -> bool:
     return type(func).__name__ == "curry" and type(func).__module__.startswith(("toolz", "cytoolz"))
 
@@ -563,6 +581,8 @@ def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     # Dask's CSV reader carries the first rows of the first file to every block, for their types only.
     if getattr(func, "__name__", "") == "_read_csv" and func.__module__ == "dask.dataframe.io.csv":
         return {**keywords, "head": keywords["head"].iloc[:0]}
+    if _takes_lock(func):
+        return {name: value for name, value in keywords.items() if name != "lock"}
     return keywords
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from dask._expr import Expr, HLGExpr, ProhibitReuse
-from dask._task_spec import GraphNode, Task, convert_legacy_graph
+from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph, convert_legacy_graph
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import ensure_dict
 
@@ -14,7 +14,8 @@ Graph = dict[Any, GraphNode]
 #: By type and key.
 Annotations = dict[str, dict[Any, Any]]
 
-_IDENTITY = ProhibitReuse._identity  # noqa: SLF001  what Dask wraps around a task to give it another name
+#: What Dask wraps around a task to give it another name.
+IDENTITY: Final = ProhibitReuse._identity  # noqa: SLF001  there is no other way to it
 
 
 def materialised(dsk: Any) -> tuple[Graph, Annotations]:
@@ -27,9 +28,27 @@ def materialised(dsk: Any) -> tuple[Graph, Annotations]:
         dsk = dsk.__dask_graph__()
     graph = convert_legacy_graph(ensure_dict(dsk))
     for key, node in graph.items():
-        if isinstance(node, Task) and node.func is _IDENTITY and isinstance(node.args[0], Task):
-            graph[key] = node.args[0].substitute({}, key=key)  # the same task under the other name
+        within = node
+        while isinstance(within, Task) and within.func is IDENTITY and isinstance(within.args[0], Task):
+            within = within.args[0]
+        if within is not node:
+            graph[key] = within.substitute({}, key=key)  # the same task under the other name
     return graph, annotations
+
+
+def last_step(node: GraphNode) -> GraphNode:
+    """The node whose result a fused task, or one under another name, has."""
+    scope: Mapping[Any, GraphNode] = {}
+    while True:
+        if isinstance(node, Alias) and node.target in scope:
+            node = scope[node.target]
+        elif isinstance(node, Task) and node.func is _execute_subgraph:
+            scope, out = node.args[:2]
+            node = scope[out]
+        elif isinstance(node, Task) and node.func is IDENTITY and isinstance(node.args[0], GraphNode):
+            node = node.args[0]
+        else:
+            return node
 
 
 def as_expression(graph: Graph, annotations: Annotations) -> Expr:

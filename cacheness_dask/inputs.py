@@ -67,6 +67,10 @@ _SINK_METHODS: Final = frozenset(
     {"to_csv", "to_parquet", "to_feather", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel", "to_pickle"}
 )
 
+#: What one can do about an argument without content: no function is decorated here, and no key is given.
+WAYS_OUT_OF_HANDLES: Final = (
+    "Make it inside of the task, or say what counts of its type (cacheness_dask.register_source(type, identity))"
+)
 #: Types without content of their own, by the module that defines them (and its submodules).
 _HANDLES: Final = {
     "_io": "an open file",
@@ -381,7 +385,8 @@ def _is_description(base: type) -> bool:
 
 
 def _refuse(what: str, value: Any) -> Any:
-    raise Refused(f"argument is {what} ({type(value).__module__}.{type(value).__qualname__})")
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise Refused(f"argument is {what} ({kind}). {WAYS_OUT_OF_HANDLES}")
 
 
 def _parents(module: str) -> Iterator[str]:

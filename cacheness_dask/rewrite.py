@@ -8,14 +8,14 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph
+from dask._task_spec import Alias, GraphNode, Task
 from dask.utils import funcname
 
 from cacheness.entry import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.files import Files, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints, entry_key
-from cacheness_dask.graphs import topological
+from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
 from cacheness_dask.worker import Checked, Compute, Load, Store
@@ -217,11 +217,7 @@ def _account(made: Plan, prints: Fingerprints, present: Mapping[str, Presence]) 
 
 def name_of(node: GraphNode) -> str:
     """A name for people: the function that a task calls, the user's own where it is wrapped."""
-    while isinstance(node, Task) and node.func is _execute_subgraph:
-        inner, out = node.args[0], node.args[1]
-        node = inner[out]
-        while isinstance(node, Alias) and node.target in inner:
-            node = inner[node.target]
+    node = last_step(node)
     return _function_name(node) if isinstance(node, Task) else type(node).__name__
 
 

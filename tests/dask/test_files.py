@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +21,7 @@ import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+from dask.utils import SerializableLock
 from distributed import Client
 
 import cacheness_dask as cd
@@ -459,3 +461,28 @@ def test_names_are_looked_for_while_another_thread_imports_pandas(monkeypatch: p
     monkeypatch.setitem(sys.modules, "pandas", types.ModuleType("pandas"))
     assert names_in(np.array(["a/b.csv"])) == ["a/b.csv"]
     assert names_in([1]) == []
+
+
+class OnDisk:
+    """As readers of HDF5 give it to `da.from_array`: it says where to look, and reads what it is asked for."""
+
+    shape, ndim, dtype = (4,), 1, np.dtype("i8")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __getitem__(self, index: Any) -> Any:
+        return np.load(self.path)[index]
+
+
+@pytest.mark.parametrize("lock", [True, threading.Lock(), SerializableLock()], ids=["dasks", "threads", "named"])
+@pytest.mark.parametrize("inline", [False, True])
+def test_who_waits_for_whom_at_a_file_does_not_count(cache: UnifiedCache, lock: Any, inline: bool) -> None:
+    seen = []
+    for value in (1, 1, 2):
+        np.save("x.npy", np.full(4, value))
+        array = da.from_array(OnDisk("x.npy"), chunks=2, lock=lock, inline_array=inline)
+        found, run = compute(cache, array[1:].sum())
+        record = run.history[-1]
+        seen.append((int(found), record.misses > 0, record.refused))
+    assert seen == [(3, True, 0), (3, False, 0), (6, True, 0)]

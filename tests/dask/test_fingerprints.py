@@ -9,18 +9,33 @@ from typing import Any
 
 import dask
 import dask.array as da
+import dask.bag as db
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
 from dask._expr import FinalizeCompute
-from dask._task_spec import Alias, DataNode, Dict, List, Set, Task, TaskRef, Tuple, execute_graph
+from dask._task_spec import (
+    Alias,
+    DataNode,
+    Dict,
+    List,
+    Set,
+    Task,
+    TaskRef,
+    Tuple,
+    _execute_subgraph,
+    execute_graph,
+)
 from dask.base import collections_to_expr
 from dask.core import flatten
 from workloads import WORKLOADS, inc, write_inputs
 
+from cacheness import UnhashableArgument
 from cacheness.keys import Digest, digest_of, make_key
 from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.graphs import materialised
+from cacheness_dask.graphs import IDENTITY, materialised
+from cacheness_dask.rewrite import name_of
 
 
 def of(collection: Any) -> tuple[dict[Any, Any], list[Any], Fingerprints]:
@@ -254,3 +269,74 @@ def test_a_delayed_function_that_calls_itself_has_a_fingerprint() -> None:
         return n and countdown(n - 1).compute()
 
     assert digest(countdown(3)) != digest(countdown(4))
+
+
+def test_other_names_within_fused_tasks_do_not_count() -> None:
+    def named(prefix: str, step: Any) -> bytes:
+        inner = {
+            f"{prefix}-in": Task(f"{prefix}-in", inc, TaskRef("outside")),
+            f"{prefix}-out": step(f"{prefix}-out", f"{prefix}-in"),
+        }
+        graph = {
+            "a": Task("a", inc, 1),
+            f"{prefix}-x": Task(f"{prefix}-x", _execute_subgraph, inner, f"{prefix}-out", ("outside",), TaskRef("a")),
+        }
+        found = fingerprints(graph, [f"{prefix}-x"])
+        assert found.refused == {}
+        assert name_of(graph[f"{prefix}-x"]) == "inc"
+        return found.terms[f"{prefix}-x"]
+
+    plain = named("p", lambda key, of: Task(key, inc, TaskRef(of)))
+    around = named("q", lambda key, of: Task(key, IDENTITY, Task(None, inc, TaskRef(of))))
+    twice = named("r", lambda key, of: Task(key, IDENTITY, Task(None, IDENTITY, Task(None, inc, TaskRef(of)))))
+    assert plain == around == twice
+    other = named("s", lambda key, of: Task(key, IDENTITY, Alias(key, of)))
+    assert other != plain
+    assert other == fingerprints({"a": Task("a", inc, 1), "b": Task("b", inc, TaskRef("a"))}, ["b"]).terms["b"]
+
+
+def block(of: Any, number: int) -> Any:
+    """An array that a delayed value becomes, under names that are new each time."""
+    return da.from_delayed(dask.delayed(inc, pure=False)(of, number), (), float)
+
+
+def test_sums_of_delayed_arrays_agree_whatever_their_names_are() -> None:
+    def blocks() -> Any:
+        total, found = block(1.0, 0), []
+        for number in range(1, 5):
+            found.append(da.where(block(1.0, number) > 0, total, 0) + total)
+            total += block(1.0, number)
+        return da.stack([*found, total]).max()
+
+    assert len({digest(blocks()) for _ in range(4)}) == 1
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: dask.delayed(inc, pure=False)(n),
+        lambda n: da.from_delayed(dask.delayed(inc, pure=False)(n), (3,), float),
+        lambda n: db.from_delayed([dask.delayed(list, pure=False)([n])]).map(inc),
+        lambda n: dd.from_delayed([dask.delayed(pd.DataFrame, pure=False)({"a": [n]})], meta={"a": int}).a,
+    ],
+    ids=["delayed", "array", "bag", "frame"],
+)
+def test_a_collection_in_an_argument_counts_by_what_it_computes(make: Callable[[int], Any]) -> None:
+    class Around:
+        def __init__(self, collection: Any) -> None:
+            self.collection = collection
+
+    assert make(1).__dask_keys__() != make(1).__dask_keys__()
+    assert digest_of(make(1)) == digest_of(make(1))
+    assert digest_of(make(1)) != digest_of(make(2))
+    assert term(Around(make(1)), func=id) == term(Around(make(1)), func=id)
+
+
+def test_what_one_sees_of_a_lazy_array_counts_too() -> None:
+    arrays = [da.ones(4, chunks=2), da.ones(4, chunks=4), da.ones(4, chunks=2, dtype="i4"), da.ones(6, chunks=2)]
+    assert len({digest_of(array) for array in arrays}) == len(arrays)
+
+
+def test_a_collection_that_draws_cannot_be_counted() -> None:
+    with pytest.raises(UnhashableArgument, match=r"a collection has no fingerprint: .*random"):
+        digest_of(da.from_delayed(dask.delayed(np.random.rand)(3), (3,), float))

@@ -476,7 +476,8 @@ class Service:
 
 
 def test_a_refusal_names_what_there_is_for_graphs(cache: UnifiedCache) -> None:
-    (row,) = cd.explain(dask.delayed(len)([Service()]), cache)
-    assert row.status == "refused"
-    assert "register_source(type, identity)" in row.why
-    assert "ignore=" not in row.why
+    for without_content in (Service(), threading.Lock(), iter([1])):
+        (row,) = cd.explain(dask.delayed(len)([without_content]), cache)
+        assert row.status == "refused"
+        assert "register_source(type, identity)" in row.why
+        assert "ignore=" not in row.why

@@ -1,6 +1,8 @@
 """`make peer-dask`: the tests inside dask's wheel without a cache, with an empty one, and with a full one.
 
 A test whose outcome differs from that without a cache, and is not in `EXPECTED` with a reason, is a failure.
+PEER_EVERY=10 takes one test in ten, by name; those that Dask itself calls slow, or that need the network, are left out.
+PEER_VERBOSE=1 shows which functions' tasks were computed once more with a full cache, and which tasks have no key.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, Final
 
 import dask
 
+VERBOSE: Final = bool(os.environ.get("PEER_VERBOSE"))
 HOME: Final = Path(dask.__file__).parent
 #: What computes collections, and needs no server, no graphics card and less than a minute or so.
 MODULES: Final = (
@@ -34,6 +37,8 @@ MODULES: Final = (
 )
 #: Tests that differ with a cache, by the end of their names, and why that is right.
 EXPECTED: Final = {
+    "test_base.py::test_get_scheduler": "a block's scheduler is its own, which asks the cache and then calls Dask's",
+    "test_base.py::test_optimize_None": "a scheduler of the user's is handed the graph that runs, as a dictionary",
     "test_delayed.py::test_traverse_false": "a loaded result equals the computed one, and is another object",
 }
 
@@ -45,14 +50,19 @@ def main(modules: list[str]) -> int:
         with tempfile.TemporaryDirectory(prefix="cacheness-peer-") as folder:
             plain, _ = _run(module, folder, "", "plain")
             total.update(plain.values())
+            missed: dict[str, str] = {}
             for turn in ("cold", "warm"):
-                found, seen = _run(module, folder, os.path.join(folder, "cache"), turn)
-                counts[turn].update(seen)
+                found, told = _run(module, folder, os.path.join(folder, "cache"), turn)
+                counts[turn].update(told["counts"])
                 for test in sorted(plain.keys() | found.keys()):
                     if plain.get(test) != found.get(test):
                         why = next((why for name, why in EXPECTED.items() if test.endswith(name)), None)
                         unexpected += why is None
                         print(f"{turn}: {test}: {plain.get(test)} -> {found.get(test)}: {why or 'NOT EXPECTED'}")
+                if VERBOSE and turn == "warm":
+                    _show_misses(missed, told)
+                missed = told["missed"]
+                print(f"{module}, {turn}: {told['counts']}", flush=True)
         print(f"{module}: {len(plain)} tests", flush=True)
     print(
         f"{sum(total.values())} tests: {dict(total)}; tasks, cold: {dict(counts['cold'])}, warm: {dict(counts['warm'])}"
@@ -60,20 +70,29 @@ def main(modules: list[str]) -> int:
     return unexpected > 0
 
 
-def _run(module: str, folder: str, cache: str, name: str) -> tuple[dict[str, str], dict[str, int]]:
+def _show_misses(cold: dict[str, str], warm: dict[str, Any]) -> None:
+    for what, same in (("once more, as before", True), ("another key than before", False)):
+        for name, count in Counter(name for key, name in warm["missed"].items() if (key in cold) is same).most_common():
+            print(f"  {what}: {count} x {name}")
+    for why, count in Counter(warm["refused"]).most_common(20):
+        print(f"  no key: {count} x {why}")
+
+
+def _run(module: str, folder: str, cache: str, name: str) -> tuple[dict[str, str], dict[str, Any]]:
     outcomes = Path(folder, f"{name}.json")
     command = [sys.executable, "-m", "pytest", str(HOME / module), "-q", "-p", "tests.peers.remembering"]
     # Not our own settings, under which each warning is an error, and Dask's own, which its wheel leaves out.
     command += ["-c", os.devnull, "--rootdir", str(HOME.parent), "-p", "no:cacheprovider", "-p", "no:randomly"]
+    command += ["-m", "not slow and not network", "--timeout", "120"]
     environment = os.environ | {"PEER_CACHE": cache, "PEER_OUTCOMES": str(outcomes)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not outcomes.exists():
         raise SystemExit(f"{module} did not run:\n{ended.stdout}\n{ended.stderr}")
     Path(folder, f"{name}.log").write_text(ended.stdout)
-    if os.environ.get("PEER_VERBOSE"):
-        print(ended.stdout)
+    if VERBOSE and name != "plain":
+        print(ended.stdout[-3000:])
     told: dict[str, Any] = json.loads(outcomes.read_text())
-    return told["outcomes"], told["counts"]
+    return told["outcomes"], told
 
 
 if __name__ == "__main__":

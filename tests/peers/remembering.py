@@ -1,22 +1,32 @@
 """A pytest plug-in: each test is a `caching()` block, and what became of it is written down.
 
 PEER_CACHE names the directory of the cache, and is empty for a run without; PEER_OUTCOMES the file that is written.
+PEER_EVERY=10 takes one test in ten. Each test seeds the process-wide generators by its name, so that two runs
+make the same data.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from zlib import crc32
 
+import numpy as np
 import pytest
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from cacheness_dask.rewrite import name_of
+from cacheness_dask.run import Run
 
 _outcomes: dict[str, str] = {}
-_counts = {"hits": 0, "misses": 0, "refused": 0}
+_counts = {"hits": 0, "skipped": 0, "misses": 0, "refused": 0}
+_missed: dict[str, str] = {}  #: the function of each task that was computed and may be stored, by its entry's key
+_refused: dict[str, int] = {}  #: how many tasks have no key, by reason
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +40,30 @@ def _peer_cache() -> Iterator[UnifiedCache | None]:
 
 
 @pytest.fixture(autouse=True)
-def _peer_block(_peer_cache: UnifiedCache | None) -> Iterator[None]:
+def _peer_seed(request: pytest.FixtureRequest) -> None:
+    seed = crc32(request.node.nodeid.encode())
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the generator that Dask's tests draw from
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _peer_missed() -> Iterator[None]:
+    plan = Run._plan
+
+    def planned(self: Run, *args: Any, **options: Any) -> Any:
+        made, prints = plan(self, *args, **options)
+        _missed.update({name: name_of(made.graph[key]) for key, name in made.misses.items()})
+        for why in made.refused.values():
+            _refused[why] = _refused.get(why, 0) + 1
+        return made, prints
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_plan", planned)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _peer_block(_peer_cache: UnifiedCache | None, _peer_seed: None) -> Iterator[None]:
     if _peer_cache is None:
         yield
         return
@@ -39,6 +72,11 @@ def _peer_block(_peer_cache: UnifiedCache | None) -> Iterator[None]:
     for record in run.history:
         for name in _counts:
             _counts[name] += getattr(record, name)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take one test in so many, by name."""
+    items[:] = [item for item in items if crc32(item.nodeid.encode()) % int(os.environ.get("PEER_EVERY", "1")) == 0]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -51,4 +89,5 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish() -> None:
     """Write down what there was."""
-    Path(os.environ["PEER_OUTCOMES"]).write_text(json.dumps({"outcomes": _outcomes, "counts": _counts}))
+    told = {"outcomes": _outcomes, "counts": _counts, "missed": _missed, "refused": _refused}
+    Path(os.environ["PEER_OUTCOMES"]).write_text(json.dumps(told))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -163,10 +164,22 @@ def _add_extension(encoder: Encoder, value: Any) -> None:
         # One by one: geometries give their well-known binary form, others what pickle would take.
         encoder.step("", [value[at] for at in range(len(value))])
         # What it holds beside them, as the coordinate system of geometries.
-        beside = held(value).items()
-        add_attributes(encoder, value, {name: part for name, part in beside if not isinstance(part, np.ndarray)})
+        add_attributes(encoder, value, _beside_elements(value))
     else:
         encoder.add(elements)
+
+
+def _beside_elements(value: Any) -> dict[str, Any]:
+    """What a column holds that is no array. What it keeps for speed, such as a spatial index, it does not pickle."""
+    told = held(value)
+    if inspect.getattr_static(type(value), "__getstate__") is not vars(object)["__getstate__"]:
+        state = value.__getstate__()
+        told = state if isinstance(state, dict) else {str(at): part for at, part in enumerate(_parts_of(state))}
+    return {name: part for name, part in told.items() if not isinstance(part, np.ndarray)}
+
+
+def _parts_of(state: Any) -> Sequence[Any]:
+    return state if isinstance(state, (tuple, list)) else (state,)
 
 
 #: How a column may say that Arrow has no type for it, or that it has not heard of Arrow.
