@@ -13,6 +13,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +21,8 @@ import obstore
 import psycopg
 
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
+from benchmarks.large_s3 import bare
 from cacheness import UnifiedCache
-from cacheness.blobs.object_store import ObjectStore
-from cacheness.deadlines import Limits
 from cacheness.testing.proxy import Proxy
 
 SMALLEST = 10_000
@@ -204,10 +204,9 @@ def blobs_far_away(bench: Bench) -> Iterator[Row]:
         put = seconds(lambda: cache.put_many(values))
         keys = [entry.cache_key for entry in cache.iter_entries()]
         get = seconds(lambda: cache.get_many(keys))
-    bare = ObjectStore.from_url(proxy.url, limits=Limits())
-    names = [f"bare/{n}" for n in range(BLOBS_MOVED)]
-    bare_put = seconds(lambda: side_by_side(lambda n: obstore.put(bare._store, names[n], values[n][0])))
-    bare_get = seconds(lambda: side_by_side(lambda n: obstore.get(bare._store, names[n]).bytes()))
+    store = bare(proxy.url)
+    bare_put = seconds(lambda: side_by_side(lambda n: obstore.put(store, f"bare/{n}", values[n][0])))
+    bare_get = seconds(lambda: side_by_side(lambda n: obstore.get(store, f"bare/{n}").bytes()))
     for what, ours, theirs in (("put", put, bare_put), ("get", get, bare_get)):
         row = f"S3 {AWAY * 1e3:.0f} ms away: {what}_many of {BLOBS_MOVED:,} blobs of 48 KiB"
         yield Row(row, ours, "obstore, 64 in flight", theirs, at_least=0.8)
@@ -215,8 +214,6 @@ def blobs_far_away(bench: Bench) -> Iterator[Row]:
 
 def side_by_side(call: Callable[[int], object]) -> None:
     """Call with each number, 64 at a time."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(64) as pool:
         list(pool.map(call, range(BLOBS_MOVED)))
 
