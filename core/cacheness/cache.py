@@ -191,7 +191,7 @@ class Cache:
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
         try:
-            return concurrently(lambda draft: self._write_one(draft, session), drafts)
+            return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
         except (StoreUnavailable, BlobMissing) as error:
             if self.metadata.renew_session(session):
                 raise
@@ -240,7 +240,7 @@ class Cache:
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
         found = self.metadata.find_many(self.namespace, keys)
-        hits = concurrently(self._follow_one_of_many, found.values())
+        hits = concurrently(self._follow_one_of_many, found.values(), lambda entry: entry.size)
         return {hit.entry.key: hit for hit in hits if hit is not None}
 
     def follow(self, entry: Entry | None) -> Hit | None:

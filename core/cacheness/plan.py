@@ -232,7 +232,7 @@ class Planner:
             for entry in genuine.values()
             if (blob := entry.blob) is not None and not _is_as_listed(entry, listed.get(blob))
         ]
-        issues = concurrently(lambda item: self._examine(*item), unsure)
+        issues = concurrently(lambda item: self._examine(*item), unsure, lambda item: item[0].size)
         examined = {entry.key: issue for (entry, _), issue in zip(unsure, issues, strict=True)}
         for entry in entries:
             # A row that is not signed is never deleted: with the wrong key at hand, every row of others looks like it.
