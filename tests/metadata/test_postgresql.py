@@ -29,7 +29,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.metadata import postgresql
+from cacheness.metadata import postgresql, postgresql_pool
 from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
@@ -410,6 +410,24 @@ def test_many_threads_share_few_connections(database: str, open_store: Callable[
     assert store.totals(NAMESPACE).entries == 100
     ours = "application_name = 'cacheness' AND datname = current_database()"
     assert run(database, f"SELECT count(*) FROM pg_stat_activity WHERE {ours}") <= [(2,)]
+
+
+def test_connections_that_nobody_needs_any_more_are_closed(
+    database: str, open_store: Callable[..., PostgresqlStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(database, Limits())
+    ours = "application_name = 'cacheness' AND datname = current_database()"
+    count = f"SELECT count(*) FROM pg_stat_activity WHERE {ours}"
+    connections = [store._pool._take() for _ in range(5)]
+    for connection in connections:
+        store._pool._give_back(connection)
+    assert run(database, count) == [(5,)]
+    monkeypatch.setattr(postgresql_pool, "IDLE_SECONDS", 0.0)
+    assert store.find(NAMESPACE, key(1)) is None
+    deadline = time.monotonic() + 20  # a server's process ends a moment after its client
+    while run(database, count) != [(1,)] and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert run(database, count) == [(1,)]
 
 
 def test_too_many_connections_is_an_outage_and_not_a_misconfiguration(

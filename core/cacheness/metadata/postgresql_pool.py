@@ -61,6 +61,8 @@ _REFUSALS: Final = re.compile(
 #: What a statement needs of the tables that it names.
 _RIGHTS: Final = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 _CANCEL_SECONDS: Final = 1.0
+#: Seconds after which a connection that nobody took is closed, by who gives the next one back.
+IDLE_SECONDS: Final = 120.0
 #: How long the difference between two clocks is relied upon.
 _CLOCK_KEPT: Final = 60 * 1_000_000
 #: A clock that nobody sets; the first one goes on while a machine sleeps.
@@ -90,6 +92,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     seconds = 5.0
     asked = ""  #: the last statement
+    given_back = 0.0  #: when it was last used
 
     def wait(self, gen: Generator[Any, Any, T], *more: Any, **named: Any) -> T:
         """Let psycopg wait, but look at the clock whenever it wakes, which is ten times a second."""
@@ -303,8 +306,16 @@ class Pool:
         if self._closed or connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()
         else:
+            connection.given_back = time.monotonic()
             self._idle.append(connection)
+            self._close_unused(connection.given_back - IDLE_SECONDS)
         self._permits.put(None)
+
+    def _close_unused(self, since: float) -> None:
+        """Close connections that nobody has taken since then. The last to come is the first to go out again."""
+        with suppress(IndexError):  # others took them all
+            while self._idle[0].given_back < since:
+                self._idle.pop(0).close()
 
     def _connect(self) -> Connection:
         if self._closed:
