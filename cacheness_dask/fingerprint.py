@@ -460,10 +460,17 @@ class _Walk:
         known = self._strings.get(value)
         if known is None:
             with self._apart() as inputs:
-                inputs.add_name(Encoder(inputs), value)
+                encoder = Encoder(inputs)
+                is_named = inputs.add_name(encoder, value)
             counted = inputs.found.get(value)
-            term = b"s" + text(value) if counted is None else b"p" + text(value) + counted.encoding
+            term = b"s" + text(value)
+            if counted is not None:
+                term = b"p" + text(value) + counted.encoding
+            elif is_named:  # a pattern, and what matches it
+                term = b"p" + text(value) + blake3(encoder.out).digest()
             known = self._strings[value] = (term, inputs)
+        if known[1].found and self._text.issuperset(known[1].found):
+            return b"s" + text(value)
         self._take(known[1])
         return known[0]
 

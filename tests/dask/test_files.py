@@ -486,3 +486,22 @@ def test_who_waits_for_whom_at_a_file_does_not_count(cache: UnifiedCache, lock: 
         record = run.history[-1]
         seen.append((int(found), record.misses > 0, record.refused))
     assert seen == [(3, True, 0), (3, False, 0), (6, True, 0)]
+
+
+def total_of(pattern: str) -> int:
+    return sum(int(path.read_text()) for path in pathlib.Path().glob(pattern))
+
+
+@pytest.mark.parametrize("give", [str, pathlib.Path, lambda text: [text], lambda text: np.array([text, "x"])])
+def test_a_pattern_counts_by_what_matches_it(cache: UnifiedCache, give: Callable[[str], Any]) -> None:
+    def read(patterns: Any) -> int:
+        return sum(
+            total_of(str(pattern)) for pattern in ([patterns] if isinstance(patterns, str | pathlib.Path) else patterns)
+        )
+
+    seen = []
+    for name, text in (("n1.txt", "1"), ("n1.txt", "1"), ("n1.txt", "2"), ("n2.txt", "5"), ("other.csv", "7")):
+        pathlib.Path(name).write_text(text)
+        value, run = compute(cache, dask.delayed(read, pure=True)(give("n*.txt")))
+        seen.append((value, run.history[-1].hits))
+    assert seen == [(1, 0), (1, 1), (2, 0), (7, 0), (7, 1)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask.config
 import pytest
 
 from cacheness.keys.code import fingerprint
@@ -71,3 +72,44 @@ def test_all_variables_handed_on_decide_nothing_that_is_known() -> None:
 def test_globals_that_are_taken_from_a_frame_or_a_function_are_listed(way: str) -> None:
     found = fingerprint(load(f"import sys\nLIMIT = 1\ndef f(x): return {way}['LIMIT']\n", "settings_of").f)
     assert any("takes globals by" in line for line in found.incomplete)
+
+
+OPTIONS = {
+    "of the package": "import dask\ndef f(x): return dask.config.get('cacheness.depth')\n",
+    "of the module": "from dask import config\ndef f(x): return config.get('cacheness.depth', 3)\n",
+    "under another name": "import dask.config as settings\ndef f(x): return settings.get('cacheness.depth', None)\n",
+    "by its function": "from dask.config import get\ndef f(x): return get('cacheness.depth', 1)\n",
+    "imported inside": "def f(x):\n    from dask import config\n    return config.get('cacheness.depth')\n",
+    "in a helper": "import dask\ndef g(): return dask.config.get('cacheness.depth')\ndef f(x): return g() + x\n",
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_an_option_of_dask_that_is_named_counts(name: str) -> None:
+    fn = load(OPTIONS[name], "settings_of").f
+    found = [fingerprint(fn)]
+    for value in (1, [1, {"a": 2}]):
+        with dask.config.set({"cacheness.depth": value, "cacheness.other": value}):
+            found.append(fingerprint(fn))
+    assert len({one.digest for one in found}) == 3
+    assert fingerprint(fn).digest == found[0].digest
+    assert found[0].incomplete == ()
+
+
+def test_an_option_of_dask_with_a_computed_name_is_listed() -> None:
+    fn = load("import dask\ndef f(x): return dask.config.get(x)\n", "settings_of").f
+    assert fingerprint(fn).incomplete == ("settings_of.f: reads options of Dask by a computed name",)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def f(x): return x.config.get('cacheness.depth')\n",
+        "import dask\ndef f(x): return dask.delayed(x), 'cacheness.depth'\n",
+    ],
+)
+def test_what_reads_no_option_of_dask_depends_on_none(source: str) -> None:
+    fn = load(source, "settings_of").f
+    before = fingerprint(fn)
+    with dask.config.set({"cacheness.depth": 1}):
+        assert fingerprint(fn).digest == before.digest

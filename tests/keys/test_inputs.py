@@ -281,3 +281,116 @@ def test_names_of_a_librarys_things_are_no_names_of_files(value: object) -> None
     found = Inputs()
     digest_of(value, inputs=found)
     assert not found
+
+
+@pytest.fixture
+def tables() -> None:
+    for name in ("data/a.csv", "data/b.csv", "data/note.txt", "c.csv"):
+        pathlib.Path(name).parent.mkdir(exist_ok=True)
+        pathlib.Path(name).write_text("1")
+
+
+PATTERNS: dict[str, Callable[[str], Any]] = {
+    "a string": str,
+    "absolute": os.path.abspath,
+    "a url": lambda text: f"file://{os.path.abspath(text)}",
+    "in a list": lambda text: {"tables": [text]},
+    "a path": pathlib.Path,
+    "an attribute": Settings,
+}
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize("make", PATTERNS.values(), ids=PATTERNS)
+def test_a_pattern_counts_by_what_matches_it(make: Callable[[str], Any]) -> None:
+    def found() -> Any:
+        return key(make("data/*.csv"))
+
+    first = found()
+    pathlib.Path("data/note.txt").write_text("another")
+    pathlib.Path("c.csv").write_text("another")
+    assert found() == first
+    pathlib.Path("data/a.csv").write_text("2")
+    changed = found()
+    pathlib.Path("data/a.csv").write_text("1")
+    assert found() == first
+    pathlib.Path("data/c.csv").write_text("1")
+    added = found()
+    pathlib.Path("data/c.csv").rename("data/d.csv")
+    assert len({first, changed, added, found()}) == 4
+
+
+@pytest.mark.usefixtures("tables")
+def test_patterns_of_one_set_of_files_are_two_strings() -> None:
+    assert len({key("data/*.csv"), key("data/[ab].csv"), key("data/?.csv")}) == 3
+
+
+@pytest.mark.usefixtures("tables")
+@pytest.mark.parametrize(
+    "text",
+    ["data/*.parquet", r"data/\d+[.]csv", "*", "[a-z]+", "nowhere/*.csv", "What is a/b? It is no pattern.", "a**b"],
+)
+def test_a_text_that_nothing_matches_is_text(text: str) -> None:
+    before = key(text)
+    write("another")
+    assert key(text) == before
+    assert key(text) == make_key(args={"value": text}, function=body)
+
+
+def test_a_file_with_brackets_in_its_name_is_that_file() -> None:
+    pathlib.Path("part[1].csv").write_text("a")
+    pathlib.Path("part1.csv").write_text("a")
+    before = key("part[1].csv")
+    pathlib.Path("part1.csv").write_text("b")
+    assert key("part[1].csv") == before
+    pathlib.Path("part[1].csv").write_text("b")
+    assert key("part[1].csv") != before
+
+
+@pytest.mark.usefixtures("tables")
+def test_patterns_that_are_not_followed_are_listed(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    @cache.cached
+    def read(pattern: str) -> int:
+        return len(pattern)
+
+    assert read.explain("data/**/*.csv").text == ("arg `pattern`: data/**/*.csv",)
+    monkeypatch.setattr(inputs, "MOST_MATCHES", 1)
+    assert read.explain("data/*.csv").text == ("arg `pattern`: data/*.csv",)
+
+
+@pytest.mark.usefixtures("tables")
+def test_a_call_with_a_pattern_is_served_while_its_files_are_as_they_were(cache: UnifiedCache) -> None:
+    calls = []
+
+    @cache.cached(ignore=("log",))
+    def read(pattern: str, log: Any) -> list[str]:
+        log.append(pattern)
+        return [path.read_text() for path in sorted(pathlib.Path().glob(pattern))]
+
+    assert read("data/*.csv", calls) == read("data/*.csv", calls) == ["1", "1"]
+    assert len(calls) == 1
+    assert "data/a.csv" in str(read.explain("data/*.csv", calls))
+    pathlib.Path("data/b.csv").write_text("2")
+    assert read("data/*.csv", calls) == ["1", "2"]
+    pathlib.Path("data/c.csv").write_text("3")
+    assert read("data/*.csv", calls) == ["1", "2", "3"]
+    assert len(calls) == 3
+
+
+def test_a_function_that_writes_what_a_pattern_matches_is_served_with_its_files(cache: UnifiedCache) -> None:
+    calls = []
+
+    @cache.cached(ignore=("log",))
+    def split(pattern: str, log: Any) -> int:
+        log.append(pattern)
+        for number in range(2):
+            pathlib.Path(pattern.replace("*", str(number))).write_text("made")
+        return 2
+
+    pathlib.Path("out").mkdir()
+    for _ in range(3):
+        assert split("out/*.csv", calls) == 2
+    assert len(calls) <= 2
+    pathlib.Path("out/1.csv").write_text("spoiled")
+    split("out/*.csv", calls)
+    assert pathlib.Path("out/1.csv").read_text() == "made"

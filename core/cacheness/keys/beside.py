@@ -6,6 +6,7 @@ import glob
 import os
 import pathlib
 import re
+import sys
 import types
 from collections.abc import Collection, Iterator
 from functools import cache
@@ -37,6 +38,14 @@ class Environment:
         self.name = name
 
 
+class Setting:
+    """An option of `dask.config`, which counts by its value where the key is made."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"dask.config {name}"
+        self.option = name
+
+
 class AllVariables:
     """In place of `os.environ` in a global: those count that the code names."""
 
@@ -54,6 +63,17 @@ class FilesBeside:
 @handles(Environment)
 def _environment(encoder: Encoder, value: Environment) -> None:
     encoder.tagged("environment", os.environ.get(value.name))
+
+
+@handles(Setting)
+def _setting(encoder: Encoder, value: Setting) -> None:
+    try:
+        data = encoder.apart(sys.modules[_DASK_CONFIG].get(value.option, None))
+    except Unencodable as error:
+        data = b""
+        encoder.unfollowed.append(f"{value.name}: {error}")
+    encoder.open("setting", 1)
+    encoder.blob(b"b", data)
 
 
 @handles(AllVariables)
@@ -75,6 +95,9 @@ def _files_beside(encoder: Encoder, value: FilesBeside) -> None:
 
 
 _variable: Final = cache(Environment)
+_option: Final = cache(Setting)
+_DASK_CONFIG: Final = "dask.config"
+_OPTION: Final = re.compile(r"[a-z][\w-]*(\.[\w-]+)+")
 
 
 def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environment]:
@@ -93,6 +116,20 @@ def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environ
     if "expandvars" in texts.words:
         names |= {name for text in texts.strings for name in _EXPANDED.findall(text)}
     return [_variable(text) for text in sorted(names) if _VARIABLE.fullmatch(text)]
+
+
+def settings_of(fn: types.FunctionType) -> list[Setting] | None:
+    """Return the options of `dask.config` that a function's code names; None for the many that read none."""
+    config: Any = sys.modules.get(_DASK_CONFIG)
+    if config is None:
+        return None
+    texts = texts_of(fn.__code__)
+    held = (fn.__globals__.get(word) for word in _words(fn))
+    if not {"dask", "config"} <= texts.words and not any(
+        value is config or (callable(value) and getattr(value, "__module__", "") == _DASK_CONFIG) for value in held
+    ):
+        return None
+    return [_option(text) for text in sorted(texts.strings) if _OPTION.fullmatch(text) or text in config.config]
 
 
 def is_environment(value: Any) -> bool:

@@ -161,6 +161,8 @@ def add_path(encoder: Encoder, path: str) -> None:
     inputs = encoder.inputs
     if inputs is None:
         _add_path(encoder, path, ())
+    elif glob.has_magic(path) and not os.path.lexists(path) and inputs.add_name(encoder, path):
+        pass  # a pattern, with all that matches it
     elif inputs.as_text or inputs.is_absent(path):
         encoder.tagged("no file", path)
     else:

@@ -2,16 +2,20 @@
 
 A string is looked at when it is absolute, has a separator or ends in a suffix, so that a column called
 `train` never depends on a file of that name. It counts by its text and by the file's content. What cannot
-be read, or would take long to read, counts by its text alone, and `explain` lists it.
+be read, or would take long to read, counts by its text alone, and `explain` lists it. A pattern that names no
+file itself (`data/*.csv`) counts by its text, and by the names and contents of all files that match it.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Final
 from urllib.parse import unquote
 
@@ -27,6 +31,9 @@ MOST_STRINGS: Final = 1000
 MOST_BYTES: Final = 1 << 30
 #: Files in a data set that a string names.
 MOST_CHUNKS: Final = 100_000
+#: Files that a pattern in a string may match, and patterns of an argument that are looked at.
+MOST_MATCHES: Final = 10_000
+MOST_PATTERNS: Final = 100
 _LONGEST: Final = 4096
 #: Files by which a folder shows that it is one data set.
 _DATA_SETS: Final = frozenset({"zarr.json", ".zarray", ".zgroup", ".zmetadata", "_metadata", "_SUCCESS", "_delta_log"})
@@ -77,6 +84,7 @@ class Inputs:
     folders: list[str] = field(default_factory=list)  #: names of folders
     unread: dict[str, str] = field(default_factory=dict)  #: names of files that count by their text, and why
     left: int = MOST_STRINGS
+    patterns_left: int = MOST_PATTERNS
     here: str = ""  #: the directory that names are relative to, once it is known
 
     @property
@@ -129,11 +137,7 @@ class Inputs:
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            if text not in self.absent:
-                self.here = self.here or os.getcwd()
-                # What `abspath` does, which asks for the directory again each time.
-                self.absent[text] = os.path.normpath(path if os.path.isabs(path) else f"{self.here}{os.sep}{path}")
-            return False
+            return self._add_absent(encoder, text, path)
         except (OSError, ValueError):
             return False
         if stat.S_ISDIR(found.st_mode):
@@ -146,6 +150,37 @@ class Inputs:
         if self.as_text:
             return False
         return self._add_content(encoder, text, path, found)
+
+    def _add_absent(self, encoder: Encoder, text: str, path: str) -> bool:
+        """Append what a pattern matches, or note a name that may become a file."""
+        if glob.has_magic(path) and self._add_matches(encoder, text, path):
+            return True
+        if text not in self.absent:
+            self.here = self.here or os.getcwd()
+            # What `abspath` does, which asks for the directory again each time.
+            self.absent[text] = os.path.normpath(path if os.path.isabs(path) else f"{self.here}{os.sep}{path}")
+        return False
+
+    def _add_matches(self, encoder: Encoder, text: str, pattern: str) -> bool:
+        """Append the files that match a pattern, each under the name that it is found by."""
+        self.patterns_left -= 1
+        if self.as_text or self.patterns_left < 0 or not os.path.isdir(_folder_of(pattern)):
+            return False
+        if "**" in pattern:
+            self.unread[text] = "a pattern with ** is not followed"
+            return False
+        found = [name for name in islice(glob.iglob(pattern), MOST_MATCHES + 1) if _is_plain_file(name)]
+        if len(found) > MOST_MATCHES:
+            self.unread[text] = f"more than {MOST_MATCHES} files match it"
+        elif found:
+            within = Encoder()
+            for name in sorted(found, key=os.fsencode):
+                if not self._add(within, name, name):
+                    within.tagged("unread", name)
+            encoder.open("named pattern", 2)
+            encoder.blob(b"s", text.encode("utf-8", "surrogatepass"))
+            encoder.blob(b"b", within.out)
+        return 0 < len(found) <= MOST_MATCHES
 
     def _add_content(self, encoder: Encoder, text: str, path: str, found: os.stat_result) -> bool:
         folder = stat.S_ISDIR(found.st_mode)
@@ -174,6 +209,22 @@ def paths_in(text: str) -> list[str]:
         return [os.path.expanduser(text)]
     named = os.sep in text or (os.altsep is not None and os.altsep in text)
     return [text] if named or _has_suffix(text) else []
+
+
+def _folder_of(pattern: str) -> str:
+    """The folder in which whatever matches a pattern is, as far as that is known."""
+    return os.path.dirname(_BEFORE_MAGIC.match(pattern)[0]) or os.curdir  # type: ignore[index]
+
+
+_BEFORE_MAGIC: Final = re.compile(r"[^*?[]*")
+
+
+def _is_plain_file(path: str) -> bool:
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and not is_pseudo(found.st_dev)
 
 
 def _has_suffix(name: str) -> bool:

@@ -19,7 +19,16 @@ from typing import Any, Final
 
 from cacheness.keys.additions import has_users
 from cacheness.keys.asked import parts_asked_of
-from cacheness.keys.beside import AllVariables, files_in, folders_of, is_environment, is_folder, variables_of, writes
+from cacheness.keys.beside import (
+    AllVariables,
+    files_in,
+    folders_of,
+    is_environment,
+    is_folder,
+    settings_of,
+    variables_of,
+    writes,
+)
 from cacheness.keys.bytecode import CodeInfo, Import, Name, info_of
 from cacheness.keys.callables import add_foreign
 from cacheness.keys.clients import is_of_sqlalchemy
@@ -225,6 +234,7 @@ def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
         if folders_of(thing, _named_by(thing)):
             labels.append("files beside")
         labels += [f"environment {variable.name}" for variable in variables_of(thing, asked)]
+        labels += [f"option {setting.name}" for setting in settings_of(thing) or ()]
         labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
         texts = texts_of(thing.__code__)
         return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
@@ -240,7 +250,9 @@ def first_name_in(fn: types.FunctionType) -> int:
 
 def is_reached(label: str) -> bool:
     """Whether a label names something that a function refers to, and not what it is."""
-    return label.startswith(("closure ", "global ", "import ", "environment ", "files ", "attribute ", "addition "))
+    return label.startswith(
+        ("closure ", "global ", "import ", "environment ", "option ", "files ", "attribute ", "addition ")
+    )
 
 
 def place_of_value(owner: str, label: str) -> str:
@@ -250,7 +262,7 @@ def place_of_value(owner: str, label: str) -> str:
         return f"{owner}: {name}"
     if kind == "attribute":
         return f"{owner}.{name}"
-    if kind in ("environment", "files"):
+    if kind in ("environment", "option", "files"):
         return f"{owner}: {label}"
     module = owner.rpartition(".<locals>")[0] or owner
     return f"{module.rpartition('.')[0]}.{name}" if kind == "global" else name
@@ -306,6 +318,8 @@ def unseen_in(thing: Any) -> list[str]:
         lines.append("reads environment variables by a computed name")
     elif "all" in texts.environment:
         lines.append(Harmless("hands all environment variables about"))
+    if settings_of(thing) == []:
+        lines.append("reads options of Dask by a computed name")
     place = name_of(thing)
     return [type(line)(f"{place}: {line}") for line in dict.fromkeys(lines)]
 
@@ -380,7 +394,7 @@ def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[
         # A folder whose files count by the names in the code hides nothing.
         values = [_Folder(value) if reads and is_folder(value) else value for value in values]
         values.append(beside if reads else None)
-    values += variables_of(fn, asked)
+    values += [*variables_of(fn, asked), *(settings_of(fn) or ())]
     values += [_imported(wanted, names) for wanted in info.imports]
     texts = texts_of(fn.__code__)
     values += [_global(names, name.name) for name in texts.names]
