@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from cacheness.keys.additions import additions_to, users_subclasses
-from cacheness.keys.beside import variables_named_by
+from cacheness.keys.beside import files_named_by, variables_named_by
 from cacheness.keys.counters import ADDED_TO
 from cacheness.keys.texts import names_in, texts_of
 from cacheness.keys.trace import FAILURES
@@ -36,7 +36,9 @@ def reads_of(thing: Any) -> Collection[str]:
     if not isinstance(thing, types.FunctionType):
         return ()
     texts = texts_of(thing.__code__)
-    return texts.reads.union((ADDED_TO + name for name in texts.counted), variables_named_by(thing))
+    return texts.reads.union(
+        (ADDED_TO + name for name in texts.counted), variables_named_by(thing), files_named_by(thing)
+    )
 
 
 def parts_asked_of(thing: Any, asked: Collection[str]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dis
 import glob
+import importlib.util
 import os
 import pathlib
 import re
@@ -15,8 +17,9 @@ from typing import Any, Final
 from cacheness.keys.bytecode import info_of
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.files import digest_of_file
+from cacheness.keys.owners import name_of_module, owner_of
 from cacheness.keys.texts import texts_of
-from cacheness.keys.trace import Unencodable
+from cacheness.keys.trace import FAILURES, Unencodable
 
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -24,11 +27,24 @@ _IN_CAPITALS: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _EXPANDED: Final = re.compile(r"\$\{?(\w+)")
 #: Stands before texts of the code, among the names that are read.
 NAMED: Final = "$"
+#: Stands before texts of the code that may be the names of files.
+FILED: Final = "/"
+_FILE: Final = re.compile(r"[^\s<>|*?{}\"']{1,100}\.[A-Za-z0-9]{1,8}")
 #: Calls that write somewhere: then a name in the code may be that of an output.
-_WRITES: Final = re.compile(r"write|save|dump|mkdir|touch|unlink|rename|to_(csv|parquet|pickle|excel|file|zarr|netcdf)")
-_MODES: Final = re.compile(r"[wax]b?\+?|r\+b?")
+_WRITES: Final = re.compile(
+    r"write|save|dump(?!s)|mkdir|touch|unlink|rename|to_(csv|parquet|pickle|excel|file|zarr|netcdf)"
+)
+_MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
+#: What hands out files of a package, by the words of the code or by the module that it comes from.
+_PACKAGED: Final = frozenset({"resources", "importlib.resources", "importlib_resources", "pkgutil", "get_data"})
+_PACKAGE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_OF_PACKAGES: Final = ("importlib.resources", "importlib_resources", "pkgutil")
+#: Calls that look at files.
+_OPENS: Final = re.compile(r"open|read|load|scan|listdir|walk|glob|iterdir|imread|fromfile|FileSystemLoader")
 #: Texts of a function that are tried as names, and folders in which they are.
 _MOST: Final = 50
+_LONGEST: Final = 4096  #: characters of a path
+_IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG", "PUSH_NULL", "RESUME"})
 
 
 class Environment:
@@ -51,6 +67,20 @@ class AllVariables:
 
     def __init__(self, name: str) -> None:
         self.name = name
+
+
+class FolderByName:
+    """In place of a text that names a folder, in which the code opens files that it does not name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+
+class NotLookedAt:
+    """Files that a function's code names, where it also writes files: these may be what it writes."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
 
 
 class FilesBeside:
@@ -92,6 +122,19 @@ def _files_beside(encoder: Encoder, value: FilesBeside) -> None:
         except Unencodable as error:
             encoder.note(str(error))
     encoder.tagged("files beside", found)
+
+
+@handles(FolderByName)
+def _folder_by_name(encoder: Encoder, value: FolderByName) -> None:
+    encoder.tagged("folder", value.path)
+    encoder.unfollowed.append(f"files in {value.path}")
+
+
+@handles(NotLookedAt)
+def _not_looked_at(encoder: Encoder, value: NotLookedAt) -> None:
+    encoder.tagged("files beside")
+    for name in value.files:
+        encoder.note(f"the content of {name}, because the function also writes files")
 
 
 _variable: Final = cache(Environment)
@@ -146,36 +189,101 @@ def variables_named_by(fn: types.FunctionType) -> set[str]:
     return {NAMED + text for text in texts_of(fn.__code__).strings if _IN_CAPITALS.fullmatch(text)}
 
 
-def folders_of(fn: types.FunctionType, values: list[Any]) -> list[str]:
-    """Return the folders below which a function names files: that of its module, and those that globals hold."""
+def files_named_by(fn: types.FunctionType) -> set[str]:
+    """Return texts of a function's code that may name files for another function that opens them."""
+    return {FILED + text for text in texts_of(fn.__code__).strings if _FILE.fullmatch(text)}
+
+
+def names_files(asked: Collection[str]) -> bool:
+    """Whether the code that can be reached names files."""
+    return any(text.startswith(FILED) for text in asked)
+
+
+def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], list[str]]:
+    """Return folders in which a function may open what its code names, and files that its globals name.
+
+    The folders are those of its module and of packages whose files it asks for, and what globals hold.
+    """
     texts = texts_of(fn.__code__)
-    file = fn.__globals__.get("__file__")
-    found = []
-    if "__file__" in texts.words and isinstance(file, str):
+    file, found = fn.__globals__.get("__file__"), list[str]()
+    asks = bool(texts.words & _PACKAGED) or any(_is_of_packages(value) for value in values)
+    if ("__file__" in texts.words or asks) and isinstance(file, str):
         here = os.path.dirname(os.path.abspath(file))
         found = [here, os.path.dirname(here)]
+    if asks:
+        packages = [name_of_module(value) for value in values if isinstance(value, types.ModuleType)]
+        found += filter(None, map(_folder_of_package, [*packages, *sorted(filter(_PACKAGE.fullmatch, texts.strings))]))
+    if texts.words & {"__file__", "__path__"}:  # of a module that the code names
+        found += [os.path.dirname(value) for value in values if _is_name_of_file(value)]
+        found += [str(part) for value in values if isinstance(value, list) for part in value if is_folder(part)]
     found += [os.fspath(value) for value in values if is_folder(value)]
-    return found if texts.strings else []
+    files = [value for value in values if _is_name_of_file(value) and not value.endswith(".py")]
+    return list(dict.fromkeys(found)), files
+
+
+def _folder_of_package(name: str) -> str:
+    """The folder of a package of the user's, which need not be loaded; "" for none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except FAILURES:
+        return ""
+    is_users = spec is not None and spec.origin is not None and owner_of(name).kind == "user"
+    return os.path.dirname(str(spec.origin)) if is_users and spec is not None else ""
+
+
+def _is_of_packages(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and str(value.__module__).startswith(_OF_PACKAGES)
 
 
 def is_folder(value: Any) -> bool:
-    """Whether a value is a path to a folder."""
-    return isinstance(value, pathlib.Path) and os.path.isdir(value)
+    """Whether a value is a path to a folder, a text only where it begins at the root."""
+    return (isinstance(value, pathlib.Path) or _is_path(value)) and os.path.isdir(value)
+
+
+def _is_name_of_file(value: Any) -> bool:
+    return _is_path(value) and os.path.isfile(value)
+
+
+def _is_path(value: Any) -> bool:
+    return type(value) is str and os.path.isabs(value) and len(value) < _LONGEST and "\0" not in value
 
 
 def writes(code: types.CodeType) -> bool:
     """Whether a function's code may write files."""
     texts = texts_of(code)
-    return any(_WRITES.match(word) for word in texts.words) or any(_MODES.fullmatch(text) for text in texts.strings)
+    return any(_WRITES.match(word) for word in texts.words) or ("open" in texts.words and _opens_to_write(code))
 
 
-def files_in(folders: list[str], code: types.CodeType) -> FilesBeside:
-    """Return the files below some folders that texts in a function's code name, one after the other or as a pattern."""
-    names = [text for text in sorted(texts_of(code).strings) if 0 < len(text) < 200 and "\0" not in text][:_MOST]
+def opens(code: types.CodeType) -> bool:
+    """Whether a function's code may open files."""
+    return any(_OPENS.match(word) for word in texts_of(code).words)
+
+
+def _opens_to_write(code: types.CodeType) -> bool:
+    """Whether a text that may be a mode is handed to a call, and not an index or compared."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
+    for at, step in enumerate(steps[:-1]):
+        is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
+        if is_mode and steps[at + 1].opname.startswith(("CALL", "PRECALL", "KW_NAMES", "LOAD_")):
+            return True
+    return any(isinstance(inner, types.CodeType) and _opens_to_write(inner) for inner in code.co_consts)
+
+
+def files_in(folders: list[str], files: list[str], fn: types.FunctionType, asked: Collection[str]) -> FilesBeside:
+    """Return the files below some folders that texts in a function's code name, one after the other or as a pattern.
+
+    Texts of all the code that can be reached are tried, too: a helper may be given the name.
+    """
+    asked_for = {text[len(FILED) :] for text in asked if text.startswith(FILED)}
+    held = [fn.__globals__.get(word) for word in _words(fn)]
+    own = texts_of(fn.__code__).strings | {value for value in (*held, *(fn.__defaults__ or ())) if type(value) is str}
+    names = [text for text in (*sorted(own), *sorted(asked_for - own)) if 0 < len(text) < 200 and "\0" not in text]
     found: dict[str, str] = {}
     for folder in folders:
-        for path in _named(folder, names):
+        for path in _named(folder, names[:_MOST]):
             found.setdefault(os.path.relpath(path, folder), path)
+    for path in files:
+        found.setdefault(os.path.basename(path), path)
     return FilesBeside(found)
 
 
@@ -184,7 +292,8 @@ def _named(folder: str, names: list[str]) -> Iterator[str]:
     while waiting and len(seen) <= _MOST:
         within = waiting.pop()
         for name in names:
-            path = os.path.normpath(os.path.join(within, name))
+            # In f"{HERE}/rates.csv" the text begins with the separator.
+            path = os.path.normpath(os.path.join(within, name.lstrip(os.sep)))
             if glob.has_magic(name):
                 yield from (p for p in sorted(glob.glob(path)[:_MOST]) if os.path.isfile(p))
             elif path.startswith(folder + os.sep) and os.path.isfile(path):

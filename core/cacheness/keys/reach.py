@@ -21,10 +21,15 @@ from cacheness.keys.additions import has_users
 from cacheness.keys.asked import parts_asked_of
 from cacheness.keys.beside import (
     AllVariables,
+    FilesBeside,
+    FolderByName,
+    NotLookedAt,
     files_in,
-    folders_of,
     is_environment,
     is_folder,
+    names_files,
+    opens,
+    places_of,
     settings_of,
     variables_of,
     writes,
@@ -231,8 +236,9 @@ def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
         info = info_of(thing.__code__)
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
         labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
-        if folders_of(thing, _named_by(thing)):
-            labels.append("files beside")
+        if any(places_of(thing, _named_by(thing))):
+            # Another label where other code names files: who sees that labels changed looks at the values again.
+            labels.append("files named here or elsewhere" if names_files(asked) else "files beside")
         labels += [f"environment {variable.name}" for variable in variables_of(thing, asked)]
         labels += [f"option {setting.name}" for setting in settings_of(thing) or ()]
         labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
@@ -387,18 +393,28 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
 def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[Any]:
     info, names = info_of(fn.__code__), fn.__globals__
     values = _named_by(fn)
-    folders = folders_of(fn, values)
-    if folders:
-        beside = files_in(folders, fn.__code__)
+    folders, files = places_of(fn, values)
+    if folders or files:
+        beside = files_in(folders, files, fn, asked)
         reads = bool(beside.files) and not writes(fn.__code__)
         # A folder whose files count by the names in the code hides nothing.
-        values = [_Folder(value) if reads and is_folder(value) else value for value in values]
-        values.append(beside if reads else None)
+        values = [_folder_as_used(value, fn, beside, reads=reads) for value in values]
+        values.append(beside if reads else NotLookedAt(beside.files) if beside.files else None)
     values += [*variables_of(fn, asked), *(settings_of(fn) or ())]
     values += [_imported(wanted, names) for wanted in info.imports]
     texts = texts_of(fn.__code__)
     values += [_global(names, name.name) for name in texts.names]
     return values + [_named_in_text(module) for module in texts.modules]
+
+
+def _folder_as_used(value: Any, fn: types.FunctionType, beside: FilesBeside, *, reads: bool) -> Any:
+    """What counts of a value among those that a function names, where it may be a folder."""
+    if not is_folder(value):
+        return value
+    if type(value) is not str:
+        return _Folder(value) if reads else value
+    is_named = any(path.startswith(value + os.sep) for path in beside.files.values())
+    return value if is_named or not opens(fn.__code__) or writes(fn.__code__) else FolderByName(value)
 
 
 def _named_in_text(module: str) -> Any:
