@@ -503,6 +503,8 @@ def _names_in_class(cls: type) -> list[str]:
     names = [n for n in vars(cls) if n not in _GENERATED]
     if "__init__" in names and _is_protocols_init(cls):
         names.remove("__init__")
+    if not vars(cls).get("__annotations__", True):
+        names.remove("__annotations__")  # whoever asks a class for its annotations gives it an empty dictionary
     if "_sa_registry" in dir(cls):
         names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
     if isinstance(cls, enum.EnumMeta):

@@ -9,11 +9,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cacheness.keys.encode import Encoder
-from cacheness.keys.owners import owner_of_class
+from cacheness.keys.owners import module_of, owner_of_class
 
 #: A remembered hash, which differs in each process.
 _HASHES: Final = frozenset({"_attrs_cached_hash"})
 _MEMOIZING: Final = ("sqlalchemy.util.langhelpers", "HasMemoized")
+#: By package and class, attributes in which a library keeps what it computed from the others.
+_MEMOS: Final = {
+    ("click", "Command"): frozenset({"_help_option"}),
+    ("jinja2", "Environment"): frozenset({"cache"}),  # of templates; those in it count by their loader
+    ("jinja2", "Template"): frozenset({"_module"}),
+    ("pyparsing", "ParserElement"): frozenset({"streamlined", "_defaultName"}),
+}
 _DESCRIPTIONS: Final = frozenset({"__dict__", "__weakref__"})
 
 
@@ -46,10 +53,13 @@ def _is_derived(kind: type, name: str) -> bool:
 
 
 def _memoized(kind: type, attributes: Mapping[str, Any]) -> frozenset[str]:
-    # A statement of SQLAlchemy remembers what was computed from it when it was run, and lists the names.
-    if any((base.__module__, base.__name__) == _MEMOIZING for base in kind.__mro__):
-        return frozenset(("_memoized_keys", *attributes.get("_memoized_keys", ())))
-    return frozenset()
+    found: frozenset[str] = frozenset()
+    for base in kind.__mro__:
+        # A statement of SQLAlchemy remembers what was computed from it when it was run, and lists the names.
+        if (base.__module__, base.__name__) == _MEMOIZING:
+            found |= {"_memoized_keys", *attributes.get("_memoized_keys", ())}
+        found |= _MEMOS.get((module_of(base).partition(".")[0], base.__name__), frozenset())
+    return found
 
 
 def held(value: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cacheness.keys.encode import Encoder, handles_family
 from cacheness.keys.lazy import family
+from cacheness.keys.objects import instance
 from cacheness.keys.owners import owner_of
 from cacheness.keys.trace import FAILURES, Unencodable
 
@@ -38,9 +39,14 @@ def said_about(fn: Any) -> list[Any]:
 
 
 def add_known_wrapper(encoder: Encoder, value: types.FunctionType) -> bool:
-    """Append a function that beartype or cachetools made; False for any other."""
+    """Append a function that beartype, cachetools or pyparsing made; False for any other."""
+    if value.__code__.co_qualname == "_trim_arity.<locals>.wrapper":
+        # It finds out in its first call how many arguments the action takes.
+        parts: dict[str, Any] = _cells_of(value)
+        _add_wrapper(encoder, value, "pyparsing", parts.get("func"), parts.get("max_limit"))
+        return True
     if value.__code__.co_filename.startswith("<@beartype(") and value.__kwdefaults__:
-        parts: dict[str, Any] = value.__kwdefaults__
+        parts = value.__kwdefaults__
         # The configuration itself remembers its hash, which differs in each process.
         options = getattr(parts.get("__beartype_conf"), "_conf_kwargs", None)
         add, inner = [options], parts.get("__beartype_func")
@@ -120,6 +126,13 @@ def _add_wrapper(encoder: Encoder, value: Any, module: str, inner: Any, options:
 def _private_attribute(encoder: Encoder, value: Any) -> None:
     # It remembers how its factory is called once it was.
     encoder.tagged("private attribute", value.default, value.default_factory)
+
+
+@family("pyparsing:ParserElement")
+def _grammar(encoder: Encoder, value: Any) -> None:
+    # Its first use merges what is nested in it.
+    value.streamline()
+    instance(encoder, value)
 
 
 # proxies

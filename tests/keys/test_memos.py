@@ -1,0 +1,56 @@
+"""What libraries compute when something is first used is no part of a key; what was set is."""
+# ruff: noqa: E501 - a table of sources reads better wide
+
+from __future__ import annotations
+
+import pytest
+
+from cacheness.keys import fingerprint
+from tests.keys.edits import load
+
+#: Source, and an edit that must be seen. `f(2)` is called between two keys.
+REMEMBERING = {
+    "a protocol that instances are checked against": (
+        "from typing import Protocol, runtime_checkable\n@runtime_checkable\nclass P(Protocol):\n    def run(self): ...\nclass Q(P, Protocol):\n    def stop(self): ...\nclass K:\n    def go(self): return 1\ndef f(x): return isinstance(K(), P), isinstance(K(), Q)\n",
+        ("def stop", "def go"),
+    ),
+    "a class whose annotations are read": (
+        "class K: pass\ndef f(x): return K.__annotations__\n",
+        ("pass", "n: int"),
+    ),
+    "a template": (
+        "import jinja2\nENV = jinja2.Environment(loader=jinja2.DictLoader({'a': 'Hello {{ x }}'}))\ndef f(x): return ENV.get_template('a').render(x=x)\n",
+        ("Hello", "Bye"),
+    ),
+    "macros of a template": (
+        "import jinja2\nT = jinja2.Template('{% macro m() %}Hello{% endmacro %}')\ndef f(x): return str(T.module.m())\n",
+        ("Hello", "Bye"),
+    ),
+    "a command": (
+        "import click\nfrom click.testing import CliRunner\n@click.command()\n@click.option('--n', default=3)\ndef go(n): click.echo(n)\ndef f(x): return CliRunner().invoke(go, ['--help']).output, CliRunner().invoke(go, []).output\n",
+        ("default=3", "default=4"),
+    ),
+    "a group of commands": (
+        "import click\nfrom click.testing import CliRunner\n@click.group()\ndef all_(): pass\n@all_.command('one')\ndef one(): click.echo('a')\ndef f(x): return CliRunner().invoke(all_, ['one', '--help']).output, CliRunner().invoke(all_, ['one']).output\n",
+        ("'a'", "'b'"),
+    ),
+    "a grammar": (
+        "import pyparsing as pp\nN = pp.Word(pp.nums).set_parse_action(lambda t: int(t[0]) * 3)\nG = N + ',' + (N | pp.Word(pp.alphas) | 'x')\ndef f(x): return G.parse_string('12,a').as_list()\n",
+        ("* 3", "* 4"),
+    ),
+    "a grammar that contains itself": (
+        "import pyparsing as pp\nG = pp.Forward()\nG <<= pp.Word(pp.nums) + pp.Optional('+' + G)\ndef f(x): return G.parse_string('1+2').as_list()\n",
+        ("'+'", "'-'"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REMEMBERING)
+def test_a_call_does_not_change_its_own_key(name: str) -> None:
+    source, (old, new) = REMEMBERING[name]
+    f = load(source, "remembering").f
+    before = fingerprint(f).digest
+    f(2)
+    assert fingerprint(f).digest == before
+    assert old in source
+    assert fingerprint(load(source.replace(old, new), "remembering").f).digest != before
