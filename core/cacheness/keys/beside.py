@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import glob
 import importlib.util
 import os
@@ -34,7 +33,6 @@ _FILE: Final = re.compile(r"[^\s<>|*?{}\"']{1,100}\.[A-Za-z0-9]{1,8}")
 _WRITES: Final = re.compile(
     r"write|save|dump(?!s)|mkdir|touch|unlink|rename|to_(csv|parquet|pickle|excel|file|zarr|netcdf)"
 )
-_MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
 #: What hands out files of a package, by the words of the code or by the module that it comes from.
 _PACKAGED: Final = frozenset({"resources", "importlib.resources", "importlib_resources", "pkgutil", "get_data"})
 _PACKAGE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
@@ -44,7 +42,6 @@ _OPENS: Final = re.compile(r"open|read|load|scan|listdir|walk|glob|iterdir|imrea
 #: Texts of a function that are tried as names, and folders in which they are.
 _MOST: Final = 50
 _LONGEST: Final = 4096  #: characters of a path
-_IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG", "PUSH_NULL", "RESUME"})
 
 
 class Environment:
@@ -235,6 +232,11 @@ def _is_of_packages(value: Any) -> bool:
     return isinstance(value, types.FunctionType) and str(value.__module__).startswith(_OF_PACKAGES)
 
 
+def is_among(folders: list[str], value: Any) -> bool:
+    """Whether a value is one of these folders."""
+    return (type(value) is str or isinstance(value, pathlib.Path)) and os.fspath(value) in folders
+
+
 def is_folder(value: Any) -> bool:
     """Whether a value is a path to a folder, a text only where it begins at the root."""
     return (isinstance(value, pathlib.Path) or _is_path(value)) and os.path.isdir(value)
@@ -245,28 +247,18 @@ def _is_name_of_file(value: Any) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    return type(value) is str and os.path.isabs(value) and len(value) < _LONGEST and "\0" not in value
+    return type(value) is str and value.startswith(os.sep) and len(value) < _LONGEST and "\0" not in value
 
 
 def writes(code: types.CodeType) -> bool:
     """Whether a function's code may write files."""
     texts = texts_of(code)
-    return any(_WRITES.match(word) for word in texts.words) or ("open" in texts.words and _opens_to_write(code))
+    return any(_WRITES.match(word) for word in texts.words) or ("open" in texts.words and texts.hands_over_a_mode)
 
 
 def opens(code: types.CodeType) -> bool:
     """Whether a function's code may open files."""
     return any(_OPENS.match(word) for word in texts_of(code).words)
-
-
-def _opens_to_write(code: types.CodeType) -> bool:
-    """Whether a text that may be a mode is handed to a call, and not an index or compared."""
-    steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
-    for at, step in enumerate(steps[:-1]):
-        is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
-        if is_mode and steps[at + 1].opname.startswith(("CALL", "PRECALL", "KW_NAMES", "LOAD_")):
-            return True
-    return any(isinstance(inner, types.CodeType) and _opens_to_write(inner) for inner in code.co_consts)
 
 
 def files_in(folders: list[str], files: list[str], fn: types.FunctionType, asked: Collection[str]) -> FilesBeside:
@@ -276,7 +268,8 @@ def files_in(folders: list[str], files: list[str], fn: types.FunctionType, asked
     """
     asked_for = {text[len(FILED) :] for text in asked if text.startswith(FILED)}
     held = [fn.__globals__.get(word) for word in _words(fn)]
-    own = texts_of(fn.__code__).strings | {value for value in (*held, *(fn.__defaults__ or ())) if type(value) is str}
+    given = {value for value in (*held, *(fn.__defaults__ or ())) if type(value) is str and not os.path.isabs(value)}
+    own = texts_of(fn.__code__).strings | given
     names = [text for text in (*sorted(own), *sorted(asked_for - own)) if 0 < len(text) < 200 and "\0" not in text]
     found: dict[str, str] = {}
     for folder in folders:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import collections
 import dis
 import pathlib
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_DEREF", "LOAD_CLASSDEREF", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -128,6 +130,19 @@ def environment_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
     for at, instruction in enumerate(busy[:-2]):
         if instruction.argval in _ENVIRONMENT and instruction.opname.startswith("LOAD_"):
             yield _kind_of_reading(busy, at)
+
+
+_MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
+
+
+def hands_over_a_mode(instructions: Sequence[dis.Instruction]) -> bool:
+    """Whether a text with which `open` would write is handed to a call, and is not an index or compared."""
+    busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
+    for step, after in pairwise(busy):
+        is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
+        if is_mode and after.opname.startswith(("CALL", "PRECALL", "KW_NAMES", "LOAD_")):
+            return True
+    return False
 
 
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})

@@ -25,8 +25,8 @@ from cacheness.keys.beside import (
     FolderByName,
     NotLookedAt,
     files_in,
+    is_among,
     is_environment,
-    is_folder,
     names_files,
     opens,
     places_of,
@@ -398,7 +398,7 @@ def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[
         beside = files_in(folders, files, fn, asked)
         reads = bool(beside.files) and not writes(fn.__code__)
         # A folder whose files count by the names in the code hides nothing.
-        values = [_folder_as_used(value, fn, beside, reads=reads) for value in values]
+        values = [_folder_as_used(v, fn, beside, reads=reads) if is_among(folders, v) else v for v in values]
         values.append(beside if reads else NotLookedAt(beside.files) if beside.files else None)
     values += [*variables_of(fn, asked), *(settings_of(fn) or ())]
     values += [_imported(wanted, names) for wanted in info.imports]
@@ -408,9 +408,7 @@ def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[
 
 
 def _folder_as_used(value: Any, fn: types.FunctionType, beside: FilesBeside, *, reads: bool) -> Any:
-    """What counts of a value among those that a function names, where it may be a folder."""
-    if not is_folder(value):
-        return value
+    """What counts of a folder among the values that a function names."""
     if type(value) is not str:
         return _Folder(value) if reads else value
     is_named = any(path.startswith(value + os.sep) for path in beside.files.values())

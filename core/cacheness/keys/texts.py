@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from cacheness.keys.bytecode import Name, info_of, one_by_one
-from cacheness.keys.effects import attributes_counted, attributes_read, attributes_taken, environment_read, handed_about
+from cacheness.keys.effects import (
+    attributes_counted,
+    attributes_read,
+    attributes_taken,
+    environment_read,
+    handed_about,
+    hands_over_a_mode,
+)
 
 _IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
 _EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})
@@ -35,6 +42,7 @@ class Texts:
     handed: frozenset[str]  #: names whose object may get somewhere else
     taken: frozenset[str]  #: attributes that are read and not called at once
     environment: frozenset[str]  #: how environment variables are read, in the words of `effects.py`
+    hands_over_a_mode: bool  #: with which `open` would write
 
 
 _known: dict[int, tuple[weakref.ref[types.CodeType], Texts]] = {}
@@ -55,7 +63,7 @@ def _read(code: types.CodeType) -> Texts:
     steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
     reads, counted = frozenset(attributes_read(steps)), frozenset(attributes_counted(steps))
     handed, taken = frozenset(handed_about(steps)), frozenset(attributes_taken(steps))
-    environment = frozenset(environment_read(steps))
+    environment, mode = frozenset(environment_read(steps)), hands_over_a_mode(steps)
     if words & _BY_TEXT:
         reads |= {part for text in strings for part in text.split(".") if part.isidentifier()}
     for constant in code.co_consts:
@@ -63,11 +71,11 @@ def _read(code: types.CodeType) -> Texts:
             inner = texts_of(constant)
             words, strings, reads = words | inner.words, strings | inner.strings, reads | inner.reads
             counted, handed, taken = counted | inner.counted, handed | inner.handed, taken | inner.taken
-            environment |= inner.environment
+            environment, mode = environment | inner.environment, mode or inner.hands_over_a_mode
     names = {name for text in strings for name in names_in(text)} if words & _EVALUATES else set()
     named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
     modules = tuple(sorted(name for name in named if _MODULE.fullmatch(name)))
-    return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment)
+    return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment, mode)
 
 
 def _strings(constants: tuple[object, ...]) -> Iterator[str]:
