@@ -166,7 +166,7 @@ def verify(
         raise _Misuse("--sample says how much of the bytes to read, and without --deep none are read: add --deep")
     if force and not repair:
         raise _Misuse("--force is for a repair: add --repair")
-    seen = "nothing was looked at"
+    seen = "nothing yet"
 
     def show(objects: int, entries: int) -> None:
         nonlocal seen
@@ -308,7 +308,10 @@ def migrate(
     if done.entries or done.deleted or done.left:
         out.print(f"{done.entries:,} entries dropped, {done.deleted:,} blobs deleted, {done.left:,} left")
     if done.left:
-        err.print(Text(f"blobs are left: {done.why}. A later repair deletes them"), soft_wrap=True)
+        err.print(
+            Text(f"blobs are left: {done.why}. A repair deletes them once this database owns them: cacheness adopt"),
+            soft_wrap=True,
+        )
         raise typer.Exit(FOUND)
 
 

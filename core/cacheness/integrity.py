@@ -200,11 +200,16 @@ class Inspector:
         deleted = self._metadata.delete(unchanged)
         removal = self._tombstones.drain(deleted.blobs)
         if not deleted.entries:
-            return issue
+            # Another repair was quicker, or the entry was replaced since: what the issue names is gone then.
+            return replace(issue, repaired=not self._is_there(entry))
         if is_dangling or not removal.kept:
             return replace(issue, repaired=True)
         [why] = removal.kept.values()
         return replace(issue, detail=f"{issue.detail}; the entry is deleted, and its blob is not: {why}")
+
+    def _is_there(self, entry: Entry) -> bool:
+        now = self._metadata.find(entry.namespace, entry.key)
+        return now is not None and (now.mac, now.blob) == (entry.mac, entry.blob)
 
 
 def _outcome(issue: Issue, removal: Removal | None) -> Issue:

@@ -79,7 +79,7 @@ def _drain(
     why, goes_on = None, blobs.stat(MARKER) is not None
     if not goes_on:
         # A marker could be written into an empty store, and the tombstones of another one would be lost then.
-        why = f"the blob store holds no {MARKER}, which says whose blobs these are: is it the right one?"
+        why = f"the blob store holds no {MARKER}, which says whose blobs these are, so it may be the wrong one"
     tombstones = Tombstones(metadata, blobs, wiring.marker_of(config, metadata, blobs))
     deleted, left, after = 0, 0, ""
     while names := metadata.tombstones(after=after, limit=BULK):

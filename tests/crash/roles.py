@@ -269,6 +269,7 @@ def _and_close_first(seat: Seat, _cache: UnifiedCache) -> None:
     go = os.pipe()
 
     def work() -> None:
+        os.close(go[1])  # or the read would go on for ever when the parent was killed
         seat.ledger.put(own)
         os.read(go[0], 1)
         seat.ledger.put(own)

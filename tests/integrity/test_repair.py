@@ -146,6 +146,25 @@ def test_a_dangling_row_is_a_miss_and_a_repair_removes_it(world, caplog):
     assert world.cache.list_entries() == []
 
 
+def test_what_is_gone_before_a_repair_comes_to_it_counts_as_repaired(world):
+    """Another repair is quicker, or a put replaces the entry."""
+    for k in (1, 2, 3):
+        world.cache.put(LARGE, k=k)
+        blobs_of(world).delete(blob_of(world, k=k))
+
+    def overtake(moment: str) -> None:
+        world.cache.put(LARGE, k=1)
+        world.cache.invalidate(k=2)
+
+    repairer = stepwise(world.config, At("metadata.begin_epoch", "before", overtake))
+    report = repairer.verify_integrity(repair=True)
+    repairer.close()
+    assert kinds(report) == {"dangling": 3}
+    assert all(issue.repaired for issue in report)
+    assert world.cache.get(k=1) == LARGE
+    assert len(world.cache.verify_integrity()) == 0
+
+
 def test_a_truncated_blob_is_a_size_mismatch(world):
     world.cache.put(LARGE, k=1)
     blobs_of(world).write(blob_of(world, k=1), [LARGE[:10]])
