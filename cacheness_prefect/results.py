@@ -11,7 +11,6 @@ When a record is written, it may be in another task's context, and the value may
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -32,10 +31,8 @@ from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import shielded
+from cacheness_prefect.trouble import shielded, tell_not_stored
 from cacheness_prefect.turns import off_loop
-
-_log = logging.getLogger("cacheness.prefect")
 
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
@@ -102,7 +99,7 @@ class Making:
             "look at its files again", lambda: self._place(value, path), (address(path), "its files are not known")
         )
         if refused:
-            _log.info("the result of a task is not stored: %s", refused)
+            tell_not_stored(refused)
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
         transaction = get_transaction()

@@ -24,6 +24,7 @@ from cacheness.errors import (
     StoreUnavailable,
     UnhashableArgument,
 )
+from cacheness_prefect.reasons import GOES_ON, NOT_STORED
 
 T = TypeVar("T")
 
@@ -63,7 +64,12 @@ def tell(doing: str, error: Exception) -> None:
     logger.debug("The cache could not %s.", doing, exc_info=error)
     if _is_news(run_id(), kind):
         what = ". ".join(part for part in (_text(error).rstrip("."), advice) if part)
-        logger.warning("The cache could not %s; the run goes on without it: %s", doing, what)
+        logger.warning("The cache could not %s; %s: %s", doing, GOES_ON, what)
+
+
+def tell_not_stored(why: str) -> None:
+    """Say in the current run's log that the cache does not keep the result, for a reason that is no trouble."""
+    _logger().info("%s: %s", NOT_STORED, why)
 
 
 def warn(what: str) -> None:

@@ -1,0 +1,58 @@
+"""Why a task runs again although it has a cache policy, and what one sees of it. docs/prefect.md shows this table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+NO_KEY: Final = "The cache could not make a key"
+NO_STORE: Final = "The cache could not store a result"
+GOES_ON: Final = "the run goes on without it"
+NOT_STORED: Final = "The result is not stored"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One kind of reason."""
+
+    means: str
+    says: str = ""  #: part of a message; "" where nothing is logged
+    where: str = "a warning in the run's log, once a run"
+    instead: str = ""  #: what one sees where nothing is logged
+
+    @property
+    def seen(self) -> str:
+        """What one sees, in words."""
+        if not self.says:
+            return self.instead
+        return f"`` {self.says} ``: {self.where}" if "`" in self.says else f"`{self.says}`: {self.where}"
+
+
+REASONS: Final = (
+    Reason("has an argument, or refers to a value, that no key can cover, or whose code fails for a key", NO_KEY),
+    Reason('refers to what no key can see, with `incomplete="refuse"`', "is incomplete"),
+    Reason(
+        "has such an argument, in a sum of policies (`store.policy() + INPUTS`)",
+        "Error encountered when computing cache key",
+        "an error in the run's log",
+    ),
+    Reason("returned an open file, a lock, or what else cannot be pickled and read again", NO_STORE),
+    Reason("returned more than the quota (`max_bytes`)", NO_STORE),
+    Reason("ran while the database or the bucket was down, or damaged", GOES_ON),
+    Reason("had other files when it ended than when it began", NOT_STORED, "a line in the run's log"),
+    Reason("has `persist_result=False`", "Ignoring `cache_policy`", "a warning of Prefect's where the task is written"),
+    Reason(
+        "has a `cache_key_fn`, which takes the place of the policy",
+        "`cache_key_fn` will be used",
+        "a warning of Prefect's where the task is written",
+    ),
+    Reason("has `refresh_cache=True`: its result is stored, and not read", instead="`task.refresh_cache`"),
+    Reason("raised, or was rolled back by a transaction around it", instead="the state, or the transaction's error"),
+    Reason("is a generator: Prefect runs these each time", instead="nothing: from the second time on it says `Cached`"),
+)
+
+
+def rows() -> list[str]:
+    """The table, as docs/prefect.md has it."""
+    head = ["| the task | one sees |", "|---|---|"]
+    return head + [f"| {reason.means} | {reason.seen} |" for reason in REASONS]
