@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, Final
 
 from cacheness.keys.encode import Encoder, handles_family
-from cacheness.keys.files import File, add_path, add_remote, encoding_of, remote_content
+from cacheness.keys.files import File, add_path, add_remote, digest_of_file, encoding_of, remote_content
 from cacheness.keys.objects import instance
+from cacheness.keys.storage import add_attributes, held
 from cacheness.keys.trace import Unencodable
 
 #: Keys of a mapping or store that are asked for one by one.
 _MOST_KEYS: Final = 100_000
+#: Files below the folder of a loader of templates, all of which are looked at for each key.
+_MOST_TEMPLATES: Final = 10_000
 
 
 def is_of(kind: type, *names: str) -> bool:
@@ -227,3 +231,41 @@ def _file_manager(encoder: Encoder, value: Any) -> None:
     else:
         add_path(encoder, path)
         encoder.add(rest)
+
+
+# templates
+
+#: Of a loader, where its files are; and what it found there.
+_PLACES: Final = frozenset({"searchpath", "_template_root", "_archive", "_loader", "directories"})
+_FOUND: Final = frozenset({"_collection", "_uri_cache", "_mutex"})
+
+
+@family("jinja2:FileSystemLoader", "jinja2:PackageLoader", "mako:TemplateLookup")
+def _templates(encoder: Encoder, value: Any) -> None:
+    said = held(value)
+    places = said.get("searchpath") or said.get("directories") or [said.get("_archive") or said.get("_template_root")]
+    encoder.open("templates", 2 + len(places))
+    encoder.add(type(value))
+    add_attributes(encoder, value, {name: part for name, part in said.items() if name not in _PLACES | _FOUND})
+    for place in map(os.fspath, filter(None, places)):
+        if os.path.isfile(place):
+            add_path(encoder, place)  # an archive
+        else:
+            counted(encoder, place, lambda inner, place=place: _add_templates(inner, place))  # type: ignore[misc]
+
+
+def _add_templates(encoder: Encoder, folder: str) -> None:
+    found = dict(islice(_files_below(folder), _MOST_TEMPLATES + 1))
+    if len(found) > _MOST_TEMPLATES:
+        raise Unencodable(f"a loader of templates from {folder}, which has more than {_MOST_TEMPLATES} files")
+    encoder.add({name: digest_of_file(found[name]) for name in sorted(found)})
+
+
+def _files_below(folder: str) -> Iterator[tuple[str, str]]:
+    # A loader may stand at the root of a project, where others keep what no template is.
+    for within, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if name[:1] != "." and name != "__pycache__"]
+        for name in names:
+            path = os.path.join(within, name)
+            if os.path.isfile(path):
+                yield os.path.relpath(path, folder), path
