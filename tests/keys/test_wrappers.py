@@ -8,10 +8,11 @@ import os
 import pathlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from cacheness.keys import fingerprint
+from cacheness.keys import digest_of, fingerprint
 from tests.keys.edits import load
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -73,7 +74,7 @@ WRAPPED = {
 
 ASK = """
 import json, sys
-from cacheness.keys import fingerprint
+from cacheness.keys import digest_of, fingerprint
 from tests.keys.edits import load
 found = {}
 for name, (source, _) in json.load(sys.stdin).items():
@@ -110,3 +111,19 @@ def test_an_edit_behind_a_wrapper_is_seen(name: str) -> None:
     after = fingerprint(load(source.replace(old, new), "wrapped").f)
     assert before.digest != after.digest
     assert before.incomplete == ()
+
+
+def test_options_of_a_struct_count() -> None:
+    # As msgspec's, which is written in C: its instances have members, and pickle knows nothing of them.
+    kind = type(
+        "StructConfig", (), {"__module__": "msgspec.structs", "__slots__": ("frozen", "tag"), "__reduce__": None}
+    )
+
+    def options(*, frozen: bool, tag: str | None) -> Any:
+        made: Any = kind()
+        made.frozen, made.tag = frozen, tag
+        return made
+
+    found = {digest_of(options(frozen=frozen, tag=tag)) for frozen in (True, False) for tag in (None, "a")}
+    assert len(found) == 4
+    assert digest_of(options(frozen=True, tag="a")) in found

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextvars
 import weakref
+from collections.abc import Iterable
 from typing import Any
 
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.lazy import family, is_of
-from cacheness.keys.trace import Unencodable
+from cacheness.keys.objects import instance
+from cacheness.keys.trace import FAILURES, Unencodable
 
 #: Of redis' settings, those that say how one logs in or waits.
 _LOGIN = frozenset({"username", "password", "credential_provider", "retry", "retry_on_error"})
@@ -66,6 +68,56 @@ def _column(encoder: Encoder, value: Any) -> None:
     encoder.tagged("column", str(value.name), type(kind), repr(kind), said, targets)
     encoder.add(default)
     encoder.add(on_server if isinstance(on_server, str) else str(on_server))
+
+
+@family("sqlalchemy.sql:ClauseElement")
+def _statement(encoder: Encoder, value: Any) -> None:
+    # By its text, because what has no name of its own is called by another in each process.
+    try:
+        compiled = value.compile()
+    except FAILURES:  # it is for one kind of database
+        instance(encoder, value)
+        return
+    if (start := encoder.enter(value)) >= 0:
+        parts = _parts_of(value)
+        tables = [getattr(part, "table", part) for part in parts]
+        encoder.tagged("statement", type(value), str(compiled), len(parts))
+        for part in parts:
+            encoder.tagged("part", type(part), *_type_of(part))
+        bound = getattr(compiled, "bind_names", {})
+        encoder.add({name: [b.value, b.callable, b.required, *_type_of(b)] for b, name in bound.items()})
+        encoder.add(_once(table for table in tables if is_of(type(table), "sqlalchemy:Table")))
+        encoder.add(_once(_model_of(part) for part in parts))
+        encoder.add([list(getattr(value, name, None) or ()) for name in ("_with_options", "_context_options")])
+        encoder.add(dict(getattr(value, "_execution_options", None) or {}))
+        encoder.leave(value, start)
+
+
+def _parts_of(statement: Any) -> list[Any]:
+    """A statement and all that it is made of, tables but for their columns, each once."""
+    found = {id(statement): statement}
+    waiting = [statement]
+    while waiting:
+        for part in waiting.pop(0).get_children():
+            if id(part) not in found:
+                found[id(part)] = part
+                waiting.append(part)
+    return list(found.values())
+
+
+def _type_of(part: Any) -> list[Any]:
+    kind = getattr(part, "type", None)  # an object that remembers what was asked of it
+    return [type(kind), repr(kind)]
+
+
+def _model_of(part: Any) -> Any:
+    """The class of the user's whose rows a part of a statement stands for."""
+    entity = getattr(part, "_annotations", {}).get("parententity")
+    return getattr(getattr(entity, "mapper", None), "class_", None)
+
+
+def _once(found: Iterable[Any]) -> list[Any]:
+    return list({id(thing): thing for thing in found if thing is not None}.values())
 
 
 @family("httpx:BaseClient")

@@ -135,6 +135,13 @@ def _grammar(encoder: Encoder, value: Any) -> None:
     instance(encoder, value)
 
 
+@family("msgspec.structs:StructConfig")
+def _struct_options(encoder: Encoder, value: Any) -> None:
+    # Pickle takes it for something that holds nothing, or for nothing that it knows.
+    names = [name for name in dir(value) if name[:2] != "__"]
+    encoder.tagged("struct options", {name: getattr(value, name) for name in names})
+
+
 # proxies
 
 
