@@ -54,3 +54,15 @@ def test_a_call_does_not_change_its_own_key(name: str) -> None:
     assert fingerprint(f).digest == before
     assert old in source
     assert fingerprint(load(source.replace(old, new), "remembering").f).digest != before
+
+
+def test_an_environment_variable_of_an_option_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "import click\n@click.command()\n@click.option('--n', envvar=['NUMBER_OF_MINE', 'OTHER_OF_MINE'])\ndef go(n): click.echo(n)\ndef f(x): return go\n"
+    f = load(source, "with_an_option").f
+    found = {fingerprint(f).digest}
+    for name in ("NUMBER_OF_MINE", "OTHER_OF_MINE"):
+        monkeypatch.setenv(name, "3")
+        found.add(fingerprint(f).digest)
+    monkeypatch.setenv("ANOTHER_OF_MINE", "3")
+    assert fingerprint(f).digest in found
+    assert len(found) == 3

@@ -8,6 +8,7 @@ Types are known by the names of their classes, so that no library is imported fo
 from __future__ import annotations
 
 import gc
+import os
 import types
 from typing import Any, Final
 
@@ -132,6 +133,15 @@ def _private_attribute(encoder: Encoder, value: Any) -> None:
 def _grammar(encoder: Encoder, value: Any) -> None:
     # Its first use merges what is nested in it.
     value.streamline()
+    instance(encoder, value)
+
+
+@family("click:Parameter")
+def _option(encoder: Encoder, value: Any) -> None:
+    # It reads the environment variables that it was told of.
+    names = [value.envvar] if isinstance(value.envvar, str) else list(value.envvar or ())
+    encoder.open("option", 2)
+    encoder.word([os.environ.get(name) for name in names])
     instance(encoder, value)
 
 
