@@ -127,3 +127,14 @@ def test_options_of_a_struct_count() -> None:
     found = {digest_of(options(frozen=frozen, tag=tag)) for frozen in (True, False) for tag in (None, "a")}
     assert len(found) == 4
     assert digest_of(options(frozen=True, tag="a")) in found
+
+
+def test_the_factory_of_a_structs_default_counts_by_its_code() -> None:
+    factory: Any = type("Factory", (), {"__module__": "msgspec._core", "__slots__": ("factory",), "__reduce__": None})
+
+    def digest(source: str) -> Any:
+        made = factory()
+        made.factory = eval(source)
+        return digest_of(made)
+
+    assert digest("lambda: [1]") == digest("lambda:  [1]") != digest("lambda: [2]")

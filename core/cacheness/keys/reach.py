@@ -560,7 +560,7 @@ def _kept_for(cls: type) -> Any:
         if meta is type:
             break
         for name, member in vars(meta).items():
-            if isinstance(member, _DESCRIPTORS) and name not in _GENERATED:
+            if isinstance(member, _DESCRIPTORS) and name not in _GENERATED and name != "__signature__":
                 with suppress(*FAILURES):
                     found[name] = member.__get__(cls, meta)
     return found or None

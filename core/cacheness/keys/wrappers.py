@@ -152,6 +152,11 @@ def _struct_options(encoder: Encoder, value: Any) -> None:
     encoder.tagged("struct options", {name: getattr(value, name) for name in names})
 
 
+@family("msgspec._core:Factory")
+def _struct_default(encoder: Encoder, value: Any) -> None:
+    encoder.tagged("struct default", value.factory)
+
+
 # proxies
 
 
