@@ -91,3 +91,18 @@ def test_too_many_files_are_not_read_but_listed(tmp_path: pathlib.Path, monkeypa
         digest_of(jinja2.FileSystemLoader(tmp_path))
     source = f"import jinja2\nLOADER = jinja2.FileSystemLoader({str(tmp_path)!r})\ndef f(x): return LOADER\n"
     assert "FileSystemLoader" in fingerprint(load(source, "pages").f).incomplete[0]
+
+
+def test_links_that_lead_back_are_not_followed_and_others_are(tmp_path: pathlib.Path) -> None:
+    folder, elsewhere = tmp_path / "pages", tmp_path / "shared"
+    for place in (folder / "parts", elsewhere):
+        place.mkdir(parents=True)
+        (place / "head.html").write_text("old")
+    for number in range(3):
+        (folder / "parts" / f"up{number}").symlink_to(folder)
+        (folder / f"here{number}").symlink_to(folder)
+    (folder / "shared").symlink_to(elsewhere)
+    loader = jinja2.FileSystemLoader(folder)
+    before = digest_of(loader)
+    (elsewhere / "head.html").write_text("new")
+    assert digest_of(loader) != before

@@ -261,10 +261,16 @@ def _add_templates(encoder: Encoder, folder: str) -> None:
     encoder.add({name: digest_of_file(found[name]) for name in sorted(found)})
 
 
+def _leads_back(within: str, name: str) -> bool:
+    """Whether a link in a folder leads to that folder or to one above it, so that following it would not end."""
+    path = os.path.join(within, name)
+    return os.path.islink(path) and f"{os.path.realpath(within)}{os.sep}".startswith(os.path.realpath(path) + os.sep)
+
+
 def _files_below(folder: str) -> Iterator[tuple[str, str]]:
     # A loader may stand at the root of a project, where others keep what no template is.
     for within, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[:1] != "." and name != "__pycache__"]
+        folders[:] = [n for n in folders if n[:1] != "." and n != "__pycache__" and not _leads_back(within, n)]
         for name in names:
             path = os.path.join(within, name)
             if os.path.isfile(path):
