@@ -110,3 +110,16 @@ def test_a_folder_in_which_the_code_names_no_file_makes_a_key_incomplete(folder:
     assert f"files in {folder / 'ratings'}" in listed(folder, source)
     quiet = HERE + "def f(day): return day, HERE"
     assert listed(folder, quiet) == ""
+
+
+def test_no_module_is_imported_because_a_text_looks_like_one(folder: Path) -> None:
+    (folder / "settings_of_nobody.py").write_text(
+        "import pathlib; pathlib.Path(__file__).with_name('imported').touch()"
+    )
+    (folder / "ratings" / "settings_of_nobody.cfg").write_text("1")
+    source = "import pkgutil\ndef f(): return pkgutil.get_data('ratings', 'settings_of_nobody.cfg')"
+    before = key_of(folder, source)
+    assert not (folder / "imported").exists()
+    assert "ratings" not in sys.modules
+    (folder / "ratings" / "settings_of_nobody.cfg").write_text("2")
+    assert key_of(folder, source) != before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import importlib.util
 import os
 import pathlib
 import re
@@ -17,8 +16,9 @@ from cacheness.keys.bytecode import info_of
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.files import digest_of_file
 from cacheness.keys.owners import name_of_module, owner_of
+from cacheness.keys.sources import source_file_of
 from cacheness.keys.texts import texts_of
-from cacheness.keys.trace import FAILURES, Unencodable
+from cacheness.keys.trace import Unencodable
 
 _ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -219,13 +219,9 @@ def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], lis
 
 
 def _folder_of_package(name: str) -> str:
-    """The folder of a package of the user's, which need not be loaded; "" for none."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except FAILURES:
-        return ""
-    is_users = spec is not None and spec.origin is not None and owner_of(name).kind == "user"
-    return os.path.dirname(str(spec.origin)) if is_users and spec is not None else ""
+    """The folder of a package of the user's, which is not imported for that; "" for none."""
+    file = source_file_of(name)
+    return os.path.dirname(file) if file and owner_of(name).kind == "user" else ""
 
 
 def _is_of_packages(value: Any) -> bool:

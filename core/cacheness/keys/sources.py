@@ -60,8 +60,7 @@ def _module_of(path: str) -> tuple[str, list[str]]:
     return "", parts
 
 
-@functools.cache
-def _file_of(module: str) -> str:
+def source_file_of(module: str) -> str:
     """The source file of a module; "" when it has none. Imports nothing."""
     search: list[str] | None = None
     found: ModuleSpec | None = None
@@ -74,6 +73,9 @@ def _file_of(module: str) -> str:
         search = list(found.submodule_search_locations or ())
     origin = found.origin if found is not None else None
     return origin if origin and origin.endswith(".py") and os.path.isfile(origin) else ""
+
+
+_file_of: Final = functools.cache(source_file_of)
 
 
 def _parameters(module: str, name: str, steps: int) -> Parameters:

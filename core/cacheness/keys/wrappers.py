@@ -39,9 +39,13 @@ def said_about(fn: Any) -> list[Any]:
 # functions
 
 
+def _is_of(fn: types.FunctionType, library: str) -> bool:
+    return owner_of(fn.__globals__.get("__name__")).name == library
+
+
 def add_known_wrapper(encoder: Encoder, value: types.FunctionType) -> bool:
     """Append a function that beartype, cachetools or pyparsing made; False for any other."""
-    if value.__code__.co_qualname == "_trim_arity.<locals>.wrapper":
+    if value.__code__.co_qualname == "_trim_arity.<locals>.wrapper" and _is_of(value, "pyparsing"):
         # It finds out in its first call how many arguments the action takes.
         parts: dict[str, Any] = _cells_of(value)
         _add_wrapper(encoder, value, "pyparsing", parts.get("func"), parts.get("max_limit"))
