@@ -13,14 +13,14 @@ from functools import cache
 from typing import Any, Final
 
 from cacheness.keys.bytecode import info_of
+from cacheness.keys.effects import ENVIRONMENT
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.files import digest_of_file
 from cacheness.keys.owners import name_of_module, owner_of
 from cacheness.keys.sources import source_file_of
-from cacheness.keys.texts import texts_of
+from cacheness.keys.texts import environment_read_as, texts_of
 from cacheness.keys.trace import Unencodable
 
-_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IN_CAPITALS: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _EXPANDED: Final = re.compile(r"\$\{?(\w+)")
@@ -62,9 +62,6 @@ class Setting:
 class AllVariables:
     """In place of `os.environ` in a global: those count that the code names."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
 
 class FolderByName:
     """In place of a text that names a folder, in which the code opens files that it does not name."""
@@ -104,10 +101,8 @@ def _setting(encoder: Encoder, value: Setting) -> None:
 
 
 @handles(AllVariables)
-def _all_variables(encoder: Encoder, value: AllVariables) -> None:
+def _all_variables(encoder: Encoder, _: AllVariables) -> None:
     encoder.tagged("environ")
-    if value.name not in _ENVIRONMENT:  # else the code shows what it reads
-        encoder.unfollowed.append(f"{value.name} is os.environ: other variables than those that the code names")
 
 
 @handles(FilesBeside)
@@ -134,6 +129,7 @@ def _not_looked_at(encoder: Encoder, value: NotLookedAt) -> None:
         encoder.note(f"the content of {name}, because the function also writes files")
 
 
+_READERS: Final = (os.getenv, getattr(os, "getenvb", None) or os.getenv, os.path.expandvars)
 _variable: Final = cache(Environment)
 _option: Final = cache(Setting)
 _DASK_CONFIG: Final = "dask.config"
@@ -145,15 +141,15 @@ def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environ
 
     Where the name is not in its code, texts of all the code that can be reached are tried: `asked` has them.
     """
-    texts, words = texts_of(fn.__code__), _words(fn)
-    if not texts.words & _ENVIRONMENT and not any(is_environment(fn.__globals__.get(word)) for word in words):
+    texts, others = texts_of(fn.__code__), _other_readers(fn)
+    if not others and not texts.words & ENVIRONMENT:
         return []
     names = set(texts.strings)
-    if "computed" in texts.environment:
+    if "computed" in environment_read_by(fn):
         names |= {text[len(NAMED) :] for text in asked if text.startswith(NAMED)}
-        held = [fn.__globals__.get(word) for word in words]
+        held = [fn.__globals__.get(word) for word in _words(fn)]
         names |= {value for value in [*held, *(fn.__defaults__ or ())] if type(value) is str}
-    if "expandvars" in texts.words:
+    if others or "expandvars" in texts.words:
         names |= {name for text in texts.strings for name in _EXPANDED.findall(text)}
     return [_variable(text) for text in sorted(names) if _VARIABLE.fullmatch(text)]
 
@@ -175,6 +171,23 @@ def settings_of(fn: types.FunctionType) -> list[Setting] | None:
 def is_environment(value: Any) -> bool:
     """Whether a value is `os.environ` itself, under whatever name."""
     return value is os.environ or value is getattr(os, "environb", os.environ)
+
+
+def environment_read_by(fn: types.FunctionType) -> frozenset[str]:
+    """How a function's code reads environment variables, in the words of `effects.environment_read`."""
+    found, others = texts_of(fn.__code__).environment, _other_readers(fn)
+    return found | environment_read_as(fn.__code__, others) if others else found
+
+
+def _other_readers(fn: types.FunctionType) -> frozenset[str]:
+    """Globals of a function that are `os.environ`, or read it, under names of the user's own."""
+    values = fn.__globals__
+    return frozenset(
+        word
+        for word in _words(fn)
+        if word not in ENVIRONMENT
+        and (is_environment(found := values.get(word)) or any(found is one for one in _READERS))
+    )
 
 
 def _words(fn: types.FunctionType) -> list[str]:

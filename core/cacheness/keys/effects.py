@@ -124,11 +124,18 @@ def _is_owner(busy: Sequence[dis.Instruction], at: int) -> bool:
     return is_attribute and not following.argval.startswith("__")
 
 
-def environment_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """How environment variables are read: by a name that stands in the code, a `computed` one, or `all` of them."""
+#: What reads environment variables, by its names in `os` and `os.path`.
+ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
+
+
+def environment_read(instructions: Sequence[dis.Instruction], readers: Collection[str] = ENVIRONMENT) -> Iterator[str]:
+    """How environment variables are read: by a `literal` name in the code, a `computed` one, or `all` of them.
+
+    `readers` are the names under which the code has `os.environ` or a function that reads it.
+    """
     busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
     for at, instruction in enumerate(busy[:-2]):
-        if instruction.argval in _ENVIRONMENT and instruction.opname.startswith("LOAD_"):
+        if instruction.argval in readers and instruction.opname.startswith("LOAD_"):
             yield _kind_of_reading(busy, at)
 
 
@@ -143,9 +150,6 @@ def hands_over_a_mode(instructions: Sequence[dis.Instruction]) -> bool:
         if is_mode and after.opname.startswith(("CALL", "PRECALL", "KW_NAMES", "LOAD_")):
             return True
     return False
-
-
-_ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 
 
 def _kind_of_reading(busy: Sequence[dis.Instruction], at: int) -> str:

@@ -142,7 +142,11 @@ def is_not_loaded(module: Any) -> bool:
 
 def is_imported_lazily(value: Any) -> bool:
     """Whether a module's global stands for what Python 3.15 imports when the name is first used."""
-    return type(value) is getattr(types, "LazyImportType", None)
+    kind, real = type(value), getattr(types, "LazyImportType", None)
+    if real is not None:
+        return kind is real
+    # Before that version only a stand-in for the type has its name and is resolved the same way.
+    return kind.__name__ == "LazyImportType" and callable(getattr(kind, "resolve", None))
 
 
 def _find_owner(module: str) -> Owner:

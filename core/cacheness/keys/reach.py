@@ -24,6 +24,7 @@ from cacheness.keys.beside import (
     FilesBeside,
     FolderByName,
     NotLookedAt,
+    environment_read_by,
     files_in,
     is_among,
     is_environment,
@@ -41,6 +42,7 @@ from cacheness.keys.counters import Counting, counting
 from cacheness.keys.effects import only_written, places_in
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.owners import is_imported_lazily, is_not_loaded, name_of_module, names_of_module, owner_of
+from cacheness.keys.settings import sources_of_settings
 from cacheness.keys.texts import texts_of
 from cacheness.keys.trace import FAILURES, Harmless, brief_of
 
@@ -246,7 +248,7 @@ def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
         return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
     if isinstance(thing, types.ModuleType):
         return [*_names_in_module(thing), "name", "type"]
-    return [*_OF_CLASS, *_names_in_class(thing)]
+    return [*_OF_CLASS, *_names_in_class(thing), *(["environment of settings"] if sources_of_settings(thing) else [])]
 
 
 def first_name_in(fn: types.FunctionType) -> int:
@@ -320,9 +322,10 @@ def unseen_in(thing: Any) -> list[str]:
     texts = texts_of(thing.__code__)
     if names := sorted(texts.words & _OTHER_GLOBALS):
         lines.append(f"takes globals by {names[0]}")
-    if "computed" in texts.environment:
+    environment = environment_read_by(thing)
+    if "computed" in environment:
         lines.append("reads environment variables by a computed name")
-    elif "all" in texts.environment:
+    elif "all" in environment:
         lines.append(Harmless("hands all environment variables about"))
     if settings_of(thing) == []:
         lines.append("reads options of Dask by a computed name")
@@ -383,7 +386,7 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
         elif name.attributes and isinstance(value, types.ModuleType):
             value = _through_modules(value, name.attributes)
         if is_environment(value):
-            value = AllVariables(name.name)
+            value = AllVariables()
         if is_not_loaded(value) and owner_of(name_of_module(value)).kind != "user":
             value = _NotLoaded(name_of_module(value))
         values.append(_as_used(value, info.uses.get(name.name)))
@@ -543,7 +546,9 @@ def _values_of_class(cls: type) -> list[Any]:
         _registered_with(cls),
         _kept_for(cls),
     ]
-    return values + [namespace[name] for name in _names_in_class(cls)]
+    values += [namespace[name] for name in _names_in_class(cls)]
+    sources = sources_of_settings(cls)
+    return [*values, sources] if sources else values
 
 
 def _registered_with(cls: type) -> Any:

@@ -8,6 +8,7 @@ import types
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from cacheness.keys.bytecode import Name, info_of, one_by_one
@@ -76,6 +77,14 @@ def _read(code: types.CodeType) -> Texts:
     named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
     modules = tuple(sorted(name for name in named if _MODULE.fullmatch(name)))
     return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment, mode)
+
+
+@lru_cache(maxsize=1024)
+def environment_read_as(code: types.CodeType, names: frozenset[str]) -> frozenset[str]:
+    """How a code object and those inside of it read environment variables by other names of `os.environ`."""
+    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    inside = (environment_read_as(inner, names) for inner in code.co_consts if isinstance(inner, types.CodeType))
+    return frozenset(environment_read(steps, names)).union(*inside)
 
 
 def _strings(constants: tuple[object, ...]) -> Iterator[str]:
