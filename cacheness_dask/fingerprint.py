@@ -309,7 +309,7 @@ class _Walk:
     def _call(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
         func = node.func
         parts = [self._function(func)]
-        args, kwargs = _without_lock(node)
+        args, kwargs = _that_decide(node)
         for value in args:
             kind = type(value)
             self._left = MOST_STRINGS
@@ -573,11 +573,21 @@ def _takes_lock(func: Any) -> bool:
     return getattr(func, "__module__", "") == "dask.array.core" and func.__name__.startswith("getter")
 
 
-def _without_lock(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a task; of a `getter` without its lock, because who waits for whom decides no block."""
-    if not _takes_lock(node.func):
-        return node.args, node.kwargs
-    return node.args[:3], {name: value for name, value in node.kwargs.items() if name != "lock"}
+def _samples_borders(func: Any) -> bool:
+    """Whether this is Dask's function that samples a column, to choose where the sorted frame is cut."""
+    module = getattr(func, "__module__", "")
+    return module == "dask.dataframe.partitionquantiles" and func.__name__ == "percentiles_summary"
+
+
+def _that_decide(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a task that decide its result.
+
+    Not the lock of a `getter`, because who waits for whom decides no block. Not the seed of a sample for borders,
+    because Dask draws it from the frame's name, which is another one for delayed parts and for touched files.
+    """
+    if _takes_lock(node.func):
+        return node.args[:3], {name: value for name, value in node.kwargs.items() if name != "lock"}
+    return (node.args[:4] if _samples_borders(node.func) else node.args), node.kwargs
 
 
 def _is_curry(func: Any) -> bool:

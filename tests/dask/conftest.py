@@ -1,4 +1,4 @@
-"""A cache and a count of task runs for each test; one cluster with real worker processes for each module."""
+"""A cache and a count of task runs for each test; one cluster with real worker processes for all of them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ sys.path.insert(0, str(HERE))  # so that worker processes and `session.py` find 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have all tests of a module that share its cluster run in one process, or each process would start one."""
+    """Have all tests that share a cluster run in one process, or each process would start one."""
     for item in items:
-        if HERE in item.path.parents and "cluster" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        if HERE in item.path.parents:
+            for shared in {"cluster", "elsewhere"}.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(pytest.mark.xdist_group(f"dask-{shared}"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,7 +55,7 @@ def cache(tmp_path: Path) -> Iterator[UnifiedCache]:
         yield opened
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster() -> Iterator[object]:
     from distributed import LocalCluster
 

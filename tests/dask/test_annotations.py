@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import dask
@@ -16,15 +17,16 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
-def golden(client: Client) -> str:
+def golden(client: Client) -> Iterator[str]:
     """The address of the only worker that has GOLD."""
     _, chosen = client.scheduler_info()["workers"]
 
-    async def give(dask_worker: Any) -> None:
-        await dask_worker.set_resources(GOLD=1)
+    async def give(amount: int, dask_worker: Any) -> None:
+        await dask_worker.set_resources(GOLD=amount)
 
-    client.run(give, workers=[chosen])
-    return chosen
+    client.run(give, 1, workers=[chosen])
+    yield chosen
+    client.run(give, 0, workers=[chosen])
 
 
 def asked(client: Client, key: str) -> dict[str, Any]:

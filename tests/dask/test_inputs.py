@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import pickle
 import random
 import threading
@@ -131,6 +132,36 @@ def test_a_rewritten_file_runs_its_own_descendants_only(cache: UnifiedCache, tmp
     assert (runs(), record.refused) == (1, 0)  # Dask's Arrow reader takes small files together, two in a task
     assert changed == compute(UnifiedCache(cache_dir=tmp_path / "other"), collection(data))[0]
     assert (changed == first) == (reader == "text")  # counts lines, and there are as many
+
+
+def column(number: int) -> pd.DataFrame:
+    return pd.DataFrame({"a": np.arange(number, 90, 3)[::-1], "b": number})
+
+
+@pytest.mark.parametrize("parts", ["delayed", "parquet"])
+def test_a_sorted_frame_is_found_by_what_it_holds_whatever_dask_calls_it(
+    cache: UnifiedCache, tmp_path: Path, parts: str
+) -> None:
+    for number in range(3):
+        column(number).to_parquet(tmp_path / f"{number}.parquet")
+
+    def frame() -> dd.DataFrame:
+        if parts == "parquet":
+            return dd.read_parquet(str(tmp_path / "*.parquet"))
+        return dd.from_delayed([dask.delayed(column)(number) for number in range(3)], meta=column(0).iloc[:0])
+
+    names, sorted_frames = [], []
+    with cd.caching(cache, scheduler="sync", which="all") as run:
+        for turn in range(2):
+            os.utime(tmp_path / "1.parquet", (turn, turn))
+            names.append(frame()._name)
+            before = len(run.history)
+            ordered = frame().set_index("a", npartitions=2)
+            sorted_frames.append((ordered.divisions, ordered.compute()))
+    assert names[0] != names[1]
+    assert sum(record.misses for record in run.history[before:]) == 0
+    assert sorted_frames[0][0] == sorted_frames[1][0]
+    pd.testing.assert_frame_equal(sorted_frames[0][1], sorted_frames[1][1])
 
 
 def test_a_file_that_changes_while_it_is_read_leaves_no_entry(cache: UnifiedCache, tmp_path: Path) -> None:
