@@ -154,7 +154,7 @@ class Cache:
         placed: list[Entry] = []
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
-                session = self.sessions.current()
+                session = self.sessions.current(lasting=any(map(self._has_blob, drafts)))
                 try:
                     placed = placed or self._write(drafts, session)
                     entries = [self._sign(entry, fresh=fresh) for entry in placed]
@@ -181,6 +181,7 @@ class Cache:
                     self.sessions.abandon(session)
                     raise
                 else:
+                    self.sessions.committed(session)
                     self.tombstones.drain(replaced)
                     self.uses.write_when_due()
                     return entries
@@ -200,11 +201,14 @@ class Cache:
 
     def _write_one(self, draft: Draft, session: str) -> Entry:
         entry = draft.entry
-        if entry.size <= self.parts.inline_max_bytes:
+        if not self._has_blob(draft):
             return replace(entry, inline=b"".join(draft.parts))
         name = fresh_name(entry, session)
         self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
         return replace(entry, blob=name)
+
+    def _has_blob(self, draft: Draft) -> bool:
+        return draft.entry.size > self.parts.inline_max_bytes
 
     def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
         if not fresh:
@@ -309,9 +313,9 @@ class Cache:
 
     # the rest
 
-    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> int:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> int:
         """Delete matching rows, then the blobs that they named; returns the number of rows."""
-        deleted = self.metadata.delete(where, most=most, waits=waits)
+        deleted = self.metadata.delete(where, most=most, waits=waits, lasting=lasting)
         self.tombstones.drain(deleted.blobs)
         return deleted.entries
 

@@ -11,6 +11,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from cacheness import forks
@@ -26,10 +27,14 @@ WRITERS = 256  #: each of so many may write its share of what is free before it 
 SAMPLE = 128  #: neighbours among which victims are chosen
 GO_OF_SAMPLE = 16  #: of one sample
 SLICE_ROWS = 200
+AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
 NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
 ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
+
+#: Called with how many entries are gone, and about how many have still to go, where that is known.
+Progress = Callable[[int, int | None], None]
 
 
 class Evictor:
@@ -51,11 +56,12 @@ class Evictor:
         self._lock = threading.RLock()
         self._looked_at = self._cleaned_at = float("-inf")
         self._bytes_left = self._entries_left = 0.0  #: before the next look
+        self._seen_first: Holdings | None = None  #: before the first put, which does not look again
 
     def before_put(self, drafts: Sequence[Draft]) -> None:
         """Make room for what is large beside the quota. Raises StoreFull for what never fits."""
         if self._quota is None:
-            self._try(self._look, "the quota of the cache is not known")
+            self._try(self._look_first, "the quota of the cache is not known")
         most = None if self._quota is None else self._quota.max_bytes
         if most is None:
             return
@@ -79,22 +85,30 @@ class Evictor:
             if not is_late and self._bytes_left >= 0 and self._entries_left >= 0:
                 return
         # The put itself is durable; failing it now would say otherwise.
-        self._try(lambda: self._look_after(size), "the cache may exceed its quota: eviction failed")
+        self._try(lambda: self._look_after(size, len(entries)), "the cache may exceed its quota: eviction failed")
 
-    def make_room(self) -> int:
+    def make_room(self, progress: Progress | None = None) -> int:
         """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
-        gone = self.delete_expired()
+        gone, is_begun = self._delete_expired(progress), False
         self._cache.metadata.forget_unstored(self._cache.namespace, REASONS_KEPT)
         while True:
             holdings = self._look()
-            evicted, _ = self._evict(holdings, _excess_of(holdings), 0)
-            gone += evicted
+            excess = _excess_of(holdings, is_begun=is_begun)
+            if progress is not None:
+                progress(gone, _about(holdings, excess))
+            # Who looks for victims keeps nobody waiting: only the deletion has to be short.
+            evicted, _ = self._evict(holdings, excess, 0, seconds=float("inf"))
+            gone, is_begun = gone + evicted, True
             if not evicted:
                 return gone
 
-    def delete_expired(self) -> int:
-        """Delete rows whose lifetime has passed; returns how many."""
-        return self._cache.delete(Where(self._cache.namespace, expired=True))
+    def _delete_expired(self, progress: Progress | None) -> int:
+        gone, expired = 0, Where(self._cache.namespace, expired=True)
+        while some := self._cache.delete(expired, most=AT_A_TIME, lasting=False):
+            gone += some
+            if progress is not None:
+                progress(gone, None)
+        return gone
 
     def _try(self, work: Callable[[], object], trouble: str) -> None:
         try:
@@ -118,8 +132,14 @@ class Evictor:
             self._entries_left = _share(holdings.quota.max_entries, holdings.entries)
         return holdings
 
-    def _look_after(self, size: int) -> None:
-        holdings = self._look()
+    def _look_first(self) -> None:
+        self._seen_first = self._look()
+
+    def _look_after(self, size: int, entries: int) -> None:
+        seen, self._seen_first = self._seen_first, None
+        if seen is not None:
+            seen = replace(seen, bytes=seen.bytes + size, entries=seen.entries + entries)
+        holdings = self._look() if seen is None or any(_excess_of(seen)) else seen
         excess = _excess_of(holdings)
         if self._clean(holdings, is_full=any(excess)):
             holdings = self._look()
@@ -138,7 +158,9 @@ class Evictor:
             self._cache.metadata.note_maintenance(self._cache.namespace)
         if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
             return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
-        return self._cache.delete(Where(self._cache.namespace, expired=True), most=SLICE_ROWS, waits=False)
+        return self._cache.delete(
+            Where(self._cache.namespace, expired=True), most=SLICE_ROWS, waits=False, lasting=False
+        )
 
     def _make_room_for(self, size: int) -> None:
         until = time.monotonic() + ROOM_PATIENCE
@@ -148,22 +170,25 @@ class Evictor:
             if excess <= 0 or not self._evict(holdings, (excess, 0), size)[0]:
                 return
 
-    def _evict(self, holdings: Holdings, excess: tuple[int, int], size: int) -> tuple[int, int]:
+    def _evict(
+        self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float = SLICE_SECONDS
+    ) -> tuple[int, int]:
         """Delete the least valuable of some samples: a slice, but at least twice what was put; rows and bytes."""
-        victims = self._victims(holdings, excess, size)
+        victims = self._victims(holdings, excess, size, seconds)
         if not victims:
             return 0, 0
         # Not what was put under the same key since it was sampled.
         sampled = max(victim.created_at for victim in victims) + 1
         keys = tuple(sorted(victim.key for victim in victims))
         where = Where(self._cache.namespace, keys=keys, created_before=sampled)
-        return self._cache.delete(where, waits=False), sum(victim.size for victim in victims)
+        gone = self._cache.delete(where, waits=False, lasting=False)
+        return gone, sum(victim.size for victim in victims)
 
-    def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int) -> list[Candidate]:
+    def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float) -> list[Candidate]:
         if any(most > 0 for most in excess):
             self._cache.uses.flush()
         victims: dict[bytes, Candidate] = {}
-        freed, until = 0, time.monotonic() + SLICE_SECONDS
+        freed, until = 0, time.monotonic() + seconds
         while freed < excess[0] or len(victims) < excess[1]:
             is_slice = len(victims) >= SLICE_ROWS or time.monotonic() > until
             if victims and is_slice and freed >= 2 * size:
@@ -196,12 +221,26 @@ def _cost(one: Candidate) -> tuple[float, int]:
     return one.compute_seconds * (one.hits + 1) / (one.size + 1.0), one.accessed_at
 
 
-def _excess_of(holdings: Holdings) -> tuple[int, int]:
-    """Bytes and entries that have to go where the quota is exceeded, and a little more."""
+def _excess_of(holdings: Holdings, *, is_begun: bool = False) -> tuple[int, int]:
+    """Bytes and entries that have to go where the quota is exceeded, and a little more; or what is left of that."""
     quota = holdings.quota
-    held = ((holdings.bytes, quota.max_bytes), (holdings.entries, quota.max_entries))
-    excess = [0 if most is None or has <= most else has - most + most // FULL_TO for has, most in held]
-    return excess[0], excess[1]
+    return (
+        _over(holdings.bytes, quota.max_bytes, is_begun=is_begun),
+        _over(holdings.entries, quota.max_entries, is_begun=is_begun),
+    )
+
+
+def _over(held: int, most: int | None, *, is_begun: bool) -> int:
+    if most is None:
+        return 0
+    least = most - most // FULL_TO
+    return held - least if held > (least if is_begun else most) else 0
+
+
+def _about(holdings: Holdings, excess: tuple[int, int]) -> int:
+    """About how many entries have to go for that excess."""
+    of_bytes = excess[0] * holdings.entries // max(holdings.bytes, 1)
+    return max(excess[1], of_bytes)
 
 
 def _share(most: int | None, held: int) -> float:

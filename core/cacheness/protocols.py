@@ -166,11 +166,12 @@ class MetadataStore(Protocol):
         """Replace expiry and signature of a row that is still exactly `old`."""
         ...
 
-    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
         """Delete matching rows, their uses and tags, in batches, each with its tombstones and totals at once.
 
         At `most` so many, and without `waits` none that another transaction has locked. Those of a
-        function or an age are found by its index, others in key order.
+        function or an age are found by its index, others in key order. A power cut may undo what is not
+        `lasting`, but never the deletion of a row whose blob is in the result.
         """
         ...
 
@@ -233,8 +234,11 @@ class MetadataStore(Protocol):
 
     # sessions
 
-    def open_session(self, process: Process) -> str:
-        """Begin to write: a new session's id, 16 hexadecimal digits."""
+    def open_session(self, process: Process, *, lasting: bool = True) -> str:
+        """Begin to write: a new session's id, 16 hexadecimal digits.
+
+        What is not `lasting` a power cut may undo until the session's first commit is answered.
+        """
         ...
 
     def renew_session(self, session: str) -> bool:

@@ -35,17 +35,32 @@ class Sessions:
         """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
         self._lock = threading.RLock()
         self._current: str | None = None
+        self._lasts = False  #: whether a power cut leaves the row of the current session
         self._stop: threading.Event | None = None
         self._abandoned: list[str] = []
 
-    def current(self) -> str:
-        """The live session to write under; opens one when there is none."""
+    def current(self, *, lasting: bool = True) -> str:
+        """The live session to write under; opens one when there is none.
+
+        One that is not yet `lasting` will do where nothing is written before its first commit, whose sync is its
+        row's too. A blob of a session that a power cut has undone would be nobody's for ever.
+        """
         with self._lock:
+            if self._current is not None and lasting and not self._lasts:
+                # Another thread's first commit has not been answered yet. It is refused then, and made again.
+                self._abandoned.append(self._current)
+                self._current = None
             if self._current is None:
-                self._current = self._metadata.open_session(this_process())
+                self._current = self._metadata.open_session(this_process(), lasting=lasting)
+                self._lasts = lasting
                 self._keep_alive()
                 self._end_abandoned()
             return self._current
+
+    def committed(self, session: str) -> None:
+        """Note that a commit of this session was answered."""
+        if session == self._current:
+            self._lasts = True
 
     def lost(self, session: str) -> None:
         """Note that a session was fenced: the next `current()` opens another."""

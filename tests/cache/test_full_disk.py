@@ -14,7 +14,7 @@ from cacheness import StoreFull, UnifiedCache
 from cacheness.cache import Cache
 from cacheness.entry import Entry
 from cacheness.marker import MARKER
-from cacheness.metadata import journal, reserve, sql
+from cacheness.metadata import journal, reserve
 from cacheness.metadata.reserve import Reserve
 from tests.metadata.programs import in_namespace
 
@@ -146,10 +146,11 @@ def test_a_put_that_finds_the_disk_full_leaves_no_blob(tmp_path: Path, monkeypat
 def test_a_deletion_that_fits_only_in_parts_deletes_and_counts_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql, "DELETE_BATCH", 50)
     with UnifiedCache(cache_dir=tmp_path) as cache:
         cache.put_many((os.urandom(40_000), {"n": n}) for n in range(130))
         store = cache._parts.cache.metadata
+        monkeypatch.setattr(store, "_delete_batch", 50)
+        monkeypatch.setattr(store, "_note_deletion", lambda rows, seconds: None)
         whole = store._delete_after  # type: ignore[attr-defined]
         batches: list[int] = []
 

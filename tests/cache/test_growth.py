@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sqlite3
@@ -19,17 +20,22 @@ from cacheness.metadata import postgresql_pool, sqlite_file
 from cacheness.metadata.statements import Statement
 from tests.forked import ended, fork
 
+#: Rows that PostgreSQL may read for one result, and steps that SQLite may take.
+MOST_FOR_ONE = (250, 2000)
+
 
 @dataclass
 class Seen:
-    """The statements that ran, with their values, and how many rows each brought."""
+    """The statements that ran, with their values, how many rows each brought, and how many steps SQLite took."""
 
     statements: list[tuple[Statement, dict[str, Any]]] = field(default_factory=list)
     rows: list[int] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
-    def note(self, statement: Statement, values: dict[str, Any], rows: Sequence[object]) -> None:
+    def note(self, statement: Statement, values: dict[str, Any], rows: Sequence[object], steps: int = 0) -> None:
         self.statements.append((statement, {**statement.constants, **values}))
         self.rows.append(len(rows))
+        self.steps[statement.text] = max(steps, self.steps.get(statement.text, 0))
 
 
 @contextmanager
@@ -39,8 +45,11 @@ def seeing() -> Iterator[Seen]:
     ask_many = postgresql_pool.Connection.run_many
 
     def run_seen(connection, statement, values):
+        steps = itertools.count()
+        connection.set_progress_handler(lambda: next(steps) < 0, 1)
         found = run(connection, statement, values)
-        seen.note(statement, values, found[0])
+        connection.set_progress_handler(None, 1)
+        seen.note(statement, values, found[0], next(steps))
         return found
 
     def ask_seen(self, statement, values):
@@ -94,6 +103,10 @@ def test_what_is_done_for_one_result_is_the_same_in_a_larger_cache(world, caplog
         fill(config, size)
         found.append(what_is_done_for_one_result(config, size - 1))
     small, large = found
+    before, after = (looked_at(world.config, seen) for seen in found)
+    for text, steps in after.items():
+        # A statement may meet 100 rows in one run and none in the other, whatever there is besides.
+        assert steps <= 1.5 * max(before.get(text, 0), MOST_FOR_ONE[world.config.metadata_backend == "sqlite"]), text
     assert len(large.statements) <= len(small.statements) * 1.2
     assert sum(large.rows) <= sum(small.rows) * 1.5
     assert max(large.rows) <= 200
@@ -107,6 +120,41 @@ def test_no_statement_for_one_result_reads_the_whole_table(world, caplog):
     for statement, values in seen.statements:
         if "FROM" in statement.text and "entries" in statement.text:
             assert not scans(world.config, statement, values), statement.text
+
+
+def looked_at(config, seen: Seen) -> dict[str, int]:
+    """What each statement costs whose rows may be many: SQLite's steps, or rows that PostgreSQL reads."""
+    if config.metadata_backend == "sqlite":
+        return seen.steps
+    with psycopg.connect(config.metadata_backend, cursor_factory=psycopg.RawCursor) as connection:
+        for way in (
+            b"seqscan",
+            b"bitmapscan",
+            b"sort",
+            b"hashjoin",
+            b"mergejoin",
+        ):  # which are the better ones while a table is small
+            connection.execute(b"SET enable_%s = off" % way)
+        connection.execute(b"ANALYZE cacheness.entries, cacheness.uses, cacheness.tags")
+        connection.commit()
+        return {statement.text: rows_read(connection, statement, values) for statement, values in seen.statements}
+
+
+def rows_read(connection: psycopg.Connection[Any], statement: Statement, values: dict[str, Any]) -> int:
+    ordered = [values.get(name) for name in statement.order]
+    try:
+        [(plan,)] = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement.text}".encode(), ordered)
+    except (psycopg.errors.UniqueViolation, psycopg.errors.SyntaxError):
+        return 0  # it begins a session that is there already, or sets an option
+    finally:
+        connection.rollback()
+    return rows_read_by(plan[0]["Plan"])
+
+
+def rows_read_by(node: dict[str, Any]) -> int:
+    names = ("Actual Rows", "Rows Removed by Filter", "Rows Removed by Index Recheck", "Rows Removed by Join Filter")
+    read = sum(node.get(name, 0) for name in names) * node.get("Actual Loops", 1) if "Scan" in node["Node Type"] else 0
+    return int(read) + sum(map(rows_read_by, node.get("Plans", ())))
 
 
 def scans(config, statement: Statement, values: dict[str, Any]) -> list[str]:

@@ -14,12 +14,55 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import pytest
+
 from cacheness import UnifiedCache, wiring
 from cacheness.config import Config
+from cacheness.entry import Process
 from cacheness.sessions import _start_time, presumed_dead, proven_dead, this_process
 from tests.forked import ended, fork
 
 LARGE = random.Random(1).randbytes(100_000)
+
+
+def test_the_session_of_a_first_small_result_is_synced_with_it(world) -> None:
+    opened: list[bool] = []
+    open_session = world.cache.parts.metadata.open_session
+
+    def open_seen(process: Process, *, lasting: bool = True) -> str:
+        opened.append(lasting)
+        return open_session(process, lasting=lasting)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.cache.parts.metadata, "open_session", open_seen)
+        world.cache.put(1, n=1)
+        world.cache.put(os.urandom(100_000), n=2)  # the same session: its row is as lasting as the first result
+        assert opened == [False]
+        world.cache.parts.sessions.end(world.cache.parts.sessions.current())
+        world.cache.put(os.urandom(100_000), n=3)  # a blob needs a session that a power cut leaves
+        assert opened == [False, True]
+
+
+def test_no_blob_is_written_under_a_session_that_a_power_cut_may_undo(world) -> None:
+    sessions, metadata = world.cache.parts.sessions, world.cache.parts.metadata
+    commit, large = metadata.commit, []
+
+    def commit_late(entries, session, *, fresh=False):
+        if not large:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(metadata, "commit", commit)
+                large.append(session)
+                world.cache.put(os.urandom(100_000), n=2)  # by another thread, while the first commit is under way
+                large.append(sessions.current())
+        return commit(entries, session, fresh=fresh)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metadata, "commit", commit_late)
+        world.cache.put(1, n=1)  # refused under its first session, and published under the other
+    assert large[0] != large[1]
+    assert metadata.dead_sessions(large) == {large[0]}
+    assert world.cache.get(n=1) == 1
+    assert world.cache.get(n=2) is not None
 
 
 def live_sessions(config: Config) -> int:

@@ -30,7 +30,9 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.metadata import postgresql, postgresql_pool
-from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore
+from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore, _statements
+from cacheness.metadata.sql import new_session
+from cacheness.metadata.statements import Statement
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from cacheness.testing.proxy import Proxy
@@ -455,6 +457,23 @@ def drop_role(database: str, user: str) -> None:
         f"DROP OWNED BY {user}",
         f"DROP ROLE {user}",
     )
+
+
+def test_a_session_that_need_not_last_is_synced_by_its_first_commit(store: PostgresqlStore) -> None:
+    setting = Statement("SELECT current_setting('synchronous_commit')", {}, ())
+
+    def settings(commit: str | None) -> list[Any]:
+        row = {**new_session(SOMEBODY), "commit": commit}
+        return store._pool.transact(
+            lambda transaction: [transaction.run(statement, row) for statement in (_statements.begin_session, setting)]
+        )[1]
+
+    assert settings("off") == [("off",)]
+    assert settings(None) == [("on",)]
+    session = store.open_session(SOMEBODY, lasting=False)
+    assert store._pool.run(setting, {})[0] == [("on",)]
+    assert store.renew_session(session)
+    store.commit([inline(1)], session)
 
 
 # rights

@@ -15,12 +15,12 @@ import pytest
 from cacheness.deadlines import Limits, patience
 from cacheness.entry import Where
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
-from cacheness.metadata import sqlite_file
+from cacheness.metadata import sqlite_file, sqlite_log
 from cacheness.metadata.file_locks import unlock, wait_in_line
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.metadata.sqlite_file import SqliteTransaction
-from cacheness.metadata.statements import row_of
-from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, inline, key
+from cacheness.metadata.statements import Statement, row_of
+from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.metadata.programs import says, start
 
 WRITE_AND_WAIT = """
@@ -63,10 +63,7 @@ def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path:
 
 def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(store: SqliteStore) -> None:
     session = store.open_session(SOMEBODY)
-    statements: list[str] = []
-    connection, lease = store._file._take()
-    connection.set_trace_callback(statements.append)
-    store._file._connections.give_back(lease)
+    statements = traced(store)
     store.take_flight(NAMESPACE, key(1), "token", 30.0)
     store.commit([inline(1)], session)
     store.record_use(NAMESPACE, {key(1): (1, store.now())})
@@ -74,8 +71,96 @@ def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(
     store.end_flight(NAMESPACE, key(1), "token")
     store.clear_tombstones([f"{NAMESPACE}/gone"])
     store.delete(Where(NAMESPACE))
-    levels = [statement.partition("=")[2] for statement in statements if "synchronous" in statement]
-    assert levels == ["NORMAL", "FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
+    assert levels_of(statements) == ["NORMAL", "FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]
+
+
+def test_a_session_that_need_not_last_is_synced_by_its_first_commit(store: SqliteStore) -> None:
+    statements = traced(store)
+    session = store.open_session(SOMEBODY, lasting=False)
+    store.commit([inline(1)], session)
+    assert levels_of(statements) == ["NORMAL", "FULL"]
+
+
+def test_a_deletion_that_need_not_last_is_synced_where_blobs_are_to_go_after_it(store: SqliteStore) -> None:
+    session = store.open_session(SOMEBODY)
+    store.commit([inline(1), inline(2), entry(3)], session)
+    statements = traced(store)
+    assert store.delete(Where(NAMESPACE, keys=(key(1), key(2))), lasting=False).entries == 2
+    assert levels_of(statements) == ["NORMAL"]
+    assert store.delete(Where(NAMESPACE), lasting=False).blobs
+    assert levels_of(statements) == ["NORMAL", "NORMAL", "FULL"]
+
+
+def test_a_deletion_takes_as_many_rows_at_once_as_others_can_wait_for(store: SqliteStore) -> None:
+    for seconds, most in ((1.0, 100), (1.0, 50), (1.0, 25), (1.0, 20), (1.0, 20), (0.0, 40), (0.0, 80)):
+        store._note_deletion(50, seconds)
+        assert store._delete_batch == most
+    store._note_deletion(19, 1.0)  # so few say nothing
+    assert store._delete_batch == 80
+
+
+def test_no_commit_brings_the_log_into_the_database_and_a_thread_does(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    movers = watch_log(store, monkeypatch)
+    assert store._file.run(Statement("PRAGMA wal_autocheckpoint", {}, ()), {})[0] == [(sqlite_log.LONGEST,)]
+    monkeypatch.setattr(sqlite_log, "CHANGES", 30)
+    session = store.open_session(SOMEBODY)
+    for number in range(40):
+        store.commit([inline(number)], session)
+    store._file._log.wait()
+    assert set(movers) == {"cacheness-log"}
+
+
+def test_the_log_begins_anew_beside_a_writer_that_never_pauses(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_log, "CHANGES", 20)
+    monkeypatch.setattr(sqlite_log, "LONG", 50)
+    session = store.open_session(SOMEBODY)
+    for number in range(400):
+        store.commit([inline(number % 40, b"x" * 3000)], session)
+    store._file._log.wait()
+    # Some 3,000 pages were written. One look at the log may be late, and the next finds what came meanwhile.
+    assert store._file._log_size() < 1500 * 4096
+
+
+def test_a_process_that_ends_beside_others_leaves_no_long_log(
+    store: SqliteStore, open_store: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_file, "LONG", 0)
+    reader = open_store()
+    by_writer, by_reader = watch_log(store, monkeypatch), watch_log(reader, monkeypatch)
+    assert reader.find(NAMESPACE, key(1)) is None
+    store.commit([inline(1)], store.open_session(SOMEBODY))
+    store.close()
+    reader.close()
+    assert (len(by_writer), len(by_reader)) == (1, 0)
+
+
+def watch_log(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the threads that bring the log into the database."""
+    movers: list[str] = []
+    move = store._file._move_log
+
+    def move_seen(how: Statement) -> tuple[bool, int]:
+        movers.append(threading.current_thread().name)
+        return move(how)
+
+    monkeypatch.setattr(store._file, "_move_log", move_seen)
+    return movers
+
+
+def traced(store: SqliteStore) -> list[str]:
+    statements: list[str] = []
+    connection, lease = store._file._take()
+    connection.set_trace_callback(statements.append)
+    store._file._connections.give_back(lease)
+    return statements
+
+
+def levels_of(statements: list[str]) -> list[str]:
+    return [statement.partition("=")[2] for statement in statements if "synchronous" in statement]
 
 
 def test_a_session_lives_as_long_as_its_process(store: SqliteStore, tmp_path: Path) -> None:

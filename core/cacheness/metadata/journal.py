@@ -190,7 +190,7 @@ class JournalStore:
             self._append(lambda: [{"change": {**change, "key_id": new.key_id, "mac": new.mac.hex()}}])
         return True
 
-    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
         """Delete matching rows, in batches in key order, each with its tombstones in one line."""
         with self.exclusive(), self._reading:
             self._refresh()
@@ -287,7 +287,7 @@ class JournalStore:
 
     # sessions: none, because the lock keeps writers and repairers apart
 
-    def open_session(self, process: Process) -> str:
+    def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """A random id, for the names of blobs."""
         return secrets.token_hex(8)
 

@@ -132,9 +132,17 @@ class _PostgresqlStatements(Statements):
         return self._by_shape[shape]
 
     @LazyAttribute
-    def lease(self) -> Statement:
-        """Give a session its first lease."""
-        return self._compile(sa.insert(leases).values(session=sa.bindparam("id", type_=sa.Text()), until=self._until()))
+    def begin_session(self) -> Statement:
+        """Begin a session and give it its first lease, in one round trip. `commit` says how it is synced, if given."""
+        name = sa.literal_column("'synchronous_commit'", sa.Text)
+        how = sa.func.coalesce(sa.cast(sa.bindparam("commit"), sa.Text), sa.func.current_setting(name))
+        setting = sa.select(sa.func.set_config(name, how, sa.true()).label("how")).cte(
+            "setting"
+        )  # until it is committed
+        given = [sa.cast(sa.bindparam(c.name, type_=c.type), c.type) for c in sessions.c]
+        row = sa.select(*given).select_from(setting)
+        begun = insert(sessions).from_select([c.name for c in sessions.c], row).returning(sessions.c.id).cte("begun")
+        return self._compile(insert(leases).from_select(["session", "until"], sa.select(begun.c.id, self._until())))
 
     @LazyAttribute
     def renew(self) -> Statement:
@@ -291,17 +299,16 @@ class PostgresqlStore(SqlStore):
         publish = self._mine.publish(tagged=any(map(hints_of, entries)), alone=len(rows) == 1)
         return self._guard.call(lambda: self._pool.settle(lambda: self._publish(publish, rows))) if rows else []
 
-    def open_session(self, process: Process) -> str:
+    def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
 
-        def work(transaction: Transaction) -> str:
+        def work() -> str:
             # Drawn anew at each attempt: one that was not answered may have left its row.
             row = new_session(process)
-            transaction.run(self._sql.open_session, row)
-            transaction.run(self._mine.lease, row)
+            self._pool.run(self._mine.begin_session, {**row, "commit": None if lasting else "off"})
             return str(row["id"])
 
-        return self._transact(work)
+        return self._guard.call(lambda: self._pool.settle(work))
 
     def renew_session(self, session: str) -> bool:
         """Extend the lease; False when the session is no longer live."""
@@ -355,6 +362,12 @@ class PostgresqlStore(SqlStore):
             return replaced
 
         return self._pool.transact(work, seconds=size / self._limits.least_rate + len(rows) * ROW_SECONDS)
+
+    def _sync(self) -> None:
+        """Nothing: the server syncs each deletion, and many at once."""
+
+    def _note_deletion(self, rows: int, seconds: float) -> None:
+        """Nothing: others wait for rows here, not for the transaction."""
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._guard.call(lambda: self._pool.run(statement, values))[0]

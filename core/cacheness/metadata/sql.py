@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -64,6 +65,7 @@ class SqlStore(ABC):
 
     def __init__(self, statements: Statements) -> None:
         self._sql = statements
+        self._delete_batch = DELETE_BATCH
 
     @abstractmethod
     def _query(self, statement: Statement, values: Values) -> list[Row]:
@@ -131,6 +133,8 @@ class SqlStore(ABC):
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
+        if where.keys is not None:
+            where = replace(where, keys=tuple(key for key in where.keys if key > after))
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
         return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
 
@@ -160,24 +164,27 @@ class SqlStore(ABC):
         key = {"namespace": old.namespace, "key": old.key}
         return self._change(self._sql.swap, {**key, **before, **after}) == 1
 
-    def delete(self, where: Where, *, most: int | None = None, waits: bool = True) -> Deleted:
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
         """Delete matching rows, in batches, each with its tombstones in one transaction."""
         if where.functions is not None and len(where.functions) > 1 and lead_of(where) is not None:
             each = [self.delete(replace(where, functions=(name,)), waits=waits) for name in where.functions]
             return Deleted(sum(one.entries for one in each), tuple(name for one in each for name in one.blobs))
-        deleted, blobs, limit = 0, list[str](), DELETE_BATCH
+        deleted, blobs, is_full = 0, list[str](), False
         after: _Place | None = (0, b"")
         while after is not None and (most is None or deleted < most):
+            limit = NARROW_BATCH if is_full else self._delete_batch
             wanted = limit if most is None else min(limit, most - deleted)
             try:
-                batch, after = self._delete_after(where, after, wanted, waits=waits)
+                batch, after = self._delete_after(where, after, wanted, waits=waits, lasting=lasting)
             except StoreFull:
-                if limit == NARROW_BATCH:
+                if is_full:
                     raise
-                limit = NARROW_BATCH  # so few that the room which is kept back is enough
+                is_full = True  # so few that the room which is kept back is enough
                 continue
             deleted += len(batch)
             blobs += [name for name in batch if name is not None]
+        if blobs and not lasting:
+            self._sync()
         return Deleted(deleted, tuple(blobs))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
@@ -344,13 +351,21 @@ class SqlStore(ABC):
             some = self._sql.flavour.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
+    @abstractmethod
+    def _sync(self) -> None:
+        """Make what was committed without being `lasting` last: a blob is deleted only after its row is, for good."""
+
     def _delete_after(
-        self, where: Where, after: _Place, limit: int, *, waits: bool
+        self, where: Where, after: _Place, limit: int, *, waits: bool, lasting: bool
     ) -> tuple[list[str | None], _Place | None]:
         """Delete a batch; the blobs of its rows, and from where the next batch begins, None when this was the last."""
         flavour = self._sql.flavour
         these, last = where, None
-        if lead_of(where) is not None:
+        if where.keys is not None:
+            keys = sorted(key for key in where.keys if key > after[1])
+            these = replace(where, keys=tuple(keys[:limit]))
+            last = (0, keys[limit - 1]) if len(keys) > limit else None
+        elif lead_of(where) is not None:
             values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
             found = self._survey(self._sql.lead(where), values)
             if not found:
@@ -360,14 +375,19 @@ class SqlStore(ABC):
 
         def delete(transaction: Transaction) -> tuple[list[str | None], _Place | None]:
             # Every condition is asked for here, after the wait for the lock.
-            start = b"" if these.keys is not None and where.keys is None else after[1]
-            values = {**values_of(these, flavour), "after": start, "limit": limit, "now": self.now()}
+            values = {**values_of(these, flavour), "after": after[1], "limit": limit, "now": self.now()}
+            began = time.monotonic()
             doomed = transaction.run(self._sql.doom(these, waits=waits), values)
             self._delete_all(transaction, where.namespace, doomed)
+            self._note_deletion(len(doomed), time.monotonic() - began)
             following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
             return [row[2] if isinstance(row[2], str) else None for row in doomed], following
 
-        return self._transact(delete, survey=where.keys is None, deletes=True, rows=limit)
+        return self._transact(delete, survey=where.keys is None, lasting=lasting, deletes=True, rows=limit)
+
+    @abstractmethod
+    def _note_deletion(self, rows: int, seconds: float) -> None:
+        """Note how long a transaction took to delete so many rows."""
 
     def _delete_all(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> None:
         if not doomed:

@@ -18,6 +18,8 @@ from cacheness.entry import Entry, Identity, Process, SessionInfo
 from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
 from cacheness.metadata.file_locks import FileLocks
 from cacheness.metadata.sql import (
+    DELETE_BATCH,
+    NARROW_BATCH,
     Row,
     SqlStore,
     Transaction,
@@ -36,6 +38,10 @@ T = TypeVar("T")
 
 #: Seconds that fencing waits for the lock; who writes that long is alive.
 _FENCE_PATIENCE: Final = 1.0
+#: Rows that a transaction deletes at first, and seconds that others wait while one does: the next deletes as many as
+#: that allows.
+_FIRST_DELETE_BATCH: Final = 200
+_DELETE_SECONDS: Final = 0.004
 _dialect: Final = pysqlite.dialect(paramstyle="named")
 
 
@@ -98,6 +104,7 @@ class SqliteStore(SqlStore):
         self._reading = Guard(f"the metadata database {path}", limits)
         self._writing = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
+        self._delete_batch = _FIRST_DELETE_BATCH
         self._sessions = self._file.path.parent / "sessions"
         self._locks = FileLocks(self._sessions)
         try:
@@ -128,7 +135,7 @@ class SqliteStore(SqlStore):
             self._locks.remove(_lock_of(session))
             raise
 
-    def open_session(self, process: Process) -> str:
+    def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
         self._refuse_if_read_only()
         row = new_session(process)
@@ -142,7 +149,7 @@ class SqliteStore(SqlStore):
                 f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
                 " this user may write to its directory."
             ) from error
-        self._change(self._sql.open_session, row)
+        self._change(self._sql.open_session, row, lasting=lasting)
         return session
 
     def renew_session(self, session: str) -> bool:
@@ -203,6 +210,15 @@ class SqliteStore(SqlStore):
                 transaction.run(self._sql.untag, {**row, "keys": self._sql.flavour.keys([entry.key])})
             transaction.run_many(self._sql.tag, [{**row, "kind": kind, "tag": tag} for kind, tag in hints_of(entry)])
         return blob if isinstance(blob, str) and blob != entry.blob else None
+
+    def _note_deletion(self, rows: int, seconds: float) -> None:
+        if rows >= NARROW_BATCH:
+            fitting = rows * _DELETE_SECONDS / max(seconds, 1e-6)
+            near = min(max(fitting, self._delete_batch / 2), self._delete_batch * 2)
+            self._delete_batch = int(min(max(near, NARROW_BATCH), DELETE_BATCH))
+
+    def _sync(self) -> None:
+        self._change(self._sql.sync, {}, deletes=True)
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._reading.once(lambda: self._file.run(statement, values))[0]

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from cacheness import forks
 from cacheness.deadlines import waiting
 from cacheness.errors import (
+    CachenessError,
     CodecError,
     CommitUnanswered,
     ConfigError,
@@ -32,6 +33,7 @@ from cacheness.jitter import between
 from cacheness.metadata.file_locks import unlock, wait_in_line
 from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.metadata.sqlite_connections import Connections, Lease
+from cacheness.metadata.sqlite_log import LONG, LONGEST, LogKeeper
 from cacheness.metadata.statements import Statement
 
 T = TypeVar("T")
@@ -73,6 +75,11 @@ _PAGES: Final = Statement(
     {},
     (),
 )
+_MOVE_LOG: Final = Statement("PRAGMA wal_checkpoint(PASSIVE)", {}, ())
+_BEGIN_LOG_ANEW: Final = Statement("PRAGMA wal_checkpoint(RESTART)", {}, ())
+_PAGE: Final = 4 << 10  #: bytes
+#: Seconds that writers wait at most until the log can begin anew.
+_LOG_PATIENCE: Final = 0.03
 #: Bytes of the log from which on it is emptied where the disk has little room: to empty it may take as much again.
 _LOG_AT_MOST: Final = 512 << 10
 #: Bytes that a row of an entry may write besides its value, about.
@@ -135,6 +142,7 @@ class SqliteFile:
         self._reserve = Reserve(self.path)
         self._find_a_way_in()
         self._connections = Connections(self._open)
+        self._log = LogKeeper(self._checkpoint)
 
     def is_empty(self) -> bool:
         """Whether the file holds no tables."""
@@ -199,7 +207,10 @@ class SqliteFile:
                     connection.execute("BEGIN IMMEDIATE")
                     if turn is not None:  # only who is first in line asks for SQLite's own lock, and so may ask often
                         unlock(turn)
-                    return self._finish(connection, lease, work)
+                    before = connection.total_changes
+                    result = self._finish(connection, lease, work)
+                    self._log.note(connection.total_changes - before)
+                    return result
                 finally:
                     self._connections.give_back(lease)
 
@@ -220,6 +231,9 @@ class SqliteFile:
 
     def close(self) -> None:
         """Close every connection that is not in use, and the others when they come back."""
+        self._log.wait()
+        if self._log.is_behind() and self._log_size() > LONG * _PAGE:  # SQLite does it where nobody else is left
+            self._checkpoint(False)
         with forks.no_fork():
             self._connections.close()
         if not self.why_read_only:
@@ -272,6 +286,33 @@ class SqliteFile:
     def _empty_log(self) -> None:
         """Bring what the log holds into the database, as far as no reader is in the way, and give its room back."""
         self._tidy("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _checkpoint(self, waits: bool) -> int:
+        """Bring the log into the database, beside who writes or, if it `waits`, afterwards; how many pages it had."""
+        turn = self._wait_in_line() if waits else None  # nobody begins to write then
+        until = time.monotonic() + _LOG_PATIENCE
+        with turn or contextlib.nullcontext():
+            try:
+                while True:
+                    is_moved, pages = self._move_log(_BEGIN_LOG_ANEW if waits else _MOVE_LOG)
+                    if is_moved or not waits or time.monotonic() > until:
+                        return pages
+                    time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
+            except (CachenessError, sqlite3.Error) as error:
+                _log.debug("%s: the log was not brought into the database: %s", self.path, error)
+                return 0
+            finally:
+                if turn is not None:
+                    unlock(turn)
+
+    def _move_log(self, how: Statement) -> tuple[bool, int]:
+        with forks.no_fork():
+            connection, lease = self._take()
+            try:
+                [(is_locked, pages, _)] = _run(connection, how, {})[0]
+                return not is_locked, pages
+            finally:
+                self._connections.give_back(lease)
 
     def _shrink(self) -> None:
         """Give back the room of what was deleted, where little is left besides."""
@@ -379,6 +420,7 @@ class SqliteFile:
         try:
             if not self.why_read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA wal_autocheckpoint={LONGEST}")
                 # Where SQLite was built to overwrite what it deletes, a deletion would write as much as it frees.
                 connection.execute("PRAGMA secure_delete=OFF")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")

@@ -125,6 +125,11 @@ class Statements:
         blobs = sa.exists().where(entries.c.blob.is_not(None))
         return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
 
+    @LazyAttribute
+    def sync(self) -> Statement:
+        """Change nothing, in a transaction that is synced, and what came before with it."""
+        return self._compile(sa.update(store).values(epoch=store.c.epoch))
+
     # entries
 
     @LazyAttribute
@@ -474,6 +479,10 @@ class Statements:
         shape = (purpose, hint, *_shape_of(where))
         if shape not in self._by_shape:
             matching = [self._condition(name, where) for name in conditions]
+            if where.keys is None:
+                matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
+            else:
+                matching = [self._among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
             self._by_shape[shape] = self._compile(self._write_page(matching, purpose, hint))
         return self._by_shape[shape]
 
@@ -493,8 +502,7 @@ class Statements:
             named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
             wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
             wanted = wanted.where(tags.c.namespace == _given("namespace", sa.Text()))
-        after = key > _given("after", sa.LargeBinary())
-        page = wanted.where(_this_namespace(), after, *matching).order_by(key)
+        page = wanted.where(_this_namespace(), *matching).order_by(key)
         return page.limit(_given("limit", sa.Integer()))
 
     def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
@@ -529,6 +537,11 @@ class Statements:
 _CONDITIONS: Final = (
     "keys", "mac", "blob", "tag", "functions", "prefix", "created_before", "older_than", "expired", "shard",
 )  # fmt: skip
+
+
+def _only_filtering(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """A condition that leads to no index: SQLite would read all that is old, or of a function, to find a few keys."""
+    return sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")) == sa.literal_column("1")
 
 
 def _conditions_of(where: Where) -> list[str]:
