@@ -1,20 +1,14 @@
 """A real Prefect server for the whole folder, three task runners, and a way to count what was executed.
 
-All tests of this folder are two xdist groups: two servers and Dask clusters, whatever the number of workers.
+All tests of this folder are two xdist groups, on one server: what needs a Dask cluster or a pool of processes, of
+which there is then one, whatever the number of workers; and the rest.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +20,12 @@ from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, setup_l
 from prefect.settings import temporary_settings
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
+from cacheness.testing.servers import SharedServers
 from cacheness_prefect import CachenessStorage
 from tests.prefect.pool import OnePoolTaskRunner, shared_pool
+from tests.prefect.server import shared_api
 
 HERE = Path(__file__).parent
-START_SECONDS = 55.0
-#: Parts of the server that look at all runs every few seconds, for nothing that is tested here.
-UNUSED_SERVICES = (
-    *("LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR"),
-    *("CLEANUP_RECONCILER", "DB_VACUUM"),
-)
-FIRST_HALF = {"test_behaviour", "test_trouble"}  #: modules that take as long as all others
 RECORD, FIELD = "\x1e", "\x1f"  #: between the records of a log, and between their fields
 
 
@@ -51,67 +40,20 @@ PREFECTS_OWN = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group(f"prefect-{item.path.stem in FIRST_HALF}"))
+            item.add_marker(pytest.mark.xdist_group(f"prefect-{_needs_processes(item)}"))
             for ignored in PREFECTS_OWN:
                 item.add_marker(pytest.mark.filterwarnings(ignored))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def serving(url: str, port: int, home: Path, environment: dict[str, str]) -> Iterator[None]:
-    """A Prefect server that answers. One that ends while it starts is started once more, with a new database."""
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    process = _start(command, home, environment)
-    if not _is_healthy(url, process):
-        print((home / "server.log").read_text()[-4000:])
-        for file in home.glob("prefect.db*"):
-            file.unlink()
-        process = _start(command, home, environment)
-        if not _is_healthy(url, process):
-            pytest.fail(f"the Prefect server did not start: {(home / 'server.log').read_text()[-4000:]}")
-    try:
-        yield
-    finally:
-        _stop(process)
-
-
-def _start(command: list[str], home: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with (home / "server.log").open("wb") as log:
-        return subprocess.Popen(
-            command, env=os.environ | environment, stdout=log, stderr=log, start_new_session=True, cwd=home
-        )
-
-
-def _is_healthy(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until a server answers. One that does not is stopped."""
-    deadline = time.monotonic() + START_SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=2):
-                return True
-        except OSError:
-            time.sleep(0.2)
-    _stop(process)
-    return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, how)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
-            return
 
 
 def everywhere() -> AbstractContextManager[None]:
     """Threads of Prefect's own do not inherit our settings, and would start a server of their own."""
     return context._temporary_global_settings_context(context.get_settings_context())
+
+
+def _needs_processes(item: pytest.Item) -> bool:
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    given = [value for value in parameters if isinstance(value, str)]
+    return "dask" in given or ("make_runner" in getattr(item, "fixturenames", ()) and "threads" not in given)
 
 
 @pytest.fixture(scope="session")
@@ -152,20 +94,24 @@ def one_certificate(prefect_home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(prefect_home: Path, logging_config: Path, one_certificate: Path) -> Iterator[str]:
+def prefect_api(
+    prefect_home: Path, logging_config: Path, one_certificate: Path, shared_servers: SharedServers
+) -> Iterator[str]:
     """The API's URL; children of the tests find it in their environment."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = {
-        "PREFECT_HOME": str(prefect_home),
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{prefect_home}/prefect.db",
+    quiet = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
         "DO_NOT_TRACK": "1",
-        "PREFECT_API_URL": url,
-        "PREFECT_API_SSL_CERT_FILE": str(one_certificate),
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # a request of each client, and the server answers no
+    }
+    url = shared_api(shared_servers, quiet)
+    environment = {
+        **quiet,
+        "PREFECT_HOME": str(prefect_home),
+        "PREFECT_API_URL": url,
+        "PREFECT_API_SSL_CERT_FILE": str(one_certificate),
+        "PREFECT_LOGGING_CONFIG_PATH": str(logging_config),
     }
     updates = {
         settings.PREFECT_HOME: prefect_home,
@@ -173,12 +119,13 @@ def prefect_api(prefect_home: Path, logging_config: Path, one_certificate: Path)
         settings.PREFECT_API_SSL_CERT_FILE: str(one_certificate),
         settings.PREFECT_LOGGING_LEVEL: "WARNING",
         settings.PREFECT_LOGGING_TO_API_ENABLED: False,
+        settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
         settings.PREFECT_LOGGING_CONFIG_PATH: logging_config,
         # Ending a heartbeat costs each flow run a second.
         settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
     }
-    with serving(url, port, prefect_home, environment), pytest.MonkeyPatch.context() as patch:
-        for name, value in {**environment, "PREFECT_LOGGING_CONFIG_PATH": str(logging_config)}.items():
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
             patch.setenv(name, value)
         with temporary_settings(updates), everywhere():
             setup_logging(incremental=False)

@@ -83,14 +83,14 @@ print([CachenessPolicy().key(take, {"x": value}).digest.hex() for value in value
 """
 
 
-def test_keys_agree_in_three_processes(tmp_path: Path) -> None:
+def test_keys_agree_in_two_processes(tmp_path: Path) -> None:
     script = tmp_path / "one_process.py"
     script.write_text(ONE_PROCESS)
     running = [
         subprocess.Popen(
             [sys.executable, str(script)], env={**os.environ, "PYTHONHASHSEED": seed}, stdout=subprocess.PIPE, text=True
         )
-        for seed in ("1", "2", "random")
+        for seed in ("1", "2")
     ]
     found = {process.communicate()[0] for process in running}
     assert len(found) == 1

@@ -57,9 +57,11 @@ def blobs(store: CachenessStorage) -> list[Path]:
     return sorted(path for path in Path(store.cache_dir, "blobs").rglob("*") if path.name.count(".") == 2)
 
 
-def artifacts(client: SyncPrefectClient, key: str) -> list[dict[str, Any]]:
+def artifacts(client: SyncPrefectClient, key: str, store: CachenessStorage) -> list[dict[str, Any]]:
+    """What runs of the flow left about one store."""
     found = client.request("POST", "/artifacts/filter", json={"artifacts": {"key": {"any_": [key]}}}).json()
-    return sorted(found, key=lambda artifact: artifact["created"])
+    mine = [artifact for artifact in found if str(store.saved_as) in artifact["description"]]
+    return sorted(mine, key=lambda artifact: artifact["created"])
 
 
 def events(client: SyncPrefectClient, name: str, subject: str, patience: float = 30) -> list[dict[str, Any]]:
@@ -83,21 +85,20 @@ def test_a_check_tells_and_changes_nothing_and_a_repair_mends(damaged, runner, c
     whole = damaged.open().verify_integrity(deep=True)
     assert flow(damaged, "check", deep=True, tasks=2) == found
     assert [whole.entries, whole.objects, whole.counts()] == [20, 19, {"dangling": 1, "corrupt": 1, "foreign": 1}]
-    told = artifacts(client, "cacheness-report")[-1]["data"]
+    told = artifacts(client, "cacheness-report", damaged)[-1]["data"]
     assert sorted(re.findall(r"^  `(.*)`$", told, re.MULTILINE)) == sorted(issue.subject for issue in whole)
     assert blobs(damaged) == before
     assert flow(f"cacheness-storage/{damaged.saved_as}", "repair", deep=True, tasks=2) == found
     assert len(blobs(damaged)) == 18
     assert damaged.open().verify_integrity(deep=True).counts() == {"foreign": 1}
 
-    rows = [json.loads(artifact["data"]) for artifact in artifacts(client, "cacheness-findings")]
-    mine = rows[-2:]
+    mine = [json.loads(artifact["data"]) for artifact in artifacts(client, "cacheness-findings", damaged)]
     assert [[row["kind"] for row in table] for table in mine] == [["dangling", "corrupt", "foreign"]] * 2
     assert [sum(row["repaired"] for row in table) for table in mine] == [0, 2]
-    report = artifacts(client, "cacheness-report")[-1]["data"]
+    report = artifacts(client, "cacheness-report", damaged)[-1]["data"]
     assert "3 issues found, 2 repaired" in report
     assert before[0].name.partition(".")[0] in report
-    assert artifacts(client, "cacheness-progress")[-1]["data"] == 100.0
+    assert artifacts(client, "cacheness-progress", damaged)[-1]["data"] == 100.0
     told = events(client, "cacheness.integrity.found", damaged.saved_as)
     assert told[0]["payload"]["counts"] == {"dangling": 1, "corrupt": 1, "foreign": 1}
 
@@ -186,9 +187,8 @@ def test_a_store_that_is_down_or_misspelt_is_one_plain_error_and_no_tracebacks(
     for store, failed in zip(stores, (1, 3), strict=True):
         (told,) = events(client, "cacheness.integrity.failed", store.saved_as)
         assert len(told["payload"]["errors"]) <= failed
-        report = artifacts(client, "cacheness-report")
-        (mine,) = [artifact["data"] for artifact in report if str(store.saved_as) in artifact["description"]]
-        assert "not everything was done" in mine
+        (report,) = artifacts(client, "cacheness-report", store)
+        assert "not everything was done" in report["data"]
         assert events(client, "cacheness.integrity.clean", store.saved_as, patience=0) == []
 
 
