@@ -26,11 +26,15 @@ MATRIX := .venv-matrix
 # The oldest Prefect that we support is in constraints.txt; this is the newest.
 NEWEST_PREFECT ?= 3.9.1
 OTHER_PREFECT := .venv-prefect
+PEER_VENV := .venv-peer
+# What Prefect's tests import, and its distribution does not need.
+PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetry-instrumentation-logging \
+	opentelemetry-test-utils pytest-asyncio pytest-env redis respx virtualenv watchfiles
 
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick bench-growth fuzz storm mutants matrix prefect-versions peer-dask docs clean
+.PHONY: help demo demo-cluster test check format bench bench-quick bench-growth fuzz storm mutants matrix prefect-versions peer-dask peer-prefect docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,12 +96,18 @@ prefect-versions: $(STAMP) ## the tests of the Prefect plug-in under the newest 
 peer-dask: $(STAMP) ## the tests inside dask's wheel with a cache, empty and full, beside a run without; PEER_TESTS= some of them
 	$(RUN) -m tests.peers.dask_suite $(PEER_TESTS)
 
+peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache beside a run without; PEER_TESTS= some modules
+	@test -n "$(PEER)" || { echo "Name a checkout of Prefect: make peer-prefect PEER=folder"; exit 1; }
+	@test -x $(PEER_VENV)/bin/python || { $(PYTHON) -m venv $(PEER_VENV) && $(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
+	@$(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev $(PEER_NEEDS)
+	$(PEER_VENV)/bin/python -m tests.peers.prefect_suite $(PEER) $(PEER_TESTS)
+
 docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api
 	$(RUN) -m docs.write_performance
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
+	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) $(PEER_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.

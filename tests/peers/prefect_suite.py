@@ -1,0 +1,81 @@
+"""`make peer-prefect PEER=folder`: a checkout's tests, on Prefect's own storage, policies and locks and ours.
+
+Either runs twice, the second time with what the first one stored. A test whose outcome with ours differs from that with
+Prefect's own in the same turn, and is not in `EXPECTED` with a reason, is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import prefect
+
+HERE: Final = Path(__file__).parent
+#: What was compared. Others are named with PEER_TESTS=, and some of their tests with PEER_ARGS="-k cache".
+MODULES: Final = ("tests/test_locking.py",)
+#: Tests that differ with our storage, policies or locks, by a part of their names, and why that is right.
+EXPECTED: Final[dict[str, str]] = {
+    "test_singleton": "our lock managers hold no locks: two of them are equal, and need not be one object",
+    "test_raises_if_releasing_with_wrong_holder": "a claim may end before its holder, whose run must not fail of that",
+    "test_serialize_with_active_locks_logs_warning": "our locks are in the database, and none is lost on the way",
+    "test_manager_has_no_lock_information_when_deserialized_in_new_process": "our locks hold in every process",
+    "new_process_with_fork": "a forked child holds no claims: they are its parent's, who gives them up",
+    "TestFileSystemLockManager::test_acquire_lock_with_hold_timeout": "it moves the clock that Prefect's manager reads",
+}
+
+
+def main(checkout: Path, modules: list[str]) -> int:
+    """Run the modules four times, and compare."""
+    if not (checkout / "tests" / "conftest.py").exists() or not (checkout / "pyproject.toml").exists():
+        raise SystemExit(f"{checkout} is no checkout of Prefect: name one with PEER=folder")
+    unexpected, total, differ, counts = 0, Counter[str](), 0, Counter[str]()
+    for module in modules or MODULES:
+        with tempfile.TemporaryDirectory(prefix="cacheness-peer-") as folder:
+            for turn in ("cold", "warm"):
+                theirs, _ = _run(checkout, module, folder, "prefect", turn)
+                ours, seen = _run(checkout, module, folder, "cacheness", turn)
+                total.update(f"{turn}, {outcome}" for outcome in theirs.values())
+                counts.update({f"{turn}, {name}": count for name, count in seen.items()})
+                for test in sorted(theirs.keys() | ours.keys()):
+                    if theirs.get(test) != ours.get(test):
+                        why = next((why for name, why in EXPECTED.items() if name in test), None)
+                        unexpected += why is None
+                        differ += 1
+                        told = why or "NOT EXPECTED"
+                        print(f"{turn}: {test}: {theirs.get(test)} -> {ours.get(test)}: {told}", flush=True)
+        print(f"{module}: {len(theirs)} tests", flush=True)
+    print(f"Prefect {prefect.__version__}: {dict(total)}; {differ} differ; in our cache: {dict(counts)}")
+    return unexpected > 0
+
+
+def _run(checkout: Path, module: str, folder: str, kind: str, turn: str) -> tuple[dict[str, str], dict[str, int]]:
+    outcomes = Path(folder, f"{kind}-{turn}.json")
+    command = [sys.executable, "-m", "pytest", module, "-q", "-p", "prefect_plugin", "-p", "no:cacheprovider"]
+    command += ["-o", "timeout=120", *shlex.split(os.environ.get("PEER_ARGS", ""))]
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for the servers that tests start
+        "PYTHONPATH": str(HERE),
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
+        "PEER_KIND": kind,
+        "PEER_KEPT": os.path.join(folder, kind),
+        "PEER_OUTCOMES": str(outcomes),
+    }
+    ended = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=False)
+    if not outcomes.exists():
+        raise SystemExit(f"{module} did not run:\n{ended.stdout}\n{ended.stderr}")
+    if os.environ.get("PEER_VERBOSE"):
+        print(ended.stdout)
+    told: dict[str, Any] = json.loads(outcomes.read_text())
+    return told["outcomes"], told["counts"]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(sys.argv[1]).absolute(), sys.argv[2:]))
