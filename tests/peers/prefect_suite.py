@@ -19,8 +19,12 @@ from typing import Any, Final
 import prefect
 
 HERE: Final = Path(__file__).parent
-#: What was compared. Others are named with PEER_TESTS=, and some of their tests with PEER_ARGS="-k cache".
+#: What was compared, cold and warm; tests/results was with an empty cache.
+#: Others are named with PEER_TESTS=, and some of their tests with PEER_ARGS="-k cache".
 MODULES: Final = ("tests/test_locking.py",)
+POLICY_DECIDES: Final = (
+    "a task with a policy of ours keeps its results in its store, encoded by it, whatever its flow names"
+)
 #: Tests that differ with our storage, policies or locks, by a part of their names, and why that is right.
 EXPECTED: Final[dict[str, str]] = {
     "test_singleton": "our lock managers hold no locks: two of them are equal, and need not be one object",
@@ -29,6 +33,10 @@ EXPECTED: Final[dict[str, str]] = {
     "test_manager_has_no_lock_information_when_deserialized_in_new_process": "our locks hold in every process",
     "new_process_with_fork": "a forked child holds no claims: they are its parent's, who gives them up",
     "TestFileSystemLockManager::test_acquire_lock_with_hold_timeout": "it moves the clock that Prefect's manager reads",
+    "test_flow_version_result_storage_key": "it asks that results are in Prefect's files where nothing is configured",
+    "test_task_result_serializer[parent-": POLICY_DECIDES,
+    "test_task_result_storage[parent]": POLICY_DECIDES,
+    "test_task_inherits_custom_storage": POLICY_DECIDES,
 }
 
 
