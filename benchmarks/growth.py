@@ -9,13 +9,16 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import random
 import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from unittest import mock
+from urllib.parse import urlsplit
 
 import obstore
 import psycopg
@@ -23,6 +26,8 @@ import psycopg
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
 from benchmarks.large_s3 import bare
 from cacheness import UnifiedCache
+from cacheness.cache import Draft
+from cacheness.entry import Entry
 from cacheness.testing.proxy import Proxy
 
 SMALLEST = 10_000
@@ -33,6 +38,9 @@ AWAY = 0.02  #: seconds to the store that is far away
 BLOB = 48 << 10
 BLOBS_GONE = 10_000
 BLOBS_MOVED = 2000
+LOGGED = 2000
+THREADS = 32
+PUTS_A_THREAD = 40
 LONGEST_WAIT = 0.05  #: seconds, beyond the median
 
 
@@ -56,6 +64,7 @@ class Growing:
     name: str
     cache: UnifiedCache
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    models: dict[bool, Entry] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)  #: seconds at the smallest size
 
     def rows(self, sizes: list[int]) -> Iterator[Row]:
@@ -68,23 +77,33 @@ class Growing:
             yield from self.single_calls(size)  # the last, because it evicts
         if self.name == "PostgreSQL":
             yield self.log_of_a_hit()
+            yield from self.log_of_a_put()
+            yield self.cost_of_totals()
         yield from self.eviction(sizes[-1])
 
     def fill(self, size: int) -> None:
         """Put until there are so many entries, one in a hundred of them with a tag, a prefix and a function."""
         missing = size - self.cache.stats()["entries"]
         for start in range(0, missing, BATCH):
-            with self.cache.write_batch():
-                for n in itertools.islice(self.numbers, min(BATCH, missing - start)):
-                    marks = {"tags": ("marked",), "prefix": "marked", "function": marked} if n % FAMILY == 0 else {}
-                    self.cache.put(n, args={"n": n}, **marks)
+            numbers = itertools.islice(self.numbers, min(BATCH, missing - start))
+            self.cache.parts.publish([self.draft(is_marked=n % FAMILY == 0) for n in numbers])
+
+    def draft(self, *, is_marked: bool) -> Draft:
+        """A small result as it was put before, under a random key: making keys is not what is measured."""
+        if is_marked not in self.models:
+            marks: dict[str, Any] = {"tags": ("marked",), "prefix": "marked", "function": marked} if is_marked else {}
+            self.models[is_marked] = self.cache.put(0, args={"n": 0}, **marks)
+        model = self.models[is_marked]
+        return Draft(replace(model, key=os.urandom(32), inline=None), [model.inline or b""])
 
     def single_calls(self, size: int) -> Iterator[Row]:
         """Puts beyond the quota and gets, one after the other: the median and the slowest."""
         with UnifiedCache(self.cache.config.but(max_entries=size)) as full:
-            keys = [entry.cache_key for entry in itertools.islice(full.iter_entries(), CALLS // 2)]
-            puts = [seconds(lambda n=n: full.put(n, fresh=(size, n))) for n in range(CALLS // 2)]
+            # Random keys, and before the puts evict them: a miss takes a third of the time.
+            every = [entry.cache_key for entry in full.iter_entries()]
+            keys = random.sample(every, min(CALLS // 2, len(every)))
             gets = [seconds(lambda key=key: full.get(key)) for key in keys]
+            puts = [seconds(lambda n=n: full.put(n, fresh=(size, n))) for n in range(CALLS // 2)]
         with UnifiedCache(self.cache.config.but(max_entries=1 << 40)) as wide:
             wide.put(0, wide=True)  # a quota belongs to the namespace until somebody who puts gives another
         for what, found in (("put beyond the quota", puts), ("get", gets)):
@@ -156,6 +175,50 @@ class Growing:
                 0,
             )
         return Row("PostgreSQL: log a key that is hit ten times", float(written) / len(keys), unit="B")
+
+    def log_of_a_put(self) -> Iterator[Row]:
+        """Bytes of write-ahead log for a put of a small result, and of the database for each of them."""
+        with psycopg.connect(self.bench.postgresql, autocommit=True) as connection:
+            connection.execute("CHECKPOINT")
+            for n in range(LOGGED):  # the first change of a page after a checkpoint logs the whole page
+                self.cache.put(n, args={"before": n})
+            before = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
+            for n in range(LOGGED):
+                self.cache.put(n, args={"logged": n})
+            written = connection.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before).fetchone()
+            size = connection.execute(
+                "SELECT sum(pg_total_relation_size(oid)) FROM pg_class"
+                " WHERE relnamespace = 'cacheness'::regnamespace AND relname IN ('entries', 'uses', 'tags')"
+            ).fetchone()
+        entries = self.cache.stats()["entries"]
+        yield Row("PostgreSQL: log a put of a small result", float((written or (0,))[0]) / LOGGED, unit="B")
+        yield Row("PostgreSQL: disk a small result", float((size or (0,))[0]) / entries, unit="B")
+
+    def cost_of_totals(self) -> Row:
+        """Puts of 32 threads where a sync takes 5 ms, with the totals that are kept and without."""
+        database = urlsplit(self.bench.postgresql).path.lstrip("/")
+        with psycopg.connect(self.bench.postgresql, autocommit=True) as connection:
+            for setting in ("commit_delay = 5000", "commit_siblings = 0"):
+                connection.execute(f'ALTER DATABASE "{database}" SET {setting}')
+            try:
+                ours = self.puts_side_by_side({})
+                theirs = self.puts_side_by_side({"alone": False})
+            finally:
+                connection.execute(f'ALTER DATABASE "{database}" RESET ALL')
+        what = f"PostgreSQL, a sync of 5 ms: {THREADS * PUTS_A_THREAD:,} puts of {THREADS} threads"
+        return Row(what, ours, "without totals", theirs, at_least=0.9)
+
+    def puts_side_by_side(self, instead: dict[str, bool]) -> float:
+        """How long it takes, with the statement of a put changed like this."""
+        name = f"threads-{next(self.numbers)}"
+        with UnifiedCache(self.cache.config.but(namespace=name, blob_timeout=11)) as cache:
+            statements: Any = cache.parts.metadata._mine
+            publish = statements.publish
+            changed = mock.patch.object(statements, "publish", lambda **given: publish(**{**given, **instead}))
+            with changed, ThreadPoolExecutor(THREADS) as pool:
+                list(pool.map(lambda n: cache.put(n, warm=n), range(THREADS)))  # connects
+                every = range(THREADS * PUTS_A_THREAD)
+                return seconds(lambda: list(pool.map(lambda n: cache.put(n, n=n), every)))
 
     def eviction(self, size: int) -> Iterator[Row]:
         """Eviction of a tenth beside a process that writes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -25,6 +26,7 @@ from cacheness_prefect.repair_page import Page
 from cacheness_prefect.storage import CachenessStorage
 
 SHARDS = 256  #: by the first byte of the key
+UPDATE_EVERY = 2.0  #: seconds
 NOTHING = IntegrityReport((), 0, 0, repaired=True)
 
 Mode = Literal["check", "repair"]
@@ -74,10 +76,10 @@ def integrity_repair(
             if not force:
                 _sum(seen).require_plausible()
             wanting = {number: part for number, part in parts.items() if seen[number] or number == 0}
-            mended, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 1.0), deep=deep, force=force)
+            mended, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 0.9), deep=deep, force=force)
             seen |= mended
             # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
-            expired = 0 if errors else block.open().evict()
+            expired = 0 if errors else _evict(block, page.phase(0.9, 1.0))
         except CachenessError as error:
             errors = [error]
     report = _sum(seen)
@@ -113,6 +115,27 @@ def repair_deployment(
         entrypoint_type=EntrypointType.MODULE_PATH,
         **options,
     )
+
+
+def _evict(block: CachenessStorage, advance: Callable[[float], None]) -> int:
+    def show(gone: int, to_go: int | None) -> None:
+        if to_go is not None:
+            advance(gone / (gone + to_go) if to_go else 1.0)
+
+    return block.open().evict(progress=_now_and_then(show))
+
+
+def _now_and_then(show: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
+    """Call it at most every few seconds: each update is a request to Prefect's server."""
+    shown = float("-inf")
+
+    def seldom(gone: int, to_go: int | None) -> None:
+        nonlocal shown
+        if time.monotonic() - shown > UPDATE_EVERY or to_go == 0:
+            shown = time.monotonic()
+            show(gone, to_go)
+
+    return seldom
 
 
 def _parts(tasks: int) -> dict[int, Sequence[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -212,6 +213,30 @@ def test_a_copy_names_what_it_leaves_out_and_copies_the_rest(directory, tmp_path
     text = cacheness("copy", directory, tmp_path / "new", code=1)
     assert f"not copied: {key}: blob" in text
     assert "1 entries copied, 0 were there already, 1 unreadable" in text
+
+
+def test_evict_shows_how_far_it_is_on_a_terminal_and_nowhere_else(directory):
+    for is_terminal in (True, False):
+        with UnifiedCache(cache_dir=directory) as cache, cache.write_batch():
+            for n in range(5):
+                cache.put(LARGE, ttl=0.001, expired=n)
+        screen, theirs = os.openpty() if is_terminal else os.pipe()
+        with subprocess.Popen(
+            [sys.executable, "-m", "cacheness", "evict", "-d", str(directory)],
+            stdout=subprocess.PIPE,
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm"},
+        ) as process:
+            os.close(theirs)
+            said, _ = process.communicate(timeout=60)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal whose other side is closed ends like this
+            while some := os.read(screen, 4096):
+                shown += some
+        os.close(screen)
+        assert said == b"5 entries deleted\n"
+        assert (b"evicting: 5 entries deleted" in shown) is is_terminal
+        assert is_terminal or shown == b""
 
 
 @pytest.mark.parametrize("command", ["verify", "copy", "clear", "evict"])

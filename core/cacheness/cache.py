@@ -191,6 +191,8 @@ class Cache:
         )
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
+        if not any(map(self._has_blob, drafts)):
+            return [self._write_one(draft, session) for draft in drafts]  # there is nothing to wait for
         try:
             return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
         except (StoreUnavailable, BlobMissing) as error:

@@ -197,8 +197,17 @@ def evict(
     namespace: Namespace = None,
 ) -> None:
     """Delete expired entries, and what exceeds the quota."""
-    with _opened(cache_dir, metadata_backend, blob_store, namespace) as cache, _telling_what_is_left(cache):
-        out.print(f"{cache.evict():,} entries deleted")
+    opened = _opened(cache_dir, metadata_backend, blob_store, namespace)
+    with opened as cache, _telling_what_is_left(cache):
+        with _progress() as bar:
+            task = bar.add_task("evicting", total=None)
+
+            def show(gone: int, to_go: int | None) -> None:
+                total = None if to_go is None else gone + to_go
+                bar.update(task, completed=gone, total=total, description=f"evicting: {gone:,} entries deleted")
+
+            gone = cache.evict(progress=show)
+        out.print(f"{gone:,} entries deleted")
 
 
 @app.command()
@@ -459,7 +468,7 @@ def _telling_what_is_left(cache: UnifiedCache) -> Iterator[None]:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     columns: list[Any] = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=err, transient=True) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         yield bar
 
 

@@ -50,11 +50,13 @@ class Sessions:
                 # Another thread's first commit has not been answered yet. It is refused then, and made again.
                 self._abandoned.append(self._current)
                 self._current = None
+            is_new = self._current is None
             if self._current is None:
                 self._current = self._metadata.open_session(this_process(), lasting=lasting)
                 self._lasts = lasting
-                self._keep_alive()
                 self._end_abandoned()
+            if lasting or not is_new:  # a process that puts one small result is over before its lease is
+                self._keep_alive()
             return self._current
 
     def committed(self, session: str) -> None:

@@ -18,6 +18,7 @@ from cacheness.cache import About, Cache, Draft
 from cacheness.config import Config
 from cacheness.entry import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
 from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
+from cacheness.eviction import Progress as EvictionProgress
 from cacheness.explain import Explanation
 from cacheness.flights import Flights
 from cacheness.keys import Key, name_of_function, still_left
@@ -395,9 +396,13 @@ class UnifiedCache:
         totals = cache.metadata.totals(self.config.namespace)
         return {"entries": totals.entries, "bytes": totals.bytes, "hits": totals.hits}
 
-    def evict(self) -> int:
-        """Delete expired entries and make room for the quota now; returns how many."""
-        return self._parts.evictor.make_room()
+    def evict(self, *, progress: EvictionProgress | None = None) -> int:
+        """Delete expired entries and make room for the quota now; returns how many.
+
+        `progress` is called with the number that is gone, and about how many have still to go, None where that
+        is not known.
+        """
+        return self._parts.evictor.make_room(progress)
 
     def adopt(self) -> int:
         """Declare this database the owner of the blob store, after a clone, restore or move.

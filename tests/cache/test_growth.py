@@ -197,6 +197,24 @@ def test_a_put_in_a_cache_far_over_its_quota_deletes_a_slice_and_not_everything(
         assert list(cache.verify_integrity()) == []
 
 
+def test_an_eviction_says_how_many_are_gone_and_how_many_have_to_go(world):
+    def evict(config) -> list[tuple[int, int | None]]:
+        seen: list[tuple[int, int | None]] = []
+        with UnifiedCache(config) as cache:
+            assert cache.evict(progress=lambda gone, to_go: seen.append((gone, to_go))) == seen[-1][0]
+        return seen
+
+    fill(world.config, 30, ttl=0.001)
+    assert evict(world.config) == [(30, None), (30, 0)]
+    quota = world.config.but(namespace="quota")
+    fill(quota, 700)
+    seen = evict(quota.but(max_entries=100))
+    assert len(seen) > 2
+    assert seen[-1] == (601, 0)
+    assert seen == sorted(seen)
+    assert all(to_go is not None and gone + to_go == 601 for gone, to_go in seen)
+
+
 def test_processes_that_live_for_one_put_keep_the_quota(world):
     for n in range(30):
         with UnifiedCache(world.config.but(max_entries=10)) as cache:

@@ -367,7 +367,8 @@ class SqlStore(ABC):
             last = (0, keys[limit - 1]) if len(keys) > limit else None
         elif lead_of(where) is not None:
             values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
-            found = self._survey(self._sql.lead(where), values)
+            # A slice that comes with a put is no survey: it must not wait as long, nor fail with one.
+            found = (self._survey if waits else self._query)(self._sql.lead(where), values)
             if not found:
                 return [], None
             these = replace(where, keys=tuple(sorted(row[1] for row in found)))
@@ -383,7 +384,8 @@ class SqlStore(ABC):
             following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
             return [row[2] if isinstance(row[2], str) else None for row in doomed], following
 
-        return self._transact(delete, survey=where.keys is None, lasting=lasting, deletes=True, rows=limit)
+        is_survey = waits and where.keys is None
+        return self._transact(delete, survey=is_survey, lasting=lasting, deletes=True, rows=limit)
 
     @abstractmethod
     def _note_deletion(self, rows: int, seconds: float) -> None:
