@@ -25,7 +25,7 @@ from cacheness_dask.run import Run
 
 _outcomes: dict[str, str] = {}
 _counts = {"hits": 0, "skipped": 0, "misses": 0, "refused": 0}
-_missed: dict[str, str] = {}  #: the function of each task that was computed and may be stored, by its entry's key
+_missed: dict[str, str] = {}  #: which function's tasks were computed and may be stored, by the key of the entry
 _refused: dict[str, int] = {}  #: how many tasks have no key, by reason
 
 
@@ -52,7 +52,9 @@ def _peer_missed() -> Iterator[None]:
 
     def planned(self: Run, *args: Any, **options: Any) -> Any:
         made, prints = plan(self, *args, **options)
-        _missed.update({name: name_of(made.graph[key]) for key, name in made.misses.items()})
+        for key, name in made.misses.items():
+            first = made.graph[key].dependencies.isdisjoint(made.misses)
+            _missed[name] = f"{name_of(made.graph[key])}{', which needs no other miss' if first else ''}"
         for why in made.refused.values():
             _refused[why] = _refused.get(why, 0) + 1
         return made, prints
