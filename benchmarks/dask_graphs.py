@@ -24,7 +24,7 @@ from benchmarks.bench import SIGNING_KEY, Bench, main
 from benchmarks.rows import Row, compare
 from cacheness import UnifiedCache
 from cacheness_dask import graphs
-from cacheness_dask.beside import shipped
+from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.fingerprint import entry_key, fingerprints
 from cacheness_dask.rewrite import apply
 from cacheness_dask.run import Run

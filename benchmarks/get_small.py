@@ -15,7 +15,7 @@ import psycopg
 from benchmarks.bench import SIGNING_KEY, Bench, Row, compare, main
 from benchmarks.stages import stages
 from cacheness import UnifiedCache
-from cacheness.wiring import SQLITE_FILE
+from cacheness.factory import SQLITE_FILE
 
 VALUE = os.urandom(1024)
 

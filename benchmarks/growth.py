@@ -26,8 +26,8 @@ import psycopg
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
 from benchmarks.large_s3 import bare
 from cacheness import UnifiedCache
-from cacheness.cache import Draft
-from cacheness.entry import Entry
+from cacheness.records import Entry
+from cacheness.results.store import Draft
 from cacheness.testing.proxy import Proxy
 
 SMALLEST = 10_000

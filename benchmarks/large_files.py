@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.bench import Bench, Row, compare, main
 from cacheness import UnifiedCache
-from cacheness.signing import digest_parts
+from cacheness.results.signing import digest_parts
 
 VALUE = np.random.default_rng(1).random(8 << 20)
 MEMORY = 512 << 20

@@ -8,7 +8,7 @@ from benchmarks.bench import Bench
 from benchmarks.rows import Row
 from cacheness import UnifiedCache
 from cacheness.codecs.pickle import PickleCodec
-from cacheness.signing import verify_bytes
+from cacheness.results.signing import verify_bytes
 
 
 def stages(bench: Bench, what: str, cache: UnifiedCache, key: str) -> Iterator[Row]:

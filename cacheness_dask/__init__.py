@@ -3,12 +3,12 @@
 import cacheness_dask.delayed  # noqa: F401  tells the core's encoder about delayed values
 from cacheness import File
 from cacheness_dask._task_spec import EntryVanished
+from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
+from cacheness_dask.explain import Explanation, Picture, Row, explain, visualize
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
 from cacheness_dask.marks import cache
 from cacheness_dask.run import CacheUnavailable, Record, Run
-from cacheness_dask.show import Explanation, Picture, Row, explain, visualize
-from cacheness_dask.use import caching, install, uninstall
 
 __all__ = [
     "CacheUnavailable",

@@ -13,9 +13,9 @@ from typing import Any
 from dask._task_spec import Dict, GraphNode, List, Task, TaskRef, _identity_cast
 
 from cacheness.keys import Chance
-from cacheness.keys.calls import UNKNOWN, Constant, Symbol
-from cacheness.keys.randomness import kept_in
-from cacheness_dask.terms import Refused
+from cacheness.keys.code.calls import UNKNOWN, Constant, Symbol
+from cacheness.keys.code.randomness import kept_in
+from cacheness_dask.encoding import Refused
 
 
 def reads_chance(thing: Any) -> str:

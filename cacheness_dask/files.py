@@ -13,10 +13,10 @@ from typing import Any
 from dask._task_spec import Task, _execute_subgraph
 
 from cacheness.keys import Inputs
-from cacheness.keys.files import known_of, take_over
+from cacheness.keys.code.writers import effects_of, unwrapped, writes_to
 from cacheness.keys.inputs import Counted
 from cacheness.keys.outcome import Observed, place_of
-from cacheness.keys.writers import effects_of, unwrapped, writes_to
+from cacheness.keys.values.files import known_of, take_over
 from cacheness_dask.fingerprint import Fingerprints, Names
 
 

@@ -35,14 +35,13 @@ from cacheness import CachenessError
 from cacheness.incomplete import quote
 from cacheness.keys import FORMAT, Chance, Inputs, digest_of, encode, fingerprint
 from cacheness.keys.encode import Encoder
+from cacheness.keys.error_paths import WAYS_OUT, deciding
 from cacheness.keys.inputs import MOST_STRINGS, paths_in
 from cacheness.keys.key import sets_of
 from cacheness.keys.owners import owner_of_class
-from cacheness.keys.trace import WAYS_OUT, deciding
 from cacheness_dask.chance import draws_by_itself, refuse_chance
-from cacheness_dask.clues import clue, of_step
 from cacheness_dask.columns import names_in
-from cacheness_dask.edge import unbroken
+from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, Refused, container, text
 from cacheness_dask.graphs import IDENTITY, last_step, topological
 from cacheness_dask.inputs import (
     FileState,
@@ -55,8 +54,9 @@ from cacheness_dask.inputs import (
     remote_file,
     target_of,
 )
+from cacheness_dask.isolation import unbroken
 from cacheness_dask.marks import is_mark, is_marked_inside
-from cacheness_dask.terms import DOMAIN, NAMED_FILE, RESULT, SCALARS, Refused, container, text
+from cacheness_dask.task_checksums import clue, of_step
 
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(

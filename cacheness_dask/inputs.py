@@ -20,12 +20,12 @@ from typing import Any, Final
 
 from cacheness.errors import UnhashableArgument
 from cacheness.keys import Inputs, register
-from cacheness.keys.files import digest_of_file
-from cacheness.keys.trace import Unencodable
-from cacheness.keys.writers import effects_of
+from cacheness.keys.code.writers import effects_of
+from cacheness.keys.error_paths import Unencodable
+from cacheness.keys.values.files import digest_of_file
+from cacheness_dask.encoding import Refused
 from cacheness_dask.reasons import HANDLE, LEAVES, NOTHING, SINK
 from cacheness_dask.remote import asking_once, version_of
-from cacheness_dask.terms import Refused
 
 FileState = tuple[int, ...]
 #: Only within `noting_files`: the state of each file when it was first looked at, and the digest of its content.

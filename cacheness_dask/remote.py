@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-from cacheness_dask.edge import unbroken
-from cacheness_dask.terms import Refused
+from cacheness_dask.encoding import Refused
+from cacheness_dask.isolation import unbroken
 
 #: What stores call a name for the content, the most telling first; what comes last tells only the time of change.
 _TAGS: Final = ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5")

@@ -16,18 +16,18 @@ from typing import Any
 from rich.table import Table
 
 from cacheness import Config, UnifiedCache
-from cacheness.entry import Presence
 from cacheness.incomplete import may_cache
 from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
+from cacheness.records import Presence
 from cacheness_dask import worker
-from cacheness_dask.changes import change_told
-from cacheness_dask.edge import unbroken
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import Held
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
 from cacheness_dask.inputs import state_of
+from cacheness_dask.isolation import unbroken
 from cacheness_dask.marks import apart
+from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
 from cacheness_dask.reasons import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
 from cacheness_dask.rewrite import Plan, decide, name_of

@@ -11,8 +11,8 @@ from typing import Any, Final
 from dask.core import flatten
 
 from cacheness_dask._task_spec import EntryVanished, Scheduling
-from cacheness_dask.beside import shipped
 from cacheness_dask.blocks import nocache
+from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.graphs import Annotations, materialised
 from cacheness_dask.rewrite import Plan
 from cacheness_dask.run import Run

@@ -21,14 +21,14 @@ from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
-from cacheness_dask.behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
-from cacheness_dask.changes import Sample, change_told
-from cacheness_dask.edge import unbroken
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
 from cacheness_dask.inputs import why_not
+from cacheness_dask.isolation import unbroken
+from cacheness_dask.mutations import Sample, change_told
 from cacheness_dask.policy import Meter, Policy, size_of
 from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
+from cacheness_dask.write_behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
 
 logger = logging.getLogger("cacheness.dask")
 

@@ -14,7 +14,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from cacheness import Config, UnifiedCache
 from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreRefused
-from cacheness_prefect.notes import (
+from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.run_metadata import (
     PREFIX,
     Held,
     Notes,
@@ -28,8 +29,7 @@ from cacheness_prefect.notes import (
     recent,
     task_run_id,
 )
-from cacheness_prefect.trouble import shielded
-from cacheness_prefect.turns import off_loop
+from cacheness_prefect.waiting import off_loop
 
 DAY = 24 * 3600.0
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from cacheness_prefect.block import CachenessBlock, not_there
-from cacheness_prefect.notes import (
+from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.run_metadata import (
     Notes,
     Recent,
     about,
@@ -18,8 +19,7 @@ from cacheness_prefect.notes import (
     seconds_left,
     task_run_id,
 )
-from cacheness_prefect.trouble import shielded
-from cacheness_prefect.turns import off_loop
+from cacheness_prefect.waiting import off_loop
 
 
 class CachenessKeys(CachenessBlock):

@@ -23,9 +23,9 @@ from prefect.transactions import BaseTransaction, get_transaction
 from cacheness import Config
 from cacheness.jitter import between
 from cacheness_prefect.block import CachenessBlock
-from cacheness_prefect.notes import flight_of, task_run_id
-from cacheness_prefect.trouble import shielded
-from cacheness_prefect.turns import Pause, Steps, run_steps, run_steps_off_loop, turns
+from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.run_metadata import flight_of, task_run_id
+from cacheness_prefect.waiting import Pause, Steps, run_steps, run_steps_off_loop, turns
 
 POLL_SECONDS: Final = 0.05  #: first pause of whoever waits for another process; doubles up to POLL_AT_MOST
 POLL_AT_MOST: Final = 1.0

@@ -11,16 +11,16 @@ from prefect.cache_policies import CachePolicy, CompoundCachePolicy, Inputs
 from prefect.context import TaskRunContext
 
 from cacheness import Digest, Key, UnhashableArgument
-from cacheness.entry import Presence
 from cacheness.incomplete import Incomplete, may_cache, quote
 from cacheness.keys import covers, digest_of, make_key
+from cacheness.records import Presence
 from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.error_reporting import run_id, shielded, warn
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
-from cacheness_prefect.notes import PREFIX
 from cacheness_prefect.results import Making, PolicyResultStore
+from cacheness_prefect.run_metadata import PREFIX
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import run_id, shielded, warn
 
 
 @dataclass

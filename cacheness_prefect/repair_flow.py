@@ -22,7 +22,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError, ConfigError
-from cacheness_prefect.repair_page import Page
+from cacheness_prefect.repair_artifacts import Page
 from cacheness_prefect.storage import CachenessStorage
 
 SHARDS = 256  #: by the first byte of the key

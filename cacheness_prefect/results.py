@@ -28,11 +28,11 @@ from pydantic import PrivateAttr
 from cacheness import Key
 from cacheness.keys import Observed
 from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.error_reporting import shielded, tell_not_stored
 from cacheness_prefect.key_storage import CachenessKeys
-from cacheness_prefect.notes import Held, Notes, address, describe_run, task_run_id
+from cacheness_prefect.run_metadata import Held, Notes, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.trouble import shielded, tell_not_stored
-from cacheness_prefect.turns import off_loop
+from cacheness_prefect.waiting import off_loop
 
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)

@@ -22,7 +22,7 @@ import cloudpickle
 from prefect.serializers import Serializer
 from pydantic import Field
 
-from cacheness_prefect.notes import Held
+from cacheness_prefect.run_metadata import Held
 
 MAGIC = b"cacheness\x01"
 _SIZE = struct.Struct("<Q")

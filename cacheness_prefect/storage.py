@@ -13,8 +13,8 @@ from pydantic import HttpUrl
 from cacheness.incomplete import Incomplete, check
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
-from cacheness_prefect.notes import PREFIX, address
 from cacheness_prefect.policy import CachenessPolicy, make_policy, options_of
+from cacheness_prefect.run_metadata import PREFIX, address
 
 
 class CachenessStorage(CachenessBlock):

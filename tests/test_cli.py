@@ -251,8 +251,8 @@ def test_ctrl_c_says_what_was_done(command, directory, tmp_path):
     arguments = {"copy": [str(directory), str(tmp_path / "new")], "clear": ["-y", "-d", str(directory)]}
     program = f"""
 import sys, time
-from cacheness.cache import Cache
-from cacheness.unified import UnifiedCache
+from cacheness.results.store import Cache
+from cacheness.cache import UnifiedCache
 def wait(*_, **__):
     print("there", flush=True)
     time.sleep(60)

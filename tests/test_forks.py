@@ -23,11 +23,11 @@ import sqlalchemy as sa
 from cacheness import UnifiedCache, forks
 from cacheness.deadlines import Limits
 from cacheness.errors import CachenessError
-from cacheness.keys.files import digest_of_start
+from cacheness.file_locks import FileLocks, unlock, wait_in_line
+from cacheness.keys.values.files import digest_of_start
 from cacheness.metadata import migrations
-from cacheness.metadata.file_locks import FileLocks, unlock, wait_in_line
+from cacheness.metadata.sql.statements import Statement, Statements
 from cacheness.metadata.sqlite import SqliteStore, _Sqlite
-from cacheness.metadata.statements import Statement, Statements
 from tests.forked import ended, fork
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -363,7 +363,7 @@ def test_a_child_may_import_what_a_thread_of_its_parent_was_importing(tmp_path: 
         begun = threading.Event()
         class Slow(importlib.abc.MetaPathFinder):
             def find_spec(self, name, path, target=None):
-                if name == "cacheness.metadata.journal":
+                if name == "cacheness.metadata.journal.store":
                     begun.set()
                     time.sleep(0.5)
         sys.meta_path.insert(0, Slow())
@@ -451,7 +451,7 @@ def locks_of_ours() -> list[tuple[str, object]]:
     kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event)
     modules = [(str(type(owner).__module__), owner) for owner in gc.get_objects()]
     # The state of forks is replaced as a whole, and connections to a server are.
-    others = ("cacheness.testing", "cacheness.forks", "cacheness.metadata.postgresql_pool")
+    others = ("cacheness.testing", "cacheness.forks", "cacheness.metadata.sql.postgresql_pool")
     owners = [owner for module, owner in modules if module.startswith("cacheness.") and not module.startswith(others)]
     return [
         (f"{type(owner).__name__}.{name}", lock)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheness.entry import Entry
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
-from cacheness.signing import Keyring, digest_parts, header, load_or_create_key_file, verify_bytes
+from cacheness.records import Entry
+from cacheness.results.signing import Keyring, digest_parts, header, load_or_create_key_file, verify_bytes
 from tests.forked import ended, fork
 
 OLD, NEW = "an old key of enough length", "a new key of enough length"

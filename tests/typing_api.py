@@ -12,8 +12,8 @@ import prefect
 
 import cacheness_dask as cd
 from cacheness import Config, Entry, Hit, IntegrityReport, UnifiedCache, register
-from cacheness.entry import Issue, Presence
 from cacheness.keys import Digest, File, Key, arguments_of, decode, digest_of, encode, fingerprint, make_key
+from cacheness.records import Issue, Presence
 from cacheness_prefect import (
     CachenessLockManager,
     CachenessPolicy,

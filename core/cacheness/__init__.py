@@ -1,7 +1,7 @@
 """A result cache for Python workflows: computed once, read anywhere, verified, or a clean miss."""
 
+from cacheness.cache import UnifiedCache
 from cacheness.config import Config
-from cacheness.entry import Entry, Hit, Issue, Presence
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -17,10 +17,10 @@ from cacheness.errors import (
     StoreUnavailable,
     UnhashableArgument,
 )
-from cacheness.explain import Explanation
 from cacheness.keys import Digest, File, Key, register
-from cacheness.report import IntegrityReport
-from cacheness.unified import UnifiedCache
+from cacheness.maintenance.report import IntegrityReport
+from cacheness.memoize.explain import Explanation
+from cacheness.records import Entry, Hit, Issue, Presence
 
 __all__ = [
     "BlobMissing",

@@ -1,369 +1,526 @@
-"""Put and lookup, in a straight line.
-
-put      value -> codec.encode -> blobs.write -> sign -> metadata.commit -> Entry
-lookup   key   -> metadata.find -> verify -> blobs.read -> verify -> codec.decode -> Hit | None
-"""
+"""UnifiedCache: the one object that users hold."""
 
 from __future__ import annotations
 
-import logging
-import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, ParamSpec, Self, TypeVar, overload
 
-from cacheness.codecs.compression import compress, decompress
-from cacheness.entry import MICROSECONDS, Entry, Hit, Where
-from cacheness.errors import (
-    BlobMissing,
-    ClockMoved,
-    CodecError,
-    CommitUnanswered,
-    CorruptEntry,
-    SessionLost,
-    StoreFull,
-    StoreUnavailable,
+from cacheness import factory
+from cacheness.arguments import (
+    Function,
+    canonical_json,
+    checked_options,
+    checked_tags,
+    configured,
+    digest_named,
+    functions_called,
+    is_full_name,
+    key_of,
+    lifetime_of,
+    one_function,
+    seconds_of,
+    shown,
 )
-from cacheness.fields import plain
-from cacheness.keys import Key, still_left
-from cacheness.marker import Marker
-from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.sessions import Sessions
-from cacheness.signing import Keyring, digest_parts, verify_bytes
-from cacheness.tombstones import Tombstones
-from cacheness.transfers import concurrently
-from cacheness.usage import UseCounter
+from cacheness.config import Config
+from cacheness.coordination.leases import Flights
+from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
+from cacheness.keys import Key, name_of_function, still_left
+from cacheness.maintenance.eviction import Progress as EvictionProgress
+from cacheness.maintenance.plan import Progress, Scope
+from cacheness.maintenance.report import IntegrityReport
+from cacheness.memoize.decorator import explain_call, memoize
+from cacheness.memoize.explain import Explanation
+from cacheness.protocols import CachedFunction, MetadataStore
+from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
+from cacheness.results.batch import Batch
+from cacheness.results.store import About, Cache, Draft
 
-_log = logging.getLogger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
-PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
-MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
-KINDS_AT_MOST = 20  #: parts of a container that tell what kind of value it is
-READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class About:
-    """What a put says of a result besides its value."""
-
-    ttl: float | None = None
-    tags: tuple[str, ...] = ()
-    compute_seconds: float | None = None
-    provenance: str = "{}"
+PAGE = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """An encoded value on its way to being an entry. `entry` lacks its blob and signature."""
+class UnifiedCache:
+    """A result cache: computed once, read anywhere, verified, or a clean miss.
 
-    entry: Entry
-    parts: Sequence[Buffer]
+    Parameters are those of `Config`: `UnifiedCache()` keeps SQLite and files in ./.cacheness,
+    `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves a fleet.
 
+    Safe to share among threads and across forks; pickles as its configuration, secrets included.
+    A wrong configuration is a ConfigError here; a server that does not answer is a
+    StoreUnavailable at the first call that needs it.
+    """
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a cache is made of: the stores, the codecs in order of preference, the keys."""
-
-    metadata: MetadataStore
-    blobs: BlobStore
-    codecs: Sequence[Codec]
-    keyring: Keyring
-    namespace: str
-    inline_max_bytes: int
-    safe_codecs: bool
-
-
-class Cache:
-    """One namespace over a metadata store and a blob store. Thread-safe; belongs to one process."""
-
-    def __init__(self, parts: Parts, marker: Marker) -> None:
-        self.parts = parts
-        self.namespace = parts.namespace
-        self.metadata = parts.metadata
-        self.blobs = parts.blobs
-        self.marker = marker
-        self.tombstones = Tombstones(parts.metadata, parts.blobs, marker)
-        self.sessions = Sessions(parts.metadata)
-        self.uses = UseCounter(parts.metadata, parts.namespace)
-        self._keyring = parts.keyring
-        self._codecs = {codec.name: codec for codec in parts.codecs}
-        self._readable: set[tuple[int, ...]] = set()
-
-    # put
-
-    def draft(self, key: Key, value: Any, about: About) -> Draft:
-        """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
-        codec = self._codec_for(value)
-        raw = codec.encode(value)
-        raw_size = sum(memoryview(part).nbytes for part in raw)
-        if not codec.safe:
-            self._read_back(codec, value, raw, raw_size)
-        stored, suffix = compress(raw)
-        now = self.metadata.now()
-        entry = Entry(
-            namespace=self.namespace,
-            key=key.digest,
-            blob=None,
-            inline=None,
-            size=sum(memoryview(part).nbytes for part in stored),
-            raw_size=raw_size,
-            digest=digest_parts(stored),
-            codec=codec.name + suffix,
-            created_at=now,
-            expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
-            compute_seconds=about.compute_seconds,
-            function=key.function,
-            prefix=key.prefix,
-            args=key.args,
-            components=key.components,
-            value=None,
-            fn=None,
-            alias=None,
-            link=None,
-            outputs=key.outputs or None,
-            tags=about.tags,
-            provenance=about.provenance,
-            key_id="",
-            mac=b"",
-        )
-        return Draft(plain(entry), stored)  # now, before a blob is written
-
-    def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
-        """Raise CodecError where the first value of its kind cannot be read again in this process."""
-        kind = _kind_of(value)
-        if kind in self._readable or size > READ_BACK_AT_MOST:
-            return
+    def __init__(self, config: Config | None = None, /, **parameters: Any) -> None:
+        if config is not None and parameters:
+            raise TypeError("give a Config or its parameters, not both")
+        self.config = configured(parameters) if config is None else config
+        self._local = threading.local()
+        self._hold()
         try:
-            codec.decode(bytearray(b"".join(raw)))
-        except CodecError as error:
-            name = f"{type(value).__module__}.{type(value).__qualname__}"
-            raise CodecError(f"a {name} is not stored, because it cannot be read back: {error}") from error
-        self._readable.add(kind)
+            factory.parts_of(self._slot)
+        except StoreUnavailable:
+            pass  # a server that is down now may be up when it is needed; its next caller is told
+        except BaseException:
+            self.close()
+            raise
 
-    def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
-        """Write the blobs, then commit the rows in one transaction. Durable when it returns.
+    @classmethod
+    def from_env(cls) -> UnifiedCache:
+        """Open the cache that the CACHENESS_<PARAMETER> variables describe."""
+        return cls(Config.from_env())
 
-        Of several drafts of one key the last one counts. `fresh` entries are dated at the commit;
-        others keep their times. An error means that nothing of them was published, and loses
-        nothing that was there before.
+    @staticmethod
+    def check_config(config: Config) -> None:
+        """Raise ConfigError for a configuration that can work on no machine; opens nothing and asks no server."""
+        factory.check(config)
+
+    # one result
+
+    def put(
+        self,
+        value: Any,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        ttl: float | timedelta | None = None,
+        tags: Iterable[str] = (),
+        compute_seconds: float | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        **named: Any,
+    ) -> Entry:
+        """Store a result under its arguments, or under a key. Durable when it returns.
+
+        `ttl` in seconds. `args=` takes arguments whose names are options. A failed put loses
+        nothing that was there before. Inside `write_batch` it is durable when the block ends.
+
+        Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
         """
-        drafts = list({draft.entry.key: draft for draft in drafts}.values())
-        self.marker.settle()
-        placed: list[Entry] = []
-        with self.metadata.exclusive():
-            for _ in range(PUBLISH_ATTEMPTS):
-                session = self.sessions.current(lasting=any(map(self._has_blob, drafts)))
-                try:
-                    placed = placed or self._write(drafts, session)
-                    entries = [self._sign(entry, fresh=fresh) for entry in placed]
-                    replaced = self.metadata.commit(entries, session, fresh=fresh)
-                except ClockMoved:
-                    self.metadata.measure_clock()
-                except SessionLost:
-                    self.sessions.lost(session)
-                    placed = []
-                except CommitUnanswered:
-                    # Ending our own session waits for the commit in flight; only then can the
-                    # row tell. To commit the same blob again instead, after a look, can leave a
-                    # row without a blob: a repairer may have come between the look and the commit.
-                    self.sessions.end(session)
-                    if self._are_there(entries):
-                        return entries
-                    placed = []
-                except StoreFull:
-                    # An answer: nothing was committed. Blobs that stayed would fill the disk up, put by put.
-                    self.sessions.abandon(session)
-                    self.tombstones.delete(entry.blob for entry in placed if entry.blob is not None)
-                    raise
-                except BaseException:
-                    self.sessions.abandon(session)
-                    raise
-                else:
-                    self.sessions.committed(session)
-                    self.tombstones.drain(replaced)
-                    self.uses.write_when_due()
-                    return entries
-        raise StoreUnavailable(
-            f"the result was not stored: in {PUBLISH_ATTEMPTS} attempts the session was fenced, the database did not"
-            " answer, or its clock was set"
+        about = About(
+            ttl=self._lifetime(ttl),
+            tags=checked_tags(tags),
+            compute_seconds=compute_seconds,
+            provenance=canonical_json(provenance or {}),
         )
-
-    def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
-        if not any(map(self._has_blob, drafts)):
-            return [self._write_one(draft, session) for draft in drafts]  # there is nothing to wait for
-        try:
-            return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
-        except (StoreUnavailable, BlobMissing) as error:
-            if self.metadata.renew_session(session):
-                raise
-            # A repairer took us for dead and aborted our upload; the store is not to blame.
-            raise SessionLost(f"session {session} was fenced while it wrote") from error
-
-    def _write_one(self, draft: Draft, session: str) -> Entry:
-        entry = draft.entry
-        if not self._has_blob(draft):
-            return replace(entry, inline=b"".join(draft.parts))
-        name = fresh_name(entry, session)
-        self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
-        return replace(entry, blob=name)
-
-    def _has_blob(self, draft: Draft) -> bool:
-        return draft.entry.size > self.parts.inline_max_bytes
-
-    def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
-        if not fresh:
-            return self._keyring.sign(entry)
-        # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
-        now = self.metadata.now()
-        ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
-        return self._keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
-
-    def _are_there(self, entries: Sequence[Entry]) -> bool:
-        first = entries[0]  # they were committed together or not at all
-        found = self.metadata.find(first.namespace, first.key)
-        return found is not None and _version(found) == _version(first)
-
-    def _codec_for(self, value: Any) -> Codec:
-        for codec in self._codecs.values():
-            if (codec.safe or not self.parts.safe_codecs) and codec.accepts(value):
-                return codec
-        raise CodecError(
-            f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored with safe_codecs=True, which"
-            " allows no pickle: return an array or a table, or open the cache without safe_codecs"
+        draft = self._parts.cache.draft(
+            key_of("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
         )
+        batch = self._batch
+        if batch is None:
+            return self._publish([draft])[0]
+        batch.add(draft)
+        return draft.entry
 
-    # lookup
+    def lookup(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Hit | None:
+        """Find a result: a Hit, whose value may be None, or None for a miss.
 
-    def lookup(self, key: bytes) -> Hit | None:
-        """Find, verify and decode one result. None means "not here", and only that.
-
-        Raises CodecError when the verified bytes cannot become a value in this process.
+        What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
         """
-        return self.follow(self.metadata.find(self.namespace, key))
+        digest = key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        self._flush_if_it_holds(digest)
+        return self._parts.cache.lookup(digest)
 
-    def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
-        """The hits among many keys: one statement per 10,000, blobs read side by side."""
-        found = self.metadata.find_many(self.namespace, keys)
-        hits = concurrently(self._follow_one_of_many, found.values(), _size_said_by)
-        return {hit.entry.key: hit for hit in hits if hit is not None}
+    def get(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        default: Any = None,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Any:
+        """The cached value, or `default`. Where a cached None matters, use `lookup`."""
+        digest = key_of("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        self._flush_if_it_holds(digest)
+        hit = self._parts.cache.lookup(digest)
+        return default if hit is None else hit.value
 
-    def follow(self, entry: Entry | None) -> Hit | None:
-        """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
-        for _ in range(MOVED_ROW_LOOKS):
-            if entry is None:
-                return None
-            try:
-                self._keyring.verify(entry)  # before anything in the row is relied upon
-                return None if self.is_expired(entry) or not still_left(entry.outputs or "") else self._open(entry)
-            except BlobMissing:
-                newer = self.metadata.find(entry.namespace, entry.key)
-                if newer is not None and newer.blob == entry.blob:
-                    _log.warning(
-                        "the blob of entry %s is gone (%s); treated as a miss. verify_integrity() shows how many are",
-                        entry.cache_key,
-                        entry.blob,
-                    )
-                    return None
-                entry = newer
-            except CorruptEntry as error:
-                _log.warning("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
-                return None
-        return None
+    def key(
+        self,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> Key:
+        """The key of these arguments, for `get` and `put`; its `.hex` names the entry."""
+        return key_of("key", None, named, args=args, prefix=prefix, version=version, function=function)
 
-    def _follow_one_of_many(self, entry: Entry) -> Hit | None:
-        try:
-            return self.follow(entry)
-        except CodecError as error:
-            _log.warning("entry %s is left out: %s", entry.cache_key, error)
-            return None
+    def invalidate(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> bool:
+        """Delete one result; False when there was none."""
+        digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        self._flush_if_it_holds(digest)
+        return self._parts.cache.delete(Where(self.config.namespace, keys=(digest,))) > 0
 
-    def read_bytes(self, entry: Entry) -> Buffer:
-        """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
-        self._keyring.verify(entry)
-        return self._read(entry)
+    def touch(
+        self,
+        key: str | Key | None = None,
+        /,
+        *,
+        ttl: float | timedelta | None = None,
+        args: Mapping[str, Any] | None = None,
+        prefix: str = "",
+        version: str | None = None,
+        function: Function | None = None,
+        **named: Any,
+    ) -> bool:
+        """Give an entry a new lifetime, from now; `ttl=None` takes the cache's default.
 
-    def _read(self, entry: Entry) -> Buffer:
-        """The bytes of a verified row, verified."""
-        if entry.blob is None:
-            data: Buffer = entry.inline if isinstance(entry.inline, bytes) else b""
-        else:
-            data = self.blobs.read(entry.blob, entry.size)
-        verify_bytes(entry, data)
-        return data
-
-    def is_expired(self, entry: Entry) -> bool:
-        """Whether the entry's lifetime has passed, by the database's clock."""
-        return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
-
-    def _open(self, entry: Entry) -> Hit:
-        codec = self._decoder(entry)
-        data = decompress(self._read(entry), entry.codec, entry.raw_size)
-        value = codec.decode(data)
-        self.uses.count(entry.key)
-        return Hit(value, entry)
-
-    def _decoder(self, entry: Entry) -> Codec:
-        name = entry.codec.partition("+")[0]
-        codec = self._codecs.get(name)
-        if codec is None:
-            raise CodecError(f"entry {entry.cache_key} was written by codec {name!r}, which this version does not know")
-        if self.parts.safe_codecs and not codec.safe:
-            raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
-        return codec
-
-    # the rest
-
-    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> int:
-        """Delete matching rows, then the blobs that they named; returns the number of rows."""
-        deleted = self.metadata.delete(where, most=most, waits=waits, lasting=lasting)
-        self.tombstones.drain(deleted.blobs)
-        return deleted.entries
-
-    def resign(self, entry: Entry, **changes: Any) -> bool:
-        """Change signed fields of a row, if it is still the same row."""
-        self._keyring.verify(entry)
-        return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
-
-    def is_genuine(self, entry: Entry) -> bool:
-        """Whether the row carries a good signature."""
-        try:
-            self._keyring.verify(entry)
-        except CorruptEntry:
+        False when there is no such entry, it has expired, or it was replaced meanwhile.
+        """
+        digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
+        self._flush_if_it_holds(digest)
+        cache = self._parts.cache
+        cache.metadata.measure_clock()
+        entry = cache.metadata.find(self.config.namespace, digest)
+        if entry is None or not cache.is_genuine(entry) or cache.is_expired(entry):
             return False
-        return True
+        lifetime = self._lifetime(ttl)
+        expires = None if lifetime is None else cache.metadata.now() + int(lifetime * MICROSECONDS)
+        return cache.resign(entry, expires_at=expires)
+
+    # many results
+
+    def get_many(self, keys: Iterable[str | Key]) -> dict[str, Hit]:
+        """The hits among many keys, by key: one statement per 10,000, blobs read side by side."""
+        digests = [digest_named(key) for key in keys]
+        for digest in digests:
+            self._flush_if_it_holds(digest)
+        return {digest.hex(): hit for digest, hit in self._parts.cache.lookup_many(digests).items()}
+
+    def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[Entry]:
+        """Put many `(value, options of put)` in few transactions."""
+        with self.write_batch():
+            return [self.put(value, **options) for value, options in items]
+
+    def present(self, keys: Sequence[str | Key]) -> dict[str, Presence]:
+        """Which keys have a result that would be served, and its size: one statement per 10,000, no values read."""
+        found = self._parts.cache.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
+        served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
+        return {digest.hex(): presence for digest, presence in served}
+
+    def note_unstored(self, reasons: Mapping[str, str]) -> None:
+        """Keep beside keys, for 30 days, why their results were not stored: for who asks why nothing is there."""
+        noted = {digest_named(key): shown(why) for key, why in reasons.items()}
+        self._parts.cache.metadata.note_unstored(self.config.namespace, noted)
+
+    def unstored(self, keys: Sequence[str | Key]) -> dict[str, str]:
+        """Why the results under these keys were not stored when they were last computed, where that was noted."""
+        asked = [digest_named(key) for key in keys]
+        found = self._parts.cache.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
+        return {digest.hex(): why for digest, why in found.items()}
+
+    @contextmanager
+    def write_batch(self) -> Iterator[None]:
+        """Put many results in few transactions, in this thread.
+
+        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded
+        values, or ten seconds. After an exception in the block, what was already flushed stays and
+        the rest is dropped.
+        """
+        if self._batch is not None:
+            yield  # an inner batch is part of the outer one
+            return
+        self._local.batch = batch = Batch(self._publish)
+        try:
+            yield
+            batch.flush()
+        finally:
+            self._local.batch = None
+
+    # computing
+
+    def get_or_compute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The cached result of `fn(*args, **kwargs)`; computed once across threads and machines."""
+        result: R = memoize(self, fn)(*args, **kwargs)
+        return result
+
+    @overload
+    def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+
+    @overload
+    def cached(self, /, **options: Any) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+
+    def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+        """Decorate a function so that its results are cached; `cacheness.memoize.Options` are its options.
+
+        Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
+        """
+        if fn is None:
+            return partial(self.cached, **checked_options(options))
+        return memoize(self, fn, **checked_options(options))
+
+    def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
+        """Why would this call miss? Never computes it."""
+        return explain_call(self, fn, args, kwargs)
+
+    @property
+    def flights(self) -> Flights:
+        """Who computes what: leases on keys, for those who compute outside of `cached`."""
+        return self._parts.flights
+
+    # the store
+
+    def list_entries(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | Callable[..., Any] | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+        limit: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """Entries as dictionaries; `entry["args"]` is what `put(**args)` needs.
+
+        In key order; those of a function or an age the newest first.
+
+        `function` is the function, or by name: a module, a qualified name, or both with a colon or a dot between.
+        """
+        where = self._where(tag, self._called(function), prefix, older_than)
+        entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
+        used = self._parts.cache.metadata.uses(self.config.namespace, [entry.key for entry in entries])
+        unused = ((entry, Use(entry.created_at, 0)) for entry in entries)
+        return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
+
+    def iter_entries(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | Callable[..., Any] | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Entry]:
+        """Unexpired, genuine entries as records, a page in memory at a time, in the order of `list_entries`."""
+        where = self._where(tag, self._called(function), prefix, older_than)
+        return islice(self._entries(where, PAGE if limit is None else limit), limit)
+
+    def functions(self) -> list[str]:
+        """The functions whose results are here, as module:qualified name, sorted."""
+        return self._parts.cache.metadata.functions(self.config.namespace)
+
+    def delete_matching(
+        self,
+        *,
+        tag: str | None = None,
+        function: str | Callable[..., Any] | None = None,
+        prefix: str | None = None,
+        older_than: float | timedelta | None = None,
+    ) -> int:
+        """Delete entries that match every given condition (at least one); returns how many.
+
+        `older_than` in seconds since the entry was made. A `function` that could be several is a
+        ConfigError that lists them; "module:" means every function of a module.
+        """
+        if all(condition is None for condition in (tag, function, prefix, older_than)):
+            raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
+        names = self._called(function)
+        if isinstance(function, str):
+            names = one_function(function, names or ())
+        return self._parts.cache.delete(self._where(tag, names, prefix, older_than))
+
+    def verify_integrity(
+        self,
+        repair: bool = False,
+        deep: bool = False,
+        *,
+        shard: int | None = None,
+        sample: float = 1.0,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> IntegrityReport:
+        """Compare rows and blobs; `len()` of the report is the number of issues.
+
+        A check changes nothing; a repair is safe beside writers, readers and other repairs.
+        `shard` (0 to 255) looks only at keys that begin with this byte. `deep` also reads every
+        byte, those least recently read first, and goes on where an interrupted one stopped; a
+        `sample` of 0.1 reads the next tenth. `progress` is called with (blobs, entries) so far.
+
+        Raises RepairRefused at implausible damage unless `force`, and when the blob store belongs
+        to another database. With `force`, and after `adopt`, a repair also deletes blobs of sessions
+        that this database does not know.
+        """
+        if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
+            raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
+        scope = Scope(self.config.namespace, shard=shard)
+        inspector = self._parts.inspector
+        look = partial(inspector.repair, force=force) if repair else inspector.check
+        report = look(scope, progress=progress)
+        if deep:
+            broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
+            # What the first look has told already, it has also mended.
+            told = {issue.subject for issue in report}
+            report = report.with_issues(issue for issue in broken if issue.subject not in told)
+        return report
+
+    def stats(self) -> dict[str, Any]:
+        """What the namespace holds, as its transactions keep it: entries, bytes, and the hits that it ever had."""
+        cache = self._parts.cache
+        cache.uses.flush()
+        totals = cache.metadata.totals(self.config.namespace)
+        return {"entries": totals.entries, "bytes": totals.bytes, "hits": totals.hits}
+
+    def evict(self, *, progress: EvictionProgress | None = None) -> int:
+        """Delete expired entries and make room for the quota now; returns how many.
+
+        `progress` is called with the number that is gone, and about how many have still to go, None where that
+        is not known.
+        """
+        return self._parts.evictor.make_room(progress)
+
+    def adopt(self) -> int:
+        """Declare this database the owner of the blob store, after a clone, restore or move.
+
+        Returns how many blobs are there that neither an entry nor a session of this database
+        names: what a lost database left, or what another one still uses. A repair with `force`
+        deletes them from now on; without it they are only reported.
+        """
+        return self._parts.inspector.adopt()
+
+    def clear(self) -> int:
+        """Delete every entry of the namespace; returns how many."""
+        gone = self._parts.cache.delete(Where(self.config.namespace))
+        self._parts.cache.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
+        return gone
 
     def close(self) -> None:
-        """Write what is buffered, end the session, and let go of the stores."""
-        with ExitStack() as last:
-            last.callback(self.blobs.close)
-            last.callback(self.metadata.close)
-            last.callback(self.sessions.close)
-            self.uses.flush()
+        """End this handle; the last one of a process ends its session. Calling it twice is fine."""
+        if self._finalizer.detach() is not None:
+            factory.release(self._slot)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.config,))
+
+    def __cacheness_key__(self) -> None:
+        """As an argument or a global, it decides no result, wherever it keeps them."""
+
+    def __repr__(self) -> str:
+        return f"UnifiedCache({self.config!r})"
+
+    # inside
+
+    @property
+    def parts(self) -> Cache:
+        """The open cache beneath, for tools that move stored bytes rather than values."""
+        return self._parts.cache
+
+    def _hold(self) -> None:
+        self._slot = factory.hold(self.config)
+        self._finalizer = weakref.finalize(self, factory.drop, self._slot)
+        self._finalizer.atexit = False  # the registry closes everything then
+
+    @property
+    def _parts(self) -> factory.Opened:
+        if not self._finalizer.alive:
+            raise ConfigError("this cache is closed; open another one")
+        if factory.is_inherited(self._slot):
+            self._hold()
+        return factory.parts_of(self._slot)
+
+    @property
+    def _batch(self) -> Batch | None:
+        return getattr(self._local, "batch", None)
+
+    def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
+        parts = self._parts
+        parts.evictor.before_put(drafts)
+        try:
+            entries = parts.cache.publish(drafts)
+        except StoreFull:
+            if not parts.evictor.make_room():
+                raise
+            entries = parts.cache.publish(drafts)
+        parts.evictor.after_put(entries)
+        return entries
+
+    def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
+        cache = self._parts.cache
+        size = max(1, min(PAGE, wanted))
+        for page in _pages(cache.metadata, where, size):
+            yield from (entry for entry in page if cache.is_genuine(entry) and not cache.is_expired(entry))
+
+    def _flush_if_it_holds(self, digest: bytes) -> None:
+        if self._batch is not None:
+            self._batch.flush_if_it_holds(digest)
+
+    def _lifetime(self, ttl: float | timedelta | None) -> float | None:
+        ttl = self.config.ttl if ttl is None else ttl
+        return None if ttl is None else lifetime_of(ttl)
+
+    def _where(
+        self,
+        tag: str | None,
+        functions: tuple[str, ...] | None,
+        prefix: str | None,
+        older_than: float | timedelta | None,
+    ) -> Where:
+        age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
+        return Where(self.config.namespace, tag=tag, functions=functions, prefix=prefix, older_than=age)
+
+    def _called(self, function: str | Callable[..., Any] | None) -> tuple[str, ...] | None:
+        """The names of a function, or of those that go by a name."""
+        if function is None:
+            return None
+        if not isinstance(function, str):
+            if not callable(function):
+                raise TypeError(f"function={function!r:.80} is neither a function nor the name of one")
+            return (name_of_function(function),)
+        return (function,) if is_full_name(function) else functions_called(function, self.functions())
 
 
-def _size_said_by(row: Entry) -> int:
-    """The size in a row that nobody has verified yet, where it is one."""
-    return row.size if type(row.size) is int and row.size > 0 else 0
-
-
-def fresh_name(entry: Entry, session: str) -> str:
-    """A name for the entry's blob that was never used before and never will be again."""
-    key = entry.cache_key
-    return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
-
-
-def _kind_of(value: Any) -> tuple[int, ...]:
-    """The type of a value, and those of the first parts of a container, as numbers."""
-    parts: Iterable[Any] = ()
-    if type(value) is dict:
-        parts = islice(value.values(), KINDS_AT_MOST)
-    elif type(value) in {list, tuple}:
-        parts = value[:KINDS_AT_MOST]
-    # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
-    return (id(type(value)), *sorted({id(type(part)) for part in parts}))
-
-
-def _version(entry: Entry) -> tuple[object, ...]:
-    return (entry.blob, entry.digest, entry.created_at, entry.mac)
+def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:
+    """Matching entries by the index that leads to the fewest rows."""
+    if where.tag is not None or where.prefix or (where.functions is None and where.older_than is None):
+        after = b""
+        while page := metadata.scan(where, after=after, limit=size):
+            yield page
+            after = page[-1].key
+        return
+    for function in where.functions if where.functions is not None else (None,):
+        one = where if function is None else replace(where, functions=(function,))
+        before: tuple[int, bytes] | None = None
+        while page := metadata.newest(one, before=before, limit=size):
+            yield page
+            before = page[-1].created_at, page[-1].key

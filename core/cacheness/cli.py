@@ -20,15 +20,15 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from cacheness.cache import UnifiedCache
 from cacheness.config import Config
-from cacheness.copying import Copied, every_row
-from cacheness.copying import copy as copy_entries
-from cacheness.entry import Entry
 from cacheness.errors import CachenessError, ConfigError, ForgedEntry
+from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind
+from cacheness.maintenance.copying import Copied, every_row
+from cacheness.maintenance.copying import copy as copy_entries
 from cacheness.migrating import entries_to_drop
 from cacheness.migrating import migrate as migrate_store
-from cacheness.unified import UnifiedCache
-from cacheness.wiring import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind
+from cacheness.records import Entry
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(

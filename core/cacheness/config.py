@@ -11,9 +11,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from cacheness.deadlines import Limits
-from cacheness.entry import NAMESPACE
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.records import NAMESPACE
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.

@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from cacheness import wiring
+from cacheness import factory
 from cacheness.config import Config
-from cacheness.marker import MARKER
+from cacheness.coordination.ownership import MARKER
 from cacheness.protocols import BlobStore, MetadataStore
-from cacheness.tombstones import BULK, Tombstones
+from cacheness.results.tombstones import BULK, Tombstones
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Migrated:
 def entries_to_drop(config: Config) -> int:
     """How many entries a migration would drop."""
     if config.metadata_backend == "json":
-        from cacheness.metadata import journal_migration
+        from cacheness.metadata.journal import migration
 
-        return journal_migration.old_entries(_journal(config))
+        return migration.old_entries(_journal(config))
     from cacheness.metadata import migrations
 
     return migrations.old_entries(_database(config))
@@ -46,15 +46,15 @@ def migrate(config: Config, progress: Callable[[int, int], None] | None = None) 
     with ExitStack() as last:
         if entries_to_drop(config):
             # Before anything is changed: whether the blobs can be reached.
-            wiring.check_sharing(config)
-            last.callback(wiring.open_blobs(config).close)
+            factory.check_sharing(config)
+            last.callback(factory.open_blobs(config).close)
         before, after, entries = _migrate_metadata(config, progress)
-        metadata = wiring.open_metadata(config)
+        metadata = factory.open_metadata(config)
         last.callback(metadata.close)
         deleted, left, why = 0, 0, None
         if metadata.tombstones(limit=1):
-            wiring.check_sharing(config)
-            blobs = wiring.open_blobs(config)
+            factory.check_sharing(config)
+            blobs = factory.open_blobs(config)
             last.callback(blobs.close)
             deleted, left, why = _drain(config, metadata, blobs, lambda done: progress and progress(entries, done))
     return Migrated(before, after, entries, deleted, left, why)
@@ -62,9 +62,9 @@ def migrate(config: Config, progress: Callable[[int, int], None] | None = None) 
 
 def _migrate_metadata(config: Config, progress: Callable[[int, int], None] | None) -> tuple[int, int, int]:
     if config.metadata_backend == "json":
-        from cacheness.metadata import journal_migration
+        from cacheness.metadata.journal import migration
 
-        return journal_migration.upgrade(_journal(config), limits=config.limits())
+        return migration.upgrade(_journal(config), limits=config.limits())
     from cacheness.metadata import migrations
 
     where = _database(config)
@@ -80,7 +80,7 @@ def _drain(
     if not goes_on:
         # A marker could be written into an empty store, and the tombstones of another one would be lost then.
         why = f"the blob store holds no {MARKER}, which says whose blobs these are, so it may be the wrong one"
-    tombstones = Tombstones(metadata, blobs, wiring.marker_of(config, metadata, blobs))
+    tombstones = Tombstones(metadata, blobs, factory.marker_of(config, metadata, blobs))
     deleted, left, after = 0, 0, ""
     while names := metadata.tombstones(after=after, limit=BULK):
         after = names[-1]
@@ -94,9 +94,9 @@ def _drain(
 
 
 def _journal(config: Config) -> Path:
-    return Path(config.cache_dir) / wiring.JOURNAL_FILE
+    return Path(config.cache_dir) / factory.JOURNAL_FILE
 
 
 def _database(config: Config) -> str | Path:
     backend = config.metadata_backend
-    return Path(config.cache_dir) / wiring.SQLITE_FILE if backend == "sqlite" else str(backend)
+    return Path(config.cache_dir) / factory.SQLITE_FILE if backend == "sqlite" else str(backend)

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
 
-from cacheness.entry import (
+from cacheness.errors import CachenessError
+from cacheness.records import (
     BlobInfo,
     Candidate,
     Deleted,
@@ -26,7 +27,6 @@ from cacheness.entry import (
     Use,
     Where,
 )
-from cacheness.errors import CachenessError
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)

@@ -17,8 +17,8 @@ import pytest
 from cacheness.blobs import local
 from cacheness.blobs.local import LocalBlobStore
 from cacheness.deadlines import Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import BlobMissing, ConfigError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.records import BlobInfo, Upload
 from cacheness.testing.contracts.blobs import NAME, BlobStoreContract
 
 

@@ -11,8 +11,8 @@ from cacheness.blobs.filesystem import FilesystemStore
 from cacheness.blobs.object_store import ObjectStore
 from cacheness.blobs.s3 import S3Options
 from cacheness.deadlines import Limits
-from cacheness.entry import BlobInfo
 from cacheness.errors import BlobMissing, CorruptEntry, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.records import BlobInfo
 from cacheness.testing.proxy import Proxy
 
 LIMITS = Limits(connect=1.0, stall=1.0, total=2.5, least_rate=4 << 20, cooldown=0.5)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from cacheness import batch
-from cacheness.cache import Draft
-from cacheness.metadata import postgresql, sql
+from cacheness.metadata import postgresql
+from cacheness.metadata.sql import store as sql
+from cacheness.results import batch
+from cacheness.results.store import Draft
 from tests.conftest import World
 
 

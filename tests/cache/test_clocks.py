@@ -14,9 +14,9 @@ import pytest
 
 from cacheness import UnifiedCache
 from cacheness.config import Config
-from cacheness.entry import MICROSECONDS
 from cacheness.errors import ClockMoved, StoreUnavailable
 from cacheness.metadata.postgresql import CLOCK_TOLERANCE, PostgresqlStore
+from cacheness.records import MICROSECONDS
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.conftest import SIGNING_KEY
 
@@ -163,7 +163,7 @@ def test_a_batch_that_was_open_for_long_is_dated_when_it_is_published(shared, mo
 
 
 def test_a_copy_keeps_its_times_however_old(shared, tmp_path):
-    from cacheness.copying import copy
+    from cacheness.maintenance.copying import copy
 
     with UnifiedCache(cache_dir=tmp_path) as source:
         with clock_set(-30 * 24 * HOUR):

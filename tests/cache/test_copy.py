@@ -7,8 +7,8 @@ import random
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.copying import TROUBLE_IN_A_ROW, copy, every_row
 from cacheness.errors import CodecError, ForgedEntry, StoreFull, StoreUnavailable
+from cacheness.maintenance.copying import TROUBLE_IN_A_ROW, copy, every_row
 
 LARGE = random.Random(1).randbytes(100_000)
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.entry import Candidate
-from cacheness.eviction import FULL_TO, SAMPLE, least_valuable
+from cacheness.maintenance.eviction import FULL_TO, SAMPLE, least_valuable
+from cacheness.records import Candidate
 
 
 def blob(n: int) -> bytes:

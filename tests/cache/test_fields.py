@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cacheness import CodecError, UnifiedCache
-from cacheness.entry import Entry
-from cacheness.fields import LAST_TIME, plain
 from cacheness.keys import Digest
+from cacheness.records import Entry
+from cacheness.results.fields import LAST_TIME, plain
 from cacheness.testing.contracts.metadata import entry
 from tests.conftest import SIGNING_KEY
 

@@ -16,24 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from cacheness import UnifiedCache, wiring
+from cacheness import UnifiedCache, factory
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import StoreBusy
-from cacheness.metadata import sqlite_connections
+from cacheness.metadata.sql import sqlite_connections
+from cacheness.metadata.sql.sqlite_file import SqliteFile
 from cacheness.metadata.sqlite import SqliteStore
-from cacheness.metadata.sqlite_file import SqliteFile
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = ("sqlite", "json")
 
 #: What runs when an object is collected, or the interpreter exits; each was read for what it locks and closes.
 FINALIZERS = {
-    "cacheness/unified.py: finalize(self, wiring.drop, self._slot)",  # puts into a queue made in C
-    "cacheness/metadata/sqlite_connections.py: finalize(self, _dropped.add, self._open)",  # appends to a deque
-    "cacheness/metadata/sqlite_connections.py: __del__ in line 59",  # appends to a deque
-    "cacheness/wiring.py: register(_registry.close)",  # at exit, where nothing is interrupted
-    "cacheness_dask/behind.py: register(self.close)",  # at exit
-    "cacheness_dask/behind.py: Finalize(self, self.close, exitpriority=100)",  # called only at exit
+    "cacheness/cache.py: finalize(self, factory.drop, self._slot)",  # puts into a queue made in C
+    "cacheness/metadata/sql/sqlite_connections.py: finalize(self, _dropped.add, self._open)",  # appends to a deque
+    "cacheness/metadata/sql/sqlite_connections.py: __del__ in line 59",  # appends to a deque
+    "cacheness/factory.py: register(_registry.close)",  # at exit, where nothing is interrupted
+    "cacheness_dask/write_behind.py: register(self.close)",  # at exit
+    "cacheness_dask/write_behind.py: Finalize(self, self.close, exitpriority=100)",  # called only at exit
 }
 
 
@@ -176,8 +176,8 @@ def test_a_handle_that_cannot_be_closed_keeps_no_other_from_being_closed(
     slots[0].opened, slots[1].opened = Broken(), Other()  # type: ignore[assignment]
     del broken, slots
     gc.collect()
-    other._slot, slot = wiring.hold(other.config), other._slot
-    wiring.release(slot)
+    other._slot, slot = factory.hold(other.config), other._slot
+    factory.release(slot)
     del other
     gc.collect()
     assert closed.wait(10)
@@ -248,7 +248,7 @@ def test_the_interpreter_exits_although_one_cache_cannot_be_closed(tmp_path: Pat
             cache.put(1, n=1)
         def fail():
             raise StoreUnavailable("down")
-        wiring.parts_of(caches[0]._slot).cache.blobs.close = fail
+        factory.parts_of(caches[0]._slot).cache.blobs.close = fail
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from cacheness import StoreFull, UnifiedCache
-from cacheness.cache import Cache
-from cacheness.entry import Entry
-from cacheness.marker import MARKER
-from cacheness.metadata import journal, reserve
+from cacheness.coordination.ownership import MARKER
+from cacheness.metadata import reserve
+from cacheness.metadata.journal import store as journal
 from cacheness.metadata.reserve import Reserve
+from cacheness.records import Entry
+from cacheness.results.store import Cache
 from tests.metadata.programs import in_namespace
 
 #: Fills the disk of a cache, by puts and then to the last byte, as somebody's log would.

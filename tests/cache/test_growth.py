@@ -15,9 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from cacheness import StoreFull, UnifiedCache, eviction, usage
-from cacheness.metadata import postgresql_pool, sqlite_file
-from cacheness.metadata.statements import Statement
+from cacheness import StoreFull, UnifiedCache
+from cacheness.maintenance import eviction
+from cacheness.metadata.sql import postgresql_pool, sqlite_file
+from cacheness.metadata.sql.statements import Statement
+from cacheness.results import access_counts
 from tests.forked import ended, fork
 
 #: Rows that PostgreSQL may read for one result, and steps that SQLite may take.
@@ -265,8 +267,8 @@ def test_what_is_larger_than_the_quota_is_not_stored_and_nothing_is_deleted_for_
 
 
 def test_uses_are_written_in_pieces_beside_the_caller(world, monkeypatch):
-    monkeypatch.setattr(usage, "PIECE", 10)
-    monkeypatch.setattr(usage, "FLUSH_AT", 35)
+    monkeypatch.setattr(access_counts, "PIECE", 10)
+    monkeypatch.setattr(access_counts, "FLUSH_AT", 35)
     fill(world.config, 60)
     keys = [entry.cache_key for entry in world.cache.iter_entries()]
     counter, written = world.cache.parts.uses, []
@@ -319,7 +321,7 @@ def test_a_forked_child_counts_its_own_uses_and_not_those_of_its_parent(world, m
 
     def child() -> None:
         world.cache.get(keys[0])
-        world.cache.parts.uses._flushed -= 2 * usage.FLUSH_EVERY
+        world.cache.parts.uses._flushed -= 2 * access_counts.FLUSH_EVERY
         world.cache.parts.uses.write_when_due()
         for thread in threading.enumerate():
             if thread.name == "cacheness-uses":

@@ -16,10 +16,10 @@ from dataclasses import replace
 
 import pytest
 
-from cacheness import UnifiedCache, wiring
+from cacheness import UnifiedCache, factory
 from cacheness.config import Config
-from cacheness.entry import Process
-from cacheness.sessions import _start_time, presumed_dead, proven_dead, this_process
+from cacheness.coordination.sessions import _start_time, presumed_dead, proven_dead, this_process
+from cacheness.records import Process
 from tests.forked import ended, fork
 
 LARGE = random.Random(1).randbytes(100_000)
@@ -66,7 +66,7 @@ def test_no_blob_is_written_under_a_session_that_a_power_cut_may_undo(world) -> 
 
 
 def live_sessions(config: Config) -> int:
-    metadata = wiring.open_metadata(config)
+    metadata = factory.open_metadata(config)
     try:
         return len(metadata.live_sessions())
     finally:
@@ -136,7 +136,7 @@ def test_many_short_lived_writers_leave_no_session_rows_behind(world):
     for _ in range(3):
         world.cache.put(1, k=1)
         world.reopen()
-    metadata = wiring.open_metadata(world.config)
+    metadata = factory.open_metadata(world.config)
     assert metadata.live_sessions() == []
     assert metadata.forget_sessions(-1_000_000) == 3
     metadata.close()
@@ -152,7 +152,7 @@ def test_a_process_is_dead_when_it_is_gone_and_not_because_of_its_name(world):
     """
     world.cache.put("mine", k=2)
     run(script, world.config)
-    metadata = wiring.open_metadata(world.config)
+    metadata = factory.open_metadata(world.config)
     dead = presumed_dead(metadata)
     live = {session.id: session.process.pid for session in metadata.live_sessions()}
     metadata.close()
@@ -182,7 +182,7 @@ def test_a_process_id_proves_nothing_across_boots_or_pid_namespaces():
 def test_a_process_that_cannot_be_looked_at_is_not_dead():
     script = """
         import resource
-        from cacheness.sessions import proven_dead, this_process
+        from cacheness.coordination.sessions import proven_dead, this_process
         here = this_process()
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))  # /proc cannot be read any more
         assert this_process().pid_start == ""

@@ -12,7 +12,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from cacheness import CachenessError, CodecError, Hit, StoreRefused, UnifiedCache, usage
+from cacheness import CachenessError, CodecError, Hit, StoreRefused, UnifiedCache
+from cacheness.results import access_counts
 
 LARGE = 200_000  #: bytes, more than fits in a row
 ONE, OTHER = random.Random(1).randbytes(LARGE), random.Random(2).randbytes(LARGE)
@@ -287,7 +288,7 @@ def test_what_does_not_verify_is_a_miss_and_is_replaced(world, caplog):
 
 def test_counters_that_cannot_be_written_spoil_no_hit(world, monkeypatch):
     world.cache.put("v", k=1)
-    monkeypatch.setattr(usage, "FLUSH_AT", 1)
+    monkeypatch.setattr(access_counts, "FLUSH_AT", 1)
     monkeypatch.setattr(world.cache.parts.metadata, "record_use", refuse)
     assert world.cache.get(k=1) == "v"
     assert world.cache.stats()["entries"] == 1
@@ -296,7 +297,7 @@ def test_counters_that_cannot_be_written_spoil_no_hit(world, monkeypatch):
 def test_counters_are_written_along_with_a_put_when_it_is_time(world, monkeypatch):
     world.cache.put("v", k=1)
     world.cache.get(k=1)
-    monkeypatch.setattr(usage, "FLUSH_EVERY", 0.0)
+    monkeypatch.setattr(access_counts, "FLUSH_EVERY", 0.0)
     world.cache.put("w", k=2)
     for thread in threading.enumerate():
         if thread.name == "cacheness-uses":

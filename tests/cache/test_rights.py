@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from cacheness import StoreRefused, UnifiedCache
-from cacheness.marker import MARKER
+from cacheness.coordination.ownership import MARKER
 from cacheness.testing.proxy import Proxy
 
 #: What a user does, in a process of its own: root becomes that user of the group, others stay who they are.

@@ -18,7 +18,7 @@ from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.compression import compress, decompress
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
-from cacheness.signing import digest_parts
+from cacheness.results.signing import digest_parts
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RANDOM = np.random.default_rng(1)

@@ -16,9 +16,9 @@ from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.compression import compress, decompress
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
-from cacheness.entry import Entry
 from cacheness.errors import CorruptEntry
-from cacheness.signing import Keyring, digest_parts, verify_bytes
+from cacheness.records import Entry
+from cacheness.results.signing import Keyring, digest_parts, verify_bytes
 
 KEYRING = Keyring.parse("a key that only these tests know")
 

@@ -16,7 +16,7 @@ import pytest
 
 from cacheness import StoreUnavailable, UnifiedCache
 from cacheness.config import Config
-from cacheness.metadata.file_locks import unlock, wait_in_line
+from cacheness.file_locks import unlock, wait_in_line
 from cacheness.testing.faults import Countdown, Crashed, crash, failing_with, kill, stepwise
 from tests.crash.children import CONTEXT
 

@@ -20,9 +20,9 @@ from workloads import inc
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.keys import make_key
-from cacheness_dask.behind import About, Late, WriteBehind
 from cacheness_dask.inputs import why_not
 from cacheness_dask.policy import Meter
+from cacheness_dask.write_behind import About, Late, WriteBehind
 
 
 class Gated(UnifiedCache):
@@ -174,7 +174,7 @@ def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path)
         import os, sys, threading
         from cacheness import UnifiedCache
         from cacheness.keys import make_key
-        from cacheness_dask.behind import About, Late, WriteBehind
+        from cacheness_dask.write_behind import About, Late, WriteBehind
         from cacheness_dask.policy import Meter
         gate = threading.Event()
         def open_cache():
@@ -199,7 +199,7 @@ def test_the_results_of_a_forked_pool_are_stored_at_its_exit(tmp_path: Path) -> 
         import multiprocessing, sys
         from cacheness import Config
         from cacheness.keys import make_key
-        from cacheness_dask.behind import About
+        from cacheness_dask.write_behind import About
         from cacheness_dask.policy import Policy
         from cacheness_dask.worker import Store
         store = Store(Config(cache_dir=sys.argv[1]), Policy())

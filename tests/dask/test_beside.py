@@ -26,7 +26,7 @@ from workloads import WORKLOADS, inc, ran, runs, shown, total, write_inputs
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask import beside, rewrite
+from cacheness_dask import deferred_rewrite, rewrite
 from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import as_expression, materialised
 from cacheness_dask.policy import Policy
@@ -64,14 +64,14 @@ def refuse(*_: object, **__: object) -> None:
 @pytest.fixture
 def only_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every graph counts as large, and none may be rewritten by the client."""
-    monkeypatch.setattr(beside, "LARGE", 1)
-    monkeypatch.setattr(beside, "as_expression", refuse)
+    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
+    monkeypatch.setattr(deferred_rewrite, "as_expression", refuse)
 
 
 @pytest.fixture
 def never_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "LARGE", 1)
-    monkeypatch.setattr(beside, "Beside", refuse)
+    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
+    monkeypatch.setattr(deferred_rewrite, "Beside", refuse)
 
 
 @pytest.mark.usefixtures("client")
@@ -82,8 +82,8 @@ def test_what_was_stored_by_a_graph_sent_as_it_is_is_found_again(
     (plain,) = dask.compute(COLLECTIONS[kind](), scheduler="sync")
     with cd.caching(cache) as run:
         with monkeypatch.context() as patch:
-            patch.setattr(beside, "LARGE", 1)
-            patch.setattr(beside, "as_expression", refuse)
+            patch.setattr(deferred_rewrite, "LARGE", 1)
+            patch.setattr(deferred_rewrite, "as_expression", refuse)
             (first,) = dask.compute(COLLECTIONS[kind]())
         collection = COLLECTIONS[kind]()
         runs()
@@ -116,7 +116,7 @@ def test_an_array_with_hits_is_rewritten_where_its_fusion_is_known(cache: Unifie
         with pytest.raises(AssertionError, match="not this way"):
             known.compute()  # nothing is known yet, so nothing is lost
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(beside, "LARGE", 100)
+            patch.setattr(deferred_rewrite, "LARGE", 100)
             known.compute()
         assert da.concatenate([known, other]).compute().sum() == 136
     assert run.history[-1].hits == 2
@@ -163,7 +163,7 @@ def test_futures_and_what_is_built_on_them(cache: UnifiedCache, cluster: object)
         cd.uninstall(client)
     assert sum(record.stored for record in run.history) > 7
     with Client(cluster) as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(beside, "as_expression", as_expression)
+        patch.setattr(deferred_rewrite, "as_expression", as_expression)
         run = cd.install(client, cache)
         runs()
         assert work(client) == (10, 36)
@@ -210,8 +210,8 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
     collection = LARGE_GRAPHS[kind]()
     expression, annotations, plan = planned(collection, cache, "auto")
     tasks, graph = len(plan.runs), plan.graph
-    sent = beside.shipped(plan, expression, annotations, client=object())
-    assert tasks >= beside.LARGE
+    sent = deferred_rewrite.shipped(plan, expression, annotations, client=object())
+    assert tasks >= deferred_rewrite.LARGE
     assert len(pickle.dumps(sent)) < 65 * tasks
     assert len(pickle.dumps(sent)) * 2 < len(pickle.dumps(as_expression(apply(plan.decisions, graph), annotations)))
     assert plan.graph == {}
@@ -222,18 +222,18 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
 def test_what_is_not_to_be_stored_costs_nothing(cache: UnifiedCache) -> None:
     expression, annotations, plan = planned(LARGE_GRAPHS["dataframe"]().sum(), cache, "outputs")
     tasks = len(plan.runs)
-    assert len(pickle.dumps(beside.shipped(plan, expression, annotations, client=object()))) < tasks
+    assert len(pickle.dumps(deferred_rewrite.shipped(plan, expression, annotations, client=object()))) < tasks
 
 
 def test_a_small_graph_and_one_that_mostly_hits_are_rewritten_by_the_client(
     cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expression, annotations, plan = planned(frame(100), cache, "auto")
-    assert type(beside.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
-    monkeypatch.setattr(beside, "LARGE", 1)
+    assert type(deferred_rewrite.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
+    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
     expression, annotations, plan = planned(frame(100), cache, "auto")
     plan.runs = set(list(plan.runs)[:40])
-    assert type(beside.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
+    assert type(deferred_rewrite.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
 
 
 def test_decisions_hold_for_a_graph_that_is_fused_in_another_way(cache: UnifiedCache) -> None:
@@ -302,8 +302,8 @@ def test_a_scheduler_with_another_hash_seed_decides_the_same(
     (plain,) = dask.compute(WORKLOADS[name](tmp_path), scheduler=elsewhere)
     with cd.caching(cache, scheduler=elsewhere) as run:
         with monkeypatch.context() as patch:
-            patch.setattr(beside, "LARGE", 1)
-            patch.setattr(beside, "as_expression", refuse)
+            patch.setattr(deferred_rewrite, "LARGE", 1)
+            patch.setattr(deferred_rewrite, "as_expression", refuse)
             (first,) = dask.compute(WORKLOADS[name](tmp_path))
         collection = WORKLOADS[name](tmp_path)
         runs()

@@ -15,7 +15,7 @@ from workloads import inc, total
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask import clues
+from cacheness_dask import task_checksums
 
 
 def scaled(x: int, by: int = 2, path: str = "") -> int:
@@ -120,15 +120,17 @@ def test_entries_of_other_makers_are_passed_over(cache: UnifiedCache) -> None:
 
 
 def test_a_clue_is_two_bytes_for_each_part() -> None:
-    assert len(clues.clue(0, [b"f", b"a", b"b"])) == 7
-    assert clues.clue(0, [b"a"] * 33) == b""
+    assert len(task_checksums.clue(0, [b"f", b"a", b"b"])) == 7
+    assert task_checksums.clue(0, [b"a"] * 33) == b""
 
 
 def test_steps_of_a_fused_task_are_compared_in_any_order() -> None:
     one, two, other = [b"f", b"1"], [b"g", b"2"], [b"g", b"3"]
-    mine = clues.clue(2, [*one, *two])
-    assert clues.differences(mine, clues.clue(2, [*two, *one])) == [4]  # so it must be what it was given
-    assert clues.differences(mine, clues.clue(2, [*other, *one])) == [3]
-    assert clues.differences(mine, clues.clue(2, [*one, b"h", b"2"])) == [2]
-    assert clues.differences(mine, clues.clue(0, [b"f", b"1"])) is None
-    assert clues.differences(b"", b"") is None
+    mine = task_checksums.clue(2, [*one, *two])
+    assert task_checksums.differences(mine, task_checksums.clue(2, [*two, *one])) == [
+        4
+    ]  # so it must be what it was given
+    assert task_checksums.differences(mine, task_checksums.clue(2, [*other, *one])) == [3]
+    assert task_checksums.differences(mine, task_checksums.clue(2, [*one, b"h", b"2"])) == [2]
+    assert task_checksums.differences(mine, task_checksums.clue(0, [b"f", b"1"])) is None
+    assert task_checksums.differences(b"", b"") is None

@@ -11,7 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-INSTRUMENTED = ["cacheness.codecs", "cacheness.signing", "cacheness.keys", "numpy.lib", "pyarrow.pandas_compat", "ast"]
+INSTRUMENTED = [
+    "cacheness.codecs",
+    "cacheness.results.signing",
+    "cacheness.keys",
+    "numpy.lib",
+    "pyarrow.pandas_compat",
+    "ast",
+]
 
 
 def run_all(seconds: int, names: list[str]) -> int:

@@ -21,9 +21,9 @@ from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.compression import compress, decompress
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
-from cacheness.entry import Entry
 from cacheness.errors import CodecError, CorruptEntry, ForgedEntry
-from cacheness.signing import Keyring, digest_parts, header, verify_bytes
+from cacheness.records import Entry
+from cacheness.results.signing import Keyring, digest_parts, header, verify_bytes
 
 REFUSED = (CodecError, CorruptEntry)
 

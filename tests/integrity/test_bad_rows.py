@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from cacheness import CodecError, UnifiedCache, wiring
-from cacheness.cache import About
-from cacheness.copying import copy, every_row
-from cacheness.entry import Entry
+from cacheness import CodecError, UnifiedCache, factory
 from cacheness.keys import make_key
+from cacheness.maintenance.copying import copy, every_row
+from cacheness.records import Entry
+from cacheness.results.store import About
 
 COLUMNS = sorted({field.name for field in fields(Entry)} - {"namespace"})
 VALUES: list[Any] = ["text", b"bytes", 1 << 62]
@@ -33,7 +33,7 @@ def cache(tmp_path: Path) -> Iterator[UnifiedCache]:
 def spoil(cache: UnifiedCache, column: str, value: Any) -> bool:
     """Change one column of one row; False where the database does not take it."""
     key = cache.put("bad", bad=1, tags=["t"], prefix="p", ttl=3600).key
-    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{wiring.SQLITE_FILE}")) as database, database:
+    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{factory.SQLITE_FILE}")) as database, database:
         try:
             database.execute(f"UPDATE entries SET {column} = ? WHERE key = ?", (value, key))
         except sqlite3.IntegrityError:
@@ -64,7 +64,7 @@ def test_a_row_with_anything_in_a_column_spoils_nothing(cache: UnifiedCache, col
         cache.evict()
         assert cache.stats()["entries"] >= GOOD
         assert cache.delete_matching(tag="t") >= GOOD - 1
-        with closing(sqlite3.connect(f"{cache.config.cache_dir}/{wiring.SQLITE_FILE}")) as database, database:
+        with closing(sqlite3.connect(f"{cache.config.cache_dir}/{factory.SQLITE_FILE}")) as database, database:
             database.execute("DELETE FROM entries")
         cache.verify_integrity(repair=True)  # counts anew what is left, which is nothing
         for number in range(GOOD):

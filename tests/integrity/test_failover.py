@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
-from cacheness import RepairRefused, UnifiedCache, wiring
+from cacheness import RepairRefused, UnifiedCache, factory
 from cacheness.config import Config
 from cacheness.testing import servers
 from cacheness.testing.faults import At, stepwise
@@ -160,7 +160,7 @@ def test_a_standby_serves_reads_and_is_no_owner(pair):
         cache.put(kept, n=0)
         pair.catch_up()
         reader = pair.config.but(metadata_backend=pair.standby.url)
-        metadata = wiring.open_metadata(reader)
+        metadata = factory.open_metadata(reader)
         with closing(metadata):
             assert metadata.identity().timeline is None
         with UnifiedCache(reader) as there:

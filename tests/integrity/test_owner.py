@@ -16,12 +16,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cacheness import RepairRefused, UnifiedCache, wiring
+from cacheness import RepairRefused, UnifiedCache, factory
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.config import Config
-from cacheness.copying import copy as copy_entries
+from cacheness.coordination.ownership import MARKER, Marker
 from cacheness.errors import SessionLost, StoreRefused, StoreUnavailable
-from cacheness.marker import MARKER, Marker
+from cacheness.maintenance.copying import copy as copy_entries
 from cacheness.testing.faults import Stepwise
 from tests.conftest import SIGNING_KEY
 
@@ -186,7 +186,7 @@ def test_what_a_clone_has_deleted_waits_until_it_is_adopted(twins):
 
 def test_once_a_clone_is_adopted_its_original_deletes_nothing(twins, monkeypatch):
     twins.clone.adopt()
-    monkeypatch.setattr("cacheness.marker.KEPT_SECONDS", 0.0)  # a minute later
+    monkeypatch.setattr("cacheness.coordination.ownership.KEPT_SECONDS", 0.0)  # a minute later
     twins.original.clear()
     assert readable(twins.clone) == RESULTS
 
@@ -340,7 +340,7 @@ def test_the_marker_is_read_once_a_minute_and_before_each_bulk(tmp_path, monkeyp
             return super().read(name, size)
 
     now = [1000.0]
-    monkeypatch.setattr("cacheness.marker.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cacheness.coordination.ownership.time.monotonic", lambda: now[0])
     with UnifiedCache(cache_dir=tmp_path, blob_store=Counting(), inline_max_bytes=0) as cache:
 
         def reads_of(work: Callable[[], object]) -> int:
@@ -378,7 +378,7 @@ class Elsewhen:
 @pytest.fixture
 def tied(tmp_path):
     """A store's metadata as any server may show it, and its blobs, with a marker on timeline 3."""
-    inner = wiring.open_metadata(Config(cache_dir=str(tmp_path)))
+    inner = factory.open_metadata(Config(cache_dir=str(tmp_path)))
     metadata, blobs = Elsewhen(inner, timeline=3, system="cluster 1, database 2"), MemoryBlobStore()
     with closing(inner):
         assert Marker(metadata, blobs).difference() is None
@@ -440,7 +440,7 @@ def test_a_marker_from_before_timelines_stood_apart_is_read(tied):
 
 def test_two_databases_that_meet_an_empty_prefix_end_with_one_owner(tmp_path):
     blobs = MemoryBlobStore()
-    stores = [wiring.open_metadata(Config(cache_dir=str(tmp_path / name))) for name in ("one", "two")]
+    stores = [factory.open_metadata(Config(cache_dir=str(tmp_path / name))) for name in ("one", "two")]
     hold_back: list[Callable[[], object]] = [Marker(stores[1], blobs).difference]
 
     def both_look_first(step: str, when: str) -> None:
@@ -455,7 +455,7 @@ def test_two_databases_that_meet_an_empty_prefix_end_with_one_owner(tmp_path):
 
 def test_an_adoption_during_a_repair_is_not_undone_by_it(tied, tmp_path):
     metadata, blobs = tied
-    other = wiring.open_metadata(Config(cache_dir=str(tmp_path / "other")))
+    other = factory.open_metadata(Config(cache_dir=str(tmp_path / "other")))
     marker = Marker(metadata, blobs)
     marker.require()
     Marker(other, blobs).adopt()
@@ -506,7 +506,7 @@ class Snapshot:
         self._config, self._of, self._folder = config, of, folder
         self._parts = urlsplit(config.metadata_backend)
         if of == "blobs":
-            with closing(wiring.open_blobs(config)) as blobs:
+            with closing(factory.open_blobs(config)) as blobs:
                 self._blobs = {info.name: bytes(blobs.read(info.name, info.size)) for info in blobs.scan()}
         elif self._parts.scheme:
             self._copy_database(self._parts.path[1:], self._parts.path[1:] + "_old")
@@ -515,7 +515,7 @@ class Snapshot:
 
     def restore(self) -> None:
         if self._of == "blobs":
-            with closing(wiring.open_blobs(self._config)) as blobs:
+            with closing(factory.open_blobs(self._config)) as blobs:
                 for info in list(blobs.scan()):
                     blobs.delete(info.name)
                 for name, data in self._blobs.items():

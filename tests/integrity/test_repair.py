@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheness import RepairRefused, UnifiedCache, wiring
+from cacheness import RepairRefused, UnifiedCache, factory
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.config import Config
 from cacheness.errors import StoreRefused
@@ -46,7 +46,7 @@ def blob_of(world, **args) -> str:
 
 
 def blobs_of(world):
-    return wiring.open_blobs(world.config)
+    return factory.open_blobs(world.config)
 
 
 def kinds(report) -> dict[str, int]:
@@ -98,7 +98,7 @@ def test_a_fenced_writer_that_wakes_up_writes_again_in_a_new_session(world):
     """The writer is alive, and somebody fences it all the same: its put succeeds."""
 
     def fence_everybody(moment: str) -> None:
-        metadata = wiring.open_metadata(world.config)
+        metadata = factory.open_metadata(world.config)
         for session in metadata.live_sessions():
             assert metadata.fence(session.id)
         metadata.close()
@@ -114,7 +114,7 @@ def test_a_fenced_writer_that_wakes_up_writes_again_in_a_new_session(world):
 
 def test_a_session_that_commits_and_ends_during_the_check_is_no_orphan(world):
     """Its state is asked before the rows are read, or a fresh commit would look like an orphan."""
-    inner = wiring.open_metadata(world.config)
+    inner = factory.open_metadata(world.config)
     writer = UnifiedCache(world.config)
     done = []
 
@@ -126,7 +126,7 @@ def test_a_session_that_commits_and_ends_during_the_check_is_no_orphan(world):
     world.cache.put(LARGE, k=1)
     repairer = UnifiedCache(
         world.config.but(
-            metadata_backend=Stepwise(inner, "metadata", finish), blob_store=wiring.open_blobs(world.config)
+            metadata_backend=Stepwise(inner, "metadata", finish), blob_store=factory.open_blobs(world.config)
         )
     )
     repairer.verify_integrity(repair=True)

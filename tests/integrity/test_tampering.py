@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from cacheness import CodecError, ConfigError, UnifiedCache, wiring
+from cacheness import CodecError, ConfigError, UnifiedCache, factory
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -58,13 +58,13 @@ def cache(tmp_path):
 
 
 def execute(cache: UnifiedCache, statement: str, *values: object) -> None:
-    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{wiring.SQLITE_FILE}")) as database, database:
+    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{factory.SQLITE_FILE}")) as database, database:
         assert database.execute(statement, values).rowcount > 0
 
 
 def test_every_signed_column_is_in_the_list(cache):
     cache.put(1, k=1)
-    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{wiring.SQLITE_FILE}")) as database:
+    with closing(sqlite3.connect(f"{cache.config.cache_dir}/{factory.SQLITE_FILE}")) as database:
         columns = {row[1] for row in database.execute("PRAGMA table_info(entries)")}
     assert columns - set(CHANGES) == {"namespace", "key", "replaced", "replaced_size"}
 
@@ -94,7 +94,7 @@ def test_a_row_whose_signature_is_stripped_is_a_miss_and_is_not_listed(cache, co
 
 def test_the_blob_of_another_entry_is_not_accepted(cache):
     one, other = (cache.put(random.Random(n).randbytes(100_000), n=n) for n in (1, 2))
-    blobs = wiring.open_blobs(cache.config)
+    blobs = factory.open_blobs(cache.config)
     blobs.write(one.blob, [blobs.read(other.blob, other.size)])
     assert cache.lookup(n=1) is None
     assert cache.lookup(n=2) is not None
@@ -115,7 +115,7 @@ def test_i4_unverified_bytes_never_reach_the_unpickler(cache, tmp_path):
     sang = tmp_path / "the canary sang"
     bomb = pickle.dumps(Canary(str(sang)), protocol=5)
     entry = cache.put(LARGE, k=1)
-    wiring.open_blobs(cache.config).write(entry.blob, [bomb])
+    factory.open_blobs(cache.config).write(entry.blob, [bomb])
     execute(cache, "UPDATE entries SET size = ?, raw_size = ?", len(bomb), len(bomb))
     assert cache.lookup(k=1) is None
     cache.put("small", k=2)
@@ -148,10 +148,10 @@ def test_old_keys_verify_and_the_first_signs(tmp_path):
 def test_a_missing_key_file_is_an_error_and_never_made_anew_over_data(cache, tmp_path):
     cache.put("v", k=1)
     cache.close()
-    (tmp_path / wiring.KEY_FILE).unlink()
+    (tmp_path / factory.KEY_FILE).unlink()
     with pytest.raises(ConfigError, match=r"signing\.key"):
         UnifiedCache(cache_dir=tmp_path)
-    assert not (tmp_path / wiring.KEY_FILE).exists()
+    assert not (tmp_path / factory.KEY_FILE).exists()
 
 
 def test_safe_codecs_neither_write_nor_read_pickles(tmp_path):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cacheness.keys.code import fingerprint
+from cacheness.keys.code.fingerprint import fingerprint
 from tests.keys.edits import load
 
 #: A source with `<it>`, and what stands there before and after.

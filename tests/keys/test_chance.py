@@ -26,7 +26,8 @@ import scipy.stats
 from scipy import optimize
 
 from cacheness import UnifiedCache
-from cacheness.keys import Chance, fingerprint, randomness, register_random
+from cacheness.keys import Chance, fingerprint, register_random
+from cacheness.keys.code import randomness
 
 TABLE = pd.DataFrame({"a": range(10)})
 NAMES = pl.DataFrame({"a": range(10)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from cacheness.keys.code import fingerprint
+from cacheness.keys.code.fingerprint import fingerprint
 from tests.keys.edits import load
 
 _OBJECT = "class Meter:\n    n = 0\n    def read(self, x):\n        <body>\nmeter = Meter()\n"

@@ -9,7 +9,7 @@ from typing import Any
 import dask.config
 import pytest
 
-from cacheness.keys.code import fingerprint
+from cacheness.keys.code.fingerprint import fingerprint
 from tests.keys.edits import load
 
 COUNTS = {

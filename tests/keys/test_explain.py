@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.entry import MICROSECONDS, Entry
-from cacheness.explain import explain
 from cacheness.keys import Key, make_key
+from cacheness.memoize.explain import explain
+from cacheness.records import MICROSECONDS, Entry
 
 NOW = 10**15
 HOUR = 3600 * MICROSECONDS

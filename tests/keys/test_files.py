@@ -12,7 +12,8 @@ import fsspec
 import pytest
 
 from cacheness import File, UnhashableArgument
-from cacheness.keys import digest_of, files
+from cacheness.keys import digest_of
+from cacheness.keys.values import files
 
 
 def write(path: pathlib.Path, text: str = "x") -> pathlib.Path:

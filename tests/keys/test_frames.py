@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from cacheness.keys import digest_of, frames
+from cacheness.keys import digest_of
+from cacheness.keys.values import pandas as frames
 
 KINDS: dict[str, Callable[[int], Any]] = {
     "int64": lambda n: np.arange(n) - 1,

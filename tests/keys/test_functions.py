@@ -133,10 +133,10 @@ def test_a_circle_of_functions_has_one_digest_for_each_wherever_one_enters() -> 
 
 
 def _forget(*functions: Any) -> None:
-    from cacheness.keys import code
+    from cacheness.keys.code import fingerprint
 
     for function in functions:
-        code._plans.pop(id(function), None)
+        fingerprint._plans.pop(id(function), None)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -218,7 +218,7 @@ def test_what_cannot_be_read_counts_by_its_text_and_is_listed(
     def refuse(path: str, flags: int) -> int:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("cacheness.keys.files._open_at_once", refuse)
+    monkeypatch.setattr("cacheness.keys.values.files._open_at_once", refuse)
     asked = cache.cached(body)
     assert asked("table.csv") == 1
     assert asked.explain("table.csv").text == ("arg `_`: table.csv",)

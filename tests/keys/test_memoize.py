@@ -19,8 +19,8 @@ import cloudpickle
 import pytest
 
 from cacheness import CachenessError, StoreUnavailable, UnhashableArgument, UnifiedCache
-from cacheness import memoize as memoizing
 from cacheness.keys import Digest, fingerprint
+from cacheness.memoize import decorator as memoizing
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import pytest
 
 from cacheness import File, UnifiedCache
 from cacheness.keys import Observed, Outcome, covers, make_key, outcome, still_left
-from cacheness.keys.writers import writes_to
+from cacheness.keys.code.writers import writes_to
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cacheness.keys import encode, fingerprint, reader, register
+from cacheness.keys import encode, fingerprint, register
+from cacheness.keys.code import reader
 from cacheness.keys.encode import Encoder, _handlers, _overrides
 from cacheness.keys.snapshot import snapshot
 from tests.keys.test_encode import THOROUGHLY, VALUES, neighbours

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cacheness.keys.sources import parameters_in_source
+from cacheness.keys.code.sources import parameters_in_source
 
 
 def test_a_parser_that_fails_beside_other_threads_is_asked_again(

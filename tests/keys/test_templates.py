@@ -12,7 +12,8 @@ import pytest
 from mako.lookup import TemplateLookup
 
 from cacheness import UnhashableArgument, UnifiedCache
-from cacheness.keys import digest_of, fingerprint, lazy
+from cacheness.keys import digest_of, fingerprint
+from cacheness.keys.values import lazy_files
 from tests.keys.edits import load
 
 
@@ -84,7 +85,7 @@ def test_a_template_behind_a_global_is_seen(tmp_path: pathlib.Path) -> None:
 
 
 def test_too_many_files_are_not_read_but_listed(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lazy, "_MOST_TEMPLATES", 1)
+    monkeypatch.setattr(lazy_files, "_MOST_TEMPLATES", 1)
     (tmp_path / "a").write_text("")
     (tmp_path / "b").write_text("")
     with pytest.raises(UnhashableArgument, match="more than 1 files"):

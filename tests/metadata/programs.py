@@ -12,9 +12,9 @@ OPEN = """
 import os, sys, time
 from pathlib import Path
 from cacheness.deadlines import Limits
-from cacheness.entry import Where
+from cacheness.records import Where
 from cacheness.errors import *
-from cacheness.metadata.journal import JournalStore
+from cacheness.metadata.journal.store import JournalStore
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 kind, folder = sys.argv[1], Path(sys.argv[2])

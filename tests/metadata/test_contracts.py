@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cacheness.deadlines import Limits
-from cacheness.metadata.journal import JournalStore
+from cacheness.metadata.journal.store import JournalStore
 from cacheness.metadata.postgresql import PostgresqlStore
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.testing.contracts.metadata import MetadataStoreContract, OpenStore, SessionStoreContract

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from cacheness.deadlines import Limits, patience
-from cacheness.entry import Where
 from cacheness.errors import StoreRefused, StoreUnavailable
-from cacheness.metadata.journal import JournalStore
+from cacheness.metadata.journal.store import JournalStore
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.protocols import MetadataStore
+from cacheness.records import Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, inline, key
 from tests.metadata.programs import in_namespace, output, says, start
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cacheness.deadlines import Limits
-from cacheness.entry import Use, Where
 from cacheness.errors import ConfigError, SchemaMismatch
-from cacheness.metadata import journal
-from cacheness.metadata.journal import JournalStore
-from cacheness.metadata.journal_file import JOURNAL_VERSION
+from cacheness.metadata.journal import store as journal
+from cacheness.metadata.journal.file import JOURNAL_VERSION
+from cacheness.metadata.journal.store import JournalStore
+from cacheness.records import Use, Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 
 

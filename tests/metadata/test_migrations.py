@@ -18,18 +18,19 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from cacheness import UnifiedCache, migrating, report, wiring
+from cacheness import UnifiedCache, factory, migrating
 from cacheness.config import Config
+from cacheness.coordination.ownership import MARKER
 from cacheness.deadlines import Limits
-from cacheness.entry import Where
 from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreRefused
-from cacheness.marker import MARKER
+from cacheness.maintenance import report
 from cacheness.metadata import migrations
 from cacheness.metadata.postgresql import PostgresqlStore
+from cacheness.metadata.sql.tables import SCHEMA_VERSION
 from cacheness.metadata.sqlite import SqliteStore
-from cacheness.metadata.tables import SCHEMA_VERSION
 from cacheness.migrating import Migrated
 from cacheness.protocols import BlobStore, MetadataStore
+from cacheness.records import Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.conftest import SIGNING_KEY
 
@@ -200,7 +201,7 @@ def test_entries_of_schema_1_are_dropped_and_their_blobs_wait_to_be_deleted(data
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from cacheness.marker import MARKER
+from cacheness.coordination.ownership import MARKER
 from cacheness.metadata import migrations
 where = sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1])
 migrations.SLICE, drop = 2, migrations._drop_slice
@@ -272,7 +273,7 @@ def config(database: Database, tmp_path: Path) -> Config:
 
 
 def store_of(config: Config) -> BlobStore:
-    return wiring.open_blobs(config)
+    return factory.open_blobs(config)
 
 
 def blobs_in(config: Config) -> list[str]:
@@ -371,7 +372,7 @@ OLD_JOURNAL = """
 
 def test_a_journal_of_version_1_is_migrated(tmp_path: Path) -> None:
     config = Config(cache_dir=str(tmp_path), metadata_backend="json", signing_key=SIGNING_KEY)
-    path = tmp_path / wiring.JOURNAL_FILE
+    path = tmp_path / factory.JOURNAL_FILE
     path.write_text(OLD_JOURNAL.lstrip().replace("STORE", STORE_ID))
     store_of(config).write(MARKER, [json.dumps({"store_id": STORE_ID, "system": "x", "epoch": "e"}).encode()])
     names = ["default/00/a", "default/00/b", "default/01/c"]

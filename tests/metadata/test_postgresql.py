@@ -19,7 +19,6 @@ import psycopg
 import pytest
 
 from cacheness.deadlines import Limits, patience
-from cacheness.entry import Where
 from cacheness.errors import (
     CachenessError,
     CodecError,
@@ -29,10 +28,12 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.metadata import postgresql, postgresql_pool
+from cacheness.metadata import postgresql
 from cacheness.metadata.postgresql import SCHEMA_LOCK, PostgresqlStore, _statements
-from cacheness.metadata.sql import new_session
-from cacheness.metadata.statements import Statement
+from cacheness.metadata.sql import postgresql_pool
+from cacheness.metadata.sql.statements import Statement
+from cacheness.metadata.sql.store import new_session
+from cacheness.records import Where
 from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from cacheness.testing.proxy import Proxy

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from cacheness.deadlines import Limits, patience
-from cacheness.entry import Where
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
-from cacheness.metadata import sqlite_file, sqlite_log
-from cacheness.metadata.file_locks import unlock, wait_in_line
+from cacheness.file_locks import unlock, wait_in_line
+from cacheness.metadata.sql import sqlite_file, sqlite_log
+from cacheness.metadata.sql.sqlite_file import SqliteTransaction
+from cacheness.metadata.sql.statements import Statement, row_of
 from cacheness.metadata.sqlite import SqliteStore
-from cacheness.metadata.sqlite_file import SqliteTransaction
-from cacheness.metadata.statements import Statement, row_of
+from cacheness.records import Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.metadata.programs import says, start
 
@@ -313,7 +313,7 @@ def test_a_stopped_writer_in_line_costs_the_others_patience_and_not_their_puts(
 ) -> None:
     session = store.open_session(SOMEBODY)
     program = """
-from cacheness.metadata.file_locks import wait_in_line
+from cacheness.file_locks import wait_in_line
 turn = wait_in_line(folder / "metadata.sqlite-line", 5)
 print("first in line", flush=True)
 sys.stdin.read()

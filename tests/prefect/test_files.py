@@ -12,7 +12,7 @@ import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS
 
-from cacheness.keys.opened import Opened
+from cacheness.keys.opened_files import Opened
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])

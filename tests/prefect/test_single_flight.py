@@ -27,7 +27,7 @@ from prefect.results import ResultStore
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, IsolationLevel, transaction
 
-from cacheness.flights import Flights
+from cacheness.coordination.leases import Flights
 from cacheness.testing.proxy import Proxy
 from cacheness_prefect import CachenessLockManager
 from tests.conftest import SIGNING_KEY

@@ -20,7 +20,6 @@ from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PART, parse_query
 from cacheness.deadlines import Guard, Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -31,6 +30,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 T = TypeVar("T")

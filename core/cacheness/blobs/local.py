@@ -15,7 +15,6 @@ from typing import Final
 from cacheness.blobs.buffers import allocate
 from cacheness.blobs.names import UNFINISHED, checked
 from cacheness.deadlines import Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -26,6 +25,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 _ASIDE: Final = re.compile(rf"(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", re.DOTALL)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from cacheness.blobs.names import checked
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 

@@ -37,7 +37,6 @@ from cacheness.blobs.s3 import (
     renewing,
 )
 from cacheness.deadlines import Guard, Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -47,6 +46,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from cacheness.deadlines import Guard, Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -23,6 +22,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.protocols import Buffer
+from cacheness.records import BlobInfo, Upload
 
 T = TypeVar("T")
 Object = tuple[int, str | None]  #: its size and ETag

@@ -27,9 +27,9 @@ from cacheness.blobs.s3 import (
     with_shared_models,
 )
 from cacheness.deadlines import Guard, Limits
-from cacheness.entry import BlobInfo, Upload
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 try:

@@ -1,24 +1,26 @@
 """Keys: which values, and whose code, decide a result."""
 
-from cacheness.keys import (  # noqa: F401 - they say how values are encoded
-    callables,
-    clients,
-    lazy,
-    objects,
-    plain,
-    wrappers,
+from cacheness.keys.code import (
+    callables,  # noqa: F401 - they say how values are encoded
+    wrappers,  # noqa: F401 - they say how values are encoded
 )
-from cacheness.keys.code import Chance, Fingerprint, fingerprint, name_of_function
+from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
+from cacheness.keys.code.randomness import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
-from cacheness.keys.files import File
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
-from cacheness.keys.opened import unseen
+from cacheness.keys.opened_files import unseen
 from cacheness.keys.outcome import Observed, Outcome, covers, names_of, not_as_left, still_left
 from cacheness.keys.owners import add_user_code
-from cacheness.keys.randomness import register_random
-from cacheness.keys.unordered import unordered
+from cacheness.keys.values import (
+    builtins,  # noqa: F401 - they say how values are encoded
+    clients,  # noqa: F401 - they say how values are encoded
+    lazy_files,  # noqa: F401 - they say how values are encoded
+    objects,  # noqa: F401 - they say how values are encoded
+)
+from cacheness.keys.values.files import File
+from cacheness.keys.values.unordered import unordered
 
 __all__ = [
     "FORMAT",

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from cacheness.errors import CodecError
 from cacheness.keys.encode import Digest
-from cacheness.keys.unordered import Unordered
+from cacheness.keys.values.unordered import Unordered
 
 _unpack_float: Final = struct.Struct(">d").unpack_from
 

@@ -23,8 +23,8 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 from blake3 import blake3
 
 from cacheness.errors import CachenessError, UnhashableArgument
+from cacheness.keys.error_paths import FAILURES, WAYS_OUT, Step, Unencodable, brief_of, place_of
 from cacheness.keys.owners import module_of
-from cacheness.keys.trace import FAILURES, WAYS_OUT, Step, Unencodable, brief_of, place_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Handler: TypeAlias = Callable[["Encoder", Any], None]
@@ -49,13 +49,13 @@ _NOWHERE: Final = 1 << 62
 _handlers: dict[type, Handler] = {}
 #: Which module of ours knows the types of a library. Imported when such a value is met.
 _libraries: Final = {
-    "numpy": "cacheness.keys.arrays",
-    "pandas": "cacheness.keys.frames",
-    "polars": "cacheness.keys.polars",
-    "pyarrow": "cacheness.keys.arrow",
-    "scipy": "cacheness.keys.sparse",
-    "torch": "cacheness.keys.tensors",
-    "xarray": "cacheness.keys.labelled",
+    "numpy": "cacheness.keys.values.numpy",
+    "pandas": "cacheness.keys.values.pandas",
+    "polars": "cacheness.keys.values.polars",
+    "pyarrow": "cacheness.keys.values.arrow",
+    "scipy": "cacheness.keys.values.scipy",
+    "torch": "cacheness.keys.values.torch",
+    "xarray": "cacheness.keys.values.xarray",
 }
 #: Asked for the types that nothing handles by name.
 _families: list[tuple[Callable[[type], bool], Handler]] = []

@@ -22,8 +22,8 @@ from urllib.parse import unquote
 from blake3 import blake3
 
 from cacheness.keys.encode import Encoder
-from cacheness.keys.files import TooLarge, digest_of_file
-from cacheness.keys.trace import Unencodable
+from cacheness.keys.error_paths import Unencodable
+from cacheness.keys.values.files import TooLarge, digest_of_file
 
 #: Strings of an argument that are looked at; later ones count by their text.
 MOST_STRINGS: Final = 1000

@@ -12,14 +12,14 @@ from typing import Any, Final, TypeVar
 from blake3 import blake3
 
 from cacheness.errors import CodecError
-from cacheness.keys.code import Fingerprint, fingerprint
+from cacheness.keys.code.fingerprint import Fingerprint, fingerprint
+from cacheness.keys.code.pinned import pinned
+from cacheness.keys.code.randomness import of_call
 from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
+from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
-from cacheness.keys.pinned import pinned
-from cacheness.keys.randomness import of_call
-from cacheness.keys.trace import deciding
 
 T = TypeVar("T")
 

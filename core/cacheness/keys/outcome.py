@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from cacheness.keys.files import digest_of_file, digest_of_start
+from cacheness.keys.code.writers import writes_to
+from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.inputs import Counted, Inputs, encoding_of_data_set, paths_in
-from cacheness.keys.opened import Opened
-from cacheness.keys.trace import Unencodable
-from cacheness.keys.writers import writes_to
+from cacheness.keys.opened_files import Opened
+from cacheness.keys.values.files import digest_of_file, digest_of_start
 
 #: Values of a result that are looked at as names of files.
 MOST_NAMES: Final = 1000

@@ -12,21 +12,10 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cacheness.deadlines import Guard, Limits
-from cacheness.entry import MICROSECONDS, Entry, Identity, Process
 from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRefused
 from cacheness.forks import LazyAttribute
-from cacheness.metadata.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
-from cacheness.metadata.sql import (
-    Row,
-    SqlStore,
-    Transaction,
-    Values,
-    check_schema,
-    new_session,
-    new_store,
-    version_name,
-)
-from cacheness.metadata.statements import (
+from cacheness.metadata.sql.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
+from cacheness.metadata.sql.statements import (
     COLUMNS,
     HINT_LENGTH,
     LIVE,
@@ -39,7 +28,17 @@ from cacheness.metadata.statements import (
     row_of,
     unused,
 )
-from cacheness.metadata.tables import (
+from cacheness.metadata.sql.store import (
+    Row,
+    SqlStore,
+    Transaction,
+    Values,
+    check_schema,
+    new_session,
+    new_store,
+    version_name,
+)
+from cacheness.metadata.sql.tables import (
     PARTIAL_INDEXES,
     POSTGRESQL_SCHEMA,
     SCHEMA_VERSION,
@@ -53,6 +52,7 @@ from cacheness.metadata.tables import (
     uses,
 )
 from cacheness.protocols import MetadataStore
+from cacheness.records import MICROSECONDS, Entry, Identity, Process
 
 T = TypeVar("T")
 

@@ -14,10 +14,11 @@ from sqlalchemy.dialects.sqlite import insert, pysqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from cacheness.deadlines import Guard, Limits, patience
-from cacheness.entry import Entry, Identity, Process, SessionInfo
 from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
-from cacheness.metadata.file_locks import FileLocks
-from cacheness.metadata.sql import (
+from cacheness.file_locks import FileLocks
+from cacheness.metadata.sql.sqlite_file import SqliteFile, SqliteTransaction
+from cacheness.metadata.sql.statements import Statement, Statements, hints_of, row_of
+from cacheness.metadata.sql.store import (
     DELETE_BATCH,
     NARROW_BATCH,
     Row,
@@ -29,10 +30,9 @@ from cacheness.metadata.sql import (
     new_store,
     version_name,
 )
-from cacheness.metadata.sqlite_file import SqliteFile, SqliteTransaction
-from cacheness.metadata.statements import Statement, Statements, hints_of, row_of
-from cacheness.metadata.tables import SCHEMA_VERSION, tables
+from cacheness.metadata.sql.tables import SCHEMA_VERSION, tables
 from cacheness.protocols import MetadataStore
+from cacheness.records import Entry, Identity, Process, SessionInfo
 
 T = TypeVar("T")
 

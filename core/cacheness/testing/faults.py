@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from cacheness import UnifiedCache, wiring
+from cacheness import UnifiedCache, factory
 from cacheness.config import Config
 
 #: The calls that change something, and the reads between which something may change.
@@ -70,8 +70,8 @@ def stepwise(config: Config, on_step: OnStep) -> UnifiedCache:
     UnifiedCache(config).close()  # makes the signing key, which comes before the database
     return UnifiedCache(
         config.but(
-            metadata_backend=Stepwise(wiring.open_metadata(config), "metadata", on_step),
-            blob_store=Stepwise(wiring.open_blobs(config), "blobs", on_step),
+            metadata_backend=Stepwise(factory.open_metadata(config), "metadata", on_step),
+            blob_store=Stepwise(factory.open_blobs(config), "blobs", on_step),
         )
     )
 

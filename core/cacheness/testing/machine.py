@@ -19,7 +19,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cacheness import UnifiedCache, wiring
+from cacheness import UnifiedCache, factory
 from cacheness.config import Config
 from cacheness.testing.faults import Countdown, Crashed, OnStep, crash, stepwise
 
@@ -107,7 +107,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule()
     def fence_everybody(self) -> None:
-        metadata = wiring.open_metadata(self.config)
+        metadata = factory.open_metadata(self.config)
         for session in metadata.live_sessions():
             metadata.fence(session.id)
         if isinstance(self.config.metadata_backend, str):

@@ -22,7 +22,7 @@ from typing import Any, Final
 import cloudpickle
 
 from cacheness.keys import Key, make_key
-from cacheness.keys.additions import additions_to
+from cacheness.keys.code.additions import additions_to
 from tests.keys.matrix.places import PLACES
 
 #: What is slow to import, where it is installed.

@@ -24,8 +24,8 @@ from sqlalchemy.pool import NullPool
 
 from cacheness import forks
 from cacheness.deadlines import Limits
-from cacheness.metadata.sql import refuse_newer
-from cacheness.metadata.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, schema_version, store
+from cacheness.metadata.sql.store import refuse_newer
+from cacheness.metadata.sql.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, schema_version, store
 
 T = TypeVar("T")
 
@@ -145,7 +145,7 @@ def _transact(where: str | Path, work: Callable[[sa.Connection], T]) -> T | None
 
 
 def _transact_sqlite(path: Path, work: Callable[[sa.Connection], T]) -> T | None:
-    from cacheness.metadata.sqlite_file import SqliteFile
+    from cacheness.metadata.sql.sqlite_file import SqliteFile
 
     file = SqliteFile(path, Limits().busy)
     try:
@@ -155,7 +155,7 @@ def _transact_sqlite(path: Path, work: Callable[[sa.Connection], T]) -> T | None
 
 
 def _transact_file(path: Path, work: Callable[[sa.Connection], T]) -> T:
-    from cacheness.metadata.sqlite_file import refuse_after_unclean_fork
+    from cacheness.metadata.sql.sqlite_file import refuse_after_unclean_fork
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, isolation_level=None, timeout=0)
@@ -171,8 +171,8 @@ def _transact_file(path: Path, work: Callable[[sa.Connection], T]) -> T:
 
 
 def _transact_postgresql(url: str, work: Callable[[sa.Connection], T]) -> T | None:
-    from cacheness.metadata import postgresql_pool as pool
     from cacheness.metadata.postgresql import SCHEMA_LOCK
+    from cacheness.metadata.sql import postgresql_pool as pool
 
     def connect() -> Any:
         raw = pool.connect(url, Limits(), prepare_threshold=None)
@@ -218,7 +218,7 @@ def _is_url(where: str | Path) -> bool:
 def _name_of(where: str | Path) -> str:
     if not _is_url(where):
         return f"the metadata database {where}"
-    from cacheness.metadata.postgresql_pool import name_of
+    from cacheness.metadata.sql.postgresql_pool import name_of
 
     return name_of(str(where))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from cacheness.metadata.tables import schema_version
+from cacheness.metadata.sql.tables import schema_version
 
 context.configure(
     connection=context.config.attributes["connection"],

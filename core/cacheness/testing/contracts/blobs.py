@@ -22,9 +22,9 @@ from typing import Any
 
 import pytest
 
-from cacheness.entry import OBJECT_NAME, BlobInfo, Upload
 from cacheness.errors import BlobMissing, ConfigError, CorruptEntry
 from cacheness.protocols import BlobStore
+from cacheness.records import OBJECT_NAME, BlobInfo, Upload
 
 KEY = "ab" + 62 * "0"
 NAME = f"default/ab/{KEY}.0123456789abcdef.fedcba9876543210"

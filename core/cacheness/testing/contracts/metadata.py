@@ -20,7 +20,9 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from cacheness.entry import (
+from cacheness.errors import SessionLost
+from cacheness.protocols import MetadataStore
+from cacheness.records import (
     MICROSECONDS,
     Candidate,
     Deleted,
@@ -33,8 +35,6 @@ from cacheness.entry import (
     Use,
     Where,
 )
-from cacheness.errors import SessionLost
-from cacheness.protocols import MetadataStore
 
 OpenStore: TypeAlias = Callable[[], MetadataStore]
 

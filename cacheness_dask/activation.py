@@ -1,0 +1,175 @@
+"""`caching()` and `install()`: the two ways to have a cache used."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final, TypeVar, cast
+
+from cacheness import Config, UnifiedCache
+from cacheness.errors import ConfigError
+from cacheness.incomplete import Incomplete
+from cacheness_dask import hooks
+from cacheness_dask.blocks import Block
+from cacheness_dask.policy import Policy, Size, Which
+from cacheness_dask.run import CacheUnavailable, Run
+
+F = TypeVar("F", bound=Callable[..., Any])
+#: A cache, or where one is.
+Place = UnifiedCache | str | os.PathLike[str]
+
+_ELSEWHERE: Final = (
+    "This caching() block was left in another thread or task than it was entered in, and saw nothing of what was"
+    " computed in between. Enter it where the work is done, as a `with` statement around it."
+)
+
+
+def caching(
+    cache: Place,
+    *,
+    which: Which = "auto",
+    scheduler: Any = None,
+    max_value_bytes: Size = 1 << 30,
+    queue_bytes: Size = 64 << 20,
+    incomplete: Incomplete | None = None,
+    check_inputs: float = 0.0,
+) -> Caching:
+    """Let everything that is computed in the block use a cache; whatever the collection, scheduler and client.
+
+    `cache` is one that is open, or a directory or a database's URL, opened for the block; a URL takes the rest from
+    the environment, as `UnifiedCache.from_env` does. `which`: "auto" stores outputs, marks, and what took longer
+    to compute than loading it would take; "outputs", "all" or "marked" store just that. `scheduler` is what
+    Dask's `scheduler=` takes, by default what Dask would use. Sizes in bytes, or as "1GB". `incomplete` says
+    what becomes of a task whose key could not see everything that can decide its result: "warn" once a function and
+    cache, "serve" silently, or "refuse"; by default as the cache does. `check_inputs` is the part of all tasks, from 0
+    to 1, whose inputs are digested before and after: what changes them in place is named, and not stored.
+
+    On leaving the block everything is stored. `async with` does not stop the event loop meanwhile, and is needed for
+    an asynchronous client.
+    """
+    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    return Caching(_checked(cache), policy, scheduler)
+
+
+class Caching:
+    """What `caching()` returns: for `with`, for `async with`, or a decorator."""
+
+    def __init__(self, cache: Place, policy: Policy, scheduler: Any) -> None:
+        self._made_of = cache, policy, scheduler
+        self._entered: tuple[Block, Run] | None = None
+
+    def __enter__(self) -> Run:
+        if self._entered is not None:
+            raise RuntimeError(
+                "This block is entered already; each block, thread and task needs a caching() of its own"
+            )
+        place, policy, scheduler = self._made_of
+        run = run_with(place, policy)
+        self._entered = Block(run, scheduler), run
+        try:
+            hooks.come_in()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return run
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        run, was_here = self._leave()
+        run.close()
+        _warn_unless(was_here or run.history)
+
+    async def __aenter__(self) -> Run:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        run, was_here = self._leave()
+        await run.aclose()
+        _warn_unless(was_here or run.history)
+
+    def _leave(self) -> tuple[Run, bool]:
+        if self._entered is None:
+            raise RuntimeError("This block was not entered")
+        (block, run), self._entered = self._entered, None
+        was_here = block.leave()
+        hooks.go_out()
+        return run, was_here
+
+    def __call__(self, func: F) -> F:
+        """Decorate a function: each of its calls is a block."""
+        if inspect.iscoroutinefunction(func):
+
+            @functools.wraps(func)
+            async def within_async(*args: Any, **kwargs: Any) -> Any:
+                async with Caching(*self._made_of):
+                    return await func(*args, **kwargs)
+
+            return cast("F", within_async)
+
+        @functools.wraps(func)
+        def within(*args: Any, **kwargs: Any) -> Any:
+            with Caching(*self._made_of):
+                return func(*args, **kwargs)
+
+        return cast("F", within)
+
+
+def install(
+    client: Any,
+    cache: Place,
+    *,
+    which: Which = "auto",
+    max_value_bytes: Size = 1 << 30,
+    queue_bytes: Size = 64 << 20,
+    incomplete: Incomplete | None = None,
+    check_inputs: float = 0.0,
+) -> Run:
+    """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
+
+    Arguments as in `caching`. In a `caching()` block, the block's cache is used.
+    """
+    if not hasattr(client, "scheduler_info"):
+        raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
+    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    place = _checked(cache)
+    uninstall(client)
+    run = run_with(place, policy)
+    hooks.installed[client] = run
+    hooks.come_in(blocks=0)
+    return run
+
+
+def uninstall(client: Any) -> None:
+    """Undo `install`, once everything is stored."""
+    run = hooks.installed.pop(client, None)
+    if run is not None:
+        hooks.go_out(blocks=0)
+        run.close()
+
+
+def run_with(cache: Place, policy: Policy | None = None) -> Run:
+    """A run with a cache, which is opened for it and closed with it unless it is open."""
+    cache = _checked(cache)
+    if isinstance(cache, UnifiedCache):
+        return Run(cache, policy)
+    if isinstance(cache, str) and "://" in cache:
+        return Run(UnifiedCache(Config.from_env().but(metadata_backend=cache)), policy, owns=True)
+    return Run(UnifiedCache(cache_dir=os.fspath(cache)), policy, owns=True)
+
+
+def _checked(cache: Place) -> Place:
+    if not isinstance(cache, (UnifiedCache, str, os.PathLike)):
+        raise ConfigError(
+            f"a cache is a UnifiedCache, the path of a directory, or the URL of a database, not {type(cache).__name__}"
+        )
+    return cache
+
+
+def _warn_unless(seen: Any) -> None:
+    if not seen:
+        warnings.warn(_ELSEWHERE, CacheUnavailable, stacklevel=3)

@@ -1,0 +1,187 @@
+"""The two places where graphs come in, open while a block or an installed client needs them.
+
+Dask asks `dask.base.get_scheduler` for each compute() and persist(), whatever chose the scheduler; a
+distributed client hands everything that it submits to `_graph_to_futures`. Dask's configuration would
+be the official place for a scheduler. It is one for all threads, is given back in the order in which it
+was taken or wrongly, and `compute(scheduler=…)`, `dask.config.set` and a new client go past it in silence.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import dask.base
+from dask.core import flatten
+
+from cacheness_dask.blocks import current, nocache
+from cacheness_dask.deferred_rewrite import shipped
+from cacheness_dask.graphs import materialised
+from cacheness_dask.run import CacheUnavailable, Run
+from cacheness_dask.scheduler import CachingScheduler
+
+#: By client: `install`.
+installed: WeakKeyDictionary[Any, Run] = WeakKeyDictionary()
+
+
+def active() -> Run | None:
+    """The run in use here: of the block that we are in, or of the current client."""
+    block = current()
+    if block is not None or not installed:
+        return block.run if block is not None else None
+    from distributed import get_client
+
+    try:
+        return installed.get(get_client())
+    except ValueError:
+        return None
+
+
+# the doors
+
+
+def _get_scheduler(dasks: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(dasks)
+    def get_scheduler(get: Any = None, scheduler: Any = None, collections: Any = None, cls: Any = None) -> Any:
+        block = current()
+        if scheduler is None and block is not None:
+            scheduler = block.scheduler
+        found = dasks(get=get, scheduler=scheduler, collections=collections, cls=cls)
+        if isinstance(found, CachingScheduler):  # Dask's function calls itself, and that comes by here
+            found = found.beneath
+        # Others ask in order to choose a lock, and compare what they get with Dask's schedulers.
+        computes = sys._getframe(1).f_globals.get("__name__") == "dask.base"  # noqa: SLF001
+        if block is None or block.run is None or found is None or not computes:
+            return found
+        return CachingScheduler(block.run, found)
+
+    return get_scheduler
+
+
+def _graph_to_futures(distributeds: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(distributeds)
+    def _graph_to_futures(client: Any, expr: Any, keys: Any, *args: Any, **kwargs: Any) -> Any:
+        block = current()
+        run = installed.get(client) if block is None else block.run
+        if run is None or kwargs.get("actors"):
+            return distributeds(client, expr, keys, *args, **kwargs)
+        graph, annotations = materialised(expr)
+        made = run.prepare(graph, list(flatten([list(keys)])), client, waits=False)
+        if made is None:
+            return distributeds(client, expr, keys, *args, **kwargs)
+        if made.cut:
+            kwargs["internal_priority"] = None  # it does not know the tasks that were cut apart
+        del graph
+        with nocache():
+            return distributeds(client, shipped(made, expr, annotations, client), keys, *args, **kwargs)
+
+    return _graph_to_futures
+
+
+def _asking(distributeds: Callable[..., Any]) -> Callable[..., Any]:
+    """`submit` and `map`, past the cache where a user says that each call is to run."""
+
+    @functools.wraps(distributeds)
+    def asking(client: Any, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("pure", True):
+            return distributeds(client, *args, **kwargs)
+        with nocache():
+            return distributeds(client, *args, **kwargs)
+
+    return asking
+
+
+# opening and closing
+
+
+class _Door:
+    """A function of Dask's that ours stands in for while the door is open."""
+
+    def __init__(self, name: str, takes: tuple[str, ...], ours: Callable[..., Any]) -> None:
+        self._name, self._names, self._ours = name, takes, ours
+        #: What each of our functions stands in for: another library may have put its own before one of them.
+        self._theirs: dict[Any, Any] = {}
+
+    def open(self, owner: Any) -> bool:
+        """Put our function in. False where theirs is not what we know: then all is left as it is."""
+        found = getattr(owner, self._name, None)
+        if found in self._theirs:
+            return True
+        if found is None or not _takes(found, self._names):
+            return False
+        ours = self._ours(found)
+        self._theirs[ours] = found
+        setattr(owner, self._name, ours)
+        return True
+
+    def close(self, owner: Any) -> None:
+        """Put theirs back. Where somebody else's stands before ours, ours stays, and does nothing."""
+        while (found := getattr(owner, self._name, None)) in self._theirs:
+            setattr(owner, self._name, self._theirs.pop(found))
+
+
+def _takes(function: Callable[..., Any], names: tuple[str, ...]) -> bool:
+    try:
+        inspect.signature(function).bind_partial(**dict.fromkeys(names))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+_lock = threading.RLock()
+_inside = 0  #: blocks that were entered and not left
+_COMPUTING: Final = _Door("get_scheduler", ("get", "scheduler", "collections", "cls"), _get_scheduler)
+_CLIENTS: Final = (
+    _Door("_graph_to_futures", ("expr", "keys"), _graph_to_futures),
+    _Door("submit", ("func", "pure"), _asking),
+    _Door("map", ("func", "pure"), _asking),
+)
+#: No thread of the parent holds it in a child.
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def come_in(blocks: int = 1) -> None:
+    """Open the doors, for one block more."""
+    global _inside  # noqa: PLW0603
+    with _lock:
+        _inside += blocks
+        known = _COMPUTING.open(dask.base)
+        client = _client_class()
+        opened = [] if client is None else [door.open(client) for door in _CLIENTS]
+        known = all(opened) and known
+    if not known:
+        warnings.warn(
+            "This version of Dask or distributed takes graphs in a way that cacheness does not know, so not everything"
+            " that is computed uses the cache.",
+            CacheUnavailable,
+            stacklevel=4,
+        )
+
+
+def go_out(blocks: int = 1) -> None:
+    """Close the doors behind the last block and the last installed client."""
+    global _inside  # noqa: PLW0603
+    with _lock:
+        _inside -= blocks
+        if _inside or installed:
+            return
+        _COMPUTING.close(dask.base)
+        client = _client_class()
+        if client is not None:
+            for door in _CLIENTS:
+                door.close(client)
+
+
+def _client_class() -> Any:
+    try:
+        from distributed import Client
+    except ImportError:
+        return None
+    return Client

@@ -1,0 +1,211 @@
+"""Why a task misses: which part of it is not what it was for the nearest entry of the same function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, Final
+
+from dask._task_spec import DataNode, GraphNode, Task, TaskRef, _execute_subgraph
+from dask.utils import format_time
+
+from cacheness import UnifiedCache
+from cacheness.keys.inputs import paths_in
+from cacheness_dask.graphs import topological
+from cacheness_dask.rewrite import Plan, name_of
+from cacheness_dask.task_checksums import differences
+from cacheness_dask.worker import NAMED
+
+#: Comparisons of a task with an entry, for all the tasks of a graph.
+_MOST: Final = 100_000
+#: Entries that are read for each function.
+_READ: Final = 1_000
+
+#: Files of one argument that are named, and parts of it that are looked at.
+_MOST_PATHS: Final = NAMED
+_MOST_MEMBERS: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Earlier:
+    """An entry of the same function."""
+
+    clue: bytes
+    created_at: datetime
+    files: frozenset[str] | None  #: names of files that counted; None where the entry does not tell
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The files that an argument names."""
+
+    names: tuple[str, ...]
+    argument: str
+
+    def __str__(self) -> str:
+        return f"input {self.names[0]}" if len(self.names) == 1 else f"one of the inputs {', '.join(self.names)}"
+
+    def not_of(self, entry: _Earlier | None) -> list[str]:
+        """Those that an earlier entry was not made from, as far as it tells: it names no more than a few."""
+        known = entry.files if entry is not None and entry.files else frozenset[str]()
+        return [name for name in self.names if name not in known] if 0 < len(known) < NAMED else []
+
+
+class Reasons:
+    """Says for each miss of a plan what changed, as far as the clues of earlier entries tell."""
+
+    def __init__(self, plan: Plan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
+        self._plan, self._clues, self._cache = plan, clues, cache
+        self._earlier: dict[str, list[_Earlier]] = {}
+        self._each = max(1, _MOST // max(1, len(plan.misses)))
+
+    def of(self, key: Any) -> str:
+        """Why the task with this key misses."""
+        node = self._plan.graph[key]
+        name = name_of(node)
+        earlier = self._entries(name)
+        if not earlier:
+            return f"no earlier entry of `{name}`"
+        places, entry = self._nearest(key, earlier)
+        what = self._told(node, places, entry)
+        if entry is None or not what:
+            return f"no entry {self._plan.misses[key][:12]}…"
+        between = " since the entry of " if what.endswith(" changed") else ", "
+        return f"{what}{between}{_ago(entry.created_at)}"
+
+    def _entries(self, name: str) -> list[_Earlier]:
+        """Entries of a function, newest first."""
+        known = self._earlier.get(name)
+        if known is None:
+            found = self._cache.list_entries(function=name, limit=_READ)
+            clued = [
+                _Earlier(bytes.fromhex(about["clue"]), entry["created_at"], _names(about.get("files")))
+                for entry in found
+                if "clue" in (about := entry["provenance"])
+            ]
+            known = sorted(clued, key=lambda entry: entry.created_at, reverse=True)[: self._each]
+            self._earlier[name] = known
+        return known
+
+    def _nearest(self, key: Any, earlier: list[_Earlier]) -> tuple[list[int], _Earlier | None]:
+        """Where the task differs from the entry that it differs least from."""
+        mine = self._clues.get(key, b"")
+        files = self._plan.decisions.files.get(key)
+        names = frozenset() if files is None else frozenset(counted.name for _, counted in files.found)
+        nearest: tuple[list[int], _Earlier | None] = ([], None)
+        least = (0, 0)
+        for entry in earlier:
+            found = differences(mine, entry.clue)
+            distance = (len(found or ()), len(names - entry.files) if entry.files else 0)
+            if found and (nearest[1] is None or distance < least):
+                nearest, least = (found, entry), distance
+        return nearest
+
+    def _told(self, node: GraphNode, places: list[int], entry: _Earlier | None) -> str:
+        upstream: list[Any] = []
+        changed: list[Any] = []
+        for place in places:
+            source, what = self._part(node, place) if isinstance(node, Task) else (None, "")
+            (changed if source is None else upstream).append(what)
+        # What is upstream explains itself in a row of its own.
+        told = list(dict.fromkeys(filter(None, changed)))
+        if not told:
+            return f"what comes from {upstream[0]} changed" if upstream else ""
+        others = [name for what in told if isinstance(what, _Inputs) for name in what.not_of(entry)]
+        same = [str(what) for what in told if not (isinstance(what, _Inputs) and what.not_of(entry))]
+        sentences = [f"{', '.join(same)} changed"] if same else []
+        if others and entry is not None:
+            known = ", ".join(sorted(entry.files or ()))
+            sentences.append(f"another input: {', '.join(others)}, where the nearest entry had {known}")
+        return ", and ".join(sentences)
+
+    def _part(self, node: Task, place: int) -> tuple[Any, str | _Inputs]:
+        """The task upstream where a change comes from, None when it is here; and what to call it."""
+        if node.func is not _execute_subgraph:
+            return self._argument(node, place)
+        steps = list(_steps(node))
+        if place == 2 * len(steps):
+            return self._given(node, "what it is given")
+        step = steps[place // 2]
+        return None, _inputs_of(step) if place % 2 else f"code of `{name_of(step)}`"
+
+    def _argument(self, node: Task, place: int) -> tuple[Any, str | _Inputs]:
+        named = list(node.kwargs.items())
+        if place == 0:
+            return None, f"code of `{name_of(node)}`"
+        if place <= len(node.args):
+            return self._given(node.args[place - 1], f"argument {place}")
+        if place <= len(node.args) + len(named):
+            name, value = named[place - len(node.args) - 1]
+            return self._given(value, f"argument `{name}`")
+        return None, "an input file"
+
+    def _given(self, value: Any, name: str) -> tuple[Any, str | _Inputs]:
+        needs = _needs(value)
+        for key in needs:
+            if key in self._plan.misses or key in self._plan.refused:
+                return key, f"`{name_of(self._plan.graph[key])}` {key!r}"
+        if paths := tuple(islice(_paths(value), _MOST_PATHS)):
+            return None, _Inputs(paths, name)
+        return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
+
+
+def _names(told: Any) -> frozenset[str] | None:
+    return None if told is None else frozenset(map(str, told))
+
+
+def _steps(node: GraphNode) -> Iterator[GraphNode]:
+    """What a fused task consists of, in the order of its clue."""
+    if not isinstance(node, Task) or node.func is not _execute_subgraph:
+        yield node
+        return
+    inner, out = node.args[:2]
+    for key in topological(inner, [out]):
+        yield from _steps(inner[key])
+
+
+def _needs(value: Any) -> list[Any]:
+    if isinstance(value, TaskRef):
+        return [value.key]
+    return sorted(value.dependencies, key=str) if isinstance(value, GraphNode) else []
+
+
+def _inputs_of(step: GraphNode) -> str | _Inputs:
+    """The files among the arguments of a step, or else its arguments."""
+    name = f"arguments of `{name_of(step)}`"
+    paths = tuple(islice(_paths(step), _MOST_PATHS))
+    return _Inputs(paths, name) if paths else name
+
+
+def _paths(value: Any) -> Iterator[str]:
+    """The files that a value names, or that a task reads."""
+    if isinstance(value, DataNode):
+        value = value.value
+    if isinstance(value, Task):
+        members: Iterable[Any] = (*value.args, *value.kwargs.values())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        members = value
+    elif isinstance(value, dict):
+        members = value.values()
+    else:
+        members = ()
+        if path := _path(value):
+            yield path
+    for member in islice(members, _MOST_MEMBERS):
+        yield from _paths(member)
+
+
+def _path(value: Any) -> str:
+    """The file that a value stands for; "" when there is none."""
+    value = getattr(value, "fragment", value)  # Dask's, of a Parquet file
+    path = value if isinstance(value, (str, os.PathLike)) else getattr(value, "path", None)
+    if not isinstance(path, (str, os.PathLike)) or (isinstance(path, str) and not paths_in(path)):
+        return ""
+    return os.fspath(path) if os.path.isfile(path) else ""
+
+
+def _ago(when: datetime) -> str:
+    return f"{format_time(max((datetime.now(UTC) - when).total_seconds(), 0.0)).strip()} ago"

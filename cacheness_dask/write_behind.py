@@ -1,0 +1,237 @@
+"""The write-behind queue of one process: bounded by bytes, never drops, stores in batches."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing.util
+import os
+import pickle
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cloudpickle
+import numpy as np
+
+from cacheness import UnifiedCache
+from cacheness.errors import CachenessError, CodecError
+from cacheness.keys import Key
+from cacheness_dask.isolation import unbroken
+from cacheness_dask.policy import Meter
+
+_BATCH: Final = 256  #: results in one transaction
+#: What `frozen` raises for a value that cannot be stored.
+CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
+#: Reasons that wait for company before they are written.
+_MOST_NOTES: Final = 1_000
+_PLAIN: Final = (int, float, complex, bool, str, bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is stored with a result."""
+
+    seconds: float  #: what it cost to compute
+    provenance: Mapping[str, Any]
+    refused: Callable[[CodecError], None] | None = None  #: is told when the value turns out not to be storable
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One result on its way to the store."""
+
+    key: Key
+    thaw: Callable[[], Any]  #: the value, as it was when its task ended
+    size: int
+    about: About
+
+
+class Late:
+    """A cache that is opened by whoever first needs it: the thread that stores, rather than the first task."""
+
+    def __init__(self, open_cache: Callable[[], UnifiedCache]) -> None:
+        self._open = open_cache
+        self._lock = threading.RLock()
+        self._cache: UnifiedCache | None = None
+
+    def __call__(self) -> UnifiedCache:
+        """The cache, open."""
+        with self._lock:
+            if self._cache is None:
+                self._cache = self._open()
+            return self._cache
+
+    def close(self) -> None:
+        """Close it, if it was opened."""
+        with self._lock, contextlib.suppress(CachenessError):
+            if self._cache is not None:
+                self._cache.close()
+
+    def forget_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock = threading.RLock()
+
+
+class WriteBehind:
+    """Stores results in a thread of its own. When the queue is full, the caller stores its own."""
+
+    def __init__(
+        self,
+        cache: Late,
+        meter: Meter,
+        limit: int,
+        warn: Callable[[BaseException], None],
+    ) -> None:
+        self._cache, self._meter, self._warn = cache, meter, warn
+        # Half: an encoded value may need as much memory again as the value.
+        self._room = limit // 2
+        self._queue: deque[Pending] = deque()
+        self._notes: dict[str, str] = {}  # why results are not stored, by key
+        self._waiting = 0  # bytes in the queue and in the batch under way
+        self._stored = 0
+        self._state = threading.Condition()
+        self._noting = threading.Lock()
+        self._thread: threading.Thread | None = None
+        _queues.add(self)
+        atexit.register(self.close)
+        # A child of multiprocessing, such as a Dask worker, leaves without running atexit.
+        self._finalizer = multiprocessing.util.Finalize(self, self.close, exitpriority=100)
+
+    def put(self, key: Key, value: Any, size: int, about: About) -> None:
+        """Store a result soon, or now when too much is waiting."""
+        if size <= self._room:
+            pending = Pending(key, frozen(value), size, about)
+            with self._state:
+                if self._waiting + size <= self._room:
+                    self._enqueue(pending)
+                    return
+        self._store([Pending(key, lambda: value, size, about)])
+
+    def note(self, key: str, why: str) -> None:
+        """Keep beside a key, at the latest when it is flushed, why its result is not stored."""
+        with self._state:
+            self._notes[key] = why
+            if len(self._notes) >= _MOST_NOTES:
+                self._wake()
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be stored."""
+        return self._waiting
+
+    def flush(self) -> int:
+        """Wait until nothing is waiting; returns how many results were stored so far."""
+        with self._state:
+            self._state.wait_for(lambda: not self._waiting)
+        self._write_notes()
+        with self._state:
+            return self._stored
+
+    def close(self) -> None:
+        """Store what is waiting, and let go of the cache."""
+        self.flush()
+        atexit.unregister(self.close)
+        self._finalizer.cancel()
+        self._cache.close()
+
+    def forget_after_fork(self) -> None:
+        """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
+        self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
+        self._queue, self._notes, self._noting = deque(), {}, threading.Lock()
+        self._cache.forget_after_fork()
+
+    def _enqueue(self, pending: Pending) -> None:
+        self._queue.append(pending)
+        # Counted from one on, so that `flush` also waits for values without a size.
+        self._waiting += max(pending.size, 1)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._drain, name="cacheness-write-behind", daemon=True)
+            self._thread.start()
+        self._state.notify_all()
+
+    def _drain(self) -> None:
+        while True:
+            with self._state:
+                if not self._state.wait_for(lambda: self._queue or len(self._notes) >= _MOST_NOTES, timeout=5):
+                    self._thread = None
+                    return
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+            try:
+                if batch:
+                    self._store(batch)
+                self._write_notes()
+            finally:
+                with self._state:
+                    self._waiting -= sum(max(pending.size, 1) for pending in batch)
+                    self._state.notify_all()
+
+    def _write_notes(self) -> None:
+        with self._noting:  # so that whoever flushes waits for those that are being written
+            with self._state:
+                notes, self._notes = self._notes, {}
+            if notes:
+                with unbroken(
+                    lambda _: None
+                ):  # they are for who asks; trouble with the store is told by what is stored
+                    self._cache().note_unstored(notes)
+
+    def _store(self, batch: list[Pending]) -> None:
+        start = time.perf_counter()
+        with unbroken(self._warn):  # when the store is down, the results are there all the same
+            cache = self._cache()
+            with cache.write_batch():
+                stored = sum(self._put(cache, pending) for pending in batch)
+            with self._state:
+                self._stored += stored
+            if len(batch) == 1:
+                self._meter.saw(batch[0].size, time.perf_counter() - start)
+
+    def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
+        about = pending.about
+        try:
+            with unbroken(_cannot_be_read):
+                value = pending.thaw()
+            cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+        except CodecError as error:  # this value cannot be stored; others can
+            (about.refused or self._warn)(error)
+            return False
+        return True
+
+
+def _cannot_be_read(error: BaseException) -> None:
+    raise CodecError(f"what was pickled cannot be read again: {type(error).__name__}: {error}") from error
+
+
+def _forget_after_fork() -> None:
+    for queue in list(_queues):
+        queue.forget_after_fork()
+
+
+_queues: weakref.WeakSet[WriteBehind] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def frozen(value: Any) -> Callable[[], Any]:
+    """A way to get this value again as it is now.
+
+    The tasks that follow may change it in place, as pandas code likes to do; what is stored must be
+    what the task returned.
+    """
+    if isinstance(value, _PLAIN):
+        return lambda: value
+    if type(value) is np.ndarray and not value.dtype.hasobject:
+        copy = value.copy()
+        return lambda: copy
+    try:
+        data = pickle.dumps(value, protocol=5)
+    except CANNOT_BE_PICKLED:  # lambdas, and classes made in a notebook
+        data = cloudpickle.dumps(value, protocol=5)
+    return lambda: pickle.loads(data)

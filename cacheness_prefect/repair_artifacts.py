@@ -1,0 +1,120 @@
+"""What a repair tells: artifacts for people, an event for automations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.events import emit_event
+
+from cacheness import IntegrityReport
+from cacheness.errors import CachenessError
+from cacheness.records import Issue
+
+LISTED = 200  #: findings that the report spells out
+FOUND = "cacheness.integrity.found"  #: the events that an automation can react to
+CLEAN = "cacheness.integrity.clean"
+FAILED = "cacheness.integrity.failed"
+
+_HEX = re.compile(r"([0-9a-f]{12})[0-9a-f]{52}[.0-9a-f]*")
+_MARKS = re.compile(r"([\\`*_<>\[\]#|~])")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f`]")
+
+
+class Page:
+    """The artifacts of one run of the flow, and its event."""
+
+    def __init__(self, label: str, mode: str) -> None:
+        self.label = label
+        self.mode = mode
+        self.title = f"Integrity {mode} of {label}"
+        # Prefect's types hide that a synchronous caller gets the identifier itself.
+        self._progress: Any = create_progress_artifact(
+            progress=0.0, key="cacheness-progress", description=f"{self.title}: parts of the store looked at"
+        )
+
+    def phase(self, begin: float, end: float) -> Callable[[float], None]:
+        """Moves the progress bar through a part of its length, as the work of that part goes from 0 to 1."""
+
+        def advance(share: float) -> None:
+            update_progress_artifact(artifact_id=self._progress, progress=100.0 * (begin + (end - begin) * share))
+
+        return advance
+
+    def publish(self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> None:
+        """Tell what was found, and what could not be done."""
+        summary = f"{self.title}: {_verdict(report, errors)}"
+        create_markdown_artifact(
+            markdown=_text(report, errors, expired), key="cacheness-report", description=self.title
+        )
+        create_table_artifact(table=_table(report, errors), key="cacheness-findings", description=summary)
+        payload = {
+            "mode": self.mode,
+            "entries": report.entries,
+            "objects": report.objects,
+            "expired": expired,
+            "counts": report.counts(),
+            "errors": _distinct(errors),
+        }
+        resource = {"prefect.resource.id": f"cacheness.store.{self.label}", "prefect.resource.name": self.label}
+        told = [FOUND] * bool(report) + [FAILED] * bool(errors) or [CLEAN]
+        for event in told:
+            emit_event(event, resource=resource, payload=payload)
+
+
+def _distinct(errors: Sequence[CachenessError]) -> list[str]:
+    """What the errors say, each once: most parts of a store fail for the same reason."""
+    return list(dict.fromkeys(str(error) for error in errors))
+
+
+def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[dict[str, Any]]:
+    found = [{**row, "bytes": f"{row['bytes']:,}"} for row in report.table()]  # Prefect shows numbers as they are
+    nothing = {"kind": "none", "found": 0, "repaired": 0, "bytes": "0", "meaning": "nothing is wrong"}
+    failed = [
+        {"kind": "not done", "found": 0, "repaired": 0, "bytes": "0", "meaning": text} for text in _distinct(errors)
+    ]
+    return (found + failed) or [nothing]
+
+
+def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
+    mended = sum(issue.repaired for issue in report)
+    found = f"{_count(len(report), 'issue')} found, {mended:,} repaired" if report else "no issues found"
+    return f"{found}, and not everything was done" if errors else found
+
+
+def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
+    verdict = _verdict(report, errors)
+    looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.objects, 'blob')}."
+    lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
+    lines += [f"\n**Not done:** {_plain(text)}" for text in _distinct(errors)]
+    if expired:
+        lines.append(f"\n{_count(expired, 'expired result')} removed.")
+    if report:
+        lines.append("")
+        lines += [_line(issue) for issue in report.issues[:LISTED]]
+    if len(report) > LISTED:
+        lines.append(f"\n… and {len(report) - LISTED:,} more.")
+    return "\n".join(lines)
+
+
+def _line(issue: Issue) -> str:
+    # The length of the names in a detail is more than any page is wide; the subject stands whole below.
+    detail = _plain(_HEX.sub(r"\1…", issue.detail).rstrip("."))
+    done = ", repaired" if issue.repaired else ""
+    return f"- **{_plain(issue.kind)}**{done}: {detail} ({issue.size:,} bytes)  \n  `{_UNSEEN.sub('?', issue.subject)}`"
+
+
+def _plain(text: str) -> str:
+    """As it stands, also where Markdown would take it for marks: the asterisks of a hidden password."""
+    return _MARKS.sub(r"\\\1", text)
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

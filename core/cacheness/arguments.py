@@ -1,0 +1,177 @@
+"""What a call to a cache may say, checked and put into the form that the layers below take."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from typing import Any, Final, TypeAlias
+
+from cacheness.config import Config
+from cacheness.errors import ConfigError
+from cacheness.keys import RESERVED, Digest, Key, make_key
+from cacheness.results.fields import is_text
+
+#: Characters of a prefix, a version or a tag. More belongs into an argument.
+TEXT_LENGTH: Final = 4096
+TEXT_SHOWN: Final = 300  #: characters of a reason that is kept
+#: Seconds: from today, these end before the year 9999 does.
+LONGEST: Final = 7000 * 365.25 * 86400
+HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
+
+Function: TypeAlias = Callable[..., Any] | Digest
+
+
+def configured(parameters: Mapping[str, Any]) -> Config:
+    """The configuration that these parameters spell."""
+    try:
+        config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
+        return Config(**config)
+    except TypeError as error:
+        if "unexpected keyword" not in str(error):
+            raise
+        known = ", ".join(Config.__dataclass_fields__)
+        raise TypeError(f"{error}. UnifiedCache knows: {known}") from None
+
+
+def key_of(
+    method: str,
+    key: str | Key | None,
+    named: Mapping[str, Any],
+    *,
+    args: Mapping[str, Any] | None,
+    prefix: str,
+    version: str | None,
+    function: Function | None,
+) -> Key:
+    """The key that a call means: given as such, or made from arguments and options."""
+    misplaced = RESERVED.intersection(named)
+    if misplaced:
+        name = min(misplaced)
+        raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
+    wrong = not is_text(prefix) or not (version is None or is_text(version))
+    if wrong or not (args is None or isinstance(args, Mapping)):
+        raise TypeError(
+            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
+            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
+        )
+    for name, text in (("prefix", prefix), ("version", version or "")):
+        if len(text) > TEXT_LENGTH:
+            raise ValueError(
+                f"{method}() takes {name}= of at most {TEXT_LENGTH:,} characters, not of {len(text):,}: longer text"
+                " goes into an argument"
+            )
+    if key is None:
+        both = set(args or ()).intersection(named)
+        if both:
+            raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
+        return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
+    if args or named or prefix or version is not None or function is not None:
+        raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
+    return key if isinstance(key, Key) else named_by(key)
+
+
+def named_by(text: str) -> Key:
+    """The key that 64 hexadecimal digits name; what it was made from is not known."""
+    if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
+        raise ConfigError(
+            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are"
+            " given by name"
+        )
+    return Key(bytes.fromhex(text))
+
+
+def digest_named(key: str | Key) -> bytes:
+    """The digest of a key, however it is given."""
+    return (key if isinstance(key, Key) else named_by(key)).digest
+
+
+def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
+    """Tags, sorted, each once."""
+    if isinstance(tags, str):
+        raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
+    tags = list(tags)
+    for tag in tags:
+        if not tag or not is_text(tag) or "\n" in tag or len(tag) > TEXT_LENGTH:
+            raise ValueError(
+                f"tag {tag!r:.40} cannot be used: a tag is text without line breaks and NUL, not empty, and of at most"
+                f" {TEXT_LENGTH:,} characters"
+            )
+    return tuple(sorted(map(str.__str__, set(tags))))
+
+
+def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options of a decorator, where they are written and not at the first call that uses them."""
+    if options.get("ttl") is not None:
+        lifetime_of(options["ttl"])
+    if not isinstance(options.get("tags", ()), str):  # said better by the decorator itself
+        checked_tags(options.get("tags", ()))
+    for name in ("key", "condition"):
+        function = options.get(name)
+        if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
+            raise TypeError(f"{name}={function!r:.80} is not a plain function, which is what the decorator calls")
+    wait = options.get("wait", 0)
+    if not isinstance(wait, int | float) or not wait >= 0:
+        raise TypeError(f"wait={wait!r:.40} is not a number of seconds")
+    return options
+
+
+def is_full_name(function: str) -> bool:
+    """Whether a name is a module and a qualified name, with a colon between."""
+    return all(function.partition(":")[::2])
+
+
+def functions_called(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Those of the known functions that go by a name: their module, their qualified name, or both."""
+    return tuple(function for function in known if name in _names_of(function))
+
+
+def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """What a deletion by a name means, where that is clear: one function, or all of a module "module:"."""
+    if name in candidates:
+        return (name,)
+    if len(candidates) <= 1 or name.endswith(":"):
+        return candidates
+    raise ConfigError(
+        f"function={name!r} could be {len(candidates)} functions: {', '.join(candidates)}. Nothing was deleted; give"
+        ' one of these names, or "module:" for all of a module'
+    )
+
+
+def _names_of(function: str) -> set[str]:
+    module, colon, name = function.partition(":")
+    return {function, module + colon, module, name, f"{module}.{name}"} if colon else {function}
+
+
+def canonical_json(mapping: Mapping[str, Any]) -> str:
+    """The same text for equal mappings; what JSON does not know is written as its text."""
+    return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"
+
+
+def shown(text: str) -> str:
+    """Text that every store takes and a line of a terminal shows; its beginning, where it is long."""
+    return "".join(char if char.isprintable() else " " for char in text[:TEXT_SHOWN])
+
+
+def lifetime_of(ttl: float | timedelta) -> float:
+    """A lifetime in seconds."""
+    seconds = seconds_of(ttl)
+    if not seconds > 0:
+        raise ValueError(f"ttl={ttl!r} must be greater than 0")
+    return seconds
+
+
+def seconds_of(duration: float | timedelta) -> float:
+    """A duration in seconds."""
+    if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
+        raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
+    try:
+        seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+    except OverflowError:
+        seconds = math.inf
+    if not abs(seconds) < LONGEST:
+        raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
+    return seconds

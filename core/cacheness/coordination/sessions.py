@@ -1,0 +1,189 @@
+"""Who writes, and who is proven dead.
+
+A session is one writer process. Its commits lock its row, so a repairer that has fenced the
+session knows that no commit of it can follow. Fencing a living writer is harmless: its next
+commit is refused, and it writes again in a new session under a new name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from pathlib import Path
+
+from cacheness import forks
+from cacheness.errors import CachenessError
+from cacheness.protocols import MetadataStore
+from cacheness.records import Process, SessionInfo
+
+_log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 60.0  #: a fifth of the lease, so that four may be missed
+
+
+class Sessions:
+    """The session of this process in one metadata store: taken at the first put, renewed, ended."""
+
+    def __init__(self, metadata: MetadataStore) -> None:
+        self._metadata = metadata
+        self.forget_after_fork()
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
+        self._lock = threading.RLock()
+        self._current: str | None = None
+        self._lasts = False  #: whether a power cut leaves the row of the current session
+        self._stop: threading.Event | None = None
+        self._abandoned: list[str] = []
+
+    def current(self, *, lasting: bool = True) -> str:
+        """The live session to write under; opens one when there is none.
+
+        One that is not yet `lasting` will do where nothing is written before its first commit, whose sync is its
+        row's too. A blob of a session that a power cut has undone would be nobody's for ever.
+        """
+        with self._lock:
+            if self._current is not None and lasting and not self._lasts:
+                # Another thread's first commit has not been answered yet. It is refused then, and made again.
+                self._abandoned.append(self._current)
+                self._current = None
+            is_new = self._current is None
+            if self._current is None:
+                self._current = self._metadata.open_session(this_process(), lasting=lasting)
+                self._lasts = lasting
+                self._end_abandoned()
+            if lasting or not is_new:  # a process that puts one small result is over before its lease is
+                self._keep_alive()
+            return self._current
+
+    def committed(self, session: str) -> None:
+        """Note that a commit of this session was answered."""
+        if session == self._current:
+            self._lasts = True
+
+    def lost(self, session: str) -> None:
+        """Note that a session was fenced: the next `current()` opens another."""
+        with self._lock:
+            if self._current == session:
+                self._current = None
+
+    def end(self, session: str) -> None:
+        """End a session for good, after a commit of it that is in flight, and forget it."""
+        self.lost(session)
+        self._metadata.end_session(session)
+
+    def abandon(self, session: str) -> None:
+        """End a session if the database answers; else when it next does, or its lease runs out."""
+        try:
+            self.end(session)
+        except CachenessError as error:
+            self._abandoned.append(session)
+            _log.debug("session %s could not be ended yet: %s", session, error)
+
+    def close(self) -> None:
+        """End the current session, if any, and the heartbeat."""
+        with self._lock:
+            session, stop = self._current, self._stop
+            self._current = self._stop = None
+        if stop is not None:
+            stop.set()
+        if session is not None:
+            self.abandon(session)
+
+    def _end_abandoned(self) -> None:
+        while self._abandoned:
+            self._metadata.end_session(self._abandoned[-1])
+            self._abandoned.pop()
+
+    def _keep_alive(self) -> None:
+        if self._stop is None:
+            self._stop = threading.Event()
+            # A daemon, so that it never keeps a process alive.
+            threading.Thread(
+                target=self._beat, args=(self._stop,), name="cacheness-session-heartbeat", daemon=True
+            ).start()
+
+    def _beat(self, stop: threading.Event) -> None:
+        while not stop.wait(HEARTBEAT_SECONDS):
+            session = self._current
+            if session is None:
+                continue
+            try:
+                if not self._metadata.renew_session(session):
+                    self.lost(session)
+            except CachenessError as error:
+                _log.debug("session %s could not be renewed: %s", session, error)
+
+
+def fence_dead(metadata: MetadataStore) -> None:
+    """Fence every session whose process is proven dead or whose lease has run out."""
+    for session in presumed_dead(metadata):
+        metadata.fence(session)
+
+
+def presumed_dead(metadata: MetadataStore) -> set[str]:
+    """Sessions that `fence_dead` would try to fence. Decides, and changes nothing."""
+    here = this_process()
+    return {s.id for s in metadata.live_sessions() if _is_dead(s, here)}
+
+
+def _is_dead(session: SessionInfo, here: Process) -> bool:
+    return session.lease_expired or proven_dead(session.process, here)
+
+
+def proven_dead(process: Process, here: Process) -> bool:
+    """Whether a process on this very kernel and in this pid namespace no longer runs.
+
+    A hostname proves nothing: two containers may share one, and the boot id too, and still
+    count their pids apart. Where nothing can be proved, only the lease decides.
+    """
+    comparable = bool(here.boot_id and here.pid_ns and process.pid_start)
+    if not comparable or (process.boot_id, process.pid_ns) != (here.boot_id, here.pid_ns):
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it runs, as somebody else
+    started = _start_time(process.pid)
+    # What cannot be read proves nothing: /proc may hide other people's processes.
+    return started is not None and started != process.pid_start
+
+
+def this_process() -> Process:
+    """This process, as another one on the same machine could find it. Empty where unknown."""
+    pid = os.getpid()
+    return Process(
+        host=socket.gethostname(),
+        boot_id=_read("/proc/sys/kernel/random/boot_id"),
+        pid_ns=_inode("/proc/self/ns/pid"),
+        pid=pid,
+        pid_start=_start_time(pid) or "",
+    )
+
+
+def _start_time(pid: int) -> str | None:
+    """Clock ticks from boot to the start of a process; "" when it is a zombie, None when that cannot be read."""
+    # The command name, in parentheses, may itself hold spaces and parentheses (man 5 proc).
+    after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    if not after_name:
+        return None
+    return "" if after_name[0] in ("Z", "X") else after_name[19]
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text().strip()
+    except OSError:
+        return ""
+
+
+def _inode(path: str) -> str:
+    try:
+        return str(os.stat(path).st_ino)
+    except OSError:
+        return ""

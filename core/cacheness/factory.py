@@ -1,0 +1,421 @@
+"""From a configuration to working parts: stores, codecs, keys. One set per configuration and process."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import cast
+from urllib.parse import unquote, urlsplit
+
+from cacheness import forks
+from cacheness.codecs.arrow import ArrowCodec
+from cacheness.codecs.numpy import NumpyCodec
+from cacheness.codecs.pickle import PickleCodec
+from cacheness.codecs.tensors import TensorCodec
+from cacheness.config import Config, redacted, user_code_names
+from cacheness.coordination.leases import Flights
+from cacheness.coordination.ownership import Marker
+from cacheness.deadlines import Guard, waiting
+from cacheness.errors import CachenessError, ConfigError, StoreBusy
+from cacheness.keys import add_user_code
+from cacheness.maintenance.eviction import Evictor
+from cacheness.maintenance.repair import Inspector
+from cacheness.protocols import BlobStore, Codec, MetadataStore
+from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
+from cacheness.results.store import Cache, Parts
+
+_log = logging.getLogger(__name__)
+
+#: In order of preference; a new codec goes before the last.
+CODECS: tuple[Codec, ...] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
+
+SQLITE_FILE = "metadata.sqlite"
+JOURNAL_FILE = "metadata.jsonl"
+BLOB_DIRECTORY = "blobs"
+KEY_FILE = "signing.key"
+
+add_user_code(*user_code_names())
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Everything that works together for one configuration in this process."""
+
+    cache: Cache
+    flights: Flights
+    evictor: Evictor
+    inspector: Inspector
+
+    def close(self) -> None:
+        """Give up flights, end the session, close the stores."""
+        self.flights.close()
+        self.cache.close()
+
+
+@dataclass(slots=True)
+class Slot:
+    """The place of one configuration: its parts once they are open, and who holds them."""
+
+    config: Config
+    guard: Guard
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    opened: Opened | None = None
+    handles: int = 0
+    pid: int = field(default_factory=os.getpid)
+
+
+class _Registry:
+    """The slots of this process."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()  # reentrant, because a finalizer of the user's may open or close a cache within
+        self.pid = os.getpid()  # kept, because asking the kernel costs a fifth of a hit
+        self.slots: dict[Config, Slot] = {}
+        #: Handles that were collected. Its `put` takes no lock that a thread could hold already.
+        self.dropped: SimpleQueue[Slot] = SimpleQueue()
+        self.closer: threading.Thread | None = None
+        self.inherited: list[object] = []
+
+    def forget(self) -> None:
+        """In a forked child: begin anew, whatever the parent's threads were holding.
+
+        What was open stays alive on purpose: to collect a parent's connection in the child would
+        end it for both.
+        """
+        self.inherited.append(self.slots)
+        self.slots = {}
+        self.lock = threading.RLock()
+        self.dropped, self.closer = SimpleQueue(), None
+        self.pid = os.getpid()
+
+    def close(self) -> None:
+        """At exit: end sessions, so that nobody has to prove this process dead."""
+        for slot in list(self.slots.values()):
+            try:
+                if slot.opened is not None:
+                    slot.opened.close()
+            except CachenessError as error:  # the others are closed all the same
+                _log.debug("a cache could not be closed at exit: %s", error)
+        self.slots.clear()
+
+
+_registry = _Registry()
+os.register_at_fork(after_in_child=_registry.forget)
+atexit.register(_registry.close)
+
+
+def hold(config: Config) -> Slot:
+    """Count one more user of a configuration in this process."""
+    with _registry.lock:
+        slot = _take(config)
+        if _registry.closer is None:
+            _registry.closer = threading.Thread(
+                target=_close_dropped, args=(_registry.dropped,), name="cacheness-closer", daemon=True
+            )
+            _registry.closer.start()
+        return slot
+
+
+def drop(slot: Slot) -> None:
+    """Have a thread release a slot whose handle was collected.
+
+    A finalizer runs in the middle of anything, and so takes no lock and closes nothing itself.
+    """
+    _registry.dropped.put(slot)
+
+
+def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
+    while True:
+        try:
+            release(dropped.get())
+        except Exception as error:  # noqa: BLE001 - stores of the user's are closed here too, and others wait behind them
+            _log.debug("a cache that nobody closed could not be closed: %s", error)
+
+
+def is_inherited(slot: Slot) -> bool:
+    """Whether a slot is a parent's, seen in a forked child, where it must not be used."""
+    return slot.pid != _registry.pid
+
+
+def release(slot: Slot) -> None:
+    """Count one user less; the last one closes the parts. Does nothing in a forked child."""
+    if is_inherited(slot):
+        return
+    with _registry.lock:
+        slot.handles -= 1
+        if slot.handles > 0:
+            return
+        if _registry.slots.get(slot.config) is slot:
+            del _registry.slots[slot.config]
+    if slot.opened is not None:
+        slot.opened.close()
+
+
+def parts_of(slot: Slot) -> Opened:
+    """The open parts of a held configuration; opens them when they are not.
+
+    Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
+    not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
+    its deadline once.
+    """
+    if slot.opened is None:
+        _wait_for_opener(slot)
+        try:
+            if slot.opened is None:
+                slot.opened = slot.guard.once(lambda: _open(slot.config))
+        finally:
+            slot.lock.release()
+    return slot.opened
+
+
+def _wait_for_opener(slot: Slot) -> None:
+    with waiting(slot.config.busy_timeout) as deadline:
+        if not slot.lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+            raise StoreBusy("another thread has been opening this cache for longer than this call may wait")
+
+
+def embedded_kind(directory: str | Path) -> str | None:
+    """Which metadata an embedded cache's directory holds: "sqlite", "json", or None for neither."""
+    for kind, name in (("sqlite", SQLITE_FILE), ("json", JOURNAL_FILE)):
+        if os.path.exists(os.path.join(directory, name)):  # False as well where we may not look
+            return kind
+    return None
+
+
+def check_backend(config: Config) -> None:
+    """Raise ConfigError when nothing here goes by the name of the metadata backend."""
+    backend = config.metadata_backend
+    if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
+        raise ConfigError(
+            f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
+            " 'postgresql://user@host/database'"
+        )
+
+
+def _take(config: Config) -> Slot:
+    while True:
+        slot = _registry.slots.get(config)
+        if slot is None:
+            guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
+            slot = _registry.slots.setdefault(config, Slot(config, guard))
+        slot.handles += 1
+        if _registry.slots.get(config) is slot:  # else a finalizer has just closed the last handle of it
+            return slot
+
+
+# from a configuration to parts
+
+
+def _open(config: Config) -> Opened:
+    check_backend(config)
+    check_sharing(config)
+    keyring = _keyring(config)
+    with ExitStack() as on_failure:
+        metadata = open_metadata(config)
+        on_failure.callback(metadata.close)
+        blobs = open_blobs(config)
+        on_failure.callback(blobs.close)
+        opened = _assemble(config, metadata, blobs, keyring)
+        opened.cache.marker.settle()
+        on_failure.pop_all()
+    return opened
+
+
+def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> Opened:
+    cache = Cache(
+        Parts(
+            metadata=metadata,
+            blobs=blobs,
+            codecs=CODECS,
+            keyring=keyring,
+            namespace=config.namespace,
+            inline_max_bytes=config.inline_max_bytes,
+            safe_codecs=config.safe_codecs,
+        ),
+        marker_of(config, metadata, blobs),
+    )
+    return Opened(
+        cache,
+        Flights(metadata, config.namespace, config.lease),
+        Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
+        Inspector(cache),
+    )
+
+
+def marker_of(config: Config, metadata: MetadataStore, blobs: BlobStore) -> Marker:
+    """The tie between the two stores of a configuration."""
+    return Marker(metadata, blobs, travel_together=_travel_together(config))
+
+
+def _travel_together(config: Config) -> bool:
+    """Whether who copies the metadata copies the blobs with it: both are in one directory, and not through a link."""
+    if config.blob_store is not None or config.metadata_backend not in _EMBEDDED:
+        return False
+    directory = Path(config.cache_dir).resolve()
+    return (directory / BLOB_DIRECTORY).resolve().parent == directory
+
+
+def open_metadata(config: Config) -> MetadataStore:
+    """The metadata store that `metadata_backend` names, or is."""
+    # Imports stand inside of `no_fork`: a child could never import what a thread of its parent was importing.
+    backend = config.metadata_backend
+    if not isinstance(backend, str):
+        return cast("MetadataStore", backend)
+    if backend in _EMBEDDED:
+        return _EMBEDDED[backend](config)
+    with forks.no_fork():
+        from cacheness.metadata.postgresql import PostgresqlStore
+
+    return PostgresqlStore(backend, limits=config.limits())
+
+
+def _sqlite(config: Config) -> MetadataStore:
+    with forks.no_fork():
+        from cacheness.metadata.sqlite import SqliteStore
+
+    return SqliteStore(_directory(config, other=JOURNAL_FILE) / SQLITE_FILE, limits=config.limits())
+
+
+def _journal(config: Config) -> MetadataStore:
+    with forks.no_fork():
+        from cacheness.metadata.journal.store import JournalStore
+
+    return JournalStore(_directory(config, other=SQLITE_FILE) / JOURNAL_FILE, limits=config.limits())
+
+
+_SERVERS = ("postgresql", "postgres")
+_EMBEDDED: dict[str, Callable[[Config], MetadataStore]] = {"sqlite": _sqlite, "json": _journal}
+
+
+def _directory(config: Config, *, other: str) -> Path:
+    directory = Path(config.cache_dir)
+    if (directory / other).exists():
+        asked = config.metadata_backend
+        held = "json" if other == JOURNAL_FILE else "sqlite"
+        raise ConfigError(
+            f"{directory} holds a cache with metadata_backend='{held}', not '{asked}'. Open it as '{held}', choose"
+            f" another cache_dir, or convert it with: cacheness copy {directory} NEW_DIRECTORY --to {asked}"
+        )
+    return directory
+
+
+def open_blobs(config: Config) -> BlobStore:
+    """The blob store that `blob_store` names, or is."""
+    url = config.blob_store
+    if url is not None and not isinstance(url, str):
+        return cast("BlobStore", url)
+    with forks.no_fork():
+        from cacheness.blobs.local import LocalBlobStore
+
+    if url is None:
+        return LocalBlobStore(Path(config.cache_dir) / BLOB_DIRECTORY, limits=config.limits())
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return LocalBlobStore(Path(unquote(parts.path)), limits=config.limits())
+    if parts.scheme == "memory":
+        from cacheness.blobs.memory import MemoryBlobStore
+
+        return MemoryBlobStore()
+    _check_scheme(url)
+    return _remote_blobs(url, config)
+
+
+def _remote_blobs(url: str, config: Config) -> BlobStore:
+    parts = urlsplit(url)
+    if parts.scheme == "s3" and "engine=s3fs" not in parts.query.split("&"):
+        with forks.no_fork():
+            from cacheness.blobs.object_store import ObjectStore, usable_here
+
+        if usable_here():
+            return ObjectStore.from_url(url, limits=config.limits())
+        _log.warning("this process was forked after its parent used obstore, which hangs there; using s3fs instead")
+    with forks.no_fork():
+        from cacheness.blobs.filesystem import FilesystemStore
+
+    return FilesystemStore.from_url(url, limits=config.limits())
+
+
+def _is_server(config: Config) -> bool:
+    backend = config.metadata_backend
+    return backend.needs_key if not isinstance(backend, str) else backend not in _EMBEDDED
+
+
+def check_sharing(config: Config) -> None:
+    """Raise ConfigError when machines would share the metadata and not the blobs."""
+    blobs = config.blob_store
+    is_local = blobs is None or (isinstance(blobs, str) and urlsplit(blobs).scheme == "file")
+    if _is_server(config) and is_local and not config.shared_path:
+        place = config.cache_dir if blobs is None else blobs
+        raise ConfigError(
+            f"the metadata is shared ({_name(config.metadata_backend)}) but the blobs are in a local path ({place}),"
+            " which other machines cannot read. Give blob_store='s3://bucket/prefix', or shared_path=True if every"
+            " machine sees the same files there"
+        )
+
+
+def check(config: Config) -> None:
+    """Raise ConfigError for what can work on no machine. Touches no disk and asks no server."""
+    check_backend(config)
+    check_sharing(config)
+    if isinstance(config.blob_store, str):
+        _check_scheme(config.blob_store)
+    if config.signing_key is not None or _is_server(config):
+        _shared_keyring(config)
+
+
+def _check_scheme(url: str) -> None:
+    with forks.no_fork():
+        from fsspec import available_protocols  # type: ignore[import-untyped]
+
+    scheme = urlsplit(url).scheme
+    if not scheme:
+        raise ConfigError(
+            f"blob_store {redacted(url)!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL"
+        )
+    if scheme not in available_protocols():
+        raise ConfigError(f"blob_store {redacted(url)!r} is of no kind that fsspec knows: is {scheme!r} spelt right?")
+
+
+def _keyring(config: Config) -> Keyring:
+    if config.signing_key is not None and not _is_server(config):
+        return Keyring.parse(config.signing_key, also=own_key(Path(config.cache_dir) / KEY_FILE))
+    if not _is_server(config):
+        directory = Path(config.cache_dir)
+        _make(directory)
+        holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
+        return Keyring.parse(load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data))
+    return _shared_keyring(config)
+
+
+def _shared_keyring(config: Config) -> Keyring:
+    if config.signing_key is not None:
+        return Keyring.parse(config.signing_key)
+    if config.allow_unsigned:
+        return Keyring.unsigned()
+    raise ConfigError(
+        "a shared cache needs a signing key, so that nobody who can write to the database or the bucket can make you"
+        " unpickle their bytes. Give signing_key= (with from_env(): CACHENESS_SIGNING_KEY) the same secret on every"
+        ' machine (make one with: python -c "import secrets; print(secrets.token_hex(32))"), or accept the risk with'
+        " allow_unsigned=True"
+    )
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"cache_dir {str(directory)!r} cannot be made: {error.strerror}. Choose a directory that you may write to"
+        ) from error
+
+
+def _name(backend: object) -> str:
+    return redacted(backend) if isinstance(backend, str) else type(backend).__name__

@@ -1,0 +1,244 @@
+"""What the user put into a library: functions in its modules, methods in its classes, entries in its registries."""
+
+from __future__ import annotations
+
+import abc
+import copyreg
+import encodings
+import functools
+import gc
+import sys
+import types
+import weakref
+from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from cacheness.keys.error_paths import FAILURES
+from cacheness.keys.owners import module_of, names_of_module, owner_of, owner_of_class
+
+#: Of a library's registry, so many entries are looked at.
+_MOST: Final = 1000
+#: A library's object is looked into so deep: a descriptor, what it wraps, what that closes over.
+_DEEPEST: Final = 4
+_HOLDERS: Final = (functools.partial, property, staticmethod, classmethod, types.MethodType, type(functools.cache(len)))
+_PARTS: Final = ("__wrapped__", "func", "__func__", "fget")
+
+
+def has_users(value: Any, depth: int = _DEEPEST) -> bool:
+    """Whether a thing that was found in a library is the user's, or leads to something of the user's."""
+    if isinstance(value, types.FunctionType):
+        if owner_of(value.__globals__.get("__name__")).kind == "user":
+            return True
+        return depth > 0 and any(has_users(inner, depth - 1) for inner in _within_function(value))
+    if isinstance(value, type):
+        return owner_of_class(value).kind == "user"
+    if isinstance(value, types.ModuleType) or type(value) in _PLAIN:
+        return False
+    if owner_of_class(type(value)).kind == "user":
+        return True
+    return depth > 0 and any(has_users(inner, depth - 1) for inner in _within(value))
+
+
+_PLAIN: Final = frozenset({type(None), bool, int, float, complex, str, bytes, types.BuiltinFunctionType})
+
+
+def _within_function(fn: types.FunctionType) -> Iterable[Any]:
+    for cell in fn.__closure__ or ():
+        with suppress(ValueError):  # not assigned yet
+            yield cell.cell_contents
+
+
+def _within(value: Any) -> Iterable[Any]:
+    """What an object of a library's holds, so far as it can be seen without running anything."""
+    if isinstance(value, Mapping):
+        return islice(dict.values(value), _MOST) if isinstance(value, dict) else ()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return islice(value, _MOST)
+    if isinstance(value, _HOLDERS):
+        return [getattr(value, name, None) for name in _PARTS]
+    try:
+        return list(object.__getattribute__(value, "__dict__").values())
+    except FAILURES:
+        return ()
+
+
+# what stands in classes and registries of a library's or Python's, and is found by a name that code reads
+
+#: By what is called, the registries of Python's that it asks.
+_COPIES: Final = frozenset(
+    {"copy", "deepcopy", "dump", "dumps", "Pickler", "__reduce__", "__reduce_ex__", "replace", "submit", "map"}
+)
+_STATEMENTS: Final = frozenset(
+    {"execute", "executemany", "executescript", "adapt", "fetchone", "fetchall", "fetchmany", "to_sql"}
+    | {"read_sql", "read_sql_query", "read_sql_table", "connect"}
+)
+_ENCODES: Final = frozenset({"encode", "decode", "open", "lookup", "getreader", "getwriter"})
+_ASKS_CLASSES: Final = frozenset({"isinstance", "issubclass"})
+_MEMBERS: Final = (types.FunctionType, property, staticmethod, classmethod, functools.cached_property)
+#: Attributes of these types are no code, or C's.
+_SKIPPED: Final = frozenset(
+    {
+        *(type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, types.ModuleType),
+        *(types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType),
+        *(types.ClassMethodDescriptorType, types.GetSetDescriptorType, types.MemberDescriptorType),
+        *(types.MappingProxyType, type(abc.ABC.__dict__["_abc_impl"]), types.GenericAlias, types.CodeType),
+    }
+)
+
+
+@dataclass(slots=True)
+class _Classes:
+    """Classes of others into which the user's modules may have put something, as of the last walk over all."""
+
+    sizes: tuple[int, int] = (0, 0)
+    users: tuple[int, int, int] = (0, 0, 0)
+    version: int = 0
+    all: list[weakref.ref[type]] = field(default_factory=list)
+    having: dict[str, list[type]] = field(default_factory=dict)  #: by the name of what the user put there
+    registered: dict[str, list[type]] = field(default_factory=dict)  #: abstract classes by their names
+    bases: dict[str, list[type]] = field(default_factory=dict)  #: classes below which the user has some
+
+
+_classes: Final = _Classes()
+
+
+def version_of_additions() -> int:
+    """A number that grows when there may be something new that the user's modules put into classes of others."""
+    # Only code of the user's puts anything there, and it came with a module, a definition or a notebook's cell.
+    names = vars(sys.modules["__main__"])
+    sizes = len(sys.modules), len(names)
+    if _classes.sizes != sizes:
+        modules = sum(map(_is_users_module, list(sys.modules)))
+        # By `isinstance`, a module that is imported lazily would be loaded.
+        defined = sum(issubclass(type(value), (types.FunctionType, type)) for value in list(names.values()))
+        users = modules, defined, len(names.get("In", ()))
+        if _classes.users != users:
+            _walk()
+        _classes.sizes, _classes.users = sizes, users
+    return _classes.version
+
+
+def _walk() -> None:
+    found: list[weakref.ref[type]] = []
+    registered: dict[str, list[type]] = {}
+    bases: dict[str, list[type]] = {}
+    waiting: list[type] = [object]
+    seen: set[Any] = {object}
+    while waiting:
+        cls = waiting.pop()
+        below: list[Any] = type.__subclasses__(cls)
+        if not _is_users_module(module_of(cls)):
+            found.append(weakref.ref(cls))
+            if cls is not object and any(map(_is_users, below)):
+                bases.setdefault(cls.__name__, []).append(cls)
+            if isinstance(cls, abc.ABCMeta) and _users_registered(cls):
+                registered.setdefault(cls.__name__, []).append(cls)
+        waiting += [other for other in below if other not in seen]
+        seen.update(below)
+    _classes.all, _classes.having = found, {}
+    _classes.registered, _classes.bases = registered, bases
+    _classes.version += 1
+
+
+def _having(words: Collection[str]) -> dict[str, list[type]]:
+    """By these names, the classes of others in which the user put something under it."""
+    having = _classes.having
+    new = frozenset(words).difference(having)
+    if new:
+        found: dict[str, list[type]] = {word: [] for word in new}
+        for cls in filter(None, (ref() for ref in _classes.all)):
+            namespace: Any = type.__getattribute__(cls, "__dict__")
+            for word in namespace.keys() & new:
+                if type(namespace[word]) not in _SKIPPED and _is_addition(namespace[word]):
+                    found[word].append(cls)
+        having.update(found)  # at once, because another thread may look
+    return {word: having[word] for word in words if having[word]}
+
+
+def _is_addition(value: Any) -> bool:
+    """Whether a class's attribute is a function or class of a module of the user's, or an object around one."""
+    if isinstance(value, (types.FunctionType, type)):
+        return _is_users(value)
+    if isinstance(value, _MEMBERS):
+        return any(_is_users(getattr(value, name, None)) for name in _PARTS)
+    try:
+        return any(map(_is_users, object.__getattribute__(value, "__dict__").values()))
+    except FAILURES:
+        return False
+
+
+def _is_users(value: Any) -> bool:
+    if isinstance(value, types.FunctionType):
+        module = value.__globals__.get("__name__")
+    else:
+        module = module_of(value) if isinstance(value, type) else None
+    return module in sys.modules and _is_users_module(module)
+
+
+def _is_users_module(name: str) -> bool:
+    """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
+    top = name.partition(".")[0]
+    names = names_of_module(sys.modules.get(top))
+    return owner_of(top if names.get("__file__") else name).kind == "user"
+
+
+def users_subclasses(cls: type) -> list[type]:
+    """Those classes right below one that are the user's, as they were made."""
+    below: list[type] = type.__subclasses__(cls)
+    return [found for found in below if _is_users(found)]
+
+
+def _users_registered(cls: type) -> set[type]:
+    registered: Iterable[Any] = _get_dump(cls)[0]
+    return {found for ref in registered if (found := ref()) is not None and _is_users(found)}
+
+
+def additions_to(words: Collection[str]) -> dict[str, Any]:
+    """What the user put where code that reads these names may come to it, by a name for people."""
+    version_of_additions()
+    found: dict[str, Any] = {}
+    for word, classes in _having(words).items():
+        for cls in classes:
+            value = vars(cls).get(word)
+            if _is_addition(value):
+                found[f"{_name_of(cls)}.{word}"] = value
+    if not _ASKS_CLASSES.isdisjoint(words):
+        for name in _classes.registered.keys() & words:
+            found |= {f"{_name_of(cls)}.register": _users_registered(cls) for cls in _classes.registered[name]}
+    if "__subclasses__" in words:
+        for name in _classes.bases.keys() & words:
+            found |= {f"{_name_of(cls)}.__subclasses__": users_subclasses(cls) for cls in _classes.bases[name]}
+    for name, registry in _registries_for(words):
+        found |= {name: registry} if registry else {}
+    return dict(sorted(found.items()))
+
+
+def _name_of(cls: type) -> str:
+    return f"{module_of(cls)}.{cls.__qualname__}"
+
+
+def _registries_for(words: Collection[str]) -> Iterator[tuple[str, Any]]:
+    """Registries of Python's, as far as the user filled them: what is in them is told by the class or name."""
+    if not _COPIES.isdisjoint(words):
+        yield "copyreg.dispatch_table", _users_in(copyreg.dispatch_table)
+    database = sys.modules.get("sqlite3")
+    if database is not None and not _STATEMENTS.isdisjoint(words):
+        yield "sqlite3.adapters", _users_in(vars(database).get("adapters", {}))
+        yield "sqlite3.converters", _users_in(vars(database).get("converters", {}))
+    if not _ENCODES.isdisjoint(words):
+        yield "codecs.register", [search for search in _codec_searches()[1:] if has_users(search)]
+
+
+def _users_in(registry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
+    return [item for item in list(registry.items()) if has_users(item[1])]
+
+
+@functools.cache
+def _codec_searches() -> list[Any]:
+    """The interpreter's own list of functions that find codecs, to which no name leads."""
+    lists = [held for held in gc.get_referrers(encodings.search_function) if type(held) is list]
+    return next((held for held in lists if held[:1] == [encodings.search_function]), [])

@@ -1,0 +1,263 @@
+"""What a code object does, whatever it looks like in the source, and the names it reaches for.
+
+Read from the compiled code, not from the source text: after an edit on disk the source shows
+the new text while the old code still runs.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import types
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from blake3 import blake3
+
+from cacheness.keys.code.write_only import uses_in
+from cacheness.keys.encode import encode
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """A global name, and the attributes that are taken of it: `helpers.normalise`."""
+
+    name: str
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Import:
+    """An import inside of a function, and what is taken from the module."""
+
+    module: str
+    level: int
+    attributes: tuple[str, ...] = ()  #: empty: the module itself is handed about
+
+
+@dataclass(frozen=True, slots=True)
+class CodeInfo:
+    """A code object and those inside of it."""
+
+    digest: bytes
+    names: tuple[Name, ...]
+    imports: tuple[Import, ...]
+    uses: Mapping[str, frozenset[str]]  #: of each name from outside, in the words of `effects.py`
+    body: bytes  #: the digest as it would be under any other name; decides nothing
+    called: Mapping[str, bool]  #: of each dotted name, whether a literal text follows wherever it stands
+
+
+#: They do nothing, or say what `co_flags` says.
+_IDLE: Final = frozenset({"NOP", "CACHE", "RESUME", "EXTENDED_ARG", "PRECALL"})
+#: Two in one, which the compiler makes only of what stands on one line.
+_PAIRS: Final = {
+    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
+    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
+    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
+    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
+}
+_JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
+_CONSTANTS: Final = frozenset(dis.hasconst)
+_GLOBALS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_ATTRIBUTES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+_LOCALS: Final = frozenset(
+    {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
+)
+#: What a class body says of itself by the text around it.
+_ABOUT_ITSELF: Final = frozenset({"__doc__", "__firstlineno__", "__static_attributes__", "__module__", "__qualname__"})
+#: Globals that say where a module is, not what it does.
+_WHERE: Final = frozenset(
+    {"__name__", "__file__", "__doc__", "__spec__", "__loader__", "__package__", "__cached__", "__path__"}
+)
+_FLAGS: Final = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
+
+#: By identity: comparing two code objects compares all their constants.
+_known: dict[int, tuple[weakref.ref[types.CodeType], CodeInfo]] = {}
+
+
+def info_of(code: types.CodeType) -> CodeInfo:
+    """What there is to know of a code object; found once."""
+    key = id(code)
+    known = _known.get(key)
+    if known is None or known[0]() is not code:
+        gone = weakref.ref(code, lambda _, key=key: _known.pop(key, None))  # type: ignore[misc]
+        known = _known[key] = (gone, _read(code))
+    return known[1]
+
+
+def _read(code: types.CodeType) -> CodeInfo:
+    raw = list(dis.get_instructions(code))
+    instructions, places = _kept(raw, code)
+    inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    effects = [_effect(instruction, places) for instruction in instructions]
+    unnamed = [_effect(instruction, places, named=False) for instruction in instructions] if inner else effects
+    kind, _, *frame = _frame(code)
+    exceptions = encode(_exceptions(code, places))
+    body = blake3(b"".join([encode((kind, *frame)), *unnamed, exceptions])).digest()
+    parts = [encode(_frame(code)), *effects, exceptions]
+    names = set(_names(instructions)).union(*(i.names for i in inner))
+    imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
+    uses: dict[str, frozenset[str]] = {}
+    steps = [step for instruction in raw for step in one_by_one(instruction, code)]
+    for name, kinds in [*((n, {kind}) for n, kind in uses_in(steps)), *(use for i in inner for use in i.uses.items())]:
+        uses[name] = uses.get(name, frozenset()) | kinds
+    called = dict(_called_with_text(instructions))
+    for name, literal in (call for i in inner for call in i.called.items()):
+        called[name] = called.get(name, True) and literal
+    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body, called)
+
+
+def _frame(code: types.CodeType) -> tuple[Any, ...]:
+    arguments = code.co_argcount + code.co_kwonlyargcount
+    arguments += bool(code.co_flags & inspect.CO_VARARGS) + bool(code.co_flags & inspect.CO_VARKEYWORDS)
+    counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS)
+    return ("code", code.co_qualname, counts, code.co_varnames[:arguments], code.co_cellvars, code.co_freevars)
+
+
+def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
+    """The instructions that do something, and for each offset which of them is reached there."""
+    kept: list[dis.Instruction] = []
+    places: dict[int, int] = {}
+    for instruction in raw:
+        places[instruction.offset] = len(kept)
+        if instruction.opname in _IDLE:
+            continue
+        if instruction.opname == "STORE_NAME" and instruction.argval in _ABOUT_ITSELF and kept:
+            kept.pop()  # the value it would have stored
+            continue
+        kept += one_by_one(instruction, code)
+    places[len(code.co_code)] = len(kept)
+    return kept, places
+
+
+def one_by_one(instruction: dis.Instruction, code: types.CodeType) -> list[dis.Instruction]:
+    """The instructions that one stands for: itself, or the two that the compiler joined."""
+    if instruction.opname == "KW_NAMES" and instruction.arg is not None:
+        # Python 3.11's `dis` does not look up this constant; all names would look the same.
+        return [instruction._replace(argval=code.co_consts[instruction.arg])]
+    if instruction.opname not in _PAIRS:
+        return [instruction]
+    names = zip(_PAIRS[instruction.opname], instruction.argval, strict=True)
+    return [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
+
+
+def _effect(instruction: dis.Instruction, places: dict[int, int], *, named: bool = True) -> bytes:
+    opcode, value, argument = instruction.opcode, instruction.argval, instruction.arg
+    if opcode in _CONSTANTS:
+        if isinstance(value, types.CodeType):
+            text = b"code" + (info_of(value).digest if named else info_of(value).body)
+        else:
+            text = encode(value)
+    elif opcode in _JUMPS:
+        text = b"%x" % places[value]
+    elif isinstance(value, str):
+        text = value.encode()
+    else:
+        text = b"" if argument is None else b"%x" % argument
+    if "SUPER_ATTR" in instruction.opname and argument is not None:
+        text += b"/%x" % (argument & 3)
+    return b"%b %x:%b\n" % (instruction.opname.encode(), len(text), text)
+
+
+def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int, int, int, int]]:
+    found: list[tuple[int, int, int, int]] = []
+    for start, size, target, depth in exception_table(code.co_exceptiontable):
+        entry = (places[start], places[start + size], places[target], depth)
+        if entry[0] < entry[1]:
+            if found and found[-1][1] == entry[0] and found[-1][2:] == entry[2:]:
+                entry = (found.pop()[0], *entry[1:])
+            found.append(entry)
+    return found
+
+
+def exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Start, size and target of each protected stretch, in bytes, and the depth of the stack there, doubled."""
+    numbers = []
+    value = 0
+    for byte in table:
+        value = value << 6 | byte & 63
+        if not byte & 64:
+            numbers.append(value)
+            value = 0
+    for at in range(0, len(numbers), 4):
+        start, size, target, depth = numbers[at : at + 4]
+        yield start * 2, size * 2, target * 2, depth
+
+
+def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
+    for at, instruction in enumerate(instructions):
+        if instruction.opname in _GLOBALS and instruction.argval not in _WHERE:
+            yield Name(instruction.argval, _attributes_after(instructions, at))
+
+
+def _called_with_text(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, bool]]:
+    """Each name with its attributes, and whether a literal text is the first argument in each of its calls."""
+    found: dict[str, bool] = {}
+    for at, instruction in enumerate(instructions):
+        if instruction.opname in _LOCALS:
+            attributes = _attributes_after(instructions, at)
+            after = at + 1 + len(attributes)
+            after += instructions[after].opname == "PUSH_NULL"
+            name = ".".join((str(instruction.argval), *attributes))
+            literal = isinstance(instructions[after].argval, str) and instructions[after].opname == "LOAD_CONST"
+            literal = literal and _is_whole_argument(instructions, after)
+            found[name] = found.get(name, True) and literal
+    yield from found.items()
+
+
+def _is_whole_argument(instructions: Sequence[dis.Instruction], at: int) -> bool:
+    """Whether a constant is an argument as it stands: then the call follows, or one more argument and the call."""
+    following = [instruction.opname for instruction in instructions[at + 1 : at + 3]]
+    called = [name.startswith(("CALL", "KW_NAMES")) for name in following]
+    return called[:1] == [True] or (called[1:] == [True] and following[0].startswith("LOAD_"))
+
+
+def _attributes_after(instructions: Sequence[dis.Instruction], at: int) -> tuple[str, ...]:
+    end = at + 1
+    while instructions[end].opname in _ATTRIBUTES:
+        end += 1
+    return tuple(instruction.argval for instruction in instructions[at + 1 : end])
+
+
+def _imports(instructions: Sequence[dis.Instruction], code: types.CodeType) -> Iterator[Import]:
+    for at, instruction in enumerate(instructions):
+        if instruction.opname != "IMPORT_NAME":
+            continue
+        wanted, level, module = instructions[at - 1].argval, instructions[at - 2].argval, instruction.argval
+        if wanted:
+            yield from (Import(module, level, (name,)) for name in wanted)
+        else:
+            yield from _uses(instructions, at, code)
+
+
+def _uses(instructions: Sequence[dis.Instruction], at: int, code: types.CodeType) -> Iterator[Import]:
+    """What becomes of the module that `import a.b` or `import a.b as c` puts into a local name."""
+    module, level, after = instructions[at].argval, instructions[at - 2].argval, at + 1
+    while instructions[after].opname in ("IMPORT_FROM", "SWAP", "POP_TOP"):
+        after += 1
+    below = () if after > at + 1 else tuple(module.split(".")[1:])
+    yield Import(module, level, ("__name__",))
+    for attributes in _uses_of_local(instructions[after].argval, code):
+        if attributes[: len(below)] == below:
+            yield Import(module, level, attributes[len(below) :])
+        else:
+            yield Import(module.partition(".")[0], level, attributes)
+
+
+def _uses_of_local(local: str, code: types.CodeType) -> Iterator[tuple[str, ...]]:
+    instructions = _kept(list(dis.get_instructions(code)), code)[0]
+    for at, instruction in enumerate(instructions):
+        if instruction.opname in _LOCALS and instruction.argval == local:
+            yield _attributes_after(instructions, at)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _uses_of_local(local, constant)

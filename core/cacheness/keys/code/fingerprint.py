@@ -1,0 +1,274 @@
+"""Functions to fingerprints: the code that will run, and all the code of the user's that it reaches.
+
+A function or class of the user's is a node: its own code, and the values it refers to by name.
+Values that are functions or classes again lead to further nodes; all others are encoded.
+`graph.py` turns the nodes into digests. What was found is kept, and at the next call only
+watched: names must still lead to the same objects, and what can change must be encoded as before.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import types
+import weakref
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from blake3 import blake3
+
+from cacheness.keys.code.bytecode import info_of
+from cacheness.keys.code.calls import UNKNOWN, Call, Symbol, called_as
+from cacheness.keys.code.chance import Chances, chance_among
+from cacheness.keys.code.contexts import changed_settings
+from cacheness.keys.code.introspection import reads_of
+from cacheness.keys.code.merkle import Vertex, digests_of
+from cacheness.keys.code.randomness import LOOKED_AT, Draw, of_call, when_registered
+from cacheness.keys.code.reader import Bag, Value, names_of, read
+from cacheness.keys.code.references import (
+    full_name,
+    is_reached,
+    labels_of,
+    name_of,
+    place_of_value,
+    unseen_in,
+    values_of,
+)
+from cacheness.keys.code.revalidation import Watch
+from cacheness.keys.encode import FORMAT, Encoder, encode
+from cacheness.keys.error_paths import deciding
+
+#: Names that an entry tells one by one; more are told by module.
+MOST_PARTS: Final = 80
+#: Encodings of what is code itself, or is not there.
+_NOT_VALUES: Final = (b"R", b"@2:of", b"@7:missing", b"@7:written", b"@6:import", b"N")
+#: Hexadecimal digits that tell a part from what it was before.
+_SHORT: Final = 12
+_PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What decides the result of a function, apart from its arguments."""
+
+    digest: bytes  #: 32 bytes
+    name: str  #: module:qualified name
+    parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
+    unfollowed: tuple[str, ...]  #: what could not be seen
+    body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
+    chance: tuple[Draw, ...] = ()  #: random numbers that it draws
+
+    @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Of what could not be seen, what can decide the result."""
+        return deciding(self.unfollowed)
+
+
+#: By identity of what was fingerprinted, for as long as that lives.
+_plans: dict[int, tuple[weakref.ref[Any], _Plan]] = {}
+
+
+def fingerprint(fn: Any) -> Fingerprint:
+    """Find out what decides the result of a callable. Quick when nothing has changed since the last time."""
+    key = id(fn)
+    known = _plans.get(key)
+    if known is not None and known[0]() is fn and known[1].holds(fn):
+        return known[1].fingerprint
+    plan = _Plan(fn)
+    with suppress(TypeError):  # what has no weak references cannot be told from its successor at the same address
+        _plans[key] = (weakref.ref(fn, lambda _: _plans.pop(key, None)), plan)
+    return plan.fingerprint
+
+
+class Chance:
+    """What a callable or an object of any kind draws without a seed: always, or in a call with some arguments."""
+
+    def __init__(self, thing: Any) -> None:
+        versions: dict[str, str] = {}
+        function = thing.__func__ if isinstance(thing, types.MethodType) else thing
+        root = read(function, _called(function), versions)
+        nodes, _, _ = _explore(root.edges, versions)
+        self._chances, self._callee = Chances(nodes), called_as(thing)
+        self._always = [*root.drawn, *self._chances.when_used(function, root.edges)]
+        self.always = of_call([draw for draw in self._always if not draw.unless], {})  #: in words
+        self.depends = not self.always and bool(
+            self.in_call([], {}) or self.in_call([UNKNOWN], {})
+        )  #: on the arguments of a call
+
+    @staticmethod
+    def forget() -> None:
+        """Look at everything anew: a rule was registered."""
+        _plans.clear()
+
+    def in_call(self, args: Iterable[Symbol], keywords: Mapping[str, Symbol]) -> tuple[str, ...]:
+        """What a call with these arguments draws, in words."""
+        call = Call(self._callee, tuple(args), keywords)
+        return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})
+
+
+class _Plan:
+    """A fingerprint, and all that must still be as it was for the fingerprint to hold."""
+
+    def __init__(self, fn: Any) -> None:
+        versions = {"python": _PYTHON}
+        # What a partial or an instance carries is given like an argument, and like one it must be encodable.
+        self._root = read(fn, _called(fn), versions, tolerant=False)
+        nodes, graph, asked = _explore(self._root.edges, versions)
+        start = encode(("fingerprint", FORMAT, _PYTHON, self._root.content))
+        graph["root"] = Vertex(start, names_of(self._root.edges))
+        self.fingerprint = Fingerprint(
+            digests_of(graph)["root"],
+            name_of_function(fn),
+            _parts(nodes, versions),
+            tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
+            _body(_callee(fn)),
+            (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
+        )
+        self._watch = Watch(((node.thing, node.values) for node in nodes), asked)
+        self._root.forget_objects()
+
+    def holds(self, fn: Any) -> bool:
+        """Whether the fingerprint would come out the same again."""
+        return (self._root.content == b"R" or self._root.is_still(fn)) and self._watch.holds()
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """A function, class or module of the user's, as it was found."""
+
+    thing: Any
+    name: str
+    labels: list[str]
+    values: list[Value]
+
+    def pairs(self) -> Iterable[tuple[str, Value]]:
+        """The values by their labels."""
+        return zip(self.labels, self.values, strict=True)
+
+    def vertex(self) -> Vertex:
+        """What it is by itself; the order in which a class lists its attributes does not matter."""
+        named = sorted(self.pairs(), key=lambda pair: pair[0])
+        content = b"".join([_labelled(label.encode(), value.content) for label, value in named])
+        return Vertex(content, [name for _, value in named for name in names_of(value.edges)])
+
+
+def _labelled(label: bytes, content: bytes) -> bytes:
+    return b"%x:%b%x:%b" % (len(label), label, len(content), content)
+
+
+def _explore(
+    edges: Iterable[Any], versions: dict[str, str]
+) -> tuple[list[_Node], dict[Hashable, Vertex], frozenset[str]]:
+    """Read everything that can be reached from here, and what the code among it asks of the rest."""
+    asked: frozenset[str] = frozenset()
+    while True:
+        nodes, graph = _reach(edges, versions, asked)
+        asked = asked.union(*(reads_of(node.thing) for node in nodes))
+        # Most code asks for nothing that was not read anyway.
+        if all(labels_of(node.thing, asked) == node.labels for node in nodes):
+            return nodes, graph, asked
+
+
+def _reach(
+    edges: Iterable[Any], versions: dict[str, str], asked: Collection[str]
+) -> tuple[list[_Node], dict[Hashable, Vertex]]:
+    nodes: list[_Node] = []
+    graph: dict[Hashable, Vertex] = {}
+    waiting = list(edges)
+    while waiting:
+        thing = waiting.pop()
+        if type(thing) is Bag:
+            graph.update(thing.vertices())
+            waiting += [edge for _, edges in thing.members for edge in edges]
+        elif id(thing) not in graph:
+            node = _survey(thing, versions, asked)
+            nodes.append(node)
+            graph[id(thing)] = node.vertex()
+            waiting += [edge for value in node.values for edge in value.edges]
+    return nodes, graph
+
+
+def _survey(thing: Any, versions: dict[str, str], asked: Collection[str]) -> _Node:
+    """Read one function, class or module of the user's."""
+    name, labels = name_of(thing), labels_of(thing, asked)
+    pairs = zip(labels, values_of(thing, asked), strict=True)
+    return _Node(thing, name, labels, [_part(thing, value, f"{name}: {label}", versions) for label, value in pairs])
+
+
+def _part(thing: Any, value: Any, place: str, versions: dict[str, str]) -> Value:
+    part = read(value, place, versions)
+    if type(value) in LOOKED_AT and isinstance(thing, types.FunctionType):
+        part.drawn = ()  # the function's code says whether it is called, and how it is seeded
+    return part
+
+
+def _unfollowed(nodes: Iterable[_Node]) -> set[str]:
+    unseen = {line for node in nodes for line in unseen_in(node.thing)}
+    return unseen | {line for node in nodes for value in node.values for line in value.unfollowed}
+
+
+def _called(fn: Any) -> str:
+    fn = _callee(fn)
+    return str(getattr(fn, "__qualname__", None) or type(fn).__qualname__)
+
+
+def _body(fn: Any) -> str:
+    code = getattr(fn, "__code__", None)
+    return info_of(code).body.hex()[:_SHORT] if isinstance(code, types.CodeType) else ""
+
+
+def name_of_function(fn: Callable[..., Any]) -> str:
+    """What entries call a function: its module and its qualified name, with a colon between."""
+    return full_name(_callee(fn))
+
+
+def _callee(fn: Any) -> Any:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return fn
+
+
+def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+    code: dict[str, str] = {}
+    values: dict[str, str] = {}
+    loose: dict[str, str] = {}
+    for node in nodes:
+        own = [value.content for label, value in node.pairs() if not is_reached(label)]
+        code[node.name] = _short(b"".join(own))
+        values |= {
+            place_of_value(node.name, label): _short(value.content)
+            for label, value in node.pairs()
+            if is_reached(label) and not value.content.startswith(_NOT_VALUES)
+        }
+        loose |= {
+            place_of_value(node.name, label): value.loose.hex()[:_SHORT]
+            for label, value in node.pairs()
+            if is_reached(label) and value.loose
+        }
+    found = {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
+    return found if not loose or len(values) > MOST_PARTS else {**found, "loose": loose}
+
+
+def _short(content: bytes) -> str:
+    return blake3(content).hexdigest()[:_SHORT]
+
+
+def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:
+    """By module where there are many, so that a row stays small."""
+    if len(digests) <= MOST_PARTS:
+        return digests
+    groups: dict[str, list[str]] = {}
+    for name in sorted(digests):
+        groups.setdefault(name.partition(".")[0] + ".*", []).append(name + digests[name])
+    return {group: _short("\n".join(lines).encode()) for group, lines in groups.items()}
+
+
+def _digest_of_code(thing: Any) -> tuple[str, bytes, Iterable[str]]:
+    found = fingerprint(thing)
+    return _called(thing), found.digest, found.unfollowed
+
+
+Encoder.digest_of_code = staticmethod(_digest_of_code)
+when_registered(Chance.forget)

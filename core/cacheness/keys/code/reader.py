@@ -1,0 +1,219 @@
+"""Values that code refers to, encoded with the user's own functions and classes left open.
+
+A fingerprint is made of many such values. What they lead to is read on its own (`code.py`), and
+put in place when everything has its digest (`graph.py`).
+"""
+
+from __future__ import annotations
+
+import pathlib
+import types
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cacheness.keys.code.merkle import Vertex
+from cacheness.keys.code.randomness import LOOKED_AT, Draw, drawn_when_called, kept_in
+from cacheness.keys.encode import Encoder, known_types
+from cacheness.keys.error_paths import Harmless, Unencodable, place_of
+from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.snapshot import snapshot
+from cacheness.keys.values.files import File
+
+#: Values that cannot change: to see the same object again is enough.
+_SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.EllipsisType, types.ModuleType})
+
+
+class Reader(Encoder):
+    """Encodes values that code refers to. The user's functions and classes are left to be read on their own."""
+
+    __slots__ = ("drawn", "edges", "place", "tolerant", "versions")
+    #: A global like `Path(__file__).parent` says where the code is, not what it reads.
+    reads_directories = False
+
+    def __init__(self, place: str, versions: dict[str, str], tolerant: bool) -> None:
+        super().__init__()
+        self.place = place
+        self.versions = versions
+        self.tolerant = tolerant
+        self.edges: list[Any] = []
+        self.drawn: list[Draw] = []
+
+    def reference(self, thing: Any) -> None:
+        """Leave a hole, to be filled with what is read of it."""
+        self.out += b"R"
+        self.edges.append(thing)
+
+    def library(self, name: str, version: str) -> None:
+        """Remember the version, for `explain`."""
+        super().library(name, version)
+        self.versions[name] = version
+
+    def note(self, trouble: str) -> None:
+        """List what could not be seen, and decides no result."""
+        self.unfollowed.append(Harmless(f"{self.place}: {trouble}"))
+
+    def add(self, value: Any) -> None:
+        """Append a value; by its type, when it cannot be encoded and that is tolerated."""
+        kind = type(value)
+        if kind in LOOKED_AT:
+            if draw := drawn_when_called(value):
+                self.drawn.append(draw)
+        elif kind not in _TRANSPARENT and (draw := kept_in(value)):
+            self.drawn.append(draw)
+        if kind in _TRANSPARENT or not self.tolerant:
+            super().add(value)
+            return
+        edges, marks = self.edges, (len(self.out), len(self.edges), len(self._stack))
+        # A part of the user's object may count by its type; a library's object counts as a whole.
+        self.tolerant = owner_of_class(kind).kind == "user"
+        try:
+            super().add(value)
+        except Unencodable:
+            self._roll_back(edges, *marks)
+            self.tolerant = True
+            self._by_type(value)
+        finally:
+            self.tolerant = True
+
+    def _roll_back(self, edges: list[Any], out: int, count: int, depth: int) -> None:
+        del self.out[out:]
+        self.orders = [order for order in self.orders if order[0] < out]
+        self.edges = edges
+        del self.edges[count:]
+        del self._stack[depth:]
+        self._levels = {key: level for key, level in self._levels.items() if level < depth}
+
+    def _by_type(self, value: Any) -> None:
+        kind = type(value)
+        wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
+        self.tagged("by type", kind, wrapped)
+        if wrapped is None:
+            place = place_of(self.place, [*self._stack, value])
+            line = f"{place}: {kind.__module__}.{kind.__qualname__}"
+            self.unfollowed.append(Harmless(line) if _is_harmless(kind) else line)
+
+    def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
+        """Append members; as a bag, when they lead to code."""
+        outer, found = self.edges, []
+        for member in members:
+            self.edges = []
+            found.append((b"".join([self.apart(value) for value in member]), self.edges))
+        self.edges = outer
+        if any(edges for _, edges in found):
+            # How they sort is known only when what they refer to has its digest.
+            self.out += b"U"
+            self.edges.append(Bag(found))
+        else:
+            self.out += b"".join(sorted(content for content, _ in found))
+
+
+#: They say how something runs and not what comes out: by class and module, with all classes below them.
+_HARMLESS: Final = frozenset(
+    {
+        *(("_thread", name) for name in ("lock", "RLock", "_local", "_localdummy")),
+        *(("threading", name) for name in ("Condition", "Semaphore", "Event", "Barrier", "Thread", "_RLock", "local")),
+        *(("asyncio.mixins", "_LoopBoundMixin"), ("asyncio.events", "AbstractEventLoop"), ("asyncio.tasks", "Task")),
+        *(("multiprocessing.synchronize", "SemLock"), ("multiprocessing.pool", "Pool")),
+        *(("concurrent.futures._base", "Executor"), ("multiprocessing.context", "BaseContext")),
+        *(("logging", name) for name in ("Filterer", "LoggerAdapter", "Formatter", "Manager")),
+        *(("filelock._api", "BaseFileLock"), ("weakref", "finalize"), ("_contextvars", "Token")),
+    }
+)
+
+
+def _is_harmless(kind: type) -> bool:
+    return any((base.__module__, base.__qualname__) in _HARMLESS for base in kind.__mro__)
+
+
+class Bag:
+    """Members of a set that refer to code, each an encoding and what it refers to."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[tuple[bytes, list[Any]]]) -> None:
+        self.members = members
+
+    def vertices(self) -> dict[Hashable, Vertex]:
+        """This bag and its members, for the graph."""
+        members: dict[Hashable, Vertex] = {
+            (id(self), at): Vertex(b"member" + c, names_of(edges)) for at, (c, edges) in enumerate(self.members)
+        }
+        return {id(self): Vertex(b"bag", list(members), ordered=False), **members}
+
+    def outline(self) -> tuple[Any, ...]:
+        """Tells whether two bags are the same, while what they refer to is alive."""
+        return tuple((content, _outline(edges)) for content, edges in self.members)
+
+
+def names_of(edges: Iterable[Any]) -> list[Hashable]:
+    """What the graph calls these, while they are alive."""
+    return [id(edge) for edge in edges]
+
+
+def _outline(edges: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(edge.outline() if type(edge) is Bag else id(edge) for edge in edges)
+
+
+@dataclass(slots=True)
+class Value:
+    """A value that code refers to, as it was found: how it was encoded, and whether it can change."""
+
+    content: bytes
+    edges: list[Any]
+    unfollowed: list[str]
+    settled: bool
+    loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
+    outline: tuple[Any, ...] = ()
+    drawn: tuple[Draw, ...] = ()  #: by what it holds
+    snapshot: bytes = b""  #: tells in a short time that it is unchanged; empty when it cannot
+
+    def forget_objects(self) -> None:
+        """Keep only what tells the same objects again, so that nothing lives on for our sake."""
+        self.outline = _outline(self.edges)
+        self.edges = []
+
+    def is_still(self, value: Any) -> bool:
+        """Whether the value is encoded as it was."""
+        if self.snapshot and snapshot(value) == self.snapshot:
+            return True
+        again = read(value, "", {})
+        self.snapshot = again.snapshot if again.content == self.content else b""
+        return again.content == self.content and _outline(again.edges) == self.outline
+
+
+def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = True) -> Value:
+    """Encode a value that code refers to. What a tolerant reader cannot encode counts by its type."""
+    before = snapshot(value)
+    reader = Reader(place, versions, tolerant)
+    reader.run(value, place)
+    content = bytes(reader.out)
+    if reader.edges:
+        settled = content == b"R" and reader.edges[0] is value
+    else:
+        settled = content.startswith(b"@7:by type") or _is_settled(value)
+    loose = reader.loose() if reader.orders else b""
+    # Another thread may have changed it while it was read.
+    unchanged = before if before and not settled and snapshot(value) == before else b""
+    return Value(
+        content, reader.edges, reader.unfollowed, settled, loose, drawn=tuple(reader.drawn), snapshot=unchanged
+    )
+
+
+def _is_settled(value: Any) -> bool:
+    kind = type(value)
+    if kind in _SETTLED:
+        return True
+    if kind is str or kind is bytes:
+        return len(value) < 1024
+    if kind is tuple or kind is frozenset:
+        return len(value) < 100 and all(map(_is_settled, value))
+    if kind is types.BuiltinFunctionType:
+        return isinstance(value.__self__, types.ModuleType)
+    if kind is types.FunctionType:
+        return value.__closure__ is None and owner_of(value.__globals__.get("__name__")).kind in ("python", "library")
+    return isinstance(value, type) and owner_of_class(value).kind != "user"
+
+
+#: They fail only when something within them does. A path may be missing.
+_TRANSPARENT: Final = frozenset(known_types()) - {pathlib.PosixPath, pathlib.WindowsPath, File}

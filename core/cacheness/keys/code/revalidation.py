@@ -1,0 +1,203 @@
+"""Whether everything that a fingerprint was made of is still as it was, in the shortest time.
+
+Most names are looked up and compared in bulk, once for each module. Objects are told by their
+identity: either they are kept here, or they are functions and classes of the user's, which are
+held weakly, and everything is read again when one of them is gone.
+"""
+
+from __future__ import annotations
+
+import builtins
+import types
+import weakref
+from collections.abc import Callable, Collection, Iterable
+from operator import itemgetter
+from typing import Any, TypeAlias
+
+from cacheness.keys.code.additions import version_of_additions
+from cacheness.keys.code.bytecode import info_of
+from cacheness.keys.code.introspection import attributes_asked_of
+from cacheness.keys.code.reader import Value
+from cacheness.keys.code.references import MISSING, first_name_in, labels_of, values_of
+
+#: Attributes that a class gets when it is made, and keeps.
+_MADE_ONCE = frozenset(
+    {"__annotations__", "__attrs_attrs__", "__attrs_props__", "__dataclass_fields__", "__dataclass_params__"}
+)
+
+_Ref: TypeAlias = Callable[[], Any]
+
+
+class Watch:
+    """Remembers things of the user's and the values they refer to."""
+
+    def __init__(self, found: Iterable[tuple[Any, list[Value]]], asked: Collection[str]) -> None:
+        self._additions = version_of_additions()
+        self._scopes: dict[int, _Scope] = {}
+        self._functions: list[_Function] = []
+        self._slow: list[_Slots] = []
+        self._kept: list[Any] = []
+        builtin_names = self._scope(vars(builtins), lambda: vars(builtins))
+        for thing, values in found:
+            slots = _Slots(thing, values, self._kept, asked)
+            if type(thing) is types.FunctionType:
+                self._functions.append(_Function(thing, slots, asked))
+                self._share_names(thing, slots, builtin_names)
+            if slots.checks:
+                self._slow.append(slots)
+            for value in values:
+                value.forget_objects()
+        self._quick = [scope for scope in self._scopes.values() if scope.close()]
+
+    def holds(self) -> bool:
+        """Whether all that is alive, and refers to what it did."""
+        return (
+            self._additions == version_of_additions()
+            and all(function.holds() for function in self._functions)
+            and all(scope.holds() for scope in self._quick)
+            and all(slots.hold() for slots in self._slow)
+        )
+
+    def _scope(self, names: dict[str, Any], of: Callable[[], dict[str, Any]]) -> _Scope:
+        return self._scopes.setdefault(id(names), _Scope(of))
+
+    def _share_names(self, fn: types.FunctionType, slots: _Slots, builtin_names: _Scope) -> None:
+        """Let names be looked up together with those of the other functions of this module."""
+        names = fn.__globals__
+        ref = slots.thing
+        scope = self._scope(names, lambda: ref().__globals__)
+        for at, name in enumerate(info_of(fn.__code__).names, first_name_in(fn)):
+            known = slots.checks.get(at)
+            if known is None or not known.settled:
+                continue
+            found = names.get(name.name, MISSING)
+            if id(found) == slots.identities[at]:
+                scope.present[name.name] = id(found)
+                self._expect_library_s(found, name.attributes)
+            elif found is MISSING and id(vars(builtins).get(name.name, MISSING)) == slots.identities[at]:
+                scope.absent.add(name.name)
+                builtin_names.expect(name.name, slots.identities[at])
+            elif not self._share_attribute(scope, name.name, found, name.attributes, slots.identities[at]):
+                continue
+            del slots.checks[at]
+
+    def _expect_library_s(self, found: Any, attributes: tuple[str, ...]) -> None:
+        """What is taken of a library's module must stay the same, because the user may put own functions there."""
+        if attributes and type(found) is types.ModuleType:
+            value = vars(found).get(attributes[0], MISSING)
+            self._kept.append(value)
+            self._scope(vars(found), lambda: vars(found)).expect(attributes[0], id(value))
+
+    def _share_attribute(
+        self, scope: _Scope, name: str, module: Any, attributes: tuple[str, ...], identity: int
+    ) -> bool:
+        if type(module) is not types.ModuleType or id(vars(module).get(attributes[0], MISSING)) != identity:
+            return False
+        scope.present[name] = id(module)
+        self._kept.append(module)
+        self._scope(vars(module), lambda: vars(module)).expect(attributes[0], identity)
+        return True
+
+
+class _Function:
+    """A function's own parts: code, defaults, what it closes over."""
+
+    __slots__ = ("_asked", "_attributes", "_cells", "_code", "_defaults", "_keywords", "_ref")
+
+    def __init__(self, fn: types.FunctionType, slots: _Slots, asked: Collection[str]) -> None:
+        self._ref: _Ref = slots.thing
+        self._code = fn.__code__
+        self._asked, self._attributes = asked, attributes_asked_of(fn, asked)
+        self._defaults, self._keywords = slots.take(1), slots.take(2)
+        cells = [slots.take(at) for at in range(3, first_name_in(fn))]
+        self._cells = cells if any(cells) else None
+
+    def holds(self) -> bool:
+        """Whether it is alive, and those parts are the same objects."""
+        fn = self._ref()
+        return (
+            fn is not None
+            and fn.__code__ is self._code
+            and self._defaults in (0, id(fn.__defaults__))
+            and self._keywords in (0, id(fn.__kwdefaults__))
+            and (self._cells is None or self._has_cells(fn.__closure__))
+            and (not fn.__dict__ or attributes_asked_of(fn, self._asked) == self._attributes)
+        )
+
+    def _has_cells(self, closure: tuple[types.CellType, ...]) -> bool:
+        try:
+            return all(
+                known in (0, id(cell.cell_contents)) for known, cell in zip(self._cells or (), closure, strict=True)
+            )
+        except ValueError:
+            return False  # emptied since
+
+
+class _Scope:
+    """Names of one module, and what they lead to."""
+
+    def __init__(self, names: Callable[[], dict[str, Any]]) -> None:
+        self._names = names
+        self.present: dict[str, int] = {}
+        self.absent: set[str] = set()
+
+    def expect(self, name: str, identity: int) -> None:
+        """This name leads to this object, or to none."""
+        if identity == id(MISSING):
+            self.absent.add(name)
+        else:
+            self.present[name] = identity
+
+    def close(self) -> bool:
+        """Get ready; False when there is nothing to look at."""
+        # One name is asked for twice, because an itemgetter of one gives no tuple.
+        names = [*self.present, *self.present] if len(self.present) == 1 else [*self.present]
+        self._look_up = itemgetter(*names) if names else None
+        self._identities = [self.present[name] for name in names]
+        return bool(self.present or self.absent)
+
+    def holds(self) -> bool:
+        """Whether all names lead to what they did."""
+        names = self._names()
+        try:
+            if self._look_up is not None and list(map(id, self._look_up(names))) != self._identities:
+                return False
+        except KeyError:
+            return False
+        return names.keys().isdisjoint(self.absent)
+
+
+class _Slots:
+    """The values that one thing refers to: those that must be looked at one by one."""
+
+    def __init__(self, thing: Any, values: list[Value], kept: list[Any], asked: Collection[str]) -> None:
+        self._asked = asked
+        self.thing: _Ref = weakref.ref(thing)
+        self._labels = None if type(thing) is types.FunctionType else labels_of(thing, asked)
+        objects = values_of(thing, asked)
+        for label, known in zip(self._labels or (), values, strict=False):
+            known.settled |= label in _MADE_ONCE
+        self.identities = list(map(id, objects))
+        self.checks = dict(enumerate(values))
+        # Functions and classes of the user's are not kept alive: they are watched themselves.
+        kept += [value for value, known in zip(objects, values, strict=True) if known.settled and known.content != b"R"]
+        if self._labels is None:
+            del self.checks[0]  # the code, which `_Function` compares
+
+    def take(self, at: int) -> int:
+        """The identity of an object that another will watch; 0 when identity is not enough."""
+        if not self.checks[at].settled or self.identities[at] == id(MISSING):
+            return 0
+        del self.checks[at]
+        return self.identities[at]
+
+    def hold(self) -> bool:
+        """Whether these are as they were."""
+        thing = self.thing()
+        if thing is None or (self._labels is not None and labels_of(thing, self._asked) != self._labels):
+            return False
+        values = values_of(thing, self._asked)
+        return len(values) == len(self.identities) and all(
+            id(values[at]) == self.identities[at] if known.settled else known.is_still(values[at])
+            for at, known in self.checks.items()
+        )

@@ -1,0 +1,104 @@
+"""Names that stand in the texts of a function's code: what it imports, evaluates or asks a frame for by name."""
+
+from __future__ import annotations
+
+import dis
+import re
+import types
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from cacheness.keys.code.bytecode import Name, info_of, one_by_one
+from cacheness.keys.code.write_only import (
+    attributes_counted,
+    attributes_read,
+    attributes_taken,
+    environment_read,
+    handed_about,
+    hands_over_a_mode,
+)
+
+_IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
+_EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})
+#: They take the names of attributes as texts.
+_BY_TEXT: Final = frozenset({"getattr", "hasattr", "attrgetter", "methodcaller", "__getattribute__", "getattr_static"})
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+#: pandas takes such names from the frame of the caller.
+_OF_FRAME: Final = re.compile(r"@([A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """What a code object and those inside of it hold as text, as far as it leads somewhere."""
+
+    words: frozenset[str]  #: global names and attributes
+    strings: frozenset[str]
+    reads: frozenset[str]  #: names and attributes that are read, but for counters; texts too where they may name one
+    names: tuple[Name, ...]  #: global names in texts that are evaluated
+    modules: tuple[str, ...]  #: possible names of modules in texts that are imported
+    counted: frozenset[str]  #: attributes that are read to add to them
+    handed: frozenset[str]  #: names whose object may get somewhere else
+    taken: frozenset[str]  #: attributes that are read and not called at once
+    environment: frozenset[str]  #: how environment variables are read, in the words of `effects.py`
+    hands_over_a_mode: bool  #: with which `open` would write
+
+
+_known: dict[int, tuple[weakref.ref[types.CodeType], Texts]] = {}
+
+
+def texts_of(code: types.CodeType) -> Texts:
+    """What there is to know of the texts in a code object; found once."""
+    key = id(code)
+    known = _known.get(key)
+    if known is None or known[0]() is not code:
+        gone = weakref.ref(code, lambda _, key=key: _known.pop(key, None))  # type: ignore[misc]
+        known = _known[key] = (gone, _read(code))
+    return known[1]
+
+
+def _read(code: types.CodeType) -> Texts:
+    words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
+    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    reads, counted = frozenset(attributes_read(steps)), frozenset(attributes_counted(steps))
+    handed, taken = frozenset(handed_about(steps)), frozenset(attributes_taken(steps))
+    environment, mode = frozenset(environment_read(steps)), hands_over_a_mode(steps)
+    if words & _BY_TEXT:
+        reads |= {part for text in strings for part in text.split(".") if part.isidentifier()}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            inner = texts_of(constant)
+            words, strings, reads = words | inner.words, strings | inner.strings, reads | inner.reads
+            counted, handed, taken = counted | inner.counted, handed | inner.handed, taken | inner.taken
+            environment, mode = environment | inner.environment, mode or inner.hands_over_a_mode
+    names = {name for text in strings for name in names_in(text)} if words & _EVALUATES else set()
+    named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
+    modules = tuple(sorted(name for name in named if _MODULE.fullmatch(name)))
+    return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment, mode)
+
+
+@lru_cache(maxsize=1024)
+def environment_read_as(code: types.CodeType, names: frozenset[str]) -> frozenset[str]:
+    """How a code object and those inside of it read environment variables by other names of `os.environ`."""
+    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    inside = (environment_read_as(inner, names) for inner in code.co_consts if isinstance(inner, types.CodeType))
+    return frozenset(environment_read(steps, names)).union(*inside)
+
+
+def _strings(constants: tuple[object, ...]) -> Iterator[str]:
+    for constant in constants:
+        if isinstance(constant, str):
+            yield constant
+        elif isinstance(constant, tuple):
+            yield from _strings(constant)
+
+
+def names_in(text: str) -> Iterator[Name]:
+    """The global names in a text that may be code."""
+    yield from (Name(name) for name in _OF_FRAME.findall(text))
+    try:
+        yield from info_of(compile(text, "<text>", "exec")).names
+    except (SyntaxError, ValueError):
+        return  # no code

@@ -1,0 +1,265 @@
+"""How Python's own values are encoded: scalars, containers, times, numbers, paths without files."""
+
+from __future__ import annotations
+
+import array
+import collections
+import datetime as dt
+import decimal
+import fractions
+import gc
+import logging
+import math
+import pathlib
+import pickle
+import re
+import struct
+import types
+import uuid
+import zoneinfo
+from collections.abc import Iterable
+from typing import Any, Final
+
+from cacheness.keys.encode import Digest, Encoder, Stated, handles
+from cacheness.keys.error_paths import Unencodable
+from cacheness.keys.values.attributes import add_attributes
+
+_NAN: Final = b"f" + struct.pack(">d", float("nan"))
+_pack_float: Final = struct.Struct(">d").pack
+
+
+@handles(type(None))
+def _none(encoder: Encoder, _: None) -> None:
+    encoder.out += b"N"
+
+
+@handles(bool)
+def _bool(encoder: Encoder, value: bool) -> None:
+    encoder.out += b"T" if value else b"F"
+
+
+@handles(int)
+def _int(encoder: Encoder, value: int) -> None:
+    # Hexadecimal, because Python refuses to write very long integers in decimal.
+    encoder.out += b"i%x;" % value
+
+
+@handles(float)
+def _float(encoder: Encoder, value: float) -> None:
+    encoder.out += b"f" + _pack_float(value) if not math.isnan(value) else _NAN
+
+
+@handles(complex)
+def _complex(encoder: Encoder, value: complex) -> None:
+    encoder.out += b"c"
+    _float(encoder, value.real)
+    _float(encoder, value.imag)
+
+
+@handles(str)
+def _str(encoder: Encoder, value: str) -> None:
+    if encoder.names and encoder.inputs is not None and encoder.inputs.add_name(encoder, value):
+        return
+    encoder.blob(b"s", value.encode("utf-8", "surrogatepass"))
+
+
+@handles(bytes)
+def _bytes(encoder: Encoder, value: bytes) -> None:
+    encoder.blob(b"b", value)
+
+
+@handles(bytearray)
+def _bytearray(encoder: Encoder, value: bytearray) -> None:
+    encoder.open("bytearray", 1)
+    encoder.blob(b"b", value)
+
+
+@handles(memoryview)
+def _memoryview(encoder: Encoder, value: memoryview) -> None:
+    try:
+        encoder.tagged("memoryview", value.format, value.shape, value.readonly)
+        is_bytes = value.format == "B" and value.ndim == 1 and value.c_contiguous
+        encoder.blob(b"b", value if is_bytes else value.tobytes())
+    except ValueError as error:
+        raise Unencodable(f"a memoryview that was released ({error})") from error
+
+
+@handles(array.array)
+def _array(encoder: Encoder, value: array.array[Any]) -> None:
+    encoder.tagged("array", value.typecode, value.tolist())
+
+
+@handles(tuple)
+def _tuple(encoder: Encoder, value: tuple[Any, ...]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"(%x:" % len(value)
+        encoder.items(value)
+        encoder.leave(value, start)
+
+
+@handles(list)
+def _list(encoder: Encoder, value: list[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"[%x:" % len(value)
+        encoder.items(value)
+        encoder.leave(value, start)
+
+
+@handles(dict)
+def _dict(encoder: Encoder, value: dict[Any, Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"{%x:" % len(value)
+        encoder.pairs(value.items())
+        encoder.leave(value, start)
+
+
+@handles(set)
+def _set(encoder: Encoder, value: set[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b"<%x:" % len(value)
+        encoder.unordered((item,) for item in _members(encoder, value))
+        encoder.leave(value, start)
+
+
+def _members(encoder: Encoder, value: set[Any] | frozenset[Any]) -> Iterable[Any]:
+    """The members of a set: strings first and sorted, so that the first thousand are the same in each process."""
+    if not encoder.names:
+        return value
+    texts = [item for item in value if type(item) is str]
+    return [*sorted(texts), *(item for item in value if type(item) is not str)]
+
+
+@handles(frozenset)
+def _frozenset(encoder: Encoder, value: frozenset[Any]) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        encoder.out += b">%x:" % len(value)
+        encoder.unordered((item,) for item in _members(encoder, value))
+        encoder.leave(value, start)
+
+
+@handles(types.MappingProxyType)
+def _mapping_proxy(encoder: Encoder, value: types.MappingProxyType[Any, Any]) -> None:
+    encoder.tagged("mappingproxy", *gc.get_referents(value))  # nothing else leads to the mapping behind it
+
+
+@handles(collections.OrderedDict)
+def _ordered_dict(encoder: Encoder, value: collections.OrderedDict[Any, Any]) -> None:
+    _within(encoder, value, "OrderedDict", dict(value))
+
+
+@handles(collections.defaultdict)
+def _default_dict(encoder: Encoder, value: collections.defaultdict[Any, Any]) -> None:
+    _within(encoder, value, "defaultdict", value.default_factory, dict(value))
+
+
+@handles(collections.Counter)
+def _counter(encoder: Encoder, value: collections.Counter[Any]) -> None:
+    _within(encoder, value, "Counter", dict(value))
+
+
+@handles(collections.deque)
+def _deque(encoder: Encoder, value: collections.deque[Any]) -> None:
+    _within(encoder, value, "deque", value.maxlen, list(value))
+
+
+def _within(encoder: Encoder, value: Any, name: str, *fields: Any) -> None:
+    if (start := encoder.enter(value)) >= 0:
+        beside: dict[str, Any] = getattr(value, "__dict__", {})
+        if beside:
+            encoder.open("beside", 2)
+            add_attributes(encoder, value, beside)
+        encoder.tagged(name, *fields)
+        encoder.leave(value, start)
+
+
+@handles(range)
+def _range(encoder: Encoder, value: range) -> None:
+    encoder.tagged("range", value.start, value.stop, value.step)
+
+
+@handles(slice)
+def _slice(encoder: Encoder, value: slice) -> None:
+    encoder.tagged("slice", value.start, value.stop, value.step)
+
+
+@handles(types.EllipsisType, types.NotImplementedType)
+def _singleton(encoder: Encoder, value: Any) -> None:
+    encoder.tagged("Ellipsis" if value is ... else "NotImplemented")
+
+
+@handles(Digest)
+def _digest(encoder: Encoder, value: Digest) -> None:
+    encoder.open("digest", 1)
+    encoder.blob(b"b", value.digest)
+
+
+@handles(Stated)
+def _stated(encoder: Encoder, value: Stated) -> None:
+    encoder.word(value.value)
+
+
+@handles(decimal.Decimal)
+def _decimal(encoder: Encoder, value: decimal.Decimal) -> None:
+    encoder.tagged("Decimal", str(value).replace("e", "E"))  # which of them is a setting of the context
+
+
+@handles(fractions.Fraction)
+def _fraction(encoder: Encoder, value: fractions.Fraction) -> None:
+    encoder.tagged("Fraction", value.numerator, value.denominator)
+
+
+@handles(uuid.UUID)
+def _uuid(encoder: Encoder, value: uuid.UUID) -> None:
+    safe = value.is_safe
+    encoder.tagged("UUID", value.bytes, *(() if safe is uuid.SafeUUID.unknown else (safe.value,)))
+
+
+@handles(dt.date)
+def _date(encoder: Encoder, value: dt.date) -> None:
+    encoder.tagged("date", value.isoformat())
+
+
+@handles(dt.datetime)
+def _datetime(encoder: Encoder, value: dt.datetime) -> None:
+    wall = value.replace(tzinfo=None).isoformat()
+    encoder.tagged("datetime", wall, value.fold, value.tzinfo)
+
+
+@handles(dt.time)
+def _time(encoder: Encoder, value: dt.time) -> None:
+    encoder.tagged("time", value.replace(tzinfo=None).isoformat(), value.fold, value.tzinfo)
+
+
+@handles(dt.timedelta)
+def _timedelta(encoder: Encoder, value: dt.timedelta) -> None:
+    encoder.tagged("timedelta", value.days, value.seconds, value.microseconds)
+
+
+@handles(dt.timezone)
+def _timezone(encoder: Encoder, value: dt.timezone) -> None:
+    encoder.tagged("timezone", *value.__getinitargs__())  # type: ignore[attr-defined]
+
+
+@handles(zoneinfo.ZoneInfo)
+def _zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> None:
+    try:
+        value.__reduce__()
+    except pickle.PicklingError as error:
+        raise Unencodable("a ZoneInfo made from a file, whose content cannot be seen") from error
+    encoder.tagged("zone", value.key)
+
+
+@handles(pathlib.PurePosixPath, pathlib.PureWindowsPath)
+def _pure_path(encoder: Encoder, value: pathlib.PurePath) -> None:
+    encoder.tagged(type(value).__name__, str(value))
+
+
+@handles(re.Pattern)
+def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
+    encoder.tagged("Pattern", value.pattern, value.flags)
+
+
+@handles(logging.Logger, logging.RootLogger)
+def _logger(encoder: Encoder, _: logging.Logger) -> None:
+    # Not its name, which is that of a module: `logging.getLogger(__name__)`.
+    encoder.tagged("Logger")

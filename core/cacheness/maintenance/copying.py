@@ -1,0 +1,162 @@
+"""Every entry of one cache into another: keys, times, tags and provenance kept, signatures made anew."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+
+from cacheness.errors import CachenessError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.records import Entry, Where
+from cacheness.results.store import Cache, Draft
+
+_log = logging.getLogger(__name__)
+
+PAGE = 1000
+BATCH_BYTES = 64 << 20
+#: Entries in a row that a store refused for its own reasons, after which the store is taken for down.
+TROUBLE_IN_A_ROW = 10
+_OF_THE_STORE = (StoreUnavailable, StoreFull, StoreRefused)
+
+
+@dataclass(slots=True)
+class Copied:
+    """What a copy has done so far."""
+
+    copied: int = 0
+    already_there: int = 0  #: the same bytes, made at the same time, signed by a key of the target
+    expired: int = 0  #: no results any more, so not copied
+    unreadable: int = 0  #: missing, corrupt or not signed by a key of the source, so not copied
+    refused: int = 0  #: the target cannot store them
+
+    @property
+    def skipped(self) -> int:
+        """Results that were to be copied and were not."""
+        return self.unreadable + self.refused
+
+    @property
+    def seen(self) -> int:
+        """Entries that the copy has dealt with."""
+        return self.copied + self.already_there + self.expired + self.skipped
+
+
+def every_row(cache: Cache) -> Iterator[Entry]:
+    """Every row of the namespace in key order, verified or not: a copy has to name what it leaves out."""
+    after = b""
+    while page := cache.metadata.scan(Where(cache.namespace), after=after, limit=PAGE):
+        yield from page
+        after = page[-1].key
+
+
+def copy(
+    source: Cache,
+    target: Cache,
+    entries: Iterable[Entry],
+    progress: Callable[[Copied], None] | None = None,
+    *,
+    skipped: Callable[[Entry, CachenessError], None] | None = None,
+) -> Copied:
+    """Copy entries, verified, as stored bytes: nothing is decoded. Interrupted, it may be run again.
+
+    An entry that cannot be copied is left out, counted, and given to `skipped` with the reason; without
+    `skipped` it is logged. A store that fails for many entries in a row ends the copy with its error.
+    """
+    run = _Run(source, target, skipped or _log_skipped)
+    rest = iter(entries)
+    while page := list(islice(rest, PAGE)):
+        for batch in run.batches(run.wanted(page)):
+            run.publish(batch)
+            if progress is not None:
+                progress(run.done)
+    return run.done
+
+
+class _Run:
+    """One copy under way."""
+
+    def __init__(self, source: Cache, target: Cache, skipped: Callable[[Entry, CachenessError], None]) -> None:
+        self._source = source
+        self._target = target
+        self._skipped = skipped
+        self._in_a_row = 0
+        self.done = Copied()
+
+    def wanted(self, page: list[Entry]) -> list[Entry]:
+        """Those of a page that are results, and not in the target yet."""
+        source = self._source
+        alive = [entry for entry in page if not (source.is_genuine(entry) and source.is_expired(entry))]
+        self.done.expired += len(page) - len(alive)
+        there = self._target.metadata.find_many(self._target.namespace, [entry.key for entry in alive])
+        missing = [entry for entry in alive if not self._is_there(there.get(entry.key), entry)]
+        self.done.already_there += len(alive) - len(missing)
+        return missing
+
+    def batches(self, entries: list[Entry]) -> Iterator[list[Draft]]:
+        """Read entries, a batch in memory at a time. What cannot be read is counted, and left out."""
+        batch: list[Draft] = []
+        held = 0
+        for entry in entries:
+            try:
+                data = self._source.read_bytes(entry)
+            except CachenessError as error:
+                self.done.unreadable += 1
+                self._skip(entry, error)
+                continue
+            self._in_a_row = 0
+            batch.append(Draft(_bare(entry, self._target.namespace), [data]))
+            held += entry.size
+            if held >= BATCH_BYTES:
+                yield batch
+                batch, held = [], 0
+        yield batch
+
+    def publish(self, drafts: list[Draft]) -> None:
+        """Store a batch; when it is refused, its halves, until the entry is found that is to blame."""
+        if not drafts:
+            return
+        try:
+            self._target.publish(drafts, fresh=False)
+        except CachenessError as error:
+            if len(drafts) == 1:
+                self.done.refused += 1
+                self._skip(drafts[0].entry, error)
+                return
+        else:
+            self.done.copied += len(drafts)
+            self._in_a_row = 0
+            self._copy_uses([draft.entry.key for draft in drafts])
+            return
+        middle = len(drafts) // 2
+        self.publish(drafts[:middle])
+        self.publish(drafts[middle:])
+
+    def _copy_uses(self, keys: list[bytes]) -> None:
+        used = self._source.metadata.uses(self._source.namespace, keys)
+        counted = {key: (use.hits, use.accessed_at) for key, use in used.items()}
+        try:
+            self._target.metadata.record_use(self._target.namespace, counted)
+        except CachenessError as error:
+            _log.debug("usage counters were not copied: %s", error)
+
+    def _skip(self, entry: Entry, error: CachenessError) -> None:
+        self._skipped(entry, error)
+        self._in_a_row = self._in_a_row + 1 if isinstance(error, _OF_THE_STORE) else 0
+        if self._in_a_row >= TROUBLE_IN_A_ROW:
+            raise error
+
+    def _is_there(self, found: Entry | None, entry: Entry) -> bool:
+        return (
+            found is not None
+            and (found.digest, found.created_at) == (entry.digest, entry.created_at)
+            and self._target.is_genuine(found)
+        )
+
+
+def _bare(entry: Entry, namespace: str) -> Entry:
+    """The entry without what belongs to one store: its place and its signature."""
+    return replace(entry, namespace=namespace, blob=None, inline=None, key_id="", mac=b"")
+
+
+def _log_skipped(entry: Entry, error: CachenessError) -> None:
+    _log.warning("entry %s was not copied: %s", entry.cache_key, error)

@@ -1,0 +1,247 @@
+"""Which rows have expired or must make room.
+
+Nobody counts, and nobody does it all at once: totals are kept with the rows, and whoever puts
+deletes a slice after its commit. That is right with any number of processes, and needs no lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from cacheness import forks
+from cacheness.errors import CachenessError, StoreFull
+from cacheness.records import MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
+from cacheness.results.store import Cache, Draft
+
+_log = logging.getLogger(__name__)
+
+FULL_TO = 100  #: a full namespace is emptied by one part in so many, so that not every put evicts
+LARGE = 20  #: what is larger than one part of the quota in so many has room made before it is stored
+WRITERS = 256  #: each of so many may write its share of what is free before it looks again
+SAMPLE = 128  #: neighbours among which victims are chosen
+GO_OF_SAMPLE = 16  #: of one sample
+SLICE_ROWS = 200
+AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
+SLICE_SECONDS = 0.01
+LOOK_EVERY = 5.0  #: seconds, at a put
+NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
+ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
+
+#: Called with how many entries are gone, and about how many have still to go, where that is known.
+Progress = Callable[[int, int | None], None]
+
+
+class Evictor:
+    """Keeps a namespace within its quota. Several processes may evict at once."""
+
+    def __init__(
+        self, cache: Cache, *, max_bytes: int | None, max_entries: int | None, policy: Literal["lru", "cost"]
+    ) -> None:
+        self._cache = cache
+        self._asked: Quota | None = None
+        if max_bytes is not None or max_entries is not None:
+            self._asked = Quota(max_bytes and int(max_bytes), max_entries and int(max_entries), policy)
+        self._quota: Quota | None = None  #: that of the namespace, once it is known
+        self.forget_after_fork()
+        forks.watch_forks(self)
+
+    def forget_after_fork(self) -> None:
+        """Begin as a process that has put nothing yet: what a parent may write unseen is not each child's too."""
+        self._lock = threading.RLock()
+        self._looked_at = self._cleaned_at = float("-inf")
+        self._bytes_left = self._entries_left = 0.0  #: before the next look
+        self._seen_first: Holdings | None = None  #: before the first put, which does not look again
+
+    def before_put(self, drafts: Sequence[Draft]) -> None:
+        """Make room for what is large beside the quota. Raises StoreFull for what never fits."""
+        if self._quota is None:
+            self._try(self._look_first, "the quota of the cache is not known")
+        most = None if self._quota is None else self._quota.max_bytes
+        if most is None:
+            return
+        largest = max((draft.entry.size for draft in drafts), default=0)
+        if largest > most:
+            raise StoreFull(
+                f"a value of {largest:,} bytes is not stored: the whole cache may hold {most:,} (max_bytes)"
+            )
+        size = sum(draft.entry.size for draft in drafts)
+        if size > most / LARGE:
+            self._try(lambda: self._make_room_for(size), "the cache may exceed its quota: eviction failed")
+
+    def after_put(self, entries: Sequence[Entry]) -> None:
+        """Delete a slice of what has expired or exceeds the quota, when it is time to look."""
+        size = sum(entry.size for entry in entries)
+        with self._lock:
+            self._bytes_left -= size
+            self._entries_left -= len(entries)
+            # The first put looks too: where every process lives for one put, nobody else would.
+            is_late = self._cleaned_at == float("-inf") or time.monotonic() - self._looked_at > LOOK_EVERY
+            if not is_late and self._bytes_left >= 0 and self._entries_left >= 0:
+                return
+        # The put itself is durable; failing it now would say otherwise.
+        self._try(lambda: self._look_after(size, len(entries)), "the cache may exceed its quota: eviction failed")
+
+    def make_room(self, progress: Progress | None = None) -> int:
+        """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
+        gone, is_begun = self._delete_expired(progress), False
+        self._cache.metadata.forget_unstored(self._cache.namespace, REASONS_KEPT)
+        while True:
+            holdings = self._look()
+            excess = _excess_of(holdings, is_begun=is_begun)
+            if progress is not None:
+                progress(gone, _about(holdings, excess))
+            # Who looks for victims keeps nobody waiting: only the deletion has to be short.
+            evicted, _ = self._evict(holdings, excess, 0, seconds=float("inf"))
+            gone, is_begun = gone + evicted, True
+            if not evicted:
+                return gone
+
+    def _delete_expired(self, progress: Progress | None) -> int:
+        gone, expired = 0, Where(self._cache.namespace, expired=True)
+        while some := self._cache.delete(expired, most=AT_A_TIME, lasting=False):
+            gone += some
+            if progress is not None:
+                progress(gone, None)
+        return gone
+
+    def _try(self, work: Callable[[], object], trouble: str) -> None:
+        try:
+            work()
+        except CachenessError as error:
+            _log.warning("%s: %s", trouble, error)
+
+    def _look(self) -> Holdings:
+        """What the namespace holds. The first look also says what it may hold, if this process was told."""
+        metadata, namespace = self._cache.metadata, self._cache.namespace
+        holdings = metadata.holdings(namespace)
+        if self._quota is None and self._asked is not None and self._asked != holdings.quota:
+            if holdings.quota != Quota():
+                _log.warning("the quota of namespace %s was %s and is %s now", namespace, holdings.quota, self._asked)
+            metadata.set_quota(namespace, self._asked)
+            holdings = metadata.holdings(namespace)
+        self._quota = holdings.quota
+        with self._lock:
+            self._looked_at = time.monotonic()
+            self._bytes_left = _share(holdings.quota.max_bytes, holdings.bytes)
+            self._entries_left = _share(holdings.quota.max_entries, holdings.entries)
+        return holdings
+
+    def _look_first(self) -> None:
+        self._seen_first = self._look()
+
+    def _look_after(self, size: int, entries: int) -> None:
+        seen, self._seen_first = self._seen_first, None
+        if seen is not None:
+            seen = replace(seen, bytes=seen.bytes + size, entries=seen.entries + entries)
+        holdings = self._look() if seen is None or any(_excess_of(seen)) else seen
+        excess = _excess_of(holdings)
+        if self._clean(holdings, is_full=any(excess)):
+            holdings = self._look()
+            excess = _excess_of(holdings)
+        if any(excess):
+            self._evict(holdings, excess, size)
+
+    def _clean(self, holdings: Holdings, *, is_full: bool) -> int:
+        """Delete a slice of what has expired, where there is no room, and now and then."""
+        now, before = time.monotonic(), self._cleaned_at
+        if not is_full and now - before < LOOK_EVERY:
+            return 0
+        self._cleaned_at = now
+        neglected = (self._cache.metadata.now() - holdings.maintained_at) / MICROSECONDS > NEGLECTED
+        if neglected:
+            self._cache.metadata.note_maintenance(self._cache.namespace)
+        if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
+            return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
+        return self._cache.delete(
+            Where(self._cache.namespace, expired=True), most=SLICE_ROWS, waits=False, lasting=False
+        )
+
+    def _make_room_for(self, size: int) -> None:
+        until = time.monotonic() + ROOM_PATIENCE
+        while time.monotonic() < until:
+            holdings = self._look()
+            excess = holdings.bytes + size - (holdings.quota.max_bytes or holdings.bytes + size)
+            if excess <= 0 or not self._evict(holdings, (excess, 0), size)[0]:
+                return
+
+    def _evict(
+        self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float = SLICE_SECONDS
+    ) -> tuple[int, int]:
+        """Delete the least valuable of some samples: a slice, but at least twice what was put; rows and bytes."""
+        victims = self._victims(holdings, excess, size, seconds)
+        if not victims:
+            return 0, 0
+        # Not what was put under the same key since it was sampled.
+        sampled = max(victim.created_at for victim in victims) + 1
+        keys = tuple(sorted(victim.key for victim in victims))
+        where = Where(self._cache.namespace, keys=keys, created_before=sampled)
+        gone = self._cache.delete(where, waits=False, lasting=False)
+        return gone, sum(victim.size for victim in victims)
+
+    def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float) -> list[Candidate]:
+        if any(most > 0 for most in excess):
+            self._cache.uses.flush()
+        victims: dict[bytes, Candidate] = {}
+        freed, until = 0, time.monotonic() + seconds
+        while freed < excess[0] or len(victims) < excess[1]:
+            is_slice = len(victims) >= SLICE_ROWS or time.monotonic() > until
+            if victims and is_slice and freed >= 2 * size:
+                break
+            sample = self._cache.metadata.sample(self._cache.namespace, secrets.token_bytes(32), SAMPLE)
+            chosen = [one for one in least_valuable(sample, holdings.quota.policy) if one.key not in victims]
+            if not chosen:
+                break
+            for one in chosen[:GO_OF_SAMPLE]:
+                if freed >= excess[0] and len(victims) >= excess[1]:
+                    break
+                victims[one.key] = one
+                freed += one.size
+        return list(victims.values())
+
+
+def least_valuable(sample: Sequence[Candidate], policy: Literal["lru", "cost"]) -> list[Candidate]:
+    """The eighth of a sample that is worth the least: not used for long, or least seconds x hits per byte."""
+    worth = _cost if policy == "cost" else _last_use
+    return sorted(sample, key=worth)[: max(1, len(sample) * GO_OF_SAMPLE // SAMPLE)]
+
+
+def _last_use(one: Candidate) -> tuple[float, int]:
+    return 0.0, one.accessed_at
+
+
+def _cost(one: Candidate) -> tuple[float, int]:
+    # One more than the hits, so that a costly result that nobody has asked for yet is worth more
+    # than a cheap one; one more than the size, because nothing divides by zero.
+    return one.compute_seconds * (one.hits + 1) / (one.size + 1.0), one.accessed_at
+
+
+def _excess_of(holdings: Holdings, *, is_begun: bool = False) -> tuple[int, int]:
+    """Bytes and entries that have to go where the quota is exceeded, and a little more; or what is left of that."""
+    quota = holdings.quota
+    return (
+        _over(holdings.bytes, quota.max_bytes, is_begun=is_begun),
+        _over(holdings.entries, quota.max_entries, is_begun=is_begun),
+    )
+
+
+def _over(held: int, most: int | None, *, is_begun: bool) -> int:
+    if most is None:
+        return 0
+    least = most - most // FULL_TO
+    return held - least if held > (least if is_begun else most) else 0
+
+
+def _about(holdings: Holdings, excess: tuple[int, int]) -> int:
+    """About how many entries have to go for that excess."""
+    of_bytes = excess[0] * holdings.entries // max(holdings.bytes, 1)
+    return max(excess[1], of_bytes)
+
+
+def _share(most: int | None, held: int) -> float:
+    return float("inf") if most is None else max(most - held, 0) / WRITERS

@@ -1,0 +1,311 @@
+"""Compare the blobs with the rows: what is wrong, and what a repair would do about it.
+
+A plan lists the blobs first and reads the rows afterwards, page by page, both in key order.
+A blob that no row names then is in flight, or an orphan: an orphan exactly when its session
+can never commit again. A row whose blob is not there is dangling only after the blob was
+asked for by name. Nothing is decided by a storage server's clock.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, islice
+
+from cacheness.coordination.ownership import MARKER
+from cacheness.errors import StoreRefused
+from cacheness.maintenance.report import IntegrityReport
+from cacheness.records import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
+from cacheness.results.store import Cache
+from cacheness.transfers import concurrently
+
+_log = logging.getLogger(__name__)
+
+PAGE = 1000  #: blobs, and rows, that are held at a time
+
+SHARDS = 256  #: by the first byte of the key
+
+_UNKNOWN = "its session is not known to this database; deleted only with force, after `cacheness adopt`"
+
+Progress = Callable[[int, int], None]  #: called with (blobs, entries) looked at so far
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What one check looks at: a namespace, or the part of it whose keys begin with one byte."""
+
+    namespace: str
+    shard: int | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the names of its blobs begin with."""
+        return f"{self.namespace}/" if self.shard is None else f"{self.namespace}/{self.shard:02x}/"
+
+    @property
+    def listed(self) -> str:
+        """Where the listing looks: everywhere when whole, and in the last shard, so that foreign names are seen too.
+
+        So the reports of all shards add up to the report of the whole. Not in the first shard, which the
+        others of a repair wait for.
+        """
+        return "" if self.shard in {None, SHARDS - 1} else self.prefix
+
+    @property
+    def passed_over(self) -> re.Pattern[str] | None:
+        """Names in the last shard's listing that the other shards look at."""
+        last = self.shard == SHARDS - 1
+        return re.compile(rf"{self.namespace}/(?!{self.shard:02x})[0-9a-f]{{2}}/") if last else None
+
+    def where(self) -> Where:
+        """The rows of this scope."""
+        return Where(self.namespace, shard=self.shard)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is wrong, and what a repair would do about it. A dry run is a plan left unexecuted."""
+
+    scope: Scope
+    issues: list[Issue] = field(default_factory=list)
+    orphans: list[BlobInfo] = field(default_factory=list)
+    bad_rows: list[tuple[Issue, Entry]] = field(default_factory=list)
+    tombstones: list[str] = field(default_factory=list)
+    uploads: list[Upload] = field(default_factory=list)
+    unknown: list[BlobInfo] = field(default_factory=list)  #: of sessions that this database does not know
+    unknown_uploads: list[Upload] = field(default_factory=list)
+    objects: int = 0  #: of this scope, listed
+    entries: int = 0  #: of this scope, read
+    strangers: int = 0  #: objects of other namespaces, seen and passed over
+    is_whole: bool = True  #: whether the listing was read to its end
+
+    def report(self, issues: Sequence[Issue] | None = None, *, repaired: bool = False) -> IntegrityReport:
+        """What was found; with `issues`, what became of it."""
+        return IntegrityReport(tuple(self.issues if issues is None else issues), self.objects, self.entries, repaired)
+
+
+class Planner:
+    """Looks at one store for what is wrong with it; changes nothing."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._metadata = cache.metadata
+        self._blobs = cache.blobs
+        self._is_genuine = cache.is_genuine
+
+    def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> Plan:
+        """Compare the listing with the rows. Touches nothing.
+
+        `presumed` are sessions to take for dead although nobody has fenced them: fit for a
+        report, never for a repair.
+        """
+        plan = Plan(scope)
+        self._plan_totals(plan)
+        self._plan_tombstones(plan)
+        self._plan_uploads(plan, presumed)
+        after = b""
+        for page in self._pages(plan):
+            after = self._plan_page(plan, page, presumed, after)
+            if progress is not None:
+                progress(plan.objects, plan.entries)
+        for entries in self.rows(scope, after):
+            self._plan_rows(plan, entries, {})
+        if progress is not None:
+            progress(plan.objects, plan.entries)
+        return plan
+
+    # the listing
+
+    def _pages(self, plan: Plan) -> Iterator[list[BlobInfo]]:
+        """Our objects in key order, about PAGE at a time, never parting the objects of one key."""
+        page: list[BlobInfo] = []
+        for _, group in groupby(self._ours(plan), key=lambda info: info.name.partition(".")[0]):
+            page.extend(group)
+            if len(page) >= PAGE:
+                yield page
+                page = []
+        if page:
+            yield page
+
+    def _listing(self, plan: Plan) -> Iterator[BlobInfo]:
+        """What the store lists. Where it refuses to, each entry's blob is still asked for by name.
+
+        Not where it does not show the marker either: it may be another store, or none, in which no blob is found.
+        """
+        try:
+            yield from self._blobs.scan(plan.scope.listed)
+        except StoreRefused as error:
+            if self._blobs.stat(MARKER) is None:
+                raise
+            plan.is_whole = False
+            detail = (
+                f"{error}. Looked for are only the blobs that entries name, not orphans and names that are not ours"
+            )
+            plan.issues.append(Issue("unseen", plan.scope.listed or "the listing", detail))
+
+    def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
+        others = plan.scope.passed_over
+        for info in self._listing(plan):
+            if others is not None and others.match(info.name):
+                continue
+            match = OBJECT_NAME.fullmatch(info.name)
+            if match is None:
+                if info.name != MARKER:
+                    plan.issues.append(Issue("foreign", info.name, "not a name of ours; never touched", info.size))
+            elif match["namespace"] == plan.scope.namespace:
+                plan.objects += 1
+                yield info
+            else:
+                plan.strangers += 1
+
+    def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
+        last = _key_of(page[-1].name)
+        # Before the rows are read: a session that commits and ends between the two would look dead,
+        # and the blob that it has just committed like an orphan.
+        states = self._states({session_of(info.name) for info in page}, presumed)
+        listed = {info.name: info for info in page}
+        named: set[str] = set()
+        for entries in self.rows(plan.scope, after, upto=last):
+            named.update(entry.blob for entry in entries if entry.blob is not None)
+            self._plan_rows(plan, entries, listed)
+        self._plan_unnamed(plan, [info for info in page if info.name not in named], states)
+        return last
+
+    def _states(self, sessions: set[str], presumed: set[str]) -> dict[str, str]:
+        live = {session.id for session in self._metadata.live_sessions()} - presumed
+        dead = self._metadata.dead_sessions(sessions) | presumed
+        return {s: "dead" if s in dead else "live" if s in live else "unknown" for s in sessions}
+
+    def rows(self, scope: Scope, after: bytes = b"", upto: bytes | None = None) -> Iterator[list[Entry]]:
+        """The entries of a scope with keys greater than `after`, a page at a time, in key order."""
+        while True:
+            entries = self._metadata.scan(scope.where(), after=after, limit=PAGE)
+            wanted = [entry for entry in entries if upto is None or entry.key <= upto]
+            if wanted:
+                yield wanted
+            if len(wanted) < PAGE:
+                return
+            after = wanted[-1].key
+
+    def unknown(self) -> Iterator[list[BlobInfo]]:
+        """Blobs of any namespace whose sessions this database does not know, and that no entry names."""
+        names = (
+            (match["namespace"], info) for info in self._blobs.scan() if (match := OBJECT_NAME.fullmatch(info.name))
+        )
+        for namespace, group in groupby(names, key=lambda item: item[0]):
+            infos = (info for _, info in group)
+            while page := list(islice(infos, PAGE)):
+                yield self._unknown_among(namespace, page)
+
+    def _unknown_among(self, namespace: str, page: Sequence[BlobInfo]) -> list[BlobInfo]:
+        states = self._states({session_of(info.name) for info in page}, set())
+        unknown = [info for info in page if states[session_of(info.name)] == "unknown"]
+        rows = self._metadata.find_many(namespace, list({_key_of(info.name) for info in unknown}))
+        named = {entry.blob for entry in rows.values()}
+        return [info for info in unknown if info.name not in named and not self._is_buried(info.name)]
+
+    # what is wrong
+
+    def _plan_unnamed(self, plan: Plan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
+        for info in unnamed:
+            state = states[session_of(info.name)]
+            if state == "live" or self._is_buried(info.name):
+                continue
+            if state == "dead":
+                if self._blobs.stat(info.name) is None:
+                    continue  # another repair was faster
+                plan.orphans.append(info)
+                plan.issues.append(Issue("orphaned", info.name, "no entry names this blob", info.size))
+            else:
+                plan.unknown.append(info)
+                plan.issues.append(Issue("unknown", info.name, _UNKNOWN, info.size))
+
+    def _is_buried(self, name: str) -> bool:
+        return self._metadata.tombstones(name, limit=1) == [name]
+
+    def _plan_rows(self, plan: Plan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:
+        plan.entries += len(entries)
+        genuine = {entry.key: entry for entry in entries if self._is_genuine(entry)}
+        unsure = [
+            (entry, blob)
+            for entry in genuine.values()
+            if (blob := entry.blob) is not None and not _is_as_listed(entry, listed.get(blob))
+        ]
+        issues = concurrently(lambda item: self._examine(*item), unsure, lambda item: item[0].size)
+        examined = {entry.key: issue for (entry, _), issue in zip(unsure, issues, strict=True)}
+        for entry in entries:
+            # A row that is not signed is never deleted: with the wrong key at hand, every row of others looks like it.
+            issue = examined.get(entry.key) if entry.key in genuine else _forged(entry)
+            if issue is None:
+                continue
+            plan.issues.append(issue)
+            if issue.kind not in {"forged", "unseen"}:
+                plan.bad_rows.append((issue, entry))
+
+    def _examine(self, entry: Entry, blob: str) -> Issue | None:
+        """Ask for an entry's blob by name, which the listing does not show as the entry has it."""
+        try:
+            info = self._blobs.stat(blob)
+        except StoreRefused as error:
+            return Issue("unseen", entry.cache_key, str(error), entry.size)
+        if info is None:
+            return self._dangling(entry)
+        if info.size != entry.size:
+            return Issue("size_mismatch", entry.cache_key, f"{blob}: {info.size} bytes, not {entry.size}", entry.size)
+        return None
+
+    def _dangling(self, entry: Entry) -> Issue | None:
+        now = self._metadata.find(entry.namespace, entry.key)
+        if now is None or now.blob != entry.blob:
+            return None  # overwritten or deleted while we looked
+        return Issue("dangling", entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
+
+    def _plan_totals(self, plan: Plan) -> None:
+        if plan.scope.shard in {None, SHARDS - 1}:
+            entries, size = self._metadata.recount(plan.scope.namespace, correct=False)
+            if entries or size:
+                what = f"the kept totals differ from a count by {-entries:+,} entries and {-size:+,} bytes"
+                plan.issues.append(Issue("miscounted", plan.scope.namespace, what))
+
+    def _plan_tombstones(self, plan: Plan) -> None:
+        after = ""
+        while names := self._metadata.tombstones(plan.scope.prefix, after=after, limit=PAGE):
+            plan.tombstones.extend(names)
+            plan.issues.extend(Issue("tombstone", name, "replaced or deleted, not yet removed") for name in names)
+            after = names[-1]
+
+    def _plan_uploads(self, plan: Plan, presumed: set[str]) -> None:
+        try:
+            found = list(self._blobs.uploads(plan.scope.prefix))
+        except StoreRefused as error:  # a right that listing blobs does not need; the rest goes on
+            _log.warning("unfinished uploads are not looked for: %s", error)
+            return
+        ours = [upload for upload in found if OBJECT_NAME.fullmatch(upload.name)]
+        states = self._states({session_of(upload.name) for upload in ours}, presumed)
+        for upload in ours:
+            state = states[session_of(upload.name)]
+            if state == "dead":
+                plan.uploads.append(upload)
+                plan.issues.append(Issue("stale_upload", upload.name, "begun by a dead writer and never finished"))
+            elif state == "unknown":
+                plan.unknown_uploads.append(upload)
+                plan.issues.append(Issue("unknown", upload.name, f"an unfinished upload; {_UNKNOWN}"))
+
+
+def _is_as_listed(entry: Entry, info: BlobInfo | None) -> bool:
+    return info is not None and info.size == entry.size
+
+
+def _forged(entry: Entry) -> Issue:
+    size = entry.size if isinstance(entry.size, int) else 0
+    return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", size)
+
+
+def _key_of(name: str) -> bytes:
+    return bytes.fromhex(name.rpartition("/")[2].partition(".")[0])
+
+
+def session_of(name: str) -> str:
+    """Return the session that wrote a blob, from its name."""
+    return name.split(".")[1]

@@ -1,0 +1,221 @@
+"""Check and repair: find what is wrong with a store, and put right what may be put right.
+
+`plan` finds it, `tombstones` deletes blobs, and this module decides what is deleted, and when a
+repair refuses.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from cacheness.coordination.sessions import fence_dead, presumed_dead
+from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
+from cacheness.maintenance.plan import SHARDS, Plan, Planner, Progress, Scope, session_of
+from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
+from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, Upload, Where
+from cacheness.results.store import Cache
+from cacheness.results.tombstones import Removal
+
+_log = logging.getLogger(__name__)
+
+SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload that is delayed for longer has no writer any more
+
+
+@dataclass(slots=True)
+class Judged:
+    """What reading a shard whole has shown."""
+
+    looked_at: int = 0
+    broken: int = 0
+
+
+class Inspector:
+    """Looks at one store for what is wrong with it, and repairs what may be repaired."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._metadata = cache.metadata
+        self._marker = cache.marker
+        self._tombstones = cache.tombstones
+        self._planner = Planner(cache)
+        self._judged: dict[tuple[str, int], Judged] = {}  #: of each namespace and shard, when last read whole
+
+    def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
+        """Report what is wrong; changes nothing."""
+        with self._metadata.exclusive():
+            plan = self._planner.plan(scope, presumed_dead(self._metadata), progress)
+        return plan.report()
+
+    def read_all(
+        self, scope: Scope, *, repair: bool, force: bool, sample: float, progress: Progress | None = None
+    ) -> Iterator[Issue]:
+        """Read every entry whole, shard by shard, those least recently read first.
+
+        Each shard is noted when it is done, so that an interrupted check goes on where it
+        stopped, and a `sample` of the shards takes the next ones each time.
+        """
+        looked_at = 0
+        for shard in self._least_recently_read(scope, sample):
+            judged = self._judged[scope.namespace, shard] = Judged()
+            for entries in self._planner.rows(replace(scope, shard=shard)):
+                looked_at += len(entries)
+                judged.looked_at += len(entries)
+                for entry in entries:
+                    issue = self._read(entry)
+                    if issue is None:
+                        continue
+                    judged.broken += 1
+                    if repair and not force:
+                        self._refuse_too_many(scope.namespace)
+                    yield self._remove(issue, entry) if repair else issue
+                if progress is not None:
+                    progress(0, looked_at)
+            self._note(scope, shard)
+
+    def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
+        """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
+
+        Raises RepairRefused, with nothing deleted, when the blob store belongs to another
+        database, or when the plan looks implausible and `force` is not given.
+        """
+        with self._metadata.exclusive():
+            began = time.monotonic()
+            self._marker.require()
+            fence_dead(self._metadata)
+            plan = self._planner.plan(scope, set(), progress)
+            if not force:
+                self._require_plausible(plan)
+            is_marked = self._begin_epoch(scope)
+            issues = self._execute(plan, unknown_too=force and self._marker.is_adopted())
+            if not is_marked and not self._begin_epoch(scope):
+                _log.warning("the disk is full, so a restore of the database from before this repair may go unnoticed")
+            if scope.shard is None and plan.is_whole and not plan.strangers:
+                # Every blob of the store was looked at, so none of a session that died long ago is left.
+                lasted = int((time.monotonic() - began) * MICROSECONDS)
+                self._metadata.forget_sessions(SESSIONS_KEPT + lasted)
+                self._metadata.forget_unstored(scope.namespace, REASONS_KEPT)
+            return plan.report(issues, repaired=True)
+
+    def _require_plausible(self, plan: Plan) -> None:
+        report = plan.report()
+        report.require_plausible()
+        if plan.scope.shard is not None and report.has_more_than(1 / SHARDS):
+            # 256 shards, each within its bounds and repaired one after the other, could lose any number.
+            self._planner.plan(Scope(plan.scope.namespace), set()).report().require_plausible()
+
+    def adopt(self) -> int:
+        """Make this database the owner of the blob store; how many blobs there are of unknown sessions.
+
+        A repair with `force` deletes those from then on: no session that this database does not
+        know can commit here.
+        """
+        with self._metadata.exclusive():
+            self._marker.adopt()
+            return sum(len(infos) for infos in self._planner.unknown())
+
+    def _begin_epoch(self, scope: Scope) -> bool:
+        """Mark the blob store with a new epoch, once a repair. False: it has no room for the marker."""
+        if scope.shard:  # the first of its shards did, for all of them
+            return True
+        try:
+            self._marker.begin_epoch()
+        except StoreFull:
+            return False
+        return True
+
+    def _refuse_too_many(self, namespace: str) -> None:
+        every = [judged for (name, _), judged in self._judged.items() if name == namespace]
+        broken, looked_at = sum(judged.broken for judged in every), sum(judged.looked_at for judged in every)
+        refuse("entries whose bytes are broken", broken, looked_at, ROWS_AT_MOST)
+
+    def _least_recently_read(self, scope: Scope, sample: float) -> Sequence[int]:
+        if scope.shard is not None:
+            return [scope.shard]
+        times = self._metadata.check_times(scope.namespace)
+        shards = sorted(range(SHARDS), key=lambda shard: times.get(shard, 0))
+        return shards[: max(1, round(SHARDS * sample))]
+
+    def _note(self, scope: Scope, shard: int) -> None:
+        try:
+            self._metadata.record_check(scope.namespace, shard, self._metadata.now())
+        except StoreRefused as error:
+            _log.debug("shard %02x was read, and that cannot be noted: %s", shard, error)
+
+    def _read(self, entry: Entry) -> Issue | None:
+        try:
+            self._cache.read_bytes(entry)
+        except BlobMissing:
+            return None  # dangling, or overwritten in between; the listing has shown which
+        except ForgedEntry:
+            return None  # reported by the first look, and never touched
+        except CorruptEntry as error:
+            return Issue("corrupt", entry.cache_key, str(error), entry.size)
+        return None
+
+    def _execute(self, plan: Plan, *, unknown_too: bool) -> list[Issue]:
+        """Do what the plan says; every issue once, as repaired only where what it names is gone."""
+        outcomes: dict[str, Removal] = {
+            "tombstone": self._tombstones.drain(plan.tombstones),
+            "orphaned": self._tombstones.delete(info.name for info in plan.orphans),
+            "stale_upload": self._abort(plan.uploads),
+        }
+        if unknown_too:
+            outcomes["unknown"] = self._delete_unknown(plan)
+        if any(issue.kind == "miscounted" for issue in plan.issues):
+            self._metadata.recount(plan.scope.namespace, correct=True)
+            outcomes["miscounted"] = Removal({plan.scope.namespace})
+        rows = {id(issue): self._remove(issue, entry) for issue, entry in plan.bad_rows}
+        return [rows.get(id(issue)) or _outcome(issue, outcomes.get(issue.kind)) for issue in plan.issues]
+
+    def _abort(self, uploads: Sequence[Upload]) -> Removal:
+        """Drop uploads; in the result they have the names of their blobs."""
+        by_handle = {upload.handle: upload.name for upload in uploads}
+        removal = self._tombstones.abort(uploads)
+        kept = {by_handle[handle]: why for handle, why in removal.kept.items()}
+        return Removal({by_handle[handle] for handle in removal.gone} - set(kept), kept)
+
+    def _delete_unknown(self, plan: Plan) -> Removal:
+        # Condemned after the listing, and in the database: a session that began in between is known and kept.
+        names = [info.name for info in plan.unknown] + [upload.name for upload in plan.unknown_uploads]
+        dead = self._metadata.condemn({session_of(name) for name in names})
+        blobs = self._tombstones.delete(info.name for info in plan.unknown if session_of(info.name) in dead)
+        uploads = self._abort([upload for upload in plan.unknown_uploads if session_of(upload.name) in dead])
+        return Removal(blobs.gone | uploads.gone, {**blobs.kept, **uploads.kept})
+
+    def _remove(self, issue: Issue, entry: Entry) -> Issue:
+        # Asked for a second time: one false "not found" must not cost a row.
+        is_dangling = issue.kind == "dangling"
+        if is_dangling and entry.blob is not None and self._cache.blobs.stat(entry.blob) is not None:
+            return issue
+        unchanged = Where(
+            entry.namespace,
+            keys=(entry.key,),
+            mac=entry.mac,
+            blob=entry.blob,
+            created_before=entry.created_at + 1,
+        )
+        deleted = self._metadata.delete(unchanged)
+        removal = self._tombstones.drain(deleted.blobs)
+        if not deleted.entries:
+            # Another repair was quicker, or the entry was replaced since: what the issue names is gone then.
+            return replace(issue, repaired=not self._is_there(entry))
+        if is_dangling or not removal.kept:
+            return replace(issue, repaired=True)
+        [why] = removal.kept.values()
+        return replace(issue, detail=f"{issue.detail}; the entry is deleted, and its blob is not: {why}")
+
+    def _is_there(self, entry: Entry) -> bool:
+        now = self._metadata.find(entry.namespace, entry.key)
+        return now is not None and (now.mac, now.blob) == (entry.mac, entry.blob)
+
+
+def _outcome(issue: Issue, removal: Removal | None) -> Issue:
+    if removal is None:
+        return issue
+    if issue.subject in removal.gone:
+        return replace(issue, repaired=True)
+    why = removal.kept.get(issue.subject)
+    return issue if why is None else replace(issue, detail=f"{issue.detail}; it could not be deleted: {why}")

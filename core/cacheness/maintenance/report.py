@@ -1,0 +1,142 @@
+"""What an integrity check found: counts, iterates, prints, and converts to data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from cacheness.errors import RepairRefused
+from cacheness.records import Issue
+
+#: Every kind of finding, with what it means to the person on call.
+KINDS = {
+    "orphaned": "blobs that no entry names, left by writers that died; a repair removes them",
+    "dangling": "entries whose blob is gone; a repair removes the row",
+    "size_mismatch": "entries whose blob has another size; a repair removes them",
+    "corrupt": "entries whose bytes are not the ones written; a repair removes them",
+    "forged": "rows that no key of ours signed; never served, never touched",
+    "stale_upload": "uploads that dead writers began; a repair aborts them",
+    "tombstone": "replaced or deleted blobs not yet removed; a repair removes them",
+    "unknown": "blobs of sessions that this database does not know; deleted only with force, after adopt",
+    "miscounted": "totals that a quota goes by, and that a count does not find; a repair corrects them",
+    "unseen": "what could not be looked at, because a right is missing; nothing is concluded from it",
+    "foreign": "names in the blob store that are not ours; never touched",
+}
+LINES = 20  #: findings that a printed report spells out
+
+#: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
+#: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
+ROWS_AT_MOST = (100, 0.01)
+OBJECTS_AT_MOST = (1000, 0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class IntegrityReport:
+    """The findings of `verify_integrity`. `len()` is their number, repaired ones included."""
+
+    issues: tuple[Issue, ...]
+    objects: int  #: blobs looked at
+    entries: int  #: rows looked at
+    repaired: bool  #: whether this was a repair, not only a check
+
+    def __len__(self) -> int:
+        return len(self.issues)
+
+    def __bool__(self) -> bool:
+        return bool(self.issues)
+
+    def __iter__(self) -> Iterator[Issue]:
+        return iter(self.issues)
+
+    def __add__(self, other: IntegrityReport) -> IntegrityReport:
+        """The reports of two shards as one."""
+        return IntegrityReport(
+            self.issues + other.issues,
+            self.objects + other.objects,
+            self.entries + other.entries,
+            self.repaired and other.repaired,
+        )
+
+    def with_issues(self, more: Iterable[Issue]) -> IntegrityReport:
+        """The same report with more findings."""
+        return replace(self, issues=(*self.issues, *more))
+
+    def require_plausible(self) -> None:
+        """Raise RepairRefused when there is more damage than a working store can have.
+
+        Every repair asks this of what it is about to mend. Who repairs by shards asks it of their sum first; a
+        repair of one shard does so by itself once the shard has more than half of its share.
+        """
+        for what, found, looked_at, bound in self._damage():
+            refuse(what, found, looked_at, bound)
+
+    def has_more_than(self, part: float) -> bool:
+        """Whether this part of a store has more than half of the damage that is plausible for it."""
+        return any(
+            found > max(at_least * part, looked_at * share) / 2
+            for _, found, looked_at, (at_least, share) in self._damage()
+        )
+
+    def _damage(self) -> Iterator[tuple[str, int, int, tuple[int, float]]]:
+        found = self.counts()
+        broken = sum(found.get(kind, 0) for kind in ("dangling", "size_mismatch", "corrupt"))
+        yield "entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST
+        yield "blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST
+
+    def counts(self) -> dict[str, int]:
+        """How many findings of each kind, in the order of KINDS; kinds not found are left out."""
+        found = Counter(issue.kind for issue in self.issues)
+        return {kind: found[kind] for kind in KINDS if found[kind]}
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row a kind: kind, found, repaired, bytes, meaning."""
+        return [
+            {
+                "kind": kind,
+                "found": found,
+                "repaired": sum(i.repaired for i in self.issues if i.kind == kind),
+                "bytes": sum(i.size for i in self.issues if i.kind == kind),
+                "meaning": KINDS[kind],
+            }
+            for kind, found in self.counts().items()
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report as plain data, fit for JSON."""
+        return {
+            "objects": self.objects,
+            "entries": self.entries,
+            "repair": self.repaired,
+            "counts": self.counts(),
+            "issues": [asdict(issue) for issue in self.issues],
+        }
+
+    def __str__(self) -> str:
+        looked = f"looked at {self.entries:,} entries and {self.objects:,} blobs"
+        if not self.issues:
+            return f"No issues found; {looked}."
+        heads = [f"{row['found']:>7,} {row['kind']:<14} {row['meaning']}" for row in self.table()]
+        lines = [f"        {_line(issue)}" for issue in self.issues[:LINES]]
+        if len(self.issues) > LINES:
+            lines.append(f"        … and {len(self.issues) - LINES:,} more")
+        mended = sum(issue.repaired for issue in self.issues)
+        verdict = f", {mended:,} repaired" if self.repaired else "; nothing was changed"
+        return "\n".join([f"{len(self.issues):,} issues found{verdict}; {looked}.", *heads, *lines])
+
+
+def refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> None:
+    """Raise RepairRefused when more was found than is plausible."""
+    at_least, share = bound
+    most = max(at_least, int(looked_at * share))
+    if found > most:
+        raise RepairRefused(
+            f"found {found:,} {what}, of {looked_at:,} looked at; more than {most:,} is not plausible damage. Nothing"
+            " was deleted. Is this the right database for this blob store, and is its listing whole? If it"
+            " is, repair with force=True."
+        )
+
+
+def _line(issue: Issue) -> str:
+    return f"{issue.kind}: {issue.subject} ({issue.detail}){' repaired' if issue.repaired else ''}"

@@ -1,0 +1,449 @@
+"""@cached: functions, coroutine functions and methods that are computed once.
+
+What happens at a call is written once, as a generator of steps. The wrapper of a plain function
+takes them where it is; that of a coroutine function takes them in a thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import islice
+from typing import Any, Final, Protocol, TypeAlias
+
+from cacheness.config import Config
+from cacheness.coordination.leases import Flights
+from cacheness.incomplete import Incomplete, check, may_cache
+from cacheness.jitter import between
+from cacheness.keys import Key, Observed, covers, still_left, unseen
+from cacheness.keys.encode import Stated
+from cacheness.keys.moved_generators import moved_since, positions
+from cacheness.memoize.explain import Explanation, explain, is_same_code
+from cacheness.memoize.signature import Binder, reduce_wrapper
+from cacheness.memoize.steps import Compute, Done, Flight, Pause, in_thread, under_way
+from cacheness.records import MICROSECONDS, Entry, Hit
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that a call waits for locks of the cache, all its questions together.
+PATIENCE: Final = 5.0
+#: Seconds between looks at what another computes: the first pause, and the longest.
+PAUSES: Final = (0.05, 1.0)
+#: Earlier entries of a function that are compared with a call that somebody asks about: the newest.
+CANDIDATES: Final = 1000
+#: … and with one that is only logged.
+FEW_CANDIDATES: Final = 10
+
+#: In place of what a cache would answer: the call goes past it.
+_FAILED: Final = object()
+_Steps: TypeAlias = Generator[Any, Any, None]
+
+
+class CacheLike(Protocol):
+    """What a cached function asks of its cache."""
+
+    config: Config
+
+    @property
+    def flights(self) -> Flights:
+        """Who computes what."""
+        ...
+
+    def key(self, *, args: Mapping[str, Any], prefix: str, version: str | None, function: Callable[..., Any]) -> Key:
+        """The key of a call."""
+        ...
+
+    def lookup(self, key: Key, /) -> Hit | None:
+        """The result under a key."""
+        ...
+
+    def put(
+        self,
+        value: Any,
+        key: Key,
+        /,
+        *,
+        ttl: Any = None,
+        tags: Iterable[str] = (),
+        compute_seconds: float | None = None,
+    ) -> Entry:
+        """Store a result."""
+        ...
+
+    def invalidate(self, key: Key, /) -> bool:
+        """Forget a result."""
+        ...
+
+    def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """The entries of a function, the newest first."""
+        ...
+
+    def functions(self) -> list[str]:
+        """The functions that have entries."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What `@cache.cached(…)` may say."""
+
+    ttl: float | timedelta | None = None  #: seconds
+    version: str | None = None  #: counts in place of the function's code
+    prefix: str = ""
+    ignore: tuple[str, ...] = ()  #: parameters that do not count
+    tags: tuple[str, ...] = ()
+    key: Callable[..., Any] | None = None  #: gets the arguments; what it returns counts in their place
+    condition: Callable[[Any], bool] | None = None  #: gets a result; whether it is stored
+    single_flight: bool = True  #: let the others wait while one computes
+    wait: float = 3600.0  #: seconds to wait for another
+    incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
+
+
+def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
+    """Keep the results of a function in a cache. What may be said is in `Options`."""
+    if isinstance(fn, (staticmethod, classmethod)):
+        raise TypeError(f"put @cached below @{type(fn).__name__}, next to the function")
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise TypeError(
+            f"{fn.__qualname__} is a generator function: what it returns can be read only once, so there is nothing"
+            " to keep. Return a list, or cache the function that makes each item"
+        )
+    for name in ("ignore", "tags"):
+        if isinstance(options.get(name), str):
+            raise TypeError(f"{name}={options[name]!r} is a string; give a tuple: {name}=({options[name]!r},)")
+    function = fn.__wrapped__ if isinstance(fn, Cached) else fn
+    chosen: dict[str, Any] = {n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}
+    check(options.get("incomplete"))
+    kind = CachedCoroutine if _is_coroutine_function(function) else Cached
+    return kind(cache, function, Options(**chosen))
+
+
+def explain_call(
+    cache: CacheLike, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Explanation:
+    """Why would this call miss? A function that is cached already is asked with its own options."""
+    cached = fn if isinstance(fn, Cached | BoundCached) else memoize(cache, fn)
+    return cached.explain(*args, **kwargs)
+
+
+class Cached:
+    """A function whose results are cached. It is called like the function; a method binds like one.
+
+    A failing cache does not fail a call: the function's own result is returned, and the first
+    failure of each kind is logged. `on_error="raise"` raises instead.
+    """
+
+    __wrapped__: Callable[..., Any]
+
+    def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
+        functools.update_wrapper(self, fn)
+        self.cache = cache
+        self.options = options
+        self._binder = Binder(fn)
+        if unknown := set(options.ignore) - self._binder.ignorable:
+            raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The cached result, or that of the function."""
+        flight = Flight(lambda: self.cache.flights, PATIENCE)
+        return self._take(self._steps(flight, args, kwargs), flight, args, kwargs)
+
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Compute again, and store the new result in place of the old."""
+        flight = Flight(lambda: self.cache.flights, PATIENCE)
+        return self._take(self._compute(self.key(*args, **kwargs)), flight, args, kwargs)
+
+    def key(self, /, *args: Any, **kwargs: Any) -> Key:
+        """The key of a call."""
+        return self.cache.key(
+            args=self._arguments(args, kwargs),
+            prefix=self.options.prefix,
+            version=self.options.version,
+            function=self.__wrapped__,
+        )
+
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the result of a call; False when there was none."""
+        key = self.key(*args, **kwargs)
+        return sum(self.cache.invalidate(one) for one in (key, *key.as_text().values())) > 0
+
+    def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
+        """Why would this call miss? Never computes it."""
+        key = self.key(*args, **kwargs)
+        earlier = list(self._earlier(key, CANDIDATES))
+        return self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else BoundCached(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<cached {self.__wrapped__!r}>"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
+
+    def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        try:
+            result: Any = None
+            while True:
+                step = steps.send(result)
+                if isinstance(step, Done):
+                    return step.value
+                if isinstance(step, Compute):
+                    with step:
+                        result = self.__wrapped__(*args, **kwargs)
+                elif isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    result = None
+                else:
+                    with flight.patience, unseen():
+                        result = step()
+        finally:
+            if flight.begun:
+                with flight.patience, unseen():
+                    self._ask(flight.end)
+
+    def _steps(self, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
+        """What a call does, in order."""
+        key, found = yield functools.partial(self._find, args, kwargs)
+        if found is None and self.options.single_flight and key.digest not in under_way.get():
+            found = yield from self._queue(flight, key)
+        if isinstance(found, Hit):
+            yield Done(found.value)
+        elif found is _FAILED:
+            yield Done((yield Compute(key)))  # a cache that cannot be read is not written to either
+        else:
+            yield from self._compute(key)
+
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, Any]:
+        key = self.key(*args, **kwargs)
+        if not self._may_cache(key):
+            return key, _FAILED
+        found = self._ask(functools.partial(self._look_up, key))
+        if found is None and _log.isEnabledFor(logging.INFO):
+            answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
+            _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
+        return key, found
+
+    def _look_up(self, key: Key) -> Hit | None:
+        """The result of a call: under its key, or where its function itself wrote the files that it names."""
+        found = self.cache.lookup(key)
+        for as_text, other in key.as_text().items() if found is None else ():
+            hit = self.cache.lookup(other)
+            if hit is not None and covers(hit.entry.outputs or "", key.inputs, as_text):
+                return hit
+        return found
+
+    def _queue(self, flight: Flight, key: Key) -> Generator[Any, Any, Any]:
+        """Take the flight of this key. If another has it, wait for the result."""
+        give_up = time.monotonic() + self.options.wait
+        pause = PAUSES[0]
+        while True:
+            taken = yield functools.partial(self._ask, functools.partial(flight.begin, key))
+            if taken is not False:
+                # It may have landed since we looked. A flight that cannot be taken is done without.
+                return (
+                    (yield functools.partial(self._ask, functools.partial(self._look_up, key)))
+                    if taken is True
+                    else None
+                )
+            if time.monotonic() >= give_up:
+                return None
+            yield Pause(pause * between(0.5, 1.0))
+            pause = min(pause * 2, PAUSES[1])
+            found = yield functools.partial(self._ask, functools.partial(self._look_up, key))
+            if isinstance(found, Hit):
+                return found
+
+    def _compute(self, key: Key) -> _Steps:
+        key.as_text()  # before the function can change its arguments
+        observed = Observed(key.inputs, self.__wrapped__)
+        before, began = positions(), time.perf_counter()
+        value = yield Compute(key, observed)
+        seconds, moved = time.perf_counter() - began, moved_since(before)
+        yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
+        yield Done(value)
+
+    def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> None:
+        options = self.options
+        outcome = observed.outcome(value)
+        if outcome.refused:
+            _log.info("%s is not stored: %s", key.function, outcome.refused)
+        elif self._may_cache(key) and self._is_wanted(value):
+            stored = key.after(outcome, moved)
+            self.cache.put(value, stored, ttl=options.ttl, tags=options.tags, compute_seconds=seconds)
+
+    def _is_wanted(self, value: Any) -> bool:
+        condition = self.options.condition
+        try:
+            return condition is None or bool(condition(value))
+        except Exception as error:  # noqa: BLE001  the user's, after the work is done: not raised by on_error="raise" either
+            _tell_once(self, error, "has a condition= that failed, so a result was not stored")
+            return False
+
+    def _may_cache(self, key: Key) -> bool:
+        config, chosen = self.cache.config, self.options.incomplete
+        gaps = key.incomplete
+        if not gaps:
+            return True
+        name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
+        return may_cache(chosen or config.incomplete, name, gaps, _log.warning, config)
+
+    def _explain(self, key: Key, earlier: Iterable[Entry]) -> Explanation:
+        entries = list(earlier)
+        known = {entry.key: entry.outputs or "" for entry in entries}
+        served = (
+            other
+            for as_text, other in key.as_text().items()
+            if (outputs := known.get(other.digest)) and covers(outputs, key.inputs, as_text) and still_left(outputs)
+        )
+        return explain(next(served, key), entries, int(time.time() * MICROSECONDS))
+
+    def _earlier(self, key: Key, most: int) -> Iterator[Entry]:
+        """The newest entries of this function, by its module and name."""
+        return self.cache.iter_entries(function=key.function, limit=most)
+
+    def _renamed(self, key: Key) -> Iterator[Entry]:
+        """Entries of functions with the same code under other names: one entry of each function is looked at."""
+        for name in self.cache.functions():
+            entries = self.cache.iter_entries(function=name) if name != key.function else iter(())
+            first = next(entries, None)
+            if first is not None and first.function == name and is_same_code(first.components, key.components):
+                yield first
+                yield from entries
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if self.options.key is not None:
+            return {"key": Stated(self.options.key(*args, **kwargs))}
+        return self._binder.bind_without(self.options.ignore, args, kwargs)
+
+    def _ask(self, question: Callable[[], Any]) -> Any:
+        """Ask something of the cache. Its failure is `_FAILED`, and told once."""
+        try:
+            return question()
+        except Exception as error:  # whatever is wrong with the cache, the function's result is not
+            if self.cache.config.on_error == "raise":
+                raise
+            _tell_once(self, error)
+            return _FAILED
+
+
+class CachedCoroutine(Cached):
+    """A coroutine function whose results are cached. The event loop goes on while the cache is asked."""
+
+    def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
+        super().__init__(cache, fn, options)
+        _mark_as_coroutine_function(self)
+
+    async def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        import asyncio
+
+        try:
+            result: Any = None
+            while True:
+                step = steps.send(result)
+                if isinstance(step, Done):
+                    return step.value
+                if isinstance(step, Compute):
+                    with step:
+                        result = await self.__wrapped__(*args, **kwargs)
+                elif isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    result = None
+                else:
+                    with flight.patience, unseen():
+                        result = await in_thread(step)
+        except GeneratorExit:
+            flight.abandon()
+            raise
+        finally:
+            if flight.begun:
+                with flight.patience, unseen():
+                    await in_thread(functools.partial(self._ask, flight.end))
+
+    async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Compute again, and store the new result in place of the old."""
+        key = await in_thread(functools.partial(self.key, *args, **kwargs))
+        return await self._take(self._compute(key), Flight(lambda: self.cache.flights, PATIENCE), args, kwargs)
+
+
+class BoundCached:
+    """A cached method of an instance, which is the first argument of each call."""
+
+    def __init__(self, cached: Cached, instance: Any) -> None:
+        self.__func__ = cached
+        self.__self__ = instance
+        self.__name__ = getattr(cached, "__name__", "")
+        self.__qualname__ = getattr(cached, "__qualname__", "")
+        self.__doc__ = cached.__doc__
+        if isinstance(cached, CachedCoroutine):
+            _mark_as_coroutine_function(self)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The cached result, or that of the method."""
+        return self.__func__(self.__self__, *args, **kwargs)
+
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Compute again, and store the new result in place of the old."""
+        return self.__func__.refresh(self.__self__, *args, **kwargs)
+
+    def key(self, /, *args: Any, **kwargs: Any) -> Key:
+        """The key of a call."""
+        return self.__func__.key(self.__self__, *args, **kwargs)
+
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
+        """Forget the result of a call; False when there was none."""
+        return self.__func__.invalidate(self.__self__, *args, **kwargs)
+
+    def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
+        """Why would this call miss? Never computes it."""
+        return self.__func__.explain(self.__self__, *args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.__func__, self.__self__))
+
+
+# functions
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    return str(getattr(fn, "__qualname__", fn))
+
+
+def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(type(fn), "__call__", None))  # noqa: B004
+
+
+def _mark_as_coroutine_function(wrapper: Any) -> None:
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(wrapper)
+    else:
+        from asyncio import coroutines
+
+        wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
+
+
+# trouble
+
+_told: set[tuple[Any, ...]] = set()
+
+
+def _tell_once(cached: Cached, error: Exception, what: str = "was computed without the cache") -> None:
+    known = (cached.cache.config, type(error), what)
+    if known not in _told:
+        _told.add(known)
+        _log.warning(
+            "%s %s: %s: %s. Results stay right, only slower; this is said once.",
+            _name_of(cached.__wrapped__),
+            what,
+            type(error).__name__,
+            error,
+        )

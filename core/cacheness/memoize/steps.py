@@ -1,0 +1,100 @@
+"""The steps of a cached call, which a plain function takes where it is, and a coroutine function in a thread.
+
+Any other callable is a step too: what it returns is sent back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from cacheness import forks
+from cacheness.coordination.leases import Flights
+from cacheness.deadlines import Patience
+from cacheness.keys import Key, Observed
+
+T = TypeVar("T")
+
+#: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
+under_way: ContextVar[frozenset[bytes]] = ContextVar("cachenessunder_way", default=frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The call is over."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+class Compute:
+    """Call the function; within, its key is under way, and what becomes of its files is observed."""
+
+    def __init__(self, key: Key, observed: Observed | None = None) -> None:
+        self._key = key.digest
+        self._observed = observed
+
+    def __enter__(self) -> None:
+        self._token = under_way.set(under_way.get() | {self._key})
+        if self._observed is not None:
+            self._observed.begin()
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._observed is not None:
+            self._observed.end()
+        with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
+            under_way.reset(self._token)
+
+
+class Flight:
+    """The right to compute one key, for one call, and how long the call may wait for locks in all its steps."""
+
+    def __init__(self, flights: Callable[[], Flights], patience: float) -> None:
+        self._flights = flights
+        self.patience = Patience(patience)
+        self._token = ""
+        self._key = ""
+        self.begun = False
+
+    def begin(self, key: Key) -> bool:
+        """Take it; False when another has it."""
+        self._key, self._token = key.hex, self._token or secrets.token_hex(16)
+        self.begun = True  # even when the answer is lost
+        self._generation = forks.generation()
+        self._taken_of = self._flights()
+        taken = self._taken_of.acquire(self._key, self._token)
+        self.begun = taken
+        return taken
+
+    def end(self) -> None:
+        """Leave it to others. In a child that was forked while computing, it is still the parent's."""
+        if self._generation == forks.generation():
+            self._flights().release(self._key, self._token)
+
+    def abandon(self) -> None:
+        """Have the heartbeat end it, because a coroutine that is collected can wait for nothing."""
+        if self.begun and self._generation == forks.generation():
+            self._taken_of.abandon(self._key, self._token)
+        self.begun = False
+
+
+async def in_thread(step: Callable[[], T]) -> T:
+    """Take a step in a thread, to its end: a flight must not begin after its call was cancelled."""
+    import asyncio
+
+    task = asyncio.ensure_future(asyncio.to_thread(step))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

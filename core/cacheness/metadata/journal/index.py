@@ -1,0 +1,165 @@
+"""What a journal's lines add up to, in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from cacheness.metadata.journal.lines import entry_from_json, time_from_text
+from cacheness.records import Entry, Quota, Totals, Use, Where
+
+
+@dataclass(slots=True)
+class Kept:
+    """A live entry without its inline bytes, where in the file those are, and how it is used."""
+
+    entry: Entry
+    offset: int
+    length: int
+    use: Use
+
+
+class JournalIndex:
+    """The live entries and tombstones. Each kind of record is one method."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.tombstones: set[str] = set()
+        self.checks: dict[str, dict[int, int]] = {}
+        self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
+        self.quotas: dict[str, Quota] = {}
+        self.live_bytes = 0
+        self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
+        self._hits: Counter[str] = Counter()  #: ever counted, by namespace
+        self._entries: dict[str, dict[bytes, Kept]] = {}
+        self._sorted: dict[str, list[bytes]] = {}
+
+    def apply(self, offset: int, length: int, record: dict[str, Any]) -> None:
+        """Take in one line. What a newer library added to it is passed over."""
+        self.epoch = record.get("epoch", self.epoch)
+        if "put" in record:
+            entry = entry_from_json(record["put"], with_bytes=False)
+            self._put(Kept(entry, offset, length, Use(entry.created_at, 0)))
+        for namespace, key in record.get("delete", []):
+            self._delete(namespace, bytes.fromhex(key))
+        if "change" in record:
+            self._change(record["change"])
+        for namespace, key, hits, at in record.get("use", []):
+            self._use(namespace, bytes.fromhex(key), hits, at)
+        for namespace, hits in record.get("hits", []):
+            self._hits[namespace] += hits
+        if "quota" in record:
+            said = record["quota"]
+            self.quotas[said["namespace"]] = Quota(said["max_bytes"], said["max_entries"], said["policy"])
+        for namespace, shard, at in record.get("checked", []):
+            self.checks.setdefault(namespace, {})[shard] = at
+        noted = record.get("unstored", [])
+        self.live_bytes += length if noted else 0
+        for namespace, key, why, at in noted:
+            self.unstored.setdefault(namespace, {})[bytes.fromhex(key)] = (why, at)
+        for namespace, before in record.get("forget_unstored", []):
+            reasons = self.unstored.pop(namespace, {}).items()
+            self.unstored[namespace] = {key: reason for key, reason in reasons if reason[1] >= before}
+        self.tombstones.update(record.get("bury", []))
+        self.tombstones.difference_update(record.get("unbury", []))
+
+    def get(self, namespace: str, key: bytes) -> Kept | None:
+        """One live entry."""
+        return self._entries.get(namespace, {}).get(key)
+
+    def every(self, namespace: str) -> Iterator[Kept]:
+        """The live entries of a namespace, in no order."""
+        return iter(self._entries.get(namespace, {}).values())
+
+    def totals(self, namespace: str) -> Totals:
+        """What a namespace holds, and how often it was hit."""
+        return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace], self._hits[namespace])
+
+    def hits_of_the_gone(self, namespace: str) -> int:
+        """Hits of entries that are not there any more."""
+        return self._hits[namespace] - sum(kept.use.hits for kept in self.every(namespace))
+
+    def neighbours(self, namespace: str, start: bytes, limit: int) -> Iterator[Kept]:
+        """Live entries in key order, from a key on and round the end."""
+        keys = self._in_order(namespace)
+        at = bisect_left(keys, start)
+        for key in [*keys[at : at + limit], *keys[: max(0, min(at, at + limit - len(keys)))]]:
+            yield self._entries[namespace][key]
+
+    def namespaces(self) -> list[str]:
+        """Names under which something is kept."""
+        return list(self._entries)
+
+    def matching(self, where: Where, after: bytes = b"", now: int = 0) -> Iterator[Kept]:
+        """Live entries with a greater key that meet every condition, in key order; ages are counted from `now`."""
+        entries = self._entries.get(where.namespace, {})
+        if where.keys is not None:
+            keys = sorted(key for key in set(where.keys) if key in entries)
+        else:
+            keys = self._in_order(where.namespace)
+        for key in keys[bisect_right(keys, after) :]:
+            if _matches(entries[key].entry, where, now):
+                yield entries[key]
+
+    def _in_order(self, namespace: str) -> list[bytes]:
+        # Sorted when first asked for, and kept so: a file is read in the order of its lines.
+        if namespace not in self._sorted:
+            self._sorted[namespace] = sorted(self._entries.get(namespace, {}))
+        return self._sorted[namespace]
+
+    def _put(self, kept: Kept) -> None:
+        entries = self._entries.setdefault(kept.entry.namespace, {})
+        old = entries.get(kept.entry.key)
+        if old is None:
+            if (keys := self._sorted.get(kept.entry.namespace)) is not None:
+                insort(keys, kept.entry.key)
+        else:
+            self.live_bytes -= old.length
+            self._sizes[kept.entry.namespace] -= old.entry.size
+        entries[kept.entry.key] = kept
+        self.live_bytes += kept.length
+        self._sizes[kept.entry.namespace] += kept.entry.size
+
+    def _delete(self, namespace: str, key: bytes) -> None:
+        old = self._entries.get(namespace, {}).pop(key, None)
+        if old is not None:
+            self.live_bytes -= old.length
+            self._sizes[namespace] -= old.entry.size
+            if (keys := self._sorted.get(namespace)) is not None:
+                del keys[bisect_left(keys, key)]
+
+    def _change(self, change: dict[str, Any]) -> None:
+        kept = self.get(change["namespace"], bytes.fromhex(change["key"]))
+        if kept is not None:
+            mac, expires_at = bytes.fromhex(change["mac"]), time_from_text(change["expires_at"])
+            kept.entry = replace(kept.entry, mac=mac, expires_at=expires_at, key_id=change["key_id"])
+
+    def _use(self, namespace: str, key: bytes, hits: int, at: int) -> None:
+        self._hits[namespace] += hits
+        kept = self.get(namespace, key)
+        if kept is not None:
+            kept.use = Use(max(kept.use.accessed_at, at), kept.use.hits + hits)
+
+
+def _matches(entry: Entry, where: Where, now: int) -> bool:
+    same = ("mac", "blob", "prefix")
+    if any(getattr(where, name) not in (None, getattr(entry, name)) for name in same):
+        return False
+    if where.shard is not None and entry.key[0] != where.shard:
+        return False
+    if where.functions is not None and entry.function not in where.functions:
+        return False
+    if where.tag is not None and where.tag not in entry.tags:
+        return False
+    return _is_of_age(entry, where, now)
+
+
+def _is_of_age(entry: Entry, where: Where, now: int) -> bool:
+    if where.created_before is not None and not entry.created_at < where.created_before:
+        return False
+    if where.older_than is not None and not entry.created_at < now - where.older_than:
+        return False
+    return not where.expired or (entry.expires_at is not None and entry.expires_at <= now)

@@ -1,0 +1,85 @@
+"""Bring a journal of an older version of cacheness up to this one.
+
+Journals of version 1 hold entries that are not read any more. They are left out, and the blobs
+that they name become tombstones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cacheness.deadlines import Limits, waiting
+from cacheness.errors import StoreBusy
+from cacheness.file_locks import FileLocks
+from cacheness.jitter import between
+from cacheness.metadata.journal.file import JOURNAL_VERSION, JournalFile
+
+
+def upgrade(path: Path, *, limits: Limits) -> tuple[int, int, int]:
+    """Put a journal of this version in the place of an older one, at once.
+
+    Returns the version before, the version after, and the number of entries that were dropped.
+    """
+    with _locked(path, limits):
+        old = _Old(path)
+        if old.version >= JOURNAL_VERSION:
+            return old.version, old.version, 0
+        old.replace()
+        return old.version, JOURNAL_VERSION, len(old.blobs)
+
+
+def old_entries(path: Path) -> int:
+    """How many entries an upgrade drops."""
+    old = _Old(path)
+    return len(old.blobs) if old.version < JOURNAL_VERSION else 0
+
+
+class _Old:
+    """What a journal of version 1 comes to, as far as it is still of use."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = JournalFile(path, reads_older=True)
+        self._file.was_replaced()
+        self._epoch: str = self._file.header["epoch"]
+        self.version: int = self._file.header["cacheness"]
+        self.blobs: dict[tuple[str, str], str | None] = {}  #: of the live entries, None where the bytes are inline
+        self._tombstones: set[str] = set()
+        if self.version < JOURNAL_VERSION:
+            for _, _, record in self._file.news():
+                self._apply(record)
+        self._file.close()
+
+    def replace(self) -> None:
+        """Write the journal that takes its place."""
+        header = {**self._file.header, "cacheness": JOURNAL_VERSION, "min_reader": JOURNAL_VERSION}
+        names = self._tombstones.union(name for name in self.blobs.values() if name is not None)
+        self._file.replace([{**header, "epoch": self._epoch}, *([{"bury": sorted(names)}] if names else [])])
+
+    def _apply(self, record: dict[str, Any]) -> None:
+        self._epoch = record.get("epoch", self._epoch)
+        if "put" in record:
+            entry = record["put"]
+            self.blobs[entry["namespace"], entry["key"]] = entry["object"]
+        for namespace, key in record.get("delete", []):
+            self.blobs.pop((namespace, key), None)
+        self._tombstones.update(record.get("bury", []))
+        self._tombstones.difference_update(record.get("unbury", []))
+
+
+@contextmanager
+def _locked(path: Path, limits: Limits) -> Iterator[None]:
+    """Keep every writer out, as a store of this journal does."""
+    locks, name = FileLocks(path.parent), path.name + ".lock"
+    with waiting(limits.busy) as deadline:
+        while not locks.take(name):
+            if time.monotonic() > deadline:
+                raise StoreBusy(f"another process kept the journal {path} locked for longer than this call may wait")
+            time.sleep(between(0.001, 0.01))
+    try:
+        yield
+    finally:
+        locks.release(name)

@@ -1,0 +1,556 @@
+"""Metadata in a file that a person can read: one line of JSON for each change."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from cacheness import forks
+from cacheness.deadlines import Guard, Limits, waiting
+from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
+from cacheness.file_locks import FileLocks
+from cacheness.jitter import between
+from cacheness.metadata.journal.file import JournalFile
+from cacheness.metadata.journal.index import JournalIndex, Kept
+from cacheness.metadata.journal.lines import entry_from_json, entry_to_json, time_to_text
+from cacheness.metadata.reserve import Reserve, free_bytes
+from cacheness.protocols import MetadataStore
+from cacheness.records import (
+    Candidate,
+    Deleted,
+    Entry,
+    Holdings,
+    Identity,
+    Presence,
+    Process,
+    Quota,
+    SessionInfo,
+    Totals,
+    Use,
+    Where,
+)
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Bytes of dead lines under which a journal is never rewritten.
+_LEAST_WASTE: Final = 1 << 20
+_DELETE_BATCH: Final = 1000
+_READS: Final = 5  #: of a file that is replaced each time
+#: Bytes of a line besides a value, about.
+_LINE: Final = 2 << 10
+EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+
+
+class JournalStore:
+    """A metadata store in the file `path`, for a small cache on one machine.
+
+    One lock keeps every other process from writing while a put or a repair goes on, so nothing
+    here needs sessions, and single flight is what the lock already gives. Entries are held in
+    memory, without their inline bytes; a put costs one line, however many there are.
+    """
+
+    needs_key = False
+
+    def __init__(self, path: Path, *, limits: Limits) -> None:
+        self._limits = limits
+        self._path = Path(path).absolute()
+        self._file = JournalFile(self._path)
+        self._reserve = Reserve(self._path)
+        self._index = JournalIndex()
+        self._reading = threading.RLock()  # held for moments: the index, and what of the file it knows
+        self._writing = threading.RLock()  # held for as long as a put takes
+        self._depth = 0
+        self._is_appending = self._is_refreshing = False
+        self._maintained_at: dict[str, int] = {}
+        self._make_directory()
+        self._guard = Guard(f"the journal {self._path}", limits)
+        self._locks = FileLocks(self._path.parent)
+        forks.watch_forks(self)
+        self._open()
+
+    def now(self) -> int:
+        """Microseconds since the epoch: the file is on this machine, and so is its clock."""
+        return time.time_ns() // 1000
+
+    def measure_clock(self) -> None:
+        """Nothing: each `now()` asks the machine."""
+
+    def identity(self) -> Identity:
+        """Which journal this is; a copy of the directory has another inode number than a renamed one."""
+        with self._reading:
+            self._refresh()
+            inode = os.stat(self._path.parent).st_ino
+            return Identity(self._file.header["store"], f"inode {inode}", self._index.epoch)
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Put a new repair's random epoch before the last ones, atomically."""
+        self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}], deletes=True)
+
+    def is_unused(self) -> bool:
+        """Whether nobody has used this journal: no repair, and no blob that it names."""
+        with self._reading:
+            self._refresh()
+            names = (kept.entry.blob for space in self._index.namespaces() for kept in self._index.every(space))
+            return "," not in self._index.epoch and not self._index.tombstones and not any(names)
+
+    def check_times(self, namespace: str) -> dict[int, int]:
+        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        with self._reading:
+            self._refresh()
+            return dict(self._index.checks.get(namespace, {}))
+
+    def record_check(self, namespace: str, shard: int, at: int) -> None:
+        """Note that a shard was checked deeply."""
+        self._append(lambda: [{"checked": [[namespace, shard, at]]}], durable=False)
+
+    # entries
+
+    def find(self, namespace: str, key: bytes) -> Entry | None:
+        """One row by its key, expired or not."""
+
+        def look() -> Entry | None:
+            kept = self._index.get(namespace, key)
+            return self._whole(kept) if kept is not None else None
+
+        return self._steadily(look)
+
+    def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Rows by their keys."""
+        return {entry.key: entry for entry in self.scan(Where(namespace, keys=tuple(keys)), limit=len(keys))}
+
+    def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
+        """Which keys have an unexpired row; reads no inline bytes."""
+        with self._reading:
+            self._refresh()
+            found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
+        alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
+        return {e.key: Presence(e.size, e.raw_size, e.compute_seconds, e.outputs) for e in alive}
+
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
+        """Publish entries, all or none; there are no sessions to lose, and only one clock."""
+        replaced: list[str] = []
+
+        def records() -> list[dict[str, Any]]:
+            replaced.extend(self._blobs_replaced_by(entries))
+            shown = [{"put": entry_to_json(entry)} for entry in entries]
+            return [*shown, {"bury": replaced}] if replaced else shown
+
+        if entries:
+            self._require_room(sum(2 * len(entry.inline or b"") + _LINE for entry in entries))
+            self._append(records)
+        return replaced
+
+    def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
+        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        return self._steadily(
+            lambda: [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
+        )
+
+    def functions(self, namespace: str) -> list[str]:
+        """The functions that entries name, each once, sorted."""
+        with self._reading:
+            self._refresh()
+            return sorted({kept.entry.function for kept in self._index.every(namespace)})
+
+    def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
+        """The newest matching entries, those after `before` (its time and key) in that order."""
+
+        def look() -> list[Entry]:
+            found = self._index.matching(where, now=self.now())
+            earlier = (kept for kept in found if before is None or _age(kept) < before)
+            return [self._whole(kept) for kept in heapq.nlargest(limit, earlier, key=_age)]
+
+        return self._steadily(look)
+
+    def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
+        """Neighbours in key order, from a key on and round the end."""
+        with self._reading:
+            self._refresh()
+            return [_candidate(kept) for kept in self._index.neighbours(namespace, start, limit)]
+
+    def swap(self, old: Entry, new: Entry) -> bool:
+        """Replace expiry and signature of a row that is still exactly `old`."""
+        with self.exclusive():
+            if self.find(old.namespace, old.key) != old:
+                return False
+            change = {"namespace": new.namespace, "key": new.key.hex(), "expires_at": time_to_text(new.expires_at)}
+            self._append(lambda: [{"change": {**change, "key_id": new.key_id, "mac": new.mac.hex()}}])
+        return True
+
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
+        """Delete matching rows, in batches in key order, each with its tombstones in one line."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            gone = [kept.entry for kept in islice(self._index.matching(where, now=self.now()), most)]
+            for start in range(0, len(gone), _DELETE_BATCH):
+                self._append_deletion(gone[start : start + _DELETE_BATCH])
+        return Deleted(len(gone), tuple(entry.blob for entry in gone if entry.blob is not None))
+
+    def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
+        if uses:
+            used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
+            # Not synced: a power cut may forget when something was used last.
+            self._append(lambda: [{"use": used}], durable=False)
+
+    def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
+        """When the entries under these keys were used last, and how often."""
+        with self._reading:
+            self._refresh()
+            return {key: kept.use for key in keys if (kept := self._index.get(namespace, key)) is not None}
+
+    def totals(self, namespace: str) -> Totals:
+        """Entries, bytes and hits, as they are kept."""
+        with self._reading:
+            self._refresh()
+            return self._index.totals(namespace)
+
+    def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
+        """Nothing is missing: the totals are made of the file's lines each time it is read."""
+        return 0, 0
+
+    # quotas
+
+    def holdings(self, namespace: str) -> Holdings:
+        """What the namespace holds, what it may hold, and when it was looked after."""
+        with self._reading:
+            self._refresh()
+            totals = self._index.totals(namespace)
+            quota = self._index.quotas.get(namespace, Quota())
+            return Holdings(totals.entries, totals.bytes, quota, self._maintained_at.get(namespace, 0))
+
+    def set_quota(self, namespace: str, quota: Quota) -> bool:
+        """Say what the namespace may hold; whether that is news."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            if self._index.quotas.get(namespace, Quota()) == quota:
+                return False
+            line = {"namespace": namespace, **asdict(quota)}
+            self._append(lambda: [{"quota": line}], durable=False, deletes=True)
+            return True
+
+    def note_maintenance(self, namespace: str) -> None:
+        """Note it for this process: there is little to look after in a small file."""
+        self._maintained_at[namespace] = self.now()
+
+    # why results are not there
+
+    def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
+        """Keep beside keys why their results were not stored: key -> reason."""
+
+        def records() -> list[dict[str, Any]]:
+            known, at = self._index.unstored.get(namespace, {}), self.now()
+            new = {key: why for key, why in reasons.items() if known.get(key, ("", 0))[0] != why}
+            return [{"unstored": [[namespace, key.hex(), why, at] for key, why in new.items()]}]
+
+        if reasons:
+            self._append(records, durable=False)
+
+    def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
+        """The reasons that were noted at most so many microseconds ago."""
+        with self._reading:
+            self._refresh()
+            known, first = self._index.unstored.get(namespace, {}), self.now() - age
+            return {key: known[key][0] for key in keys if key in known and known[key][1] >= first}
+
+    def forget_unstored(self, namespace: str, age: int) -> None:
+        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
+
+    # tombstones
+
+    def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
+        """Blobs waiting to be deleted, sorted by name."""
+        with self._reading:
+            self._refresh()
+            waiting = (name for name in self._index.tombstones if name.startswith(prefix) and name > after)
+            return heapq.nsmallest(limit, waiting)
+
+    def clear_tombstones(self, blobs: Collection[str]) -> None:
+        """Forget blobs that have been deleted."""
+        if blobs:
+            # Not synced: a blob that is deleted twice is no error.
+            self._append(lambda: [{"unbury": sorted(blobs)}], durable=False, deletes=True)
+
+    # sessions: none, because the lock keeps writers and repairers apart
+
+    def open_session(self, process: Process, *, lasting: bool = True) -> str:
+        """A random id, for the names of blobs."""
+        return secrets.token_hex(8)
+
+    def renew_session(self, session: str) -> bool:
+        """True: there is no lease to lose."""
+        return True
+
+    def end_session(self, session: str) -> None:
+        """Nothing: a commit has happened when the call returns."""
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """None: whoever asks holds the lock, so nobody else writes."""
+        return []
+
+    def fence(self, session: str) -> bool:
+        """True: whoever asks holds the lock."""
+        return True
+
+    def dead_sessions(self, sessions: Collection[str]) -> set[str]:
+        """All: whoever asks holds the lock, so no other upload is under way."""
+        return set(sessions)
+
+    def condemn(self, sessions: Collection[str]) -> set[str]:
+        """None: every session but the caller's is dead, whether it was known or not."""
+        return set()
+
+    def forget_sessions(self, age: int) -> int:
+        """Nothing is kept of sessions."""
+        return 0
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Keep every other writer out, threads and processes, for the length of a block. May be nested."""
+        self._guard.once(self._take_lock)
+        generation = forks.generation()
+        try:
+            yield
+        finally:
+            if generation == forks.generation():  # a child that was forked inside holds no lock
+                self._leave()
+
+    def _leave(self) -> None:
+        self._depth -= 1
+        if not self._depth:
+            self._locks.release(self._lock_name)
+        self._writing.release()
+
+    # flights
+
+    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """True: two who compute the same cost time, and nothing else."""
+        return True
+
+    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
+        """Nothing is kept of flights."""
+
+    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+        """Nobody."""
+        return None
+
+    def close(self) -> None:
+        """Let go of the file and the lock. Calling it twice is fine."""
+        self._locks.close()
+        self._file.close()
+        self._reserve.restore()
+
+    def forget_after_fork(self) -> None:
+        """Have locks of one's own in a child, and read the file again: a thread may have been in the middle of it."""
+        self._reading, self._writing, self._depth = threading.RLock(), threading.RLock(), 0
+        self._index, self._is_appending, self._is_refreshing = JournalIndex(), False, False
+        self._file.close()
+
+    @property
+    def _lock_name(self) -> str:
+        return self._path.name + ".lock"
+
+    def _take_lock(self) -> None:
+        with waiting(self._limits.busy) as deadline:
+            if not self._writing.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
+                raise StoreBusy(
+                    f"another thread kept the journal {self._path} locked for longer than this call may wait"
+                )
+            try:
+                if not self._depth:
+                    self._take_file_lock(deadline)
+            except BaseException:
+                self._writing.release()
+                raise
+            self._depth += 1
+
+    def _take_file_lock(self, deadline: float) -> None:
+        try:
+            while not self._locks.take(self._lock_name):
+                if time.monotonic() > deadline:
+                    raise StoreBusy(
+                        f"another process kept the journal {self._path} locked for longer than this call may wait"
+                    )
+                time.sleep(between(0.001, 0.01))
+        except OSError as error:
+            self._file.refuse(error)
+
+    def _make_directory(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._file.refuse(error)
+
+    def _open(self) -> None:
+        if self._file.is_missing():
+            with self.exclusive():
+                if self._file.is_missing():
+                    self._file.create()
+        with self._reading:
+            self._refresh()
+
+    def _refresh(self) -> None:
+        """Read what was added since the last time, by whomever."""
+        if self._is_refreshing:
+            return  # a finalizer interrupted this very thread: what is read twice would count twice
+        self._is_refreshing = True
+        try:
+            self._apply_news()
+        finally:
+            self._is_refreshing = False
+
+    def _apply_news(self) -> None:
+        for _ in range(_READS):
+            if self._file.was_replaced():
+                self._index = JournalIndex()
+                self._index.epoch = self._file.header["epoch"]
+            self._take_in()
+            if not self._file.is_cut():
+                return
+
+    def _take_in(self) -> None:
+        for offset, length, record in self._file.news():
+            try:
+                self._index.apply(offset, length, record)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
+                _log.warning("%s: the line at byte %d is not read by this version: %r", self._path, offset, error)
+
+    def _steadily(self, look: Callable[[], T]) -> T:
+        """Look at what the newest file holds, again where it is replaced while it is read."""
+        with self._reading:
+            for _ in range(_READS):
+                self._refresh()
+                try:
+                    return look()
+                except _Replaced:
+                    continue
+        raise StoreUnavailable(f"the journal {self._path} was replaced each time it was read")
+
+    def _append(
+        self, records: Callable[[], list[dict[str, Any]]], *, durable: bool = True, deletes: bool = False
+    ) -> None:
+        with self.exclusive(), self._reading:
+            if self._is_appending:
+                # What this call adds here would be cut off when the interrupted one goes on.
+                raise StoreBusy(f"a finalizer or signal handler interrupted a write to the journal {self._path}")
+            self._is_appending = True
+            try:
+                self._append_within(records, durable, deletes)
+            finally:
+                self._is_appending = False
+
+    def _append_within(self, records: Callable[[], list[dict[str, Any]]], durable: bool, deletes: bool) -> None:
+        self._refresh()
+        lines = records()
+        least = _LEAST_WASTE
+        try:
+            self._file.append(lines, durable=durable)
+        except StoreFull:
+            if not deletes:
+                raise
+            least = 0
+            self._reserve.give_up()
+            self._file.append(lines, durable=durable)
+        self._refresh()
+        waste = self._file.size - self._index.live_bytes
+        if waste > max(least, self._index.live_bytes):
+            self._rewrite()
+        self._reserve.restore()
+
+    def _rewrite(self) -> None:
+        """Leave out what is dead, if there is room for what lives."""
+        try:
+            is_narrow = free_bytes(self._path.parent) < 2 * self._index.live_bytes
+            if is_narrow:
+                self._reserve.give_up()
+            self._file.replace(self._live_records())
+            if is_narrow:
+                self._file.cut_replaced()
+                self._refresh()
+        except StoreFull as error:
+            _log.debug("the journal %s was not rewritten: %s", self._path, error)
+
+    def _require_room(self, size: int) -> None:
+        """Raise StoreFull before a put that would leave too little room to delete something afterwards."""
+        if self._reserve.is_roomy(size):
+            return
+        if not self._reserve.keep() or free_bytes(self._path.parent) < size:
+            self._file.refuse(OSError(errno.ENOSPC, "too little room is left on it"))
+
+    def _live_records(self) -> Iterator[dict[str, Any]]:
+        yield {**self._file.header, "epoch": self._index.epoch}
+        for namespace in self._index.namespaces():
+            for kept in self._index.every(namespace):
+                yield {"put": entry_to_json(self._whole(kept))}
+                if kept.use != Use(kept.entry.created_at, 0):
+                    yield {"use": [[namespace, kept.entry.key.hex(), kept.use.hits, kept.use.accessed_at]]}
+            if gone := self._index.hits_of_the_gone(namespace):
+                yield {"hits": [[namespace, gone]]}
+        for namespace, quota in self._index.quotas.items():
+            yield {"quota": {"namespace": namespace, **asdict(quota)}}
+        checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
+        if checked:
+            yield {"checked": checked}
+        noted = [
+            [name, key.hex(), why, at]
+            for name, reasons in self._index.unstored.items()
+            for key, (why, at) in reasons.items()
+        ]
+        if noted:
+            yield {"unstored": noted}
+        if self._index.tombstones:
+            yield {"bury": sorted(self._index.tombstones)}
+
+    def _append_deletion(self, entries: Sequence[Entry]) -> None:
+        blobs = [entry.blob for entry in entries if entry.blob is not None]
+        self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": blobs}], deletes=True)
+
+    def _blobs_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
+        newest: dict[tuple[str, bytes], str | None] = {}
+        replaced = []
+        for entry in entries:
+            kept = self._index.get(entry.namespace, entry.key)
+            old = newest.get((entry.namespace, entry.key), kept.entry.blob if kept else None)
+            if old is not None and old != entry.blob:
+                replaced.append(old)
+            newest[entry.namespace, entry.key] = entry.blob
+        return replaced
+
+    def _whole(self, kept: Kept) -> Entry:
+        if kept.entry.blob is not None:
+            return kept.entry
+        record = self._file.read(kept.offset, kept.length)
+        if record is None:
+            raise _Replaced
+        return replace(kept.entry, inline=entry_from_json(record["put"], with_bytes=True).inline)
+
+
+class _Replaced(Exception):
+    """The journal was replaced while it was read."""
+
+
+def _age(kept: Kept) -> tuple[int, bytes]:
+    return kept.entry.created_at, kept.entry.key
+
+
+def _candidate(kept: Kept) -> Candidate:
+    entry, use = kept.entry, kept.use
+    seconds = entry.compute_seconds or 0.0
+    return Candidate(entry.key, entry.size, entry.created_at, seconds, use.accessed_at, use.hits)
+
+
+_conforms: type[MetadataStore] = JournalStore

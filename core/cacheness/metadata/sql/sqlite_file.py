@@ -1,0 +1,486 @@
+"""A SQLite file as many threads and processes share it: connections, waiting for the lock, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+from urllib.parse import quote
+
+from cacheness import forks
+from cacheness.deadlines import waiting
+from cacheness.errors import (
+    CachenessError,
+    CodecError,
+    CommitUnanswered,
+    ConfigError,
+    SchemaMismatch,
+    StoreBusy,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
+from cacheness.file_locks import unlock, wait_in_line
+from cacheness.jitter import between
+from cacheness.metadata.reserve import Reserve, free_bytes
+from cacheness.metadata.sql.sqlite_connections import Connections, Lease
+from cacheness.metadata.sql.sqlite_log import LONG, LONGEST, LogKeeper
+from cacheness.metadata.sql.statements import Statement
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+#: SQLite's write-ahead log shares memory between processes, which these cannot do.
+NETWORK_FILE_SYSTEMS: Final = (
+    *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2"),
+    *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
+)
+MOUNTS: Final = Path("/proc/mounts")
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+#: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
+_NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+_NO_RIGHT: Final = "This user has no right to it: give it the right to read and write the directory's files"
+_ELSEWHERE: Final = "move it out of the way to start with an empty cache, or restore it from a backup"
+#: What SQLite may not do here, and what to do about it.
+_REFUSALS: Final = {
+    sqlite3.SQLITE_READONLY: "It is read-only: what is in the cache is served, and nothing can be stored there",
+    sqlite3.SQLITE_CANTOPEN: "Check that the directory exists and that this user may write there, or set cache_dir",
+    sqlite3.SQLITE_PERM: _NO_RIGHT,
+    sqlite3.SQLITE_AUTH: _NO_RIGHT,
+    sqlite3.SQLITE_NOTADB: f"It is not a SQLite database: {_ELSEWHERE}",
+    sqlite3.SQLITE_CORRUPT: f"It is damaged: {_ELSEWHERE}",
+}
+#: What SQLite says of tables that are there and have changed.
+_MIGRATED: Final = ("no such column", "has no column named")
+#: Trouble of the machine, which may be over at the next call.
+_OUTAGES: Final = (
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT),
+    *(sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_ABORT, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_SCHEMA),
+)
+#: FULL syncs the log at each commit: what was acknowledged survives a power cut. NORMAL leaves that to the next one.
+_SYNCED: Final = "PRAGMA synchronous=FULL"
+_UNSYNCED: Final = "PRAGMA synchronous=NORMAL"
+_PAGES: Final = Statement(
+    "SELECT page_size, page_count, freelist_count FROM pragma_page_size, pragma_page_count, pragma_freelist_count",
+    {},
+    (),
+)
+_MOVE_LOG: Final = Statement("PRAGMA wal_checkpoint(PASSIVE)", {}, ())
+_BEGIN_LOG_ANEW: Final = Statement("PRAGMA wal_checkpoint(RESTART)", {}, ())
+_PAGE: Final = 4 << 10  #: bytes
+#: Seconds that writers wait at most until the log can begin anew.
+_LOG_PATIENCE: Final = 0.03
+#: Bytes of the log from which on it is emptied where the disk has little room: to empty it may take as much again.
+_LOG_AT_MOST: Final = 512 << 10
+#: Bytes that a row of an entry may write besides its value, about.
+_ROW: Final = 4 << 10
+#: Bytes of a database that are written again, to give back its free pages, in no time.
+_SOON_REWRITTEN: Final = 16 << 20
+_WORTH_REWRITING: Final = 8  #: where at least one of so many pages is free
+_SHORTEST_WAIT: Final = 0.0002
+_LONGEST_WAIT: Final = 0.002
+
+_Row = Sequence[Any]
+
+_ERRORS: Final = (sqlite3.Error, UnicodeError, OverflowError)
+
+
+class SqliteTransaction:
+    """A transaction on one connection, in the process that began it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._inner = connection
+        self._generation = forks.generation()
+
+    def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
+        """Run a statement; its rows."""
+        return _run(self._connection, statement, values)[0]
+
+    def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
+        """Run a statement for each set of values; the number of rows that changed."""
+        return sum(_run(self._connection, statement, each)[1] for each in values)
+
+    def define(self, text: str) -> None:
+        """Run a statement that defines a table or an index."""
+        self._connection.execute(text)
+
+    def commit(self) -> None:
+        """Make what was run durable."""
+        self._connection.execute("COMMIT")
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._generation != forks.generation():
+            # A signal handler forked in here; the child has the connection, and none of its locks.
+            raise StoreUnavailable("this process was forked within a transaction, which its parent goes on with")
+        return self._inner
+
+
+class SqliteFile:
+    """One file, which threads and processes share."""
+
+    def __init__(self, path: Path, busy: float) -> None:
+        self.path = path.absolute()
+        self._line = self.path.with_name(self.path.name + "-line")
+        self.why_read_only = ""
+        self._busy = busy
+        #: Threads that are inside a transaction: one, and those that just left. Weak, because an interruption at the
+        #: wrong moment leaves one here.
+        self._writers: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
+        _refuse_network_file_system(self.path)
+        self._make_directory()
+        self._reserve = Reserve(self.path)
+        self._find_a_way_in()
+        self._connections = Connections(self._open)
+        self._log = LogKeeper(self._checkpoint)
+
+    def is_empty(self) -> bool:
+        """Whether the file holds no tables."""
+        return self.run(Statement("SELECT name FROM sqlite_master LIMIT 1", {}, ()), {})[0] == []
+
+    def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
+        """Run one statement by itself; its rows, and how many changed."""
+
+        def attempt() -> tuple[list[_Row], int]:
+            with forks.no_fork():
+                connection, lease = self._take()
+                try:
+                    return _run(connection, statement, values)
+                finally:
+                    self._connections.give_back(lease)
+                    if self.why_read_only:
+                        self._connections.close_before_fork()
+
+        return self.patiently(attempt)
+
+    def require_room(self, size: int, rows: int) -> None:
+        """Raise StoreFull before a put that would leave too little room to delete something afterwards.
+
+        What is written stands in the log first, and then in the database as well.
+        """
+        size = 2 * (size + rows * _ROW)
+        if self._reserve.is_roomy(size):
+            return
+        if self._log_size() > _LOG_AT_MOST:
+            self._empty_log()
+        if not self._reserve.keep() or free_bytes(self.path.parent) < size + self._log_size():
+            raise StoreFull(self._full("too little room is left on it"))
+
+    def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True, deletes: bool = False) -> T:
+        """Run `work` in one transaction, which no other writer shares.
+
+        What is not `lasting` is not synced: others see it at once, and a power cut may undo it. What
+        only `deletes` may use the room that is kept back, and is run again in it where the disk is full.
+        """
+        try:
+            return self._transact(work, lasting)
+        except StoreFull:
+            if not deletes:
+                raise
+        self._reserve.give_up()
+        self._empty_log()
+        result = self._transact(work, lasting)
+        self._shrink()
+        self._reserve.restore()
+        return result
+
+    def _transact(self, work: Callable[[SqliteTransaction], T], lasting: bool) -> T:
+        if threading.get_ident() in self._writers:
+            raise StoreBusy(f"a finalizer or signal handler interrupted a write to the metadata database {self.path}")
+        turn = self._wait_in_line()
+
+        def attempt() -> T:
+            with forks.no_fork():
+                connection, lease = self._take()
+                try:
+                    connection.execute(_SYNCED if lasting else _UNSYNCED)
+                    connection.execute("BEGIN IMMEDIATE")
+                    if turn is not None:  # only who is first in line asks for SQLite's own lock, and so may ask often
+                        unlock(turn)
+                    before = connection.total_changes
+                    result = self._finish(connection, lease, work)
+                    self._log.note(connection.total_changes - before)
+                    return result
+                finally:
+                    self._connections.give_back(lease)
+
+        # A file ends its block in C, where no interruption comes in between.
+        with turn or contextlib.nullcontext():
+            try:
+                return self.patiently(attempt)
+            finally:
+                if turn is not None:
+                    unlock(turn)
+
+    def _take(self) -> tuple[sqlite3.Connection, Lease]:
+        """Return a connection for a block of `no_fork`, and the lease to give back."""
+        refuse_after_unclean_fork(self.path)
+        if self._connections.is_closed:
+            raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
+        return self._connections.take()
+
+    def close(self) -> None:
+        """Close every connection that is not in use, and the others when they come back."""
+        self._log.wait()
+        if self._log.is_behind() and self._log_size() > LONG * _PAGE:  # SQLite does it where nobody else is left
+            self._checkpoint(False)
+        with forks.no_fork():
+            self._connections.close()
+        if not self.why_read_only:
+            self._reserve.restore()
+
+    def patiently(self, attempt: Callable[[], T]) -> T:
+        """Run `attempt` until it finds the file unlocked, or patience ends."""
+        try:
+            return attempt()
+        except _ERRORS as error:
+            if not is_busy(error):
+                self.refuse(error)
+        return self._again(attempt)
+
+    def refuse(self, error: Exception) -> NoReturn:
+        """Raise what a driver's error means to a caller. The only place that knows."""
+        code = getattr(error, "sqlite_errorcode", 0)
+        kind = code & 0xFF
+        if kind in _BUSY:
+            raise StoreBusy(
+                f"the metadata database {self.path} stayed locked by other processes for longer than this call may wait"
+            ) from error
+        if is_full(error):
+            raise StoreFull(self._full(error)) from error
+        if any(sign in str(error) for sign in _MIGRATED):
+            raise SchemaMismatch(
+                f"the metadata database {self.path} was migrated by a newer version of cacheness while this process"
+                " used it. Restart the process with that version."
+            ) from error
+        if kind in _REFUSALS or "no such table" in str(error):
+            advice = _REFUSALS.get(kind, "Its tables are gone: open the cache again to create them")
+            raise StoreRefused(f"the metadata database {self.path} refuses: {error}. {advice}") from error
+        if kind in _OUTAGES:
+            raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
+        # A statement or a value that SQLite does not take: no other call has to suffer for it.
+        raise CodecError(f"the metadata database {self.path} cannot store or find this: {error}") from error
+
+    def _full(self, why: object) -> str:
+        return (
+            f"the disk that holds the metadata database {self.path} is full ({why}). Nothing was stored and nothing was"
+            " lost: make room, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
+        )
+
+    def _log_size(self) -> int:
+        try:
+            return os.stat(f"{self.path}-wal").st_size
+        except FileNotFoundError:
+            return 0
+
+    def _empty_log(self) -> None:
+        """Bring what the log holds into the database, as far as no reader is in the way, and give its room back."""
+        self._tidy("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _checkpoint(self, waits: bool) -> int:
+        """Bring the log into the database, beside who writes or, if it `waits`, afterwards; how many pages it had."""
+        turn = self._wait_in_line() if waits else None  # nobody begins to write then
+        until = time.monotonic() + _LOG_PATIENCE
+        with turn or contextlib.nullcontext():
+            try:
+                while True:
+                    is_moved, pages = self._move_log(_BEGIN_LOG_ANEW if waits else _MOVE_LOG)
+                    if is_moved or not waits or time.monotonic() > until:
+                        return pages
+                    time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
+            except (CachenessError, sqlite3.Error) as error:
+                _log.debug("%s: the log was not brought into the database: %s", self.path, error)
+                return 0
+            finally:
+                if turn is not None:
+                    unlock(turn)
+
+    def _move_log(self, how: Statement) -> tuple[bool, int]:
+        with forks.no_fork():
+            connection, lease = self._take()
+            try:
+                [(is_locked, pages, _)] = _run(connection, how, {})[0]
+                return not is_locked, pages
+            finally:
+                self._connections.give_back(lease)
+
+    def _shrink(self) -> None:
+        """Give back the room of what was deleted, where little is left besides."""
+        self._empty_log()
+        [(page, pages, free)] = self.run(_PAGES, {})[0]
+        living = page * (pages - free)
+        if free > pages / _WORTH_REWRITING and living < min(free_bytes(self.path.parent), _SOON_REWRITTEN):
+            self._tidy("PRAGMA temp_store=MEMORY", "VACUUM", "PRAGMA temp_store=DEFAULT")
+            self._empty_log()
+
+    def _tidy(self, *texts: str) -> None:
+        with forks.no_fork():
+            connection, lease = self._take()
+            try:
+                for text in texts:
+                    _run(connection, Statement(text, {}, ()), {})
+            except sqlite3.Error as error:  # others are at work, or there is no room for it either
+                _log.debug("%s: %s was not done: %s", self.path, text, error)
+            finally:
+                self._connections.give_back(lease)
+
+    def _again(self, attempt: Callable[[], T]) -> T:
+        with waiting(self._busy) as deadline:
+            while True:
+                time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
+                try:
+                    return attempt()
+                except _ERRORS as error:
+                    if not is_busy(error) or time.monotonic() > deadline:
+                        self.refuse(error)
+
+    def _finish(self, connection: sqlite3.Connection, lease: Lease, work: Callable[[SqliteTransaction], T]) -> T:
+        """Run the rest of a transaction; once begun, it is never run again."""
+        try:
+            self._writers[threading.get_ident()] = lease
+            transaction = SqliteTransaction(connection)
+            result = work(transaction)
+            self._commit(transaction)
+        except _ERRORS as error:
+            self.refuse(error)
+        finally:
+            self._writers.pop(threading.get_ident(), None)
+        return result
+
+    def _wait_in_line(self) -> io.FileIO | None:
+        try:
+            with waiting(self._busy) as deadline:
+                return wait_in_line(self._line, max(deadline - time.monotonic(), 0.0) / 2)
+        except OSError:
+            return None  # a line is a courtesy; SQLite's lock is what counts
+
+    def _commit(self, transaction: SqliteTransaction) -> None:
+        try:
+            transaction.commit()
+        except sqlite3.OperationalError as error:
+            if is_busy(error) or is_full(error):
+                raise
+            # The log may hold the commit although it could not be synced, and a restart would find it there.
+            raise CommitUnanswered(f"the metadata database {self.path} failed to commit: {error}") from error
+
+    def _make_directory(self) -> None:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreRefused(
+                f"the directory {self.path.parent} cannot be made ({error}). Check the permissions of the directory"
+                " above, or set cache_dir to another one."
+            ) from error
+
+    def _find_a_way_in(self) -> None:
+        """Read and write where we may; else read only, so that hits are still served."""
+        with contextlib.suppress(OSError):
+            # SQLite would make it writable for nobody else, whatever the umask; its other files get the same mode.
+            os.mknod(self.path, 0o666 | stat.S_IFREG)
+        if not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent) if path.exists()):
+            disk_is = os.statvfs(self.path.parent).f_flag & os.ST_RDONLY
+            why = "is on a disk that is mounted read-only" if disk_is else "may not be written by this user"
+            self.why_read_only = f"the metadata database {self.path}, or its directory, {why}"
+
+    def _open(self) -> sqlite3.Connection:
+        plain = "file:" + quote(str(self.path))
+        if self.why_read_only:
+            return self._open_to_read(plain)
+        try:
+            return self._connect(f"{plain}?mode=rwc")
+        except sqlite3.Error as error:
+            if not is_full(error):
+                raise
+        # The first connection writes some pages that processes share, even where it only reads.
+        self._reserve.give_up()
+        return self._connect(f"{plain}?mode=rwc")
+
+    def _open_to_read(self, plain: str) -> sqlite3.Connection:
+        # A reader that made the log would own it, and so lock out those who may write. Without a log only a promise
+        # that nobody writes lets SQLite read; it is made for a single statement, because somebody may begin to.
+        if self._log_size():
+            with contextlib.suppress(sqlite3.Error):
+                return self._connect(f"{plain}?mode=ro")
+        return self._connect(f"{plain}?mode=ro&immutable=1")
+
+    def _connect(self, url: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            url, uri=True, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=64
+        )
+        try:
+            if not self.why_read_only:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute(f"PRAGMA wal_autocheckpoint={LONGEST}")
+                # Where SQLite was built to overwrite what it deletes, a deletion would write as much as it frees.
+                connection.execute("PRAGMA secure_delete=OFF")
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+
+def refuse_after_unclean_fork(path: Path) -> None:
+    """Raise StoreRefused in a child that was forked while SQLite was in use."""
+    # Asked inside of `no_fork`: a fork may have happened while this thread waited to get in.
+    if reason := forks.refusal():
+        raise StoreRefused(
+            f"the metadata database {path} cannot be used in this process: {reason}, and what SQLite keeps in memory is"
+            " not usable then. Start processes by forkserver or spawn, or fork before other threads use the cache"
+        )
+
+
+def is_busy(error: BaseException | None) -> bool:
+    """Whether a driver's error says that somebody else holds the lock."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether a driver's error says that there is no room."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
+
+
+def file_system_of(path: Path, mounts: str) -> str:
+    """The type of the file system that holds a path, from the text of /proc/mounts."""
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        _, point, fstype, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fstype
+    return kind
+
+
+def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
+    if statement.constants:
+        values = {**statement.constants, **values}
+    cursor = connection.execute(statement.text, values)
+    try:
+        return cursor.fetchall(), cursor.rowcount
+    finally:
+        cursor.close()  # an error's traceback could keep it, and with it the file open when the connection is closed
+
+
+def _refuse_network_file_system(path: Path) -> None:
+    try:
+        mounts = MOUNTS.read_text()
+    except OSError:
+        return
+    kind = file_system_of(path.resolve(), mounts)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise ConfigError(
+            f"{path.parent} is on a network file system ({kind}), where SQLite loses data when several machines"
+            " write. Set cache_dir to a local disk, or share the cache through PostgreSQL"
+            " (metadata_backend='postgresql://…')."
+        )

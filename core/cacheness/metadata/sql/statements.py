@@ -1,0 +1,702 @@
+"""Every statement that the metadata databases run, written once and compiled once for each.
+
+SQLAlchemy writes the SQL and the driver's own cursor runs it: going through an engine costs more
+than the whole of a cached read does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, Protocol, TypeAlias
+
+import sqlalchemy as sa
+
+from cacheness.forks import LazyAttribute
+from cacheness.metadata.sql.tables import (
+    activity,
+    checks,
+    compute_leases,
+    entries,
+    leases,
+    not_stored,
+    quotas,
+    schema_version,
+    sessions,
+    store,
+    tags,
+    tombstones,
+    totals,
+    uses,
+)
+from cacheness.records import Entry, Where
+
+#: The columns of an entry, in the order of its fields.
+COLUMNS: Final = tuple(f.name for f in fields(Entry))
+_KEY: Final = ("namespace", "key")
+EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+#: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
+HINT_LENGTH: Final = 500
+#: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
+LIVE: Final = sa.literal_column("'live'", sa.Text)
+_ZERO: Final = sa.literal_column("0", sa.BigInteger)
+_DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
+_IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
+#: Columns of `activity` that a count of hits leaves at nothing.
+_NOT_COUNTED: Final = ("hour", "seconds_spent", "seconds_saved", "bytes")
+_Purpose: TypeAlias = Literal["scan", "doom", "doom what is free"]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL for one driver."""
+
+    text: str
+    constants: Mapping[str, Any]  #: values that are part of the statement
+    order: tuple[str, ...]  #: of numbered placeholders; empty when they have names
+
+
+class Flavour(Protocol):
+    """What one database says differently from another."""
+
+    #: The database's own clock, in microseconds since the epoch.
+    clock: sa.ColumnElement[int]
+    #: What an age is compared with: that clock, or the parameter `now`.
+    now: sa.ColumnElement[int]
+    #: Which of the rows of `totals` this transaction adds to, so that those of a fleet do not wait for each other.
+    slot: sa.ColumnElement[int]
+
+    def compile(self, statement: sa.ClauseElement) -> Statement:
+        """Turn a statement into text for the driver."""
+        ...
+
+    def upsert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        ...
+
+    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
+        """Whether a column, whose values all have this width, is one of those in the parameter `keys`."""
+        ...
+
+    def keys(self, keys: Sequence[bytes] | Sequence[str]) -> Any:
+        """The value for the parameter `keys`."""
+        ...
+
+    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """Where a text occurs in a column, letter for letter; 0 when it does not."""
+        ...
+
+
+class Statements:
+    """The statements of one database, each compiled when it is first wanted."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self._compile = flavour.compile
+        self._by_shape: dict[tuple[Any, ...], Statement] = {}
+
+    # the store itself
+
+    @LazyAttribute
+    def identity(self) -> Statement:
+        """Which store this is, and which schema it has."""
+        version = sa.select(schema_version.c.version_num).scalar_subquery()
+        return self._compile(sa.select(store.c.id, store.c.epoch, store.c.min_reader, version))
+
+    @LazyAttribute
+    def create_store(self) -> Statement:
+        """Say of an empty database which store it is."""
+        return self._compile(sa.insert(store))
+
+    @LazyAttribute
+    def create_version(self) -> Statement:
+        """Say which schema a fresh database has."""
+        return self._compile(sa.insert(schema_version))
+
+    @LazyAttribute
+    def begin_epoch(self) -> Statement:
+        """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
+        newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
+        return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
+
+    @LazyAttribute
+    def usage(self) -> Statement:
+        """The epochs, and whether there is a session, and an entry with a blob."""
+        blobs = sa.exists().where(entries.c.blob.is_not(None))
+        return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
+
+    @LazyAttribute
+    def sync(self) -> Statement:
+        """Change nothing, in a transaction that is synced, and what came before with it."""
+        return self._compile(sa.update(store).values(epoch=store.c.epoch))
+
+    # entries
+
+    @LazyAttribute
+    def find(self) -> Statement:
+        """One row by its key."""
+        return self._compile(_rows().where(_this_key()))
+
+    @LazyAttribute
+    def find_many(self) -> Statement:
+        """The rows under many keys."""
+        return self._compile(_rows().where(_this_namespace(), self._among_keys()))
+
+    @LazyAttribute
+    def present(self) -> Statement:
+        """The unexpired rows under many keys, without their bytes."""
+        columns = (
+            *(entries.c.key, entries.c.size, entries.c.raw_size),
+            *(entries.c.compute_seconds, entries.c.outputs),
+        )
+        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
+        return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
+
+    @LazyAttribute
+    def replaced_by(self) -> Statement:
+        """What a put of this key replaces: its size and blob, and where else the key is named."""
+        replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
+        return self._compile(sa.select(*replaced).where(_this_key()))
+
+    @LazyAttribute
+    def put(self) -> Statement:
+        """Insert or replace one entry; the transaction holds the writer's session."""
+        return self._compile(replacing(self.flavour.upsert(entries).values({n: _value(n) for n in COLUMNS})))
+
+    @LazyAttribute
+    def swap(self) -> Statement:
+        """Change expiry and signature, if nothing else has changed."""
+        same = [
+            entries.c[name].is_not_distinct_from(_given(f"old_{name}", entries.c[name].type))
+            for name in ("blob", "digest", "created_at", "expires_at", "key_id", "mac")
+        ]
+        new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
+        return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
+
+    @LazyAttribute
+    def totals(self) -> Statement:
+        """What a namespace holds, and how often it was hit: sums of a few rows, however many entries there are."""
+        hits = _sum(activity.c.calls).where(*_of_all_hits())
+        return self._compile(sa.select(*(kept.scalar_subquery() for kept in (*_kept_totals(), hits))))
+
+    @LazyAttribute
+    def holdings(self) -> Statement:
+        """What a namespace holds, and its quota."""
+        quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
+        its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
+        return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
+
+    @LazyAttribute
+    def add_totals(self) -> Statement:
+        """Add what a transaction has changed, at its end."""
+        return self._add_to_totals(self.flavour.slot)
+
+    @LazyAttribute
+    def correct_totals(self) -> Statement:
+        """Add what a count has found, which is nobody's change."""
+        return self._add_to_totals(sa.literal_column("0", sa.Integer))
+
+    @LazyAttribute
+    def recount(self) -> Statement:
+        """By how much the kept totals are too low: both sums in one statement, so of one moment."""
+        counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
+        summed = _sum(plausible(entries.c.size)).where(_this_namespace())
+        held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
+        return self._compile(sa.select(counted.scalar_subquery() - held, summed.scalar_subquery() - held_bytes))
+
+    @LazyAttribute
+    def set_quota(self) -> Statement:
+        """Say what a namespace may hold; a row changes when it is news."""
+        names = ("max_bytes", "max_entries", "policy")
+        values = {name: _given(name, quotas.c[name].type) for name in ("namespace", *names)}
+        said = self.flavour.upsert(quotas).values(**values)
+        new = {name: said.excluded[name] for name in names}
+        is_news = sa.or_(*(quotas.c[name].is_distinct_from(said.excluded[name]) for name in names))
+        return self._compile(said.on_conflict_do_update(index_elements=("namespace",), set_=new, where=is_news))
+
+    @LazyAttribute
+    def note_maintenance(self) -> Statement:
+        """Note that a namespace was looked after."""
+        policy = sa.literal_column("'lru'", sa.Text)
+        noted = self.flavour.upsert(quotas).values(
+            namespace=_given("namespace", sa.Text()), policy=policy, maintained_at=self.flavour.clock
+        )
+        now = {"maintained_at": noted.excluded.maintained_at}
+        return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
+
+    @LazyAttribute
+    def sample(self) -> Statement:
+        """Neighbours in key order, from a key on, with what decides whether they make room."""
+        seconds, hits = sa.func.coalesce(entries.c.compute_seconds, 0.0), sa.func.coalesce(uses.c.hits, _ZERO)
+        used = sa.func.coalesce(uses.c.accessed_at, entries.c.created_at)
+        columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds, used, hits)
+        joined = entries.outerjoin(uses, _same_key(uses))
+        from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
+        found = sa.select(*columns).select_from(joined).where(*from_there).order_by(entries.c.key)
+        return self._compile(found.limit(_given("limit", sa.Integer())))
+
+    @LazyAttribute
+    def functions(self) -> Statement:
+        """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
+        first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
+        names = first.cte("names", recursive=True)
+        following = sa.select(sa.func.min(entries.c.function)).where(
+            _this_namespace(), entries.c.function > names.c.name
+        )
+        names = names.union_all(sa.select(following.scalar_subquery()).where(names.c.name.is_not(None)))
+        return self._compile(sa.select(names.c.name).where(names.c.name.is_not(None)))
+
+    def scan(self, where: Where) -> Statement:
+        """A page of entries after a key, in key order."""
+        return self._page(where, "scan")
+
+    def newest(self, where: Where) -> Statement:
+        """A page of entries, the newest first, from a time on; of one function or of all."""
+        conditions = _conditions_of(where)
+        shape = ("newest", *_shape_of(where))
+        if shape not in self._by_shape:
+            matching = [self._condition(name, where) for name in conditions]
+            at = (entries.c.created_at, entries.c.key)
+            before = sa.tuple_(*at) < sa.tuple_(_given("at", sa.BigInteger()), _given("before", sa.LargeBinary()))
+            page = _rows().where(_this_namespace(), before, *matching).order_by(*(column.desc() for column in at))
+            self._by_shape[shape] = self._compile(page.limit(_given("limit", sa.Integer())))
+        return self._by_shape[shape]
+
+    def doom(self, where: Where, *, waits: bool) -> Statement:
+        """A page of keys, sizes and blobs after a key, in key order, locked for deletion."""
+        return self._page(where, "doom" if waits else "doom what is free")
+
+    def lead(self, where: Where) -> Statement:
+        """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
+        shape = ("lead", *_shape_of(where))
+        if shape not in self._by_shape:
+            matching = [self._condition(name, where) for name in _conditions_of(where)]
+            at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
+            after = sa.tuple_(*at) > sa.tuple_(_given("at", sa.BigInteger()), _given("after", sa.LargeBinary()))
+            found = sa.select(*at).where(_this_namespace(), after, *matching, _IS_KEY).order_by(*at)
+            self._by_shape[shape] = self._compile(found.limit(_given("limit", sa.Integer())))
+        return self._by_shape[shape]
+
+    @LazyAttribute
+    def delete(self) -> Statement:
+        """Delete the rows under many keys."""
+        return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
+
+    # uses
+
+    @LazyAttribute
+    def begin_use(self) -> Statement:
+        """Note that an entry is new."""
+        values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
+        return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
+
+    @LazyAttribute
+    def record_use(self) -> Statement:
+        """Count hits of an entry that is there."""
+        at = _given("at", sa.BigInteger())
+        later = sa.case((uses.c.accessed_at > at, uses.c.accessed_at), else_=at)
+        more = uses.c.hits + _given("uses", sa.BigInteger())
+        is_there = sa.exists().where(_same_key(uses))
+        return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
+
+    @LazyAttribute
+    def count_hits(self) -> Statement:
+        """Add to the hits of a namespace, at the end of the transaction that records them."""
+        text = {"span": "all", "function": "", "outcome": "hit", "reason": ""}
+        row = {name: sa.literal_column(f"'{value}'", sa.Text) for name, value in text.items()}
+        figures = {name: sa.literal_column("0", activity.c[name].type) for name in _NOT_COUNTED}
+        slot = sa.cast(self.flavour.slot, sa.Text)
+        counted = self.flavour.upsert(activity).values(
+            namespace=_given("namespace", sa.Text()), **row, **figures, who=slot, calls=_given("calls", sa.BigInteger())
+        )
+        more = {"calls": activity.c.calls + counted.excluded.calls}
+        return self._compile(counted.on_conflict_do_update(index_elements=list(activity.primary_key), set_=more))
+
+    @LazyAttribute
+    def uses(self) -> Statement:
+        """The uses of many keys, which have entries."""
+        these = (_this_namespace(), self._among_keys())
+        found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
+        return self._compile(found.where(*these))
+
+    @LazyAttribute
+    def forget_uses(self) -> Statement:
+        """Delete the uses of many keys."""
+        return self._compile(self._delete_hints(uses))
+
+    # tags
+
+    @LazyAttribute
+    def tag(self) -> Statement:
+        """Note that an entry has a tag."""
+        values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
+        return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
+
+    @LazyAttribute
+    def untag(self) -> Statement:
+        """Delete the tags of many keys."""
+        return self._compile(self._delete_hints(tags))
+
+    # why results are not there
+
+    @LazyAttribute
+    def note_unstored(self) -> Statement:
+        """Note why a result was not stored; what is noted already is written again after a day only."""
+        reason = _given("reason", sa.Text())
+        noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
+        new = {name: noted.excluded[name] for name in ("reason", "at")}
+        old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
+        return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
+
+    @LazyAttribute
+    def unstored(self) -> Statement:
+        """The reasons beside many keys that are not too old."""
+        these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
+        recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
+
+    @LazyAttribute
+    def forget_unstored(self) -> Statement:
+        """Drop reasons that are too old."""
+        old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
+
+    # tombstones
+
+    @LazyAttribute
+    def bury(self) -> Statement:
+        """Leave a tombstone."""
+        buried = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
+        return self._compile(buried.on_conflict_do_nothing())
+
+    @LazyAttribute
+    def tombstones(self) -> Statement:
+        """A page of blobs to delete, by name."""
+        name = tombstones.c.blob
+        between = (name > _given("after", sa.Text()), name >= _given("first", sa.Text()))
+        wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
+        return self._compile(wanted.order_by(name).limit(_given("limit", sa.Integer())))
+
+    @LazyAttribute
+    def clear_tombstone(self) -> Statement:
+        """Forget a blob."""
+        return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
+
+    # sessions
+
+    @LazyAttribute
+    def open_session(self) -> Statement:
+        """Begin a session."""
+        return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
+
+    @LazyAttribute
+    def session_lives(self) -> Statement:
+        """One row when a session is live."""
+        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
+
+    @LazyAttribute
+    def retire(self) -> Statement:
+        """Set a session ended or fenced, for good."""
+        retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
+        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
+
+    @LazyAttribute
+    def live_sessions(self) -> Statement:
+        """Every live session, and whether its lease is over."""
+        columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
+        expired = sa.func.coalesce(leases.c.until < self.flavour.clock, sa.true())
+        joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
+        return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == LIVE))
+
+    @LazyAttribute
+    def retired_sessions(self) -> Statement:
+        """Which sessions will not commit again."""
+        these = self.flavour.among(sessions.c.id, 16)
+        return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
+
+    @LazyAttribute
+    def condemn(self) -> Statement:
+        """Make an unknown session known as fenced; a row when it was unknown."""
+        row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
+        fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
+        return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
+
+    @LazyAttribute
+    def forget_sessions(self) -> Statement:
+        """Drop sessions that were retired long ago."""
+        old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
+
+    # checks
+
+    @LazyAttribute
+    def check_times(self) -> Statement:
+        """When each shard was last checked."""
+        return self._compile(
+            sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
+        )
+
+    @LazyAttribute
+    def record_check(self) -> Statement:
+        """Note that a shard was checked."""
+        checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
+        return self._compile(
+            checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
+        )
+
+    # flights
+
+    @LazyAttribute
+    def take_flight(self) -> Statement:
+        """Begin or renew a flight; no row changes when it is somebody else's."""
+        until = self.flavour.clock + _given("microseconds", sa.BigInteger())
+        mine = {name: _given(name, compute_leases.c[name].type) for name in (*_KEY, "token")}
+        taken = self.flavour.upsert(compute_leases).values(**mine, until=until)
+        free = sa.or_(compute_leases.c.until < self.flavour.clock, compute_leases.c.token == taken.excluded.token)
+        new = {"token": taken.excluded.token, "until": taken.excluded.until}
+        return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
+
+    @LazyAttribute
+    def end_flight(self) -> Statement:
+        """Give up one's own flight."""
+        mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
+        return self._compile(sa.delete(compute_leases).where(*mine))
+
+    @LazyAttribute
+    def flight_holder(self) -> Statement:
+        """Who computes a key."""
+        lasts = compute_leases.c.until >= self.flavour.clock
+        return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
+
+    def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
+        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
+        return self._compile(
+            adding(self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes))
+        )
+
+    def _page(self, where: Where, purpose: _Purpose) -> Statement:
+        conditions, hint = _conditions_of(where), _hint_of(where)
+        shape = (purpose, hint, *_shape_of(where))
+        if shape not in self._by_shape:
+            matching = [self._condition(name, where) for name in conditions]
+            if where.keys is None:
+                matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
+            else:
+                matching = [self._among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
+            self._by_shape[shape] = self._compile(self._write_page(matching, purpose, hint))
+        return self._by_shape[shape]
+
+    def _write_page(
+        self, matching: Sequence[sa.ColumnElement[bool]], purpose: _Purpose, hint: str | None
+    ) -> sa.ClauseElement:
+        key = entries.c.key
+        wanted = _rows()
+        if purpose != "scan":
+            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob)
+            wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
+            # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
+            matching = [*matching, _IS_KEY]
+        if hint is not None:
+            # From the hint to the row, in the order of the index; the row decides whether it still is so.
+            key = tags.c.key
+            named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
+            wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
+            wanted = wanted.where(tags.c.namespace == _given("namespace", sa.Text()))
+        page = wanted.where(_this_namespace(), *matching).order_by(key)
+        return page.limit(_given("limit", sa.Integer()))
+
+    def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
+        if name == "keys":
+            return self._among_keys()
+        if name == "functions":
+            names = [_given(f"function_{number}", sa.Text()) for number in range(len(where.functions or ()))]
+            return entries.c.function.in_(names) if names else sa.literal_column("1 = 0", sa.Boolean)
+        if name == "tag":
+            return self.flavour.position(entries.c.tags, _given("tag", sa.Text())) > 0
+        if name in ("created_before", "older_than", "expired"):
+            return self._age_condition(name)
+        if name == "shard":
+            lowest, highest = (_given(end, sa.LargeBinary()) for end in ("lowest", "highest"))
+            return sa.and_(entries.c.key >= lowest, entries.c.key <= highest)
+        return entries.c[name] == _given(name, entries.c[name].type)
+
+    def _age_condition(self, name: str) -> sa.ColumnElement[bool]:
+        if name == "expired":
+            return entries.c.expires_at <= self.flavour.now
+        age = _given(name, sa.BigInteger())
+        return entries.c.created_at < (age if name == "created_before" else self.flavour.now - age)
+
+    def _among_keys(self) -> sa.ColumnElement[bool]:
+        return self.flavour.among(entries.c.key, 32)
+
+    def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
+        these = self.flavour.among(table.c.key, 32)
+        return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
+
+
+_CONDITIONS: Final = (
+    "keys", "mac", "blob", "tag", "functions", "prefix", "created_before", "older_than", "expired", "shard",
+)  # fmt: skip
+
+
+def _only_filtering(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """A condition that leads to no index: SQLite would read all that is old, or of a function, to find a few keys."""
+    return sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")) == sa.literal_column("1")
+
+
+def _conditions_of(where: Where) -> list[str]:
+    """The conditions that are given."""
+    given = ((name, getattr(where, name)) for name in _CONDITIONS)
+    return [name for name, value in given if value is not None and value is not False]
+
+
+def _hint_of(where: Where) -> str | None:
+    """The kind of hint that leads to the rows. What is asked for by key needs none."""
+    if where.keys is not None:
+        return None
+    return "tag" if where.tag is not None else "prefix" if where.prefix else None
+
+
+def lead_of(where: Where) -> str | None:
+    """The index in whose order a deletion finds its rows; None where the keys or a hint lead there in key order."""
+    if where.keys is not None or where.shard is not None or _hint_of(where) is not None:
+        return None
+    return "expiry" if where.expired else "function" if where.functions is not None else _age_of(where)
+
+
+def _age_of(where: Where) -> str | None:
+    return None if where.created_before is where.older_than is None else "age"
+
+
+def _shape_of(where: Where) -> tuple[Any, ...]:
+    """What two conditions have in common when one statement serves both: all but their values."""
+    return len(where.functions or ()), *_conditions_of(where)
+
+
+def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
+    """The parameters that go with a statement made from `where`."""
+    return dict(_values_of(where, flavour))
+
+
+def _values_of(where: Where, flavour: Flavour) -> Iterator[tuple[str, Any]]:
+    yield "namespace", where.namespace
+    kind = _hint_of(where)
+    if kind is not None:
+        yield "kind", kind
+        yield "hint", getattr(where, kind)[:HINT_LENGTH]
+    for name in _conditions_of(where):
+        value = getattr(where, name)
+        if name == "shard":
+            yield "lowest", bytes([value])
+            yield "highest", bytes([value]) + b"\xff" * 32
+        elif name == "keys":
+            yield name, flavour.keys(value)
+        elif name == "functions":
+            for number, function in enumerate(value):
+                yield f"function_{number}", function
+        elif name == "tag":
+            yield name, f"\n{value}\n"
+        else:
+            yield name, value
+
+
+def row_of(entry: Entry) -> dict[str, Any]:
+    """An entry as parameters of the statement that puts it."""
+    row = {name: getattr(entry, name) for name in COLUMNS}
+    row["tags"] = "\n" + "\n".join(entry.tags) + "\n" if entry.tags else ""
+    return row
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """An entry from a row that has its columns in order."""
+    # By position, which takes half as long: COLUMNS are the record's fields, in their order.
+    *before, tags, provenance, key_id, mac = row
+    return Entry(*(*before, _tags_of(tags) if tags else (), provenance, key_id, mac))
+
+
+def _tags_of(tags: Any) -> tuple[str, ...]:
+    # What is not written as we write it is kept as it is, and then fails the signature.
+    is_ours = isinstance(tags, str) and len(tags) > 2 and tags[0] == tags[-1] == "\n"
+    return tuple(tags[1:-1].split("\n")) if is_ours else (tags,)
+
+
+def hints_of(entry: Entry) -> list[tuple[str, str]]:
+    """Under what an entry can be found apart from its key and function: kind and tag."""
+    named = [*(("tag", tag) for tag in entry.tags), *([("prefix", entry.prefix)] if entry.prefix else [])]
+    return [(kind, name[:HINT_LENGTH]) for kind, name in named]
+
+
+def replacing(insert: Any) -> Any:
+    """Let an INSERT into `entries` replace the row under its key, and note what it replaced."""
+    new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
+    old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
+
+
+def adding(insert: Any) -> Any:
+    """Let an INSERT into `totals` add to what its slot holds."""
+    more = {name: totals.c[name] + insert.excluded[name] for name in ("entries", "bytes")}
+    return insert.on_conflict_do_update(index_elements=("namespace", "slot"), set_=more)
+
+
+def unused(insert: Any) -> Any:
+    """Let an INSERT into `uses` begin anew where the key had an entry before."""
+    new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
+
+
+def _rows() -> sa.Select[Any]:
+    return sa.select(*(entries.c[name] for name in COLUMNS))
+
+
+def _given(name: str, kind: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=kind)
+
+
+def _value(name: str) -> sa.BindParameter[Any]:
+    return _given(name, entries.c[name].type)
+
+
+def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return (table.c.namespace == _given("namespace", sa.Text()), table.c.key == _given("key", sa.LargeBinary()))
+
+
+def _this_key() -> sa.ColumnElement[bool]:
+    return sa.and_(*_is(entries))
+
+
+def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.namespace == entries.c.namespace, table.c.key == entries.c.key)
+
+
+def _named_key() -> dict[str, Any]:
+    return {name: _given(name, entries.c[name].type) for name in _KEY}
+
+
+def plausible(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """The size of a row that nobody has verified: 0 where it is no size, so that sums neither fail nor overflow."""
+    is_size = size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
+    return sa.case((is_size, size), else_=_ZERO)
+
+
+def _kept_totals() -> list[sa.Select[Any]]:
+    here = totals.c.namespace == _given("namespace", sa.Text())
+    return [_sum(column).where(here) for column in (totals.c.entries, totals.c.bytes)]
+
+
+def _of_all_hits() -> list[sa.ColumnElement[bool]]:
+    named = {"span": "all", "outcome": "hit"}
+    same = [activity.c[name] == sa.literal_column(f"'{value}'", sa.Text) for name, value in named.items()]
+    return [activity.c.namespace == _given("namespace", sa.Text()), *same]
+
+
+def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:
+    return sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger))
+
+
+def _this_namespace() -> sa.ColumnElement[bool]:
+    return entries.c.namespace == _given("namespace", sa.Text())
+
+
+def _this_session() -> sa.ColumnElement[bool]:
+    return sessions.c.id == _given("session", sa.Text())

@@ -1,0 +1,445 @@
+"""What both databases share: every call of a metadata store that is the same SQL on each."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
+
+from cacheness.errors import SchemaMismatch, StoreFull
+from cacheness.metadata.sql.statements import Statement, Statements, entry_of, lead_of, row_of, values_of
+from cacheness.metadata.sql.tables import MINIMUM_READER, SCHEMA_VERSION
+from cacheness.records import (
+    MICROSECONDS,
+    Candidate,
+    Deleted,
+    Entry,
+    Holdings,
+    Presence,
+    Process,
+    Quota,
+    SessionInfo,
+    Totals,
+    Use,
+    Where,
+)
+
+#: The process of a session that this database has never had.
+_NOBODY: Final = Process(host="", boot_id="", pid_ns="", pid=0, pid_start="")
+
+T = TypeVar("T")
+Row = Sequence[Any]
+Values = Mapping[str, Any]
+
+#: How many keys one statement asks for; fewer where inline bytes come along, up to 32 KiB each.
+PRESENCE_BATCH: Final = 10_000
+LOOKUP_BATCH: Final = 1000
+#: How many rows one transaction writes, of those that need not be written together.
+WRITE_BATCH: Final = 1000
+#: How many rows one transaction deletes.
+DELETE_BATCH: Final = 1000
+NARROW_BATCH: Final = 20  #: … where a disk is full
+LAST_TIME: Final = (1 << 63) - 1
+
+_Place: TypeAlias = tuple[int, bytes]  #: a time, where it counts, and a key
+
+
+class Transaction(Protocol):
+    """A transaction under way. What it runs happens together, or not at all."""
+
+    def run(self, statement: Statement, values: Values) -> list[Row]:
+        """Run a statement; its rows."""
+        ...
+
+    def run_many(self, statement: Statement, values: Sequence[Values]) -> int:
+        """Run a statement for each set of values; the number of rows that changed."""
+        ...
+
+
+class SqlStore(ABC):
+    """The metadata store's calls, on top of three ways to reach a database."""
+
+    def __init__(self, statements: Statements) -> None:
+        self._sql = statements
+        self._delete_batch = DELETE_BATCH
+
+    @abstractmethod
+    def _query(self, statement: Statement, values: Values) -> list[Row]:
+        """Run one statement that may be repeated; its rows."""
+
+    @abstractmethod
+    def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
+        """Run one statement that may be repeated; the number of rows that changed.
+
+        What need not be `lasting` may be undone by a power cut, where that makes it quicker. What
+        `deletes`, or is needed to delete, may use room that is kept back for it on a full disk.
+        """
+
+    @abstractmethod
+    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+        """Run a statement that may have to look at every row, and may take longer for that; its rows."""
+
+    @abstractmethod
+    def _transact(
+        self,
+        work: Callable[[Transaction], T],
+        *,
+        survey: bool = False,
+        lasting: bool = True,
+        deletes: bool = False,
+        rows: int = 1,
+    ) -> T:
+        """Run `work`, which writes so many `rows`, in one transaction, again where the database asks for it."""
+
+    def _change_each(self, statement: Statement, values: Sequence[Values], *, deletes: bool = False) -> None:
+        """Run a statement that need not last for each set of values, a thousand at a time."""
+        for start in range(0, len(values), WRITE_BATCH):
+            some = values[start : start + WRITE_BATCH]
+            self._transact(
+                lambda transaction, some=some: transaction.run_many(statement, some),  # type: ignore[misc]
+                lasting=False,
+                deletes=deletes,
+                rows=len(some),
+            )
+
+    @abstractmethod
+    def now(self) -> int:
+        """Microseconds since the epoch by the database's clock; costs no round trip."""
+
+    @abstractmethod
+    def measure_clock(self) -> None:
+        """Ask the database for its time, so that `now()` follows a clock that was set."""
+
+    # entries
+
+    def find(self, namespace: str, key: bytes) -> Entry | None:
+        """One row by its key, expired or not, in one round trip."""
+        rows = self._query(self._sql.find, {"namespace": namespace, "key": key})
+        return entry_of(rows[0]) if rows else None
+
+    def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
+        """Rows by their keys, one statement per 1,000."""
+        found = map(entry_of, self._lookup(self._sql.find_many, LOOKUP_BATCH, namespace, keys))
+        return {entry.key: entry for entry in found}
+
+    def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
+        """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
+        found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
+        return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
+
+    def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
+        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        if where.keys is not None:
+            where = replace(where, keys=tuple(key for key in where.keys if key > after))
+        values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
+
+    def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
+        """The newest matching entries, those after `before` (its time and key) in that order."""
+        at, key = before or (LAST_TIME, b"")
+        values = {**values_of(where, self._sql.flavour), "at": at, "before": key, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._query(self._sql.newest(where), values)]
+
+    def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
+        """Neighbours in key order, from a key on and round the end."""
+        values = {"namespace": namespace, "key": start, "limit": limit}
+        found = self._query(self._sql.sample, values)
+        if len(found) < limit:
+            more = self._query(self._sql.sample, {**values, "key": b"", "limit": limit - len(found)})
+            found += [row for row in more if row[0] < start]
+        return [Candidate(*row) for row in found if isinstance(row[0], bytes) and len(row[0]) == 32]
+
+    def functions(self, namespace: str) -> list[str]:
+        """The functions that entries name, each once, sorted."""
+        return sorted(row[0] for row in self._survey(self._sql.functions, {"namespace": namespace}))
+
+    def swap(self, old: Entry, new: Entry) -> bool:
+        """Replace expiry and signature of a row that is still exactly `old`."""
+        before = {f"old_{name}": value for name, value in row_of(old).items()}
+        after = {f"new_{name}": value for name, value in row_of(new).items()}
+        key = {"namespace": old.namespace, "key": old.key}
+        return self._change(self._sql.swap, {**key, **before, **after}) == 1
+
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
+        """Delete matching rows, in batches, each with its tombstones in one transaction."""
+        if where.functions is not None and len(where.functions) > 1 and lead_of(where) is not None:
+            each = [self.delete(replace(where, functions=(name,)), waits=waits) for name in where.functions]
+            return Deleted(sum(one.entries for one in each), tuple(name for one in each for name in one.blobs))
+        deleted, blobs, is_full = 0, list[str](), False
+        after: _Place | None = (0, b"")
+        while after is not None and (most is None or deleted < most):
+            limit = NARROW_BATCH if is_full else self._delete_batch
+            wanted = limit if most is None else min(limit, most - deleted)
+            try:
+                batch, after = self._delete_after(where, after, wanted, waits=waits, lasting=lasting)
+            except StoreFull:
+                if is_full:
+                    raise
+                is_full = True  # so few that the room which is kept back is enough
+                continue
+            deleted += len(batch)
+            blobs += [name for name in batch if name is not None]
+        if blobs and not lasting:
+            self._sync()
+        return Deleted(deleted, tuple(blobs))
+
+    def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
+        """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
+        # In key order, like every transaction that locks several rows: two of them never deadlock.
+        rows = [{"namespace": namespace, "key": key, "uses": uses[key][0], "at": uses[key][1]} for key in sorted(uses)]
+        for start in range(0, len(rows), WRITE_BATCH):
+            some = rows[start : start + WRITE_BATCH]
+
+            def record(transaction: Transaction, some: Sequence[Values] = some) -> None:
+                transaction.run_many(self._sql.record_use, some)
+                calls = sum(row["uses"] for row in some)
+                transaction.run_many(self._sql.count_hits, [{"namespace": namespace, "calls": calls}])
+
+            self._transact(record, lasting=False, rows=len(some))
+
+    def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
+        """When the entries under these keys were used last, and how often."""
+        return {row[0]: Use(*row[1:]) for row in self._lookup(self._sql.uses, PRESENCE_BATCH, namespace, keys)}
+
+    def totals(self, namespace: str) -> Totals:
+        """Entries, bytes and hits, as they are kept."""
+        [row] = self._query(self._sql.totals, {"namespace": namespace})
+        return Totals(*row)
+
+    def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
+        """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        if not correct:
+            [row] = self._survey(self._sql.recount, {"namespace": namespace})
+            return row[0], row[1]
+        return self._transact(lambda transaction: self._correct(transaction, namespace), survey=True, deletes=True)
+
+    def _correct(self, transaction: Transaction, namespace: str) -> tuple[int, int]:
+        [(entries, size)] = transaction.run(self._sql.recount, {"namespace": namespace})
+        if entries or size:
+            missing = {"namespace": namespace, "entries": entries, "bytes": size}
+            transaction.run_many(self._sql.correct_totals, [missing])
+        return entries, size
+
+    # quotas
+
+    def holdings(self, namespace: str) -> Holdings:
+        """What the namespace holds, what it may hold, and when it was looked after."""
+        [(entries, size, max_bytes, max_entries, policy, at)] = self._query(
+            self._sql.holdings, {"namespace": namespace}
+        )
+        return Holdings(entries, size, Quota(max_bytes, max_entries, policy or "lru"), at or 0)
+
+    def set_quota(self, namespace: str, quota: Quota) -> bool:
+        """Say what the namespace may hold; whether that is news."""
+        values = {name: getattr(quota, name) for name in ("max_bytes", "max_entries", "policy")}
+        return self._change(self._sql.set_quota, {"namespace": namespace, **values}, deletes=True) > 0
+
+    def note_maintenance(self, namespace: str) -> None:
+        """Note that somebody looks after the namespace now."""
+        self._change(self._sql.note_maintenance, {"namespace": namespace}, lasting=False, deletes=True)
+
+    # why results are not there
+
+    def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
+        """Keep beside keys why their results were not stored: key -> reason."""
+        rows = [{"namespace": namespace, "key": key, "reason": reasons[key]} for key in sorted(reasons)]
+        self._change_each(self._sql.note_unstored, rows)
+
+    def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
+        """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
+        found = self._lookup(self._sql.unstored, PRESENCE_BATCH, namespace, keys, age=age, now=self.now())
+        return {row[0]: row[1] for row in found if isinstance(row[1], str)}
+
+    def forget_unstored(self, namespace: str, age: int) -> None:
+        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        self._change(self._sql.forget_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
+
+    # tombstones
+
+    def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
+        """Blobs waiting to be deleted, sorted by name."""
+        values = {"first": prefix, "last": prefix + "\U0010ffff", "after": after, "limit": limit}
+        return [row[0] for row in self._query(self._sql.tombstones, values)]
+
+    def clear_tombstones(self, blobs: Collection[str]) -> None:
+        """Forget blobs that have been deleted."""
+        names = [{"name": name} for name in sorted(blobs)]
+        self._change_each(self._sql.clear_tombstone, names, deletes=True)
+
+    # sessions
+
+    def end_session(self, session: str) -> None:
+        """Set a session ended; waits for a commit of it that is in flight."""
+        self._change(self._sql.retire, {"session": session, "new_state": "ended"}, deletes=True)
+
+    def live_sessions(self) -> list[SessionInfo]:
+        """Sessions not yet fenced or ended."""
+        return [_session_of(row) for row in self._query(self._sql.live_sessions, {})]
+
+    def dead_sessions(self, sessions: Collection[str]) -> set[str]:
+        """Which of these are fenced or ended, and so will never commit again."""
+        these = self._sql.flavour.keys(sorted(sessions))
+        return {row[0] for row in self._query(self._sql.retired_sessions, {"keys": these})}
+
+    def condemn(self, sessions: Collection[str]) -> set[str]:
+        """Fence those of these sessions that this database does not know; which they are.
+
+        Asked by writing, so that a replica that lags cannot answer: a session that it takes for
+        unknown may be one that has just begun.
+        """
+        rows = [{**new_session(_NOBODY), "id": session, "state": "fenced"} for session in sorted(sessions)]
+
+        def work(transaction: Transaction) -> set[str]:
+            return {row["id"] for row in rows if transaction.run(self._sql.condemn, row)}
+
+        return self._transact(work, deletes=True, rows=len(rows)) if rows else set()
+
+    def forget_sessions(self, age: int) -> int:
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        return self._change(self._sql.forget_sessions, {"age": age, "now": self.now()})
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nothing: sessions keep writers and repairers apart."""
+        return nullcontext()
+
+    # checks
+
+    def check_times(self, namespace: str) -> dict[int, int]:
+        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}
+
+    def record_check(self, namespace: str, shard: int, at: int) -> None:
+        """Note that a shard was checked deeply. Not lasting: one that a power cut undoes is read once more."""
+        self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at}, lasting=False)
+
+    # flights
+
+    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
+        flight = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
+        return self._change(self._sql.take_flight, flight, lasting=False) == 1
+
+    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
+        """Give up a flight. One that is gone, or someone else's now, is left alone."""
+        self._change(self._sql.end_flight, {"namespace": namespace, "key": key, "token": token}, lasting=False)
+
+    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+        """The token of the flight that is computing this key, None when nobody is."""
+        rows = self._query(self._sql.flight_holder, {"namespace": namespace, "key": key})
+        return rows[0][0] if rows else None
+
+    # the store itself
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Put a new repair's random epoch before the last ones, atomically."""
+        self._change(self._sql.begin_epoch, {"new_epoch": epoch}, deletes=True)
+
+    def is_unused(self) -> bool:
+        """Whether nobody has used this database: no repair, no session and no entry with a blob."""
+        [(epoch, sessions, blobs)] = self._survey(self._sql.usage, {})
+        return "," not in epoch and not sessions and not blobs
+
+    def _lookup(
+        self, statement: Statement, batch: int, namespace: str, keys: Sequence[bytes], **more: Any
+    ) -> Iterable[Row]:
+        keys = [key for key in keys if len(key) == 32]  # others are in no row of ours, and would hide these
+        for start in range(0, len(keys), batch):
+            some = self._sql.flavour.keys(keys[start : start + batch])
+            yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
+
+    @abstractmethod
+    def _sync(self) -> None:
+        """Make what was committed without being `lasting` last: a blob is deleted only after its row is, for good."""
+
+    def _delete_after(
+        self, where: Where, after: _Place, limit: int, *, waits: bool, lasting: bool
+    ) -> tuple[list[str | None], _Place | None]:
+        """Delete a batch; the blobs of its rows, and from where the next batch begins, None when this was the last."""
+        flavour = self._sql.flavour
+        these, last = where, None
+        if where.keys is not None:
+            keys = sorted(key for key in where.keys if key > after[1])
+            these = replace(where, keys=tuple(keys[:limit]))
+            last = (0, keys[limit - 1]) if len(keys) > limit else None
+        elif lead_of(where) is not None:
+            values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
+            # A slice that comes with a put is no survey: it must not wait as long, nor fail with one.
+            found = (self._survey if waits else self._query)(self._sql.lead(where), values)
+            if not found:
+                return [], None
+            these = replace(where, keys=tuple(sorted(row[1] for row in found)))
+            last = (found[-1][0], found[-1][1]) if len(found) == limit else None
+
+        def delete(transaction: Transaction) -> tuple[list[str | None], _Place | None]:
+            # Every condition is asked for here, after the wait for the lock.
+            values = {**values_of(these, flavour), "after": after[1], "limit": limit, "now": self.now()}
+            began = time.monotonic()
+            doomed = transaction.run(self._sql.doom(these, waits=waits), values)
+            self._delete_all(transaction, where.namespace, doomed)
+            self._note_deletion(len(doomed), time.monotonic() - began)
+            following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
+            return [row[2] if isinstance(row[2], str) else None for row in doomed], following
+
+        is_survey = waits and where.keys is None
+        return self._transact(delete, survey=is_survey, lasting=lasting, deletes=True, rows=limit)
+
+    @abstractmethod
+    def _note_deletion(self, rows: int, seconds: float) -> None:
+        """Note how long a transaction took to delete so many rows."""
+
+    def _delete_all(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> None:
+        if not doomed:
+            return
+        keys = self._sql.flavour.keys([row[0] for row in doomed])
+        for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
+            transaction.run_many(statement, [{"namespace": namespace, "keys": keys}])
+        transaction.run_many(self._sql.bury, [{"blob": row[2]} for row in doomed if isinstance(row[2], str)])
+        # Last, so that whoever waits for this row waits for nothing else of this transaction.
+        less = {"namespace": namespace, "entries": -len(doomed), "bytes": -sum(int(row[1]) for row in doomed)}
+        transaction.run_many(self._sql.add_totals, [less])
+
+
+def new_session(process: Process) -> Values:
+    """The row of a session that begins."""
+    row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
+    return {**row, "id": secrets.token_hex(8), "state": "live", "fenced_at": None}
+
+
+def new_store() -> Values:
+    """What a fresh database says of itself."""
+    return {"id": secrets.token_hex(16), "epoch": secrets.token_hex(16), "min_reader": MINIMUM_READER}
+
+
+def version_name(version: int) -> str:
+    """A schema version as the migrations number it."""
+    return f"{version:04}"
+
+
+def check_schema(version: str, min_reader: int, where: str) -> None:
+    """Refuse a database that this library cannot use as it stands."""
+    refuse_newer(version, min_reader, where)
+    if int(version) < SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{where} has schema {int(version)}, and this version of cacheness needs {SCHEMA_VERSION}. Run"
+            " `cacheness migrate` once, with a user that may alter tables."
+        )
+
+
+def refuse_newer(version: str, min_reader: int, where: str) -> None:
+    """Refuse a database that a newer library has changed in a way that this one does not know."""
+    if min_reader > SCHEMA_VERSION:
+        raise SchemaMismatch(
+            f"{where} has schema {int(version)}, made by a newer version of cacheness; this one knows schema"
+            f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine;"
+            " nothing was read or changed."
+        )
+
+
+def _session_of(row: Row) -> SessionInfo:
+    identity, host, boot_id, pid_ns, pid, pid_start, expired = row
+    process = Process(host=host, boot_id=boot_id, pid_ns=pid_ns, pid=pid, pid_start=pid_start)
+    return SessionInfo(identity, process, bool(expired))

@@ -1,0 +1,104 @@
+"""What the fields of an entry may hold, so that every store gives back what was signed.
+
+PostgreSQL stores no NUL in text, SQLite makes NULL of NaN, and JSON knows no bytes. What one of
+them changes or refuses is refused for all, before anything is signed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any, Final
+
+from cacheness.errors import CodecError
+from cacheness.records import Entry
+
+#: The end of the year 9999, in microseconds since the epoch: later times have no name.
+LAST_TIME: Final = 253_402_300_799_999_999
+#: Characters of a function's name. An index holds it, which takes no long ones.
+NAME_LENGTH: Final = 500
+_LARGEST: Final = (1 << 63) - 1
+_TEXTS: Final = ("namespace", "codec", "function", "prefix", "components", "provenance", "key_id")
+_DIGESTS: Final = ("key", "digest")
+_BYTES: Final = ("args", "mac")
+
+
+def plain(entry: Entry) -> Entry:
+    """The entry with each field of its plain type; CodecError where a field cannot be stored."""
+    changes: dict[str, Any] = {name: _text(name, getattr(entry, name)) for name in _TEXTS}
+    changes |= {name: _optional_text(name, getattr(entry, name)) for name in ("blob", "outputs")}
+    changes |= {name: _digest(name, getattr(entry, name)) for name in _DIGESTS}
+    changes |= {name: _optional_digest(name, getattr(entry, name)) for name in ("value", "fn", "alias", "link")}
+    changes |= {name: _bytes(name, getattr(entry, name)) for name in _BYTES}
+    changes |= {name: _number(name, getattr(entry, name), _LARGEST) for name in ("size", "raw_size")}
+    changes["created_at"] = _number("created_at", entry.created_at, LAST_TIME)
+    changes["expires_at"] = None if entry.expires_at is None else _number("expires_at", entry.expires_at, LAST_TIME)
+    changes["compute_seconds"] = None if entry.compute_seconds is None else _seconds(entry.compute_seconds)
+    changes["function"] = changes["function"][:NAME_LENGTH]
+    changes["tags"] = tuple(map(_tag, entry.tags))
+    return replace(entry, **changes)
+
+
+def is_text(value: object) -> bool:
+    """Whether this is text that every store takes: no NUL, and no half of a surrogate pair."""
+    try:
+        return isinstance(value, str) and "\0" not in value and (value.isascii() or value.encode() is not None)
+    except UnicodeEncodeError:
+        return False
+
+
+def _text(name: str, value: Any) -> str:
+    if not is_text(value):
+        raise _refused(name, value, "it is no text, or holds a NUL or half of a surrogate pair")
+    return str.__str__(value)
+
+
+def _optional_text(name: str, value: Any) -> str | None:
+    return None if value is None else _text(name, value)
+
+
+def _tag(value: Any) -> str:
+    tag = _text("tags", value)
+    if not tag or "\n" in tag:
+        raise _refused("tags", value, "a tag is not empty, and has no line break")
+    return tag
+
+
+def _bytes(name: str, value: Any) -> bytes:
+    if not isinstance(value, bytes):
+        raise _refused(name, value, "it is no bytes")
+    return bytes(value)
+
+
+def _digest(name: str, value: Any) -> bytes:
+    if len(_bytes(name, value)) != 32:
+        raise _refused(name, value, "it has not 32 bytes")
+    return bytes(value)
+
+
+def _optional_digest(name: str, value: Any) -> bytes | None:
+    return None if value is None else _digest(name, value)
+
+
+def _number(name: str, value: Any, most: int) -> int:
+    try:
+        number = value.__index__()
+    except AttributeError:
+        raise _refused(name, value, "it is no whole number") from None
+    if not 0 <= number <= most:
+        raise _refused(name, value, f"it is not between 0 and {most}")
+    return int(number)
+
+
+def _seconds(value: Any) -> float:
+    try:
+        seconds = float(value) + 0.0  # databases make 0.0 of -0.0
+    except (TypeError, ValueError, OverflowError):
+        raise _refused("compute_seconds", value, "it is no number of seconds") from None
+    if not 0.0 <= seconds < math.inf:
+        raise _refused("compute_seconds", value, "it is no number of seconds")
+    return seconds
+
+
+def _refused(name: str, value: object, why: str) -> CodecError:
+    return CodecError(f"an entry cannot be stored with {name}={value!r:.80}: {why}")

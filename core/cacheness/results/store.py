@@ -1,0 +1,369 @@
+"""Put and lookup, in a straight line.
+
+put      value -> codec.encode -> blobs.write -> sign -> metadata.commit -> Entry
+lookup   key   -> metadata.find -> verify -> blobs.read -> verify -> codec.decode -> Hit | None
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from cacheness.codecs.compression import compress, decompress
+from cacheness.coordination.ownership import Marker
+from cacheness.coordination.sessions import Sessions
+from cacheness.errors import (
+    BlobMissing,
+    ClockMoved,
+    CodecError,
+    CommitUnanswered,
+    CorruptEntry,
+    SessionLost,
+    StoreFull,
+    StoreUnavailable,
+)
+from cacheness.keys import Key, still_left
+from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
+from cacheness.records import MICROSECONDS, Entry, Hit, Where
+from cacheness.results.access_counts import UseCounter
+from cacheness.results.fields import plain
+from cacheness.results.signing import Keyring, digest_parts, verify_bytes
+from cacheness.results.tombstones import Tombstones
+from cacheness.transfers import concurrently
+
+_log = logging.getLogger(__name__)
+
+PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
+MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
+KINDS_AT_MOST = 20  #: parts of a container that tell what kind of value it is
+READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What a put says of a result besides its value."""
+
+    ttl: float | None = None
+    tags: tuple[str, ...] = ()
+    compute_seconds: float | None = None
+    provenance: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An encoded value on its way to being an entry. `entry` lacks its blob and signature."""
+
+    entry: Entry
+    parts: Sequence[Buffer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a cache is made of: the stores, the codecs in order of preference, the keys."""
+
+    metadata: MetadataStore
+    blobs: BlobStore
+    codecs: Sequence[Codec]
+    keyring: Keyring
+    namespace: str
+    inline_max_bytes: int
+    safe_codecs: bool
+
+
+class Cache:
+    """One namespace over a metadata store and a blob store. Thread-safe; belongs to one process."""
+
+    def __init__(self, parts: Parts, marker: Marker) -> None:
+        self.parts = parts
+        self.namespace = parts.namespace
+        self.metadata = parts.metadata
+        self.blobs = parts.blobs
+        self.marker = marker
+        self.tombstones = Tombstones(parts.metadata, parts.blobs, marker)
+        self.sessions = Sessions(parts.metadata)
+        self.uses = UseCounter(parts.metadata, parts.namespace)
+        self._keyring = parts.keyring
+        self._codecs = {codec.name: codec for codec in parts.codecs}
+        self._readable: set[tuple[int, ...]] = set()
+
+    # put
+
+    def draft(self, key: Key, value: Any, about: About) -> Draft:
+        """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
+        codec = self._codec_for(value)
+        raw = codec.encode(value)
+        raw_size = sum(memoryview(part).nbytes for part in raw)
+        if not codec.safe:
+            self._read_back(codec, value, raw, raw_size)
+        stored, suffix = compress(raw)
+        now = self.metadata.now()
+        entry = Entry(
+            namespace=self.namespace,
+            key=key.digest,
+            blob=None,
+            inline=None,
+            size=sum(memoryview(part).nbytes for part in stored),
+            raw_size=raw_size,
+            digest=digest_parts(stored),
+            codec=codec.name + suffix,
+            created_at=now,
+            expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
+            compute_seconds=about.compute_seconds,
+            function=key.function,
+            prefix=key.prefix,
+            args=key.args,
+            components=key.components,
+            value=None,
+            fn=None,
+            alias=None,
+            link=None,
+            outputs=key.outputs or None,
+            tags=about.tags,
+            provenance=about.provenance,
+            key_id="",
+            mac=b"",
+        )
+        return Draft(plain(entry), stored)  # now, before a blob is written
+
+    def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
+        """Raise CodecError where the first value of its kind cannot be read again in this process."""
+        kind = _kind_of(value)
+        if kind in self._readable or size > READ_BACK_AT_MOST:
+            return
+        try:
+            codec.decode(bytearray(b"".join(raw)))
+        except CodecError as error:
+            name = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise CodecError(f"a {name} is not stored, because it cannot be read back: {error}") from error
+        self._readable.add(kind)
+
+    def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
+        """Write the blobs, then commit the rows in one transaction. Durable when it returns.
+
+        Of several drafts of one key the last one counts. `fresh` entries are dated at the commit;
+        others keep their times. An error means that nothing of them was published, and loses
+        nothing that was there before.
+        """
+        drafts = list({draft.entry.key: draft for draft in drafts}.values())
+        self.marker.settle()
+        placed: list[Entry] = []
+        with self.metadata.exclusive():
+            for _ in range(PUBLISH_ATTEMPTS):
+                session = self.sessions.current(lasting=any(map(self._has_blob, drafts)))
+                try:
+                    placed = placed or self._write(drafts, session)
+                    entries = [self._sign(entry, fresh=fresh) for entry in placed]
+                    replaced = self.metadata.commit(entries, session, fresh=fresh)
+                except ClockMoved:
+                    self.metadata.measure_clock()
+                except SessionLost:
+                    self.sessions.lost(session)
+                    placed = []
+                except CommitUnanswered:
+                    # Ending our own session waits for the commit in flight; only then can the
+                    # row tell. To commit the same blob again instead, after a look, can leave a
+                    # row without a blob: a repairer may have come between the look and the commit.
+                    self.sessions.end(session)
+                    if self._are_there(entries):
+                        return entries
+                    placed = []
+                except StoreFull:
+                    # An answer: nothing was committed. Blobs that stayed would fill the disk up, put by put.
+                    self.sessions.abandon(session)
+                    self.tombstones.delete(entry.blob for entry in placed if entry.blob is not None)
+                    raise
+                except BaseException:
+                    self.sessions.abandon(session)
+                    raise
+                else:
+                    self.sessions.committed(session)
+                    self.tombstones.drain(replaced)
+                    self.uses.write_when_due()
+                    return entries
+        raise StoreUnavailable(
+            f"the result was not stored: in {PUBLISH_ATTEMPTS} attempts the session was fenced, the database did not"
+            " answer, or its clock was set"
+        )
+
+    def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
+        if not any(map(self._has_blob, drafts)):
+            return [self._write_one(draft, session) for draft in drafts]  # there is nothing to wait for
+        try:
+            return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
+        except (StoreUnavailable, BlobMissing) as error:
+            if self.metadata.renew_session(session):
+                raise
+            # A repairer took us for dead and aborted our upload; the store is not to blame.
+            raise SessionLost(f"session {session} was fenced while it wrote") from error
+
+    def _write_one(self, draft: Draft, session: str) -> Entry:
+        entry = draft.entry
+        if not self._has_blob(draft):
+            return replace(entry, inline=b"".join(draft.parts))
+        name = fresh_name(entry, session)
+        self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
+        return replace(entry, blob=name)
+
+    def _has_blob(self, draft: Draft) -> bool:
+        return draft.entry.size > self.parts.inline_max_bytes
+
+    def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
+        if not fresh:
+            return self._keyring.sign(entry)
+        # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
+        now = self.metadata.now()
+        ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
+        return self._keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
+
+    def _are_there(self, entries: Sequence[Entry]) -> bool:
+        first = entries[0]  # they were committed together or not at all
+        found = self.metadata.find(first.namespace, first.key)
+        return found is not None and _version(found) == _version(first)
+
+    def _codec_for(self, value: Any) -> Codec:
+        for codec in self._codecs.values():
+            if (codec.safe or not self.parts.safe_codecs) and codec.accepts(value):
+                return codec
+        raise CodecError(
+            f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored with safe_codecs=True, which"
+            " allows no pickle: return an array or a table, or open the cache without safe_codecs"
+        )
+
+    # lookup
+
+    def lookup(self, key: bytes) -> Hit | None:
+        """Find, verify and decode one result. None means "not here", and only that.
+
+        Raises CodecError when the verified bytes cannot become a value in this process.
+        """
+        return self.follow(self.metadata.find(self.namespace, key))
+
+    def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
+        """The hits among many keys: one statement per 10,000, blobs read side by side."""
+        found = self.metadata.find_many(self.namespace, keys)
+        hits = concurrently(self._follow_one_of_many, found.values(), _size_said_by)
+        return {hit.entry.key: hit for hit in hits if hit is not None}
+
+    def follow(self, entry: Entry | None) -> Hit | None:
+        """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
+        for _ in range(MOVED_ROW_LOOKS):
+            if entry is None:
+                return None
+            try:
+                self._keyring.verify(entry)  # before anything in the row is relied upon
+                return None if self.is_expired(entry) or not still_left(entry.outputs or "") else self._open(entry)
+            except BlobMissing:
+                newer = self.metadata.find(entry.namespace, entry.key)
+                if newer is not None and newer.blob == entry.blob:
+                    _log.warning(
+                        "the blob of entry %s is gone (%s); treated as a miss. verify_integrity() shows how many are",
+                        entry.cache_key,
+                        entry.blob,
+                    )
+                    return None
+                entry = newer
+            except CorruptEntry as error:
+                _log.warning("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
+                return None
+        return None
+
+    def _follow_one_of_many(self, entry: Entry) -> Hit | None:
+        try:
+            return self.follow(entry)
+        except CodecError as error:
+            _log.warning("entry %s is left out: %s", entry.cache_key, error)
+            return None
+
+    def read_bytes(self, entry: Entry) -> Buffer:
+        """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
+        self._keyring.verify(entry)
+        return self._read(entry)
+
+    def _read(self, entry: Entry) -> Buffer:
+        """The bytes of a verified row, verified."""
+        if entry.blob is None:
+            data: Buffer = entry.inline if isinstance(entry.inline, bytes) else b""
+        else:
+            data = self.blobs.read(entry.blob, entry.size)
+        verify_bytes(entry, data)
+        return data
+
+    def is_expired(self, entry: Entry) -> bool:
+        """Whether the entry's lifetime has passed, by the database's clock."""
+        return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
+
+    def _open(self, entry: Entry) -> Hit:
+        codec = self._decoder(entry)
+        data = decompress(self._read(entry), entry.codec, entry.raw_size)
+        value = codec.decode(data)
+        self.uses.count(entry.key)
+        return Hit(value, entry)
+
+    def _decoder(self, entry: Entry) -> Codec:
+        name = entry.codec.partition("+")[0]
+        codec = self._codecs.get(name)
+        if codec is None:
+            raise CodecError(f"entry {entry.cache_key} was written by codec {name!r}, which this version does not know")
+        if self.parts.safe_codecs and not codec.safe:
+            raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
+        return codec
+
+    # the rest
+
+    def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> int:
+        """Delete matching rows, then the blobs that they named; returns the number of rows."""
+        deleted = self.metadata.delete(where, most=most, waits=waits, lasting=lasting)
+        self.tombstones.drain(deleted.blobs)
+        return deleted.entries
+
+    def resign(self, entry: Entry, **changes: Any) -> bool:
+        """Change signed fields of a row, if it is still the same row."""
+        self._keyring.verify(entry)
+        return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
+
+    def is_genuine(self, entry: Entry) -> bool:
+        """Whether the row carries a good signature."""
+        try:
+            self._keyring.verify(entry)
+        except CorruptEntry:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Write what is buffered, end the session, and let go of the stores."""
+        with ExitStack() as last:
+            last.callback(self.blobs.close)
+            last.callback(self.metadata.close)
+            last.callback(self.sessions.close)
+            self.uses.flush()
+
+
+def _size_said_by(row: Entry) -> int:
+    """The size in a row that nobody has verified yet, where it is one."""
+    return row.size if type(row.size) is int and row.size > 0 else 0
+
+
+def fresh_name(entry: Entry, session: str) -> str:
+    """A name for the entry's blob that was never used before and never will be again."""
+    key = entry.cache_key
+    return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
+
+
+def _kind_of(value: Any) -> tuple[int, ...]:
+    """The type of a value, and those of the first parts of a container, as numbers."""
+    parts: Iterable[Any] = ()
+    if type(value) is dict:
+        parts = islice(value.values(), KINDS_AT_MOST)
+    elif type(value) in {list, tuple}:
+        parts = value[:KINDS_AT_MOST]
+    # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
+    return (id(type(value)), *sorted({id(type(part)) for part in parts}))
+
+
+def _version(entry: Entry) -> tuple[object, ...]:
+    return (entry.blob, entry.digest, entry.created_at, entry.mac)
