@@ -50,11 +50,12 @@ test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run sta
 	@$(RUN) -m compileall -q $(CODE)
 	$(RUN) -m pytest $(TESTS) $(ARGS)
 
-check: $(STAMP) ## lint, format and types
+check: $(STAMP) ## lint, format, types, and which module may import which
 	$(RUN) -m ruff check $(CODE)
 	$(RUN) -m ruff format --check $(CODE)
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests/typing_api.py
+	$(VENV)/bin/lint-imports --no-cache
 
 format: $(STAMP) ## format the code in place
 	$(RUN) -m ruff format $(CODE)

@@ -1,0 +1,1 @@
+"""Several processes and one store: who writes, who computes, and whose blobs these are."""

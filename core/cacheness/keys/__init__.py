@@ -1,9 +1,5 @@
 """Keys: which values, and whose code, decide a result."""
 
-from cacheness.keys.code import (
-    callables,  # noqa: F401 - they say how values are encoded
-    wrappers,  # noqa: F401 - they say how values are encoded
-)
 from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
 from cacheness.keys.code.randomness import register_random
 from cacheness.keys.decode import decode
@@ -13,12 +9,6 @@ from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
 from cacheness.keys.opened_files import unseen
 from cacheness.keys.outcome import Observed, Outcome, covers, names_of, not_as_left, still_left
 from cacheness.keys.owners import add_user_code
-from cacheness.keys.values import (
-    builtins,  # noqa: F401 - they say how values are encoded
-    clients,  # noqa: F401 - they say how values are encoded
-    lazy_files,  # noqa: F401 - they say how values are encoded
-    objects,  # noqa: F401 - they say how values are encoded
-)
 from cacheness.keys.values.files import File
 from cacheness.keys.values.unordered import unordered
 

@@ -1,0 +1,1 @@
+"""Where the rows are kept that make results visible."""

@@ -1,0 +1,1 @@
+"""What becomes of one result: encoded, signed, published, looked up, counted, deleted."""

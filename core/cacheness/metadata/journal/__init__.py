@@ -1,0 +1,1 @@
+"""Metadata in a file that a person can read."""
