@@ -153,7 +153,7 @@ except MissingExtra as error:
     print(error)
 """
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path).stdout
-    assert said.strip().endswith("pip install 'cacheness[postgres]'")
+    assert said.strip().endswith("pip install 'psycopg[binary]'")
 
 
 def test_a_missing_extra_survives_a_pickle() -> None:

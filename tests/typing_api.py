@@ -143,3 +143,22 @@ def flows() -> None:
     CachenessLockManager(store, wait=60.0, lease=30.0)
     integrity_repair(store, mode="check")
     repair_deployment("cacheness-storage/shared", cron="0 3 * * *")
+
+
+def refused(cache: UnifiedCache) -> None:
+    """What a type checker must refuse: an ignored error that is none is an error itself."""
+    UnifiedCache(cach_dir="x")  # type: ignore[call-arg]
+    UnifiedCache(max_bytes="ten")  # type: ignore[arg-type]
+    UnifiedCache(eviction="random")  # type: ignore[arg-type]
+    cache.cached(tll=3)  # type: ignore[call-overload]
+    cache.cached(ttl="soon")  # type: ignore[call-overload]
+    cache.get_many([3])  # type: ignore[list-item]
+    cache.get(3)  # type: ignore[arg-type]
+    cache.delete_matching(tags=["a"])  # type: ignore[call-arg]
+
+    @cache.cached(ttl=3)
+    def work(x: int) -> str:
+        return str(x)
+
+    assert_type(work(1), str)
+    work("a")  # type: ignore[arg-type]

@@ -4,6 +4,7 @@ from cacheness.cache import UnifiedCache
 from cacheness.config import Config
 from cacheness.errors import (
     BlobMissing,
+    CacheClosed,
     CachenessError,
     CodecError,
     ConfigError,
@@ -24,6 +25,7 @@ from cacheness.records import Entry, Hit, Issue, Presence
 
 __all__ = [
     "BlobMissing",
+    "CacheClosed",
     "CachenessError",
     "CodecError",
     "Config",

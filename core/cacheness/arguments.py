@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import math
@@ -11,8 +12,9 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
 from cacheness.config import Config
-from cacheness.errors import ConfigError
 from cacheness.keys import RESERVED, Digest, Key, make_key
+from cacheness.memoize import CachedOptions
+from cacheness.records import Entry
 from cacheness.results.fields import is_text
 
 #: Characters of a prefix, a version or a tag. More belongs into an argument.
@@ -21,25 +23,33 @@ TEXT_SHOWN: Final = 300  #: characters of a reason that is kept
 #: Seconds: from today, these end before the year 9999 does.
 LONGEST: Final = 7000 * 365.25 * 86400
 HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
+DIGEST_BYTES: Final = 32
 
 Function: TypeAlias = Callable[..., Any] | Digest
+#: What names one result: a key, its digest in bytes or 64 hexadecimal digits, or an entry.
+KeyLike: TypeAlias = Key | str | bytes | Entry
 
 
 def configured(parameters: Mapping[str, Any]) -> Config:
     """The configuration that these parameters spell."""
-    try:
-        config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
-        return Config(**config)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        known = ", ".join(Config.__dataclass_fields__)
-        raise TypeError(f"{error}. UnifiedCache knows: {known}") from None
+    check_names("UnifiedCache", "parameter", parameters, Config.__dataclass_fields__)
+    config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
+    return Config(**config)
+
+
+def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise TypeError for a name that is not known, with the one that was probably meant."""
+    known = list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{callee}() has no {kind} {name!r}.{meant} Known: {', '.join(known)}")
 
 
 def key_of(
     method: str,
-    key: str | Key | None,
+    key: KeyLike | None,
     named: Mapping[str, Any],
     *,
     args: Mapping[str, Any] | None,
@@ -71,22 +81,40 @@ def key_of(
         return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
     if args or named or prefix or version is not None or function is not None:
         raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
-    return key if isinstance(key, Key) else named_by(key)
+    return key if isinstance(key, Key) else Key(digest_named(key))
 
 
-def named_by(text: str) -> Key:
-    """The key that 64 hexadecimal digits name; what it was made from is not known."""
-    if not isinstance(text, str) or not HEX_KEY.fullmatch(text):
-        raise ConfigError(
-            f"{text!r:.80} is not a key, which has 64 hexadecimal digits, as entry['cache_key'] does. Arguments are"
-            " given by name"
+def digest_named(key: KeyLike) -> bytes:
+    """The digest of a key, however it is given; what the key was made from is not known."""
+    if isinstance(key, Key):
+        return key.digest
+    if isinstance(key, Entry):
+        return key.key
+    if isinstance(key, bytes) and len(key) == DIGEST_BYTES:
+        return key
+    if isinstance(key, str) and HEX_KEY.fullmatch(key):
+        return bytes.fromhex(key)
+    wrong = ValueError if isinstance(key, str | bytes) else TypeError
+    raise wrong(
+        f"{key!r:.80} is not a key: give what cache.key() or put() returned, or the 64 hexadecimal digits of"
+        " entry['cache_key']. Arguments are given by name"
+    )
+
+
+def check_order(value: Any, key: Any) -> None:
+    """Raise TypeError where a put has its key first and its value second."""
+    if not is_key(key) and (isinstance(value, str) or is_key(value)):
+        raise TypeError(
+            f"put() takes the value first and then its key, and {key!r:.80} is not a key: put(value, key), or arguments"
+            " by name: put(value, x=1)"
         )
-    return Key(bytes.fromhex(text))
 
 
-def digest_named(key: str | Key) -> bytes:
-    """The digest of a key, however it is given."""
-    return (key if isinstance(key, Key) else named_by(key)).digest
+def is_key(thing: Any) -> bool:
+    """Whether this names one result."""
+    if isinstance(thing, str):
+        return HEX_KEY.fullmatch(thing) is not None
+    return isinstance(thing, Key | Entry) or (isinstance(thing, bytes) and len(thing) == DIGEST_BYTES)
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
@@ -105,6 +133,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options of a decorator, where they are written and not at the first call that uses them."""
+    check_names("cached", "option", options, CachedOptions.__annotations__)
     if options.get("ttl") is not None:
         lifetime_of(options["ttl"])
     if not isinstance(options.get("tags", ()), str):  # said better by the decorator itself
@@ -135,7 +164,7 @@ def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
         return (name,)
     if len(candidates) <= 1 or name.endswith(":"):
         return candidates
-    raise ConfigError(
+    raise ValueError(
         f"function={name!r} could be {len(candidates)} functions: {', '.join(candidates)}. Nothing was deleted; give"
         ' one of these names, or "module:" for all of a module'
     )

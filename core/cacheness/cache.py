@@ -10,12 +10,14 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from itertools import islice
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from cacheness import factory
 from cacheness.arguments import (
     Function,
+    KeyLike,
     canonical_json,
+    check_order,
     checked_options,
     checked_tags,
     configured,
@@ -28,14 +30,14 @@ from cacheness.arguments import (
     seconds_of,
     shown,
 )
-from cacheness.config import Config
+from cacheness.config import Config, Parameters
 from cacheness.coordination.leases import Flights
-from cacheness.errors import ConfigError, StoreFull, StoreUnavailable
+from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.plan import Progress, Scope
 from cacheness.maintenance.report import IntegrityReport
-from cacheness.memoize.decorator import explain_call, memoize
+from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
@@ -59,7 +61,7 @@ class UnifiedCache:
     StoreUnavailable at the first call that needs it.
     """
 
-    def __init__(self, config: Config | None = None, /, **parameters: Any) -> None:
+    def __init__(self, config: Config | None = None, /, **parameters: Unpack[Parameters]) -> None:
         if config is not None and parameters:
             raise TypeError("give a Config or its parameters, not both")
         self.config = configured(parameters) if config is None else config
@@ -88,7 +90,7 @@ class UnifiedCache:
     def put(
         self,
         value: Any,
-        key: str | Key | None = None,
+        key: KeyLike | None = None,
         /,
         *,
         args: Mapping[str, Any] | None = None,
@@ -108,6 +110,8 @@ class UnifiedCache:
 
         Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
         """
+        if key is not None:
+            check_order(value, key)
         about = About(
             ttl=self._lifetime(ttl),
             tags=checked_tags(tags),
@@ -125,7 +129,7 @@ class UnifiedCache:
 
     def lookup(
         self,
-        key: str | Key | None = None,
+        key: KeyLike | None = None,
         /,
         *,
         args: Mapping[str, Any] | None = None,
@@ -144,7 +148,7 @@ class UnifiedCache:
 
     def get(
         self,
-        key: str | Key | None = None,
+        key: KeyLike | None = None,
         /,
         *,
         default: Any = None,
@@ -174,7 +178,7 @@ class UnifiedCache:
 
     def invalidate(
         self,
-        key: str | Key | None = None,
+        key: KeyLike | None = None,
         /,
         *,
         args: Mapping[str, Any] | None = None,
@@ -190,7 +194,7 @@ class UnifiedCache:
 
     def touch(
         self,
-        key: str | Key | None = None,
+        key: KeyLike | None = None,
         /,
         *,
         ttl: float | timedelta | None = None,
@@ -217,19 +221,22 @@ class UnifiedCache:
 
     # many results
 
-    def get_many(self, keys: Iterable[str | Key]) -> dict[str, Hit]:
+    def get_many(self, keys: Iterable[KeyLike]) -> dict[str, Hit]:
         """The hits among many keys, by key: one statement per 10,000, blobs read side by side."""
         digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
         return {digest.hex(): hit for digest, hit in self._parts.cache.lookup_many(digests).items()}
 
-    def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any]]]) -> list[Entry]:
-        """Put many `(value, options of put)` in few transactions."""
+    def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any] | KeyLike]]) -> list[Entry]:
+        """Put many `(value, key)` or `(value, options of put)` in few transactions."""
         with self.write_batch():
-            return [self.put(value, **options) for value, options in items]
+            return [
+                self.put(value, **about) if isinstance(about, Mapping) else self.put(value, about)
+                for value, about in items
+            ]
 
-    def present(self, keys: Sequence[str | Key]) -> dict[str, Presence]:
+    def present(self, keys: Sequence[KeyLike]) -> dict[str, Presence]:
         """Which keys have a result that would be served, and its size: one statement per 10,000, no values read."""
         found = self._parts.cache.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
         served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
@@ -240,7 +247,7 @@ class UnifiedCache:
         noted = {digest_named(key): shown(why) for key, why in reasons.items()}
         self._parts.cache.metadata.note_unstored(self.config.namespace, noted)
 
-    def unstored(self, keys: Sequence[str | Key]) -> dict[str, str]:
+    def unstored(self, keys: Sequence[KeyLike]) -> dict[str, str]:
         """Why the results under these keys were not stored when they were last computed, where that was noted."""
         asked = [digest_named(key) for key in keys]
         found = self._parts.cache.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
@@ -275,7 +282,7 @@ class UnifiedCache:
     def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
 
     @overload
-    def cached(self, /, **options: Any) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
+    def cached(self, /, **options: Unpack[CachedOptions]) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
 
     def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         """Decorate a function so that its results are cached; `cacheness.memoize.Options` are its options.
@@ -346,7 +353,7 @@ class UnifiedCache:
         """Delete entries that match every given condition (at least one); returns how many.
 
         `older_than` in seconds since the entry was made. A `function` that could be several is a
-        ConfigError that lists them; "module:" means every function of a module.
+        ValueError that lists them; "module:" means every function of a module.
         """
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
@@ -454,7 +461,7 @@ class UnifiedCache:
     @property
     def _parts(self) -> factory.Opened:
         if not self._finalizer.alive:
-            raise ConfigError("this cache is closed; open another one")
+            raise CacheClosed("this cache is closed: open another one")
         if factory.is_inherited(self._slot):
             self._hold()
         return factory.parts_of(self._slot)

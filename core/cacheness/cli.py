@@ -184,7 +184,7 @@ def verify(
         _print_json(report.as_dict())
     else:
         out.print(Text(str(report)), soft_wrap=True)
-    if any(not issue.repaired for issue in report):
+    if not report.ok:
         raise typer.Exit(FOUND)
 
 

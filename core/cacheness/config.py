@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 from cacheness.deadlines import Limits
@@ -18,6 +18,33 @@ from cacheness.records import NAMESPACE
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
+
+
+class Parameters(TypedDict, total=False):
+    """The parameters of `UnifiedCache`, for editors and type checkers; `Config` has defaults and meanings."""
+
+    cache_dir: str | os.PathLike[str]
+    metadata_backend: Any
+    blob_store: Any
+    namespace: str
+    signing_key: str | None
+    allow_unsigned: bool
+    safe_codecs: bool
+    inline_max_bytes: int
+    ttl: float | None
+    max_bytes: int | None
+    max_entries: int | None
+    eviction: Literal["lru", "cost"]
+    on_error: Literal["compute", "raise"]
+    incomplete: Incomplete
+    lease: float
+    shared_path: bool
+    connect_timeout: float
+    statement_timeout: float
+    blob_timeout: float
+    busy_timeout: float
+    circuit_failures: int
+    circuit_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

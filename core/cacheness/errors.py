@@ -14,11 +14,17 @@ CachenessError
 ├── CodecError           fix the code: this value cannot be stored or read
 ├── UnhashableArgument   fix the call: this argument has no key (also a TypeError)
 ├── RepairRefused        look before you force: the repair would delete too much
+├── CacheClosed          open another one (also a ValueError)
 └── ConfigError          fix the configuration (also a ValueError)
     ├── StoreRefused     fix credentials, permissions or the name of the bucket
     ├── SchemaMismatch   run `cacheness migrate`, or upgrade the library
-    └── MissingExtra     install the extra that the message names (also an ImportError)
+    └── MissingExtra     install what the message names (also an ImportError)
 """
+
+from typing import Final
+
+#: How to install libraries whose own name is not enough.
+_DISTRIBUTIONS: Final = {"psycopg": "'psycopg[binary]'"}
 
 
 class CachenessError(Exception):
@@ -73,6 +79,10 @@ class RepairRefused(CachenessError):
     """A repair stopped before it deleted anything, because its findings look implausible."""
 
 
+class CacheClosed(CachenessError, ValueError):
+    """A call on a cache that was closed."""
+
+
 class ConfigError(CachenessError, ValueError):
     """The configuration cannot work as it stands; the message says what to change."""
 
@@ -86,12 +96,11 @@ class SchemaMismatch(ConfigError):
 
 
 class MissingExtra(ConfigError, ImportError):
-    """An optional library is not installed; the message names the extra to install."""
+    """An optional library is not installed; the message names what to install, by its own name."""
 
     def __init__(self, library: str, extra: str, purpose: str) -> None:
-        super().__init__(
-            f"{purpose} needs {library}, which is not installed. Install it with: pip install 'cacheness[{extra}]'"
-        )
+        package = _DISTRIBUTIONS.get(library, library)
+        super().__init__(f"{purpose} needs {library}, which is not installed. Install it with: pip install {package}")
         self.library = library
         self.extra = extra
 

@@ -41,6 +41,11 @@ class IntegrityReport:
     entries: int  #: rows looked at
     repaired: bool  #: whether this was a repair, not only a check
 
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong any more: no issue was found, or each one is repaired."""
+        return all(issue.repaired for issue in self.issues)
+
     def __len__(self) -> int:
         return len(self.issues)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from cacheness.config import Config
 from cacheness.coordination.leases import Flights
@@ -89,6 +89,21 @@ class CacheLike(Protocol):
         ...
 
 
+class CachedOptions(TypedDict, total=False):
+    """What `@cache.cached(…)` may say, for editors and type checkers; `Options` has defaults and meanings."""
+
+    ttl: float | timedelta | None
+    version: str | None
+    prefix: str
+    ignore: Iterable[str]
+    tags: Iterable[str]
+    key: Callable[..., Any] | None
+    condition: Callable[[Any], bool] | None
+    single_flight: bool
+    wait: float
+    incomplete: Incomplete | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What `@cache.cached(…)` may say."""
@@ -109,6 +124,8 @@ def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
     """Keep the results of a function in a cache. What may be said is in `Options`."""
     if isinstance(fn, (staticmethod, classmethod)):
         raise TypeError(f"put @cached below @{type(fn).__name__}, next to the function")
+    if not callable(fn):
+        raise TypeError(f"{fn!r:.80} is not a function, which is what results are kept of")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise TypeError(
             f"{fn.__qualname__} is a generator function: what it returns can be read only once, so there is nothing"
