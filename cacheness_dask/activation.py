@@ -65,7 +65,7 @@ class Caching:
     def __enter__(self) -> Run:
         if self._entered is not None:
             raise RuntimeError(
-                "This block is entered already; each block, thread and task needs a caching() of its own"
+                "this block is entered already; each block, thread and task needs a caching() of its own"
             )
         place, policy, scheduler = self._made_of
         run = run_with(place, policy)
@@ -94,7 +94,7 @@ class Caching:
 
     def _leave(self) -> tuple[Run, bool]:
         if self._entered is None:
-            raise RuntimeError("This block was not entered")
+            raise RuntimeError("this block was not entered")
         (block, run), self._entered = self._entered, None
         was_here = block.leave()
         hooks.go_out()

@@ -101,8 +101,8 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
         order, plan, _ = _planned(collection, run)
     if len(order) > _MOST_NODES:
         raise ValueError(
-            f"This graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
-            " Draw a part of it, or read explain(collection)."
+            f"this graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
+            " Draw a part of it, or read explain(collection)"
         )
     path = Path(filename)
     if path.suffix.lower() != ".svg":
@@ -126,7 +126,7 @@ class Picture:
 def _looking(cache: Place | None) -> Iterator[Run]:
     run = run_with(cache) if cache is not None else active()
     if run is None:
-        raise ValueError("No cache is in use here. Give one: explain(collection, cache), or call it inside caching().")
+        raise ValueError("no cache is in use here. Give one: explain(collection, cache), or call it inside caching()")
     try:
         yield run
     finally:

@@ -161,7 +161,7 @@ def _identity_within(value: Any) -> Any:
     try:
         return identity_of_source(value)
     except Refused as refusal:
-        raise UnhashableArgument(f"{refusal}. It is inside of another argument.") from None
+        raise UnhashableArgument(f"{refusal}. It is inside of another argument") from None
 
 
 def register_source(type_: type, identity: Callable[[Any], Any]) -> None:

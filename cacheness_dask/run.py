@@ -366,7 +366,7 @@ class Run:
         stale = [graph for graph in reading if graph.changed() - graph.written(self.cache)]
         if not stale:
             return
-        logger.warning("An input file changed while it was being read, so what was computed is not kept")
+        logger.warning("an input file changed while it was being read, so what was computed is not kept")
         for key in {key for graph in stale for key in graph.entries}:
             self.cache.invalidate(key)
 

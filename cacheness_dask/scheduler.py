@@ -50,7 +50,7 @@ class CachingScheduler(Scheduling):
         self.run.done()
 
     def _let_go(self, error: EntryVanished, keys: Any) -> None:
-        logger.warning("%s It is run again now.", error)
+        logger.warning("%s. It is run again now", error)
         _forgotten(self._client, _wanted(keys))
 
 

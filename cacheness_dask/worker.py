@@ -160,8 +160,8 @@ class Load(Loading):
             return (hit.value,)
         if self._fallback is None:
             raise EntryVanished(
-                f"The entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
-                " would have to be computed again in one task. Run the computation once more."
+                f"the entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
+                " would have to be computed again in one task. Run the computation once more"
             )
         return self._fallback
 

@@ -61,10 +61,10 @@ def tell(doing: str, error: Exception) -> None:
     """Warn in the current run's log, once for each kind of trouble, that the run goes on without the cache."""
     kind, advice = _kind(error)
     logger = _logger()
-    logger.debug("The cache could not %s.", doing, exc_info=error)
+    logger.debug("the cache could not %s", doing, exc_info=error)
     if _is_news(run_id(), kind):
         what = ". ".join(part for part in (_text(error).rstrip("."), advice) if part)
-        logger.warning("The cache could not %s; %s: %s", doing, GOES_ON, what)
+        logger.warning("the cache could not %s; %s: %s", doing, GOES_ON, what)
 
 
 def tell_not_stored(why: str) -> None:
@@ -74,7 +74,7 @@ def tell_not_stored(why: str) -> None:
 
 def warn(what: str) -> None:
     """Warn in the current run's log."""
-    _logger().warning("%s", what[:1].upper() + what[1:] + ".")
+    _logger().warning("%s", what)
 
 
 def run_id() -> str:

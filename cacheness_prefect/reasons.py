@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-NO_KEY: Final = "The cache could not make a key"
-NO_STORE: Final = "The cache could not store a result"
+NO_KEY: Final = "the cache could not make a key"
+NO_STORE: Final = "the cache could not store a result"
 GOES_ON: Final = "the run goes on without it"
 NOT_STORED: Final = "The result is not stored"
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -294,3 +296,35 @@ def test_a_decorated_function_returns_what_cannot_be_stored(tmp_path: Path) -> N
             return threading.Lock()
 
         assert lock().acquire(blocking=False)
+
+
+FOLDERS = ("core/cacheness", "cacheness_dask", "cacheness_prefect")
+LOGGED = ("debug", "info", "warning", "error", "exception")
+
+
+def _messages(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Where a file raises or logs a text: the line, how the text begins, and how it ends."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        call = node.exc if isinstance(node, ast.Raise) else node
+        if not isinstance(call, ast.Call) or not call.args:
+            continue
+        logs = isinstance(call.func, ast.Attribute) and call.func.attr in LOGGED
+        if not isinstance(node, ast.Raise) and not logs:
+            continue
+        first = call.args[0]
+        parts = first.values if isinstance(first, ast.JoinedStr) else [first]
+        ends = [part.value if isinstance(part, ast.Constant) else "x" for part in (parts[0], parts[-1])]
+        if isinstance(first, ast.JoinedStr | ast.Constant) and all(isinstance(end, str) for end in ends):
+            yield node.lineno, ends[0], ends[1]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_messages_begin_small_and_end_without_a_full_stop(folder: str) -> None:
+    root = Path(__file__).parent.parent
+    wrong = [
+        f"{path.relative_to(root)}:{line}: {begin[:30]!r} … {end[-30:]!r}"
+        for path in sorted((root / folder).rglob("*.py"))
+        for line, begin, end in _messages(path)
+        if re.match(r"[A-Z][a-z]", begin) or end.endswith(".")
+    ]
+    assert wrong == []

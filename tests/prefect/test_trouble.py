@@ -193,7 +193,7 @@ def test_a_store_that_is_down_fails_no_task_and_is_told_once_a_run(servers, runn
     assert found == [2, 4, 6, 8]
     assert len(tally) == 4
     message = only_warning(told(run))
-    assert message.startswith("The cache could not")
+    assert message.startswith("the cache could not")
 
 
 @pytest.mark.parametrize("what", ["database", "bucket", "lock tables"])
@@ -221,7 +221,7 @@ def test_a_store_that_hangs_or_breaks_in_mid_run_is_asked_a_few_times_and_told_o
     assert found == [3 * x for x in range(1, 7)]
     assert len(tally) == 6
     message = only_warning(told(run))
-    assert message.startswith("The cache could not")
+    assert message.startswith("the cache could not")
     if what != "lock tables":
         processes = 1 if isinstance(runner, ThreadPoolTaskRunner) else 2
         assert servers.attempts_since_it_hangs(what) <= servers.most_attempts_since_it_hangs(processes)

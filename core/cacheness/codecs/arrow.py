@@ -40,7 +40,7 @@ class ArrowCodec:
         """One IPC file, in pieces that are the columns' own memory."""
         kind = _kind(value)
         if kind is None:
-            raise CodecError(f"A {type(value).__qualname__} is no table.")
+            raise CodecError(f"a {type(value).__qualname__} is no table")
         return attempt(lambda table: _write(_CONVERSIONS[kind].to_arrow(table), kind), value)
 
     def decode(self, data: Buffer) -> Any:
@@ -48,7 +48,7 @@ class ArrowCodec:
         try:
             return attempt(_read, data)
         except CodecError as error:
-            raise CodecError(f"A stored table cannot be read here ({error}).") from error.__cause__
+            raise CodecError(f"a stored table cannot be read here ({error})") from error.__cause__
 
 
 class _Pieces:

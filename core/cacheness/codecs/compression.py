@@ -40,11 +40,11 @@ def decompress(data: Buffer, codec_name: str, raw_size: int) -> Buffer:
     """The payload, exactly `raw_size` bytes and never more; CorruptEntry when it is not."""
     name, plus, method = codec_name.partition("+")
     if plus and plus + method != SUFFIX:
-        raise CodecError(f"The compression {method!r} of a stored {name} value is unknown here. Upgrade cacheness.")
+        raise CodecError(f"the compression {method!r} of a stored {name} value is unknown here. Upgrade cacheness")
     if plus:
         return _decompressed(data, raw_size)
     if len(data) != raw_size:
-        raise CorruptEntry(f"A stored value has {len(data)} bytes where {raw_size} were signed.")
+        raise CorruptEntry(f"a stored value has {len(data)} bytes where {raw_size} were signed")
     return data
 
 
@@ -114,9 +114,9 @@ def _decompressed(data: Buffer, raw_size: int) -> Buffer:
                 filled += count
             surplus = reader.read(1)
     except zstandard.ZstdError as error:
-        raise CorruptEntry(f"A stored value does not decompress: {error}.") from error
+        raise CorruptEntry(f"a stored value does not decompress: {error}") from error
     if filled != raw_size or surplus:
-        raise CorruptEntry(f"A stored value decompresses to {'more' if surplus else 'less'} than {raw_size} bytes.")
+        raise CorruptEntry(f"a stored value decompresses to {'more' if surplus else 'less'} than {raw_size} bytes")
     return target
 
 

@@ -53,11 +53,11 @@ class NumpyCodec:
         start = _start(data)
         dtype, shape, order = _parse(bytes(memoryview(data)[_PREFIX:start]))
         if len(data) - start != math.prod(shape) * dtype.itemsize:
-            raise CodecError(f"An array of shape {shape} and type {dtype} does not fill the {len(data)} bytes it has.")
+            raise CodecError(f"an array of shape {shape} and type {dtype} does not fill the {len(data)} bytes it has")
         try:
             return np.ndarray(shape, dtype, data, start, order=order)
         except (ValueError, TypeError) as error:
-            raise CodecError(f"This is not an array: {error}.") from error
+            raise CodecError(f"this is not an array: {error}") from error
 
 
 def _describes(dtype: np.dtype[Any]) -> bool:
@@ -91,10 +91,10 @@ def _header(value: np.ndarray[Any, Any]) -> bytes:
 def _start(data: Buffer) -> int:
     """Where the elements begin."""
     if len(data) < _PREFIX or data[: len(_MAGIC)] != _MAGIC:
-        raise CodecError("This is not an array: it does not begin like a .npy file.")
+        raise CodecError("this is not an array: it does not begin like a .npy file")
     start: int = _PREFIX + _LENGTH.unpack_from(data, len(_MAGIC))[0]
     if start > len(data):
-        raise CodecError("This is not an array: its header is cut short.")
+        raise CodecError("this is not an array: its header is cut short")
     return start
 
 
@@ -105,9 +105,9 @@ def _parse(header: bytes) -> tuple[np.dtype[Any], tuple[int, ...], Literal["C", 
         description, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
         dtype = _dtype(description)
     except (ValueError, TypeError, KeyError, SyntaxError, MemoryError, RecursionError, Warning) as error:
-        raise CodecError(f"This is not an array: its header cannot be read ({type(error).__name__}).") from error
+        raise CodecError(f"this is not an array: its header cannot be read ({type(error).__name__})") from error
     if not (isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)) or dtype.hasobject:
-        raise CodecError(f"This is not an array of plain values: shape {shape!r}, type {dtype}.")
+        raise CodecError(f"this is not an array of plain values: shape {shape!r}, type {dtype}")
     return dtype, shape, "F" if fortran else "C"
 
 

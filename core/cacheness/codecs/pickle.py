@@ -55,8 +55,8 @@ class PickleCodec:
             return _join(*attempt(_thoroughly, value))
         except CodecError as error:
             raise CodecError(
-                f"A result of type {type(value).__qualname__} cannot be stored: {_culprit(value)} does not pickle"
-                f" ({error}). Return plain data, or give that type a __reduce__ method."
+                f"a result of type {type(value).__qualname__} cannot be stored: {_culprit(value)} does not pickle"
+                f" ({error}). Return plain data, or give that type a __reduce__ method"
             ) from error.__cause__
 
     def decode(self, data: Buffer) -> Any:
@@ -68,8 +68,8 @@ class PickleCodec:
             return attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
         except CodecError as error:
             raise CodecError(
-                f"A stored value does not unpickle here ({error}). Its class may have moved or changed,"
-                " or another version of a library may have written it."
+                f"a stored value does not unpickle here ({error}). Its class may have moved or changed,"
+                " or another version of a library may have written it"
             ) from error.__cause__
 
 
@@ -157,14 +157,14 @@ def _split(data: memoryview) -> list[memoryview]:
     count = _NUMBER.unpack_from(data, room)[0] if room >= 0 else 0
     end = room - count * _NUMBER.size
     if count < 1 or end < 0:
-        raise CodecError("These bytes are no pickled value: the sizes at their end are missing.")
+        raise CodecError("these bytes are no pickled value: the sizes at their end are missing")
     slices, start = [], 0
     for size in struct.unpack_from(f"<{count}Q", data, end):
         start += -start % _ALIGNMENT
         slices.append(data[start : start + size])
         start += size
     if start != end:
-        raise CodecError("These bytes are no pickled value: the sizes at their end do not add up.")
+        raise CodecError("these bytes are no pickled value: the sizes at their end do not add up")
     return slices
 
 

@@ -139,7 +139,7 @@ def refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> N
         raise RepairRefused(
             f"found {found:,} {what}, of {looked_at:,} looked at; more than {most:,} is not plausible damage. Nothing"
             " was deleted. Is this the right database for this blob store, and is its listing whole? If it"
-            " is, repair with force=True."
+            " is, repair with force=True"
         )
 
 

@@ -458,7 +458,7 @@ def _tell_once(cached: Cached, error: Exception, what: str = "was computed witho
     if known not in _told:
         _told.add(known)
         _log.warning(
-            "%s %s: %s: %s. Results stay right, only slower; this is said once.",
+            "%s %s: %s: %s. Results stay right, only slower; this is said once",
             _name_of(cached.__wrapped__),
             what,
             type(error).__name__,

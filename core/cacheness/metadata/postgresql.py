@@ -347,7 +347,7 @@ class PostgresqlStore(SqlStore):
                 return _replaced([self._pool.run(publish, rows[0])[0]], rows)
             return self._publish_all(publish, rows)
         except Lost as error:
-            raise CommitUnanswered(f"{error}. Whether the commit happened is not known.") from error
+            raise CommitUnanswered(f"{error}. Whether the commit happened is not known") from error
 
     def _publish_all(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
         size = sum(len(row["inline"] or b"") for row in rows)

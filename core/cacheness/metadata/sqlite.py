@@ -147,7 +147,7 @@ class SqliteStore(SqlStore):
         except OSError as error:
             raise StoreRefused(
                 f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
-                " this user may write to its directory."
+                " this user may write to its directory"
             ) from error
         self._change(self._sql.open_session, row, lasting=lasting)
         return session
@@ -255,7 +255,7 @@ class SqliteStore(SqlStore):
         elif ("store",) not in names or ("schema_version",) not in names:
             raise ConfigError(
                 f"{self._file.path} is a database of something else: it holds {', '.join(sorted(n for (n,) in names))}."
-                " Set cache_dir to a directory of its own."
+                " Set cache_dir to a directory of its own"
             )
         _, _, min_reader, version = self._query(self._sql.identity, {})[0]
         check_schema(version, min_reader, f"the metadata database {self._file.path}")

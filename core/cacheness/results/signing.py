@@ -54,7 +54,7 @@ class Keyring:
             if not colon:
                 key_id, secret = _derived_id(key_id.encode()), key_id
             if key_id in keys:
-                raise ConfigError(f"Signing key number {number} repeats an id. Give each key an id of its own.")
+                raise ConfigError(f"signing key number {number} repeats an id. Give each key an id of its own")
             keys[key_id] = secret.encode()
         if also is not None and also.encode() not in keys.values():
             keys[_derived_id(also.encode())] = also.encode()
@@ -147,9 +147,9 @@ def digest_parts(parts: Sequence[Buffer]) -> bytes:
 def verify_bytes(entry: Entry, data: Buffer) -> None:
     """Raise CorruptEntry unless these are the bytes that the entry was signed for."""
     if len(data) != entry.size:
-        raise CorruptEntry(f"Entry {entry.cache_key} has {len(data)} bytes where {entry.size} were written.")
+        raise CorruptEntry(f"entry {entry.cache_key} has {len(data)} bytes where {entry.size} were written")
     if not compare_digest(digest_parts([data]), entry.digest):
-        raise CorruptEntry(f"The bytes of entry {entry.cache_key} are not the ones that were written.")
+        raise CorruptEntry(f"the bytes of entry {entry.cache_key} are not the ones that were written")
 
 
 def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
@@ -164,12 +164,12 @@ def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
         text = path.read_text("ascii").strip()
     except FileNotFoundError:
         raise ConfigError(
-            f"The signing key {path} is missing, but entries signed with it exist. Put the file back, pass the"
-            " same key as signing_key=, or delete the whole cache directory to begin again."
+            f"the signing key {path} is missing, but entries signed with it exist. Put the file back, pass the"
+            " same key as signing_key=, or delete the whole cache directory to begin again"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise ConfigError(f"The signing key {path} cannot be used: {reason}.") from error
+        raise ConfigError(f"the signing key {path} cannot be used: {reason}") from error
     return text
 
 
@@ -214,12 +214,12 @@ def _create_key_file(path: Path) -> None:
 def _check_key(key_id: str, secret: bytes) -> None:
     if not _KEY_ID.fullmatch(key_id):
         raise ConfigError(
-            "A signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores."
-            " Several keys are written id:key,id2:key2, so a key holds neither comma nor colon."
+            "a signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores."
+            " Several keys are written id:key,id2:key2, so a key holds neither comma nor colon"
         )
     if len(secret) < LEAST_KEY_BYTES:
         raise ConfigError(
-            f"A signing key has {len(secret)} bytes; at least {LEAST_KEY_BYTES} are needed. {_HOW_TO_MAKE_ONE}"
+            f"a signing key has {len(secret)} bytes; at least {LEAST_KEY_BYTES} are needed. {_HOW_TO_MAKE_ONE}"
         )
 
 

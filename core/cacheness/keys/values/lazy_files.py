@@ -202,7 +202,7 @@ def snapshot_of(store: Any) -> Any:
 def _hdf5(encoder: Encoder, value: Any) -> None:
     file = getattr(value, "file", None) or getattr(value, "_root", value)
     if getattr(file, "mode", "r") != "r":
-        raise Unencodable(f"HDF5 file {file.filename} is open for writing")
+        raise Unencodable(f"the HDF5 file {file.filename} is open for writing")
     encoder.tagged("hdf5", type(value).__name__, value.name)
     add_path(encoder, os.fsdecode(file.filename))
 

@@ -180,17 +180,17 @@ class JournalFile:
         if "cacheness" not in self.header:
             raise ConfigError(
                 f"{self.path} is not a journal of a cache. Move it out of the way, or set cache_dir to a directory"
-                " of its own."
+                " of its own"
             )
         if self.header["cacheness"] < JOURNAL_VERSION and not self._reads_older:
             raise SchemaMismatch(
                 f"{self.path} was written by an older version of cacheness, whose entries this one does not read. Run"
-                " `cacheness migrate` once."
+                " `cacheness migrate` once"
             )
         if self.header["min_reader"] > JOURNAL_VERSION:
             raise SchemaMismatch(
                 f"{self.path} was written by a newer version of cacheness, which this version cannot read. Upgrade"
-                " cacheness on this machine."
+                " cacheness on this machine"
             )
 
     def _cut(self) -> None:
@@ -209,7 +209,7 @@ class JournalFile:
         if error.errno in _NOT_OURS:
             raise StoreRefused(
                 f"the journal {self.path} cannot be opened or written ({error.strerror}). Check that the directory"
-                " exists and that this user may write to it, or set cache_dir to another one."
+                " exists and that this user may write to it, or set cache_dir to another one"
             ) from error
         raise StoreUnavailable(f"the journal {self.path} failed: {error}") from error
 

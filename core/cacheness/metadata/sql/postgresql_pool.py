@@ -286,7 +286,7 @@ class Pool:
         except Empty:
             raise StoreBusy(
                 f"all {self._size} connections to {self.name} stayed busy for {time.monotonic() - began:.1f} s."
-                " Use fewer threads, or allow more connections with ?pool_size= in the URL."
+                " Use fewer threads, or allow more connections with ?pool_size= in the URL"
             ) from None
 
     def _usable(self) -> Connection | None:
@@ -401,10 +401,10 @@ def connect(url: str, limits: Limits, **options: Any) -> Connection:
         if _REFUSALS.search(text):
             raise StoreRefused(
                 f"{name} refuses the connection: {text}. Check the user, the password and the database's name in"
-                " metadata_backend, and that the user may connect."
+                " metadata_backend, and that the user may connect"
             ) from error
         raise StoreUnavailable(
-            f"{name} cannot be reached: {text}. Check that the server runs and can be reached from here."
+            f"{name} cannot be reached: {text}. Check that the server runs and can be reached from here"
         ) from error
 
 
@@ -417,12 +417,12 @@ def refuse(error: Exception, name: str, asked: str = "") -> NoReturn:
     if code == "42703":  # a column that was there when the store was opened
         raise SchemaMismatch(
             f"{name} was migrated by a newer version of cacheness while this process used it ({text}). Restart the"
-            " process with that version."
+            " process with that version"
         ) from error
     if code.startswith(_REFUSED):
-        raise StoreRefused(f"{name} refuses: {text}. {_advice(code, asked)}.") from error
+        raise StoreRefused(f"{name} refuses: {text}. {_advice(code, asked)}") from error
     if code in ("53100", "54000"):
-        raise StoreFull(f"{name} has no room: {text}. Nothing was stored and nothing was lost.") from error
+        raise StoreFull(f"{name} has no room: {text}. Nothing was stored and nothing was lost") from error
     if code.startswith(_LOST) or (not code and isinstance(error, _CONNECTION_ERRORS)):
         raise Lost(f"{name} was lost: {text}") from error
     if code.startswith(_OUTAGES):

@@ -261,7 +261,7 @@ class SqliteFile:
         if any(sign in str(error) for sign in _MIGRATED):
             raise SchemaMismatch(
                 f"the metadata database {self.path} was migrated by a newer version of cacheness while this process"
-                " used it. Restart the process with that version."
+                " used it. Restart the process with that version"
             ) from error
         if kind in _REFUSALS or "no such table" in str(error):
             advice = _REFUSALS.get(kind, "Its tables are gone: open the cache again to create them")
@@ -379,7 +379,7 @@ class SqliteFile:
         except OSError as error:
             raise StoreRefused(
                 f"the directory {self.path.parent} cannot be made ({error}). Check the permissions of the directory"
-                " above, or set cache_dir to another one."
+                " above, or set cache_dir to another one"
             ) from error
 
     def _find_a_way_in(self) -> None:
@@ -482,5 +482,5 @@ def _refuse_network_file_system(path: Path) -> None:
         raise ConfigError(
             f"{path.parent} is on a network file system ({kind}), where SQLite loses data when several machines"
             " write. Set cache_dir to a local disk, or share the cache through PostgreSQL"
-            " (metadata_backend='postgresql://…')."
+            " (metadata_backend='postgresql://…')"
         )

@@ -425,7 +425,7 @@ def check_schema(version: str, min_reader: int, where: str) -> None:
     if int(version) < SCHEMA_VERSION:
         raise SchemaMismatch(
             f"{where} has schema {int(version)}, and this version of cacheness needs {SCHEMA_VERSION}. Run"
-            " `cacheness migrate` once, with a user that may alter tables."
+            " `cacheness migrate` once, with a user that may alter tables"
         )
 
 
@@ -435,7 +435,7 @@ def refuse_newer(version: str, min_reader: int, where: str) -> None:
         raise SchemaMismatch(
             f"{where} has schema {int(version)}, made by a newer version of cacheness; this one knows schema"
             f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine;"
-            " nothing was read or changed."
+            " nothing was read or changed"
         )
 
 
