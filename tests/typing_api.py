@@ -148,10 +148,10 @@ def flows() -> None:
 def refused(cache: UnifiedCache) -> None:
     """What a type checker must refuse: an ignored error that is none is an error itself."""
     UnifiedCache(cach_dir="x")  # type: ignore[call-arg]
-    UnifiedCache(max_bytes="ten")  # type: ignore[arg-type]
+    UnifiedCache(max_bytes=[10])  # type: ignore[arg-type]
     UnifiedCache(eviction="random")  # type: ignore[arg-type]
     cache.cached(tll=3)  # type: ignore[call-overload]
-    cache.cached(ttl="soon")  # type: ignore[call-overload]
+    cache.cached(ttl=[3])  # type: ignore[call-overload]
     cache.get_many([3])  # type: ignore[list-item]
     cache.get(3)  # type: ignore[arg-type]
     cache.delete_matching(tags=["a"])  # type: ignore[call-arg]

@@ -5,23 +5,22 @@ from __future__ import annotations
 import difflib
 import inspect
 import json
-import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-from cacheness.config import Config
+from cacheness.config import Config, redacted
+from cacheness.errors import ConfigError
 from cacheness.keys import RESERVED, Digest, Key, make_key
 from cacheness.memoize import CachedOptions
 from cacheness.records import Entry
 from cacheness.results.fields import is_text
+from cacheness.units import Duration, seconds_of
 
 #: Characters of a prefix, a version or a tag. More belongs into an argument.
 TEXT_LENGTH: Final = 4096
 TEXT_SHOWN: Final = 300  #: characters of a reason that is kept
-#: Seconds: from today, these end before the year 9999 does.
-LONGEST: Final = 7000 * 365.25 * 86400
 HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 DIGEST_BYTES: Final = 32
 
@@ -30,11 +29,25 @@ Function: TypeAlias = Callable[..., Any] | Digest
 KeyLike: TypeAlias = Key | str | bytes | Entry
 
 
-def configured(parameters: Mapping[str, Any]) -> Config:
-    """The configuration that these parameters spell."""
+def configured(config: Config | str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> Config:
+    """The configuration that is given, or that these parameters spell; a path is that of a directory."""
+    if isinstance(config, Config):
+        if parameters:
+            raise TypeError("give a Config or its parameters, not both")
+        return config
     check_names("UnifiedCache", "parameter", parameters, Config.__dataclass_fields__)
-    config: Any = {name: str(value) if name == "cache_dir" else value for name, value in parameters.items()}
-    return Config(**config)
+    chosen: Any = dict(parameters)
+    if config is not None:
+        if not isinstance(config, str | os.PathLike):
+            raise TypeError(f"{config!r:.80} is neither a Config nor the path of a directory")
+        if "cache_dir" in chosen:
+            raise TypeError("UnifiedCache() got its directory twice: by itself and as cache_dir=")
+        if isinstance(config, str) and "://" in config:
+            raise ConfigError(
+                f"{redacted(config)!r} is not a directory: give a URL as metadata_backend= or blob_store="
+            )
+        chosen["cache_dir"] = config
+    return Config(**chosen)
 
 
 def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
@@ -185,22 +198,9 @@ def shown(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text[:TEXT_SHOWN])
 
 
-def lifetime_of(ttl: float | timedelta) -> float:
+def lifetime_of(ttl: Duration) -> float:
     """A lifetime in seconds."""
     seconds = seconds_of(ttl)
     if not seconds > 0:
         raise ValueError(f"ttl={ttl!r} must be greater than 0")
-    return seconds
-
-
-def seconds_of(duration: float | timedelta) -> float:
-    """A duration in seconds."""
-    if not isinstance(duration, int | float | timedelta) or isinstance(duration, bool):
-        raise TypeError(f"{duration!r:.40} is not a duration: give seconds, or a timedelta")
-    try:
-        seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    except OverflowError:
-        seconds = math.inf
-    if not abs(seconds) < LONGEST:
-        raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
     return seconds

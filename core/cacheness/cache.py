@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from itertools import islice
 from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
@@ -27,7 +27,6 @@ from cacheness.arguments import (
     key_of,
     lifetime_of,
     one_function,
-    seconds_of,
     shown,
 )
 from cacheness.config import Config, Parameters
@@ -43,6 +42,7 @@ from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
 from cacheness.results.batch import Batch
 from cacheness.results.store import About, Cache, Draft
+from cacheness.units import Duration, seconds_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +54,7 @@ class UnifiedCache:
     """A result cache: computed once, read anywhere, verified, or a clean miss.
 
     Parameters are those of `Config`: `UnifiedCache()` keeps SQLite and files in ./.cacheness,
+    `UnifiedCache("folder")` in that folder, and
     `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves a fleet.
 
     Safe to share among threads and across forks; pickles as its configuration, secrets included.
@@ -61,10 +62,10 @@ class UnifiedCache:
     StoreUnavailable at the first call that needs it.
     """
 
-    def __init__(self, config: Config | None = None, /, **parameters: Unpack[Parameters]) -> None:
-        if config is not None and parameters:
-            raise TypeError("give a Config or its parameters, not both")
-        self.config = configured(parameters) if config is None else config
+    def __init__(
+        self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[Parameters]
+    ) -> None:
+        self.config = configured(config, parameters)
         self._local = threading.local()
         self._hold()
         try:
@@ -97,7 +98,7 @@ class UnifiedCache:
         prefix: str = "",
         version: str | None = None,
         function: Function | None = None,
-        ttl: float | timedelta | None = None,
+        ttl: Duration | None = None,
         tags: Iterable[str] = (),
         compute_seconds: float | None = None,
         provenance: Mapping[str, Any] | None = None,
@@ -105,7 +106,7 @@ class UnifiedCache:
     ) -> Entry:
         """Store a result under its arguments, or under a key. Durable when it returns.
 
-        `ttl` in seconds. `args=` takes arguments whose names are options. A failed put loses
+        `ttl` in seconds, or as text with units. `args=` takes arguments whose names are options. A failed put loses
         nothing that was there before. Inside `write_batch` it is durable when the block ends.
 
         Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
@@ -197,7 +198,7 @@ class UnifiedCache:
         key: KeyLike | None = None,
         /,
         *,
-        ttl: float | timedelta | None = None,
+        ttl: Duration | None = None,
         args: Mapping[str, Any] | None = None,
         prefix: str = "",
         version: str | None = None,
@@ -310,7 +311,7 @@ class UnifiedCache:
         tag: str | None = None,
         function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
-        older_than: float | timedelta | None = None,
+        older_than: Duration | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
         """Entries as dictionaries; `entry["args"]` is what `put(**args)` needs.
@@ -331,7 +332,7 @@ class UnifiedCache:
         tag: str | None = None,
         function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
-        older_than: float | timedelta | None = None,
+        older_than: Duration | None = None,
         limit: int | None = None,
     ) -> Iterator[Entry]:
         """Unexpired, genuine entries as records, a page in memory at a time, in the order of `list_entries`."""
@@ -348,7 +349,7 @@ class UnifiedCache:
         tag: str | None = None,
         function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
-        older_than: float | timedelta | None = None,
+        older_than: Duration | None = None,
     ) -> int:
         """Delete entries that match every given condition (at least one); returns how many.
 
@@ -492,7 +493,7 @@ class UnifiedCache:
         if self._batch is not None:
             self._batch.flush_if_it_holds(digest)
 
-    def _lifetime(self, ttl: float | timedelta | None) -> float | None:
+    def _lifetime(self, ttl: Duration | None) -> float | None:
         ttl = self.config.ttl if ttl is None else ttl
         return None if ttl is None else lifetime_of(ttl)
 
@@ -501,7 +502,7 @@ class UnifiedCache:
         tag: str | None,
         functions: tuple[str, ...] | None,
         prefix: str | None,
-        older_than: float | timedelta | None,
+        older_than: Duration | None,
     ) -> Where:
         age = None if older_than is None else int(seconds_of(older_than) * MICROSECONDS)
         return Where(self.config.namespace, tag=tag, functions=functions, prefix=prefix, older_than=age)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import os
-import types
-import typing
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal, TypedDict
+from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
 from cacheness.records import NAMESPACE
+from cacheness.units import Duration, Size, bytes_of, seconds_of
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
@@ -30,27 +31,28 @@ class Parameters(TypedDict, total=False):
     signing_key: str | None
     allow_unsigned: bool
     safe_codecs: bool
-    inline_max_bytes: int
-    ttl: float | None
-    max_bytes: int | None
+    inline_max_bytes: Size
+    ttl: Duration | None
+    max_bytes: Size | None
     max_entries: int | None
     eviction: Literal["lru", "cost"]
     on_error: Literal["compute", "raise"]
     incomplete: Incomplete
-    lease: float
+    lease: Duration
     shared_path: bool
-    connect_timeout: float
-    statement_timeout: float
-    blob_timeout: float
-    busy_timeout: float
+    connect_timeout: Duration
+    statement_timeout: Duration
+    blob_timeout: Duration
+    busy_timeout: Duration
     circuit_failures: int
-    circuit_seconds: float
+    circuit_seconds: Duration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every parameter of `UnifiedCache`. Sizes in bytes, times in seconds.
+    """Every parameter of `UnifiedCache`. Sizes in bytes or text ("10GB"); times in seconds, text ("1h") or a timedelta.
 
+    They are read alike from parameters, environment variables and Prefect blocks, and are kept as numbers.
     Hashable, picklable and comparable: two caches with equal configurations share their
     connections within one process. Secrets do not show in its repr.
     """
@@ -79,14 +81,14 @@ class Config:
     circuit_seconds: float = 30.0  #: that while at most; the first one is 1 s, each next one twice as long
 
     def __post_init__(self) -> None:
-        # A relative path would mean another directory after a chdir, or in the process that unpickles this.
-        object.__setattr__(self, "cache_dir", os.path.abspath(self.cache_dir))
+        for name, read in _READ.items():
+            object.__setattr__(self, name, _checked(name, getattr(self, name), read))
         _check(self)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read CACHENESS_<PARAMETER>, with the parameter in capitals. A misspelt one is an error."""
-        return cls(**_read_environment(cls, os.environ if environ is None else environ))
+        return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
 
     def limits(self) -> Limits:
         """The bounds that every call to a server obeys."""
@@ -148,8 +150,80 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
 
 
-def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+def _path(value: Any) -> str:
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        raise ValueError(f"{value!r:.80} is not the path of a directory; leave it out for ./.cacheness")
+    # A relative path would mean another directory after a chdir, or in the process that unpickles this.
+    return os.path.abspath(os.path.expanduser(str(os.fspath(value))))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r:.40} is not text")
+    return value
+
+
+def _backend(value: Any) -> Any:
+    if value is None:
+        raise ValueError(f"{value!r} is not a metadata store: leave it out for SQLite")
+    # What SQLAlchemy calls a dialect with a driver: ours is psycopg, whatever is named.
+    return _DRIVER.sub(r"\1://", value) if isinstance(value, str) else value
+
+
+def _flag(value: Any) -> bool:
+    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    found = known.get(value.strip().lower()) if isinstance(value, str) else value
+    if not isinstance(found, bool):
+        raise TypeError(f"{value!r:.40} is neither True nor False")
+    return found
+
+
+def _whole(value: Any) -> int:
+    try:
+        found = int(value) if isinstance(value, str) else operator.index(value)
+    except (TypeError, ValueError):
+        found = None
+    if found is None or isinstance(value, bool):
+        raise TypeError(f"{value!r:.40} is not a whole number")
+    return found
+
+
+_DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")
+#: How each parameter is read: choices are checked as they are.
+_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "cache_dir": _path,
+    "metadata_backend": _backend,
+    "namespace": _text,
+    "signing_key": _text,
+    "allow_unsigned": _flag,
+    "safe_codecs": _flag,
+    "inline_max_bytes": bytes_of,
+    "ttl": seconds_of,
+    "max_bytes": bytes_of,
+    "max_entries": _whole,
+    "lease": seconds_of,
+    "shared_path": _flag,
+    "connect_timeout": seconds_of,
+    "statement_timeout": seconds_of,
+    "blob_timeout": seconds_of,
+    "busy_timeout": seconds_of,
+    "circuit_failures": _whole,
+    "circuit_seconds": seconds_of,
+}
+_MAY_BE_NONE: Final = frozenset({"signing_key", "ttl", "max_bytes", "max_entries"})
+
+
+def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
+    if value is None and name in _MAY_BE_NONE:
+        return None
+    try:
+        return read(value)
+    except (TypeError, ValueError) as error:
+        text = str(error) if name != "signing_key" else "it is not text"
+        raise ConfigError(f"{name} cannot be used: {text}") from None
+
+
+def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, str]:
     known = {ENVIRONMENT_PREFIX + f.name.upper(): f.name for f in fields(cls)}
     found = {}
     for variable, text in environ.items():
@@ -159,18 +233,6 @@ def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str
             continue
         if variable not in known:
             raise ConfigError(f"{variable} is not a setting of cacheness. Known: {', '.join(sorted(known))}")
-        found[known[variable]] = _parse(variable, text, hints[known[variable]])
+        if text.strip():  # an empty variable is one that is not set
+            found[known[variable]] = text
     return found
-
-
-def _parse(variable: str, text: str, hint: Any) -> Any:
-    wanted = [
-        t for t in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)) if t is not type(None)
-    ]
-    kind = wanted[0]
-    try:
-        if kind is bool:
-            return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[text.lower()]
-        return kind(text) if kind in (int, float) else text
-    except (KeyError, ValueError):
-        raise ConfigError(f"{variable}={text!r} is not a {kind.__name__}") from None

@@ -194,6 +194,10 @@ def check_backend(config: Config) -> None:
     """Raise ConfigError when nothing here goes by the name of the metadata backend."""
     backend = config.metadata_backend
     if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
+        if backend.startswith("sqlite:"):
+            raise ConfigError(
+                f"metadata_backend {backend!r} is a URL, and a cache on SQLite is a directory: give cache_dir="
+            )
         raise ConfigError(
             f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
             " 'postgresql://user@host/database'"

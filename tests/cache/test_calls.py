@@ -13,6 +13,7 @@ import pytest
 from cacheness import CacheClosed, Config, Entry, UnifiedCache
 from cacheness.config import Parameters
 from cacheness.memoize import CachedOptions, Options
+from cacheness.units import Duration, Size
 
 
 @pytest.fixture
@@ -74,11 +75,23 @@ def test_a_closed_cache_says_so(cache: UnifiedCache) -> None:
             call()
 
 
+#: Parameters that may be given in another form than the one in which they are kept.
+READ_AS: dict[str, Any] = {
+    "cache_dir": str | os.PathLike[str],
+    "inline_max_bytes": Size,
+    "max_bytes": Size | None,
+    "ttl": Duration | None,
+    **dict.fromkeys(("lease", "connect_timeout", "statement_timeout", "blob_timeout"), Duration),
+    **dict.fromkeys(("busy_timeout", "circuit_seconds"), Duration),
+}
+
+
 def test_type_checkers_know_every_parameter_and_option() -> None:
     assert list(Parameters.__annotations__) == list(Config.__dataclass_fields__)
     assert list(CachedOptions.__annotations__) == list(Options.__dataclass_fields__)
     config, parameters = typing.get_type_hints(Config), typing.get_type_hints(Parameters)
-    assert {name for name in config if config[name] != parameters[name]} == {"cache_dir"}  # takes a Path, too
+    kept_otherwise = {name for name in config if config[name] != parameters[name]}
+    assert {name: parameters[name] for name in kept_otherwise} == READ_AS
 
 
 def test_a_report_is_ok_when_nothing_is_wrong_any_more(cache: UnifiedCache, tmp_path: Path) -> None:

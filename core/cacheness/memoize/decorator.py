@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
@@ -28,6 +27,7 @@ from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.signature import Binder, reduce_wrapper
 from cacheness.memoize.steps import Compute, Done, Flight, Pause, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
+from cacheness.units import Duration
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class CacheLike(Protocol):
 class CachedOptions(TypedDict, total=False):
     """What `@cache.cached(…)` may say, for editors and type checkers; `Options` has defaults and meanings."""
 
-    ttl: float | timedelta | None
+    ttl: Duration | None
     version: str | None
     prefix: str
     ignore: Iterable[str]
@@ -108,7 +108,7 @@ class CachedOptions(TypedDict, total=False):
 class Options:
     """What `@cache.cached(…)` may say."""
 
-    ttl: float | timedelta | None = None  #: seconds
+    ttl: Duration | None = None  #: seconds, a timedelta, or text such as "1h"
     version: str | None = None  #: counts in place of the function's code
     prefix: str = ""
     ignore: tuple[str, ...] = ()  #: parameters that do not count

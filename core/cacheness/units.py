@@ -1,0 +1,80 @@
+"""Sizes and durations as people write them: 10_000_000, "10GB", "512 KiB", 3600, "1h", "1 day", timedelta(hours=1)."""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from datetime import timedelta
+from typing import Final, TypeAlias
+
+Size: TypeAlias = int | str
+Duration: TypeAlias = float | timedelta | str
+
+#: Seconds: from today, these end before the year 9999 does.
+LONGEST: Final = 7000 * 365.25 * 86400
+
+_NUMBER: Final = r"(\d+(?:\.\d+)?|\.\d+)"
+_SIZE: Final = re.compile(rf"{_NUMBER}\s*([kmgtp]?i?b?|bytes?)", re.IGNORECASE)
+_DURATIONS: Final = re.compile(rf"(?:{_NUMBER}\s*([a-z]*)[\s,]*)+", re.IGNORECASE)
+_DURATION: Final = re.compile(rf"{_NUMBER}\s*([a-z]*)", re.IGNORECASE)
+_SECONDS: Final = {
+    name: seconds
+    for seconds, names in {
+        0.001: "ms millisecond milliseconds",
+        1.0: "s sec secs second seconds",
+        60.0: "m min mins minute minutes",
+        3600.0: "h hr hrs hour hours",
+        86400.0: "d day days",
+        604800.0: "w week weeks",
+    }.items()
+    for name in names.split()
+}
+
+
+def bytes_of(size: Size) -> int:
+    """A size in bytes. "1 kB" is 1,000 bytes and "1 KiB" 1,024, as Dask has it.
+
+    Raises TypeError for what is neither a whole number nor text, ValueError for text that is no size.
+    """
+    if isinstance(size, str):
+        found = _SIZE.fullmatch(size.strip())
+        if found is None:
+            raise ValueError(f'{size!r:.40} is not a size: give bytes, or text such as "10GB" or "512 MiB"')
+        unit = found[2].lower()
+        power = "kmgtp".find(unit[:1]) + 1 if unit[:1] in tuple("kmgtp") else 0
+        return int(float(found[1]) * (1024 if "i" in unit else 1000) ** power)
+    if isinstance(size, bool):
+        raise TypeError(f'{size!r} is not a size: give bytes, or text such as "10GB" or "512 MiB"')
+    try:
+        return operator.index(size)
+    except TypeError:
+        raise TypeError(f'{size!r:.40} is not a size: give bytes, or text such as "10GB" or "512 MiB"') from None
+
+
+def seconds_of(duration: Duration) -> float:
+    """A duration in seconds; text has units, "90" alone is seconds.
+
+    Raises TypeError for what is neither a number nor text nor a timedelta, ValueError for text that is no duration.
+    """
+    if isinstance(duration, str):
+        seconds = _seconds_in(duration)
+    elif isinstance(duration, bool) or not isinstance(duration, int | float | timedelta):
+        raise TypeError(f'{duration!r:.40} is not a duration: give seconds, a timedelta, or text such as "1h"')
+    else:
+        try:
+            seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+        except OverflowError:
+            seconds = math.inf
+    if not abs(seconds) < LONGEST:
+        raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
+    return seconds
+
+
+def _seconds_in(text: str) -> float:
+    parts = _DURATION.findall(text)
+    units = [unit.lower() for _, unit in parts]
+    known = all(unit in _SECONDS for unit in units) or units == [""]
+    if not known or not _DURATIONS.fullmatch(text.strip()):
+        raise ValueError(f'{text!r:.40} is not a duration: give seconds, a timedelta, or text such as "1h" or "2 days"')
+    return sum(float(number) * _SECONDS.get(unit, 1.0) for (number, _), unit in zip(parts, units, strict=True))

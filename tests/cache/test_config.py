@@ -1,0 +1,106 @@
+"""What a configuration takes: numbers, text with units and paths, alike from parameters and from the environment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cacheness import Config, ConfigError, UnifiedCache
+from cacheness.units import bytes_of, seconds_of
+
+READ: dict[str, tuple[str, Any, Any]] = {
+    "decimal size": ("max_bytes", "10GB", 10_000_000_000),
+    "binary size": ("max_bytes", "1.5 GiB", 3 << 29),
+    "size without a unit": ("inline_max_bytes", " 4096 ", 4096),
+    "small unit": ("inline_max_bytes", "16k", 16_000),
+    "hours": ("ttl", "1h", 3600.0),
+    "days in words": ("ttl", "2 days", 172_800.0),
+    "several units": ("ttl", "1h 30m", 5400.0),
+    "seconds without a unit": ("ttl", "90", 90.0),
+    "milliseconds": ("connect_timeout", "250ms", 0.25),
+    "whole number": ("max_entries", "12", 12),
+    "flag": ("allow_unsigned", "false", False),
+    "driver of SQLAlchemy": ("metadata_backend", "postgresql+asyncpg://u@h/d", "postgresql://u@h/d"),
+    "home": ("cache_dir", "~/results", str(Path.home() / "results")),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_text_is_read_alike_from_parameters_and_from_the_environment(name: str) -> None:
+    parameter, text, expected = READ[name]
+    assert getattr(Config(**{parameter: text}), parameter) == expected
+    assert getattr(Config.from_env({f"CACHENESS_{parameter.upper()}": text}), parameter) == expected
+
+
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_variable_is_one_that_is_not_set(text: str) -> None:
+    assert Config.from_env({"CACHENESS_CACHE_DIR": text, "CACHENESS_TTL": text}) == Config()
+
+
+WRONG: dict[str, tuple[str, Any, str]] = {
+    "no size": ("max_bytes", "ten", "'ten' is not a size"),
+    "size in hours": ("max_bytes", "10h", "not a size"),
+    "half a byte": ("max_bytes", 0.5, "0.5 is not a size"),
+    "no duration": ("ttl", "soon", "'soon' is not a duration"),
+    "duration in bytes": ("ttl", "10GB", "not a duration"),
+    "several numbers and no unit": ("ttl", "1 2", "not a duration"),
+    "a flag for a duration": ("ttl", True, "not a duration"),
+    "for ever": ("lease", float("inf"), "calendar"),
+    "nothing where something is needed": ("lease", None, "None is not a duration"),
+    "no directory": ("cache_dir", None, "leave it out"),
+    "a number for text": ("namespace", 5, "5 is not text"),
+    "neither true nor false": ("shared_path", "maybe", "neither True nor False"),
+    "part of an entry": ("max_entries", 1.5, "not a whole number"),
+    "secret that is no text": ("signing_key", 12345, "signing_key"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_value_names_its_parameter_and_what_is_wrong(name: str) -> None:
+    parameter, value, words = WRONG[name]
+    with pytest.raises(ConfigError, match=words) as caught:
+        Config(**{parameter: value})
+    assert parameter in str(caught.value)
+    assert "12345" not in str(caught.value)
+
+
+def test_a_cache_opens_by_the_path_of_its_directory_alone(tmp_path: Path) -> None:
+    for place in (tmp_path / "a", str(tmp_path / "b")):
+        with UnifiedCache(place, ttl=timedelta(hours=1)) as cache:
+            cache.put(1, x=1, ttl="1 day")
+            assert cache.delete_matching(older_than="1h") == 0
+            assert Path(cache.config.cache_dir).is_dir()
+    for wrong, words in (((3,), "neither a Config"), (("postgresql://u@h/d",), "metadata_backend=")):
+        with pytest.raises((TypeError, ConfigError), match=words):
+            UnifiedCache(*wrong)
+    with pytest.raises(TypeError, match="twice"):
+        UnifiedCache("a", cache_dir="b")
+
+
+def test_a_url_of_sqlite_is_told_that_a_cache_is_a_directory() -> None:
+    with pytest.raises(ConfigError, match="cache_dir"):
+        UnifiedCache(metadata_backend="sqlite:////data/x.db")
+
+
+def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
+    with UnifiedCache(tmp_path) as cache:
+        work = cache.cached(ttl="1 day")(abs)
+        assert work(-3) == 3
+        (entry,) = cache.iter_entries()
+        assert entry.expires_at is not None
+        assert entry.expires_at - entry.created_at == 86400 * 1_000_000
+        with pytest.raises(ValueError, match="not a duration"):
+            cache.cached(ttl="soon")
+
+
+@pytest.mark.parametrize(("text", "size"), [("1", 1), ("1b", 1), ("2 bytes", 2), ("1MB", 10**6), ("1mib", 1 << 20)])
+def test_sizes(text: str, size: int) -> None:
+    assert bytes_of(text) == size
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(3, 3.0), (-0.5, -0.5), ("1.5 min", 90.0), ("1 week, 1 s", 604801.0)])
+def test_durations(given: Any, seconds: float) -> None:
+    assert seconds_of(given) == seconds
