@@ -162,3 +162,22 @@ def refused(cache: UnifiedCache) -> None:
 
     assert_type(work(1), str)
     work("a")  # type: ignore[arg-type]
+    assert_type(work.key(1), Key)
+
+    class Model:
+        @cache.cached
+        def predict(self, x: int) -> list[float]:
+            return [float(x)]
+
+        @cache.cached(ttl="1h")
+        async def fetch(self, x: int) -> str:
+            return str(x)
+
+    assert_type(Model().predict(1), list[float])
+    assert_type(Model.predict(Model(), 1), list[float])
+    assert_type(Model().predict.refresh(1), list[float])
+    Model().predict("a")  # type: ignore[arg-type]
+
+    async def ask() -> None:
+        assert_type(await Model().fetch(1), str)
+        await Model().fetch("a")  # type: ignore[arg-type]

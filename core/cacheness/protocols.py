@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
 from cacheness.errors import CachenessError
+from cacheness.keys import Key
 from cacheness.records import (
     BlobInfo,
     Candidate,
@@ -30,6 +31,9 @@ from cacheness.records import (
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+S = TypeVar("S")
+P_method = ParamSpec("P_method")
+R_method = TypeVar("R_method")
 
 #: Anything with the buffer protocol, C-contiguous.
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -335,15 +339,19 @@ class CachedFunction(Protocol[P, R_co]):
         """The cached result, or that of the function."""
         ...
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        """A method binds like any other."""
-        ...
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Self: ...
+
+    @overload
+    def __get__(
+        self: CachedFunction[Concatenate[S, P_method], R_method], instance: S, owner: type | None = None
+    ) -> CachedFunction[P_method, R_method]: ...
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Compute again, and store the new result in place of the old."""
         ...
 
-    def key(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+    def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
         """The key of a call."""
         ...
 
