@@ -7,7 +7,7 @@ from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
 from cacheness_dask.explain import Explanation, Picture, Row, explain, visualize
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
-from cacheness_dask.marks import cache
+from cacheness_dask.marks import mark
 from cacheness_dask.run import CacheUnavailable, Record, Run
 
 __all__ = [
@@ -19,10 +19,10 @@ __all__ = [
     "Record",
     "Row",
     "Run",
-    "cache",
     "caching",
     "explain",
     "install",
+    "mark",
     "nocache",
     "register_sink",
     "register_source",

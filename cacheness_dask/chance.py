@@ -14,7 +14,7 @@ from dask._task_spec import Dict, GraphNode, List, Task, TaskRef, _identity_cast
 
 from cacheness.keys import Chance
 from cacheness.keys.code.calls import UNKNOWN, Constant, Symbol
-from cacheness.keys.code.randomness import kept_in
+from cacheness.keys.code.random_calls import kept_in
 from cacheness_dask.encoding import Refused
 
 

@@ -1,4 +1,4 @@
-"""`cache(collection)`: say that a result in the middle of a graph is worth storing.
+"""`mark(collection)`: say that a result in the middle of a graph is worth storing.
 
 A mark is a task that returns its argument. It has no part in any fingerprint, so that marking a
 collection changes no key; and a fused task that contains a mark is taken apart again, so that the
@@ -20,19 +20,19 @@ from cacheness_dask.graphs import topological
 C = TypeVar("C")
 
 
-def mark(value: Any) -> Any:
+def passed_on(value: Any) -> Any:
     """What a marked task calls."""
     return list(value) if isinstance(value, Iterator) else value
 
 
-def cache(collection: C) -> C:
+def mark(collection: C) -> C:
     """Mark a collection: its results are stored whatever the policy says. The same type comes back.
 
     Takes delayed values, arrays, data frames, series, bags, and xarray objects on Dask arrays.
     """
     marked: Any = collection
     if isinstance(marked, Delayed):  # claims to have every attribute
-        return dask.delayed(mark, pure=False, nout=marked._length)(marked)  # type: ignore[no-any-return]  # noqa: SLF001
+        return dask.delayed(passed_on, pure=False, nout=marked._length)(marked)  # type: ignore[no-any-return]  # noqa: SLF001
     if hasattr(marked, "map_blocks") and hasattr(marked, "chunks") and hasattr(marked, "dask"):
         return _array(marked)  # type: ignore[no-any-return]
     if hasattr(marked, "map_partitions"):
@@ -40,13 +40,13 @@ def cache(collection: C) -> C:
     if hasattr(marked, "data_vars") or hasattr(marked, "coords"):
         return _xarray(marked)  # type: ignore[no-any-return]
     if isinstance(marked, Item):
-        return marked.apply(mark)  # type: ignore[no-any-return]
+        return marked.apply(passed_on)  # type: ignore[no-any-return]
     raise TypeError(f"{type(collection).__name__} cannot be marked: it is no Dask collection that cacheness knows")
 
 
 def is_mark(node: GraphNode) -> bool:
     """Whether this task only marks its argument."""
-    return isinstance(node, Task) and (node.func is mark or node.kwargs.get("_func") is mark)
+    return isinstance(node, Task) and (node.func is passed_on or node.kwargs.get("_func") is passed_on)
 
 
 def is_marked_inside(node: GraphNode) -> bool:
@@ -123,15 +123,15 @@ def _fused(key: Any, inner: Mapping[Any, GraphNode], out: Any, outside: Mapping[
 
 
 def _array(array: Any) -> Any:
-    return array.map_blocks(mark, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  Dask's own protocol
+    return array.map_blocks(passed_on, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  Dask's own protocol
 
 
 def _partitions(collection: Any) -> Any:
     meta = getattr(collection, "_meta", None)
-    return collection.map_partitions(mark) if meta is None else collection.map_partitions(mark, meta=meta)
+    return collection.map_partitions(passed_on) if meta is None else collection.map_partitions(passed_on, meta=meta)
 
 
 def _xarray(data: Any) -> Any:
     if hasattr(data, "data_vars"):
-        return data.assign({name: cache(part) for name, part in data.data_vars.items() if part.chunks is not None})
-    return data.copy(data=cache(data.data))
+        return data.assign({name: mark(part) for name, part in data.data_vars.items() if part.chunks is not None})
+    return data.copy(data=mark(data.data))

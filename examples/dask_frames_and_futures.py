@@ -36,7 +36,7 @@ def cleaned(frame: pd.DataFrame) -> pd.DataFrame:
 def averages(folder: Path) -> dd.Series:
     """The mean temperature of each month."""
     frame = dd.read_csv(str(folder / "*.csv")).map_partitions(cleaned)
-    return cd.cache(frame).groupby("month").degrees.mean()  # the cleaned frames are worth keeping
+    return cd.mark(frame).groupby("month").degrees.mean()  # the cleaned frames are worth keeping
 
 
 def celsius_to_fahrenheit(degrees: float) -> float:

@@ -118,7 +118,7 @@ def graphs(cache: UnifiedCache) -> None:
     with cd.caching(cache, which="all", scheduler="threads", max_value_bytes=1 << 20, queue_bytes=1 << 20) as run:
         doubled.compute()
     print(run.history[-1].hits, run.history[-1].misses, run.history[-1].stored, run.history[-1].refused)
-    cd.cache(doubled)
+    cd.mark(doubled)
     cd.explain(doubled)
     cd.visualize(doubled, "graph.svg")
     with cd.nocache():

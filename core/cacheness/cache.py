@@ -33,8 +33,8 @@ from cacheness.config import Config, Parameters
 from cacheness.coordination.leases import Flights
 from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
+from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.eviction import Progress as EvictionProgress
-from cacheness.maintenance.plan import Progress, Scope
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation

@@ -126,7 +126,7 @@ def test_an_array_with_hits_is_rewritten_where_its_fusion_is_known(cache: Unifie
 @pytest.mark.usefixtures("client", "only_beside")
 def test_a_marked_part_of_a_data_frame_is_stored(cache: UnifiedCache) -> None:
     with cd.caching(cache, which="marked") as run:
-        assert cd.cache(frame(3)).compute().a.sum() == 36
+        assert cd.mark(frame(3)).compute().a.sum() == 36
     assert run.history[0].stored == 3
 
 

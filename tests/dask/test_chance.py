@@ -110,7 +110,7 @@ def measured() -> float:
 
 
 def test_the_way_out_for_what_is_no_chance(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cacheness.keys.code.randomness._registered", {})
+    monkeypatch.setattr("cacheness.keys.code.random_calls._registered", {})
     assert compute(cache, dask.delayed(measured)(), which="all")[1].refused == 1
     register_random(measured, draws=False)
     assert compute(cache, dask.delayed(measured)(), which="all")[1].refused == 0

@@ -51,12 +51,12 @@ def test_a_mark_stores_the_middle_of_a_graph(cache: UnifiedCache, kind: str) -> 
     make, then = MARKED[kind]
     (plain,) = dask.compute(then(make()), scheduler="sync")
     with cd.caching(cache, scheduler="sync", which="marked") as run:
-        marked = cd.cache(make())
+        marked = cd.mark(make())
         assert type(marked) is type(make())
         (first,) = dask.compute(then(marked))
         assert run.history[-1].stored > 0
         runs()
-        (second,) = dask.compute(then(cd.cache(make())))
+        (second,) = dask.compute(then(cd.mark(make())))
         assert runs() == 0
     assert np.array_equal(first, plain)
     assert np.array_equal(second, plain)
@@ -65,12 +65,12 @@ def test_a_mark_stores_the_middle_of_a_graph(cache: UnifiedCache, kind: str) -> 
 @pytest.mark.parametrize("kind", ["delayed", "array", "bag", "item"])
 def test_a_mark_changes_no_key(kind: str) -> None:
     make, then = MARKED[kind]
-    assert digest(then(cd.cache(make()))) == digest(then(make()))
+    assert digest(then(cd.mark(make()))) == digest(then(make()))
 
 
 def test_only_collections_can_be_marked() -> None:
     with pytest.raises(TypeError, match="list cannot be marked"):
-        cd.cache([1, 2])
+        cd.mark([1, 2])
 
 
 def graph() -> Any:
@@ -94,7 +94,7 @@ def test_explain_says_what_would_happen_and_computes_nothing(cache: UnifiedCache
 
 
 def test_explain_needs_a_cache_and_a_collection(cache: UnifiedCache) -> None:
-    with pytest.raises(ValueError, match="No cache is in use here"):
+    with pytest.raises(ValueError, match="no cache is in use here"):
         cd.explain(graph())
     with pytest.raises(TypeError, match="int is not a Dask collection"):
         cd.explain(5, cache)

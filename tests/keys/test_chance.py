@@ -27,7 +27,7 @@ from scipy import optimize
 
 from cacheness import UnifiedCache
 from cacheness.keys import Chance, fingerprint, register_random
-from cacheness.keys.code import randomness
+from cacheness.keys.code import random_calls
 
 TABLE = pd.DataFrame({"a": range(10)})
 NAMES = pl.DataFrame({"a": range(10)})
@@ -242,12 +242,12 @@ def test_what_is_seeded_is_innocent(name: str) -> None:
 def test_a_parameter_that_seeds_decides_at_the_call(fn: Callable[..., Any]) -> None:
     (draw,) = fingerprint(fn).chance
     assert draw.unless == fn.__code__.co_varnames[1]
-    assert randomness.of_call([draw], {"steps": 1, draw.unless: None}) != ()
-    assert randomness.of_call([draw], {"steps": 1, draw.unless: 7}) == ()
+    assert random_calls.of_call([draw], {"steps": 1, draw.unless: None}) != ()
+    assert random_calls.of_call([draw], {"steps": 1, draw.unless: 7}) == ()
 
 
 def test_a_seed_of_nought_is_a_seed() -> None:
-    assert randomness.of_call(fingerprint(simulate).chance, {"seed": 0}) == ()
+    assert random_calls.of_call(fingerprint(simulate).chance, {"seed": 0}) == ()
 
 
 def library(folder: Path, name: str, source: str) -> None:
@@ -339,7 +339,7 @@ def indirect() -> float:
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(randomness, "_registered", {})
+    monkeypatch.setattr(random_calls, "_registered", {})
     yield
     Chance.forget()
 

@@ -1,7 +1,7 @@
 """Keys: which values, and whose code, decide a result."""
 
 from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
-from cacheness.keys.code.randomness import register_random
+from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.inputs import Inputs

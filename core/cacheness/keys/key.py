@@ -14,7 +14,7 @@ from blake3 import blake3
 from cacheness.errors import CodecError
 from cacheness.keys.code.fingerprint import Fingerprint, fingerprint
 from cacheness.keys.code.pinned import pinned
-from cacheness.keys.code.randomness import of_call
+from cacheness.keys.code.random_calls import of_call
 from cacheness.keys.decode import decode, describe
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.error_paths import deciding

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
-from cacheness.maintenance.plan import SHARDS, Plan, Planner, Progress, Scope, session_of
+from cacheness.maintenance.comparison import SHARDS, Plan, Planner, Progress, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, Upload, Where
 from cacheness.results.store import Cache

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from cacheness.keys.code.bytecode import info_of
 from cacheness.keys.code.compiled import add_compiled, is_compiled_class, is_extension, is_of_module
-from cacheness.keys.code.randomness import name_of_process_wide
+from cacheness.keys.code.random_calls import name_of_process_wide
 from cacheness.keys.code.wrappers import add_known_wrapper, said_about
 from cacheness.keys.encode import Encoder, handles, handles_family
 from cacheness.keys.owners import Owner, is_compiled, is_held, module_of, name_of_module, owner_of, owner_of_class

@@ -21,11 +21,11 @@ from blake3 import blake3
 
 from cacheness.keys.code.bytecode import info_of
 from cacheness.keys.code.calls import UNKNOWN, Call, Symbol, called_as
-from cacheness.keys.code.chance import Chances, chance_among
 from cacheness.keys.code.contexts import changed_settings
 from cacheness.keys.code.introspection import reads_of
 from cacheness.keys.code.merkle import Vertex, digests_of
-from cacheness.keys.code.randomness import LOOKED_AT, Draw, of_call, when_registered
+from cacheness.keys.code.random_calls import LOOKED_AT, Draw, of_call, when_registered
+from cacheness.keys.code.randomness import Chances, chance_among
 from cacheness.keys.code.reader import Bag, Value, names_of, read
 from cacheness.keys.code.references import (
     full_name,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cacheness.keys.code.additions import additions_to, users_subclasses
 from cacheness.keys.code.counters import ADDED_TO
-from cacheness.keys.code.resources import files_named_by, variables_named_by
+from cacheness.keys.code.environment import files_named_by, variables_named_by
 from cacheness.keys.code.texts import names_in, texts_of
 from cacheness.keys.error_paths import FAILURES
 

@@ -1,446 +1,221 @@
-"""Which calls draw random numbers that no argument seeds: one table, and a rule for signatures.
+"""Whether a function's result may differ each time: what it draws, and what the code that it reaches draws.
 
-A call draws when its seed is left out or None. Of Python's and libraries' functions a table knows them, by
-name; any other is known by its signature: `random_state=None`, `seed=None` or `rng=None`. The user's own
-functions are read (`chance.py`).
+The user's functions are read, by the same rule for whose code it is that keys have. A parameter that is
+passed on as the seed counts where the call is: `simulate(3)` draws and `simulate(3, seed=1)` does not.
 """
 
 from __future__ import annotations
 
 import inspect
-import random
-import re
-import sys
 import types
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any, Final, Protocol
 
-from cacheness.keys.code.calls import ABSENT, Call, Constant, Given, Known, Of, Symbol, defaults_of, path_of, unfolded
-from cacheness.keys.code.sources import Parameters, parameters_in_source
-from cacheness.keys.owners import owner_of, owner_of_class
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """Something that draws, and what makes it innocent."""
-
-    what: str  #: for people
-    sources: frozenset[str] = frozenset()  #: process-wide generators, of which to seed one is enough
-    unless: str = ""  #: the parameter of the function around it that seeds it
-    kept: bool = False  #: a generator in a global, a closure or an object
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """How a call is seeded."""
-
-    names: tuple[str, ...] = ()  #: parameters; none: nothing seeds it
-    position: int | None = None  #: of the first of them
-    sources: frozenset[str] = frozenset()
-
-
-_PYTHON: Final = frozenset({"random"})
-_NUMPY: Final = frozenset({"numpy"})
-_TORCH: Final = frozenset({"torch"})
-_TENSORFLOW: Final = frozenset({"tensorflow"})
-_ANY: Final = frozenset({"random", "numpy", "torch", "polars", "tensorflow", "cupy"})
-_ALWAYS: Final = _Rule()
-
-_GENERATORS: Final = "default_rng|RandomState|SeedSequence|PCG64|PCG64DXSM|MT19937|Philox|SFC64|XORWOW"
-#: They draw their first weights, or draw when they are used.
-_LAYERS: Final = (
-    r"Linear|Bilinear|Conv\w+|Embedding\w*|LSTM\w*|GRU\w*|RNN\w*|Transformer\w*|MultiheadAttention|\w*Dropout\w*|RReLU"
+from cacheness.keys.code.calls import ABSENT, Call, Constant, Given, Known, Of, Symbol, applied, defaults_of, trace_of
+from cacheness.keys.code.random_calls import (
+    LOOKED_AT,
+    Draw,
+    drawn_by,
+    drawn_when_called,
+    is_declared_innocent,
+    seeded_by,
 )
-#: Names that draw, or make what draws, by a pattern for the dotted name. The first that fits decides;
-#: None: it draws nothing.
-_TABLE: Final[tuple[tuple[re.Pattern[str], _Rule | None], ...]] = tuple(
-    (re.compile(pattern + r"\Z"), rule)
-    for pattern, rule in (
-        (r"uuid\.uuid[14]", _ALWAYS),
-        (r"(os|posix|nt)\.(urandom|getrandom)", _ALWAYS),
-        (r"secrets\.compare_digest", None),
-        (r"secrets\.\w+", _ALWAYS),
-        (r"random\.SystemRandom", _ALWAYS),
-        (r"random\.Random", _Rule(("x",), 0)),
-        (r"random\.(seed|getstate|setstate|[A-Z]\w*|_\w+)", None),
-        (r"random\.\w+", _Rule(sources=_PYTHON)),
-        (
-            rf"(numpy|cupy|dask\.array)\.random(\.\w+)?\.({_GENERATORS})",
-            _Rule(("seed", "entropy"), 0),
-        ),
-        (r"(numpy|cupy)\.random(\.\w+)?\.(\w*seed|[gs]et_\w+|[A-Z]\w*|_\w+|test)", None),
-        (r"numpy\.random(\.mtrand|\._\w+)?\.\w+", _Rule(sources=_NUMPY)),
-        (r"cupy\.random(\._\w+)*\.\w+", _Rule(sources=frozenset({"cupy"}))),
-        (
-            r"tensorflow\.random\.(normal|uniform|truncated_normal|shuffle|gamma|poisson)",
-            _Rule(("seed",), None, _TENSORFLOW),
-        ),
-        (r"dask\.bag\.random\.(_sample\w*|_weighted\w*|choices|sample)", _Rule(sources=_PYTHON)),
-        (
-            r"torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)",
-            _Rule(("generator",), None, _TORCH),
-        ),
-        (r"torch\.(dropout|feature_dropout|alpha_dropout|rrelu)_?", _Rule(sources=_TORCH)),
-        (r"torch\.nn\.functional\.(\w*dropout\w*|rrelu|gumbel_softmax)", _Rule(sources=_TORCH)),
-        (r"torch\.nn\.init\.(constant|ones|zeros|eye|dirac)_", None),
-        (r"torch\.nn\.init\.\w+_", _Rule(("generator",), None, _TORCH)),
-        (
-            rf"torch\.nn(\.\w+)*\.(Lazy)?({_LAYERS})",
-            _Rule(sources=_TORCH),
-        ),
-        (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Rule(sources=_TORCH)),
-        (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Rule(("generator",), 2, _TORCH)),
-        (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
-    )
-)
-#: Methods, by name, of an object about which nothing else is known: how it is seeded, and the most arguments
-#: without names; a generator's `sample(population, k)` and `shuffle(x)` have more.
-_METHODS: Final[dict[str, tuple[_Rule, int]]] = {
-    "sample": (_Rule(("random_state", "seed"), None, _ANY), 1),
-    "shuffle": (_Rule(("random_state", "seed"), None, _ANY), 0),
-    "rvs": (_Rule(("random_state",), None, _NUMPY), 99),
-    "rsample": (_Rule(sources=_TORCH), 1),
-    **dict.fromkeys(
-        ("normal_", "uniform_", "random_", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_"),
-        (_Rule(("generator",), None, _TORCH), 99),
-    ),
-}
-#: Parameters that seed, by name, with the generators that None stands for.
-_SEEDS: Final = {"random_state": _NUMPY, "seed": _ANY, "rng": frozenset[str](), "random_seed": _ANY}
-#: A seed is not used unless another parameter says so: parameter, and values for which it is (None: any).
-_ONLY_WITH: Final[dict[str, tuple[str, tuple[Any, ...] | None]]] = {
-    **dict.fromkeys(("LogisticRegression", "LogisticRegressionCV"), ("solver", ("sag", "saga", "liblinear"))),
-    **dict.fromkeys(("Ridge", "RidgeClassifier", "ridge_regression"), ("solver", ("sag", "saga"))),
-    **dict.fromkeys(
-        (
-            *("Lasso", "LassoCV", "ElasticNet", "ElasticNetCV", "MultiTaskLasso", "MultiTaskElasticNet"),
-            *("MultiTaskLassoCV", "MultiTaskElasticNetCV"),
-        ),
-        ("selection", ("random",)),
-    ),
-    **dict.fromkeys(("SVC", "NuSVC"), ("probability", (True,))),
-    "silhouette_score": ("sample_size", None),
-    "betweenness_centrality": ("k", None),
-}
-#: Ends of names of functions that seed every generator there is.
-_SEED_ALL: Final = frozenset({"seed_everything", "set_seed"})
-_SEEDERS: Final = {
-    "random.seed": _PYTHON,
-    "random.setstate": _PYTHON,
-    "numpy.random.seed": _NUMPY,
-    "numpy.random.set_state": _NUMPY,
-    "cupy.random.seed": frozenset({"cupy"}),
-    "polars.set_random_seed": frozenset({"polars"}),
-    **dict.fromkeys(("torch.manual_seed", "torch.random.manual_seed", "torch.set_rng_state"), _TORCH),
-    "tensorflow.random.set_seed": _TENSORFLOW,
-}
-
-_registered: dict[str, _Rule | None] = {}
-
-
-def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) -> None:
-    """Say that calls of a function or class draw random numbers, unless they are given the parameter `seed`.
-
-    `thing` is the function itself or its dotted name, which imports nothing. `draws=False` says that it
-    draws none, whatever its code or its signature looks like; what it calls is then not looked at for that.
-    """
-    path = thing if isinstance(thing, str) else path_of(thing)
-    if not path or "." not in path:
-        raise TypeError(f"{thing!r} is not a function or class, nor the dotted name of one")
-    _registered[path] = _Rule(() if seed is None else (seed,)) if draws else None
-    for told in _tell_of_new_rules:
-        told()
-
-
-#: To be called when a rule was registered, by who remembers what was found.
-_tell_of_new_rules: list[Callable[[], None]] = []
-
-
-def when_registered(tell: Callable[[], None]) -> None:
-    """Have something called each time that a rule is registered."""
-    _tell_of_new_rules.append(tell)
-
-
-def is_declared_innocent(thing: Any) -> bool:
-    """Whether somebody registered that this draws nothing."""
-    return bool(_registered) and _registered.get(path_of(thing), _ALWAYS) is None
-
-
-def is_generator(thing: Any) -> bool:
-    """Whether this is a generator of random numbers, of Python, NumPy or a library that is like it."""
-    kind = type(thing)
-    if isinstance(thing, random.Random):
-        return True
-    return kind.__name__ in ("RandomState", "Generator") and kind.__module__.startswith(_MODULES)
-
-
-#: Kinds of values that may be functions that draw.
-LOOKED_AT: Final = frozenset({types.FunctionType, types.BuiltinFunctionType, types.MethodType})
-_BOUND: Final = (types.BuiltinMethodType, types.MethodType)
-_MODULES: Final = ("random", "numpy.random", "dask.array.random", "cupy.random", "torch")
-_QUIET: Final = re.compile(r"seed|[gs]et_?state|__\w+__")
-
-
-def name_of_process_wide(thing: Any) -> str:
-    """Whose a process-wide generator is: "random" or "numpy"; "" for anything else."""
-    return next(iter(_source_of(thing)), "") if is_generator(thing) else ""
-
-
-def kept_in(value: Any) -> Draw | None:
-    """What an object draws when it is used: a generator, or a library's estimator that was not given a seed."""
-    kind = type(value)
-    if is_generator(value):
-        if _source_of(value):
-            return None  # libraries hold it; only its methods draw
-        return Draw(f"{kind.__qualname__}, a generator kept outside of the function", kept=True)
-    if not _may_be_unseeded(kind):
-        return None
-    options = getattr(value, "__dict__", {})
-    if any(name.endswith("_") and not name.startswith("_") for name in options):
-        return None  # it was fitted already
-    keywords = {name: Constant(option) for name, option in options.items()}
-    draw = drawn_by(Call(Known(path_of(kind), kind), keywords=keywords))
-    return None if draw is None else Draw(f"{kind.__qualname__}, an object without a seed", draw.sources, kept=True)
-
-
-_unseeded_kinds: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
-
-
-def _may_be_unseeded(kind: type) -> bool:
-    known = _unseeded_kinds.get(kind)
-    if known is None:
-        known = "random_state" in _parameters(kind) and owner_of_class(kind).kind == "library"
-        _unseeded_kinds[kind] = known
-    return known
-
-
-def drawn_when_called(thing: Any) -> Draw | None:
-    """What a function draws that was met as a value, and is called without a seed whenever it is called."""
-    owner = getattr(thing, "__self__", None)
-    if owner is not None and is_generator(owner):
-        return None if _QUIET.match(getattr(thing, "__name__", "")) else Draw(_name(thing), _source_of(owner))
-    rule = _rule_by_name(path_of(thing))
-    return Draw(path_of(thing), rule.sources) if rule and not rule.names else None
-
-
-def drawn_by(call: Call) -> Draw | None:
-    """What one call draws, by what is called and with what. The user's own functions are not judged here."""
-    call = unfolded(call)
-    callee = call.callee
-    if isinstance(callee, Known):
-        return _by_known(callee, call, 0)
-    if isinstance(callee, Of):
-        return _by_method(callee, call)
-    return None
-
-
-def seeded_by(call: Call) -> tuple[frozenset[str], str] | None:
-    """The process-wide generators that a call seeds, and the parameter that must not be None for that."""
-    callee = call.callee
-    path = _path(callee)
-    sources = _SEEDERS.get(path)
-    if sources is None and path.rpartition(".")[2] in _SEED_ALL:
-        sources = _ANY
-    if sources is None and isinstance(callee, Known) and isinstance(callee.value, _BOUND):
-        owner = callee.value.__self__
-        sets = callee.value.__name__ in ("seed", "setstate", "set_state")
-        sources = _source_of(owner) if sets and is_generator(owner) else None
-    if sources is None:
-        return None
-    given = call.args[0] if call.args else next(iter(call.keywords.values()), None)
-    if given is None or (isinstance(given, Constant) and given.value is None):
-        return None
-    return sources, call.having or (given.name if isinstance(given, Given) and given.optional else "")
-
-
-def _path(callee: Symbol) -> str:
-    if isinstance(callee, Known):
-        return callee.path
-    if isinstance(callee, Of):
-        return f".{callee.name}"
-    return ""
-
-
-def _source_of(generator: Any) -> frozenset[str]:
-    """The name of a process-wide generator, nothing for another one."""
-    if generator is getattr(random.getstate, "__self__", None):
-        return _PYTHON
-    mtrand = sys.modules.get("numpy.random.mtrand")
-    return _NUMPY if mtrand is not None and generator is vars(mtrand).get("_rand") else frozenset()
-
-
-def _name(thing: Any) -> str:
-    owner = getattr(thing, "__self__", None)
-    module = next(iter(_source_of(owner)), type(owner).__name__) if owner is not None else ""
-    module = "numpy.random" if module == "numpy" else module
-    return f"{module}.{getattr(thing, '__name__', thing)}"
-
-
-def _by_known(callee: Known, call: Call, offset: int) -> Draw | None:
-    value, path = callee.value, callee.path
-    owner = value.__self__ if isinstance(value, _BOUND) else None
-    if owner is not None and is_generator(owner):
-        return None if _QUIET.match(value.__name__) else Draw(path or _name(value), _source_of(owner))
-    for name in dict.fromkeys((path, path_of(value))):
-        rule = _rule_by_name(name, ABSENT)
-        if rule is not ABSENT:
-            return rule and _judge(rule, call, path or name, offset)
-    if value is ABSENT:
-        return _by_method(Of(callee, path.rpartition(".")[2]), call) or _by_source(path, call)
-    return _by_signature(value, call, path or path_of(value), offset)
-
-
-def _rule_by_name(path: str, default: Any = None) -> Any:
-    """The rule for a dotted name, None where it is known that it draws nothing, the default where nothing is known."""
-    if path in _registered:
-        return _registered[path]
-    top = path.partition(".")[0]
-    if top in _TOPS:
-        for pattern, rule in _TABLE:
-            if pattern.match(path):
-                return rule
-    return default
-
-
-_TOPS: Final = frozenset(
-    {
-        *("uuid", "os", "posix", "nt", "secrets", "random", "numpy", "cupy", "dask", "tensorflow", "torch"),
-        *("lightgbm", "xgboost", "catboost"),
-    }
-)
-
-
-def _judge(rule: _Rule, call: Call, what: str, offset: int = 0) -> Draw | None:
-    draw = Draw(what, rule.sources, call.without)
-    if _is(call.keywords.get("training"), False):
-        return None
-    if not rule.names:
-        return draw
-    position = None if rule.position is None else rule.position - offset
-    found = [call.argument(name, position) for name in rule.names]
-    given = next((symbol for symbol in found if symbol is not None), None)
-    if given is None or _is(given, None):
-        return draw
-    return Draw(what, rule.sources, given.name) if isinstance(given, Given) else None
-
-
-def _is(symbol: Symbol | None, value: Any) -> bool:
-    return isinstance(symbol, Constant) and symbol.value is value
-
-
-def _by_method(callee: Of, call: Call) -> Draw | None:
-    if callee.found is not None:
-        found = callee.found
-        if _is_users(found.value):
-            return None
-        owner = getattr(callee.owner, "value", None)
-        if is_generator(owner):  # another than a process-wide one is noted where it is kept
-            return Draw(f".{callee.name}", _source_of(owner), call.without) if _source_of(owner) else None
-        draw = _by_known(found, call, 1)
-        if draw is not None or found.path in _registered or _SEEDS.keys() & _parameters(found.value).keys():
-            return draw
-    if _makes_generator(callee.owner):
-        return None
-    rule, most = _METHODS.get(callee.name, (None, 0))
-    if rule is None or len(call.args) > most or not call.keywords.keys().isdisjoint({"k", "counts"}):
-        return None
-    return _judge(rule, call, f".{callee.name}")
-
-
-def _makes_generator(owner: Symbol) -> bool:
-    """Whether this is what a call of a generator's class returns; whether that is seeded is judged there."""
-    callee = getattr(getattr(owner, "call", None), "callee", None)
-    rule = _rule_by_name(_path(callee)) if callee is not None else None
-    return rule is not None and bool(rule.names)
-
-
-def _is_users(value: Any) -> bool:
-    if isinstance(value, types.FunctionType):
-        return owner_of(value.__globals__.get("__name__")).kind == "user"
-    return isinstance(value, type) and owner_of_class(value).kind == "user"
-
-
-def of_call(draws: Iterable[Draw], arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a function's draws a call does not seed, in words. What is not among the arguments is None."""
-    left = [draw for draw in draws if not draw.unless or not _seeds(arguments.get(draw.unless))]
-    return tuple(dict.fromkeys(f"unseeded randomness: {draw.what}" for draw in left))
-
-
-def _seeds(value: Any) -> bool:
-    return value is not None and value is not False
-
-
-# by signature
-
-
-def _by_signature(value: Any, call: Call, what: str, offset: int) -> Draw | None:
-    if _is_users(value):
-        return None
-    return _by_parameters(_parameters(value), call, what, offset)
-
-
-def _by_source(path: str, call: Call) -> Draw | None:
-    """The same, for a library that is not loaded: from its source text."""
-    return _by_parameters(parameters_in_source(path), call, path, 0)
-
-
-def _by_parameters(parameters: Parameters, call: Call, what: str, offset: int) -> Draw | None:
-    """`parameters` in order, with their defaults where they have one."""
-    if parameters.get("shuffle") is False and _left(call, parameters, offset, "shuffle", (True,)):
-        return None
-    if _is(call.keywords.get("shuffle"), False):
-        return None
-    only_with = _ONLY_WITH.get(what.rpartition(".")[2])
-    if only_with is not None and _left(call, parameters, offset, *only_with):
-        return None
-    for place, (name, default) in enumerate(parameters.items()):
-        if name in _SEEDS and default is None:
-            position = place if place < parameters.positional else None
-            return _judge(_Rule((name,), position, _SEEDS[name]), call, what, offset)
-    return None
-
-
-def _left(call: Call, parameters: Parameters, offset: int, name: str, values: tuple[Any, ...] | None) -> bool:
-    """Whether a parameter is not given, or has none of these values."""
-    place = list(parameters).index(name) if name in parameters else parameters.positional
-    given = call.argument(name, place - offset if place < parameters.positional else None)
+from cacheness.keys.code.reader import Bag, Value
+from cacheness.keys.error_paths import FAILURES
+
+_CONSTRUCTORS: Final = ("__init__", "__new__", "__post_init__")
+#: What only a new instance draws.
+_OF_NEW_INSTANCES: Final = (*_CONSTRUCTORS, "__dataclass_fields__", "model")
+
+
+class Node(Protocol):
+    """A function or class of the user's, as it was read for a key."""
+
+    @property
+    def thing(self) -> Any:
+        """Itself."""
+        ...
+
+    def pairs(self) -> Iterable[tuple[str, Value]]:
+        """The values that it is made of, by their labels."""
+        ...
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a function draws and seeds, each perhaps only with or without a parameter of its own."""
+
+    draws: list[Draw] = field(default_factory=list)
+    seeds: dict[str, str] = field(default_factory=dict)  #: process-wide generator: the parameter it needs
+
+    def seed(self, sources: Iterable[str], needs: str) -> None:
+        for source in sources:
+            if self.seeds.get(source) != "":
+                self.seeds[source] = needs
+
+
+def chance_among(root: Any, edges: Iterable[Any], nodes: Iterable[Node]) -> tuple[Draw, ...]:
+    """What a callable draws, given the user's functions and classes that it reaches, at first by `edges`."""
+    return tuple(dict.fromkeys(Chances(nodes).when_used(root, edges)))
+
+
+class Chances:
+    """Among the nodes of one function."""
+
+    def __init__(self, nodes: Iterable[Node]) -> None:
+        self._nodes = {id(node.thing): node for node in nodes}
+        self._known: dict[int, _Found] = {}
+
+    def when_used(self, root: Any, edges: Iterable[Any]) -> list[Draw]:
+        """What something draws that leads to these nodes. A function may be called with or without a seed."""
+        if isinstance(root, types.FunctionType):
+            return self.of(root).draws
+        return list(self._unconditional(edges))
+
+    def when_called(self, call: Call) -> list[Draw]:
+        """What one call draws."""
+        found = _Found()
+        for each in applied(call):
+            if draw := drawn_by(each):
+                found.draws.append(draw)
+            else:
+                self._called(each, found, set())
+        return found.draws
+
+    def of(self, thing: Any) -> _Found:
+        """What a node draws when it is called; a class: what its instances do when they are used."""
+        known = self._known.get(id(thing))
+        if known is None:
+            known = self._known[id(thing)] = _Found()  # also the answer to who asks meanwhile
+            node = self._nodes.get(id(thing))
+            if node is not None and not is_declared_innocent(thing):
+                if isinstance(thing, types.FunctionType):
+                    self._function(thing, node, known)
+                elif isinstance(thing, type):
+                    known.draws += self._class(node)
+        return known
+
+    def _class(self, node: Node) -> Iterator[Draw]:
+        for label, value in node.pairs():
+            yield from (draw for draw in value.drawn if draw.kept or label not in _OF_NEW_INSTANCES)
+            if label not in _OF_NEW_INSTANCES:
+                yield from self._unconditional(value.edges)
+
+    def _unconditional(self, edges: Iterable[Any], but: Iterable[int] = ()) -> Iterator[Draw]:
+        left_out = set(but)
+        for edge in _flat(edges):
+            if id(edge) not in left_out:
+                yield from (draw for draw in self.of(edge).draws if not draw.unless)
+
+    def _function(self, fn: types.FunctionType, node: Node, found: _Found) -> None:
+        trace, called = trace_of(fn), set[int]()
+        for call in chain.from_iterable(map(applied, trace.calls)):
+            if seeded := seeded_by(call):
+                found.seed(*seeded)
+            elif draw := drawn_by(call):
+                found.draws.append(_told(draw, fn, "calls"))
+            else:
+                self._called(call, found, called)
+        for symbol, without in trace.handed:
+            value = symbol.value if isinstance(symbol, Known) else ABSENT
+            if type(value) in LOOKED_AT and (draw := drawn_when_called(value)):
+                found.draws.append(_told(replace(draw, unless=without), fn, "uses"))
+            elif value is not ABSENT:
+                self._called(Call(symbol, spread=True, without=without), found, called)
+        values = [value for _, value in node.pairs()]
+        for value in values:
+            found.draws += [_told(draw, fn, "uses") for draw in value.drawn]
+            found.draws += self._unconditional(value.edges, called)
+        found.draws[:] = list(_not_seeded(found))
+
+    def _called(self, call: Call, found: _Found, called: set[int]) -> None:
+        """Add what the user's functions draw that a call leads to."""
+        for fn, offset in self._targets(call.callee, called):
+            inner = self.of(fn)
+            found.draws += [d for draw in inner.draws for d in _at(draw, fn, offset, call)]
+            for source, needs in inner.seeds.items():
+                for draw in _seeded_at(needs, fn, offset, call):
+                    found.seed([source], draw)
+
+    def _targets(self, callee: Symbol, called: set[int]) -> Iterator[tuple[types.FunctionType, int]]:
+        method = isinstance(callee, Of)
+        symbol = callee.found if isinstance(callee, Of) else callee
+        value = symbol.value if isinstance(symbol, Known) else ABSENT
+        if isinstance(value, type):
+            called.add(id(value))
+            yield from ((fn, 1) for fn in self._constructors(value))
+            return
+        while value is not ABSENT and id(value) not in self._nodes:
+            value = _wrapped(value)
+        if isinstance(value, types.FunctionType):
+            called.add(id(value))
+            first = value.__code__.co_varnames[:1]
+            yield value, int(method or first in (("cls",), ("mcs",)))
+
+    def _constructors(self, cls: type) -> Iterator[types.FunctionType]:
+        for name in _CONSTRUCTORS:
+            member = inspect.getattr_static(cls, name, None)
+            member = member.__func__ if isinstance(member, staticmethod) else member
+            if isinstance(member, types.FunctionType) and id(member) in self._nodes:
+                yield member
+
+
+def _flat(edges: Iterable[Any]) -> Iterator[Any]:
+    for edge in edges:
+        if type(edge) is Bag:
+            yield from _flat(inner for _, members in edge.members for inner in members)
+        else:
+            yield edge
+
+
+def _wrapped(value: Any) -> Any:
+    """What a decorated function is around."""
+    try:
+        return object.__getattribute__(value, "__dict__").get("__wrapped__", ABSENT)
+    except FAILURES:
+        return ABSENT
+
+
+def _told(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:
+    return replace(draw, what=f"{fn.__qualname__} {verb} {draw.what}")
+
+
+def _at(draw: Draw, fn: types.FunctionType, offset: int, call: Call) -> Iterator[Draw]:
+    """What is left of a draw where the function is called."""
+    if not draw.unless:
+        yield replace(draw, unless=call.without)
+        return
+    given = _argument(draw.unless, fn, offset, call)
     if given is None:
-        return True
-    return isinstance(given, Constant) and (given.value is None if values is None else given.value not in values)
+        yield replace(draw, unless=call.without)
+    elif isinstance(given, Given):
+        yield replace(draw, unless=given.name)
 
 
-def _parameters(value: Any) -> Parameters:
-    """The parameters of a function or class of Python code; none for others."""
-    if isinstance(value, type):
-        return _parameters_of_function(inspect.getattr_static(value, "__init__", None)).bound()
-    return _parameters_of_function(value)
+def _seeded_at(needs: str, fn: types.FunctionType, offset: int, call: Call) -> Iterator[str]:
+    if not needs:
+        yield call.having
+    elif isinstance(given := _argument(needs, fn, offset, call), Given):
+        yield given.name
+    elif given is not None:
+        yield call.having
 
 
-def _parameters_of_function(fn: Any) -> Parameters:
-    for _ in range(8):  # decorators
-        if isinstance(fn, types.MethodType):
-            fn = fn.__func__
-        names = vars(fn) if isinstance(fn, types.FunctionType) else {}
-        if isinstance(signature := names.get("__signature__"), inspect.Signature):
-            return _of_signature(signature)
-        if "__wrapped__" not in names:
-            break
-        fn = names["__wrapped__"]
-    if not isinstance(fn, types.FunctionType):
-        return Parameters({}, 0)
-    code, defaults = fn.__code__, defaults_of(fn)
-    named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return Parameters({name: defaults.get(name, ABSENT) for name in named}, code.co_argcount)
+def _argument(name: str, fn: types.FunctionType, offset: int, call: Call) -> Symbol | None:
+    """What a parameter is given, by default if need be; None for None."""
+    position = fn.__code__.co_varnames.index(name) - offset
+    given = call.argument(name, position if position < fn.__code__.co_argcount else None)
+    if given is None:
+        given = Constant(defaults_of(fn).get(name))
+    return None if isinstance(given, Constant) and given.value is None else given
 
 
-def _of_signature(signature: inspect.Signature) -> Parameters:
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    found = list(signature.parameters.values())
-    named = sorted(found, key=lambda parameter: parameter.kind not in kinds)
-    return Parameters({p.name: _default(p) for p in named}, sum(p.kind in kinds for p in found))
-
-
-def _default(parameter: inspect.Parameter) -> Any:
-    return ABSENT if parameter.default is inspect.Parameter.empty else parameter.default
+def _not_seeded(found: _Found) -> Iterator[Draw]:
+    for draw in found.draws:
+        needs = [found.seeds[source] for source in draw.sources if source in found.seeds]
+        if not needs:
+            yield draw
+        elif "" not in needs:
+            yield draw if draw.unless else replace(draw, unless=needs[0])

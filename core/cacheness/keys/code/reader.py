@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cacheness.keys.code.merkle import Vertex
-from cacheness.keys.code.randomness import LOOKED_AT, Draw, drawn_when_called, kept_in
+from cacheness.keys.code.random_calls import LOOKED_AT, Draw, drawn_when_called, kept_in
 from cacheness.keys.encode import Encoder, known_types
 from cacheness.keys.error_paths import Harmless, Unencodable, place_of
 from cacheness.keys.owners import owner_of, owner_of_class

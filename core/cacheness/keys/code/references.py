@@ -21,8 +21,7 @@ from cacheness.keys.code.additions import has_users
 from cacheness.keys.code.bytecode import CodeInfo, Import, Name, info_of
 from cacheness.keys.code.callables import add_foreign
 from cacheness.keys.code.counters import Counting, counting
-from cacheness.keys.code.introspection import parts_asked_of
-from cacheness.keys.code.resources import (
+from cacheness.keys.code.environment import (
     AllVariables,
     FilesBeside,
     FolderByName,
@@ -38,7 +37,8 @@ from cacheness.keys.code.resources import (
     variables_of,
     writes,
 )
-from cacheness.keys.code.settings import sources_of_settings
+from cacheness.keys.code.introspection import parts_asked_of
+from cacheness.keys.code.settings_classes import sources_of_settings
 from cacheness.keys.code.texts import texts_of
 from cacheness.keys.code.write_only import only_written, places_in
 from cacheness.keys.encode import Encoder, handles

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
-from cacheness.keys.code.resources import FilesBeside
+from cacheness.keys.code.environment import FilesBeside
 
 _LIBRARY: Final = "pydantic_settings.main"
 
