@@ -64,7 +64,7 @@ MUTANTS = (
     ),
     Mutant(
         "only the owner deletes blobs",
-        f"{CORE}/tombstones.py",
+        f"{CORE}/results/tombstones.py",
         "why = self._marker.why_not_ours(afresh=len(names) > FEW)",
         "why = None",
         "tests/integrity/test_owner.py",
@@ -72,7 +72,7 @@ MUTANTS = (
     ),
     Mutant(
         "a marker that is gone is taken only by an unused database or over an empty prefix",
-        f"{CORE}/marker.py",
+        f"{CORE}/coordination/ownership.py",
         "if self._metadata.is_unused() or self._is_empty():",
         "if True:",
         "tests/integrity/test_owner.py",
@@ -80,7 +80,7 @@ MUTANTS = (
     ),
     Mutant(
         "a primary that was left behind is told by its timeline",
-        f"{CORE}/marker.py",
+        f"{CORE}/coordination/ownership.py",
         "and mark.timeline > here.timeline:",
         "and False:",
         "tests/integrity/test_owner.py",
@@ -88,7 +88,7 @@ MUTANTS = (
     ),
     Mutant(
         "a database restored from before the last repair may not repair",
-        f"{CORE}/marker.py",
+        f"{CORE}/coordination/ownership.py",
         'if mark.epoch not in here.epoch.split(","):',
         "if False:",
         "tests/integrity/test_repair.py",
@@ -96,7 +96,7 @@ MUTANTS = (
     ),
     Mutant(
         "shards repaired one after the other are judged together",
-        f"{CORE}/integrity.py",
+        f"{CORE}/maintenance/repair.py",
         "if plan.scope.shard is not None and report.has_more_than(1 / SHARDS):",
         "if False:",
         "tests/integrity/test_repair.py",
@@ -104,7 +104,7 @@ MUTANTS = (
     ),
     Mutant(
         "implausible damage stops a repair",
-        f"{CORE}/report.py",
+        f"{CORE}/maintenance/report.py",
         "    if found > most:",
         "    if False:",
         "tests/integrity/test_repair.py",
@@ -112,7 +112,7 @@ MUTANTS = (
     ),
     Mutant(
         "what a repair could not delete is not repaired",
-        f"{CORE}/integrity.py",
+        f"{CORE}/maintenance/repair.py",
         "    if issue.subject in removal.gone:",
         "    if True:",
         "tests/integrity/test_repair.py",

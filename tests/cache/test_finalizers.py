@@ -241,7 +241,7 @@ def test_a_coroutine_that_is_collected_gives_its_key_up(tmp_path: Path) -> None:
 def test_the_interpreter_exits_although_one_cache_cannot_be_closed(tmp_path: Path) -> None:
     program = """
         import sys
-        from cacheness import UnifiedCache, wiring
+        from cacheness import UnifiedCache, factory
         from cacheness.errors import StoreUnavailable
         caches = [UnifiedCache(cache_dir=f"{sys.argv[1]}/{n}") for n in range(2)]
         for cache in caches:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -75,6 +75,7 @@ def plain_dtypes() -> st.SearchStrategy[np.dtype]:
     return scalars | npst.array_dtypes(scalars, allow_subarrays=True) | npst.nested_dtypes(scalars, max_leaves=4)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.data())
 def test_any_plain_array_comes_back_and_opens_with_numpy_load(data: st.DataObject) -> None:
     array = data.draw(npst.arrays(data.draw(plain_dtypes()), npst.array_shapes(min_dims=0, min_side=0, max_side=4)))

@@ -416,7 +416,7 @@ async def _unawaited(result: Any) -> bool:
 @pytest.mark.parametrize(
     "options",
     [
-        {"ttl": "1h"},
+        {"ttl": "soon"},
         {"ttl": -1},
         {"ttl": float("nan")},
         {"tags": ["two\nlines"]},
