@@ -33,7 +33,7 @@ _GRAPH_TO_FUTURES = Client._graph_to_futures
 @pytest.fixture(autouse=True)
 def nothing_stays_behind() -> Iterator[None]:
     yield
-    assert cd.doors.current() is None
+    assert cd.hooks.current() is None
     assert dask.base.get_scheduler is _GET_SCHEDULER
     assert Client._graph_to_futures is _GRAPH_TO_FUTURES
     assert dask.config.get("scheduler", None) is None

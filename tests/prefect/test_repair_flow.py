@@ -194,8 +194,8 @@ def test_a_store_that_is_down_or_misspelt_is_one_plain_error_and_no_tracebacks(
 
 KILLED = """
 import os, signal, sys
-from cacheness_prefect import integrity_repair, repair_page
-class Page(repair_page.Page):
+from cacheness_prefect import integrity_repair, repair_artifacts
+class Page(repair_artifacts.Page):
     def phase(self, begin, end):
         advance = super().phase(begin, end)
         def fatal(share):

@@ -224,16 +224,25 @@ class Statements:
         now = {"maintained_at": noted.excluded.maintained_at}
         return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
 
-    @LazyAttribute
-    def sample(self) -> Statement:
-        """Neighbours in key order, from a key on, with what decides whether they make room."""
-        seconds, hits = sa.func.coalesce(entries.c.compute_seconds, 0.0), sa.func.coalesce(uses.c.hits, _ZERO)
-        used = sa.func.coalesce(uses.c.accessed_at, entries.c.created_at)
-        columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds, used, hits)
-        joined = entries.outerjoin(uses, _same_key(uses))
-        from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
-        found = sa.select(*columns).select_from(joined).where(*from_there).order_by(entries.c.key)
-        return self._compile(found.limit(_given("limit", sa.Integer())))
+    def sample(self, limit: int) -> Statement:
+        """Neighbours in key order, from a key on, with what decides whether they make room.
+
+        The limit is in the text, and uses are looked up for each neighbour: with a parameter and a join, PostgreSQL
+        plans for a tenth of the table and reads all uses.
+        """
+        shape = ("sample", str(limit))
+        if shape not in self._by_shape:
+            seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
+            used, hits = (
+                sa.select(column).where(_same_key(uses)).correlate(entries).scalar_subquery()
+                for column in (uses.c.accessed_at, uses.c.hits)
+            )
+            columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds)
+            decides = (sa.func.coalesce(used, entries.c.created_at), sa.func.coalesce(hits, _ZERO))
+            from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
+            found = sa.select(*columns, *decides).where(*from_there).order_by(entries.c.key)
+            self._by_shape[shape] = self._compile(found.limit(sa.literal_column(str(limit))))
+        return self._by_shape[shape]
 
     @LazyAttribute
     def functions(self) -> Statement:

@@ -146,11 +146,11 @@ class SqlStore(ABC):
 
     def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
         """Neighbours in key order, from a key on and round the end."""
-        values = {"namespace": namespace, "key": start, "limit": limit}
-        found = self._query(self._sql.sample, values)
+        statement, values = self._sql.sample(limit), {"namespace": namespace, "key": start}
+        found = self._query(statement, values)
         if len(found) < limit:
-            more = self._query(self._sql.sample, {**values, "key": b"", "limit": limit - len(found)})
-            found += [row for row in more if row[0] < start]
+            more = self._query(statement, {**values, "key": b""})
+            found += [row for row in more[: limit - len(found)] if row[0] < start]
         return [Candidate(*row) for row in found if isinstance(row[0], bytes) and len(row[0]) == 32]
 
     def functions(self, namespace: str) -> list[str]:
