@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
 from cacheness.records import NAMESPACE
-from cacheness.units import Duration, Size, bytes_of, seconds_of
+from cacheness.units import Duration, Size, bytes_of, seconds_of, whole
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
@@ -180,12 +179,9 @@ def _flag(value: Any) -> bool:
 
 def _whole(value: Any) -> int:
     try:
-        found = int(value) if isinstance(value, str) else operator.index(value)
+        return int(value) if isinstance(value, str) else whole(value)
     except (TypeError, ValueError):
-        found = None
-    if found is None or isinstance(value, bool):
-        raise TypeError(f"{value!r:.40} is not a whole number")
-    return found
+        raise TypeError(f"{value!r:.40} is not a whole number") from None
 
 
 _DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")

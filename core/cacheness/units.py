@@ -44,12 +44,19 @@ def bytes_of(size: Size) -> int:
         unit = found[2].lower()
         power = "kmgtp".find(unit[:1]) + 1 if unit[:1] in tuple("kmgtp") else 0
         return int(float(found[1]) * (1024 if "i" in unit else 1000) ** power)
-    if isinstance(size, bool):
-        raise TypeError(f'{size!r} is not a size: give bytes, or text such as "10GB" or "512 MiB"')
     try:
-        return operator.index(size)
+        return whole(size)
     except TypeError:
         raise TypeError(f'{size!r:.40} is not a size: give bytes, or text such as "10GB" or "512 MiB"') from None
+
+
+def whole(number: float) -> int:
+    """A whole number, however it is spelled: 10, 1e9, an integer of NumPy's. Raises TypeError for any other."""
+    if isinstance(number, float) and number.is_integer():
+        return int(number)
+    if isinstance(number, bool):
+        raise TypeError(f"{number!r} is not a whole number")
+    return operator.index(number)  # type: ignore[arg-type]
 
 
 def seconds_of(duration: Duration) -> float:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
@@ -94,6 +95,12 @@ def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
         assert entry.expires_at - entry.created_at == 86400 * 1_000_000
         with pytest.raises(ValueError, match="not a duration"):
             cache.cached(ttl="soon")
+
+
+def test_whole_numbers_come_in_every_spelling() -> None:
+    config = Config(max_bytes=10e9, max_entries=np.int64(1000))  # type: ignore[arg-type]
+    assert (config.max_bytes, config.max_entries) == (10_000_000_000, 1000)
+    assert type(config.max_bytes) is type(config.max_entries) is int
 
 
 @pytest.mark.parametrize(("text", "size"), [("1", 1), ("1b", 1), ("2 bytes", 2), ("1MB", 10**6), ("1mib", 1 << 20)])
