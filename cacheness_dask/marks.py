@@ -20,7 +20,7 @@ from cacheness_dask.graphs import topological
 C = TypeVar("C")
 
 
-def passed_on(value: Any) -> Any:
+def marked(value: Any) -> Any:
     """What a marked task calls."""
     return list(value) if isinstance(value, Iterator) else value
 
@@ -30,23 +30,23 @@ def mark(collection: C) -> C:
 
     Takes delayed values, arrays, data frames, series, bags, and xarray objects on Dask arrays.
     """
-    marked: Any = collection
-    if isinstance(marked, Delayed):  # claims to have every attribute
-        return dask.delayed(passed_on, pure=False, nout=marked._length)(marked)  # type: ignore[no-any-return]  # noqa: SLF001
-    if hasattr(marked, "map_blocks") and hasattr(marked, "chunks") and hasattr(marked, "dask"):
-        return _array(marked)  # type: ignore[no-any-return]
-    if hasattr(marked, "map_partitions"):
-        return _partitions(marked)  # type: ignore[no-any-return]
-    if hasattr(marked, "data_vars") or hasattr(marked, "coords"):
-        return _xarray(marked)  # type: ignore[no-any-return]
-    if isinstance(marked, Item):
-        return marked.apply(passed_on)  # type: ignore[no-any-return]
+    whole: Any = collection
+    if isinstance(whole, Delayed):  # claims to have every attribute
+        return dask.delayed(marked, pure=False, nout=whole._length)(whole)  # type: ignore[no-any-return]  # noqa: SLF001
+    if hasattr(whole, "map_blocks") and hasattr(whole, "chunks") and hasattr(whole, "dask"):
+        return _array(whole)  # type: ignore[no-any-return]
+    if hasattr(whole, "map_partitions"):
+        return _partitions(whole)  # type: ignore[no-any-return]
+    if hasattr(whole, "data_vars") or hasattr(whole, "coords"):
+        return _xarray(whole)  # type: ignore[no-any-return]
+    if isinstance(whole, Item):
+        return whole.apply(marked)  # type: ignore[no-any-return]
     raise TypeError(f"{type(collection).__name__} cannot be marked: it is no Dask collection that cacheness knows")
 
 
 def is_mark(node: GraphNode) -> bool:
     """Whether this task only marks its argument."""
-    return isinstance(node, Task) and (node.func is passed_on or node.kwargs.get("_func") is passed_on)
+    return isinstance(node, Task) and (node.func is marked or node.kwargs.get("_func") is marked)
 
 
 def is_marked_inside(node: GraphNode) -> bool:
@@ -123,12 +123,12 @@ def _fused(key: Any, inner: Mapping[Any, GraphNode], out: Any, outside: Mapping[
 
 
 def _array(array: Any) -> Any:
-    return array.map_blocks(passed_on, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  Dask's own protocol
+    return array.map_blocks(marked, dtype=array.dtype, meta=array._meta)  # noqa: SLF001  Dask's own protocol
 
 
 def _partitions(collection: Any) -> Any:
     meta = getattr(collection, "_meta", None)
-    return collection.map_partitions(passed_on) if meta is None else collection.map_partitions(passed_on, meta=meta)
+    return collection.map_partitions(marked) if meta is None else collection.map_partitions(marked, meta=meta)
 
 
 def _xarray(data: Any) -> Any:

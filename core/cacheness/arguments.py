@@ -99,35 +99,34 @@ def key_of(
 
 def digest_named(key: KeyLike) -> bytes:
     """The digest of a key, however it is given; what the key was made from is not known."""
-    if isinstance(key, Key):
-        return key.digest
-    if isinstance(key, Entry):
-        return key.key
-    if isinstance(key, bytes) and len(key) == DIGEST_BYTES:
-        return key
-    if isinstance(key, str) and HEX_KEY.fullmatch(key):
-        return bytes.fromhex(key)
-    wrong = ValueError if isinstance(key, str | bytes) else TypeError
-    raise wrong(
-        f"{key!r:.80} is not a key: give what cache.key() or put() returned, or the 64 hexadecimal digits of"
-        " entry['cache_key']. Arguments are given by name"
-    )
+    digest = _digest_in(key)
+    if digest is None:
+        wrong = ValueError if isinstance(key, str | bytes) else TypeError
+        raise wrong(
+            f"{key!r:.80} is not a key: give what cache.key() or put() returned, or the 64 hexadecimal digits of"
+            " entry['cache_key']. Arguments are given by name"
+        )
+    return digest
 
 
 def check_order(value: Any, key: Any) -> None:
     """Raise TypeError where a put has its key first and its value second."""
-    if not is_key(key) and (isinstance(value, str) or is_key(value)):
+    if _digest_in(key) is None and (isinstance(value, str) or _digest_in(value) is not None):
         raise TypeError(
             f"put() takes the value first and then its key, and {key!r:.80} is not a key: put(value, key), or arguments"
             " by name: put(value, x=1)"
         )
 
 
-def is_key(thing: Any) -> bool:
-    """Whether this names one result."""
+def _digest_in(thing: Any) -> bytes | None:
+    """The digest in what names one result; None for anything else."""
+    if isinstance(thing, Key):
+        return thing.digest
+    if isinstance(thing, Entry):
+        return thing.key
     if isinstance(thing, str):
-        return HEX_KEY.fullmatch(thing) is not None
-    return isinstance(thing, Key | Entry) or (isinstance(thing, bytes) and len(thing) == DIGEST_BYTES)
+        return bytes.fromhex(thing) if HEX_KEY.fullmatch(thing) else None
+    return thing if isinstance(thing, bytes) and len(thing) == DIGEST_BYTES else None
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:

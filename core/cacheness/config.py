@@ -51,7 +51,7 @@ class Parameters(TypedDict, total=False):
 class Config:
     """Every parameter of `UnifiedCache`. Sizes in bytes or text ("10GB"); times in seconds, text ("1h") or a timedelta.
 
-    They are read alike from parameters, environment variables and Prefect blocks, and are kept as numbers.
+    They are read alike from parameters and environment variables, and are kept as numbers.
     Hashable, picklable and comparable: two caches with equal configurations share their
     connections within one process. Secrets do not show in its repr.
     """

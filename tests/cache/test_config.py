@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
+from cacheness.config import _READ
 from cacheness.units import bytes_of, seconds_of
 
 READ: dict[str, tuple[str, Any, Any]] = {
@@ -95,6 +96,10 @@ def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
         assert entry.expires_at - entry.created_at == 86400 * 1_000_000
         with pytest.raises(ValueError, match="not a duration"):
             cache.cached(ttl="soon")
+
+
+def test_every_parameter_is_read_or_is_one_of_a_few_that_are_checked_as_they_are() -> None:
+    assert Config.__dataclass_fields__.keys() - _READ == {"blob_store", "eviction", "on_error", "incomplete"}
 
 
 def test_whole_numbers_come_in_every_spelling() -> None:
