@@ -72,8 +72,11 @@ class BlobStore(Protocol):
         """Remove blobs, in few requests where the store can; why each that may still be there is."""
         ...
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
-        """List blobs whose names start with `prefix`, sorted by name (code points), in pages."""
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
+        """List blobs whose names start with `prefix`, sorted by name (code points), in pages.
+
+        A listing that begins `after` a name does not read what comes before it.
+        """
         ...
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:

@@ -18,6 +18,7 @@ import pytest
 from cacheness import RepairRefused, UnifiedCache, factory
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.config import Config
+from cacheness.coordination.ownership import MARKER
 from cacheness.errors import StoreRefused
 from cacheness.testing.faults import At, Crashed, Stepwise, crash, stepwise
 
@@ -274,6 +275,25 @@ def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
     assert kinds(whole) == {"orphaned": 1, "dangling": 1, "foreign": 7}
     assert sorted(map(str, functools.reduce(operator.add, parts))) == sorted(map(str, whole))
     assert (sum(part.entries for part in parts), sum(part.objects for part in parts)) == (whole.entries, whole.objects)
+
+
+def test_the_last_shard_looks_at_one_blob_of_each_other_shard(world, monkeypatch):
+    store, listed = world.cache.parts.blobs, []
+    session = "0123456789abcdef"
+    for n in range(40):
+        store.write(f"default/{n % 4:02x}/{n % 4:02x}{n:062x}.{session}.{n:016x}", [b"lost"])
+        store.write(f"other/{n % 4:02x}/{n % 4:02x}{n:062x}.{session}.{n:016x}", [b"theirs"])
+    store.write("default/zz/x", [b"theirs"])
+    scan = type(store).scan
+
+    def listing(self, prefix="", *, after=""):
+        for info in scan(self, prefix, after=after):
+            listed.append(info.name)
+            yield info
+
+    monkeypatch.setattr(type(store), "scan", listing)
+    assert [issue.subject for issue in world.cache.verify_integrity(shard=255)] == ["default/zz/x"]
+    assert len(listed) == 4 + 4 + 1 + (MARKER in listed)
 
 
 def test_a_shard_sees_only_its_own(world):

@@ -108,9 +108,9 @@ class FilesystemStore:
         """Delete files side by side; why those that may still be there are."""
         return failures_of(self.delete, names)
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """Every file below the root, sorted by name, one directory in memory at a time."""
-        return self._walk("", prefix)
+        return self._walk("", prefix, after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """None that fsspec could tell of."""
@@ -171,13 +171,13 @@ class FilesystemStore:
                 done += len(chunk)
         return buffer
 
-    def _walk(self, directory: str, prefix: str) -> Iterator[BlobInfo]:
+    def _walk(self, directory: str, prefix: str, after: str) -> Iterator[BlobInfo]:
         # Whole names are compared, so "a.b" comes before "a/b": a directory sorts as "a/".
         for name, size in self._call("list blobs", 0, lambda _: self._listing(directory)):
             if name.endswith("/"):
-                if name.startswith(prefix) or prefix.startswith(name):
-                    yield from self._walk(name, prefix)
-            elif name.startswith(prefix):
+                if (name.startswith(prefix) or prefix.startswith(name)) and (name > after or after.startswith(name)):
+                    yield from self._walk(name, prefix, after)
+            elif name.startswith(prefix) and name > after:
                 yield BlobInfo(name, size)
 
     def _listing(self, directory: str) -> list[tuple[str, int]]:

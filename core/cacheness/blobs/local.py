@@ -106,15 +106,15 @@ class LocalBlobStore:
         """Delete each; why those that may still be there are."""
         return failures_of(self.delete, names, side_by_side=False)
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """Every file below the root, foreign ones too, one directory in memory at a time."""
-        for name, size in self._walk("", prefix):
+        for name, size in self._walk("", prefix, after):
             if name.startswith(prefix) and not _ASIDE.fullmatch(name):
                 yield BlobInfo(name, size)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """Files aside: of writers at work, and of writers that were killed."""
-        for path, _ in self._walk("", prefix):
+        for path, _ in self._walk("", prefix, ""):
             aside = _ASIDE.fullmatch(path)
             if aside and aside["name"].startswith(prefix):
                 yield Upload(aside["name"], path)
@@ -187,14 +187,14 @@ class LocalBlobStore:
                 raise self._translated(error, "delete", name) from error
             self._insist_on_root()
 
-    def _walk(self, directory: str, prefix: str) -> Iterator[tuple[str, int]]:
+    def _walk(self, directory: str, prefix: str, after: str) -> Iterator[tuple[str, int]]:
         # Whole names are compared, so "a.b" comes before "a/b": a directory sorts as "a/".
         for key, item in self._listing(directory):
             name = directory + key
             if key.endswith("/"):
-                if name.startswith(prefix) or prefix.startswith(name):
-                    yield from self._walk(name, prefix)
-            elif name.startswith(prefix):
+                if (name.startswith(prefix) or prefix.startswith(name)) and (name > after or after.startswith(name)):
+                    yield from self._walk(name, prefix, after)
+            elif name.startswith(prefix) and name > after:
                 with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
                     yield name, item.stat(follow_symlinks=False).st_size
 

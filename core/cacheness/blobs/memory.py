@@ -43,11 +43,11 @@ class MemoryBlobStore:
         """Delete each; why those that may still be there are."""
         return failures_of(self.delete, names, side_by_side=False)
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """The blobs as they are now, sorted by name."""
         # A copy, made in one step: no lock, which a forked child could inherit held.
         found = sorted(self._blobs.copy().items())
-        yield from (BlobInfo(name, len(blob)) for name, blob in found if name.startswith(prefix))
+        yield from (BlobInfo(name, len(blob)) for name, blob in found if name.startswith(prefix) and name > after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """None: a write to memory is over before anybody can look."""

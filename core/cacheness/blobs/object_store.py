@@ -171,9 +171,9 @@ class ObjectStore:
                 return {}
         return failures_of(self.delete, names)
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """List objects in the order of their names, a thousand a request."""
-        return in_order(self._scan(prefix), "")
+        return in_order(self._scan(prefix, after), after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """List multipart uploads that were begun and not completed; needs the extra `s3`."""
@@ -230,8 +230,7 @@ class ObjectStore:
             there = found["size"], found["e_tag"]
         check_upload(self._options.place, what, (size, etag), there)
 
-    def _scan(self, prefix: str) -> Iterator[BlobInfo]:
-        after = ""
+    def _scan(self, prefix: str, after: str) -> Iterator[BlobInfo]:
         while True:
             try:
                 page = self._call("list blobs", partial(self._page, prefix, after))

@@ -128,9 +128,9 @@ class S3fsStore:
                 named.pop(key, None)
         return failures_of(self.delete, named.values())
 
-    def scan(self, prefix: str = "") -> Iterator[BlobInfo]:
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """List objects in the order of their names, a thousand a request, never from a cache."""
-        return in_order(self._with_botocore().scan(prefix), "")
+        return in_order(self._with_botocore().scan(prefix, after), after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """List multipart uploads that were begun and not completed."""

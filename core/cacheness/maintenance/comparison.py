@@ -48,8 +48,8 @@ class Scope:
     def listed(self) -> str:
         """Where the listing looks: everywhere when whole, and in the last shard, so that foreign names are seen too.
 
-        So the reports of all shards add up to the report of the whole. Not in the first shard, which the
-        others of a repair wait for.
+        So the reports of all shards add up to the report of the whole, but for foreign names within the shards of
+        other namespaces. Not in the first shard, which the others of a repair wait for.
         """
         return "" if self.shard in {None, SHARDS - 1} else self.prefix
 
@@ -133,8 +133,9 @@ class Planner:
 
         Not where it does not show the marker either: it may be another store, or none, in which no blob is found.
         """
+        scope = plan.scope
         try:
-            yield from self._blobs.scan(plan.scope.listed)
+            yield from self._blobs.scan(scope.listed) if scope.passed_over is None else self._passing_over(scope)
         except StoreRefused as error:
             if self._blobs.stat(MARKER) is None:
                 raise
@@ -143,6 +144,17 @@ class Planner:
                 f"{error}. Looked for are only the blobs that entries name, not orphans and names that are not ours"
             )
             plan.issues.append(Issue("unseen", plan.scope.listed or "the listing", detail))
+
+    def _passing_over(self, scope: Scope) -> Iterator[BlobInfo]:
+        """List what no other shard looks at, and begin anew behind each folder of another one: a request each."""
+        begun, after = False, ""
+        while not begun or after:
+            begun, listing, after = True, self._blobs.scan(after=after), ""
+            for info in listing:
+                if OBJECT_NAME.fullmatch(info.name) and not info.name.startswith(scope.prefix):
+                    after = f"{info.name.rpartition('/')[0]}/z"  # behind every name of ours
+                    break
+                yield info
 
     def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
         others = plan.scope.passed_over

@@ -239,6 +239,9 @@ class BlobStoreContract:
         assert [info.name for info in store.scan()] == names
         assert [info.name for info in store.scan("ns/03/")] == [name for name in names if name.startswith("ns/03/")]
         assert next(iter(store.scan())).name == names[0]
+        for after in ("ns/02/z", names[5], "ns/03/"):
+            assert [info.name for info in store.scan(after=after)] == [name for name in names if name > after]
+        assert [info.name for info in store.scan("ns/03/", after=names[-1])] == []
 
     def test_what_is_written_or_deleted_shows_in_the_next_listing(self, store: BlobStore) -> None:
         store.write("a/1", [b"x"])
