@@ -268,6 +268,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             tags=notes.tags,
             compute_seconds=notes.compute_seconds,
             provenance=notes.provenance(),
+            by_value=False,  # nothing of Prefect's asks for it
         )
         return True
 

@@ -41,7 +41,7 @@ def one_result(cache: UnifiedCache) -> None:
     assert_type(entry, Entry)
     assert_type(entry.cache_key, str)
     cache.put([1], args={"ttl": 3, "prefix": 4}, ttl=timedelta(hours=1), version="2", compute_seconds=1.5)
-    cache.put([1], entry.cache_key)
+    cache.put([1], entry.cache_key, by_value=True)
     cache.put([1], cache.key(x=1), provenance={"run": "r1"})
     assert_type(cache.key(x=1, prefix="clean"), Key)
     assert_type(cache.lookup(x=1), Hit | None)

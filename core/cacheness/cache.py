@@ -102,12 +102,15 @@ class UnifiedCache:
         tags: Iterable[str] = (),
         compute_seconds: float | None = None,
         provenance: Mapping[str, Any] | None = None,
+        by_value: bool | None = None,
         **named: Any,
     ) -> Entry:
         """Store a result under its arguments, or under a key. Durable when it returns.
 
         `ttl` in seconds, or as text with units. `args=` takes arguments whose names are options. A failed put loses
-        nothing that was there before. Inside `write_batch` it is durable when the block ends.
+        nothing that was there before. Inside `write_batch` it is durable when the block ends. The entry also holds
+        the value's digest, where nothing but the value decides it and it has at most 200 members; `by_value=True`
+        makes it however many there are, and False never.
 
         Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
         """
@@ -118,6 +121,7 @@ class UnifiedCache:
             tags=checked_tags(tags),
             compute_seconds=compute_seconds,
             provenance=canonical_json(provenance or {}),
+            by_value=by_value,
         )
         draft = self._parts.cache.draft(
             key_of("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about

@@ -1,5 +1,6 @@
 """Keys: which values, and whose code, decide a result."""
 
+from cacheness.keys.closed import closed_digest
 from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
 from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
@@ -25,6 +26,7 @@ __all__ = [
     "Outcome",
     "add_user_code",
     "arguments_of",
+    "closed_digest",
     "covers",
     "decode",
     "digest_of",

@@ -262,6 +262,9 @@ class Encoder:
         """Append a library: what counts for all that it does."""
         self.tagged("library", name, version)
 
+    def spend(self, members: int) -> None:
+        """Note that so many members are encoded in bulk; only who counts them does something."""
+
     def note(self, trouble: str) -> None:
         """Note what could not be seen, and decides no result; only a reader of code lists it."""
 
@@ -419,6 +422,11 @@ def handles_the_rest(handler: Handler) -> Handler:
     """Decorator: this function encodes what no other knows how to."""
     _rest.append(handler)
     return handler
+
+
+def handler_of(kind: type) -> Handler:
+    """The function that encodes values of exactly this type."""
+    return _handlers.get(kind) or _find(kind)
 
 
 def known_types() -> Iterable[type]:

@@ -25,7 +25,19 @@ T = TypeVar("T")
 
 #: Names that are options in every method, so an argument of that name goes into `args={…}`.
 RESERVED: Final = frozenset(
-    {"args", "prefix", "version", "function", "ttl", "tags", "default", "compute_seconds", "provenance", "key"}
+    {
+        "args",
+        "prefix",
+        "version",
+        "function",
+        "ttl",
+        "tags",
+        "default",
+        "compute_seconds",
+        "provenance",
+        "by_value",
+        "key",
+    }
 )
 #: A longer encoding is kept in the row as its digest.
 KEPT: Final = 4096

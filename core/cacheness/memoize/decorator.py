@@ -72,6 +72,7 @@ class CacheLike(Protocol):
         ttl: Any = None,
         tags: Iterable[str] = (),
         compute_seconds: float | None = None,
+        by_value: bool | None = None,
     ) -> Entry:
         """Store a result."""
         ...
@@ -102,6 +103,7 @@ class CachedOptions(TypedDict, total=False):
     single_flight: bool
     wait: float
     incomplete: Incomplete | None
+    by_value: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +120,7 @@ class Options:
     single_flight: bool = True  #: let the others wait while one computes
     wait: float = 3600.0  #: seconds to wait for another
     incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
+    by_value: bool | None = None  #: keep the digest of a result however many members it has, or never
 
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
@@ -294,7 +297,14 @@ class Cached:
             _log.info("%s is not stored: %s", key.function, outcome.refused)
         elif self._may_cache(key) and self._is_wanted(value):
             stored = key.after(outcome, moved)
-            self.cache.put(value, stored, ttl=options.ttl, tags=options.tags, compute_seconds=seconds)
+            self.cache.put(
+                value,
+                stored,
+                ttl=options.ttl,
+                tags=options.tags,
+                compute_seconds=seconds,
+                by_value=options.by_value,
+            )
 
     def _is_wanted(self, value: Any) -> bool:
         condition = self.options.condition

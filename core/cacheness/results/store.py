@@ -27,7 +27,8 @@ from cacheness.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from cacheness.keys import Key, still_left
+from cacheness.keys import Key, closed_digest, still_left
+from cacheness.keys.closed import MOST_NODES
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.records import MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
@@ -52,6 +53,7 @@ class About:
     tags: tuple[str, ...] = ()
     compute_seconds: float | None = None
     provenance: str = "{}"
+    by_value: bool | None = None  #: digest the value however many members it has, or never; None: where it has few
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Cache:
             prefix=key.prefix,
             args=key.args,
             components=key.components,
-            value=None,
+            value=_digest_of(value, about.by_value),
             fn=None,
             alias=None,
             link=None,
@@ -363,6 +365,12 @@ def _kind_of(value: Any) -> tuple[int, ...]:
         parts = value[:KINDS_AT_MOST]
     # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
     return (id(type(value)), *sorted({id(type(part)) for part in parts}))
+
+
+def _digest_of(value: Any, by_value: bool | None) -> bytes | None:
+    if by_value is False:
+        return None
+    return closed_digest(value, None if by_value else MOST_NODES)
 
 
 def _version(entry: Entry) -> tuple[object, ...]:

@@ -56,6 +56,7 @@ def add_array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
 
 def add_objects(encoder: Encoder, values: list[Any]) -> None:
     """Append many objects: text in bulk, all others one by one with their places."""
+    encoder.spend(len(values))
     texts = values
     others: list[Any] = []
     if set(map(type, values)) - {str}:

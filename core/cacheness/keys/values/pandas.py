@@ -21,6 +21,7 @@ def _frame(encoder: Encoder, value: pd.DataFrame) -> None:
     if (start := encoder.enter(value)) >= 0:
         _add_notes(encoder, value, pd.DataFrame)
         names = value.columns.tolist()
+        encoder.spend(len(names))
         encoder.open("DataFrame", 2)
         _add_names(encoder, value.columns, names)
         encoder.add(value.index)
