@@ -5,7 +5,7 @@ from cacheness import File
 from cacheness_dask._task_spec import EntryVanished
 from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
-from cacheness_dask.explain import Explanation, Picture, Row, explain, visualize
+from cacheness_dask.explain import GraphExplanation, Picture, Row, explain, visualize
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
 from cacheness_dask.marks import mark
 from cacheness_dask.run import CacheUnavailable, Record, Run
@@ -13,8 +13,8 @@ from cacheness_dask.run import CacheUnavailable, Record, Run
 __all__ = [
     "CacheUnavailable",
     "EntryVanished",
-    "Explanation",
     "File",
+    "GraphExplanation",
     "Picture",
     "Record",
     "Row",

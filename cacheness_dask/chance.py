@@ -15,7 +15,7 @@ from dask._task_spec import Dict, GraphNode, List, Task, TaskRef, _identity_cast
 from cacheness.keys import Chance
 from cacheness.keys.code.calls import UNKNOWN, Constant, Symbol
 from cacheness.keys.code.random_calls import kept_in
-from cacheness_dask.encoding import Refused
+from cacheness_dask.encoding import NotCacheable
 
 
 def reads_chance(thing: Any) -> str:
@@ -34,7 +34,7 @@ def draws_by_itself(value: Any) -> str:
 def refuse_chance(node: Task, chances: dict[int, Chance]) -> None:
     """Raise Refused for a task that draws. `chances` are of functions that draw unless they are seeded."""
     if chances and (reason := _drawn_by(node, chances)):
-        raise Refused(reason)
+        raise NotCacheable(reason)
 
 
 def _drawn_by(node: Task, chances: dict[int, Chance]) -> str:

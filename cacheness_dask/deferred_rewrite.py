@@ -17,7 +17,7 @@ from dask._expr import Expr
 from dask.highlevelgraph import HighLevelGraph, Layer
 
 from cacheness_dask.graphs import Annotations, Graph, as_expression, materialised, of_graph
-from cacheness_dask.rewrite import Plan, apply
+from cacheness_dask.rewrite import GraphPlan, apply
 
 #: Tasks that run. Below, either way takes less than half a second and 2 MB: docs/decisions/0009.
 LARGE: Final = 10_000
@@ -47,7 +47,7 @@ class Beside(Expr):
         return made, of_graph(annotations, made)
 
 
-def shipped(plan: Plan, dsk: Any, annotations: Annotations, client: Any) -> Any:
+def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) -> Any:
     """What runs, in the form that its scheduler takes. The plan lets go of its graph."""
     graph, plan.graph = plan.graph, {}
     if client is not None and isinstance(dsk, Expr) and _pays(plan, len(graph), dsk):
@@ -57,7 +57,7 @@ def shipped(plan: Plan, dsk: Any, annotations: Annotations, client: Any) -> Any:
     return made if client is None else as_expression(made, annotations)
 
 
-def _pays(plan: Plan, size: int, expr: Expr) -> bool:
+def _pays(plan: GraphPlan, size: int, expr: Expr) -> bool:
     """Whether rewriting on the scheduler costs little there, and loses nothing."""
     if len(plan.runs) < LARGE or 2 * len(plan.runs) < size or plan.cut:
         return False

@@ -18,7 +18,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 
-class Refused(Exception):
+class NotCacheable(Exception):
     """This task has no fingerprint; the message says why, for `explain`."""
 
 

@@ -21,7 +21,7 @@ from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import materialised
 from cacheness_dask.hooks import active
 from cacheness_dask.miss_reasons import Reasons
-from cacheness_dask.rewrite import Plan, name_of
+from cacheness_dask.rewrite import GraphPlan, name_of
 from cacheness_dask.run import Run
 
 _MOST_NODES: Final = 400  #: more than anyone can read in a picture
@@ -45,7 +45,7 @@ class Row:
     why: str
 
 
-class Explanation(Sequence[Row]):
+class GraphExplanation(Sequence[Row]):
     """The tasks of a collection, inputs first, each with what would happen to it."""
 
     def __init__(self, rows: list[Row]) -> None:
@@ -77,7 +77,7 @@ class Explanation(Sequence[Row]):
         return f"<table><tr><th>status</th><th>function</th><th>task</th><th>why</th></tr>{cells}</table>"
 
 
-def explain(collection: Any, cache: Place | None = None) -> Explanation:
+def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
     """What computing a collection would load, compute and refuse, with reasons. Computes nothing.
 
     Asks `cache`, which is what `caching` takes, or inside of `caching()` the cache in use there.
@@ -92,7 +92,7 @@ def explain(collection: Any, cache: Place | None = None) -> Explanation:
                 unseen = prints.incomplete.get(key, ())
                 why = _why(key, status, plan, reasons) + (f"; not seen: {quote(unseen)}" if unseen else "")
                 rows.append(Row(key, name_of(plan.graph[key]), status, why))
-        return Explanation(rows)
+        return GraphExplanation(rows)
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place | None = None) -> Picture:
@@ -134,7 +134,7 @@ def _looking(cache: Place | None) -> Iterator[Run]:
             run.close()
 
 
-def _planned(collection: Any, run: Run) -> tuple[list[Any], Plan, Fingerprints]:
+def _planned(collection: Any, run: Run) -> tuple[list[Any], GraphPlan, Fingerprints]:
     found, _ = unpack_collections(collection)
     if not found:
         raise TypeError(f"{type(collection).__name__} is not a Dask collection")
@@ -143,7 +143,7 @@ def _planned(collection: Any, run: Run) -> tuple[list[Any], Plan, Fingerprints]:
     return run.look(graph, list(flatten(expr.__dask_keys__())))
 
 
-def _status(key: Any, plan: Plan) -> str:
+def _status(key: Any, plan: GraphPlan) -> str:
     if key in plan.hits:
         return "hit"
     if not isinstance(plan.graph[key], Task):
@@ -153,7 +153,7 @@ def _status(key: Any, plan: Plan) -> str:
     return "miss" if key in plan.runs else "skipped"
 
 
-def _why(key: Any, status: str, plan: Plan, reasons: Reasons) -> str:
+def _why(key: Any, status: str, plan: GraphPlan, reasons: Reasons) -> str:
     if status == "hit":
         return f"entry {plan.hits[key][:12]}…"
     if status == "skipped":
@@ -173,7 +173,7 @@ _LETTERS = 23  #: of a label, in a box
 _LEGEND = 164  #: from one entry of the legend to the next
 
 
-def _draw(graph: Mapping[Any, GraphNode], order: list[Any], plan: Plan) -> str:
+def _draw(graph: Mapping[Any, GraphNode], order: list[Any], plan: GraphPlan) -> str:
     rows = _layers(graph, order)
     wide = max(len(row) for row in rows)
     width = max(wide * (_WIDTH + _GAP_X) + 2 * _MARGIN, 5 * _LEGEND + _MARGIN)

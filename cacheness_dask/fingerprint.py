@@ -41,7 +41,7 @@ from cacheness.keys.key import sets_of
 from cacheness.keys.owners import owner_of_class
 from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.columns import names_in
-from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, Refused, container, text
+from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, NotCacheable, container, text
 from cacheness_dask.graphs import IDENTITY, last_step, topological
 from cacheness_dask.inputs import (
     FileState,
@@ -155,7 +155,7 @@ class _Walk:
         self._groups: list[Names] = []  # of the node at hand, files that count together
         self._found = Fingerprints()
         self._futures = futures
-        self._functions: dict[int, tuple[Any, bytes | Refused, Inputs]] = {}
+        self._functions: dict[int, tuple[Any, bytes | NotCacheable, Inputs]] = {}
         self._literals: dict[int, tuple[Any, bytes, Inputs]] = {}
         self._strings: dict[str, tuple[bytes, Inputs]] = {}  # those that may name files
         self._inputs = Inputs()  # of the node at hand
@@ -184,9 +184,9 @@ class _Walk:
             self._unseen = []
             try:
                 terms[key] = term = self._future(key) if key in futures else self._checked(key, node)
-            except _Missing as missing:
+            except _MissingFingerprint as missing:
                 found.refused[key] = self._downstream(missing.args[0])
-            except Refused as refusal:
+            except NotCacheable as refusal:
                 found.refused[key] = str(refusal)
             else:
                 self._tell(key)
@@ -226,7 +226,7 @@ class _Walk:
 
     def _checked(self, key: Any, node: GraphNode) -> bytes:
         if key in self._targets:
-            raise Refused("a task that follows writes to what it returns, so it runs every time")
+            raise NotCacheable("a task that follows writes to what it returns, so it runs every time")
         return self._node(node, self._found.terms)
 
     def _targets_in(self, order: Iterable[Any]) -> Iterator[Any]:
@@ -273,8 +273,8 @@ class _Walk:
         if kind.__name__ == "P2PBarrierTask":
             return self._barrier(node, scope)
         if isinstance(node, Task):
-            raise Refused(f"a task of the unknown kind {kind.__name__}")
-        raise Refused(f"a graph node of the unknown kind {kind.__name__}")
+            raise NotCacheable(f"a task of the unknown kind {kind.__name__}")
+        raise NotCacheable(f"a graph node of the unknown kind {kind.__name__}")
 
     def _reference(self, key: Any, scope: Mapping[Any, bytes]) -> bytes:
         term = scope.get(key)
@@ -283,13 +283,13 @@ class _Walk:
                 self._take(self._found.inputs[key])
             return term
         if key in self._graph:
-            raise _Missing(key)
+            raise _MissingFingerprint(key)
         return self._future(key)
 
     def _future(self, key: Any) -> bytes:
         term = self._futures.get(key)
         if term is None:
-            raise _Missing(key)
+            raise _MissingFingerprint(key)
         return term
 
     def _task(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
@@ -442,7 +442,7 @@ class _Walk:
             users = owner_of_class(type(value)).kind == "user"
             self._kinds[type(value)] = next(iter(Chance(type(value)).always), "") if users else ""
         if reason := self._kinds[type(value)] or draws_by_itself(value):
-            raise Refused(reason)
+            raise NotCacheable(reason)
         term = b"v" + self._digest(value)
         named = [term for term in map(self._string, names_in(value)) if term[0] == NAMED_FILE]
         return container(b"names", [term, *named]) if named else term
@@ -492,20 +492,20 @@ class _Walk:
             with self._apart() as inputs:
                 try:
                     known = (func, self._callable(func), inputs)
-                except Refused as refusal:
+                except NotCacheable as refusal:
                     known = (func, refusal, inputs)
             self._functions[id(func)] = known
         self._take(known[2])
         if self._gaps:
             self._note_gaps(func)
-        if isinstance(known[1], Refused):
-            raise Refused(*known[1].args)
+        if isinstance(known[1], NotCacheable):
+            raise NotCacheable(*known[1].args)
         return known[1]
 
     def _callable(self, func: Any) -> bytes:
         reason = refuse_function(func)
         if reason:
-            raise Refused(reason)
+            raise NotCacheable(reason)
         if isinstance(func, partial) or _is_curry(func):
             inside = [func.func, tuple(func.args), _lean(func.func, func.keywords)]
             return container(b"partial", [self._term(part, {}) for part in inside])
@@ -537,7 +537,7 @@ class _Walk:
 
     def _keep_gaps(self, thing: Any, unseen: tuple[str, ...]) -> None:
         if unseen and self._refuse_incomplete:
-            raise Refused(f"its key is incomplete: {quote(unseen)}")
+            raise NotCacheable(f"its key is incomplete: {quote(unseen)}")
         if unseen:
             self._gaps[id(thing)] = unseen
 
@@ -547,12 +547,12 @@ class _Walk:
     def _look_for_chance(self, func: Any) -> None:
         chance = Chance(func)
         if chance.always:
-            raise Refused(chance.always[0])
+            raise NotCacheable(chance.always[0])
         if chance.depends:
             self._chances[id(func)] = chance
 
 
-class _Missing(Refused):
+class _MissingFingerprint(NotCacheable):
     """A reference to a key without a term."""
 
 
@@ -613,9 +613,9 @@ def _refuse(error: Exception) -> None:
     what = str(error) if isinstance(error, CachenessError) else f"{type(error).__name__}: {error}"
     if what.endswith(WAYS_OUT):
         what = what.removesuffix(WAYS_OUT) + _WAYS_OUT
-    raise Refused(f"argument cannot be hashed: {what}") from error
+    raise NotCacheable(f"argument cannot be hashed: {what}") from error
 
 
 def _refuse_coroutine(func: types.FunctionType) -> None:
     if func.__code__.co_flags & (0x80 | 0x200):  # CO_COROUTINE, CO_ASYNC_GENERATOR
-        raise Refused(f"{func.__qualname__} is a coroutine function")
+        raise NotCacheable(f"{func.__qualname__} is a coroutine function")

@@ -15,7 +15,7 @@ _known: WeakKeyDictionary[Any, dict[Any, tuple[Any, bytes]]] = WeakKeyDictionary
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-class Held:
+class KeptFutures:
     """The futures that a client has while a graph is looked at and submitted.
 
     Those whose keys are in the graph are kept alive meanwhile: were one released in between, Dask would

@@ -23,7 +23,7 @@ from cacheness.keys import Inputs, register
 from cacheness.keys.code.writers import effects_of
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.files import digest_of_file
-from cacheness_dask.encoding import Refused
+from cacheness_dask.encoding import NotCacheable
 from cacheness_dask.reasons import HANDLE, LEAVES, NOTHING, SINK
 from cacheness_dask.remote import asking_once, version_of
 
@@ -160,7 +160,7 @@ def guard_nested() -> None:
 def _identity_within(value: Any) -> Any:
     try:
         return identity_of_source(value)
-    except Refused as refusal:
+    except NotCacheable as refusal:
         raise UnhashableArgument(f"{refusal}. It is inside of another argument") from None
 
 
@@ -234,7 +234,7 @@ def file_at(path: str) -> bytes | None:
         try:
             known = digests[path] = digest_of_file(path)
         except Unencodable as error:
-            raise Refused(str(error)) from error
+            raise NotCacheable(str(error)) from error
     if (inputs := noted.get()) is not None:
         inputs.count(path, known, partial(digest_of_file, path))
     return known
@@ -278,7 +278,7 @@ def remote_file(filesystem: Any, path: str) -> Any:
     if "LocalFileSystem" in type(filesystem).__name__:
         local = file_at(filesystem._strip_protocol(path))  # noqa: SLF001  public in all but name
         if local is None:
-            raise Refused(f"{path} cannot be read here, so its content is unknown")
+            raise NotCacheable(f"{path} cannot be read here, so its content is unknown")
         return local
     return version_of(filesystem, path)
 
@@ -386,7 +386,7 @@ def _is_description(base: type) -> bool:
 
 def _refuse(what: str, value: Any) -> Any:
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    raise Refused(f"argument is {what} ({kind}). {WAYS_OUT_OF_HANDLES}")
+    raise NotCacheable(f"argument is {what} ({kind}). {WAYS_OUT_OF_HANDLES}")
 
 
 def _parents(module: str) -> Iterator[str]:
@@ -398,7 +398,7 @@ def _parents(module: str) -> Iterator[str]:
 def _open_file(value: Any) -> Any:
     where = [value.mode, value.compression, value.encoding, value.errors, value.newline]
     if "r" not in value.mode:
-        raise Refused("argument is a file opened for writing")
+        raise NotCacheable("argument is a file opened for writing")
     return [where, remote_file(value.fs, value.path)]
 
 
@@ -406,7 +406,7 @@ def _arrow_fragment(value: Any) -> Any:
     fragment = value.fragment
     path, filesystem = fragment.path, value._filesystem or fragment.filesystem  # noqa: SLF001  there is no other way to it
     if fragment.buffer is not None:
-        raise Refused("argument is a Parquet fragment in memory")
+        raise NotCacheable("argument is a Parquet fragment in memory")
     return [_arrow_file(filesystem, path), str(fragment.partition_expression), fragment.format.default_extname]
 
 
@@ -414,7 +414,7 @@ def _arrow_file(filesystem: Any, path: str) -> Any:
     if type(filesystem).__name__ == "LocalFileSystem":
         local = file_at(path)
         if local is None:
-            raise Refused(f"{path} cannot be read here, so its content is unknown")
+            raise NotCacheable(f"{path} cannot be read here, so its content is unknown")
         return local
     return version_of(filesystem, path)
 

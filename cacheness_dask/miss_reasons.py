@@ -15,7 +15,7 @@ from dask.utils import format_time
 from cacheness import UnifiedCache
 from cacheness.keys.inputs import paths_in
 from cacheness_dask.graphs import topological
-from cacheness_dask.rewrite import Plan, name_of
+from cacheness_dask.rewrite import GraphPlan, name_of
 from cacheness_dask.task_checksums import differences
 from cacheness_dask.worker import NAMED
 
@@ -39,7 +39,7 @@ class _Earlier:
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
+class _FilesOfArgument:
     """The files that an argument names."""
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class _Inputs:
 class Reasons:
     """Says for each miss of a plan what changed, as far as the clues of earlier entries tell."""
 
-    def __init__(self, plan: Plan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
+    def __init__(self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
         self._plan, self._clues, self._cache = plan, clues, cache
         self._earlier: dict[str, list[_Earlier]] = {}
         self._each = max(1, _MOST // max(1, len(plan.misses)))
@@ -114,15 +114,15 @@ class Reasons:
         told = list(dict.fromkeys(filter(None, changed)))
         if not told:
             return f"what comes from {upstream[0]} changed" if upstream else ""
-        others = [name for what in told if isinstance(what, _Inputs) for name in what.not_of(entry)]
-        same = [str(what) for what in told if not (isinstance(what, _Inputs) and what.not_of(entry))]
+        others = [name for what in told if isinstance(what, _FilesOfArgument) for name in what.not_of(entry)]
+        same = [str(what) for what in told if not (isinstance(what, _FilesOfArgument) and what.not_of(entry))]
         sentences = [f"{', '.join(same)} changed"] if same else []
         if others and entry is not None:
             known = ", ".join(sorted(entry.files or ()))
             sentences.append(f"another input: {', '.join(others)}, where the nearest entry had {known}")
         return ", and ".join(sentences)
 
-    def _part(self, node: Task, place: int) -> tuple[Any, str | _Inputs]:
+    def _part(self, node: Task, place: int) -> tuple[Any, str | _FilesOfArgument]:
         """The task upstream where a change comes from, None when it is here; and what to call it."""
         if node.func is not _execute_subgraph:
             return self._argument(node, place)
@@ -132,7 +132,7 @@ class Reasons:
         step = steps[place // 2]
         return None, _inputs_of(step) if place % 2 else f"code of `{name_of(step)}`"
 
-    def _argument(self, node: Task, place: int) -> tuple[Any, str | _Inputs]:
+    def _argument(self, node: Task, place: int) -> tuple[Any, str | _FilesOfArgument]:
         named = list(node.kwargs.items())
         if place == 0:
             return None, f"code of `{name_of(node)}`"
@@ -143,13 +143,13 @@ class Reasons:
             return self._given(value, f"argument `{name}`")
         return None, "an input file"
 
-    def _given(self, value: Any, name: str) -> tuple[Any, str | _Inputs]:
+    def _given(self, value: Any, name: str) -> tuple[Any, str | _FilesOfArgument]:
         needs = _needs(value)
         for key in needs:
             if key in self._plan.misses or key in self._plan.refused:
                 return key, f"`{name_of(self._plan.graph[key])}` {key!r}"
         if paths := tuple(islice(_paths(value), _MOST_PATHS)):
-            return None, _Inputs(paths, name)
+            return None, _FilesOfArgument(paths, name)
         return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
 
 
@@ -173,11 +173,11 @@ def _needs(value: Any) -> list[Any]:
     return sorted(value.dependencies, key=str) if isinstance(value, GraphNode) else []
 
 
-def _inputs_of(step: GraphNode) -> str | _Inputs:
+def _inputs_of(step: GraphNode) -> str | _FilesOfArgument:
     """The files among the arguments of a step, or else its arguments."""
     name = f"arguments of `{name_of(step)}`"
     paths = tuple(islice(_paths(step), _MOST_PATHS))
-    return _Inputs(paths, name) if paths else name
+    return _FilesOfArgument(paths, name) if paths else name
 
 
 def _paths(value: Any) -> Iterator[str]:

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
-from cacheness_dask.encoding import Refused
+from cacheness_dask.encoding import NotCacheable
 from cacheness_dask.isolation import unbroken
 
 #: What stores call a name for the content, the most telling first; what comes last tells only the time of change.
@@ -81,10 +81,10 @@ def _told(filesystem: Any, path: str, info: Mapping[str, Any]) -> Any:
         if info.get(name):
             # Some stores put an ETag in quotes when asked for one file, and not when they list many.
             return [type(filesystem).__name__, name, str(info[name]).strip('"'), info.get("size")]
-    raise Refused(f"{path} has neither an ETag nor a time of change")
+    raise NotCacheable(f"{path} has neither an ETag nor a time of change")
 
 
 def _unanswered(path: str, error: Exception) -> None:
-    if isinstance(error, Refused):
+    if isinstance(error, NotCacheable):
         raise error
-    raise Refused(f"{path} cannot be asked for its version: {error}") from error
+    raise NotCacheable(f"{path} cannot be asked for its version: {error}") from error

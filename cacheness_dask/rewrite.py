@@ -40,7 +40,7 @@ class Decisions:
 
 
 @dataclass(slots=True)
-class Plan:
+class GraphPlan:
     """What happens to each node that the wanted keys need. Made before anything runs."""
 
     graph: Mapping[Any, GraphNode]  #: what the decisions are about
@@ -71,7 +71,7 @@ def decide(
     held: Collection[Any] = (),
     never: Mapping[bytes, str] = MappingProxyType({}),
     waits: bool = True,
-) -> Plan:
+) -> GraphPlan:
     """Which results are loaded, and which of those that are computed are to be stored.
 
     `held` are keys that the client has futures for: these and what they need stay as they are. `never` says
@@ -82,7 +82,7 @@ def decide(
     hits: dict[Any, str] = {}
     stored: dict[Any, tuple[bytes, bytes]] = {}
     marked: set[Any] = set()
-    made = Plan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
+    made = GraphPlan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
     stack = [key for key in keys if key in graph]
     while stack:
         key = stack.pop()
@@ -159,7 +159,7 @@ def _other_names(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> Itera
             node = graph.get(node.target)
 
 
-def _note_refusal(made: Plan, key: Any, prints: Fingerprints) -> None:
+def _note_refusal(made: GraphPlan, key: Any, prints: Fingerprints) -> None:
     if key in prints.refused:
         made.refused[key] = prints.refused[key]
 
@@ -208,7 +208,7 @@ def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback 
     return Fallback(tasks, key)
 
 
-def _account(made: Plan, prints: Fingerprints, present: Mapping[str, Presence]) -> None:
+def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presence]) -> None:
     gone = [key for key in prints.terms if key not in made.runs]
     made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
     spared = {entry_key(prints.digests[key]) for key in gone if key in prints.digests}.union(made.hits.values())

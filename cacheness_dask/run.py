@@ -22,7 +22,7 @@ from cacheness.keys.inputs import Counted
 from cacheness.records import Presence
 from cacheness_dask import worker
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
-from cacheness_dask.futures import Held
+from cacheness_dask.futures import KeptFutures
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
 from cacheness_dask.inputs import state_of
 from cacheness_dask.isolation import unbroken
@@ -30,7 +30,7 @@ from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
 from cacheness_dask.reasons import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
-from cacheness_dask.rewrite import Plan, decide, name_of
+from cacheness_dask.rewrite import GraphPlan, decide, name_of
 from cacheness_dask.worker import Store
 
 logger = logging.getLogger("cacheness.dask")
@@ -77,7 +77,7 @@ class Record:
 class _Reading:
     """The input files of a graph, which must be as they were when its results are there."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: GraphPlan) -> None:
         self.entries = tuple(plan.misses.values())  #: made from them
         self._states = plan.files
         self._counted: dict[str, Counted] = {}
@@ -154,7 +154,7 @@ class Run:
 
     def prepare(
         self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, pool: bool = False
-    ) -> Plan | None:
+    ) -> GraphPlan | None:
         """Decide what runs. None when the cache does not answer: then everything runs as it is.
 
         What runs in a `pool` of processes tells nobody why it is not stored, and writes it down.
@@ -187,7 +187,7 @@ class Run:
                 self._say_sink(name_of(made.graph[key]), why)
         return made
 
-    def _note_writers(self, made: Plan) -> None:
+    def _note_writers(self, made: GraphPlan) -> None:
         """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
         writers = [key for key in made.decisions.files if key in made.misses]
         if not writers:
@@ -204,14 +204,14 @@ class Run:
         with unbroken(self._warn):  # the results are right, whatever became of the entries
             self.withdraw_stale()
 
-    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], Plan, Fingerprints]:
+    def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
         """What would happen: the nodes in order, the plan, and what it was made from."""
         self.flush()
         made, prints = self._plan(graph, keys, None, waits=True)
         return topological(made.graph, keys), made, prints
 
-    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[Plan, Fingerprints]:
-        held = Held(client, graph)
+    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[GraphPlan, Fingerprints]:
+        held = KeptFutures(client, graph)
         refuse = self._incomplete == "refuse"
         prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
         cut = bool(prints.cuttable)
@@ -265,7 +265,7 @@ class Run:
         self._refuse_sinks(graph, prints)
         return found, noted, seconds
 
-    def _record(self, made: Plan, seconds: float) -> None:
+    def _record(self, made: GraphPlan, seconds: float) -> None:
         self.history.append(
             Record(
                 hits=len(made.hits),

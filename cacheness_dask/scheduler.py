@@ -14,7 +14,7 @@ from cacheness_dask._task_spec import EntryVanished, Scheduling
 from cacheness_dask.blocks import nocache
 from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.graphs import Annotations, materialised
-from cacheness_dask.rewrite import Plan
+from cacheness_dask.rewrite import GraphPlan
 from cacheness_dask.run import Run
 
 logger = logging.getLogger("cacheness.dask")
@@ -37,12 +37,12 @@ class CachingScheduler(Scheduling):
     def _aside(self) -> AbstractContextManager[None]:
         return nocache()
 
-    def _decided(self, dsk: Any, keys: Any) -> tuple[Plan, Annotations] | None:
+    def _decided(self, dsk: Any, keys: Any) -> tuple[GraphPlan, Annotations] | None:
         graph, annotations = materialised(dsk)
         made = self.run.prepare(graph, _wanted(keys), self._client, waits=True, pool=self._is_pool)
         return None if made is None else (made, annotations)
 
-    def _shipped(self, plan: tuple[Plan, Annotations], dsk: Any) -> Any:
+    def _shipped(self, plan: tuple[GraphPlan, Annotations], dsk: Any) -> Any:
         made, annotations = plan
         return shipped(made, dsk, annotations, self._client)
 

@@ -28,12 +28,12 @@ from cacheness_dask.isolation import unbroken
 from cacheness_dask.mutations import Sample, change_told
 from cacheness_dask.policy import Meter, Policy, size_of
 from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
-from cacheness_dask.write_behind import CANNOT_BE_PICKLED, About, Late, WriteBehind
+from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails, Late, WriteBehind
 
 logger = logging.getLogger("cacheness.dask")
 
 _lock = threading.RLock()
-_open: dict[Config, Opened] = {}
+_open: dict[Config, WorkerCache] = {}
 #: How many runs of this process use a cache.
 _holders: Counter[Config] = Counter()
 #: What went wrong with a cache in this process, since somebody last asked: the first of it.
@@ -66,13 +66,13 @@ class Store:
     policy: Policy
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def opened(self) -> Opened:
+    def opened(self) -> WorkerCache:
         """This process's handle on the cache."""
         found = _open.get(self.config)
         return found if found is not None else _opened(self)
 
 
-class Opened:
+class WorkerCache:
     """One cache in one process, with the queue of what it is to store and what is known of its speed."""
 
     def __init__(self, store: Store) -> None:
@@ -81,11 +81,11 @@ class Opened:
         self.queue = WriteBehind(self.cache, self.meter, store.policy.queue_bytes, partial(_warn, store.config))
 
 
-def _opened(store: Store) -> Opened:
+def _opened(store: Store) -> WorkerCache:
     with _lock:
         found = _open.get(store.config)
         if found is None:
-            found = _open[store.config] = Opened(store)
+            found = _open[store.config] = WorkerCache(store)
         return found
 
 
@@ -268,7 +268,7 @@ class Compute(Calling):
         if self.files is not None:
             about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]
         try:
-            opened.queue.put(key, value, size, About(seconds, about, self._refuse))
+            opened.queue.put(key, value, size, ComputeDetails(seconds, about, self._refuse))
         except CANNOT_BE_PICKLED as error:
             return f"{UNPICKLABLE} {error}"
         return ""

@@ -33,7 +33,7 @@ _PLAIN: Final = (int, float, complex, bool, str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ComputeDetails:
     """What is stored with a result."""
 
     seconds: float  #: what it cost to compute
@@ -48,7 +48,7 @@ class Pending:
     key: Key
     thaw: Callable[[], Any]  #: the value, as it was when its task ended
     size: int
-    about: About
+    about: ComputeDetails
 
 
 class Late:
@@ -102,7 +102,7 @@ class WriteBehind:
         # A child of multiprocessing, such as a Dask worker, leaves without running atexit.
         self._finalizer = multiprocessing.util.Finalize(self, self.close, exitpriority=100)
 
-    def put(self, key: Key, value: Any, size: int, about: About) -> None:
+    def put(self, key: Key, value: Any, size: int, about: ComputeDetails) -> None:
         """Store a result soon, or now when too much is waiting."""
         if size <= self._room:
             pending = Pending(key, frozen(value), size, about)

@@ -17,9 +17,9 @@ from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreR
 from cacheness_prefect.error_reporting import shielded
 from cacheness_prefect.run_metadata import (
     PREFIX,
-    Held,
     Notes,
     Recent,
+    UnencodedValue,
     address,
     content_of,
     describe_run,
@@ -213,7 +213,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     # what Prefect asks of it
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The stored content: bytes, or a `Held` value when the cache encoded it.
+        """The stored content: bytes, or a `UnencodedValue` value when the cache encoded it.
 
         Raises FileNotFoundError when there is nothing at this path that verifies.
         """
@@ -250,7 +250,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return content_of(hit)
 
     def _write(self, path: str, content: Any) -> Recent:
-        if isinstance(content, Held) and content.notes is not None:
+        if isinstance(content, UnencodedValue) and content.notes is not None:
             value, notes = content.value, content.notes
         else:
             unknown: tuple[dict[str, Any], tuple[str, ...]] = ({}, (PREFIX,))

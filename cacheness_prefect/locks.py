@@ -25,7 +25,7 @@ from cacheness.jitter import between
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded
 from cacheness_prefect.run_metadata import flight_of, task_run_id
-from cacheness_prefect.waiting import Pause, Steps, run_steps, run_steps_off_loop, turns
+from cacheness_prefect.waiting import Steps, WaitStep, run_steps, run_steps_off_loop, turns
 
 POLL_SECONDS: Final = 0.05  #: first pause of whoever waits for another process; doubles up to POLL_AT_MOST
 POLL_AT_MOST: Final = 1.0
@@ -157,7 +157,7 @@ class CachenessLockManager(LockManager):
 
     def _wait_for_turn(
         self, key: str, holder: str, lease: float, give_up: float
-    ) -> Generator[Pause, None, tuple[str | None, bool]]:
+    ) -> Generator[WaitStep, None, tuple[str | None, bool]]:
         """First within this process, then among all: the token of the flight, and whether all is well without one."""
         place, run = self._place(key), task_run_id()
         above = _runs_above() | ({run} - {""})
@@ -171,7 +171,7 @@ class CachenessLockManager(LockManager):
                 # Who has the turn may be done, and keep it until a task around both of us ends, which waits for us.
                 if self._is_computed_above(key) and turn.cancel():
                     return None, True
-                yield Pause(max(min(left, pause), 0.0), turn)
+                yield WaitStep(max(min(left, pause), 0.0), turn)
                 pause = min(2 * pause, POLL_AT_MOST)
             if not turn.result():
                 return None, True
@@ -188,7 +188,7 @@ class CachenessLockManager(LockManager):
 
     def _take_flight(
         self, key: str, name: str, lease: float, give_up: float, above: Collection[str], *, looked: bool
-    ) -> Generator[Pause, None, tuple[str | None, Found]]:
+    ) -> Generator[WaitStep, None, tuple[str | None, Found]]:
         token = f"{name}:{uuid.uuid4().hex[:8]}"
         pause = POLL_SECONDS
         while True:
@@ -197,7 +197,7 @@ class CachenessLockManager(LockManager):
                 return token, found
             if found != "taken by others" or time.monotonic() >= give_up:
                 return None, found
-            yield Pause(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            yield WaitStep(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
             pause, looked = min(2 * pause, POLL_AT_MOST), False
 
     def _ask_database(self, key: str, token: str, lease: float, above: Collection[str], *, looked: bool) -> Found:
@@ -225,7 +225,7 @@ class CachenessLockManager(LockManager):
         ):
             if time.monotonic() >= give_up:
                 return False
-            yield Pause(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
+            yield WaitStep(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
             pause = min(2 * pause, POLL_AT_MOST)
         return True
 

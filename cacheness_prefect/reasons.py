@@ -12,7 +12,7 @@ NOT_STORED: Final = "The result is not stored"
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class ReasonForMiss:
     """One kind of reason."""
 
     means: str
@@ -29,26 +29,34 @@ class Reason:
 
 
 REASONS: Final = (
-    Reason("has an argument, or refers to a value, that no key can cover, or whose code fails for a key", NO_KEY),
-    Reason('refers to what no key can see, with `incomplete="refuse"`', "is incomplete"),
-    Reason(
+    ReasonForMiss(
+        "has an argument, or refers to a value, that no key can cover, or whose code fails for a key", NO_KEY
+    ),
+    ReasonForMiss('refers to what no key can see, with `incomplete="refuse"`', "is incomplete"),
+    ReasonForMiss(
         "has such an argument, in a sum of policies (`store.policy() + INPUTS`)",
         "Error encountered when computing cache key",
         "an error in the run's log",
     ),
-    Reason("returned an open file, a lock, or what else cannot be pickled and read again", NO_STORE),
-    Reason("returned more than the quota (`max_bytes`)", NO_STORE),
-    Reason("ran while the database or the bucket was down, or damaged", GOES_ON),
-    Reason("had other files when it ended than when it began", NOT_STORED, "a line in the run's log"),
-    Reason("has `persist_result=False`", "Ignoring `cache_policy`", "a warning of Prefect's where the task is written"),
-    Reason(
+    ReasonForMiss("returned an open file, a lock, or what else cannot be pickled and read again", NO_STORE),
+    ReasonForMiss("returned more than the quota (`max_bytes`)", NO_STORE),
+    ReasonForMiss("ran while the database or the bucket was down, or damaged", GOES_ON),
+    ReasonForMiss("had other files when it ended than when it began", NOT_STORED, "a line in the run's log"),
+    ReasonForMiss(
+        "has `persist_result=False`", "Ignoring `cache_policy`", "a warning of Prefect's where the task is written"
+    ),
+    ReasonForMiss(
         "has a `cache_key_fn`, which takes the place of the policy",
         "`cache_key_fn` will be used",
         "a warning of Prefect's where the task is written",
     ),
-    Reason("has `refresh_cache=True`: its result is stored, and not read", instead="`task.refresh_cache`"),
-    Reason("raised, or was rolled back by a transaction around it", instead="the state, or the transaction's error"),
-    Reason("is a generator: Prefect runs these each time", instead="nothing: from the second time on it says `Cached`"),
+    ReasonForMiss("has `refresh_cache=True`: its result is stored, and not read", instead="`task.refresh_cache`"),
+    ReasonForMiss(
+        "raised, or was rolled back by a transaction around it", instead="the state, or the transaction's error"
+    ),
+    ReasonForMiss(
+        "is a generator: Prefect runs these each time", instead="nothing: from the second time on it says `Cached`"
+    ),
 )
 
 

@@ -30,7 +30,7 @@ from cacheness.keys import Observed
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded, tell_not_stored
 from cacheness_prefect.key_storage import CachenessKeys
-from cacheness_prefect.run_metadata import Held, Notes, address, describe_run, task_run_id
+from cacheness_prefect.run_metadata import Notes, UnencodedValue, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.waiting import off_loop
 
@@ -57,7 +57,7 @@ class KeptRecord(ResultRecord[Any]):
                 return  # the commit meets the same error, where Prefect expects it
 
     def serialize_result(self) -> Any:
-        """What `CachenessStorage.write_path` gets: a `Held` value, not bytes."""
+        """What `CachenessStorage.write_path` gets: a `UnencodedValue` value, not bytes."""
         content, self._snapshot = self._snapshot, None
         form = "bytes"
         if content is None and isinstance(self.serializer, CachenessSerializer):
@@ -66,7 +66,7 @@ class KeptRecord(ResultRecord[Any]):
             content = super().serialize_result()
         record = self.serialize_metadata().decode()
         refused = self._is_of_failure() or self._notes.refused
-        return Held(content, replace(self._notes, form=form, record=record, refused=refused))
+        return UnencodedValue(content, replace(self._notes, form=form, record=record, refused=refused))
 
     def _is_of_failure(self) -> bool:
         # Prefect caches what a task returned inside a Failed state, and the next run would be Cached.

@@ -48,7 +48,7 @@ class Notes:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class UnencodedValue:
     """A value on its way between Prefect and the cache, which encodes it itself: no bytes yet, or any more."""
 
     value: Any
@@ -137,7 +137,7 @@ _SHORT: Final = _Short()
 
 def content_of(hit: Hit) -> Any:
     """What a storage answers for an entry."""
-    return Held(hit.value) if form_of(hit) == "value" else hit.value
+    return UnencodedValue(hit.value) if form_of(hit) == "value" else hit.value
 
 
 def form_of(hit: Hit) -> str:

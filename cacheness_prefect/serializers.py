@@ -22,7 +22,7 @@ import cloudpickle
 from prefect.serializers import Serializer
 from pydantic import Field
 
-from cacheness_prefect.run_metadata import Held
+from cacheness_prefect.run_metadata import UnencodedValue
 
 MAGIC = b"cacheness\x01"
 _SIZE = struct.Struct("<Q")
@@ -41,9 +41,9 @@ class CachenessSerializer(Serializer):
         sizes = b"".join(_SIZE.pack(piece.nbytes) for piece in pieces)
         return b"".join([MAGIC, _SIZE.pack(len(pieces)), sizes, *pieces])
 
-    def loads(self, blob: bytes | Held) -> Any:
+    def loads(self, blob: bytes | UnencodedValue) -> Any:
         """The value; its arrays are writable."""
-        if isinstance(blob, Held):
+        if isinstance(blob, UnencodedValue):
             return blob.value
         stream, *buffers = _pieces(memoryview(blob))
         return pickle.loads(stream, buffers=[bytearray(buffer) for buffer in buffers])

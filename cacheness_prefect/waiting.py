@@ -25,7 +25,7 @@ THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class WaitStep:
     """What a run waits for before it goes on: so many seconds, or a future for so long."""
 
     seconds: float
@@ -33,7 +33,7 @@ class Pause:
 
 
 #: A run on its way to a key: short calls to a store, and pauses in between; at the end whether it got there.
-Steps = Generator[Pause, None, bool]
+Steps = Generator[WaitStep, None, bool]
 
 
 def run_steps(steps: Steps) -> bool:
@@ -73,7 +73,7 @@ async def run_steps_off_loop(steps: Steps, undo: Callable[[], object]) -> bool:
             raise
 
 
-def _next(steps: Steps) -> Pause | bool:
+def _next(steps: Steps) -> WaitStep | bool:
     try:
         return next(steps)
     except StopIteration as done:

@@ -29,7 +29,7 @@ from cacheness.arguments import (
     one_function,
     shown,
 )
-from cacheness.config import Config, Parameters
+from cacheness.config import CacheParameters, Config
 from cacheness.coordination.leases import Flights
 from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
@@ -41,7 +41,7 @@ from cacheness.memoize.explain import Explanation
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
 from cacheness.results.batch import Batch
-from cacheness.results.store import About, Cache, Draft
+from cacheness.results.store import Cache, Draft, PutDetails
 from cacheness.units import Duration, seconds_of
 
 P = ParamSpec("P")
@@ -63,7 +63,7 @@ class UnifiedCache:
     """
 
     def __init__(
-        self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[Parameters]
+        self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[CacheParameters]
     ) -> None:
         self.config = configured(config, parameters)
         self._local = threading.local()
@@ -116,7 +116,7 @@ class UnifiedCache:
         """
         if key is not None:
             check_order(value, key)
-        about = About(
+        about = PutDetails(
             ttl=self._lifetime(ttl),
             tags=checked_tags(tags),
             compute_seconds=compute_seconds,
@@ -464,7 +464,7 @@ class UnifiedCache:
         self._finalizer.atexit = False  # the registry closes everything then
 
     @property
-    def _parts(self) -> factory.Opened:
+    def _parts(self) -> factory.OpenCache:
         if not self._finalizer.alive:
             raise CacheClosed("this cache is closed: open another one")
         if factory.is_inherited(self._slot):

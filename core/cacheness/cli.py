@@ -60,7 +60,7 @@ class _Misuse(Exception):
     """What was typed cannot be meant so."""
 
 
-class _Interrupted(Exception):
+class _StoppedByUser(Exception):
     """Ctrl-C, with what had been done until then."""
 
 
@@ -75,7 +75,7 @@ def main() -> None:
         _fail(str(error), MISUSE)
     except CachenessError as error:
         _fail(str(error), COULD_NOT)
-    except _Interrupted as error:
+    except _StoppedByUser as error:
         err.print(Text(f"interrupted: {error}"), soft_wrap=True)
         sys.exit(INTERRUPTED)
     except SystemExit as end:
@@ -447,7 +447,7 @@ def _telling(what_was_done: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise _Interrupted(what_was_done()) from None
+        raise _StoppedByUser(what_was_done()) from None
 
 
 @contextmanager

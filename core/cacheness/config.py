@@ -20,7 +20,7 @@ ENVIRONMENT_PREFIX = "CACHENESS_"
 OTHER_VARIABLES = frozenset({"USER_CODE"})
 
 
-class Parameters(TypedDict, total=False):
+class CacheParameters(TypedDict, total=False):
     """The parameters of `UnifiedCache`, for editors and type checkers; `Config` has defaults and meanings."""
 
     cache_dir: str | os.PathLike[str]

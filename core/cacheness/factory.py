@@ -46,7 +46,7 @@ add_user_code(*user_code_names())
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenCache:
     """Everything that works together for one configuration in this process."""
 
     cache: Cache
@@ -67,7 +67,7 @@ class Slot:
     config: Config
     guard: Guard
     lock: threading.RLock = field(default_factory=threading.RLock)
-    opened: Opened | None = None
+    opened: OpenCache | None = None
     handles: int = 0
     pid: int = field(default_factory=os.getpid)
 
@@ -159,7 +159,7 @@ def release(slot: Slot) -> None:
         slot.opened.close()
 
 
-def parts_of(slot: Slot) -> Opened:
+def parts_of(slot: Slot) -> OpenCache:
     """The open parts of a held configuration; opens them when they are not.
 
     Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
@@ -218,7 +218,7 @@ def _take(config: Config) -> Slot:
 # from a configuration to parts
 
 
-def _open(config: Config) -> Opened:
+def _open(config: Config) -> OpenCache:
     check_backend(config)
     check_sharing(config)
     keyring = _keyring(config)
@@ -233,7 +233,7 @@ def _open(config: Config) -> Opened:
     return opened
 
 
-def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> Opened:
+def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> OpenCache:
     cache = Cache(
         Parts(
             metadata=metadata,
@@ -246,7 +246,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         ),
         marker_of(config, metadata, blobs),
     )
-    return Opened(
+    return OpenCache(
         cache,
         Flights(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),

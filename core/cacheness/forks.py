@@ -45,7 +45,7 @@ class Closing(ForkAware, Protocol):
         ...
 
 
-class _Process:
+class _ForkState:
     """What one process has to do at a fork. A child begins with a new one."""
 
     def __init__(self, generation: int) -> None:
@@ -70,13 +70,13 @@ class _Thread(threading.local):
     an interruption between taking a lock and entering its block cannot happen there.
     """
 
-    def __init__(self, process: _Process) -> None:
+    def __init__(self, process: _ForkState) -> None:
         self.lock = threading.RLock()
         with process.registry:
             process.locks.add(self.lock)
 
 
-_process = _Process(0)
+_process = _ForkState(0)
 _watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
@@ -161,7 +161,7 @@ def _before() -> None:
         process.registry.acquire()
 
 
-def _take_all(process: _Process, taken: list[Any]) -> bool:
+def _take_all(process: _ForkState, taken: list[Any]) -> bool:
     """Take the lock of every other thread, and the registry, so that none is added; False when time runs out."""
     deadline = time.monotonic() + PATIENCE
     known = {id(process.thread.lock)}
@@ -187,7 +187,7 @@ def _after_in_parent() -> None:
 
 def _after_in_child() -> None:
     global _process  # a child has its own state, made new in one step
-    parent, _process = _process, _Process(_process.generation + 1)
+    parent, _process = _process, _ForkState(_process.generation + 1)
     _process.refusal = parent.refusal or _why_refused(parent)
     for file in list(parent.files):
         with contextlib.suppress(OSError):
@@ -199,7 +199,7 @@ def _after_in_child() -> None:
         aware.forget_after_fork()
 
 
-def _why_refused(parent: _Process) -> str:
+def _why_refused(parent: _ForkState) -> str:
     if _is_inside(parent.thread.lock):
         return "it was forked by a thread that was inside SQLite, in a signal handler perhaps"
     # A thread that another fork waits for counts as inside: its lock is taken, by whom does not show.

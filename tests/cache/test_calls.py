@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cacheness import CacheClosed, Config, Entry, UnifiedCache
-from cacheness.config import Parameters
+from cacheness.config import CacheParameters
 from cacheness.memoize import CachedOptions, Options
 from cacheness.units import Duration, Size
 
@@ -87,9 +87,9 @@ READ_AS: dict[str, Any] = {
 
 
 def test_type_checkers_know_every_parameter_and_option() -> None:
-    assert list(Parameters.__annotations__) == list(Config.__dataclass_fields__)
+    assert list(CacheParameters.__annotations__) == list(Config.__dataclass_fields__)
     assert list(CachedOptions.__annotations__) == list(Options.__dataclass_fields__)
-    config, parameters = typing.get_type_hints(Config), typing.get_type_hints(Parameters)
+    config, parameters = typing.get_type_hints(Config), typing.get_type_hints(CacheParameters)
     kept_otherwise = {name for name in config if config[name] != parameters[name]}
     assert {name: parameters[name] for name in kept_otherwise} == READ_AS
 

@@ -22,7 +22,7 @@ from cacheness import UnifiedCache
 from cacheness.keys import make_key
 from cacheness_dask.inputs import why_not
 from cacheness_dask.policy import Meter
-from cacheness_dask.write_behind import About, Late, WriteBehind
+from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
 
 
 class Gated(UnifiedCache):
@@ -52,7 +52,7 @@ def queue_on(cache: UnifiedCache, limit: int, warned: list[BaseException] | None
 
 
 def put(queue: WriteBehind, number: int, value: Any, size: int) -> None:
-    queue.put(make_key(args={"n": number}), value, size, About(0.1, {}))
+    queue.put(make_key(args={"n": number}), value, size, ComputeDetails(0.1, {}))
 
 
 def test_a_full_queue_stores_inline_and_drops_nothing(gated: Gated) -> None:
@@ -174,7 +174,7 @@ def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path)
         import os, sys, threading
         from cacheness import UnifiedCache
         from cacheness.keys import make_key
-        from cacheness_dask.write_behind import About, Late, WriteBehind
+        from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
         from cacheness_dask.policy import Meter
         gate = threading.Event()
         def open_cache():
@@ -182,7 +182,7 @@ def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path)
             return UnifiedCache(cache_dir=sys.argv[1])
         queue = WriteBehind(Late(open_cache), Meter(0.0), 1000, print)
         for n in range(5):
-            queue.put(make_key(args={"n": n}), n, 1, About(0.1, {}))
+            queue.put(make_key(args={"n": n}), n, 1, ComputeDetails(0.1, {}))
         child = os.fork()
         if child:
             assert os.waitpid(child, 0)[1] == 0
@@ -199,12 +199,12 @@ def test_the_results_of_a_forked_pool_are_stored_at_its_exit(tmp_path: Path) -> 
         import multiprocessing, sys
         from cacheness import Config
         from cacheness.keys import make_key
-        from cacheness_dask.write_behind import About
+        from cacheness_dask.write_behind import ComputeDetails
         from cacheness_dask.policy import Policy
         from cacheness_dask.worker import Store
         store = Store(Config(cache_dir=sys.argv[1]), Policy())
         def work(n):
-            store.opened().queue.put(make_key(args={"n": n}), n, 1, About(0.1, {}))
+            store.opened().queue.put(make_key(args={"n": n}), n, 1, ComputeDetails(0.1, {}))
         work(0)  # the parent has its own queue open
         children = [multiprocessing.get_context("fork").Process(target=work, args=(n,)) for n in range(1, 4)]
         for child in children:

@@ -15,7 +15,7 @@ from cacheness import CodecError, UnifiedCache, factory
 from cacheness.keys import make_key
 from cacheness.maintenance.copying import copy, every_row
 from cacheness.records import Entry
-from cacheness.results.store import About
+from cacheness.results.store import PutDetails
 
 COLUMNS = sorted({field.name for field in fields(Entry)} - {"namespace"})
 VALUES: list[Any] = ["text", b"bytes", 1 << 62]
@@ -73,7 +73,7 @@ def test_a_row_with_anything_in_a_column_spoils_nothing(cache: UnifiedCache, col
 
 def test_what_cannot_be_shown_of_a_genuine_row_says_why(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = cache.parts
-    draft = parts.draft(make_key(args={"x": 1}), "value", About())
+    draft = parts.draft(make_key(args={"x": 1}), "value", PutDetails())
     strange = replace(draft.entry, args=b"not an encoding", provenance="not JSON", created_at=1 << 60)
     parts.publish([replace(draft, entry=strange)], fresh=False)
     listed = {entry["cache_key"]: entry for entry in cache.list_entries()}
@@ -87,7 +87,7 @@ def test_what_cannot_be_shown_of_a_genuine_row_says_why(cache: UnifiedCache, mon
 
 def test_an_entry_of_an_unknown_codec_is_left_out_of_many(cache: UnifiedCache) -> None:
     parts = cache.parts
-    draft = parts.draft(make_key(args={"x": 1}), "value", About())
+    draft = parts.draft(make_key(args={"x": 1}), "value", PutDetails())
     parts.publish([replace(draft, entry=replace(draft.entry, codec="of-tomorrow"))], fresh=False)
     with pytest.raises(CodecError, match="of-tomorrow"):
         cache.get(x=1)

@@ -12,7 +12,7 @@ import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS
 
-from cacheness.keys.opened_files import Opened
+from cacheness.keys.opened_files import OpenedFiles
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -107,19 +107,19 @@ def test_a_task_ends_its_observation_whether_it_ran_or_was_cached(store, tmp_pat
     async def asize(where: str) -> int:
         return len(Path(where).read_bytes())  # noqa: ASYNC240 - a few bytes
 
-    def is_seen(name: str | None, opened: Opened) -> tuple[str | None, bool]:
+    def is_seen(name: str | None, opened: OpenedFiles) -> tuple[str | None, bool]:
         other = tmp_path / f"{name}.txt"
         other.write_text("")
         return name, str(other) in opened.uses
 
     @flow
     def work() -> tuple[str | None, bool]:
-        with Opened() as opened:
+        with OpenedFiles() as opened:
             return is_seen(size(str(path), return_state=True).name, opened)
 
     @flow
     async def awork() -> tuple[str | None, bool]:
-        with Opened() as opened:
+        with OpenedFiles() as opened:
             return is_seen((await asize(str(path), return_state=True)).name, opened)  # type: ignore[misc]
 
     expected = [("Completed", True), ("Cached", True)]

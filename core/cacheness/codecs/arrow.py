@@ -51,7 +51,7 @@ class ArrowCodec:
             raise CodecError(f"a stored table cannot be read here ({error})") from error.__cause__
 
 
-class _Pieces:
+class _BufferFile:
     """A file that keeps the buffers it is given, instead of copying them."""
 
     closed = False
@@ -79,7 +79,7 @@ def _kind(value: Any) -> str | None:
 def _write(table: Any, kind: str) -> list[Buffer]:
     pa = library("pyarrow")
     table = tables.labelled(table, kind)
-    sink = _Pieces()
+    sink = _BufferFile()
     with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         writer.write(table)
     return sink.parts

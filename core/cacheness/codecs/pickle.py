@@ -73,7 +73,7 @@ class PickleCodec:
             ) from error.__cause__
 
 
-class _Pieces(list[Buffer]):
+class _PickleBuffers(list[Buffer]):
     """A file to pickle into that keeps large byte strings as they are instead of copying them."""
 
     write = list.append
@@ -86,24 +86,24 @@ class _Nothing:
         pass
 
 
-class _Pickler(pickle.Pickler):
+class _ValuePickler(pickle.Pickler):
     """Python's, where parts of the value may be views of much larger memory."""
 
     reducer_override = staticmethod(shared.reduce_part)
 
 
-def _plainly(value: Any) -> tuple[_Pieces, list[memoryview]]:
-    stream, buffers = _Pieces(), list[memoryview]()
-    pickler = _Pickler if shared.may_share() else pickle.Pickler
+def _plainly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
+    stream, buffers = _PickleBuffers(), list[memoryview]()
+    pickler = _ValuePickler if shared.may_share() else pickle.Pickler
     pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     return stream, buffers
 
 
-def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
+def _thoroughly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
     """Pickled with the code of functions and classes that other processes cannot import."""
     import cloudpickle
 
-    stream, buffers = _Pieces(), list[memoryview]()
+    stream, buffers = _PickleBuffers(), list[memoryview]()
     _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
@@ -116,12 +116,12 @@ def _thoroughly(value: Any) -> tuple[_Pieces, list[memoryview]]:
 def _thorough_pickler() -> Any:
     import cloudpickle
 
-    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    class SharedPickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, value: Any) -> Any:
             reduced = shared.reduce_part(value)
             return super().reducer_override(value) if reduced is NotImplemented else reduced
 
-    return Pickler
+    return SharedPickler
 
 
 def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -37,7 +37,7 @@ class Flights:
     def forget_after_fork(self) -> None:
         """Leave to the parent what it holds; its thread, which renews that, is not in a child."""
         self._lock = threading.RLock()
-        self._held: dict[tuple[bytes, str], _Held] = {}
+        self._held: dict[tuple[bytes, str], _HeldLease] = {}
         self._woken = threading.Event()
         self._beating = False
         self._abandoned: deque[tuple[bytes, str]] = deque()
@@ -103,7 +103,7 @@ class Flights:
 
     def _hold(self, key: bytes, token: str, lease: float) -> None:
         with self._lock:
-            self._held[key, token] = _Held(lease)
+            self._held[key, token] = _HeldLease(lease)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._beat, name="cacheness-flight-heartbeat", daemon=True).start()
@@ -144,7 +144,7 @@ class Flights:
             held.renewed()
 
 
-class _Held:
+class _HeldLease:
     """A flight that is ours: how long it lasts, and when it is to be renewed."""
 
     def __init__(self, lease: float) -> None:

@@ -21,11 +21,11 @@ _REPLACING: Final = {"os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 
 _CHANGING: Final = {"os.truncate": 0, "sqlite3.connect": 0}
 _LISTING: Final = {"os.listdir": 0, "os.scandir": 0}
 
-_current: ContextVar[Opened | None] = ContextVar("cacheness_opened", default=None)
+_current: ContextVar[OpenedFiles | None] = ContextVar("cacheness_opened", default=None)
 _hooked = False
 
 
-class Opened:
+class OpenedFiles:
     """What is opened while this is entered, in this thread or task.
 
     `uses` has for each absolute path a letter a use: r read, w written anew, a appended to, u changed in place,
@@ -34,8 +34,8 @@ class Opened:
 
     def __init__(self) -> None:
         self.uses: dict[str, str] = {}
-        self._outer: Opened | None = None
-        self._token: Token[Opened | None] | None = None
+        self._outer: OpenedFiles | None = None
+        self._token: Token[OpenedFiles | None] | None = None
         self._done = False
 
     def __enter__(self) -> Self:
@@ -117,7 +117,7 @@ def _use_of(flags: Any) -> str:
     return "a" if access == os.O_WRONLY and flags & os.O_APPEND else "u"
 
 
-def _note(opened: Opened, path: Any, use: str) -> None:
+def _note(opened: OpenedFiles, path: Any, use: str) -> None:
     try:
         if isinstance(path, int) or path is None:
             return  # what is open already was told by its name

@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.inputs import Counted, Inputs, encoding_of_data_set, paths_in
-from cacheness.keys.opened_files import Opened
+from cacheness.keys.opened_files import OpenedFiles
 from cacheness.keys.values.files import digest_of_file, digest_of_start
 
 #: Values of a result that are looked at as names of files.
@@ -40,7 +40,7 @@ class Outcome:
     left: tuple[str, ...] = ()  #: files that were written and that neither an argument nor the result names
 
 
-class _Refused(Exception):
+class _NotStored(Exception):
     """This result cannot be stored, for the reason that this says."""
 
 
@@ -57,7 +57,7 @@ class Observed:
         self._inputs = inputs
         self._written = written  # names that the code is known to write to
         self._function = function
-        self._opened = Opened() if inputs else None
+        self._opened = OpenedFiles() if inputs else None
         self._start = time.time_ns()
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class Observed:
         """Look at every file again, and say where the result belongs."""
         try:
             return self._judge(dict(self._named_in(result)), {os.path.abspath(t) for t in _texts_in(result)})
-        except _Refused as refusal:
+        except _NotStored as refusal:
             return Outcome(str(refusal))
         except (OSError, Unencodable) as error:
             return Outcome(f"a file cannot be looked at again ({error})")
@@ -127,13 +127,13 @@ class Observed:
         """A change must be the body's own, and not be of something that the body read before."""
         uses = self._uses_below(path) if path and os.path.isdir(path) else self._uses(path)
         if not path or not os.path.lexists(path):
-            raise _Refused(f"{name} changed while it was computed")
+            raise _NotStored(f"{name} changed while it was computed")
         if not uses & {"w", "a", "u"} and not (
             path in named or name in self._written or arg in writes_to(self._function)
         ):
-            raise _Refused(f"{name} changed while it was computed, and nothing of the function was seen to write it")
+            raise _NotStored(f"{name} changed while it was computed, and nothing of the function was seen to write it")
         if counted is not None and self._is_read_first(path):
-            raise _Refused(f"{name} is read and changed by the function, so the next call would find another content")
+            raise _NotStored(f"{name} is read and changed by the function, so the next call would find another content")
 
     def _uses(self, path: str) -> set[str]:
         uses = {} if self._opened is None else self._opened.uses
@@ -167,7 +167,9 @@ class Observed:
         inputs = self._inputs[arg]
         for name, counted in inputs.found.items():
             if not counted.path:
-                raise _Refused(f"{arg} has files that were written, and {name}, which cannot be told by its name later")
+                raise _NotStored(
+                    f"{arg} has files that were written, and {name}, which cannot be told by its name later"
+                )
             changed = not counted.is_same()
             log = changed and self._is_log(counted.path, counted)
             yield _log(arg, name, counted.path) if log else _record(arg, name, counted.path)
@@ -185,7 +187,7 @@ class Observed:
                 if "l" in self._uses(os.path.abspath(folder)):
                     below.append(os.path.abspath(folder))
                 if len(below) > MOST_FILES:
-                    raise _Refused(f"more than {MOST_FILES} files were opened in {name}, which counts by its name")
+                    raise _NotStored(f"more than {MOST_FILES} files were opened in {name}, which counts by its name")
                 for path in below:
                     yield from self._one_in_folder(arg, name, folder, path)
 
@@ -198,13 +200,13 @@ class Observed:
             return  # a temporary file, or one that was looked for
         if stat.S_ISDIR(found.st_mode) and "l" in uses:
             if found.st_mtime_ns > self._start and not self._uses_below(path) & {"w", "a", "u"}:
-                raise _Refused(f"{name} changed while it was computed")
+                raise _NotStored(f"{name} changed while it was computed")
             yield {"arg": arg, "at": at, "digest": _names_in(path).hex(), "kind": "names", "name": name}
         elif stat.S_ISREG(found.st_mode):
             if uses <= {"a", "u"}:
                 return  # a log, a lock, a database
             if uses == {"r"} and max(found.st_mtime_ns, found.st_ctime_ns) > self._start:
-                raise _Refused(f"{path} changed while it was computed")
+                raise _NotStored(f"{path} changed while it was computed")
             yield {**_record(arg, name, path), "at": at}
 
     def _named_in(self, result: Any) -> Iterator[tuple[str, str]]:

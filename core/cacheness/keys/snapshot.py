@@ -37,7 +37,7 @@ def snapshot(value: Any) -> bytes:
     if not (kind in _CONTAINERS or kind in _HELD) or is_registered(_KNOWN):
         return b""
     sink = _Sink()
-    pickler = _Pickler(sink, 5, buffer_callback=_refuse)
+    pickler = _SnapshotPickler(sink, 5, buffer_callback=_refuse)
     pickler.dispatch_table = {}  # not what others have taught pickle
     try:
         pickler.dump(value)
@@ -55,7 +55,7 @@ class _Sink:
         self.digest = hasher.digest
 
 
-class _Pickler(pickle.Pickler):
+class _SnapshotPickler(pickle.Pickler):
     """Asks `reducer_override` about all but the exact built-in types that pickle knows by itself."""
 
     def reducer_override(self, obj: Any) -> Any:

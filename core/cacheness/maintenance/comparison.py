@@ -65,7 +65,7 @@ class Scope:
 
 
 @dataclass(slots=True)
-class Plan:
+class RepairPlan:
     """What is wrong, and what a repair would do about it. A dry run is a plan left unexecuted."""
 
     scope: Scope
@@ -94,13 +94,13 @@ class Planner:
         self._blobs = cache.blobs
         self._is_genuine = cache.is_genuine
 
-    def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> Plan:
+    def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> RepairPlan:
         """Compare the listing with the rows. Touches nothing.
 
         `presumed` are sessions to take for dead although nobody has fenced them: fit for a
         report, never for a repair.
         """
-        plan = Plan(scope)
+        plan = RepairPlan(scope)
         self._plan_totals(plan)
         self._plan_tombstones(plan)
         self._plan_uploads(plan, presumed)
@@ -117,7 +117,7 @@ class Planner:
 
     # the listing
 
-    def _pages(self, plan: Plan) -> Iterator[list[BlobInfo]]:
+    def _pages(self, plan: RepairPlan) -> Iterator[list[BlobInfo]]:
         """Our objects in key order, about PAGE at a time, never parting the objects of one key."""
         page: list[BlobInfo] = []
         for _, group in groupby(self._ours(plan), key=lambda info: info.name.partition(".")[0]):
@@ -128,7 +128,7 @@ class Planner:
         if page:
             yield page
 
-    def _listing(self, plan: Plan) -> Iterator[BlobInfo]:
+    def _listing(self, plan: RepairPlan) -> Iterator[BlobInfo]:
         """What the store lists. Where it refuses to, each entry's blob is still asked for by name.
 
         Not where it does not show the marker either: it may be another store, or none, in which no blob is found.
@@ -156,7 +156,7 @@ class Planner:
                     break
                 yield info
 
-    def _ours(self, plan: Plan) -> Iterator[BlobInfo]:
+    def _ours(self, plan: RepairPlan) -> Iterator[BlobInfo]:
         others = plan.scope.passed_over
         for info in self._listing(plan):
             if others is not None and others.match(info.name):
@@ -171,7 +171,7 @@ class Planner:
             else:
                 plan.strangers += 1
 
-    def _plan_page(self, plan: Plan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
+    def _plan_page(self, plan: RepairPlan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
         last = _key_of(page[-1].name)
         # Before the rows are read: a session that commits and ends between the two would look dead,
         # and the blob that it has just committed like an orphan.
@@ -219,7 +219,7 @@ class Planner:
 
     # what is wrong
 
-    def _plan_unnamed(self, plan: Plan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
+    def _plan_unnamed(self, plan: RepairPlan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
         for info in unnamed:
             state = states[session_of(info.name)]
             if state == "live" or self._is_buried(info.name):
@@ -236,7 +236,7 @@ class Planner:
     def _is_buried(self, name: str) -> bool:
         return self._metadata.tombstones(name, limit=1) == [name]
 
-    def _plan_rows(self, plan: Plan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:
+    def _plan_rows(self, plan: RepairPlan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:
         plan.entries += len(entries)
         genuine = {entry.key: entry for entry in entries if self._is_genuine(entry)}
         unsure = [
@@ -273,21 +273,21 @@ class Planner:
             return None  # overwritten or deleted while we looked
         return Issue("dangling", entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
 
-    def _plan_totals(self, plan: Plan) -> None:
+    def _plan_totals(self, plan: RepairPlan) -> None:
         if plan.scope.shard in {None, SHARDS - 1}:
             entries, size = self._metadata.recount(plan.scope.namespace, correct=False)
             if entries or size:
                 what = f"the kept totals differ from a count by {-entries:+,} entries and {-size:+,} bytes"
                 plan.issues.append(Issue("miscounted", plan.scope.namespace, what))
 
-    def _plan_tombstones(self, plan: Plan) -> None:
+    def _plan_tombstones(self, plan: RepairPlan) -> None:
         after = ""
         while names := self._metadata.tombstones(plan.scope.prefix, after=after, limit=PAGE):
             plan.tombstones.extend(names)
             plan.issues.extend(Issue("tombstone", name, "replaced or deleted, not yet removed") for name in names)
             after = names[-1]
 
-    def _plan_uploads(self, plan: Plan, presumed: set[str]) -> None:
+    def _plan_uploads(self, plan: RepairPlan, presumed: set[str]) -> None:
         try:
             found = list(self._blobs.uploads(plan.scope.prefix))
         except StoreRefused as error:  # a right that listing blobs does not need; the rest goes on

@@ -62,7 +62,7 @@ def copy(
     An entry that cannot be copied is left out, counted, and given to `skipped` with the reason; without
     `skipped` it is logged. A store that fails for many entries in a row ends the copy with its error.
     """
-    run = _Run(source, target, skipped or _log_skipped)
+    run = _Copy(source, target, skipped or _log_skipped)
     rest = iter(entries)
     while page := list(islice(rest, PAGE)):
         for batch in run.batches(run.wanted(page)):
@@ -72,7 +72,7 @@ def copy(
     return run.done
 
 
-class _Run:
+class _Copy:
     """One copy under way."""
 
     def __init__(self, source: Cache, target: Cache, skipped: Callable[[Entry, CachenessError], None]) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
-from cacheness.maintenance.comparison import SHARDS, Plan, Planner, Progress, Scope, session_of
+from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, Upload, Where
 from cacheness.results.store import Cache
@@ -99,7 +99,7 @@ class Inspector:
                 self._metadata.forget_unstored(scope.namespace, REASONS_KEPT)
             return plan.report(issues, repaired=True)
 
-    def _require_plausible(self, plan: Plan) -> None:
+    def _require_plausible(self, plan: RepairPlan) -> None:
         report = plan.report()
         report.require_plausible()
         if plan.scope.shard is not None and report.has_more_than(1 / SHARDS):
@@ -155,7 +155,7 @@ class Inspector:
             return Issue("corrupt", entry.cache_key, str(error), entry.size)
         return None
 
-    def _execute(self, plan: Plan, *, unknown_too: bool) -> list[Issue]:
+    def _execute(self, plan: RepairPlan, *, unknown_too: bool) -> list[Issue]:
         """Do what the plan says; every issue once, as repaired only where what it names is gone."""
         outcomes: dict[str, Removal] = {
             "tombstone": self._tombstones.drain(plan.tombstones),
@@ -177,7 +177,7 @@ class Inspector:
         kept = {by_handle[handle]: why for handle, why in removal.kept.items()}
         return Removal({by_handle[handle] for handle in removal.gone} - set(kept), kept)
 
-    def _delete_unknown(self, plan: Plan) -> Removal:
+    def _delete_unknown(self, plan: RepairPlan) -> Removal:
         # Condemned after the listing, and in the database: a session that began in between is known and kept.
         names = [info.name for info in plan.unknown] + [upload.name for upload in plan.unknown_uploads]
         dead = self._metadata.condemn({session_of(name) for name in names})

@@ -25,7 +25,7 @@ from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.signature import Binder, reduce_wrapper
-from cacheness.memoize.steps import Compute, Done, Flight, Pause, in_thread, under_way
+from cacheness.memoize.steps import CallFunction, Done, Flight, Sleep, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.units import Duration
 
@@ -215,10 +215,10 @@ class Cached:
                 step = steps.send(result)
                 if isinstance(step, Done):
                     return step.value
-                if isinstance(step, Compute):
+                if isinstance(step, CallFunction):
                     with step:
                         result = self.__wrapped__(*args, **kwargs)
-                elif isinstance(step, Pause):
+                elif isinstance(step, Sleep):
                     time.sleep(step.seconds)
                     result = None
                 else:
@@ -237,7 +237,7 @@ class Cached:
         if isinstance(found, Hit):
             yield Done(found.value)
         elif found is _FAILED:
-            yield Done((yield Compute(key)))  # a cache that cannot be read is not written to either
+            yield Done((yield CallFunction(key)))  # a cache that cannot be read is not written to either
         else:
             yield from self._compute(key)
 
@@ -275,7 +275,7 @@ class Cached:
                 )
             if time.monotonic() >= give_up:
                 return None
-            yield Pause(pause * between(0.5, 1.0))
+            yield Sleep(pause * between(0.5, 1.0))
             pause = min(pause * 2, PAUSES[1])
             found = yield functools.partial(self._ask, functools.partial(self._look_up, key))
             if isinstance(found, Hit):
@@ -285,7 +285,7 @@ class Cached:
         key.as_text()  # before the function can change its arguments
         observed = Observed(key.inputs, self.__wrapped__)
         before, began = positions(), time.perf_counter()
-        value = yield Compute(key, observed)
+        value = yield CallFunction(key, observed)
         seconds, moved = time.perf_counter() - began, moved_since(before)
         yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
         yield Done(value)
@@ -377,10 +377,10 @@ class CachedCoroutine(Cached):
                 step = steps.send(result)
                 if isinstance(step, Done):
                     return step.value
-                if isinstance(step, Compute):
+                if isinstance(step, CallFunction):
                     with step:
                         result = await self.__wrapped__(*args, **kwargs)
-                elif isinstance(step, Pause):
+                elif isinstance(step, Sleep):
                     await asyncio.sleep(step.seconds)
                     result = None
                 else:

@@ -31,13 +31,13 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Sleep:
     """Do nothing for a while."""
 
     seconds: float
 
 
-class Compute:
+class CallFunction:
     """Call the function; within, its key is under way, and what becomes of its files is observed."""
 
     def __init__(self, key: Key, observed: Observed | None = None) -> None:

@@ -46,7 +46,7 @@ READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class PutDetails:
     """What a put says of a result besides its value."""
 
     ttl: float | None = None
@@ -95,7 +95,7 @@ class Cache:
 
     # put
 
-    def draft(self, key: Key, value: Any, about: About) -> Draft:
+    def draft(self, key: Key, value: Any, about: PutDetails) -> Draft:
         """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
         codec = self._codec_for(value)
         raw = codec.encode(value)

@@ -32,7 +32,7 @@ _RESET: Final = struct.pack("ii", 1, 0)  #: close with RST instead of FIN
 
 
 @dataclass(slots=True)
-class _Rule:
+class _FaultRule:
     match: bytes
     action: Literal["reset", "drop", "stall", "answer"]
     left: int
@@ -46,7 +46,7 @@ class Proxy:
         self._target = (host, port)
         self._lock = threading.Lock()
         self._links: set[_Link] = set()
-        self._rules: list[_Rule] = []
+        self._rules: list[_FaultRule] = []
         self._listener: socket.socket | None = None
         self.port = 0
         self.url = ""
@@ -120,15 +120,15 @@ class Proxy:
 
     def reset_before(self, match: bytes, *, times: int = 1) -> None:
         """Reset the connection instead of passing the request on."""
-        self._rules.append(_Rule(match, "reset", times))
+        self._rules.append(_FaultRule(match, "reset", times))
 
     def drop_response(self, match: bytes, *, times: int = 1) -> None:
         """Pass the request on, and reset the connection instead of passing its answer back."""
-        self._rules.append(_Rule(match, "drop", times))
+        self._rules.append(_FaultRule(match, "drop", times))
 
     def stall_before(self, match: bytes, *, times: int = 1) -> None:
         """Keep the request, and say nothing."""
-        self._rules.append(_Rule(match, "stall", times))
+        self._rules.append(_FaultRule(match, "stall", times))
 
     def answer(
         self,
@@ -147,7 +147,9 @@ class Proxy:
             "Connection": "close",
         }
         head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-        self._rules.append(_Rule(match, "answer", times, f"HTTP/1.1 {status} Because\r\n{head}\r\n".encode() + body))
+        self._rules.append(
+            _FaultRule(match, "answer", times, f"HTTP/1.1 {status} Because\r\n{head}\r\n".encode() + body)
+        )
 
     def has_struck(self) -> bool:
         """Whether every fault that waits for a match has met it, as often as it was to."""
@@ -200,7 +202,7 @@ class Proxy:
         """A connection has ended."""
         self._links.discard(link)
 
-    def rule_for(self, data: bytes) -> _Rule | None:
+    def rule_for(self, data: bytes) -> _FaultRule | None:
         """The first fault that these bytes set off, used up by one."""
         with self._lock:
             for rule in self._rules:

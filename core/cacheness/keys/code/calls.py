@@ -113,7 +113,7 @@ def trace_of(fn: types.FunctionType) -> Trace:
             known[name] = _of_value(cell.cell_contents, anything=True)
         except ValueError:
             continue  # not assigned yet
-    _Run(code, known, lambda name: _of_global(name, fn.__globals__), fn.__globals__, trace).through("", "")
+    _CodePass(code, known, lambda name: _of_global(name, fn.__globals__), fn.__globals__, trace).through("", "")
     return trace
 
 
@@ -215,7 +215,7 @@ _ALWAYS_JUMPS: Final = frozenset({"JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWAR
 _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 
 
-class _Run:
+class _CodePass:
     """One pass over a code object."""
 
     def __init__(
@@ -249,7 +249,7 @@ class _Run:
             last = raw
         for code, around_without, around_having in self._inner:
             known = {name: self._local[name] for name in code.co_freevars if name in self._local}
-            inner = _Run(code, known, self._look, self._names, self._trace)
+            inner = _CodePass(code, known, self._look, self._names, self._trace)
             inner.through(around_without, around_having)
 
     def _arrive(self, step: dis.Instruction, last: dis.Instruction | None) -> None:
@@ -405,7 +405,7 @@ class _Run:
             module = module.partition(".")[0]
         return module_called(module)
 
-    _steps: ClassVar[Mapping[str, Callable[[_Run, dis.Instruction], None]]] = {
+    _steps: ClassVar[Mapping[str, Callable[[_CodePass, dis.Instruction], None]]] = {
         **dict.fromkeys(("LOAD_CONST", "LOAD_SMALL_INT", "RETURN_CONST"), _constant),
         "LOAD_GLOBAL": _global,
         **dict.fromkeys(_LOCALS, _variable),

@@ -67,7 +67,7 @@ class Fingerprint:
 
 
 #: By identity of what was fingerprinted, for as long as that lives.
-_plans: dict[int, tuple[weakref.ref[Any], _Plan]] = {}
+_plans: dict[int, tuple[weakref.ref[Any], _CodeFingerprint]] = {}
 
 
 def fingerprint(fn: Any) -> Fingerprint:
@@ -76,7 +76,7 @@ def fingerprint(fn: Any) -> Fingerprint:
     known = _plans.get(key)
     if known is not None and known[0]() is fn and known[1].holds(fn):
         return known[1].fingerprint
-    plan = _Plan(fn)
+    plan = _CodeFingerprint(fn)
     with suppress(TypeError):  # what has no weak references cannot be told from its successor at the same address
         _plans[key] = (weakref.ref(fn, lambda _: _plans.pop(key, None)), plan)
     return plan.fingerprint
@@ -108,7 +108,7 @@ class Chance:
         return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})
 
 
-class _Plan:
+class _CodeFingerprint:
     """A fingerprint, and all that must still be as it was for the fingerprint to hold."""
 
     def __init__(self, fn: Any) -> None:

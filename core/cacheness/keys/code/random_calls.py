@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cacheness.keys.code.calls import ABSENT, Call, Constant, Given, Known, Of, Symbol, defaults_of, path_of, unfolded
-from cacheness.keys.code.sources import Parameters, parameters_in_source
+from cacheness.keys.code.sources import FunctionParameters, parameters_in_source
 from cacheness.keys.owners import owner_of, owner_of_class
 
 
@@ -33,7 +33,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _Drawing:
     """How a call is seeded."""
 
     names: tuple[str, ...] = ()  #: parameters; none: nothing seeds it
@@ -46,7 +46,7 @@ _NUMPY: Final = frozenset({"numpy"})
 _TORCH: Final = frozenset({"torch"})
 _TENSORFLOW: Final = frozenset({"tensorflow"})
 _ANY: Final = frozenset({"random", "numpy", "torch", "polars", "tensorflow", "cupy"})
-_ALWAYS: Final = _Rule()
+_ALWAYS: Final = _Drawing()
 
 _GENERATORS: Final = "default_rng|RandomState|SeedSequence|PCG64|PCG64DXSM|MT19937|Philox|SFC64|XORWOW"
 #: They draw their first weights, or draw when they are used.
@@ -55,7 +55,7 @@ _LAYERS: Final = (
 )
 #: Names that draw, or make what draws, by a pattern for the dotted name. The first that fits decides;
 #: None: it draws nothing.
-_TABLE: Final[tuple[tuple[re.Pattern[str], _Rule | None], ...]] = tuple(
+_TABLE: Final[tuple[tuple[re.Pattern[str], _Drawing | None], ...]] = tuple(
     (re.compile(pattern + r"\Z"), rule)
     for pattern, rule in (
         (r"uuid\.uuid[14]", _ALWAYS),
@@ -63,48 +63,48 @@ _TABLE: Final[tuple[tuple[re.Pattern[str], _Rule | None], ...]] = tuple(
         (r"secrets\.compare_digest", None),
         (r"secrets\.\w+", _ALWAYS),
         (r"random\.SystemRandom", _ALWAYS),
-        (r"random\.Random", _Rule(("x",), 0)),
+        (r"random\.Random", _Drawing(("x",), 0)),
         (r"random\.(seed|getstate|setstate|[A-Z]\w*|_\w+)", None),
-        (r"random\.\w+", _Rule(sources=_PYTHON)),
+        (r"random\.\w+", _Drawing(sources=_PYTHON)),
         (
             rf"(numpy|cupy|dask\.array)\.random(\.\w+)?\.({_GENERATORS})",
-            _Rule(("seed", "entropy"), 0),
+            _Drawing(("seed", "entropy"), 0),
         ),
         (r"(numpy|cupy)\.random(\.\w+)?\.(\w*seed|[gs]et_\w+|[A-Z]\w*|_\w+|test)", None),
-        (r"numpy\.random(\.mtrand|\._\w+)?\.\w+", _Rule(sources=_NUMPY)),
-        (r"cupy\.random(\._\w+)*\.\w+", _Rule(sources=frozenset({"cupy"}))),
+        (r"numpy\.random(\.mtrand|\._\w+)?\.\w+", _Drawing(sources=_NUMPY)),
+        (r"cupy\.random(\._\w+)*\.\w+", _Drawing(sources=frozenset({"cupy"}))),
         (
             r"tensorflow\.random\.(normal|uniform|truncated_normal|shuffle|gamma|poisson)",
-            _Rule(("seed",), None, _TENSORFLOW),
+            _Drawing(("seed",), None, _TENSORFLOW),
         ),
-        (r"dask\.bag\.random\.(_sample\w*|_weighted\w*|choices|sample)", _Rule(sources=_PYTHON)),
+        (r"dask\.bag\.random\.(_sample\w*|_weighted\w*|choices|sample)", _Drawing(sources=_PYTHON)),
         (
             r"torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)",
-            _Rule(("generator",), None, _TORCH),
+            _Drawing(("generator",), None, _TORCH),
         ),
-        (r"torch\.(dropout|feature_dropout|alpha_dropout|rrelu)_?", _Rule(sources=_TORCH)),
-        (r"torch\.nn\.functional\.(\w*dropout\w*|rrelu|gumbel_softmax)", _Rule(sources=_TORCH)),
+        (r"torch\.(dropout|feature_dropout|alpha_dropout|rrelu)_?", _Drawing(sources=_TORCH)),
+        (r"torch\.nn\.functional\.(\w*dropout\w*|rrelu|gumbel_softmax)", _Drawing(sources=_TORCH)),
         (r"torch\.nn\.init\.(constant|ones|zeros|eye|dirac)_", None),
-        (r"torch\.nn\.init\.\w+_", _Rule(("generator",), None, _TORCH)),
+        (r"torch\.nn\.init\.\w+_", _Drawing(("generator",), None, _TORCH)),
         (
             rf"torch\.nn(\.\w+)*\.(Lazy)?({_LAYERS})",
-            _Rule(sources=_TORCH),
+            _Drawing(sources=_TORCH),
         ),
-        (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Rule(sources=_TORCH)),
-        (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Rule(("generator",), 2, _TORCH)),
+        (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Drawing(sources=_TORCH)),
+        (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Drawing(("generator",), 2, _TORCH)),
         (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
     )
 )
 #: Methods, by name, of an object about which nothing else is known: how it is seeded, and the most arguments
 #: without names; a generator's `sample(population, k)` and `shuffle(x)` have more.
-_METHODS: Final[dict[str, tuple[_Rule, int]]] = {
-    "sample": (_Rule(("random_state", "seed"), None, _ANY), 1),
-    "shuffle": (_Rule(("random_state", "seed"), None, _ANY), 0),
-    "rvs": (_Rule(("random_state",), None, _NUMPY), 99),
-    "rsample": (_Rule(sources=_TORCH), 1),
+_METHODS: Final[dict[str, tuple[_Drawing, int]]] = {
+    "sample": (_Drawing(("random_state", "seed"), None, _ANY), 1),
+    "shuffle": (_Drawing(("random_state", "seed"), None, _ANY), 0),
+    "rvs": (_Drawing(("random_state",), None, _NUMPY), 99),
+    "rsample": (_Drawing(sources=_TORCH), 1),
     **dict.fromkeys(
         ("normal_", "uniform_", "random_", "bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_"),
-        (_Rule(("generator",), None, _TORCH), 99),
+        (_Drawing(("generator",), None, _TORCH), 99),
     ),
 }
 #: Parameters that seed, by name, with the generators that None stands for.
@@ -137,7 +137,7 @@ _SEEDERS: Final = {
     "tensorflow.random.set_seed": _TENSORFLOW,
 }
 
-_registered: dict[str, _Rule | None] = {}
+_registered: dict[str, _Drawing | None] = {}
 
 
 def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) -> None:
@@ -149,7 +149,7 @@ def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) 
     path = thing if isinstance(thing, str) else path_of(thing)
     if not path or "." not in path:
         raise TypeError(f"{thing!r} is not a function or class, nor the dotted name of one")
-    _registered[path] = _Rule(() if seed is None else (seed,)) if draws else None
+    _registered[path] = _Drawing(() if seed is None else (seed,)) if draws else None
     for told in _tell_of_new_rules:
         told()
 
@@ -312,7 +312,7 @@ _TOPS: Final = frozenset(
 )
 
 
-def _judge(rule: _Rule, call: Call, what: str, offset: int = 0) -> Draw | None:
+def _judge(rule: _Drawing, call: Call, what: str, offset: int = 0) -> Draw | None:
     draw = Draw(what, rule.sources, call.without)
     if _is(call.keywords.get("training"), False):
         return None
@@ -386,7 +386,7 @@ def _by_source(path: str, call: Call) -> Draw | None:
     return _by_parameters(parameters_in_source(path), call, path, 0)
 
 
-def _by_parameters(parameters: Parameters, call: Call, what: str, offset: int) -> Draw | None:
+def _by_parameters(parameters: FunctionParameters, call: Call, what: str, offset: int) -> Draw | None:
     """`parameters` in order, with their defaults where they have one."""
     if parameters.get("shuffle") is False and _left(call, parameters, offset, "shuffle", (True,)):
         return None
@@ -398,11 +398,11 @@ def _by_parameters(parameters: Parameters, call: Call, what: str, offset: int) -
     for place, (name, default) in enumerate(parameters.items()):
         if name in _SEEDS and default is None:
             position = place if place < parameters.positional else None
-            return _judge(_Rule((name,), position, _SEEDS[name]), call, what, offset)
+            return _judge(_Drawing((name,), position, _SEEDS[name]), call, what, offset)
     return None
 
 
-def _left(call: Call, parameters: Parameters, offset: int, name: str, values: tuple[Any, ...] | None) -> bool:
+def _left(call: Call, parameters: FunctionParameters, offset: int, name: str, values: tuple[Any, ...] | None) -> bool:
     """Whether a parameter is not given, or has none of these values."""
     place = list(parameters).index(name) if name in parameters else parameters.positional
     given = call.argument(name, place - offset if place < parameters.positional else None)
@@ -411,14 +411,14 @@ def _left(call: Call, parameters: Parameters, offset: int, name: str, values: tu
     return isinstance(given, Constant) and (given.value is None if values is None else given.value not in values)
 
 
-def _parameters(value: Any) -> Parameters:
+def _parameters(value: Any) -> FunctionParameters:
     """The parameters of a function or class of Python code; none for others."""
     if isinstance(value, type):
         return _parameters_of_function(inspect.getattr_static(value, "__init__", None)).bound()
     return _parameters_of_function(value)
 
 
-def _parameters_of_function(fn: Any) -> Parameters:
+def _parameters_of_function(fn: Any) -> FunctionParameters:
     for _ in range(8):  # decorators
         if isinstance(fn, types.MethodType):
             fn = fn.__func__
@@ -429,17 +429,17 @@ def _parameters_of_function(fn: Any) -> Parameters:
             break
         fn = names["__wrapped__"]
     if not isinstance(fn, types.FunctionType):
-        return Parameters({}, 0)
+        return FunctionParameters({}, 0)
     code, defaults = fn.__code__, defaults_of(fn)
     named = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-    return Parameters({name: defaults.get(name, ABSENT) for name in named}, code.co_argcount)
+    return FunctionParameters({name: defaults.get(name, ABSENT) for name in named}, code.co_argcount)
 
 
-def _of_signature(signature: inspect.Signature) -> Parameters:
+def _of_signature(signature: inspect.Signature) -> FunctionParameters:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     found = list(signature.parameters.values())
     named = sorted(found, key=lambda parameter: parameter.kind not in kinds)
-    return Parameters({p.name: _default(p) for p in named}, sum(p.kind in kinds for p in found))
+    return FunctionParameters({p.name: _default(p) for p in named}, sum(p.kind in kinds for p in found))
 
 
 def _default(parameter: inspect.Parameter) -> Any:

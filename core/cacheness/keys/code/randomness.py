@@ -30,7 +30,7 @@ _CONSTRUCTORS: Final = ("__init__", "__new__", "__post_init__")
 _OF_NEW_INSTANCES: Final = (*_CONSTRUCTORS, "__dataclass_fields__", "model")
 
 
-class Node(Protocol):
+class ReadCode(Protocol):
     """A function or class of the user's, as it was read for a key."""
 
     @property
@@ -56,7 +56,7 @@ class _Found:
                 self.seeds[source] = needs
 
 
-def chance_among(root: Any, edges: Iterable[Any], nodes: Iterable[Node]) -> tuple[Draw, ...]:
+def chance_among(root: Any, edges: Iterable[Any], nodes: Iterable[ReadCode]) -> tuple[Draw, ...]:
     """What a callable draws, given the user's functions and classes that it reaches, at first by `edges`."""
     return tuple(dict.fromkeys(Chances(nodes).when_used(root, edges)))
 
@@ -64,7 +64,7 @@ def chance_among(root: Any, edges: Iterable[Any], nodes: Iterable[Node]) -> tupl
 class Chances:
     """Among the nodes of one function."""
 
-    def __init__(self, nodes: Iterable[Node]) -> None:
+    def __init__(self, nodes: Iterable[ReadCode]) -> None:
         self._nodes = {id(node.thing): node for node in nodes}
         self._known: dict[int, _Found] = {}
 
@@ -97,7 +97,7 @@ class Chances:
                     known.draws += self._class(node)
         return known
 
-    def _class(self, node: Node) -> Iterator[Draw]:
+    def _class(self, node: ReadCode) -> Iterator[Draw]:
         for label, value in node.pairs():
             yield from (draw for draw in value.drawn if draw.kept or label not in _OF_NEW_INSTANCES)
             if label not in _OF_NEW_INSTANCES:
@@ -109,7 +109,7 @@ class Chances:
             if id(edge) not in left_out:
                 yield from (draw for draw in self.of(edge).draws if not draw.unless)
 
-    def _function(self, fn: types.FunctionType, node: Node, found: _Found) -> None:
+    def _function(self, fn: types.FunctionType, node: ReadCode, found: _Found) -> None:
         trace, called = trace_of(fn), set[int]()
         for call in chain.from_iterable(map(applied, trace.calls)):
             if seeded := seeded_by(call):

@@ -100,12 +100,12 @@ _OTHER_GLOBALS: Final = frozenset({"f_globals", "f_locals", "f_builtins", "__glo
 _READING: Final = frozenset({"load", "loads"})
 
 
-class _Missing:
+class _UnboundName:
     """In place of a name that leads nowhere, so far."""
 
 
-@handles(_Missing)
-def _missing(encoder: Encoder, _: _Missing) -> None:
+@handles(_UnboundName)
+def _missing(encoder: Encoder, _: _UnboundName) -> None:
     encoder.tagged("missing")
 
 
@@ -183,7 +183,7 @@ def _elsewhere(encoder: Encoder, value: _Elsewhere) -> None:
         encoder.library(owner.name, owner.version)
 
 
-MISSING: Final = _Missing()
+MISSING: Final = _UnboundName()
 WRITTEN: Final = _Written()
 _modules_elsewhere: dict[str, _Elsewhere] = {}
 

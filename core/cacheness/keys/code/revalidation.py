@@ -33,7 +33,7 @@ class Watch:
 
     def __init__(self, found: Iterable[tuple[Any, list[Value]]], asked: Collection[str]) -> None:
         self._additions = version_of_additions()
-        self._scopes: dict[int, _Scope] = {}
+        self._scopes: dict[int, _ModuleNames] = {}
         self._functions: list[_Function] = []
         self._slow: list[_Slots] = []
         self._kept: list[Any] = []
@@ -58,10 +58,10 @@ class Watch:
             and all(slots.hold() for slots in self._slow)
         )
 
-    def _scope(self, names: dict[str, Any], of: Callable[[], dict[str, Any]]) -> _Scope:
-        return self._scopes.setdefault(id(names), _Scope(of))
+    def _scope(self, names: dict[str, Any], of: Callable[[], dict[str, Any]]) -> _ModuleNames:
+        return self._scopes.setdefault(id(names), _ModuleNames(of))
 
-    def _share_names(self, fn: types.FunctionType, slots: _Slots, builtin_names: _Scope) -> None:
+    def _share_names(self, fn: types.FunctionType, slots: _Slots, builtin_names: _ModuleNames) -> None:
         """Let names be looked up together with those of the other functions of this module."""
         names = fn.__globals__
         ref = slots.thing
@@ -89,7 +89,7 @@ class Watch:
             self._scope(vars(found), lambda: vars(found)).expect(attributes[0], id(value))
 
     def _share_attribute(
-        self, scope: _Scope, name: str, module: Any, attributes: tuple[str, ...], identity: int
+        self, scope: _ModuleNames, name: str, module: Any, attributes: tuple[str, ...], identity: int
     ) -> bool:
         if type(module) is not types.ModuleType or id(vars(module).get(attributes[0], MISSING)) != identity:
             return False
@@ -133,7 +133,7 @@ class _Function:
             return False  # emptied since
 
 
-class _Scope:
+class _ModuleNames:
     """Names of one module, and what they lead to."""
 
     def __init__(self, names: Callable[[], dict[str, Any]]) -> None:

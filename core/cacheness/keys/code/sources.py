@@ -26,23 +26,23 @@ _LONGEST: Final = 2_000_000
 _ATTEMPTS: Final = 20
 
 
-class Parameters(dict[str, Any]):
+class FunctionParameters(dict[str, Any]):
     """Parameters in order, those that are given by keyword only at the end, each with its default or ABSENT."""
 
     def __init__(self, defaults: dict[str, Any], positional: int) -> None:
         super().__init__(defaults)
         self.positional = positional  #: how many can be given by their place
 
-    def bound(self) -> Parameters:
+    def bound(self) -> FunctionParameters:
         """The same without the first."""
-        return Parameters(dict(list(self.items())[1:]), max(self.positional - 1, 0))
+        return FunctionParameters(dict(list(self.items())[1:]), max(self.positional - 1, 0))
 
 
-_NONE: Final = Parameters({}, 0)
+_NONE: Final = FunctionParameters({}, 0)
 
 
 @functools.cache
-def parameters_in_source(path: str) -> Parameters:
+def parameters_in_source(path: str) -> FunctionParameters:
     """The parameters of what a dotted name leads to, with their constant defaults. None when it is not found."""
     try:
         module, rest = _module_of(path)
@@ -78,7 +78,7 @@ def source_file_of(module: str) -> str:
 _file_of: Final = functools.cache(source_file_of)
 
 
-def _parameters(module: str, name: str, steps: int) -> Parameters:
+def _parameters(module: str, name: str, steps: int) -> FunctionParameters:
     tree = _tree_of(module)
     if tree is None or steps == 0:
         return _NONE
@@ -93,7 +93,7 @@ def _parameters(module: str, name: str, steps: int) -> Parameters:
     return _NONE
 
 
-def _of_class(node: ast.ClassDef, module: str, steps: int) -> Parameters:
+def _of_class(node: ast.ClassDef, module: str, steps: int) -> FunctionParameters:
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
             return _of_arguments(member.args).bound()
@@ -132,9 +132,9 @@ def _tree_of(module: str) -> ast.Module | None:
     return None
 
 
-def _of_arguments(arguments: ast.arguments) -> Parameters:
+def _of_arguments(arguments: ast.arguments) -> FunctionParameters:
     named = [*arguments.posonlyargs, *arguments.args]
     values: list[ast.expr | None] = [None] * (len(named) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(named, values, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     defaults = {a.arg: value.value if isinstance(value, ast.Constant) else ABSENT for a, value in pairs}
-    return Parameters(defaults, len(named))
+    return FunctionParameters(defaults, len(named))
