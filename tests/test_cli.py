@@ -70,7 +70,7 @@ def test_verify_reports_and_repairs(directory):
 
 
 def test_clear_asks_first(directory):
-    cacheness("clear", "-d", directory, typed="n\n", code=1)
+    assert "add --yes" in cacheness("clear", "-d", directory, typed="y\n", code=2)  # nobody was asked
     assert "2 entries" in cacheness("stats", "-d", directory)
     assert "2 entries deleted" in cacheness("clear", "-d", directory, "--yes")
     assert "No entries" in cacheness("list", "-d", directory)

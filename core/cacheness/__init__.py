@@ -1,27 +1,33 @@
 """A result cache for Python workflows: computed once, read anywhere, verified, or a clean miss."""
 
-from cacheness.cache import UnifiedCache
-from cacheness.config import Config
-from cacheness.errors import (
-    BlobMissing,
-    CacheClosed,
-    CachenessError,
-    CodecError,
-    ConfigError,
-    CorruptEntry,
-    ForgedEntry,
-    MissingExtra,
-    RepairRefused,
-    SchemaMismatch,
-    StoreFull,
-    StoreRefused,
-    StoreUnavailable,
-    UnhashableArgument,
-)
-from cacheness.keys import Digest, File, Key, register
-from cacheness.maintenance.report import IntegrityReport
-from cacheness.memoize.explain import Explanation
-from cacheness.records import Entry, Hit, Issue, Presence
+from __future__ import annotations
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+    from cacheness.config import Config
+    from cacheness.errors import (
+        BlobMissing,
+        CacheClosed,
+        CachenessError,
+        CodecError,
+        ConfigError,
+        CorruptEntry,
+        ForgedEntry,
+        MissingExtra,
+        RepairRefused,
+        SchemaMismatch,
+        StoreFull,
+        StoreRefused,
+        StoreUnavailable,
+        UnhashableArgument,
+    )
+    from cacheness.keys import Digest, File, Key, register
+    from cacheness.maintenance.report import IntegrityReport
+    from cacheness.memoize.explain import Explanation
+    from cacheness.records import Entry, Hit, Issue, Presence
 
 __all__ = [
     "BlobMissing",
@@ -51,3 +57,43 @@ __all__ = [
     "UnifiedCache",
     "register",
 ]
+
+#: Where each name is. They are imported when they are wanted: the command line's help needs none of them.
+_HOMES = {
+    "cacheness.cache": ("UnifiedCache",),
+    "cacheness.config": ("Config",),
+    "cacheness.errors": (
+        "BlobMissing",
+        "CacheClosed",
+        "CachenessError",
+        "CodecError",
+        "ConfigError",
+        "CorruptEntry",
+        "ForgedEntry",
+        "MissingExtra",
+        "RepairRefused",
+        "SchemaMismatch",
+        "StoreFull",
+        "StoreRefused",
+        "StoreUnavailable",
+        "UnhashableArgument",
+    ),
+    "cacheness.keys": ("Digest", "File", "Key", "register"),
+    "cacheness.maintenance.report": ("IntegrityReport",),
+    "cacheness.memoize.explain": ("Explanation",),
+    "cacheness.records": ("Entry", "Hit", "Issue", "Presence"),
+}
+
+
+if not typing.TYPE_CHECKING:  # else a type checker would find any name here
+
+    def __getattr__(name: str) -> typing.Any:
+        for module, names in _HOMES.items():
+            if name in names:
+                value = globals()[name] = getattr(importlib.import_module(module), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,84 @@
+"""Options that commands have in common, those that name a cache above all."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    # Whoever asks for help need not wait for all of this.
+    from cacheness.cache import UnifiedCache
+    from cacheness.config import Config
+
+CacheDir = Annotated[str | None, typer.Option("--cache-dir", "-d", help="Directory of an embedded cache.")]
+Backend = Annotated[str | None, typer.Option("--metadata-backend", "-m", help="sqlite, json, or a database URL.")]
+Blobs = Annotated[str | None, typer.Option("--blob-store", "-b", help="URL of the blob store.")]
+Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace within the store.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+KEY_HELP: Final = "@FILE reads it from a file; an embedded cache has its own."
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The cache that a command is about, as it was named."""
+
+    cache_dir: str | None = None
+    metadata_backend: str | None = None
+    blob_store: str | None = None
+    namespace: str | None = None
+
+    def config(self) -> Config:
+        """The configuration of a cache that exists: a mistyped directory is an error, not an empty cache."""
+        from cacheness.cli.opening import config_of, existing
+
+        return existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace))
+
+    @contextmanager
+    def opened(self) -> Iterator[UnifiedCache]:
+        """The cache, open for the length of a block."""
+        from cacheness.cache import UnifiedCache
+
+        with UnifiedCache(self.config()) as cache:
+            yield cache
+
+
+_NAMED_BY: Final[dict[str, Any]] = {
+    "cache_dir": CacheDir,
+    "metadata_backend": Backend,
+    "blob_store": Blobs,
+    "namespace": Namespace,
+}
+
+
+def about_a_cache(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a cache; its parameter `place` gets what they say."""
+    return _with_options(command, _NAMED_BY)
+
+
+def about_a_store(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name a store, whose namespaces are all the same to it."""
+    return _with_options(command, {name: hint for name, hint in _NAMED_BY.items() if name != "namespace"})
+
+
+def _with_options(command: Callable[..., None], options: Mapping[str, Any]) -> Callable[..., None]:
+    def run(**given: Any) -> None:
+        named = {name: given.pop(name) for name in options}
+        command(place=Place(**named), **given)
+
+    hints = get_type_hints(command, include_extras=True)
+    parameters = inspect.signature(command).parameters.values()
+    own = [p.replace(annotation=hints[p.name]) for p in parameters if p.name != "place"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    ours = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in options.items()]
+    # What typer reads of a function.
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__annotations__ = {**hints, **options}
+    run.__signature__ = inspect.Signature([*own, *ours])  # type: ignore[attr-defined]
+    return run

@@ -1,0 +1,93 @@
+"""What a command shows: text that cannot steer the terminal, JSON, questions, and how far it is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cacheness.cli.endings import Misuse, StoppedByUser
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from cacheness.cache import UnifiedCache
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def printable(text: str) -> str:
+    """Text without characters that would steer the terminal, or end a line or a column."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def short(text: str, most: int | None) -> str:
+    """Printable text, cut at so many characters."""
+    text = printable(text if most is None else text[: most + 1])
+    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def say(text: str) -> None:
+    """Print a sentence, whole."""
+    out.print(Text(text), soft_wrap=True)
+
+
+def hint(text: str) -> None:
+    """Print a sentence to stderr, whole."""
+    err.print(Text(text), soft_wrap=True)
+
+
+def print_json(data: object) -> None:
+    """Print data as JSON, not through rich's width: what reads it wants it whole."""
+    print(json.dumps(data, indent=2, default=str))
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something is deleted, and end the command where the answer is no."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Misuse("nobody can be asked here, because stdin is no terminal: add --yes if you mean it")
+    typer.confirm(question, abort=True, err=True)
+
+
+@contextmanager
+def telling(what_was_done: Callable[[], str]) -> Iterator[None]:
+    """After Ctrl-C, say what was done until then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise StoppedByUser(what_was_done()) from None
+
+
+@contextmanager
+def telling_what_is_left(cache: UnifiedCache) -> Iterator[None]:
+    """After Ctrl-C, say how many entries were deleted and how many are left."""
+    before = cache.stats()["entries"]
+
+    def what_was_done() -> str:
+        left = cache.stats()["entries"]
+        return (
+            f"{max(before - left, 0):,} entries deleted, {left:,} left. Blobs of deleted entries that are still there"
+            " are removed by: cacheness verify --repair"
+        )
+
+    with telling(what_was_done):
+        yield
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A bar on stderr, where that is a terminal."""
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns: list[Any] = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        yield bar

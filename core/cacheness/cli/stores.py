@@ -1,0 +1,170 @@
+"""Commands about a whole store: check and repair it, copy it, migrate its database, adopt its blobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cacheness.cli.endings import FOUND, Misuse
+from cacheness.cli.options import KEY_HELP, AsJson, Namespace, Place, Yes, about_a_cache, about_a_store
+from cacheness.cli.screen import confirm, hint, print_json, progress, say, telling
+
+if TYPE_CHECKING:
+    from cacheness.errors import CachenessError
+    from cacheness.maintenance.copying import Copied
+    from cacheness.records import Entry
+
+Force = Annotated[bool, typer.Option("--force", help="Repair even when the damage looks implausible.")]
+
+
+@about_a_cache
+def verify(
+    *,
+    place: Place,
+    repair: Annotated[bool, typer.Option(help="Repair what may be repaired.")] = False,
+    deep: Annotated[bool, typer.Option(help="Read and verify every byte.")] = False,
+    sample: Annotated[
+        float | None, typer.Option(help="With --deep: the share of the entries to read, the next each time.")
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check the store, and repair it with --repair. Exit code 1 when issues remain."""
+    if sample is not None and not 0 < sample <= 1:
+        raise Misuse(f"--sample {sample:g} is not a share of the entries: more than 0 and at most 1, 0.1 for a tenth")
+    if sample is not None and not deep:
+        raise Misuse("--sample says how much of the bytes to read, and without --deep none are read: add --deep")
+    if force and not repair:
+        raise Misuse("--force is for a repair: add --repair")
+    seen = "nothing yet"
+
+    def show(objects: int, entries: int) -> None:
+        nonlocal seen
+        seen = f"{entries:,} entries, {objects:,} blobs"
+        bar.update(task, description=seen)
+
+    with place.opened() as cache, progress() as bar:
+        task = bar.add_task("looking", total=None)
+        changed = "what it repaired stays so" if repair else "nothing was changed"
+        with telling(lambda: f"looked at {seen}; {changed}, and it can be run again"):
+            report = cache.verify_integrity(
+                repair, deep, sample=1 if sample is None else sample, force=force, progress=show
+            )
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        say(str(report))
+    if not report.ok:
+        raise typer.Exit(FOUND)
+
+
+def copy(
+    source: Annotated[str, typer.Argument(help="Directory of an embedded cache, or a database URL.")],
+    target: Annotated[str, typer.Argument(help="Directory of an embedded cache, or a database URL.")],
+    *,
+    source_blobs: Annotated[str | None, typer.Option(help="Blob store of a shared source.")] = None,
+    target_blobs: Annotated[str | None, typer.Option(help="Blob store of a shared target.")] = None,
+    source_key: Annotated[str | None, typer.Option(help=f"Signing key of the source. {KEY_HELP}")] = None,
+    target_key: Annotated[str | None, typer.Option(help=f"Signing key of the target. {KEY_HELP}")] = None,
+    to: Annotated[
+        Literal["sqlite", "json"] | None, typer.Option(help="Metadata of a new embedded target; sqlite if not given.")
+    ] = None,
+    namespace: Namespace = None,
+) -> None:
+    """Copy every entry; keys, times and tags stay. Interrupted, run it again: it goes on.
+
+    What cannot be copied is named on stderr, and the exit code is 1 then.
+    """
+    from cacheness.cache import UnifiedCache
+    from cacheness.cli.opening import endpoint, existing, place_of, target_of
+    from cacheness.errors import ForgedEntry
+    from cacheness.maintenance.copying import Copied, every_row
+    from cacheness.maintenance.copying import copy as copy_entries
+
+    origin = existing(endpoint(source, source_blobs, namespace, source_key))
+    destination = target_of(target, target_blobs, namespace, target_key, to)
+    if place_of(source) == place_of(target):
+        raise Misuse(f"source and target are the same: {source}")
+    done, forged = Copied(), 0
+
+    def name(entry: Entry, error: CachenessError) -> None:
+        nonlocal forged
+        forged += isinstance(error, ForgedEntry)
+        hint(f"not copied: {entry.cache_key}: {error}")
+
+    def show(so_far: Copied) -> None:
+        nonlocal done
+        done = so_far
+        bar.update(task, completed=so_far.seen)
+
+    with UnifiedCache(origin) as old, UnifiedCache(destination) as new, progress() as bar:
+        task = bar.add_task("copying", total=old.stats()["entries"])
+        with telling(lambda: f"{_tally(done)}. Run it again, and it goes on"):
+            done = copy_entries(old.parts, new.parts, every_row(old.parts), show, skipped=name)
+    say(_tally(done))
+    if forged:
+        hint(f"{forged:,} entries were signed by a key that is not known for the source: give it with --source-key")
+    if done.skipped:
+        raise typer.Exit(FOUND)
+
+
+@about_a_store
+def migrate(*, place: Place, yes: Yes = False) -> None:
+    """Upgrade the database's schema to this version of the library. Interrupted, run it again: it goes on.
+
+    Entries that this version does not read are dropped, with their blobs; it says how many and asks first.
+    """
+    from cacheness.migrating import entries_to_drop
+    from cacheness.migrating import migrate as migrate_store
+
+    config = place.config()
+    if old := entries_to_drop(config):
+        say(
+            f"{old:,} entries of an older version are not read by this one. They are dropped, their blobs are deleted,"
+            " and their results will be computed again. Stop processes that use the older version."
+        )
+        confirm("Go on?", yes=yes)
+    seen = "nothing was dropped"
+
+    def show(entries: int, blobs: int) -> None:
+        nonlocal seen
+        seen = f"{entries:,} entries dropped, {blobs:,} blobs deleted"
+        bar.update(task, description=seen)
+
+    with progress() as bar:
+        task = bar.add_task("migrating", total=None)
+        with telling(lambda: f"{seen}. Run it again, and it goes on"):
+            done = migrate_store(config, show)
+    same = done.before == done.after
+    say(
+        f"the schema is at version {done.after} already"
+        if same
+        else f"upgraded from version {done.before} to {done.after}"
+    )
+    if done.entries or done.deleted or done.left:
+        say(f"{done.entries:,} entries dropped, {done.deleted:,} blobs deleted, {done.left:,} left")
+    if done.left:
+        hint(f"blobs are left: {done.why}. A repair deletes them once this database owns them: cacheness adopt")
+        raise typer.Exit(FOUND)
+
+
+@about_a_store
+def adopt(*, place: Place, yes: Yes = False) -> None:
+    """Declare this database the owner of the blob store, so that repairs may delete there again."""
+    with place.opened() as cache:
+        confirm("A later repair will delete blobs that this database does not name. Go on?", yes=yes)
+        unknown = cache.adopt()
+    say("this database owns the blob store now")
+    if unknown:
+        say(
+            f"{unknown:,} blobs there are of sessions that this database does not know. If no other database uses"
+            " them, delete them with: cacheness verify --repair --force"
+        )
+
+
+def _tally(done: Copied) -> str:
+    text = f"{done.copied:,} entries copied, {done.already_there:,} were there already, {done.unreadable:,} unreadable"
+    if done.refused:
+        text += f", {done.refused:,} refused by the target"
+    return text + (f", {done.expired:,} had expired" if done.expired else "")
