@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from examples.census.report import console
+from examples.census.services import embedded
+from examples.census.story import Story
+
 ROOT = Path(__file__).parent.parent.parent
 #: Parts of the server that look at all runs every few seconds.
 UNUSED_SERVICES = ("LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR", "SCHEDULER")
@@ -20,19 +24,24 @@ STRAY = re.compile(r"Traceback|WARNING|ERROR|Exception|Error:|Deprecat", re.IGNO
 
 
 def told(tmp_path: Path, prefect_database: Path, *options: str) -> list[str]:
-    """Run the demo; its words, without progress bars. Its Prefect server does no more than it needs."""
-    database = shutil.copy(prefect_database, tmp_path / "prefect.db")
-    settings = {
-        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        "PREFECT_SERVER_BLOCKS_REGISTER_ON_START": "false",
-        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
-    }
+    """Run the demo; its words, without progress bars."""
+    settings = frugal(tmp_path, prefect_database)
     command = [sys.executable, "-m", "examples.census", "--out", str(tmp_path), "--only", *FEW, *options]
     ended = subprocess.run(command, check=False, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
     words = ended.stdout + ended.stderr
     assert ended.returncode == 0, words
     assert not STRAY.search(words), words
     return ended.stdout.splitlines()
+
+
+def frugal(tmp_path: Path, prefect_database: Path) -> dict[str, str]:
+    """Settings of a Prefect server that does no more than it needs."""
+    database = shutil.copy(prefect_database, tmp_path / "prefect.db")
+    return {
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
+        "PREFECT_SERVER_BLOCKS_REGISTER_ON_START": "false",
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
+    }
 
 
 def figures(folder: Path) -> list[dict[str, float]]:
@@ -57,14 +66,27 @@ def check(words: list[str], folder: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("demo")
-def test_the_demo_does_what_it_says(tmp_path: Path, prefect_database: Path) -> None:
-    check(told(tmp_path, prefect_database), tmp_path / "census")
+def test_a_run_and_a_repair_on_one_machine(
+    tmp_path: Path, prefect_database: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in frugal(tmp_path, prefect_database).items():
+        monkeypatch.setenv(name, value)
+    (folder := tmp_path / "census").mkdir()
+    with embedded(folder) as settings:
+        story = Story(folder, settings, FEW, False, console())
+        story.introduce()
+        done = story.run("The first run")
+        story.crash_and_repair()
+    assert (done.parsed + done.loaded, done.made) == (done.files, len(FEW))
+    words = "".join(capfd.readouterr())
+    assert "After the repair flow it is 0" in words
+    assert not STRAY.search(words), words
 
 
 @pytest.mark.external
 @pytest.mark.timeout(600)
 @pytest.mark.xdist_group("demo")
-def test_the_demo_does_the_same_on_a_cluster(tmp_path: Path, prefect_database: Path) -> None:
+def test_the_demo_does_what_it_says(tmp_path: Path, prefect_database: Path) -> None:
     check(told(tmp_path, prefect_database, "--cluster"), tmp_path / "census-cluster")
 
 
