@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("cacheness.testing.contracts")
 
 RUN = "CACHENESS_TEST_RUN"
-EXTERNAL = frozenset({"postgres_url", "postgres_server", "s3_url", "s3_server"})
+EXTERNAL = frozenset({"emptied_url", "postgres_url", "postgres_server", "s3_url", "s3_server"})
 SIGNING_KEY = "a key that only these tests know"
 
 
@@ -66,6 +66,20 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
     """URL of an empty database that is this test's alone."""
     with servers.fresh_database(postgres_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def kept_database(postgres_server: str) -> Iterator[str]:
+    """A database of this process of the tests, which is emptied before each test that asks for it."""
+    with servers.fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture
+def emptied_url(kept_database: str) -> str:
+    """URL of a database without entries, for tests that leave its tables as they are."""
+    servers.empty_database(kept_database)
+    return kept_database
 
 
 @pytest.fixture
@@ -118,7 +132,7 @@ def world(request: pytest.FixtureRequest, tmp_path) -> Iterator[World]:
     config = Config(cache_dir=str(tmp_path / "cache"))
     if request.param == "postgresql+s3":
         config = config.but(
-            metadata_backend=request.getfixturevalue("postgres_url"),
+            metadata_backend=request.getfixturevalue("emptied_url"),
             blob_store=request.getfixturevalue("s3_url"),
             signing_key=SIGNING_KEY,
         )

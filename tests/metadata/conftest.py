@@ -28,12 +28,6 @@ def database(class_database: str) -> str:
     return _emptied(class_database)
 
 
-@pytest.fixture
-def database_16(class_database_16: str) -> str:
-    """URL of an empty database of PostgreSQL 16."""
-    return _emptied(class_database_16)
-
-
 def _emptied(url: str) -> str:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET client_min_messages = warning")

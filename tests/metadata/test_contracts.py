@@ -10,6 +10,7 @@ from cacheness.deadlines import Limits
 from cacheness.metadata.journal.store import JournalStore
 from cacheness.metadata.postgresql import PostgresqlStore
 from cacheness.metadata.sqlite import SqliteStore
+from cacheness.testing import servers
 from cacheness.testing.contracts.metadata import MetadataStoreContract, OpenStore, SessionStoreContract
 
 
@@ -22,15 +23,16 @@ class TestSqlite(SessionStoreContract):
 @pytest.mark.external
 class TestPostgresql(SessionStoreContract):
     @pytest.fixture
-    def open_store(self, database: str) -> OpenStore:
-        return lambda: PostgresqlStore(database, limits=Limits())
+    def open_store(self, emptied_url: str) -> OpenStore:
+        return lambda: PostgresqlStore(emptied_url, limits=Limits())
 
 
 @pytest.mark.external
 class TestPostgresql16(SessionStoreContract):
     @pytest.fixture
-    def open_store(self, database_16: str) -> OpenStore:
-        return lambda: PostgresqlStore(database_16, limits=Limits())
+    def open_store(self, class_database_16: str) -> OpenStore:
+        servers.empty_database(class_database_16)
+        return lambda: PostgresqlStore(class_database_16, limits=Limits())
 
 
 class TestJournal(MetadataStoreContract):

@@ -15,11 +15,11 @@ from tests.metadata import poolers
 
 
 @pytest.fixture(params=poolers.POOLERS)
-def pooled(request: pytest.FixtureRequest, database: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def pooled(request: pytest.FixtureRequest, emptied_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("pooler")
     for path in (folder, folder.parent, folder.parent.parent):
         path.chmod(0o755)
-    with poolers.POOLERS[request.param](database, folder) as url:
+    with poolers.POOLERS[request.param](emptied_url, folder) as url:
         yield url
 
 
@@ -40,8 +40,8 @@ def test_the_poolers_of_these_tests_do_mix_up_sessions(pooled: str) -> None:
             other.execute("COMMIT")
 
 
-def test_statements_are_prepared_on_the_server_only_without_a_pooler(pooled: str, database: str) -> None:
-    for url, expected in ((pooled, False), (database, True)):
+def test_statements_are_prepared_on_the_server_only_without_a_pooler(pooled: str, emptied_url: str) -> None:
+    for url, expected in ((pooled, False), (emptied_url, True)):
         with closing(PostgresqlStore(url, limits=Limits())) as store:
             session = store.open_session(SOMEBODY)
             for number in range(20):
