@@ -31,7 +31,7 @@ LAST = ("peak_memory", "scale", "many_writers", "growth")  #: they leave the mac
 OTHERS = sorted(path.stem for path in HERE.glob("*.py") if "\ndef measure(" in path.read_text())
 ALL = (*FIRST, *(name for name in OTHERS if name not in FIRST + LAST), *LAST)
 #: Seconds after which a benchmark hangs rather than works; a scale run on request may take hours.
-LONGEST = None if {"CACHENESS_BENCH_ENTRIES", "GROWTH"} & os.environ.keys() else 600
+LONGEST = None if {"CACHENESS_BENCH_ENTRIES", "GROWTH", "PREFECT_RUNS"} & os.environ.keys() else 600
 LAST_WORDS = 20  #: seconds
 
 

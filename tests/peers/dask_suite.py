@@ -38,6 +38,7 @@ MODULES: Final = (
 #: Tests that differ with a cache, by the end of their names, and why that is right.
 EXPECTED: Final = {
     "test_base.py::test_get_scheduler": "a block's scheduler is its own, which asks the cache and then calls Dask's",
+    "test_base.py::test_compute_no_opt": "it counts the tasks that run, and what is loaded needs none",
     "test_base.py::test_optimize_None": "a scheduler of the user's is handed the graph that runs, as a dictionary",
     "test_delayed.py::test_traverse_false": "a loaded result equals the computed one, and is another object",
 }
@@ -83,7 +84,7 @@ def _run(module: str, folder: str, cache: str, name: str) -> tuple[dict[str, str
     command = [sys.executable, "-m", "pytest", str(HOME / module), "-q", "-p", "tests.peers.remembering"]
     # Not our own settings, under which each warning is an error, and Dask's own, which its wheel leaves out.
     command += ["-c", os.devnull, "--rootdir", str(HOME.parent), "-p", "no:cacheprovider", "-p", "no:randomly"]
-    command += ["-m", "not slow and not network", "--timeout", "120"]
+    command += ["-m", "not slow and not network", "--timeout", "120", "--basetemp", os.path.join(folder, "tests")]
     environment = os.environ | {"PEER_CACHE": cache, "PEER_OUTCOMES": str(outcomes)}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if not outcomes.exists():

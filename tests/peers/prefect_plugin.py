@@ -1,7 +1,8 @@
 """A pytest plug-in for Prefect's own tests: results go to a cache of ours, and outcomes are written down.
 
 PEER_KIND is "cacheness", or "prefect" for Prefect's own storage, policies and locks. PEER_KEPT names the folder of
-either, which the next run finds as this one left it; PEER_OUTCOMES the file that is written.
+either, which the next run finds as this one left it; PEER_OUTCOMES the file that is written. Each test keeps its
+results by itself: many use the same keys, and count on a fresh storage.
 
 It imports nothing else of this folder: in Prefect's checkout `tests` is another package.
 """
@@ -13,6 +14,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import anyio
 import prefect.cache_policies
@@ -32,7 +34,10 @@ IS_OURS = os.environ["PEER_KIND"] == "cacheness"
 KEPT = os.environ["PEER_KEPT"]
 
 _store = CachenessStorage(cache_dir=KEPT) if IS_OURS else None
+_files = LocalFileSystem(basepath=KEPT)
+_blocks: list[Any] = []  #: all blocks of ours that tests use
 _outcomes: dict[str, str] = {}
+_counts = {"entries": 0, "hits": 0}
 
 
 class PeerLocks(CachenessLockManager):
@@ -71,13 +76,36 @@ def _keep_results_in(storage: WritableFileSystem) -> None:
 def pytest_configure() -> None:
     """Before Prefect's tests are imported, which take these names from their modules."""
     prefect.testing.fixtures.anyio = _Patient()  # type: ignore[assignment]
-    _keep_results_in(LocalFileSystem(basepath=KEPT) if _store is None else _store)
+    _keep_results_in(_files if _store is None else _store)
     if _store is not None:
         policies: Any = prefect.cache_policies
         policies.INPUTS = _store.policy(code=False)
         policies.DEFAULT = prefect.tasks.DEFAULT = _store.policy() + policies.RUN_ID
+        _blocks.extend([_store, policies.INPUTS.key_storage, policies.DEFAULT.key_storage])
         prefect.locking.memory.MemoryLockManager = PeerLocks  # type: ignore[assignment, misc]
         prefect.locking.filesystem.FileSystemLockManager = PeerLocks  # type: ignore[assignment, misc]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Take one test in PEER_EVERY, by name."""
+    items[:] = [item for item in items if crc32(item.nodeid.encode()) % int(os.environ.get("PEER_EVERY", "1")) == 0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Give the test a storage of its own, the same in each run."""
+    name = f"t{crc32(item.nodeid.encode()):08x}"
+    _files.basepath = str(Path(KEPT, name))
+    for block in _blocks:
+        block.namespace = name
+
+
+def pytest_runtest_teardown() -> None:
+    """Count what is in the test's cache."""
+    if _store is not None:
+        stats = _store.open().stats()
+        for name in _counts:
+            _counts[name] += stats[name]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -89,6 +117,4 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def pytest_sessionfinish() -> None:
     """Write down what there was."""
-    stats = {} if _store is None else _store.open().stats()
-    counts = {name: stats.get(name, 0) for name in ("entries", "hits")}
-    Path(os.environ["PEER_OUTCOMES"]).write_text(json.dumps({"outcomes": _outcomes, "counts": counts}))
+    Path(os.environ["PEER_OUTCOMES"]).write_text(json.dumps({"outcomes": _outcomes, "counts": _counts}))

@@ -1,18 +1,21 @@
 """A pytest plug-in: each test is a `caching()` block, and what became of it is written down.
 
 PEER_CACHE names the directory of the cache, and is empty for a run without; PEER_OUTCOMES the file that is written.
-PEER_EVERY=10 takes one test in ten. Each test seeds the process-wide generators by its name, so that two runs
-make the same data.
+PEER_EVERY=10 takes one test in ten. Each test seeds the process-wide generators by its name, and the names of
+temporary files, so that two runs make the same data in the same places.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from zlib import crc32
 
 import numpy as np
@@ -40,10 +43,13 @@ def _peer_cache() -> Iterator[UnifiedCache | None]:
 
 
 @pytest.fixture(autouse=True)
-def _peer_seed(request: pytest.FixtureRequest) -> None:
+def _peer_seed(request: pytest.FixtureRequest) -> Iterator[None]:
     seed = crc32(request.node.nodeid.encode())
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the generator that Dask's tests draw from
+    names = map(f"{seed:08x}-{{}}".format, itertools.count())
+    with mock.patch.object(tempfile, "_name_sequence", names):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
