@@ -34,7 +34,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test check format bench bench-quick bench-growth fuzz storm mutants matrix prefect-versions peer-dask peer-prefect docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants matrix prefect-versions peer-dask peer-prefect docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ demo-cluster: $(STAMP) ## the same on PostgreSQL, S3, a Prefect server and a Das
 test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run starts itself
 	@$(RUN) -m compileall -q $(CODE)
 	$(RUN) -m pytest $(TESTS) $(ARGS)
+
+test-fast: $(STAMP) ## the tests without servers, clusters and killed processes (under 90 seconds)
+	$(RUN) -m pytest $(TESTS) -n 2 --dist loadgroup -m "not slow"
 
 check: $(STAMP) ## lint, format, types, and which module may import which
 	$(RUN) -m ruff check $(CODE)

@@ -24,6 +24,8 @@ pytest.register_assert_rewrite("cacheness.testing.contracts")
 
 RUN = "CACHENESS_TEST_RUN"
 EXTERNAL = frozenset({"emptied_url", "postgres_url", "postgres_server", "s3_url", "s3_server"})
+#: Folders whose tests start servers, clusters and processes that are killed.
+SLOW = frozenset({"crash", "examples", "fuzz", "matrix", "peers", "prefect", "testing"})
 SIGNING_KEY = "a key that only these tests know"
 
 
@@ -42,6 +44,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if EXTERNAL.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.external)
+        if item.get_closest_marker("external") or not SLOW.isdisjoint(item.path.parts):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,7 @@ def broken(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_breaks_keeps_what_it_had_measured(
     broken: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_every_benchmark_is_run_and_has_a_title() -> None:
     assert all(benchmarks.title_of(name) for name in benchmarks.ALL)
 
 
+@pytest.mark.slow
 def test_an_unknown_benchmark_is_an_error_that_names_the_known_ones() -> None:
     ran = subprocess.run([sys.executable, "-m", "benchmarks", "no_such"], capture_output=True, text=True, check=False)
     assert ran.returncode == 2

@@ -17,6 +17,8 @@ import pytest
 
 from cacheness import UnifiedCache
 
+pytestmark = pytest.mark.slow
+
 LARGE = random.Random(1).randbytes(100_000)
 
 

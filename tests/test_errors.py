@@ -142,6 +142,7 @@ def test_an_unwritable_directory_is_a_config_error(tmp_path: Path) -> None:
     assert "cache_dir" in paragraph(caught.value)
 
 
+@pytest.mark.slow
 def test_a_missing_extra_names_what_to_install(tmp_path: Path) -> None:
     """In a process in which psycopg cannot be imported."""
     code = """
@@ -318,6 +319,7 @@ def _messages(path: Path) -> Iterator[tuple[int, str, str]]:
             yield node.lineno, ends[0], ends[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_messages_begin_small_and_end_without_a_full_stop(folder: str) -> None:
     root = Path(__file__).parent.parent

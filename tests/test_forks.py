@@ -30,7 +30,7 @@ from cacheness.metadata.sql.statements import Statement, Statements
 from cacheness.metadata.sqlite import SqliteStore, _Sqlite
 from tests.forked import ended, fork
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")]
 BACKENDS = ("sqlite", "json")
 
 

@@ -68,6 +68,7 @@ def test_every_snippet_has_a_test() -> None:
     assert len(SNIPPETS) == GUIDE.count("```python") == 7
 
 
+@pytest.mark.slow
 def test_an_orphan_is_found_and_cleaned_up(
     cache_with_an_orphan: UnifiedCache, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_an_orphan_is_found_and_cleaned_up(
     assert left == "Found 0 orphaned blobs"
 
 
+@pytest.mark.slow
 def test_entries_against_the_files_show_the_orphan(cache_with_an_orphan: UnifiedCache) -> None:
     cache_with_an_orphan.put(os.urandom(LARGE), x=2)
     blobs = [path for path in Path("cache/blobs/default").rglob("*") if path.is_file()]
@@ -94,6 +96,7 @@ def test_sqlite_opens_by_name() -> None:
     assert cache.get(x=1) == "value"
 
 
+@pytest.mark.slow
 def test_the_migration_loop_gives_hits_under_the_same_arguments() -> None:
     puts: list[tuple[Any, dict[str, Any]]] = [
         ("small", {"x": 1, "y": "a"}),

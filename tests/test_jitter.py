@@ -18,6 +18,7 @@ FILES = sorted(path for name in ("core", "cacheness_dask", "cacheness_prefect") 
 OWN = {"Random", "SystemRandom", "getstate"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_module_uses_a_generator_of_the_process(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):

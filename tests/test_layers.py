@@ -38,6 +38,7 @@ def part_of(module: str) -> str | None:
     return name if name and (folder.is_dir() or folder.with_suffix(".py").is_file()) else "__init__"
 
 
+@pytest.mark.slow
 def test_imports_point_downwards() -> None:
     # The contracts are in pyproject.toml.
     done = subprocess.run(
@@ -58,6 +59,7 @@ def test_plugins_and_examples_use_public_names(package: str) -> None:
     assert used <= PUBLIC | ({"testing"} if package == "examples" else set())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ["core/cacheness", "cacheness_dask", "cacheness_prefect"])
 def test_no_module_imports_itself_by_a_detour_not_even_inside_of_functions(package: str) -> None:
     root = (ROOT / package).parent

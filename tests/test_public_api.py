@@ -43,6 +43,7 @@ def test_every_public_name_says_what_it_is_for(package: ModuleType) -> None:
     assert silent == []
 
 
+@pytest.mark.slow
 def test_importing_cacheness_imports_no_driver_and_no_orchestrator() -> None:
     heavy = [
         "alembic",

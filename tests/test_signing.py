@@ -199,6 +199,7 @@ def test_the_injectivity_test_covers_every_signed_field() -> None:
     assert SIGNED.keys() == OTHERS.keys() - {"mac"}
 
 
+@pytest.mark.slow
 @given(st.fixed_dictionaries(SIGNED), st.data())
 def test_headers_agree_only_when_every_signed_field_agrees(one: dict[str, Any], data: st.DataObject) -> None:
     changed = data.draw(st.sets(st.sampled_from(sorted(SIGNED)), max_size=2))

@@ -125,6 +125,7 @@ class Interrupted(BaseException):
 
 
 # Between opening a file and entering its `with` block there is a moment in which only the collector closes it.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interruption_at_any_moment_leaves_the_old_blob_or_the_new_one(store, root) -> None:
     def interrupt(number, frame) -> None:
@@ -243,6 +244,7 @@ def test_a_read_only_directory_refuses_writes_and_still_serves(read_only_root) -
     assert in_child_as_nobody(lambda: use_read_only(read_only_root)) == 0
 
 
+@pytest.mark.slow
 def test_a_read_only_mount_refuses_writes_and_still_serves(read_only_root) -> None:
     if not can_mount():
         assert in_child_as_nobody(lambda: use_read_only(read_only_root)) == 0

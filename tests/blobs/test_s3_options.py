@@ -108,6 +108,7 @@ def test_other_filesystems_know_their_options_too(url, why) -> None:
         FilesystemStore.from_url(url, limits=Limits())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("missing", "use"),
     [

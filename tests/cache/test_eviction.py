@@ -127,6 +127,7 @@ def hits_of(trace: list[int], most: int, policy: Literal["lru", "cost"], sample:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["lru", "cost"])
 @pytest.mark.parametrize("kind", ["zipf", "scan", "shifting"])
 def test_eviction_by_sample_loses_at_most_one_hit_in_fifty(kind: str, policy: Literal["lru", "cost"]):

@@ -23,6 +23,8 @@ from cacheness.metadata.sql import sqlite_connections
 from cacheness.metadata.sql.sqlite_file import SqliteFile
 from cacheness.metadata.sqlite import SqliteStore
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 BACKENDS = ("sqlite", "json")
 

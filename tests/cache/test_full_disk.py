@@ -19,6 +19,8 @@ from cacheness.records import Entry
 from cacheness.results.store import Cache
 from tests.metadata.programs import in_namespace
 
+pytestmark = pytest.mark.slow
+
 #: Fills the disk of a cache, by puts and then to the last byte, as somebody's log would.
 FULL = """
 import os, random, sys

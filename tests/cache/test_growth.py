@@ -97,6 +97,7 @@ def what_is_done_for_one_result(config, most: int) -> Seen:
     return seen
 
 
+@pytest.mark.slow
 def test_what_is_done_for_one_result_is_the_same_in_a_larger_cache(world, caplog):
     caplog.set_level(logging.INFO)
     found = []

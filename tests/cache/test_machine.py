@@ -11,6 +11,8 @@ from cacheness.config import Config
 from cacheness.testing import servers
 from cacheness.testing.machine import CacheMachine
 
+pytestmark = pytest.mark.slow
+
 ON_THIS_MACHINE = settings(
     max_examples=40, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

@@ -108,6 +108,7 @@ def test_a_session_is_taken_at_the_first_put_and_ended_at_close(world):
     assert live_sessions(world.config) == 0
 
 
+@pytest.mark.slow
 def test_a_cache_that_nobody_closes_ends_its_session_when_it_is_collected(world):
     cache = UnifiedCache(world.config.but(namespace="forgotten"))
     cache.put(1, k=1)
@@ -120,6 +121,7 @@ def test_a_cache_that_nobody_closes_ends_its_session_when_it_is_collected(world)
     assert live_sessions(world.config) == 0
 
 
+@pytest.mark.slow
 def test_a_script_that_never_closes_its_cache_ends_quietly_and_leaves_no_session(world):
     script = """
         import pickle, sys
@@ -142,6 +144,7 @@ def test_many_short_lived_writers_leave_no_session_rows_behind(world):
     metadata.close()
 
 
+@pytest.mark.slow
 def test_a_process_is_dead_when_it_is_gone_and_not_because_of_its_name(world):
     script = """
         import os, pickle, signal, sys
@@ -179,6 +182,7 @@ def test_a_process_id_proves_nothing_across_boots_or_pid_namespaces():
     assert not proven_dead(replace(gone, pid_start=""), here)
 
 
+@pytest.mark.slow
 def test_a_process_that_cannot_be_looked_at_is_not_dead():
     script = """
         import resource
@@ -201,6 +205,7 @@ def test_a_zombie_is_dead():
     assert proven_dead(asleep, this_process())
 
 
+@pytest.mark.slow
 def test_results_can_be_stored_and_read_while_the_interpreter_exits(world):
     script = """
         import atexit, os, pickle, sys
@@ -218,6 +223,7 @@ def test_results_can_be_stored_and_read_while_the_interpreter_exits(world):
     assert [world.cache.lookup(k=k) is not None for k in ("first", 0, 1, 2)] == [True] * 4
 
 
+@pytest.mark.slow
 def test_threads_share_a_cache(world):
     def work(thread: int) -> None:
         for n in range(8):

@@ -189,6 +189,7 @@ def test_a_value_that_changes_before_the_batch_ends_is_stored_as_it_was_put(worl
     np.testing.assert_array_equal(world.cache.get(k=1), np.arange(100_000.0))
 
 
+@pytest.mark.slow
 def test_a_batch_holds_no_more_than_64_mib(world):
     with pickle.loads(pickle.dumps(world.cache)) as other, world.cache.write_batch():
         for n in range(3):

@@ -19,6 +19,8 @@ from cacheness import StoreRefused, UnifiedCache
 from cacheness.coordination.ownership import MARKER
 from cacheness.testing.proxy import Proxy
 
+pytestmark = pytest.mark.slow
+
 #: What a user does, in a process of its own: root becomes that user of the group, others stay who they are.
 AS_USER = """
 import encodings.idna, encodings.unicode_escape, os, sys, tempfile

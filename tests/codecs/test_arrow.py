@@ -169,6 +169,7 @@ def frames(draw: st.DrawFn, cells: dict[str, st.SearchStrategy[Any]]) -> pd.Data
     return frame
 
 
+@pytest.mark.slow
 @given(frames(CELLS))
 def test_any_frame_of_plain_columns_comes_back_exactly(frame: pd.DataFrame) -> None:
     assume(len(frame) or "category" not in frame.dtypes.to_list())
@@ -176,6 +177,7 @@ def test_any_frame_of_plain_columns_comes_back_exactly(frame: pd.DataFrame) -> N
     assert same_frame(CODEC.decode(payload(frame)), frame)
 
 
+@pytest.mark.slow
 @given(frames(CELLS | REFUSED_CELLS), st.booleans())
 def test_any_frame_that_is_accepted_comes_back_exactly(frame: pd.DataFrame, turned: bool) -> None:
     frame = frame.T if turned else frame
@@ -235,6 +237,7 @@ class TestFramesOfPolars(CodecContract):
         return same_polars(one, other)
 
 
+@pytest.mark.slow
 @given(dataframes(excluded_dtypes=[pl.Object], max_cols=3, max_size=4))
 def test_any_frame_of_polars_comes_back_exactly(frame: pl.DataFrame) -> None:
     if CODEC.accepts(frame):
@@ -310,6 +313,7 @@ def test_offsets_that_lead_astray_are_noticed_before_they_are_followed() -> None
         CODEC.decode(stored)
 
 
+@pytest.mark.slow
 def test_asking_whether_a_value_is_a_frame_imports_nothing() -> None:
     code = (
         "import sys; from cacheness.codecs.arrow import ArrowCodec; from cacheness.codecs.numpy import NumpyCodec\n"
@@ -320,6 +324,7 @@ def test_asking_whether_a_value_is_a_frame_imports_nothing() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["pyarrow", "pandas"])
 def test_without_the_library_an_error_names_it(missing: str) -> None:
     stored = payload(column([1]))
@@ -365,6 +370,7 @@ def test_a_few_rows_of_a_large_table_are_pickled_small(name: str) -> None:
         assert found.schema.equals(FEW[name].schema, check_metadata=True)
 
 
+@pytest.mark.slow
 def test_a_few_rows_of_a_large_frame_of_polars_are_stored_small() -> None:
     frame = pl.DataFrame(
         {"s": ["a text that does not fit into a view"] * 100_000, "l": [["one of some length"]] * 100_000}

@@ -8,6 +8,8 @@ import pytest
 
 from tests.codecs.peak_memory import VALUES
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("peak_memory.py")
 COUNT = 4 << 20  #: floats, 32 MiB
 

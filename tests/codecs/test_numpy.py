@@ -75,6 +75,7 @@ def plain_dtypes() -> st.SearchStrategy[np.dtype]:
     return scalars | npst.array_dtypes(scalars, allow_subarrays=True) | npst.nested_dtypes(scalars, max_leaves=4)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.data())
 def test_any_plain_array_comes_back_and_opens_with_numpy_load(data: st.DataObject) -> None:

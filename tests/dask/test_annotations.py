@@ -54,6 +54,7 @@ def echo(address: str, times: int) -> str:
     return address * times
 
 
+@pytest.mark.slow
 def test_annotations_of_collections(cache: UnifiedCache, client: Client, golden: str) -> None:
     with cd.caching(cache, which="all") as run:
         for times in (1, 2):

@@ -169,6 +169,7 @@ def test_placeholders_are_not_storable() -> None:
     assert [bool(why_not(value)) for value in (None, iter([]), (x for x in ()), 0, [], "")] == [True] * 3 + [False] * 3
 
 
+@pytest.mark.slow
 def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path) -> None:
     program = """
         import os, sys, threading
@@ -194,6 +195,7 @@ def test_a_forked_child_leaves_the_queue_to_its_parent_and_exits(tmp_path: Path)
         assert [cache.get(n=n) for n in range(5)] == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_the_results_of_a_forked_pool_are_stored_at_its_exit(tmp_path: Path) -> None:
     program = """
         import multiprocessing, sys

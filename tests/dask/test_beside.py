@@ -205,6 +205,7 @@ LARGE_GRAPHS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LARGE_GRAPHS)
 def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> None:
     collection = LARGE_GRAPHS[kind]()
@@ -219,6 +220,7 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
     assert rebuilt.keys() == graph.keys()
 
 
+@pytest.mark.slow
 def test_what_is_not_to_be_stored_costs_nothing(cache: UnifiedCache) -> None:
     expression, annotations, plan = planned(LARGE_GRAPHS["dataframe"]().sum(), cache, "outputs")
     tasks = len(plan.runs)
@@ -294,6 +296,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory, count_file: Path) -> Ite
             process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["array_svd", "array_overlap", "frame_merge", "p2p_merge", "xarray_mean"])
 def test_a_scheduler_with_another_hash_seed_decides_the_same(
     elsewhere: Client, cache: UnifiedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

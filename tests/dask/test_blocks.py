@@ -94,6 +94,7 @@ class Threads:
 ORDERS = sorted(set(itertools.permutations([0, 0, 0, 1, 1, 1])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [False, True], ids=["two caches", "one cache"])
 def test_threads_have_blocks_of_their_own_however_they_are_interleaved(caches: Any, same: bool) -> None:
     number = itertools.count()

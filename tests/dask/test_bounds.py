@@ -21,7 +21,7 @@ from cacheness.testing.proxy import Proxy
 HERE = Path(__file__).parent
 MIB = 1 << 20
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 def measured(what: str, count: int, parameters: dict[str, Any]) -> dict[str, int]:

@@ -42,6 +42,7 @@ def seen(df: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["sync", "threads", "processes"])
 @pytest.mark.parametrize("kind", COLLECTIONS)
 def test_the_second_compute_runs_nothing(cache: UnifiedCache, scheduler: str, kind: str) -> None:
@@ -95,6 +96,7 @@ def test_what_the_client_computes_already_is_left_alone(cache: UnifiedCache, cli
         assert runs() <= 2 + 4  # two blocks, and what building calls on empty data
 
 
+@pytest.mark.slow
 def test_a_new_client_on_a_new_cluster_gets_every_hit_and_loads_no_value_itself(
     cache: UnifiedCache, client: Client
 ) -> None:
@@ -167,6 +169,7 @@ def test_entries_deleted_after_the_lookup_are_computed_again(cache: UnifiedCache
         assert runs() == 4
 
 
+@pytest.mark.slow
 def test_entries_with_many_ancestors_that_vanish_run_the_graph_again(
     cache: UnifiedCache, client: Client, monkeypatch: Any
 ) -> None:

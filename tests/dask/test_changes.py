@@ -113,6 +113,7 @@ def write(folder: Path, number: int, start: int) -> None:
     pd.DataFrame({"a": range(start, start + 5)}).to_csv(folder / f"{number:03}.csv", index=False)
 
 
+@pytest.mark.slow
 def test_one_file_more_among_a_hundred_runs_its_own_tasks_and_the_aggregation(
     cache: UnifiedCache, client: Client, executed: Executed, tmp_path: Path
 ) -> None:

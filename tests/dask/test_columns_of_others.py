@@ -32,6 +32,7 @@ def graph(*frames: pd.DataFrame) -> Any:
     return dask.delayed(first)(*(dask.delayed(moved)(frame, 1) for frame in frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["threads", "cluster"])
 def test_one_element_of_a_column_is_one_block(cache: UnifiedCache, where: str, request: pytest.FixtureRequest) -> None:
     client: Client | None = request.getfixturevalue("client") if where == "cluster" else None

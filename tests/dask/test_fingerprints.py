@@ -229,6 +229,7 @@ def test_the_key_of_an_entry_is_what_its_arguments_say() -> None:
         assert entry_key(made) == make_key(args={}, function=Digest(made, "any name")).digest.hex()
 
 
+@pytest.mark.slow
 def test_no_fingerprint_stands_for_two_values(tmp_path: Path) -> None:
     """Over every node of every collection: computed, and compared by the core's canonical encoding."""
     write_inputs(tmp_path)

@@ -104,6 +104,7 @@ def test_what_a_shuffle_writes_to_is_no_argument_that_it_changes_and_no_result(c
     assert why_not(partd.PandasBlocks(partd.Dict())) == "handle: what a shuffle writes to"
 
 
+@pytest.mark.slow
 def test_a_sample_is_a_part_of_all_tasks_and_by_default_none(cache: UnifiedCache) -> None:
     found: dict[float, int] = {}
     for part in (0.0, 0.5, 1.0):

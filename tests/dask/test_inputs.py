@@ -115,6 +115,7 @@ READERS: dict[str, tuple[str, Callable[[pd.DataFrame, Path], Any], Callable[[Pat
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_a_rewritten_file_runs_its_own_descendants_only(cache: UnifiedCache, tmp_path: Path, reader: str) -> None:
     suffix, write, collection = READERS[reader]

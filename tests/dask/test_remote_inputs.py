@@ -21,7 +21,7 @@ from cacheness_dask.inputs import noting_files, remote_file
 
 HERE = Path(__file__).parent
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

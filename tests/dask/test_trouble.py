@@ -158,6 +158,7 @@ def compute_in_a_client_of_its_own(address: str, cache_dir: str, barrier: str, n
         return int(dask.delayed(total)([dask.delayed(inc)(i) for i in range(50)]).compute())
 
 
+@pytest.mark.slow
 def test_two_clients_in_processes_of_their_own_store_the_same_results_at_once(
     cluster: Any, cache: UnifiedCache, tmp_path: Path
 ) -> None:

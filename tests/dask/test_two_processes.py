@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from workloads import WORKLOADS, write_inputs
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 LOCAL = sorted(name for name in WORKLOADS if not name.startswith("p2p"))
 #: What only a distributed scheduler has, or shuffles in another way where there is one.

@@ -161,6 +161,7 @@ def test_chance_and_writers_are_counted_by_function(cache: UnifiedCache) -> None
     assert any("sink" in why for counted in run.unstored.values() for why in counted)
 
 
+@pytest.mark.slow
 def test_a_pool_of_processes_tells_through_the_store(cache: UnifiedCache) -> None:
     tasks = [dask.delayed(nothing)(1), dask.delayed(zeros)(1000), dask.delayed(inc)(1)]
     with cd.caching(cache, scheduler="processes", which="all", max_value_bytes=1000, check_inputs=0) as run:

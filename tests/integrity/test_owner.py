@@ -191,6 +191,7 @@ def test_once_a_clone_is_adopted_its_original_deletes_nothing(twins, monkeypatch
     assert readable(twins.clone) == RESULTS
 
 
+@pytest.mark.slow
 def test_only_one_module_deletes_blobs():
     """Whatever a door is called, it leads through the marker."""
     places = [ROOT / "core/cacheness", ROOT / "cacheness_dask", ROOT / "cacheness_prefect"]

@@ -65,6 +65,7 @@ def test_a_store_without_damage_has_no_issues(world):
         assert str(report).startswith("No issues found")
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_one_orphan_which_a_repair_removes_and_nothing_of_a_live_writer(world):
     seen = []
 
@@ -87,6 +88,7 @@ def test_a_killed_writer_leaves_one_orphan_which_a_repair_removes_and_nothing_of
     assert world.cache.get(k="live") == LARGE
 
 
+@pytest.mark.slow
 def test_a_check_changes_nothing(world):
     kill_a_writer_between_blob_and_row(world.config)
     assert len(world.cache.verify_integrity()) == 1
@@ -248,6 +250,7 @@ def test_names_that_are_not_ours_are_reported_and_never_touched(world):
         assert store.stat(name) is not None
 
 
+@pytest.mark.slow
 def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
     for n in range(20):
         world.cache.put(LARGE + bytes([n]), n=n)
@@ -306,6 +309,7 @@ def test_a_shard_sees_only_its_own(world):
     assert all(len(report) == 0 for report in reports)
 
 
+@pytest.mark.slow
 def test_implausible_damage_stops_the_repair_unless_forced(world):
     with world.cache.write_batch():
         for n in range(120):
@@ -362,6 +366,7 @@ def fill(cache: UnifiedCache, count: int) -> None:
             cache.put(n, f"{n % HANDS:02x}{n:062x}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["gone", "cut short", "changed"])
 def test_shards_repaired_by_hand_one_after_the_other_are_judged_together(many, how):
     fill(many, 300)
@@ -381,6 +386,7 @@ def test_shards_whose_damage_is_plausible_together_are_repaired_by_hand(many):
     assert by_hand(many) == (0, 60)
 
 
+@pytest.mark.slow
 def test_orphans_in_all_shards_are_judged_together(many):
     fill(many, 100)
     session = "0123456789abcdef"
@@ -395,6 +401,7 @@ def test_orphans_in_all_shards_are_judged_together(many):
     assert by_hand(many) == (0, 900)
 
 
+@pytest.mark.slow
 def test_a_report_counts_iterates_prints_and_converts(world):
     kill_a_writer_between_blob_and_row(world.config)
     report = world.cache.verify_integrity()

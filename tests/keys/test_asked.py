@@ -101,6 +101,7 @@ def others_restored() -> Iterator[None]:
         table.update(content)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("others_restored")
 @pytest.mark.parametrize("name", ADDED)
 def test_what_was_put_into_others_counts(name: str) -> None:

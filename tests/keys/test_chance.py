@@ -321,6 +321,7 @@ print(before, verdicts(), loaded)
 """
 
 
+@pytest.mark.slow
 def test_a_library_is_known_by_its_signatures_whether_it_is_loaded_or_not(tmp_path: Path) -> None:
     library(tmp_path / "site", "woodland", SOURCE)
     script = tmp_path / "uses.py"

@@ -18,6 +18,7 @@ def _clean_modules() -> Iterator[None]:
         sys.modules.pop(name, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", MISSES, ids=lambda edit: edit.name)
 def test_an_edit_that_can_change_the_result_is_a_miss(edit: Edit) -> None:
     before = fingerprint(load_both().clean)
@@ -25,6 +26,7 @@ def test_an_edit_that_can_change_the_result_is_a_miss(edit: Edit) -> None:
     assert before.digest != after.digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("edit", HITS, ids=lambda edit: edit.name)
 def test_an_edit_that_cannot_change_the_result_is_a_hit(edit: Edit) -> None:
     before = fingerprint(load_both().clean)

@@ -110,12 +110,14 @@ def counted(items: Any) -> frozenset[Any]:
     return frozenset(collections.Counter(items).items())
 
 
+@pytest.mark.slow
 @given(VALUES, VALUES)
 @THOROUGHLY
 def test_two_values_have_one_encoding_only_when_they_are_equal(one: Any, other: Any) -> None:
     assert (encode(one) == encode(other)) == (outline(one) == outline(other))
 
 
+@pytest.mark.slow
 @given(VALUES, st.data())
 @THOROUGHLY
 def test_a_value_with_one_part_changed_has_another_encoding(value: Any, data: st.DataObject) -> None:
@@ -154,12 +156,14 @@ def neighbours(value: Any) -> st.SearchStrategy[Any]:
     return st.one_of(near)
 
 
+@pytest.mark.slow
 @given(VALUES)
 @THOROUGHLY
 def test_what_is_decoded_is_what_was_encoded(value: Any) -> None:
     assert outline(decode(encode(value))) == outline(value)
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, max_size=3), st.lists(VALUES, max_size=3))
 @THOROUGHLY
 def test_no_encoding_is_the_beginning_of_another(one: list[Any], other: list[Any]) -> None:
@@ -173,6 +177,7 @@ def test_any_bytes_are_decoded_or_refused(data: bytes) -> None:
         decode(data)
 
 
+@pytest.mark.slow
 @given(VALUES, st.data())
 @THOROUGHLY
 def test_a_damaged_encoding_is_refused_or_another_value(value: Any, data: st.DataObject) -> None:
@@ -313,6 +318,7 @@ def test_an_unordered_dictionary_counts_the_same_in_every_order() -> None:
     assert encode(unordered({len: 1, Plain: 2})) == encode(unordered({Plain: 2, len: 1}))
 
 
+@pytest.mark.slow
 def test_the_order_of_dictionaries_alone_can_be_left_aside() -> None:
     def loose(value: Any) -> bytes:
         encoder = Encoder()
@@ -391,6 +397,7 @@ def test_a_value_that_is_reached_in_countless_ways_is_encoded_once() -> None:
     assert len(encode(value)) < 200_000
 
 
+@pytest.mark.slow
 def test_a_very_deep_value_is_refused_by_name_and_without_exhausting_the_stack() -> None:
     value: Any = []
     for _ in range(100_000):

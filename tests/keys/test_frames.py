@@ -80,6 +80,7 @@ LAYOUTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
 }
 
 
+@pytest.mark.slow
 @given(a_frame())
 @settings(max_examples=60, deadline=None)
 def test_equal_frames_have_one_key_whatever_their_layout(frame: pd.DataFrame) -> None:

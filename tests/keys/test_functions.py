@@ -610,6 +610,7 @@ def test_what_is_watched_and_what_is_read_anew_agree_after_every_change(change: 
 # what is kept
 
 
+@pytest.mark.slow
 def test_a_fingerprint_keeps_neither_the_function_nor_its_data_alive() -> None:
     class Data:
         pass
@@ -624,6 +625,7 @@ def test_a_fingerprint_keeps_neither_the_function_nor_its_data_alive() -> None:
     assert [ref() for ref in gone] == [None, None, None]
 
 
+@pytest.mark.slow
 def test_many_threads_may_ask_at_once() -> None:
     module = load("def g(x): return x\ndef f(x): return g(x)\n", "threads")
     found: list[bytes] = []
@@ -636,6 +638,7 @@ def test_many_threads_may_ask_at_once() -> None:
     assert len(set(found)) == 1
 
 
+@pytest.mark.slow
 def test_parts_stay_small_for_a_function_that_reaches_much() -> None:
     lines = [f"LIMIT_{n} = {n}\ndef helper_number_{n}(x): return x + LIMIT_{n}\n" for n in range(300)]
     lines.append("def f(x): return " + " + ".join(f"helper_number_{n}(x)" for n in range(300)))

@@ -29,6 +29,7 @@ def cache(tmp_path: pathlib.Path) -> Iterator[UnifiedCache]:
         yield cache
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # libraries of many ages are imported
 @pytest.mark.parametrize("name", ORDINARY)
 def test_ordinary_functions_have_complete_keys(name: str, tmp_path: pathlib.Path) -> None:

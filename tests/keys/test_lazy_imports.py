@@ -54,6 +54,7 @@ def _load(folder: Path, name: str, source: str) -> Any:
     return importlib.import_module(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use", _USES)
 def test_names_that_a_package_imports_when_asked_count(use: str, folder: Path) -> None:
     (folder / "lazy_pkg").mkdir()

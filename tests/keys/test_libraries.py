@@ -124,6 +124,7 @@ def test_different_content_or_types_differ() -> None:
     assert [digest_of(value) for value in DIFFERENT] == digests
 
 
+@pytest.mark.slow
 @given(hnp.arrays(hnp.scalar_dtypes(), hnp.array_shapes(max_dims=3, max_side=4)), st.data())
 @settings(max_examples=150, deadline=None)
 def test_layout_never_matters_and_a_changed_value_always_does(array: np.ndarray[Any, Any], data: st.DataObject) -> None:
@@ -141,6 +142,7 @@ def test_layout_never_matters_and_a_changed_value_always_does(array: np.ndarray[
         assert (digest_of(other) == digest) == same
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.none() | st.integers(-5, 5) | st.floats(width=32), max_size=30),
     st.lists(st.integers(0, 30), max_size=4),

@@ -667,6 +667,7 @@ def _in_child(data: bytes, queue: Any) -> None:
     queue.put((f(3), f.key(3).hex))
 
 
+@pytest.mark.slow
 def test_a_wrapper_travels_to_another_process(cache: UnifiedCache) -> None:
     names: dict[str, Any] = {"cached": cache.cached, "__name__": "__main__"}
     exec("@cached(version=None)\ndef fact(n): return 1 if n < 2 else n * fact(n - 1)", names)

@@ -131,6 +131,7 @@ def test_what_wraps_a_function_is_called_like_it() -> None:
         assert make_key(function=fn, args={}).function == name
 
 
+@pytest.mark.slow
 def test_without_a_file_there_is_still_a_module(tmp_path: Path) -> None:
     program = f"""
 from cacheness import UnifiedCache

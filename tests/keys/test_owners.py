@@ -96,6 +96,7 @@ def edit(folder: pathlib.Path) -> None:
     (folder / "teamlib/deep.py").write_text("def helper(x): return x + 2\n")
 
 
+@pytest.mark.slow
 def test_a_package_installed_from_a_folder_again_at_the_same_version_is_a_miss(project: pathlib.Path) -> None:
     target = install(project)
     assert (target / "teamlib-1.0.dist-info/direct_url.json").exists()
@@ -106,6 +107,7 @@ def test_a_package_installed_from_a_folder_again_at_the_same_version_is_a_miss(p
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_a_package_from_an_index_counts_by_its_version(project: pathlib.Path) -> None:
     target = install(project)
     info = target / "teamlib-1.0.dist-info"
@@ -119,6 +121,7 @@ def test_a_package_from_an_index_counts_by_its_version(project: pathlib.Path) ->
     assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_what_conda_builds_counts_by_its_version_although_it_says_where_it_was_built(project: pathlib.Path) -> None:
     target = install(project)
     (target / "teamlib-1.0.dist-info/INSTALLER").write_text("conda\n")
@@ -127,6 +130,7 @@ def test_what_conda_builds_counts_by_its_version_although_it_says_where_it_was_b
     assert probe(target) == before
 
 
+@pytest.mark.slow
 def test_files_that_no_distribution_lists_are_the_user_s(project: pathlib.Path) -> None:
     target = project.parent / "site-packages"
     target.mkdir()
@@ -195,6 +199,7 @@ def test_libraries_can_be_named_as_the_user_s_own(name: str) -> None:
     assert owner_of("pandas") != USER
 
 
+@pytest.mark.slow
 def test_a_module_that_shadows_python_s_is_the_user_s(tmp_path: pathlib.Path) -> None:
     (tmp_path / "statistics.py").write_text("")
     program = "import statistics; from cacheness.keys.owners import owner_of; print(owner_of('statistics').kind)"
@@ -210,6 +215,7 @@ class _AsAModule:
     __class__ = types.ModuleType  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["as_a_module", "as_a_module.lib"])
 def test_what_only_says_that_it_is_a_module_is_in_no_key_s_way(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, _AsAModule())
@@ -217,6 +223,7 @@ def test_what_only_says_that_it_is_a_module_is_in_no_key_s_way(monkeypatch: pyte
     assert digest_of(test_whose_a_module_is) == digest_of(test_whose_a_module_is)
 
 
+@pytest.mark.slow
 def test_a_library_of_cffi_s_that_is_loaded_is_in_no_key_s_way() -> None:
     program = (
         "from cryptography.hazmat.bindings import _rust; import sys; from cacheness.keys import fingerprint\n"

@@ -29,6 +29,7 @@ from tests.keys.test_encode import THOROUGHLY, VALUES, neighbours
 TABLES = VALUES.map(lambda value: [value])
 
 
+@pytest.mark.slow
 @given(TABLES, TABLES)
 @THOROUGHLY
 def test_equal_snapshots_mean_equal_encodings(one: Any, other: Any) -> None:
@@ -36,6 +37,7 @@ def test_equal_snapshots_mean_equal_encodings(one: Any, other: Any) -> None:
         assert encode(one) == encode(other)
 
 
+@pytest.mark.slow
 @given(TABLES, st.data())
 @THOROUGHLY
 def test_a_part_that_changed_changes_the_snapshot(value: Any, data: st.DataObject) -> None:
@@ -44,6 +46,7 @@ def test_a_part_that_changed_changes_the_snapshot(value: Any, data: st.DataObjec
         assert snapshot(changed) != snapshot(value)
 
 
+@pytest.mark.slow
 @given(TABLES)
 @THOROUGHLY
 def test_an_unchanged_value_keeps_its_snapshot(value: Any) -> None:

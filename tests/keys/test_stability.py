@@ -39,6 +39,7 @@ def test_the_golden_digests_hold(tmp_path: pathlib.Path) -> None:
     assert digests(tmp_path) == json.loads(GOLDEN.read_text())
 
 
+@pytest.mark.slow
 def test_five_processes_agree_on_every_key(tmp_path: pathlib.Path) -> None:
     orders = [["numpy", "user_module"], ["user_helpers", "pandas"], ["polars"], ["pyarrow", "user_module"], []]
     processes = [_start(tmp_path / f"place {n}", str(n * 1000 + 1), order) for n, order in enumerate(orders)]
@@ -72,6 +73,7 @@ def _result(process: subprocess.Popen[str]) -> Any:
     return json.loads(output)
 
 
+@pytest.mark.slow
 def test_a_script_and_the_same_file_imported_agree(tmp_path: pathlib.Path) -> None:
     (tmp_path / "job.py").write_text(
         "from cacheness.keys import fingerprint, make_key\n"

@@ -59,6 +59,7 @@ def source_of(statement: str) -> str:
     return f"{HEAD}Q = {statement}\ndef f(x): return str(Q)\n"
 
 
+@pytest.mark.slow
 def test_statements_count_the_same_everywhere_and_after_use() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "core")))}
     sources = json.dumps({name: source_of(statement) for name, (statement, _) in STATEMENTS.items()})

@@ -147,6 +147,7 @@ print(*(fingerprint(fn).digest.hex() for fn in found), digest_of(search).hex(), 
 """
 
 
+@pytest.mark.slow
 def test_compiled_code_of_the_user_s_counts_by_its_file(tmp_path: pathlib.Path) -> None:
     files = [pathlib.Path(str(importlib.import_module(name).__file__)) for name in ("_bisect", "_random")]
 

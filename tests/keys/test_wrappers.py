@@ -95,6 +95,7 @@ def keys_with(seed: str) -> dict[str, list[str]]:
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_a_wrapped_function_has_one_key_everywhere() -> None:
     first, second = keys_with("1"), keys_with("2")
     for name, (before, _, after) in first.items():

@@ -51,6 +51,7 @@ def put(store: MetadataStore, *numbers: int) -> None:
     store.commit([inline(number) for number in numbers], store.open_session(SOMEBODY))
 
 
+@pytest.mark.slow
 def test_many_processes_write_and_nothing_is_lost(kind: str, tmp_path: Path, store: MetadataStore) -> None:
     # Forked from one process: starting sixty-four interpreters takes longer than the test.
     program = """
@@ -73,6 +74,7 @@ print({os.waitpid(pid, 0)[1] for pid in children})
     assert store.totals(NAMESPACE).entries == 320
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_loses_nothing_that_was_acknowledged(
     kind: str, tmp_path: Path, store: MetadataStore
 ) -> None:
@@ -95,6 +97,7 @@ for number in range(100_000):
         put(store, 1)
 
 
+@pytest.mark.slow
 def test_a_lock_that_another_process_holds_is_waited_for(kind: str, tmp_path: Path, store: MetadataStore) -> None:
     put(store, 1)
     with start(HOLD, kind, tmp_path) as holder:
@@ -106,6 +109,7 @@ def test_a_lock_that_another_process_holds_is_waited_for(kind: str, tmp_path: Pa
     assert store.find(NAMESPACE, key(2)) == inline(2)
 
 
+@pytest.mark.slow
 def test_patience_with_a_lock_ends(kind: str, tmp_path: Path, store: MetadataStore) -> None:
     put(store, 1)
     session = store.open_session(SOMEBODY)
@@ -134,6 +138,7 @@ with store.exclusive():
 # disks
 
 
+@pytest.mark.slow
 def test_a_full_disk_refuses_what_does_not_fit_and_keeps_what_did(kind: str, tmp_path: Path) -> None:
     program = """
 kept = 0
@@ -157,6 +162,7 @@ store.close()
     assert told[1:] == ["True True", "True"]
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_a_full_disk(kind: str, tmp_path: Path) -> None:
     program = """
 import resource
@@ -173,6 +179,7 @@ store.close()
     assert output(program, kind, tmp_path) == ["True True"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left_open", [False, True], ids=["closed", "crashed"])
 def test_a_read_only_directory_serves_hits_and_refuses_puts(
     kind: str, tmp_path: Path, store: MetadataStore, left_open: bool
@@ -203,6 +210,7 @@ store.close()
     assert told == [f"True {2 if left_open else 1} True", "refused True", "refused True"]
 
 
+@pytest.mark.slow
 def test_an_empty_read_only_directory_is_refused_in_words(kind: str, tmp_path: Path) -> None:
     program = """
 try:
@@ -256,6 +264,7 @@ def test_a_copy_of_a_directory_is_told_from_the_first(tmp_path: Path, open_store
 # forks
 
 
+@pytest.mark.slow
 def test_parent_and_forked_child_both_go_on(kind: str, tmp_path: Path) -> None:
     program = """
 session = store.open_session(SOMEBODY)
@@ -275,6 +284,7 @@ store.close()
     assert output(program, kind, tmp_path) == ["21"]
 
 
+@pytest.mark.slow
 def test_a_lock_does_not_outlive_its_process_in_a_forked_child(kind: str, tmp_path: Path, store: MetadataStore) -> None:
     put(store, 1)
     program = """

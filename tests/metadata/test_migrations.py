@@ -34,6 +34,8 @@ from cacheness.records import Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.conftest import SIGNING_KEY
 
+pytestmark = pytest.mark.slow
+
 STORE_ID = "5" * 32
 VERSIONS = Path(migrations.__file__).parent / "versions"
 NEXT = SCHEMA_VERSION + 1

@@ -163,6 +163,7 @@ def levels_of(statements: list[str]) -> list[str]:
     return [statement.partition("=")[2] for statement in statements if "synchronous" in statement]
 
 
+@pytest.mark.slow
 def test_a_session_lives_as_long_as_its_process(store: SqliteStore, tmp_path: Path) -> None:
     with start(WRITE_AND_WAIT, "sqlite", tmp_path) as writer:
         assert writer.stdout is not None
@@ -202,6 +203,7 @@ def test_lock_files_go_with_their_sessions(
     assert list(store._locks._held) == [f"{live}.lock"]
 
 
+@pytest.mark.slow
 def test_thousands_of_short_lived_writers_leave_nothing_behind(
     store: SqliteStore, locks: Callable[[], list[str]]
 ) -> None:
@@ -308,6 +310,7 @@ def test_a_place_in_line_that_an_interruption_lost_is_free_for_others(tmp_path: 
     unlock(turn)
 
 
+@pytest.mark.slow
 def test_a_stopped_writer_in_line_costs_the_others_patience_and_not_their_puts(
     store: SqliteStore, tmp_path: Path
 ) -> None:
