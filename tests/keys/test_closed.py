@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cacheness import UnifiedCache
 from cacheness.codecs.compression import decompress
 from cacheness.keys import Inputs, closed_digest, digest_of, make_key, register
-from cacheness.results.store import About
+from cacheness.results.store import PutDetails
 from tests.keys.corpus import values
 
 NAMES = ["a", "b"]
@@ -75,7 +75,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def check(cache: UnifiedCache, value: Any) -> bool:
     """That the kept digest, where there is one, is that of the loaded value as an argument; whether there is one."""
-    draft = cache.parts.draft(cache.key(x="here"), value, About())  # stored and loaded, without the disk
+    draft = cache.parts.draft(cache.key(x="here"), value, PutDetails())  # stored and loaded, without the disk
     data = decompress(b"".join(draft.parts), draft.entry.codec, draft.entry.raw_size)
     kept, loaded = draft.entry.value, cache.parts._decoder(draft.entry).decode(bytearray(data))
     if kept is not None:
