@@ -41,6 +41,21 @@ def test_by_cost_the_cheap_go_before_the_dear(world):
     cache.close()
 
 
+def test_what_was_just_used_stays_though_its_use_is_not_written_yet(world):
+    cache = UnifiedCache(world.config.but(max_entries=20))
+    for n in range(20):
+        cache.put(n, n=n)
+    used = [0, 1, 2, 3]
+    for n in used:
+        cache.get(n=n)
+    for n in range(20, 30):
+        cache.put(n, n=n)
+    left = {entry["args"]["n"] for entry in cache.list_entries()}
+    assert {*used} <= left
+    assert len(left) <= 20
+    cache.close()
+
+
 def test_expired_entries_go_first(world):
     cache = UnifiedCache(world.config.but(max_entries=5))
     for n in range(4):

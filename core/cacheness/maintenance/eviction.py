@@ -27,6 +27,7 @@ WRITERS = 256  #: each of so many may write its share of what is free before it 
 SAMPLE = 128  #: neighbours among which victims are chosen
 GO_OF_SAMPLE = 16  #: of one sample
 SLICE_ROWS = 200
+SLICE_LEAST = 16  #: rows, however slow the last were: a put adds few, so that even this empties a full namespace
 AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
@@ -57,6 +58,7 @@ class Evictor:
         self._looked_at = self._cleaned_at = float("-inf")
         self._bytes_left = self._entries_left = 0.0  #: before the next look
         self._seen_first: Holdings | None = None  #: before the first put, which does not look again
+        self._row_seconds = SLICE_SECONDS / SLICE_ROWS  #: that each row of the last slice took
 
     def before_put(self, drafts: Sequence[Draft]) -> None:
         """Make room for what is large beside the quota. Raises StoreFull for what never fits."""
@@ -159,7 +161,7 @@ class Evictor:
         if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
             return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
         return self._cache.delete(
-            Where(self._cache.namespace, expired=True), most=SLICE_ROWS, waits=False, lasting=False
+            Where(self._cache.namespace, expired=True), most=self._rows_in_time(), waits=False, lasting=False
         )
 
     def _make_room_for(self, size: int) -> None:
@@ -181,19 +183,26 @@ class Evictor:
         sampled = max(victim.created_at for victim in victims) + 1
         keys = tuple(sorted(victim.key for victim in victims))
         where = Where(self._cache.namespace, keys=keys, created_before=sampled)
+        began = time.monotonic()
         gone = self._cache.delete(where, waits=False, lasting=False)
+        self._row_seconds = (time.monotonic() - began) / len(keys)
         return gone, sum(victim.size for victim in victims)
 
+    def _rows_in_time(self) -> int:
+        """How many rows a slice deletes in its time, at the pace of the last one."""
+        return max(SLICE_LEAST, min(SLICE_ROWS, int(SLICE_SECONDS / max(self._row_seconds, 1e-6))))
+
     def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float) -> list[Candidate]:
-        if any(most > 0 for most in excess):
-            self._cache.uses.flush()
         victims: dict[bytes, Candidate] = {}
         freed, until = 0, time.monotonic() + seconds
+        most = SLICE_ROWS if seconds > SLICE_SECONDS else self._rows_in_time()
         while freed < excess[0] or len(victims) < excess[1]:
-            is_slice = len(victims) >= SLICE_ROWS or time.monotonic() > until
+            is_slice = len(victims) >= most or time.monotonic() > until
             if victims and is_slice and freed >= 2 * size:
                 break
             sample = self._cache.metadata.sample(self._cache.namespace, secrets.token_bytes(32), SAMPLE)
+            # With what this process has not written yet: writing it first would keep the caller waiting.
+            sample = self._cache.uses.with_uses(sample)
             chosen = [one for one in least_valuable(sample, holdings.quota.policy) if one.key not in victims]
             if not chosen:
                 break

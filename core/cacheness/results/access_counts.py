@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from cacheness import forks
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
+from cacheness.records import Candidate
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +47,17 @@ class UseCounter:
             is_due = self._begin_when_due()
         if is_due:
             self._start()
+
+    def with_uses(self, sample: Sequence[Candidate]) -> list[Candidate]:
+        """Add to a sample what is counted here and not yet written."""
+        with self._lock:
+            known = {one.key: self._uses[one.key] for one in sample if one.key in self._uses}
+        return [
+            replace(one, hits=one.hits + known[one.key][0], accessed_at=max(one.accessed_at, known[one.key][1]))
+            if one.key in known
+            else one
+            for one in sample
+        ]
 
     def write_when_due(self) -> None:
         """Have a thread write what is buffered, if that was long ago or much."""
