@@ -74,12 +74,15 @@ def test_uses_are_written_and_tombstones_cleared_in_pieces(world: World, monkeyp
 def test_deadlines_count_rows(world: World, published: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     pool = world.cache.parts.metadata._pool
     seconds: list[float] = []
-    transact = pool.transact
-    monkeypatch.setattr(
-        pool, "transact", lambda work, seconds=0.0, kept=seconds: kept.append(seconds) or transact(work, seconds)
-    )
+    run = pool.run
+
+    def run_seen(statement: Any, values: Any, more: float = 0.0) -> Any:
+        seconds.append(more)
+        return run(statement, values, more)
+
+    monkeypatch.setattr(pool, "run", run_seen)
     world.cache.put_many((n, {"n": n}) for n in range(2500))
     assert published == [1000, 1000, 500]
-    granted = [each // postgresql.ROW_SECONDS for each in seconds if each > 1]
+    granted = [1 + each / postgresql.ROW_SECONDS for each in seconds if each > 1]
     assert all(rows >= written for rows, written in zip(granted, published, strict=True))
     assert world.cache.stats()["entries"] == 2500

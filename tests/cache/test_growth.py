@@ -44,7 +44,7 @@ class Seen:
 def seeing() -> Iterator[Seen]:
     seen = Seen()
     run, ask = sqlite_file._run, postgresql_pool.Connection.run
-    ask_many = postgresql_pool.Connection.run_many
+    ask_many = postgresql_pool.PostgresqlTransaction.run_many
 
     def run_seen(connection, statement, values):
         steps = itertools.count()
@@ -60,14 +60,15 @@ def seeing() -> Iterator[Seen]:
         return found
 
     def ask_many_seen(self, statement, values):
-        found = ask_many(self, statement, values)
-        seen.note(statement, values[0], found)
-        return found
+        changed = ask_many(self, statement, values)
+        if values:
+            seen.note(statement, values[0], ())
+        return changed
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite_file, "_run", run_seen)
         patch.setattr(postgresql_pool.Connection, "run", ask_seen)
-        patch.setattr(postgresql_pool.Connection, "run_many", ask_many_seen)
+        patch.setattr(postgresql_pool.PostgresqlTransaction, "run_many", ask_many_seen)
         yield seen
 
 

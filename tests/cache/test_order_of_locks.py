@@ -31,17 +31,14 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     begun: list[postgresql_pool.Connection] = []
     transact = postgresql_pool.Pool.transact
 
-    def noted(name: str) -> None:
-        original = getattr(postgresql_pool.Connection, name)
+    run = postgresql_pool.Connection.run
 
-        def run(self, statement, values):
-            if self in begun:
-                seen[-1].append(statement.text)
-            else:
-                seen.append([statement.text])
-            return original(self, statement, values)
-
-        monkeypatch.setattr(postgresql_pool.Connection, name, run)
+    def run_seen(self, statement, values):
+        if self in begun:
+            seen[-1].append(statement.text)
+        else:
+            seen.append([statement.text])
+        return run(self, statement, values)
 
     def transact_seen(self, work: Callable[..., object], seconds: float = 0.0) -> object:
         def work_seen(transaction):
@@ -60,8 +57,7 @@ def transactions(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         seen[-1].append(statement.text)
         return many(self, statement, values)
 
-    noted("run")
-    noted("run_many")
+    monkeypatch.setattr(postgresql_pool.Connection, "run", run_seen)
     monkeypatch.setattr(postgresql_pool.Pool, "transact", transact_seen)
     monkeypatch.setattr(postgresql_pool.PostgresqlTransaction, "run_many", many_seen)
     return seen

@@ -19,6 +19,7 @@ from cacheness.metadata.sql.statements import (
     COLUMNS,
     HINT_LENGTH,
     LIVE,
+    Flavour,
     Statement,
     Statements,
     adding,
@@ -119,16 +120,12 @@ class _PostgresqlStatements(Statements):
     def __init__(self) -> None:
         super().__init__(_Postgresql())
 
-    def publish(self, *, tagged: bool, alone: bool) -> Statement:
-        """Put one entry, with tags or a prefix or without, if its writer's session is live.
-
-        `alone` in its transaction, it adds to the totals itself: in a batch, where another entry is locked
-        afterwards, that would be a deadlock.
-        """
-        shape = ("publish", tagged, alone)
+    def publish(self, *, tagged: bool, many: bool) -> Statement:
+        """Put one entry or `many`, with tags or a prefix or without, if their writer's session is live."""
+        shape = ("publish", tagged, many)
         if shape not in self._by_shape:
-            slot = self.flavour.slot if alone else None
-            self._by_shape[shape] = self._compile(_publish(self.flavour.clock, slot, with_tags=tagged))
+            rows = _given_rows() if many else _given_row()
+            self._by_shape[shape] = self._compile(_publish(rows, self.flavour, with_tags=tagged))
         return self._by_shape[shape]
 
     @LazyAttribute
@@ -161,35 +158,57 @@ class _PostgresqlStatements(Statements):
         return self.flavour.clock + sa.literal_column(str(LEASE_SECONDS * MICROSECONDS), sa.BigInteger)
 
 
-def _publish(clock: sa.ColumnElement[int], slot: sa.ColumnElement[int] | None, *, with_tags: bool) -> sa.ClauseElement:
-    """Lock the writer's session, replace the row, bury what it named: one statement, one round trip.
+def _given_row() -> sa.Select[Any]:
+    """The entry in the parameters, as a row."""
+    return sa.select(*(sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in _plain_types().items()))
 
-    Looking up the old blob first would miss one that a rival inserts between the look and the
+
+def _given_rows() -> sa.Select[Any]:
+    """The entries in the parameters, an array for each column, as rows in their order: that of the locks."""
+    arrays = {name: postgresql.ARRAY(kind) for name, kind in _plain_types().items()}
+    columns = [sa.column(name, kind) for name, kind in _plain_types().items()]
+    given = sa.func.unnest(*(sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in arrays.items()))
+    rows = given.table_valued(*columns, with_ordinality="place", name="given").render_derived()
+    return sa.select(*(rows.c[name] for name in COLUMNS)).order_by(rows.c.place)
+
+
+def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.ClauseElement:
+    """Lock the writer's session, replace the rows, bury what they named: one statement, one round trip.
+
+    Looking up the old blobs first would miss one that a rival inserts between the look and the
     upsert; the row itself says what it replaced. No row comes back when the session is not live,
     and one that says so when a fresh entry is dated too far from the server's clock. Uses and tags are
-    made of the row that the upsert returns: beside it, those of a rival's row could stay.
+    made of the rows that the upsert returns: beside it, those of a rival's row could stay.
     """
+    clock = flavour.clock
     mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
     # A weaker lock (KEY SHARE) or none would let a repairer fence the session while this commits.
     writer = sa.select(sessions.c.id).where(mine, sessions.c.state == LIVE).with_for_update(read=True).cte("writer")
-    given = [sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in _plain_types().items()]
-    away = sa.func.abs(sa.cast(sa.bindparam("created_at", type_=sa.BigInteger()), sa.BigInteger) - clock)
     is_old = sa.not_(sa.cast(sa.bindparam("fresh", type_=sa.Boolean()), sa.Boolean))
-    is_dated_well = sa.or_(is_old, away <= sa.literal_column(str(CLOCK_TOLERANCE), sa.BigInteger))
-    insertion = insert(entries).from_select(COLUMNS, sa.select(*given).select_from(writer).where(is_dated_well))
+    dated_well = [sa.func.abs(_time(name) - clock) <= _TOLERATED for name in ("earliest", "latest")]
+    may = sa.exists().select_from(writer).where(sa.or_(is_old, sa.and_(*dated_well)))
+    insertion = insert(entries).from_select(COLUMNS, rows.where(may))
     names = ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix", "size", "replaced_size")
     put = replacing(insertion).returning(*(entries.c[name] for name in names)).cte("put")
     is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.blob))
     buried = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
     added = sa.cast(put.c.replaced_size.is_(None), sa.Integer)
     more = plausible(put.c.size) - sa.func.coalesce(plausible(put.c.replaced_size), sa.literal_column("0"))
-    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None), added, more)
+    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
     beside = [buried.on_conflict_do_nothing().cte("buried"), *_hints(put, with_tags=with_tags)]
-    if slot is not None:
-        change = sa.select(put.c.namespace, slot, added, more)
-        counted = insert(totals).from_select([c.name for c in totals.c], change)
-        beside.append(adding(counted).cte("counted"))
+    # Of all rows at once, and last: who holds the row of the totals waits for nothing else.
+    sums = (sa.cast(sa.func.sum(change), sa.BigInteger) for change in (added, more))
+    change = sa.select(put.c.namespace, flavour.slot, *sums).group_by(put.c.namespace).order_by(put.c.namespace)
+    counted = insert(totals).from_select([c.name for c in totals.c], change)
+    beside.append(adding(counted).cte("counted"))
     return result.select_from(writer.outerjoin(put, sa.true())).add_cte(*beside)
+
+
+def _time(name: str) -> sa.ColumnElement[int]:
+    return sa.cast(sa.bindparam(name, type_=sa.BigInteger()), sa.BigInteger)
+
+
+_TOLERATED: Final[sa.ColumnElement[int]] = sa.literal_column(str(CLOCK_TOLERANCE), sa.BigInteger)
 
 
 def _hints(put: sa.CTE, *, with_tags: bool) -> list[sa.CTE]:
@@ -207,7 +226,7 @@ def _hints(put: sa.CTE, *, with_tags: bool) -> list[sa.CTE]:
     ).cte("named")
     tagged = insert(tags).from_select([c.name for c in tags.c], sa.select(named)).on_conflict_do_nothing()
     of_this = sa.and_(tags.c.namespace == put.c.namespace, tags.c.key == put.c.key)
-    still = sa.exists().where(named.c.kind == tags.c.kind, named.c.tag == tags.c.tag)
+    still = sa.exists().where(*(named.c[column.name] == column for column in tags.c))
     stale = sa.delete(tags).where(of_this, ~still)
     return [unused(use).cte("used"), tagged.cte("tagged"), stale.cte("stale")]
 
@@ -292,12 +311,23 @@ class PostgresqlStore(SqlStore):
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries in one transaction, if the session still lives."""
-        # In key order, so that two batches never wait for each other. The sort is stable: of two entries
-        # under one key the later one stays.
-        entries = sorted(entries, key=_by_key)
-        rows = [{**row_of(entry), "session": session, "fresh": fresh} for entry in entries]
-        publish = self._mine.publish(tagged=any(map(hints_of, entries)), alone=len(rows) == 1)
-        return self._guard.call(lambda: self._pool.settle(lambda: self._publish(publish, rows))) if rows else []
+        if not entries:
+            return []
+        # In key order, so that two batches never wait for each other. Of two entries under one key the later stays.
+        by_key = {(entry.namespace, entry.key): entry for entry in entries}
+        stay = [by_key[key] for key in sorted(by_key)]
+        staying = {entry.blob for entry in stay}
+        unseen = [entry.blob for entry in entries if entry.blob is not None and entry.blob not in staying]
+        values = _row(stay[0]) if len(stay) == 1 else _rows(stay)
+        values |= {"session": session, "fresh": fresh}
+        publish = self._mine.publish(tagged=any(map(hints_of, stay)), many=len(stay) > 1)
+        size = sum(len(entry.inline or b"") for entry in stay)
+        seconds = size / self._limits.least_rate + (len(stay) - 1) * ROW_SECONDS
+
+        def attempt() -> list[str]:
+            return self._publish(publish, values, unseen, seconds)
+
+        return self._guard.call(lambda: self._pool.settle(attempt))
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits."""
@@ -340,28 +370,20 @@ class PostgresqlStore(SqlStore):
         """Let go of connections. Calling it twice is fine."""
         self._pool.close()
 
-    def _publish(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
+    def _publish(self, publish: Statement, values: Values, unseen: Sequence[str], seconds: float) -> list[str]:
+        """Run the statement that publishes, and bury blobs that entries of the same batch replaced `unseen`."""
         try:
-            # A single statement commits by itself, in one round trip.
-            if len(rows) == 1:
-                return _replaced([self._pool.run(publish, rows[0])[0]], rows)
-            return self._publish_all(publish, rows)
+            if not unseen:  # a single statement commits by itself, in one round trip
+                return _replaced(self._pool.run(publish, values, seconds)[0], values)
+
+            def work(transaction: PostgresqlTransaction) -> list[str]:
+                replaced = _replaced(transaction.run(publish, values), values)
+                transaction.run_many(self._sql.bury, [{"blob": name} for name in unseen])
+                return [*replaced, *unseen]
+
+            return self._pool.transact(work, seconds)
         except Lost as error:
             raise CommitUnanswered(f"{error}. Whether the commit happened is not known") from error
-
-    def _publish_all(self, publish: Statement, rows: Sequence[Values]) -> list[str]:
-        size = sum(len(row["inline"] or b"") for row in rows)
-
-        def work(transaction: PostgresqlTransaction) -> list[str]:
-            results = transaction.run_each(publish, rows)
-            replaced = _replaced(results, rows)
-            for namespace in sorted({row["namespace"] for row in rows}):
-                changes = [found[0] for found, row in zip(results, rows, strict=True) if row["namespace"] == namespace]
-                more = {"entries": sum(change[2] for change in changes), "bytes": sum(change[3] for change in changes)}
-                transaction.run(self._mine.add_totals, {"namespace": namespace, **more})
-            return replaced
-
-        return self._pool.transact(work, seconds=size / self._limits.least_rate + len(rows) * ROW_SECONDS)
 
     def _sync(self) -> None:
         """Nothing: the server syncs each deletion, and many at once."""
@@ -415,16 +437,23 @@ def _definition(definition: CreateTable | CreateIndex) -> str:
     return str(definition.compile(dialect=_dialect, **_translated))
 
 
-def _by_key(entry: Entry) -> tuple[str, bytes]:
-    return (entry.namespace, entry.key)
+def _row(entry: Entry) -> dict[str, Any]:
+    return {**row_of(entry), "earliest": entry.created_at, "latest": entry.created_at}
 
 
-def _replaced(results: Sequence[Sequence[Row]], rows: Sequence[Values]) -> list[str]:
-    if not all(results):
-        raise SessionLost(f"session {rows[0]['session']} was ended or fenced; nothing was stored")
-    if not all(is_stored for found in results for _, is_stored, *_ in found):
+def _rows(entries: Sequence[Entry]) -> dict[str, Any]:
+    """Many entries as parameters: a list for each column."""
+    rows = [row_of(entry) for entry in entries]
+    times = [entry.created_at for entry in entries]
+    return {**{name: [row[name] for row in rows] for name in COLUMNS}, "earliest": min(times), "latest": max(times)}
+
+
+def _replaced(found: Sequence[Row], values: Values) -> list[str]:
+    if not found:
+        raise SessionLost(f"session {values['session']} was ended or fenced; nothing was stored")
+    if not found[0][1]:
         raise ClockMoved("the time of an entry is more than a minute from the server's clock; nothing was stored")
-    return [found[0][0] for found in results if found[0][0] is not None]
+    return [row[0] for row in found if row[0] is not None]
 
 
 _conforms: type[MetadataStore] = PostgresqlStore

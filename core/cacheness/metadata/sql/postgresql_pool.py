@@ -34,6 +34,7 @@ from cacheness.metadata.sql.statements import Statement
 try:
     import psycopg
     from psycopg.pq import TransactionStatus
+    from psycopg.types.array import ListBinaryDumper
 except ImportError as error:
     raise MissingExtra("psycopg", "postgres", "a PostgreSQL metadata store") from error
 
@@ -101,6 +102,8 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     def prepare_to_serve(self, seconds: float) -> None:
         """Set the limit, and make what every call needs."""
         self.seconds = seconds
+        # Lists travel as bytes; by default psycopg writes those of texts and bytes as text, with every byte in two.
+        self.adapters.register_dumper(list, ListBinaryDumper)
         self.reused = self.cursor(binary=True)
         self._poll = select.poll()
         self._poll.register(self.fileno(), select.POLLIN)
@@ -120,15 +123,6 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
         return list(cursor.fetchall()) if has_rows else [], cursor.rowcount
 
-    def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> list[list[_Row]]:
-        """Run a statement for each set of values, without waiting in between; the rows of each."""
-        cursor, self.asked = self.reused, statement.text
-        cursor.executemany(statement.text, [_in_order(statement, each) for each in values], returning=True)
-        rows = [list[_Row](cursor.fetchall())]
-        while cursor.nextset():
-            rows.append(list(cursor.fetchall()))
-        return rows
-
 
 class PostgresqlTransaction:
     """A transaction under way on one connection."""
@@ -145,10 +139,6 @@ class PostgresqlTransaction:
         cursor, self._connection.asked = self._connection.reused, statement.text
         cursor.executemany(statement.text, [_in_order(statement, each) for each in values])
         return max(cursor.rowcount, 0)
-
-    def run_each(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> list[list[_Row]]:
-        """Run a statement for each set of values; the rows of each."""
-        return self._connection.run_many(statement, values)
 
     def define(self, text: str) -> None:
         """Run a statement that defines something."""
