@@ -1,4 +1,4 @@
-"""Prefect's locks on the cache's flights: one computation of a key at a time, on any machine.
+"""Prefect's locks as compute leases of the cache: one computation of a key at a time, on any machine.
 
 An economy and never a matter of correctness. A dead holder costs one lease; a dead database costs
 nothing but the economy; and a run never waits for itself.
@@ -24,7 +24,7 @@ from cacheness import Config
 from cacheness.jitter import between
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded
-from cacheness_prefect.run_metadata import flight_of, task_run_id
+from cacheness_prefect.run_metadata import hex_key_of, task_run_id
 from cacheness_prefect.waiting import Steps, WaitStep, run_steps, run_steps_off_loop, turns
 
 POLL_SECONDS: Final = 0.05  #: first pause of whoever waits for another process; doubles up to POLL_AT_MOST
@@ -33,12 +33,12 @@ POLL_AT_MOST: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a holder in this process has: a flight and the turn in line, or leave to go on without them."""
+    """What a holder in this process has: a compute lease and the turn in line, or leave to go on without them."""
 
     token: str | None  #: None: computes unlocked, because the result is there, or to wait would be wrong
 
 
-#: What the database answers to who wants a flight; "away": it does not answer.
+#: What the database answers to who asks for a compute lease; "away": it does not answer.
 Found = Literal["free", "there", "taken above", "taken by others", "away"]
 
 _claims: dict[tuple[Config, str, str], Claim] = {}  #: by cache, key and holder; holders are unique among processes
@@ -158,7 +158,7 @@ class CachenessLockManager(LockManager):
     def _wait_for_turn(
         self, key: str, holder: str, lease: float, give_up: float
     ) -> Generator[WaitStep, None, tuple[str | None, bool]]:
-        """First within this process, then among all: the token of the flight, and whether all is well without one."""
+        """First within this process, then among all: the token of the lease, and whether all is well without one."""
         place, run = self._place(key), task_run_id()
         above = _runs_above() | ({run} - {""})
         turn, token = turns.ask(place, run, above), None
@@ -175,7 +175,7 @@ class CachenessLockManager(LockManager):
                 pause = min(2 * pause, POLL_AT_MOST)
             if not turn.result():
                 return None, True
-            token, found = yield from self._take_flight(key, f"{run}:{holder}", lease, give_up, above, looked=looked)
+            token, found = yield from self._take_lease(key, f"{run}:{holder}", lease, give_up, above, looked=looked)
             if found == "there":
                 turns.end(place)
             elif token is None:
@@ -186,7 +186,7 @@ class CachenessLockManager(LockManager):
                 turns.pass_on(place)
             raise
 
-    def _take_flight(
+    def _take_lease(
         self, key: str, name: str, lease: float, give_up: float, above: Collection[str], *, looked: bool
     ) -> Generator[WaitStep, None, tuple[str | None, Found]]:
         token = f"{name}:{uuid.uuid4().hex[:8]}"
@@ -202,11 +202,11 @@ class CachenessLockManager(LockManager):
 
     def _ask_database(self, key: str, token: str, lease: float, above: Collection[str], *, looked: bool) -> Found:
         def ask() -> Found:
-            flights, flight = self.store.open().flights, flight_of(key)
+            leases, hex_key = self.store.open().compute_leases, hex_key_of(key)
             if not looked and self._is_there(key):
                 return "there"
-            if not flights.acquire(flight, token, lease=lease):
-                return "taken above" if _is_above(flights.holder(flight), above) else "taken by others"
+            if not leases.acquire(hex_key, token, lease=lease):
+                return "taken above" if _is_above(leases.holder(hex_key), above) else "taken by others"
             if self._is_there(key):  # stored between the look and the claim
                 self._give_up(key, token)
                 return "there"
@@ -230,10 +230,10 @@ class CachenessLockManager(LockManager):
         return True
 
     def _is_there(self, key: str) -> bool:
-        return bool(self.store.open().present([flight_of(key)]))
+        return bool(self.store.open().present([hex_key_of(key)]))
 
     def _give_up(self, key: str, token: str) -> None:
-        shielded("unlock a key", lambda: self.store.open().flights.release(flight_of(key), token), None)
+        shielded("unlock a key", lambda: self.store.open().compute_leases.release(hex_key_of(key), token), None)
 
     def _place(self, key: str) -> tuple[Config, str]:
         return (self.store.config(), key)
@@ -248,7 +248,7 @@ class CachenessLockManager(LockManager):
         return any(self._claim_of(key, transaction._holder) is not None for transaction in around)  # noqa: SLF001
 
     def _holder(self, key: str) -> str | None:
-        return shielded("look up a lock", lambda: self.store.open().flights.holder(flight_of(key)), None)
+        return shielded("look up a lock", lambda: self.store.open().compute_leases.holder(hex_key_of(key)), None)
 
 
 def _transactions_around() -> Iterator[BaseTransaction]:
@@ -266,7 +266,7 @@ def _below(transaction: BaseTransaction) -> Iterator[BaseTransaction]:
 
 
 def _is_above(token: str | None, above: Collection[str]) -> bool:
-    """Whether a flight belongs to one of these task runs."""
+    """Whether a lease belongs to one of these task runs."""
     return token is not None and token.partition(":")[0] in above
 
 

@@ -75,7 +75,7 @@ def address(path: str) -> str | Key:
     return path if _CACHE_KEY.fullmatch(path) else make_key(args={"key": path}, prefix=PREFIX)
 
 
-def flight_of(path: str) -> str:
+def hex_key_of(path: str) -> str:
     """The same, as 64 hexadecimal digits."""
     key = address(path)
     return key if isinstance(key, str) else key.digest.hex()

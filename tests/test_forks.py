@@ -138,7 +138,7 @@ def test_a_fork_inside_a_cached_function_leaves_the_lease_to_the_parent(tmp_path
         if not child:
             return -n
         assert ended(child) == 0
-        holders.append(cache.flights.holder(parallel.key(n).hex))
+        holders.append(cache.compute_leases.holder(parallel.key(n).hex))
         return n
 
     result = parallel(3)
@@ -465,9 +465,9 @@ def locks_of_ours() -> list[tuple[str, object]]:
 def test_every_lock_is_a_new_one_in_a_child(tmp_path: Path, backend: str) -> None:
     cache = UnifiedCache(cache_dir=tmp_path, metadata_backend=backend, max_entries=100)
     cache.put(1, n=1)
-    assert cache.flights.acquire("aa" * 32, "a token")
+    assert cache.compute_leases.acquire("aa" * 32, "a token")
     inherited = locks_of_ours()  # kept, so that no new lock stands where one of them was
-    expected = {"Evictor._lock", "Marker._lock", "Sessions._lock", "Flights._lock", "Flights._woken", "Guard._lock"}
+    expected = {"Evictor._lock", "Marker._lock", "Sessions._lock", "ComputeLeases._lock", "ComputeLeases._woken", "Guard._lock"}
     assert expected <= {name for name, _ in inherited}
     said = os.pipe()
 
@@ -484,8 +484,8 @@ def test_every_lock_is_a_new_one_in_a_child(tmp_path: Path, backend: str) -> Non
 
 def test_a_child_goes_on_with_the_call_that_it_was_forked_in(tmp_path: Path) -> None:
     cache = UnifiedCache(cache_dir=tmp_path, max_entries=100)
-    flights, children = cache.flights, []
-    assert flights.acquire("aa" * 32, "parent's")
+    leases, children = cache.compute_leases, []
+    assert leases.acquire("aa" * 32, "parent's")
 
     class Forks:
         """Something that forks while it is pickled."""
@@ -498,11 +498,11 @@ def test_a_child_goes_on_with_the_call_that_it_was_forked_in(tmp_path: Path) -> 
     cache.put(Forks(), n=1)
     if children == [0]:
         signal.alarm(30)
-        with_child = cache.get(n=1) == 7 and flights.acquire("bb" * 32, "child's")
-        beats = [thread for thread in threading.enumerate() if thread.name == "cacheness-flight-heartbeat"]
+        with_child = cache.get(n=1) == 7 and leases.acquire("bb" * 32, "child's")
+        beats = [thread for thread in threading.enumerate() if thread.name == "cacheness-lease-heartbeat"]
         os._exit(0 if with_child and len(beats) == 1 else 1)
     assert ended(children[0]) == 0
-    assert flights.holder("aa" * 32) == "parent's"
+    assert leases.holder("aa" * 32) == "parent's"
 
 
 class SlowElsewhere(_Sqlite):

@@ -94,8 +94,8 @@ def the_store(cache: UnifiedCache) -> None:
     cache.verify_integrity(True)
     assert_type(cache.stats(), dict[str, Any])
     assert_type(cache.clear(), int)
-    assert_type(cache.flights.acquire("00" * 32, "token", wait=1.0, lease=30.0), bool)
-    cache.flights.release("00" * 32, "token")
+    assert_type(cache.compute_leases.acquire("00" * 32, "token", wait=1.0, lease=30.0), bool)
+    cache.compute_leases.release("00" * 32, "token")
     cache.close()
 
 

@@ -30,7 +30,7 @@ from cacheness.arguments import (
     shown,
 )
 from cacheness.config import CacheParameters, Config
-from cacheness.coordination.leases import Flights
+from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.comparison import Progress, Scope
@@ -303,9 +303,9 @@ class UnifiedCache:
         return explain_call(self, fn, args, kwargs)
 
     @property
-    def flights(self) -> Flights:
+    def compute_leases(self) -> ComputeLeases:
         """Who computes what: leases on keys, for those who compute outside of `cached`."""
-        return self._parts.flights
+        return self._parts.compute_leases
 
     # the store
 

@@ -21,7 +21,7 @@ from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.codecs.tensors import TensorCodec
 from cacheness.config import Config, redacted, user_code_names
-from cacheness.coordination.leases import Flights
+from cacheness.coordination.leases import ComputeLeases
 from cacheness.coordination.ownership import Marker
 from cacheness.deadlines import Guard, waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy
@@ -50,13 +50,13 @@ class OpenCache:
     """Everything that works together for one configuration in this process."""
 
     cache: Cache
-    flights: Flights
+    compute_leases: ComputeLeases
     evictor: Evictor
     inspector: Inspector
 
     def close(self) -> None:
-        """Give up flights, end the session, close the stores."""
-        self.flights.close()
+        """Give up compute leases, end the session, close the stores."""
+        self.compute_leases.close()
         self.cache.close()
 
 
@@ -248,7 +248,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
     )
     return OpenCache(
         cache,
-        Flights(metadata, config.namespace, config.lease),
+        ComputeLeases(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
         Inspector(cache),
     )

@@ -253,7 +253,7 @@ class MetadataStore(Protocol):
         ...
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is in flight."""
+        """Set a session ended; waits for a commit of it that is running."""
         ...
 
     def live_sessions(self) -> list[SessionInfo]:
@@ -290,18 +290,18 @@ class MetadataStore(Protocol):
         """Note that a shard was checked deeply."""
         ...
 
-    # flights
+    # compute leases
 
-    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
-        """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
+    def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """Take or renew the right to compute a key; False when another token holds it."""
         ...
 
-    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
-        """Give up a flight. One that is gone, or someone else's now, is left alone."""
+    def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
+        """Give up a compute lease. One that is gone, or another token's, stays as it is."""
         ...
 
-    def flight_holder(self, namespace: str, key: bytes) -> str | None:
-        """The token of the flight that is computing this key, None when nobody is."""
+    def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
+        """Return the token that holds a key's compute lease, or None."""
         ...
 
     def close(self) -> None:

@@ -234,10 +234,10 @@ def test_a_coroutine_that_is_collected_gives_its_key_up(tmp_path: Path) -> None:
     del loop
     gc.collect()
     deadline = time.monotonic() + 10
-    while cache.flights.holder(key) is not None and time.monotonic() < deadline:
+    while cache.compute_leases.holder(key) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert cache.flights.holder(key) is None
-    assert not cache.flights._held
+    assert cache.compute_leases.holder(key) is None
+    assert not cache.compute_leases._held
 
 
 def test_the_interpreter_exits_although_one_cache_cannot_be_closed(tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_what_the_function_raises_passes_untouched_and_nothing_is_stored(
         assert caught.value is error
     assert ran == 2
     assert cache.stats()["entries"] == 0
-    assert cache.flights.holder(f.key(1).hex) is None
+    assert cache.compute_leases.holder(f.key(1).hex) is None
 
 
 def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Calls) -> None:
@@ -518,7 +518,7 @@ def test_who_waits_too_long_computes(cache: UnifiedCache, calls: Calls) -> None:
     def f(x: int) -> Any:
         return calls(x)
 
-    assert cache.flights.acquire(f.key(1).hex, "somebody else")
+    assert cache.compute_leases.acquire(f.key(1).hex, "somebody else")
     assert f(1) == 1
     assert len(calls.seen) == 1
 
@@ -574,7 +574,7 @@ def test_the_event_loop_goes_on_while_the_cache_is_asked(cache: UnifiedCache, mo
     assert asyncio.run(main()) > 10
 
 
-def test_a_cancelled_coroutine_leaves_no_flight_behind(cache: UnifiedCache) -> None:
+def test_a_cancelled_coroutine_leaves_no_lease_behind(cache: UnifiedCache) -> None:
     @cache.cached
     async def f(x: int) -> None:
         await asyncio.sleep(60)
@@ -585,7 +585,7 @@ def test_a_cancelled_coroutine_leaves_no_flight_behind(cache: UnifiedCache) -> N
 
     for seconds in (0.001, 0.01, 0.1, 0.5):
         asyncio.run(main(seconds))
-        assert cache.flights.holder(f.key(1).hex) is None
+        assert cache.compute_leases.holder(f.key(1).hex) is None
 
 
 def test_what_a_coroutine_raises_passes_untouched(cache: UnifiedCache) -> None:

@@ -233,7 +233,7 @@ def test_whatever_is_not_referenced_is_dead_because_the_lock_is_held(store: Jour
         assert store.live_sessions() == []
 
 
-def test_nobody_waits_for_a_flight(store: JournalStore) -> None:
-    assert store.take_flight(NAMESPACE, key(1), "mine", 60)
-    assert store.take_flight(NAMESPACE, key(1), "theirs", 60)
-    assert store.flight_holder(NAMESPACE, key(1)) is None
+def test_nobody_waits_for_a_lease(store: JournalStore) -> None:
+    assert store.take_compute_lease(NAMESPACE, key(1), "mine", 60)
+    assert store.take_compute_lease(NAMESPACE, key(1), "theirs", 60)
+    assert store.compute_lease_holder(NAMESPACE, key(1)) is None

@@ -368,7 +368,7 @@ def test_a_lease_runs_by_the_clock_of_the_database(store: PostgresqlStore, sessi
     assert [found.lease_expired for found in store.live_sessions()] == [False]
 
 
-def test_ending_a_session_waits_for_its_commit_in_flight(
+def test_ending_a_session_waits_for_its_running_commit(
     store: PostgresqlStore, session: str, rival: psycopg.Connection[Any], open_store: Callable[..., PostgresqlStore]
 ) -> None:
     patient = open_store(limits=Limits(statement=30.0))

@@ -64,11 +64,11 @@ def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path:
 def test_what_need_not_survive_a_power_cut_is_not_synced_and_what_follows_it_is(store: SqliteStore) -> None:
     session = store.open_session(SOMEBODY)
     statements = traced(store)
-    store.take_flight(NAMESPACE, key(1), "token", 30.0)
+    store.take_compute_lease(NAMESPACE, key(1), "token", 30.0)
     store.commit([inline(1)], session)
     store.record_use(NAMESPACE, {key(1): (1, store.now())})
     store.commit([inline(2)], session)
-    store.end_flight(NAMESPACE, key(1), "token")
+    store.end_compute_lease(NAMESPACE, key(1), "token")
     store.clear_tombstones([f"{NAMESPACE}/gone"])
     store.delete(Where(NAMESPACE))
     assert levels_of(statements) == ["NORMAL", "FULL", "NORMAL", "FULL", "NORMAL", "NORMAL", "FULL"]

@@ -27,7 +27,7 @@ from prefect.results import ResultStore
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, IsolationLevel, transaction
 
-from cacheness.coordination.leases import Flights
+from cacheness.coordination.leases import ComputeLeases
 from cacheness.testing.proxy import Proxy
 from cacheness_prefect import CachenessLockManager
 from tests.conftest import SIGNING_KEY
@@ -452,11 +452,11 @@ def test_a_waiter_that_is_cancelled_leaves_its_place_in_line(store) -> None:
 
 
 def test_a_result_that_arrives_between_look_and_claim_ends_the_claim(store, monkeypatch) -> None:
-    locks, key, flights = CachenessLockManager(store), 64 * "b", store.open().flights
+    locks, key, flights = CachenessLockManager(store), 64 * "b", store.open().compute_leases
 
     def acquire(*arguments: Any, **options: Any) -> bool:
         store.open().put("another's", key)
-        return Flights.acquire(flights, *arguments, **options)
+        return ComputeLeases.acquire(flights, *arguments, **options)
 
     monkeypatch.setattr(flights, "acquire", acquire)
     assert locks.acquire_lock(key, "me")

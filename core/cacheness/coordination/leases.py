@@ -1,7 +1,7 @@
-"""One computation per key across machines: a lease that is renewed while its holder lives.
+"""Compute leases: one process at a time computes a key, and renews its lease while it lives.
 
-An economy and never a matter of correctness: when a holder dies, its lease runs out and
-somebody else computes; when two compute after all, both results are right.
+They save work and decide no result: when a holder dies, its lease runs out and another process
+computes; when two processes compute one key, both results are right.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ POLL_SECONDS = 0.05  #: first pause of a waiter; doubles up to POLL_AT_MOST
 POLL_AT_MOST = 1.0
 
 
-class Flights:
-    """The flights of one namespace. Tokens are drawn by the caller and name one holder."""
+class ComputeLeases:
+    """The compute leases of one namespace. The caller chooses a random token, which names one holder."""
 
     def __init__(self, metadata: MetadataStore, namespace: str, lease: float) -> None:
         self._metadata = metadata
@@ -35,7 +35,7 @@ class Flights:
         forks.watch_forks(self)
 
     def forget_after_fork(self) -> None:
-        """Leave to the parent what it holds; its thread, which renews that, is not in a child."""
+        """Begin without leases in a forked child: the parent holds them, and its thread renews them."""
         self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _HeldLease] = {}
         self._woken = threading.Event()
@@ -51,16 +51,26 @@ class Flights:
         lease: float | None = None,
         unless: Callable[[], bool] | None = None,
     ) -> bool:
-        """Take the flight of a key, waiting up to `wait` seconds for its holder to end.
+        """Take the compute lease of a key, and renew it in a background thread until `release`.
 
-        A flight that was taken is renewed by a background thread until `release`. `unless` is
-        asked after every pause; when it says True (the result has arrived), the wait ends with
-        False. Raises StoreUnavailable when the database does not answer.
+        Args:
+            key: 64 hexadecimal digits.
+            token: names the holder; a token that already holds the lease takes it again.
+            wait: seconds to wait for another holder to release it.
+            lease: seconds for which it lasts without renewal; None takes that of the cache.
+            unless: called after every pause; where it returns True, such as when the result has
+                arrived, the wait ends.
+
+        Returns:
+            True when the caller holds the lease now.
+
+        Raises:
+            StoreUnavailable: the database does not answer.
         """
         seconds = self._lease if lease is None else lease
         give_up = time.monotonic() + wait
         pause = POLL_SECONDS
-        while not self._metadata.take_flight(self._namespace, bytes.fromhex(key), token, seconds):
+        while not self._metadata.take_compute_lease(self._namespace, bytes.fromhex(key), token, seconds):
             if time.monotonic() >= give_up:
                 return False
             jittered = pause * between(0.5, 1.0)
@@ -72,42 +82,42 @@ class Flights:
         return True
 
     def release(self, key: str, token: str) -> None:
-        """Give the flight up, so that a waiter need not wait for the lease."""
+        """Give a lease up, so that others need not wait until it runs out."""
         with self._lock:
             self._held.pop((bytes.fromhex(key), token), None)
         try:
-            self._metadata.end_flight(self._namespace, bytes.fromhex(key), token)
+            self._metadata.end_compute_lease(self._namespace, bytes.fromhex(key), token)
         except StoreRefused as error:  # a role without DELETE: what was computed is right, and is stored
             if not self._is_refused:
-                _log.warning("computations of other processes wait for a lease to run out: %s", error)
+                _log.warning("compute leases are not given up, so other processes wait until they run out: %s", error)
             self._is_refused = True
 
     def abandon(self, key: str, token: str) -> None:
-        """Have the heartbeat give the flight up; takes no lock, and so may be called by a finalizer."""
+        """Have the renewing thread give a lease up; takes no lock, so a finalizer may call this."""
         self._abandoned.append((bytes.fromhex(key), token))
 
     def holder(self, key: str) -> str | None:
-        """The token of whoever is computing this key now."""
-        return self._metadata.flight_holder(self._namespace, bytes.fromhex(key))
+        """Return the token that holds the lease of a key now, or None."""
+        return self._metadata.compute_lease_holder(self._namespace, bytes.fromhex(key))
 
     def close(self) -> None:
-        """Stop renewing; give up what is still held, as far as the database answers."""
+        """Stop renewing, and give up every lease, as far as the database answers."""
         with self._lock:
             held, self._held, self._beating = dict(self._held), {}, False
         self._woken.set()
         for key, token in held:
             try:
-                self._metadata.end_flight(self._namespace, key, token)
+                self._metadata.end_compute_lease(self._namespace, key, token)
             except CachenessError as error:
-                _log.debug("the flight of %s is left to its lease: %s", key.hex(), error)
+                _log.debug("the compute lease of %s was not given up and will run out: %s", key.hex(), error)
 
     def _hold(self, key: bytes, token: str, lease: float) -> None:
         with self._lock:
             self._held[key, token] = _HeldLease(lease)
             if not self._beating:
                 self._beating = True
-                threading.Thread(target=self._beat, name="cacheness-flight-heartbeat", daemon=True).start()
-        self._woken.set()  # the new flight may be due before those that the heartbeat waits for
+                threading.Thread(target=self._beat, name="cacheness-lease-heartbeat", daemon=True).start()
+        self._woken.set()  # the new lease may be due before those that the thread waits for
 
     def _beat(self) -> None:
         while self._beating:
@@ -124,28 +134,28 @@ class Flights:
             try:
                 self.release(key.hex(), token)
             except CachenessError as error:
-                _log.debug("the flight of %s is left to its lease: %s", key.hex(), error)
+                _log.debug("the compute lease of %s was not given up and will run out: %s", key.hex(), error)
 
     def _next_due(self) -> float:
         with self._lock:
             return min((held.due for held in self._held.values()), default=time.monotonic() + self._lease)
 
     def _renew(self, key: bytes, token: str) -> None:
-        # Under the lock, so that a flight released meanwhile is not taken again.
+        # Under the lock; otherwise a lease that is released now would be taken again.
         with self._lock:
             held = self._held.get((key, token))
             if held is None:
                 return
             try:
-                if not self._metadata.take_flight(self._namespace, key, token, held.lease):
+                if not self._metadata.take_compute_lease(self._namespace, key, token, held.lease):
                     del self._held[key, token]
             except CachenessError as error:
-                _log.debug("the flight of %s could not be renewed: %s", key.hex(), error)
+                _log.debug("the compute lease of %s could not be renewed: %s", key.hex(), error)
             held.renewed()
 
 
 class _HeldLease:
-    """A flight that is ours: how long it lasts, and when it is to be renewed."""
+    """A lease of this process: how many seconds it lasts, and when to renew it."""
 
     def __init__(self, lease: float) -> None:
         self.lease = lease

@@ -71,7 +71,7 @@ class Sessions:
                 self._current = None
 
     def end(self, session: str) -> None:
-        """End a session for good, after a commit of it that is in flight, and forget it."""
+        """End a session for good, after a commit of it that is running, and drop it."""
         self.lost(session)
         self._metadata.end_session(session)
 

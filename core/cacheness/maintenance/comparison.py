@@ -1,7 +1,7 @@
 """Compare the blobs with the rows: what is wrong, and what a repair would do about it.
 
 A plan lists the blobs first and reads the rows afterwards, page by page, both in key order.
-A blob that no row names then is in flight, or an orphan: an orphan exactly when its session
+A blob that no row names is being written, or is an orphan: an orphan exactly when its session
 can never commit again. A row whose blob is not there is dangling only after the blob was
 asked for by name. Nothing is decided by a storage server's clock.
 """

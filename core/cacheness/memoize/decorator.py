@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from cacheness.config import Config
-from cacheness.coordination.leases import Flights
+from cacheness.coordination.leases import ComputeLeases
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, covers, still_left, unseen
@@ -25,7 +25,7 @@ from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.signature import Binder, reduce_wrapper
-from cacheness.memoize.steps import CallFunction, Done, Flight, Sleep, in_thread, under_way
+from cacheness.memoize.steps import CallFunction, Done, ComputeLease, Sleep, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.units import Duration
 
@@ -51,7 +51,7 @@ class CacheLike(Protocol):
     config: Config
 
     @property
-    def flights(self) -> Flights:
+    def compute_leases(self) -> ComputeLeases:
         """Who computes what."""
         ...
 
@@ -171,13 +171,13 @@ class Cached:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
-        flight = Flight(lambda: self.cache.flights, PATIENCE)
-        return self._take(self._steps(flight, args, kwargs), flight, args, kwargs)
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return self._take(self._steps(lease, args, kwargs), lease, args, kwargs)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        flight = Flight(lambda: self.cache.flights, PATIENCE)
-        return self._take(self._compute(self.key(*args, **kwargs)), flight, args, kwargs)
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return self._take(self._compute(self.key(*args, **kwargs)), lease, args, kwargs)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
@@ -208,7 +208,7 @@ class Cached:
     def __reduce__(self) -> str | tuple[Any, ...]:
         return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
 
-    def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _take(self, steps: _Steps, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         try:
             result: Any = None
             while True:
@@ -222,18 +222,18 @@ class Cached:
                     time.sleep(step.seconds)
                     result = None
                 else:
-                    with flight.patience, unseen():
+                    with lease.patience, unseen():
                         result = step()
         finally:
-            if flight.begun:
-                with flight.patience, unseen():
-                    self._ask(flight.end)
+            if lease.begun:
+                with lease.patience, unseen():
+                    self._ask(lease.end)
 
-    def _steps(self, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
+    def _steps(self, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
         """What a call does, in order."""
         key, found = yield functools.partial(self._find, args, kwargs)
         if found is None and self.options.single_flight and key.digest not in under_way.get():
-            found = yield from self._queue(flight, key)
+            found = yield from self._queue(lease, key)
         if isinstance(found, Hit):
             yield Done(found.value)
         elif found is _FAILED:
@@ -260,14 +260,14 @@ class Cached:
                 return hit
         return found
 
-    def _queue(self, flight: Flight, key: Key) -> Generator[Any, Any, Any]:
-        """Take the flight of this key. If another has it, wait for the result."""
+    def _queue(self, lease: ComputeLease, key: Key) -> Generator[Any, Any, Any]:
+        """Take the lease of this key; while another holds it, wait for the result."""
         give_up = time.monotonic() + self.options.wait
         pause = PAUSES[0]
         while True:
-            taken = yield functools.partial(self._ask, functools.partial(flight.begin, key))
+            taken = yield functools.partial(self._ask, functools.partial(lease.begin, key))
             if taken is not False:
-                # It may have landed since we looked. A flight that cannot be taken is done without.
+                # It may have landed since we looked. A lease that cannot be taken is done without.
                 return (
                     (yield functools.partial(self._ask, functools.partial(self._look_up, key)))
                     if taken is True
@@ -368,7 +368,7 @@ class CachedCoroutine(Cached):
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
-    async def _take(self, steps: _Steps, flight: Flight, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    async def _take(self, steps: _Steps, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         import asyncio
 
         try:
@@ -384,20 +384,20 @@ class CachedCoroutine(Cached):
                     await asyncio.sleep(step.seconds)
                     result = None
                 else:
-                    with flight.patience, unseen():
+                    with lease.patience, unseen():
                         result = await in_thread(step)
         except GeneratorExit:
-            flight.abandon()
+            lease.abandon()
             raise
         finally:
-            if flight.begun:
-                with flight.patience, unseen():
-                    await in_thread(functools.partial(self._ask, flight.end))
+            if lease.begun:
+                with lease.patience, unseen():
+                    await in_thread(functools.partial(self._ask, lease.end))
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
-        return await self._take(self._compute(key), Flight(lambda: self.cache.flights, PATIENCE), args, kwargs)
+        return await self._take(self._compute(key), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs)
 
 
 class BoundCached:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cacheness import forks
-from cacheness.coordination.leases import Flights
+from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
 
@@ -56,11 +56,11 @@ class CallFunction:
             under_way.reset(self._token)
 
 
-class Flight:
+class ComputeLease:
     """The right to compute one key, for one call, and how long the call may wait for locks in all its steps."""
 
-    def __init__(self, flights: Callable[[], Flights], patience: float) -> None:
-        self._flights = flights
+    def __init__(self, leases: Callable[[], ComputeLeases], patience: float) -> None:
+        self._leases = leases
         self.patience = Patience(patience)
         self._token = ""
         self._key = ""
@@ -71,7 +71,7 @@ class Flight:
         self._key, self._token = key.hex, self._token or secrets.token_hex(16)
         self.begun = True  # even when the answer is lost
         self._generation = forks.generation()
-        self._taken_of = self._flights()
+        self._taken_of = self._leases()
         taken = self._taken_of.acquire(self._key, self._token)
         self.begun = taken
         return taken
@@ -79,7 +79,7 @@ class Flight:
     def end(self) -> None:
         """Leave it to others. In a child that was forked while computing, it is still the parent's."""
         if self._generation == forks.generation():
-            self._flights().release(self._key, self._token)
+            self._leases().release(self._key, self._token)
 
     def abandon(self) -> None:
         """Have the heartbeat end it, because a coroutine that is collected can wait for nothing."""
@@ -89,7 +89,7 @@ class Flight:
 
 
 async def in_thread(step: Callable[[], T]) -> T:
-    """Take a step in a thread, to its end: a flight must not begin after its call was cancelled."""
+    """Take a step in a thread, to its end: a lease must not be taken after its call was cancelled."""
     import asyncio
 
     task = asyncio.ensure_future(asyncio.to_thread(step))

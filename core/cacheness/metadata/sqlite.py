@@ -157,7 +157,7 @@ class SqliteStore(SqlStore):
         return bool(self._query(self._sql.session_lives, {"session": session}))
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is in flight."""
+        """Set a session ended; waits for a commit of it that is running."""
         super().end_session(session)
         self._locks.remove(_lock_of(session))
 

@@ -167,7 +167,7 @@ class Cache:
                     self.sessions.lost(session)
                     placed = []
                 except CommitUnanswered:
-                    # Ending our own session waits for the commit in flight; only then can the
+                    # Ending our own session waits for the running commit; only then can the
                     # row tell. To commit the same blob again instead, after a look, can leave a
                     # row without a blob: a repairer may have come between the look and the commit.
                     self.sessions.end(session)

@@ -335,16 +335,16 @@ class JournalStore:
             self._locks.release(self._lock_name)
         self._writing.release()
 
-    # flights
+    # compute leases
 
-    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+    def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
         """True: two who compute the same cost time, and nothing else."""
         return True
 
-    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
-        """Nothing is kept of flights."""
+    def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
+        """Does nothing: a journal keeps no compute leases."""
 
-    def flight_holder(self, namespace: str, key: bytes) -> str | None:
+    def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
         """Nobody."""
         return None
 

@@ -453,11 +453,11 @@ class Statements:
             checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
         )
 
-    # flights
+    # compute leases
 
     @LazyAttribute
-    def take_flight(self) -> Statement:
-        """Begin or renew a flight; no row changes when it is somebody else's."""
+    def take_compute_lease(self) -> Statement:
+        """Take or renew a compute lease; changes no row while another token holds it."""
         until = self.flavour.clock + _given("microseconds", sa.BigInteger())
         mine = {name: _given(name, compute_leases.c[name].type) for name in (*_KEY, "token")}
         taken = self.flavour.upsert(compute_leases).values(**mine, until=until)
@@ -466,13 +466,13 @@ class Statements:
         return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
 
     @LazyAttribute
-    def end_flight(self) -> Statement:
-        """Give up one's own flight."""
+    def end_compute_lease(self) -> Statement:
+        """Give up one's own compute lease."""
         mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
         return self._compile(sa.delete(compute_leases).where(*mine))
 
     @LazyAttribute
-    def flight_holder(self) -> Statement:
+    def compute_lease_holder(self) -> Statement:
         """Who computes a key."""
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))

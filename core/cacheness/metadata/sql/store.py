@@ -273,7 +273,7 @@ class SqlStore(ABC):
     # sessions
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is in flight."""
+        """Set a session ended; waits for a commit of it that is running."""
         self._change(self._sql.retire, {"session": session, "new_state": "ended"}, deletes=True)
 
     def live_sessions(self) -> list[SessionInfo]:
@@ -316,20 +316,20 @@ class SqlStore(ABC):
         """Note that a shard was checked deeply. Not lasting: one that a power cut undoes is read once more."""
         self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at}, lasting=False)
 
-    # flights
+    # compute leases
 
-    def take_flight(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
-        """Begin to compute a key, or renew one's own flight. False: somebody else is computing."""
-        flight = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
-        return self._change(self._sql.take_flight, flight, lasting=False) == 1
+    def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
+        """Take or renew the right to compute a key; False when another token holds it."""
+        values = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
+        return self._change(self._sql.take_compute_lease, values, lasting=False) == 1
 
-    def end_flight(self, namespace: str, key: bytes, token: str) -> None:
-        """Give up a flight. One that is gone, or someone else's now, is left alone."""
-        self._change(self._sql.end_flight, {"namespace": namespace, "key": key, "token": token}, lasting=False)
+    def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
+        """Give up a compute lease. One that is gone, or another token's, stays as it is."""
+        self._change(self._sql.end_compute_lease, {"namespace": namespace, "key": key, "token": token}, lasting=False)
 
-    def flight_holder(self, namespace: str, key: bytes) -> str | None:
-        """The token of the flight that is computing this key, None when nobody is."""
-        rows = self._query(self._sql.flight_holder, {"namespace": namespace, "key": key})
+    def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
+        """Return the token that holds a key's compute lease, or None."""
+        rows = self._query(self._sql.compute_lease_holder, {"namespace": namespace, "key": key})
         return rows[0][0] if rows else None
 
     # the store itself

@@ -638,7 +638,7 @@ class MetadataStoreContract:
 
 
 class SessionStoreContract(MetadataStoreContract):
-    """The promises of stores where many write at once: sessions, leases and flights."""
+    """The promises of stores where many write at once: sessions and compute leases."""
 
     def test_a_new_session_is_live_and_tells_its_process(self, store: MetadataStore) -> None:
         session = store.open_session(SOMEBODY)
@@ -766,43 +766,43 @@ class SessionStoreContract(MetadataStoreContract):
         assert set(committed) - named == set(stores[0].tombstones(limit=1000))
         assert named <= set(committed)
 
-    # flights
+    # compute leases
 
     def test_one_computes_and_the_others_wait(self, store: MetadataStore, opened: OpenStore) -> None:
         other = opened()
-        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
-        assert not other.take_flight(NAMESPACE, key(1), "theirs", 60)
-        assert other.take_flight(NAMESPACE, key(2), "theirs", 60)
-        assert other.flight_holder(NAMESPACE, key(1)) == "mine"
-        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
+        assert store.take_compute_lease(NAMESPACE, key(1), "mine", 60)
+        assert not other.take_compute_lease(NAMESPACE, key(1), "theirs", 60)
+        assert other.take_compute_lease(NAMESPACE, key(2), "theirs", 60)
+        assert other.compute_lease_holder(NAMESPACE, key(1)) == "mine"
+        assert store.take_compute_lease(NAMESPACE, key(1), "mine", 60)
 
-    def test_a_flight_that_ended_is_free(self, store: MetadataStore) -> None:
-        store.take_flight(NAMESPACE, key(1), "mine", 60)
-        store.end_flight(NAMESPACE, key(1), "theirs")
-        assert store.flight_holder(NAMESPACE, key(1)) == "mine"
-        store.end_flight(NAMESPACE, key(1), "mine")
-        store.end_flight(NAMESPACE, key(1), "mine")
-        assert store.flight_holder(NAMESPACE, key(1)) is None
-        assert store.take_flight(NAMESPACE, key(1), "theirs", 60)
+    def test_a_compute_lease_that_ended_is_free(self, store: MetadataStore) -> None:
+        store.take_compute_lease(NAMESPACE, key(1), "mine", 60)
+        store.end_compute_lease(NAMESPACE, key(1), "theirs")
+        assert store.compute_lease_holder(NAMESPACE, key(1)) == "mine"
+        store.end_compute_lease(NAMESPACE, key(1), "mine")
+        store.end_compute_lease(NAMESPACE, key(1), "mine")
+        assert store.compute_lease_holder(NAMESPACE, key(1)) is None
+        assert store.take_compute_lease(NAMESPACE, key(1), "theirs", 60)
 
-    def test_a_flight_whose_lease_is_over_is_taken_over(self, store: MetadataStore) -> None:
-        assert store.take_flight(NAMESPACE, key(1), "dead", -1)
-        assert store.flight_holder(NAMESPACE, key(1)) is None
-        assert store.take_flight(NAMESPACE, key(1), "mine", 60)
-        assert not store.take_flight(NAMESPACE, key(1), "dead", 60)
+    def test_a_compute_lease_that_is_over_is_taken_over(self, store: MetadataStore) -> None:
+        assert store.take_compute_lease(NAMESPACE, key(1), "dead", -1)
+        assert store.compute_lease_holder(NAMESPACE, key(1)) is None
+        assert store.take_compute_lease(NAMESPACE, key(1), "mine", 60)
+        assert not store.take_compute_lease(NAMESPACE, key(1), "dead", 60)
 
-    def test_of_many_who_take_a_flight_at_once_one_gets_it(self, opened: OpenStore) -> None:
+    def test_of_many_who_take_a_compute_lease_at_once_one_gets_it(self, opened: OpenStore) -> None:
         stores = [opened() for _ in range(4)]
         for number in range(5):
             got: list[int] = []
 
             def take(thread: int, number: int = number, got: list[int] = got) -> None:
-                if stores[thread].take_flight(NAMESPACE, key(number), f"token {thread}", 60):
+                if stores[thread].take_compute_lease(NAMESPACE, key(number), f"token {thread}", 60):
                     got.append(thread)
 
             _together(take, 4)
             assert len(got) == 1
-            assert stores[0].flight_holder(NAMESPACE, key(number)) == f"token {got[0]}"
+            assert stores[0].compute_lease_holder(NAMESPACE, key(number)) == f"token {got[0]}"
 
 
 def _together(work: Callable[[int], None], threads: int) -> None:
