@@ -54,7 +54,7 @@ def sqlite(bench: Bench) -> Iterator[Row]:
 @contextmanager
 def sent_by(cache: UnifiedCache, path: Path) -> Iterator[list[str]]:
     """The kinds of messages that go to the server meanwhile; each Sync asks for an answer."""
-    connection = cache.parts.metadata._pool._idle[-1].pgconn
+    connection = cache._store.metadata._pool._idle[-1].pgconn
     messages: list[str] = []
     with path.open("w+") as trace:
         connection.trace(trace.fileno())

@@ -87,7 +87,7 @@ class Growing:
         missing = size - self.cache.stats()["entries"]
         for start in range(0, missing, BATCH):
             numbers = itertools.islice(self.numbers, min(BATCH, missing - start))
-            self.cache.parts.publish([self.draft(is_marked=n % FAMILY == 0) for n in numbers])
+            self.cache._store.publish([self.draft(is_marked=n % FAMILY == 0) for n in numbers])
 
     def draft(self, *, is_marked: bool) -> Draft:
         """A small result as it was put before, under a random key: making keys is not what is measured."""
@@ -171,7 +171,7 @@ class Growing:
             before = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchone()
             for _ in range(10):
                 self.cache.get_many(keys)
-            self.cache.parts.uses.flush()
+            self.cache._store.uses.flush()
             (written,) = connection.execute("SELECT pg_current_wal_insert_lsn() - %s::pg_lsn", before).fetchone() or (
                 0,
             )
@@ -213,7 +213,7 @@ class Growing:
         """How long it takes, with the statement of a put changed like this."""
         name = f"threads-{next(self.numbers)}"
         with UnifiedCache(self.cache.config.but(namespace=name, blob_timeout=11)) as cache:
-            statements: Any = cache.parts.metadata._mine
+            statements: Any = cache._store.metadata._mine
             publish = statements.publish
             patched = mock.patch.object(statements, "publish", lambda **given: changed(publish(**given)))
             with patched, ThreadPoolExecutor(THREADS) as pool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.bench import Bench, Row, compare, main
 from cacheness import UnifiedCache
-from cacheness.results.signing import digest_parts
+from cacheness.results.signing import digest_buffers
 
 VALUE = np.random.default_rng(1).random(8 << 20)
 MEMORY = 512 << 20
@@ -39,7 +39,7 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 def write(folder: Path, number: int) -> None:
     """A new file in place of the last one, as a put under a known key does it."""
-    digest_parts([VALUE.view(np.uint8).data])
+    digest_buffers([VALUE.view(np.uint8).data])
     path = folder / str(number)
     with path.open("wb", buffering=0) as file:
         file.write(VALUE.data)
@@ -54,7 +54,7 @@ def read(path: Path) -> np.ndarray:
     data = np.empty(path.stat().st_size, np.uint8)
     with path.open("rb", buffering=0) as file:
         file.readinto(data.data)
-    digest_parts([data.data])
+    digest_buffers([data.data])
     return data.view(np.float64)
 
 

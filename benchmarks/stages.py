@@ -13,7 +13,7 @@ from cacheness.results.signing import verify_bytes
 
 def stages(bench: Bench, what: str, cache: UnifiedCache, key: str) -> Iterator[Row]:
     """One row for each step of getting a pickled value by its key."""
-    parts = cache.parts
+    parts = cache._store
     row = parts.metadata.find(parts.namespace, bytes.fromhex(key))
     assert row is not None
     data = row.inline if row.blob is None else parts.blobs.read(row.blob, row.size)

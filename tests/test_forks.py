@@ -467,7 +467,14 @@ def test_every_lock_is_a_new_one_in_a_child(tmp_path: Path, backend: str) -> Non
     cache.put(1, n=1)
     assert cache.compute_leases.acquire("aa" * 32, "a token")
     inherited = locks_of_ours()  # kept, so that no new lock stands where one of them was
-    expected = {"Evictor._lock", "Marker._lock", "Sessions._lock", "ComputeLeases._lock", "ComputeLeases._woken", "Guard._lock"}
+    expected = {
+        "Evictor._lock",
+        "Marker._lock",
+        "Sessions._lock",
+        "ComputeLeases._lock",
+        "ComputeLeases._woken",
+        "Guard._lock",
+    }
     assert expected <= {name for name, _ in inherited}
     said = os.pipe()
 

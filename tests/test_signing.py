@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.records import Entry
-from cacheness.results.signing import Keyring, digest_parts, header, load_or_create_key_file, verify_bytes
+from cacheness.results.signing import Keyring, digest_buffers, header, load_or_create_key_file, verify_bytes
 from tests.forked import ended, fork
 
 OLD, NEW = "an old key of enough length", "a new key of enough length"
@@ -25,7 +25,7 @@ ENTRY = Entry(
     inline=None,
     size=5,
     raw_size=9,
-    digest=digest_parts([b"bytes"]),
+    digest=digest_buffers([b"bytes"]),
     codec="numpy+zstd",
     created_at=1_700_000_000_000_000,
     expires_at=None,
@@ -232,15 +232,15 @@ def test_text_cannot_move_between_neighbouring_fields(left: str, right: str) -> 
 def test_the_digest_is_that_of_the_parts_joined_whatever_their_number() -> None:
     whole = os.urandom(9 << 20)
     parts = [whole[:7], memoryview(whole)[7 : 5 << 20], bytearray(whole[5 << 20 :]), b""]
-    assert digest_parts(parts) == digest_parts([whole])
-    assert digest_parts([]) == digest_parts([b""])
+    assert digest_buffers(parts) == digest_buffers([whole])
+    assert digest_buffers([]) == digest_buffers([b""])
 
 
 def test_a_forked_child_can_digest_after_its_parent_did() -> None:
     data = bytes(16 << 20)
-    expected = digest_parts([data])
+    expected = digest_buffers([data])
     here, there = os.pipe()
-    child = fork(lambda: os.write(there, digest_parts([data])))
+    child = fork(lambda: os.write(there, digest_buffers([data])))
     assert ended(child) == 0
     assert os.read(here, 100) == expected
     os.close(here)

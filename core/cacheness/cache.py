@@ -69,7 +69,7 @@ class UnifiedCache:
         self._local = threading.local()
         self._hold()
         try:
-            factory.parts_of(self._slot)
+            factory.open_cache(self._slot)
         except StoreUnavailable:
             pass  # a server that is down now may be up when it is needed; its next caller is told
         except BaseException:
@@ -123,7 +123,7 @@ class UnifiedCache:
             provenance=canonical_json(provenance or {}),
             by_value=by_value,
         )
-        draft = self._parts.cache.draft(
+        draft = self._store.draft(
             key_of("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
         )
         batch = self._batch
@@ -149,7 +149,7 @@ class UnifiedCache:
         """
         digest = key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
-        return self._parts.cache.lookup(digest)
+        return self._store.lookup(digest)
 
     def get(
         self,
@@ -166,7 +166,7 @@ class UnifiedCache:
         """The cached value, or `default`. Where a cached None matters, use `lookup`."""
         digest = key_of("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
-        hit = self._parts.cache.lookup(digest)
+        hit = self._store.lookup(digest)
         return default if hit is None else hit.value
 
     def key(
@@ -195,7 +195,7 @@ class UnifiedCache:
         """Delete one result; False when there was none."""
         digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
-        return self._parts.cache.delete(Where(self.config.namespace, keys=(digest,))) > 0
+        return self._store.delete(Where(self.config.namespace, keys=(digest,))) > 0
 
     def touch(
         self,
@@ -215,7 +215,7 @@ class UnifiedCache:
         """
         digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
-        cache = self._parts.cache
+        cache = self._store
         cache.metadata.measure_clock()
         entry = cache.metadata.find(self.config.namespace, digest)
         if entry is None or not cache.is_genuine(entry) or cache.is_expired(entry):
@@ -231,7 +231,7 @@ class UnifiedCache:
         digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
-        return {digest.hex(): hit for digest, hit in self._parts.cache.lookup_many(digests).items()}
+        return {digest.hex(): hit for digest, hit in self._store.lookup_many(digests).items()}
 
     def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any] | KeyLike]]) -> list[Entry]:
         """Put many `(value, key)` or `(value, options of put)` in few transactions."""
@@ -243,19 +243,19 @@ class UnifiedCache:
 
     def present(self, keys: Sequence[KeyLike]) -> dict[str, Presence]:
         """Which keys have a result that would be served, and its size: one statement per 10,000, no values read."""
-        found = self._parts.cache.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
+        found = self._store.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
         served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
         return {digest.hex(): presence for digest, presence in served}
 
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
         """Keep beside keys, for 30 days, why their results were not stored: for who asks why nothing is there."""
         noted = {digest_named(key): shown(why) for key, why in reasons.items()}
-        self._parts.cache.metadata.note_unstored(self.config.namespace, noted)
+        self._store.metadata.note_unstored(self.config.namespace, noted)
 
     def unstored(self, keys: Sequence[KeyLike]) -> dict[str, str]:
         """Why the results under these keys were not stored when they were last computed, where that was noted."""
         asked = [digest_named(key) for key in keys]
-        found = self._parts.cache.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
+        found = self._store.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
         return {digest.hex(): why for digest, why in found.items()}
 
     @contextmanager
@@ -305,7 +305,7 @@ class UnifiedCache:
     @property
     def compute_leases(self) -> ComputeLeases:
         """Who computes what: leases on keys, for those who compute outside of `cached`."""
-        return self._parts.compute_leases
+        return self._opened.compute_leases
 
     # the store
 
@@ -326,7 +326,7 @@ class UnifiedCache:
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
-        used = self._parts.cache.metadata.uses(self.config.namespace, [entry.key for entry in entries])
+        used = self._store.metadata.uses(self.config.namespace, [entry.key for entry in entries])
         unused = ((entry, Use(entry.created_at, 0)) for entry in entries)
         return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
 
@@ -345,7 +345,7 @@ class UnifiedCache:
 
     def functions(self) -> list[str]:
         """The functions whose results are here, as module:qualified name, sorted."""
-        return self._parts.cache.metadata.functions(self.config.namespace)
+        return self._store.metadata.functions(self.config.namespace)
 
     def delete_matching(
         self,
@@ -365,7 +365,7 @@ class UnifiedCache:
         names = self._called(function)
         if isinstance(function, str):
             names = one_function(function, names or ())
-        return self._parts.cache.delete(self._where(tag, names, prefix, older_than))
+        return self._store.delete(self._where(tag, names, prefix, older_than))
 
     def verify_integrity(
         self,
@@ -391,7 +391,7 @@ class UnifiedCache:
         if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
             raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
         scope = Scope(self.config.namespace, shard=shard)
-        inspector = self._parts.inspector
+        inspector = self._opened.inspector
         look = partial(inspector.repair, force=force) if repair else inspector.check
         report = look(scope, progress=progress)
         if deep:
@@ -403,7 +403,7 @@ class UnifiedCache:
 
     def stats(self) -> dict[str, Any]:
         """What the namespace holds, as its transactions keep it: entries, bytes, and the hits that it ever had."""
-        cache = self._parts.cache
+        cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
         return {"entries": totals.entries, "bytes": totals.bytes, "hits": totals.hits}
@@ -414,7 +414,7 @@ class UnifiedCache:
         `progress` is called with the number that is gone, and about how many have still to go, None where that
         is not known.
         """
-        return self._parts.evictor.make_room(progress)
+        return self._opened.evictor.make_room(progress)
 
     def adopt(self) -> int:
         """Declare this database the owner of the blob store, after a clone, restore or move.
@@ -423,12 +423,12 @@ class UnifiedCache:
         names: what a lost database left, or what another one still uses. A repair with `force`
         deletes them from now on; without it they are only reported.
         """
-        return self._parts.inspector.adopt()
+        return self._opened.inspector.adopt()
 
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""
-        gone = self._parts.cache.delete(Where(self.config.namespace))
-        self._parts.cache.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
+        gone = self._store.delete(Where(self.config.namespace))
+        self._store.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
         return gone
 
     def close(self) -> None:
@@ -454,9 +454,8 @@ class UnifiedCache:
     # inside
 
     @property
-    def parts(self) -> Cache:
-        """The open cache beneath, for tools that move stored bytes rather than values."""
-        return self._parts.cache
+    def _store(self) -> Cache:
+        return self._opened.cache
 
     def _hold(self) -> None:
         self._slot = factory.hold(self.config)
@@ -464,31 +463,31 @@ class UnifiedCache:
         self._finalizer.atexit = False  # the registry closes everything then
 
     @property
-    def _parts(self) -> factory.OpenCache:
+    def _opened(self) -> factory.OpenCache:
         if not self._finalizer.alive:
             raise CacheClosed("this cache is closed: open another one")
         if factory.is_inherited(self._slot):
             self._hold()
-        return factory.parts_of(self._slot)
+        return factory.open_cache(self._slot)
 
     @property
     def _batch(self) -> Batch | None:
         return getattr(self._local, "batch", None)
 
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
-        parts = self._parts
-        parts.evictor.before_put(drafts)
+        opened = self._opened
+        opened.evictor.before_put(drafts)
         try:
-            entries = parts.cache.publish(drafts)
+            entries = opened.cache.publish(drafts)
         except StoreFull:
-            if not parts.evictor.make_room():
+            if not opened.evictor.make_room():
                 raise
-            entries = parts.cache.publish(drafts)
-        parts.evictor.after_put(entries)
+            entries = opened.cache.publish(drafts)
+        opened.evictor.after_put(entries)
         return entries
 
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
-        cache = self._parts.cache
+        cache = self._store
         size = max(1, min(PAGE, wanted))
         for page in _pages(cache.metadata, where, size):
             yield from (entry for entry in page if cache.is_genuine(entry) and not cache.is_expired(entry))

@@ -1,4 +1,4 @@
-"""From a configuration to working parts: stores, codecs, keys. One set per configuration and process."""
+"""Opens the stores, codecs and keys that a configuration names, once in each process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
 from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
-from cacheness.results.store import Cache, Parts
+from cacheness.results.store import Cache
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class OpenCache:
 
 @dataclass(slots=True)
 class Slot:
-    """The place of one configuration: its parts once they are open, and who holds them."""
+    """The place of one configuration: its open cache, and how many handles it has."""
 
     config: Config
     guard: Guard
@@ -146,7 +146,7 @@ def is_inherited(slot: Slot) -> bool:
 
 
 def release(slot: Slot) -> None:
-    """Count one user less; the last one closes the parts. Does nothing in a forked child."""
+    """Count one user less; the last one closes the cache. Does nothing in a forked child."""
     if is_inherited(slot):
         return
     with _registry.lock:
@@ -159,8 +159,8 @@ def release(slot: Slot) -> None:
         slot.opened.close()
 
 
-def parts_of(slot: Slot) -> OpenCache:
-    """The open parts of a held configuration; opens them when they are not.
+def open_cache(slot: Slot) -> OpenCache:
+    """Return the open cache of a held configuration, and open it first if need be.
 
     Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
     not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
@@ -215,7 +215,7 @@ def _take(config: Config) -> Slot:
             return slot
 
 
-# from a configuration to parts
+# opening
 
 
 def _open(config: Config) -> OpenCache:
@@ -235,16 +235,14 @@ def _open(config: Config) -> OpenCache:
 
 def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> OpenCache:
     cache = Cache(
-        Parts(
-            metadata=metadata,
-            blobs=blobs,
-            codecs=CODECS,
-            keyring=keyring,
-            namespace=config.namespace,
-            inline_max_bytes=config.inline_max_bytes,
-            safe_codecs=config.safe_codecs,
-        ),
+        metadata,
+        blobs,
         marker_of(config, metadata, blobs),
+        codecs=CODECS,
+        keyring=keyring,
+        namespace=config.namespace,
+        inline_max_bytes=config.inline_max_bytes,
+        safe_codecs=config.safe_codecs,
     )
     return OpenCache(
         cache,

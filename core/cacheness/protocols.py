@@ -45,8 +45,8 @@ class BlobStore(Protocol):
     Raises StoreUnavailable, StoreRefused or StoreFull, never a driver's exception.
     """
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
-        """Store the parts, one after the other, as one blob: durable and whole, or not at all.
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Store the buffers, one after the other, as one blob: durable and whole, or not at all.
 
         Writing a name again replaces the blob whole. Nothing is visible before the last byte.
         """
@@ -327,7 +327,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, value: Any) -> list[Buffer]:
-        """The payload, as pieces that share memory with the value where they can."""
+        """Return the encoded value as buffers, which share memory with the value where they can."""
         ...
 
     def decode(self, data: Buffer) -> Any:

@@ -17,13 +17,13 @@ from tests.conftest import World
 def published(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The sizes of the batches that were published."""
     sizes: list[int] = []
-    publish = world.cache.parts.publish
+    publish = world.cache._store.publish
 
     def count(drafts: list[Draft], **options: Any) -> Any:
         sizes.append(len(drafts))
         return publish(drafts, **options)
 
-    monkeypatch.setattr(world.cache.parts, "publish", count)
+    monkeypatch.setattr(world.cache._store, "publish", count)
     return sizes
 
 
@@ -51,7 +51,7 @@ def test_the_first_of_a_batch_does_not_wait_for_ever(
 
 def test_uses_are_written_and_tombstones_cleared_in_pieces(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sql, "WRITE_BATCH", 2)
-    metadata = world.cache.parts.metadata
+    metadata = world.cache._store.metadata
     entries = world.cache.put_many((bytes(100_000 + n), {"n": n}) for n in range(5))
     keys = [entry.key for entry in entries]
     rows: list[int] = []
@@ -72,7 +72,7 @@ def test_uses_are_written_and_tombstones_cleared_in_pieces(world: World, monkeyp
 
 @pytest.mark.parametrize("world", [pytest.param("postgresql+s3", marks=pytest.mark.external)], indirect=True)
 def test_deadlines_count_rows(world: World, published: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = world.cache.parts.metadata._pool
+    pool = world.cache._store.metadata._pool
     seconds: list[float] = []
     run = pool.run
 

@@ -96,8 +96,8 @@ def test_a_client_that_connects_with_its_clock_off_goes_by_the_servers(shared, s
 
 def lag(cache: UnifiedCache, seconds: float) -> None:
     """Make a process's measure of the server's clock wrong, as after a server's clock was set."""
-    pool = cache.parts.metadata._pool
-    cache.parts.metadata.now()
+    pool = cache._store.metadata._pool
+    cache._store.metadata.now()
     pool._offset += int(seconds * MICROSECONDS)
 
 
@@ -113,7 +113,7 @@ def test_a_put_that_is_dated_wrongly_is_dated_again(shared, step):
         lag(mine, step)
         how()
         assert 590 < lifetime(other, k=1) <= 601
-        blobs = [info.name for info in mine.parts.blobs.scan("default/")]
+        blobs = [info.name for info in mine._store.blobs.scan("default/")]
         assert len(blobs) == (1 if mine.lookup(k=1).entry.blob else 0)  # uploaded once, and dated again
     lag(mine, step)
     assert mine.touch(k=1, ttl=300)
@@ -125,9 +125,9 @@ def test_a_little_is_borne(shared, step):
     mine = shared()
     mine.put(0, k=0)
     lag(mine, step)
-    before = mine.parts.metadata._pool._offset
+    before = mine._store.metadata._pool._offset
     mine.put(1, k=1)
-    assert mine.parts.metadata._pool._offset == before
+    assert mine._store.metadata._pool._offset == before
 
 
 def test_what_is_deleted_for_its_age_is_compared_with_the_servers_clock(shared):
@@ -137,7 +137,7 @@ def test_what_is_deleted_for_its_age_is_compared_with_the_servers_clock(shared):
     lag(mine, 5 * HOUR)
     assert mine.evict() == 0
     assert mine.delete_matching(older_than=HOUR) == 0
-    assert mine.parts.metadata.forget_sessions(HOUR * MICROSECONDS) == 0
+    assert mine._store.metadata.forget_sessions(HOUR * MICROSECONDS) == 0
     assert mine.delete_matching(older_than=-HOUR) == 5
 
 
@@ -157,7 +157,7 @@ def test_a_batch_that_was_open_for_long_is_dated_when_it_is_published(shared, mo
     steady = time.clock_gettime_ns
     with mine.write_batch():
         mine.put("early", k=1, ttl=600)
-        mine.parts.metadata._pool._offset -= 300 * MICROSECONDS  # five minutes go by
+        mine._store.metadata._pool._offset -= 300 * MICROSECONDS  # five minutes go by
         monkeypatch.setattr("time.clock_gettime_ns", lambda clock: steady(clock) + 300 * 10**9)
     assert 590 < lifetime(mine, k=1) <= 601
 
@@ -170,7 +170,7 @@ def test_a_copy_keeps_its_times_however_old(shared, tmp_path):
             made = source.put("old", k=1)
             large = source.put(os.urandom(50_000), k=2)
         target = shared()
-        assert copy(source.parts, target.parts, source.iter_entries()).copied == 2
+        assert copy(source._store, target._store, source.iter_entries()).copied == 2
     for k, kept in ((1, made), (2, large)):
         assert target.lookup(k=k).entry.created_at == kept.created_at
 
@@ -197,7 +197,7 @@ def test_a_fresh_entry_is_refused_by_a_server_whose_clock_is_elsewhere(postgres_
 def test_a_clock_that_does_not_hold_still_ends_in_an_error_and_no_loop(shared, monkeypatch):
     mine = shared()
     mine.put("kept", k=1)
-    monkeypatch.setattr(mine.parts.metadata, "now", lambda: 0)
+    monkeypatch.setattr(mine._store.metadata, "now", lambda: 0)
     with pytest.raises(StoreUnavailable, match="its clock"):
         mine.put("never", k=1)
     monkeypatch.undo()

@@ -27,7 +27,7 @@ def fill(cache: UnifiedCache) -> None:
 
 def test_keys_values_times_tags_and_provenance_stay(world, target):
     fill(world.cache)
-    done = copy(world.cache.parts, target.parts, world.cache.iter_entries())
+    done = copy(world.cache._store, target._store, world.cache.iter_entries())
     assert (done.copied, done.already_there, done.unreadable) == (3, 0, 0)
     assert target.get(x=1) == "small"
     assert target.get(x=2, prefix="p") == LARGE
@@ -41,21 +41,21 @@ def test_keys_values_times_tags_and_provenance_stay(world, target):
 def test_a_copy_that_is_run_again_goes_on(world, target):
     fill(world.cache)
     entries = list(world.cache.iter_entries())
-    copy(world.cache.parts, target.parts, iter(entries[:1]))
-    done = copy(world.cache.parts, target.parts, iter(entries))
+    copy(world.cache._store, target._store, iter(entries[:1]))
+    done = copy(world.cache._store, target._store, iter(entries))
     assert (done.copied, done.already_there) == (2, 1)
 
 
 def test_what_cannot_be_read_is_told_and_left_out(world, target):
     fill(world.cache)
-    world.cache.parts.blobs.delete(world.cache.lookup(x=2, prefix="p").entry.blob)
-    done = copy(world.cache.parts, target.parts, world.cache.iter_entries())
+    world.cache._store.blobs.delete(world.cache.lookup(x=2, prefix="p").entry.blob)
+    done = copy(world.cache._store, target._store, world.cache.iter_entries())
     assert (done.copied, done.unreadable) == (2, 1)
 
 
 def refusing(monkeypatch, target: UnifiedCache, bad: set[str], error: Exception) -> list[int]:
     """Let the target refuse batches that hold one of these keys; the sizes of the batches that it was given."""
-    publish, sizes = target.parts.publish, []
+    publish, sizes = target._store.publish, []
 
     def refuse(drafts, **options):
         sizes.append(len(drafts))
@@ -63,7 +63,7 @@ def refusing(monkeypatch, target: UnifiedCache, bad: set[str], error: Exception)
             raise error
         return publish(drafts, **options)
 
-    monkeypatch.setattr(target.parts, "publish", refuse)
+    monkeypatch.setattr(target._store, "publish", refuse)
     return sizes
 
 
@@ -74,7 +74,9 @@ def test_entries_that_the_target_refuses_are_named_and_all_others_copied(world, 
     bad = {keys[0], keys[50], keys[99]}
     refusing(monkeypatch, target, bad, error)
     named = []
-    done = copy(world.cache.parts, target.parts, every_row(world.cache.parts), skipped=lambda *told: named.append(told))
+    done = copy(
+        world.cache._store, target._store, every_row(world.cache._store), skipped=lambda *told: named.append(told)
+    )
     assert (done.copied, done.refused, done.skipped, done.seen) == (97, 3, 3, 100)
     assert {entry.cache_key for entry, _ in named} == bad
     assert {why for _, why in named} == {error}
@@ -86,7 +88,7 @@ def test_a_target_that_is_down_ends_the_copy_after_a_few_entries(world, target, 
         keys = [world.cache.put(number, number=number).cache_key for number in range(3 * TROUBLE_IN_A_ROW)]
     sizes = refusing(monkeypatch, target, set(keys), StoreFull("full"))
     with pytest.raises(StoreFull):
-        copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+        copy(world.cache._store, target._store, every_row(world.cache._store))
     assert sizes.count(1) == TROUBLE_IN_A_ROW
 
 
@@ -94,15 +96,15 @@ def test_a_source_that_fails_for_one_blob_loses_only_that_entry(world, target, m
     fill(world.cache)
     world.cache.put(LARGE[1:], x=4)
     broken = world.cache.lookup(x=2, prefix="p").entry
-    read = world.cache.parts.blobs.read
+    read = world.cache._store.blobs.read
 
     def fail(name, size):
         if name == broken.blob:
             raise StoreUnavailable("a bad sector")
         return read(name, size)
 
-    monkeypatch.setattr(world.cache.parts.blobs, "read", fail)
-    done = copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+    monkeypatch.setattr(world.cache._store.blobs, "read", fail)
+    done = copy(world.cache._store, target._store, every_row(world.cache._store))
     assert (done.copied, done.unreadable) == (3, 1)
 
 
@@ -114,8 +116,8 @@ def test_rows_that_no_key_of_the_source_signed_are_counted_and_expired_ones_apar
     with UnifiedCache(cache_dir=tmp_path / "s", signing_key="another key of sixteen bytes") as cache:
         cache.put(3, x=3)
         cache.put(4, x=4, ttl=0.000_001)
-        rows = every_row(cache.parts)
-        done = copy(cache.parts, target.parts, rows, skipped=lambda *told: named.append(told))
+        rows = every_row(cache._store)
+        done = copy(cache._store, target._store, rows, skipped=lambda *told: named.append(told))
     # That an entry has expired is believed only of one that verifies.
     assert (done.copied, done.unreadable, done.expired) == (1, 2, 1)
     assert [type(why) for _, why in named] == [ForgedEntry, ForgedEntry]
@@ -125,7 +127,7 @@ def test_an_entry_of_the_target_that_does_not_verify_is_copied_again(world, tmp_
     fill(world.cache)
     for key in ("a first key of sixteen bytes", "and another key of sixteen"):
         with UnifiedCache(cache_dir=tmp_path / "t", signing_key=key) as target:
-            done = copy(world.cache.parts, target.parts, every_row(world.cache.parts))
+            done = copy(world.cache._store, target._store, every_row(world.cache._store))
             assert (done.copied, done.already_there) == (3, 0)
             assert target.get(x=2, prefix="p") == LARGE
 

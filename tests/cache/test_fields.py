@@ -78,7 +78,7 @@ def outcome(cache: UnifiedCache, value: bytes, options: dict[str, Any]) -> Any:
         put = cache.put(value, **options)
     except Exception as error:  # noqa: BLE001 - all stores must raise the same one
         return type(error), str(error)
-    found = cache.parts.metadata.find(cache.config.namespace, put.key)
+    found = cache._store.metadata.find(cache.config.namespace, put.key)
     assert found == put
     assert all(type(getattr(found, field.name)) is type(getattr(put, field.name)) for field in fields(Entry))
     hit = cache.lookup(put.cache_key)

@@ -250,7 +250,7 @@ def test_the_interpreter_exits_although_one_cache_cannot_be_closed(tmp_path: Pat
             cache.put(1, n=1)
         def fail():
             raise StoreUnavailable("down")
-        factory.parts_of(caches[0]._slot).cache.blobs.close = fail
+        factory.open_cache(caches[0]._slot).cache.blobs.close = fail
     """
     command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

@@ -151,7 +151,7 @@ def test_a_deletion_that_fits_only_in_parts_deletes_and_counts_everything(
 ) -> None:
     with UnifiedCache(cache_dir=tmp_path) as cache:
         cache.put_many((os.urandom(40_000), {"n": n}) for n in range(130))
-        store = cache._parts.cache.metadata
+        store = cache._store.metadata
         monkeypatch.setattr(store, "_delete_batch", 50)
         monkeypatch.setattr(store, "_note_deletion", lambda rows, seconds: None)
         whole = store._delete_after  # type: ignore[attr-defined]
@@ -174,7 +174,7 @@ def test_a_repair_goes_on_where_no_marker_can_be_written(
 ) -> None:
     with UnifiedCache(cache_dir=tmp_path) as cache:
         cache.put(os.urandom(100_000), n=1)
-        parts: Cache = cache._parts.cache
+        parts: Cache = cache._store
         entry = cache.list_entries()[0]
         stray = f"default/00/{'00' * 32}.{parts.sessions.current()}.{'0' * 16}"
         parts.blobs.write(stray, [bytes(1000)])
@@ -206,7 +206,7 @@ def test_readers_of_a_journal_that_is_replaced_on_a_full_disk_find_everything(
         for n in range(40):
             writer.put(bytes([n]) * 500, n=n)
             assert reader.get(n=n // 2) == bytes([n // 2]) * 500
-            held: Entry | None = reader._parts.cache.metadata.find("default", reader.key(n=n).digest)
+            held: Entry | None = reader._store.metadata.find("default", reader.key(n=n).digest)
             assert held is not None
             for _ in range(3):
                 writer.put(bytes([n]) * 500, n=n)

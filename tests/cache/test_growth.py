@@ -273,14 +273,14 @@ def test_uses_are_written_in_pieces_beside_the_caller(world, monkeypatch):
     monkeypatch.setattr(access_counts, "FLUSH_AT", 35)
     fill(world.config, 60)
     keys = [entry.cache_key for entry in world.cache.iter_entries()]
-    counter, written = world.cache.parts.uses, []
-    record = world.cache.parts.metadata.record_use
+    counter, written = world.cache._store.uses, []
+    record = world.cache._store.metadata.record_use
 
     def record_seen(namespace, uses):
         written.append((threading.current_thread().name, len(uses)))
         record(namespace, uses)
 
-    monkeypatch.setattr(world.cache.parts.metadata, "record_use", record_seen)
+    monkeypatch.setattr(world.cache._store.metadata, "record_use", record_seen)
     monkeypatch.setattr(counter, "_flushed", counter._flushed - 2)
     for key in keys:
         world.cache.get(key)
@@ -291,14 +291,14 @@ def test_uses_are_written_in_pieces_beside_the_caller(world, monkeypatch):
     assert max(size for _, size in written) <= 10
     assert world.cache.stats()["hits"] == 60
     assert all(
-        use.hits == 1 for use in world.cache.parts.metadata.uses("default", list(map(bytes.fromhex, keys))).values()
+        use.hits == 1 for use in world.cache._store.metadata.uses("default", list(map(bytes.fromhex, keys))).values()
     )
 
 
 def test_uses_that_cannot_be_written_are_kept_for_later(world, monkeypatch):
     fill(world.config, 3)
     keys = [entry.cache_key for entry in world.cache.iter_entries()]
-    metadata = world.cache.parts.metadata
+    metadata = world.cache._store.metadata
 
     def refuse(namespace, uses):
         world.cache.get(keys[1])  # another thread's hit, while this write is under way
@@ -308,7 +308,7 @@ def test_uses_that_cannot_be_written_are_kept_for_later(world, monkeypatch):
         world.cache.get(key)
     with monkeypatch.context() as patch:
         patch.setattr(metadata, "record_use", refuse)
-        world.cache.parts.uses.flush()
+        world.cache._store.uses.flush()
     world.cache.get(keys[0])
     assert world.cache.stats()["hits"] == 5
 
@@ -319,16 +319,16 @@ def test_a_forked_child_counts_its_own_uses_and_not_those_of_its_parent(world, m
     keys = [entry.cache_key for entry in world.cache.iter_entries()]
     for key in keys:
         world.cache.get(key)
-    monkeypatch.setattr(world.cache.parts.uses, "_is_writing", True)  # by a thread that the child does not have
+    monkeypatch.setattr(world.cache._store.uses, "_is_writing", True)  # by a thread that the child does not have
 
     def child() -> None:
         world.cache.get(keys[0])
-        world.cache.parts.uses._flushed -= 2 * access_counts.FLUSH_EVERY
-        world.cache.parts.uses.write_when_due()
+        world.cache._store.uses._flushed -= 2 * access_counts.FLUSH_EVERY
+        world.cache._store.uses.write_when_due()
         for thread in threading.enumerate():
             if thread.name == "cacheness-uses":
                 thread.join()
 
     assert ended(fork(child)) == 0
-    assert world.cache.parts.metadata.totals("default").hits == 1
+    assert world.cache._store.metadata.totals("default").hits == 1
     assert world.cache.stats()["hits"] == 4

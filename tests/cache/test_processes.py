@@ -27,24 +27,24 @@ LARGE = random.Random(1).randbytes(100_000)
 
 def test_the_session_of_a_first_small_result_is_synced_with_it(world) -> None:
     opened: list[bool] = []
-    open_session = world.cache.parts.metadata.open_session
+    open_session = world.cache._store.metadata.open_session
 
     def open_seen(process: Process, *, lasting: bool = True) -> str:
         opened.append(lasting)
         return open_session(process, lasting=lasting)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.cache.parts.metadata, "open_session", open_seen)
+        patch.setattr(world.cache._store.metadata, "open_session", open_seen)
         world.cache.put(1, n=1)
         world.cache.put(os.urandom(100_000), n=2)  # the same session: its row is as lasting as the first result
         assert opened == [False]
-        world.cache.parts.sessions.end(world.cache.parts.sessions.current())
+        world.cache._store.sessions.end(world.cache._store.sessions.current())
         world.cache.put(os.urandom(100_000), n=3)  # a blob needs a session that a power cut leaves
         assert opened == [False, True]
 
 
 def test_no_blob_is_written_under_a_session_that_a_power_cut_may_undo(world) -> None:
-    sessions, metadata = world.cache.parts.sessions, world.cache.parts.metadata
+    sessions, metadata = world.cache._store.sessions, world.cache._store.metadata
     commit, large = metadata.commit, []
 
     def commit_late(entries, session, *, fresh=False):

@@ -290,7 +290,7 @@ def test_what_does_not_verify_is_a_miss_and_is_replaced(world, caplog):
 def test_counters_that_cannot_be_written_spoil_no_hit(world, monkeypatch):
     world.cache.put("v", k=1)
     monkeypatch.setattr(access_counts, "FLUSH_AT", 1)
-    monkeypatch.setattr(world.cache.parts.metadata, "record_use", refuse)
+    monkeypatch.setattr(world.cache._store.metadata, "record_use", refuse)
     assert world.cache.get(k=1) == "v"
     assert world.cache.stats()["entries"] == 1
 

@@ -190,7 +190,7 @@ def test_without_the_right_to_list_each_entrys_blob_is_asked_for_by_name(
         ):
             owner.put_many([(LARGE, {"n": n}) for n in range(3)])
             gone, hidden, _ = entries = list(owner.iter_entries())
-            owner.parts.blobs.delete(gone.blob)
+            owner._store.blobs.delete(gone.blob)
             # S3 refuses to say that a blob is not there, too.
             proxy.answer(b"list-type=2", 403, DENIED)
             proxy.answer(hidden.blob.rpartition("/")[2].encode(), 403, DENIED)

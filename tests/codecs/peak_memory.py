@@ -18,7 +18,7 @@ from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.compression import compress, decompress
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
-from cacheness.results.signing import digest_parts
+from cacheness.results.signing import digest_buffers
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RANDOM = np.random.default_rng(1)
@@ -53,7 +53,7 @@ def resident(what: str) -> int:
 def store(codec: Any, value: Any, path: Path) -> tuple[int, str]:
     raw = codec.encode(value)
     stored, suffix = compress(raw)
-    digest_parts(stored)
+    digest_buffers(stored)
     with path.open("wb") as file:
         file.writelines(stored)
     return sum(map(len, raw)), suffix
@@ -63,7 +63,7 @@ def read(codec: Any, path: Path, raw_size: int, suffix: str) -> Any:
     data = np.empty(path.stat().st_size, np.uint8).data
     with path.open("rb") as file:
         file.readinto(data)
-    digest_parts([data])
+    digest_buffers([data])
     return codec.decode(decompress(data, codec.name + suffix, raw_size))
 
 

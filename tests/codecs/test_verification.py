@@ -18,7 +18,7 @@ from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.errors import CorruptEntry
 from cacheness.records import Entry
-from cacheness.results.signing import Keyring, digest_parts, verify_bytes
+from cacheness.results.signing import Keyring, digest_buffers, verify_bytes
 
 KEYRING = Keyring.parse("a key that only these tests know")
 
@@ -44,7 +44,7 @@ def stored(codec: Any, value: Any) -> tuple[Entry, bytes]:
         inline=data,
         size=len(data),
         raw_size=sum(map(len, raw)),
-        digest=digest_parts(parts),
+        digest=digest_buffers(parts),
         codec=codec.name + suffix,
         created_at=1,
         expires_at=None,
@@ -100,7 +100,7 @@ def test_a_pickle_that_was_put_in_place_of_another_is_never_opened(tmp_path: Pat
     for forged in (
         replace(entry, inline=bomb),
         replace(entry, inline=bomb, size=len(bomb)),
-        replace(entry, inline=bomb, size=len(bomb), digest=digest_parts([bomb])),
+        replace(entry, inline=bomb, size=len(bomb), digest=digest_buffers([bomb])),
     ):
         with pytest.raises(CorruptEntry):
             read(codec, forged, bomb)

@@ -123,7 +123,7 @@ def repair(seat: Seat) -> None:
 def fence(seat: Seat) -> None:
     """False fencing: somebody is declared dead who is not."""
     cache = seat.open()
-    metadata = cache.parts.metadata
+    metadata = cache._store.metadata
     for _ in seat.turns(0.6):
         with seat.trouble():
             sessions = metadata.live_sessions()

@@ -157,7 +157,7 @@ class _Storm:
             left = [cache.verify_integrity(deep=True), quota.verify_integrity(deep=True)]
             found += self._judge(cache)
             rows = [*cache.iter_entries(), *quota.iter_entries()]
-            blobs = sum(1 for info in cache.parts.blobs.scan() if "/" in info.name)
+            blobs = sum(1 for info in cache._store.blobs.scan() if "/" in info.name)
         for judged in ("wrong", "lost"):
             counts[judged] += found[judged]
         counts["hung"] += self._hung

@@ -259,7 +259,7 @@ def test_a_session_that_could_not_be_ended_is_ended_when_the_database_answers_ag
         cache.put(NEW, k=1)
     assert len(world.cache.verify_integrity()) == 0  # for all that anybody knows, it is still being written
     down[:] = [False]
-    cache.parts.metadata._on_step = lambda step, when: None
+    cache._store.metadata._on_step = lambda step, when: None
     cache.put(NEW, k=2)
     assert world.cache.verify_integrity(repair=True).counts() == {"orphaned": 1}
     cache.close()

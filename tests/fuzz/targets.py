@@ -23,7 +23,7 @@ from cacheness.codecs.numpy import NumpyCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.errors import CodecError, CorruptEntry, ForgedEntry
 from cacheness.records import Entry
-from cacheness.results.signing import Keyring, digest_parts, header, verify_bytes
+from cacheness.results.signing import Keyring, digest_buffers, header, verify_bytes
 
 REFUSED = (CodecError, CorruptEntry)
 
@@ -107,7 +107,7 @@ SIGNED = KEYRING.sign(
         inline=None,
         size=5,
         raw_size=5,
-        digest=digest_parts([b"bytes"]),
+        digest=digest_buffers([b"bytes"]),
         codec="numpy",
         created_at=7,
         expires_at=None,

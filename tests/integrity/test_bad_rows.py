@@ -59,7 +59,7 @@ def test_a_row_with_anything_in_a_column_spoils_nothing(cache: UnifiedCache, col
         assert cache.stats()["entries"] >= GOOD
         cache.touch(bad, ttl=60)
         cache.verify_integrity(deep=True)
-        copied = copy(cache.parts, cache.parts, every_row(cache.parts), skipped=lambda *_: None)
+        copied = copy(cache._store, cache._store, every_row(cache._store), skipped=lambda *_: None)
         assert copied.already_there >= GOOD
         cache.evict()
         assert cache.stats()["entries"] >= GOOD
@@ -72,7 +72,7 @@ def test_a_row_with_anything_in_a_column_spoils_nothing(cache: UnifiedCache, col
 
 
 def test_what_cannot_be_shown_of_a_genuine_row_says_why(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = cache.parts
+    parts = cache._store
     draft = parts.draft(make_key(args={"x": 1}), "value", PutDetails())
     strange = replace(draft.entry, args=b"not an encoding", provenance="not JSON", created_at=1 << 60)
     parts.publish([replace(draft, entry=strange)], fresh=False)
@@ -86,7 +86,7 @@ def test_what_cannot_be_shown_of_a_genuine_row_says_why(cache: UnifiedCache, mon
 
 
 def test_an_entry_of_an_unknown_codec_is_left_out_of_many(cache: UnifiedCache) -> None:
-    parts = cache.parts
+    parts = cache._store
     draft = parts.draft(make_key(args={"x": 1}), "value", PutDetails())
     parts.publish([replace(draft, entry=replace(draft.entry, codec="of-tomorrow"))], fresh=False)
     with pytest.raises(CodecError, match="of-tomorrow"):

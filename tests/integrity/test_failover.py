@@ -94,7 +94,7 @@ def test_a_promoted_standby_owns_its_blobs_and_the_lost_tail_can_be_removed(pair
             server.execute("CHECKPOINT")
         assert cache.verify_integrity(repair=True, deep=True).counts() == {}
         assert cache.get(n=0) == kept
-        assert sum(1 for _ in cache.parts.blobs.scan("default/")) == 2
+        assert sum(1 for _ in cache._store.blobs.scan("default/")) == 2
 
 
 def test_the_primary_that_was_left_behind_deletes_nothing_when_it_comes_back(pair):

@@ -126,7 +126,7 @@ def by_expiry(cache: UnifiedCache) -> None:
 
 
 def by_losing_its_session(cache: UnifiedCache) -> None:
-    metadata = cache.parts.metadata
+    metadata = cache._store.metadata
     for n in range(RESULTS):
         cache.put(os.urandom(40_000), fresh=n)
         for session in metadata.live_sessions():
@@ -137,7 +137,7 @@ def by_losing_its_session(cache: UnifiedCache) -> None:
 def by_copying_over_them(cache: UnifiedCache) -> None:
     with UnifiedCache(Config(cache_dir=str(Path(cache.config.cache_dir) / "source"))) as source:
         by_overwriting(source)
-        copy_entries(source.parts, cache.parts, source.iter_entries())
+        copy_entries(source._store, cache._store, source.iter_entries())
 
 
 def by_repairing(cache: UnifiedCache) -> None:
@@ -173,15 +173,15 @@ def test_a_clone_deletes_no_blob_of_its_original(twins, door: Callable[[UnifiedC
 
 def test_what_a_clone_has_deleted_waits_until_it_is_adopted(twins):
     twins.clone.clear()
-    waiting = twins.clone.parts.metadata.tombstones(limit=100)
+    waiting = twins.clone._store.metadata.tombstones(limit=100)
     assert len(waiting) == RESULTS
     twins.original.close()
     twins.clone.adopt()
     report = twins.clone.verify_integrity(repair=True)
     assert report.counts() == {"tombstone": RESULTS}
     assert all(issue.repaired for issue in report)
-    assert twins.clone.parts.metadata.tombstones(limit=100) == []
-    assert [info.name for info in twins.clone.parts.blobs.scan()] == [MARKER]
+    assert twins.clone._store.metadata.tombstones(limit=100) == []
+    assert [info.name for info in twins.clone._store.blobs.scan()] == [MARKER]
 
 
 def test_once_a_clone_is_adopted_its_original_deletes_nothing(twins, monkeypatch):
@@ -212,7 +212,7 @@ def test_only_one_module_deletes_blobs():
 
 
 def marker_of(cache: UnifiedCache) -> dict[str, object]:
-    blobs = cache.parts.blobs
+    blobs = cache._store.blobs
     info = blobs.stat(MARKER)
     assert info is not None
     found: dict[str, object] = json.loads(bytes(blobs.read(MARKER, info.size)))
@@ -220,24 +220,24 @@ def marker_of(cache: UnifiedCache) -> dict[str, object]:
 
 
 def lose_the_marker(cache: UnifiedCache) -> None:
-    cache.parts.blobs.delete(MARKER)
+    cache._store.blobs.delete(MARKER)
 
 
 def test_a_marker_that_is_gone_is_not_taken_by_a_database_that_was_used(world):
     fill(world.cache)
     lose_the_marker(world.cache)
     world.reopen()
-    assert world.cache.parts.blobs.stat(MARKER) is None
+    assert world.cache._store.blobs.stat(MARKER) is None
     by_overwriting(world.cache)
     with pytest.raises(RepairRefused, match="is gone"):
         world.cache.verify_integrity(repair=True)
-    assert len(world.cache.parts.metadata.tombstones(limit=100)) == RESULTS
+    assert len(world.cache._store.metadata.tombstones(limit=100)) == RESULTS
     assert world.cache.adopt() == 0
     assert world.cache.verify_integrity(repair=True).counts() == {"tombstone": RESULTS}
 
 
 def test_neither_a_session_nor_a_repair_makes_a_database_look_unused(world):
-    metadata = world.cache.parts.metadata
+    metadata = world.cache._store.metadata
     assert metadata.is_unused()
     world.cache.put("inline", k=1)
     used_by_a_session = not metadata.is_unused()
@@ -247,7 +247,7 @@ def test_neither_a_session_nor_a_repair_makes_a_database_look_unused(world):
 
 
 def test_an_unused_database_takes_a_prefix_without_a_marker_and_deletes_nothing_there(world):
-    blobs = world.cache.parts.blobs
+    blobs = world.cache._store.blobs
     lose_the_marker(world.cache)
     theirs = "default/ab/" + "ab" * 32 + ".0123456789abcdef.0123456789abcdef"
     blobs.write(theirs, [b"of somebody whose marker was lost"])
@@ -255,7 +255,7 @@ def test_an_unused_database_takes_a_prefix_without_a_marker_and_deletes_nothing_
     assert marker_of(world.cache)["adopted"] is False
     for force in (False, True):
         assert world.cache.verify_integrity(repair=True, force=force).counts() == {"unknown": 1}
-    assert world.cache.parts.blobs.stat(theirs) is not None
+    assert world.cache._store.blobs.stat(theirs) is not None
 
 
 def test_an_empty_prefix_is_taken_by_a_database_that_was_used(world):
@@ -319,10 +319,10 @@ def test_a_marker_that_cannot_be_read_proves_nothing(tmp_path, caplog, error):
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b'{"store_id": 7}', b"x" * 100_000, b"\xff\xfe"])
 def test_a_marker_that_is_not_one_of_ours_matches_no_database(world, text):
     fill(world.cache)
-    world.cache.parts.blobs.write(MARKER, [text])
+    world.cache._store.blobs.write(MARKER, [text])
     world.reopen()
     by_overwriting(world.cache)
-    assert len(world.cache.parts.metadata.tombstones(limit=100)) == RESULTS
+    assert len(world.cache._store.metadata.tombstones(limit=100)) == RESULTS
     with pytest.raises(RepairRefused, match="cacheness adopt"):
         world.cache.verify_integrity(repair=True)
     world.cache.adopt()
@@ -483,14 +483,14 @@ def test_a_directory_whose_blobs_are_elsewhere_does_not_travel_with_them(tmp_pat
 def test_a_session_lost_in_a_put_of_a_clone_deletes_nothing(tmp_path, monkeypatch):
     twins = on_files("sqlite", tmp_path)
     lost = [True]
-    commit = twins.clone.parts.metadata.commit
+    commit = twins.clone._store.metadata.commit
 
     def lose_once(*args, **named):
         if lost.pop() if lost else False:
             raise SessionLost("fenced")
         return commit(*args, **named)
 
-    monkeypatch.setattr(twins.clone.parts.metadata, "commit", lose_once)
+    monkeypatch.setattr(twins.clone._store.metadata, "commit", lose_once)
     by_overwriting(twins.clone)
     assert readable(twins.original) == RESULTS
     twins.clone.close()
@@ -558,4 +558,4 @@ def test_a_store_whose_halves_were_restored_to_different_times_works_with_what_b
     assert all(issue.repaired for issue in report)
     assert list(cache.verify_integrity(deep=True)) == []
     assert readable(cache, range(9)) == 9
-    assert sum(1 for _ in cache.parts.blobs.scan("default/")) == 9
+    assert sum(1 for _ in cache._store.blobs.scan("default/")) == 9

@@ -201,11 +201,11 @@ def test_a_deep_check_that_is_interrupted_goes_on_and_a_sample_takes_the_next_pa
 
     with pytest.raises(KeyboardInterrupt):
         world.cache.verify_integrity(deep=True, progress=stop)
-    times = world.cache.parts.metadata.check_times(world.config.namespace)
+    times = world.cache._store.metadata.check_times(world.config.namespace)
     assert 0 < len(set(shards) & set(times)) < len(shards)
     first = set(times)
     world.cache.verify_integrity(deep=True, sample=1 - len(first) / 256)
-    times = world.cache.parts.metadata.check_times(world.config.namespace)
+    times = world.cache._store.metadata.check_times(world.config.namespace)
     assert set(times) == set(range(256))
     newest_of_the_first = max(times[shard] for shard in first)
     assert all(times[shard] > newest_of_the_first for shard in set(range(256)) - first)
@@ -281,7 +281,7 @@ def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
 
 
 def test_the_last_shard_looks_at_one_blob_of_each_other_shard(world, monkeypatch):
-    store, listed = world.cache.parts.blobs, []
+    store, listed = world.cache._store.blobs, []
     session = "0123456789abcdef"
     for n in range(40):
         store.write(f"default/{n % 4:02x}/{n % 4:02x}{n:062x}.{session}.{n:016x}", [b"lost"])
@@ -344,7 +344,7 @@ def by_hand(cache: UnifiedCache, **options) -> tuple[int, int]:
 
 def damage(cache: UnifiedCache, how: str, count: int) -> None:
     """Spoil entries of a memory store: blobs that are gone, cut short or changed."""
-    blobs = cache.parts.blobs
+    blobs = cache._store.blobs
     for entry in random.Random(1).sample(list(cache.iter_entries()), count):
         blobs.delete(entry.blob)
         if how != "gone":
@@ -392,12 +392,12 @@ def test_orphans_in_all_shards_are_judged_together(many):
     session = "0123456789abcdef"
     names = [f"default/{n % HANDS:02x}/{n % HANDS:02x}{n:062x}.{session}.{n:016x}" for n in range(1100)]
     for name in names:
-        many.parts.blobs.write(name, [b"lost"])
-    many.parts.metadata.condemn({session})
+        many._store.blobs.write(name, [b"lost"])
+    many._store.metadata.condemn({session})
     refused, repaired = by_hand(many)
     assert (refused, repaired) == (HANDS, 0)
     for name in names[:200]:
-        many.parts.blobs.delete(name)
+        many._store.blobs.delete(name)
     assert by_hand(many) == (0, 900)
 
 
@@ -509,8 +509,8 @@ def test_what_a_policy_forbids_to_delete_is_not_reported_as_repaired(tmp_path):
     with UnifiedCache(cache_dir=tmp_path, blob_store=NoDelete()) as cache:
         cache.put(LARGE, n=1)
         cache.put(LARGE + b"!", n=1)  # a tombstone for the first blob
-        cache.parts.blobs.write(f"default/00/{'0' * 64}.{'a' * 16}.{'b' * 16}", [b"lost"])
-        cache.parts.metadata.condemn({"a" * 16})
+        cache._store.blobs.write(f"default/00/{'0' * 64}.{'a' * 16}.{'b' * 16}", [b"lost"])
+        cache._store.metadata.condemn({"a" * 16})
         for _ in range(2):
             report = cache.verify_integrity(repair=True)
             assert report.counts() == {"orphaned": 1, "tombstone": 1}

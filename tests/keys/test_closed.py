@@ -75,9 +75,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def check(cache: UnifiedCache, value: Any) -> bool:
     """That the kept digest, where there is one, is that of the loaded value as an argument; whether there is one."""
-    draft = cache.parts.draft(cache.key(x="here"), value, PutDetails())  # stored and loaded, without the disk
-    data = decompress(b"".join(draft.parts), draft.entry.codec, draft.entry.raw_size)
-    kept, loaded = draft.entry.value, cache.parts._decoder(draft.entry).decode(bytearray(data))
+    draft = cache._store.draft(cache.key(x="here"), value, PutDetails())  # stored and loaded, without the disk
+    data = decompress(b"".join(draft.buffers), draft.entry.codec, draft.entry.raw_size)
+    kept, loaded = draft.entry.value, cache._store._decoder(draft.entry).decode(bytearray(data))
     if kept is not None:
         assert kept == closed_digest(loaded) == digest_of(loaded, inputs=Inputs())
         argument = json.loads(make_key(args={"x": loaded}, function=check).components)["args"]["x"][0]

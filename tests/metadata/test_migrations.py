@@ -390,7 +390,7 @@ def test_a_journal_of_version_1_is_migrated(tmp_path: Path) -> None:
     assert migrating.entries_to_drop(config) == 0
     assert migrating.migrate(config) == Migrated(2, 2, 0, 0, 0, None)
     with UnifiedCache(config) as cache:
-        assert cache.parts.metadata.identity().epoch == "newest,e"
+        assert cache._store.metadata.identity().epoch == "newest,e"
         cache.put(1, x=1)
 
 

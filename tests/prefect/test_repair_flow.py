@@ -109,7 +109,7 @@ import os, signal, sys
 from cacheness import UnifiedCache
 cache = UnifiedCache(cache_dir=sys.argv[1], inline_max_bytes=0)
 cache.put(b"kept" * 1000, x=1)
-cache._parts.cache.metadata.commit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+cache._store.metadata.commit = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
 cache.put(b"lost" * 1000, x=2)
 """
     killed = subprocess.run([sys.executable, "-c", script, store.cache_dir], check=False)

@@ -1,9 +1,10 @@
-"""Memory to read a blob into: writable, private to this process, and cheap to get."""
+"""Views of what is written, and memory to read a blob into."""
 
 from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Sequence
 from typing import Final
 
 from cacheness.protocols import Buffer
@@ -14,8 +15,14 @@ from cacheness.protocols import Buffer
 LARGE: Final = 4 << 20
 
 
+def views_of(buffers: Sequence[Buffer]) -> tuple[list[memoryview], int]:
+    """Return views of the bytes of those buffers that are not empty, and their size in all."""
+    views = [memoryview(buffer).cast("B") for buffer in buffers if memoryview(buffer).nbytes]
+    return views, sum(view.nbytes for view in views)
+
+
 def allocate(size: int) -> Buffer:
-    """A zeroed buffer of `size` bytes."""
+    """Return a zeroed, writable buffer of `size` bytes that belongs to this process alone."""
     if size < LARGE:
         return bytearray(size)
     # Never the file itself, mapped privately: somebody may truncate it later (SIGBUS), and

@@ -16,7 +16,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore[import-untyped]
 
-from cacheness.blobs.buffers import allocate
+from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PART, parse_query
 from cacheness.deadlines import Guard, Limits
@@ -77,12 +77,11 @@ class FilesystemStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._place!r})"
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
         """Write a file that is held back until it is complete."""
-        pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        size = sum(piece.nbytes for piece in pieces)
+        views, size = views_of(buffers)
         path = self._path(name)
-        self._call(f"write {name}", size, lambda given_up: self._write(path, pieces, given_up))
+        self._call(f"write {name}", size, lambda given_up: self._write(path, views, given_up))
 
     def read(self, name: str, size: int) -> Buffer:
         """Read a file into one buffer."""
@@ -125,17 +124,17 @@ class FilesystemStore:
     def _path(self, name: str) -> str:
         return f"{self._root}/{checked(name)}"
 
-    def _write(self, path: str, pieces: list[memoryview], given_up: threading.Event) -> None:
+    def _write(self, path: str, views: list[memoryview], given_up: threading.Event) -> None:
         if isinstance(self._filesystem, MemoryFileSystem):
             # It publishes a file when it is opened, but takes a whole one at once.
-            self._filesystem.pipe_file(path, b"".join(pieces))
+            self._filesystem.pipe_file(path, b"".join(views))
             return
         create = partial(self._filesystem.open, path, "wb", autocommit=False, block_size=PART)
         file = self._in_directory(path, create)
         try:
-            for piece in pieces:
-                for start in range(0, len(piece), PART):
-                    file.write(piece[start : start + PART])
+            for view in views:
+                for start in range(0, len(view), PART):
+                    file.write(view[start : start + PART])
                     _check(given_up)
             file.close()
             _check(given_up)

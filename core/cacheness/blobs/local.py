@@ -53,14 +53,14 @@ class LocalBlobStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._root!r})"
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
-        """Write the parts to a file aside, and rename it when it is on the disk."""
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Write to a temporary file, sync it, and rename it."""
         path = self._path(name)
         aside = f"{path}.{secrets.token_hex(8)}{UNFINISHED}"
         try:
             descriptor = self._create(aside, os.path.dirname(path))
             with open(descriptor, "wb") as file:
-                file.writelines(parts)
+                file.writelines(buffers)
                 file.flush()
                 os.fsync(descriptor)
             os.rename(aside, path)

@@ -17,9 +17,9 @@ class MemoryBlobStore:
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
-        """Keep a copy of the parts as one blob."""
-        self._blobs[checked(name)] = b"".join(parts)
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Keep a copy of the buffers as one blob."""
+        self._blobs[checked(name)] = b"".join(buffers)
 
     def read(self, name: str, size: int) -> Buffer:
         """A copy of the blob that the caller may write into."""

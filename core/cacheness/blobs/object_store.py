@@ -17,7 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate
+from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
     PAGE,
@@ -104,13 +104,12 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._options.place!r})"
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
         """Upload a blob, a large one in parts that are assembled at the end."""
-        pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        size = sum(piece.nbytes for piece in pieces)
+        views, size = views_of(buffers)
         key = self._options.key(checked(name))
         if size <= PART:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            data = views[0] if len(views) == 1 else b"".join(views)
             client = partial(self._client, size)
             put = partial(obstore.put, path=key, file=data, use_multipart=False)
         else:
@@ -120,7 +119,7 @@ class ObjectStore:
             put = partial(
                 obstore.put,
                 path=key,
-                file=pieces,
+                file=views,
                 use_multipart=True,
                 chunk_size=part,
                 max_concurrency=CONCURRENT_PARTS,
@@ -129,7 +128,7 @@ class ObjectStore:
 
         def put_and_check() -> None:
             etag = put(client())["e_tag"]
-            if size > PART or not is_md5(etag, pieces):
+            if size > PART or not is_md5(etag, views):
                 self._check_upload(what, key, size, etag)
 
         self._call(what, put_and_check)

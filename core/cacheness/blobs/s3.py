@@ -175,14 +175,14 @@ def no_answer_of_s3(place: str, what: str, why: str) -> StoreUnavailable:
     return StoreUnavailable(f"cannot {what} in {place}: the answer is not one of S3: {why}. Check what is in between")
 
 
-def is_md5(etag: str | None, pieces: Iterable[Buffer]) -> bool:
+def is_md5(etag: str | None, buffers: Iterable[Buffer]) -> bool:
     """Whether an ETag proves that these bytes arrived: most servers make it of the MD5 of a single request."""
     try:
         digest = hashlib.md5(usedforsecurity=False)
     except ValueError:  # this machine's OpenSSL has no MD5
         return False
-    for piece in pieces:
-        digest.update(piece)
+    for buffer in buffers:
+        digest.update(buffer)
     return etag is not None and etag.strip('"') == digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate
+from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
     PAGE,
@@ -81,12 +81,11 @@ class S3fsStore:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._options.place!r})"
 
-    def write(self, name: str, parts: Sequence[Buffer]) -> None:
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
         """Upload a blob, a large one in parts that are assembled at the end."""
-        pieces = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
-        size = sum(piece.nbytes for piece in pieces)
+        views, size = views_of(buffers)
         what = f"write {name}"
-        self._call(what, size, partial(self._write, what, self._options.key(checked(name)), pieces, size))
+        self._call(what, size, partial(self._write, what, self._options.key(checked(name)), views, size))
 
     def read(self, name: str, size: int) -> Buffer:
         """Download a blob into one buffer."""
@@ -155,14 +154,14 @@ class S3fsStore:
         client = await self._filesystem.set_session()
         return await getattr(client, method)(Bucket=self._options.bucket, **arguments)
 
-    async def _write(self, what: str, key: str, pieces: list[memoryview], size: int) -> None:
+    async def _write(self, what: str, key: str, views: list[memoryview], size: int) -> None:
         is_small = size <= PART
         if is_small:
-            answer = await self._request("put_object", Key=key, Body=b"".join(pieces))
+            answer = await self._request("put_object", Key=key, Body=b"".join(views))
         else:
-            answer = await self._upload(what, key, pieces, size)
+            answer = await self._upload(what, key, views, size)
         etag = answer.get("ETag")
-        if is_small and is_md5(etag, pieces):
+        if is_small and is_md5(etag, views):
             return
         try:
             found = await self._request("head_object", Key=key)
@@ -214,7 +213,7 @@ class S3fsStore:
         finally:
             body.close()
 
-    async def _upload(self, what: str, key: str, pieces: list[memoryview], size: int) -> dict[str, Any]:
+    async def _upload(self, what: str, key: str, views: list[memoryview], size: int) -> dict[str, Any]:
         begun = await self._request("create_multipart_upload", Key=key)
         if "UploadId" not in begun:
             raise no_answer_of_s3(self._options.place, what, "it has no UploadId")
@@ -222,7 +221,7 @@ class S3fsStore:
         parts: list[dict[str, Any]] = []
         running: set[asyncio.Task[dict[str, Any]]] = set()
         try:
-            for number, body in enumerate(_cut(pieces, max(PART, -(-size // PARTS_AT_MOST))), start=1):
+            for number, body in enumerate(_cut(views, max(PART, -(-size // PARTS_AT_MOST))), start=1):
                 running.add(asyncio.create_task(self._upload_part(what, where, number, body)))
                 if len(running) == CONCURRENT_PARTS:
                     done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
@@ -269,12 +268,12 @@ class S3fsStore:
         return self._client
 
 
-def _cut(pieces: list[memoryview], size: int) -> Iterator[bytes]:
-    """The pieces, one after the other, cut anew into parts of `size` bytes."""
+def _cut(views: list[memoryview], size: int) -> Iterator[bytes]:
+    """The views, one after the other, cut anew into parts of `size` bytes."""
     part: list[memoryview] = []
     wanted = size
-    for piece in pieces:
-        rest = piece
+    for view in views:
+        rest = view
         while rest:
             part.append(rest[:wanted])
             rest = rest[wanted:]

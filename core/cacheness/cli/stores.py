@@ -101,7 +101,8 @@ def copy(
     with UnifiedCache(origin) as old, UnifiedCache(destination) as new, progress() as bar:
         task = bar.add_task("copying", total=old.stats()["entries"])
         with telling(lambda: f"{_tally(done)}. Run it again, and it goes on"):
-            done = copy_entries(old.parts, new.parts, every_row(old.parts), show, skipped=name)
+            before, after = old._store, new._store  # noqa: SLF001  stored bytes move, not values
+            done = copy_entries(before, after, every_row(before), show, skipped=name)
     say(_tally(done))
     if forged:
         hint(f"{forged:,} entries were signed by a key that is not known for the source: give it with --source-key")

@@ -37,7 +37,7 @@ class ArrowCodec:
         return kind is not None and installed("pyarrow") and _CONVERSIONS[kind].fits(value)
 
     def encode(self, value: Any) -> list[Buffer]:
-        """One IPC file, in pieces that are the columns' own memory."""
+        """One IPC file, as buffers that are the columns' own memory."""
         kind = _kind(value)
         if kind is None:
             raise CodecError(f"a {type(value).__qualname__} is no table")
@@ -57,10 +57,10 @@ class _BufferFile:
     closed = False
 
     def __init__(self) -> None:
-        self.parts: list[Buffer] = []
+        self.buffers: list[Buffer] = []
 
-    def write(self, piece: Any) -> None:
-        self.parts.append(memoryview(piece).cast("B"))
+    def write(self, buffer: Any) -> None:
+        self.buffers.append(memoryview(buffer).cast("B"))
 
     def flush(self) -> None:
         pass
@@ -82,7 +82,7 @@ def _write(table: Any, kind: str) -> list[Buffer]:
     sink = _BufferFile()
     with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         writer.write(table)
-    return sink.parts
+    return sink.buffers
 
 
 def _read(data: Buffer) -> Any:

@@ -26,14 +26,14 @@ _MAPPED: Final = 1 << 20
 _MOST_WINDOW: Final = 8 << 20  #: bytes that a frame may ask us to keep beside its output
 
 
-def compress(parts: Sequence[Buffer]) -> tuple[Sequence[Buffer], str]:
-    """The parts, compressed when that pays, and what to append to the codec's name ("" when not)."""
-    size = sum(map(len, parts))
+def compress(buffers: Sequence[Buffer]) -> tuple[Sequence[Buffer], str]:
+    """The buffers, compressed when that pays, and what to append to the codec's name ("" when not)."""
+    size = sum(map(len, buffers))
     if size < _LEAST:
-        return parts, ""
+        return buffers, ""
     most = _most(size)
-    smaller = _compressed(parts, most * size) if _promises(parts, size, most) else None
-    return (parts, "") if smaller is None else (smaller, SUFFIX)
+    smaller = _compressed(buffers, most * size) if _promises(buffers, size, most) else None
+    return (buffers, "") if smaller is None else (smaller, SUFFIX)
 
 
 def decompress(data: Buffer, codec_name: str, raw_size: int) -> Buffer:
@@ -49,17 +49,17 @@ def decompress(data: Buffer, codec_name: str, raw_size: int) -> Buffer:
 
 
 def _most(size: int) -> float:
-    """What part of its size a value may keep."""
+    """Return the share of its size that a compressed value may have."""
     # The value and its compressed bytes are in memory together: more than this would break the bound of 1.3 x.
     return 0.5 if size < _LARGE else 0.28
 
 
-def _promises(parts: Sequence[Buffer], size: int, most: float) -> bool:
+def _promises(buffers: Sequence[Buffer], size: int, most: float) -> bool:
     """Whether a large value's sample shrinks; a small value is its own sample."""
     zstandard = _zstandard()
     if size <= _SAMPLES * _SAMPLE:
         return True
-    sample = b"".join(_windows(parts, size // _SAMPLES))
+    sample = b"".join(_windows(buffers, size // _SAMPLES))
     return len(zstandard.ZstdCompressor(level=_LEVEL).compress(sample)) <= most * len(sample)
 
 
@@ -71,37 +71,37 @@ def _zstandard() -> Any:
     return zstandard
 
 
-def _windows(parts: Sequence[Buffer], step: int) -> Iterator[memoryview]:
-    """Short pieces of the value at even distances."""
+def _windows(buffers: Sequence[Buffer], step: int) -> Iterator[memoryview]:
+    """Short samples of the value at even distances."""
     wanted, end = step // 2, 0
-    for part in parts:
-        start, end = end, end + len(part)
+    for buffer in buffers:
+        start, end = end, end + len(buffer)
         while wanted < end:
-            yield memoryview(part)[wanted - start : wanted - start + _SAMPLE]
+            yield memoryview(buffer)[wanted - start : wanted - start + _SAMPLE]
             wanted += step
 
 
-def _compressed(parts: Sequence[Buffer], most: float) -> list[Buffer] | None:
-    """Compressed piece by piece; None as soon as the pieces have more than `most` bytes."""
+def _compressed(buffers: Sequence[Buffer], most: float) -> list[Buffer] | None:
+    """Compress chunk by chunk; return None as soon as the result has more than `most` bytes."""
     zstandard = _zstandard()
     compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
-    pieces: list[Buffer] = []
+    compressed: list[Buffer] = []
     written = 0
-    for chunk in _chunks(parts):
-        piece = compressor.compress(chunk)
-        written += len(piece)
+    for chunk in _chunks(buffers):
+        out = compressor.compress(chunk)
+        written += len(out)
         if written > most:
             return None
-        if piece:
-            pieces.append(piece)
-    pieces.append(compressor.flush())
-    return pieces if written + len(pieces[-1]) <= most else None
+        if out:
+            compressed.append(out)
+    compressed.append(compressor.flush())
+    return compressed if written + len(compressed[-1]) <= most else None
 
 
-def _chunks(parts: Sequence[Buffer]) -> Iterator[memoryview]:
-    for part in parts:
-        for start in range(0, len(part), _CHUNK):
-            yield memoryview(part)[start : start + _CHUNK]
+def _chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
+    for buffer in buffers:
+        for start in range(0, len(buffer), _CHUNK):
+            yield memoryview(buffer)[start : start + _CHUNK]
 
 
 def _decompressed(data: Buffer, raw_size: int) -> Buffer:

@@ -142,13 +142,13 @@ def _nowhere(stream: Iterable[Buffer]) -> set[str]:
 
 
 def _join(stream: Iterable[Buffer], buffers: list[memoryview]) -> list[Buffer]:
-    parts = list(stream)
-    sizes = [sum(map(len, parts))]
+    file = list(stream)
+    sizes = [sum(map(len, file))]
     for buffer in buffers:
-        parts += (bytes(-sizes[-1] % _ALIGNMENT), buffer)
+        file += (bytes(-sizes[-1] % _ALIGNMENT), buffer)
         sizes.append(buffer.nbytes)
-    parts.append(struct.pack(f"<{len(sizes) + 1}Q", *sizes, len(sizes)))
-    return parts
+    file.append(struct.pack(f"<{len(sizes) + 1}Q", *sizes, len(sizes)))
+    return file
 
 
 def _split(data: memoryview) -> list[memoryview]:

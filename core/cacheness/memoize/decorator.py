@@ -25,7 +25,7 @@ from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.signature import Binder, reduce_wrapper
-from cacheness.memoize.steps import CallFunction, Done, ComputeLease, Sleep, in_thread, under_way
+from cacheness.memoize.steps import CallFunction, ComputeLease, Done, Sleep, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.units import Duration
 
@@ -397,7 +397,9 @@ class CachedCoroutine(Cached):
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
-        return await self._take(self._compute(key), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs)
+        return await self._take(
+            self._compute(key), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs
+        )
 
 
 class BoundCached:

@@ -31,7 +31,7 @@ class Batch:
         if not self._drafts:
             self._began = time.monotonic()
         # A copy: what was encoded may share memory with the value, which may change before the flush.
-        self._drafts.append(Draft(draft.entry, [b"".join(draft.parts)]))
+        self._drafts.append(Draft(draft.entry, [b"".join(draft.buffers)]))
         self._keys.add(draft.entry.key)
         self._bytes += draft.entry.size
         if len(self._drafts) >= BATCH_ROWS or time.monotonic() - self._began > BATCH_SECONDS:

@@ -136,11 +136,11 @@ def header(entry: Entry) -> bytes:
     return b"".join((_DOMAIN, numbers, *texts, entry.key_id.encode()))
 
 
-def digest_parts(parts: Sequence[Buffer]) -> bytes:
-    """BLAKE3 of the parts, one after the other."""
-    hasher = hasher_for(sum(map(len, parts)))
-    for part in parts:
-        hasher.update(part)
+def digest_buffers(buffers: Sequence[Buffer]) -> bytes:
+    """Return the BLAKE3 digest of the buffers, one after the other."""
+    hasher = hasher_for(sum(map(len, buffers)))
+    for buffer in buffers:
+        hasher.update(buffer)
     return hasher.digest()
 
 
@@ -148,7 +148,7 @@ def verify_bytes(entry: Entry, data: Buffer) -> None:
     """Raise CorruptEntry unless these are the bytes that the entry was signed for."""
     if len(data) != entry.size:
         raise CorruptEntry(f"entry {entry.cache_key} has {len(data)} bytes where {entry.size} were written")
-    if not compare_digest(digest_parts([data]), entry.digest):
+    if not compare_digest(digest_buffers([data]), entry.digest):
         raise CorruptEntry(f"the bytes of entry {entry.cache_key} are not the ones that were written")
 
 

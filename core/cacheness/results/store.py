@@ -33,7 +33,7 @@ from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.records import MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
-from cacheness.results.signing import Keyring, digest_parts, verify_bytes
+from cacheness.results.signing import Keyring, digest_buffers, verify_bytes
 from cacheness.results.tombstones import Tombstones
 from cacheness.transfers import concurrently
 
@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
-KINDS_AT_MOST = 20  #: parts of a container that tell what kind of value it is
+KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
@@ -61,36 +61,35 @@ class Draft:
     """An encoded value on its way to being an entry. `entry` lacks its blob and signature."""
 
     entry: Entry
-    parts: Sequence[Buffer]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What a cache is made of: the stores, the codecs in order of preference, the keys."""
-
-    metadata: MetadataStore
-    blobs: BlobStore
-    codecs: Sequence[Codec]
-    keyring: Keyring
-    namespace: str
-    inline_max_bytes: int
-    safe_codecs: bool
+    buffers: Sequence[Buffer]
 
 
 class Cache:
     """One namespace over a metadata store and a blob store. Thread-safe; belongs to one process."""
 
-    def __init__(self, parts: Parts, marker: Marker) -> None:
-        self.parts = parts
-        self.namespace = parts.namespace
-        self.metadata = parts.metadata
-        self.blobs = parts.blobs
+    def __init__(
+        self,
+        metadata: MetadataStore,
+        blobs: BlobStore,
+        marker: Marker,
+        *,
+        codecs: Sequence[Codec],
+        keyring: Keyring,
+        namespace: str,
+        inline_max_bytes: int,
+        safe_codecs: bool,
+    ) -> None:
+        self.namespace = namespace
+        self.metadata = metadata
+        self.blobs = blobs
         self.marker = marker
-        self.tombstones = Tombstones(parts.metadata, parts.blobs, marker)
-        self.sessions = Sessions(parts.metadata)
-        self.uses = UseCounter(parts.metadata, parts.namespace)
-        self._keyring = parts.keyring
-        self._codecs = {codec.name: codec for codec in parts.codecs}
+        self.tombstones = Tombstones(metadata, blobs, marker)
+        self.sessions = Sessions(metadata)
+        self.uses = UseCounter(metadata, namespace)
+        self._keyring = keyring
+        self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
+        self._inline_max_bytes = inline_max_bytes
+        self._safe_codecs = safe_codecs
         self._readable: set[tuple[int, ...]] = set()
 
     # put
@@ -99,7 +98,7 @@ class Cache:
         """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
         codec = self._codec_for(value)
         raw = codec.encode(value)
-        raw_size = sum(memoryview(part).nbytes for part in raw)
+        raw_size = sum(memoryview(buffer).nbytes for buffer in raw)
         if not codec.safe:
             self._read_back(codec, value, raw, raw_size)
         stored, suffix = compress(raw)
@@ -109,9 +108,9 @@ class Cache:
             key=key.digest,
             blob=None,
             inline=None,
-            size=sum(memoryview(part).nbytes for part in stored),
+            size=sum(memoryview(buffer).nbytes for buffer in stored),
             raw_size=raw_size,
-            digest=digest_parts(stored),
+            digest=digest_buffers(stored),
             codec=codec.name + suffix,
             created_at=now,
             expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
@@ -206,13 +205,13 @@ class Cache:
     def _write_one(self, draft: Draft, session: str) -> Entry:
         entry = draft.entry
         if not self._has_blob(draft):
-            return replace(entry, inline=b"".join(draft.parts))
+            return replace(entry, inline=b"".join(draft.buffers))
         name = fresh_name(entry, session)
-        self.blobs.write(name, draft.parts)  # durable, but nobody can see it yet
+        self.blobs.write(name, draft.buffers)  # durable, but nobody can see it yet
         return replace(entry, blob=name)
 
     def _has_blob(self, draft: Draft) -> bool:
-        return draft.entry.size > self.parts.inline_max_bytes
+        return draft.entry.size > self._inline_max_bytes
 
     def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
         if not fresh:
@@ -229,7 +228,7 @@ class Cache:
 
     def _codec_for(self, value: Any) -> Codec:
         for codec in self._codecs.values():
-            if (codec.safe or not self.parts.safe_codecs) and codec.accepts(value):
+            if (codec.safe or not self._safe_codecs) and codec.accepts(value):
                 return codec
         raise CodecError(
             f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored with safe_codecs=True, which"
@@ -311,7 +310,7 @@ class Cache:
         codec = self._codecs.get(name)
         if codec is None:
             raise CodecError(f"entry {entry.cache_key} was written by codec {name!r}, which this version does not know")
-        if self.parts.safe_codecs and not codec.safe:
+        if self._safe_codecs and not codec.safe:
             raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
         return codec
 
@@ -357,14 +356,14 @@ def fresh_name(entry: Entry, session: str) -> str:
 
 
 def _kind_of(value: Any) -> tuple[int, ...]:
-    """The type of a value, and those of the first parts of a container, as numbers."""
-    parts: Iterable[Any] = ()
+    """Return the type of a value, and the types of the first items of a container, as numbers."""
+    items: Iterable[Any] = ()
     if type(value) is dict:
-        parts = islice(value.values(), KINDS_AT_MOST)
+        items = islice(value.values(), KINDS_AT_MOST)
     elif type(value) in {list, tuple}:
-        parts = value[:KINDS_AT_MOST]
+        items = value[:KINDS_AT_MOST]
     # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
-    return (id(type(value)), *sorted({id(type(part)) for part in parts}))
+    return (id(type(value)), *sorted({id(type(item)) for item in items}))
 
 
 def _digest_of(value: Any, by_value: bool | None) -> bytes | None:
