@@ -202,7 +202,7 @@ class Run:
     def done(self) -> None:
         """To be called when the results of a graph are there."""
         with unbroken(self._warn):  # the results are right, whatever became of the entries
-            self.withdraw_stale()
+            self.delete_stale()
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
         """What would happen: the nodes in order, the plan, and what it was made from."""
@@ -333,7 +333,7 @@ class Run:
                 {pools[key][0]: (pools[key][1], why) for key, why in self.cache.unstored(list(missing)).items()}
             )
         self._unflushed = False
-        self.withdraw_stale()
+        self.delete_stale()
 
     def _learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
         """Count what was not stored, and remember what can never be."""
@@ -357,7 +357,7 @@ class Run:
         counted = self.unstored.setdefault(name, Counter())
         counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
 
-    def withdraw_stale(self) -> None:
+    def delete_stale(self) -> None:
         """Delete what was computed from files that changed meanwhile: its key is that of the old content."""
         reading, self._reading = self._reading, []
         if not any(graph.changed() for graph in reading):

@@ -72,7 +72,7 @@ class Late:
             if self._cache is not None:
                 self._cache.close()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have a lock that no thread of the parent holds."""
         self._lock = threading.RLock()
 
@@ -139,11 +139,11 @@ class WriteBehind:
         self._finalizer.cancel()
         self._cache.close()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
         self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
         self._queue, self._notes, self._noting = deque(), {}, threading.Lock()
-        self._cache.forget_after_fork()
+        self._cache.reset_after_fork()
 
     def _enqueue(self, pending: Pending) -> None:
         self._queue.append(pending)
@@ -210,13 +210,13 @@ def _cannot_be_read(error: BaseException) -> None:
     raise CodecError(f"what was pickled cannot be read again: {type(error).__name__}: {error}") from error
 
 
-def _forget_after_fork() -> None:
+def _reset_after_fork() -> None:
     for queue in list(_queues):
-        queue.forget_after_fork()
+        queue.reset_after_fork()
 
 
 _queues: weakref.WeakSet[WriteBehind] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_forget_after_fork)
+os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def frozen(value: Any) -> Callable[[], Any]:

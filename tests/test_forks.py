@@ -275,7 +275,7 @@ class Open:
     def has_connections(self) -> bool:
         return not hasattr(self, "closed")
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Nothing is kept."""
 
 

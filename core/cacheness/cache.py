@@ -428,7 +428,7 @@ class UnifiedCache:
     def clear(self) -> int:
         """Delete every entry of the namespace; returns how many."""
         gone = self._store.delete(Where(self.config.namespace))
-        self._store.metadata.forget_unstored(self.config.namespace, -MICROSECONDS)
+        self._store.metadata.delete_unstored(self.config.namespace, -MICROSECONDS)
         return gone
 
     def close(self) -> None:

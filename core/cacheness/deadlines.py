@@ -131,7 +131,7 @@ class Guard:
             _trying.reset(token)
             self._is_trying = False
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have a lock that no thread of the parent holds."""
         self._lock, self._is_trying = threading.RLock(), False
 
@@ -164,12 +164,12 @@ class Guard:
             self._count_failure(error, time.monotonic() - began, is_try=is_try)
             raise
         except CachenessError:
-            self._forget_failures()  # not what was hoped for, but an answer
+            self._reset_failures()  # not what was hoped for, but an answer
             raise
-        self._forget_failures()
+        self._reset_failures()
         return result
 
-    def _forget_failures(self) -> None:
+    def _reset_failures(self) -> None:
         self._failed = 0
         self._wasted = 0.0
         self._pause = 0.0

@@ -84,7 +84,7 @@ class _Registry:
         self.closer: threading.Thread | None = None
         self.inherited: list[object] = []
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: begin anew, whatever the parent's threads were holding.
 
         What was open stays alive on purpose: to collect a parent's connection in the child would
@@ -108,7 +108,7 @@ class _Registry:
 
 
 _registry = _Registry()
-os.register_at_fork(after_in_child=_registry.forget)
+os.register_at_fork(after_in_child=_registry.reset_after_fork)
 atexit.register(_registry.close)
 
 

@@ -68,7 +68,7 @@ class FileLocks:
         for name in list(self._held):
             self.release(name)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Hold nothing in a child: the locks are the parent's, and their files are closed here."""
         self._held, self._mutex = {}, threading.RLock()
 

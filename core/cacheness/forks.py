@@ -28,7 +28,7 @@ _FOREIGN: Final = "this process was forked without Python's knowledge while SQLi
 class ForkAware(Protocol):
     """Something that a forked child must not go on using as it is."""
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Make locks, queues, counters and connections new; called in the child, before anything else runs there."""
         ...
 
@@ -114,12 +114,12 @@ def no_fork() -> contextlib.AbstractContextManager[Any]:
 
 
 def watch_forks(aware: ForkAware) -> None:
-    """Call `forget_after_fork` of an object in every child, as long as the object exists."""
+    """Call `reset_after_fork` of an object in every child, as long as the object exists."""
     _watched.add(aware)
 
 
 def close_across_forks(closing: Closing) -> None:
-    """Call `close_before_fork` of an object before every fork, and `forget_after_fork` in the child."""
+    """Call `close_before_fork` of an object before every fork, and `reset_after_fork` in the child."""
     with _process.registry:
         _process.closing.add(closing)
 
@@ -194,9 +194,9 @@ def _after_in_child() -> None:
             file.close()
     for closing in list(parent.closing):
         _process.closing.add(closing)
-        closing.forget_after_fork()
+        closing.reset_after_fork()
     for aware in list(_watched):
-        aware.forget_after_fork()
+        aware.reset_after_fork()
 
 
 def _why_refused(parent: _ForkState) -> str:

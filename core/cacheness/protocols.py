@@ -225,7 +225,7 @@ class MetadataStore(Protocol):
         """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
         ...
 
-    def forget_unstored(self, namespace: str, age: int) -> None:
+    def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         ...
 
@@ -272,7 +272,7 @@ class MetadataStore(Protocol):
         """Fence those of these sessions that this database does not know, so that none can commit; which they are."""
         ...
 
-    def forget_sessions(self, age: int) -> int:
+    def delete_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
         ...
 

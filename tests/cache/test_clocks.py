@@ -137,7 +137,7 @@ def test_what_is_deleted_for_its_age_is_compared_with_the_servers_clock(shared):
     lag(mine, 5 * HOUR)
     assert mine.evict() == 0
     assert mine.delete_matching(older_than=HOUR) == 0
-    assert mine._store.metadata.forget_sessions(HOUR * MICROSECONDS) == 0
+    assert mine._store.metadata.delete_sessions(HOUR * MICROSECONDS) == 0
     assert mine.delete_matching(older_than=-HOUR) == 5
 
 

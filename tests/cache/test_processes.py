@@ -140,7 +140,7 @@ def test_many_short_lived_writers_leave_no_session_rows_behind(world):
         world.reopen()
     metadata = factory.open_metadata(world.config)
     assert metadata.live_sessions() == []
-    assert metadata.forget_sessions(-1_000_000) == 3
+    assert metadata.delete_sessions(-1_000_000) == 3
     metadata.close()
 
 

@@ -316,7 +316,7 @@ import sys
 before = verdicts()
 loaded = "{0}" in sys.modules
 import {0}, {0}.inner
-Chance.forget()
+Chance.clear()
 print(before, verdicts(), loaded)
 """
 
@@ -342,7 +342,7 @@ def indirect() -> float:
 def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(random_calls, "_registered", {})
     yield
-    Chance.forget()
+    Chance.clear()
 
 
 @pytest.mark.usefixtures("registry")

@@ -212,7 +212,7 @@ def test_thousands_of_short_lived_writers_leave_nothing_behind(
         store.commit([inline(number)], session)
         store.end_session(session)
     assert locks() == []
-    assert store.forget_sessions(-1_000_000) == 200
+    assert store.delete_sessions(-1_000_000) == 200
 
 
 def test_a_session_without_its_lock_file_may_be_fenced(store: SqliteStore, tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ class ObjectStore:
             self._botocore.close()
             self._botocore = None
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have a lock that no thread of the parent holds, and no connections that the parent goes on with."""
         self._lock, self._botocore = threading.RLock(), None
 

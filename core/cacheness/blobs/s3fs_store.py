@@ -145,7 +145,7 @@ class S3fsStore:
         if client is not None:
             client.close()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Open another filesystem in a child, when it is needed: the parent goes on with this one's connections."""
         _inherited.append(self._filesystem)
         self._filesystem = self._client = None

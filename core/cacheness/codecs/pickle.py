@@ -80,7 +80,7 @@ class _PickleBuffers(list[Buffer]):
 
 
 class _Nothing:
-    """A file that forgets."""
+    """A file that drops what is written."""
 
     def write(self, data: Buffer) -> None:
         pass

@@ -31,10 +31,10 @@ class ComputeLeases:
         self._namespace = namespace
         self._lease = lease
         self._is_refused = False
-        self.forget_after_fork()
+        self.reset_after_fork()
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin without leases in a forked child: the parent holds them, and its thread renews them."""
         self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _HeldLease] = {}

@@ -83,7 +83,7 @@ class Marker:
         self._logged = ""  #: the last kind of news that was logged
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have a lock that no thread of the parent holds."""
         self._lock = threading.RLock()
 

@@ -28,10 +28,10 @@ class Sessions:
 
     def __init__(self, metadata: MetadataStore) -> None:
         self._metadata = metadata
-        self.forget_after_fork()
+        self.reset_after_fork()
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
         self._lock = threading.RLock()
         self._current: str | None = None

@@ -215,14 +215,14 @@ class Planner:
         unknown = [info for info in page if states[session_of(info.name)] == "unknown"]
         rows = self._metadata.find_many(namespace, list({_key_of(info.name) for info in unknown}))
         named = {entry.blob for entry in rows.values()}
-        return [info for info in unknown if info.name not in named and not self._is_buried(info.name)]
+        return [info for info in unknown if info.name not in named and not self._has_tombstone(info.name)]
 
     # what is wrong
 
     def _plan_unnamed(self, plan: RepairPlan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
         for info in unnamed:
             state = states[session_of(info.name)]
-            if state == "live" or self._is_buried(info.name):
+            if state == "live" or self._has_tombstone(info.name):
                 continue
             if state == "dead":
                 if self._blobs.stat(info.name) is None:
@@ -233,7 +233,7 @@ class Planner:
                 plan.unknown.append(info)
                 plan.issues.append(Issue("unknown", info.name, _UNKNOWN, info.size))
 
-    def _is_buried(self, name: str) -> bool:
+    def _has_tombstone(self, name: str) -> bool:
         return self._metadata.tombstones(name, limit=1) == [name]
 
     def _plan_rows(self, plan: RepairPlan, entries: Sequence[Entry], listed: dict[str, BlobInfo]) -> None:

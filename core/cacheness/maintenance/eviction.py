@@ -49,10 +49,10 @@ class Evictor:
         if max_bytes is not None or max_entries is not None:
             self._asked = Quota(max_bytes and int(max_bytes), max_entries and int(max_entries), policy)
         self._quota: Quota | None = None  #: that of the namespace, once it is known
-        self.forget_after_fork()
+        self.reset_after_fork()
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Begin as a process that has put nothing yet: what a parent may write unseen is not each child's too."""
         self._lock = threading.RLock()
         self._looked_at = self._cleaned_at = float("-inf")
@@ -92,7 +92,7 @@ class Evictor:
     def make_room(self, progress: Progress | None = None) -> int:
         """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
         gone, is_begun = self._delete_expired(progress), False
-        self._cache.metadata.forget_unstored(self._cache.namespace, REASONS_KEPT)
+        self._cache.metadata.delete_unstored(self._cache.namespace, REASONS_KEPT)
         while True:
             holdings = self._look()
             excess = _excess_of(holdings, is_begun=is_begun)

@@ -95,8 +95,8 @@ class Inspector:
             if scope.shard is None and plan.is_whole and not plan.strangers:
                 # Every blob of the store was looked at, so none of a session that died long ago is left.
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
-                self._metadata.forget_sessions(SESSIONS_KEPT + lasted)
-                self._metadata.forget_unstored(scope.namespace, REASONS_KEPT)
+                self._metadata.delete_sessions(SESSIONS_KEPT + lasted)
+                self._metadata.delete_unstored(scope.namespace, REASONS_KEPT)
             return plan.report(issues, repaired=True)
 
     def _require_plausible(self, plan: RepairPlan) -> None:

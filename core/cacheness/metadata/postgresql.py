@@ -60,7 +60,7 @@ T = TypeVar("T")
 LEASE_SECONDS: Final = 300
 CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
 #: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
-_SURVEY_SECONDS: Final = 55.0
+_LONG_SECONDS: Final = 55.0
 #: What each row that a transaction writes may take on top, on a busy server.
 ROW_SECONDS: Final = 0.005
 #: How long fencing waits for a session that is committing; who writes that long is alive.
@@ -149,7 +149,7 @@ class _PostgresqlStatements(Statements):
         return self._compile(sa.update(leases).where(mine, live).values(until=self._until()))
 
     @LazyAttribute
-    def forget_leases(self) -> Statement:
+    def delete_session_leases(self) -> Statement:
         """Drop the leases of forgotten sessions."""
         known = sa.exists().where(sessions.c.id == leases.c.session)
         return self._compile(sa.delete(leases).where(~known))
@@ -276,7 +276,7 @@ class PostgresqlStore(SqlStore):
         self._pool = Pool(url, limits, _HELLO)
         self._guard = Guard(self._pool.name, limits)
         # Of their own: that a count takes too long says nothing of a read by key.
-        self._surveys = Guard(f"a survey of {self._pool.name}", limits)
+        self._long_queries = Guard(f"a long query of {self._pool.name}", limits)
         try:
             self._open_schema()
         except BaseException:
@@ -360,10 +360,10 @@ class PostgresqlStore(SqlStore):
 
         return self._guard.call(attempt)
 
-    def forget_sessions(self, age: int) -> int:
+    def delete_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
-        forgotten = super().forget_sessions(age)
-        self._change(self._mine.forget_leases, {})
+        forgotten = super().delete_sessions(age)
+        self._change(self._mine.delete_session_leases, {})
         return forgotten
 
     def close(self) -> None:
@@ -397,20 +397,20 @@ class PostgresqlStore(SqlStore):
     def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
 
-    def _survey(self, statement: Statement, values: Values) -> list[Row]:
-        return self._surveys.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
+    def _long_query(self, statement: Statement, values: Values) -> list[Row]:
+        return self._long_queries.call(lambda: self._pool.run(statement, values, seconds=_LONG_SECONDS))[0]
 
     def _transact(
         self,
         work: Callable[[Transaction], T],
         *,
-        survey: bool = False,
+        long: bool = False,
         lasting: bool = True,
         deletes: bool = False,
         rows: int = 1,
     ) -> T:
-        seconds = _SURVEY_SECONDS * survey + rows * ROW_SECONDS
-        guard = self._surveys if survey else self._guard
+        seconds = _LONG_SECONDS * long + rows * ROW_SECONDS
+        guard = self._long_queries if long else self._guard
         return guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 
     def _open_schema(self) -> None:

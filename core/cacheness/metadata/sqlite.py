@@ -228,14 +228,14 @@ class SqliteStore(SqlStore):
             lambda transaction: transaction.run_many(statement, [values]), lasting=lasting, deletes=deletes
         )
 
-    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+    def _long_query(self, statement: Statement, values: Values) -> list[Row]:
         return self._query(statement, values)
 
     def _transact(
         self,
         work: Callable[[Transaction], T],
         *,
-        survey: bool = False,
+        long: bool = False,
         lasting: bool = True,
         deletes: bool = False,
         rows: int = 1,

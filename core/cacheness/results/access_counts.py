@@ -36,7 +36,7 @@ class UseCounter:
         self._is_writing = False
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave to the parent what it has counted, and its thread that writes it."""
         self._lock, self._uses, self._is_writing = threading.RLock(), {}, False
 

@@ -198,7 +198,7 @@ class Proxy:
         for link in list(self._links):
             link.cut()
 
-    def forget(self, link: _Link) -> None:
+    def remove(self, link: _Link) -> None:
         """A connection has ended."""
         self._links.discard(link)
 
@@ -245,7 +245,7 @@ class _Link:
                     # A close alone waits for the threads that are reading.
                     side.shutdown(socket.SHUT_RD)
                 side.close()
-        self._proxy.forget(self)
+        self._proxy.remove(self)
 
     def _run(self) -> None:
         try:

@@ -98,7 +98,7 @@ class Chance:
         )  #: on the arguments of a call
 
     @staticmethod
-    def forget() -> None:
+    def clear() -> None:
         """Look at everything anew: a rule was registered."""
         _plans.clear()
 
@@ -127,7 +127,7 @@ class _CodeFingerprint:
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
         )
         self._watch = Watch(((node.thing, node.values) for node in nodes), asked)
-        self._root.forget_objects()
+        self._root.drop_objects()
 
     def holds(self, fn: Any) -> bool:
         """Whether the fingerprint would come out the same again."""
@@ -183,14 +183,14 @@ def _reach(
             graph.update(thing.vertices())
             waiting += [edge for _, edges in thing.members for edge in edges]
         elif id(thing) not in graph:
-            node = _survey(thing, versions, asked)
+            node = _read_node(thing, versions, asked)
             nodes.append(node)
             graph[id(thing)] = node.vertex()
             waiting += [edge for value in node.values for edge in value.edges]
     return nodes, graph
 
 
-def _survey(thing: Any, versions: dict[str, str], asked: Collection[str]) -> _Node:
+def _read_node(thing: Any, versions: dict[str, str], asked: Collection[str]) -> _Node:
     """Read one function, class or module of the user's."""
     name, labels = name_of(thing), labels_of(thing, asked)
     pairs = zip(labels, values_of(thing, asked), strict=True)
@@ -271,4 +271,4 @@ def _digest_of_code(thing: Any) -> tuple[str, bytes, Iterable[str]]:
 
 
 Encoder.digest_of_code = staticmethod(_digest_of_code)
-when_registered(Chance.forget)
+when_registered(Chance.clear)

@@ -168,7 +168,7 @@ class Value:
     drawn: tuple[Draw, ...] = ()  #: by what it holds
     snapshot: bytes = b""  #: tells in a short time that it is unchanged; empty when it cannot
 
-    def forget_objects(self) -> None:
+    def drop_objects(self) -> None:
         """Keep only what tells the same objects again, so that nothing lives on for our sake."""
         self.outline = _outline(self.edges)
         self.edges = []

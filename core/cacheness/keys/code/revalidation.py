@@ -46,7 +46,7 @@ class Watch:
             if slots.checks:
                 self._slow.append(slots)
             for value in values:
-                value.forget_objects()
+                value.drop_objects()
         self._quick = [scope for scope in self._scopes.values() if scope.close()]
 
     def holds(self) -> bool:

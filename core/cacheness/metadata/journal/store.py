@@ -203,7 +203,7 @@ class JournalStore:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         if uses:
             used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
-            # Not synced: a power cut may forget when something was used last.
+            # Not synced: a power cut may undo when something was used last.
             self._append(lambda: [{"use": used}], durable=False)
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
@@ -266,7 +266,7 @@ class JournalStore:
             known, first = self._index.unstored.get(namespace, {}), self.now() - age
             return {key: known[key][0] for key in keys if key in known and known[key][1] >= first}
 
-    def forget_unstored(self, namespace: str, age: int) -> None:
+    def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
 
@@ -314,7 +314,7 @@ class JournalStore:
         """None: every session but the caller's is dead, whether it was known or not."""
         return set()
 
-    def forget_sessions(self, age: int) -> int:
+    def delete_sessions(self, age: int) -> int:
         """Nothing is kept of sessions."""
         return 0
 
@@ -354,7 +354,7 @@ class JournalStore:
         self._file.close()
         self._reserve.restore()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Have locks of one's own in a child, and read the file again: a thread may have been in the middle of it."""
         self._reading, self._writing, self._depth = threading.RLock(), threading.RLock(), 0
         self._index, self._is_appending, self._is_refreshing = JournalIndex(), False, False

@@ -241,7 +241,7 @@ class Pool:
         self._closed = True
         self._purge()
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Take the parent's connections away from a child: its copies would keep them open after the parent's end."""
         for connection in list(self._open):
             if not connection.closed:

@@ -38,7 +38,7 @@ class _Dropped:
         """Whether any waits."""
         return bool(self._sets)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Never touch in a child what could not be closed."""
         while self._sets:
             _keep_for_ever(self._sets.popleft())
@@ -135,7 +135,7 @@ class Connections:
         """Whether a connection is open."""
         return bool(self._open)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Never touch in a child what could not be closed: not even its end may close it there."""
         _keep_for_ever(self._open)
         self._lost.clear()

@@ -29,10 +29,10 @@ class LogKeeper:
     def __init__(self, checkpoint: Callable[[bool], int]) -> None:
         #: Called with whether writers have to wait meanwhile; how many pages the log had.
         self._checkpoint = checkpoint
-        self.forget_after_fork()
+        self.reset_after_fork()
         forks.watch_forks(self)
 
-    def forget_after_fork(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave the thread to the parent."""
         self._changes = 0
         self._thread: threading.Thread | None = None

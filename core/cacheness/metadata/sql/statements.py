@@ -329,7 +329,7 @@ class Statements:
         return self._compile(found.where(*these))
 
     @LazyAttribute
-    def forget_uses(self) -> Statement:
+    def delete_uses(self) -> Statement:
         """Delete the uses of many keys."""
         return self._compile(self._delete_hints(uses))
 
@@ -365,7 +365,7 @@ class Statements:
         return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
 
     @LazyAttribute
-    def forget_unstored(self) -> Statement:
+    def delete_unstored(self) -> Statement:
         """Drop reasons that are too old."""
         old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
@@ -431,7 +431,7 @@ class Statements:
         return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
 
     @LazyAttribute
-    def forget_sessions(self) -> Statement:
+    def delete_sessions(self) -> Statement:
         """Drop sessions that were retired long ago."""
         old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))

@@ -80,7 +80,7 @@ class SqlStore(ABC):
         """
 
     @abstractmethod
-    def _survey(self, statement: Statement, values: Values) -> list[Row]:
+    def _long_query(self, statement: Statement, values: Values) -> list[Row]:
         """Run a statement that may have to look at every row, and may take longer for that; its rows."""
 
     @abstractmethod
@@ -88,7 +88,7 @@ class SqlStore(ABC):
         self,
         work: Callable[[Transaction], T],
         *,
-        survey: bool = False,
+        long: bool = False,
         lasting: bool = True,
         deletes: bool = False,
         rows: int = 1,
@@ -136,7 +136,7 @@ class SqlStore(ABC):
         if where.keys is not None:
             where = replace(where, keys=tuple(key for key in where.keys if key > after))
         values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
-        return [entry_of(row) for row in self._survey(self._sql.scan(where), values)]
+        return [entry_of(row) for row in self._long_query(self._sql.scan(where), values)]
 
     def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
         """The newest matching entries, those after `before` (its time and key) in that order."""
@@ -155,7 +155,7 @@ class SqlStore(ABC):
 
     def functions(self, namespace: str) -> list[str]:
         """The functions that entries name, each once, sorted."""
-        return sorted(row[0] for row in self._survey(self._sql.functions, {"namespace": namespace}))
+        return sorted(row[0] for row in self._long_query(self._sql.functions, {"namespace": namespace}))
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that is still exactly `old`."""
@@ -213,9 +213,9 @@ class SqlStore(ABC):
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
         """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
         if not correct:
-            [row] = self._survey(self._sql.recount, {"namespace": namespace})
+            [row] = self._long_query(self._sql.recount, {"namespace": namespace})
             return row[0], row[1]
-        return self._transact(lambda transaction: self._correct(transaction, namespace), survey=True, deletes=True)
+        return self._transact(lambda transaction: self._correct(transaction, namespace), long=True, deletes=True)
 
     def _correct(self, transaction: Transaction, namespace: str) -> tuple[int, int]:
         [(entries, size)] = transaction.run(self._sql.recount, {"namespace": namespace})
@@ -254,9 +254,9 @@ class SqlStore(ABC):
         found = self._lookup(self._sql.unstored, PRESENCE_BATCH, namespace, keys, age=age, now=self.now())
         return {row[0]: row[1] for row in found if isinstance(row[1], str)}
 
-    def forget_unstored(self, namespace: str, age: int) -> None:
+    def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
-        self._change(self._sql.forget_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
+        self._change(self._sql.delete_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
 
     # tombstones
 
@@ -298,9 +298,9 @@ class SqlStore(ABC):
 
         return self._transact(work, deletes=True, rows=len(rows)) if rows else set()
 
-    def forget_sessions(self, age: int) -> int:
+    def delete_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
-        return self._change(self._sql.forget_sessions, {"age": age, "now": self.now()})
+        return self._change(self._sql.delete_sessions, {"age": age, "now": self.now()})
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Nothing: sessions keep writers and repairers apart."""
@@ -340,7 +340,7 @@ class SqlStore(ABC):
 
     def is_unused(self) -> bool:
         """Whether nobody has used this database: no repair, no session and no entry with a blob."""
-        [(epoch, sessions, blobs)] = self._survey(self._sql.usage, {})
+        [(epoch, sessions, blobs)] = self._long_query(self._sql.usage, {})
         return "," not in epoch and not sessions and not blobs
 
     def _lookup(
@@ -367,8 +367,8 @@ class SqlStore(ABC):
             last = (0, keys[limit - 1]) if len(keys) > limit else None
         elif lead_of(where) is not None:
             values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
-            # A slice that comes with a put is no survey: it must not wait as long, nor fail with one.
-            found = (self._survey if waits else self._query)(self._sql.lead(where), values)
+            # A slice that comes with a put is short: it must not wait for long queries, nor fail with them.
+            found = (self._long_query if waits else self._query)(self._sql.lead(where), values)
             if not found:
                 return [], None
             these = replace(where, keys=tuple(sorted(row[1] for row in found)))
@@ -384,8 +384,8 @@ class SqlStore(ABC):
             following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
             return [row[2] if isinstance(row[2], str) else None for row in doomed], following
 
-        is_survey = waits and where.keys is None
-        return self._transact(delete, survey=is_survey, lasting=lasting, deletes=True, rows=limit)
+        is_long = waits and where.keys is None
+        return self._transact(delete, long=is_long, lasting=lasting, deletes=True, rows=limit)
 
     @abstractmethod
     def _note_deletion(self, rows: int, seconds: float) -> None:
@@ -395,7 +395,7 @@ class SqlStore(ABC):
         if not doomed:
             return
         keys = self._sql.flavour.keys([row[0] for row in doomed])
-        for statement in (self._sql.delete, self._sql.forget_uses, self._sql.untag):
+        for statement in (self._sql.delete, self._sql.delete_uses, self._sql.untag):
             transaction.run_many(statement, [{"namespace": namespace, "keys": keys}])
         transaction.run_many(self._sql.bury, [{"blob": row[2]} for row in doomed if isinstance(row[2], str)])
         # Last, so that whoever waits for this row waits for nothing else of this transaction.

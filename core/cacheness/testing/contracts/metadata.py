@@ -142,9 +142,9 @@ class MetadataStoreContract:
         }  # fmt: skip
         assert len(store.unstored("default", keys, hour)) == 11_001
         assert store.unstored("default", keys, -hour) == {}
-        store.forget_unstored("default", hour)
+        store.delete_unstored("default", hour)
         assert len(store.unstored("default", keys[:2], hour)) == 2
-        store.forget_unstored("default", -hour)
+        store.delete_unstored("default", -hour)
         assert store.unstored("default", keys, hour) == {}
         assert store.unstored("other", keys, hour) == {keys[1]: "chance"}
 
@@ -706,8 +706,8 @@ class SessionStoreContract(MetadataStoreContract):
         ended, fenced, live = (store.open_session(SOMEBODY) for _ in range(3))
         store.end_session(ended)
         store.fence(fenced)
-        assert store.forget_sessions(3600 * MICROSECONDS) == 0
-        assert store.forget_sessions(-3600 * MICROSECONDS) == 2
+        assert store.delete_sessions(3600 * MICROSECONDS) == 0
+        assert store.delete_sessions(-3600 * MICROSECONDS) == 2
         assert store.dead_sessions([ended, fenced, live]) == set()
         assert [session.id for session in store.live_sessions()] == [live]
 
