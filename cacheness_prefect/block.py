@@ -85,6 +85,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         default=False, title="Allow Unsigned", description="Trust everybody who can write to the database."
     )
     safe_codecs: bool = Field(default=False, title="Safe Codecs", description="Never unpickle: arrays and tables only.")
+    codecs: str = Field(
+        default="",
+        title="Codecs",
+        description="Codecs of yours, as module:name, with commas between. Every machine must be able to import them.",
+    )
     ttl: float | None = Field(
         default=None,
         title="Lifetime",

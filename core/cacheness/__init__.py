@@ -27,12 +27,14 @@ if typing.TYPE_CHECKING:
     from cacheness.keys import Digest, File, Key, register
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.explain import Explanation
+    from cacheness.protocols import Codec
     from cacheness.records import Entry, Hit, Issue, Presence
 
 __all__ = [
     "BlobMissing",
     "CacheClosed",
     "CachenessError",
+    "Codec",
     "CodecError",
     "Config",
     "ConfigError",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
@@ -12,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.protocols import Codec
 from cacheness.records import NAMESPACE
 from cacheness.units import Duration, Size, bytes_of, seconds_of, whole
 
@@ -30,6 +32,7 @@ class CacheParameters(TypedDict, total=False):
     signing_key: str | None
     allow_unsigned: bool
     safe_codecs: bool
+    codecs: Iterable[Codec | str] | str
     inline_max_bytes: Size
     ttl: Duration | None
     max_bytes: Size | None
@@ -63,6 +66,7 @@ class Config:
     signing_key: str | None = field(default=None, repr=False)  #: a key, or a keyring "id:key,id:key"
     allow_unsigned: bool = False  #: let a shared cache work without a key: who can write to it can run code here
     safe_codecs: bool = False  #: neither write nor read pickles
+    codecs: tuple[Codec, ...] = ()  #: codecs of yours, asked before the built-in ones; or "module:name, module:name"
     inline_max_bytes: int = 32 * 1024  #: values up to this size live in the row
     ttl: float | None = None  #: lifetime of entries that do not say their own; None keeps them
     max_bytes: int | None = None  #: quota of stored bytes; past it the least valuable entries go
@@ -169,6 +173,42 @@ def _backend(value: Any) -> Any:
     return _DRIVER.sub(r"\1://", value) if isinstance(value, str) else value
 
 
+def _codecs(value: Any) -> tuple[Codec, ...]:
+    given = [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{value!r:.40} is not a list of codecs")
+    codecs = tuple(_imported(codec) if isinstance(codec, str) else codec for codec in given)
+    for codec in codecs:
+        _check_codec(codec)
+    names = [codec.name for codec in codecs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two codecs have one name: {', '.join(names)}")
+    return codecs
+
+
+def _imported(name: str) -> Any:
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise ValueError(f"{name!r} does not name a codec: give module:name")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"{name!r} cannot be imported: {error}") from error
+
+
+def _check_codec(codec: Any) -> None:
+    if isinstance(codec, type):
+        raise TypeError(f"{codec.__qualname__} is a class: give an instance, {codec.__qualname__}()")
+    missing = [name for name in ("name", "safe", "accepts", "encode", "decode") if not hasattr(codec, name)]
+    if missing:
+        raise TypeError(f"{codec!r:.60} is not a codec: it has no {', '.join(missing)}")
+    if not isinstance(codec.name, str) or not _CODEC_NAME.fullmatch(codec.name):
+        raise ValueError(f"the codec's name {codec.name!r:.40} must be 1 to 32 small letters, digits and hyphens")
+    if not isinstance(codec.safe, bool):
+        raise TypeError(f"safe={codec.safe!r:.40} of the codec {codec.name!r} is neither True nor False")
+    hash(codec)  # caches with equal configurations share their connections
+
+
 def _flag(value: Any) -> bool:
     known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     found = known.get(value.strip().lower()) if isinstance(value, str) else value
@@ -184,6 +224,7 @@ def _whole(value: Any) -> int:
         raise TypeError(f"{value!r:.40} is not a whole number") from None
 
 
+_CODEC_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 _DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")
 #: How each parameter is read: choices are checked as they are.
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -193,6 +234,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "signing_key": _text,
     "allow_unsigned": _flag,
     "safe_codecs": _flag,
+    "codecs": _codecs,
     "inline_max_bytes": bytes_of,
     "ttl": seconds_of,
     "max_bytes": bytes_of,

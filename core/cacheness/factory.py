@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from cacheness import forks
 from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.numpy import NumpyCodec
+from cacheness.codecs.outside import OutsideCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.codecs.tensors import TensorCodec
 from cacheness.config import Config, redacted, user_code_names
@@ -221,6 +222,7 @@ def _take(config: Config) -> Slot:
 def _open(config: Config) -> OpenCache:
     check_backend(config)
     check_sharing(config)
+    codecs_of(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
         metadata = open_metadata(config)
@@ -238,7 +240,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         metadata,
         blobs,
         marker_of(config, metadata, blobs),
-        codecs=CODECS,
+        codecs=codecs_of(config),
         keyring=keyring,
         namespace=config.namespace,
         inline_max_bytes=config.inline_max_bytes,
@@ -250,6 +252,13 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
         Inspector(cache),
     )
+
+
+def codecs_of(config: Config) -> tuple[Codec, ...]:
+    """Return the codecs in order of preference: those that the configuration gives, then the built-in ones."""
+    if taken := {codec.name for codec in CODECS} & {codec.name for codec in config.codecs}:
+        raise ConfigError(f"codecs cannot be used: {min(taken)!r} is the name of a built-in codec. Choose another name")
+    return (*map(OutsideCodec, config.codecs), *CODECS)
 
 
 def marker_of(config: Config, metadata: MetadataStore, blobs: BlobStore) -> Marker:
@@ -367,6 +376,7 @@ def check(config: Config) -> None:
     """Raise ConfigError for what can work on no machine. Touches no disk and asks no server."""
     check_backend(config)
     check_sharing(config)
+    codecs_of(config)
     if isinstance(config.blob_store, str):
         _check_scheme(config.blob_store)
     if config.signing_key is not None or _is_server(config):

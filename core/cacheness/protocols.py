@@ -310,20 +310,26 @@ class MetadataStore(Protocol):
 
 
 class Codec(Protocol):
-    """Value <-> bytes. The name goes into rows and never changes."""
+    """Turns values of some kinds into bytes and back.
+
+    One of your own goes into `UnifiedCache(codecs=[…])`, for whoever writes and whoever reads. Its name is in the
+    signed row, so that an entry is decoded by the codec that wrote it. `CodecContract` in
+    `cacheness.testing.contracts.codecs` has tests for it. Make it hashable, and equal to its copies (a frozen
+    dataclass is): caches with equal configurations share their connections.
+    """
 
     @property
     def name(self) -> str:
-        """Letters, digits and hyphens."""
+        """Return 1 to 32 small letters, digits and hyphens, which never change: rows hold them."""
         ...
 
     @property
     def safe(self) -> bool:
-        """Whether decoding runs no code that the bytes choose."""
+        """Return True when `decode` runs no code that the bytes choose, as unpickling does."""
         ...
 
     def accepts(self, value: Any) -> bool:
-        """Whether `encode` will take this value; cheap, and imports nothing."""
+        """Return True when `encode` takes this value. Called for every put, so cheap; imports nothing."""
         ...
 
     def encode(self, value: Any) -> list[Buffer]:
@@ -331,7 +337,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, data: Buffer) -> Any:
-        """The value; takes ownership of `data` and may build on its memory."""
+        """Return the value of encoded bytes, whose digest was verified. It may keep and build on their memory."""
         ...
 
 

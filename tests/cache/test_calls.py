@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cacheness import CacheClosed, Config, Entry, UnifiedCache
+from cacheness import CacheClosed, Codec, Config, Entry, UnifiedCache
 from cacheness.config import CacheParameters
 from cacheness.memoize import CachedOptions, Options
 from cacheness.units import Duration, Size
@@ -82,6 +82,7 @@ READ_AS: dict[str, Any] = {
     "max_bytes": Size | None,
     "ttl": Duration | None,
     **dict.fromkeys(("lease", "connect_timeout", "statement_timeout", "blob_timeout"), Duration),
+    "codecs": Iterable[Codec | str] | str,
     **dict.fromkeys(("busy_timeout", "circuit_seconds"), Duration),
 }
 

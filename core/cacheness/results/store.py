@@ -309,7 +309,10 @@ class Cache:
         name = entry.codec.partition("+")[0]
         codec = self._codecs.get(name)
         if codec is None:
-            raise CodecError(f"entry {entry.cache_key} was written by codec {name!r}, which this version does not know")
+            raise CodecError(
+                f"entry {entry.cache_key} was written by the codec {name!r}, which this cache does not have:"
+                " open it with codecs=[…] that include it, or upgrade cacheness"
+            )
         if self._safe_codecs and not codec.safe:
             raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
         return codec
