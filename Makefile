@@ -53,12 +53,13 @@ test: $(STAMP) ## every test, on real PostgreSQL and S3 servers that the run sta
 test-fast: $(STAMP) ## the tests without servers, clusters and killed processes (under 90 seconds)
 	$(RUN) -m pytest $(TESTS) -n 2 --dist loadgroup -m "not slow"
 
-check: $(STAMP) ## lint, format, types, and which module may import which
+check: $(STAMP) ## lint, format, types, which module may import which, and spelling
 	$(RUN) -m ruff check $(CODE)
 	$(RUN) -m ruff format --check $(CODE)
 	$(RUN) -m mypy
 	$(RUN) -m mypy tests/typing_api.py
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/codespell $(CODE) *.md
 
 format: $(STAMP) ## format the code in place
 	$(RUN) -m ruff format $(CODE)

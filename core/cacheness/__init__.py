@@ -83,6 +83,7 @@ _HOMES = {
     "cacheness.keys": ("Digest", "File", "Key", "register"),
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.explain": ("Explanation",),
+    "cacheness.protocols": ("Codec",),
     "cacheness.records": ("Entry", "Hit", "Issue", "Presence"),
 }
 
