@@ -47,6 +47,13 @@ class Beside(Expr):
         return made, of_graph(annotations, made)
 
 
+class Plain(Graph):
+    """A graph for a scheduler in this process: a dictionary, and asked for its graph as Dask's expressions are."""
+
+    def __dask_graph__(self) -> Graph:
+        return self
+
+
 def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) -> Any:
     """What runs, in the form that its scheduler takes. The plan lets go of its graph."""
     graph, plan.graph = plan.graph, {}
@@ -54,7 +61,7 @@ def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) ->
         # A name is given, or Dask would hash all the decisions to make one.
         return cast("Any", Beside)(_unmade(dsk), plan.decisions, _determ_token=uuid4().hex)
     made = apply(plan.decisions, graph)
-    return made if client is None else as_expression(made, annotations)
+    return Plain(made) if client is None else as_expression(made, annotations)
 
 
 def _pays(plan: GraphPlan, size: int, expr: Expr) -> bool:

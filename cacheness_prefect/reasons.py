@@ -55,6 +55,10 @@ REASONS: Final = (
         "raised, or was rolled back by a transaction around it", instead="the state, or the transaction's error"
     ),
     ReasonForMiss(
+        "was called before by the same task, or in the same transaction: Prefect stores results when that ends",
+        instead="nothing; with `transaction(commit_mode=CommitMode.EAGER)` around the calls it is `Cached`",
+    ),
+    ReasonForMiss(
         "is a generator: Prefect runs these each time", instead="nothing: from the second time on it says `Cached`"
     ),
 )

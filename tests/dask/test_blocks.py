@@ -326,6 +326,28 @@ def test_a_scheduler_chosen_inside_is_used_with_the_cache(cache: UnifiedCache, w
     assert [record.misses for record in run.history if record.misses] == [1, 1]
 
 
+def test_a_scheduler_of_the_users_own_takes_what_dask_gives_it(cache: UnifiedCache) -> None:
+    """Plain Dask gives an expression, whose graph it asks for, and hands on to another scheduler."""
+    sizes: list[int] = []
+
+    def counting(dsk: Any, keys: Any, **options: Any) -> Any:
+        sizes.append(len(dsk.__dask_graph__()))
+        return dask.get(dsk, keys, **options)
+
+    def work() -> None:
+        with dask.config.set(scheduler=counting):
+            assert int(da.arange(6, chunks=2).sum().compute()) == 15
+        assert dask.delayed(inc)(1).compute(scheduler=counting) == 2
+
+    work()
+    with cd.caching(cache, which="all"):
+        work()
+        work()
+    plain, cold, warm = sizes[:2], sizes[2:4], sizes[4:]
+    assert cold == plain
+    assert warm[0] < plain[0]
+
+
 def test_whoever_asks_for_the_scheduler_to_choose_a_lock_gets_dasks_own(cache: UnifiedCache) -> None:
     bag = db.from_sequence([1])
     with cd.caching(cache):

@@ -37,9 +37,14 @@ MODULES: Final = (
 )
 #: Tests that differ with a cache, by the end of their names, and why that is right.
 EXPECTED: Final = {
+    "test_array_core.py::test_store_sources_unoptimized_nocompute": "it counts calls, which a hit needs not",
+    "test_array_core.py::test_from_array_getitem[True-True]": "it asks whether a function ran, which a hit needs not",
+    "test_array_core.py::test_from_array_getitem[False-True]": "it asks whether a function ran, which a hit needs not",
+    "test_array_core.py::test_from_array_with_lock[False]": "it counts how often a lock is taken; a hit takes none",
+    "test_array_core.py::test_from_array_with_lock[True]": "it counts how often a lock is taken; a hit takes none",
     "test_base.py::test_get_scheduler": "a block's scheduler is its own, which asks the cache and then calls Dask's",
     "test_base.py::test_compute_no_opt": "it counts the tasks that run, and what is loaded needs none",
-    "test_base.py::test_optimize_None": "a scheduler of the user's is handed the graph that runs, as a dictionary",
+    "test_base.py::test_optimize_None": "it counts the tasks of a graph, and what is loaded is one of them",
     "test_delayed.py::test_traverse_false": "a loaded result equals the computed one, and is another object",
 }
 

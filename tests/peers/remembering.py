@@ -1,7 +1,7 @@
 """A pytest plug-in: each test is a `caching()` block, and what became of it is written down.
 
 PEER_CACHE names the directory of the cache, and is empty for a run without; PEER_OUTCOMES the file that is written.
-PEER_EVERY=10 takes one test in ten. Each test seeds the process-wide generators by its name, and the names of
+PEER_EVERY=10 takes one test in ten. Each test seeds the generators that nobody seeds by its name, and the names of
 temporary files, so that two runs make the same data in the same places.
 """
 
@@ -20,6 +20,7 @@ from zlib import crc32
 
 import numpy as np
 import pytest
+from numpy.random import bit_generator
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
@@ -48,7 +49,8 @@ def _peer_seed(request: pytest.FixtureRequest) -> Iterator[None]:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 - the generator that Dask's tests draw from
     names = map(f"{seed:08x}-{{}}".format, itertools.count())
-    with mock.patch.object(tempfile, "_name_sequence", names):
+    unseeded = random.Random(seed).getrandbits  # what NumPy's new generators take from the system
+    with mock.patch.object(tempfile, "_name_sequence", names), mock.patch.object(bit_generator, "randbits", unseeded):
         yield
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS
-from prefect.transactions import transaction
+from prefect.transactions import CommitMode, transaction
 from prefect.utilities.annotations import opaque
 
 from cacheness_prefect import CachenessStorage
@@ -78,6 +79,20 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
             raise ValueError
         return states[0]
 
+    numbers = itertools.count(1000)
+
+    def inside(**options: Any) -> str:
+        number = next(numbers)
+
+        @task
+        def around() -> list[str]:
+            with transaction(**options):
+                return [in_state(give, number), in_state(give, number)]
+
+        return around()[1]
+
+    assert inside(commit_mode=CommitMode.EAGER) == "Cached"
+
     def draws(n: int) -> Iterator[int]:
         tally.add()
         yield from range(n)
@@ -99,6 +114,7 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
         lambda: in_state(give, "keyed", cache_key_fn=lambda *_: None),
         lambda: in_state(give, "refreshed", refresh_cache=True),
         lambda: rolled_back() if in_state(fails) == "Failed" else "",
+        inside,
         generated,
     ]
 
