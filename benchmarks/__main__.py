@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.bench import machine
-from benchmarks.draw import draw_budgets, draw_curves
+from benchmarks.draw import AXES, draw_budgets, draw_curves
 from benchmarks.outcomes import RESULTS, Outcome, load, merged, save
 from benchmarks.rows import Row
 from benchmarks.show import WIDTH, show_outcome, sum_up
@@ -114,7 +114,7 @@ def draw(outcomes: list[Outcome], name: str) -> None:
     rows = [row for outcome in outcomes for row in outcome.rows]
     about = outcomes[0].machine
     draw_budgets(rows, about, RESULTS / f"{name}.svg")
-    for axis in ("entries", "writers"):
+    for axis in AXES:
         draw_curves([row for row in rows if row.curve and row.axis == axis], about, RESULTS / f"{name}-{axis}.svg")
 
 

@@ -17,7 +17,11 @@ GOOD, BAD, LINE, FAINT = "#4878a8", "#c44e52", "#333333", "#777777"
 MOST = 2.0  #: a bar that is longer than two budgets is drawn as long as that
 COLUMNS = 3
 #: What a panel shows, for people: "SQLite: get" is drawn in the panel "get", as the line "SQLite".
-AXES = {"entries": "number of entries in the cache", "writers": "processes that write at the same time"}
+AXES = {
+    "entries": "number of entries in the cache",
+    "results": "number of results in the cache",
+    "writers": "processes that write at the same time",
+}
 
 
 def used(row: Row) -> float:

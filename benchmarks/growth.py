@@ -67,6 +67,8 @@ class Growing:
     numbers: Iterator[int] = field(default_factory=itertools.count)
     models: dict[bool, Entry] = field(default_factory=dict)
     first: dict[str, float] = field(default_factory=dict)  #: seconds at the smallest size
+    written: int = 0
+    kept: list[bytes] = field(default_factory=list)  #: a fair sample of the keys that were written
 
     def rows(self, sizes: list[int]) -> Iterator[Row]:
         """What grows, for each size, and what the rules promise about it."""
@@ -95,14 +97,23 @@ class Growing:
             marks: dict[str, Any] = {"tags": ("marked",), "prefix": "marked", "function": marked} if is_marked else {}
             self.models[is_marked] = self.cache.put(0, args={"n": 0}, **marks)
         model = self.models[is_marked]
-        return Draft(replace(model, key=os.urandom(32), inline=None), [model.inline or b""])
+        return Draft(replace(model, key=self.fresh_key(), inline=None), [model.inline or b""])
+
+    def fresh_key(self) -> bytes:
+        """Return a random key, and keep it as one of a sample in which each key has the same chance."""
+        key = os.urandom(32)
+        self.written += 1
+        place = len(self.kept) if len(self.kept) < CALLS else random.randrange(self.written)
+        if place < CALLS:
+            self.kept[place : place + 1] = [key]
+        return key
 
     def single_calls(self, size: int) -> Iterator[Row]:
         """Puts beyond the quota and gets, one after the other: the median and the slowest."""
         with UnifiedCache(self.cache.config.but(max_entries=size)) as full:
-            # Random keys, and before the puts evict them: a miss takes a third of the time.
-            every = [entry.cache_key for entry in full.iter_entries()]
-            keys = random.sample(every, min(CALLS // 2, len(every)))
+            # Random keys that are there, and before the puts evict them: a miss takes a third of the time.
+            there = list(full.present([key.hex() for key in self.kept]))
+            keys = random.sample(there, min(CALLS // 2, len(there)))
             gets = [seconds(lambda key=key: full.get(key)) for key in keys]
             puts = [seconds(lambda n=n: full.put(n, fresh=(size, n))) for n in range(CALLS // 2)]
         with UnifiedCache(self.cache.config.but(max_entries=1 << 40)) as wide:
@@ -246,7 +257,9 @@ class Growing:
 
     def point(self, what: str, size: int, took: float) -> Row:
         """A point of a curve."""
-        return Row(f"{self.name}, {size:,} entries: {what}", took, curve=f"{self.name}: {what}", at=size)
+        return Row(
+            f"{self.name}, {size:,} entries: {what}", took, curve=f"{self.name}: {what}", at=size, axis="results"
+        )
 
     def against_first(self, what: str, size: int, took: float, *, at_most: float) -> Row:
         """The same at the smallest size, as the peer."""

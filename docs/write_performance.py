@@ -22,6 +22,7 @@ PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.
 PICTURES = "../benchmarks/results"
 CURVES = {
     "scale": ("entries", "Cost of an operation against the number of entries"),
+    "growth": ("results", "Cost of one call against the number of entries"),
     "many_writers": ("writers", "Throughput and waiting against the number of processes that write"),
 }
 
