@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
 from cacheness import factory
 from cacheness.arguments import (
@@ -33,13 +33,15 @@ from cacheness.config import CacheParameters, Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
+from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
+from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.protocols import CachedFunction, MetadataStore
-from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Hit, Presence, Use, Where
+from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Entry, Hit, Outcome, Presence, Use, Where
 from cacheness.results.batch import Batch
 from cacheness.results.store import Cache, Draft, PutDetails
 from cacheness.units import Duration, seconds_of
@@ -147,9 +149,7 @@ class UnifiedCache:
 
         What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
         """
-        digest = key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function).digest
-        self._flush_if_it_holds(digest)
-        return self._store.lookup(digest)
+        return self._counted(key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function))
 
     def get(
         self,
@@ -164,9 +164,7 @@ class UnifiedCache:
         **named: Any,
     ) -> Any:
         """The cached value, or `default`. Where a cached None matters, use `lookup`."""
-        digest = key_of("get", key, named, args=args, prefix=prefix, version=version, function=function).digest
-        self._flush_if_it_holds(digest)
-        hit = self._store.lookup(digest)
+        hit = self._counted(key_of("get", key, named, args=args, prefix=prefix, version=version, function=function))
         return default if hit is None else hit.value
 
     def key(
@@ -231,7 +229,13 @@ class UnifiedCache:
         digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
-        return {digest.hex(): hit for digest, hit in self._store.lookup_many(digests).items()}
+        cache = self._store
+        found = cache.lookup_many(digests)
+        for hit in found.values():
+            cache.uses.count_hit(hit.entry)
+        if missing := len(set(digests)) - len(found):
+            cache.uses.count_calls("", "miss", calls=missing)
+        return {digest.hex(): hit for digest, hit in found.items()}
 
     def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any] | KeyLike]]) -> list[Entry]:
         """Put many `(value, key)` or `(value, options of put)` in few transactions."""
@@ -275,6 +279,55 @@ class UnifiedCache:
             batch.flush()
         finally:
             self._local.batch = None
+
+    # figures
+
+    def report(
+        self, *, since: Duration | None = None, by: Literal["function", "hour", "outcome", "reason"] = "function"
+    ) -> Report:
+        """What calls came to: hits, misses, seconds saved and spent, by function, hour, outcome or reason of a miss.
+
+        `since` is an age, "1 day" for the last 24 hours, to the hour; None is ever. Other processes write their
+        figures once a minute, and when they close their cache.
+        """
+        cache = self._store
+        cache.uses.flush()
+        age = None if since is None else int(seconds_of(since) * MICROSECONDS)
+        # Spans have a time only where one is asked for.
+        first = 0 if age is None and by == "hour" else None if age is None else (cache.metadata.now() - age) // HOUR
+        return Report.of(cache.metadata.activity(self.config.namespace, first), by)
+
+    def count(
+        self,
+        function: str,
+        outcome: Outcome,
+        reason: str = "",
+        *,
+        calls: int = 1,
+        spent: float = 0.0,
+        saved: float = 0.0,
+        size: int = 0,
+    ) -> None:
+        """Count calls in the figures, for those who compute outside of `cached`: in memory, written once a minute."""
+        opened = self._slot.opened
+        if opened is not None and not factory.is_inherited(self._slot):
+            opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
+
+    def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
+        """Count a call that was given a result which `peek` found."""
+        opened = self._slot.opened
+        if opened is not None:
+            opened.cache.uses.count_hit(hit.entry, outcome, spent=spent)
+
+    def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
+        """Find a result as `lookup` does, for a caller that counts the call itself; `why` gets the reason of a miss."""
+        self._flush_if_it_holds(key.digest)
+        return self._store.lookup(key.digest, why)
+
+    @property
+    def reasons(self) -> MissReasons:
+        """What this process knows of why results are not there."""
+        return self._opened.reasons
 
     # computing
 
@@ -402,11 +455,24 @@ class UnifiedCache:
         return report
 
     def stats(self) -> dict[str, Any]:
-        """What the namespace holds, as its transactions keep it: entries, bytes, and the hits that it ever had."""
+        """What the namespace holds, and what calls ever came to. Nothing is counted for it: both are kept.
+
+        entries, bytes; hits, misses, hit_rate (None before the first call), seconds_saved and bytes_saved (what hits
+        cost when they were computed, and the stored bytes that they read).
+        """
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
-        return {"entries": totals.entries, "bytes": totals.bytes, "hits": totals.hits}
+        ever = Report.of(cache.metadata.activity(self.config.namespace), "outcome").total
+        return {
+            "entries": totals.entries,
+            "bytes": totals.bytes,
+            "hits": ever.hits,
+            "misses": ever.misses,
+            "hit_rate": ever.hit_rate,
+            "seconds_saved": ever.seconds_saved,
+            "bytes_saved": ever.bytes_saved,
+        }
 
     def evict(self, *, progress: EvictionProgress | None = None) -> int:
         """Delete expired entries and make room for the quota now; returns how many.
@@ -452,6 +518,16 @@ class UnifiedCache:
         return f"UnifiedCache({self.config!r})"
 
     # inside
+
+    def _counted(self, key: Key) -> Hit | None:
+        self._flush_if_it_holds(key.digest)
+        cache, why = self._store, list[str]()
+        hit = cache.lookup(key.digest, why)
+        if hit is not None:
+            cache.uses.count_hit(hit.entry)
+        else:
+            cache.uses.count_calls(key.function, "miss", why[-1] if why else "")
+        return hit
 
     @property
     def _store(self) -> Cache:

@@ -29,6 +29,7 @@ from cacheness.errors import CachenessError, ConfigError, StoreBusy
 from cacheness.keys import add_user_code
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
+from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
 from cacheness.results.store import Cache
@@ -54,6 +55,7 @@ class OpenCache:
     compute_leases: ComputeLeases
     evictor: Evictor
     inspector: Inspector
+    reasons: MissReasons = field(default_factory=MissReasons)
 
     def close(self) -> None:
         """Give up compute leases, end the session, close the stores."""

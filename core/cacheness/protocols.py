@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeV
 from cacheness.errors import CachenessError
 from cacheness.keys import Key
 from cacheness.records import (
+    Activity,
     BlobInfo,
     Candidate,
     Deleted,
@@ -194,11 +195,25 @@ class MetadataStore(Protocol):
         ...
 
     def totals(self, namespace: str) -> Totals:
-        """Entries, bytes and hits, as every transaction keeps them; nothing is counted."""
+        """Entries and bytes, as every transaction keeps them; nothing is counted."""
         ...
 
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
         """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        ...
+
+    # figures
+
+    def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
+        """Write the figures of a process, whole: they replace those that it wrote for the same hours before."""
+        ...
+
+    def fold_activity(self, namespace: str, most: int) -> int:
+        """Add up to `most` old figures to others: processes to an hour, hours to days, days to months; how many."""
+        ...
+
+    def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
+        """The figures of all processes together: those of the spans since an hour, or all there ever were."""
         ...
 
     # quotas

@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 
 MICROSECONDS: Final = 1_000_000
+HOUR: Final = 3600 * MICROSECONDS
 REASONS_KEPT: Final = 30 * 24 * 3600 * MICROSECONDS  #: why a result was not stored
 _LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
 
@@ -195,7 +196,25 @@ class Totals:
 
     entries: int
     bytes: int  #: stored bytes, inline ones included
-    hits: int = 0  #: ever counted, those of entries that are gone too
+
+
+#: What a call came to. waited: another computed it meanwhile; failed: the function raised, or the cache did not answer.
+Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What calls of one function came to, in one span of time."""
+
+    span: str  #: hour, day or month; all: ever
+    hour: int  #: in which the span begins, counted from the epoch
+    function: str  #: module:qualified name, "" where none was named
+    outcome: Outcome
+    reason: str  #: of a miss, "" where it is not known
+    calls: int
+    seconds_spent: float  #: computing, or waiting for another
+    seconds_saved: float  #: what the results cost when they were computed
+    bytes: int  #: of the results that were read or stored
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def stats(*, place: Place, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
     else:
-        out.print(", ".join(f"{value:,} {name}" for name, value in found.items()))
+        out.print(", ".join(f"{value:,} {name}" for name, value in found.items() if value is not None))
 
 
 def _count(cache: UnifiedCache, tag: str | None, function: str | None) -> int:

@@ -31,6 +31,7 @@ SLICE_LEAST = 16  #: rows, however slow the last were: a put adds few, so that e
 AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
+FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended
 NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
 ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
 
@@ -55,7 +56,7 @@ class Evictor:
     def reset_after_fork(self) -> None:
         """Begin as a process that has put nothing yet: what a parent may write unseen is not each child's too."""
         self._lock = threading.RLock()
-        self._looked_at = self._cleaned_at = float("-inf")
+        self._looked_at = self._cleaned_at = self._folded_at = float("-inf")
         self._bytes_left = self._entries_left = 0.0  #: before the next look
         self._seen_first: Holdings | None = None  #: before the first put, which does not look again
         self._row_seconds = SLICE_SECONDS / SLICE_ROWS  #: that each row of the last slice took
@@ -93,6 +94,8 @@ class Evictor:
         """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
         gone, is_begun = self._delete_expired(progress), False
         self._cache.metadata.delete_unstored(self._cache.namespace, REASONS_KEPT)
+        while self._cache.metadata.fold_activity(self._cache.namespace, AT_A_TIME):
+            pass
         while True:
             holdings = self._look()
             excess = _excess_of(holdings, is_begun=is_begun)
@@ -160,6 +163,10 @@ class Evictor:
             self._cache.metadata.note_maintenance(self._cache.namespace)
         if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
             return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
+        if now - self._folded_at > FOLD_EVERY:
+            # A full slice has a next one, at the next look.
+            full = self._cache.metadata.fold_activity(self._cache.namespace, SLICE_ROWS) == SLICE_ROWS
+            self._folded_at = float("-inf") if full else now
         return self._cache.delete(
             Where(self._cache.namespace, expired=True), most=self._rows_in_time(), waits=False, lasting=False
         )

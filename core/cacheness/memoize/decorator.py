@@ -18,15 +18,18 @@ from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
+from cacheness.errors import CachenessError
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, covers, still_left, unseen
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.memoize.explain import Explanation, explain, is_same_code
+from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
 from cacheness.memoize.steps import CallFunction, ComputeLease, Done, Sleep, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
+from cacheness.records import Outcome as CallOutcome
 from cacheness.units import Duration
 
 _log = logging.getLogger(__name__)
@@ -40,8 +43,14 @@ CANDIDATES: Final = 1000
 #: … and with one that is only logged.
 FEW_CANDIDATES: Final = 10
 
-#: In place of what a cache would answer: the call goes past it.
+#: In place of what a cache would answer: the call goes past it, because the cache failed, or must not be asked.
 _FAILED: Final = object()
+_REFUSED: Final = object()
+#: Reasons that figures give.
+REFRESHED: Final = "refresh was asked for"
+RAISED: Final = "the function raised"
+NO_ANSWER: Final = "the cache did not answer"
+
 _Steps: TypeAlias = Generator[Any, Any, None]
 
 
@@ -59,8 +68,30 @@ class CacheLike(Protocol):
         """The key of a call."""
         ...
 
-    def lookup(self, key: Key, /) -> Hit | None:
-        """The result under a key."""
+    @property
+    def reasons(self) -> MissReasons:
+        """Why results are not there."""
+        ...
+
+    def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
+        """The result under a key, which is not counted as a call."""
+        ...
+
+    def count(
+        self,
+        function: str,
+        outcome: CallOutcome,
+        reason: str = "",
+        *,
+        spent: float = 0.0,
+        saved: float = 0.0,
+        size: int = 0,
+    ) -> None:
+        """Count a call."""
+        ...
+
+    def count_hit(self, hit: Hit, outcome: CallOutcome = "hit", *, spent: float = 0.0) -> None:
+        """Count a call that was given a result."""
         ...
 
     def put(
@@ -177,7 +208,7 @@ class Cached:
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
-        return self._take(self._compute(self.key(*args, **kwargs)), lease, args, kwargs)
+        return self._take(self._compute(self.key(*args, **kwargs), REFRESHED), lease, args, kwargs)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
@@ -231,80 +262,106 @@ class Cached:
 
     def _steps(self, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
         """What a call does, in order."""
-        key, found = yield functools.partial(self._find, args, kwargs)
+        key, found, reason = yield functools.partial(self._find, args, kwargs)
+        began, waited = time.perf_counter(), False
         if found is None and self.options.single_flight and key.digest not in under_way.get():
-            found = yield from self._queue(lease, key)
+            found, waited = yield from self._queue(lease, key)
         if isinstance(found, Hit):
+            seconds = time.perf_counter() - began if waited else 0.0
+            self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
             yield Done(found.value)
-        elif found is _FAILED:
-            yield Done((yield CallFunction(key)))  # a cache that cannot be read is not written to either
+        elif found is _FAILED or found is _REFUSED:
+            # A cache that cannot be read is not written to either.
+            outcome: CallOutcome = "failed" if found is _FAILED else "not cacheable"
+            value = yield CallFunction(key, failed=functools.partial(self._count, key, "failed", RAISED, began))
+            self._count(key, outcome, NO_ANSWER if found is _FAILED else "", began)
+            yield Done(value)
         else:
-            yield from self._compute(key)
+            yield from self._compute(key, reason)
 
-    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, Any]:
+    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, Any, str]:
+        """The key of a call, its result or why there is none to be had, and the reason of a miss."""
         key = self.key(*args, **kwargs)
         if not self._may_cache(key):
-            return key, _FAILED
-        found = self._ask(functools.partial(self._look_up, key))
+            return key, _REFUSED, ""
+        why: list[str] = []
+        found = self._ask(functools.partial(self._look_up, key, why))
+        reason = ""
+        if found is None:
+            newest = functools.partial(self._earlier, key, 1)
+            asked = why[-1] if why else self._ask(functools.partial(self.cache.reasons.of, key, newest))
+            reason = asked if isinstance(asked, str) else ""
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
-        return key, found
+        return key, found, reason
 
-    def _look_up(self, key: Key) -> Hit | None:
+    def _look_up(self, key: Key, why: list[str] | None = None) -> Hit | None:
         """The result of a call: under its key, or where its function itself wrote the files that it names."""
-        found = self.cache.lookup(key)
+        found = self.cache.peek(key, why)
         for as_text, other in key.as_text().items() if found is None else ():
-            hit = self.cache.lookup(other)
+            hit = self.cache.peek(other)
             if hit is not None and covers(hit.entry.outputs or "", key.inputs, as_text):
                 return hit
         return found
 
     def _queue(self, lease: ComputeLease, key: Key) -> Generator[Any, Any, Any]:
-        """Take the lease of this key; while another holds it, wait for the result."""
+        """Take the lease of this key, or wait for the result of who holds it: the result, and whether it waited."""
         give_up = time.monotonic() + self.options.wait
-        pause = PAUSES[0]
+        pause, waited = PAUSES[0], False
         while True:
             taken = yield functools.partial(self._ask, functools.partial(lease.begin, key))
             if taken is not False:
                 # It may have landed since we looked. A lease that cannot be taken is done without.
-                return (
-                    (yield functools.partial(self._ask, functools.partial(self._look_up, key)))
-                    if taken is True
-                    else None
-                )
+                ask = functools.partial(self._ask, functools.partial(self._look_up, key))
+                return (yield ask) if taken is True else None, waited
             if time.monotonic() >= give_up:
-                return None
+                return None, True
             yield Sleep(pause * between(0.5, 1.0))
-            pause = min(pause * 2, PAUSES[1])
+            pause, waited = min(pause * 2, PAUSES[1]), True
             found = yield functools.partial(self._ask, functools.partial(self._look_up, key))
             if isinstance(found, Hit):
-                return found
+                return found, True
 
-    def _compute(self, key: Key) -> _Steps:
+    def _compute(self, key: Key, reason: str) -> _Steps:
         key.as_text()  # before the function can change its arguments
         observed = Observed(key.inputs, self.__wrapped__)
         before, began = positions(), time.perf_counter()
-        value = yield CallFunction(key, observed)
+        value = yield CallFunction(key, observed, functools.partial(self._count, key, "failed", RAISED, began))
         seconds, moved = time.perf_counter() - began, moved_since(before)
-        yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
+        size = yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
+        self.cache.count(key.function, "miss", reason, spent=seconds, size=size if isinstance(size, int) else 0)
         yield Done(value)
 
-    def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> None:
+    def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> int:
+        """Store a result, unless something speaks against it; the bytes that it takes."""
         options = self.options
         outcome = observed.outcome(value)
-        if outcome.refused:
-            _log.info("%s is not stored: %s", key.function, outcome.refused)
-        elif self._may_cache(key) and self._is_wanted(value):
-            stored = key.after(outcome, moved)
-            self.cache.put(
+        why = outcome.refused
+        if why:
+            _log.info("%s is not stored: %s", key.function, why)
+        elif self._may_cache(key):
+            why = "" if self._is_wanted(value) else "condition= refused it"
+        if why or not self._may_cache(key):
+            self.cache.reasons.not_stored(key.digest, why)
+            return 0
+        try:
+            entry = self.cache.put(
                 value,
-                stored,
+                key.after(outcome, moved),
                 ttl=options.ttl,
                 tags=options.tags,
                 compute_seconds=seconds,
                 by_value=options.by_value,
             )
+        except CachenessError as error:
+            self.cache.reasons.not_stored(key.digest, type(error).__name__)
+            raise
+        self.cache.reasons.stored(key.digest)
+        return entry.size
+
+    def _count(self, key: Key, outcome: CallOutcome, reason: str, began: float) -> None:
+        self.cache.count(key.function, outcome, reason, spent=time.perf_counter() - began)
 
     def _is_wanted(self, value: Any) -> bool:
         condition = self.options.condition
@@ -398,7 +455,7 @@ class CachedCoroutine(Cached):
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
         return await self._take(
-            self._compute(key), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs
+            self._compute(key, REFRESHED), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs
         )
 
 

@@ -40,16 +40,19 @@ class Sleep:
 class CallFunction:
     """Call the function; within, its key is under way, and what becomes of its files is observed."""
 
-    def __init__(self, key: Key, observed: Observed | None = None) -> None:
+    def __init__(self, key: Key, observed: Observed | None = None, failed: Callable[[], None] = lambda: None) -> None:
         self._key = key.digest
         self._observed = observed
+        self._failed = failed  #: called when the function raises
 
     def __enter__(self) -> None:
         self._token = under_way.set(under_way.get() | {self._key})
         if self._observed is not None:
             self._observed.begin()
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, *exc_info: object) -> None:
+        if kind is not None:
+            self._failed()
         if self._observed is not None:
             self._observed.end()
         with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own

@@ -1,4 +1,4 @@
-"""Counts hits without a write on the way: buffered here, written in small pieces beside the caller."""
+"""Counts uses and calls without a write on the way: buffered here, written in small pieces beside the caller."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from cacheness import forks
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
-from cacheness.records import Candidate
+from cacheness.records import Candidate, Entry, Outcome
+from cacheness.results.figures import Figures
 
 _log = logging.getLogger(__name__)
 
@@ -25,9 +26,10 @@ LAST_SECONDS: Final = 1.0  #: that closing a cache may take to write them
 
 
 class UseCounter:
-    """Hits and last uses of this process. What a crash, a lock or a read-only store loses is counters."""
+    """Uses and figures of this process. What a crash, a lock or a read-only store loses is counters."""
 
     def __init__(self, metadata: MetadataStore, namespace: str) -> None:
+        self.figures = Figures()
         self._metadata = metadata
         self._namespace = namespace
         self._lock = threading.RLock()
@@ -39,6 +41,7 @@ class UseCounter:
     def reset_after_fork(self) -> None:
         """Leave to the parent what it has counted, and its thread that writes it."""
         self._lock, self._uses, self._is_writing = threading.RLock(), {}, False
+        self.figures.forget()
 
     def count(self, key: bytes) -> None:
         """Note one hit, now."""
@@ -59,6 +62,15 @@ class UseCounter:
             for one in sample
         ]
 
+    def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
+        """Count a call that was given this entry, whose use is counted already."""
+        self.figures.count_hit(entry.function, outcome, spent, entry.compute_seconds or 0.0, entry.size)
+
+    def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
+        """Count calls that came to something else."""
+        self.figures.count(function, outcome, reason, **figures)
+        self.write_when_due()
+
     def write_when_due(self) -> None:
         """Have a thread write what is buffered, if that was long ago or much."""
         with self._lock:
@@ -78,7 +90,7 @@ class UseCounter:
         since = now - self._flushed
         # What could not be written is tried again a minute later.
         is_due = since > FLUSH_EVERY or (len(self._uses) >= FLUSH_AT and since > 1.0)
-        if not is_due or not self._uses or self._is_writing:
+        if not is_due or self._is_writing or not (self._uses or self.figures.is_waiting()):
             return False
         self._is_writing, self._flushed = True, now
         return True
@@ -94,11 +106,13 @@ class UseCounter:
         until = time.monotonic() + LAST_SECONDS
         while time.monotonic() < until and self._write_piece(LAST_SECONDS):
             pass
+        self._write_figures(max(until - time.monotonic(), 0.0))
 
     def _write(self) -> None:
         try:
             while self._write_piece(0.0):  # nobody waits for the lock on their account
                 pass
+            self._write_figures(0.0)
         finally:
             self._is_writing = False
 
@@ -119,3 +133,15 @@ class UseCounter:
                     self._add(key, hits, at)
             return False
         return True
+
+    def _write_figures(self, seconds: float) -> None:
+        rows = self.figures.to_write(self._metadata.now()) if self.figures.is_waiting() else []
+        for start in range(0, len(rows), PIECE):
+            some = rows[start : start + PIECE]
+            try:
+                with patience(seconds):
+                    self._metadata.record_activity(self._namespace, self.figures.who, some)
+            except CachenessError as error:
+                _log.debug("figures were not written: %s", error)
+                return
+            self.figures.written(some)

@@ -42,6 +42,8 @@ _log = logging.getLogger(__name__)
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
+#: Why what is there is not served, as figures say it.
+EXPIRED, FILE_CHANGED, DAMAGED = "expired", "a file that it wrote changed", "damaged"
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
@@ -237,12 +239,12 @@ class Cache:
 
     # lookup
 
-    def lookup(self, key: bytes) -> Hit | None:
-        """Find, verify and decode one result. None means "not here", and only that.
+    def lookup(self, key: bytes, why: list[str] | None = None) -> Hit | None:
+        """Find, verify and decode one result. None means "not here", and only that; `why` gets the reason, if known.
 
         Raises CodecError when the verified bytes cannot become a value in this process.
         """
-        return self.follow(self.metadata.find(self.namespace, key))
+        return self.follow(self.metadata.find(self.namespace, key), why)
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
@@ -250,14 +252,19 @@ class Cache:
         hits = concurrently(self._follow_one_of_many, found.values(), _size_said_by)
         return {hit.entry.key: hit for hit in hits if hit is not None}
 
-    def follow(self, entry: Entry | None) -> Hit | None:
+    def follow(self, entry: Entry | None, why: list[str] | None = None) -> Hit | None:
         """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
+        why = [] if why is None else why
         for _ in range(MOVED_ROW_LOOKS):
             if entry is None:
                 return None
             try:
                 self._keyring.verify(entry)  # before anything in the row is relied upon
-                return None if self.is_expired(entry) or not still_left(entry.outputs or "") else self._open(entry)
+                past = EXPIRED if self.is_expired(entry) else "" if still_left(entry.outputs or "") else FILE_CHANGED
+                if not past:
+                    return self._open(entry)
+                why.append(past)
+                return None
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
                 if newer is not None and newer.blob == entry.blob:
@@ -266,10 +273,12 @@ class Cache:
                         entry.cache_key,
                         entry.blob,
                     )
+                    why.append(DAMAGED)
                     return None
                 entry = newer
             except CorruptEntry as error:
                 _log.warning("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
+                why.append(DAMAGED)
                 return None
         return None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cacheness.metadata.folding import Place, Sums, added, folded, is_due
 from cacheness.metadata.journal.lines import entry_from_json, time_from_text
 from cacheness.records import Entry, Quota, Totals, Use, Where
 
@@ -33,7 +34,7 @@ class JournalIndex:
         self.quotas: dict[str, Quota] = {}
         self.live_bytes = 0
         self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
-        self._hits: Counter[str] = Counter()  #: ever counted, by namespace
+        self.activity: dict[str, dict[Place, Sums]] = {}
         self._entries: dict[str, dict[bytes, Kept]] = {}
         self._sorted: dict[str, list[bytes]] = {}
 
@@ -49,8 +50,7 @@ class JournalIndex:
             self._change(record["change"])
         for namespace, key, hits, at in record.get("use", []):
             self._use(namespace, bytes.fromhex(key), hits, at)
-        for namespace, hits in record.get("hits", []):
-            self._hits[namespace] += hits
+        self._count(length, record)
         if "quota" in record:
             said = record["quota"]
             self.quotas[said["namespace"]] = Quota(said["max_bytes"], said["max_entries"], said["policy"])
@@ -75,12 +75,13 @@ class JournalIndex:
         return iter(self._entries.get(namespace, {}).values())
 
     def totals(self, namespace: str) -> Totals:
-        """What a namespace holds, and how often it was hit."""
-        return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace], self._hits[namespace])
+        """What a namespace holds."""
+        return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace])
 
-    def hits_of_the_gone(self, namespace: str) -> int:
-        """Hits of entries that are not there any more."""
-        return self._hits[namespace] - sum(kept.use.hits for kept in self.every(namespace))
+    def old_figures(self, namespace: str, hour: int, most: int) -> list[tuple[Place, Sums]]:
+        """Figures that are old enough to be added to others in this hour."""
+        known = self.activity.get(namespace, {})
+        return [(place, known[place]) for place in sorted(known) if is_due(place, hour)][:most]
 
     def neighbours(self, namespace: str, start: bytes, limit: int) -> Iterator[Kept]:
         """Live entries in key order, from a key on and round the end."""
@@ -137,8 +138,23 @@ class JournalIndex:
             mac, expires_at = bytes.fromhex(change["mac"]), time_from_text(change["expires_at"])
             kept.entry = replace(kept.entry, mac=mac, expires_at=expires_at, key_id=change["key_id"])
 
+    def _count(self, length: int, record: dict[str, Any]) -> None:
+        # Those that a rewriting keeps live until the next; a later line replaces or folds the others.
+        self.live_bytes += length if record.get("kept") else 0
+        for namespace, span, hour, function, outcome, reason, who, *sums in record.get("figures", []):
+            self.activity.setdefault(namespace, {})[span, hour, function, outcome, reason, who] = tuple(sums)
+        for namespace, hour, most in record.get("fold", []):
+            self._fold(namespace, hour, most)
+
+    def _fold(self, namespace: str, hour: int, most: int) -> None:
+        known = self.activity.get(namespace, {})
+        old = self.old_figures(namespace, hour, most)
+        for place, _ in old:
+            del known[place]
+        for place, sums in folded(old).items():
+            known[place] = added(known.get(place, (0, 0.0, 0.0, 0)), sums)
+
     def _use(self, namespace: str, key: bytes, hits: int, at: int) -> None:
-        self._hits[namespace] += hits
         kept = self.get(namespace, key)
         if kept is not None:
             kept.use = Use(max(kept.use.accessed_at, at), kept.use.hits + hits)

@@ -21,12 +21,15 @@ from cacheness.deadlines import Guard, Limits, waiting
 from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.file_locks import FileLocks
 from cacheness.jitter import between
+from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
 from cacheness.metadata.journal.index import JournalIndex, Kept
 from cacheness.metadata.journal.lines import entry_from_json, entry_to_json, time_to_text
 from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
+    HOUR,
+    Activity,
     Candidate,
     Deleted,
     Entry,
@@ -213,7 +216,7 @@ class JournalStore:
             return {key: kept.use for key in keys if (kept := self._index.get(namespace, key)) is not None}
 
     def totals(self, namespace: str) -> Totals:
-        """Entries, bytes and hits, as they are kept."""
+        """Entries and bytes, as they are kept."""
         with self._reading:
             self._refresh()
             return self._index.totals(namespace)
@@ -221,6 +224,47 @@ class JournalStore:
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
         """Nothing is missing: the totals are made of the file's lines each time it is read."""
         return 0, 0
+
+    # figures
+
+    def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
+        """Write the figures of a process, whole, in place of those that it wrote for the same hours before."""
+        if rows:
+            lines = [[namespace, *_place_of(row, who), *_sums_of(row)] for row in rows]
+            self._append(lambda: [{"figures": lines}], durable=False)
+
+    def fold_activity(self, namespace: str, most: int) -> int:
+        """Add up to `most` old figures to others; how many."""
+        hour = self.now() // HOUR
+        with self._reading:
+            self._refresh()
+            if not self._index.old_figures(namespace, hour, 1):
+                return 0
+        old = 0
+
+        def records() -> list[dict[str, Any]]:
+            nonlocal old
+            old = len(self._index.old_figures(namespace, hour, most))
+            return [{"fold": [[namespace, hour, most]]}]
+
+        self._append(records, durable=False, deletes=True)
+        return old
+
+    def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
+        """The figures of all processes together, since an hour, or all there ever were."""
+        with self._reading:
+            self._refresh()
+            known = list(self._index.activity.get(namespace, {}).items())
+        together: dict[Place, Sums] = {}
+        for (span, hour, function, outcome, reason, who), sums in known:
+            if since is None and (span == "all" or (span == "hour" and who)):
+                place = ("all", 0, function, outcome, reason, "")
+            elif since is not None and span != "all" and hour >= since:
+                place = (span, hour, function, outcome, reason, "")
+            else:
+                continue
+            together[place] = added(together.get(place, (0, 0.0, 0.0, 0)), sums)
+        return [Activity(*place[:5], *sums) for place, sums in together.items()]  # type: ignore[arg-type]
 
     # quotas
 
@@ -498,8 +542,6 @@ class JournalStore:
                 yield {"put": entry_to_json(self._whole(kept))}
                 if kept.use != Use(kept.entry.created_at, 0):
                     yield {"use": [[namespace, kept.entry.key.hex(), kept.use.hits, kept.use.accessed_at]]}
-            if gone := self._index.hits_of_the_gone(namespace):
-                yield {"hits": [[namespace, gone]]}
         for namespace, quota in self._index.quotas.items():
             yield {"quota": {"namespace": namespace, **asdict(quota)}}
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
@@ -512,6 +554,11 @@ class JournalStore:
         ]
         if noted:
             yield {"unstored": noted}
+        figures = [
+            [name, *place, *sums] for name, known in self._index.activity.items() for place, sums in known.items()
+        ]
+        if figures:
+            yield {"figures": figures, "kept": True}
         if self._index.tombstones:
             yield {"bury": sorted(self._index.tombstones)}
 
@@ -541,6 +588,14 @@ class JournalStore:
 
 class _Replaced(Exception):
     """The journal was replaced while it was read."""
+
+
+def _place_of(row: Activity, who: str) -> Place:
+    return row.span, row.hour, row.function, row.outcome, row.reason, who
+
+
+def _sums_of(row: Activity) -> Sums:
+    return row.calls, row.seconds_spent, row.seconds_saved, row.bytes
 
 
 def _age(kept: Kept) -> tuple[int, bytes]:

@@ -6,7 +6,7 @@ than the whole of a cached read does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
@@ -42,8 +42,9 @@ LIVE: Final = sa.literal_column("'live'", sa.Text)
 _ZERO: Final = sa.literal_column("0", sa.BigInteger)
 _DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
 _IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
-#: Columns of `activity` that a count of hits leaves at nothing.
-_NOT_COUNTED: Final = ("hour", "seconds_spent", "seconds_saved", "bytes")
+#: Columns of `activity`: what is counted, in the order of its key, and how much there was.
+_COUNTED: Final = ("span", "hour", "function", "outcome", "reason")
+_SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
 _Purpose: TypeAlias = Literal["scan", "doom", "doom what is free"]
 
 
@@ -175,9 +176,8 @@ class Statements:
 
     @LazyAttribute
     def totals(self) -> Statement:
-        """What a namespace holds, and how often it was hit: sums of a few rows, however many entries there are."""
-        hits = _sum(activity.c.calls).where(*_of_all_hits())
-        return self._compile(sa.select(*(kept.scalar_subquery() for kept in (*_kept_totals(), hits))))
+        """What a namespace holds: sums of a few rows, however many entries there are."""
+        return self._compile(sa.select(*(kept.scalar_subquery() for kept in _kept_totals())))
 
     @LazyAttribute
     def holdings(self) -> Statement:
@@ -309,19 +309,6 @@ class Statements:
         return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
 
     @LazyAttribute
-    def count_hits(self) -> Statement:
-        """Add to the hits of a namespace, at the end of the transaction that records them."""
-        text = {"span": "all", "function": "", "outcome": "hit", "reason": ""}
-        row = {name: sa.literal_column(f"'{value}'", sa.Text) for name, value in text.items()}
-        figures = {name: sa.literal_column("0", activity.c[name].type) for name in _NOT_COUNTED}
-        slot = sa.cast(self.flavour.slot, sa.Text)
-        counted = self.flavour.upsert(activity).values(
-            namespace=_given("namespace", sa.Text()), **row, **figures, who=slot, calls=_given("calls", sa.BigInteger())
-        )
-        more = {"calls": activity.c.calls + counted.excluded.calls}
-        return self._compile(counted.on_conflict_do_update(index_elements=list(activity.primary_key), set_=more))
-
-    @LazyAttribute
     def uses(self) -> Statement:
         """The uses of many keys, which have entries."""
         these = (_this_namespace(), self._among_keys())
@@ -345,6 +332,57 @@ class Statements:
     def untag(self) -> Statement:
         """Delete the tags of many keys."""
         return self._compile(self._delete_hints(tags))
+
+    # figures
+
+    @LazyAttribute
+    def record_activity(self) -> Statement:
+        """Write a row of figures, in place of what it said before."""
+        return self._write_activity(lambda row, name: row.excluded[name])
+
+    @LazyAttribute
+    def add_activity(self) -> Statement:
+        """Add a row of figures to what is there."""
+        return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
+
+    @LazyAttribute
+    def old_activity(self) -> Statement:
+        """A page of rows that are old enough to be added to others, locked; others' pages are left out."""
+        span, hour, who = (activity.c[name] for name in ("span", "hour", "who"))
+        ended = sa.and_(span == _text("hour"), who != _text(""), hour < _given("ended", sa.BigInteger()))
+        days = sa.and_(span == _text("hour"), who == _text(""), hour < _given("days", sa.BigInteger()))
+        months = sa.and_(span == _text("day"), hour < _given("months", sa.BigInteger()))
+        columns = (activity.c[name] for name in (*_COUNTED, "who", *_SUMS))
+        found = sa.select(*columns).where(_these_figures(), sa.or_(ended, days, months))
+        page = found.order_by(*(activity.c[name] for name in (*_COUNTED, "who")))
+        return self._compile(page.limit(_given("limit", sa.Integer())).with_for_update(skip_locked=True))
+
+    @LazyAttribute
+    def delete_activity(self) -> Statement:
+        """Delete one row of figures."""
+        return self._compile(
+            sa.delete(activity).where(*(column == _given(column.name, column.type) for column in activity.primary_key))
+        )
+
+    @LazyAttribute
+    def all_activity(self) -> Statement:
+        """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
+        span, who = activity.c.span, activity.c.who
+        apart = sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text("")))
+        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
+        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
+        found = sa.select(*columns, *_summed()).where(_these_figures(), apart)
+        return self._compile(found.group_by(*counted))
+
+    @LazyAttribute
+    def activity_since(self) -> Statement:
+        """What calls came to in each span since an hour."""
+        spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
+        counted = [activity.c[name] for name in _COUNTED]
+        found = sa.select(*counted, *_summed()).where(
+            _these_figures(), spans, activity.c.hour >= _given("since", sa.BigInteger())
+        )
+        return self._compile(found.group_by(*counted))
 
     # why results are not there
 
@@ -476,6 +514,11 @@ class Statements:
         """Who computes a key."""
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
+
+    def _write_activity(self, figure: Callable[[Any, str], Any]) -> Statement:
+        row = self.flavour.upsert(activity).values({c.name: _given(c.name, c.type) for c in activity.c})
+        new = {name: figure(row, name) for name in _SUMS}
+        return self._compile(row.on_conflict_do_update(index_elements=list(activity.primary_key), set_=new))
 
     def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
         changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
@@ -693,10 +736,17 @@ def _kept_totals() -> list[sa.Select[Any]]:
     return [_sum(column).where(here) for column in (totals.c.entries, totals.c.bytes)]
 
 
-def _of_all_hits() -> list[sa.ColumnElement[bool]]:
-    named = {"span": "all", "outcome": "hit"}
-    same = [activity.c[name] == sa.literal_column(f"'{value}'", sa.Text) for name, value in named.items()]
-    return [activity.c.namespace == _given("namespace", sa.Text()), *same]
+def _text(value: str) -> sa.ColumnElement[str]:
+    """A text that is part of the statement."""
+    return sa.literal_column(f"'{value}'", sa.Text)
+
+
+def _these_figures() -> sa.ColumnElement[bool]:
+    return activity.c.namespace == _given("namespace", sa.Text())
+
+
+def _summed() -> list[sa.ColumnElement[Any]]:
+    return [sa.cast(sa.func.sum(activity.c[name]), activity.c[name].type).label(name) for name in _SUMS]
 
 
 def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:

@@ -7,14 +7,17 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
+from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
 from cacheness.metadata.sql.statements import Statement, Statements, entry_of, lead_of, row_of, values_of
 from cacheness.metadata.sql.tables import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.records import (
+    HOUR,
     MICROSECONDS,
+    Activity,
     Candidate,
     Deleted,
     Entry,
@@ -30,6 +33,10 @@ from cacheness.records import (
 
 #: The process of a session that this database has never had.
 _NOBODY: Final = Process(host="", boot_id="", pid_ns="", pid=0, pid_start="")
+
+#: Columns of `activity`: of its key, and of what is counted.
+_PLACE: Final = ("span", "hour", "function", "outcome", "reason", "who")
+_SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -196,8 +203,6 @@ class SqlStore(ABC):
 
             def record(transaction: Transaction, some: Sequence[Values] = some) -> None:
                 transaction.run_many(self._sql.record_use, some)
-                calls = sum(row["uses"] for row in some)
-                transaction.run_many(self._sql.count_hits, [{"namespace": namespace, "calls": calls}])
 
             self._transact(record, lasting=False, rows=len(some))
 
@@ -206,7 +211,7 @@ class SqlStore(ABC):
         return {row[0]: Use(*row[1:]) for row in self._lookup(self._sql.uses, PRESENCE_BATCH, namespace, keys)}
 
     def totals(self, namespace: str) -> Totals:
-        """Entries, bytes and hits, as they are kept."""
+        """Entries and bytes, as they are kept."""
         [row] = self._query(self._sql.totals, {"namespace": namespace})
         return Totals(*row)
 
@@ -223,6 +228,41 @@ class SqlStore(ABC):
             missing = {"namespace": namespace, "entries": entries, "bytes": size}
             transaction.run_many(self._sql.correct_totals, [missing])
         return entries, size
+
+    # figures
+
+    def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
+        """Write the figures of a process, whole, in place of those that it wrote for the same hours before."""
+        values = [{"namespace": namespace, "who": who, **asdict(row)} for row in rows]
+        self._change_each(self._sql.record_activity, values)
+
+    def fold_activity(self, namespace: str, most: int) -> int:
+        """Add up to `most` old figures to others; how many."""
+        hour = self.now() // HOUR
+        before = {"ended": hour - ENDED, "days": hour - DAYS_AFTER, "months": hour - MONTHS_AFTER}
+
+        def fold(transaction: Transaction) -> int:
+            found = transaction.run(self._sql.old_activity, {"namespace": namespace, "limit": most, **before})
+            rows = [((*row[:6],), (*row[6:],)) for row in found]
+            old = [{"namespace": namespace, **dict(zip(_PLACE, place, strict=True))} for place, _ in rows]
+            more = [
+                {"namespace": namespace, **dict(zip((*_PLACE, *_SUMS), (*place, *sums), strict=True))}
+                for place, sums in folded(rows).items()
+            ]
+            if old:
+                transaction.run_many(self._sql.delete_activity, old)
+                transaction.run_many(self._sql.add_activity, more)
+            return len(old)
+
+        return self._transact(fold, lasting=False, deletes=True, rows=most)
+
+    def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
+        """The figures of all processes together, since an hour, or all there ever were."""
+        if since is None:
+            found = self._long_query(self._sql.all_activity, {"namespace": namespace})
+        else:
+            found = self._long_query(self._sql.activity_since, {"namespace": namespace, "since": since})
+        return [Activity(*row) for row in found]
 
     # quotas
 

@@ -23,7 +23,9 @@ import pytest
 from cacheness.errors import SessionLost
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
+    HOUR,
     MICROSECONDS,
+    Activity,
     Candidate,
     Deleted,
     Entry,
@@ -357,7 +359,7 @@ class MetadataStoreContract:
         deleted = store.delete(Where(NAMESPACE, created_before=store.now()))
         assert deleted.entries == 2001
         assert sorted(deleted.blobs) == store.tombstones(limit=5000)
-        assert store.totals(NAMESPACE) == Totals(0, 0, 0)
+        assert store.totals(NAMESPACE) == Totals(0, 0)
 
     # lifetime
 
@@ -398,11 +400,45 @@ class MetadataStoreContract:
         put(entry(2, created_at=130))
         assert store.uses(NAMESPACE, [key(2)]) == {key(2): Use(130, 0)}
 
-    def test_totals_count_entries_bytes_and_hits(self, store: MetadataStore, put: Any) -> None:
-        assert store.totals(NAMESPACE) == Totals(0, 0, 0)
+    def test_totals_count_entries_and_bytes(self, store: MetadataStore, put: Any) -> None:
+        assert store.totals(NAMESPACE) == Totals(0, 0)
         put(entry(1), inline(2, b"abc"), entry(3, namespace="other"))
-        store.record_use(NAMESPACE, {key(1): (2, 1), key(2): (3, 1)})
-        assert store.totals(NAMESPACE) == Totals(2, 103, 5)
+        assert store.totals(NAMESPACE) == Totals(2, 103)
+
+    def test_figures_that_are_written_twice_count_once_and_those_of_processes_add_up(
+        self, store: MetadataStore
+    ) -> None:
+        hour = store.now() // HOUR
+        one = Activity("hour", hour, "m:f", "hit", "", 3, 0.0, 1.5, 100)
+        other = Activity("hour", hour, "m:f", "miss", "new arguments", 1, 2.0, 0.0, 50)
+        store.record_activity(NAMESPACE, "a", [one, other])
+        store.record_activity(NAMESPACE, "a", [replace(one, calls=4), other])
+        store.record_activity(NAMESPACE, "b", [one])
+        store.record_activity("other", "b", [one])
+        store.record_activity(NAMESPACE, "b", [])
+        both = replace(one, calls=7, seconds_saved=3.0, bytes=200)
+        assert sorted(map(str, store.activity(NAMESPACE, hour))) == sorted(map(str, [both, other]))
+        ever = [replace(row, span="all", hour=0) for row in (both, other)]
+        assert sorted(map(str, store.activity(NAMESPACE))) == sorted(map(str, ever))
+        assert store.activity(NAMESPACE, hour + 1) == []
+
+    def test_old_figures_become_fewer_and_their_sums_stay(self, store: MetadataStore) -> None:
+        now = store.now() // HOUR
+        for age in (0, 2, 3, 300, 301, 12_000):
+            for who in ("a", "b"):
+                store.record_activity(NAMESPACE, who, [Activity("hour", now - age, "f", "hit", "", 1, 0.0, 0.5, 7)])
+        store.record_activity(NAMESPACE, "c", [Activity("hour", now - 3, "g", "miss", "expired", 1, 2.0, 0.0, 0)])
+        before = sorted(map(str, store.activity(NAMESPACE)))
+        while store.fold_activity(NAMESPACE, 3):
+            pass
+        assert sorted(map(str, store.activity(NAMESPACE))) == before
+        found = store.activity(NAMESPACE, 0)
+        assert sum(row.calls for row in found) == 13
+        spans = sorted((row.span, row.calls) for row in found if row.function == "f")
+        assert [(span, sum(n for s, n in spans if s == span)) for span in ("day", "hour", "month")] == [
+            ("day", 4), ("hour", 6), ("month", 2),
+        ]  # fmt: skip
+        assert store.fold_activity(NAMESPACE, 3) == 0
 
     def test_the_functions_of_a_namespace_are_each_told_once(self, store: MetadataStore, put: Any) -> None:
         assert store.functions(NAMESPACE) == []

@@ -1,0 +1,122 @@
+"""What calls came to, summed up for people: by function, hour, outcome, or reason of a miss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeAlias
+
+from cacheness.records import Activity
+
+By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What calls came to that have something in common."""
+
+    name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" where none is known
+    hits: int = 0  #: near hits among them
+    misses: int = 0  #: computed here
+    waited: int = 0  #: given what another computed meanwhile
+    not_cacheable: int = 0
+    failed: int = 0  #: the function raised, or the cache did not answer
+    seconds_spent: float = 0.0  #: computing what missed, and waiting
+    seconds_saved: float = 0.0  #: what the results of hits cost when they were computed
+    bytes_saved: int = 0  #: stored bytes that were read in place of computing
+    bytes_stored: int = 0
+
+    @property
+    def calls(self) -> int:
+        """All of them."""
+        return self.hits + self.misses + self.waited + self.not_cacheable + self.failed
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Hits and results of others, of all that were looked for; None when there were none."""
+        asked = self.hits + self.misses + self.waited
+        return (self.hits + self.waited) / asked if asked else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures as data, with calls and hit rate."""
+        return {**asdict(self), "calls": self.calls, "hit_rate": self.hit_rate}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What calls came to, those with the most seconds spent first, hours in their order."""
+
+    by: By
+    rows: tuple[Sum, ...]
+    total: Sum
+
+    @classmethod
+    def of(cls, activity: Iterable[Activity], by: By) -> Report:
+        """The figures summed up."""
+        if by not in ("function", "hour", "outcome", "reason"):
+            raise ValueError(f"by={by!r} must be 'function', 'hour', 'outcome' or 'reason'")
+        found = list(activity)
+        groups: dict[str, list[Activity]] = {}
+        # A reason is that of a miss.
+        for row in found if by != "reason" else (row for row in found if row.outcome == "miss"):
+            groups.setdefault(_name(row, by), []).append(row)
+        rows = [_sum(name, group) for name, group in groups.items()]
+        if by == "hour":
+            rows.sort(key=lambda row: row.name)
+        else:
+            rows.sort(key=lambda row: (-row.seconds_spent, -row.calls, row.name))
+        return cls(by, tuple(rows), _sum("total", found))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Sum]:
+        return iter(self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole report as plain data, fit for JSON."""
+        return {"by": self.by, "rows": [row.as_dict() for row in self.rows], "total": self.total.as_dict()}
+
+    def __str__(self) -> str:
+        if not self.total.calls:
+            return "no calls were counted"
+        lines = [_line(row) for row in (*self.rows, self.total)]
+        return "\n".join(lines)
+
+
+def _name(row: Activity, by: By) -> str:
+    if by == "hour":
+        return f"{datetime.fromtimestamp(row.hour * 3600, UTC):%Y-%m-%d %H:%M}"
+    return str(getattr(row, by))
+
+
+def _sum(name: str, rows: Iterable[Activity]) -> Sum:
+    calls = dict.fromkeys(("hit", "near hit", "miss", "waited", "not cacheable", "failed"), 0)
+    spent = saved = 0.0
+    read = stored = 0
+    for row in rows:
+        calls[row.outcome] = calls.get(row.outcome, 0) + row.calls
+        spent, saved = spent + row.seconds_spent, saved + row.seconds_saved
+        read += 0 if row.outcome == "miss" else row.bytes
+        stored += row.bytes if row.outcome == "miss" else 0
+    return Sum(
+        name,
+        hits=calls["hit"] + calls["near hit"],
+        misses=calls["miss"],
+        waited=calls["waited"],
+        not_cacheable=calls["not cacheable"],
+        failed=calls["failed"],
+        seconds_spent=spent,
+        seconds_saved=saved,
+        bytes_saved=read,
+        bytes_stored=stored,
+    )
+
+
+def _line(row: Sum) -> str:
+    rate = "" if row.hit_rate is None else f", hit rate {row.hit_rate:.0%}"
+    return (
+        f"{row.name or '(none)'}: {row.calls:,} calls, {row.hits:,} hits, {row.misses:,} misses, {row.waited:,} waited"
+        f"{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
+    )

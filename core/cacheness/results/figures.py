@@ -1,0 +1,139 @@
+"""Counts what calls came to, in memory, and adds it up by the hour: what is written is absolute, so twice is once."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from cacheness.records import HOUR, Activity, Outcome
+
+FUNCTIONS_AT_MOST: Final = 200  #: of a process, in an hour
+ROWS_AT_MOST: Final = 1000  #: of a process, in an hour
+NAME_LENGTH: Final = 200  #: characters of a function's name or a reason
+AT_ONCE: Final = 1000  #: hits that are added up together
+LONGEST: Final = 1e9  #: seconds that a result can have cost
+OTHERS: Final = "(others)"
+
+_Key: TypeAlias = tuple[str, Outcome, str]
+_Figures: TypeAlias = tuple[int, float, float, int]
+_NOTHING: Final[_Figures] = (0, 0.0, 0.0, 0)
+
+
+class Figures:
+    """What calls of this process came to, by function, outcome and reason. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin as a process that has counted nothing."""
+        self._lock = threading.RLock()
+        self.who = secrets.token_hex(8)  #: whose rows these are
+        self._hits: deque[tuple[str, Outcome, float, float, int]] = deque()  #: not added up yet: a hit has no time
+        self._new: dict[_Key, list[float]] = {}  #: not added to an hour yet
+        self._hours: dict[int, dict[_Key, _Figures]] = {}  #: all of this hour and the last one
+        self._written: dict[tuple[int, _Key], _Figures] = {}
+        self._functions: set[str] = set()
+        self._is_behind = False  #: whether rows were made that the database may not have
+
+    def count(
+        self,
+        function: str,
+        outcome: Outcome,
+        reason: str = "",
+        *,
+        calls: int = 1,
+        spent: float = 0.0,
+        saved: float = 0.0,
+        size: int = 0,
+    ) -> None:
+        """Count calls, with the seconds that they took and spared, and the bytes of their results."""
+        with self._lock:
+            figures = self._new.get((function, outcome, reason)) or self._begin(function, outcome, reason)
+            figures[0] += calls
+            figures[1] += spent
+            figures[2] += saved
+            figures[3] += size
+
+    def count_hit(self, function: str, outcome: Outcome, spent: float, saved: float, size: int) -> None:
+        """Count one call, as quickly as that can be done."""
+        self._hits.append((function, outcome, spent, saved, size))
+        if len(self._hits) >= AT_ONCE:
+            self._add_up()
+
+    def is_waiting(self) -> bool:
+        """Whether there is something to write."""
+        return bool(self._hits) or bool(self._new) or self._is_behind
+
+    def to_write(self, now: int) -> list[Activity]:
+        """The rows that are not written as they are now, in the order of their key; `now` in microseconds."""
+        hour = now // HOUR
+        self._add_up()
+        with self._lock:
+            self._take_up(hour, ((key, (int(n), a, b, int(size))) for key, (n, a, b, size) in self._new.items()))
+            self._new = {}
+            # An hour that others may have added up already gets no more rows: what is left of it counts now.
+            for old in [known for known in self._hours if known < hour - 1]:
+                figures = self._hours.pop(old).items()
+                left = [(key, _less(total, self._written.pop((old, key), _NOTHING))) for key, total in figures]
+                self._take_up(hour, ((key, rest) for key, rest in left if rest[0]))
+            if len(self._hours) > 1 or hour not in self._hours:
+                self._functions = {function for function, _, _ in self._hours.get(hour, {})}
+            rows = [
+                Activity("hour", known, *key, *figures)  # type: ignore[arg-type]  # their types do not go through a star
+                for known in sorted(self._hours)
+                for key, figures in sorted(self._hours[known].items())
+                if self._written.get((known, key)) != figures
+            ]
+            self._is_behind = bool(rows)
+            return rows
+
+    def written(self, rows: Iterable[Activity]) -> None:
+        """Note that the database has these rows."""
+        with self._lock:
+            for row in rows:
+                key = (row.function, row.outcome, row.reason)
+                self._written[row.hour, key] = (row.calls, row.seconds_spent, row.seconds_saved, row.bytes)
+            self._is_behind = any(
+                self._written.get((hour, key)) != figures
+                for hour, known in self._hours.items()
+                for key, figures in known.items()
+            )
+
+    def _add_up(self) -> None:
+        with self._lock:
+            while self._hits:
+                function, outcome, spent, saved, size = self._hits.popleft()
+                figures = self._new.get((function, outcome, "")) or self._begin(function, outcome, "")
+                figures[0] += 1
+                figures[1] += spent
+                figures[2] += saved if 0.0 <= saved < LONGEST else 0.0  # what somebody made up adds nothing
+                figures[3] += size
+
+    def _begin(self, function: str, outcome: Outcome, reason: str) -> list[float]:
+        name, why = _text(function), _text(reason)
+        if name not in self._functions and len(self._functions) >= FUNCTIONS_AT_MOST:
+            name = OTHERS
+        self._functions.add(name)
+        # Under the cut names: a long one is looked for again at each of its calls.
+        return self._new.setdefault((name, outcome, why), [0, 0.0, 0.0, 0])
+
+    def _take_up(self, hour: int, more: Iterable[tuple[_Key, _Figures]]) -> None:
+        known = self._hours.setdefault(hour, {})
+        for key, (calls, spent, saved, size) in more:
+            if key not in known and len(known) >= ROWS_AT_MOST:
+                key = (OTHERS, key[1], "")  # noqa: PLW2901 - its figures go there
+            before = known.get(key, _NOTHING)
+            known[key] = (before[0] + calls, before[1] + spent, before[2] + saved, before[3] + size)
+
+
+def _text(text: str) -> str:
+    """Text that every database takes."""
+    return text[:NAME_LENGTH].encode(errors="replace").decode().replace("\0", "?")
+
+
+def _less(one: _Figures, other: _Figures) -> _Figures:
+    return one[0] - other[0], one[1] - other[1], one[2] - other[2], one[3] - other[3]

@@ -1,0 +1,261 @@
+"""What calls came to: every call counts once, with a reason where it missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from cacheness import UnifiedCache
+from cacheness.errors import StoreUnavailable
+from cacheness.memoize import miss_reasons
+from cacheness.records import HOUR
+from cacheness.results import figures as figures_module
+from cacheness.results.figures import OTHERS, Figures
+from tests.forked import ended, fork
+
+
+def outcomes(cache: UnifiedCache) -> dict[str, int]:
+    total = cache.report().total
+    named = {name: getattr(total, name) for name in ("hits", "misses", "waited", "not_cacheable", "failed")}
+    return {name: count for name, count in named.items() if count}
+
+
+def reasons(cache: UnifiedCache) -> dict[str, int]:
+    return {row.name: row.misses for row in cache.report(by="reason")}
+
+
+def test_the_figures_of_a_storm_add_up_to_its_calls(world):
+    @world.cache.cached
+    def slow(x: int) -> int:
+        time.sleep(0.05)
+        return x
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(slow, [n % 4 for n in range(64)]))
+    (row,) = world.cache.report()
+    assert row.name.endswith("slow")
+    assert row.calls == 64
+    assert row.misses == 4
+    assert row.hits + row.waited == 60
+    assert row.seconds_spent >= 4 * 0.05
+    assert row.seconds_saved >= 60 * 0.05
+    stats = world.cache.stats()
+    assert (stats["hits"], stats["misses"], stats["hit_rate"]) == (row.hits, 4, 60 / 64)
+
+
+def test_each_way_that_a_call_ends_is_counted_once(world):
+    cache = world.cache
+
+    @cache.cached(incomplete="refuse")
+    def refused(x):
+        return x + time.time_ns() * 0
+
+    @cache.cached
+    def failing(x):
+        raise ValueError(x)
+
+    @cache.cached
+    async def later(x):
+        return x
+
+    for _ in range(2):
+        with pytest.raises(ValueError, match="7"):
+            failing(7)
+        asyncio.run(later(1))
+    later.refresh(1).close()
+    assert cache.get(k=1) is None
+    cache.put(1, k=1)
+    assert cache.lookup(k=1) is not None
+    cache.get_many([cache.key(k=1), cache.key(k=2), cache.key(k=3)])
+    # later: a miss and a hit; get: a miss, a hit; get_many: a hit and two misses
+    assert outcomes(cache) == {"hits": 3, "misses": 4, "failed": 2}
+    assert {row.name: row.calls for row in cache.report(by="outcome")} == {"hit": 3, "miss": 4, "failed": 2}
+
+
+def test_what_may_not_be_cached_and_what_no_store_answers_is_told_apart(world, monkeypatch, caplog):
+    cache = world.cache
+
+    @cache.cached(incomplete="refuse")
+    def chance(x):
+        import random
+
+        return random.random()
+
+    @cache.cached
+    def plain(x):
+        return x
+
+    chance(1)
+    with monkeypatch.context() as patch:
+
+        def down(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailable("down")
+
+        patch.setattr(cache._store.metadata, "find", down)
+        assert plain(1) == 1
+    assert outcomes(cache) == {"not_cacheable": 1, "failed": 1}
+
+
+def test_a_miss_says_why_where_that_is_known(world, monkeypatch):
+    cache = world.cache
+
+    def version(number: str) -> Any:
+        @cache.cached(version=number)
+        def f(x):
+            return x
+
+        return f
+
+    first = version("1")
+    first(1)
+    first(2)
+    assert reasons(cache) == {"never seen": 1, "new arguments": 1}
+    version("2")(1)
+    assert reasons(cache) == {"never seen": 1, "new arguments": 1, "version changed": 1}
+    first.invalidate(1)
+    first(1)
+    assert reasons(cache)["evicted or deleted"] == 1
+    first.refresh(1)
+    assert reasons(cache)["refresh was asked for"] == 1
+
+    @cache.cached(condition=lambda value: False)
+    def unwanted(x):
+        return x
+
+    @cache.cached(ttl=0.001)
+    def short(x):
+        return x
+
+    unwanted(1)
+    unwanted(1)
+    short(1)
+    time.sleep(0.01)
+    short(1)
+    assert reasons(cache)["not stored before: condition= refused it"] == 1
+    assert reasons(cache)["expired"] == 1
+    # Another process knows only what the database does.
+    cache._opened.reasons.reset_after_fork()
+    first.invalidate(1)
+    first(1)
+    assert reasons(cache)["version changed"] == 2
+
+
+def test_code_and_values_that_changed_are_a_reason(world):
+    source = "def helper(x):\n    return x + {}\ndef f(x):\n    return helper(x)\n"
+    for number in (1, 2):
+        scope: dict[str, Any] = {"__name__": "pipeline"}
+        exec(source.format(number), scope)
+        world.cache.cached(scope["f"])(1)
+    assert reasons(world.cache) == {"never seen": 1, "code changed": 1}
+
+
+def test_reasons_cost_a_statement_an_hour_and_none_at_a_hit(world, monkeypatch):
+    asked = []
+    newest = world.cache._store.metadata.newest
+
+    def seen(*given: Any, **more: Any) -> Any:
+        asked.append(given)
+        return newest(*given, **more)
+
+    monkeypatch.setattr(world.cache._store.metadata, "newest", seen)
+    monkeypatch.setattr(logging.getLogger("cacheness"), "level", logging.WARNING)
+
+    @world.cache.cached
+    def f(x):
+        return x
+
+    for n in range(5):
+        f(n)
+        f(n)
+    assert len(asked) == 1
+    monkeypatch.setattr(miss_reasons, "ASK_AGAIN", 0.0)
+    f(9)
+    assert len(asked) == 2
+
+
+def test_what_was_counted_is_there_for_another_process_and_after_close(world):
+    with UnifiedCache(world.config.but(ttl=1000)) as other:
+        other.put("v", k=1, compute_seconds=2.0)
+        other.get(k=1)
+    assert world.cache.stats()["hits"] == 1
+    assert world.cache.stats()["seconds_saved"] == 2.0
+    assert world.cache.report(since="1h").total.hits == 1
+    assert [row.hits for row in world.cache.report(by="hour")] == [1]
+    with pytest.raises(ValueError, match="by='day'"):
+        world.cache.report(by="day")  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_a_forked_child_counts_its_own_calls_and_not_those_of_its_parent(world):
+    world.cache.put("v", k=1)
+    world.cache.get(k=1)
+
+    def child() -> None:
+        world.cache.get(k=1)
+        world.cache.stats()
+
+    assert ended(fork(child)) == 0
+    assert world.cache.stats()["hits"] == 2
+
+
+def test_figures_that_could_not_be_written_are_written_later_and_once(world, monkeypatch):
+    world.cache.put("v", k=1)
+    metadata = world.cache._store.metadata
+    record = metadata.record_activity
+
+    def answer_is_lost(*given: Any) -> None:
+        record(*given)
+        raise StoreUnavailable("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "record_activity", answer_is_lost)
+        world.cache.get(k=1)
+        world.cache._store.uses.flush()
+    world.cache.get(k=1)
+    assert world.cache.stats()["hits"] == 2
+
+
+def test_what_is_left_of_an_old_hour_counts_in_the_hour_that_writes_it():
+    figures, now = Figures(), 1000 * HOUR
+    figures.count("f", "hit")
+    figures.written(figures.to_write(now))
+    figures.count("f", "hit")
+    (row,) = figures.to_write(now + 1)
+    assert (row.hour, row.calls) == (1000, 2)  # and is not written
+    (row,) = figures.to_write(now + 3 * HOUR)
+    assert (row.hour, row.calls) == (1003, 1)
+    figures.written([row])
+    assert figures.to_write(now + 3 * HOUR) == []
+    assert not figures.is_waiting()
+
+
+def test_many_functions_long_names_and_hostile_ones_make_few_short_rows(monkeypatch):
+    monkeypatch.setattr(figures_module, "FUNCTIONS_AT_MOST", 3)
+    figures = Figures()
+    for n in range(10):
+        figures.count(f"m:f{n}" + "x" * 500, "hit")
+    rows = figures.to_write(0)
+    assert {row.function for row in rows} - {OTHERS} == {f"m:f{n}".ljust(200, "x") for n in range(3)}
+    assert sum(row.calls for row in rows) == 10
+    monkeypatch.setattr(figures_module, "ROWS_AT_MOST", 5)
+    for n in range(20):
+        figures.count("m:f0", "miss", f"reason {n} \0 \udcff")
+    rows = figures.to_write(0)
+    assert sum(row.calls for row in rows if row.outcome == "miss") == 20
+    assert len(rows) <= 7
+    assert all("\0" not in row.reason for row in rows)
+
+
+def test_a_value_that_no_codec_takes_is_a_reason_for_the_next_miss(world, caplog):
+    @world.cache.cached
+    def handle(x):
+        return (n for n in [x])
+
+    for _ in range(2):
+        assert list(handle(1)) == [1]
+    assert reasons(world.cache) == {"never seen": 1, "not stored before: CodecError": 1}
