@@ -731,3 +731,22 @@ def test_a_wait_for_a_connection_is_a_wait_for_a_lock(
     leave.set()
     thread.join()
     assert store.find(NAMESPACE, key(1)) is None
+
+
+def test_a_use_is_written_beside_the_one_before_and_no_index_follows(
+    store: PostgresqlStore, session: str, database: str
+) -> None:
+    numbers = range(1000)
+    store.commit([inline(number) for number in numbers], session)
+    for used in range(5):
+        store.record_use(NAMESPACE, {key(number): (1, store.now() + used) for number in numbers if number % 10 == used})
+    figures = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = 'uses'"
+    with closing(psycopg.connect(database, autocommit=True)) as connection:
+        deadline = time.monotonic() + 30
+        updated = hot = 0
+        while updated < 500 and time.monotonic() < deadline:  # a server process reports a second later
+            time.sleep(0.1)
+            connection.execute("SELECT pg_stat_clear_snapshot()")
+            [(updated, hot)] = connection.execute(figures)
+    assert updated == 500
+    assert hot >= 0.9 * updated
