@@ -6,6 +6,7 @@ import math
 import operator
 import re
 from datetime import timedelta
+from numbers import Real
 from typing import Final, TypeAlias
 
 Size: TypeAlias = int | str
@@ -66,7 +67,7 @@ def seconds_of(duration: Duration) -> float:
     """
     if isinstance(duration, str):
         seconds = _seconds_in(duration)
-    elif isinstance(duration, bool) or not isinstance(duration, int | float | timedelta):
+    elif isinstance(duration, bool) or not isinstance(duration, Real | timedelta):
         raise TypeError(f'{duration!r:.40} is not a duration: give seconds, a timedelta, or text such as "1h"')
     else:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,17 @@ def test_sizes(text: str, size: int) -> None:
     assert bytes_of(text) == size
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(3, 3.0), (-0.5, -0.5), ("1.5 min", 90.0), ("1 week, 1 s", 604801.0)])
+@pytest.mark.parametrize(
+    ("given", "seconds"),
+    [
+        (3, 3.0),
+        (-0.5, -0.5),
+        (np.int64(7), 7.0),
+        (np.float32(0.5), 0.5),
+        (Fraction(1, 2), 0.5),
+        ("1.5 min", 90.0),
+        ("1 week, 1 s", 604801.0),
+    ],
+)
 def test_durations(given: Any, seconds: float) -> None:
     assert seconds_of(given) == seconds
