@@ -37,6 +37,7 @@ def caching(
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
+    check: float = 0.0,
 ) -> Caching:
     """Let everything that is computed in the block use a cache; whatever the collection, scheduler and client.
 
@@ -46,12 +47,16 @@ def caching(
     Dask's `scheduler=` takes, by default what Dask would use. Sizes in bytes, or as "1GB". `incomplete` says
     what becomes of a task whose key could not see everything that can decide its result: "warn" once a function and
     cache, "serve" silently, or "refuse"; by default as the cache does. `check_inputs` is the part of all tasks, from 0
-    to 1, whose inputs are digested before and after: what changes them in place is named, and not stored.
+    to 1, whose inputs are digested before and after: what changes them in place is named, and not stored. `check` is
+    the part of all hits that are computed again, from inputs that are in the cache: what comes out differently is
+    disputed, and not served until `cacheness disputes` decides.
 
     On leaving the block everything is stored. `async with` does not stop the event loop meanwhile, and is needed for
     an asynchronous client.
     """
-    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    policy = Policy.checked(
+        which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
+    )
     return Caching(_checked(cache), policy, scheduler)
 
 
@@ -128,6 +133,7 @@ def install(
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
+    check: float = 0.0,
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
@@ -135,7 +141,9 @@ def install(
     """
     if not hasattr(client, "scheduler_info"):
         raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
-    policy = Policy.checked(which, max_value_bytes, queue_bytes, incomplete, check_inputs)
+    policy = Policy.checked(
+        which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
+    )
     place = _checked(cache)
     uninstall(client)
     run = run_with(place, policy)

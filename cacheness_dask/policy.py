@@ -31,6 +31,7 @@ class Policy:
     queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
     incomplete: Incomplete | None = None  #: tasks whose key could not see everything; None: as the cache has it
     check_inputs: float = 0.0  #: the part of all tasks whose inputs are looked at before and after
+    check: float = 0.0  #: the part of all hits that are computed again and compared
     latency: float = 0.0  #: of one round trip, as the client measured it
 
     @classmethod
@@ -39,18 +40,22 @@ class Policy:
         which: Which,
         max_value_bytes: Size,
         queue_bytes: Size,
+        *,
         incomplete: Incomplete | None = None,
         check_inputs: float = 0.0,
+        check: float = 0.0,
     ) -> Policy:
         """The policy that a user's arguments mean."""
         if which not in get_args(Which):
             raise ConfigError(f"which={which!r} is not known: one of {', '.join(get_args(Which))}")
         if incomplete is not None and incomplete not in CHOICES:
             raise ConfigError(f"incomplete={incomplete!r} is not known: one of {', '.join(CHOICES)}")
-        if type(check_inputs) not in (int, float) or not 0 <= check_inputs <= 1:
-            raise ConfigError(f"check_inputs={check_inputs!r} is no part of all tasks: give a number from 0 to 1")
+        for name, part, of in (("check_inputs", check_inputs, "tasks"), ("check", check, "hits")):
+            if type(part) not in (int, float) or not 0 <= part <= 1:
+                raise ConfigError(f"{name}={part!r} is no part of all {of}: give a number from 0 to 1")
         return cls(
             incomplete=incomplete,
+            check=float(check),
             check_inputs=float(check_inputs),
             which=which,
             max_value_bytes=_bytes("max_value_bytes", max_value_bytes, least=1),

@@ -19,6 +19,8 @@ IN_PLACE: Final = "in place:"
 TOO_LARGE: Final = "too large:"
 #: A result that no codec takes.
 UNPICKLABLE: Final = "cannot be pickled:"
+#: A result that came out differently when it was computed again.
+DISPUTED: Final = "disputed:"
 CHEAP: Final = "cheaper to compute than to load"
 #: A task that could be kept, were it not for one before it.
 FOLLOWS: Final = ("downstream of ", "needs the future ")
@@ -53,6 +55,7 @@ REASONS: Final = (
     Reason("its key is incomplete", 'refers to what no key can see, with `incomplete="refuse"`', planned=True),
     Reason(FOLLOWS[0].strip(), "needs one of these", planned=True),
     Reason(FOLLOWS[1].strip(), "needs a future that this client did not submit", planned=True),
+    Reason(DISPUTED, "came out differently when it was computed again: `cacheness disputes` decides", planned=True),
     Reason(NOTHING, "returned `None`, as functions do that work by side effect", planned=False),
     Reason(HANDLE, "returned an open file, a lock, a memory map, a Zarr array, an iterator", planned=False),
     Reason(UNPICKLABLE, "returned what cannot be pickled, or not be read again", planned=False),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, Final
 
-from dask._task_spec import Alias, GraphNode, Task
+from dask._task_spec import Alias, DataNode, GraphNode, Task
 from dask.utils import funcname
 
+from cacheness.memoize.audit import LONGEST, Sampler
 from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.files import Files, files_of, is_writer
@@ -18,7 +19,7 @@ from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Checked, Compute, Load, Store
+from cacheness_dask.worker import Checked, CheckedLoad, Compute, Load, Store
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
@@ -37,6 +38,7 @@ class Decisions:
     store: Store
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
     files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
+    checks: dict[Any, dict[Any, str]] = field(default_factory=dict)  #: hits that are computed again: entries of inputs
 
 
 @dataclass(slots=True)
@@ -112,9 +114,30 @@ def decide(
         if task in stored:
             stored[key] = stored[task]
             files |= {key: files[task]} if task in files else {}
-    made.decisions = replace(made.decisions, marked=frozenset(marked), files=files)
+    checks = dict(_to_check(made, prints, present)) if store.policy.check else {}
+    made.decisions = replace(made.decisions, marked=frozenset(marked), files=files, checks=checks)
     _account(made, prints, present)
     return made
+
+
+def _to_check(
+    made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presence]
+) -> Iterator[tuple[Any, dict[Any, str]]]:
+    """The hits that are computed again, each with the entries of its inputs: all of these must be there."""
+    sampler = _sampler_of(made.decisions.store.policy.check)
+    for key, name in made.hits.items():
+        node, found = made.graph[key], present[name]
+        is_quick = found.compute_seconds is not None and found.compute_seconds <= LONGEST
+        if not is_quick or found.outputs or type(node) is not Task or key in prints.inputs or is_writer(node):
+            continue
+        needed = [dep for dep in node.dependencies if not isinstance(made.graph.get(dep), DataNode)]
+        entries = {dep: entry_key(prints.digests[dep]) for dep in needed if dep in prints.digests}
+        is_whole = len(entries) == len(needed) and present.keys() >= {*entries.values()}
+        if is_whole and sampler.chooses(bytes.fromhex(name)):
+            yield key, entries
+
+
+_sampler_of: Final = lru_cache(maxsize=8)(Sampler)  # one for all graphs, so that each hit has its turn
 
 
 def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, GraphNode]:
@@ -189,7 +212,24 @@ def _load_hits(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[
         if fallback is not None:
             budget -= len(fallback.tasks)
         load = Load(decisions.store, name, name_of(graph[key]), fallback)
+        again = _again(graph, key, decisions) if key in decisions.checks else None
+        if again is not None:
+            load = CheckedLoad(decisions.store, name, name_of(graph[key]), fallback, again)
         made[key] = Task(key, load, _data_producer=True)
+
+
+def _again(graph: Mapping[Any, GraphNode], key: Any, decisions: Decisions) -> Fallback | None:
+    """The task of a hit, with its inputs loaded; None where it needs others than were looked up."""
+    entries = decisions.checks[key]
+    tasks: dict[Any, GraphNode] = {key: graph[key]}
+    for dep in graph[key].dependencies:
+        if dep in entries:
+            tasks[dep] = Task(dep, Load(decisions.store, entries[dep], str(dep), None), _data_producer=True)
+        elif isinstance(graph.get(dep), DataNode):
+            tasks[dep] = graph[dep]
+        else:
+            return None
+    return Fallback(tasks, key)
 
 
 def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback | None:

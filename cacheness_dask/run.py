@@ -29,7 +29,7 @@ from cacheness_dask.isolation import unbroken
 from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
-from cacheness_dask.reasons import FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
+from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
 from cacheness_dask.rewrite import GraphPlan, decide, name_of
 from cacheness_dask.worker import Store
 
@@ -262,6 +262,8 @@ class Run:
         for name, why in noted.items():
             if self._policy.is_lasting(why):
                 self._never_again(missing[name], why)
+        for one in self.cache.disputes(list(missing)) if missing else ():
+            self._never_again(missing[one.cache_key], f"{DISPUTED} {one.detail}")
         self._refuse_sinks(graph, prints)
         return found, noted, seconds
 

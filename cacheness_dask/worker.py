@@ -20,6 +20,7 @@ from blake3 import blake3
 from cacheness import Config, Hit, UnifiedCache
 from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Digest, Observed, Outcome, make_key
+from cacheness.memoize.audit import compared, digest_or_none, is_same, reads_of
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
@@ -179,6 +180,43 @@ class Load(Loading):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Load, (self._store, self._key, self._name, self._fallback))
+
+
+class CheckedLoad(Load):
+    """A hit that is computed again beside being read: what comes out differently is disputed, and returned."""
+
+    __slots__ = ("_again",)
+
+    def __init__(self, store: Store, key: str, name: str, fallback: Fallback | None, again: Fallback) -> None:
+        super().__init__(store, key, name, fallback)
+        self._again = again
+
+    def _found(self) -> tuple[Any] | Fallback:
+        hit = self._lookup()
+        if hit is None:
+            return super()._found()
+        with unbroken(partial(_log_unchecked, self._name)):
+            value = self._again.compute()
+            if self._is_disputed(hit, value):
+                return (value,)
+        return (hit.value,)
+
+    def _is_disputed(self, hit: Hit, value: Any) -> bool:
+        cache = self._store.opened().cache()
+        if is_same(hit.value, value, None, cache.round_trip):
+            return False
+        detail = compared(hit.value, value, list(reads_of(getattr(self._again.tasks[self._again.key], "func", None))))
+        if not cache.dispute(hit.entry, digest_or_none(hit.value), digest_or_none(value), detail):
+            return False
+        logger.warning("%s came out differently: %s. cacheness disputes decides about it", self._name, detail)
+        return True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (CheckedLoad, (self._store, self._key, self._name, self._fallback, self._again))
+
+
+def _log_unchecked(name: str, error: Exception) -> None:
+    logger.info("a result of %s cannot be checked: %s: %s", name, type(error).__name__, error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,7 @@ def directory(tmp_path) -> Path:
 
 def test_help_names_every_command():
     text = cacheness("-h")
-    for command in ("list", "stats", "verify", "evict", "clear", "copy", "migrate", "adopt"):
+    for command in ("list", "stats", "verify", "disputes", "evict", "clear", "copy", "migrate", "adopt"):
         assert command in text
 
 
@@ -55,6 +55,24 @@ def test_list_shows_entries_as_a_table_or_as_json(directory):
     (entry,) = json.loads(cacheness("list", "-d", directory, "--tag", "prices", "--json"))
     assert entry["args"] == {"x": 1}
     assert "1 of 2 entries shown" in cacheness("list", "-d", directory, "--limit", 1)
+
+
+def test_disputes_are_listed_and_decided(directory: Path) -> None:
+    with UnifiedCache(directory) as cache:
+        kept, gone = cache.put("one", x="kept"), cache.put("one", x="gone")
+        for entry in (kept, gone):
+            assert cache.dispute(entry, None, None, "'one' is stored, 'two' was computed")
+    assert "'two' was computed" in cacheness("disputes", "-d", directory, code=1)
+    told = json.loads(cacheness("disputes", kept.cache_key[:20], "-d", directory, "--json", code=1))
+    assert [one["cache_key"] for one in told] == [kept.cache_key]
+    assert "no dispute about 0123" in cacheness("disputes", KEY, "-d", directory, code=2)
+    assert "1 disputes settled" in cacheness("disputes", kept.cache_key, "-d", directory, "--keep", "old")
+    assert "add --yes" in cacheness("disputes", "-d", directory, "--keep", "new", code=2)
+    assert "deleted" in cacheness("disputes", "-d", directory, "--keep", "new", "--yes")
+    assert "No disputes" in cacheness("disputes", "-d", directory)
+    with UnifiedCache(directory) as cache:
+        assert cache.get(kept) == "one"
+        assert cache.lookup(gone) is None
 
 
 def test_stats(directory):

@@ -11,7 +11,7 @@ import dask
 import prefect
 
 import cacheness_dask as cd
-from cacheness import Config, Entry, Hit, IntegrityReport, UnifiedCache, register
+from cacheness import Config, Entry, Hit, IntegrityReport, Ref, UnifiedCache, register
 from cacheness.keys import Digest, File, Key, arguments_of, decode, digest_of, encode, fingerprint, make_key
 from cacheness.records import Issue, Presence
 from cacheness_prefect import (
@@ -50,6 +50,31 @@ def one_result(cache: UnifiedCache) -> None:
     cache.get(entry.cache_key)
     assert_type(cache.invalidate(x=1), bool)
     assert_type(cache.touch(x=1, ttl=60), bool)
+
+
+def references(cache: UnifiedCache) -> None:
+    @cache.cached
+    def load(n: int) -> list[float]:
+        return [0.5] * n
+
+    @cache.cached
+    def score(rows: list[float]) -> float:
+        return sum(rows)
+
+    @cache.cached
+    async def fetch(n: int) -> str:
+        return str(n)
+
+    ref = load.lazy(3)
+    assert_type(ref, Ref[list[float]])
+    assert_type(ref.arg, list[float])
+    assert_type(ref.value, list[float])
+    assert_type(score(ref.arg), float)
+    assert_type(score.lazy(ref.arg), Ref[float])
+    load.lazy("3")  # type: ignore[arg-type]
+
+    async def fetch_all() -> None:
+        assert_type(await fetch.lazy(1), Ref[str])
 
 
 def many_results(cache: UnifiedCache) -> None:

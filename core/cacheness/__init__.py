@@ -17,6 +17,7 @@ if typing.TYPE_CHECKING:
         CorruptEntry,
         ForgedEntry,
         MissingExtra,
+        NotCached,
         RepairRefused,
         SchemaMismatch,
         StoreFull,
@@ -29,6 +30,7 @@ if typing.TYPE_CHECKING:
     from cacheness.memoize.explain import Explanation
     from cacheness.protocols import Codec
     from cacheness.records import Entry, Hit, Issue, Presence
+    from cacheness.references import Ref
 
 __all__ = [
     "BlobMissing",
@@ -49,7 +51,9 @@ __all__ = [
     "Issue",
     "Key",
     "MissingExtra",
+    "NotCached",
     "Presence",
+    "Ref",
     "RepairRefused",
     "SchemaMismatch",
     "StoreFull",
@@ -73,6 +77,7 @@ _HOMES = {
         "CorruptEntry",
         "ForgedEntry",
         "MissingExtra",
+        "NotCached",
         "RepairRefused",
         "SchemaMismatch",
         "StoreFull",
@@ -85,6 +90,7 @@ _HOMES = {
     "cacheness.memoize.explain": ("Explanation",),
     "cacheness.protocols": ("Codec",),
     "cacheness.records": ("Entry", "Hit", "Issue", "Presence"),
+    "cacheness.references": ("Ref",),
 }
 
 

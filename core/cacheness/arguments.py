@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
-from cacheness.config import Config, redacted
+from cacheness.config import Config, redacted, share_of
 from cacheness.errors import ConfigError
 from cacheness.keys import RESERVED, Digest, Key, make_key
 from cacheness.memoize import CachedOptions
@@ -150,7 +150,9 @@ def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
         lifetime_of(options["ttl"])
     if not isinstance(options.get("tags", ()), str):  # said better by the decorator itself
         checked_tags(options.get("tags", ()))
-    for name in ("key", "condition"):
+    if options.get("check") is not None:
+        share_of(options["check"])
+    for name in ("key", "condition", "same"):
         function = options.get(name)
         if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
             raise TypeError(f"{name}={function!r:.80} is not a plain function, which is what the decorator calls")
@@ -192,9 +194,9 @@ def canonical_json(mapping: Mapping[str, Any]) -> str:
     return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"
 
 
-def shown(text: str) -> str:
+def shown(text: str, most: int = TEXT_SHOWN) -> str:
     """Text that every store takes and a line of a terminal shows; its beginning, where it is long."""
-    return "".join(char if char.isprintable() else " " for char in text[:TEXT_SHOWN])
+    return "".join(char if char.isprintable() else " " for char in text[:most])
 
 
 def lifetime_of(ttl: Duration) -> float:

@@ -37,11 +37,13 @@ from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
+from cacheness.memoize.audit import MOST_A_DAY
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.protocols import CachedFunction, MetadataStore
-from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Entry, Hit, Outcome, Presence, Use, Where
+from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Dispute, Entry, Hit, Outcome, Presence, Use, Where
+from cacheness.references import Ref, caches
 from cacheness.results.batch import Batch
 from cacheness.results.store import Cache, Draft, PutDetails
 from cacheness.units import Duration, seconds_of
@@ -118,6 +120,8 @@ class UnifiedCache:
         """
         if key is not None:
             check_order(value, key)
+        if type(value) is Ref:
+            value = value.value
         about = PutDetails(
             ttl=self._lifetime(ttl),
             tags=checked_tags(tags),
@@ -166,6 +170,12 @@ class UnifiedCache:
         """The cached value, or `default`. Where a cached None matters, use `lookup`."""
         hit = self._counted(key_of("get", key, named, args=args, prefix=prefix, version=version, function=function))
         return default if hit is None else hit.value
+
+    def find(self, key: KeyLike, /) -> Entry | None:
+        """The entry under a key, without its value; None where `lookup` would find nothing in the row."""
+        digest = digest_named(key)
+        self._flush_if_it_holds(digest)
+        return self._store.find(digest)
 
     def key(
         self,
@@ -261,6 +271,48 @@ class UnifiedCache:
         asked = [digest_named(key) for key in keys]
         found = self._store.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
         return {digest.hex(): why for digest, why in found.items()}
+
+    # results that came out differently
+
+    def disputes(self, keys: Sequence[KeyLike] | None = None) -> list[Dispute]:
+        """Results that came out differently when they were computed again, and are not served: of keys, or all."""
+        asked = None if keys is None else [digest_named(key) for key in keys]
+        return self._store.metadata.disputes(self.config.namespace, asked)
+
+    def settle(self, key: KeyLike, /, *, keep: Literal["old", "new"] = "old") -> bool:
+        """End a dispute: serve the stored result again, or delete it, so that it is computed anew.
+
+        False when there is none.
+        """
+        if keep not in ("old", "new"):
+            raise ValueError(f"keep={keep!r:.40} is neither 'old' nor 'new'")
+        digest = digest_named(key)
+        cache = self._store
+        disputed = cache.metadata.disputes(self.config.namespace, [digest])
+        if disputed and keep == "new":
+            cache.delete(Where(self.config.namespace, keys=(digest,), created_before=disputed[0].at + 1))
+        return cache.metadata.settle(self.config.namespace, [digest]) > 0
+
+    def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
+        """Keep an entry from being served, because it came out differently; `detail` says how, and what is to blame.
+
+        False when it is another by now, or its function has a hundred disputes of the last day.
+        """
+        metadata = self._store.metadata
+        current = metadata.find(self.config.namespace, entry.key)
+        if current is None or (current.mac, current.created_at) != (entry.mac, entry.created_at):
+            return False
+        at = max(metadata.now(), entry.created_at)
+        told = Dispute(entry.key, at, stored, computed, entry.function, shown(detail, 2000))
+        return metadata.dispute(self.config.namespace, told, MOST_A_DAY)
+
+    def is_disputed(self, key: KeyLike, /) -> bool:
+        """Whether the result under a key came out differently, so that it is not served."""
+        return bool(self.disputes([key]))
+
+    def round_trip(self, value: Any) -> Any:
+        """A value as it would come out of the cache: encoded and decoded, and not stored."""
+        return self._store.round_trip(value)
 
     @contextmanager
     def write_batch(self) -> Iterator[None]:
@@ -497,6 +549,21 @@ class UnifiedCache:
         self._store.metadata.delete_unstored(self.config.namespace, -MICROSECONDS)
         return gone
 
+    @property
+    def store_id(self) -> str:
+        """Which database this is: drawn at random when it was made."""
+        return self._store.metadata.identity().store_id
+
+    @property
+    def namespace(self) -> str:
+        """Under which name this cache keeps results."""
+        return self.config.namespace
+
+    @property
+    def is_open(self) -> bool:
+        """Whether this handle was not closed."""
+        return self._finalizer.alive
+
     def close(self) -> None:
         """End this handle; the last one of a process ends its session. Calling it twice is fine."""
         if self._finalizer.detach() is not None:
@@ -537,6 +604,7 @@ class UnifiedCache:
         self._slot = factory.hold(self.config)
         self._finalizer = weakref.finalize(self, factory.drop, self._slot)
         self._finalizer.atexit = False  # the registry closes everything then
+        caches.add(self)
 
     @property
     def _opened(self) -> factory.OpenCache:

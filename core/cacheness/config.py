@@ -40,6 +40,7 @@ class CacheParameters(TypedDict, total=False):
     eviction: Literal["lru", "cost"]
     on_error: Literal["compute", "raise"]
     incomplete: Incomplete
+    check: float
     lease: Duration
     shared_path: bool
     connect_timeout: Duration
@@ -74,6 +75,7 @@ class Config:
     eviction: Literal["lru", "cost"] = "lru"  #: least recently used, or least seconds to recompute x hits per byte
     on_error: Literal["compute", "raise"] = "compute"  #: what a decorated function does when the cache fails
     incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
+    check: float = 0.0  #: share of the hits of decorated functions that are computed again and compared
     lease: float = 30.0  #: how long others wait for a computation whose process died
     shared_path: bool = False  #: every machine sees the same files under a local blob store's path
     connect_timeout: float = 2.0  #: for a connection to a server
@@ -225,6 +227,18 @@ def _whole(value: Any) -> int:
 
 
 _CODEC_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+
+
+def share_of(value: Any) -> float:
+    """A share from 0 to 1, given as a number or as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{value!r:.40} is not a share: a number from 0 to 1")
+    share = float(value)
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{value!r:.40} is not a share: a number from 0 to 1")
+    return share
+
+
 _DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")
 #: How each parameter is read: choices are checked as they are.
 _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
@@ -239,6 +253,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "ttl": seconds_of,
     "max_bytes": bytes_of,
     "max_entries": _whole,
+    "check": share_of,
     "lease": seconds_of,
     "shared_path": _flag,
     "connect_timeout": seconds_of,

@@ -14,6 +14,7 @@ CachenessError
 ├── CodecError           fix the code: this value cannot be stored or read
 ├── UnhashableArgument   fix the call: this argument has no key (also a TypeError)
 ├── RepairRefused        look before you force: the repair would delete too much
+├── NotCached            compute it, or open the cache that has it
 ├── CacheClosed          open another one (also a ValueError)
 └── ConfigError          fix the configuration (also a ValueError)
     ├── StoreRefused     fix credentials, permissions or the name of the bucket
@@ -77,6 +78,10 @@ class UnhashableArgument(CachenessError, TypeError):
 
 class RepairRefused(CachenessError):
     """A repair stopped before it deleted anything, because its findings look implausible."""
+
+
+class NotCached(CachenessError):
+    """A result that was asked for is not in the cache, and nobody here may or can compute it."""
 
 
 class CacheClosed(CachenessError, ValueError):

@@ -6,7 +6,7 @@ the type checker prove that a class fits. `cacheness.testing.contracts` proves t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
@@ -17,6 +17,7 @@ from cacheness.records import (
     BlobInfo,
     Candidate,
     Deleted,
+    Dispute,
     Entry,
     Holdings,
     Identity,
@@ -29,6 +30,7 @@ from cacheness.records import (
     Use,
     Where,
 )
+from cacheness.references import Ref
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -130,15 +132,15 @@ class MetadataStore(Protocol):
     # entries
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
-        """One row by its key, expired or not, in one round trip."""
+        """One row by its key, expired or not, in one round trip; none that is disputed."""
         ...
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """Rows by their keys, one statement per 1,000, since inline bytes come along."""
+        """Rows by their keys that are not disputed, one statement per 1,000, since inline bytes come along."""
         ...
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
-        """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
+        """Which keys have a row that neither expired nor is disputed; one statement per 10,000, no inline bytes."""
         ...
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
@@ -242,6 +244,24 @@ class MetadataStore(Protocol):
 
     def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
+        ...
+
+    # results that came out differently
+
+    def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
+        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        ...
+
+    def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
+        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        ...
+
+    def settle(self, namespace: str, keys: Collection[bytes]) -> int:
+        """Drop the disputes about these keys; returns how many there were."""
+        ...
+
+    def delete_stale_disputes(self, namespace: str) -> None:
+        """Drop the disputes about entries that are gone, or others by now."""
         ...
 
     # tombstones
@@ -370,6 +390,14 @@ class CachedFunction(Protocol[P, R_co]):
     def __get__(
         self: CachedFunction[Concatenate[S, P_method], R_method], instance: S, owner: type | None = None
     ) -> CachedFunction[P_method, R_method]: ...
+
+    @overload
+    def lazy(  # type: ignore[overload-overlap] # a coroutine is a result, too
+        self: CachedFunction[P_method, Coroutine[Any, Any, S]], *args: P_method.args, **kwargs: P_method.kwargs
+    ) -> Coroutine[Any, Any, Ref[S]]: ...
+
+    @overload
+    def lazy(self, *args: P.args, **kwargs: P.kwargs) -> Ref[R_co]: ...
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Compute again, and store the new result in place of the old."""

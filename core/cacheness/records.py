@@ -250,6 +250,27 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Dispute:
+    """A result that came out differently when it was computed again. Not signed: it keeps one from being served."""
+
+    key: bytes
+    at: int  #: microseconds since the epoch; an entry that was made later is not disputed
+    stored: bytes | None  #: digest of the value in the cache, where it has one
+    computed: bytes | None  #: … and of the one that was computed
+    function: str  #: module:qualified name
+    detail: str  #: both values in short, and what may be to blame
+
+    @property
+    def cache_key(self) -> str:
+        """The key as 64 hexadecimal digits."""
+        return self.key.hex()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The dispute as people read it."""
+        return {"cache_key": self.cache_key, "function": self.function, "at": _time(self.at), "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
 class Issue:
     """One finding of an integrity check."""
 

@@ -24,6 +24,7 @@ WRONG = {
     "max_value_bytes": ["1 gigabite", "", "GB", "-1GB", -1, 0, 1.5, math.inf, None, True, "nan", [1]],
     "incomplete": ["ignore", "", 1, True],
     "check_inputs": [-0.1, 1.1, math.nan, "1%", None, True],
+    "check": [-0.1, 1.1, math.nan, "1%", None, True],
     "queue_bytes": ["much", -1, 2.0, None, False],
 }
 #: Looked at before anything is done with it.

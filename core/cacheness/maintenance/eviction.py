@@ -96,6 +96,7 @@ class Evictor:
         self._cache.metadata.delete_unstored(self._cache.namespace, REASONS_KEPT)
         while self._cache.metadata.fold_activity(self._cache.namespace, AT_A_TIME):
             pass
+        self._cache.metadata.delete_stale_disputes(self._cache.namespace)
         while True:
             holdings = self._look()
             excess = _excess_of(holdings, is_begun=is_begun)

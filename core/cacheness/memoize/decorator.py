@@ -21,15 +21,18 @@ from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CachenessError
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
-from cacheness.keys import Key, Observed, covers, still_left, unseen
+from cacheness.keys import Key, Observed, covers, name_of_function, still_left, unseen
+from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
+from cacheness.memoize.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
 from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
-from cacheness.memoize.steps import CallFunction, ComputeLease, Done, Sleep, in_thread, under_way
+from cacheness.memoize.steps import CallArguments, CallFunction, ComputeLease, Done, Failed, Sleep, in_thread, under_way
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
+from cacheness.references import Differs, Ref, by_digest, loaded
 from cacheness.units import Duration
 
 _log = logging.getLogger(__name__)
@@ -48,6 +51,7 @@ _FAILED: Final = object()
 _REFUSED: Final = object()
 #: Reasons that figures give.
 REFRESHED: Final = "refresh was asked for"
+DISPUTED: Final = "disputed: it came out differently"
 RAISED: Final = "the function raised"
 NO_ANSWER: Final = "the cache did not answer"
 
@@ -94,6 +98,20 @@ class CacheLike(Protocol):
         """Count a call that was given a result."""
         ...
 
+    @property
+    def store_id(self) -> str:
+        """Which database this is."""
+        ...
+
+    @property
+    def namespace(self) -> str:
+        """Under which name it keeps results."""
+        ...
+
+    def find(self, key: Key, /) -> Entry | None:
+        """The entry under a key, without its value."""
+        ...
+
     def put(
         self,
         value: Any,
@@ -110,6 +128,22 @@ class CacheLike(Protocol):
 
     def invalidate(self, key: Key, /) -> bool:
         """Forget a result."""
+        ...
+
+    def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
+        """Note that a result came out differently; False where it is another by now, or there are too many."""
+        ...
+
+    def is_disputed(self, key: Key, /) -> bool:
+        """Whether the result under a key came out differently."""
+        ...
+
+    def settle(self, key: Key, /) -> bool:
+        """Drop the dispute about a key."""
+        ...
+
+    def round_trip(self, value: Any) -> Any:
+        """A value as it would come out of the cache."""
         ...
 
     def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
@@ -135,6 +169,8 @@ class CachedOptions(TypedDict, total=False):
     wait: float
     incomplete: Incomplete | None
     by_value: bool | None
+    check: float | None
+    same: Callable[[Any, Any], bool] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +188,20 @@ class Options:
     wait: float = 3600.0  #: seconds to wait for another
     incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
     by_value: bool | None = None  #: keep the digest of a result however many members it has, or never
+    check: float | None = None  #: share of hits that are computed again and compared; None: as the cache does
+    same: Callable[[Any, Any], bool] | None = None  #: gets the stored result and a computed one; whether they are equal
+
+
+@dataclass(frozen=True, slots=True)
+class _Computed:
+    """What a call came to."""
+
+    key: Key
+    call: CallArguments
+    value: Any
+    observed: Observed  #: its files
+    seconds: float
+    moved: Sequence[str]  #: generators of random numbers that stand elsewhere since
 
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
@@ -197,18 +247,26 @@ class Cached:
         self.cache = cache
         self.options = options
         self._binder = Binder(fn)
+        share = cache.config.check if options.check is None else options.check
+        self._sampler = Sampler(share) if share > 0 and not writes_to(fn) else None
         if unknown := set(options.ignore) - self._binder.ignorable:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
         lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
-        return self._take(self._steps(lease, args, kwargs), lease, args, kwargs)
+        return self._take(self._steps(lease, CallArguments(args, kwargs)), lease)
+
+    def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
+        """A reference to the cached result, which is computed where there is none, and loaded when somebody looks."""
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return self._take(self._steps(lease, CallArguments(args, kwargs, is_lazy=True)), lease)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
-        return self._take(self._compute(self.key(*args, **kwargs), REFRESHED), lease, args, kwargs)
+        steps = self._compute(self.key(*args, **kwargs), CallArguments(args, kwargs), REFRESHED)
+        return self._take(steps, lease)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
@@ -239,7 +297,7 @@ class Cached:
     def __reduce__(self) -> str | tuple[Any, ...]:
         return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
 
-    def _take(self, steps: _Steps, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def _take(self, steps: _Steps, lease: ComputeLease) -> Any:
         try:
             result: Any = None
             while True:
@@ -248,7 +306,10 @@ class Cached:
                     return step.value
                 if isinstance(step, CallFunction):
                     with step:
-                        result = self.__wrapped__(*args, **kwargs)
+                        try:
+                            result = self.__wrapped__(*step.call.args, **step.call.kwargs)
+                        except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                            result = step.failed(error)
                 elif isinstance(step, Sleep):
                     time.sleep(step.seconds)
                     result = None
@@ -260,32 +321,37 @@ class Cached:
                 with lease.patience, unseen():
                     self._ask(lease.end)
 
-    def _steps(self, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Steps:
+    def _steps(self, lease: ComputeLease, call: CallArguments) -> _Steps:
         """What a call does, in order."""
-        key, found, reason = yield functools.partial(self._find, args, kwargs)
+        key, found, reason = yield functools.partial(self._find, call)
         began, waited = time.perf_counter(), False
         if found is None and self.options.single_flight and key.digest not in under_way.get():
-            found, waited = yield from self._queue(lease, key)
+            found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
             seconds = time.perf_counter() - began if waited else 0.0
             self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
+            if call.is_lazy:
+                yield Done(self._reference(call, found.entry.key, found.entry.value))
+            if self._sampler is not None and self._is_checked(found.entry):
+                yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
             # A cache that cannot be read is not written to either.
             outcome: CallOutcome = "failed" if found is _FAILED else "not cacheable"
-            value = yield CallFunction(key, failed=functools.partial(self._count, key, "failed", RAISED, began))
+            given, _ = yield functools.partial(_loaded, call)
+            value = yield CallFunction(key, given, failed=functools.partial(self._count, key, "failed", RAISED, began))
             self._count(key, outcome, NO_ANSWER if found is _FAILED else "", began)
-            yield Done(value)
+            yield Done(self._reference(call, key.digest, None, value) if call.is_lazy else value)
         else:
-            yield from self._compute(key, reason)
+            yield from self._compute(key, call, reason)
 
-    def _find(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Key, Any, str]:
+    def _find(self, call: CallArguments) -> tuple[Key, Any, str]:
         """The key of a call, its result or why there is none to be had, and the reason of a miss."""
-        key = self.key(*args, **kwargs)
+        key = self.key(*call.args, **call.kwargs)
         if not self._may_cache(key):
             return key, _REFUSED, ""
         why: list[str] = []
-        found = self._ask(functools.partial(self._look_up, key, why))
+        found = self._ask(functools.partial(self._look_up, key, call, why))
         reason = ""
         if found is None:
             newest = functools.partial(self._earlier, key, 1)
@@ -296,69 +362,139 @@ class Cached:
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
         return key, found, reason
 
-    def _look_up(self, key: Key, why: list[str] | None = None) -> Hit | None:
-        """The result of a call: under its key, or where its function itself wrote the files that it names."""
-        found = self.cache.peek(key, why)
+    def _look_up(self, key: Key, call: CallArguments, why: list[str] | None = None) -> Hit | None:
+        """The result of a call: under its key, or where its function itself wrote the files that it names.
+
+        Of a call that returns a reference, without the value.
+        """
+        found = self._look_at(key, call, why)
         for as_text, other in key.as_text().items() if found is None else ():
-            hit = self.cache.peek(other)
+            hit = self._look_at(other, call)
             if hit is not None and covers(hit.entry.outputs or "", key.inputs, as_text):
                 return hit
         return found
 
-    def _queue(self, lease: ComputeLease, key: Key) -> Generator[Any, Any, Any]:
+    def _look_at(self, key: Key, call: CallArguments, why: list[str] | None = None) -> Hit | None:
+        if not call.is_lazy:
+            return self.cache.peek(key, why)
+        entry = self.cache.find(key)
+        return None if entry is None else Hit(None, entry)
+
+    def _queue(self, lease: ComputeLease, key: Key, call: CallArguments) -> Generator[Any, Any, Any]:
         """Take the lease of this key, or wait for the result of who holds it: the result, and whether it waited."""
+        look_up = functools.partial(self._ask, functools.partial(self._look_up, key, call))
         give_up = time.monotonic() + self.options.wait
         pause, waited = PAUSES[0], False
         while True:
             taken = yield functools.partial(self._ask, functools.partial(lease.begin, key))
             if taken is not False:
                 # It may have landed since we looked. A lease that cannot be taken is done without.
-                ask = functools.partial(self._ask, functools.partial(self._look_up, key))
-                return (yield ask) if taken is True else None, waited
+                return (yield look_up) if taken is True else None, waited
             if time.monotonic() >= give_up:
                 return None, True
             yield Sleep(pause * between(0.5, 1.0))
             pause, waited = min(pause * 2, PAUSES[1]), True
-            found = yield functools.partial(self._ask, functools.partial(self._look_up, key))
+            found = yield look_up
             if isinstance(found, Hit):
                 return found, True
 
-    def _compute(self, key: Key, reason: str) -> _Steps:
+    def _compute(self, key: Key, call: CallArguments, reason: str) -> _Steps:
         key.as_text()  # before the function can change its arguments
-        observed = Observed(key.inputs, self.__wrapped__)
-        before, began = positions(), time.perf_counter()
-        value = yield CallFunction(key, observed, functools.partial(self._count, key, "failed", RAISED, began))
-        seconds, moved = time.perf_counter() - began, moved_since(before)
-        size = yield functools.partial(self._ask, functools.partial(self._store, key, value, seconds, observed, moved))
-        self.cache.count(key.function, "miss", reason, spent=seconds, size=size if isinstance(size, int) else 0)
+        loaded, differs = yield functools.partial(_loaded, call)
+        if differs:  # what a reference names came out otherwise: the call is another one
+            key = yield functools.partial(self.key, *loaded.args, **loaded.kwargs)
+        done = yield from self._run(key, loaded)
+        value = done.value
+        entry = yield functools.partial(self._ask, functools.partial(self._store, done, refreshes=reason == REFRESHED))
+        size = entry.size if isinstance(entry, Entry) else 0
+        self.cache.count(key.function, "miss", reason, spent=done.seconds, size=size)
+        if call.is_lazy:
+            at, digest = (entry.key, entry.value) if isinstance(entry, Entry) else (key.digest, None)
+            yield Done(self._reference(call, at, digest, value))
         yield Done(value)
 
-    def _store(self, key: Key, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> int:
-        """Store a result, unless something speaks against it; the bytes that it takes."""
+    def _run(self, key: Key, call: CallArguments, *, is_audit: bool = False) -> Generator[Any, Any, _Computed]:
+        """Call the function, and watch what it does to files and generators of random numbers."""
+        observed = Observed(key.inputs, self.__wrapped__)
+        before, began = positions(), time.perf_counter()
+        failed = functools.partial(self._count, key, "failed", RAISED, began)
+        value = yield CallFunction(key, call, observed, failed, is_audit=is_audit)
+        return _Computed(key, call, value, observed, time.perf_counter() - began, moved_since(before))
+
+    def _is_checked(self, entry: Entry) -> bool:
         options = self.options
-        outcome = observed.outcome(value)
+        can_tell = is_checkable(entry, own_share=options.check is not None, own_ttl=options.ttl is not None)
+        return can_tell and self._sampler is not None and self._sampler.chooses(entry.key)
+
+    def _audit(self, key: Key, call: CallArguments, hit: Hit) -> _Steps:
+        """Compute a result again, and compare. Without a lease, because nothing is stored."""
+        given, differs = yield functools.partial(_loaded, call)
+        done = yield from self._run(key, given, is_audit=True)
+        if isinstance(done.value, Failed):
+            _tell_once(self, done.value.error, "could not be computed again to be checked")
+        elif not differs and (yield functools.partial(self._ask, functools.partial(self._compare, done, hit))) is False:
+            yield Done(done.value)
+
+    def _compare(self, done: _Computed, hit: Hit) -> bool:
+        """Whether a result came out the same; what differs is disputed."""
+        key, value = done.key, done.value
+        if done.observed.outcome(value).refused or self.key(*done.call.args, **done.call.kwargs).digest != key.digest:
+            return True  # a file changed meanwhile, or the function changes what it is given
+        try:
+            if is_same(hit.value, value, self.options.same, self.cache.round_trip):
+                return True
+        except NotComparable as error:
+            _tell_once(self, error, "cannot be checked")
+            return True
+        detail = told(hit.value, value, key, self.__wrapped__, done.moved)
+        if self.cache.dispute(hit.entry, digest_or_none(hit.value), digest_or_none(value), detail):
+            _log.warning(
+                "%s came out differently: %s. The entry %s is not served until it is settled: cacheness disputes",
+                key.function,
+                detail,
+                hit.entry.cache_key,
+            )
+            return False
+        current = self.cache.find(Key(hit.entry.key))
+        return current is None or current.mac != hit.entry.mac
+
+    def _reference(self, call: CallArguments, key: bytes, digest: bytes | None, *held: Any) -> Ref[Any]:
+        # A coroutine cannot be waited for where a value is asked for.
+        again = None if isinstance(self, CachedCoroutine) else functools.partial(self, *call.args, **call.kwargs)
+        name = name_of_function(self.__wrapped__)
+        return Ref(self.cache, key, digest, name, again=again, **({"held": held[0]} if held else {}))
+
+    def _store(self, done: _Computed, *, refreshes: bool) -> Entry | None:
+        """Store a result, unless something speaks against it."""
+        options, key, value = self.options, done.key, done.value
+        outcome = done.observed.outcome(value)
         why = outcome.refused
+        stored = key if why else key.after(outcome, done.moved)
         if why:
             _log.info("%s is not stored: %s", key.function, why)
-        elif self._may_cache(key):
-            why = "" if self._is_wanted(value) else "condition= refused it"
+        elif self._may_cache(key) and not self._is_wanted(value):
+            why = "condition= refused it"
+        elif not refreshes and self.cache.is_disputed(stored):
+            why = DISPUTED
         if why or not self._may_cache(key):
             self.cache.reasons.not_stored(key.digest, why)
-            return 0
+            return None
         try:
             entry = self.cache.put(
                 value,
-                key.after(outcome, moved),
+                stored,
                 ttl=options.ttl,
                 tags=options.tags,
-                compute_seconds=seconds,
+                compute_seconds=done.seconds,
                 by_value=options.by_value,
             )
         except CachenessError as error:
             self.cache.reasons.not_stored(key.digest, type(error).__name__)
             raise
         self.cache.reasons.stored(key.digest)
-        return entry.size
+        if refreshes:
+            self.cache.settle(stored)
+        return entry
 
     def _count(self, key: Key, outcome: CallOutcome, reason: str, began: float) -> None:
         self.cache.count(key.function, outcome, reason, spent=time.perf_counter() - began)
@@ -404,8 +540,9 @@ class Cached:
 
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:
-            return {"key": Stated(self.options.key(*args, **kwargs))}
-        return self._binder.bind_without(self.options.ignore, args, kwargs)
+            given, _ = _loaded(CallArguments(args, kwargs))
+            return {"key": Stated(self.options.key(*given.args, **given.kwargs))}
+        return by_digest(self._binder.bind_without(self.options.ignore, args, kwargs))
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""
@@ -425,7 +562,7 @@ class CachedCoroutine(Cached):
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
-    async def _take(self, steps: _Steps, lease: ComputeLease, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    async def _take(self, steps: _Steps, lease: ComputeLease) -> Any:
         import asyncio
 
         try:
@@ -436,7 +573,10 @@ class CachedCoroutine(Cached):
                     return step.value
                 if isinstance(step, CallFunction):
                     with step:
-                        result = await self.__wrapped__(*args, **kwargs)
+                        try:
+                            result = await self.__wrapped__(*step.call.args, **step.call.kwargs)
+                        except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                            result = step.failed(error)
                 elif isinstance(step, Sleep):
                     await asyncio.sleep(step.seconds)
                     result = None
@@ -454,9 +594,8 @@ class CachedCoroutine(Cached):
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         key = await in_thread(functools.partial(self.key, *args, **kwargs))
-        return await self._take(
-            self._compute(key, REFRESHED), ComputeLease(lambda: self.cache.compute_leases, PATIENCE), args, kwargs
-        )
+        steps = self._compute(key, CallArguments(args, kwargs), REFRESHED)
+        return await self._take(steps, ComputeLease(lambda: self.cache.compute_leases, PATIENCE))
 
 
 class BoundCached:
@@ -474,6 +613,10 @@ class BoundCached:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the method."""
         return self.__func__(self.__self__, *args, **kwargs)
+
+    def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
+        """A reference to the cached result, which is loaded when somebody looks."""
+        return self.__func__.lazy(self.__self__, *args, **kwargs)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
@@ -496,6 +639,16 @@ class BoundCached:
 
 
 # functions
+
+
+def _loaded(call: CallArguments) -> tuple[CallArguments, bool]:
+    """A call with the values of its references, and whether one of these is not the value that counted in the key."""
+    differs = False
+    while True:
+        try:
+            return CallArguments(loaded(call.args), loaded(dict(call.kwargs))), differs
+        except Differs:
+            differs = True
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

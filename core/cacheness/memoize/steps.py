@@ -6,7 +6,7 @@ Any other callable is a step too: what it returns is sent back.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -37,11 +37,30 @@ class Sleep:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class CallArguments:
+    """The arguments of a call, and whether it returns a reference."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    is_lazy: bool = False
+
+
 class CallFunction:
     """Call the function; within, its key is under way, and what becomes of its files is observed."""
 
-    def __init__(self, key: Key, observed: Observed | None = None, failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        key: Key,
+        call: CallArguments,
+        observed: Observed | None = None,
+        failed: Callable[[], None] = lambda: None,
+        *,
+        is_audit: bool = False,
+    ) -> None:
         self._key = key.digest
+        self.call = call
+        self._is_audit = is_audit
         self._observed = observed
         self._failed = failed  #: called when the function raises
 
@@ -57,6 +76,19 @@ class CallFunction:
             self._observed.end()
         with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
             under_way.reset(self._token)
+
+    def failed(self, error: Exception) -> Failed:
+        """What is sent back in place of a result; only an audit, whose caller has one, goes on."""
+        if not self._is_audit:
+            raise error
+        return Failed(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The function raised an error while a result of it was checked."""
+
+    error: Exception
 
 
 class ComputeLease:

@@ -145,6 +145,11 @@ class Cache:
             raise CodecError(f"a {name} is not stored, because it cannot be read back: {error}") from error
         self._readable.add(kind)
 
+    def round_trip(self, value: Any) -> Any:
+        """A value as it would be found: encoded and decoded, and not stored."""
+        codec = self._codec_for(value)
+        return codec.decode(bytearray(b"".join(codec.encode(value))))
+
     def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
         """Write the blobs, then commit the rows in one transaction. Durable when it returns.
 
@@ -245,6 +250,14 @@ class Cache:
         Raises CodecError when the verified bytes cannot become a value in this process.
         """
         return self.follow(self.metadata.find(self.namespace, key), why)
+
+    def find(self, key: bytes) -> Entry | None:
+        """The row of a result that would be served, verified; its bytes are not read."""
+        entry = self.metadata.find(self.namespace, key)
+        if entry is None or not self.is_genuine(entry) or self.is_expired(entry):
+            return None
+        self.uses.count(key)
+        return entry if still_left(entry.outputs or "") else None
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cacheness.metadata.folding import Place, Sums, added, folded, is_due
-from cacheness.metadata.journal.lines import entry_from_json, time_from_text
-from cacheness.records import Entry, Quota, Totals, Use, Where
+from cacheness.metadata.journal.lines import dispute_from_json, entry_from_json, time_from_text
+from cacheness.records import Dispute, Entry, Quota, Totals, Use, Where
 
 
 @dataclass(slots=True)
@@ -31,6 +31,7 @@ class JournalIndex:
         self.tombstones: set[str] = set()
         self.checks: dict[str, dict[int, int]] = {}
         self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
+        self.disputes: dict[str, dict[bytes, Dispute]] = {}
         self.quotas: dict[str, Quota] = {}
         self.live_bytes = 0
         self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
@@ -63,12 +64,32 @@ class JournalIndex:
         for namespace, before in record.get("forget_unstored", []):
             reasons = self.unstored.pop(namespace, {}).items()
             self.unstored[namespace] = {key: reason for key, reason in reasons if reason[1] >= before}
+        self._dispute(length, record)
         self.tombstones.update(record.get("bury", []))
         self.tombstones.difference_update(record.get("unbury", []))
 
     def get(self, namespace: str, key: bytes) -> Kept | None:
         """One live entry."""
         return self._entries.get(namespace, {}).get(key)
+
+    def _dispute(self, length: int, record: dict[str, Any]) -> None:
+        for namespace, *said in record.get("disputed", []):
+            self.live_bytes += length
+            dispute = dispute_from_json(said)
+            self.disputes.setdefault(namespace, {})[dispute.key] = dispute
+        for namespace, key in record.get("settled", []):
+            self.disputes.get(namespace, {}).pop(bytes.fromhex(key), None)
+
+    def is_disputed(self, namespace: str, entry: Entry) -> bool:
+        """Whether the very entry came out differently: one that was put since is another."""
+        found = self.disputes.get(namespace, {}).get(entry.key)
+        return found is not None and found.at >= entry.created_at
+
+    def open_disputes(self, namespace: str) -> list[Dispute]:
+        """The disputes about entries that are still those, in key order."""
+        known = sorted(self.disputes.get(namespace, {}).items())
+        kept = ((self.get(namespace, key), dispute) for key, dispute in known)
+        return [dispute for one, dispute in kept if one is not None and dispute.at >= one.entry.created_at]
 
     def every(self, namespace: str) -> Iterator[Kept]:
         """The live entries of a namespace, in no order."""

@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cacheness.records import Entry
+from cacheness.records import Dispute, Entry
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BYTES: Final = ("key", "digest", "args", "value", "fn", "alias", "link", "mac")
@@ -51,6 +51,19 @@ def entry_from_json(shown: dict[str, Any], *, with_bytes: bool) -> Entry:
     if not all(isinstance(read[name], int) for name in ("size", "raw_size", "created_at")):
         raise TypeError("an entry's sizes and times are whole numbers")
     return Entry(**read)
+
+
+def dispute_to_json(dispute: Dispute) -> list[Any]:
+    """A dispute's fields."""
+    digests = [None if digest is None else digest.hex() for digest in (dispute.stored, dispute.computed)]
+    return [dispute.cache_key, time_to_text(dispute.at), *digests, dispute.function, dispute.detail]
+
+
+def dispute_from_json(shown: list[Any]) -> Dispute:
+    """The dispute that was shown."""
+    key, at, stored, computed, function, detail = shown
+    stored, computed = (None if digest is None else bytes.fromhex(digest) for digest in (stored, computed))
+    return Dispute(bytes.fromhex(key), time_from_text(at) or 0, stored, computed, function, detail)
 
 
 def time_to_text(microseconds: int | None) -> str | None:

@@ -24,14 +24,16 @@ from cacheness.jitter import between
 from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
 from cacheness.metadata.journal.index import JournalIndex, Kept
-from cacheness.metadata.journal.lines import entry_from_json, entry_to_json, time_to_text
+from cacheness.metadata.journal.lines import dispute_to_json, entry_from_json, entry_to_json, time_to_text
 from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
     HOUR,
+    MICROSECONDS,
     Activity,
     Candidate,
     Deleted,
+    Dispute,
     Entry,
     Holdings,
     Identity,
@@ -126,19 +128,22 @@ class JournalStore:
 
         def look() -> Entry | None:
             kept = self._index.get(namespace, key)
-            return self._whole(kept) if kept is not None else None
+            is_found = kept is not None and not self._index.is_disputed(namespace, kept.entry)
+            return self._whole(kept) if kept is not None and is_found else None
 
         return self._steadily(look)
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         """Rows by their keys."""
-        return {entry.key: entry for entry in self.scan(Where(namespace, keys=tuple(keys)), limit=len(keys))}
+        found = self.scan(Where(namespace, keys=tuple(keys)), limit=len(keys))
+        return {entry.key: entry for entry in found if not self._index.is_disputed(namespace, entry)}
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
         """Which keys have an unexpired row; reads no inline bytes."""
         with self._reading:
             self._refresh()
             found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
+            found = [entry for entry in found if not self._index.is_disputed(namespace, entry)]
         alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
         return {e.key: Presence(e.size, e.raw_size, e.compute_seconds, e.outputs) for e in alive}
 
@@ -313,6 +318,44 @@ class JournalStore:
     def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
+
+    # results that came out differently
+
+    def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
+        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            known = self._index.disputes.get(namespace, {}).values()
+            first = self.now() - 24 * 3600 * MICROSECONDS
+            if sum(one.function == dispute.function and one.at > first for one in known) >= most:
+                return False
+            self._append(lambda: [{"disputed": [[namespace, *dispute_to_json(dispute)]]}])
+            return True
+
+    def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
+        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        with self._reading:
+            self._refresh()
+            found = self._index.open_disputes(namespace)
+            return [one for one in found if keys is None or one.key in keys]
+
+    def settle(self, namespace: str, keys: Collection[bytes]) -> int:
+        """Drop the disputes about these keys; returns how many there were."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            gone = [key for key in sorted(keys) if key in self._index.disputes.get(namespace, {})]
+            if gone:
+                self._append(lambda: [{"settled": [[namespace, key.hex()] for key in gone]}], deletes=True)
+            return len(gone)
+
+    def delete_stale_disputes(self, namespace: str) -> None:
+        """Drop the disputes about entries that are gone, or others by now."""
+        with self._reading:
+            self._refresh()
+            still = {one.key for one in self._index.open_disputes(namespace)}
+            gone = self._index.disputes.get(namespace, {}).keys() - still
+        if gone:
+            self.settle(namespace, gone)
 
     # tombstones
 
@@ -559,6 +602,8 @@ class JournalStore:
         ]
         if figures:
             yield {"figures": figures, "kept": True}
+        for namespace, disputes in self._index.disputes.items():
+            yield {"disputed": [[namespace, *dispute_to_json(dispute)] for dispute in disputes.values()]}
         if self._index.tombstones:
             yield {"bury": sorted(self._index.tombstones)}
 

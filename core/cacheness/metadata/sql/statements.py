@@ -17,6 +17,7 @@ from cacheness.metadata.sql.tables import (
     activity,
     checks,
     compute_leases,
+    disputes,
     entries,
     leases,
     not_stored,
@@ -34,6 +35,8 @@ from cacheness.records import Entry, Where
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _KEY: Final = ("namespace", "key")
+#: The columns of a dispute, in the order of its fields.
+DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
 EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 #: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
 HINT_LENGTH: Final = 500
@@ -135,23 +138,24 @@ class Statements:
 
     @LazyAttribute
     def find(self) -> Statement:
-        """One row by its key."""
-        return self._compile(_rows().where(_this_key()))
+        """One row by its key, unless it is disputed."""
+        return self._compile(_rows().where(_this_key(), ~_is_disputed()))
 
     @LazyAttribute
     def find_many(self) -> Statement:
-        """The rows under many keys."""
-        return self._compile(_rows().where(_this_namespace(), self._among_keys()))
+        """The rows under many keys that are not disputed."""
+        return self._compile(_rows().where(_this_namespace(), self._among_keys(), ~_is_disputed()))
 
     @LazyAttribute
     def present(self) -> Statement:
-        """The unexpired rows under many keys, without their bytes."""
+        """The rows under many keys that neither expired nor are disputed, without their bytes."""
         columns = (
             *(entries.c.key, entries.c.size, entries.c.raw_size),
             *(entries.c.compute_seconds, entries.c.outputs),
         )
         unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
-        return self._compile(sa.select(*columns).where(_this_namespace(), self._among_keys(), unexpired))
+        these = (_this_namespace(), self._among_keys(), unexpired, ~_is_disputed())
+        return self._compile(sa.select(*columns).where(*these))
 
     @LazyAttribute
     def replaced_by(self) -> Statement:
@@ -407,6 +411,52 @@ class Statements:
         """Drop reasons that are too old."""
         old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
+
+    # results that came out differently
+
+    @LazyAttribute
+    def dispute(self) -> Statement:
+        """Dispute an entry; an earlier dispute about its key is replaced."""
+        said = self.flavour.upsert(disputes).values({name: _given(name, disputes.c[name].type) for name in DISPUTE})
+        new = {name: said.excluded[name] for name in DISPUTE if name not in _KEY}
+        return self._compile(said.on_conflict_do_update(index_elements=_KEY, set_=new))
+
+    @LazyAttribute
+    def count_disputes(self) -> Statement:
+        """How many disputes a function has of the last day."""
+        its = (
+            disputes.c.namespace == _given("namespace", sa.Text()),
+            disputes.c.function == _given("function", sa.Text()),
+        )
+        recent = disputes.c.at > self.flavour.now - _DAY
+        return self._compile(sa.select(sa.func.count()).select_from(disputes).where(*its, recent))
+
+    @LazyAttribute
+    def disputes(self) -> Statement:
+        """Every dispute of a namespace that is about the entry that is there."""
+        return self._compile(self._disputes())
+
+    @LazyAttribute
+    def disputes_of(self) -> Statement:
+        """The same, of many keys."""
+        return self._compile(self._disputes().where(self.flavour.among(disputes.c.key, 32)))
+
+    def _disputes(self) -> sa.Select[Any]:
+        still = sa.and_(_same_key(disputes), disputes.c.at >= entries.c.created_at)
+        wanted = sa.select(*(disputes.c[name] for name in DISPUTE if name != "namespace"))
+        wanted = wanted.select_from(disputes.join(entries, still))
+        return wanted.where(disputes.c.namespace == _given("namespace", sa.Text())).order_by(disputes.c.key)
+
+    @LazyAttribute
+    def settle(self) -> Statement:
+        """Drop the disputes about many keys."""
+        return self._compile(self._delete_hints(disputes))
+
+    @LazyAttribute
+    def delete_stale_disputes(self) -> Statement:
+        """Drop disputes about entries that are gone or others."""
+        still = sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
+        return self._compile(sa.delete(disputes).where(disputes.c.namespace == _given("namespace", sa.Text()), ~still))
 
     # tombstones
 
@@ -719,6 +769,11 @@ def _this_key() -> sa.ColumnElement[bool]:
 
 def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
     return sa.and_(table.c.namespace == entries.c.namespace, table.c.key == entries.c.key)
+
+
+def _is_disputed() -> sa.ColumnElement[bool]:
+    """Whether the very entry came out differently: one that was put since is another."""
+    return sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
 
 
 def _named_key() -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
 from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
-from cacheness.metadata.sql.statements import Statement, Statements, entry_of, lead_of, row_of, values_of
+from cacheness.metadata.sql.statements import DISPUTE, Statement, Statements, entry_of, lead_of, row_of, values_of
 from cacheness.metadata.sql.tables import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.records import (
     HOUR,
@@ -20,6 +20,7 @@ from cacheness.records import (
     Activity,
     Candidate,
     Deleted,
+    Dispute,
     Entry,
     Holdings,
     Presence,
@@ -297,6 +298,32 @@ class SqlStore(ABC):
     def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         self._change(self._sql.delete_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
+
+    # results that came out differently
+
+    def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
+        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        values = {"namespace": namespace, "function": dispute.function, "now": self.now()}
+        if self._query(self._sql.count_disputes, values)[0][0] >= most:
+            return False
+        row = {name: getattr(dispute, name) for name in DISPUTE if name != "namespace"}
+        self._change(self._sql.dispute, {"namespace": namespace, **row})
+        return True
+
+    def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
+        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        if keys is None:
+            return [Dispute(*row) for row in self._long_query(self._sql.disputes, {"namespace": namespace})]
+        return [Dispute(*row) for row in self._lookup(self._sql.disputes_of, PRESENCE_BATCH, namespace, keys)]
+
+    def settle(self, namespace: str, keys: Collection[bytes]) -> int:
+        """Drop the disputes about these keys; returns how many there were."""
+        these = self._sql.flavour.keys(sorted(keys))
+        return self._change(self._sql.settle, {"namespace": namespace, "keys": these}, deletes=True)
+
+    def delete_stale_disputes(self, namespace: str) -> None:
+        """Drop the disputes about entries that are gone, or others by now."""
+        self._change(self._sql.delete_stale_disputes, {"namespace": namespace}, lasting=False, deletes=True)
 
     # tombstones
 

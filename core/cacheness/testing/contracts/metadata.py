@@ -28,6 +28,7 @@ from cacheness.records import (
     Activity,
     Candidate,
     Deleted,
+    Dispute,
     Entry,
     Holdings,
     Presence,
@@ -149,6 +150,31 @@ class MetadataStoreContract:
         store.delete_unstored("default", -hour)
         assert store.unstored("default", keys, hour) == {}
         assert store.unstored("other", keys, hour) == {keys[1]: "chance"}
+
+    def test_what_is_disputed_is_not_found_until_it_is_settled_or_put_again(
+        self, store: MetadataStore, put: Any
+    ) -> None:
+        now = store.now()
+        put(entry(1, created_at=now - 5), entry(2, created_at=now - 5), entry(3, created_at=now - 5))
+        told = [Dispute(key(n), now, bytes(32), None, "m:f", "1 is stored ☂, 2 was computed") for n in (1, 2, 9)]
+        assert [store.dispute(NAMESPACE, one, 3) for one in told] == [True] * 3
+        assert not store.dispute(NAMESPACE, Dispute(key(3), now, None, None, "m:f", "one too many"), 3)
+        assert store.dispute("other", Dispute(key(3), now, None, None, "m:f", "elsewhere"), 3)
+        assert store.disputes(NAMESPACE) == told[:2]
+        assert store.disputes(NAMESPACE, [key(2), key(3)]) == told[1:2]
+        keys = [key(n) for n in (1, 2, 3)]
+        assert store.find(NAMESPACE, key(1)) is None
+        assert list(store.find_many(NAMESPACE, keys)) == list(store.present(NAMESPACE, keys)) == [key(3)]
+        assert [found.key for found in store.scan(Where(NAMESPACE))] == keys
+        put(entry(1, created_at=now + 1))
+        assert store.find(NAMESPACE, key(1)) is not None
+        assert store.disputes(NAMESPACE) == told[1:2]
+        assert store.dispute(NAMESPACE, told[1], 9)
+        assert store.settle(NAMESPACE, [key(2), key(3)]) == 1
+        assert store.disputes(NAMESPACE) == []
+        assert list(store.present(NAMESPACE, keys)) == keys
+        store.delete_stale_disputes(NAMESPACE)
+        assert store.settle(NAMESPACE, [key(1), key(9)]) == 0
 
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
         full = entry(

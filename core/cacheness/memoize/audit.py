@@ -1,0 +1,146 @@
+"""Audit: a share of hits is computed again and compared, so that a result that its key does not decide is found."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from cacheness.errors import CachenessError
+from cacheness.keys import Key, digest_of
+from cacheness.records import Entry
+
+#: Seconds that a result may have taken to compute, to be computed again within a call.
+LONGEST: Final = 60.0
+#: Disputes that a function may have of one day; more tell nothing new.
+MOST_A_DAY: Final = 100
+_WIDTH: Final = 60  #: characters of a value in a dispute
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_ALL: Final = 1 << 64
+
+
+class NotComparable(Exception):
+    """Two values cannot be compared, for the reason that this says."""
+
+
+class Sampler:
+    """Chooses a share of hits, by their number and their keys: evenly over calls, and over keys too."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+        self._below = int(share * _ALL)
+        self._count = secrets.randbits(64)  # or the first hits of short processes would always, or never, be checked
+        self._lock = threading.Lock()
+
+    def chooses(self, key: bytes) -> bool:
+        """Whether the next hit is checked."""
+        with self._lock:
+            self._count += 1
+            count = self._count
+        return (int.from_bytes(key[:8]) + count * _GOLDEN) % _ALL < self._below
+
+
+def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
+    """Whether computing an entry again can show anything.
+
+    Not where it was put by hand, took long, or comes from a function that writes files; and not where it may
+    change with time, as its function says by a ttl, unless that function asks for the check.
+    """
+    if entry.compute_seconds is None or entry.compute_seconds > LONGEST or entry.outputs:
+        return False
+    return own_share or not own_ttl
+
+
+def is_same(
+    stored: Any, computed: Any, same: Callable[[Any, Any], bool] | None, round_trip: Callable[[Any], Any]
+) -> bool:
+    """Whether two results are one value. Raises NotComparable where that cannot be said."""
+    if same is not None:
+        try:
+            return bool(same(stored, computed))
+        except Exception as error:
+            raise NotComparable(f"its same= failed ({type(error).__name__}: {error})") from error
+    try:
+        expected = digest_of(stored, "result")
+        # What storing changes is no difference: a codec may leave out what an object keeps for speed.
+        return digest_of(computed, "result") == expected or digest_of(round_trip(computed), "result") == expected
+    except CachenessError as error:
+        raise NotComparable(f"{error}. Say what is equal: same=") from error
+
+
+def digest_or_none(value: Any) -> bytes | None:
+    """The digest of a value, where it has one."""
+    try:
+        return digest_of(value, "result")
+    except CachenessError:
+        return None
+
+
+def told(stored: Any, computed: Any, key: Key, function: Any, moved: Sequence[str]) -> str:
+    """Both values of a call in short, and what may be to blame that they differ."""
+    return compared(stored, computed, _suspects(key, function, moved))
+
+
+def compared(stored: Any, computed: Any, suspects: Iterable[str]) -> str:
+    """Both values in short, and what may be to blame that they differ."""
+    blame = "; ".join(dict.fromkeys(suspects)) or "nothing that was seen"
+    return f"{_brief(stored)} is stored, {_brief(computed)} was computed. To blame may be: {blame}"
+
+
+def _suspects(key: Key, function: Any, moved: Sequence[str]) -> Iterator[str]:
+    parts = json.loads(key.components)
+    for line in parts.get("unfollowed", ()):
+        yield f"what is not followed: {line}"
+    for name in moved:
+        yield f"the process-wide generator of {name} moved"
+    for arg, files in parts.get("files", {}).items():
+        for kind, words in (
+            ("text", "a file that counts by its name"),
+            ("folders", "a folder that counts by its name"),
+        ):
+            for name in files.get(kind, ()):
+                yield f"{words}: {name} (arg `{arg}`)"
+    yield from reads_of(function)
+
+
+#: Names in code that read what no key holds.
+_READERS: Final = {
+    "the environment": {"environ", "getenv", "getcwd", "getlocale", "getpid", "gethostname", "getuser", "locale"},
+    "the clock": {"time", "now", "today", "utcnow", "time_ns", "monotonic", "perf_counter"},
+    "a file, a database or the network": {
+        "open",
+        "read_text",
+        "read_bytes",
+        "connect",
+        "execute",
+        "urlopen",
+        "listdir",
+    },
+    "chance": {"random", "uuid4", "urandom", "token_hex", "choice", "shuffle", "default_rng", "id", "hash"},
+    "the order of a set": {"set", "frozenset"},
+    "the order of threads": {"as_completed", "ThreadPoolExecutor", "Thread", "imap_unordered"},
+}
+
+
+def reads_of(function: Any) -> Iterator[str]:
+    """What a function's code reads that no key holds, by the names in it."""
+    names: set[str] = set()
+    waiting = [function.__code__] if hasattr(function, "__code__") else []
+    while waiting:
+        one = waiting.pop()
+        names.update(one.co_names)
+        waiting += [part for part in one.co_consts if hasattr(part, "co_names")]
+    for what, words in _READERS.items():
+        found = sorted(names & words)
+        if found:
+            yield f"{what} (`{'`, `'.join(found)}` in its code)"
+
+
+def _brief(value: Any) -> str:
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # noqa: BLE001  the user's own
+        text = f"a {type(value).__qualname__}"
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"

@@ -1,0 +1,48 @@
+"""Is my cache telling the truth? A result that its key does not decide, found by computing a share of hits again.
+
+python examples/audit.py [folder]
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+from cacheness import UnifiedCache
+
+RATES = "exchange-rates"  # a file without a suffix: to the key, this is a text like any other
+
+
+def main(folder: str) -> None:
+    """Ask for a price until the audit sees that a rate has changed, and decide."""
+    os.chdir(folder)
+    cache = UnifiedCache("cache")
+
+    @cache.cached(check=0.05)  # one hit in twenty is computed again
+    def price(euros: int) -> float:
+        with open(RATES) as file:
+            return euros * float(file.read())
+
+    with open(RATES, "w") as file:
+        file.write("1.10")
+    print("stored:", price(100))
+    with open(RATES, "w") as file:
+        file.write("1.25")
+    for number in range(1, 41):
+        found = price(100)
+        if cache.disputes():
+            print(f"call {number}: {found}")
+            break
+        if number == 1:
+            print("call 1, stale:", found)
+    (dispute,) = cache.disputes()
+    print("why:", dispute.detail)
+    print("served meanwhile:", cache.get(dispute.key, default="nothing"))
+    cache.settle(dispute.key, keep="new")
+    print("after the decision:", price(100))
+    cache.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())

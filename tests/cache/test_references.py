@@ -1,0 +1,244 @@
+"""References: a call with one has the key of the call with its value, and never a stale result."""
+
+from __future__ import annotations
+
+import asyncio
+import operator
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cacheness import NotCached, Ref, UnifiedCache
+from tests.conftest import World
+from tests.keys.corpus import values
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UnifiedCache]:
+    with UnifiedCache(tmp_path_factory.mktemp("references")) as cache:
+        yield cache
+
+
+@pytest.fixture
+def ran(cache: UnifiedCache) -> list[str]:
+    cache.clear()
+    return []
+
+
+def chain(cache: UnifiedCache, ran: list[str]) -> tuple[Any, Any, Any]:
+    @cache.cached(ignore=("ran",))
+    def load(n: int, ran: list[str]) -> Any:
+        ran.append("load")
+        return np.arange(float(n))
+
+    @cache.cached(ignore=("ran",))
+    def clean(a: Any, ran: list[str]) -> Any:
+        ran.append("clean")
+        a += 1  # in place, as people do
+        return a
+
+    @cache.cached(ignore=("ran",))
+    def score(a: Any, ran: list[str]) -> float:
+        ran.append("score")
+        return float(a.sum())
+
+    return load, clean, score
+
+
+def test_a_warm_chain_reads_nothing_but_the_last_result(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    load, clean, score = chain(world.cache, ran)
+
+    def run() -> float:
+        step = load.lazy(10_000, ran)
+        for _ in range(8):
+            step = clean.lazy(step.arg, ran)
+        return float(score(step.arg, ran))
+
+    first = run()
+    assert first == np.arange(10_000.0).sum() + 8 * 10_000
+    assert ran == ["load", *["clean"] * 8, "score"]
+    blobs = world.cache._store.blobs
+    monkeypatch.setattr(blobs, "read", lambda *_: pytest.fail("a blob was read"))
+    assert run() == first
+    assert len(ran) == 10
+
+
+def test_the_key_is_that_of_the_value_whatever_codec_stores_it(cache: UnifiedCache, tmp_path: Path) -> None:
+    corpus = {name: value for name, value in values(tmp_path).items() if name not in ("cycle", "digest")}
+
+    @cache.cached(ignore=("made",), key=lambda name, made: name)
+    def make(name: str, made: dict[str, Any]) -> Any:
+        return made[name]
+
+    @cache.cached
+    def use(x: Any, *more: Any, **named: Any) -> None:
+        return None
+
+    with cache.write_batch():
+        for name, value in corpus.items():
+            cache.put(value, make.key(name, corpus))
+    for name in corpus:
+        ref = make.lazy(name, {})
+        loaded = make(name, {})
+        assert use.key(ref.arg).hex == use.key(loaded).hex, name
+        nested = use.key([ref, (1, ref)], {"k": ref}, y=ref)
+        assert nested.hex == use.key([loaded, (1, loaded)], {"k": loaded}, y=loaded).hex, name
+
+
+def test_a_body_gets_values_at_any_depth(cache: UnifiedCache) -> None:
+    @cache.cached
+    def one(x: int) -> int:
+        return x
+
+    @cache.cached
+    def add(items: Any, *more: Any, **named: Any) -> Any:
+        return items, more, named
+
+    ref = one.lazy(1)
+    plain = [5]
+    assert add([ref, (ref, {"a": ref}), plain], ref, x=ref) == ([1, (1, {"a": 1}), plain], (1,), {"x": 1})
+    assert add.refresh(ref) == (1, (), {})
+    assert add.explain(ref).hit
+    assert add.invalidate(ref.arg)
+    entry = cache.put(ref, x="stored")
+    assert cache.get(entry) == 1
+
+
+def test_what_a_body_changes_in_place_stays_as_it_counted(cache: UnifiedCache, ran: list[str]) -> None:
+    load, clean, score = chain(cache, ran)
+    ref = load.lazy(100, ran)
+    assert clean(ref.arg, ran)[0] == 1
+    assert ref.value[0] == 0
+    assert score(ref.arg, ran) == np.arange(100.0).sum()
+    assert score(np.arange(100.0), ran) == np.arange(100.0).sum()
+
+
+def test_an_entry_that_was_overwritten_since_gives_no_stale_result(cache: UnifiedCache, ran: list[str]) -> None:
+    load, _, score = chain(cache, ran)
+    load(10, ran)
+    ref = load.lazy(10, ran)
+    cache.put(np.ones(3), load.key(10, ran))
+    assert score(ref.arg, ran) == 3.0
+    assert cache.lookup(score.key(np.arange(10.0), ran)) is None
+    assert cache.get(score.key(np.ones(3), ran)) == 3.0
+    assert score(np.arange(10.0), ran) == 45.0
+
+
+def test_an_entry_that_is_gone_is_computed_again(cache: UnifiedCache, ran: list[str]) -> None:
+    load, _, score = chain(cache, ran)
+    load(10, ran)
+    ref = load.lazy(10, ran)
+    load.invalidate(10, ran)
+    assert score(ref.arg, ran) == 45.0
+    assert ran == ["load", "load", "score"]
+
+
+def test_what_code_or_a_file_decides_is_loaded_to_be_counted(cache: UnifiedCache, tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text("one")
+
+    @cache.cached
+    def name_of_file() -> str:
+        return str(path)
+
+    @cache.cached
+    def read(name: str) -> str:
+        return Path(name).read_text()
+
+    ref = name_of_file.lazy()
+    assert ref.digest is None
+    assert read(ref.arg) == "one"
+    path.write_text("other")
+    assert read(ref.arg) == "other"
+
+
+def test_a_reference_shows_itself_without_loading(cache: UnifiedCache, ran: list[str]) -> None:
+    load, *_ = chain(cache, ran)
+    load(10, ran)
+    ref = load.lazy(10, ran)
+    assert "not loaded, counts by its digest" in repr(ref)
+    assert ref.key == load.key(10, ran).hex
+    assert ref.value[1] == 1.0
+    assert "not loaded" not in repr(ref)
+
+
+UNFIT: dict[str, Callable[[Any], Any]] = {
+    "bool": bool, "len": len, "list": list, "hash": hash, "float": float, "int": int, "equal": lambda ref: ref == 1,
+    "less": lambda ref: ref < 1, "plus": lambda ref: ref + 1, "minus": lambda ref: 1 - ref,
+    "times": lambda ref: ref * 2,
+    "item": operator.itemgetter(0), "negative": operator.neg, "array": np.asarray, "call": lambda ref: ref(),
+    "in": lambda ref: 1 in ref, "matrix": lambda ref: ref @ ref,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", UNFIT)
+def test_a_reference_is_not_taken_for_its_value(cache: UnifiedCache, how: str) -> None:
+    @cache.cached
+    def one() -> int:
+        return 1
+
+    ref = one.lazy()
+    with pytest.raises(TypeError, match=r"take its \.value"):
+        UNFIT[how](ref)
+
+
+def test_it_pickles_without_value_and_secret(cache: UnifiedCache, ran: list[str]) -> None:
+    load, clean, _ = chain(cache, ran)
+    ref = load.lazy(10_000, ran)
+    pickled = pickle.dumps(ref)
+    secret = (Path(cache.config.cache_dir) / "signing.key").read_bytes().strip()
+    assert len(pickled) < 500
+    assert secret not in pickled
+    copy: Ref[Any] = pickle.loads(pickled)
+    assert clean.key(copy, ran).hex == clean.key(np.arange(10_000.0), ran).hex
+    assert copy.value[-1] == 9999.0
+
+
+def test_of_a_store_that_is_not_open_here_it_is_not_cached(tmp_path: Path) -> None:
+    with UnifiedCache(tmp_path) as cache:
+
+        @cache.cached
+        def one() -> int:
+            return 1
+
+        pickled, gone = pickle.dumps(one.lazy()), pickle.dumps(one.lazy())
+        one.invalidate()
+        with pytest.raises(NotCached, match="not in the cache any more"):
+            pickle.loads(gone).value  # noqa: B018
+    with pytest.raises(NotCached, match="not open in this"):
+        pickle.loads(pickled).value  # noqa: B018
+
+
+def test_a_cache_that_does_not_answer_still_gives_a_reference(tmp_path: Path) -> None:
+    cache = UnifiedCache(tmp_path)
+
+    @cache.cached
+    def one() -> int:
+        return 1
+
+    cache.close()
+    ref = one.lazy()
+    assert ref.value == 1
+
+
+def test_coroutines_and_methods_have_references(cache: UnifiedCache) -> None:
+    class Source:
+        @cache.cached
+        def rows(self, n: int) -> list[int]:
+            return list(range(n))
+
+    @cache.cached
+    async def total(rows: list[int]) -> int:
+        return sum(rows)
+
+    async def run() -> int:
+        ref = await total.lazy(Source().rows.lazy(4).arg)
+        assert isinstance(ref, Ref)
+        return ref.value
+
+    assert asyncio.run(run()) == 6
