@@ -77,6 +77,18 @@ def references(cache: UnifiedCache) -> None:
         assert_type(await fetch.lazy(1), Ref[str])
 
 
+def truth(cache: UnifiedCache) -> None:
+    @cache.cached(check=0.01, same=lambda stored, computed: bool(stored == computed), by_value=True)
+    def rate(day: str) -> float:
+        return float(len(day))
+
+    for dispute in cache.disputes():
+        assert_type(dispute.detail, str)
+        assert_type(cache.settle(dispute.key, keep="new"), bool)
+    assert_type(cache.find(rate.key("monday")), Entry | None)
+    assert_type([found.stale_seconds for found in cache.plan(rate)], list[float])
+
+
 def many_results(cache: UnifiedCache) -> None:
     with cache.write_batch():
         cache.put(1, x=1)

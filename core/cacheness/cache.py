@@ -41,6 +41,7 @@ from cacheness.memoize.audit import MOST_A_DAY
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.memoize.miss_reasons import MissReasons
+from cacheness.memoize.plan import FunctionPlan, State, plan_of, version_of, without_code
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Dispute, Entry, Hit, Outcome, Presence, Use, Where
 from cacheness.references import Ref, caches
@@ -406,6 +407,20 @@ class UnifiedCache:
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Why would this call miss? Never computes it."""
         return explain_call(self, fn, args, kwargs)
+
+    def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
+        """Say of functions which of their results the code of today serves, and what the others cost.
+
+        Computes nothing. Results of earlier code stay where they are; a call that needs one computes it anew.
+        """
+        return [self._plan_of(*version_of(function)) for function in functions]
+
+    def plan_without_code(self, name: str, state: State, why: str = "", /) -> FunctionPlan:
+        """The plan of a function that is named, and whose code cannot be looked at here."""
+        return without_code(name, state, why, self.iter_entries(function=name))
+
+    def _plan_of(self, function: Callable[..., Any], version: str | None) -> FunctionPlan:
+        return plan_of(function, version, self.iter_entries(function=function))
 
     @property
     def compute_leases(self) -> ComputeLeases:

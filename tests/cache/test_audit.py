@@ -59,11 +59,11 @@ def recursion(x: int) -> int:
 
 
 def file_without_suffix(x: int) -> str:
-    return Path(*["count" + "er"]).read_text()
+    return Path("retnuoc"[::-1]).read_text()
 
 
 def row(x: int) -> Any:
-    with sqlite3.connect("base" + "ment") as db:
+    with sqlite3.connect("moor"[::-1]) as db:
         return db.execute("select n from t").fetchone()
 
 
@@ -87,7 +87,7 @@ def hash_seed(x: int) -> int:
 
 
 def _row(_: Any) -> None:
-    with sqlite3.connect("basement") as db:
+    with sqlite3.connect("room") as db:
         db.execute("update t set n = 2")
 
 
@@ -119,7 +119,7 @@ def test_a_planted_fault_is_found_within_300_calls(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     Path("counter").write_text("1")
-    with sqlite3.connect("basement") as db:
+    with sqlite3.connect("room") as db:
         db.execute("create table t (n)")
         db.execute("insert into t values (1)")
     db.close()

@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import deleting, disputing, entries, stores
+from cacheness.cli import deleting, disputing, entries, planning, stores
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -33,6 +33,7 @@ app.command()(deleting.evict)
 app.command()(deleting.clear)
 app.command()(stores.verify)
 app.command()(disputing.disputes)
+app.command()(planning.plan)
 app.command()(stores.copy)
 app.command()(stores.migrate)
 app.command()(stores.adopt)

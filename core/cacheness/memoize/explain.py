@@ -127,6 +127,12 @@ def is_same_code(one: str, other: str) -> bool:
     return bodies[0] is not None and bodies[0] == bodies[1]
 
 
+def changes_of_code(entry: Entry, key: Key) -> Iterator[Change]:
+    """What of the code differs from an entry, whatever its arguments were."""
+    ours = ("arg", "file", "prefix")
+    return (change for change in _changes_since(entry, key, _parts_of(key.components, "")) if change.kind not in ours)
+
+
 def _changes_since(entry: Entry, key: Key, mine: _Parts) -> Iterator[Change]:
     then = _parts_of(entry.components, entry.prefix)
     if entry.function == key.function:

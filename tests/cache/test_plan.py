@@ -1,0 +1,107 @@
+"""The plan: which results the code of today serves, and what an edit costs."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cacheness import UnifiedCache
+from cacheness.cli import app
+
+BEFORE = """\
+import os
+import cacheness
+cache = cacheness.UnifiedCache({folder!r})
+RATE = 2
+def helper(x): return x * RATE
+@cache.cached
+def clean(x): return helper(x)
+@cache.cached
+def load(x): return x
+@cache.cached(version="1")
+def pinned(x): return x
+@cache.cached
+def lost(x): return x
+print("something that an import prints")
+"""
+AFTER = BEFORE.replace("x * RATE", "x * RATE + 1").replace("def lost", "def other").replace("version=", "version=")
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def load(source: str) -> ModuleType:
+        Path("pipeline.py").write_text(source.format(folder=str(tmp_path / "cache")))
+        sys.modules.pop("pipeline", None)
+        importlib.invalidate_caches()
+        return importlib.import_module("pipeline")
+
+    yield load
+    sys.modules.pop("pipeline", None)
+
+
+def fill(module: Any) -> None:
+    for number in range(3):
+        module.clean(number), module.load(number), module.pinned(number)
+    module.lost(1)
+
+
+def test_a_plan_tells_what_is_served_what_is_stale_and_why(pipeline: Callable[[str], Any]) -> None:
+    fill(pipeline(BEFORE))
+    changed = pipeline(AFTER.replace("def pinned(x): return x", "def pinned(x): return -x"))
+    changed.clean(7)
+    cache: UnifiedCache = changed.cache
+    clean, load, pinned, other = cache.plan(changed.clean, changed.load, changed.pinned, changed.other)
+    assert (clean.function, clean.state) == ("pipeline:clean", "changed")
+    assert (clean.results, clean.stale) == (1, 3)
+    assert clean.changes == ("code of `pipeline.helper` changed",)
+    assert clean.stale_bytes > 0
+    assert clean.stale_seconds > 0
+    assert (load.state, load.results, load.stale, load.changes) == ("unchanged", 3, 0, ())
+    assert (pinned.state, pinned.results) == ("unchanged", 3)
+    assert (other.state, other.results, other.stale) == ("new", 0, 0)
+    assert cache.plan(changed.clean.__wrapped__) == [clean]
+    cache.close()
+
+
+def test_the_command_imports_what_it_is_named_and_says_what_is_at_stake(
+    pipeline: Callable[[str], Any], tmp_path: Path
+) -> None:
+    module = pipeline(BEFORE)
+    fill(module)
+    module.cache.put(1, module.cache.key(function=lambda: 1))
+    module.cache.close()
+    pipeline(AFTER).cache.close()
+
+    def run(*arguments: str) -> Any:
+        return CliRunner().invoke(app, ["plan", *arguments, "-d", str(tmp_path / "cache")])
+
+    done = run("pipeline", "--json")
+    assert done.exit_code == 1
+    found = {one["function"]: one for one in json.loads(done.stdout)}
+    assert {name: one["state"] for name, one in found.items()} == {
+        "pipeline:clean": "changed",
+        "pipeline:load": "unchanged",
+        "pipeline:lost": "gone",
+        "pipeline:pinned": "unchanged",
+    }
+    assert found["pipeline:lost"]["stale"] == 1
+    done = run("pipeline.load", "--markdown")
+    assert done.exit_code == 0
+    assert "| pipeline:load | unchanged | 3 | 0 |" in done.stdout
+    with pytest.raises(Exception, match="no function of elsewhere has results"):
+        raise run("elsewhere").exception
+    (tmp_path / "pipeline.py").write_text("raise OSError('no network')\n")
+    done = run("pipeline:clean", "--json")
+    assert [one["state"] for one in json.loads(done.stdout)] == ["not importable"]
