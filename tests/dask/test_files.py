@@ -299,12 +299,27 @@ def to_a_computed_name(x: int) -> int:
     return x
 
 
+def to_a_joined_name(x: int) -> int:
+    with open(os.path.join(os.getcwd(), f"report-{x}.txt"), "w") as file:
+        file.write(str(x))
+    return x
+
+
+def to_a_name_in_a_list(x: int) -> int:
+    with pathlib.Path(*[str(pathlib.Path.cwd()), "report.txt"]).open(mode="w") as file:
+        file.write(str(x))
+    return x
+
+
 def copied(x: int) -> int:
     shutil.copy("n.txt", f"report{x}.txt")
     return x
 
 
-@pytest.mark.parametrize("fn", [to_a_constant, to_a_global, by_a_helper, to_a_computed_name, copied])
+@pytest.mark.parametrize(
+    "fn",
+    [to_a_constant, to_a_global, by_a_helper, to_a_computed_name, to_a_joined_name, to_a_name_in_a_list, copied],
+)
 def test_what_writes_elsewhere_runs_each_time_with_what_follows(
     cache: UnifiedCache, caplog: pytest.LogCaptureFixture, fn: Callable[[int], int]
 ) -> None:

@@ -22,6 +22,8 @@ from cacheness.keys.owners import owner_of
 
 #: How deep helpers are followed that only pass a name on.
 _DEEPEST: Final = 5
+#: Steps in which the mode is looked for behind `open`.
+_LONGEST_CALL: Final = 40
 #: Methods and functions that make or change the file that one of their arguments names.
 WRITERS: Final = frozenset(
     {
@@ -171,12 +173,19 @@ def _read(fn: types.FunctionType, depth: int) -> Effects:
 
 def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
     """Whether a call of `open` makes or replaces a file, as far as its mode stands in the code."""
-    for step in steps[at + 1 : at + 12]:
-        if step.opname.startswith(("CALL", "STORE")):
+    for step in steps[at + 1 : at + _LONGEST_CALL]:
+        # A call that begins later is one within its arguments: `open(join(folder, name), "w")`.
+        if step.opname.startswith("STORE") or (step.opname.startswith("CALL") and _begin(step) <= _begin(steps[at])):
             return False
         if step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval):
             return True
     return False
+
+
+def _begin(step: dis.Instruction) -> tuple[int, int]:
+    """Where in the text an instruction begins; all at one place where Python keeps no places."""
+    places = step.positions
+    return (0, 0) if places is None else (places.lineno or 0, places.col_offset or 0)
 
 
 def _path_left(fn: types.FunctionType, steps: Sequence[dis.Instruction], at: int) -> str:
