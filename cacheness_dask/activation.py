@@ -39,20 +39,25 @@ def caching(
     check_inputs: float = 0.0,
     check: float = 0.0,
 ) -> Caching:
-    """Let everything that is computed in the block use a cache; whatever the collection, scheduler and client.
+    """Let everything that is computed in the block use a cache, on any scheduler and client.
 
-    `cache` is one that is open, or a directory or a database's URL, opened for the block; a URL takes the rest from
-    the environment, as `UnifiedCache.from_env` does. `which`: "auto" stores outputs, marks, and what took longer
-    to compute than loading it would take; "outputs", "all" or "marked" store just that. `scheduler` is what
-    Dask's `scheduler=` takes, by default what Dask would use. Sizes in bytes, or as "1GB". `incomplete` says
-    what becomes of a task whose key could not see everything that can decide its result: "warn" once a function and
-    cache, "serve" silently, or "refuse"; by default as the cache does. `check_inputs` is the part of all tasks, from 0
-    to 1, whose inputs are digested before and after: what changes them in place is named, and not stored. `check` is
-    the part of all hits that are computed again, from inputs that are in the cache: what comes out differently is
-    disputed, and not served until `cacheness disputes` decides.
+    What is to be stored is stored when the block ends. An asynchronous client needs `async with`, which does not
+    block the event loop.
 
-    On leaving the block everything is stored. `async with` does not stop the event loop meanwhile, and is needed for
-    an asynchronous client.
+    Args:
+        cache: an open cache, or a directory or database URL to open for the block. With a URL, the environment gives
+            the other parameters, as for `UnifiedCache.from_env`.
+        which: what to store: "auto" for outputs, marks, and what took longer to compute than it takes to load;
+            "outputs", "all" or "marked" for just that.
+        scheduler: what Dask's `scheduler=` takes; None for the one that Dask would use.
+        max_value_bytes: results larger than this are not stored; bytes, or text such as "1GB".
+        queue_bytes: the most memory, in each process, of results that wait to be stored; bytes or text.
+        incomplete: for a task whose key cannot see everything that can decide its result: "warn" once for each
+            function and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the cache does.
+        check_inputs: the share of tasks, 0 to 1, whose inputs are digested before and after: a task that changes them
+            in place is named, and its result is not stored.
+        check: the share of hits, 0 to 1, that are computed again from cached inputs: one that comes out differently is
+            disputed, and not served until `cacheness disputes` decides.
     """
     policy = Policy.checked(
         which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
@@ -137,7 +142,19 @@ def install(
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
-    Arguments as in `caching`. In a `caching()` block, the block's cache is used.
+    Inside a `caching()` block, the block's cache is used.
+
+    Args:
+        client: the distributed client.
+        cache: as in `caching`.
+        which: as in `caching`.
+        max_value_bytes: as in `caching`.
+        queue_bytes: as in `caching`.
+        incomplete: as in `caching`.
+        check_inputs: as in `caching`.
+
+    Returns:
+        What was computed, as `caching()` gives it.
     """
     if not hasattr(client, "scheduler_info"):
         raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
@@ -153,7 +170,11 @@ def install(
 
 
 def uninstall(client: Any) -> None:
-    """Undo `install`, once everything is stored."""
+    """Store everything that waits, and end what `install` began.
+
+    Args:
+        client: the distributed client.
+    """
     run = hooks.installed.pop(client, None)
     if run is not None:
         hooks.go_out(blocks=0)

@@ -63,7 +63,7 @@ def current() -> Block | None:
 
 @contextmanager
 def nocache() -> Iterator[None]:
-    """Compute without looking anything up, and without storing."""
+    """Compute inside the block without looking anything up and without storing."""
     block = Block(None)
     try:
         yield

@@ -39,14 +39,18 @@ _MEANS: Final = {
 class Row:
     """What would happen to one task."""
 
-    key: Any
+    key: Any  #: the key of the task
     name: str  #: the function
     status: str  #: hit, skipped, miss or refused
-    why: str
+    why: str  #: the reason for a miss or a refusal
 
 
 class GraphExplanation(Sequence[Row]):
-    """The tasks of a collection, inputs first, each with what would happen to it."""
+    """The tasks of a collection, inputs first, each with what would happen to it.
+
+    Args:
+        rows: a Row for each task.
+    """
 
     def __init__(self, rows: list[Row]) -> None:
         self._rows = rows
@@ -58,7 +62,11 @@ class GraphExplanation(Sequence[Row]):
         return len(self._rows)
 
     def count(self, value: Any) -> int:
-        """How many tasks have this status."""
+        """Return how many tasks have a status.
+
+        Args:
+            value: the status: "hit", "miss", "refused" or "skipped".
+        """
         return sum(row.status == value for row in self._rows)
 
     def __str__(self) -> str:
@@ -78,9 +86,11 @@ class GraphExplanation(Sequence[Row]):
 
 
 def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
-    """What computing a collection would load, compute and refuse, with reasons. Computes nothing.
+    """Return what computing a collection would load, compute and not store, with reasons. Computes nothing.
 
-    Asks `cache`, which is what `caching` takes, or inside of `caching()` the cache in use there.
+    Args:
+        collection: a Dask collection, or several in a list, tuple or dictionary.
+        cache: what `caching` takes; None for the cache of the `caching()` block around.
     """
     with _looking(cache) as run:
         order, plan, prints = _planned(collection, run)
@@ -96,7 +106,16 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place | None = None) -> Picture:
-    """Draw the graph of a collection with its hits, misses and refusals coloured, as an SVG file."""
+    """Draw the graph of a collection as an SVG file, coloured by what would happen to each task.
+
+    Args:
+        collection: a Dask collection.
+        filename: where to write the file.
+        cache: what `caching` takes; None for the cache of the `caching()` block around.
+
+    Returns:
+        The image, which a notebook shows.
+    """
     with _looking(cache) as run:
         order, plan, _ = _planned(collection, run)
     if len(order) > _MOST_NODES:
@@ -113,7 +132,11 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
 
 
 class Picture:
-    """An SVG image, which a notebook shows."""
+    """An SVG image, which a notebook shows.
+
+    Args:
+        svg: the image as text.
+    """
 
     def __init__(self, svg: str) -> None:
         self.svg = svg

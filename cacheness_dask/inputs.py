@@ -165,27 +165,41 @@ def _identity_within(value: Any) -> Any:
 
 
 def register_source(type_: type, identity: Callable[[Any], Any]) -> None:
-    """Let objects of a type count by what `identity(object)` returns, such as an ETag or a version.
+    """Let objects of a type count by an identity, such as an ETag or a version, because what they stand for can change.
 
-    The object is an input that lives elsewhere; what it stands for may change while it stays equal.
+    Args:
+        type_: the type.
+        identity: is called with an object, and returns what counts.
     """
     _sources[type_] = identity
     register(type_, identity)  # where it is inside of another object, only the core's encoder meets it
 
 
 def register_sink(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Run every task that calls this function, and everything downstream of it, every time.
+    """Run every task that calls a function, and everything downstream of it, every time. Also a decorator.
 
-    Also a decorator. Dask's own writers (`to_parquet`, `to_csv`, `store`, …) are known already.
+    Dask's own writers (`to_parquet`, `to_csv`, `store`, …) are registered.
+
+    Args:
+        function: the function, which writes outside of the graph.
+
+    Returns:
+        The function.
     """
     _sinks.add(_identity_of(function))
     return function
 
 
 def register_stateful(thing: Any) -> Any:
-    """Never cache a task that calls this function, or that is given an object of this class.
+    """Never cache a task that calls a function, or that is given an object of a class. Also a decorator.
 
-    For what depends on more than its arguments: a clock, a service, a database. Also a decorator.
+    It is for what depends on more than its arguments: a clock, a service, a database.
+
+    Args:
+        thing: the function or class.
+
+    Returns:
+        The same.
     """
     _stateful.add(thing if isinstance(thing, type) else _identity_of(thing))
     return thing

@@ -26,9 +26,13 @@ def marked(value: Any) -> Any:
 
 
 def mark(collection: C) -> C:
-    """Mark a collection: its results are stored whatever the policy says. The same type comes back.
+    """Mark a collection, so that its results are stored whatever the policy says.
 
-    Takes delayed values, arrays, data frames, series, bags, and xarray objects on Dask arrays.
+    Args:
+        collection: a delayed value, array, data frame, series or bag, or an xarray object on Dask arrays.
+
+    Returns:
+        A collection of the same type.
     """
     whole: Any = collection
     if isinstance(whole, Delayed):  # claims to have every attribute

@@ -51,7 +51,7 @@ class CacheUnavailable(UserWarning):
 
 @dataclass(slots=True)
 class Record:
-    """What one compute or persist did. A task is counted once: hit, skipped, miss or refused."""
+    """What one compute or persist did. Each task is counted once: hit, skipped, miss or refused."""
 
     hits: int  #: loaded
     skipped: int  #: needed by hits only
@@ -69,7 +69,7 @@ class Record:
         return self._count(self._missed) if self._count is not None else 0
 
     def settle(self) -> None:
-        """Count what is stored for the last time, before the cache is closed."""
+        """Count for the last time what is stored, before the cache is closed."""
         stored = self.stored
         self._count = lambda _: stored
 
@@ -101,7 +101,13 @@ class _Reading:
 
 
 class Run:
-    """A stretch of work with one cache: `history` has a Record for each compute and persist."""
+    """What was computed with one cache: `history` has a Record for each compute and persist.
+
+    Args:
+        cache: an open cache.
+        policy: which results to store.
+        owns: close the cache at the end.
+    """
 
     def __init__(self, cache: UnifiedCache, policy: Policy | None = None, *, owns: bool = False) -> None:
         self.cache = cache
@@ -155,9 +161,17 @@ class Run:
     def prepare(
         self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, pool: bool = False
     ) -> GraphPlan | None:
-        """Decide what runs. None when the cache does not answer: then everything runs as it is.
+        """Decide which tasks of a graph to load, compute and store.
 
-        What runs in a `pool` of processes tells nobody why it is not stored, and writes it down.
+        Args:
+            graph: the graph.
+            keys: the keys whose results are wanted.
+            client: the distributed client, or None.
+            waits: the caller waits for the results.
+            pool: tasks run in other processes without a client, and write to files why they store nothing.
+
+        Returns:
+            The plan; None when the cache does not answer, and the graph is to be computed without it.
         """
         start = time.perf_counter()
         made = None
@@ -200,12 +214,17 @@ class Run:
             self._following.update({made.decisions.stored[key][0]: following for key in group})
 
     def done(self) -> None:
-        """To be called when the results of a graph are there."""
+        """Note that the results of a graph have arrived."""
         with unbroken(self._warn):  # the results are right, whatever became of the entries
             self.delete_stale()
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
-        """What would happen: the nodes in order, the plan, and what it was made from."""
+        """Return what would happen to a graph: its nodes in order, the plan, and the fingerprints of its tasks.
+
+        Args:
+            graph: the graph.
+            keys: the keys whose results are wanted.
+        """
         self.flush()
         made, prints = self._plan(graph, keys, None, waits=True)
         return topological(made.graph, keys), made, prints
@@ -297,7 +316,11 @@ class Run:
     # the workers
 
     def uses(self, client: Any) -> None:
-        """Remember a client, whose workers have queues to flush."""
+        """Keep a client, whose workers have queues to flush.
+
+        Args:
+            client: the distributed client.
+        """
         if not any(client is known for known in self._clients):
             self._clients.append(client)
 
@@ -311,7 +334,7 @@ class Run:
         self._flushed(answers)
 
     async def aflush(self) -> None:
-        """The same in a coroutine, and for workers of an asynchronous client."""
+        """Wait as `flush` does, in a coroutine, and for workers of an asynchronous client."""
         answers = [await worker.told_soon(self._config)]
         for client in self._running():
             if client.asynchronous:
@@ -360,7 +383,7 @@ class Run:
         counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
 
     def delete_stale(self) -> None:
-        """Delete what was computed from files that changed meanwhile: its key is that of the old content."""
+        """Delete what was computed from files that changed during the run: its key is that of the old content."""
         reading, self._reading = self._reading, []
         if not any(graph.changed() for graph in reading):
             return
@@ -373,13 +396,13 @@ class Run:
             self.cache.invalidate(key)
 
     def close(self) -> None:
-        """Flush, and let go of this process's handle."""
+        """Flush, and close this process's handle."""
         with unbroken(self._warn):  # a cluster that is gone, a store that is down: the work is done
             self.flush()
         self._release()
 
     async def aclose(self) -> None:
-        """The same in a coroutine."""
+        """Close as `close` does, in a coroutine."""
         with unbroken(self._warn):
             await self.aflush()
         await asyncio.to_thread(self._release)

@@ -154,7 +154,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return str(Path(value).expanduser().absolute()) if value else None
 
     def block_initialization(self) -> None:
-        """Take back what Prefect passes to other processes as if it were fields: the block's identity."""
+        """Read the block's identity, which Prefect passes to other processes among the fields."""
         extra = self.__pydantic_extra__ or {}
         extra.pop("block_type_slug", None)
         document = extra.pop("_block_document_id", None)
@@ -175,7 +175,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return self._block_document_name
 
     def config(self) -> Config:
-        """The configuration of the cache. Contains secrets."""
+        """Return the configuration of the cache. It contains secrets."""
         values = {name: getattr(self, name) for name in CachenessBlock.model_fields if name not in _OWN_FIELDS}
         values = {k: (v.get_secret_value() or None) if isinstance(v, SecretStr) else v for k, v in values.items()}
         values["metadata_backend"] = values["metadata_backend"] or "sqlite"
@@ -183,15 +183,20 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return Config(**values)
 
     def check_config(self) -> None:
-        """Raise ConfigError for what can work nowhere. Opens nothing: blocks are made and saved on any machine."""
+        """Check the fields without opening anything, since blocks are made and saved on any machine.
+
+        Raises:
+            ConfigError: they can work on no machine.
+        """
         if self.result_ttl is not None and not self.result_ttl > 0:
             raise ConfigError(f"result_ttl={self.result_ttl!r} must be greater than 0, or None for no limit")
         UnifiedCache.check_config(self.config())
 
     def require_usable(self) -> None:
-        """Raise ConfigError for what cannot work on this machine: a library or a directory that is missing, say.
+        """Check that this machine can use the cache. A server that does not answer is no error: runs go on.
 
-        What a server answers is none of this: a run goes on without one.
+        Raises:
+            ConfigError: a library or a directory is missing, or something else cannot work here.
         """
         try:
             self.open()
@@ -202,25 +207,40 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             return  # who asks the cache for something tells of it
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """Save the block; what cannot work is not saved."""
+        """Save the block, unless it cannot work.
+
+        Args:
+            args: go to Prefect.
+            kwargs: go to Prefect.
+        """
         self.check_config()
         return super().save(*args, **kwargs)
 
     async def asave(self, *args: Any, **kwargs: Any) -> Any:
-        """`save`, in an event loop."""
+        """Do the same as `save` on an event loop.
+
+        Args:
+            args: go to Prefect.
+            kwargs: go to Prefect.
+        """
         self.check_config()
         return await super().asave(*args, **kwargs)
 
     def open(self) -> UnifiedCache:
-        """The cache, open in this process; shared by everyone who uses the same configuration."""
+        """Return the cache, opened in this process and shared by all blocks of the same configuration."""
         return _open(self.config())
 
     # what Prefect asks of it
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The stored content: bytes, or a `UnencodedValue` value when the cache encoded it.
+        """Return what is stored for a key: bytes, or an `UnencodedValue` when the cache encoded it.
 
-        Raises FileNotFoundError when there is nothing at this path that verifies.
+        Args:
+            path: Prefect's key of the result.
+            _sync: Prefect's, not used.
+
+        Raises:
+            FileNotFoundError: nothing is stored there, or it is damaged.
         """
         kept = self._take_recent(path)
         if kept is not None:
@@ -228,7 +248,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return self._keep_for_next_step(path, self._read(path))
 
     async def aread_path(self, path: str) -> Any:
-        """`read_path`, off the event loop."""
+        """Do the same as `read_path` in a thread.
+
+        Args:
+            path: Prefect's key of the result.
+        """
         kept = self._take_recent(path)
         if kept is not None:
             return kept.content
@@ -237,11 +261,22 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: Any, _sync: bool | None = None
     ) -> None:
-        """Store content; replaces what was there, as a whole. Trouble is told, and no error."""
+        """Store content in place of what was there. A failure of the cache is logged and not raised.
+
+        Args:
+            path: Prefect's key of the result.
+            content: what the serializer returned.
+            _sync: Prefect's, not used.
+        """
         recent.set(self._write(path, content))
 
     async def awrite_path(self, path: str, content: Any) -> None:
-        """`write_path`, off the event loop."""
+        """Do the same as `write_path` in a thread.
+
+        Args:
+            path: Prefect's key of the result.
+            content: what the serializer returned.
+        """
         recent.set(await off_loop(lambda: self._write(path, content)))
 
     def _resolve_path(self, path: str) -> None:

@@ -55,7 +55,20 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class CachenessLockManager(LockManager):
-    """Locks for Prefect's transactions. Configuration only; compares and pickles by it."""
+    """Locks for Prefect's transactions. It holds configuration only, by which it compares and pickles.
+
+    Args:
+        store: the storage block whose cache has the compute leases.
+        wait: seconds to wait for another run of the same key.
+        lease: seconds until the lease of a dead run ends.
+
+    Args of several methods:
+        key: Prefect's key of a result.
+        holder: who locks: names a transaction.
+        acquire_timeout: seconds to wait; None for `wait`.
+        hold_timeout: seconds after which the lock ends by itself.
+        timeout: seconds to wait; None for no limit.
+    """
 
     def __init__(self, store: CachenessBlock, *, wait: float = 600.0, lease: float = 30.0) -> None:
         self.store = store
@@ -69,11 +82,13 @@ class CachenessLockManager(LockManager):
         acquire_timeout: float | None = None,
         hold_timeout: float | None = None,
     ) -> bool:
-        """Claim the computation of a key, waiting for whoever computes it now; False after `wait`.
+        """Take the lock of a key, and wait for another holder.
 
-        Does not wait when the result is there, when the key is being computed further up in the
-        same run, or when the database does not answer. A claim lasts until it is released, its
-        process dies, or `hold_timeout` is over.
+        It does not wait when the result exists, when a run further up computes the key, or when the database does not
+        answer. The lock lasts until it is released, its process dies, or `hold_timeout` has passed.
+
+        Returns:
+            False when the time to wait has passed.
         """
         return run_steps(self._acquire(key, holder, acquire_timeout, hold_timeout))
 
@@ -84,12 +99,12 @@ class CachenessLockManager(LockManager):
         acquire_timeout: float | None = None,
         hold_timeout: float | None = None,
     ) -> bool:
-        """`acquire_lock` for an event loop: it waits there, and holds no thread while it does."""
+        """Do the same as `acquire_lock` on an event loop, where waiting takes no thread."""
         steps = self._acquire(key, holder, acquire_timeout, hold_timeout)
         return await run_steps_off_loop(steps, lambda: self.release_lock(key, holder))
 
     def release_lock(self, key: str, holder: str) -> None:
-        """Give a claim up. One that is gone already is no error."""
+        """Release the lock of a key. Does nothing when this holder does not have it."""
         with _claims_lock:
             claim = _claims.pop((*self._place(key), holder), None)
         if claim is not None and claim.token is not None:
@@ -99,26 +114,30 @@ class CachenessLockManager(LockManager):
                 turns.pass_on(self._place(key))
 
     def is_locked(self, key: str) -> bool:
-        """Whether somebody computes this key; also true for a holder here that has lost its lease."""
+        """Return True when somebody computes this key, or a holder here took it and has lost the lease since."""
         with _claims_lock:
             place = self._place(key)
             claimed = any(at[:2] == place and claim.token is not None for at, claim in _claims.items())
         return claimed or self._holder(key) is not None
 
     def is_lock_holder(self, key: str, holder: str) -> bool:
-        """Whether a holder may write: since it claimed the key, and until it gives the claim up.
+        """Return True when a holder may write: from taking the lock until it releases it.
 
-        Also when its lease ran out and somebody else computed the key: results of one key are equal, so a
-        late one may be written again, and Prefect would roll back the run whose write is refused.
+        That includes the time after its lease ran out, although another run may have computed the key: results of one
+        key are equal, so it may write again. Prefect would roll back a run that may not write.
         """
         return self._claim_of(key, holder) is not None
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
-        """Wait until nobody computes the key; False after the timeout."""
+        """Wait until nobody computes the key.
+
+        Returns:
+            False when the timeout has passed.
+        """
         return run_steps(self._wait_until_free(key, timeout))
 
     async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109  Prefect's name
-        """`wait_for_lock` for an event loop: it waits there, and holds no thread while it does."""
+        """Do the same as `wait_for_lock` on an event loop, where waiting takes no thread."""
         return await run_steps_off_loop(self._wait_until_free(key, timeout), lambda: None)
 
     def __eq__(self, other: object) -> bool:

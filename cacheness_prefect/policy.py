@@ -25,18 +25,17 @@ from cacheness_prefect.serializers import CachenessSerializer
 
 @dataclass
 class CachenessPolicy(CachePolicy):
-    """What `CachenessStorage.policy()` returns. Configuration only: travels to any worker.
+    """What `CachenessStorage.policy()` returns. It holds configuration only, so it can be sent to any worker.
 
-    A task with this policy keeps its results in `store`, encoded by the cache, unless the task
-    itself names another `result_storage` or `result_serializer`. Without a store it makes keys and
-    nothing else.
+    The results of a task with this policy go to `store`, encoded by the cache, unless the task itself has a
+    `result_storage` or `result_serializer`. Without a store the policy only makes keys.
     """
 
-    store: CachenessBlock | None = None
-    version: str | None = None
-    ignore: tuple[str, ...] = ()
-    code: bool = True
-    tags: tuple[str, ...] = ()
+    store: CachenessBlock | None = None  #: where the results go
+    version: str | None = None  #: counts in place of the code
+    ignore: tuple[str, ...] = ()  #: names of arguments that do not count
+    code: bool = True  #: whether the code counts
+    tags: tuple[str, ...] = ()  #: names to find and delete the results by
     incomplete: Incomplete = "warn"  #: what to do when the key could not see everything
 
     def compute_key(
@@ -46,7 +45,17 @@ class CachenessPolicy(CachePolicy):
         flow_parameters: dict[str, Any],
         **kwargs: Any,
     ) -> str | None:
-        """The cache key, in hex. None, with a warning, when an argument cannot be part of a key."""
+        """Return the key of a task run, for Prefect.
+
+        Args:
+            task_ctx: the run's context.
+            inputs: the arguments, by name.
+            flow_parameters: not used.
+            kwargs: not used.
+
+        Returns:
+            64 hexadecimal digits; None, with a warning, when an argument cannot count in a key.
+        """
         policy: object = task_ctx.task.cache_policy
         if policy is not self:
             # A sum takes None for "no opinion", and would leave the values out. Prefect logs what is raised.
@@ -64,7 +73,13 @@ class CachenessPolicy(CachePolicy):
         return found.hex
 
     def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:
-        """The key of one call, given its arguments by name."""
+        """Return the key of one call.
+
+        Args:
+            task: the task.
+            inputs: the arguments, by name.
+            ignore: names of arguments that do not count, besides those of the policy.
+        """
         left_out = {*self.ignore, *ignore}
         return make_key(
             args={name: value for name, value in inputs.items() if name not in left_out},
@@ -144,10 +159,17 @@ def make_policy(
 
 
 def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
-    """A `cache_key_fn`: the key that covers values and code, without storage or locking.
+    """Return the key that covers a task's values and code, as a `cache_key_fn`, without storage and locks.
 
-    Prefect drops the storage and the locks of a policy when a task has a `cache_key_fn`; then give
-    the task `result_storage=` as well.
+    For a task with a `cache_key_fn` Prefect drops the storage and the locks of its policy; give the task
+    `result_storage=` as well.
+
+    Args:
+        context: the run's context.
+        parameters: the arguments, by name.
+
+    Returns:
+        64 hexadecimal digits; None, with a warning, when an argument cannot count in a key.
     """
     return shielded("make a key", lambda: _PLAIN.key(context.task, parameters).hex, None)
 

@@ -56,11 +56,21 @@ def integrity_repair(
     tasks: int = 16,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Look at a whole store, in `tasks` parts side by side, on any task runner.
+    """Check or repair a whole store, in several tasks on any task runner.
 
-    `storage` is a saved block or its name. `check` changes nothing; `repair` then mends what was
-    found, and removes what has expired or exceeds the quota. `deep` reads every byte. `force` repairs
-    even what looks too bad to be true. Returns the counts by kind of finding.
+    Args:
+        storage: a saved block or its name.
+        mode: "check" changes nothing; "repair" also repairs what was found, and deletes what has expired or exceeds
+            the quota.
+        deep: read every blob.
+        tasks: how many tasks the store is divided among.
+        force: repair however much is wrong.
+
+    Returns:
+        How many issues of each kind were found.
+
+    Raises:
+        RepairRefused: more is wrong than a working store can have.
     """
     try:
         block = _load(storage)
@@ -99,10 +109,17 @@ def repair_deployment(
     name: str | None = None,
     **options: Any,
 ) -> RunnerDeployment:
-    """A deployment of the repair flow: `serve(repair_deployment("cacheness-storage/shared"))`.
+    """Return a deployment of the repair flow: `serve(repair_deployment("cacheness-storage/shared"))`.
 
-    Named after its storage. Runs never overlap: one that is due while another still runs is
-    cancelled. `options` go to `RunnerDeployment.from_flow`.
+    Runs do not overlap: one that is due while another still runs is cancelled.
+
+    Args:
+        storage: a saved block or its name.
+        cron: when it runs; None for no schedule.
+        mode: as in `integrity_repair`.
+        deep: as in `integrity_repair`.
+        name: of the deployment; None takes the storage's.
+        options: go to `RunnerDeployment.from_flow`.
     """
     reference = _reference(storage)
     parameters = {"storage": reference, "mode": mode, "deep": deep}

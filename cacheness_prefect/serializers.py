@@ -29,12 +29,16 @@ _SIZE = struct.Struct("<Q")
 
 
 class CachenessSerializer(Serializer):
-    """Binary, for any value; large arrays are neither encoded nor copied more than once."""
+    """Serializes any value as bytes; large arrays are encoded once and copied once."""
 
     type: Literal["cacheness"] = Field(default="cacheness", frozen=True)
 
     def dumps(self, obj: Any) -> bytes:
-        """The value as bytes that `loads` takes in any process with the same libraries."""
+        """Return the value as bytes that `loads` takes in any process with the same libraries.
+
+        Args:
+            obj: the value.
+        """
         buffers: list[pickle.PickleBuffer] = []
         stream = cloudpickle.dumps(obj, protocol=5, buffer_callback=buffers.append)
         pieces = [memoryview(stream), *(buffer.raw() for buffer in buffers)]
@@ -42,7 +46,11 @@ class CachenessSerializer(Serializer):
         return b"".join([MAGIC, _SIZE.pack(len(pieces)), sizes, *pieces])
 
     def loads(self, blob: bytes | UnencodedValue) -> Any:
-        """The value; its arrays are writable."""
+        """Return the value; its arrays can be written to.
+
+        Args:
+            blob: what `dumps` returned, or a value that the cache did not encode.
+        """
         if isinstance(blob, UnencodedValue):
             return blob.value
         stream, *buffers = _pieces(memoryview(blob))
@@ -50,16 +58,24 @@ class CachenessSerializer(Serializer):
 
 
 class CachenessTextSerializer(Serializer):
-    """The same as text, a third larger: works without key storage, and with any storage."""
+    """Serializes any value as text, a third larger than bytes: works with any storage, without key storage."""
 
     type: Literal["cacheness/text"] = Field(default="cacheness/text", frozen=True)
 
     def dumps(self, obj: Any) -> bytes:
-        """The value as ASCII."""
+        """Return the value as ASCII.
+
+        Args:
+            obj: the value.
+        """
         return base64.b64encode(CachenessSerializer().dumps(obj))
 
     def loads(self, blob: bytes) -> Any:
-        """The value; its arrays are writable."""
+        """Return the value; its arrays can be written to.
+
+        Args:
+            blob: what `dumps` returned.
+        """
         return CachenessSerializer().loads(base64.b64decode(blob))
 
 

@@ -18,11 +18,10 @@ from cacheness_prefect.run_metadata import PREFIX, address
 
 
 class CachenessStorage(CachenessBlock):
-    """
-    Keep task results in a cacheness cache: verified, shared, and repaired.
+    """Stores the results of tasks in a cache.
 
-    The fields are the parameters of `cacheness.UnifiedCache`. The block holds configuration and
-    nothing else; every process opens its own connections, once.
+    The fields are the parameters of `cacheness.UnifiedCache`. The block holds configuration only; each process opens
+    its own connections, once.
     """
 
     _block_type_name = "Cacheness Storage"
@@ -59,14 +58,18 @@ def clean(day: str): ...
         lease: float | None = None,
         incomplete: Incomplete | None = None,
     ) -> CachenessPolicy:
-        """A cache policy that keys by the values and the code of a task, and keeps results here.
+        """Return a cache policy that makes keys from the values and the code of a task, and stores results here.
 
-        `version` pins the code by hand; `code=False` leaves it out. `ignore` names arguments that do
-        not matter. With `single_flight`, runs of one key wait up to `wait` seconds for the first of
-        them, whose claim ends `lease` seconds (as the block says) after it died.
-
-        `incomplete` says what becomes of a task whose key could not see everything that can decide its
-        result: "warn" in the run's log and cache, "serve" silently, or "refuse" to cache; else the block says.
+        Args:
+            version: counts in place of the task's code.
+            ignore: names of arguments that do not count.
+            code: False leaves the code out of the key.
+            single_flight: of several runs of one key at once, let one compute and the others wait.
+            tags: names to find and delete the results by.
+            wait: seconds to wait for another run.
+            lease: seconds until the lease of a dead run ends; None as the block says.
+            incomplete: for a task whose key cannot see everything that can decide its result: "warn" in the run's log
+                and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the block says.
         """
         if isinstance(ignore, str) or isinstance(tags, str):
             raise TypeError('ignore= and tags= take lists: ignore=["client"], tags=["prices"]')
@@ -97,9 +100,21 @@ def clean(day: str): ...
         tag: str | None = None,
         older_than: float | timedelta | None = None,
     ) -> int:
-        """Delete the results that match every given condition (at least one); returns how many.
+        """Delete the results that match every given condition.
 
-        Tasks and flows by object or name, deployments by id or as "flow/deployment".
+        Args:
+            key: Prefect's key of a result.
+            task: a task or its name.
+            flow: a flow or its name.
+            deployment: an id, or "flow/deployment".
+            tag: a tag of the results.
+            older_than: seconds since they were stored, or a timedelta.
+
+        Returns:
+            How many results were deleted.
+
+        Raises:
+            TypeError: no condition is given.
         """
         if key is not None:
             if (task, flow, deployment, tag, older_than) != (None,) * 5:
@@ -121,9 +136,14 @@ def clean(day: str): ...
         return sum(cache.invalidate(e.cache_key) for e in entries if set(tags) <= set(e.tags))
 
     def explain(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Why would this call of a task miss? Says what has changed since the nearest result; runs nothing.
+        """Return why a call of a task would miss: what has changed since the nearest earlier result. Runs nothing.
 
-        For tasks whose key is a `CachenessPolicy`'s alone; what other policies add is theirs to tell.
+        It explains tasks whose key is a `CachenessPolicy`'s alone.
+
+        Args:
+            task: the task.
+            args: arguments of the call.
+            kwargs: arguments of the call, by name.
         """
         cached: Any = self.open().cached
         return cached(task.fn, prefix=PREFIX, **options_of(task)).explain(*args, **kwargs)

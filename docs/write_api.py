@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,21 @@ def page() -> str:
     return HEAD + "".join(f"\n{section}" for name in MODULES for section in _module(name, described))
 
 
+#: What a call of the cache returns or takes and users do not import, by where it is and what to call it.
+OTHERS = (
+    ("cacheness.memoize.decorator.Options", "Options of `@cache.cached`"),
+    ("cacheness.protocols.CachedFunction", "What `@cache.cached` returns"),
+    ("cacheness.coordination.leases.ComputeLeases", "What `cache.compute_leases` is"),
+)
+#: What may be given for the fields of a record that keeps them in another form.
+GIVEN_AS = {"Config": "cacheness.config.CacheParameters", "Options": "cacheness.memoize.decorator.CachedOptions"}
+
+
+def _found(dotted: str) -> Any:
+    module, _, name = dotted.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
 def _module(name: str, described: set[int]) -> Iterator[str]:
     module = importlib.import_module(name)
     yield f"## {name}\n\n{_doc(module) if name != 'cacheness.errors' else _tree(module)}\n"
@@ -29,6 +45,10 @@ def _module(name: str, described: set[int]) -> Iterator[str]:
         if id(value) not in described:
             described.add(id(value))
             yield from _describe(f"{name}.{public}", value)
+    for dotted, title in OTHERS if name == "cacheness" else ():
+        value = _found(dotted)
+        described.add(id(value))
+        yield from _describe(title, value, heading=f"### {title}")
 
 
 def _names(module: Any) -> list[str]:
@@ -37,9 +57,9 @@ def _names(module: Any) -> list[str]:
     return [name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__]
 
 
-def _describe(name: str, value: Any) -> Iterator[str]:
+def _describe(name: str, value: Any, heading: str | None = None) -> Iterator[str]:
     if inspect.isclass(value):
-        yield f"### class `{name}`\n\n{_doc(value)}\n"
+        yield f"{heading or f'### class `{name}`'}\n\n{_sections(_doc(value))}\n"
         if issubclass(value, BaseException):
             return
         if dataclasses.is_dataclass(value):
@@ -48,7 +68,7 @@ def _describe(name: str, value: Any) -> Iterator[str]:
         if shown := [_member(name, member) for name, member in members.items() if _is_public(name, member)]:
             yield "".join(shown)
     elif callable(value):
-        yield f"### `{name}{_signature(value)}`\n\n{_doc(value)}\n"
+        yield f"### `{name}{_signature(value)}`\n\n{_sections(_doc(value))}\n"
     else:
         # A set shows its members in another order in each process.
         yield f"### `{name}`\n\n`{sorted(value) if isinstance(value, frozenset) else value!r}`\n"
@@ -71,18 +91,44 @@ def _is_public(name: str, member: Any) -> bool:
 def _member(name: str, member: Any) -> str:
     function = getattr(member, "__func__", member)
     shown = name if isinstance(member, property) else name + _signature(function)
-    return f"- `{shown}`\n  {_doc(function).partition(chr(10) * 2)[0].replace(chr(10), ' ')}\n"
+    return f"- `{shown}`\n\n{textwrap.indent(_sections(_doc(function)), '  ')}\n"
+
+
+def _sections(doc: str) -> str:
+    """Markdown of a docstring: `Args:` and `Raises:` become lists, `Returns:` a paragraph."""
+    text = re.sub(r"^(Args[^\n]*|Raises):\n((?:    .*\n?|\n)+)", _items, doc + "\n", flags=re.MULTILINE)
+    return re.sub(r"^Returns:\n((?:    .*\n?)+)", _paragraph, text, flags=re.MULTILINE).strip()
+
+
+def _items(section: re.Match[str]) -> str:
+    items = re.sub(r"\n {5,}", " ", section[2]).split("\n")
+    shown = (re.sub(r"^(\w+): ", r"- `\1`: ", item.strip()) for item in items if item.strip())
+    return f"{section[1]}:\n\n" + "\n".join(shown) + "\n\n"
+
+
+def _paragraph(section: re.Match[str]) -> str:
+    return f"Returns: {' '.join(section[1].split())}\n"
 
 
 def _fields(cls: Any) -> str:
     """Fields with the comments that stand beside them in the code."""
     comments = dict(re.findall(r"^    (\w+):[^#\n]*#: (.+)$", inspect.getsource(cls), re.MULTILINE))
+    types = inspect.get_annotations(cls)
+    if cls.__name__ in GIVEN_AS:
+        types = types | inspect.get_annotations(_found(GIVEN_AS[cls.__name__]))
     rows = [
-        f"| `{field.name}` | {_default(field)} | {comments.get(field.name, '')} |\n"
+        (f"`{field.name}`", _type(types.get(field.name, field.type)), _default(field), comments.get(field.name, ""))
         for field in dataclasses.fields(cls)
         if not field.name.startswith("_")
     ]
-    return "| field | default | |\n|---|---|---|\n" + "".join(rows)
+    head = "| field | type | default | meaning |\n|---|---|---|---|\n"
+    return head + "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _type(annotation: Any) -> str:
+    text = getattr(annotation, "__forward_arg__", annotation)
+    text = text if isinstance(text, str) else getattr(text, "__name__", str(text))
+    return f"`{text}`".replace("|", "\\|")
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

@@ -1,4 +1,4 @@
-"""UnifiedCache: the one object that users hold."""
+"""The class that users hold: UnifiedCache."""
 
 from __future__ import annotations
 
@@ -56,15 +56,34 @@ PAGE = 1000
 
 
 class UnifiedCache:
-    """A result cache: computed once, read anywhere, verified, or a clean miss.
+    """A cache of results in one namespace of a store.
 
-    Parameters are those of `Config`: `UnifiedCache()` keeps SQLite and files in ./.cacheness,
-    `UnifiedCache("folder")` in that folder, and
-    `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves a fleet.
+    `UnifiedCache()` keeps SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder, and
+    `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves many machines.
 
-    Safe to share among threads and across forks; pickles as its configuration, secrets included.
-    A wrong configuration is a ConfigError here; a server that does not answer is a
-    StoreUnavailable at the first call that needs it.
+    Threads may share it, and so may processes after a fork. Pickling keeps its configuration, secrets included.
+
+    Args:
+        config: a Config, or the path of a directory.
+        parameters: the fields of `Config`, by name.
+
+    Raises:
+        ConfigError: the configuration cannot work. A server that does not answer is a StoreUnavailable at the first
+            call that needs it.
+
+    Args of several methods:
+        key: which result: a Key, an Entry, or a key's 64 hexadecimal digits, in place of the arguments.
+        named: the arguments that name the result, by name.
+        args: the same as a mapping, for arguments whose names are those of options.
+        prefix: a group of results: counts in the key, and selects in `list_entries` and `delete_matching`.
+        version: counts in the key in place of the function's code.
+        function: the function that computed the result, or its name: counts in the key, and selects. To select, a
+            name is a module, a qualified name, or both with a colon or a dot between.
+        ttl: how long an entry may be used: seconds, a timedelta, or text such as "1h". None takes that of the cache.
+        tag: selects the entries that were put with this tag.
+        older_than: selects the entries that were made longer ago than this: seconds, a timedelta, or text.
+        limit: the most entries to return; None for all.
+        fn: the function to call or to decorate.
     """
 
     def __init__(
@@ -88,7 +107,14 @@ class UnifiedCache:
 
     @staticmethod
     def check_config(config: Config) -> None:
-        """Raise ConfigError for a configuration that can work on no machine; opens nothing and asks no server."""
+        """Check a configuration without opening anything or asking a server.
+
+        Args:
+            config: the configuration.
+
+        Raises:
+            ConfigError: it can work on no machine.
+        """
         factory.check(config)
 
     # one result
@@ -110,14 +136,28 @@ class UnifiedCache:
         by_value: bool | None = None,
         **named: Any,
     ) -> Entry:
-        """Store a result under its arguments, or under a key. Durable when it returns.
+        """Store a result under its arguments or under a key.
 
-        `ttl` in seconds, or as text with units. `args=` takes arguments whose names are options. A failed put loses
-        nothing that was there before. Inside `write_batch` it is durable when the block ends. The entry also holds
-        the value's digest, where nothing but the value decides it and it has at most 200 members; `by_value=True`
-        makes it however many there are, and False never.
+        It is durable when this returns, and inside `write_batch` when the block ends. When it fails, an earlier
+        entry of the same key stays.
 
-        Raises UnhashableArgument, CodecError, StoreFull, StoreUnavailable, StoreRefused.
+        Args:
+            value: the result.
+            tags: names to find and delete entries by.
+            compute_seconds: what the result cost to compute; `eviction="cost"` keeps the costly ones longer.
+            provenance: where it was computed; anything that JSON can hold.
+            by_value: True and False: whether the entry holds the value's digest. None: where nothing but the value
+                decides the digest, and the value has at most 200 members.
+
+        Returns:
+            The entry.
+
+        Raises:
+            UnhashableArgument: an argument cannot count in a key.
+            CodecError: no codec can store the value.
+            StoreFull: the disk or the quota is full.
+            StoreRefused: the store does not let this user write.
+            StoreUnavailable: the store does not answer.
         """
         if key is not None:
             check_order(value, key)
@@ -150,9 +190,15 @@ class UnifiedCache:
         function: Function | None = None,
         **named: Any,
     ) -> Hit | None:
-        """Find a result: a Hit, whose value may be None, or None for a miss.
+        """Look a result up.
 
-        What is expired, gone, corrupt or forged is a miss, with a warning where it should not be.
+        Returns:
+            A Hit, whose value may be None; or None for a miss. An entry that has expired is a miss, and so is one that
+            is damaged or was not signed by a known key, which is also logged.
+
+        Raises:
+            CodecError: the stored value cannot be decoded in this process.
+            StoreUnavailable: the store does not answer.
         """
         return self._counted(key_of("lookup", key, named, args=args, prefix=prefix, version=version, function=function))
 
@@ -168,7 +214,15 @@ class UnifiedCache:
         function: Function | None = None,
         **named: Any,
     ) -> Any:
-        """The cached value, or `default`. Where a cached None matters, use `lookup`."""
+        """Return a result, or a default for a miss. `lookup` tells a cached None from a miss.
+
+        Args:
+            default: what a miss returns.
+
+        Raises:
+            CodecError: the stored value cannot be decoded in this process.
+            StoreUnavailable: the store does not answer.
+        """
         hit = self._counted(key_of("get", key, named, args=args, prefix=prefix, version=version, function=function))
         return default if hit is None else hit.value
 
@@ -187,7 +241,11 @@ class UnifiedCache:
         function: Function | None = None,
         **named: Any,
     ) -> Key:
-        """The key of these arguments, for `get` and `put`; its `.hex` names the entry."""
+        """Return the key of these arguments, which `get`, `put` and others take; its `.hex` is the entry's `cache_key`.
+
+        Raises:
+            UnhashableArgument: an argument cannot count in a key.
+        """
         return key_of("key", None, named, args=args, prefix=prefix, version=version, function=function)
 
     def invalidate(
@@ -201,7 +259,11 @@ class UnifiedCache:
         function: Function | None = None,
         **named: Any,
     ) -> bool:
-        """Delete one result; False when there was none."""
+        """Delete one result.
+
+        Returns:
+            True when there was one.
+        """
         digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._store.delete(Where(self.config.namespace, keys=(digest,))) > 0
@@ -218,9 +280,10 @@ class UnifiedCache:
         function: Function | None = None,
         **named: Any,
     ) -> bool:
-        """Give an entry a new lifetime, from now; `ttl=None` takes the cache's default.
+        """Give an entry a new lifetime, which begins now.
 
-        False when there is no such entry, it has expired, or it was replaced meanwhile.
+        Returns:
+            False when there is no such entry, it has expired, or another one takes its place during the call.
         """
         digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
@@ -236,7 +299,14 @@ class UnifiedCache:
     # many results
 
     def get_many(self, keys: Iterable[KeyLike]) -> dict[str, Hit]:
-        """The hits among many keys, by key: one statement per 10,000, blobs read side by side."""
+        """Look up many results: one statement for 10,000 keys, and several blobs at a time.
+
+        Args:
+            keys: the keys.
+
+        Returns:
+            The hits, by key in hexadecimal digits. What cannot be decoded is left out and logged.
+        """
         digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
@@ -249,7 +319,14 @@ class UnifiedCache:
         return {digest.hex(): hit for digest, hit in found.items()}
 
     def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any] | KeyLike]]) -> list[Entry]:
-        """Put many `(value, key)` or `(value, options of put)` in few transactions."""
+        """Store many results in few transactions.
+
+        Args:
+            items: pairs of a value and its key, or of a value and a mapping of what `put` takes by name.
+
+        Returns:
+            The entries, in the order of the items.
+        """
         with self.write_batch():
             return [
                 self.put(value, **about) if isinstance(about, Mapping) else self.put(value, about)
@@ -257,18 +334,36 @@ class UnifiedCache:
             ]
 
     def present(self, keys: Sequence[KeyLike]) -> dict[str, Presence]:
-        """Which keys have a result that would be served, and its size: one statement per 10,000, no values read."""
+        """Return which keys have an entry that `lookup` would find, with its size; reads no values.
+
+        Args:
+            keys: the keys; one statement asks for 10,000.
+
+        Returns:
+            A Presence for each key that has one, by key in hexadecimal digits.
+        """
         found = self._store.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
         served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
         return {digest.hex(): presence for digest, presence in served}
 
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
-        """Keep beside keys, for 30 days, why their results were not stored: for who asks why nothing is there."""
+        """Store for 30 days, beside keys, why their results were not stored; `unstored` returns it.
+
+        Args:
+            reasons: key -> reason.
+        """
         noted = {digest_named(key): shown(why) for key, why in reasons.items()}
         self._store.metadata.note_unstored(self.config.namespace, noted)
 
     def unstored(self, keys: Sequence[KeyLike]) -> dict[str, str]:
-        """Why the results under these keys were not stored when they were last computed, where that was noted."""
+        """Return why the results of these keys were not stored when they were last computed.
+
+        Args:
+            keys: the keys.
+
+        Returns:
+            key in hexadecimal digits -> reason, for those that `note_unstored` was called for.
+        """
         asked = [digest_named(key) for key in keys]
         found = self._store.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
         return {digest.hex(): why for digest, why in found.items()}
@@ -317,11 +412,10 @@ class UnifiedCache:
 
     @contextmanager
     def write_batch(self) -> Iterator[None]:
-        """Put many results in few transactions, in this thread.
+        """Make the puts of this thread inside the block share transactions.
 
-        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded
-        values, or ten seconds. After an exception in the block, what was already flushed stays and
-        the rest is dropped.
+        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded values, or ten
+        seconds. When the block raises, what was written by then stays, and the rest is dropped.
         """
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
@@ -385,7 +479,14 @@ class UnifiedCache:
     # computing
 
     def get_or_compute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The cached result of `fn(*args, **kwargs)`; computed once across threads and machines."""
+        """Return the cached result of `fn(*args, **kwargs)`, or compute and store it.
+
+        Of many threads and machines that ask for one result at once, one computes it. `cached` takes options.
+
+        Args:
+            args: arguments of the call.
+            kwargs: arguments of the call, by name.
+        """
         result: R = memoize(self, fn)(*args, **kwargs)
         return result
 
@@ -396,16 +497,33 @@ class UnifiedCache:
     def cached(self, /, **options: Unpack[CachedOptions]) -> Callable[[Callable[P, R]], CachedFunction[P, R]]: ...
 
     def cached(self, fn: Callable[..., Any] | None = None, /, **options: Any) -> Any:
-        """Decorate a function so that its results are cached; `cacheness.memoize.Options` are its options.
+        """Decorate a function so that its results are cached.
 
-        Use as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
+        Use it as `@cache.cached` or `@cache.cached(ttl=3600, version="2", ignore=("client",))`.
+
+        Args:
+            options: the fields of `cacheness.memoize.Options`, by name.
+
+        Returns:
+            The function with `key`, `explain`, `invalidate` and `refresh`, which take the arguments of a call.
+
+        Raises:
+            TypeError: it is a generator function, or an option does not exist or cannot be used.
         """
         if fn is None:
             return partial(self.cached, **checked_options(options))
         return memoize(self, fn, **checked_options(options))
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
-        """Why would this call miss? Never computes it."""
+        """Return why a call would miss, without calling the function.
+
+        Args:
+            args: arguments of the call.
+            kwargs: arguments of the call, by name.
+
+        Returns:
+            What would happen, and what differs from the nearest earlier entry.
+        """
         return explain_call(self, fn, args, kwargs)
 
     def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
@@ -424,7 +542,7 @@ class UnifiedCache:
 
     @property
     def compute_leases(self) -> ComputeLeases:
-        """Who computes what: leases on keys, for those who compute outside of `cached`."""
+        """The leases on keys, for those who compute outside of `cached`: who computes what."""
         return self._opened.compute_leases
 
     # the store
@@ -438,11 +556,9 @@ class UnifiedCache:
         older_than: Duration | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Entries as dictionaries; `entry["args"]` is what `put(**args)` needs.
+        """Return entries as dictionaries, for people. `entry["args"]` is what `put(**args)` needs to make the same key.
 
-        In key order; those of a function or an age the newest first.
-
-        `function` is the function, or by name: a module, a qualified name, or both with a colon or a dot between.
+        They come in the order of their keys; those selected by function or age come newest first.
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
@@ -459,12 +575,12 @@ class UnifiedCache:
         older_than: Duration | None = None,
         limit: int | None = None,
     ) -> Iterator[Entry]:
-        """Unexpired, genuine entries as records, a page in memory at a time, in the order of `list_entries`."""
+        """Return an iterator over genuine entries that have not expired, in the order of `list_entries`."""
         where = self._where(tag, self._called(function), prefix, older_than)
         return islice(self._entries(where, PAGE if limit is None else limit), limit)
 
     def functions(self) -> list[str]:
-        """The functions whose results are here, as module:qualified name, sorted."""
+        """Return the functions that have entries here, as module:qualified name, sorted."""
         return self._store.metadata.functions(self.config.namespace)
 
     def delete_matching(
@@ -475,10 +591,17 @@ class UnifiedCache:
         prefix: str | None = None,
         older_than: Duration | None = None,
     ) -> int:
-        """Delete entries that match every given condition (at least one); returns how many.
+        """Delete the entries that match every given condition.
 
-        `older_than` in seconds since the entry was made. A `function` that could be several is a
-        ValueError that lists them; "module:" means every function of a module.
+        Args:
+            function: a function or its name; "module:" selects all functions of a module.
+
+        Returns:
+            How many entries were deleted.
+
+        Raises:
+            TypeError: no condition is given; `clear` deletes everything.
+            ValueError: several functions have this name; the message lists them.
         """
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
@@ -497,16 +620,26 @@ class UnifiedCache:
         force: bool = False,
         progress: Progress | None = None,
     ) -> IntegrityReport:
-        """Compare rows and blobs; `len()` of the report is the number of issues.
+        """Compare rows with blobs, and report every difference.
 
-        A check changes nothing; a repair is safe beside writers, readers and other repairs.
-        `shard` (0 to 255) looks only at keys that begin with this byte. `deep` also reads every
-        byte, those least recently read first, and goes on where an interrupted one stopped; a
-        `sample` of 0.1 reads the next tenth. `progress` is called with (blobs, entries) so far.
+        A check changes nothing. A repair is safe beside writers, readers and other repairs.
 
-        Raises RepairRefused at implausible damage unless `force`, and when the blob store belongs
-        to another database. With `force`, and after `adopt`, a repair also deletes blobs of sessions
-        that this database does not know.
+        Args:
+            repair: put right what can be put right.
+            deep: read every blob too, those first that were not read for longest; continues where an earlier call was
+                interrupted.
+            shard: check only the keys that begin with this byte, 0 to 255.
+            sample: with `deep`, the share of blobs to read: 0.1 reads the next tenth.
+            force: repair however much is wrong; after `adopt`, delete also blobs whose sessions this database does not
+                know.
+            progress: is called with (blobs, entries) so far.
+
+        Returns:
+            The report; its `len()` is the number of issues.
+
+        Raises:
+            RepairRefused: more is wrong than a working store can have, or the blob store belongs to another database.
+            ValueError: `shard` or `sample` is out of its range.
         """
         if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
             raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
@@ -522,10 +655,11 @@ class UnifiedCache:
         return report
 
     def stats(self) -> dict[str, Any]:
-        """What the namespace holds, and what calls ever came to. Nothing is counted for it: both are kept.
+        """Return what the namespace holds and how it was used, from kept totals.
 
-        entries, bytes; hits, misses, hit_rate (None before the first call), seconds_saved and bytes_saved (what hits
-        cost when they were computed, and the stored bytes that they read).
+        Returns:
+            entries, bytes; hits, misses, hit_rate (None before the first call), seconds_saved and bytes_saved: what the
+            results of hits cost to compute, and the stored bytes that hits read.
         """
         cache = self._store
         cache.uses.flush()
@@ -542,24 +676,32 @@ class UnifiedCache:
         }
 
     def evict(self, *, progress: EvictionProgress | None = None) -> int:
-        """Delete expired entries and make room for the quota now; returns how many.
+        """Delete expired entries, and as many others as the quota requires.
 
-        `progress` is called with the number that is gone, and about how many have still to go, None where that
-        is not known.
+        Args:
+            progress: is called with the number of deleted entries, and about how many are left to delete, or None
+                where that is not known.
+
+        Returns:
+            How many entries were deleted.
         """
         return self._opened.evictor.make_room(progress)
 
     def adopt(self) -> int:
-        """Declare this database the owner of the blob store, after a clone, restore or move.
+        """Make this database the owner of the blob store, after a clone, a restore or a move.
 
-        Returns how many blobs are there that neither an entry nor a session of this database
-        names: what a lost database left, or what another one still uses. A repair with `force`
-        deletes them from now on; without it they are only reported.
+        Returns:
+            How many blobs neither an entry nor a session of this database names: a lost database left them, or another
+            one still uses them. A repair reports them, and with `force` deletes them.
         """
         return self._opened.inspector.adopt()
 
     def clear(self) -> int:
-        """Delete every entry of the namespace; returns how many."""
+        """Delete every entry of the namespace.
+
+        Returns:
+            How many entries were deleted.
+        """
         gone = self._store.delete(Where(self.config.namespace))
         self._store.metadata.delete_unstored(self.config.namespace, -MICROSECONDS)
         return gone
@@ -580,7 +722,7 @@ class UnifiedCache:
         return self._finalizer.alive
 
     def close(self) -> None:
-        """End this handle; the last one of a process ends its session. Calling it twice is fine."""
+        """Close this cache. The last one of a process with this configuration ends its session. May be called twice."""
         if self._finalizer.detach() is not None:
             factory.release(self._slot)
 
@@ -594,7 +736,7 @@ class UnifiedCache:
         return (type(self), (self.config,))
 
     def __cacheness_key__(self) -> None:
-        """As an argument or a global, it decides no result, wherever it keeps them."""
+        """Count as nothing in keys: a cache decides no result."""
 
     def __repr__(self) -> str:
         return f"UnifiedCache({self.config!r})"
@@ -670,7 +812,7 @@ class UnifiedCache:
         return Where(self.config.namespace, tag=tag, functions=functions, prefix=prefix, older_than=age)
 
     def _called(self, function: str | Callable[..., Any] | None) -> tuple[str, ...] | None:
-        """The names of a function, or of those that go by a name."""
+        """Return the full names of a function, or of all functions that a name selects."""
         if function is None:
             return None
         if not isinstance(function, str):
@@ -681,7 +823,7 @@ class UnifiedCache:
 
 
 def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:
-    """Matching entries by the index that leads to the fewest rows."""
+    """Return matching entries in pages, by the index that leads to the fewest rows."""
     if where.tag is not None or where.prefix or (where.functions is None and where.older_than is None):
         after = b""
         while page := metadata.scan(where, after=after, limit=size):

@@ -53,11 +53,11 @@ class CacheParameters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Every parameter of `UnifiedCache`. Sizes in bytes or text ("10GB"); times in seconds, text ("1h") or a timedelta.
+    """The parameters of `UnifiedCache`.
 
-    They are read alike from parameters and environment variables, and are kept as numbers.
-    Hashable, picklable and comparable: two caches with equal configurations share their
-    connections within one process. Secrets do not show in its repr.
+    Sizes are bytes or text ("10GB"), times are seconds, text ("1h") or a timedelta; both are kept as numbers.
+    Environment variables are read alike. Caches with equal configurations share their connections within a
+    process, so a Config is hashable. Its repr shows no secrets.
     """
 
     cache_dir: str = ".cacheness"  #: of an embedded cache; kept as an absolute path
@@ -92,11 +92,18 @@ class Config:
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
-        """Read CACHENESS_<PARAMETER>, with the parameter in capitals. A misspelt one is an error."""
+        """Read the parameters from CACHENESS_<PARAMETER>, with the parameter in capitals.
+
+        Args:
+            environ: the variables; None takes those of the process.
+
+        Raises:
+            ConfigError: a variable is misspelt, or its value cannot be used.
+        """
         return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
 
     def limits(self) -> Limits:
-        """The bounds that every call to a server obeys."""
+        """Return the deadlines of calls to the stores."""
         return Limits(
             connect=self.connect_timeout,
             statement=self.statement_timeout,
@@ -107,7 +114,11 @@ class Config:
         )
 
     def but(self, **changes: Any) -> Config:
-        """A copy with some parameters changed."""
+        """Return a copy with some parameters changed.
+
+        Args:
+            changes: the parameters to change, by name.
+        """
         return replace(self, **changes)
 
 

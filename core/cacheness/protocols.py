@@ -364,23 +364,40 @@ class Codec(Protocol):
         ...
 
     def accepts(self, value: Any) -> bool:
-        """Return True when `encode` takes this value. Called for every put, so cheap; imports nothing."""
+        """Return True when `encode` takes this value. It is called in every put, so it is quick and imports nothing.
+
+        Args:
+            value: the value of a put.
+        """
         ...
 
     def encode(self, value: Any) -> list[Buffer]:
-        """Return the encoded value as buffers, which share memory with the value where they can."""
+        """Return the encoded value as buffers, which share memory with the value where they can.
+
+        Args:
+            value: a value that `accepts` takes.
+        """
         ...
 
     def decode(self, data: Buffer) -> Any:
-        """Return the value of encoded bytes, whose digest was verified. It may keep and build on their memory."""
+        """Return the value that was encoded.
+
+        Args:
+            data: the encoded bytes, after their digest was verified. The value may keep their memory and write to it.
+        """
         ...
 
 
 class CachedFunction(Protocol[P, R_co]):
-    """What a type checker sees of a decorated function: it is called as before, and can do more."""
+    """A decorated function: it is called as before, and has methods that take the arguments of a call.
+
+    Args of several methods:
+        args: arguments of a call.
+        kwargs: arguments of a call, by name.
+    """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """The cached result, or that of the function."""
+        """Return the cached result, or call the function and store what it returns."""
         ...
 
     @overload
@@ -400,17 +417,17 @@ class CachedFunction(Protocol[P, R_co]):
     def lazy(self, *args: P.args, **kwargs: P.kwargs) -> Ref[R_co]: ...
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Compute again, and store the new result in place of the old."""
+        """Call the function, store its result in place of the old one, and return it."""
         ...
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> Key:
-        """The key of a call."""
+        """Return the key of a call."""
         ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Forget the result of a call; False when there was none."""
+        """Delete the result of a call; return True when there was one."""
         ...
 
     def explain(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Why would this call miss? Never computes it."""
+        """Return why a call would miss, without calling the function."""
         ...

@@ -27,12 +27,12 @@ NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One committed result: where its bytes are, how to read them back, and how it was made.
+    """One committed result: where its bytes are, how to decode them, and how it was made.
 
-    Every field is covered by the signature, `inline` by its digest.
+    The signature covers every field; it covers `inline` by its digest.
     """
 
-    namespace: str
+    namespace: str  #: the namespace that it belongs to
     key: bytes  #: 32 bytes
     blob: str | None  #: name of the blob, used by this entry alone; None when inline
     inline: bytes | None  #: the stored bytes themselves, when small
@@ -63,9 +63,9 @@ class Entry:
         return self.key.hex()
 
     def as_dict(self) -> dict[str, Any]:
-        """The entry as people read it: times with a zone, and `args` as `put(**args)` takes them.
+        """Return the entry for people: times with a zone, and `args` as `put(**args)` takes them.
 
-        What cannot be read is a text that says why.
+        In place of what cannot be read stands a text with the reason.
         """
         return {
             "cache_key": self.cache_key,
@@ -89,19 +89,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A found result. The value may well be `None`: a miss is the absence of a Hit."""
+    """A result that was found. Its value may be `None`; a miss has no Hit."""
 
-    value: Any
-    entry: Entry
+    value: Any  #: the value, decoded
+    entry: Entry  #: where it comes from
 
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """That a result is there, and what reading it would cost; carries no value."""
+    """The sizes and the cost of a result that exists, without its value."""
 
     size: int  #: stored bytes
     raw_size: int  #: bytes in memory, about
-    compute_seconds: float | None
+    compute_seconds: float | None  #: what it cost to compute, when known
     outputs: str | None = None  #: as in the entry, and not verified
 
 
@@ -272,13 +272,13 @@ class Dispute:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One finding of an integrity check."""
+    """One difference that an integrity check found."""
 
     kind: str  #: orphaned, dangling, corrupt and others: `IntegrityReport.table()` tells what each means
     subject: str  #: the object's name, or the entry's key
-    detail: str
+    detail: str  #: what is wrong, in words
     size: int = 0  #: bytes concerned
-    repaired: bool = False
+    repaired: bool = False  #: True when a repair put it right
 
 
 def _readable(read: Callable[[Any], Any], stored: Any) -> Any:

@@ -24,7 +24,12 @@ POLL_AT_MOST = 1.0
 
 
 class ComputeLeases:
-    """The compute leases of one namespace. The caller chooses a random token, which names one holder."""
+    """The compute leases of one namespace.
+
+    Args of several methods:
+        key: 64 hexadecimal digits.
+        token: a random text of the caller's, which names one holder.
+    """
 
     def __init__(self, metadata: MetadataStore, namespace: str, lease: float) -> None:
         self._metadata = metadata
@@ -54,8 +59,7 @@ class ComputeLeases:
         """Take the compute lease of a key, and renew it in a background thread until `release`.
 
         Args:
-            key: 64 hexadecimal digits.
-            token: names the holder; a token that already holds the lease takes it again.
+            token: a token that already holds the lease takes it again.
             wait: seconds to wait for another holder to release it.
             lease: seconds for which it lasts without renewal; None takes that of the cache.
             unless: called after every pause; where it returns True, such as when the result has

@@ -33,7 +33,15 @@ class _Open(Unencodable):
 
 
 def closed_digest(value: Any, most: int | None = MOST_NODES) -> bytes | None:
-    """Return the digest that a value has as an argument; None where that is not closed, or has too many members."""
+    """Return the digest that a value has as an argument, where nothing but the value decides it.
+
+    Args:
+        value: the value.
+        most: the most members that it may have; None for any number.
+
+    Returns:
+        32 bytes; None where something else decides it, or the value has more members.
+    """
     encoder = _Closed(sys.maxsize if most is None else most)
     try:
         encoder.add(value)

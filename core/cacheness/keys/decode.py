@@ -22,7 +22,14 @@ _unpack_float: Final = struct.Struct(">d").unpack_from
 
 
 def decode(data: bytes) -> Any:
-    """The value that was encoded. CodecError when the encoding keeps too little of it, or is damaged."""
+    """Return the value of canonical bytes.
+
+    Args:
+        data: what `encode` returned.
+
+    Raises:
+        CodecError: the encoding does not keep enough of the value, or the bytes are damaged.
+    """
     decoder = _Decoder(data)
     try:
         value = decoder.value()

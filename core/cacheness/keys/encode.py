@@ -84,7 +84,12 @@ class Noting(Protocol):
 
 
 class Digest:
-    """Stands for a value of which only the digest is known, and counts in a key as that value did."""
+    """Stands for a value of which only the digest is known, and counts in a key as that value did.
+
+    Args:
+        digest: 32 bytes.
+        label: what `explain` shows for it.
+    """
 
     __slots__ = ("digest", "label")
 
@@ -117,9 +122,15 @@ class Stated:
 
 
 def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> bytes:
-    """The canonical bytes of a value. Raises UnhashableArgument, which names the place below `path`.
+    """Return the canonical bytes of a value.
 
-    With `inputs`, strings in it that name a file count by the file's content, and are noted there.
+    Args:
+        value: the value.
+        path: what an error calls the value.
+        inputs: with these, texts that name a file count by its content, and are added here.
+
+    Raises:
+        UnhashableArgument: something in the value cannot count; the message has its place below `path`.
     """
     encoder = Encoder(inputs)
     encoder.run(value, path)
@@ -129,9 +140,16 @@ def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> byte
 def digest_of(
     value: Any, path: str = "args", inputs: Noting | None = None, unfollowed: list[str] | None = None
 ) -> bytes:
-    """32 bytes that stand for a value: BLAKE3 of its canonical bytes. A Digest is its own.
+    """Return 32 bytes that stand for a value: the BLAKE3 digest of its canonical bytes. A Digest is its own.
 
-    What of the functions and classes in it could not be seen is added to `unfollowed`.
+    Args:
+        value: the value.
+        path: what an error calls the value.
+        inputs: with these, texts that name a file count by its content, and are added here.
+        unfollowed: gets the names of what could not be seen of the functions and classes in the value.
+
+    Raises:
+        UnhashableArgument: something in the value cannot count; the message has its place below `path`.
     """
     if type(value) is Digest:
         return value.digest
@@ -143,7 +161,12 @@ def digest_of(
 
 
 def register(type_: type, fn: Callable[[Any], Any]) -> None:
-    """Let instances of a type, and of its subclasses, count as the type's name and what `fn(value)` returns."""
+    """Let instances of a type, and of its subclasses, count as the type's name and what a function returns for them.
+
+    Args:
+        type_: the type.
+        fn: is called with an instance, and returns what counts.
+    """
     _overrides[type_] = fn
     # A type found earlier may be a subclass of this one.
     for known in [t for t in _handlers if issubclass(t, type_)]:

@@ -79,12 +79,12 @@ class Inputs:
     """Files that counted in the key of one argument, and names that may become files."""
 
     as_text: bool = False  #: every name counts by its text
-    found: dict[str, Counted] = field(default_factory=dict)
+    found: dict[str, Counted] = field(default_factory=dict)  #: names of files that counted
     absent: dict[str, str] = field(default_factory=dict)  #: names without a file: their absolute paths
     folders: list[str] = field(default_factory=list)  #: names of folders
     unread: dict[str, str] = field(default_factory=dict)  #: names of files that count by their text, and why
-    left: int = MOST_STRINGS
-    patterns_left: int = MOST_PATTERNS
+    left: int = MOST_STRINGS  #: how many more texts are looked at
+    patterns_left: int = MOST_PATTERNS  #: how many more patterns are looked at
     here: str = ""  #: the directory that names are relative to, once it is known
 
     @property
@@ -94,7 +94,11 @@ class Inputs:
         yield from self.absent
 
     def merge(self, other: Inputs) -> None:
-        """Take over what another noted."""
+        """Add what another one holds.
+
+        Args:
+            other: the other one.
+        """
         self.found |= other.found
         self.absent |= other.absent
         self.folders += [name for name in other.folders if name not in self.folders]
@@ -104,7 +108,11 @@ class Inputs:
         return bool(self.found or self.absent or self.folders)
 
     def is_absent(self, path: str) -> bool:
-        """Whether a path leads to nothing yet; it is noted, because the function may write there."""
+        """Return True when a path leads to nothing; it is kept, because the function may write there.
+
+        Args:
+            path: the path.
+        """
         try:
             os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -115,7 +123,13 @@ class Inputs:
         return False
 
     def count(self, name: str, encoding: bytes, again: Callable[[], bytes]) -> None:
-        """Note what counted by its content."""
+        """Add what counted by its content.
+
+        Args:
+            name: the file's name as it was given.
+            encoding: the canonical bytes that counted.
+            again: returns these bytes as they are now.
+        """
         try:
             found = os.stat(name)
         except (OSError, ValueError):
@@ -125,7 +139,15 @@ class Inputs:
             self.found[name] = Counted(name, os.path.abspath(name), bytes(encoding), again, found.st_size, folder)
 
     def add_name(self, encoder: Encoder, text: str) -> bool:
-        """Append a string as a file when it names one; False when it counts by its text."""
+        """Append a text to an encoding as a file, when it names one.
+
+        Args:
+            encoder: the encoding.
+            text: the text.
+
+        Returns:
+            False when the text names no file, and counts as it stands.
+        """
         self.left -= 1
         if self.left < 0:
             encoder.names = False

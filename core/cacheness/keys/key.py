@@ -79,7 +79,16 @@ class _Argument:
 
 
 class Key:
-    """Names one result, and tells what it was made from, as that was when the key was made."""
+    """The name of one result, and the components that it was made from. `make_key` and `UnifiedCache.key` make it.
+
+    Args:
+        digest: 32 bytes.
+        function: module:qualified name, "" without a function.
+        prefix: the `prefix=` option.
+        args: the canonical encoding of the arguments and options.
+        components: canonical JSON of the components.
+        origin: what the two were not encoded from yet.
+    """
 
     __slots__ = ("_args", "_as_text", "_components", "_origin", "digest", "function", "outputs", "prefix")
 
@@ -135,18 +144,24 @@ class Key:
         return () if self._origin is None else deciding(self._origin.unfollowed())
 
     def as_text(self) -> Mapping[frozenset[str], Key]:
-        """The keys of the same call with some arguments' files by their names: where what wrote to them is stored.
+        """Return the keys of the same call in which the files of some arguments count by their names only.
 
-        To be asked for before the function runs, which may change its arguments.
+        A result whose function wrote these files is stored under such a key. Call this before the function, which may
+        change its arguments.
+
+        Returns:
+            The names of those arguments -> the key.
         """
         if self._as_text is None:
             self._as_text = {} if self._origin is None else self._origin.keys_as_text(self.prefix)
         return self._as_text
 
     def after(self, outcome: Outcome, moved: Sequence[str] = ()) -> Key:
-        """The key under which a result is stored after its body wrote files, with a record of these.
+        """Return the key under which to store a result whose function wrote files, with a record of these files.
 
-        `moved` names generators of random numbers that stood elsewhere after it; that decides nothing.
+        Args:
+            outcome: what the function did to files.
+            moved: process-wide generators of random numbers that moved during the call; they are only shown.
         """
         chosen = frozenset(name for name in outcome.as_text if self.inputs[name].found)
         stored = self.as_text()[chosen] if chosen else self
@@ -245,9 +260,16 @@ def make_key(
     version: str | None = None,
     function: Callable[..., Any] | Digest | None = None,
 ) -> Key:
-    """The key of a result: of named arguments, and of the function that made it, if there is one.
+    """Return the key of a result.
 
-    A version pins the function: its name counts, and its code no longer does.
+    Args:
+        args: the arguments, by name.
+        prefix: a group of results.
+        version: counts in place of the function's code; the function's name still counts.
+        function: the function that computes the result, if there is one.
+
+    Raises:
+        UnhashableArgument: an argument cannot count in a key.
     """
     source = _source(function, version)
     # Names that a user gives by hand are labels; only a function reads files.
@@ -283,7 +305,11 @@ def _files_of(inputs: Inputs) -> dict[str, Any]:
 
 
 def arguments_of(entry_args: bytes) -> dict[str, Any]:
-    """An entry's arguments and options; `put(**…)` and `get(**…)` make the same key from them."""
+    """Return an entry's arguments and options, from which `put(**…)` and `get(**…)` make the same key.
+
+    Args:
+        entry_args: the field `args` of the entry.
+    """
     found = decode(entry_args)
     if not isinstance(found, dict):
         raise CodecError("an entry's arguments are not a mapping")

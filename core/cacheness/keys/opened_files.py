@@ -71,7 +71,7 @@ class OpenedFiles:
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """Files that are opened within are ours, and not the body's."""
+    """Open files inside the block without counting them as the function's: the cache opens them."""
     token = _current.set(None)
     try:
         yield

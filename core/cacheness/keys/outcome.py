@@ -45,7 +45,13 @@ class _NotStored(Exception):
 
 
 class Observed:
-    """The files of one call, from before its body to after it."""
+    """The files of one call, from before its function is called until it has returned.
+
+    Args:
+        inputs: the files that counted, for each argument.
+        function: the function.
+        written: names of files that the function is known to write.
+    """
 
     def __init__(
         self,
@@ -68,18 +74,26 @@ class Observed:
         self.end()
 
     def begin(self, *, alone: bool = False) -> None:
-        """The body begins. Alone: what runs around it is not told, because nobody may say when the body ended."""
+        """Begin to observe: the function is about to run.
+
+        Args:
+            alone: do not pass on what is opened to an outer call, because the end of the function may go unseen.
+        """
         self._start = time.time_ns()
         if self._opened is not None:
             self._opened.begin(alone=alone)
 
     def end(self) -> None:
-        """The body has ended."""
+        """Stop observing: the function has returned."""
         if self._opened is not None:
             self._opened.end()
 
     def outcome(self, result: Any) -> Outcome:
-        """Look at every file again, and say where the result belongs."""
+        """Look at every file again, and return under which key the result belongs.
+
+        Args:
+            result: what the function returned.
+        """
         try:
             return self._judge(dict(self._named_in(result)), {os.path.abspath(t) for t in _texts_in(result)})
         except _NotStored as refusal:
@@ -153,7 +167,11 @@ class Observed:
         return (bool(order) and order[0] in "ru") or (order.startswith("a") and "r" in order)
 
     def is_only_appended_to(self, path: str) -> bool:
-        """Whether all that the body did with a file was to append to it."""
+        """Return True when the function appended to a file and did nothing else with it.
+
+        Args:
+            path: the absolute path of the file.
+        """
         return self._uses(path) == {"a"}
 
     def _is_log(self, path: str, counted: Counted | None) -> bool:
@@ -289,7 +307,11 @@ def _names_in(folder: str) -> bytes:
 
 
 def still_left(outputs: str) -> bool:
-    """Whether the files of a record are as they were left."""
+    """Return True when every file in a record is as the function left it.
+
+    Args:
+        outputs: the field `outputs` of an entry.
+    """
     try:
         return all(_holds(record) for record in json.loads(outputs)) if outputs else True
     except (OSError, Unencodable, ValueError, KeyError, TypeError):
@@ -315,16 +337,30 @@ def _holds(record: Mapping[str, Any]) -> bool:
 
 
 def names_of(outputs: str) -> frozenset[str]:
-    """The names of the files of a record."""
+    """Return the names of the files in a record.
+
+    Args:
+        outputs: the field `outputs` of an entry.
+    """
     return frozenset(record["name"] for record in json.loads(outputs)) if outputs else frozenset()
 
 
 def not_as_left(outputs: str) -> list[str]:
-    """The names of files of a record that are not as they were left."""
+    """Return the names of those files in a record that have changed since the function wrote them.
+
+    Args:
+        outputs: the field `outputs` of an entry.
+    """
     return [record["name"] for record in json.loads(outputs) if not still_left(json.dumps([record]))] if outputs else []
 
 
 def covers(outputs: str, inputs: Mapping[str, Inputs], as_text: Collection[str]) -> bool:
-    """Whether a record tells of every file that arguments name which count as text, so that none goes unseen."""
+    """Return True when a record names every file of the arguments that count as text.
+
+    Args:
+        outputs: the record.
+        inputs: the files of each argument.
+        as_text: the names of those arguments.
+    """
     told = {(record["arg"], record["name"]) for record in json.loads(outputs)} if outputs else set()
     return all((arg, name) in told for arg in as_text for name in inputs[arg].found)

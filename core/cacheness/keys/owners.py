@@ -44,7 +44,11 @@ _COMPILED_MEMBERS: Final = (types.MethodDescriptorType, types.WrapperDescriptorT
 
 
 def add_user_code(*names: str) -> None:
-    """Follow the code of these distributions or modules, although they were installed from an index."""
+    """Let the code of these distributions or modules count in keys, although they were installed from an index.
+
+    Args:
+        names: names of distributions or modules.
+    """
     _user_names.update(_normalised(name) for name in names)
     _owners.clear()
     _class_owners.clear()

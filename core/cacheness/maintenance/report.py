@@ -34,9 +34,9 @@ OBJECTS_AT_MOST = (1000, 0.05)
 
 @dataclass(frozen=True, slots=True)
 class IntegrityReport:
-    """The findings of `verify_integrity`. `len()` is their number, repaired ones included."""
+    """The issues that `verify_integrity` found. `len()` is their number, repaired ones included."""
 
-    issues: tuple[Issue, ...]
+    issues: tuple[Issue, ...]  #: what was found
     objects: int  #: blobs looked at
     entries: int  #: rows looked at
     repaired: bool  #: whether this was a repair, not only a check
@@ -65,20 +65,31 @@ class IntegrityReport:
         )
 
     def with_issues(self, more: Iterable[Issue]) -> IntegrityReport:
-        """The same report with more findings."""
+        """Return the same report with more issues.
+
+        Args:
+            more: the issues to add.
+        """
         return replace(self, issues=(*self.issues, *more))
 
     def require_plausible(self) -> None:
-        """Raise RepairRefused when there is more damage than a working store can have.
+        """Check that no more is wrong than a working store can have.
 
-        Every repair asks this of what it is about to mend. Who repairs by shards asks it of their sum first; a
-        repair of one shard does so by itself once the shard has more than half of its share.
+        Every repair calls this before it changes anything. Who repairs shard by shard calls it for the sum of their
+        reports first; a repair of one shard stops when that shard alone has more than half of what is plausible for it.
+
+        Raises:
+            RepairRefused: more is wrong.
         """
         for what, found, looked_at, bound in self._damage():
             refuse(what, found, looked_at, bound)
 
     def has_more_than(self, part: float) -> bool:
-        """Whether this part of a store has more than half of the damage that is plausible for it."""
+        """Return True when this report has more than half of the issues that are plausible for a part of a store.
+
+        Args:
+            part: the share of the store that was checked, up to 1.
+        """
         return any(
             found > max(at_least * part, looked_at * share) / 2
             for _, found, looked_at, (at_least, share) in self._damage()
@@ -91,12 +102,12 @@ class IntegrityReport:
         yield "blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST
 
     def counts(self) -> dict[str, int]:
-        """How many findings of each kind, in the order of KINDS; kinds not found are left out."""
+        """Return how many issues there are of each kind that was found, in the order of KINDS."""
         found = Counter(issue.kind for issue in self.issues)
         return {kind: found[kind] for kind in KINDS if found[kind]}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row a kind: kind, found, repaired, bytes, meaning."""
+        """Return a row for each kind that was found: kind, found, repaired, bytes, meaning."""
         return [
             {
                 "kind": kind,
@@ -109,7 +120,7 @@ class IntegrityReport:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report as plain data, fit for JSON."""
+        """Return the report as data that JSON can hold."""
         return {
             "objects": self.objects,
             "entries": self.entries,

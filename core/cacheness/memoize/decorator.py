@@ -179,9 +179,9 @@ class Options:
 
     ttl: Duration | None = None  #: seconds, a timedelta, or text such as "1h"
     version: str | None = None  #: counts in place of the function's code
-    prefix: str = ""
+    prefix: str = ""  #: a group of results: counts in the key
     ignore: tuple[str, ...] = ()  #: parameters that do not count
-    tags: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()  #: names to find and delete the results by
     key: Callable[..., Any] | None = None  #: gets the arguments; what it returns counts in their place
     condition: Callable[[Any], bool] | None = None  #: gets a result; whether it is stored
     single_flight: bool = True  #: let the others wait while one computes

@@ -50,9 +50,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Whether a call would hit, and if not, what is different from the nearest earlier entry."""
+    """Whether a call would hit, and if not, what differs from the nearest earlier entry."""
 
-    hit: bool
+    hit: bool  #: True when the call would return a cached result
     key: str  #: 64 hexadecimal digits
     function: str  #: module:qualified name
     changes: tuple[Change, ...]  #: against the nearest entry
@@ -63,9 +63,8 @@ class Explanation:
     folders: tuple[str, ...] = ()  #: strings that name a folder
     incomplete: tuple[str, ...] = ()  #: of what is not followed, what can decide the result
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
-    #: process-wide generators of random numbers that moved while the nearest entry was computed: it drew or seeded,
-    #: or another thread did
-    moved: tuple[str, ...] = ()
+    # It drew or seeded, or another thread did.
+    moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
 
     def __str__(self) -> str:
         lines = [self.sentence()]
@@ -77,7 +76,7 @@ class Explanation:
         return "\n".join(lines)
 
     def sentence(self) -> str:
-        """The answer in one line."""
+        """Return the explanation in one line."""
         name = self.function.replace(":", ".")
         if self.hit:
             return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}"
@@ -87,7 +86,7 @@ class Explanation:
         return f"miss: {changes}; nearest entry {_brief(self.nearest)} from {_ago(self.age)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The answer as data."""
+        """Return the explanation as data that JSON can hold."""
         return asdict(self)
 
 

@@ -71,7 +71,11 @@ _plans: dict[int, tuple[weakref.ref[Any], _CodeFingerprint]] = {}
 
 
 def fingerprint(fn: Any) -> Fingerprint:
-    """Find out what decides the result of a callable. Quick when nothing has changed since the last time."""
+    """Return what decides the result of a callable, apart from its arguments. It is quick when nothing has changed.
+
+    Args:
+        fn: the callable.
+    """
     key = id(fn)
     known = _plans.get(key)
     if known is not None and known[0]() is fn and known[1].holds(fn):
@@ -83,7 +87,11 @@ def fingerprint(fn: Any) -> Fingerprint:
 
 
 class Chance:
-    """What a callable or an object of any kind draws without a seed: always, or in a call with some arguments."""
+    """What a callable, or another object, draws without a seed: always, or in a call with some arguments.
+
+    Args:
+        thing: the callable or object.
+    """
 
     def __init__(self, thing: Any) -> None:
         versions: dict[str, str] = {}
@@ -99,11 +107,16 @@ class Chance:
 
     @staticmethod
     def clear() -> None:
-        """Look at everything anew: a rule was registered."""
+        """Drop what was found so far, because a rule was registered."""
         _plans.clear()
 
     def in_call(self, args: Iterable[Symbol], keywords: Mapping[str, Symbol]) -> tuple[str, ...]:
-        """What a call with these arguments draws, in words."""
+        """Return what a call with these arguments draws, as texts.
+
+        Args:
+            args: what is known of the arguments.
+            keywords: what is known of the arguments by name.
+        """
         call = Call(self._callee, tuple(args), keywords)
         return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})
 
@@ -220,7 +233,11 @@ def _body(fn: Any) -> str:
 
 
 def name_of_function(fn: Callable[..., Any]) -> str:
-    """What entries call a function: its module and its qualified name, with a colon between."""
+    """Return what entries call a function: its module and its qualified name, with a colon between.
+
+    Args:
+        fn: the function.
+    """
     return full_name(_callee(fn))
 
 

@@ -141,10 +141,13 @@ _registered: dict[str, _Drawing | None] = {}
 
 
 def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) -> None:
-    """Say that calls of a function or class draw random numbers, unless they are given the parameter `seed`.
+    """Declare that calls of a function or class draw random numbers.
 
-    `thing` is the function itself or its dotted name, which imports nothing. `draws=False` says that it
-    draws none, whatever its code or its signature looks like; what it calls is then not looked at for that.
+    Args:
+        thing: the function or class, or its dotted name, which imports nothing.
+        seed: calls that give this parameter draw nothing.
+        draws: False declares that it draws nothing, whatever its code or its signature looks like; what it calls is
+            then not looked at.
     """
     path = thing if isinstance(thing, str) else path_of(thing)
     if not path or "." not in path:

@@ -30,11 +30,13 @@ _known: dict[str, tuple[_State, bytes]] = {}
 
 
 class File:
-    """A file, an object in a store, or all that match a pattern. In a key, its content counts.
+    """A file, an object in a store, or all that match a pattern; in a key their content counts, and not their name.
 
-    `File("s3://bucket/table.parquet")`, `File("data/*.csv")`. Options go to fsspec: where the store
-    is and how to log in. They do not count, and neither does the name. Reading is the function's
-    business, by `open()` or any other way.
+    `File("s3://bucket/table.parquet")`, `File("data/*.csv")`. The function itself reads them, by `open()` or otherwise.
+
+    Args:
+        url: a path, a URL, or a pattern of either.
+        options: go to fsspec: where the store is and how to log in. They do not count.
     """
 
     __slots__ = ("options", "url")
@@ -56,7 +58,14 @@ class File:
         return hash(self.url)
 
     def open(self, mode: str = "rb") -> Any:
-        """The file object that fsspec gives for it."""
+        """Open the file with fsspec.
+
+        Args:
+            mode: as for the built-in `open`.
+
+        Returns:
+            The file object.
+        """
         import fsspec  # type: ignore[import-untyped]
 
         return fsspec.open(self.url, mode, **self.options).open()

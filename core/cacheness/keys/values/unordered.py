@@ -21,10 +21,13 @@ class Unordered(dict[K, V]):
 
 
 def unordered(items: Mapping[K, V] | Iterable[tuple[K, V]]) -> Unordered[K, V]:
-    """Take the items as a dict that counts the same in every order. Dicts within it keep theirs.
+    """Return the items as a dict that counts the same in every order. Dicts within it keep theirs.
 
-    It may stand in any place: as an argument, in a list, in a global table, in what `key=` or a
-    function given to `register` returns.
+    It may stand anywhere: as an argument, in a list, in a global, in what `key=` or a function given to `register`
+    returns.
+
+    Args:
+        items: a mapping, or pairs of a key and a value.
     """
     return Unordered(items)
 
