@@ -262,12 +262,12 @@ def test_a_statement_that_looks_at_every_row_may_take_longer(
         assert counting.result() == (0, 0)
 
 
-def test_a_survey_that_takes_too_long_says_nothing_of_a_read_by_key(
+def test_a_long_query_that_takes_too_long_says_nothing_of_a_read_by_key(
     open_store: Callable[..., PostgresqlStore], rival: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(limits=Limits(statement=0.2, failures=1, cooldown=600.0))
     store.commit([inline(1)], store.open_session(SOMEBODY))
-    monkeypatch.setattr(postgresql, "_SURVEY_SECONDS", 0.0)
+    monkeypatch.setattr(postgresql, "_LONG_SECONDS", 0.0)
     rival.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
     with pytest.raises(StoreUnavailable):
         store.recount(NAMESPACE, correct=False)
