@@ -152,6 +152,7 @@ def install(
         queue_bytes: as in `caching`.
         incomplete: as in `caching`.
         check_inputs: as in `caching`.
+        check: as in `caching`.
 
     Returns:
         What was computed, as `caching()` gives it.

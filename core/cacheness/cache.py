@@ -227,7 +227,7 @@ class UnifiedCache:
         return default if hit is None else hit.value
 
     def find(self, key: KeyLike, /) -> Entry | None:
-        """The entry under a key, without its value; None where `lookup` would find nothing in the row."""
+        """Return the entry under a key without reading its value; None where `lookup` would find nothing in the row."""
         digest = digest_named(key)
         self._flush_if_it_holds(digest)
         return self._store.find(digest)
@@ -371,14 +371,22 @@ class UnifiedCache:
     # results that came out differently
 
     def disputes(self, keys: Sequence[KeyLike] | None = None) -> list[Dispute]:
-        """Results that came out differently when they were computed again, and are not served: of keys, or all."""
+        """Return the results that came out differently when they were computed again, and are not served.
+
+        Args:
+            keys: the keys to ask for; None for all.
+        """
         asked = None if keys is None else [digest_named(key) for key in keys]
         return self._store.metadata.disputes(self.config.namespace, asked)
 
     def settle(self, key: KeyLike, /, *, keep: Literal["old", "new"] = "old") -> bool:
-        """End a dispute: serve the stored result again, or delete it, so that it is computed anew.
+        """End a dispute: serve the stored result again, or delete it, so that the next call computes it.
 
-        False when there is none.
+        Args:
+            keep: "old" for the stored result, "new" to delete it.
+
+        Returns:
+            False when there is no dispute.
         """
         if keep not in ("old", "new"):
             raise ValueError(f"keep={keep!r:.40} is neither 'old' nor 'new'")
@@ -390,9 +398,16 @@ class UnifiedCache:
         return cache.metadata.settle(self.config.namespace, [digest]) > 0
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
-        """Keep an entry from being served, because it came out differently; `detail` says how, and what is to blame.
+        """Stop serving an entry, because its result came out differently when it was computed again.
 
-        False when it is another by now, or its function has a hundred disputes of the last day.
+        Args:
+            entry: the entry.
+            stored: the digest of the stored value.
+            computed: the digest of the value that was computed.
+            detail: how they differ, and what is to blame.
+
+        Returns:
+            False when the entry was replaced, or its function has a hundred disputes of the last day.
         """
         metadata = self._store.metadata
         current = metadata.find(self.config.namespace, entry.key)
@@ -403,11 +418,15 @@ class UnifiedCache:
         return metadata.dispute(self.config.namespace, told, MOST_A_DAY)
 
     def is_disputed(self, key: KeyLike, /) -> bool:
-        """Whether the result under a key came out differently, so that it is not served."""
+        """Return True when the result under a key came out differently, so that it is not served."""
         return bool(self.disputes([key]))
 
     def round_trip(self, value: Any) -> Any:
-        """A value as it would come out of the cache: encoded and decoded, and not stored."""
+        """Return a value as it would come out of the cache: encoded and decoded, and not stored.
+
+        Args:
+            value: the value.
+        """
         return self._store.round_trip(value)
 
     @contextmanager
@@ -432,10 +451,13 @@ class UnifiedCache:
     def report(
         self, *, since: Duration | None = None, by: Literal["function", "hour", "outcome", "reason"] = "function"
     ) -> Report:
-        """What calls came to: hits, misses, seconds saved and spent, by function, hour, outcome or reason of a miss.
+        """Return what calls came to: hits, misses, seconds saved and spent.
 
-        `since` is an age, "1 day" for the last 24 hours, to the hour; None is ever. Other processes write their
-        figures once a minute, and when they close their cache.
+        Other processes write their figures once a minute, and when they close their cache.
+
+        Args:
+            since: how far back, to the hour: seconds, a timedelta, or text such as "1 day"; None for ever.
+            by: what a row of the report is for: a function, an hour, an outcome or a reason of a miss.
         """
         cache = self._store
         cache.uses.flush()
@@ -455,25 +477,44 @@ class UnifiedCache:
         saved: float = 0.0,
         size: int = 0,
     ) -> None:
-        """Count calls in the figures, for those who compute outside of `cached`: in memory, written once a minute."""
+        """Count calls in the figures, for those who compute outside of `cached`. They are written once a minute.
+
+        Args:
+            outcome: what the calls came to.
+            reason: the reason of a miss.
+            calls: how many.
+            spent: seconds that they took to compute.
+            saved: seconds that the results of hits cost to compute.
+            size: stored bytes that hits read.
+        """
         opened = self._slot.opened
         if opened is not None and not factory.is_inherited(self._slot):
             opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
 
     def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
-        """Count a call that was given a result which `peek` found."""
+        """Count a call that got a result which `peek` found.
+
+        Args:
+            hit: the result.
+            outcome: what the call came to.
+            spent: seconds that it took.
+        """
         opened = self._slot.opened
         if opened is not None:
             opened.cache.uses.count_hit(hit.entry, outcome, spent=spent)
 
     def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
-        """Find a result as `lookup` does, for a caller that counts the call itself; `why` gets the reason of a miss."""
+        """Look a result up as `lookup` does, for a caller that counts the call itself.
+
+        Args:
+            why: gets the reason of a miss.
+        """
         self._flush_if_it_holds(key.digest)
         return self._store.lookup(key.digest, why)
 
     @property
     def reasons(self) -> MissReasons:
-        """What this process knows of why results are not there."""
+        """The reasons for misses that this process has noted."""
         return self._opened.reasons
 
     # computing
@@ -527,14 +568,23 @@ class UnifiedCache:
         return explain_call(self, fn, args, kwargs)
 
     def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
-        """Say of functions which of their results the code of today serves, and what the others cost.
+        """Return which results of functions their present code serves, and what it would cost to compute the others.
 
-        Computes nothing. Results of earlier code stay where they are; a call that needs one computes it anew.
+        It computes nothing. Results of earlier code stay; a call that needs one computes it.
+
+        Args:
+            functions: the functions.
         """
         return [self._plan_of(*version_of(function)) for function in functions]
 
     def plan_without_code(self, name: str, state: State, why: str = "", /) -> FunctionPlan:
-        """The plan of a function that is named, and whose code cannot be looked at here."""
+        """Return the plan of a function that is named, and whose code cannot be read here.
+
+        Args:
+            name: module:qualified name.
+            state: what is known of it.
+            why: the reason.
+        """
         return without_code(name, state, why, self.iter_entries(function=name))
 
     def _plan_of(self, function: Callable[..., Any], version: str | None) -> FunctionPlan:
@@ -708,17 +758,17 @@ class UnifiedCache:
 
     @property
     def store_id(self) -> str:
-        """Which database this is: drawn at random when it was made."""
+        """The random id that the database was given when it was made."""
         return self._store.metadata.identity().store_id
 
     @property
     def namespace(self) -> str:
-        """Under which name this cache keeps results."""
+        """The name under which this cache keeps results."""
         return self.config.namespace
 
     @property
     def is_open(self) -> bool:
-        """Whether this handle was not closed."""
+        """True until this cache is closed."""
         return self._finalizer.alive
 
     def close(self) -> None:

@@ -47,6 +47,15 @@ class Ref(Generic[T_co]):
     """A cached result that is not loaded yet: `.value` is the result, `.arg` what one passes on to a cached function.
 
     `f.lazy(…)` makes it. It pickles without the value and without any secret.
+
+    Args:
+        holder: what opens the cache.
+        key: 32 bytes: the key of the result.
+        digest: 32 bytes: the digest of the value, where it is known.
+        function: module:qualified name.
+        again: computes the result when it is no longer stored.
+        held: the value, where it is already in memory.
+        place: the ids of the database and of the namespace.
     """
 
     __slots__ = ("_again", "_digest", "_function", "_held", "_holder", "_is_lent", "_key", "_namespace", "_store")
