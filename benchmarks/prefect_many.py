@@ -62,7 +62,7 @@ def measure(bench: Bench) -> Iterator[Row]:
                 times[which], computed[which] = work(bench, kind, numbers, which)
             peer = max(UNGUARDED, INPUTS_ALONE, key=times.__getitem__)
             computations = max(computations, computed[OURS] / len(set(numbers)))
-            note = f"computed {computed[OURS]} times, and {computed[peer]}"
+            note = f"computed: {computed[OURS]}, the peer {computed[peer]}"
             yield Row(f"Prefect, {what}, {name}", times[OURS], peer, times[peer], at_most=1.5, note=note)
     yield Row("Prefect, single flight: most computations of a key", computations, at_most=1, unit="")
 
