@@ -91,6 +91,7 @@ class UnifiedCache:
     ) -> None:
         self.config = configured(config, parameters)
         self._local = threading.local()
+        self._store_id = ""
         self._hold()
         try:
             factory.open_cache(self._slot)
@@ -759,7 +760,9 @@ class UnifiedCache:
     @property
     def store_id(self) -> str:
         """The random id that the database was given when it was made."""
-        return self._store.metadata.identity().store_id
+        if not self._store_id:
+            self._store_id = self._store.metadata.identity().store_id
+        return self._store_id
 
     @property
     def namespace(self) -> str:

@@ -100,10 +100,15 @@ class Ref(Generic[T_co]):
         """By which it counts without being loaded; None where something else than the value decides it."""
         return self._digest
 
+    @property
+    def label(self) -> str:
+        """What it refers to, in a few words; kept in the row of an entry that was made from it."""
+        return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
+
     def __repr__(self) -> str:
         state = "not loaded" if self._held is _NOTHING else "loaded"
         by = "counts by its digest" if self._digest else "is loaded to be counted"
-        return f"<Ref to a result of {self._function or 'arguments'}, key {self.key[:12]}…, {state}, {by}>"
+        return f"<Ref to a {self.label}, {state}, {by}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         store, namespace = self._place()
@@ -157,7 +162,7 @@ class Ref(Generic[T_co]):
         return self._again()
 
     def _found(self) -> Holder:
-        for cache in list(caches):
+        for cache in _open_caches():
             if cache.namespace == self._namespace and cache.is_open and cache.store_id == self._store:
                 return cast("Holder", cache)
         raise NotCached(
@@ -177,6 +182,14 @@ class Ref(Generic[T_co]):
     __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = __neg__ = __pos__ = __abs__ = __invert__ = _refuse
     __int__ = __float__ = __complex__ = __index__ = __bytes__ = __round__ = _refuse
     __array__ = _refuse
+
+
+def _open_caches() -> list[Any]:
+    while True:
+        try:
+            return list(caches)
+        except RuntimeError:  # another thread opened one meanwhile
+            continue
 
 
 class Differs(Exception):
@@ -201,7 +214,7 @@ def _counted(value: Any) -> Any:
     if type(value) is not Ref:
         return value
     digest = value.digest
-    return value.value if digest is None else Digest(digest, repr(value))
+    return value.value if digest is None else Digest(digest, value.label)
 
 
 def loaded(value: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
@@ -31,15 +31,12 @@ class Sampler:
     def __init__(self, share: float) -> None:
         self.share = share
         self._below = int(share * _ALL)
-        self._count = secrets.randbits(64)  # or the first hits of short processes would always, or never, be checked
-        self._lock = threading.Lock()
+        # Begun anywhere, or the first hits of short processes would always, or never, be checked.
+        self._numbers = itertools.count(secrets.randbits(64) | 1, _GOLDEN)
 
     def chooses(self, key: bytes) -> bool:
         """Whether the next hit is checked."""
-        with self._lock:
-            self._count += 1
-            count = self._count
-        return (int.from_bytes(key[:8]) + count * _GOLDEN) % _ALL < self._below
+        return (int.from_bytes(key[:8]) + next(self._numbers)) % _ALL < self._below
 
 
 def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:

@@ -332,7 +332,7 @@ class Cached:
             self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, found.entry.key, found.entry.value))
-            if self._sampler is not None and self._is_checked(found.entry):
+            if self._is_checked(found.entry):
                 yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
@@ -423,8 +423,11 @@ class Cached:
 
     def _is_checked(self, entry: Entry) -> bool:
         options = self.options
-        can_tell = is_checkable(entry, own_share=options.check is not None, own_ttl=options.ttl is not None)
-        return can_tell and self._sampler is not None and self._sampler.chooses(entry.key)
+        return (
+            self._sampler is not None
+            and self._sampler.chooses(entry.key)
+            and is_checkable(entry, own_share=options.check is not None, own_ttl=options.ttl is not None)
+        )
 
     def _audit(self, key: Key, call: CallArguments, hit: Hit) -> _Steps:
         """Compute a result again, and compare. Without a lease, because nothing is stored."""
