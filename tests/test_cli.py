@@ -44,7 +44,19 @@ def directory(tmp_path) -> Path:
 
 def test_help_names_every_command():
     text = cacheness("-h")
-    for command in ("list", "stats", "verify", "disputes", "plan", "evict", "clear", "copy", "migrate", "adopt"):
+    for command in (
+        "list",
+        "stats",
+        "verify",
+        "disputes",
+        "plan",
+        "lineage",
+        "evict",
+        "clear",
+        "copy",
+        "migrate",
+        "adopt",
+    ):
         assert command in text
 
 

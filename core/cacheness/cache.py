@@ -31,7 +31,7 @@ from cacheness.arguments import (
 )
 from cacheness.config import CacheParameters, Config
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CacheClosed, StoreFull, StoreUnavailable
+from cacheness.errors import CacheClosed, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
@@ -40,6 +40,7 @@ from cacheness.maintenance.report import IntegrityReport
 from cacheness.memoize.audit import MOST_A_DAY
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
+from cacheness.memoize.lineage import Lineage, lineage_of
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.plan import FunctionPlan, State, plan_of, version_of, without_code
 from cacheness.protocols import CachedFunction, MetadataStore
@@ -577,6 +578,28 @@ class UnifiedCache:
             functions: the functions.
         """
         return [self._plan_of(*version_of(function)) for function in functions]
+
+    def lineage(self, key: KeyLike, /, *, up: int = 3) -> Lineage:
+        """Say which earlier results have the values that a result was made from, `up` steps back.
+
+        By the digests of values that entries keep. Raises NotCached where there is no such entry.
+        """
+        entry = self.find(key)
+        if entry is None:
+            raise NotCached(f"no result is cached under the key {digest_named(key).hex()}")
+        return lineage_of(entry, up, self._with_values)
+
+    def _with_values(self, values: Sequence[bytes]) -> dict[bytes, list[Entry]]:
+        """The entries that hold values with these digests, as far as their signatures say so."""
+        cache = self._store
+        keys = cache.metadata.keys_by_value(self.config.namespace, values)
+        found = cache.metadata.find_many(self.config.namespace, [key for some in keys.values() for key in some])
+        holding: dict[bytes, list[Entry]] = {}
+        for key in (key for some in keys.values() for key in some):
+            entry = found.get(key)
+            if entry is not None and entry.value is not None and cache.is_genuine(entry):
+                holding.setdefault(entry.value, []).append(entry)
+        return holding
 
     def plan_without_code(self, name: str, state: State, why: str = "", /) -> FunctionPlan:
         """Return the plan of a function that is named, and whose code cannot be read here.

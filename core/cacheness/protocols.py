@@ -153,6 +153,10 @@ class MetadataStore(Protocol):
         """
         ...
 
+    def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """The keys of entries that say that their value has one of these digests, by digest; a thousand at most."""
+        ...
+
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         ...

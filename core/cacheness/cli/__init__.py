@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import deleting, disputing, entries, planning, stores
+from cacheness.cli import deleting, descent, disputing, entries, planning, stores
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -34,6 +34,7 @@ app.command()(deleting.clear)
 app.command()(stores.verify)
 app.command()(disputing.disputes)
 app.command()(planning.plan)
+app.command()(descent.lineage)
 app.command()(stores.copy)
 app.command()(stores.migrate)
 app.command()(stores.adopt)

@@ -53,6 +53,7 @@ T = TypeVar("T")
 #: Bytes of dead lines under which a journal is never rewritten.
 _LEAST_WASTE: Final = 1 << 20
 _DELETE_BATCH: Final = 1000
+_MOST_FOUND: Final = 1000  #: keys that are found by the values of their entries
 _READS: Final = 5  #: of a file that is replaced each time
 #: Bytes of a line besides a value, about.
 _LINE: Final = 2 << 10
@@ -160,6 +161,16 @@ class JournalStore:
             self._require_room(sum(2 * len(entry.inline or b"") + _LINE for entry in entries))
             self._append(records)
         return replaced
+
+    def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """The keys of entries that say that their value has one of these digests, by digest."""
+        with self._reading:
+            self._refresh()
+            wanted = dict.fromkeys(values)
+            found: dict[bytes, list[bytes]] = {}
+            for kept in islice((one for one in self._index.every(namespace) if one.entry.value in wanted), _MOST_FOUND):
+                found.setdefault(kept.entry.value or b"", []).append(kept.entry.key)
+            return {value: sorted(found[value]) for value in sorted(found)}
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""

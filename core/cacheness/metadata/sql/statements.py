@@ -158,6 +158,13 @@ class Statements:
         return self._compile(sa.select(*columns).where(*these))
 
     @LazyAttribute
+    def keys_by_value(self) -> Statement:
+        """Digests of values, and the keys of the entries that hold them."""
+        # Without "IS NOT NULL", for which SQLite would walk through the whole index.
+        these = (_this_namespace(), self.flavour.among(entries.c.value, 32), _IS_KEY)
+        return self._compile(sa.select(entries.c.value, entries.c.key).where(*these).limit(sa.literal_column("1000")))
+
+    @LazyAttribute
     def replaced_by(self) -> Statement:
         """What a put of this key replaces: its size and blob, and where else the key is named."""
         replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)

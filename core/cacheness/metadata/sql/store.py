@@ -139,6 +139,13 @@ class SqlStore(ABC):
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
         return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
 
+    def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
+        """The keys of entries that say that their value has one of these digests, by digest."""
+        found: dict[bytes, list[bytes]] = {}
+        for value, key in self._lookup(self._sql.keys_by_value, PRESENCE_BATCH, namespace, values):
+            found.setdefault(value, []).append(key)
+        return {value: sorted(found[value]) for value in sorted(found)}
+
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         if where.keys is not None:

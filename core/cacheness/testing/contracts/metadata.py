@@ -151,6 +151,15 @@ class MetadataStoreContract:
         assert store.unstored("default", keys, hour) == {}
         assert store.unstored("other", keys, hour) == {keys[1]: "chance"}
 
+    def test_entries_are_found_by_the_digests_of_their_values(self, store: MetadataStore, put: Any) -> None:
+        one, two = b"1" * 32, b"2" * 32
+        put(entry(1, value=one), entry(3, value=one), entry(2, value=two), entry(4))
+        assert store.keys_by_value(NAMESPACE, [two, one, b"3" * 32]) == {one: [key(1), key(3)], two: [key(2)]}
+        assert store.keys_by_value(NAMESPACE, [two]) == {two: [key(2)]}
+        assert store.keys_by_value("other", [one]) == store.keys_by_value(NAMESPACE, []) == {}
+        put(entry(1, value=two))
+        assert store.keys_by_value(NAMESPACE, [one]) == {one: [key(3)]}
+
     def test_what_is_disputed_is_not_found_until_it_is_settled_or_put_again(
         self, store: MetadataStore, put: Any
     ) -> None:

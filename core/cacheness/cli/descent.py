@@ -1,0 +1,31 @@
+"""The command that says where a result comes from."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.screen import print_json, printable, say
+
+
+@about_a_cache
+def lineage(
+    key: Annotated[str, typer.Argument(help="The key, 64 hexadecimal digits.")],
+    *,
+    place: Place,
+    up: Annotated[int, typer.Option(min=1, max=20, help="Steps that are followed.")] = 3,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say which earlier results have the values that a result was made from."""
+    with place.opened() as cache:
+        found = cache.lineage(key, up=up)
+    if as_json:
+        print_json(found.as_dict())
+    elif mermaid:
+        print(found.mermaid())
+    else:
+        for line in str(found).splitlines():
+            say(printable(line))

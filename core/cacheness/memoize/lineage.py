@@ -1,0 +1,104 @@
+"""Where a result comes from: which earlier results have the values that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, TypeAlias
+
+from blake3 import blake3
+
+from cacheness.errors import CachenessError
+from cacheness.keys import RESERVED, Digest, arguments_of, encode
+from cacheness.records import Entry
+
+#: Encoded bytes of a value that two results hardly have by chance.
+TELLING: Final = 64
+#: Results that are looked at; a value that many results have leads far.
+MOST: Final = 1000
+
+#: Finds the entries that hold values with these digests.
+Finder: TypeAlias = Callable[[Sequence[bytes]], Mapping[bytes, Sequence[Entry]]]
+
+
+@dataclass(frozen=True, slots=True)
+class LineageEdge:
+    """An argument of a result, and an earlier result that has its value."""
+
+    result: str  #: key
+    argument: str
+    source: str  #: key
+    is_certain: bool  #: it was passed as a reference, or is the only result with a value that is no coincidence
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a result comes from."""
+
+    key: str
+    functions: Mapping[str, str]  #: by key
+    edges: tuple[LineageEdge, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lineage as data."""
+        return asdict(self)
+
+    def mermaid(self) -> str:
+        """The lineage as a diagram in Mermaid's language; a dotted line is one that may be."""
+        names = {key: f"n{number}" for number, key in enumerate(self.functions)}
+        lines = [
+            f'    {names[key]}["{name.replace(chr(34), "")}<br>{key[:12]}"]' for key, name in self.functions.items()
+        ]
+        lines += [
+            f"    {names[edge.source]} {'-->' if edge.is_certain else '-.->'}|{edge.argument}| {names[edge.result]}"
+            for edge in self.edges
+        ]
+        return "\n".join(["flowchart TD", *lines])
+
+    def __str__(self) -> str:
+        rows = [f"{self.key[:12]} {self.functions[self.key]}"]
+        for edge in self.edges:
+            words = "is" if edge.is_certain else "may be"
+            source = f"{edge.source[:12]} {self.functions[edge.source]}"
+            rows.append(f"  {edge.argument} of {edge.result[:12]} {words} {source}")
+        return "\n".join(rows)
+
+
+def lineage_of(entry: Entry, up: int, find: Finder) -> Lineage:
+    """Follow the arguments of a result to earlier results that have their values, so many steps."""
+    functions = {entry.cache_key: entry.function or "put by hand"}
+    edges: list[LineageEdge] = []
+    level = [entry]
+    for _ in range(up):
+        asked = {one.cache_key: list(_values_in(one)) for one in level}
+        wanted = sorted({digest for values in asked.values() for _, digest, _, _ in values})
+        found = find(wanted) if wanted else {}
+        following: dict[str, Entry] = {}
+        for key, values in asked.items():
+            for name, digest, is_telling, label in values:
+                sources = [source for source in found.get(digest, ()) if source.cache_key != key]
+                for source in sources:
+                    is_passed = label.startswith("result of ") and source.cache_key[:12] in label
+                    is_certain = is_passed or (is_telling and len(sources) == 1)
+                    edges.append(LineageEdge(key, name, source.cache_key, is_certain))
+                    if source.cache_key not in functions and len(functions) < MOST:
+                        following[source.cache_key] = source
+                        functions[source.cache_key] = source.function or "put by hand"
+        level = list(following.values())
+    return Lineage(entry.cache_key, functions, tuple(edge for edge in edges if edge.source in functions))
+
+
+def _values_in(entry: Entry) -> Iterator[tuple[str, bytes, bool, str]]:
+    """Each argument of a result: its name and digest, whether the value tells it from others, and its label."""
+    try:
+        found = arguments_of(entry.args)
+    except CachenessError:
+        return
+    clashing = found.get("args")
+    given = {n: v for n, v in found.items() if n not in RESERVED} | (clashing if isinstance(clashing, dict) else {})
+    for name, value in given.items():
+        if isinstance(value, Digest):
+            yield name, value.digest, True, value.label  # it is longer than a row keeps
+        else:
+            encoding = encode(value)
+            yield name, blake3(encoding).digest(), len(encoding) >= TELLING, ""
