@@ -580,9 +580,15 @@ class UnifiedCache:
         return [self._plan_of(*version_of(function)) for function in functions]
 
     def lineage(self, key: KeyLike, /, *, up: int = 3) -> Lineage:
-        """Say which earlier results have the values that a result was made from, `up` steps back.
+        """Return which earlier results have the values that a result was made from.
 
-        By the digests of values that entries keep. Raises NotCached where there is no such entry.
+        They are found by the digests of values that entries keep.
+
+        Args:
+            up: the steps that are followed.
+
+        Raises:
+            NotCached: there is no such entry.
         """
         entry = self.find(key)
         if entry is None:

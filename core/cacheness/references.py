@@ -224,10 +224,10 @@ def loaded(value: Any) -> Any:
     """
     if not _made:
         return value
-    return _Loading().of(value)
+    return _Unwrapper().of(value)
 
 
-class _Loading:
+class _Unwrapper:
     def __init__(self) -> None:
         self._above: set[int] = set()
 
