@@ -109,6 +109,7 @@ peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache b
 
 docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
 	$(RUN) -m docs.write_api
+	$(RUN) -m docs.write_cli
 	$(RUN) -m docs.write_performance
 
 clean: ## remove everything that these commands made

@@ -12,10 +12,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
+from cacheness.blobs.local import LocalBlobStore
+from cacheness.cli import app
+from cacheness.cli.endings import CouldNot, Misuse
+from cacheness.errors import StoreRefused
+from tests.demo_calls import double
 
 pytestmark = pytest.mark.slow
 
@@ -44,19 +51,8 @@ def directory(tmp_path) -> Path:
 
 def test_help_names_every_command():
     text = cacheness("-h")
-    for command in (
-        "list",
-        "stats",
-        "verify",
-        "disputes",
-        "plan",
-        "lineage",
-        "evict",
-        "clear",
-        "copy",
-        "migrate",
-        "adopt",
-    ):
+    looking = "list show explain report top stats delete verify disputes plan lineage doctor"
+    for command in f"{looking} evict clear copy migrate adopt".split():
         assert command in text
 
 
@@ -325,3 +321,155 @@ def test_an_output_that_nobody_reads_to_its_end_is_no_issue_that_was_found(direc
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 3
+
+
+HOSTILE = "red\x1b[31m\u202e\n\t" + "<script>" + "x" * 5000
+
+
+@pytest.fixture
+def busy(tmp_path) -> Path:
+    with UnifiedCache(tmp_path / "cache") as cache:
+        for number in (1, 2, 1):
+            cache.cached(dump)(number)
+        cache.put("value", hostile=HOSTILE, tags=["old"])
+        cache.put(LARGE, prefix=HOSTILE[:100], y=1)
+    return tmp_path / "cache"
+
+
+def run(*arguments: object, code: int = 0) -> Any:
+    """A command in this process; what it prints as data."""
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    raised = {Misuse: 2, CouldNot: 3}.get(type(done.exception))
+    assert (raised or done.exit_code) == code, done.output
+    if raised:
+        return str(done.exception)
+    return json.loads(done.stdout) if "--json" in arguments else done.stdout
+
+
+def dump(x):
+    return {"x": x}
+
+
+def test_show_finds_an_entry_by_its_first_digits(busy):
+    (listed, *_) = run("list", "-d", busy, "--function", f"{__name__}:dump", "--json")
+    key = listed["cache_key"]
+    found = run("show", key[:10], "-d", busy, "--value", "--json")
+    assert (found["cache_key"], found["args"], found["value"]) == (
+        key,
+        listed["args"],
+        f"{{'x': {listed['args']['x']}}}",
+    )
+    text = run("show", key, "-d", busy)
+    for words in (key, f"{__name__}:dump", "bytes stored", "code reached", "signed by"):
+        assert words in text
+    assert "no entry" in run("show", "0" * 64, "-d", busy, code=3)
+    assert "at least four" in run("show", "abc", "-d", busy, code=2)
+    assert "at least four" in run("show", HOSTILE, "-d", busy, code=2)
+
+
+def test_explain_says_why_a_call_would_miss(busy):
+    where = ("-d", busy)
+    assert run("explain", "tests.demo_calls:double", "--arg", "x=1", *where, code=1).startswith(
+        "miss: no earlier entry"
+    )
+    with UnifiedCache(busy) as cache:
+        cache.cached(double)(1)
+    assert run("explain", "tests.demo_calls:double", "--arg", "x=1", *where).startswith("hit: ")
+    answer = run("explain", "tests.demo_calls:double", "--arg", "x=2", *where, "--json", code=1)
+    assert answer["changes"][0]["name"] == "x"
+    for wrong, named in (
+        (("tests.demo_calls",), "module:function"),
+        (("tests.demo_calls:no",), "cannot be imported"),
+        (("no_such_module_anywhere:f",), "cannot be imported"),
+        (("tests.demo_calls:double", "--arg", "y=2"), "cannot be called so"),
+        (("tests.demo_calls:double", "--arg", "2"), "NAME=VALUE"),
+    ):
+        assert named in run("explain", *wrong, *where, code=2)
+
+
+def test_report_and_stats_tell_what_calls_came_to(busy):
+    report = run("report", "-d", busy, "--json")
+    assert (report["total"]["hits"], report["total"]["misses"]) == (1, 2)
+    assert run("report", "-d", busy).split("\t")[:4] == [f"{__name__}:dump", "3", "1", "2"]
+    reasons = run("report", "-d", busy, "--by", "reason", "--since", "1 day", "--json")["rows"]
+    assert sorted(row["name"] for row in reasons) == ["never seen", "new arguments"]
+    assert "--since" in run("report", "-d", busy, "--since", "soon", code=2)
+    assert "1 hits, 2 misses, hit rate 33%" in run("stats", "-d", busy)
+
+
+def test_top_orders_entries_by_what_counts(busy):
+    sizes = [entry["size"] for entry in run("top", "-d", busy, "--json")]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] >= len(LARGE)
+    (most,) = run("top", "-d", busy, "--by", "hits", "--limit", "1", "--json")
+    assert most["hits"] == 1
+    assert (
+        len(run("top", "-d", busy, "--by", "unused", "--json"))
+        == len(run("top", "-d", busy, "--by", "seconds", "--json"))
+        == 4
+    )
+
+
+def test_what_deletes_says_what_it_would_delete_and_asks(busy):
+    where = ("-d", busy)
+    key = run("list", *where, "--tag", "old", "--json")[0]["cache_key"]
+    for command in (("delete", key), ("delete", "--tag", "old"), ("delete", "--older-than", "0s"), ("clear",)):
+        assert "add --yes" in run(*command, *where, code=2)
+        would = run(*command, *where, "--dry-run", "--json")
+        assert would == {"entries": 4 if len(command) == 1 or "0s" in command else 1, "deleted": False}
+    assert "4 entries" in run("stats", *where)
+    assert run("delete", key, *where, "--yes") == "1 entries deleted\n"
+    assert run("delete", "--function", f"{__name__}:dump", *where, "--yes", "--json") == {"entries": 2, "deleted": True}
+    assert "no entry" in run("delete", key, *where, "--yes", code=3)
+    assert "say what to delete" in run("delete", *where, code=2)
+    assert "say what to delete" in run("delete", key, "--tag", "old", *where, code=2)
+    with UnifiedCache(busy) as cache:
+        cache.put(1, k=1, ttl=0.001)
+    assert run("evict", *where, "--dry-run", "--json") == {"entries": 1, "deleted": False}
+    assert run("evict", *where, "--json") == {"entries": 1, "deleted": True}
+
+
+def test_hostile_text_neither_steers_a_terminal_nor_breaks_a_line(busy):
+    with UnifiedCache(busy) as cache:
+        keys = [entry.cache_key for entry in cache.iter_entries()]
+        cache.count(HOSTILE, "miss", HOSTILE)
+    for command in (("list",), ("top",), ("report",), ("report", "--by", "reason"), *(("show", key) for key in keys)):
+        text = run(*command, "-d", busy)
+        assert not {"\x1b", "\u202e"} & set(text)
+        assert command[0] == "show" or max(map(len, text.splitlines())) < 9000
+    assert len(run("list", "-d", busy).splitlines()) == 4
+
+
+def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
+    found = run("doctor", "-d", busy, "--json")
+    assert [finding["part"] for finding in found] == ["clock", "reading", "writing", "writing", "disk"]
+    assert all(finding["ok"] for finding in found)
+    assert "4 entries" in run("stats", "-d", busy)
+    assert "No issues found" in run("verify", "-d", busy)
+
+    def refuse(*_: Any) -> None:
+        raise StoreRefused("no right to write")
+
+    monkeypatch.setattr(LocalBlobStore, "write", refuse)
+    text = run("doctor", "-d", busy, code=1)
+    assert "BAD  writing: StoreRefused: no right to write" in text
+    assert "put, read, list and delete" in text
+    with UnifiedCache(busy, signing_key=KEY) as cache:
+        cache.put(1, k=5)
+    monkeypatch.undo()
+    (finding,) = [one for one in run("doctor", "-d", busy, "--json", code=1) if not one["ok"]]
+    assert finding["part"] == "reading"
+
+
+def test_completion_knows_the_commands(monkeypatch):
+    monkeypatch.setenv("_CACHENESS_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "cacheness sta")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    assert CliRunner().invoke(app, prog_name="cacheness").stdout.split() == ["stats"]
+
+
+def test_the_help_imports_neither_the_cache_nor_what_it_needs():
+    heavy = ["sqlalchemy", "numpy", "cacheness.cache"]
+    code = f"import sys; from cacheness.cli import app; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"

@@ -74,13 +74,14 @@ def test_commands_exist(page: Path) -> None:
     assert named <= known
 
 
-def test_the_api_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("write_api", ROOT / "docs/write_api.py")
+@pytest.mark.parametrize("name", ["api", "cli"])
+def test_pages_that_are_written_from_the_code_are_up_to_date(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(f"write_{name}", ROOT / f"docs/write_{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / "docs/api.md").read_text() == module.page(), "run: make docs"
+    assert (ROOT / f"docs/{name}.md").read_text() == module.page(), "run: make docs"
 
 
 def test_the_readme_is_short() -> None:

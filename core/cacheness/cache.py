@@ -35,6 +35,7 @@ from cacheness.errors import CacheClosed, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
+from cacheness.maintenance.diagnosis import Finding, diagnose
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.memoize.audit import MOST_A_DAY
@@ -505,14 +506,15 @@ class UnifiedCache:
         if opened is not None:
             opened.cache.uses.count_hit(hit.entry, outcome, spent=spent)
 
-    def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
+    def peek(self, key: KeyLike, /, why: list[str] | None = None) -> Hit | None:
         """Look a result up as `lookup` does, for a caller that counts the call itself.
 
         Args:
             why: gets the reason of a miss.
         """
-        self._flush_if_it_holds(key.digest)
-        return self._store.lookup(key.digest, why)
+        digest = key.digest if isinstance(key, Key) else digest_named(key)
+        self._flush_if_it_holds(digest)
+        return self._store.lookup(digest, why)
 
     @property
     def reasons(self) -> MissReasons:
@@ -642,8 +644,17 @@ class UnifiedCache:
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
-        used = self._store.metadata.uses(self.config.namespace, [entry.key for entry in entries])
-        unused = ((entry, Use(entry.created_at, 0)) for entry in entries)
+        return self.describe(entries)
+
+    def describe(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
+        """Return entries as `list_entries` does: as dictionaries, with their uses.
+
+        Args:
+            entries: the entries.
+        """
+        shown = list(entries)
+        used = self._store.metadata.uses(self.config.namespace, [entry.key for entry in shown])
+        unused = ((entry, Use(entry.created_at, 0)) for entry in shown)
         return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
 
     def iter_entries(
@@ -658,6 +669,26 @@ class UnifiedCache:
         """Return an iterator over genuine entries that have not expired, in the order of `list_entries`."""
         where = self._where(tag, self._called(function), prefix, older_than)
         return islice(self._entries(where, PAGE if limit is None else limit), limit)
+
+    def entry(self, key: KeyLike, /) -> Entry | None:
+        """Return an entry without reading its value, expired or not; None when there is none.
+
+        Of a key as text, the first digits are enough, four at least, when only one entry begins with them.
+
+        Raises:
+            ValueError: several entries begin with these digits, or they are no digits of a key.
+        """
+        if not isinstance(key, str) or len(key) == 64:
+            return self._store.metadata.find(self.config.namespace, digest_named(key))
+        if len(key) < 4 or set(key) - set("0123456789abcdef"):
+            raise ValueError(f"{key!r:.70} is no key, and not its beginning: give at least four of its 64 digits")
+        before = int(key.ljust(64, "0"), 16) - 1
+        after = before.to_bytes(32, "big") if before >= 0 else b""
+        found = self._store.metadata.scan(Where(self.config.namespace), after=after, limit=2)
+        named = [entry for entry in found if entry.cache_key.startswith(key)]
+        if len(named) > 1:
+            raise ValueError(f"several entries begin with {key}: {named[0].cache_key}, {named[1].cache_key} …")
+        return named[0] if named else None
 
     def functions(self) -> list[str]:
         """Return the functions that have entries here, as module:qualified name, sorted."""
@@ -766,6 +797,18 @@ class UnifiedCache:
             How many entries were deleted.
         """
         return self._opened.evictor.make_room(progress)
+
+    def evictable(self) -> int:
+        """Return about how many entries `evict` would delete now."""
+        return self._opened.evictor.would_delete()
+
+    def diagnose(self) -> list[Finding]:
+        """Try each part of the store, with results that are put, read and deleted again.
+
+        Returns:
+            What was found of each part, and what to do about it.
+        """
+        return diagnose(self._store, self.config)
 
     def adopt(self) -> int:
         """Make this database the owner of the blob store, after a clone, a restore or a move.

@@ -13,14 +13,13 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import deleting, descent, disputing, entries, planning, stores
-from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, Misuse, StoppedByUser
+from cacheness.cli import deleting, descent, disputing, entries, figures, planning, stores
+from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
 
 app: Final = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help, which needs no second to appear
     help=__doc__.partition("\n")[0],
@@ -28,7 +27,12 @@ app: Final = typer.Typer(
 )
 # In the order of the help. A module imports what its commands need within them.
 app.command("list")(entries.list_entries)
-app.command()(entries.stats)
+app.command()(entries.show)
+app.command()(entries.explain)
+app.command()(figures.report)
+app.command()(entries.top)
+app.command()(figures.stats)
+app.command()(deleting.delete)
 app.command()(deleting.evict)
 app.command()(deleting.clear)
 app.command()(stores.verify)
@@ -38,6 +42,7 @@ app.command()(descent.lineage)
 app.command()(stores.copy)
 app.command()(stores.migrate)
 app.command()(stores.adopt)
+app.command()(figures.doctor)
 
 
 def main() -> None:
@@ -49,7 +54,7 @@ def main() -> None:
             sys.stdout.flush()  # or the interpreter finds out at its end, and says so with a code of its own
     except Misuse as error:
         _fail(str(error), MISUSE)
-    except CachenessError as error:
+    except (CachenessError, CouldNot) as error:
         _fail(str(error), COULD_NOT)
     except StoppedByUser as error:
         err.print(Text(f"interrupted: {error}"), soft_wrap=True)

@@ -2,30 +2,85 @@
 
 from __future__ import annotations
 
-from cacheness.cli.options import Place, Yes, about_a_cache
-from cacheness.cli.screen import confirm, out, progress, telling_what_is_left
+from typing import Annotated, Any
+
+import typer
+
+from cacheness.cli.endings import Misuse
+from cacheness.cli.entries import entry_named
+from cacheness.cli.options import AsJson, DryRun, Place, Yes, about_a_cache
+from cacheness.cli.screen import confirm, print_json, progress, say, telling_what_is_left
 
 
 @about_a_cache
-def evict(*, place: Place) -> None:
-    """Delete expired entries, and what exceeds the quota."""
+def delete(
+    key: Annotated[str | None, typer.Argument(help="A key as `list` shows it: its first digits are enough.")] = None,
+    *,
+    place: Place,
+    tag: Annotated[str | None, typer.Option(help="Entries with this tag.")] = None,
+    function: Annotated[str | None, typer.Option(help="Entries of this function.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Entries with this prefix.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(metavar="AGE", help="Entries made longer ago: 7d, '3 hours'.")
+    ] = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete one entry, or those that meet every condition that is given."""
+    conditions = {"tag": tag, "function": function, "prefix": prefix, "older_than": older_than}
+    given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
+    if (key is None) == (not given):
+        raise Misuse("say what to delete: a key, or conditions such as --function; everything is deleted by clear")
+    with place.opened() as cache:
+        if key is not None:
+            entry = entry_named(cache, key)
+            found, what = 1, f"entry {entry.cache_key}"
+        else:
+            try:
+                found = sum(1 for _ in cache.iter_entries(**given))
+            except ValueError as error:
+                raise Misuse(str(error)) from None
+            what = f"{found:,} entries"
+        if not dry_run and found:
+            confirm(f"Delete {what} of namespace {cache.config.namespace!r}?", yes=yes)
+            with telling_what_is_left(cache):
+                found = int(cache.invalidate(entry.cache_key)) if key is not None else cache.delete_matching(**given)
+    _tell(found, dry_run=dry_run, as_json=as_json)
+
+
+@about_a_cache
+def evict(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Delete expired entries, and what exceeds the quota: what puts do in slices. It asks nothing."""
     with place.opened() as cache, telling_what_is_left(cache):
-        with progress() as bar:
-            task = bar.add_task("evicting", total=None)
+        if dry_run:
+            gone = cache.evictable()
+        else:
+            with progress() as bar:
+                task = bar.add_task("evicting", total=None)
 
-            def show(gone: int, to_go: int | None) -> None:
-                total = None if to_go is None else gone + to_go
-                bar.update(task, completed=gone, total=total, description=f"evicting: {gone:,} entries deleted")
+                def show(gone: int, to_go: int | None) -> None:
+                    total = None if to_go is None else gone + to_go
+                    bar.update(task, completed=gone, total=total, description=f"evicting: {gone:,} entries deleted")
 
-            gone = cache.evict(progress=show)
-        out.print(f"{gone:,} entries deleted")
+                gone = cache.evict(progress=show)
+    _tell(gone, dry_run=dry_run, as_json=as_json)
 
 
 @about_a_cache
-def clear(*, place: Place, yes: Yes = False) -> None:
+def clear(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Delete every entry of the namespace."""
     with place.opened() as cache:
-        entries = cache.stats()["entries"]
-        confirm(f"Delete all {entries:,} entries of namespace {cache.config.namespace!r}?", yes=yes)
-        with telling_what_is_left(cache):
-            out.print(f"{cache.clear():,} entries deleted")
+        gone = cache.stats()["entries"]
+        if not dry_run:
+            confirm(f"Delete all {gone:,} entries of namespace {cache.config.namespace!r}?", yes=yes)
+            with telling_what_is_left(cache):
+                gone = cache.clear()
+    _tell(gone, dry_run=dry_run, as_json=as_json)
+
+
+def _tell(entries: int, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"entries": entries, "deleted": not dry_run})
+    else:
+        say(f"{entries:,} entries would be deleted" if dry_run else f"{entries:,} entries deleted")

@@ -14,5 +14,9 @@ class Misuse(Exception):
     """What was typed cannot be meant so."""
 
 
+class CouldNot(Exception):
+    """What was asked for cannot be done."""
+
+
 class StoppedByUser(Exception):
     """Ctrl-C, with what had been done until then."""

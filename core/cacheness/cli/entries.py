@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
-from rich.text import Text
 
-from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json, printable, short
+from cacheness.cli.endings import FOUND, CouldNot, Misuse
+from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
+from cacheness.cli.screen import (
+    bytes_named,
+    function_named,
+    hint,
+    out,
+    print_json,
+    printable,
+    progress,
+    say,
+    seconds_named,
+    short,
+    table,
+)
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
+    from cacheness.records import Entry
+
+PAGE: Final = 1000
+LONGEST: Final = 2000  #: characters of arguments that are shown
+TopBy = Literal["size", "hits", "seconds", "unused"]
+ShowValue = Annotated[bool, typer.Option("--value", help="Read the value, and show what it looks like.")]
 
 
 @about_a_cache
@@ -29,11 +49,7 @@ def list_entries(
         if as_json:
             print_json(entries)
             return
-        if out.is_terminal:
-            _print_table(entries)
-        else:
-            for entry in entries:
-                print("\t".join((entry["cache_key"], *_columns(entry))))
+        _print_entries(entries)
         if not entries:
             hint("No entries.")
         elif len(entries) == limit:
@@ -44,14 +60,170 @@ def list_entries(
 
 
 @about_a_cache
-def stats(*, place: Place, as_json: AsJson = False) -> None:
-    """Show how many entries, bytes and hits there are."""
+def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: ShowValue = False) -> None:
+    """Show one entry: its arguments, what made it and from what code, its size and uses."""
     with place.opened() as cache:
-        found = cache.stats()
+        entry = entry_named(cache, key)
+        (listed,) = cache.describe([entry])
+        found = {**listed, "namespace": entry.namespace, "raw_size": entry.raw_size, "signed_by": entry.key_id}
+        found |= {"digest": entry.digest.hex(), "components": _read_json(entry.components)}
+        if value:
+            found["value"] = _preview(cache, entry.cache_key)
     if as_json:
         print_json(found)
+        return
+    code = found["components"].get("code", {}) if isinstance(found["components"], dict) else {}
+    lines = {
+        "key": entry.cache_key,
+        "function": function_named(entry.function),
+        "arguments": arguments_in(found["args"]),
+        "tags": ", ".join(entry.tags),
+        "size": f"{entry.size:,} bytes stored, {entry.raw_size:,} in memory, as {entry.codec}",
+        "kept": f"as the blob {entry.blob}" if entry.blob else "in its row",
+        "made": f"{found['created_at']:%Y-%m-%d %H:%M:%S %Z}{_cost_of(entry)}",
+        "expires": "never" if found["expires_at"] is None else f"{found['expires_at']:%Y-%m-%d %H:%M:%S %Z}",
+        "used": f"{found['hits']:,} times, last {found['accessed_at']:%Y-%m-%d %H:%M:%S %Z}",
+        "by": arguments_in(found["provenance"]),
+        "code reached": ", ".join(code),
+        "signed by": entry.key_id or "nobody",
+        "value": found.get("value", ""),
+    }
+    for name, text in lines.items():
+        if text:
+            say(f"{name:<13}{short(text, LONGEST)}")
+
+
+@about_a_cache
+def explain(
+    function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="It is imported, and not called.")],
+    *,
+    place: Place,
+    arg: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A Python literal, or else text.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a call would miss, or that it would hit. Exit code 1 when it would miss."""
+    from cacheness.memoize.decorator import Cached
+
+    found, arguments = _imported(function), dict(_argument(text) for text in arg or ())
+    with place.opened() as cache:
+        own = found if isinstance(found, Cached) else None
+        try:
+            # A function that is cached elsewhere is asked about this cache, with its own options.
+            asked = found if own is None else type(own)(cache, own.__wrapped__, own.options)
+            answer = cache.explain(asked, **arguments)
+        except TypeError as error:
+            raise Misuse(f"{function} cannot be called so: {error}") from None
+    if as_json:
+        print_json(answer.as_dict())
     else:
-        out.print(", ".join(f"{value:,} {name}" for name, value in found.items() if value is not None))
+        for line in str(answer).splitlines():
+            say(printable(line))
+    if not answer.hit:
+        raise typer.Exit(FOUND)
+
+
+@about_a_cache
+def top(
+    *,
+    place: Place,
+    by: Annotated[
+        TopBy, typer.Option(help="size, hits, seconds (that it took to compute), or unused (for longest).")
+    ] = "size",
+    limit: Annotated[int, typer.Option(min=1, help="So many.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the largest entries, or those with the most hits, the most seconds, or not used for longest."""
+    import heapq
+
+    with place.opened() as cache, progress() as bar:
+        task = bar.add_task("looking", total=cache.stats()["entries"])
+        best: list[dict[str, Any]] = []
+        entries = cache.iter_entries()
+        while page := cache.describe(islice(entries, PAGE)):
+            best = heapq.nlargest(limit, [*best, *page], key=_WORTH[by])
+            bar.update(task, advance=len(page))
+    if as_json:
+        print_json(best)
+    else:
+        _print_entries(best)
+
+
+_WORTH: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
+    "size": lambda entry: entry["size"],
+    "hits": lambda entry: entry["hits"],
+    "seconds": lambda entry: entry["compute_seconds"] or 0.0,
+    "unused": lambda entry: -entry["accessed_at"].timestamp(),
+}
+
+
+def entry_named(cache: UnifiedCache, key: str) -> Entry:
+    """The entry that was named by its key or the beginning of it."""
+    try:
+        entry = cache.entry(key)
+    except ValueError as error:
+        raise Misuse(str(error)) from None
+    if entry is None:
+        raise CouldNot(f"there is no entry {short(key, 70)}")
+    return entry
+
+
+def _imported(name: str) -> Any:
+    import importlib
+    import sys
+
+    module, _, path = name.partition(":")
+    if not path:
+        raise Misuse(f"{name} is no function: write module:function")
+    sys.path.insert(0, "")  # as `python -m` does
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise Misuse(f"{name} cannot be imported: {error}") from None
+    return found
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    import ast
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise Misuse(f"--arg {short(text, 80)} is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _preview(cache: UnifiedCache, key: str) -> str:
+    """What a value looks like, or why it cannot be read here."""
+    import reprlib
+
+    from cacheness.errors import CachenessError
+
+    try:
+        hit = cache.peek(key)
+        if hit is None:
+            return "(not served)"
+        return f"{reprlib.repr(hit.value)}"
+    except CachenessError as error:
+        return f"(not readable here: {error})"
+    except Exception as error:  # noqa: BLE001 - the repr of a value is its class's
+        return f"(its repr raises {type(error).__name__})"
+
+
+def _read_json(text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _cost_of(entry: Entry) -> str:
+    return "" if entry.compute_seconds is None else f" in {seconds_named(entry.compute_seconds)}"
 
 
 def _count(cache: UnifiedCache, tag: str | None, function: str | None) -> int:
@@ -61,23 +233,42 @@ def _count(cache: UnifiedCache, tag: str | None, function: str | None) -> int:
     return sum(1 for _ in cache.iter_entries(tag=tag, function=function))
 
 
-def _print_table(entries: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
+def _print_entries(entries: list[dict[str, Any]]) -> None:
+    if not out.is_terminal:
+        for entry in entries:
+            print("\t".join((entry["cache_key"], *_columns(entry))))
+        return
     if not entries:
         return
-    table = Table(box=None)
-    for column in ("key", "function", "arguments", "size", "created", "expires", "hits"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
-    for entry in entries:
-        table.add_row(entry["cache_key"][:12], *map(Text, _columns(entry, most=50)))
-    out.print(table)
+    # What tells most comes first, and stays where the window is narrow.
+    head = {"key": 12, "function": 0, "arguments": 0, "size": 9, "created": 16, "expires": 16, "hits": 6}
+    for name, least in (("expires", 110), ("created", 80), ("hits", 60), ("arguments", 50)):
+        if out.width < least:
+            del head[name]
+    free = out.width - sum(width + 2 for width in head.values())
+    flexible = max(free // (2 if "arguments" in head else 1), 8)
+    rows = [tuple(_cell(entry, name, flexible) for name in head) for entry in entries]
+    table({name: name in ("size", "hits") for name in head}, rows)
 
 
-def _columns(entry: dict[str, Any], most: int | None = None) -> tuple[str, ...]:
+def _cell(entry: dict[str, Any], name: str, most: int) -> str:
+    function, arguments, _, created, expires, hits = _columns(entry)
+    cells: dict[str, str] = {
+        "key": entry["cache_key"][:12],
+        "function": function_named(function, most),
+        "arguments": short(arguments, most),
+        "size": bytes_named(entry["size"]),
+        "created": created,
+        "expires": expires,
+        "hits": hits,
+    }
+    return cells[name]
+
+
+def _columns(entry: dict[str, Any]) -> tuple[str, ...]:
     return (
-        printable(entry["function"] or entry["prefix"] or "-"),
-        short(arguments_in(entry["args"]), most),
+        function_named(entry["function"] or entry["prefix"]),
+        short(arguments_in(entry["args"]), LONGEST),
         f"{entry['size']:,}",
         f"{entry['created_at']:%Y-%m-%d %H:%M}",
         "-" if entry["expires_at"] is None else f"{entry['expires_at']:%Y-%m-%d %H:%M}",

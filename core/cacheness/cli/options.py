@@ -22,6 +22,7 @@ Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namesp
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+KeyArgument = Annotated[str, typer.Argument(help="A key as `list` shows it: its first digits are enough.")]
 KEY_HELP: Final = "@FILE reads it from a file; an embedded cache has its own."
 
 

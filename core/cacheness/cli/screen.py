@@ -34,6 +34,48 @@ def short(text: str, most: int | None) -> str:
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
 
 
+def function_named(name: str, most: int | None = None) -> str:
+    """A function's name, or its end where that is too long: modules begin alike."""
+    name = printable(name[-1000:]) or "-"
+    return name if most is None or len(name) <= most else "…" + name[1 - most :]
+
+
+def bytes_named(size: float) -> str:
+    """A size for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def seconds_named(seconds: float) -> str:
+    """A duration for people."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def table(head: dict[str, bool], rows: list[tuple[str, ...]]) -> None:
+    """Rows under a head, whose columns are numbers where it says so; whole and between tabs where nobody looks."""
+    if not out.is_terminal:
+        for row in rows:
+            print("\t".join(row))
+        return
+    from rich.table import Table
+
+    numbers = sum(2 + max(len(row[at]) for row in [tuple(head), *rows]) for at, name in enumerate(head) if head[name])
+    texts = max(1, len(head) - sum(head.values()))
+    most = max(8, (out.width - numbers) // texts - 2)
+    shown = Table(box=None)
+    for name, is_number in head.items():
+        shown.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if is_number else "left")
+    for row in rows:
+        shown.add_row(*(Text(cell if len(cell) <= most else "…" + cell[1 - most :]) for cell in row))
+    out.print(shown)
+
+
 def say(text: str) -> None:
     """Print a sentence, whole."""
     out.print(Text(text), soft_wrap=True)

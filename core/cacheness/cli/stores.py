@@ -68,7 +68,8 @@ def copy(
     source_key: Annotated[str | None, typer.Option(help=f"Signing key of the source. {KEY_HELP}")] = None,
     target_key: Annotated[str | None, typer.Option(help=f"Signing key of the target. {KEY_HELP}")] = None,
     to: Annotated[
-        Literal["sqlite", "json"] | None, typer.Option(help="Metadata of a new embedded target; sqlite if not given.")
+        Literal["sqlite", "json"] | None,
+        typer.Option(help="Metadata of a new embedded target: sqlite, which is taken if not given, or json."),
     ] = None,
     namespace: Namespace = None,
 ) -> None:

@@ -108,6 +108,17 @@ class Evictor:
             if not evicted:
                 return gone
 
+    def would_delete(self) -> int:
+        """About how many entries `make_room` would delete now."""
+        expired, after = 0, b""
+        where = Where(self._cache.namespace, expired=True)
+        while page := self._cache.metadata.scan(where, after=after, limit=AT_A_TIME):
+            expired, after = expired + len(page), page[-1].key
+        holdings = self._cache.metadata.holdings(self._cache.namespace)
+        quota = self._asked or holdings.quota
+        about = _about(holdings, _excess_of(replace(holdings, quota=quota)))
+        return max(expired, about)  # what has expired goes first, and makes room too
+
     def _delete_expired(self, progress: Progress | None) -> int:
         gone, expired = 0, Where(self._cache.namespace, expired=True)
         while some := self._cache.delete(expired, most=AT_A_TIME, lasting=False):

@@ -1,0 +1,74 @@
+"""Commands that tell what calls came to, and whether the store works."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from cacheness.cli.endings import FOUND, Misuse
+from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.screen import bytes_named, function_named, hint, print_json, printable, say, seconds_named, table
+
+By = Literal["function", "hour", "outcome", "reason"]
+
+
+@about_a_cache
+def stats(*, place: Place, as_json: AsJson = False) -> None:
+    """Show what the cache holds, its hit rate, and what it saved."""
+    with place.opened() as cache:
+        found = cache.stats()
+    if as_json:
+        print_json(found)
+        return
+    rate = "" if found["hit_rate"] is None else f", hit rate {found['hit_rate']:.0%}"
+    say(f"{found['entries']:,} entries, {found['bytes']:,} bytes")
+    say(f"{found['hits']:,} hits, {found['misses']:,} misses{rate}")
+    say(f"{seconds_named(found['seconds_saved'])} and {bytes_named(found['bytes_saved'])} saved")
+
+
+@about_a_cache
+def report(
+    *,
+    place: Place,
+    since: Annotated[str | None, typer.Option(metavar="AGE", help="Only the last while: 1h, '7 days'.")] = None,
+    by: Annotated[By, typer.Option(help="One row for each function, hour, outcome, or reason of a miss.")] = "function",
+    as_json: AsJson = False,
+) -> None:
+    """Show what calls came to: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
+    with place.opened() as cache:
+        try:
+            found = cache.report(since=since, by=by)
+        except ValueError as error:
+            raise Misuse(f"--since {error}") from None
+    if as_json:
+        print_json(found.as_dict())
+        return
+    rows = []
+    for row in (*found.rows, found.total) if len(found.rows) > 1 else found.rows:
+        rate = "-" if row.hit_rate is None else f"{row.hit_rate:.0%}"
+        numbers = (row.calls, row.hits, row.misses, row.waited, row.failed)
+        name = function_named(row.name) if by == "function" else printable(row.name) or "not known"
+        times = (seconds_named(row.seconds_saved), seconds_named(row.seconds_spent))
+        rows.append((name, *(f"{number:,}" for number in numbers), rate, *times))
+    if rows:
+        head = (by, "calls", "hits", "misses", "waited", "failed", "hit rate", "saved", "spent")
+        table({name: name != by for name in head}, rows)
+    else:
+        hint("No calls were counted.")
+
+
+@about_a_cache
+def doctor(*, place: Place, as_json: AsJson = False) -> None:
+    """Try each part of the store, and say what to do about what does not work. Exit code 1 when something does not."""
+    with place.opened() as cache:
+        found = cache.diagnose()
+    if as_json:
+        print_json([finding.as_dict() for finding in found])
+    else:
+        for finding in found:
+            say(f"{'ok  ' if finding.ok else 'BAD '} {finding.part}: {printable(finding.detail)}")
+            if finding.advice:
+                say(f"     {finding.advice}")
+    if not all(finding.ok for finding in found):
+        raise typer.Exit(FOUND)

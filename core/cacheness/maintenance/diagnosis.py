@@ -1,0 +1,114 @@
+"""Does each part work? A put, a get and a deletion as a program makes them, and what commonly is wrong besides."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from cacheness.config import Config
+from cacheness.errors import CachenessError
+from cacheness.keys import make_key
+from cacheness.records import MICROSECONDS, Where
+from cacheness.results.store import Cache, PutDetails
+
+CLOCK_APART: Final = 5.0  #: seconds
+DISK_LEAST: Final = 0.05  #: of a disk, free
+SAMPLE: Final = 100  #: entries whose signatures are looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found of one part."""
+
+    part: str
+    ok: bool
+    detail: str
+    advice: str = ""  #: what to do about it
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as data."""
+        return asdict(self)
+
+
+def diagnose(cache: Cache, config: Config) -> list[Finding]:
+    """Try each part; one that fails keeps no other from being tried."""
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "clock": lambda: _clock(cache),
+        "reading": lambda: _signatures(cache),
+        "writing": lambda: _round_trip(cache, config),
+        "disk": lambda: _disk(config),
+    }
+    found = []
+    for part, check in checks.items():
+        try:
+            found += list(check())
+        except CachenessError as error:
+            found.append(Finding(part, False, f"{type(error).__name__}: {error}", _ADVICE.get(part, "")))
+    return found
+
+
+_ADVICE: Final = {
+    "clock": "is the database up, and its URL right?",
+    "reading": "may this user read the tables?",
+    "writing": "may this user write to the tables, and put, read, list and delete in the blob store?",
+}
+
+
+def _clock(cache: Cache) -> Iterator[Finding]:
+    began = time.perf_counter()
+    cache.metadata.measure_clock()
+    seconds = time.perf_counter() - began
+    apart = cache.metadata.now() / MICROSECONDS - time.time()
+    if abs(apart) > CLOCK_APART:
+        text = f"the database's clock is {apart:+.0f} s from this machine's"
+        yield Finding("clock", False, text, "set this machine's clock by NTP; lifetimes go by the database's")
+    else:
+        yield Finding("clock", True, f"the database answers in {seconds * 1000:.0f} ms, and its clock agrees")
+
+
+def _signatures(cache: Cache) -> Iterator[Finding]:
+    some = cache.metadata.scan(Where(cache.namespace), limit=SAMPLE)
+    foreign = [entry for entry in some if not cache.is_genuine(entry)]
+    if foreign:
+        ids = ", ".join(sorted({entry.key_id or "none" for entry in foreign}))
+        text = f"{len(foreign)} of {len(some)} entries are signed by keys that are not known here (ids: {ids})"
+        yield Finding("reading", False, text, "give the signing_key= that other machines have, with old ones after it")
+    else:
+        yield Finding("reading", True, f"{len(some)} entries were looked at, and their signatures are good")
+
+
+def _round_trip(cache: Cache, config: Config) -> Iterator[Finding]:
+    """Put a value as a blob, and one in the row; read both, and delete them."""
+    probe = secrets.token_hex(8)
+    for place, size in (("row", 10), ("blob", config.inline_max_bytes + 1)):
+        key = make_key(args={"probe": probe, "place": place}, prefix="cacheness doctor")
+        value = secrets.token_bytes(size)
+        began = time.perf_counter()
+        cache.publish([cache.draft(key, value, PutDetails(ttl=3600.0))])
+        try:
+            hit = cache.lookup(key.digest)
+        finally:
+            cache.delete(Where(cache.namespace, keys=(key.digest,)))
+        seconds = time.perf_counter() - began
+        if hit is None or hit.value != value:
+            yield Finding("writing", False, f"a result put in a {place} could not be read again", _ADVICE["writing"])
+        else:
+            yield Finding(
+                "writing", True, f"a result in a {place} was put, read and deleted in {seconds * 1000:.0f} ms"
+            )
+
+
+def _disk(config: Config) -> Iterator[Finding]:
+    if not os.path.isdir(config.cache_dir):
+        return
+    usage = shutil.disk_usage(config.cache_dir)
+    text = f"{usage.free:,} of {usage.total:,} bytes are free in {config.cache_dir}"
+    if usage.free < usage.total * DISK_LEAST:
+        yield Finding("disk", False, text, "set max_bytes, or run: cacheness evict")
+    else:
+        yield Finding("disk", True, text)

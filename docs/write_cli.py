@@ -1,0 +1,74 @@
+"""Writes docs/cli.md from the commands: `make docs`. A test fails when the page is out of date."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from cacheness.cli import app
+
+PAGE = Path(__file__).parent / "cli.md"
+HEAD = """# The command line
+
+Written from the commands by `make docs`; edit their docstrings instead.
+
+Options name the cache; without them the `CACHENESS_…` variables do, and else it is `.cacheness`. `--json` prints data
+in place of text. Into a pipe, each row is a line, with whole keys, and tabs between columns. Nothing is coloured there,
+nor with `NO_COLOR`.
+
+What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no terminal it is needed.
+
+| exit code | |
+|---|---|
+| 0 | done |
+| 1 | something was found: issues, a call that would miss, entries that were not copied |
+| 2 | a command that cannot be meant so |
+| 3 | it could not be done |
+| 130 | after Ctrl-C; what was done until then is said |
+
+`cacheness --install-completion` completes commands and options in bash, zsh and fish.
+
+| question | answer |
+|---|---|
+| does it work? | `cacheness doctor`, `cacheness verify` |
+| what does it save? | `cacheness report` |
+| why did this miss? | `cacheness report --by reason`, `cacheness explain module:function --arg x=3` |
+| what fills it? | `cacheness top` |
+| what may I delete? | `cacheness top --by unused`, `cacheness evict --dry-run` |
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    return HEAD + "".join(f"\n{section}" for section in _sections(get_command(app)))
+
+
+def _sections(group: Any) -> Iterator[str]:
+    yield f"Commands: {', '.join(f'[{name}](#{name})' for name in group.commands)}.\n"
+    for name, command in group.commands.items():
+        arguments = "".join(f" {_argument(one)}" for one in command.params if one.param_type_name == "argument")
+        yield f"## {name}\n\n`cacheness {name}{arguments} [OPTIONS]`\n\n{inspect.cleandoc(command.help)}\n"
+        yield "| | |\n|---|---|\n" + "".join(map(_row, command.params))
+
+
+def _argument(parameter: Any) -> str:
+    shown = (parameter.metavar or parameter.name.upper()).strip("{}")
+    return shown if parameter.required else f"[{shown}]"
+
+
+def _row(parameter: Any) -> str:
+    is_argument = parameter.param_type_name == "argument"
+    shown = _argument(parameter) if is_argument else ", ".join((*parameter.opts, *parameter.secondary_opts))
+    if not is_argument and not parameter.is_flag:
+        shown += " " + (parameter.metavar or parameter.name.upper())
+    default = parameter.default
+    said = f" Default: {default}." if default not in (None, False, ()) and not callable(default) else ""
+    return f"| `{shown}` | {parameter.help or ''}{said} |\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,5 @@
+"""A function for the command line to explain."""
+
+
+def double(x):
+    return 2 * x
