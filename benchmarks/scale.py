@@ -36,18 +36,18 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def costs(bench: Bench, name: str, cache: UnifiedCache, sizes: list[int]) -> Iterator[Row]:
-    numbers, mended = itertools.count(), {}
+    numbers, repaired = itertools.count(), {}
     for size in sizes:
         yield point(name, "put, in batches", size, fill(cache, size, numbers))
         yield from one_by_one(bench, name, cache, size)
-        mended[size], memory = repair(cache)
-        yield point(name, "repair, an entry", size, mended[size] / size)
+        repaired[size], memory = repair(cache)
+        yield point(name, "repair, an entry", size, repaired[size] / size)
         yield point(name, "evict, an entry", size, evict(cache, size))
     what = f"{name}, repair of {sizes[-1]:,} entries"
-    yield Row(f"{what}: memory", memory / (1 << 20), at_most=200, unit="MiB", note=f"{mended[size]:.2f} s")
+    yield Row(f"{what}: memory", memory / (1 << 20), at_most=200, unit="MiB", note=f"{repaired[size]:.2f} s")
     for smaller in sizes[-2:-1]:
-        peer, theirs = f"an entry of {smaller:,}", mended[smaller] / smaller
-        yield Row(f"{what}: an entry", mended[size] / size, peer, theirs, at_most=2, note="linear time: 1 x")
+        peer, theirs = f"an entry of {smaller:,}", repaired[smaller] / smaller
+        yield Row(f"{what}: an entry", repaired[size] / size, peer, theirs, at_most=2, note="linear time: 1 x")
 
 
 def point(name: str, what: str, size: int, seconds: float) -> Row:

@@ -283,8 +283,8 @@ class Compute(Calling):
         outcome = observed.outcome(value)
         if self.files is not None and self.files.writes and outcome.left:
             return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
-        if outcome.refused:
-            return f"{FILE} {outcome.refused}"
+        if outcome.not_stored:
+            return f"{FILE} {outcome.not_stored}"
         return why_not(value) or self._put(value, seconds, outcome)
 
     def _put(self, value: Any, seconds: float, outcome: Outcome) -> str:

@@ -18,7 +18,7 @@ from cacheness import IntegrityReport
 from cacheness.errors import CachenessError
 from cacheness.records import Issue
 
-LISTED = 200  #: findings that the report spells out
+LISTED = 200  #: issues that the report spells out
 FOUND = "cacheness.integrity.found"  #: the events that an automation can react to
 CLEAN = "cacheness.integrity.clean"
 FAILED = "cacheness.integrity.failed"
@@ -54,11 +54,11 @@ class Page:
         create_markdown_artifact(
             markdown=_text(report, errors, expired), key="cacheness-report", description=self.title
         )
-        create_table_artifact(table=_table(report, errors), key="cacheness-findings", description=summary)
+        create_table_artifact(table=_table(report, errors), key="cacheness-issues", description=summary)
         payload = {
             "mode": self.mode,
             "entries": report.entries,
-            "objects": report.objects,
+            "blobs": report.blobs,
             "expired": expired,
             "counts": report.counts(),
             "errors": _distinct(errors),
@@ -84,14 +84,14 @@ def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[di
 
 
 def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
-    mended = sum(issue.repaired for issue in report)
-    found = f"{_count(len(report), 'issue')} found, {mended:,} repaired" if report else "no issues found"
+    repaired = sum(issue.repaired for issue in report)
+    found = f"{_count(len(report), 'issue')} found, {repaired:,} repaired" if report else "no issues found"
     return f"{found}, and not everything was done" if errors else found
 
 
 def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
     verdict = _verdict(report, errors)
-    looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.objects, 'blob')}."
+    looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.blobs, 'blob')}."
     lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
     lines += [f"\n**Not done:** {_plain(text)}" for text in _distinct(errors)]
     if expired:

@@ -86,8 +86,8 @@ def integrity_repair(
             if not force:
                 _sum(seen).require_plausible()
             wanting = {number: part for number, part in parts.items() if seen[number] or number == 0}
-            mended, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 0.9), deep=deep, force=force)
-            seen |= mended
+            repaired, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 0.9), deep=deep, force=force)
+            seen |= repaired
             # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
             expired = 0 if errors else _evict(block, page.phase(0.9, 1.0))
         except CachenessError as error:
@@ -96,8 +96,8 @@ def integrity_repair(
     page.publish(report, errors, expired)
     if errors:
         return cast("dict[str, Any]", Failed(message=str(errors[0]), data=errors[0]))
-    totals = {"entries": report.entries, "objects": report.objects, "expired": expired}
-    return {"findings": len(report), **totals, **report.counts()}
+    totals = {"entries": report.entries, "blobs": report.blobs, "expired": expired}
+    return {"issues": len(report), **totals, **report.counts()}
 
 
 def repair_deployment(

@@ -118,8 +118,8 @@ class Making:
         """Under which key a result is stored, and why it is not."""
         self.observed.end()
         outcome = self.observed.outcome(value)
-        if outcome.refused:
-            return address(path), outcome.refused
+        if outcome.not_stored:
+            return address(path), outcome.not_stored
         if path in self.paths:
             return self.key.after(outcome), ""
         stored = address(path)

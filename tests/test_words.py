@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
+import importlib
+import inspect
+import re
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 FILES = [
@@ -35,3 +42,62 @@ def test_words_are_spelt_right() -> None:
         text=True,
     )
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+#: What the glossary and STYLE's table replaced: in a public name, in what a log says, in an error's text.
+RETIRED = re.compile(
+    r"flights?|claim(s|ed)?|survey(s|ed)?|findings?|mend(s|ed)?|buried|forget(s|ting)?|forgotten|withdraw|clues?|parts|told",
+    re.IGNORECASE,
+)
+KEPT = {"single_flight", "single flight"}  #: the feature's name
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a name in snake_case or CamelCase."""
+    return re.findall(r"[A-Z]?[a-z]+|[A-Z]+", name)
+
+
+def retired_in(text: str) -> list[str]:
+    for kept in KEPT:
+        text = text.replace(kept, "")
+    return [word for word in words_of(text) if RETIRED.fullmatch(word)]
+
+
+def public_names(package: str) -> Iterator[str]:
+    """What users see: names, methods, fields and parameters."""
+    module = importlib.import_module(package)
+    for name in module.__all__:
+        value = getattr(module, name)
+        yield name
+        members = [(name, value)]
+        for base in value.__mro__ if inspect.isclass(value) else ():
+            if base.__module__.startswith("cacheness"):
+                members += [(f"{name}.{k}", getattr(v, "__func__", v)) for k, v in vars(base).items() if k[0] != "_"]
+        if dataclasses.is_dataclass(value):
+            yield from (f"{name}.{field.name}" for field in dataclasses.fields(value))
+        for place, member in members:
+            yield place
+            if inspect.isfunction(member):
+                yield from (f"{place} {parameter}" for parameter in inspect.signature(member).parameters)
+
+
+@pytest.mark.parametrize("package", ["cacheness", "cacheness.keys", "cacheness_dask", "cacheness_prefect"])
+def test_public_names_have_the_words_of_the_glossary(package: str) -> None:
+    assert [name for name in public_names(package) if retired_in(name)] == []
+
+
+def messages(path: Path) -> Iterator[str]:
+    """Texts in what is raised and in what is logged."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        is_logged = isinstance(node, ast.Call) and getattr(node.func, "attr", "") in {
+            "debug", "info", "warning", "error", "exception",
+        }  # fmt: skip
+        if is_logged or isinstance(node, ast.Raise):
+            for part in ast.walk(node):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield f"{path.relative_to(ROOT)}:{part.lineno}: {part.value}"
+
+
+def test_messages_have_the_words_of_the_glossary() -> None:
+    found = [text for path in FILES for text in messages(path) if retired_in(text.partition(": ")[2])]
+    assert found == []

@@ -760,9 +760,9 @@ class UnifiedCache:
         report = look(scope, progress=progress)
         if deep:
             broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
-            # What the first look has told already, it has also mended.
-            told = {issue.subject for issue in report}
-            report = report.with_issues(issue for issue in broken if issue.subject not in told)
+            # The first look has reported and repaired these.
+            reported = {issue.subject for issue in report}
+            report = report.with_issues(issue for issue in broken if issue.subject not in reported)
         return report
 
     def stats(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class UnhashableArgument(CachenessError, TypeError):
 
 
 class RepairRefused(CachenessError):
-    """A repair stopped before it deleted anything, because its findings look implausible."""
+    """A repair stopped before it deleted anything, because more is wrong than a working store can have."""
 
 
 class NotCached(CachenessError):

@@ -275,7 +275,7 @@ class MetadataStore(Protocol):
         ...
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Forget blobs that have been deleted."""
+        """Delete the tombstones of blobs that are gone."""
         ...
 
     # sessions

@@ -24,7 +24,7 @@ def test_a_quota_of_bytes_holds_and_takes_the_blobs_along(world):
     assert cache.stats()["bytes"] <= 300_000 * 1.02 + 50_100
     report = cache.verify_integrity()
     assert list(report) == []
-    assert report.objects == report.entries < 12
+    assert report.blobs == report.entries < 12
     assert cache.get(n=11) == blob(11)
     cache.close()
 

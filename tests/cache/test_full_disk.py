@@ -142,7 +142,7 @@ def test_a_put_that_finds_the_disk_full_leaves_no_blob(tmp_path: Path, monkeypat
             with pytest.raises(StoreFull, match="too little room"):
                 cache.put(os.urandom(100_000), n=2)
         report = cache.verify_integrity()
-        assert (report.objects, report.entries, len(report)) == (1, 1, 0)
+        assert (report.blobs, report.entries, len(report)) == (1, 1, 0)
         assert cache.put(1, n=2)
 
 

@@ -81,7 +81,7 @@ def test_overwriting_replaces_the_value_and_leaves_one_blob(world):
     assert world.cache.get(k=1) == OTHER
     assert len(world.cache.list_entries()) == 1
     assert len(world.cache.verify_integrity()) == 0
-    assert world.cache.verify_integrity().objects == 1
+    assert world.cache.verify_integrity().blobs == 1
 
 
 def test_invalidating_removes_row_and_blob(world):
@@ -89,7 +89,7 @@ def test_invalidating_removes_row_and_blob(world):
     assert world.cache.invalidate(k=1)
     assert not world.cache.invalidate(k=1)
     assert world.cache.lookup(k=1) is None
-    assert world.cache.verify_integrity().objects == 0
+    assert world.cache.verify_integrity().blobs == 0
 
 
 def test_arrays_come_back_equal_and_writable(world):
@@ -247,7 +247,7 @@ def test_two_namespaces_do_not_see_each_other(world):
     other.put(OTHER, k=1)
     assert world.cache.get(k=1) == ONE
     assert other.clear() == 1
-    assert other.verify_integrity(repair=True).objects == 0
+    assert other.verify_integrity(repair=True).blobs == 0
     assert world.cache.get(k=1) == ONE
     other.close()
 

@@ -70,7 +70,7 @@ def check(world, allowed: set[Any]) -> None:
     assert cache.get(k=1) in allowed
     left = cache.verify_integrity(deep=True)
     assert list(left) == []
-    assert left.objects == sum(entry["blob"] is not None for entry in cache.list_entries())
+    assert left.blobs == sum(entry["blob"] is not None for entry in cache.list_entries())
 
 
 def prepare(world) -> None:
@@ -192,7 +192,7 @@ def test_i2_a_signal_at_any_moment_leaves_old_or_new_and_no_litter(tmp_path):
         cache.put(NEW, k=1)
         cache.verify_integrity(repair=True)
         report = cache.verify_integrity(deep=True)
-        assert (list(report), report.objects) == ([], 1)
+        assert (list(report), report.blobs) == ([], 1)
 
 
 @pytest.mark.parametrize("operation", ["put", "invalidate"])

@@ -61,7 +61,7 @@ def test_a_store_without_damage_has_no_issues(world):
         report = world.cache.verify_integrity(deep=deep)
         assert len(report) == 0
         assert not report
-        assert (report.entries, report.objects) == (2, 1)
+        assert (report.entries, report.blobs) == (2, 1)
         assert str(report).startswith("No issues found")
 
 
@@ -234,7 +234,7 @@ def test_what_a_crash_left_buried_is_removed_by_a_repair(world):
     assert kinds(world.cache.verify_integrity()) == {"tombstone": 1}
     assert kinds(world.cache.verify_integrity(repair=True)) == {"tombstone": 1}
     report = world.cache.verify_integrity()
-    assert (len(report), report.objects) == (0, 0)
+    assert (len(report), report.blobs) == (0, 0)
 
 
 def test_names_that_are_not_ours_are_reported_and_never_touched(world):
@@ -277,7 +277,7 @@ def test_the_shards_reports_add_up_to_the_report_of_the_whole(world):
     parts = [world.cache.verify_integrity(shard=shard) for shard in range(256)]
     assert kinds(whole) == {"orphaned": 1, "dangling": 1, "foreign": 7}
     assert sorted(map(str, functools.reduce(operator.add, parts))) == sorted(map(str, whole))
-    assert (sum(part.entries for part in parts), sum(part.objects for part in parts)) == (whole.entries, whole.objects)
+    assert (sum(part.entries for part in parts), sum(part.blobs for part in parts)) == (whole.entries, whole.blobs)
 
 
 def test_the_last_shard_looks_at_one_blob_of_each_other_shard(world, monkeypatch):
@@ -304,7 +304,7 @@ def test_a_shard_sees_only_its_own(world):
         world.cache.put(LARGE + bytes([n]), n=n)
     shards = {int(entry["cache_key"][:2], 16) for entry in world.cache.list_entries()}
     reports = [world.cache.verify_integrity(shard=shard) for shard in sorted(shards)]
-    assert sum(report.objects for report in reports) == 20
+    assert sum(report.blobs for report in reports) == 20
     assert sum(report.entries for report in reports) == 20
     assert all(len(report) == 0 for report in reports)
 

@@ -643,7 +643,7 @@ def test_parts_stay_small_for_a_function_that_reaches_much() -> None:
     lines = [f"LIMIT_{n} = {n}\ndef helper_number_{n}(x): return x + LIMIT_{n}\n" for n in range(300)]
     lines.append("def f(x): return " + " + ".join(f"helper_number_{n}(x)" for n in range(300)))
     found = fingerprint(load("".join(lines), "sprawling").f)
-    assert sum(len(name) + len(digest) for part in found.parts.values() for name, digest in part.items()) < 4000
+    assert sum(len(name) + len(digest) for part in found.components.values() for name, digest in part.items()) < 4000
 
 
 def test_the_bound_of_a_type_variable_counts() -> None:

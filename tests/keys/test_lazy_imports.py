@@ -84,7 +84,7 @@ def test_a_library_s_module_that_is_lazy_is_not_loaded_for_a_key(monkeypatch: py
     exec("def f(x): return mutable.MutableDict if x else None\n", names)
     before = fingerprint(names["f"])
     assert type(module) is not types.ModuleType
-    assert "sqlalchemy" in {key.lower() for key in before.parts["versions"]}
+    assert "sqlalchemy" in {key.lower() for key in before.components["versions"]}
     assert names["f"](1).__name__ == "MutableDict"
     assert type(module) is types.ModuleType
     assert fingerprint(names["f"]).digest == before.digest

@@ -47,7 +47,7 @@ def run(fn: Callable[..., Any], **args: Any) -> Outcome:
 
 
 def told(found: Outcome) -> set[tuple[str, str, str]]:
-    assert not found.refused
+    assert not found.not_stored
     records = json.loads(found.outputs) if found.outputs else []
     return {(record["arg"], record["name"], record["kind"]) for record in records}
 
@@ -212,7 +212,7 @@ def test_another_file_than_the_written_one_must_not_have_changed() -> None:
         by_another("open('in.txt', 'w').write('other')")
         pl.DataFrame({"a": [1]}).write_parquet(target)
 
-    assert "in.txt changed" in run(body, source="in.txt", target="new.txt").refused
+    assert "in.txt changed" in run(body, source="in.txt", target="new.txt").not_stored
 
 
 def in_place(path: str) -> None:
@@ -236,7 +236,7 @@ def in_a_database(path: str) -> None:
 )
 def test_what_is_read_and_then_changed_is_not_stored(fn: Callable[..., Any], path: str) -> None:
     pathlib.Path("empty.db").touch()
-    assert "is read and changed" in run(fn, path=path).refused
+    assert "is read and changed" in run(fn, path=path).not_stored
 
 
 def test_writing_the_same_content_again_changes_nothing() -> None:
@@ -267,7 +267,7 @@ def test_a_log_that_is_read_is_none() -> None:
         log(path)
         return lines
 
-    assert "is read and changed" in run(body, path="in.txt").refused
+    assert "is read and changed" in run(body, path="in.txt").not_stored
 
 
 def test_a_log_that_others_wrote_anew_is_none() -> None:
@@ -346,7 +346,8 @@ def test_a_folder_that_is_made_is_an_output() -> None:
 def test_more_files_than_a_record_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome, "MOST_FILES", 0)
     assert (
-        "counts by its name" in run(lambda folder: pathlib.Path(folder, "a.txt").read_text(), folder="./folder").refused
+        "counts by its name"
+        in run(lambda folder: pathlib.Path(folder, "a.txt").read_text(), folder="./folder").not_stored
     )
 
 

@@ -28,4 +28,4 @@ def test_repair(prefect_api, tmp_path) -> None:
     check, repair, again = run("prefect_repair.py", tmp_path / "cache")
     assert "'dangling': 1" in check
     assert "'dangling': 1" in repair
-    assert "'findings': 0" in again
+    assert "'issues': 0" in again

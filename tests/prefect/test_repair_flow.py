@@ -79,12 +79,12 @@ def events(client: SyncPrefectClient, name: str, subject: str, patience: float =
 
 def test_a_check_tells_and_changes_nothing_and_a_repair_mends(damaged, runner, client) -> None:
     flow = integrity_repair.with_options(task_runner=runner)
-    found = {"findings": 3, "entries": 20, "objects": 19, "expired": 0, "dangling": 1, "corrupt": 1, "foreign": 1}
+    found = {"issues": 3, "entries": 20, "blobs": 19, "expired": 0, "dangling": 1, "corrupt": 1, "foreign": 1}
     before = blobs(damaged)
     Path(damaged.cache_dir, "blobs", "a note for the team.txt").write_text("leave it alone")
     whole = damaged.open().verify_integrity(deep=True)
     assert flow(damaged, "check", deep=True, tasks=2) == found
-    assert [whole.entries, whole.objects, whole.counts()] == [20, 19, {"dangling": 1, "corrupt": 1, "foreign": 1}]
+    assert [whole.entries, whole.blobs, whole.counts()] == [20, 19, {"dangling": 1, "corrupt": 1, "foreign": 1}]
     told = artifacts(client, "cacheness-report", damaged)[-1]["data"]
     assert sorted(re.findall(r"^  `(.*)`$", told, re.MULTILINE)) == sorted(issue.subject for issue in whole)
     assert blobs(damaged) == before
@@ -92,7 +92,7 @@ def test_a_check_tells_and_changes_nothing_and_a_repair_mends(damaged, runner, c
     assert len(blobs(damaged)) == 18
     assert damaged.open().verify_integrity(deep=True).counts() == {"foreign": 1}
 
-    mine = [json.loads(artifact["data"]) for artifact in artifacts(client, "cacheness-findings", damaged)]
+    mine = [json.loads(artifact["data"]) for artifact in artifacts(client, "cacheness-issues", damaged)]
     assert [[row["kind"] for row in table] for table in mine] == [["dangling", "corrupt", "foreign"]] * 2
     assert [sum(row["repaired"] for row in table) for table in mine] == [0, 2]
     report = artifacts(client, "cacheness-report", damaged)[-1]["data"]
@@ -118,7 +118,7 @@ cache.put(b"lost" * 1000, x=2)
     assert integrity_repair(store, tasks=2)["orphaned"] == 1
     assert integrity_repair(store, "repair", tasks=2)["orphaned"] == 1
     assert len(blobs(store)) == 1
-    assert integrity_repair(store, tasks=2)["findings"] == 0
+    assert integrity_repair(store, tasks=2)["issues"] == 0
     assert events(client, "cacheness.integrity.clean", store.saved_as)
 
 
@@ -130,7 +130,7 @@ def test_a_repair_removes_what_has_expired(make_store) -> None:
     assert integrity_repair(store, tasks=1)["entries"] == 2
     assert len(blobs(store)) == 2
     repaired = integrity_repair(store, "repair", tasks=1)
-    assert (repaired["expired"], repaired["findings"]) == (1, 0)
+    assert (repaired["expired"], repaired["issues"]) == (1, 0)
     assert len(blobs(store)) == 1
     assert store.open().get(life="long") == b"long" * 1000
 
@@ -150,7 +150,7 @@ def test_too_much_damage_to_be_true_stops_a_repair_before_it_deletes_anything(ma
     assert told["payload"]["counts"] == {"dangling": 121}
     assert "force=True" in told["payload"]["errors"][0]
     assert integrity_repair(store, "repair", tasks=2, force=True)["dangling"] == 121
-    assert integrity_repair(store, tasks=2)["findings"] == 0
+    assert integrity_repair(store, tasks=2)["issues"] == 0
 
 
 DOWN = """
@@ -223,7 +223,7 @@ def test_a_repair_that_is_killed_half_way_is_finished_by_the_next(make_store, cl
     command = [sys.executable, "-c", KILLED, str(store.saved_as), address]
     killed = subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert integrity_repair(store, "repair", tasks=2)["findings"] < len(lost), "some were mended before"
+    assert integrity_repair(store, "repair", tasks=2)["issues"] < len(lost), "some were repaired before"
     assert len(store.open().verify_integrity(deep=True)) == 0
     assert sorted(store.open().get(number=n, default=b"")[-1:] for n in range(40)).count(b"") == len(lost)
 

@@ -36,7 +36,7 @@ class MemoryBlobStore:
         return None if blob is None else BlobInfo(name, len(blob))
 
     def delete(self, name: str) -> None:
-        """Forget a blob, if it is there."""
+        """Drop a blob, if it is there."""
         self._blobs.pop(checked(name), None)
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:

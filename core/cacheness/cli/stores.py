@@ -39,9 +39,9 @@ def verify(
         raise Misuse("--force is for a repair: add --repair")
     seen = "nothing yet"
 
-    def show(objects: int, entries: int) -> None:
+    def show(blobs: int, entries: int) -> None:
         nonlocal seen
-        seen = f"{entries:,} entries, {objects:,} blobs"
+        seen = f"{entries:,} entries, {blobs:,} blobs"
         bar.update(task, description=seen)
 
     with place.opened() as cache, progress() as bar:

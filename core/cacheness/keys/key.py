@@ -245,7 +245,7 @@ class _Origin:
         named = {name: _files_of(argument.inputs) for name, argument in self.arguments.items()}
         found["files"] = {name: files for name, files in named.items() if files}
         if self.function is not None:
-            found |= self.function.parts
+            found |= self.function.components
             found["body"] = self.function.body
         unfollowed = self.unfollowed()
         found["unfollowed"], found["incomplete"] = unfollowed, deciding(unfollowed)

@@ -34,7 +34,7 @@ _IMPORTED: Final = (".py", ".pyc", ".so", ".pyd")
 class Outcome:
     """Where a result belongs."""
 
-    refused: str = ""  #: why it is not stored; "" when it is
+    not_stored: str = ""  #: why it is not stored; "" when it is
     as_text: frozenset[str] = frozenset()  #: arguments whose files count by their names
     outputs: str = ""  #: canonical JSON: the files as they were left; "" for none
     left: tuple[str, ...] = ()  #: files that were written and that neither an argument nor the result names
@@ -186,7 +186,7 @@ class Observed:
         for name, counted in inputs.found.items():
             if not counted.path:
                 raise _NotStored(
-                    f"{arg} has files that were written, and {name}, which cannot be told by its name later"
+                    f"{arg} has files that were written, and {name}, whose name does not identify it later"
                 )
             changed = not counted.is_same()
             log = changed and self._is_log(counted.path, counted)

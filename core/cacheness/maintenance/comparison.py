@@ -76,14 +76,14 @@ class RepairPlan:
     uploads: list[Upload] = field(default_factory=list)
     unknown: list[BlobInfo] = field(default_factory=list)  #: of sessions that this database does not know
     unknown_uploads: list[Upload] = field(default_factory=list)
-    objects: int = 0  #: of this scope, listed
+    blobs: int = 0  #: of this scope, listed
     entries: int = 0  #: of this scope, read
     strangers: int = 0  #: objects of other namespaces, seen and passed over
     is_whole: bool = True  #: whether the listing was read to its end
 
     def report(self, issues: Sequence[Issue] | None = None, *, repaired: bool = False) -> IntegrityReport:
         """What was found; with `issues`, what became of it."""
-        return IntegrityReport(tuple(self.issues if issues is None else issues), self.objects, self.entries, repaired)
+        return IntegrityReport(tuple(self.issues if issues is None else issues), self.blobs, self.entries, repaired)
 
 
 class Planner:
@@ -108,11 +108,11 @@ class Planner:
         for page in self._pages(plan):
             after = self._plan_page(plan, page, presumed, after)
             if progress is not None:
-                progress(plan.objects, plan.entries)
+                progress(plan.blobs, plan.entries)
         for entries in self.rows(scope, after):
             self._plan_rows(plan, entries, {})
         if progress is not None:
-            progress(plan.objects, plan.entries)
+            progress(plan.blobs, plan.entries)
         return plan
 
     # the listing
@@ -166,7 +166,7 @@ class Planner:
                 if info.name != MARKER:
                     plan.issues.append(Issue("foreign", info.name, "not a name of ours; never touched", info.size))
             elif match["namespace"] == plan.scope.namespace:
-                plan.objects += 1
+                plan.blobs += 1
                 yield info
             else:
                 plan.strangers += 1

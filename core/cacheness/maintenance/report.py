@@ -24,12 +24,12 @@ KINDS = {
     "unseen": "what could not be looked at, because a right is missing; nothing is concluded from it",
     "foreign": "names in the blob store that are not ours; never touched",
 }
-LINES = 20  #: findings that a printed report spells out
+LINES = 20  #: issues that a printed report spells out
 
 #: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
 #: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
 ROWS_AT_MOST = (100, 0.01)
-OBJECTS_AT_MOST = (1000, 0.05)
+BLOBS_AT_MOST = (1000, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class IntegrityReport:
     """The issues that `verify_integrity` found. `len()` is their number, repaired ones included."""
 
     issues: tuple[Issue, ...]  #: what was found
-    objects: int  #: blobs looked at
+    blobs: int  #: blobs looked at
     entries: int  #: rows looked at
     repaired: bool  #: whether this was a repair, not only a check
 
@@ -59,7 +59,7 @@ class IntegrityReport:
         """The reports of two shards as one."""
         return IntegrityReport(
             self.issues + other.issues,
-            self.objects + other.objects,
+            self.blobs + other.blobs,
             self.entries + other.entries,
             self.repaired and other.repaired,
         )
@@ -99,7 +99,7 @@ class IntegrityReport:
         found = self.counts()
         broken = sum(found.get(kind, 0) for kind in ("dangling", "size_mismatch", "corrupt"))
         yield "entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST
-        yield "blobs that no entry names", found.get("orphaned", 0), self.objects, OBJECTS_AT_MOST
+        yield "blobs that no entry names", found.get("orphaned", 0), self.blobs, BLOBS_AT_MOST
 
     def counts(self) -> dict[str, int]:
         """Return how many issues there are of each kind that was found, in the order of KINDS."""
@@ -122,7 +122,7 @@ class IntegrityReport:
     def as_dict(self) -> dict[str, Any]:
         """Return the report as data that JSON can hold."""
         return {
-            "objects": self.objects,
+            "blobs": self.blobs,
             "entries": self.entries,
             "repair": self.repaired,
             "counts": self.counts(),
@@ -130,15 +130,15 @@ class IntegrityReport:
         }
 
     def __str__(self) -> str:
-        looked = f"looked at {self.entries:,} entries and {self.objects:,} blobs"
+        looked = f"looked at {self.entries:,} entries and {self.blobs:,} blobs"
         if not self.issues:
             return f"No issues found; {looked}."
         heads = [f"{row['found']:>7,} {row['kind']:<14} {row['meaning']}" for row in self.table()]
         lines = [f"        {_line(issue)}" for issue in self.issues[:LINES]]
         if len(self.issues) > LINES:
             lines.append(f"        … and {len(self.issues) - LINES:,} more")
-        mended = sum(issue.repaired for issue in self.issues)
-        verdict = f", {mended:,} repaired" if self.repaired else "; nothing was changed"
+        repaired = sum(issue.repaired for issue in self.issues)
+        verdict = f", {repaired:,} repaired" if self.repaired else "; nothing was changed"
         return "\n".join([f"{len(self.issues):,} issues found{verdict}; {looked}.", *heads, *lines])
 
 

@@ -127,7 +127,7 @@ class CacheLike(Protocol):
         ...
 
     def invalidate(self, key: Key, /) -> bool:
-        """Forget a result."""
+        """Delete a result."""
         ...
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
@@ -278,7 +278,7 @@ class Cached:
         )
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forget the result of a call; False when there was none."""
+        """Delete the result of a call; return True when there was one."""
         key = self.key(*args, **kwargs)
         return sum(self.cache.invalidate(one) for one in (key, *key.as_text().values())) > 0
 
@@ -441,7 +441,10 @@ class Cached:
     def _compare(self, done: _Computed, hit: Hit) -> bool:
         """Whether a result came out the same; what differs is disputed."""
         key, value = done.key, done.value
-        if done.observed.outcome(value).refused or self.key(*done.call.args, **done.call.kwargs).digest != key.digest:
+        if (
+            done.observed.outcome(value).not_stored
+            or self.key(*done.call.args, **done.call.kwargs).digest != key.digest
+        ):
             return True  # a file changed meanwhile, or the function changes what it is given
         try:
             if is_same(hit.value, value, self.options.same, self.cache.round_trip):
@@ -471,7 +474,7 @@ class Cached:
         """Store a result, unless something speaks against it."""
         options, key, value = self.options, done.key, done.value
         outcome = done.observed.outcome(value)
-        why = outcome.refused
+        why = outcome.not_stored
         stored = key if why else key.after(outcome, done.moved)
         if why:
             _log.info("%s is not stored: %s", key.function, why)
@@ -630,7 +633,7 @@ class BoundCached:
         return self.__func__.key(self.__self__, *args, **kwargs)
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
-        """Forget the result of a call; False when there was none."""
+        """Delete the result of a call; return True when there was one."""
         return self.__func__.invalidate(self.__self__, *args, **kwargs)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:

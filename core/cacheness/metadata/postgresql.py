@@ -150,7 +150,7 @@ class _PostgresqlStatements(Statements):
 
     @LazyAttribute
     def delete_session_leases(self) -> Statement:
-        """Drop the leases of forgotten sessions."""
+        """Delete the leases of sessions whose rows are deleted."""
         known = sa.exists().where(sessions.c.id == leases.c.session)
         return self._compile(sa.delete(leases).where(~known))
 
@@ -191,11 +191,11 @@ def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.C
     names = ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix", "size", "replaced_size")
     put = replacing(insertion).returning(*(entries.c[name] for name in names)).cte("put")
     is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.blob))
-    buried = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
+    tombstone = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
     added = sa.cast(put.c.replaced_size.is_(None), sa.Integer)
     more = plausible(put.c.size) - sa.func.coalesce(plausible(put.c.replaced_size), sa.literal_column("0"))
     result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
-    beside = [buried.on_conflict_do_nothing().cte("buried"), *_hints(put, with_tags=with_tags)]
+    beside = [tombstone.on_conflict_do_nothing().cte("new_tombstones"), *_hints(put, with_tags=with_tags)]
     # Of all rows at once, and last: who holds the row of the totals waits for nothing else.
     sums = (sa.cast(sa.func.sum(change), sa.BigInteger) for change in (added, more))
     change = sa.select(put.c.namespace, flavour.slot, *sums).group_by(put.c.namespace).order_by(put.c.namespace)
@@ -362,9 +362,9 @@ class PostgresqlStore(SqlStore):
 
     def delete_sessions(self, age: int) -> int:
         """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
-        forgotten = super().delete_sessions(age)
+        deleted = super().delete_sessions(age)
         self._change(self._mine.delete_session_leases, {})
-        return forgotten
+        return deleted
 
     def close(self) -> None:
         """Let go of connections. Calling it twice is fine."""

@@ -134,7 +134,7 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.verify_integrity(repair=True)
         report = self.cache.verify_integrity(deep=True)
         assert list(report) == []
-        assert report.objects == sum(entry["blob"] is not None for entry in self.cache.list_entries())
+        assert report.blobs == sum(entry["blob"] is not None for entry in self.cache.list_entries())
         self.cache.close()
         shutil.rmtree(self.directory)
 

@@ -55,7 +55,9 @@ class Fingerprint:
 
     digest: bytes  #: 32 bytes
     name: str  #: module:qualified name
-    parts: Mapping[str, Mapping[str, str]]  #: short digests of "code", "values", "loose" values by name; "versions"
+    components: Mapping[
+        str, Mapping[str, str]
+    ]  #: short digests of "code", "values", "loose" values by name; "versions"
     unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
     chance: tuple[Draw, ...] = ()  #: random numbers that it draws
@@ -134,7 +136,7 @@ class _CodeFingerprint:
         self.fingerprint = Fingerprint(
             digests_of(graph)["root"],
             name_of_function(fn),
-            _parts(nodes, versions),
+            _components(nodes, versions),
             tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
             _body(_callee(fn)),
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
@@ -247,7 +249,7 @@ def _callee(fn: Any) -> Any:
     return fn
 
 
-def _parts(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
     code: dict[str, str] = {}
     values: dict[str, str] = {}
     loose: dict[str, str] = {}

@@ -41,7 +41,7 @@ def _tensor(encoder: Encoder, value: torch.Tensor) -> None:
 
 def _refuse(value: torch.Tensor) -> None:
     if value.is_nested:
-        raise Unencodable("a nested tensor: pass the list of its parts")
+        raise Unencodable("a nested tensor: pass the list of its tensors")
     if value.is_quantized:
         raise Unencodable("a quantised tensor: pass its int_repr(), with scale and zero point")
     if value.is_meta:

@@ -378,7 +378,7 @@ class JournalStore:
             return heapq.nsmallest(limit, waiting)
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Forget blobs that have been deleted."""
+        """Delete the tombstones of blobs that are gone."""
         if blobs:
             # Not synced: a blob that is deleted twice is no error.
             self._append(lambda: [{"unbury": sorted(blobs)}], durable=False, deletes=True)

@@ -470,8 +470,8 @@ class Statements:
     @LazyAttribute
     def bury(self) -> Statement:
         """Leave a tombstone."""
-        buried = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
-        return self._compile(buried.on_conflict_do_nothing())
+        tombstone = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
+        return self._compile(tombstone.on_conflict_do_nothing())
 
     @LazyAttribute
     def tombstones(self) -> Statement:
@@ -483,7 +483,7 @@ class Statements:
 
     @LazyAttribute
     def clear_tombstone(self) -> Statement:
-        """Forget a blob."""
+        """Delete the tombstone of a blob."""
         return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
 
     # sessions

@@ -340,7 +340,7 @@ class SqlStore(ABC):
         return [row[0] for row in self._query(self._sql.tombstones, values)]
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Forget blobs that have been deleted."""
+        """Delete the tombstones of blobs that are gone."""
         names = [{"name": name} for name in sorted(blobs)]
         self._change_each(self._sql.clear_tombstone, names, deletes=True)
 
