@@ -17,7 +17,7 @@ from cacheness_dask.run import Run
 
 
 class Block:
-    """One `caching()` or `nocache()` that was entered. Whoever leaves it, and when, closes this one only."""
+    """One `caching()` or `nocache()` block that was entered. Leaving it closes this one only, in any order."""
 
     __slots__ = ("_choice", "left", "outer", "run")
 

@@ -166,7 +166,7 @@ class _Walk:
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
         self._refuse_incomplete = refuse_incomplete
         self._gaps: dict[int, tuple[str, ...]] = {}  # what could not be seen of a function or literal
-        self._unseen: list[str] = []  # the same, of the task under way
+        self._unseen: list[str] = []  # the same, of the present task
         self._marks = 0
         self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
         self._shuffles = {

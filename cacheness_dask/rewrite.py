@@ -144,7 +144,7 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
     """The graph that runs: hits are loads, what only they need is gone, misses store their results.
 
     The graph may be materialised anew, elsewhere, and differ in what is fused into what: a key stands
-    for one value all the same, and a task whose key is not decided about is computed as it is.
+    for one value, and a task whose key is not decided about is computed as it is.
     """
     made: dict[Any, GraphNode] = {}
     stored, wanted, files = dict(decisions.stored), set(decisions.keys), dict(decisions.files)

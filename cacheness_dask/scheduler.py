@@ -65,7 +65,7 @@ def _client_of(scheduler: Callable[..., Any]) -> Any:
 
 
 def _forgotten(client: Any, keys: list[Any]) -> None:
-    """Wait until a client has let go of failed futures: a key that is taken up again before keeps its error."""
+    """Wait until a client has released failed futures; otherwise a key that is used again keeps its error."""
     patience = time.monotonic() + _PATIENCE
     wanted = set(keys)
     while client is not None and not wanted.isdisjoint(list(client.futures)) and time.monotonic() < patience:

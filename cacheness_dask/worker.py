@@ -126,7 +126,7 @@ async def told_soon(config: Config) -> Told:
 
 
 def hold(config: Config) -> None:
-    """Keep this process's handle open until `release`, whoever else releases it before."""
+    """Keep this process's handle open until `release`, also when others release it."""
     with _lock:
         _holders[config] += 1
 

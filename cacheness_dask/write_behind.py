@@ -52,7 +52,7 @@ class Pending:
 
 
 class Late:
-    """A cache that is opened by whoever first needs it: the thread that stores, rather than the first task."""
+    """A cache that is opened when it is first needed, mostly by the thread that stores."""
 
     def __init__(self, open_cache: Callable[[], UnifiedCache]) -> None:
         self._open = open_cache
@@ -92,7 +92,7 @@ class WriteBehind:
         self._room = limit // 2
         self._queue: deque[Pending] = deque()
         self._notes: dict[str, str] = {}  # why results are not stored, by key
-        self._waiting = 0  # bytes in the queue and in the batch under way
+        self._waiting = 0  # bytes in the queue and in the present batch
         self._stored = 0
         self._state = threading.Condition()
         self._noting = threading.Lock()
@@ -133,7 +133,7 @@ class WriteBehind:
             return self._stored
 
     def close(self) -> None:
-        """Store what is waiting, and let go of the cache."""
+        """Store what is waiting, and close the cache."""
         self.flush()
         atexit.unregister(self.close)
         self._finalizer.cancel()
@@ -174,7 +174,7 @@ class WriteBehind:
                     self._state.notify_all()
 
     def _write_notes(self) -> None:
-        with self._noting:  # so that whoever flushes waits for those that are being written
+        with self._noting:  # so that a flush waits for those that are being written
             with self._state:
                 notes, self._notes = self._notes, {}
             if notes:
@@ -185,7 +185,7 @@ class WriteBehind:
 
     def _store(self, batch: list[Pending]) -> None:
         start = time.perf_counter()
-        with unbroken(self._warn):  # when the store is down, the results are there all the same
+        with unbroken(self._warn):  # the results exist, also when the store is down
             cache = self._cache()
             with cache.write_batch():
                 stored = sum(self._put(cache, pending) for pending in batch)

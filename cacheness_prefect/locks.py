@@ -27,7 +27,7 @@ from cacheness_prefect.error_reporting import shielded
 from cacheness_prefect.run_metadata import hex_key_of, task_run_id
 from cacheness_prefect.waiting import Steps, WaitStep, run_steps, run_steps_off_loop, turns
 
-POLL_SECONDS: Final = 0.05  #: first pause of whoever waits for another process; doubles up to POLL_AT_MOST
+POLL_SECONDS: Final = 0.05  #: first pause of a run that waits for another process; doubles up to POLL_AT_MOST
 POLL_AT_MOST: Final = 1.0
 
 

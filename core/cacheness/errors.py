@@ -37,7 +37,7 @@ class StoreUnavailable(CachenessError):
 
 
 class CommitUnanswered(StoreUnavailable):
-    """The connection was lost while a commit was under way; only the row can tell."""
+    """The connection was lost during a commit; only the row shows if it took place."""
 
 
 class StoreBusy(StoreUnavailable):

@@ -88,7 +88,7 @@ class _Registry:
         self.inherited: list[object] = []
 
     def reset_after_fork(self) -> None:
-        """In a forked child: begin anew, whatever the parent's threads were holding.
+        """Begin with no caches and new locks in a forked child.
 
         What was open stays alive on purpose: to collect a parent's connection in the child would
         end it for both.
@@ -105,7 +105,7 @@ class _Registry:
             try:
                 if slot.opened is not None:
                     slot.opened.close()
-            except CachenessError as error:  # the others are closed all the same
+            except CachenessError as error:  # the others are closed too
                 _log.debug("a cache could not be closed at exit: %s", error)
         self.slots.clear()
 

@@ -43,7 +43,7 @@ class FileLocks:
             unlock(file)
 
     def remove(self, name: str) -> None:
-        """Remove a file, whoever holds it."""
+        """Delete a lock file, also one that another process holds."""
         with contextlib.suppress(OSError):
             (self._folder / name).unlink()
         self.release(name)

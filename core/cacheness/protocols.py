@@ -91,7 +91,7 @@ class BlobStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections. Calling it twice is fine."""
+        """Close connections. May be called twice."""
         ...
 
 
@@ -192,7 +192,7 @@ class MetadataStore(Protocol):
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped.
 
-        A commit begins the uses of its entries anew: no hits, and used when the entry was made.
+        A commit resets the uses of its entries: no hits, and used when the entry was made.
         """
         ...
 
@@ -344,14 +344,14 @@ class MetadataStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of connections and locks. Calling it twice is fine."""
+        """Close connections and release locks. May be called twice."""
         ...
 
 
 class Codec(Protocol):
     """Turns values of some kinds into bytes and back.
 
-    One of your own goes into `UnifiedCache(codecs=[…])`, for whoever writes and whoever reads. Its name is in the
+    Give one of your own as `UnifiedCache(codecs=[…])`, where you write and where you read. Its name is in the
     signed row, so that an entry is decoded by the codec that wrote it. `CodecContract` in
     `cacheness.testing.contracts.codecs` has tests for it. Make it hashable, and equal to its copies (a frozen
     dataclass is): caches with equal configurations share their connections.

@@ -198,7 +198,7 @@ class Totals:
     bytes: int  #: stored bytes, inline ones included
 
 
-#: What a call came to. waited: another computed it meanwhile; failed: the function raised, or the cache did not answer.
+#: What a call came to. waited: another was computing it; failed: the function raised, or the cache did not answer.
 Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]
 
 
@@ -245,7 +245,7 @@ class Identity:
 
     store_id: str  #: drawn at random when the schema was created
     system: str  #: what the server says of itself: cluster and database
-    epoch: str  #: drawn anew by each repair; the last ones, newest first, with commas between
+    epoch: str  #: each repair draws a new one; the last ones, newest first, with commas between
     timeline: int | None = None  #: raised by each promotion of a standby; None where there is none to be known
 
 

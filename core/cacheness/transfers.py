@@ -18,7 +18,7 @@ BYTES_AT_MOST: Final = 512 << 20  #: and how many bytes of them; a larger blob t
 
 
 class _Room:
-    """How many bytes may be under way: who finds too many waits."""
+    """How many bytes may be transferred at a time; others wait."""
 
     def __init__(self) -> None:
         self._taken = 0

@@ -21,7 +21,7 @@ from examples.census.measure import measure
 from examples.census.sources import Sources
 from examples.census.tables import tabulated
 
-AT_ONCE = 8  #: distributions under way at the same time, so that small ones do not leave the workers idle
+AT_ONCE = 8  #: distributions at the same time, so that small ones do not leave the workers idle
 
 
 def storage(config: Config) -> CachenessStorage:

@@ -163,7 +163,7 @@ class LocalBlobStore:
         return os.open(aside, flags, 0o666)
 
     def _make_durable(self, directory: str) -> None:
-        # Whoever made the directory may not have synced its parent yet; a file that we
+        # The process that made the directory may not have synced its parent yet; a file that we
         # acknowledge must not be lost with a directory that somebody else made.
         if directory == self._root:
             return

@@ -183,7 +183,7 @@ class ObjectStore:
         self._with_botocore().abort(upload)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         self._clients.clear()
         if self._botocore is not None:
             self._botocore.close()

@@ -207,7 +207,7 @@ def in_order(infos: Iterator[BlobInfo], after: str) -> Iterator[BlobInfo]:
     """
     for info in infos:
         if info.name == after:
-            continue  # some servers show an object twice that is written over meanwhile
+            continue  # some servers list an object twice that is overwritten during the listing
         if info.name < after:
             raise StoreRefused(
                 f"the bucket lists {info.name!r} after {after!r}; a listing that is not sorted by name cannot be used"
@@ -266,7 +266,7 @@ class S3Client:
         try:
             page: dict[str, Any] = self._client.list_multipart_uploads(**arguments)
         except self._client.exceptions.NoSuchUpload:
-            return {"IsTruncated": False}  # so some servers say that no upload is under way
+            return {"IsTruncated": False}  # some servers answer so when there is no upload
         return page
 
     def _pages(

@@ -59,7 +59,7 @@ _inherited: list[Any] = []
 class S3fsStore:
     """Objects below a prefix of a bucket; accepts the same URLs as `ObjectStore`.
 
-    The requests run on fsspec's own loop, in a thread that fsspec starts anew after a fork. They
+    The requests run on fsspec's own loop, in a thread that fsspec starts again after a fork. They
     go through s3fs's client and not through its file interface, which asks twice for everything,
     reads past what fits, publishes half a file when a write fails, and knows no deadline.
     """
@@ -140,7 +140,7 @@ class S3fsStore:
         self._with_botocore().abort(upload)
 
     def close(self) -> None:
-        """Let go of connections; s3fs closes its own when it is collected."""
+        """Close connections; s3fs closes its own when it is collected."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -269,7 +269,7 @@ class S3fsStore:
 
 
 def _cut(views: list[memoryview], size: int) -> Iterator[bytes]:
-    """The views, one after the other, cut anew into parts of `size` bytes."""
+    """Return the bytes of the views in order, cut into parts of `size` bytes."""
     part: list[memoryview] = []
     wanted = size
     for view in views:

@@ -79,7 +79,7 @@ def target_of(place: str, blobs: str | None, namespace: str | None, key: str | N
     config = endpoint(place, blobs, namespace, key, to or "sqlite")
     has_own = held is None or os.path.exists(os.path.join(place, KEY_FILE))
     if key is None and "://" not in place and has_own:
-        # The environment's key is that of a shared cache; whoever opens the directory later may not have it.
+        # The environment's key is that of a shared cache; who opens the directory later may not have it.
         return config.but(signing_key=None)
     return config
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 import typer
 
 if TYPE_CHECKING:
-    # Whoever asks for help need not wait for all of this.
+    # Imported here, because `--help` needs none of it.
     from cacheness.cache import UnifiedCache
     from cacheness.config import Config
 
@@ -64,7 +64,7 @@ def about_a_cache(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def about_a_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name a store, whose namespaces are all the same to it."""
+    """Give a command the options that name a store, without one for a namespace."""
     return _with_options(command, {name: hint for name, hint in _NAMED_BY.items() if name != "namespace"})
 
 

@@ -43,7 +43,7 @@ class Sessions:
         """The live session to write under; opens one when there is none.
 
         One that is not yet `lasting` will do where nothing is written before its first commit, whose sync is its
-        row's too. A blob of a session that a power cut has undone would be nobody's for ever.
+        row's too. A power cut may undo a session; no repair would ever delete its blobs.
         """
         with self._lock:
             if self._current is not None and lasting and not self._lasts:

@@ -45,7 +45,7 @@ def closed_digest(value: Any, most: int | None = MOST_NODES) -> bytes | None:
     encoder = _Closed(sys.maxsize if most is None else most)
     try:
         encoder.add(value)
-    except FAILURES:  # of the user's own code, too: the value is stored all the same
+    except FAILURES:  # of the user's own code, too: the value is stored
         return None
     return None if encoder.is_open or encoder.unfollowed else blake3(encoder.out).digest()
 

@@ -197,7 +197,7 @@ class Encoder:
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
         self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the thing, so that its id is not used again
-        self._lowest = _NOWHERE  # the outermost level that a value under way refers back to
+        self._lowest = _NOWHERE  # the outermost level that an unfinished value refers back to
         self._memo: dict[int, tuple[Any, bytes, bytes, bool]] = {}
 
     def run(self, value: Any, path: str) -> None:
@@ -474,7 +474,7 @@ def _find(kind: type) -> Handler:
 def _registered(encoder: Encoder, value: Any) -> None:
     kind = type(value)
     fn = next(_overrides[base] for base in kind.__mro__ if base in _overrides)
-    # By name, not by code: whoever says what counts, says so for the methods too.
+    # By name, not by code: a class that defines what counts defines it for its methods too.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("registered", kind.__qualname__)
         encoder.stated(fn(value))

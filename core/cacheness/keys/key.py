@@ -283,7 +283,7 @@ def make_key(
 
 
 def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, source: Fingerprint | None) -> Key:
-    # By name: whoever gives arguments in another order means the same.
+    # By name: the order in which arguments are given does not count.
     digests = {name: arguments[name].digest for name in sorted(arguments)}
     made_from = (FORMAT, None if source is None else source.digest, version, prefix, digests)
     digest = blake3(encode(made_from)).digest()

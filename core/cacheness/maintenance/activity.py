@@ -19,7 +19,7 @@ class Sum:
     name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" where none is known
     hits: int = 0  #: near hits among them
     misses: int = 0  #: computed here
-    waited: int = 0  #: given what another computed meanwhile
+    waited: int = 0  #: got what another process was computing
     not_cacheable: int = 0
     failed: int = 0  #: the function raised, or the cache did not answer
     seconds_spent: float = 0.0  #: computing what missed, and waiting

@@ -146,7 +146,7 @@ class Planner:
             plan.issues.append(Issue("unseen", plan.scope.listed or "the listing", detail))
 
     def _passing_over(self, scope: Scope) -> Iterator[BlobInfo]:
-        """List what no other shard looks at, and begin anew behind each folder of another one: a request each."""
+        """List what no other shard lists; skips each folder of another shard, which takes a request."""
         begun, after = False, ""
         while not begun or after:
             begun, listing, after = True, self._blobs.scan(after=after), ""

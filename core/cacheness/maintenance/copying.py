@@ -1,4 +1,4 @@
-"""Every entry of one cache into another: keys, times, tags and provenance kept, signatures made anew."""
+"""Copies the entries of a cache to another: keys, times, tags and provenance stay, signatures are new."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def copy(
 
 
 class _Copy:
-    """One copy under way."""
+    """One run of `copy`."""
 
     def __init__(self, source: Cache, target: Cache, skipped: Callable[[Entry, CachenessError], None]) -> None:
         self._source = source

@@ -1,6 +1,6 @@
 """Which rows have expired or must make room.
 
-Nobody counts, and nobody does it all at once: totals are kept with the rows, and whoever puts
+Totals are kept with the rows, so nothing is counted, and the work is divided: each process that puts
 deletes a slice after its commit. That is right with any number of processes, and needs no lease.
 """
 

@@ -47,7 +47,7 @@ class CallArguments:
 
 
 class CallFunction:
-    """Call the function; within, its key is under way, and what becomes of its files is observed."""
+    """Call the function, and observe its files; calls inside it do not wait for its key."""
 
     def __init__(
         self,

@@ -333,7 +333,7 @@ class PostgresqlStore(SqlStore):
         """Begin to write: a new session's id, 16 hexadecimal digits."""
 
         def work() -> str:
-            # Drawn anew at each attempt: one that was not answered may have left its row.
+            # A new one for each attempt, because an attempt without an answer may have left its row.
             row = new_session(process)
             self._pool.run(self._mine.begin_session, {**row, "commit": None if lasting else "off"})
             return str(row["id"])
@@ -367,7 +367,7 @@ class PostgresqlStore(SqlStore):
         return deleted
 
     def close(self) -> None:
-        """Let go of connections. Calling it twice is fine."""
+        """Close connections. May be called twice."""
         self._pool.close()
 
     def _publish(self, publish: Statement, values: Values, unseen: Sequence[str], seconds: float) -> list[str]:

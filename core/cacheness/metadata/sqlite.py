@@ -181,7 +181,7 @@ class SqliteStore(SqlStore):
         return True
 
     def close(self) -> None:
-        """Let go of connections and locks. Calling it twice is fine."""
+        """Close connections and release locks. May be called twice."""
         self._locks.close()
         self._file.close()
 

@@ -129,7 +129,7 @@ class UseCounter:
         except CachenessError as error:
             _log.debug("usage counters were not written: %s", error)
             with self._lock:
-                for key, (hits, at) in some.items():  # some may have been used again meanwhile
+                for key, (hits, at) in some.items():  # some may have been used again since
                     self._add(key, hits, at)
             return False
         return True

@@ -266,7 +266,7 @@ class Cache:
         return {hit.entry.key: hit for hit in hits if hit is not None}
 
     def follow(self, entry: Entry | None, why: list[str] | None = None) -> Hit | None:
-        """Read the result of a row; when the row is overwritten meanwhile, of the newer one."""
+        """Return the result of a row, or of the row that overwrites it during the read."""
         why = [] if why is None else why
         for _ in range(MOVED_ROW_LOOKS):
             if entry is None:
@@ -361,7 +361,7 @@ class Cache:
         return True
 
     def close(self) -> None:
-        """Write what is buffered, end the session, and let go of the stores."""
+        """Write what is buffered, end the session, and close the stores."""
         with ExitStack() as last:
             last.callback(self.blobs.close)
             last.callback(self.metadata.close)

@@ -352,7 +352,7 @@ class _CodePass:
             return
         name = step.opname
         if not tested.optional and not name.endswith("NONE"):
-            return  # it may be false and be something all the same
+            return  # a false value may be something, too
         if name.endswith(("IF_NOT_NONE", "IF_TRUE", "IF_TRUE_OR_POP")):
             self._guards.append((target, tested.name, True))
             self._otherwise[target] = tested.name, False

@@ -1,7 +1,7 @@
 """Which names a function only writes to: lists it appends to, counters, files it logs to.
 
 What is in them does not decide its result. If they counted, each call would change the key of
-the next. Whoever reads them is another use, and lets them count.
+the next. Code that reads them is another use, and lets them count.
 """
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ class JournalFile:
             self.refuse(error)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

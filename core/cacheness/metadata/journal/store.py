@@ -397,15 +397,15 @@ class JournalStore:
         """Nothing: a commit has happened when the call returns."""
 
     def live_sessions(self) -> list[SessionInfo]:
-        """None: whoever asks holds the lock, so nobody else writes."""
+        """Return none: the caller holds the lock, so no other process writes."""
         return []
 
     def fence(self, session: str) -> bool:
-        """True: whoever asks holds the lock."""
+        """Return True: the caller holds the lock."""
         return True
 
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
-        """All: whoever asks holds the lock, so no other upload is under way."""
+        """Return all: the caller holds the lock, so no other process uploads."""
         return set(sessions)
 
     def condemn(self, sessions: Collection[str]) -> set[str]:
@@ -447,7 +447,7 @@ class JournalStore:
         return None
 
     def close(self) -> None:
-        """Let go of the file and the lock. Calling it twice is fine."""
+        """Close the file and release the lock. May be called twice."""
         self._locks.close()
         self._file.close()
         self._reserve.restore()

@@ -29,7 +29,7 @@ from cacheness.metadata.sql.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, sch
 
 T = TypeVar("T")
 
-#: How long a migration may wait for others to let go of a table, who wait behind it meanwhile.
+#: How long a migration may wait for a lock on a table; others wait behind it.
 _LOCK_TIMEOUT = "10s"
 #: How long one statement of a migration may take.
 _STATEMENT_SECONDS = 3600.0

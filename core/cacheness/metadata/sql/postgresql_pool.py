@@ -74,7 +74,7 @@ _inherited: list[psycopg.Connection[Any]] = []
 
 
 class Lost(StoreUnavailable):
-    """The connection was lost, or gave no answer in time, while a statement was under way."""
+    """The connection was lost, or gave no answer in time, during a statement."""
 
 
 class Conflict(StoreBusy):
@@ -125,7 +125,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
 
 class PostgresqlTransaction:
-    """A transaction under way on one connection."""
+    """An open transaction on one connection."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -477,5 +477,5 @@ def _advice(code: str, asked: str) -> str:
             " its tables; creating them takes CREATE on the database"
         )
     if code in ("3F000", "42P01"):
-        return "The tables of the cache are gone from the database; open the cache anew to create them"
+        return "The tables of the cache are gone from the database; open the cache again to create them"
     return "Check the user, the password and the database's name in metadata_backend"

@@ -78,7 +78,7 @@ _PAGES: Final = Statement(
 _MOVE_LOG: Final = Statement("PRAGMA wal_checkpoint(PASSIVE)", {}, ())
 _BEGIN_LOG_ANEW: Final = Statement("PRAGMA wal_checkpoint(RESTART)", {}, ())
 _PAGE: Final = 4 << 10  #: bytes
-#: Seconds that writers wait at most until the log can begin anew.
+#: The most seconds that writers wait until the log can start over.
 _LOG_PATIENCE: Final = 0.03
 #: Bytes of the log from which on it is emptied where the disk has little room: to empty it may take as much again.
 _LOG_AT_MOST: Final = 512 << 10

@@ -14,7 +14,7 @@ from cacheness import forks
 
 #: Rows that a process changes between two looks at the log, which they make some thousand pages longer.
 CHANGES: Final = 2000
-#: Pages in the log, from which on writers wait for a moment, so that it can begin anew.
+#: Pages in the log, from which on writers wait for a moment, so that it can start over.
 LONG: Final = 4 << 10
 #: … and from which on a commit does it, as in processes that end before their thread gets to it.
 LONGEST: Final = 16 << 10
@@ -27,7 +27,7 @@ class LogKeeper:
     """Counts what a process writes, and has a thread bring it into the database."""
 
     def __init__(self, checkpoint: Callable[[bool], int]) -> None:
-        #: Called with whether writers have to wait meanwhile; how many pages the log had.
+        #: Is called with True when writers have to wait; returns how many pages the log had.
         self._checkpoint = checkpoint
         self.reset_after_fork()
         forks.watch_forks(self)

@@ -204,7 +204,7 @@ class Statements:
 
     @LazyAttribute
     def correct_totals(self) -> Statement:
-        """Add what a count has found, which is nobody's change."""
+        """Add what a recount has found, apart from the changes of transactions."""
         return self._add_to_totals(sa.literal_column("0", sa.Integer))
 
     @LazyAttribute
@@ -749,7 +749,7 @@ def adding(insert: Any) -> Any:
 
 
 def unused(insert: Any) -> Any:
-    """Let an INSERT into `uses` begin anew where the key had an entry before."""
+    """Let an INSERT into `uses` start over where the key had an entry before."""
     new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
     return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
 

@@ -57,7 +57,7 @@ _Place: TypeAlias = tuple[int, bytes]  #: a time, where it counts, and a key
 
 
 class Transaction(Protocol):
-    """A transaction under way. What it runs happens together, or not at all."""
+    """An open transaction. All of its statements take effect, or none."""
 
     def run(self, statement: Statement, values: Values) -> list[Row]:
         """Run a statement; its rows."""
@@ -472,7 +472,7 @@ class SqlStore(ABC):
         for statement in (self._sql.delete, self._sql.delete_uses, self._sql.untag):
             transaction.run_many(statement, [{"namespace": namespace, "keys": keys}])
         transaction.run_many(self._sql.bury, [{"blob": row[2]} for row in doomed if isinstance(row[2], str)])
-        # Last, so that whoever waits for this row waits for nothing else of this transaction.
+        # Last, so that others wait for this row as briefly as possible.
         less = {"namespace": namespace, "entries": -len(doomed), "bytes": -sum(int(row[1]) for row in doomed)}
         transaction.run_many(self._sql.add_totals, [less])
 
