@@ -95,16 +95,8 @@ class BlobStore(Protocol):
         ...
 
 
-class MetadataStore(Protocol):
-    """Rows, and the transactions that keep them true. Safe to call from many threads.
-
-    Raises StoreUnavailable, StoreRefused, StoreFull or SchemaMismatch, never a driver's exception.
-    """
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether other people can write here, so that unsigned entries must not be trusted."""
-        ...
+class Clock(Protocol):
+    """The database's clock."""
 
     def now(self) -> int:
         """Microseconds since the epoch by the database's clock; costs no round trip."""
@@ -113,6 +105,10 @@ class MetadataStore(Protocol):
     def measure_clock(self) -> None:
         """Ask the database for its time, so that `now()` follows a clock that was set; may cost a round trip."""
         ...
+
+
+class OwnIdentity(Protocol):
+    """Which database a store is, for the tie to its blob store."""
 
     def identity(self) -> Identity:
         """Which database this is, asked of the server."""
@@ -129,7 +125,9 @@ class MetadataStore(Protocol):
         """Whether nobody has used this database: no repair, no session and no entry with a blob."""
         ...
 
-    # entries
+
+class EntryRows(Protocol):
+    """Entries: one row for each key."""
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
         """One row by its key, expired or not, in one round trip; none that is disputed."""
@@ -189,6 +187,10 @@ class MetadataStore(Protocol):
         """
         ...
 
+
+class UsageRows(Protocol):
+    """How entries are used, and what a namespace holds."""
+
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped.
 
@@ -208,8 +210,6 @@ class MetadataStore(Protocol):
         """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
         ...
 
-    # figures
-
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
         """Write the figures of a process, whole: they replace those that it wrote for the same hours before."""
         ...
@@ -222,7 +222,9 @@ class MetadataStore(Protocol):
         """The figures of all processes together: those of the spans since an hour, or all there ever were."""
         ...
 
-    # quotas
+
+class QuotaRows(Protocol):
+    """What a namespace may hold."""
 
     def holdings(self, namespace: str) -> Holdings:
         """What the namespace holds, what it may hold, and when it was looked after; nothing is counted."""
@@ -236,7 +238,9 @@ class MetadataStore(Protocol):
         """Note that somebody looks after the namespace now."""
         ...
 
-    # why results are not there
+
+class UnstoredRows(Protocol):
+    """Why results are not stored."""
 
     def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
         """Keep beside keys why their results were not stored: key -> reason, which is text that `is_text`."""
@@ -250,7 +254,9 @@ class MetadataStore(Protocol):
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         ...
 
-    # results that came out differently
+
+class DisputeRows(Protocol):
+    """Results that came out differently when they were computed again."""
 
     def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
         """Keep the entry under a key from being found; False where its function has `most` of the last day."""
@@ -268,7 +274,9 @@ class MetadataStore(Protocol):
         """Drop the disputes about entries that are gone, or others by now."""
         ...
 
-    # tombstones
+
+class TombstoneRows(Protocol):
+    """Blobs that wait to be deleted."""
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
         """Blobs waiting to be deleted, sorted by name."""
@@ -278,7 +286,9 @@ class MetadataStore(Protocol):
         """Delete the tombstones of blobs that are gone."""
         ...
 
-    # sessions
+
+class SessionRows(Protocol):
+    """Writer processes, and which of them are dead."""
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Begin to write: a new session's id, 16 hexadecimal digits.
@@ -319,7 +329,9 @@ class MetadataStore(Protocol):
         """Held over each put and each repair by a store that has no sessions; else does nothing."""
         ...
 
-    # checks
+
+class CheckRows(Protocol):
+    """When a check last read which blobs."""
 
     def check_times(self, namespace: str) -> dict[int, int]:
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
@@ -329,7 +341,9 @@ class MetadataStore(Protocol):
         """Note that a shard was checked deeply."""
         ...
 
-    # compute leases
+
+class ComputeLeaseRows(Protocol):
+    """The right to compute a key."""
 
     def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
         """Take or renew the right to compute a key; False when another token holds it."""
@@ -341,6 +355,31 @@ class MetadataStore(Protocol):
 
     def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
         """Return the token that holds a key's compute lease, or None."""
+        ...
+
+
+class MetadataStore(
+    Clock,
+    OwnIdentity,
+    EntryRows,
+    UsageRows,
+    QuotaRows,
+    UnstoredRows,
+    DisputeRows,
+    TombstoneRows,
+    SessionRows,
+    CheckRows,
+    ComputeLeaseRows,
+    Protocol,
+):
+    """Rows, and the transactions that keep them true. Safe to call from many threads.
+
+    Raises StoreUnavailable, StoreRefused, StoreFull or SchemaMismatch, never a driver's exception.
+    """
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether other people can write here, so that unsigned entries must not be trusted."""
         ...
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from cacheness import forks
 from cacheness.errors import CachenessError, StoreRefused
 from cacheness.jitter import between
-from cacheness.protocols import MetadataStore
+from cacheness.protocols import ComputeLeaseRows
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class ComputeLeases:
         token: a random text of the caller's, which names one holder.
     """
 
-    def __init__(self, metadata: MetadataStore, namespace: str, lease: float) -> None:
+    def __init__(self, metadata: ComputeLeaseRows, namespace: str, lease: float) -> None:
         self._metadata = metadata
         self._namespace = namespace
         self._lease = lease

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cacheness import forks
 from cacheness.errors import CachenessError
-from cacheness.protocols import MetadataStore
+from cacheness.protocols import SessionRows
 from cacheness.records import Process, SessionInfo
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ HEARTBEAT_SECONDS = 60.0  #: a fifth of the lease, so that four may be missed
 class Sessions:
     """The session of this process in one metadata store: taken at the first put, renewed, ended."""
 
-    def __init__(self, metadata: MetadataStore) -> None:
+    def __init__(self, metadata: SessionRows) -> None:
         self._metadata = metadata
         self.reset_after_fork()
         forks.watch_forks(self)
@@ -118,13 +118,13 @@ class Sessions:
                 _log.debug("session %s could not be renewed: %s", session, error)
 
 
-def fence_dead(metadata: MetadataStore) -> None:
+def fence_dead(metadata: SessionRows) -> None:
     """Fence every session whose process is proven dead or whose lease has run out."""
     for session in presumed_dead(metadata):
         metadata.fence(session)
 
 
-def presumed_dead(metadata: MetadataStore) -> set[str]:
+def presumed_dead(metadata: SessionRows) -> set[str]:
     """Sessions that `fence_dead` would try to fence. Decides, and changes nothing."""
     here = this_process()
     return {s.id for s in metadata.live_sessions() if _is_dead(s, here)}
