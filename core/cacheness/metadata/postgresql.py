@@ -60,7 +60,7 @@ T = TypeVar("T")
 LEASE_SECONDS: Final = 300
 CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
 #: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
-_SURVEY_SECONDS: Final = 55.0
+_LONG_SECONDS: Final = 55.0
 #: What each row that a transaction writes may take on top, on a busy server.
 ROW_SECONDS: Final = 0.005
 #: How long fencing waits for a session that is committing; who writes that long is alive.
@@ -398,7 +398,7 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
 
     def _long_query(self, statement: Statement, values: Values) -> list[Row]:
-        return self._long_queries.call(lambda: self._pool.run(statement, values, seconds=_SURVEY_SECONDS))[0]
+        return self._long_queries.call(lambda: self._pool.run(statement, values, seconds=_LONG_SECONDS))[0]
 
     def _transact(
         self,
@@ -409,7 +409,7 @@ class PostgresqlStore(SqlStore):
         deletes: bool = False,
         rows: int = 1,
     ) -> T:
-        seconds = _SURVEY_SECONDS * long + rows * ROW_SECONDS
+        seconds = _LONG_SECONDS * long + rows * ROW_SECONDS
         guard = self._long_queries if long else self._guard
         return guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
 
