@@ -284,7 +284,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
 
     def _read(self, path: str) -> Any:
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
-        hit = shielded("read a result", lambda: self.open().lookup(address(path)), None)
+        hit = shielded("read a result", lambda: self.open().peek(address(path)), None)
         if hit is None or form_of(hit) == "elsewhere":
             raise not_there(path)
         return content_of(hit)

@@ -92,7 +92,7 @@ class CachenessKeys(CachenessBlock):
             shielded("store the key of a result", lambda: self._put_again(notes), False)
 
     def _put_again(self, notes: Notes) -> bool:
-        hit = self.open().lookup(notes.key)
+        hit = self.open().peek(notes.key)
         if hit is None:
             return False
         run = {name: value for name, value in about(hit).items() if name not in ("record", "form")}

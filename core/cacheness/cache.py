@@ -7,12 +7,12 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from cacheness import factory
+from cacheness import factory, html
 from cacheness.arguments import (
     Function,
     KeyLike,
@@ -29,9 +29,9 @@ from cacheness.arguments import (
     one_function,
     shown,
 )
-from cacheness.config import CacheParameters, Config
+from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CacheClosed, NotCached, StoreFull, StoreUnavailable
+from cacheness.errors import CacheClosed, CachenessError, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
@@ -864,7 +864,25 @@ class UnifiedCache:
         """Count as nothing in keys: a cache decides no result."""
 
     def __repr__(self) -> str:
-        return f"UnifiedCache({self.config!r})"
+        return f"UnifiedCache({', '.join(f'{name}={value!r}' for name, value in self._chosen().items())})"
+
+    def _repr_html_(self) -> str:
+        said: dict[str, object] = dict(self._chosen())
+        try:
+            said |= self.stats()
+        except CachenessError as error:
+            said["not available"] = error
+        return html.of_fields("UnifiedCache", said)
+
+    def _chosen(self) -> dict[str, object]:
+        """Where the cache is, and the parameters that differ from their defaults, without secrets."""
+        default = Config()
+        chosen: dict[str, object] = {"cache_dir": self.config.cache_dir}
+        for parameter in fields(Config):
+            value = getattr(self.config, parameter.name)
+            if parameter.repr and parameter.name != "cache_dir" and value != getattr(default, parameter.name):
+                chosen[parameter.name] = redacted(value) if isinstance(value, str) else value
+        return chosen
 
     # inside
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
+from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 
@@ -82,6 +84,12 @@ class Entry:
             "blob": self.blob,
         }
 
+    def __repr__(self) -> str:
+        return f"Entry({_brief(self)})"
+
+    def _repr_html_(self) -> str:
+        return html.of_fields("Entry", _shown(self))
+
     def __getitem__(self, name: str) -> Any:
         """What `list_entries` shows under this name, so that both read alike."""
         return self.as_dict()[name]
@@ -93,6 +101,12 @@ class Hit:
 
     value: Any  #: the value, decoded
     entry: Entry  #: where it comes from
+
+    def __repr__(self) -> str:
+        return f"Hit({reprlib.repr(self.value)}, {_brief(self.entry)})"
+
+    def _repr_html_(self) -> str:
+        return html.of_fields("Hit", {"value": reprlib.repr(self.value), **_shown(self.entry)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +293,25 @@ class Issue:
     detail: str  #: what is wrong, in words
     size: int = 0  #: bytes concerned
     repaired: bool = False  #: True when a repair put it right
+
+
+def _brief(entry: Entry) -> str:
+    """An entry in a few words: a beginning of its key, what made it, its size."""
+    made_by = f" of {entry.function[:200]}" if entry.function else ""
+    return f"{entry.cache_key[:12]}…{made_by}, {entry.size:,} bytes"
+
+
+def _shown(entry: Entry) -> dict[str, object]:
+    said = entry.as_dict()
+    args = said.pop("args")
+    arguments = (
+        ", ".join(f"{name}={reprlib.repr(value)}" for name, value in args.items()) if isinstance(args, dict) else args
+    )
+    return {
+        "key": said.pop("cache_key"),
+        "arguments": arguments,
+        **{name: v for name, v in said.items() if v not in (None, [], {})},
+    }
 
 
 def _readable(read: Callable[[Any], Any], stored: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
+from cacheness import html
 from cacheness.records import Activity
 
 By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
@@ -78,6 +79,10 @@ class Report:
         """The whole report as plain data, fit for JSON."""
         return {"by": self.by, "rows": [row.as_dict() for row in self.rows], "total": self.total.as_dict()}
 
+    def _repr_html_(self) -> str:
+        head = [self.by, "calls", "hits", "misses", "waited", "failed", "hit rate", "seconds saved", "seconds spent"]
+        return html.of_rows("What calls came to", head, [_cells(row) for row in (*self.rows, self.total)])
+
     def __str__(self) -> str:
         if not self.total.calls:
             return "no calls were counted"
@@ -112,6 +117,13 @@ def _sum(name: str, rows: Iterable[Activity]) -> Sum:
         bytes_saved=read,
         bytes_stored=stored,
     )
+
+
+def _cells(row: Sum) -> list[str]:
+    numbers = (row.calls, row.hits, row.misses, row.waited, row.failed)
+    rate = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
+    times = (f"{seconds:,.1f}" for seconds in (row.seconds_saved, row.seconds_spent))
+    return [row.name or "(none)", *(f"{number:,}" for number in numbers), rate, *times]
 
 
 def _line(row: Sum) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cacheness import html
 from cacheness.errors import RepairRefused
 from cacheness.records import Issue
 
@@ -128,6 +129,11 @@ class IntegrityReport:
             "counts": self.counts(),
             "issues": [asdict(issue) for issue in self.issues],
         }
+
+    def _repr_html_(self) -> str:
+        names = ("kind", "found", "repaired", "bytes", "meaning")
+        title = str(self).partition("\n")[0]
+        return html.of_rows(title, names, [[row[name] for name in names] for row in self.table()])
 
     def __str__(self) -> str:
         looked = f"looked at {self.entries:,} entries and {self.blobs:,} blobs"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cacheness import html
 from cacheness.keys import Key, not_as_left
 from cacheness.records import MICROSECONDS, Entry
 
@@ -74,6 +75,9 @@ class Explanation:
         lines += [f"  not followed: {line}{_DECIDES * (line in self.incomplete)}" for line in self.unfollowed]
         lines += [f"  moved while that entry was computed: the process-wide generator of {name}" for name in self.moved]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return html.of_rows(self.function, [self.sentence()], [[line.strip()] for line in str(self).splitlines()[1:]])
 
     def sentence(self) -> str:
         """Return the explanation in one line."""

@@ -1,0 +1,30 @@
+"""What notebooks show: small tables, in which every text is escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Final
+
+LONGEST: Final = 300  #: characters of one text
+
+
+def of_fields(title: str, fields: Mapping[str, object]) -> str:
+    """A title, and a row for each field that says something."""
+    rows = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in fields.items() if value != ""]
+    return f"<table><caption>{_text(title)}</caption>{''.join(rows)}</table>"
+
+
+def of_rows(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A title, a head, and rows."""
+    names = "".join(f"<th>{_text(name)}</th>" for name in head)
+    cells = ("".join(f"<td>{_text(value)}</td>" for value in row) for row in rows)
+    lines = "".join(f"<tr>{line}</tr>" for line in cells)
+    return f"<table><caption>{_text(title)}</caption><tr>{names}</tr>{lines}</table>"
+
+
+def _text(value: object) -> str:
+    text = f"{value}"
+    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    # Marks that turn the direction of writing would make a name look like another.
+    return escape("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))
