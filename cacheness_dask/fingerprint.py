@@ -597,7 +597,10 @@ def _is_curry(func: Any) -> bool:
 def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
     # Dask's CSV reader carries the first rows of the first file to every block, for their types only.
     if getattr(func, "__name__", "") == "_read_csv" and func.__module__ == "dask.dataframe.io.csv":
-        return {**keywords, "head": keywords["head"].iloc[:0]}
+        head, path = keywords["head"].iloc[:0], keywords.get("colname")
+        if path is not None:  # of a set of the files' names; the reader sorts them
+            head = head.assign(**{path: head[path].cat.reorder_categories(sorted(head[path].cat.categories))})
+        return {**keywords, "head": head}
     if _takes_lock(func):
         return {name: value for name, value in keywords.items() if name != "lock"}
     return keywords

@@ -323,6 +323,11 @@ def frame_csv(tmp: Path) -> Any:
 
 
 @workload
+def frame_csv_with_paths(tmp: Path) -> Any:
+    return dd.read_csv(str(tmp / "table-*.csv"), include_path_column="file").file.astype(str).nunique()
+
+
+@workload
 def frame_from_delayed(tmp: Path) -> Any:
     parts = [dask.delayed(read_one)(str(path)) for path in sorted(tmp.glob("table-*.csv"))]
     return dd.from_delayed(parts, meta=frame().reset_index(drop=True).iloc[:0]).a.sum()
