@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -473,3 +474,18 @@ def test_the_help_imports_neither_the_cache_nor_what_it_needs():
     code = f"import sys; from cacheness.cli import app; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_prometheus_reads_each_line_also_of_hostile_names(busy):
+    with UnifiedCache(busy) as cache:
+        cache.count('a"b\\c' + HOSTILE, "miss", spent=1.5)
+    lines = run("report", "-d", busy, "--prometheus").splitlines()
+    label = r'[a-z]+="(?:[^"\\\n]|\\[\\"n])*"'
+    sample = re.compile(rf"(cacheness_[a-z_]+)\{{{label}(?:,{label})*\}} [0-9.e+-]+")
+    comments = {line.split()[2] for line in lines if line.startswith("# TYPE cacheness_")}
+    samples = [line for line in lines if not line.startswith("#")]
+    assert all(sample.fullmatch(line) for line in samples), samples
+    assert {sample.fullmatch(line)[1] for line in samples} == comments
+    assert f'cacheness_calls_total{{namespace="default",function="{__name__}:dump",outcome="miss"}} 2' in samples
+    assert 'cacheness_entries{namespace="default"} 4' in samples
+    assert "goes with none" in run("report", "-d", busy, "--prometheus", "--json", code=2)

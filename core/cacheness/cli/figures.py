@@ -33,10 +33,20 @@ def report(
     place: Place,
     since: Annotated[str | None, typer.Option(metavar="AGE", help="Only the last while: 1h, '7 days'.")] = None,
     by: Annotated[By, typer.Option(help="One row for each function, hour, outcome, or reason of a miss.")] = "function",
+    prometheus: Annotated[
+        bool, typer.Option("--prometheus", help="Print what Prometheus reads: all that ever was.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what calls came to: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
+    if prometheus and (since is not None or by != "function" or as_json):
+        raise Misuse("--prometheus is the whole: it goes with none of --since, --by and --json")
     with place.opened() as cache:
+        if prometheus:
+            from cacheness.cli.prometheus import text_of
+
+            print(text_of(cache.config.namespace, cache.stats(), cache.report()), end="")
+            return
         try:
             found = cache.report(since=since, by=by)
         except ValueError as error:
