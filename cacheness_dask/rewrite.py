@@ -11,7 +11,7 @@ from typing import Any, Final
 from dask._task_spec import Alias, DataNode, GraphNode, Task
 from dask.utils import funcname
 
-from cacheness.memoize.audit import LONGEST, Sampler
+from cacheness.audit import LONGEST, Sampler
 from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.files import Files, files_of, is_writer

@@ -18,9 +18,9 @@ from typing import Any, Final
 from blake3 import blake3
 
 from cacheness import Config, Hit, UnifiedCache
+from cacheness.audit import compared, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Digest, Observed, Outcome, make_key
-from cacheness.memoize.audit import compared, digest_or_none, is_same, reads_of
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key

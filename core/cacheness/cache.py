@@ -29,6 +29,7 @@ from cacheness.arguments import (
     one_function,
     shown,
 )
+from cacheness.audit import MOST_A_DAY
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, CachenessError, NotCached, StoreFull, StoreUnavailable
@@ -38,7 +39,6 @@ from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.diagnosis import Finding, diagnose
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
-from cacheness.memoize.audit import MOST_A_DAY
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.memoize.lineage import Lineage, lineage_of

@@ -555,13 +555,13 @@ def test_the_event_loop_goes_on_while_the_cache_is_asked(cache: UnifiedCache, mo
     async def f(x: int) -> int:
         return x
 
-    lookup = type(cache).lookup
+    peek = type(cache).peek
 
     def slow(self: Any, *args: Any, **kwargs: Any) -> Any:
         time.sleep(0.3)
-        return lookup(self, *args, **kwargs)
+        return peek(self, *args, **kwargs)
 
-    monkeypatch.setattr(type(cache), "lookup", slow)
+    monkeypatch.setattr(type(cache), "peek", slow)
 
     async def main() -> int:
         task = asyncio.create_task(f(1))  # type: ignore[var-annotated]

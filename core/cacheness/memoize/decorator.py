@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
+from cacheness.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CachenessError
@@ -25,7 +26,6 @@ from cacheness.keys import Key, Observed, covers, name_of_function, still_left, 
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
-from cacheness.memoize.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
 from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
