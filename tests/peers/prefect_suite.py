@@ -68,7 +68,7 @@ def main(checkout: Path, modules: list[str]) -> int:
 def _run(checkout: Path, module: str, folder: str, kind: str, turn: str) -> tuple[dict[str, str], dict[str, int]]:
     outcomes = Path(folder, f"{kind}-{turn}.json")
     command = [sys.executable, "-m", "pytest", module, "-q", "-p", "prefect_plugin", "-p", "no:cacheprovider"]
-    command += ["-o", "timeout=120", *shlex.split(os.environ.get("PEER_ARGS", ""))]
+    command += ["-o", "timeout=400", *shlex.split(os.environ.get("PEER_ARGS", ""))]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for the servers that tests start
         "PYTHONPATH": str(HERE),
