@@ -489,3 +489,27 @@ def test_prometheus_reads_each_line_also_of_hostile_names(busy):
     assert f'cacheness_calls_total{{namespace="default",function="{__name__}:dump",outcome="miss"}} 2' in samples
     assert 'cacheness_entries{namespace="default"} 4' in samples
     assert "goes with none" in run("report", "-d", busy, "--prometheus", "--json", code=2)
+
+
+def test_every_command_that_looks_or_deletes_works_on_both_kinds_of_store(world, monkeypatch):
+    config = world.config
+    where: tuple[str, ...] = ("-d", config.cache_dir)
+    if config.blob_store is not None:
+        where = ("-m", config.metadata_backend, "-b", config.blob_store)
+        monkeypatch.setenv("CACHENESS_SIGNING_KEY", config.signing_key)
+    world.cache.put(LARGE, x=1, tags=["prices"], compute_seconds=2.0)
+    world.cache.put("small", x=2, ttl=0.001)
+    world.cache.get(x=1)
+    world.cache.close()
+    (entry,) = run("list", *where, "--tag", "prices", "--json")
+    assert run("show", entry["cache_key"][:8], *where, "--json")["hits"] == 1
+    assert run("top", *where, "--by", "seconds", "--json")[0]["cache_key"] == entry["cache_key"]
+    assert run("report", *where, "--json")["total"]["seconds_saved"] == 2.0
+    assert "1 hits, 0 misses" in run("stats", *where)
+    assert 'function=""' in run("report", *where, "--prometheus")
+    assert [one["ok"] for one in run("doctor", *where, "--json")][:4] == [True] * 4
+    assert run("evict", *where, "--dry-run", "--json")["entries"] == 1
+    assert run("evict", *where) == "1 entries deleted\n"
+    assert run("verify", *where, "--json")["issues"] == []
+    assert run("delete", "--tag", "prices", *where, "--yes") == "1 entries deleted\n"
+    assert run("clear", *where, "--yes") == "0 entries deleted\n"

@@ -278,4 +278,7 @@ def _columns(entry: dict[str, Any]) -> tuple[str, ...]:
 
 def arguments_in(args: object) -> str:
     """Arguments as they were given, or why they cannot be read."""
-    return ", ".join(f"{k}={v!r}" for k, v in args.items()) if isinstance(args, dict) else repr(args)
+    if not isinstance(args, dict):
+        return repr(args)
+    # Options of the key, which are said elsewhere; arguments that are named like them stand in `args`.
+    return ", ".join(f"{name}={value!r}" for name, value in args.items() if name not in ("function", "prefix"))
