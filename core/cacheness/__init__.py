@@ -29,13 +29,14 @@ if typing.TYPE_CHECKING:
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.explain import Explanation
     from cacheness.protocols import Codec
-    from cacheness.records import Entry, Hit, Issue, Presence
+    from cacheness.records import Call, Entry, Hit, Issue, Presence
     from cacheness.references import Ref
 
 __all__ = [
     "BlobMissing",
     "CacheClosed",
     "CachenessError",
+    "Call",
     "Codec",
     "CodecError",
     "Config",
@@ -89,7 +90,7 @@ _HOMES = {
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.explain": ("Explanation",),
     "cacheness.protocols": ("Codec",),
-    "cacheness.records": ("Entry", "Hit", "Issue", "Presence"),
+    "cacheness.records": ("Call", "Entry", "Hit", "Issue", "Presence"),
     "cacheness.references": ("Ref",),
 }
 

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from itertools import islice
@@ -45,7 +45,7 @@ from cacheness.memoize.lineage import Lineage, lineage_of
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.plan import FunctionPlan, State, plan_of, version_of, without_code
 from cacheness.protocols import CachedFunction, MetadataStore
-from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Dispute, Entry, Hit, Outcome, Presence, Use, Where
+from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Call, Dispute, Entry, Hit, Outcome, Presence, Use, Where
 from cacheness.references import Ref, caches
 from cacheness.results.batch import Batch
 from cacheness.results.store import Cache, Draft, PutDetails
@@ -493,6 +493,14 @@ class UnifiedCache:
         opened = self._slot.opened
         if opened is not None and not factory.is_inherited(self._slot):
             opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
+
+    def listening(self) -> AbstractContextManager[list[Call]]:
+        """Collect what each call of this process comes to, in all its threads, while a block lasts.
+
+        Returns:
+            A context manager, which gives the list that grows.
+        """
+        return self._store.uses.figures.listening()
 
     def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
         """Count a call that got a result which `peek` found.

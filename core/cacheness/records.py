@@ -217,6 +217,18 @@ Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """What one call came to."""
+
+    function: str  #: module:qualified name, "" where none was named
+    outcome: Outcome  #: hit, near hit, miss, waited, not cacheable, or failed
+    reason: str  #: of a miss, "" where it is not known
+    seconds_spent: float  #: computing, or waiting for another
+    seconds_saved: float  #: what the result cost when it was computed
+    bytes: int  #: of the result that was read or stored
+
+
+@dataclass(frozen=True, slots=True)
 class Activity:
     """What calls of one function came to, in one span of time."""
 

@@ -259,3 +259,22 @@ def test_a_value_that_no_codec_takes_is_a_reason_for_the_next_miss(world, caplog
     for _ in range(2):
         assert list(handle(1)) == [1]
     assert reasons(world.cache) == {"never seen": 1, "not stored before: CodecError": 1}
+
+
+def test_who_listens_hears_each_call_and_nothing_afterwards(world):
+    @world.cache.cached
+    def f(x):
+        return x
+
+    with world.cache.listening() as heard:
+        f(1)
+        with world.cache.listening() as inner:
+            f(1)
+        world.cache.get_many([world.cache.key(k=1), world.cache.key(k=2)])
+    f(1)
+    assert [(call.outcome, call.reason) for call in heard] == [
+        ("miss", "never seen"), ("hit", ""), ("miss", ""), ("miss", ""),
+    ]  # fmt: skip
+    assert [call.outcome for call in inner] == ["hit"]
+    assert heard[0].function == inner[0].function
+    assert inner[0].seconds_saved > 0

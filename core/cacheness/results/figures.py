@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
-from cacheness.records import HOUR, Activity, Outcome
+from cacheness.records import HOUR, Activity, Call, Outcome
 
 FUNCTIONS_AT_MOST: Final = 200  #: of a process, in an hour
 ROWS_AT_MOST: Final = 1000  #: of a process, in an hour
@@ -37,6 +38,7 @@ class Figures:
         self._hours: dict[int, dict[_Key, _Figures]] = {}  #: all of this hour and the last one
         self._written: dict[tuple[int, _Key], _Figures] = {}
         self._functions: set[str] = set()
+        self.listeners: tuple[list[Call], ...] = ()  #: each gets what is counted
         self._is_behind = False  #: whether rows were made that the database may not have
 
     def count(
@@ -51,6 +53,8 @@ class Figures:
         size: int = 0,
     ) -> None:
         """Count calls, with the seconds that they took and spared, and the bytes of their results."""
+        for heard in self.listeners:
+            heard.extend([Call(function, outcome, reason, spent, saved, size)] * calls)
         with self._lock:
             figures = self._new.get((function, outcome, reason)) or self._begin(function, outcome, reason)
             figures[0] += calls
@@ -61,8 +65,22 @@ class Figures:
     def count_hit(self, function: str, outcome: Outcome, spent: float, saved: float, size: int) -> None:
         """Count one call, as quickly as that can be done."""
         self._hits.append((function, outcome, spent, saved, size))
+        for heard in self.listeners:
+            heard.append(Call(function, outcome, "", spent, saved, size))
         if len(self._hits) >= AT_ONCE:
             self._add_up()
+
+    @contextmanager
+    def listening(self) -> Iterator[list[Call]]:
+        """Add each call that is counted to a list, while a block lasts."""
+        heard: list[Call] = []
+        with self._lock:
+            self.listeners = (*self.listeners, heard)
+        try:
+            yield heard
+        finally:
+            with self._lock:
+                self.listeners = tuple(one for one in self.listeners if one is not heard)
 
     def is_waiting(self) -> bool:
         """Whether there is something to write."""
