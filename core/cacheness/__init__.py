@@ -29,7 +29,7 @@ if typing.TYPE_CHECKING:
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.explain import Explanation
     from cacheness.protocols import Codec
-    from cacheness.records import Call, Entry, Hit, Issue, Presence
+    from cacheness.records import Call, Entry, Hit, Issue, IssueKind, Presence
     from cacheness.references import Ref
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Hit",
     "IntegrityReport",
     "Issue",
+    "IssueKind",
     "Key",
     "MissingExtra",
     "NotCached",
@@ -90,7 +91,7 @@ _HOMES = {
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.explain": ("Explanation",),
     "cacheness.protocols": ("Codec",),
-    "cacheness.records": ("Call", "Entry", "Hit", "Issue", "Presence"),
+    "cacheness.records": ("Call", "Entry", "Hit", "Issue", "IssueKind", "Presence"),
     "cacheness.references": ("Ref",),
 }
 

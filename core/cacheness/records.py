@@ -8,6 +8,7 @@ import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
 
 from cacheness import html
@@ -296,11 +297,30 @@ class Dispute:
         return {"cache_key": self.cache_key, "function": self.function, "at": _time(self.at), "detail": self.detail}
 
 
+class IssueKind(StrEnum):
+    """The kinds of issues. Each is also the text that stands for it."""
+
+    ORPHANED = "orphaned"
+    DANGLING = "dangling"
+    SIZE_MISMATCH = "size_mismatch"
+    CORRUPT = "corrupt"
+    FORGED = "forged"
+    STALE_UPLOAD = "stale_upload"
+    TOMBSTONE = "tombstone"
+    UNKNOWN = "unknown"
+    MISCOUNTED = "miscounted"
+    UNSEEN = "unseen"
+    FOREIGN = "foreign"
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Issue:
     """One difference that an integrity check found."""
 
-    kind: str  #: orphaned, dangling, corrupt and others: `IntegrityReport.table()` tells what each means
+    kind: IssueKind  #: `IntegrityReport.table()` has what each means
     subject: str  #: the object's name, or the entry's key
     detail: str  #: what is wrong, in words
     size: int = 0  #: bytes concerned

@@ -17,7 +17,7 @@ from itertools import groupby, islice
 from cacheness.coordination.ownership import MARKER
 from cacheness.errors import StoreRefused
 from cacheness.maintenance.report import IntegrityReport
-from cacheness.records import OBJECT_NAME, BlobInfo, Entry, Issue, Upload, Where
+from cacheness.records import OBJECT_NAME, BlobInfo, Entry, Issue, IssueKind, Upload, Where
 from cacheness.results.store import Cache
 from cacheness.transfers import concurrently
 
@@ -143,7 +143,7 @@ class Planner:
             detail = (
                 f"{error}. Looked for are only the blobs that entries name, not orphans and names that are not ours"
             )
-            plan.issues.append(Issue("unseen", plan.scope.listed or "the listing", detail))
+            plan.issues.append(Issue(IssueKind.UNSEEN, plan.scope.listed or "the listing", detail))
 
     def _passing_over(self, scope: Scope) -> Iterator[BlobInfo]:
         """List what no other shard lists; skips each folder of another shard, which takes a request."""
@@ -164,7 +164,9 @@ class Planner:
             match = OBJECT_NAME.fullmatch(info.name)
             if match is None:
                 if info.name != MARKER:
-                    plan.issues.append(Issue("foreign", info.name, "not a name of ours; never touched", info.size))
+                    plan.issues.append(
+                        Issue(IssueKind.FOREIGN, info.name, "not a name of ours; never touched", info.size)
+                    )
             elif match["namespace"] == plan.scope.namespace:
                 plan.blobs += 1
                 yield info
@@ -228,10 +230,10 @@ class Planner:
                 if self._blobs.stat(info.name) is None:
                     continue  # another repair was faster
                 plan.orphans.append(info)
-                plan.issues.append(Issue("orphaned", info.name, "no entry names this blob", info.size))
+                plan.issues.append(Issue(IssueKind.ORPHANED, info.name, "no entry names this blob", info.size))
             else:
                 plan.unknown.append(info)
-                plan.issues.append(Issue("unknown", info.name, _UNKNOWN, info.size))
+                plan.issues.append(Issue(IssueKind.UNKNOWN, info.name, _UNKNOWN, info.size))
 
     def _has_tombstone(self, name: str) -> bool:
         return self._metadata.tombstones(name, limit=1) == [name]
@@ -260,31 +262,35 @@ class Planner:
         try:
             info = self._blobs.stat(blob)
         except StoreRefused as error:
-            return Issue("unseen", entry.cache_key, str(error), entry.size)
+            return Issue(IssueKind.UNSEEN, entry.cache_key, str(error), entry.size)
         if info is None:
             return self._dangling(entry)
         if info.size != entry.size:
-            return Issue("size_mismatch", entry.cache_key, f"{blob}: {info.size} bytes, not {entry.size}", entry.size)
+            return Issue(
+                IssueKind.SIZE_MISMATCH, entry.cache_key, f"{blob}: {info.size} bytes, not {entry.size}", entry.size
+            )
         return None
 
     def _dangling(self, entry: Entry) -> Issue | None:
         now = self._metadata.find(entry.namespace, entry.key)
         if now is None or now.blob != entry.blob:
             return None  # overwritten or deleted while we looked
-        return Issue("dangling", entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
+        return Issue(IssueKind.DANGLING, entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
 
     def _plan_totals(self, plan: RepairPlan) -> None:
         if plan.scope.shard in {None, SHARDS - 1}:
             entries, size = self._metadata.recount(plan.scope.namespace, correct=False)
             if entries or size:
                 what = f"the kept totals differ from a count by {-entries:+,} entries and {-size:+,} bytes"
-                plan.issues.append(Issue("miscounted", plan.scope.namespace, what))
+                plan.issues.append(Issue(IssueKind.MISCOUNTED, plan.scope.namespace, what))
 
     def _plan_tombstones(self, plan: RepairPlan) -> None:
         after = ""
         while names := self._metadata.tombstones(plan.scope.prefix, after=after, limit=PAGE):
             plan.tombstones.extend(names)
-            plan.issues.extend(Issue("tombstone", name, "replaced or deleted, not yet removed") for name in names)
+            plan.issues.extend(
+                Issue(IssueKind.TOMBSTONE, name, "replaced or deleted, not yet removed") for name in names
+            )
             after = names[-1]
 
     def _plan_uploads(self, plan: RepairPlan, presumed: set[str]) -> None:
@@ -299,10 +305,12 @@ class Planner:
             state = states[session_of(upload.name)]
             if state == "dead":
                 plan.uploads.append(upload)
-                plan.issues.append(Issue("stale_upload", upload.name, "begun by a dead writer and never finished"))
+                plan.issues.append(
+                    Issue(IssueKind.STALE_UPLOAD, upload.name, "begun by a dead writer and never finished")
+                )
             elif state == "unknown":
                 plan.unknown_uploads.append(upload)
-                plan.issues.append(Issue("unknown", upload.name, f"an unfinished upload; {_UNKNOWN}"))
+                plan.issues.append(Issue(IssueKind.UNKNOWN, upload.name, f"an unfinished upload; {_UNKNOWN}"))
 
 
 def _is_as_listed(entry: Entry, info: BlobInfo | None) -> bool:
@@ -311,7 +319,7 @@ def _is_as_listed(entry: Entry, info: BlobInfo | None) -> bool:
 
 def _forged(entry: Entry) -> Issue:
     size = entry.size if isinstance(entry.size, int) else 0
-    return Issue("forged", entry.cache_key, "the row is not signed by a key we have; never served", size)
+    return Issue(IssueKind.FORGED, entry.cache_key, "the row is not signed by a key we have; never served", size)
 
 
 def _key_of(name: str) -> bytes:

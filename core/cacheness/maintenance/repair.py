@@ -15,7 +15,7 @@ from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
 from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
-from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, Upload, Where
+from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, IssueKind, Upload, Where
 from cacheness.results.store import Cache
 from cacheness.results.tombstones import Removal
 
@@ -152,7 +152,7 @@ class Inspector:
         except ForgedEntry:
             return None  # reported by the first look, and never touched
         except CorruptEntry as error:
-            return Issue("corrupt", entry.cache_key, str(error), entry.size)
+            return Issue(IssueKind.CORRUPT, entry.cache_key, str(error), entry.size)
         return None
 
     def _execute(self, plan: RepairPlan, *, unknown_too: bool) -> list[Issue]:
@@ -164,7 +164,7 @@ class Inspector:
         }
         if unknown_too:
             outcomes["unknown"] = self._delete_unknown(plan)
-        if any(issue.kind == "miscounted" for issue in plan.issues):
+        if any(issue.kind == IssueKind.MISCOUNTED for issue in plan.issues):
             self._metadata.recount(plan.scope.namespace, correct=True)
             outcomes["miscounted"] = Removal({plan.scope.namespace})
         rows = {id(issue): self._remove(issue, entry) for issue, entry in plan.bad_rows}
@@ -187,7 +187,7 @@ class Inspector:
 
     def _remove(self, issue: Issue, entry: Entry) -> Issue:
         # Asked for a second time: one false "not found" must not cost a row.
-        is_dangling = issue.kind == "dangling"
+        is_dangling = issue.kind == IssueKind.DANGLING
         if is_dangling and entry.blob is not None and self._cache.blobs.stat(entry.blob) is not None:
             return issue
         unchanged = Where(

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from cacheness import html
 from cacheness.errors import RepairRefused
-from cacheness.records import Issue
+from cacheness.records import Issue, IssueKind
 
-#: Every kind of finding, with what it means to the person on call.
-KINDS = {
-    "orphaned": "blobs that no entry names, left by writers that died; a repair removes them",
-    "dangling": "entries whose blob is gone; a repair removes the row",
-    "size_mismatch": "entries whose blob has another size; a repair removes them",
-    "corrupt": "entries whose bytes are not the ones written; a repair removes them",
-    "forged": "rows that no key of ours signed; never served, never touched",
-    "stale_upload": "uploads that dead writers began; a repair aborts them",
-    "tombstone": "replaced or deleted blobs not yet removed; a repair removes them",
-    "unknown": "blobs of sessions that this database does not know; deleted only with force, after adopt",
-    "miscounted": "totals that a quota goes by, and that a count does not find; a repair corrects them",
-    "unseen": "what could not be looked at, because a right is missing; nothing is concluded from it",
-    "foreign": "names in the blob store that are not ours; never touched",
+#: What each kind of issue means to the person on call.
+MEANINGS: Final[Mapping[IssueKind, str]] = {
+    IssueKind.ORPHANED: "blobs that no entry names, left by writers that died; a repair removes them",
+    IssueKind.DANGLING: "entries whose blob is gone; a repair removes the row",
+    IssueKind.SIZE_MISMATCH: "entries whose blob has another size; a repair removes them",
+    IssueKind.CORRUPT: "entries whose bytes are not the ones written; a repair removes them",
+    IssueKind.FORGED: "rows that no key of ours signed; never served, never touched",
+    IssueKind.STALE_UPLOAD: "uploads that dead writers began; a repair aborts them",
+    IssueKind.TOMBSTONE: "replaced or deleted blobs not yet removed; a repair removes them",
+    IssueKind.UNKNOWN: "blobs of sessions that this database does not know; deleted only with force, after adopt",
+    IssueKind.MISCOUNTED: "totals that a quota goes by, and that a count does not find; a repair corrects them",
+    IssueKind.UNSEEN: "what could not be looked at, because a right is missing; nothing is concluded from it",
+    IssueKind.FOREIGN: "names in the blob store that are not ours; never touched",
 }
 LINES = 20  #: issues that a printed report spells out
 
@@ -98,14 +98,14 @@ class IntegrityReport:
 
     def _damage(self) -> Iterator[tuple[str, int, int, tuple[int, float]]]:
         found = self.counts()
-        broken = sum(found.get(kind, 0) for kind in ("dangling", "size_mismatch", "corrupt"))
+        broken = sum(found.get(kind, 0) for kind in (IssueKind.DANGLING, IssueKind.SIZE_MISMATCH, IssueKind.CORRUPT))
         yield "entries whose blob is gone or broken", broken, self.entries, ROWS_AT_MOST
         yield "blobs that no entry names", found.get("orphaned", 0), self.blobs, BLOBS_AT_MOST
 
     def counts(self) -> dict[str, int]:
-        """Return how many issues there are of each kind that was found, in the order of KINDS."""
+        """Return how many issues there are of each kind that was found, in the order of `IssueKind`."""
         found = Counter(issue.kind for issue in self.issues)
-        return {kind: found[kind] for kind in KINDS if found[kind]}
+        return {kind.value: found[kind] for kind in IssueKind if found[kind]}
 
     def table(self) -> list[dict[str, Any]]:
         """Return a row for each kind that was found: kind, found, repaired, bytes, meaning."""
@@ -115,7 +115,7 @@ class IntegrityReport:
                 "found": found,
                 "repaired": sum(i.repaired for i in self.issues if i.kind == kind),
                 "bytes": sum(i.size for i in self.issues if i.kind == kind),
-                "meaning": KINDS[kind],
+                "meaning": MEANINGS[IssueKind(kind)],
             }
             for kind, found in self.counts().items()
         ]
