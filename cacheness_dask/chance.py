@@ -83,7 +83,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _is_dict(value: Any) -> bool:
-    """Whether this is a dict of a graph: its arguments are keys and values in turn."""
+    """Return True when this is a dict of a graph: its arguments are keys and values in turn."""
     made = value.kwargs.get("constructor") if isinstance(value, Task) else None
     return isinstance(value, Dict) or (made is not None and made == Dict.constructor)
 

@@ -65,7 +65,7 @@ def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) ->
 
 
 def _pays(plan: GraphPlan, size: int, expr: Expr) -> bool:
-    """Whether rewriting on the scheduler costs little there, and loses nothing."""
+    """Return True when rewriting on the scheduler costs little there, and loses nothing."""
     if len(plan.runs) < LARGE or 2 * len(plan.runs) < size or plan.cut:
         return False
     # Which blocks of an array are fused goes by the hash seed, and a key that is fused away over there is

@@ -74,7 +74,7 @@ def files_of(prints: Fingerprints, key: Any, node: Any) -> Files:
 
 
 def is_writer(node: Any) -> bool:
-    """Whether the code of a task, or of a step of a fused one, writes files."""
+    """Return True when the code of a task, or of a step of a fused one, writes files."""
     if not isinstance(node, Task):
         return False
     if node.func is _execute_subgraph:

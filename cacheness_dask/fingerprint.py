@@ -557,7 +557,7 @@ class _MissingFingerprint(NotCacheable):
 
 
 def _is_reader(node: Task) -> bool:
-    """Whether this is one of Dask's own readers, which write nothing."""
+    """Return True when this is one of Dask's own readers, which write nothing."""
     func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
     return node.func is not _execute_subgraph and str(getattr(func, "__module__", "")).startswith("dask.")
 
@@ -569,12 +569,12 @@ def _targets_of(steps: Iterable[GraphNode]) -> set[Any]:
 
 
 def _takes_lock(func: Any) -> bool:
-    """Whether this is one of Dask's functions that read a block, `getter` and its kin."""
+    """Return True when this is one of Dask's functions that read a block, `getter` and its kin."""
     return getattr(func, "__module__", "") == "dask.array.core" and func.__name__.startswith("getter")
 
 
 def _samples_borders(func: Any) -> bool:
-    """Whether this is Dask's function that samples a column, to choose where the sorted frame is cut."""
+    """Return True when this is Dask's function that samples a column, to choose where the sorted frame is cut."""
     module = getattr(func, "__module__", "")
     return module == "dask.dataframe.partitionquantiles" and func.__name__ == "percentiles_summary"
 

@@ -49,12 +49,12 @@ def mark(collection: C) -> C:
 
 
 def is_mark(node: GraphNode) -> bool:
-    """Whether this task only marks its argument."""
+    """Return True when this task only marks its argument."""
     return isinstance(node, Task) and (node.func is marked or node.kwargs.get("_func") is marked)
 
 
 def is_marked_inside(node: GraphNode) -> bool:
-    """Whether a fused task contains a mark that is not its last step."""
+    """Return True when a fused task contains a mark that is not its last step."""
     if not _is_fused(node):
         return False
     inner, out = node.args[0], node.args[1]

@@ -63,7 +63,7 @@ class Policy:
         )
 
     def always(self, *, output: bool, marked: bool) -> bool:
-        """Whether a task's result is stored whatever it cost."""
+        """Return True when a task's result is stored whatever it cost."""
         return self.which == "all" or marked or (output and self.which in ("auto", "outputs"))
 
     def too_large(self, size: int) -> str:
@@ -71,7 +71,7 @@ class Policy:
         return f"{TOO_LARGE} {format_bytes(size)}, {self._most()}" if size > self.max_value_bytes else ""
 
     def is_lasting(self, why: str) -> bool:
-        """Whether a reason for which a result was not stored holds whenever the same is computed again."""
+        """Return True when a reason for which a result was not stored holds whenever the same is computed again."""
         return why.endswith(self._most()) if why.startswith(TOO_LARGE) else why.startswith(LASTING)
 
     def _most(self) -> str:
@@ -79,7 +79,7 @@ class Policy:
 
     @property
     def measures(self) -> bool:
-        """Whether other tasks are stored when they turn out to be worth it."""
+        """True when other tasks are stored when they turn out to be worth it."""
         return self.which == "auto"
 
 

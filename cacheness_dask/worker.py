@@ -98,7 +98,7 @@ def _warn(config: Config, error: BaseException, what: str = "are not stored") ->
 
 
 def _is_asked() -> bool:
-    """Whether anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
+    """Return True when anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
     distributed = sys.modules.get("distributed.worker")
     return multiprocessing.parent_process() is None or bool(distributed and distributed.Worker._instances)  # noqa: SLF001
 

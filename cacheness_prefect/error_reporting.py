@@ -111,7 +111,7 @@ def _is_news(run: str, kind: str) -> bool:
 
 
 def _is_first_here(name: str) -> bool:
-    """Whether no other process of this machine has told this: worker processes tell the trouble of one run."""
+    """Return True when no other process of this machine has told this: worker processes tell the trouble of one run."""
     folder = get_current_settings().home / "cacheness-told"
     try:
         folder.mkdir(parents=True, exist_ok=True)

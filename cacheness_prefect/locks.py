@@ -262,7 +262,7 @@ class CachenessLockManager(LockManager):
             return _claims.get((*self._place(key), holder))
 
     def _is_computed_above(self, key: str) -> bool:
-        """Whether a transaction that we are part of has claimed this key, or waits in one to be committed."""
+        """Return True when a transaction that we are part of has claimed this key, or waits in one to be committed."""
         around = (transaction for transaction in _transactions_around() if transaction.key == key)
         return any(self._claim_of(key, transaction._holder) is not None for transaction in around)  # noqa: SLF001
 
@@ -285,7 +285,7 @@ def _below(transaction: BaseTransaction) -> Iterator[BaseTransaction]:
 
 
 def _is_above(token: str | None, above: Collection[str]) -> bool:
-    """Whether a lease belongs to one of these task runs."""
+    """Return True when a lease belongs to one of these task runs."""
     return token is not None and token.partition(":")[0] in above
 
 

@@ -148,7 +148,7 @@ class PolicyResultStore(ResultStore):
         self._making = making
 
     def exists(self, key: str) -> bool:
-        """Whether a result is there; the first question of a task run, where what cannot work ends it."""
+        """Return True when a result is there; the first question of a task run, where what cannot work ends it."""
         self._require_usable()
         return super().exists(key)
 
@@ -204,7 +204,7 @@ def _keeper(results: ResultStore) -> CachenessBlock | None:
 
 
 def _is_written_later() -> bool:
-    """Whether a transaction around this task decides when its result is written."""
+    """Return True when a transaction around this task decides when its result is written."""
     transaction = get_transaction()
     if transaction is None or transaction.commit_mode == CommitMode.EAGER:
         return False

@@ -152,7 +152,7 @@ def about(hit: Hit) -> dict[str, Any]:
 
 
 def is_record(content: Any) -> bool:
-    """Whether this is a payload inside its record, as Prefect writes them without key storage."""
+    """Return True when this is a payload inside its record, as Prefect writes them without key storage."""
     return isinstance(content, bytes) and content.startswith(_RECORD)
 
 

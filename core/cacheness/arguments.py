@@ -163,7 +163,7 @@ def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_full_name(function: str) -> bool:
-    """Whether a name is a module and a qualified name, with a colon between."""
+    """Return True when a name is a module and a qualified name, with a colon between."""
     return all(function.partition(":")[::2])
 
 

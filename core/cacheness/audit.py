@@ -35,12 +35,12 @@ class Sampler:
         self._numbers = itertools.count(secrets.randbits(64) | 1, _GOLDEN)
 
     def chooses(self, key: bytes) -> bool:
-        """Whether the next hit is checked."""
+        """Return True when the next hit is checked."""
         return (int.from_bytes(key[:8]) + next(self._numbers)) % _ALL < self._below
 
 
 def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
-    """Whether computing an entry again can show anything.
+    """Return True when computing an entry again can show anything.
 
     Not where it was put by hand, took long, or comes from a function that writes files; and not where it may
     change with time, as its function says by a ttl, unless that function asks for the check.
@@ -53,7 +53,7 @@ def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
 def is_same(
     stored: Any, computed: Any, same: Callable[[Any, Any], bool] | None, round_trip: Callable[[Any], Any]
 ) -> bool:
-    """Whether two results are one value. Raises NotComparable where that cannot be said."""
+    """Return True when two results are one value. Raises NotComparable where that cannot be said."""
     if same is not None:
         try:
             return bool(same(stored, computed))

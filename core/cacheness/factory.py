@@ -144,7 +144,7 @@ def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
 
 
 def is_inherited(slot: Slot) -> bool:
-    """Whether a slot is a parent's, seen in a forked child, where it must not be used."""
+    """Return True when a slot is a parent's, seen in a forked child, where it must not be used."""
     return slot.pid != _registry.pid
 
 

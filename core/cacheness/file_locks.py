@@ -49,7 +49,7 @@ class FileLocks:
         self.release(name)
 
     def is_free(self, name: str) -> bool:
-        """Whether nobody holds a file. One that was removed is held by nobody."""
+        """Return True when nobody holds a file. One that was removed is held by nobody."""
         with forks.no_fork():  # a child would keep the lock that this look takes
             try:
                 descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)

@@ -41,7 +41,7 @@ class Closing(ForkAware, Protocol):
         ...
 
     def has_connections(self) -> bool:
-        """Whether anything is still open."""
+        """Return True when anything is still open."""
         ...
 
 

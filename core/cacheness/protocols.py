@@ -122,7 +122,7 @@ class OwnIdentity(Protocol):
         ...
 
     def is_unused(self) -> bool:
-        """Whether nobody has used this database: no repair, no session and no entry with a blob."""
+        """Return True when nobody has used this database: no repair, no session and no entry with a blob."""
         ...
 
 
@@ -379,7 +379,7 @@ class MetadataStore(
 
     @property
     def needs_key(self) -> bool:
-        """Whether other people can write here, so that unsigned entries must not be trusted."""
+        """True when other people can write here, so that unsigned entries must not be trusted."""
         ...
 
     def close(self) -> None:

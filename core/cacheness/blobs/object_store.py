@@ -68,7 +68,7 @@ _KIND: Final = re.compile(r"kind: (\w+)")
 
 
 def usable_here() -> bool:
-    """Whether obstore works in this process: not in a child forked after its parent used it.
+    """Return True when obstore works in this process: not in a child forked after its parent used it.
 
     There its threads are missing, and a call waits for ever, even with a new store object.
     """
@@ -352,7 +352,7 @@ class _Credentials:
 
 
 def _may_have_profile() -> bool:
-    """Whether there is something in the files of AWS's tools, which obstore does not read."""
+    """Return True when there is something in the files of AWS's tools, which obstore does not read."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
         return False  # these win
     files = ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config")

@@ -112,7 +112,7 @@ class S3Options:
 
     @property
     def may_be_renewed(self) -> bool:
-        """Whether the credentials come from the environment, a profile or a machine's role."""
+        """True when the credentials come from the environment, a profile or a machine's role."""
         return self.access_key_id is None and not self.anonymous
 
     def name(self, key: str) -> str:
@@ -155,7 +155,7 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
 
 
 def is_of_the_clock(text: str) -> bool:
-    """Whether an error is of the client's clock; some servers call that AccessDenied."""
+    """Return True when an error is of the client's clock; some servers call that AccessDenied."""
     return SKEWED not in text and "difference between the request time and the server" in text
 
 
@@ -176,7 +176,7 @@ def no_answer_of_s3(place: str, what: str, why: str) -> StoreUnavailable:
 
 
 def is_md5(etag: str | None, buffers: Iterable[Buffer]) -> bool:
-    """Whether an ETag proves that these bytes arrived: most servers make it of the MD5 of a single request."""
+    """Return True when an ETag proves that these bytes arrived: most servers make it of the MD5 of a single request."""
     try:
         digest = hashlib.md5(usedforsecurity=False)
     except ValueError:  # this machine's OpenSSL has no MD5

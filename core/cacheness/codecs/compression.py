@@ -55,7 +55,7 @@ def _most(size: int) -> float:
 
 
 def _promises(buffers: Sequence[Buffer], size: int, most: float) -> bool:
-    """Whether a large value's sample shrinks; a small value is its own sample."""
+    """Return True when a large value's sample shrinks; a small value is its own sample."""
     zstandard = _zstandard()
     if size <= _SAMPLES * _SAMPLE:
         return True

@@ -35,5 +35,5 @@ def library(name: str) -> Any:
 
 @cache
 def installed(name: str) -> bool:
-    """Whether `library` would succeed; imports nothing."""
+    """Return True when `library` would succeed; imports nothing."""
     return find_spec(name) is not None

@@ -61,7 +61,7 @@ class NumpyCodec:
 
 
 def _describes(dtype: np.dtype[Any]) -> bool:
-    """Whether a .npy header says everything about this dtype."""
+    """Return True when a .npy header says everything about this dtype."""
     if dtype.kind not in _KINDS or dtype.hasobject or dtype.isbuiltin == 2:
         return False
     # Records may have titles, alignment, overlaps: too much to list, so their dtype makes the journey.

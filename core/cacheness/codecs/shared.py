@@ -14,7 +14,7 @@ _ARROW: Final = ("Array", "ChunkedArray", "RecordBatch", "Table")
 
 
 def may_share() -> bool:
-    """Whether a library is loaded whose values share memory."""
+    """Return True when a library is loaded whose values share memory."""
     return "torch" in sys.modules or "pyarrow" in sys.modules
 
 

@@ -127,7 +127,7 @@ class Marker:
             )
 
     def is_adopted(self) -> bool:
-        """Whether a person has declared this very database the owner of the blob store."""
+        """Return True when a person has declared this very database the owner of the blob store."""
         mark, here = self._read(), self._metadata.identity()
         return mark is not None and mark.adopted and self._compare(mark, here) is None and _is_now(mark, here)
 
@@ -232,5 +232,5 @@ def _newest(identity: Identity) -> str:
 
 
 def _is_now(mark: _Mark, here: Identity) -> bool:
-    """Whether the marker was written on this timeline; a standby that replays cannot tell."""
+    """Return True when the marker was written on this timeline; a standby that replays cannot tell."""
     return here.timeline is None or mark.timeline == here.timeline

@@ -135,7 +135,7 @@ def _is_dead(session: SessionInfo, here: Process) -> bool:
 
 
 def proven_dead(process: Process, here: Process) -> bool:
-    """Whether a process on this very kernel and in this pid namespace no longer runs.
+    """Return True when a process on this very kernel and in this pid namespace no longer runs.
 
     A hostname proves nothing: two containers may share one, and the boot id too, and still
     count their pids apart. Where nothing can be proved, only the lease decides.

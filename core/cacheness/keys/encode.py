@@ -71,7 +71,7 @@ class Noting(Protocol):
     as_text: bool
 
     def is_absent(self, path: str) -> bool:
-        """Whether a path leads to nothing yet."""
+        """Return True when a path leads to nothing yet."""
         ...
 
     def count(self, name: str, encoding: bytes, again: Callable[[], bytes]) -> None:
@@ -174,7 +174,7 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
 
 
 def is_registered(types: Iterable[type]) -> bool:
-    """Whether `register` was told what counts of one of these types."""
+    """Return True when `register` was told what counts of one of these types."""
     return bool(_overrides) and any(base in _overrides for type_ in types for base in type_.__mro__)
 
 

@@ -63,7 +63,7 @@ class Counted:
         return blake3(self.encoding).digest()
 
     def is_same(self) -> bool:
-        """Whether the content is what it was."""
+        """Return True when the content is what it was."""
         return self.now() == self.encoding
 
     def now(self) -> bytes | None:
@@ -250,7 +250,7 @@ def _is_plain_file(path: str) -> bool:
 
 
 def _has_suffix(name: str) -> bool:
-    """Whether a dot stands between other characters, after whatever dots it begins with."""
+    """Return True when a dot stands between other characters, after whatever dots it begins with."""
     stem, _, suffix = name.rpartition(".")
     return bool(suffix) and bool(stem.strip("."))
 
@@ -307,7 +307,7 @@ _kinds: dict[int, str] = {}
 
 
 def is_pseudo(device: int) -> bool:
-    """Whether files of this device are made by the kernel while they are read."""
+    """Return True when files of this device are made by the kernel while they are read."""
     if device not in _kinds:
         _kinds.update(_mounted())
         _kinds.setdefault(device, "")

@@ -175,7 +175,7 @@ class Observed:
         return self._uses(path) == {"a"}
 
     def _is_log(self, path: str, counted: Counted | None) -> bool:
-        """Whether all that the body did to a file was to append to it."""
+        """Return True when all that the body did to a file was to append to it."""
         if not self.is_only_appended_to(path) or not os.path.isfile(path):
             return False
         return counted is None or counted.encoding.endswith(digest_of_start(path, counted.size))

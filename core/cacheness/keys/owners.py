@@ -93,7 +93,7 @@ def _is_held_class(cls: type, module: str, owner: Owner) -> bool:
 
 
 def is_held(thing: Any, module: str, name: str) -> bool:
-    """Whether a module really holds a thing under its qualified name."""
+    """Return True when a module really holds a thing under its qualified name."""
     place: Any = sys.modules.get(module)
     for part in name.split("."):
         if not isinstance(place, (types.ModuleType, type)):
@@ -145,7 +145,7 @@ def is_not_loaded(module: Any) -> bool:
 
 
 def is_imported_lazily(value: Any) -> bool:
-    """Whether a module's global stands for what Python 3.15 imports when the name is first used."""
+    """Return True when a module's global stands for what Python 3.15 imports when the name is first used."""
     kind, real = type(value), getattr(types, "LazyImportType", None)
     if real is not None:
         return kind is real

@@ -44,7 +44,7 @@ class IntegrityReport:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong any more: no issue was found, or each one is repaired."""
+        """True when nothing is wrong any more: no issue was found, or each one is repaired."""
         return all(issue.repaired for issue in self.issues)
 
     def __len__(self) -> int:

@@ -135,7 +135,7 @@ class CacheLike(Protocol):
         ...
 
     def is_disputed(self, key: Key, /) -> bool:
-        """Whether the result under a key came out differently."""
+        """Return True when the result under a key came out differently."""
         ...
 
     def settle(self, key: Key, /) -> bool:
@@ -439,7 +439,7 @@ class Cached:
             yield Done(done.value)
 
     def _compare(self, done: _Computed, hit: Hit) -> bool:
-        """Whether a result came out the same; what differs is disputed."""
+        """Return True when a result came out the same; what differs is disputed."""
         key, value = done.key, done.value
         if (
             done.observed.outcome(value).not_stored

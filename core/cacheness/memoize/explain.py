@@ -125,7 +125,7 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
 
 
 def is_same_code(one: str, other: str) -> bool:
-    """Whether the components of two keys are of functions that do the same, whatever their names."""
+    """Return True when the components of two keys are of functions that do the same, whatever their names."""
     bodies = [json.loads(text).get("body") for text in (one, other)]
     return bodies[0] is not None and bodies[0] == bodies[1]
 

@@ -19,7 +19,7 @@ Sums: TypeAlias = tuple[int, float, float, int]
 
 
 def is_due(place: Place, hour: int) -> bool:
-    """Whether a row is old enough to be added to others, in this hour."""
+    """Return True when a row is old enough to be added to others, in this hour."""
     span, at, *_, who = place
     if span == "hour":
         return at < hour - (ENDED if who else DAYS_AFTER)

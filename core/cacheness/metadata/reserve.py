@@ -24,7 +24,7 @@ class Reserve:
         self._is_kept = self._is_used = False
 
     def is_roomy(self, size: int) -> bool:
-        """Whether the disk is far from full even after `size` more bytes, and the reserve was made."""
+        """Return True when the disk is far from full even after `size` more bytes, and the reserve was made."""
         return self._is_kept and free_bytes(self._directory) > PLENTY + size
 
     def keep(self) -> bool:

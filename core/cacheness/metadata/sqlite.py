@@ -153,7 +153,7 @@ class SqliteStore(SqlStore):
         return session
 
     def renew_session(self, session: str) -> bool:
-        """Whether the session is still live; its lock file is its lease."""
+        """Return True when the session is still live; its lock file is its lease."""
         return bool(self._query(self._sql.session_lives, {"session": session}))
 
     def end_session(self, session: str) -> None:

@@ -40,7 +40,7 @@ def plain(entry: Entry) -> Entry:
 
 
 def is_text(value: object) -> bool:
-    """Whether this is text that every store takes: no NUL, and no half of a surrogate pair."""
+    """Return True when this is text that every store takes: no NUL, and no half of a surrogate pair."""
     try:
         return isinstance(value, str) and "\0" not in value and (value.isascii() or value.encode() is not None)
     except UnicodeEncodeError:

@@ -83,7 +83,7 @@ class Figures:
                 self.listeners = tuple(one for one in self.listeners if one is not heard)
 
     def is_waiting(self) -> bool:
-        """Whether there is something to write."""
+        """Return True when there is something to write."""
         return bool(self._hits) or bool(self._new) or self._is_behind
 
     def to_write(self, now: int) -> list[Activity]:

@@ -317,7 +317,7 @@ class Cache:
         return data
 
     def is_expired(self, entry: Entry) -> bool:
-        """Whether the entry's lifetime has passed, by the database's clock."""
+        """Return True when the entry's lifetime has passed, by the database's clock."""
         return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
 
     def _open(self, entry: Entry) -> Hit:
@@ -353,7 +353,7 @@ class Cache:
         return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
 
     def is_genuine(self, entry: Entry) -> bool:
-        """Whether the row carries a good signature."""
+        """Return True when the row carries a good signature."""
         try:
             self._keyring.verify(entry)
         except CorruptEntry:

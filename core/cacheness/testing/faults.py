@@ -93,7 +93,7 @@ class Countdown:
 
     @property
     def reached(self) -> bool:
-        """Whether the run was long enough to get there."""
+        """True when the run was long enough to get there."""
         return self.left <= 0
 
 

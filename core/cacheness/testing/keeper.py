@@ -180,7 +180,7 @@ def _orders(task: Task) -> Iterator[str]:
 
 
 def _is_dying(pid: int) -> bool:
-    """Whether a process was killed, and its first thread is gone: `poll` tells only when its last one is."""
+    """Return True when a process was killed, and its first thread is gone: `poll` tells only when its last one is."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -152,7 +152,7 @@ class Proxy:
         )
 
     def has_struck(self) -> bool:
-        """Whether every fault that waits for a match has met it, as often as it was to."""
+        """Return True when every fault that waits for a match has met it, as often as it was to."""
         with self._lock:
             return not any(rule.left for rule in self._rules)
 
@@ -271,7 +271,7 @@ class _Link:
         self.cut()
 
     def _requests(self) -> bool:
-        """Whether the client ended the connection in good order."""
+        """Return True when the client ended the connection in good order."""
         assert self._server is not None
         seen = b""
         while data := self._client.recv(_BLOCK):
@@ -298,7 +298,7 @@ class _Link:
         return True
 
     def _answers(self) -> bool:
-        """Whether the server ended the connection in good order."""
+        """Return True when the server ended the connection in good order."""
         assert self._server is not None
         while data := self._server.recv(_BLOCK):
             self._answered = True

@@ -373,7 +373,7 @@ def _postgresql_binaries(version: int, folder: str) -> Path:
 
 
 def _runs_as(user: str, *programs: Path) -> bool:
-    """Whether a user may run programs, with the libraries that they load."""
+    """Return True when a user may run programs, with the libraries that they load."""
     try:
         for program in programs:
             command = [str(program), "--version"]

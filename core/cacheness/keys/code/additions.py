@@ -29,7 +29,7 @@ _PARTS: Final = ("__wrapped__", "func", "__func__", "fget")
 
 
 def has_users(value: Any, depth: int = _DEEPEST) -> bool:
-    """Whether a thing that was found in a library is the user's, or leads to something of the user's."""
+    """Return True when a thing that was found in a library is the user's, or leads to something of the user's."""
     if isinstance(value, types.FunctionType):
         if owner_of(value.__globals__.get("__name__")).kind == "user":
             return True

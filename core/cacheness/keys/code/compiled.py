@@ -17,12 +17,12 @@ _SUFFIXES: Final = tuple(EXTENSION_SUFFIXES)
 
 
 def is_extension(module: str | None) -> bool:
-    """Whether a module of this name was loaded from a compiled file."""
+    """Return True when a module of this name was loaded from a compiled file."""
     return _file_of(sys.modules.get(module or "")).endswith(_SUFFIXES)
 
 
 def is_compiled_class(cls: type) -> bool:
-    """Whether a class cannot be read: it is compiled, or was made within a compiled module."""
+    """Return True when a class cannot be read: it is compiled, or was made within a compiled module."""
     return is_compiled(cls) or is_extension(module_of(cls))
 
 

@@ -79,7 +79,7 @@ def _counters_of(thing: Any, counted: frozenset[str], taken: frozenset[str]) -> 
 
 
 def _is_plain(cls: type, taken: frozenset[str]) -> bool:
-    """Whether an instance stays with those who know it, if nobody takes one of these attributes of it."""
+    """Return True when an instance stays with those who know it, if nobody takes one of these attributes of it."""
     if cls.__mro__[-1] is not object or not cls.__dictoffset__ or is_registered((cls,)):
         return False
     classes = cls.__mro__[:-1]

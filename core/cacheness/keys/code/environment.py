@@ -169,7 +169,7 @@ def settings_of(fn: types.FunctionType) -> list[Setting] | None:
 
 
 def is_environment(value: Any) -> bool:
-    """Whether a value is `os.environ` itself, under whatever name."""
+    """Return True when a value is `os.environ` itself, under whatever name."""
     return value is os.environ or value is getattr(os, "environb", os.environ)
 
 
@@ -205,7 +205,7 @@ def files_named_by(fn: types.FunctionType) -> set[str]:
 
 
 def names_files(asked: Collection[str]) -> bool:
-    """Whether the code that can be reached names files."""
+    """Return True when the code that can be reached names files."""
     return any(text.startswith(FILED) for text in asked)
 
 
@@ -242,12 +242,12 @@ def _is_of_packages(value: Any) -> bool:
 
 
 def is_among(folders: list[str], value: Any) -> bool:
-    """Whether a value is one of these folders."""
+    """Return True when a value is one of these folders."""
     return (type(value) is str or isinstance(value, pathlib.Path)) and os.fspath(value) in folders
 
 
 def is_folder(value: Any) -> bool:
-    """Whether a value is a path to a folder, a text only where it begins at the root."""
+    """Return True when a value is a path to a folder, a text only where it begins at the root."""
     return (isinstance(value, pathlib.Path) or _is_path(value)) and os.path.isdir(value)
 
 
@@ -260,13 +260,13 @@ def _is_path(value: Any) -> bool:
 
 
 def writes(code: types.CodeType) -> bool:
-    """Whether a function's code may write files."""
+    """Return True when a function's code may write files."""
     texts = texts_of(code)
     return any(_WRITES.match(word) for word in texts.words) or ("open" in texts.words and texts.hands_over_a_mode)
 
 
 def opens(code: types.CodeType) -> bool:
-    """Whether a function's code may open files."""
+    """Return True when a function's code may open files."""
     return any(_OPENS.match(word) for word in texts_of(code).words)
 
 

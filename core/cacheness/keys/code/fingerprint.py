@@ -143,7 +143,7 @@ class _CodeFingerprint:
         self._root.drop_objects()
 
     def holds(self, fn: Any) -> bool:
-        """Whether the fingerprint would come out the same again."""
+        """Return True when the fingerprint would come out the same again."""
         return (self._root.content == b"R" or self._root.is_still(fn)) and self._watch.holds()
 
 

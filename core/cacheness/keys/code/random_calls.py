@@ -167,12 +167,12 @@ def when_registered(tell: Callable[[], None]) -> None:
 
 
 def is_declared_innocent(thing: Any) -> bool:
-    """Whether somebody registered that this draws nothing."""
+    """Return True when somebody registered that this draws nothing."""
     return bool(_registered) and _registered.get(path_of(thing), _ALWAYS) is None
 
 
 def is_generator(thing: Any) -> bool:
-    """Whether this is a generator of random numbers, of Python, NumPy or a library that is like it."""
+    """Return True when this is a generator of random numbers, of Python, NumPy or a library that is like it."""
     kind = type(thing)
     if isinstance(thing, random.Random):
         return True
@@ -353,7 +353,7 @@ def _by_method(callee: Of, call: Call) -> Draw | None:
 
 
 def _makes_generator(owner: Symbol) -> bool:
-    """Whether this is what a call of a generator's class returns; whether that is seeded is judged there."""
+    """Return True when this is what a call of a generator's class returns; whether that is seeded is judged there."""
     callee = getattr(getattr(owner, "call", None), "callee", None)
     rule = _rule_by_name(_path(callee)) if callee is not None else None
     return rule is not None and bool(rule.names)
@@ -406,7 +406,7 @@ def _by_parameters(parameters: FunctionParameters, call: Call, what: str, offset
 
 
 def _left(call: Call, parameters: FunctionParameters, offset: int, name: str, values: tuple[Any, ...] | None) -> bool:
-    """Whether a parameter is not given, or has none of these values."""
+    """Return True when a parameter is not given, or has none of these values."""
     place = list(parameters).index(name) if name in parameters else parameters.positional
     given = call.argument(name, place - offset if place < parameters.positional else None)
     if given is None:

@@ -174,7 +174,7 @@ class Value:
         self.edges = []
 
     def is_still(self, value: Any) -> bool:
-        """Whether the value is encoded as it was."""
+        """Return True when the value is encoded as it was."""
         if self.snapshot and snapshot(value) == self.snapshot:
             return True
         again = read(value, "", {})

@@ -257,7 +257,7 @@ def first_name_in(fn: types.FunctionType) -> int:
 
 
 def is_reached(label: str) -> bool:
-    """Whether a label names something that a function refers to, and not what it is."""
+    """Return True when a label names something that a function refers to, and not what it is."""
     return label.startswith(
         ("closure ", "global ", "import ", "environment ", "option ", "files ", "attribute ", "addition ")
     )
@@ -334,7 +334,7 @@ def unseen_in(thing: Any) -> list[str]:
 
 
 def _decides(name: str, info: CodeInfo) -> bool:
-    """Whether a call that cannot be followed can decide a result: what a literal text names is followed."""
+    """Return True when a call that cannot be followed can decide a result: what a literal text names is followed."""
     return name.rpartition(".")[2] not in _READING and not info.called.get(name, False)
 
 
@@ -516,7 +516,7 @@ def _names_in_class(cls: type) -> list[str]:
 
 
 def _is_protocols_init(cls: type) -> bool:
-    """Whether the first instance of a class below a Protocol gave it the `__init__` that it inherits."""
+    """Return True when the first instance of a class below a Protocol gave it the `__init__` that it inherits."""
     if typing.Protocol not in cls.__mro__:
         return False
     inits = [vars(base).get("__init__") for base in cls.__mro__]
@@ -526,7 +526,7 @@ def _is_protocols_init(cls: type) -> bool:
 
 
 def _is_pydantic_s(name: str, value: Any) -> bool:
-    """Whether pydantic made an attribute of a model; a function under such a name is a hook of the user's."""
+    """Return True when pydantic made an attribute of a model; a function under such a name is a hook of the user's."""
     if isinstance(value, (types.FunctionType, classmethod, staticmethod)):
         return False
     return name.startswith("__pydantic_") or name in ("__signature__", "__class_vars__")

@@ -50,7 +50,7 @@ class Watch:
         self._quick = [scope for scope in self._scopes.values() if scope.close()]
 
     def holds(self) -> bool:
-        """Whether all that is alive, and refers to what it did."""
+        """Return True when all that is alive, and refers to what it did."""
         return (
             self._additions == version_of_additions()
             and all(function.holds() for function in self._functions)
@@ -113,7 +113,7 @@ class _Function:
         self._cells = cells if any(cells) else None
 
     def holds(self) -> bool:
-        """Whether it is alive, and those parts are the same objects."""
+        """Return True when it is alive, and those parts are the same objects."""
         fn = self._ref()
         return (
             fn is not None
@@ -157,7 +157,7 @@ class _ModuleNames:
         return bool(self.present or self.absent)
 
     def holds(self) -> bool:
-        """Whether all names lead to what they did."""
+        """Return True when all names lead to what they did."""
         names = self._names()
         try:
             if self._look_up is not None and list(map(id, self._look_up(names))) != self._identities:
@@ -192,7 +192,7 @@ class _Slots:
         return self.identities[at]
 
     def hold(self) -> bool:
-        """Whether these are as they were."""
+        """Return True when these are as they were."""
         thing = self.thing()
         if thing is None or (self._labels is not None and labels_of(thing, self._asked) != self._labels):
             return False

@@ -46,7 +46,7 @@ METHODS_ARE_ATTRIBUTES: Final = sys.version_info >= (3, 12)
 
 
 def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
-    """Whether a value of this type is only written to by uses of these kinds."""
+    """Return True when a value of this type is only written to by uses of these kinds."""
     return (
         kinds is not None
         and all(type(value) in _TYPES.get(kind, ()) for kind in kinds)
@@ -143,7 +143,7 @@ _MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
 
 
 def hands_over_a_mode(instructions: Sequence[dis.Instruction]) -> bool:
-    """Whether a text with which `open` would write is handed to a call, and is not an index or compared."""
+    """Return True when a text with which `open` would write is handed to a call, and is not an index or compared."""
     busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
     for step, after in pairwise(busy):
         is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
@@ -167,7 +167,7 @@ def _kind_of_reading(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _stays_as_it_is(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether nothing is made of the constant that is loaded here before a call or a look-up takes it."""
+    """Return True when nothing is made of the constant that is loaded here before a call or a look-up takes it."""
     depth = 1
     for instruction in busy[at + 1 :]:
         if depth == 1 and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -186,7 +186,7 @@ def attributes_taken(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
 
 
 def _is_counted(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether an attribute is loaded for `thing.name += …` or `thing.name = thing.name + …`."""
+    """Return True when an attribute is loaded for `thing.name += …` or `thing.name = thing.name + …`."""
     added = _addition(busy, at + 1)
     if added is None:
         return False
@@ -240,7 +240,7 @@ def _kind_of_store(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _is_put_back(busy: Sequence[dis.Instruction], at: int, key: int, after: int) -> bool:
-    """Whether something is added to an item that was looked up, and the sum is stored in its place."""
+    """Return True when something is added to an item that was looked up, and the sum is stored in its place."""
     added = _addition(busy, after)
     if added is None or not _matches(busy, added, (_LOADS, _OPERANDS, {"STORE_SUBSCR"})):
         return False
@@ -261,7 +261,7 @@ def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether `getattr` is given a name that stands in the code, after a plain object."""
+    """Return True when `getattr` is given a name that stands in the code, after a plain object."""
     place = at + 2
     while busy[place].opname in ("LOAD_ATTR", "LOAD_METHOD"):
         place += 1
@@ -269,7 +269,7 @@ def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether `getattr` is given a variable, or an attribute of one."""
+    """Return True when `getattr` is given a variable, or an attribute of one."""
     if busy[at + 1].opname not in _LOADS | _LOCALS or _is_callee(busy[at + 1]):
         return False
     place = at + 2
@@ -279,13 +279,13 @@ def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _is_callee(instruction: dis.Instruction) -> bool:
-    """Whether what is loaded is about to be called: then a NULL is pushed along with it."""
+    """Return True when what is loaded is about to be called: then a NULL is pushed along with it."""
     with_null = instruction.opname == "LOAD_GLOBAL" or (METHODS_ARE_ATTRIBUTES and instruction.opname == "LOAD_ATTR")
     return with_null and bool((instruction.arg or 0) & 1)
 
 
 def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether the call of a method, whose object is loaded here, is a statement of its own."""
+    """Return True when the call of a method, whose object is loaded here, is a statement of its own."""
     depth = 0
     for place in range(at, len(busy) - 1):
         instruction = busy[place]

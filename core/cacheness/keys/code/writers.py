@@ -172,7 +172,7 @@ def _read(fn: types.FunctionType, depth: int) -> Effects:
 
 
 def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether a call of `open` makes or replaces a file, as far as its mode stands in the code."""
+    """Return True when a call of `open` makes or replaces a file, as far as its mode stands in the code."""
     for step in steps[at + 1 : at + _LONGEST_CALL]:
         # A call that begins later is one within its arguments: `open(join(folder, name), "w")`.
         if step.opname.startswith("STORE") or (step.opname.startswith("CALL") and _begin(step) <= _begin(steps[at])):

@@ -101,7 +101,7 @@ _TELLING: Final = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
 
 
 def _tells_all(namespace: Mapping[str, Any]) -> bool:
-    """Whether a class only repeats what `object` says, as `__reduce__ = object.__reduce__` would."""
+    """Return True when a class only repeats what `object` says, as `__reduce__ = object.__reduce__` would."""
     return all(namespace.get(name) in (None, vars(object)[name]) for name in _TELLING)
 
 

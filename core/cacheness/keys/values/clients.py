@@ -158,7 +158,7 @@ def _reference(encoder: Encoder, value: weakref.ref[Any]) -> None:
 
 
 def is_of_sqlalchemy(value: Any) -> bool:
-    """Whether sqlalchemy made an attribute of a model from the others."""
+    """Return True when sqlalchemy made an attribute of a model from the others."""
     kind = type(value)
     if is_of(kind, "sqlalchemy:InstrumentedAttribute"):  # a column of the table; relationships say more
         return is_of(type(getattr(getattr(value, "comparator", None), "prop", None)), "sqlalchemy:ColumnProperty")

@@ -25,7 +25,7 @@ _MOST_TEMPLATES: Final = 10_000
 
 
 def is_of(kind: type, *names: str) -> bool:
-    """Whether a class, or one that it is made from, is called so: `package:Name`, in the package or below."""
+    """Return True when a class, or one that it is made from, is called so: `package:Name`, in the package or below."""
     for base in kind.__mro__:
         for name in names:
             package, _, qualname = name.partition(":")
@@ -66,7 +66,7 @@ def add_file_of(encoder: Encoder, system: Any, path: str) -> None:
 
 
 def is_local(system: Any) -> bool:
-    """Whether a file system of fsspec's is this machine's own."""
+    """Return True when a file system of fsspec's is this machine's own."""
     return is_of(type(system), "fsspec.implementations.local:LocalFileSystem")
 
 

@@ -37,7 +37,7 @@ def instance(encoder: Encoder, value: Any) -> None:
 
 
 def _is_namespace(kind: type) -> bool:
-    """Whether instances are mere attributes, and show their order when they are printed."""
+    """Return True when instances are mere attributes, and show their order when they are printed."""
     return issubclass(kind, types.SimpleNamespace) or any(
         base.__module__ == "argparse" and base.__qualname__ == "Namespace" for base in kind.__mro__
     )

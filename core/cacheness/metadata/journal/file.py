@@ -42,7 +42,7 @@ class JournalFile:
         self._descriptor = -1
 
     def is_missing(self) -> bool:
-        """Whether nobody has written a journal here yet."""
+        """Return True when nobody has written a journal here yet."""
         return not self.path.exists()
 
     def create(self) -> None:
@@ -51,7 +51,7 @@ class JournalFile:
         self.replace([{**header, "store": secrets.token_hex(16), "epoch": secrets.token_hex(16)}])
 
     def was_replaced(self) -> bool:
-        """Whether the path names another file than the one that was read so far; reads from its start then."""
+        """Return True when the path names another file than the one that was read so far; reads from its start then."""
         if not self._is_elsewhere():
             return False
         self._open()
@@ -105,7 +105,7 @@ class JournalFile:
         return record_of(data) if len(data) == length else None
 
     def is_cut(self) -> bool:
-        """Whether less is there than was read."""
+        """Return True when less is there than was read."""
         return os.fstat(self._descriptor).st_size < self.size
 
     def cut_replaced(self) -> None:

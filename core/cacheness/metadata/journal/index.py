@@ -81,7 +81,7 @@ class JournalIndex:
             self.disputes.get(namespace, {}).pop(bytes.fromhex(key), None)
 
     def is_disputed(self, namespace: str, entry: Entry) -> bool:
-        """Whether the very entry came out differently: one that was put since is another."""
+        """Return True when the very entry came out differently: one that was put since is another."""
         found = self.disputes.get(namespace, {}).get(entry.key)
         return found is not None and found.at >= entry.created_at
 

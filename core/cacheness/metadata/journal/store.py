@@ -106,7 +106,7 @@ class JournalStore:
         self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}], deletes=True)
 
     def is_unused(self) -> bool:
-        """Whether nobody has used this journal: no repair, and no blob that it names."""
+        """Return True when nobody has used this journal: no repair, and no blob that it names."""
         with self._reading:
             self._refresh()
             names = (kept.entry.blob for space in self._index.namespaces() for kept in self._index.every(space))

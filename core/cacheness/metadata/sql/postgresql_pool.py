@@ -110,7 +110,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     @property
     def is_usable(self) -> bool:
-        """Whether the connection is free, and the server has not hung up on it."""
+        """True when the connection is free, and the server has not hung up on it."""
         # An idle server says nothing: what there is to read is its farewell.
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
         return not self.closed and idle and not self._poll.poll(0)

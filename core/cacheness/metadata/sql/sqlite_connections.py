@@ -35,7 +35,7 @@ class _Dropped:
                 connections.pop().close()
 
     def has_connections(self) -> bool:
-        """Whether any waits."""
+        """Return True when any waits."""
         return bool(self._sets)
 
     def reset_after_fork(self) -> None:
@@ -132,7 +132,7 @@ class Connections:
             self._close(connection)
 
     def has_connections(self) -> bool:
-        """Whether a connection is open."""
+        """Return True when a connection is open."""
         return bool(self._open)
 
     def reset_after_fork(self) -> None:

@@ -145,7 +145,7 @@ class SqliteFile:
         self._log = LogKeeper(self._checkpoint)
 
     def is_empty(self) -> bool:
-        """Whether the file holds no tables."""
+        """Return True when the file holds no tables."""
         return self.run(Statement("SELECT name FROM sqlite_master LIMIT 1", {}, ()), {})[0] == []
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
@@ -441,12 +441,12 @@ def refuse_after_unclean_fork(path: Path) -> None:
 
 
 def is_busy(error: BaseException | None) -> bool:
-    """Whether a driver's error says that somebody else holds the lock."""
+    """Return True when a driver's error says that somebody else holds the lock."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether a driver's error says that there is no room."""
+    """Return True when a driver's error says that there is no room."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
 

@@ -50,7 +50,7 @@ class LogKeeper:
             self._thread = None
 
     def is_behind(self) -> bool:
-        """Whether something was written since the log was last looked at."""
+        """Return True when something was written since the log was last looked at."""
         return self._changes > 0
 
     def wait(self) -> None:

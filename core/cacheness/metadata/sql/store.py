@@ -413,7 +413,7 @@ class SqlStore(ABC):
         self._change(self._sql.begin_epoch, {"new_epoch": epoch}, deletes=True)
 
     def is_unused(self) -> bool:
-        """Whether nobody has used this database: no repair, no session and no entry with a blob."""
+        """Return True when nobody has used this database: no repair, no session and no entry with a blob."""
         [(epoch, sessions, blobs)] = self._long_query(self._sql.usage, {})
         return "," not in epoch and not sessions and not blobs
 

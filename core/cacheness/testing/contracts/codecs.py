@@ -28,7 +28,7 @@ class CodecContract:
     refused: ClassVar[tuple[Any, ...]] = ()  #: none of them accepted
 
     def same(self, one: Any, other: Any) -> bool:
-        """Whether two values are the same in everything that a caller may notice."""
+        """Return True when two values are the same in everything that a caller may notice."""
         return type(one) is type(other) and bool(one == other)
 
     def payload(self, value: Any) -> bytes:
