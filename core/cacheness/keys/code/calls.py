@@ -50,7 +50,7 @@ class Given:
 class Made:
     """What a call returns."""
 
-    call: Call
+    call: CallInCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +73,7 @@ _NULL: Final = Constant(ABSENT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
+class CallInCode:
     """A call, as it stands in the code."""
 
     callee: Symbol
@@ -95,8 +95,10 @@ class Call:
 class Trace:
     """What a code object and those inside of it do."""
 
-    calls: list[Call] = field(default_factory=list)
-    handed: list[tuple[Symbol, str]] = field(default_factory=list)  #: not called but passed on, and `Call.without`
+    calls: list[CallInCode] = field(default_factory=list)
+    handed: list[tuple[Symbol, str]] = field(
+        default_factory=list
+    )  #: not called but passed on, and `CallInCode.without`
 
 
 def trace_of(fn: types.FunctionType) -> Trace:
@@ -381,7 +383,7 @@ class _CodePass:
             self._hand(symbol)
         spread = name == "CALL_FUNCTION_EX"
         split = len(given) - len(keywords)
-        call = Call(
+        call = CallInCode(
             callee,
             () if spread else tuple(given[:split]),
             dict(zip(keywords, given[split:], strict=True)),
@@ -432,7 +434,7 @@ def module_called(name: str) -> Known:
 _IMPORTERS: Final = frozenset({"builtins.__import__", "importlib.import_module"})
 
 
-def _result(call: Call) -> Symbol:
+def _result(call: CallInCode) -> Symbol:
     """What a call returns, where that can be told."""
     callee, first = call.callee, call.args[0] if call.args else None
     path = callee.path if isinstance(callee, Known) else ""
@@ -445,7 +447,7 @@ def _result(call: Call) -> Symbol:
     return Made(call)
 
 
-def unfolded(call: Call) -> Call:
+def unfolded(call: CallInCode) -> CallInCode:
     """The call of what a partial holds, with all that it is given."""
     callee = call.callee
     while isinstance(callee, Known) and isinstance(callee.value, functools.partial):
@@ -457,7 +459,7 @@ def unfolded(call: Call) -> Call:
     return call
 
 
-def applied(call: Call) -> Iterator[Call]:
+def applied(call: CallInCode) -> Iterator[CallInCode]:
     """The call itself, and those that it leads to: of what `map` or `partial` is given, of a named method."""
     call = unfolded(call)
     yield call
@@ -476,7 +478,7 @@ def applied(call: Call) -> Iterator[Call]:
         yield replace(call, callee=call.args[0], args=call.args[1:], spread=last == "partial")
 
 
-def _of_method(caller: Any, call: Call) -> Call:
+def _of_method(caller: Any, call: CallInCode) -> CallInCode:
     """The call of a method by Python's `methodcaller`, or by Dask's, which is given the arguments later."""
     if hasattr(caller, "method"):
         return replace(call, callee=attribute(call.args[0], caller.method), args=call.args[1:])

@@ -20,7 +20,7 @@ from typing import Any, Final
 from blake3 import blake3
 
 from cacheness.keys.code.bytecode import info_of
-from cacheness.keys.code.calls import UNKNOWN, Call, Symbol, called_as
+from cacheness.keys.code.calls import UNKNOWN, CallInCode, Symbol, called_as
 from cacheness.keys.code.contexts import changed_settings
 from cacheness.keys.code.introspection import reads_of
 from cacheness.keys.code.merkle import Vertex, digests_of
@@ -117,7 +117,7 @@ class Chance:
             args: what is known of the arguments.
             keywords: what is known of the arguments by name.
         """
-        call = Call(self._callee, tuple(args), keywords)
+        call = CallInCode(self._callee, tuple(args), keywords)
         return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})
 
 

@@ -17,7 +17,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cacheness.keys.code.calls import ABSENT, Call, Constant, Given, Known, Of, Symbol, defaults_of, path_of, unfolded
+from cacheness.keys.code.calls import (
+    ABSENT,
+    CallInCode,
+    Constant,
+    Given,
+    Known,
+    Of,
+    Symbol,
+    defaults_of,
+    path_of,
+    unfolded,
+)
 from cacheness.keys.code.sources import FunctionParameters, parameters_in_source
 from cacheness.keys.owners import owner_of, owner_of_class
 
@@ -204,7 +215,7 @@ def kept_in(value: Any) -> Draw | None:
     if any(name.endswith("_") and not name.startswith("_") for name in options):
         return None  # it was fitted already
     keywords = {name: Constant(option) for name, option in options.items()}
-    draw = drawn_by(Call(Known(path_of(kind), kind), keywords=keywords))
+    draw = drawn_by(CallInCode(Known(path_of(kind), kind), keywords=keywords))
     return None if draw is None else Draw(f"{kind.__qualname__}, an object without a seed", draw.sources, kept=True)
 
 
@@ -228,7 +239,7 @@ def drawn_when_called(thing: Any) -> Draw | None:
     return Draw(path_of(thing), rule.sources) if rule and not rule.names else None
 
 
-def drawn_by(call: Call) -> Draw | None:
+def drawn_by(call: CallInCode) -> Draw | None:
     """What one call draws, by what is called and with what. The user's own functions are not judged here."""
     call = unfolded(call)
     callee = call.callee
@@ -239,7 +250,7 @@ def drawn_by(call: Call) -> Draw | None:
     return None
 
 
-def seeded_by(call: Call) -> tuple[frozenset[str], str] | None:
+def seeded_by(call: CallInCode) -> tuple[frozenset[str], str] | None:
     """The process-wide generators that a call seeds, and the parameter that must not be None for that."""
     callee = call.callee
     path = _path(callee)
@@ -281,7 +292,7 @@ def _name(thing: Any) -> str:
     return f"{module}.{getattr(thing, '__name__', thing)}"
 
 
-def _by_known(callee: Known, call: Call, offset: int) -> Draw | None:
+def _by_known(callee: Known, call: CallInCode, offset: int) -> Draw | None:
     value, path = callee.value, callee.path
     owner = value.__self__ if isinstance(value, _BOUND) else None
     if owner is not None and is_generator(owner):
@@ -315,7 +326,7 @@ _TOPS: Final = frozenset(
 )
 
 
-def _judge(rule: _Drawing, call: Call, what: str, offset: int = 0) -> Draw | None:
+def _judge(rule: _Drawing, call: CallInCode, what: str, offset: int = 0) -> Draw | None:
     draw = Draw(what, rule.sources, call.without)
     if _is(call.keywords.get("training"), False):
         return None
@@ -333,7 +344,7 @@ def _is(symbol: Symbol | None, value: Any) -> bool:
     return isinstance(symbol, Constant) and symbol.value is value
 
 
-def _by_method(callee: Of, call: Call) -> Draw | None:
+def _by_method(callee: Of, call: CallInCode) -> Draw | None:
     if callee.found is not None:
         found = callee.found
         if _is_users(found.value):
@@ -378,18 +389,18 @@ def _seeds(value: Any) -> bool:
 # by signature
 
 
-def _by_signature(value: Any, call: Call, what: str, offset: int) -> Draw | None:
+def _by_signature(value: Any, call: CallInCode, what: str, offset: int) -> Draw | None:
     if _is_users(value):
         return None
     return _by_parameters(_parameters(value), call, what, offset)
 
 
-def _by_source(path: str, call: Call) -> Draw | None:
+def _by_source(path: str, call: CallInCode) -> Draw | None:
     """The same, for a library that is not loaded: from its source text."""
     return _by_parameters(parameters_in_source(path), call, path, 0)
 
 
-def _by_parameters(parameters: FunctionParameters, call: Call, what: str, offset: int) -> Draw | None:
+def _by_parameters(parameters: FunctionParameters, call: CallInCode, what: str, offset: int) -> Draw | None:
     """`parameters` in order, with their defaults where they have one."""
     if parameters.get("shuffle") is False and _left(call, parameters, offset, "shuffle", (True,)):
         return None
@@ -405,7 +416,9 @@ def _by_parameters(parameters: FunctionParameters, call: Call, what: str, offset
     return None
 
 
-def _left(call: Call, parameters: FunctionParameters, offset: int, name: str, values: tuple[Any, ...] | None) -> bool:
+def _left(
+    call: CallInCode, parameters: FunctionParameters, offset: int, name: str, values: tuple[Any, ...] | None
+) -> bool:
     """Return True when a parameter is not given, or has none of these values."""
     place = list(parameters).index(name) if name in parameters else parameters.positional
     given = call.argument(name, place - offset if place < parameters.positional else None)

@@ -13,7 +13,18 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Final, Protocol
 
-from cacheness.keys.code.calls import ABSENT, Call, Constant, Given, Known, Of, Symbol, applied, defaults_of, trace_of
+from cacheness.keys.code.calls import (
+    ABSENT,
+    CallInCode,
+    Constant,
+    Given,
+    Known,
+    Of,
+    Symbol,
+    applied,
+    defaults_of,
+    trace_of,
+)
 from cacheness.keys.code.random_calls import (
     LOOKED_AT,
     Draw,
@@ -74,7 +85,7 @@ class Chances:
             return self.of(root).draws
         return list(self._unconditional(edges))
 
-    def when_called(self, call: Call) -> list[Draw]:
+    def when_called(self, call: CallInCode) -> list[Draw]:
         """What one call draws."""
         found = _Found()
         for each in applied(call):
@@ -123,14 +134,14 @@ class Chances:
             if type(value) in LOOKED_AT and (draw := drawn_when_called(value)):
                 found.draws.append(_told(replace(draw, unless=without), fn, "uses"))
             elif value is not ABSENT:
-                self._called(Call(symbol, spread=True, without=without), found, called)
+                self._called(CallInCode(symbol, spread=True, without=without), found, called)
         values = [value for _, value in node.pairs()]
         for value in values:
             found.draws += [_told(draw, fn, "uses") for draw in value.drawn]
             found.draws += self._unconditional(value.edges, called)
         found.draws[:] = list(_not_seeded(found))
 
-    def _called(self, call: Call, found: _Found, called: set[int]) -> None:
+    def _called(self, call: CallInCode, found: _Found, called: set[int]) -> None:
         """Add what the user's functions draw that a call leads to."""
         for fn, offset in self._targets(call.callee, called):
             inner = self.of(fn)
@@ -182,7 +193,7 @@ def _told(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:
     return replace(draw, what=f"{fn.__qualname__} {verb} {draw.what}")
 
 
-def _at(draw: Draw, fn: types.FunctionType, offset: int, call: Call) -> Iterator[Draw]:
+def _at(draw: Draw, fn: types.FunctionType, offset: int, call: CallInCode) -> Iterator[Draw]:
     """What is left of a draw where the function is called."""
     if not draw.unless:
         yield replace(draw, unless=call.without)
@@ -194,7 +205,7 @@ def _at(draw: Draw, fn: types.FunctionType, offset: int, call: Call) -> Iterator
         yield replace(draw, unless=given.name)
 
 
-def _seeded_at(needs: str, fn: types.FunctionType, offset: int, call: Call) -> Iterator[str]:
+def _seeded_at(needs: str, fn: types.FunctionType, offset: int, call: CallInCode) -> Iterator[str]:
     if not needs:
         yield call.having
     elif isinstance(given := _argument(needs, fn, offset, call), Given):
@@ -203,7 +214,7 @@ def _seeded_at(needs: str, fn: types.FunctionType, offset: int, call: Call) -> I
         yield call.having
 
 
-def _argument(name: str, fn: types.FunctionType, offset: int, call: Call) -> Symbol | None:
+def _argument(name: str, fn: types.FunctionType, offset: int, call: CallInCode) -> Symbol | None:
     """What a parameter is given, by default if need be; None for None."""
     position = fn.__code__.co_varnames.index(name) - offset
     given = call.argument(name, position if position < fn.__code__.co_argcount else None)
