@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import time
 import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 from cacheness import Config, UnifiedCache
-from cacheness.errors import ConfigError
+from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.incomplete import Incomplete
+from cacheness.modes import Mode
 from cacheness_dask import hooks
 from cacheness_dask.blocks import Block
 from cacheness_dask.policy import Policy, Size, Which
@@ -38,6 +40,7 @@ def caching(
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
     check: float = 0.0,
+    mode: Mode = "readwrite",
 ) -> Caching:
     """Let everything that is computed in the block use a cache, on any scheduler and client.
 
@@ -58,18 +61,20 @@ def caching(
             in place is named, and its result is not stored.
         check: the share of hits, 0 to 1, that are computed again from cached inputs: one that comes out differently is
             disputed, and not served until `cacheness disputes` decides.
+        mode: as of `UnifiedCache`, for the block; the narrower of the two counts. "refresh" begins at the block,
+            "offline" raises NotCached before anything runs.
     """
     policy = Policy.checked(
         which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
     )
-    return Caching(_checked(cache), policy, scheduler)
+    return Caching(_checked(cache), policy, scheduler, mode)
 
 
 class Caching:
     """What `caching()` returns: for `with`, for `async with`, or a decorator."""
 
-    def __init__(self, cache: Place, policy: Policy, scheduler: Any) -> None:
-        self._made_of = cache, policy, scheduler
+    def __init__(self, cache: Place, policy: Policy, scheduler: Any, mode: Mode = "readwrite") -> None:
+        self._made_of = cache, policy, scheduler, mode
         self._entered: tuple[Block, Run] | None = None
 
     def __enter__(self) -> Run:
@@ -77,8 +82,8 @@ class Caching:
             raise RuntimeError(
                 "this block is entered already; each block, thread and task needs a caching() of its own"
             )
-        place, policy, scheduler = self._made_of
-        run = run_with(place, policy)
+        place, policy, scheduler, mode = self._made_of
+        run = run_with(place, policy, mode)
         self._entered = Block(run, scheduler), run
         try:
             hooks.come_in()
@@ -139,6 +144,7 @@ def install(
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
     check: float = 0.0,
+    mode: Mode = "readwrite",
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
@@ -153,6 +159,7 @@ def install(
         incomplete: as in `caching`.
         check_inputs: as in `caching`.
         check: as in `caching`.
+        mode: as in `caching`.
 
     Returns:
         What was computed, as `caching()` gives it.
@@ -164,7 +171,7 @@ def install(
     )
     place = _checked(cache)
     uninstall(client)
-    run = run_with(place, policy)
+    run = run_with(place, policy, mode)
     hooks.installed[client] = run
     hooks.come_in(blocks=0)
     return run
@@ -182,14 +189,31 @@ def uninstall(client: Any) -> None:
         run.close()
 
 
-def run_with(cache: Place, policy: Policy | None = None) -> Run:
+def run_with(cache: Place, policy: Policy | None = None, mode: Mode = "readwrite") -> Run:
     """A run with a cache, which is opened for it and closed with it unless it is open."""
     cache = _checked(cache)
     if isinstance(cache, UnifiedCache):
-        return Run(cache, policy)
+        config = _for_block(cache, mode)
+        return Run(cache, policy) if config == cache.config else Run(UnifiedCache(config), policy, owns=True)
     if isinstance(cache, str) and "://" in cache:
-        return Run(UnifiedCache(Config.from_env().but(metadata_backend=cache)), policy, owns=True)
-    return Run(UnifiedCache(cache_dir=os.fspath(cache)), policy, owns=True)
+        config = Config.from_env().but(metadata_backend=cache)
+    else:
+        config = Config(cache_dir=os.fspath(cache))
+    if config.in_mode(mode).mode == "refresh":
+        with UnifiedCache(config.but(mode="readwrite", refresh_since=None)) as opened:
+            config = _for_block(opened, mode)
+    return Run(UnifiedCache(config.in_mode(mode)), policy, owns=True)
+
+
+def _for_block(cache: UnifiedCache, mode: Mode) -> Config:
+    """The configuration of an open cache in a narrower mode; a refresh begins here, unless the cache began one."""
+    config = cache.config.in_mode(mode)
+    if config.mode != "refresh" or cache.config.mode == "refresh":
+        return config
+    try:
+        return config.but(refresh_since=cache.now())
+    except StoreUnavailable:
+        return config.but(refresh_since=time.time())
 
 
 def _checked(cache: Place) -> Place:

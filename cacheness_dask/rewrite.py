@@ -208,7 +208,7 @@ def _load_hits(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[
         if key not in made:
             continue
         limit = FALLBACK_TASKS if decisions.waits else budget
-        fallback = _fallback(graph, key, limit)
+        fallback = _fallback(graph, key, limit) if decisions.store.config.mode != "offline" else None
         if fallback is not None:
             budget -= len(fallback.tasks)
         load = Load(decisions.store, name, name_of(graph[key]), fallback)

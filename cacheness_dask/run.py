@@ -15,10 +15,11 @@ from typing import Any
 
 from rich.table import Table
 
-from cacheness import Config, UnifiedCache
+from cacheness import Config, NotCached, UnifiedCache
 from cacheness.incomplete import may_cache
 from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
+from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness_dask import worker
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
@@ -39,6 +40,8 @@ logger = logging.getLogger("cacheness.dask")
 _MOST_REASONS = 100_000
 #: Writing tasks of a graph that are looked at one by one.
 _MOST_WRITERS = 1_000
+#: Results that an error names.
+_MOST_NAMED = 20
 #: Reasons that are told apart for one function.
 _MOST_KINDS = 100
 _UNSTORED = "not stored: "
@@ -127,6 +130,10 @@ class Run:
         self._policy = policy or Policy()
         self._incomplete = self._policy.incomplete or cache.config.incomplete
         self._config = _anywhere(cache.config)
+        self._mode = cache.config.mode
+        self._stores = writes(self._mode)
+        if not self._stores:
+            self._policy = replace(self._policy, check=0.0)  # a dispute is written down
         self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
 
     def __str__(self) -> str:
@@ -172,34 +179,51 @@ class Run:
 
         Returns:
             The plan; None when the cache does not answer, and the graph is to be computed without it.
+
+        Raises NotCached with `mode="offline"`, where something is not there that may be.
         """
+        if self._mode == "off":
+            return None
         start = time.perf_counter()
-        made = None
-        if client is not None:
-            self.uses(client)
-        if not self._holds:
-            self._holds = True
-            worker.hold(self._config)
-        with unbroken(self._warn):
-            if waits and self._unflushed:
-                self.flush()  # or the results of the computation before this one might be missed
-            made, _ = self._plan(graph, keys, client, waits=waits)
+        made = self._planned(graph, keys, client, waits=waits)
         if made is None:
             return None
-        self._unflushed = self._unflushed or bool(made.misses)
+        if self._mode == "offline":
+            _require_cached(made)
+        if self._stores:
+            self._await_results(made, pool=pool)
+        else:
+            made.decisions = replace(made.decisions, stored={}, files={})
         self._record(made, time.perf_counter() - start)
-        if made.files and made.misses:
-            self._reading.append(_Reading(made))
-        if pool:
-            stored = made.decisions.stored.items()
-            self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
-        self._note_writers(made)
         for key, why in made.refused.items():
             if not why.startswith(FOLLOWS):
                 self._count_unstored(name_of(made.graph[key]), why.removeprefix(_UNSTORED))
             if why.startswith(LEAVES):
                 self._say_sink(name_of(made.graph[key]), why)
         return made
+
+    def _planned(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> GraphPlan | None:
+        made = None
+        if client is not None:
+            self.uses(client)
+        if not self._holds:
+            self._holds = True
+            worker.hold(self._config)
+        with unbroken(_not_cached if self._mode == "offline" else self._warn):
+            if waits and self._unflushed:
+                self.flush()  # or the results of the computation before this one might be missed
+            made, _ = self._plan(graph, keys, client, waits=waits)
+        return made
+
+    def _await_results(self, made: GraphPlan, *, pool: bool) -> None:
+        """Remember what is about to be computed, and from what."""
+        self._unflushed = self._unflushed or bool(made.misses)
+        if made.files and made.misses:
+            self._reading.append(_Reading(made))
+        if pool:
+            stored = made.decisions.stored.items()
+            self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
+        self._note_writers(made)
 
     def _note_writers(self, made: GraphPlan) -> None:
         """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
@@ -417,6 +441,24 @@ class Run:
                 worker.release(self._config)
         if self._owns:
             self.cache.close()
+
+
+def _not_cached(error: Exception) -> None:
+    raise NotCached(f"mode='offline' computes nothing, and the cache did not answer: {error}") from error
+
+
+def _require_cached(made: GraphPlan) -> None:
+    """Raise NotCached for what may be cached and is not there. Of what was once not stored, the reason is known."""
+    asked = made.misses.keys() & made.decisions.stored.keys()
+    lacking = Counter(name_of(made.graph[key]) for key in asked if made.misses[key] not in made.noted)
+    if not lacking:
+        return
+    named = ", ".join(f"{count} x {name}" for name, count in lacking.most_common(_MOST_NAMED))
+    more = f", and {len(lacking) - _MOST_NAMED} more functions" if len(lacking) > _MOST_NAMED else ""
+    raise NotCached(
+        f"mode='offline' computes nothing, and {lacking.total()} of the results that are needed are not in the cache:"
+        f" {named}{more}. cacheness_dask.explain says why"
+    )
 
 
 def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:

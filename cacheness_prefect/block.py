@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
-from prefect.filesystems import WritableFileSystem
+from prefect.filesystems import LocalFileSystem, WritableFileSystem
+from prefect.results import get_default_result_storage
 from prefect.settings import get_current_settings
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr, field_validator
 
 from cacheness import Config, UnifiedCache
 from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreRefused
-from cacheness_prefect.error_reporting import shielded
+from cacheness.modes import Mode, writes
+from cacheness_prefect.error_reporting import shielded, tell
 from cacheness_prefect.run_metadata import (
     PREFIX,
     Notes,
@@ -44,6 +46,14 @@ _OWN_FIELDS = frozenset({"result_ttl"})
 def not_there(path: str) -> NotThere:
     """For a path without an intact result."""
     return NotThere(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
+
+
+def _default_storage() -> Any:
+    """Prefect's own storage; a file system where that one is a cache too."""
+    storage: Any = get_default_result_storage(_sync=True)  # type: ignore[call-arg]
+    if not isinstance(storage, CachenessBlock):
+        return storage
+    return LocalFileSystem(basepath=str(get_current_settings().results.local_storage_path))
 
 
 @lru_cache(maxsize=64)
@@ -76,6 +86,15 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         description="Where large results live: s3://bucket/prefix. Default: files in the cache directory.",
     )
     namespace: str = Field(default="default", description="Keeps several caches in one database and bucket apart.")
+    mode: Mode = Field(
+        default="readwrite",
+        description="What runs may do: readwrite, refresh, read, offline, off. CACHENESS_MODE can make it narrower.",
+    )
+    refresh_since: float | None = Field(
+        default=None,
+        title="Refresh Since",
+        description="In mode refresh, what is older is computed again. Seconds since the epoch; None: the run's start.",
+    )
     signing_key: SecretStr | None = Field(
         default=None,
         title="Signing Key",
@@ -146,6 +165,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         description="Seconds of that while at most; the first one is 1 s, each next one twice as long.",
     )
 
+    _since: float | None = PrivateAttr(default=None)  #: the start of the run that another process began
+
     @field_validator("cache_dir")
     @classmethod
     def _make_absolute(cls, value: str | None) -> str | None:
@@ -180,7 +201,24 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         values = {k: (v.get_secret_value() or None) if isinstance(v, SecretStr) else v for k, v in values.items()}
         values["metadata_backend"] = values["metadata_backend"] or "sqlite"
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
-        return Config(**values)
+        if values["refresh_since"] is None:
+            values["refresh_since"] = self._since
+        return Config(**values).in_mode()
+
+    @property
+    def stores_results(self) -> bool:
+        """Whether runs store their results here; where they do not, Prefect's default storage has them."""
+        return writes(self.config().mode)
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What another process gets: where this run refreshes, its start with it."""
+        config = self.config()
+        if config.mode == "refresh" and config.refresh_since is None:
+            try:
+                self._since = self.open().config.refresh_since
+            except CachenessError as error:
+                tell("say when this run began", error)
+        return super().__getstate__()
 
     def check_config(self) -> None:
         """Check the fields without opening anything, since blocks are made and saved on any machine.
@@ -286,10 +324,15 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         # Prefect takes every error here for "not there", silently; so it is told before it is raised.
         hit = shielded("read a result", lambda: self.open().peek(address(path)), None)
         if hit is None or form_of(hit) == "elsewhere":
+            if not self.stores_results:
+                return _default_storage().read_path(path, _sync=True)
             raise not_there(path)
         return content_of(hit)
 
     def _write(self, path: str, content: Any) -> Recent:
+        if not self.stores_results:
+            _default_storage().write_path(path, content=content, _sync=True)
+            return Recent(self.config(), path, task_run_id())
         if isinstance(content, UnencodedValue) and content.notes is not None:
             value, notes = content.value, content.notes
         else:

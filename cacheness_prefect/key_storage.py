@@ -82,6 +82,8 @@ class CachenessKeys(CachenessBlock):
         return kept if kept is not None and self._is_ours(kept, path) else None
 
     def _add(self, path: str, content: bytes, payload: Recent | None) -> None:
+        if not self.stores_results:
+            return
         record = content.decode()
         notes = Notes(
             key=address(path), ttl=seconds_left(json.loads(record).get("expiration")), form="elsewhere", record=record

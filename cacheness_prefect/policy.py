@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
@@ -57,6 +58,9 @@ class CachenessPolicy(CachePolicy):
             64 hexadecimal digits; None, with a warning, when an argument cannot count in a key.
         """
         policy: object = task_ctx.task.cache_policy
+        if self.store is not None and self.store.config().mode == "off":
+            # Of a sum, the other parts would make a key that leaves the values out.
+            return None if policy is self else uuid.uuid4().hex
         if policy is not self:
             # A sum takes None for "no opinion", and would leave the values out. Prefect logs what is raised.
             return self._make_key(task_ctx, inputs)

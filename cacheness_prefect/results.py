@@ -25,7 +25,7 @@ from prefect.transactions import CommitMode, get_transaction
 from prefect.types import DateTime
 from pydantic import PrivateAttr
 
-from cacheness import Key
+from cacheness import Key, NotCached
 from cacheness.keys import Observed
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded, tell_not_stored
@@ -150,12 +150,26 @@ class PolicyResultStore(ResultStore):
     def exists(self, key: str) -> bool:
         """Return True when a result is there; the first question of a task run, where what cannot work ends it."""
         self._require_usable()
-        return super().exists(key)
+        found = super().exists(key)
+        return found or self._is_computed(key)
 
     async def aexists(self, key: str) -> bool:
         """`exists`, off the event loop."""
         await off_loop(self._require_usable)
-        return await super().aexists(key)
+        found = await super().aexists(key)
+        return found or self._is_computed(key)
+
+    def _is_computed(self, key: str) -> bool:
+        """False: what is not there is computed. Raises NotCached where nothing is."""
+        storage = self.metadata_storage
+        if isinstance(storage, CachenessBlock) and storage.config().mode == "offline":
+            context = TaskRunContext.get()
+            name = "a task" if context is None else f"task {context.task.name!r}"
+            raise NotCached(
+                f"{name} has no cached result for this call (key {key}), and mode='offline' computes none."
+                " `CachenessStorage.explain` says why"
+            )
+        return False
 
     def _require_usable(self) -> None:
         for storage in (self.result_storage, self.metadata_storage):
@@ -184,7 +198,7 @@ class PolicyResultStore(ResultStore):
         # Subflows and nested tasks copy this store; theirs are other runs, with policies of their own.
         making = self._making
         store = _keeper(self)
-        if making.task_run != task_run_id() or store is None:
+        if making.task_run != task_run_id() or store is None or not store.stores_results:
             return plain
         record = KeptRecord(metadata=plain.metadata, result=obj)
         path, ttl = plain.metadata.storage_key or "", store.result_ttl

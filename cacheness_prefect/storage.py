@@ -44,7 +44,9 @@ def clean(day: str): ...
     def key_storage(self) -> CachenessKeys:
         """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
         fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
-        return CachenessKeys(**fields)
+        keys = CachenessKeys(**fields)
+        keys._since = self._since  # noqa: SLF001  fields that are not configuration
+        return keys
 
     def policy(
         self,

@@ -32,7 +32,7 @@ from cacheness.arguments import (
 from cacheness.audit import MOST_A_DAY
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CacheClosed, CachenessError, NotCached, StoreFull, StoreUnavailable
+from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
@@ -44,6 +44,7 @@ from cacheness.memoize.explain import Explanation
 from cacheness.memoize.lineage import Lineage, lineage_of
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.plan import FunctionPlan, State, plan_of, version_of, without_code
+from cacheness.modes import writes
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Call, Dispute, Entry, Hit, Outcome, Presence, Use, Where
 from cacheness.references import Ref, caches
@@ -91,12 +92,13 @@ class UnifiedCache:
     def __init__(
         self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[CacheParameters]
     ) -> None:
-        self.config = configured(config, parameters)
+        self.config = factory.begun(configured(config, parameters).in_mode())
         self._local = threading.local()
         self._store_id = ""
         self._hold()
         try:
-            factory.open_cache(self._slot)
+            if not self._is_off:
+                factory.open_cache(self._slot)
         except StoreUnavailable:
             pass  # a server that is down now may be up when it is needed; its next caller is told
         except BaseException:
@@ -164,6 +166,7 @@ class UnifiedCache:
         """
         if key is not None:
             check_order(value, key)
+        self._require_writing("put")
         if type(value) is Ref:
             value = value.value
         about = PutDetails(
@@ -233,7 +236,7 @@ class UnifiedCache:
         """Return the entry under a key without reading its value; None where `lookup` would find nothing in the row."""
         digest = digest_named(key)
         self._flush_if_it_holds(digest)
-        return self._store.find(digest)
+        return None if self._is_off else self._store.find(digest)
 
     def key(
         self,
@@ -267,6 +270,7 @@ class UnifiedCache:
         Returns:
             True when there was one.
         """
+        self._require_writing("invalidate")
         digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         return self._store.delete(Where(self.config.namespace, keys=(digest,))) > 0
@@ -288,6 +292,7 @@ class UnifiedCache:
         Returns:
             False when there is no such entry, it has expired, or another one takes its place during the call.
         """
+        self._require_writing("touch")
         digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
         self._flush_if_it_holds(digest)
         cache = self._store
@@ -313,6 +318,8 @@ class UnifiedCache:
         digests = [digest_named(key) for key in keys]
         for digest in digests:
             self._flush_if_it_holds(digest)
+        if self._is_off:
+            return {}
         cache = self._store
         found = cache.lookup_many(digests)
         for hit in found.values():
@@ -345,8 +352,13 @@ class UnifiedCache:
         Returns:
             A Presence for each key that has one, by key in hexadecimal digits.
         """
-        found = self._store.metadata.present(self.config.namespace, [digest_named(key) for key in keys])
-        served = (item for item in found.items() if item[1].outputs is None or still_left(item[1].outputs))
+        asked = [digest_named(key) for key in keys]
+        if self._is_off:
+            return {}
+        cache = self._store
+        found = cache.metadata.present(self.config.namespace, asked).items()
+        recent = (item for item in found if cache.is_recent(item[1].created_at))
+        served = (item for item in recent if item[1].outputs is None or still_left(item[1].outputs))
         return {digest.hex(): presence for digest, presence in served}
 
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
@@ -355,6 +367,7 @@ class UnifiedCache:
         Args:
             reasons: key -> reason.
         """
+        self._require_writing("note_unstored")
         noted = {digest_named(key): shown(why) for key, why in reasons.items()}
         self._store.metadata.note_unstored(self.config.namespace, noted)
 
@@ -368,6 +381,8 @@ class UnifiedCache:
             key in hexadecimal digits -> reason, for those that `note_unstored` was called for.
         """
         asked = [digest_named(key) for key in keys]
+        if self._is_off:
+            return {}
         found = self._store.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
         return {digest.hex(): why for digest, why in found.items()}
 
@@ -393,6 +408,7 @@ class UnifiedCache:
         """
         if keep not in ("old", "new"):
             raise ValueError(f"keep={keep!r:.40} is neither 'old' nor 'new'")
+        self._require_writing("settle")
         digest = digest_named(key)
         cache = self._store
         disputed = cache.metadata.disputes(self.config.namespace, [digest])
@@ -412,6 +428,7 @@ class UnifiedCache:
         Returns:
             False when the entry was replaced, or its function has a hundred disputes of the last day.
         """
+        self._require_writing("dispute")
         metadata = self._store.metadata
         current = metadata.find(self.config.namespace, entry.key)
         if current is None or (current.mac, current.created_at) != (entry.mac, entry.created_at):
@@ -522,7 +539,7 @@ class UnifiedCache:
         """
         digest = key.digest if isinstance(key, Key) else digest_named(key)
         self._flush_if_it_holds(digest)
-        return self._store.lookup(digest, why)
+        return None if self._is_off else self._store.lookup(digest, why)
 
     @property
     def reasons(self) -> MissReasons:
@@ -633,6 +650,7 @@ class UnifiedCache:
     @property
     def compute_leases(self) -> ComputeLeases:
         """The leases on keys, for those who compute outside of `cached`: who computes what."""
+        self._require_writing("compute_leases")
         return self._opened.compute_leases
 
     # the store
@@ -661,6 +679,8 @@ class UnifiedCache:
             entries: the entries.
         """
         shown = list(entries)
+        if not shown:
+            return []
         used = self._store.metadata.uses(self.config.namespace, [entry.key for entry in shown])
         unused = ((entry, Use(entry.created_at, 0)) for entry in shown)
         return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
@@ -700,7 +720,7 @@ class UnifiedCache:
 
     def functions(self) -> list[str]:
         """Return the functions that have entries here, as module:qualified name, sorted."""
-        return self._store.metadata.functions(self.config.namespace)
+        return [] if self._is_off else self._store.metadata.functions(self.config.namespace)
 
     def delete_matching(
         self,
@@ -722,6 +742,7 @@ class UnifiedCache:
             TypeError: no condition is given; `clear` deletes everything.
             ValueError: several functions have this name; the message lists them.
         """
+        self._require_writing("delete_matching")
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
         names = self._called(function)
@@ -762,6 +783,8 @@ class UnifiedCache:
         """
         if not 0 < sample <= 1 or (shard is not None and not 0 <= shard <= 255):
             raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
+        if repair:
+            self._require_writing("verify_integrity(repair=True)")
         scope = Scope(self.config.namespace, shard=shard)
         inspector = self._opened.inspector
         look = partial(inspector.repair, force=force) if repair else inspector.check
@@ -804,6 +827,7 @@ class UnifiedCache:
         Returns:
             How many entries were deleted.
         """
+        self._require_writing("evict")
         return self._opened.evictor.make_room(progress)
 
     def evictable(self) -> int:
@@ -816,6 +840,7 @@ class UnifiedCache:
         Returns:
             What was found of each part, and what to do about it.
         """
+        self._require_writing("diagnose")
         return diagnose(self._store, self.config)
 
     def adopt(self) -> int:
@@ -825,7 +850,14 @@ class UnifiedCache:
             How many blobs neither an entry nor a session of this database names: a lost database left them, or another
             one still uses them. A repair reports them, and with `force` deletes them.
         """
+        self._require_writing("adopt")
         return self._opened.inspector.adopt()
+
+    def now(self) -> float:
+        """Return the time by the database's clock, asked now, in seconds since the epoch."""
+        metadata = self._store.metadata
+        metadata.measure_clock()
+        return metadata.now() / MICROSECONDS
 
     def clear(self) -> int:
         """Delete every entry of the namespace.
@@ -833,6 +865,7 @@ class UnifiedCache:
         Returns:
             How many entries were deleted.
         """
+        self._require_writing("clear")
         gone = self._store.delete(Where(self.config.namespace))
         self._store.metadata.delete_unstored(self.config.namespace, -MICROSECONDS)
         return gone
@@ -896,6 +929,8 @@ class UnifiedCache:
 
     def _counted(self, key: Key) -> Hit | None:
         self._flush_if_it_holds(key.digest)
+        if self._is_off:
+            return None
         cache, why = self._store, list[str]()
         hit = cache.lookup(key.digest, why)
         if hit is not None:
@@ -918,9 +953,22 @@ class UnifiedCache:
     def _opened(self) -> factory.OpenCache:
         if not self._finalizer.alive:
             raise CacheClosed("this cache is closed: open another one")
+        if self._is_off:
+            raise ModeRefused("this cache was opened with mode='off', in which nothing is asked of its stores")
         if factory.is_inherited(self._slot):
             self._hold()
         return factory.open_cache(self._slot)
+
+    @property
+    def _is_off(self) -> bool:
+        return self.config.mode == "off"
+
+    def _require_writing(self, method: str) -> None:
+        if not writes(self.config.mode):
+            raise ModeRefused(
+                f"{method} is not done with mode={self.config.mode!r}, which changes nothing in the cache: open it with"
+                " mode='readwrite', or look at CACHENESS_MODE"
+            )
 
     @property
     def _batch(self) -> Batch | None:
@@ -939,6 +987,8 @@ class UnifiedCache:
         return entries
 
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
+        if self._is_off:
+            return
         cache = self._store
         size = max(1, min(PAGE, wanted))
         for page in _pages(cache.metadata, where, size):

@@ -13,9 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.modes import MODES, Mode, narrower
 from cacheness.protocols import Codec
 from cacheness.records import NAMESPACE
-from cacheness.units import Duration, Size, bytes_of, seconds_of, whole
+from cacheness.units import Duration, Size, Time, bytes_of, seconds_of, time_of, whole
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
@@ -29,6 +30,8 @@ class CacheParameters(TypedDict, total=False):
     metadata_backend: Any
     blob_store: Any
     namespace: str
+    mode: Mode
+    refresh_since: Time | None
     signing_key: str | None
     allow_unsigned: bool
     safe_codecs: bool
@@ -64,6 +67,8 @@ class Config:
     metadata_backend: Any = "sqlite"  #: "sqlite", "json", a database URL, or a MetadataStore
     blob_store: Any = None  #: None (files in cache_dir), a URL, or a BlobStore
     namespace: str = "default"  #: caches that share stores and not entries: letters, digits, "-", "_"
+    mode: Mode = "readwrite"  #: or "read", "refresh", "offline", "off"; CACHENESS_MODE can only make it narrower
+    refresh_since: float | None = None  #: with mode="refresh": what is older is computed again; None: this run's start
     signing_key: str | None = field(default=None, repr=False)  #: a key, or a keyring "id:key,id:key"
     allow_unsigned: bool = False  #: let a shared cache work without a key: who can write to it can run code here
     safe_codecs: bool = False  #: neither write nor read pickles
@@ -101,6 +106,14 @@ class Config:
             ConfigError: a variable is misspelt, or its value cannot be used.
         """
         return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
+
+    def in_mode(self, *modes: Mode) -> Config:
+        """The configuration in the narrowest of its own mode, these, and that of CACHENESS_MODE."""
+        variable = os.environ.get(ENVIRONMENT_PREFIX + "MODE", "").strip() or "readwrite"
+        narrowest = self.mode
+        for mode in (*modes, variable):
+            narrowest = narrower(narrowest, _mode(mode))
+        return self if narrowest == self.mode else self.but(mode=narrowest)
 
     def limits(self) -> Limits:
         """Return the deadlines of calls to the stores."""
@@ -144,7 +157,12 @@ def _check(config: Config) -> None:
             f"namespace {config.namespace!r} cannot be used: 1 to 63 letters, digits, hyphens and"
             " underscores, beginning with a letter or digit"
         )
-    for name, choices in (("eviction", ("lru", "cost")), ("on_error", ("compute", "raise")), ("incomplete", CHOICES)):
+    for name, choices in (
+        ("mode", MODES),
+        ("eviction", ("lru", "cost")),
+        ("on_error", ("compute", "raise")),
+        ("incomplete", CHOICES),
+    ):
         if getattr(config, name) not in choices:
             raise ConfigError(f"{name}={getattr(config, name)!r} is not known: one of {', '.join(choices)}")
     for name in ("ttl", "max_bytes", "max_entries"):
@@ -164,6 +182,13 @@ def _check(config: Config) -> None:
     ):
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
+
+
+def _mode(value: str) -> Mode:
+    for mode in MODES:
+        if value == mode:
+            return mode
+    raise ConfigError(f"mode={value!r} is not known: one of {', '.join(MODES)}")
 
 
 def _path(value: Any) -> str:
@@ -256,6 +281,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "cache_dir": _path,
     "metadata_backend": _backend,
     "namespace": _text,
+    "refresh_since": time_of,
     "signing_key": _text,
     "allow_unsigned": _flag,
     "safe_codecs": _flag,
@@ -274,7 +300,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "circuit_failures": _whole,
     "circuit_seconds": seconds_of,
 }
-_MAY_BE_NONE: Final = frozenset({"signing_key", "ttl", "max_bytes", "max_entries"})
+_MAY_BE_NONE: Final = frozenset({"refresh_since", "signing_key", "ttl", "max_bytes", "max_entries"})
 
 
 def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:

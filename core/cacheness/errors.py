@@ -14,10 +14,11 @@ CachenessError
 ├── CodecError           fix the code: this value cannot be stored or read
 ├── UnhashableArgument   fix the call: this argument has no key (also a TypeError)
 ├── RepairRefused        look before you force: the repair would delete too much
-├── NotCached            compute it, or open the cache that has it
+├── NotCached            compute it (not with mode="offline"), or open the cache that has it
 ├── CacheClosed          open another one (also a ValueError)
 └── ConfigError          fix the configuration (also a ValueError)
     ├── StoreRefused     fix credentials, permissions or the name of the bucket
+    ├── ModeRefused      open the cache in a mode that writes
     ├── SchemaMismatch   run `cacheness migrate`, or upgrade the library
     └── MissingExtra     install what the message names (also an ImportError)
 """
@@ -94,6 +95,10 @@ class ConfigError(CachenessError, ValueError):
 
 class StoreRefused(ConfigError):
     """A store answered that we may not: credentials, permissions, or no such bucket."""
+
+
+class ModeRefused(ConfigError):
+    """The cache was opened in a mode that does not do this."""
 
 
 class SchemaMismatch(ConfigError):

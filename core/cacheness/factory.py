@@ -25,12 +25,14 @@ from cacheness.config import Config, redacted, user_code_names
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.coordination.ownership import Marker
 from cacheness.deadlines import Guard, waiting
-from cacheness.errors import CachenessError, ConfigError, StoreBusy
+from cacheness.errors import CachenessError, ConfigError, StoreBusy, StoreUnavailable
 from cacheness.keys import add_user_code
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
 from cacheness.memoize.miss_reasons import MissReasons
+from cacheness.modes import writes
 from cacheness.protocols import BlobStore, Codec, MetadataStore
+from cacheness.records import MICROSECONDS
 from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
 from cacheness.results.store import Cache
 
@@ -232,9 +234,41 @@ def _open(config: Config) -> OpenCache:
         blobs = open_blobs(config)
         on_failure.callback(blobs.close)
         opened = _assemble(config, metadata, blobs, keyring)
-        opened.cache.marker.settle()
+        if writes(config.mode):
+            opened.cache.marker.settle()
         on_failure.pop_all()
     return opened
+
+
+#: When the run of this process began, by configuration: everything in a process refreshes once.
+_starts: dict[Config, float] = {}
+
+
+def begun(config: Config) -> Config:
+    """The configuration with the start of its run, where it refreshes: by the database's clock, once a process."""
+    if config.mode != "refresh" or config.refresh_since is not None:
+        return config
+    start = _starts.get(config) or _starts.setdefault(config, _now_at(config))
+    return config.but(refresh_since=start)
+
+
+def _now_at(config: Config) -> float:
+    try:
+        if not isinstance(config.metadata_backend, str):
+            config.metadata_backend.measure_clock()
+            return float(config.metadata_backend.now() / MICROSECONDS)
+        opened = _open(config)
+    except StoreUnavailable:
+        return time.time()  # a server that is down now may be up when it is needed
+    try:
+        return opened.cache.metadata.now() / MICROSECONDS
+    finally:
+        opened.close()
+
+
+def _since(config: Config) -> int | None:
+    since = config.refresh_since if config.mode == "refresh" else None
+    return None if since is None else round(since * MICROSECONDS)
 
 
 def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring: Keyring) -> OpenCache:
@@ -247,6 +281,8 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         namespace=config.namespace,
         inline_max_bytes=config.inline_max_bytes,
         safe_codecs=config.safe_codecs,
+        writes=writes(config.mode),
+        since=_since(config),
     )
     return OpenCache(
         cache,

@@ -6,7 +6,7 @@ import json
 import re
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
@@ -118,6 +118,7 @@ class Presence:
     raw_size: int  #: bytes in memory, about
     compute_seconds: float | None  #: what it cost to compute, when known
     outputs: str | None = None  #: as in the entry, and not verified
+    created_at: int = field(default=0, compare=False)  #: microseconds since the epoch, and not verified
 
 
 @dataclass(frozen=True, slots=True)

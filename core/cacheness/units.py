@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from numbers import Real
 from typing import Final, TypeAlias
 
 Size: TypeAlias = int | str
 Duration: TypeAlias = float | timedelta | str
+Time: TypeAlias = float | datetime | str
 
 #: Seconds: from today, these end before the year 9999 does.
 LONGEST: Final = 7000 * 365.25 * 86400
@@ -19,6 +20,7 @@ _NUMBER: Final = r"(\d+(?:\.\d+)?|\.\d+)"
 _SIZE: Final = re.compile(rf"{_NUMBER}\s*([kmgtp]?i?b?|bytes?)", re.IGNORECASE)
 _DURATIONS: Final = re.compile(rf"(?:{_NUMBER}\s*([a-z]*)[\s,]*)+", re.IGNORECASE)
 _DURATION: Final = re.compile(rf"{_NUMBER}\s*([a-z]*)", re.IGNORECASE)
+_PLAIN: Final = re.compile(r"\d+(\.\d*)?")
 _SECONDS: Final = {
     name: seconds
     for seconds, names in {
@@ -77,6 +79,28 @@ def seconds_of(duration: Duration) -> float:
     if not abs(seconds) < LONGEST:
         raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
     return seconds
+
+
+def time_of(time: Time) -> float:
+    """Return a moment in seconds since the epoch; text is such a number, or a date and time in ISO 8601.
+
+    Raises TypeError for what is neither a number nor text nor a datetime, ValueError for what names no moment.
+    """
+    wanted = f"{time!r:.40} is not a time: give seconds since the epoch, or ISO 8601 with a zone"
+    if isinstance(time, str):
+        try:
+            time = float(time) if _PLAIN.fullmatch(time.strip()) else datetime.fromisoformat(time.strip())
+        except ValueError:
+            raise ValueError(wanted) from None
+    if isinstance(time, datetime):
+        if time.tzinfo is None:  # another moment on each machine
+            raise ValueError(f"{wanted}: it has no zone")
+        return time.timestamp()
+    if isinstance(time, bool) or not isinstance(time, int | float):
+        raise TypeError(wanted)
+    if not 0 <= time < LONGEST:
+        raise ValueError(wanted)
+    return float(time)
 
 
 def _seconds_in(text: str) -> float:

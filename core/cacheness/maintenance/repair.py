@@ -139,6 +139,8 @@ class Inspector:
         return shards[: max(1, round(SHARDS * sample))]
 
     def _note(self, scope: Scope, shard: int) -> None:
+        if not self._cache.writes:
+            return
         try:
             self._metadata.record_check(scope.namespace, shard, self._metadata.now())
         except StoreRefused as error:

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypedDict
 from cacheness.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CachenessError
+from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, covers, name_of_function, still_left, unseen
@@ -30,6 +30,7 @@ from cacheness.memoize.explain import Explanation, explain, is_same_code
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
 from cacheness.memoize.steps import CallArguments, CallFunction, ComputeLease, Done, Failed, Sleep, in_thread, under_way
+from cacheness.modes import writes
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
@@ -265,8 +266,7 @@ class Cached:
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
         lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
-        steps = self._compute(self.key(*args, **kwargs), CallArguments(args, kwargs), REFRESHED)
-        return self._take(steps, lease)
+        return self._take(self._refresh(CallArguments(args, kwargs)), lease)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
@@ -323,8 +323,15 @@ class Cached:
 
     def _steps(self, lease: ComputeLease, call: CallArguments) -> _Steps:
         """What a call does, in order."""
+        mode = self.cache.config.mode
+        if mode == "off":
+            yield from self._call_uncached(None, call)
         key, found, reason = yield functools.partial(self._find, call)
         began, waited = time.perf_counter(), False
+        if mode == "offline" and (found is None or found is _FAILED):
+            raise NotCached((yield functools.partial(self._why_not_cached, key, found)))
+        if found is None and not writes(mode):
+            yield from self._call_uncached(key, call)
         if found is None and self.options.single_flight and key.digest not in under_way.get():
             found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
@@ -332,7 +339,7 @@ class Cached:
             self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, found.entry.key, found.entry.value))
-            if self._is_checked(found.entry):
+            if writes(mode) and self._is_checked(found.entry):
                 yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
@@ -344,6 +351,31 @@ class Cached:
             yield Done(self._reference(call, key.digest, None, value) if call.is_lazy else value)
         else:
             yield from self._compute(key, call, reason)
+
+    def _call_uncached(self, key: Key | None, call: CallArguments) -> _Steps:
+        given, _ = yield functools.partial(_loaded, call)
+        value = yield CallFunction(key, given)
+        if call.is_lazy:
+            key = key or (yield functools.partial(self.key, *given.args, **given.kwargs))
+            value = self._reference(call, key.digest, None, value)
+        yield Done(value)
+
+    def _refresh(self, call: CallArguments) -> _Steps:
+        mode = self.cache.config.mode
+        if mode == "off":
+            yield from self._call_uncached(None, call)
+        if not writes(mode):
+            raise ModeRefused(f"{_name_of(self.__wrapped__)}.refresh stores what it computes; mode={mode!r} does not")
+        key = yield functools.partial(self.key, *call.args, **call.kwargs)
+        yield from self._compute(key, call, REFRESHED)
+
+    def _why_not_cached(self, key: Key, found: Any) -> str:
+        reason = "the cache could not be read"
+        if found is None:
+            answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
+            reason = answer.sentence() if isinstance(answer, Explanation) else "miss"
+        name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
+        return f"{name} has no cached result for this call, and mode='offline' computes none: {reason}"
 
     def _find(self, call: CallArguments) -> tuple[Key, Any, str]:
         """The key of a call, its result or why there is none to be had, and the reason of a miss."""
@@ -599,9 +631,8 @@ class CachedCoroutine(Cached):
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        key = await in_thread(functools.partial(self.key, *args, **kwargs))
-        steps = self._compute(key, CallArguments(args, kwargs), REFRESHED)
-        return await self._take(steps, ComputeLease(lambda: self.cache.compute_leases, PATIENCE))
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return await self._take(self._refresh(CallArguments(args, kwargs)), lease)
 
 
 class BoundCached:

@@ -51,21 +51,21 @@ class CallFunction:
 
     def __init__(
         self,
-        key: Key,
+        key: Key | None,
         call: CallArguments,
         observed: Observed | None = None,
         failed: Callable[[], None] = lambda: None,
         *,
         is_audit: bool = False,
     ) -> None:
-        self._key = key.digest
+        self._key = frozenset() if key is None else frozenset({key.digest})
         self.call = call
         self._is_audit = is_audit
         self._observed = observed
         self._failed = failed  #: called when the function raises
 
     def __enter__(self) -> None:
-        self._token = under_way.set(under_way.get() | {self._key})
+        self._token = under_way.set(under_way.get() | self._key)
         if self._observed is not None:
             self._observed.begin()
 

@@ -28,10 +28,11 @@ LAST_SECONDS: Final = 1.0  #: that closing a cache may take to write them
 class UseCounter:
     """Uses and figures of this process. What a crash, a lock or a read-only store loses is counters."""
 
-    def __init__(self, metadata: MetadataStore, namespace: str) -> None:
+    def __init__(self, metadata: MetadataStore, namespace: str, *, counts: bool = True) -> None:
         self.figures = Figures()
         self._metadata = metadata
         self._namespace = namespace
+        self._counts = counts
         self._lock = threading.RLock()
         self._uses: dict[bytes, tuple[int, int]] = {}
         self._flushed = time.monotonic()
@@ -45,6 +46,8 @@ class UseCounter:
 
     def count(self, key: bytes) -> None:
         """Note one hit, now."""
+        if not self._counts:
+            return
         with self._lock:
             self._add(key, 1, self._metadata.now())
             is_due = self._begin_when_due()
@@ -64,12 +67,14 @@ class UseCounter:
 
     def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
         """Count a call that was given this entry, whose use is counted already."""
-        self.figures.count_hit(entry.function, outcome, spent, entry.compute_seconds or 0.0, entry.size)
+        if self._counts:
+            self.figures.count_hit(entry.function, outcome, spent, entry.compute_seconds or 0.0, entry.size)
 
     def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
         """Count calls that came to something else."""
-        self.figures.count(function, outcome, reason, **figures)
-        self.write_when_due()
+        if self._counts:
+            self.figures.count(function, outcome, reason, **figures)
+            self.write_when_due()
 
     def write_when_due(self) -> None:
         """Have a thread write what is buffered, if that was long ago or much."""

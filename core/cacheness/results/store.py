@@ -43,7 +43,12 @@ PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 #: Why what is there is not served, as figures say it.
-EXPIRED, FILE_CHANGED, DAMAGED = "expired", "a file that it wrote changed", "damaged"
+EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED = (
+    "expired",
+    "a file that it wrote changed",
+    "damaged",
+    "refresh was asked for",
+)
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
@@ -80,6 +85,8 @@ class Cache:
         namespace: str,
         inline_max_bytes: int,
         safe_codecs: bool,
+        writes: bool = True,
+        since: int | None = None,
     ) -> None:
         self.namespace = namespace
         self.metadata = metadata
@@ -87,7 +94,9 @@ class Cache:
         self.marker = marker
         self.tombstones = Tombstones(metadata, blobs, marker)
         self.sessions = Sessions(metadata)
-        self.uses = UseCounter(metadata, namespace)
+        self.uses = UseCounter(metadata, namespace, counts=writes)
+        self.writes = writes
+        self._since = since  #: what is older, in microseconds since the epoch, is not served
         self._keyring = keyring
         self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
         self._inline_max_bytes = inline_max_bytes
@@ -256,6 +265,8 @@ class Cache:
         entry = self.metadata.find(self.namespace, key)
         if entry is None or not self.is_genuine(entry) or self.is_expired(entry):
             return None
+        if not self.is_recent(entry.created_at):
+            return None
         self.uses.count(key)
         return entry if still_left(entry.outputs or "") else None
 
@@ -273,7 +284,7 @@ class Cache:
                 return None
             try:
                 self._keyring.verify(entry)  # before anything in the row is relied upon
-                past = EXPIRED if self.is_expired(entry) else "" if still_left(entry.outputs or "") else FILE_CHANGED
+                past = self._why_not_served(entry)
                 if not past:
                     return self._open(entry)
                 why.append(past)
@@ -301,6 +312,17 @@ class Cache:
         except CodecError as error:
             _log.warning("entry %s is left out: %s", entry.cache_key, error)
             return None
+
+    def _why_not_served(self, entry: Entry) -> str:
+        if self.is_expired(entry):
+            return EXPIRED
+        if not self.is_recent(entry.created_at):
+            return REFRESHED
+        return "" if still_left(entry.outputs or "") else FILE_CHANGED
+
+    def is_recent(self, created_at: int) -> bool:
+        """Whether what was made then may be served: in a run that refreshes, only what was made since its start."""
+        return self._since is None or created_at >= self._since
 
     def read_bytes(self, entry: Entry) -> Buffer:
         """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""

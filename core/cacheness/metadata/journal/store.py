@@ -146,7 +146,7 @@ class JournalStore:
             found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
             found = [entry for entry in found if not self._index.is_disputed(namespace, entry)]
         alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
-        return {e.key: Presence(e.size, e.raw_size, e.compute_seconds, e.outputs) for e in alive}
+        return {e.key: Presence(e.size, e.raw_size, e.compute_seconds, e.outputs, e.created_at) for e in alive}
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries, all or none; there are no sessions to lose, and only one clock."""

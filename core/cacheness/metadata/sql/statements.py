@@ -151,7 +151,7 @@ class Statements:
         """The rows under many keys that neither expired nor are disputed, without their bytes."""
         columns = (
             *(entries.c.key, entries.c.size, entries.c.raw_size),
-            *(entries.c.compute_seconds, entries.c.outputs),
+            *(entries.c.compute_seconds, entries.c.outputs, entries.c.created_at),
         )
         unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
         these = (_this_namespace(), self._among_keys(), unexpired, ~_is_disputed())
