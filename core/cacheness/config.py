@@ -21,6 +21,9 @@ from cacheness.units import Duration, Size, Time, bytes_of, seconds_of, time_of,
 ENVIRONMENT_PREFIX = "CACHENESS_"
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
+#: Parameters that are secrets or may hold them: CACHENESS_<PARAMETER>_FILE names a file with the value.
+SECRETS: Final = ("metadata_backend", "blob_store", "signing_key")
+LARGEST_SECRET: Final = 64 * 1024  #: bytes
 
 
 class CacheParameters(TypedDict, total=False):
@@ -99,6 +102,8 @@ class Config:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read the parameters from CACHENESS_<PARAMETER>, with the parameter in capitals.
 
+        The signing key and the URLs of the stores may be in files: CACHENESS_SIGNING_KEY_FILE names one, for example.
+
         Args:
             environ: the variables; None takes those of the process.
 
@@ -106,6 +111,11 @@ class Config:
             ConfigError: a variable is misspelt, or its value cannot be used.
         """
         return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
+
+    def __repr__(self) -> str:
+        # Error reports and logs quote it: a URL shows neither its password nor the values of its options.
+        shown = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
+        return f"Config({', '.join(f'{name}={_shown(name, value)!r}' for name, value in shown)})"
 
     def in_mode(self, *modes: Mode) -> Config:
         """The configuration in the narrowest of its own mode, these, and that of CACHENESS_MODE."""
@@ -143,12 +153,19 @@ def user_code_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]
 
 def redacted(url: str) -> str:
     """A URL fit for logs and errors: without password, and without the values of its options."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # not a URL after all, and perhaps a secret
+        return "…"
     host = parts.netloc.rpartition("@")[2]
     user = parts.username or ""
     netloc = f"{user}:***@{host}" if parts.password else parts.netloc
     query = "&".join(option.partition("=")[0] + "=…" for option in parts.query.split("&") if option)
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def _shown(name: str, value: Any) -> Any:
+    return redacted(value) if name in SECRETS and isinstance(value, str) else value
 
 
 def _check(config: Config) -> None:
@@ -315,14 +332,34 @@ def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
 
 def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, str]:
     known = {ENVIRONMENT_PREFIX + f.name.upper(): f.name for f in fields(cls)}
-    found = {}
+    files = {f"{ENVIRONMENT_PREFIX}{name.upper()}_FILE": name for name in SECRETS}
+    found: dict[str, str] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(ENVIRONMENT_PREFIX + "TEST_"):
             continue
         if variable[len(ENVIRONMENT_PREFIX) :] in OTHER_VARIABLES:
             continue
-        if variable not in known:
-            raise ConfigError(f"{variable} is not a setting of cacheness. Known: {', '.join(sorted(known))}")
-        if text.strip():  # an empty variable is one that is not set
-            found[known[variable]] = text
+        if variable not in known and variable not in files:
+            raise ConfigError(f"{variable} is not a setting of cacheness. Known: {', '.join(sorted({*known, *files}))}")
+        if not text.strip():  # an empty variable is one that is not set
+            continue
+        name = known.get(variable) or files[variable]
+        if name in found:
+            raise ConfigError(f"{name} is set twice: by {ENVIRONMENT_PREFIX}{name.upper()}, and by the same with _FILE")
+        found[name] = text if variable in known else _secret_in(text.strip(), variable)
     return found
+
+
+def _secret_in(path: str, variable: str) -> str:
+    """The text of a file, without white space around it. What is in the file shows in no error."""
+    try:
+        with open(os.path.expanduser(path), "rb") as file:
+            content = file.read(LARGEST_SECRET + 1)
+        text = content.decode().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise ConfigError(f"{variable} names {path}, which cannot be read: {reason}") from None
+    if not text or len(content) > LARGEST_SECRET:
+        why = "is empty" if not text else f"has more than {LARGEST_SECRET:,} bytes"
+        raise ConfigError(f"{variable} names {path}, which {why}")
+    return text

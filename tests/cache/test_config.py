@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
-from cacheness.config import _READ
+from cacheness.config import _READ, SECRETS
 from cacheness.units import bytes_of, seconds_of
 
 READ: dict[str, tuple[str, Any, Any]] = {
@@ -100,7 +101,7 @@ def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
 
 
 def test_every_parameter_is_read_or_is_one_of_a_few_that_are_checked_as_they_are() -> None:
-    assert Config.__dataclass_fields__.keys() - _READ == {"blob_store", "eviction", "on_error", "incomplete"}
+    assert Config.__dataclass_fields__.keys() - _READ == {"blob_store", "mode", "eviction", "on_error", "incomplete"}
 
 
 def test_whole_numbers_come_in_every_spelling() -> None:
@@ -128,3 +129,66 @@ def test_sizes(text: str, size: int) -> None:
 )
 def test_durations(given: Any, seconds: float) -> None:
     assert seconds_of(given) == seconds
+
+
+# secrets
+
+SECRET_VALUES = {
+    "metadata_backend": "postgresql://user:hush-1@host/db?sslpassword=hush-2",
+    "blob_store": "s3://bucket/prefix?secret_access_key=hush-3",
+    "signing_key": "new:hush-4-0123456789abcdef",
+}
+
+
+def test_secrets_are_read_from_files(tmp_path: Path) -> None:
+    environ = {}
+    for name, value in SECRET_VALUES.items():
+        (tmp_path / name).write_text(f"{value}\n")
+        environ[f"CACHENESS_{name.upper()}_FILE"] = str(tmp_path / name)
+    assert Config.from_env(environ) == Config(**SECRET_VALUES)
+    assert set(SECRET_VALUES) == set(SECRETS)
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_file_that_cannot_be_a_secret_is_named_and_not_quoted(name: str, tmp_path: Path) -> None:
+    variable, path = f"CACHENESS_{name.upper()}_FILE", tmp_path / "secret"
+    contents = {b"": "is empty", b" \n": "is empty", b"hush\xff": "not a text file", b"hush" * 20_000: "more than"}
+    for content, words in contents.items():
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match=words) as caught:
+            Config.from_env({variable: str(path)})
+        assert variable in str(caught.value)
+        assert "hush" not in repr(caught.value.__cause__) + repr(caught.value)
+    for place, words in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(ConfigError, match=words):
+            Config.from_env({variable: str(place)})
+    path.write_text("text")
+    with pytest.raises(ConfigError, match="set twice"):
+        Config.from_env({variable: str(path), variable.removesuffix("_FILE"): "text"})
+
+
+@pytest.mark.parametrize("name", sorted(Config.__dataclass_fields__.keys() - set(SECRETS)))
+def test_only_secrets_come_from_files(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("1")
+    with pytest.raises(ConfigError, match="is not a setting"):
+        Config.from_env({f"CACHENESS_{name.upper()}_FILE": str(tmp_path / "file")})
+
+
+def test_no_secret_shows_in_a_repr_or_an_error(tmp_path: Path) -> None:
+    config = Config(**SECRET_VALUES)
+    assert "hush" not in repr(config.but(metadata_backend="postgresql://user:hush@[host/db"))
+    with UnifiedCache(config.but(mode="off")) as cache:
+        shown = [repr(config), str(config), f"{config!r:.500}", repr(cache), repr(cache.cached(abs))]
+    for wrong in (
+        {"metadata_backend": "mysql://user:hush-1@host/db"},
+        {"blob_store": "s4://key:hush-2@bucket?x=hush-3"},
+        {"metadata_backend": SECRET_VALUES["metadata_backend"]},
+        {"signing_key": "hush"},
+        {"signing_key": "a:hush,a:hush-5"},
+    ):
+        with pytest.raises(ConfigError) as caught:
+            UnifiedCache(tmp_path, **wrong)
+        shown.append("".join(traceback.format_exception(caught.value)))
+    assert not [text for text in shown if "hush" in text]
+    assert "bucket/prefix" in shown[0]
+    assert "user:***@host" in shown[0]
