@@ -13,7 +13,7 @@ import pytest
 from cacheness import CacheClosed, Codec, Config, Entry, UnifiedCache
 from cacheness.config import CacheParameters
 from cacheness.memoize import CachedOptions, Options
-from cacheness.units import Duration, Size
+from cacheness.units import Duration, Size, Time
 
 
 @pytest.fixture
@@ -81,6 +81,7 @@ READ_AS: dict[str, Any] = {
     "inline_max_bytes": Size,
     "max_bytes": Size | None,
     "ttl": Duration | None,
+    "refresh_since": Time | None,
     **dict.fromkeys(("lease", "connect_timeout", "statement_timeout", "blob_timeout"), Duration),
     "codecs": Iterable[Codec | str] | str,
     **dict.fromkeys(("busy_timeout", "circuit_seconds"), Duration),

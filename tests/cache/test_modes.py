@@ -192,7 +192,7 @@ def test_offline_does_not_compute_when_the_cache_does_not_answer(
 
     with UnifiedCache(tmp_path) as cache, UnifiedCache(tmp_path, mode="offline") as offline:
         cache.cached(abs)(1)
-        monkeypatch.setattr(offline, "lookup", fail)
+        monkeypatch.setattr(offline, "peek", fail)
         with pytest.raises(NotCached, match="could not be read"):
             offline.cached(abs)(1)
 
