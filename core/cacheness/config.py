@@ -118,7 +118,11 @@ class Config:
         return f"Config({', '.join(f'{name}={_shown(name, value)!r}' for name, value in shown)})"
 
     def in_mode(self, *modes: Mode) -> Config:
-        """The configuration in the narrowest of its own mode, these, and that of CACHENESS_MODE."""
+        """Return the configuration in the narrowest of its own mode, these, and that of CACHENESS_MODE.
+
+        Args:
+            modes: more modes.
+        """
         variable = os.environ.get(ENVIRONMENT_PREFIX + "MODE", "").strip() or "readwrite"
         narrowest = self.mode
         for mode in (*modes, variable):
