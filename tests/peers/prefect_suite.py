@@ -38,6 +38,7 @@ EXPECTED: Final[dict[str, str]] = {
     "test_task_result_serializer[parent-": POLICY_DECIDES,
     "test_task_result_storage[parent]": POLICY_DECIDES,
     "test_task_inherits_custom_storage": POLICY_DECIDES,
+    "test_transaction_inside_task_default_storage": POLICY_DECIDES,
 }
 
 
