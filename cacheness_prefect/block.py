@@ -129,6 +129,14 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     eviction: Literal["lru", "cost"] = Field(
         default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
     )
+    near: str | None = Field(
+        default=None,
+        title="Near Directory",
+        description="A local directory for copies of blobs that come from far, or go there. Default: none.",
+    )
+    near_bytes: int = Field(
+        default=50_000_000_000, title="Near Size", description="Bytes that all copies in it may take."
+    )
     shared_path: bool = Field(
         default=False,
         title="Shared Path",

@@ -30,6 +30,7 @@ from cacheness.arguments import (
     shown,
 )
 from cacheness.audit import MOST_A_DAY
+from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
@@ -323,7 +324,7 @@ class UnifiedCache:
         cache = self._store
         found = cache.lookup_many(digests)
         for hit in found.values():
-            cache.uses.count_hit(hit.entry)
+            cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit")
         if missing := len(set(digests)) - len(found):
             cache.uses.count_calls("", "miss", calls=missing)
         return {digest.hex(): hit for digest, hit in found.items()}
@@ -529,7 +530,8 @@ class UnifiedCache:
         """
         opened = self._slot.opened
         if opened is not None:
-            opened.cache.uses.count_hit(hit.entry, outcome, spent=spent)
+            came = "near hit" if hit.near and outcome == "hit" else outcome
+            opened.cache.uses.count_hit(hit.entry, came, spent=spent)
 
     def peek(self, key: KeyLike, /, why: list[str] | None = None) -> Hit | None:
         """Look a result up as `lookup` does, for a caller that counts the call itself.
@@ -801,13 +803,15 @@ class UnifiedCache:
 
         Returns:
             entries, bytes; hits, misses, hit_rate (None before the first call), seconds_saved and bytes_saved: what the
-            results of hits cost to compute, and the stored bytes that hits read.
+            results of hits cost to compute, and the stored bytes that hits read. With `near=` also near: the bytes of
+            all copies, and how many blobs this process read from copies and from far.
         """
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
         ever = Report.of(cache.metadata.activity(self.config.namespace), "outcome").total
-        return {
+        near = {"near": cache.blobs.stats()} if isinstance(cache.blobs, NearBlobStore) else {}
+        return near | {
             "entries": totals.entries,
             "bytes": totals.bytes,
             "hits": ever.hits,
@@ -835,12 +839,11 @@ class UnifiedCache:
         return self._opened.evictor.would_delete()
 
     def diagnose(self) -> list[Finding]:
-        """Try each part of the store, with results that are put, read and deleted again.
+        """Try each part of the store, with results that are put, read and deleted again where the mode writes.
 
         Returns:
             What was found of each part, and what to do about it.
         """
-        self._require_writing("diagnose")
         return diagnose(self._store, self.config)
 
     def adopt(self) -> int:
@@ -934,7 +937,7 @@ class UnifiedCache:
         cache, why = self._store, list[str]()
         hit = cache.lookup(key.digest, why)
         if hit is not None:
-            cache.uses.count_hit(hit.entry)
+            cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit")
         else:
             cache.uses.count_calls(key.function, "miss", why[-1] if why else "")
         return hit

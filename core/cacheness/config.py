@@ -48,6 +48,8 @@ class CacheParameters(TypedDict, total=False):
     incomplete: Incomplete
     check: float
     lease: Duration
+    near: str | os.PathLike[str] | None
+    near_bytes: Size
     shared_path: bool
     connect_timeout: Duration
     statement_timeout: Duration
@@ -85,6 +87,8 @@ class Config:
     incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
     check: float = 0.0  #: share of the hits of decorated functions that are computed again and compared
     lease: float = 30.0  #: how long others wait for a computation whose process died
+    near: str | None = None  #: a local directory for copies of blobs that come from far, or go there
+    near_bytes: int = 50_000_000_000  #: that all copies in it may take
     shared_path: bool = False  #: every machine sees the same files under a local blob store's path
     connect_timeout: float = 2.0  #: for a connection to a server
     statement_timeout: float = 5.0  #: for one statement
@@ -200,6 +204,7 @@ def _check(config: Config) -> None:
         "blob_timeout",
         "circuit_failures",
         "circuit_seconds",
+        "near_bytes",
     ):
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
@@ -217,6 +222,12 @@ def _path(value: Any) -> str:
         raise ValueError(f"{value!r:.80} is not the path of a directory; leave it out for ./.cacheness")
     # A relative path would mean another directory after a chdir, or in the process that unpickles this.
     return os.path.abspath(os.path.expanduser(str(os.fspath(value))))
+
+
+def _path_on_each_machine(value: Any) -> str:
+    # Workers have homes of their own.
+    is_home = isinstance(value, str | os.PathLike) and str(os.fspath(value)).startswith("~")
+    return str(os.fspath(value)) if is_home else _path(value)
 
 
 def _text(value: Any) -> str:
@@ -314,6 +325,8 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "check": share_of,
     "lease": seconds_of,
     "shared_path": _flag,
+    "near": _path_on_each_machine,
+    "near_bytes": bytes_of,
     "connect_timeout": seconds_of,
     "statement_timeout": seconds_of,
     "blob_timeout": seconds_of,
@@ -321,7 +334,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "circuit_failures": _whole,
     "circuit_seconds": seconds_of,
 }
-_MAY_BE_NONE: Final = frozenset({"refresh_since", "signing_key", "ttl", "max_bytes", "max_entries"})
+_MAY_BE_NONE: Final = frozenset({"near", "refresh_since", "signing_key", "ttl", "max_bytes", "max_entries"})
 
 
 def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:

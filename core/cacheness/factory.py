@@ -374,7 +374,12 @@ def open_blobs(config: Config) -> BlobStore:
 
         return MemoryBlobStore()
     _check_scheme(url)
-    return _remote_blobs(url, config)
+    far = _remote_blobs(url, config)
+    if config.near is None:
+        return far
+    from cacheness.blobs.near import NearBlobStore
+
+    return NearBlobStore(far, config.near, config.near_bytes)
 
 
 def _remote_blobs(url: str, config: Config) -> BlobStore:

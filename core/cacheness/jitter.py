@@ -1,9 +1,12 @@
-"""Random pauses, so that rivals and waiters do not come back at the same moment."""
+"""Random pauses and choices, so that rivals and waiters do not come back at the same moment."""
 
 from __future__ import annotations
 
 import random
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+T = TypeVar("T")
 
 #: Draws from the system and keeps no state: the sequence that a user has seeded in `random` stays as it is,
 #: and a forked child does not repeat its parent's pauses.
@@ -13,3 +16,8 @@ _SYSTEM: Final = random.SystemRandom()
 def between(shortest: float, longest: float) -> float:
     """Return a random number of seconds between two bounds."""
     return _SYSTEM.uniform(shortest, longest)
+
+
+def chosen(items: Sequence[T], most: int) -> list[T]:
+    """Return some of the items, at random; all of them when there are no more."""
+    return _SYSTEM.sample(items, min(most, len(items)))

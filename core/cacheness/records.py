@@ -102,6 +102,7 @@ class Hit:
 
     value: Any  #: the value, decoded
     entry: Entry  #: where it comes from
+    near: bool = False  #: its bytes are those of a copy on this machine
 
     def __repr__(self) -> str:
         return f"Hit({reprlib.repr(self.value)}, {_brief(self.entry)})"

@@ -80,6 +80,8 @@ READ_AS: dict[str, Any] = {
     "cache_dir": str | os.PathLike[str],
     "inline_max_bytes": Size,
     "max_bytes": Size | None,
+    "near": str | os.PathLike[str] | None,
+    "near_bytes": Size,
     "ttl": Duration | None,
     "refresh_since": Time | None,
     **dict.fromkeys(("lease", "connect_timeout", "statement_timeout", "blob_timeout"), Duration),

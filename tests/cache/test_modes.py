@@ -306,6 +306,10 @@ def test_reading_needs_a_role_that_may_select_and_keys_that_may_get(
                     assert cache.cached(double)(1) == 2
                     assert len(cache.list_entries()) == 3
                     assert cache.stats()["entries"] == 3
+                    assert {finding.part: finding.ok for finding in cache.diagnose()} == {
+                        "clock": True,
+                        "reading": True,
+                    }
                     if mode == "read":
                         assert (cache.cached(double)(2), computed) == (4, [2])
             asked = {request.split()[0] for request in proxy.requests if request[:1].isalpha()}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from cacheness.blobs.near import NearBlobStore
 from cacheness.config import Config
 from cacheness.errors import CachenessError
 from cacheness.keys import make_key
@@ -42,7 +43,10 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
         "reading": lambda: _signatures(cache),
         "writing": lambda: _round_trip(cache, config),
         "disk": lambda: _disk(config),
+        "near": lambda: _near(cache),
     }
+    if not cache.writes:
+        del checks["writing"]
     found = []
     for part, check in checks.items():
         try:
@@ -92,6 +96,8 @@ def _round_trip(cache: Cache, config: Config) -> Iterator[Finding]:
         cache.publish([cache.draft(key, value, PutDetails(ttl=3600.0))])
         try:
             hit = cache.lookup(key.digest)
+            if hit is not None:
+                cache.read_bytes(hit.entry)  # of the blob store itself, and of no copy
         finally:
             cache.delete(Where(cache.namespace, keys=(key.digest,)))
         seconds = time.perf_counter() - began
@@ -101,6 +107,16 @@ def _round_trip(cache: Cache, config: Config) -> Iterator[Finding]:
             yield Finding(
                 "writing", True, f"a result in a {place} was put, read and deleted in {seconds * 1000:.0f} ms"
             )
+
+
+def _near(cache: Cache) -> Iterator[Finding]:
+    blobs = cache.blobs
+    if isinstance(blobs, NearBlobStore):
+        text = f"copies of blobs take {blobs.size():,} of {blobs.most:,} bytes in {blobs.directory}"
+        if blobs.is_in_use:
+            yield Finding("near", True, text)
+        else:
+            yield Finding("near", False, f"{text}, and none are read or made for now", "look at the warning in the log")
 
 
 def _disk(config: Config) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from cacheness.blobs.near import NearBlobStore
 from cacheness.codecs.compression import compress, decompress
 from cacheness.coordination.ownership import Marker
 from cacheness.coordination.sessions import Sessions
@@ -325,16 +326,31 @@ class Cache:
         return self._since is None or created_at >= self._since
 
     def read_bytes(self, entry: Entry) -> Buffer:
-        """The entry's stored bytes, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
+        """The entry's stored bytes, of no copy, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
         self._keyring.verify(entry)
-        return self._read(entry)
+        return self._read_far(entry)
 
-    def _read(self, entry: Entry) -> Buffer:
-        """The bytes of a verified row, verified."""
+    def _read(self, entry: Entry) -> tuple[Buffer, bool]:
+        """The bytes of a verified row, verified, and whether they are those of a copy on this machine."""
+        if entry.blob is None or not isinstance(self.blobs, NearBlobStore):
+            return self._read_far(entry), False
+        while True:
+            data, is_near = self.blobs.read_near(entry.blob, entry.size)
+            try:
+                verify_bytes(entry, data)
+            except CorruptEntry:
+                self.blobs.drop_copy(entry.blob)
+                if not is_near:
+                    raise
+            else:
+                return data, is_near
+
+    def _read_far(self, entry: Entry) -> Buffer:
         if entry.blob is None:
             data: Buffer = entry.inline if isinstance(entry.inline, bytes) else b""
         else:
-            data = self.blobs.read(entry.blob, entry.size)
+            blobs = self.blobs.far if isinstance(self.blobs, NearBlobStore) else self.blobs
+            data = blobs.read(entry.blob, entry.size)
         verify_bytes(entry, data)
         return data
 
@@ -344,10 +360,11 @@ class Cache:
 
     def _open(self, entry: Entry) -> Hit:
         codec = self._decoder(entry)
-        data = decompress(self._read(entry), entry.codec, entry.raw_size)
+        stored, is_near = self._read(entry)
+        data = decompress(stored, entry.codec, entry.raw_size)
         value = codec.decode(data)
         self.uses.count(entry.key)
-        return Hit(value, entry)
+        return Hit(value, entry, is_near)
 
     def _decoder(self, entry: Entry) -> Codec:
         name = entry.codec.partition("+")[0]

@@ -30,6 +30,7 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.file_locks import unlock, wait_in_line
+from cacheness.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
 from cacheness.jitter import between
 from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.metadata.sql.sqlite_connections import Connections, Lease
@@ -40,12 +41,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-#: SQLite's write-ahead log shares memory between processes, which these cannot do.
-NETWORK_FILE_SYSTEMS: Final = (
-    *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2"),
-    *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
-)
-MOUNTS: Final = Path("/proc/mounts")
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -451,17 +446,6 @@ def is_full(error: BaseException) -> bool:
     return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
 
 
-def file_system_of(path: Path, mounts: str) -> str:
-    """The type of the file system that holds a path, from the text of /proc/mounts."""
-    best, kind = "", ""
-    for line in mounts.splitlines():
-        _, point, fstype, *_ = line.split(" ")
-        point = point.encode().decode("unicode_escape")
-        if path.is_relative_to(point) and len(point) >= len(best):
-            best, kind = point, fstype
-    return kind
-
-
 def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
     if statement.constants:
         values = {**statement.constants, **values}
@@ -473,11 +457,8 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
 
 
 def _refuse_network_file_system(path: Path) -> None:
-    try:
-        mounts = MOUNTS.read_text()
-    except OSError:
-        return
-    kind = file_system_of(path.resolve(), mounts)
+    # SQLite's write-ahead log shares memory between processes, which these cannot do.
+    kind = file_system_of(path)
     if kind in NETWORK_FILE_SYSTEMS:
         raise ConfigError(
             f"{path.parent} is on a network file system ({kind}), where SQLite loses data when several machines"

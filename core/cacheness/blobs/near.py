@@ -1,0 +1,388 @@
+"""Copies of far blobs on this machine's own disk: a blob store in front of another.
+
+Names of blobs are used once, so a copy is never out of date: the row decides which blob is read, and
+its digest proves the bytes. What goes wrong with the disk costs a warning, and the blob store behind is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import secrets
+import stat
+import struct
+import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cacheness import forks
+from cacheness.blobs.buffers import allocate, views_of
+from cacheness.blobs.names import UNFINISHED
+from cacheness.errors import CachenessError
+from cacheness.file_locks import FileLocks
+from cacheness.file_systems import is_local
+from cacheness.jitter import between, chosen
+from cacheness.protocols import BlobStore, Buffer
+from cacheness.records import OBJECT_NAME, BlobInfo, Upload
+
+_log = logging.getLogger(__name__)
+
+FORMAT: Final = "1"  #: the folder of all copies that are kept in this way
+SHARDS: Final = 256
+LARGEST_PART: Final = 4  #: a blob of more than one part in so many of the room is not kept
+FULL_TO: Final = 0.95  #: of the room, when it is made
+SAMPLE: Final = 16  #: shards among whose copies the oldest go
+ROUNDS: Final = 64  #: samples that one copy may take to have room
+FETCH_PATIENCE: Final = 5.0  #: seconds to wait for another that fetches the same blob
+FETCH_PAUSES: Final = (0.005, 0.1)  #: seconds between looks for its copy
+USE_GRAIN: Final = 3600.0  #: seconds; a copy's last use is its file's time, which is not set more often
+SWEEP_EVERY: Final = 60.0  #: seconds; then one shard is counted anew
+ABANDONED: Final = 3600.0  #: seconds, after which an unfinished copy is nobody's
+PAUSE_AFTER_ERROR: Final = 60.0  #: seconds without copies
+_COUNTERS: Final = "sizes"
+_FETCHES: Final = "fetching"
+_COUNTER: Final = struct.Struct("<q")
+_COUNT_TRIES: Final = 20
+_TAG: Final = (
+    "Signature: 8a477f597d28d172789f06886806bc55\n# Copies of blobs that are stored elsewhere; may be deleted.\n"
+)
+_READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the copy of a blob is, or would be."""
+
+    shard: int
+    leaf: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """One copy, as a listing shows it."""
+
+    used: float
+    size: int
+    path: str
+
+
+class NearBlobStore:
+    """A blob store with copies of its blobs in a local directory, which processes of one user share.
+
+    Everything but `read` is what the store behind does; copies are written after it has the blob.
+    """
+
+    def __init__(self, far: BlobStore, directory: str | Path, most: int) -> None:
+        self.far = far
+        self.near_reads = self.far_reads = 0
+        self.directory = os.path.abspath(os.path.expanduser(directory))
+        self._root = os.path.join(self.directory, FORMAT)
+        self.most = most
+        self._swept = time.monotonic()
+        self._paused_until = float("-inf")
+        self._has_warned = False
+        self._locks = FileLocks(Path(self._root, _FETCHES))
+        self._mode = 0o700
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.far!r}, {self._root!r})"
+
+    # what is asked of it
+
+    def write(self, name: str, buffers: Sequence[Buffer]) -> None:
+        """Write the blob behind, then keep a copy."""
+        views, size = views_of(buffers)
+        self.far.write(name, views)
+        place = self._place(name)
+        if place is not None:
+            self._keep(place, views, size)
+
+    def read(self, name: str, size: int) -> Buffer:
+        """The blob's bytes: of the copy, or of the store behind."""
+        return self.read_near(name, size)[0]
+
+    def read_near(self, name: str, size: int) -> tuple[Buffer, bool]:
+        """The same, and whether they are a copy's."""
+        place = self._place(name)
+        if place is None:
+            return self.far.read(name, size), False
+        found = self._copy(place, size)
+        return self._fetch(place, name, size) if found is None else (found, True)
+
+    def drop_copy(self, name: str) -> None:
+        """Remove a copy, whose bytes are not those that its row was signed for."""
+        place = self._place(name)
+        if place is not None:
+            self._drop(place)
+
+    def stat(self, name: str) -> BlobInfo | None:
+        """Ask the store behind for one blob by name."""
+        return self.far.stat(name)
+
+    def delete(self, name: str) -> None:
+        """Remove the copy, and the blob behind."""
+        self.drop_copy(name)
+        self.far.delete(name)
+
+    def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
+        """Remove the copies, and the blobs behind; why each that may still be there is."""
+        for name in names:
+            self.drop_copy(name)
+        return self.far.delete_many(names)
+
+    def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
+        """List the blobs behind."""
+        return self.far.scan(prefix, after=after)
+
+    def uploads(self, prefix: str = "") -> Iterator[Upload]:
+        """List the unfinished uploads behind."""
+        return self.far.uploads(prefix)
+
+    def abort(self, upload: Upload) -> None:
+        """Drop an unfinished upload behind."""
+        self.far.abort(upload)
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether copies are read and made, which they are not for a while after trouble with the disk."""
+        return time.monotonic() >= self._paused_until
+
+    def size(self) -> int:
+        """Bytes of all copies, as they are counted."""
+        return sum(self._counters())
+
+    def stats(self) -> dict[str, int]:
+        """Bytes of all copies, and blobs that this process read from copies and from the store behind."""
+        return {"bytes": self.size(), "near_reads": self.near_reads, "far_reads": self.far_reads}
+
+    def close(self) -> None:
+        """Give up fetches, and close the store behind."""
+        self._locks.close()
+        self.far.close()
+
+    # copies
+
+    def _begin(self) -> None:
+        if not is_local(self._root):
+            self._pass_by(OSError(0, "it is on a network file system, or on one that a process serves"), float("inf"))
+            return
+        try:
+            directory = self.directory
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+            # Who made the directory for a group wants the group to read the copies.
+            self._mode = stat.S_IMODE(os.stat(directory).st_mode) | 0o700
+            for folder in (self._root, os.path.join(self._root, _FETCHES)):
+                self._make(folder)
+            tag = os.path.join(directory, "CACHEDIR.TAG")
+            if not os.path.exists(tag):
+                Path(tag).write_text(_TAG)
+        except OSError as error:
+            self._pass_by(error, float("inf"))
+
+    def _make(self, folder: str) -> None:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, self._mode)
+            os.chmod(folder, self._mode)  # whatever the umask is
+
+    def _place(self, name: str) -> _Place | None:
+        """None for names that are not used once, such as the marker's, and while there is trouble with the disk."""
+        match = OBJECT_NAME.fullmatch(name)
+        if match is None or not self.is_in_use:
+            return None
+        leaf = f"{match['namespace']}.{name.rpartition('/')[2]}"
+        return _Place(int(match["shard"], 16), leaf, os.path.join(self._root, match["shard"], leaf))
+
+    def _copy(self, place: _Place, size: int) -> Buffer | None:
+        """The bytes of a copy, copied: what becomes of the file afterwards does not matter."""
+        try:
+            descriptor = os.open(place.path, _READ_FLAGS)
+            try:
+                found = os.fstat(descriptor)
+                data = _read_whole(descriptor, size) if stat.S_ISREG(found.st_mode) and found.st_size == size else None
+                # A clock that jumped back makes the file's time one of the future.
+                if data is not None and not 0 <= time.time() - found.st_mtime < USE_GRAIN:
+                    os.utime(descriptor)
+            finally:
+                os.close(descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._pass_by(error)
+            return None
+        if data is None:
+            self._drop(place)
+        else:
+            self.near_reads += 1
+        return data
+
+    def _fetch(self, place: _Place, name: str, size: int) -> tuple[Buffer, bool]:
+        """Read from the store behind, or wait for a while for the copy of another that is about to do the same."""
+        give_up, pause = time.monotonic() + FETCH_PATIENCE, FETCH_PAUSES[0]
+        while not self._takes(place):
+            if time.monotonic() >= give_up or not self.is_in_use:
+                return self._counted(name, size), False
+            time.sleep(pause * between(0.5, 1.0))
+            pause = min(2 * pause, FETCH_PAUSES[1])
+            if (found := self._copy(place, size)) is not None:
+                return found, True
+        try:
+            if (found := self._copy(place, size)) is not None:  # fetched since the first look
+                return found, True
+            data = self._counted(name, size)
+            self._keep(place, [memoryview(data)], size)
+            return data, False
+        finally:
+            with contextlib.suppress(OSError):
+                self._locks.remove(place.leaf)
+
+    def _takes(self, place: _Place) -> bool:
+        try:
+            return self._locks.take(place.leaf)
+        except OSError as error:
+            self._pass_by(error)
+            return False
+
+    def _counted(self, name: str, size: int) -> Buffer:
+        data = self.far.read(name, size)
+        self.far_reads += 1
+        return data
+
+    def _keep(self, place: _Place, views: Sequence[memoryview], size: int) -> None:
+        if size > self.most // LARGEST_PART or not self.is_in_use:
+            return
+        folder = os.path.dirname(place.path)
+        aside = os.path.join(folder, f"{secrets.token_hex(8)}{UNFINISHED}")
+        try:
+            self._make_room(size)
+            self._make(folder)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(aside, flags, self._mode & 0o666), "wb") as file:
+                file.writelines(views)
+            # Not synced: what a power cut leaves is not what was signed, and is fetched again.
+            before = _size_of(place.path)
+            os.rename(aside, place.path)
+            self._count(place.shard, size - before)
+            if time.monotonic() - self._swept > SWEEP_EVERY:
+                self._swept = time.monotonic()
+                self._sweep(secrets.randbelow(SHARDS))
+        except OSError as error:
+            self._pass_by(error)
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(aside)
+
+    def _drop(self, place: _Place) -> None:
+        try:
+            size = _size_of(place.path)
+            os.unlink(place.path)
+            self._count(place.shard, -size)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._pass_by(error)
+
+    def _pass_by(self, error: OSError, seconds: float = PAUSE_AFTER_ERROR) -> None:
+        """Use no copies for a while, and say so once."""
+        self._paused_until = time.monotonic() + seconds
+        if not self._has_warned:
+            self._has_warned = True
+            _log.warning(
+                "no copies of blobs are kept or read in %s for now: %s. Blobs are read from the store itself",
+                self._root,
+                error.strerror or error,
+            )
+
+    # room
+
+    def _make_room(self, size: int) -> None:
+        total = self.size()
+        if total + size <= self.most:
+            return
+        wanted = int(self.most * FULL_TO) - size
+        for _ in range(ROUNDS):
+            shards = [shard for shard, held in enumerate(self._counters()) if held > 0]
+            copies = sorted(
+                ((copy, shard) for shard in chosen(shards, SAMPLE) for copy in self._sweep(shard)),
+                key=lambda item: item[0].used,
+            )
+            total = self.size()
+            for copy, shard in copies[: max(1, len(copies) // 4)]:
+                if total <= wanted:
+                    return
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(copy.path)
+                    self._count(shard, -copy.size)
+                total -= copy.size
+            if total <= wanted:
+                return
+
+    def _sweep(self, shard: int) -> list[_Copy]:
+        """The copies of a shard, which are counted anew; what a killed process left unfinished goes."""
+        copies = []
+        with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self._root, f"{shard:02x}")) as items:
+            for item in items:
+                with contextlib.suppress(FileNotFoundError):
+                    found = item.stat(follow_symlinks=False)
+                    if not item.name.endswith(UNFINISHED):
+                        copies.append(_Copy(found.st_mtime, found.st_size, item.path))
+                    elif abs(time.time() - found.st_mtime) > ABANDONED:
+                        os.unlink(item.path)
+        self._count(shard, sum(copy.size for copy in copies), afresh=True)
+        return copies
+
+    def _counters(self) -> list[int]:
+        try:
+            text = Path(self._root, _COUNTERS).read_bytes()
+        except OSError:
+            return []
+        return [max(0, held) for (held,) in _COUNTER.iter_unpack(text[: len(text) // 8 * 8])]
+
+    def _count(self, shard: int, change: int, *, afresh: bool = False) -> None:
+        """Change a counter. Where others keep it locked nothing is counted, until a sweep counts anew."""
+        at = shard * _COUNTER.size
+        with forks.no_fork():  # a child would keep the lock that this takes
+            descriptor = os.open(os.path.join(self._root, _COUNTERS), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if _lock_soon(descriptor):
+                    held = 0 if afresh else _COUNTER.unpack(os.pread(descriptor, _COUNTER.size, at).ljust(8, b"\0"))[0]
+                    os.pwrite(descriptor, _COUNTER.pack(max(0, held + change)), at)
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            finally:
+                os.close(descriptor)
+
+
+def _lock_soon(descriptor: int) -> bool:
+    for _ in range(_COUNT_TRIES):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        time.sleep(between(0.0, 0.002))
+    return False
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.lstat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read_whole(descriptor: int, size: int) -> Buffer | None:
+    buffer = allocate(size)
+    with memoryview(buffer) as view:
+        done = 0
+        while done < size:
+            count = os.readv(descriptor, [view[done:]])
+            if count == 0:
+                return None
+            done += count
+    return buffer
+
+
+_conforms: type[BlobStore] = NearBlobStore

@@ -1,0 +1,35 @@
+"""Which kind of file system a path is on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+#: On these, several machines see the same files; locks and shared memory between their processes do not work, or hang.
+NETWORK_FILE_SYSTEMS: Final = (
+    *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2"),
+    *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
+)
+MOUNTS: Final = Path("/proc/mounts")
+
+
+def file_system_of(path: str | os.PathLike[str]) -> str:
+    """Return the type of the file system that holds a path, "" where the system does not say."""
+    try:
+        mounts = MOUNTS.read_text()
+    except OSError:
+        return ""
+    resolved, best, kind = Path(path).resolve(), "", ""
+    for line in mounts.splitlines():
+        _, point, fstype, *_ = line.split(" ")
+        point = point.encode().decode("unicode_escape")
+        if resolved.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fstype
+    return kind
+
+
+def is_local(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is on a disk of this machine, and not one that another process serves."""
+    kind = file_system_of(path)
+    return kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse")

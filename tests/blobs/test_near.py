@@ -1,0 +1,327 @@
+"""Copies on this machine's disk: a blob store like any other, and trouble with the disk costs a warning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cacheness import UnifiedCache, file_systems
+from cacheness.blobs import near
+from cacheness.blobs.memory import MemoryBlobStore
+from cacheness.blobs.near import NearBlobStore
+from cacheness.errors import BlobMissing, StoreUnavailable
+from cacheness.protocols import Buffer
+from cacheness.testing.contracts.blobs import NAME, BlobStoreContract
+from tests.conftest import SIGNING_KEY
+
+MOST = 10_000
+
+
+class Far(MemoryBlobStore):
+    """A store that counts what is read of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.seconds = 0.0
+
+    def read(self, name: str, size: int) -> Buffer:
+        self.reads += 1
+        time.sleep(self.seconds)
+        return super().read(name, size)
+
+
+def name_of(number: int, shard: int = 0xAB) -> str:
+    return f"default/{shard:02x}/{shard:02x}{number:062d}.0123456789abcdef.fedcba9876543210"
+
+
+@pytest.fixture
+def far() -> Far:
+    return Far()
+
+
+@pytest.fixture
+def store(far: Far, tmp_path: Path) -> Iterator[NearBlobStore]:
+    store = NearBlobStore(far, tmp_path / "near", MOST)
+    yield store
+    store.close()
+
+
+def copies(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("near/1/[0-9a-f][0-9a-f]/*") if not path.name.endswith(".part")]
+
+
+class TestNearBlobStore(BlobStoreContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[NearBlobStore]:
+        store = NearBlobStore(MemoryBlobStore(), tmp_path, 1 << 30)
+        yield store
+        store.close()
+
+
+def test_what_was_written_or_read_is_read_without_the_store_behind(far: Far, tmp_path: Path) -> None:
+    one = NearBlobStore(far, tmp_path / "near", MOST)
+    one.write(NAME, [b"one"])
+    assert (bytes(one.read(NAME, 3)), far.reads) == (b"one", 0)
+    other = NearBlobStore(far, tmp_path / "elsewhere", MOST)
+    assert [bytes(other.read(NAME, 3)) for _ in range(3)] == [b"one"] * 3
+    assert far.reads == 1
+    assert other.stats() == {"bytes": 3, "near_reads": 2, "far_reads": 1}
+
+
+def test_what_is_no_blob_of_an_entry_is_never_copied(store: NearBlobStore, far: Far, tmp_path: Path) -> None:
+    store.write("cacheness-store.json", [b"marker"])
+    for reads in (1, 2):
+        assert (bytes(store.read("cacheness-store.json", 6)), far.reads) == (b"marker", reads)
+    assert copies(tmp_path) == []
+
+
+def test_a_deleted_blob_and_its_copy_are_gone(store: NearBlobStore, tmp_path: Path) -> None:
+    for delete in (lambda: store.delete(NAME), lambda: store.delete_many([NAME])):
+        store.write(NAME, [b"one"])
+        delete()
+        assert copies(tmp_path) == []
+        assert store.size() == 0
+        with pytest.raises(BlobMissing):
+            store.read(NAME, 3)
+
+
+def test_the_copies_take_no_more_than_they_may_and_the_oldest_go(store: NearBlobStore, tmp_path: Path) -> None:
+    for number in range(100):
+        store.write(name_of(number, number % 8), [bytes(500)])
+        for path in copies(tmp_path):
+            os.utime(path, (path.stat().st_mtime - 10,) * 2)  # so that each is older than the next
+        held = sum(path.stat().st_size for path in copies(tmp_path))
+        assert held <= MOST
+        assert store.size() == held
+    kept = sorted(int(path.name.split(".")[1][-8:]) for path in copies(tmp_path))
+    assert len(kept) >= 15
+    assert min(kept) >= 70
+
+
+@pytest.mark.parametrize("size", [MOST // 4 + 1, MOST, 10 * MOST])
+def test_a_blob_that_is_large_beside_the_room_is_not_copied(store: NearBlobStore, tmp_path: Path, size: int) -> None:
+    store.write(NAME, [bytes(size)])
+    assert bytes(store.read(NAME, size)) == bytes(size)
+    assert copies(tmp_path) == []
+
+
+def test_a_sweep_puts_the_counters_right_and_removes_what_the_dead_left(store: NearBlobStore, tmp_path: Path) -> None:
+    store.write(NAME, [bytes(1000)])
+    (tmp_path / "near/1/sizes").write_bytes(b"\xff" * 100)
+    left, fresh = (tmp_path / "near/1/ab" / f"{n}.part" for n in ("old", "new"))
+    for path, age in ((left, 7200), (fresh, 0)):
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - age,) * 2)
+    store._sweep(0xAB)
+    assert store._counters()[0xAB] == 1000
+    assert (left.exists(), fresh.exists()) == (False, True)
+
+
+def test_a_use_is_noted_once_an_hour(store: NearBlobStore, tmp_path: Path) -> None:
+    store.write(NAME, [b"one"])
+    (path,) = copies(tmp_path)
+    for age, is_noted in ((10, False), (7200, True), (-7200, True)):
+        at = time.time() - age
+        os.utime(path, (at, at))
+        store.read(NAME, 3)
+        assert (abs(path.stat().st_mtime - at) > 60) == is_noted
+
+
+def test_the_directory_is_its_user_s_and_a_cache(store: NearBlobStore, tmp_path: Path) -> None:
+    store.write(NAME, [b"one"])
+    for folder in ("near", "near/1", "near/1/ab"):
+        assert (tmp_path / folder).stat().st_mode & 0o777 == 0o700
+    assert [path.stat().st_mode & 0o777 for path in copies(tmp_path)] == [0o600]
+    assert (tmp_path / "near/CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_a_directory_that_was_made_for_a_group_stays_the_group_s(far: Far, tmp_path: Path) -> None:
+    (tmp_path / "near").mkdir()
+    (tmp_path / "near").chmod(0o770)
+    NearBlobStore(far, tmp_path / "near", MOST).write(NAME, [b"one"])
+    assert (tmp_path / "near/1/ab").stat().st_mode & 0o777 == 0o770
+    assert [path.stat().st_mode & 0o777 for path in copies(tmp_path)] == [0o660 & ~_umask()]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# trouble
+
+
+@pytest.mark.parametrize("spoil", [b"", b"on", b"onto", b"long" * 100])
+def test_a_copy_of_another_size_is_fetched_again(store: NearBlobStore, far: Far, tmp_path: Path, spoil: bytes) -> None:
+    store.write(NAME, [b"one"])
+    (path,) = copies(tmp_path)
+    path.write_bytes(spoil)
+    assert [bytes(store.read(NAME, 3)) for _ in range(2)] == [b"one"] * 2
+    assert far.reads == 1
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse", "lustre", "cifs"])
+def test_a_network_file_system_is_passed_by(
+    far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    (tmp_path / "mounts").write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/share {kind} rw 0 0\n")
+    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mounts")
+    store = NearBlobStore(far, tmp_path / "share/near", MOST)
+    store.write(NAME, [b"one"])
+    assert [bytes(store.read(NAME, 3)) for _ in range(3)] == [b"one"] * 3
+    assert far.reads == 3
+    assert not (tmp_path / "share").exists()
+    assert len(caplog.records) == 1
+    assert "network file system" in caplog.text
+
+
+def test_a_directory_that_cannot_be_used_costs_one_warning(
+    far: Far, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    store = NearBlobStore(far, tmp_path / "file" / "near", MOST)
+    for number in range(3):
+        store.write(name_of(number), [b"one"])
+        assert bytes(store.read(name_of(number), 3)) == b"one"
+    assert far.reads == 3
+    assert len(caplog.records) == 1
+
+
+def test_a_full_disk_costs_one_warning_and_is_tried_again(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", full)
+        for number in range(3):
+            store.write(name_of(number), [b"one"])
+            assert bytes(store.read(name_of(number), 3)) == b"one"
+    assert [record.getMessage() for record in caplog.records if "No space left" not in record.getMessage()] == []
+    assert len(caplog.records) == 1
+    assert list((tmp_path / "near/1/ab").iterdir()) == []
+    store._paused_until = 0.0
+    store.write(NAME, [b"one"])
+    assert len(copies(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("stores", [1, 16])
+def test_of_many_that_want_one_blob_one_fetches_it(far: Far, tmp_path: Path, stores: int) -> None:
+    far.write(NAME, [bytes(1000)])
+    far.seconds = 0.05
+    # Their locks are those of open files, so that stores keep each other out as processes do.
+    near_stores = [NearBlobStore(far, tmp_path / "near", MOST) for _ in range(stores)]
+    with ThreadPoolExecutor(16) as pool:
+        read = pool.map(lambda number: near_stores[number % stores].read(NAME, 1000), range(16))
+        assert {bytes(data) for data in read} == {bytes(1000)}
+    assert far.reads == 1
+
+
+def test_who_waits_too_long_for_another_fetches_itself(
+    store: NearBlobStore, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(near, "FETCH_PATIENCE", 0.05)
+    far.write(NAME, [b"one"])
+    place = store._place(NAME)
+    assert place is not None
+    assert store._locks.take(place.leaf)
+    assert (bytes(store.read(NAME, 3)), far.reads) == (b"one", 1)
+
+
+def test_when_a_fetch_fails_the_next_one_fetches(store: NearBlobStore, far: Far) -> None:
+    def down(name: str, size: int) -> Buffer:
+        raise StoreUnavailable("it is down")
+
+    far.read = down  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            store.read(NAME, 3)
+    del far.read
+    far.write(NAME, [b"one"])
+    assert bytes(store.read(NAME, 3)) == b"one"
+
+
+STEPS = {
+    "open": "os.open = lambda path, *a, o=os.open: die() if path.endswith('.part') else o(path, *a)",
+    "rename": "os.rename = lambda *_: die()",
+    "renamed": "NearBlobStore._count = lambda *_, **__: die()",
+    "fetched": "NearBlobStore._keep = lambda *_: die()",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_process_that_is_killed_at_any_step_leaves_a_copy_or_none(tmp_path: Path, far: Far, step: str) -> None:
+    program = f"""
+import os, signal
+from cacheness.blobs.local import LocalBlobStore
+from cacheness.blobs.near import NearBlobStore
+from cacheness.deadlines import Limits
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+store = NearBlobStore(LocalBlobStore({str(tmp_path / "far")!r}, limits=Limits()), {str(tmp_path / "near")!r}, {MOST})
+store.far.write({NAME!r}, [b"one"])
+{STEPS[step]}
+store.read({NAME!r}, 3)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -9
+    far.write(NAME, [b"one"])
+    store = NearBlobStore(far, tmp_path / "near", MOST)
+    assert [bytes(store.read(NAME, 3)) for _ in range(2)] == [b"one"] * 2
+    assert far.reads == (step != "renamed")
+    store._sweep(0xAB)
+    assert store.size() == 3
+    store.close()
+
+
+# in a cache
+
+
+@pytest.mark.external
+def test_a_cache_reads_near_and_what_is_spoilt_from_far(
+    postgres_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    value = os.urandom(100_000)
+    where = {"metadata_backend": postgres_url, "blob_store": s3_url, "signing_key": SIGNING_KEY}
+    with (
+        UnifiedCache(**where) as writer,
+        UnifiedCache(near=tmp_path / "near", near_bytes="10MB", **where) as cache,
+    ):
+        writer.put(value, n=1)
+        for _ in range(3):
+            assert cache.get(n=1) == value
+        assert cache.stats()["near"] == {"bytes": cache.stats()["bytes"], "near_reads": 2, "far_reads": 1}
+        assert [finding for finding in cache.diagnose() if not finding.ok] == []
+        assert [finding.part for finding in cache.diagnose()].count("near") == 1
+        (path,) = copies(tmp_path)
+        path.write_bytes(b"\0" * path.stat().st_size)
+        assert cache.get(n=1) == value
+        assert cache.get(n=1) == value
+        assert {row.name: row.hits for row in cache.report(by="outcome")} == {"hit": 2, "near hit": 3}
+        # A check looks at the bucket and not at the copy.
+        (entry,) = writer.iter_entries()
+        assert entry.blob is not None
+        writer._store.blobs.delete(entry.blob)
+        assert [issue.kind for issue in cache.verify_integrity(deep=True)] == ["dangling"]
+        assert cache.get(n=1) == value
+        cache.invalidate(n=1)
+        assert cache.get(n=1) is None
+        assert copies(tmp_path) == []
+        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        # What the bucket has wrong is no copy for long.
+        entry = writer.put(value, n=2)
+        assert entry.blob is not None
+        writer._store.blobs.write(entry.blob, [b"\0" * entry.size])
+        assert cache.get(n=2) is None
+        assert copies(tmp_path) == []
+    assert "not the ones that were written" in caplog.text
