@@ -152,6 +152,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Incomplete Keys",
         description="What becomes of results whose key could not see everything, unless a policy says.",
     )
+    check: float = Field(
+        default=0.0,
+        title="Checked Share",
+        description="Share of hits, 0 to 1, that functions of `open().cached` compute again. Tasks do not.",
+    )
     lease: float = Field(
         default=30.0,
         description="Seconds until others take over a computation whose process died, unless a policy says.",
