@@ -54,7 +54,7 @@ _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _PlaceOfCopy:
     """Where the copy of a blob is, or would be."""
 
     shard: int
@@ -63,7 +63,7 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class _KeptCopy:
     """One copy, as a listing shows it."""
 
     used: float
@@ -190,15 +190,15 @@ class NearBlobStore:
             os.mkdir(folder, self._mode)
             os.chmod(folder, self._mode)  # whatever the umask is
 
-    def _place(self, name: str) -> _Place | None:
+    def _place(self, name: str) -> _PlaceOfCopy | None:
         """None for names that are not used once, such as the marker's, and while there is trouble with the disk."""
         match = OBJECT_NAME.fullmatch(name)
         if match is None or not self.is_in_use:
             return None
         leaf = f"{match['namespace']}.{name.rpartition('/')[2]}"
-        return _Place(int(match["shard"], 16), leaf, os.path.join(self._root, match["shard"], leaf))
+        return _PlaceOfCopy(int(match["shard"], 16), leaf, os.path.join(self._root, match["shard"], leaf))
 
-    def _copy(self, place: _Place, size: int) -> Buffer | None:
+    def _copy(self, place: _PlaceOfCopy, size: int) -> Buffer | None:
         """The bytes of a copy, copied: what becomes of the file afterwards does not matter."""
         try:
             descriptor = os.open(place.path, _READ_FLAGS)
@@ -221,7 +221,7 @@ class NearBlobStore:
             self.near_reads += 1
         return data
 
-    def _fetch(self, place: _Place, name: str, size: int) -> tuple[Buffer, bool]:
+    def _fetch(self, place: _PlaceOfCopy, name: str, size: int) -> tuple[Buffer, bool]:
         """Read from the store behind, or wait for a while for the copy of another that is about to do the same."""
         give_up, pause = time.monotonic() + FETCH_PATIENCE, FETCH_PAUSES[0]
         while not self._takes(place):
@@ -241,7 +241,7 @@ class NearBlobStore:
             with contextlib.suppress(OSError):
                 self._locks.remove(place.leaf)
 
-    def _takes(self, place: _Place) -> bool:
+    def _takes(self, place: _PlaceOfCopy) -> bool:
         try:
             return self._locks.take(place.leaf)
         except OSError as error:
@@ -253,7 +253,7 @@ class NearBlobStore:
         self.far_reads += 1
         return data
 
-    def _keep(self, place: _Place, views: Sequence[memoryview], size: int) -> None:
+    def _keep(self, place: _PlaceOfCopy, views: Sequence[memoryview], size: int) -> None:
         if size > self.most // LARGEST_PART or not self.is_in_use:
             return
         folder = os.path.dirname(place.path)
@@ -277,7 +277,7 @@ class NearBlobStore:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
 
-    def _drop(self, place: _Place) -> None:
+    def _drop(self, place: _PlaceOfCopy) -> None:
         try:
             size = _size_of(place.path)
             os.unlink(place.path)
@@ -322,7 +322,7 @@ class NearBlobStore:
             if total <= wanted:
                 return
 
-    def _sweep(self, shard: int) -> list[_Copy]:
+    def _sweep(self, shard: int) -> list[_KeptCopy]:
         """The copies of a shard, which are counted anew; what a killed process left unfinished goes."""
         copies = []
         with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self._root, f"{shard:02x}")) as items:
@@ -330,7 +330,7 @@ class NearBlobStore:
                 with contextlib.suppress(FileNotFoundError):
                     found = item.stat(follow_symlinks=False)
                     if not item.name.endswith(UNFINISHED):
-                        copies.append(_Copy(found.st_mtime, found.st_size, item.path))
+                        copies.append(_KeptCopy(found.st_mtime, found.st_size, item.path))
                     elif abs(time.time() - found.st_mtime) > ABANDONED:
                         os.unlink(item.path)
         self._count(shard, sum(copy.size for copy in copies), afresh=True)
