@@ -73,16 +73,16 @@ def test_uses_are_written_and_tombstones_cleared_in_pieces(world: World, monkeyp
 @pytest.mark.parametrize("world", [pytest.param("postgresql+s3", marks=pytest.mark.external)], indirect=True)
 def test_deadlines_count_rows(world: World, published: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     pool = world.cache._store.metadata._pool
-    seconds: list[float] = []
+    granted_seconds: list[float] = []
     run = pool.run
 
-    def run_seen(statement: Any, values: Any, more: float = 0.0) -> Any:
-        seconds.append(more)
-        return run(statement, values, more)
+    def run_seen(statement: Any, values: Any, seconds: float = 0.0) -> Any:
+        granted_seconds.append(seconds)
+        return run(statement, values, seconds)
 
     monkeypatch.setattr(pool, "run", run_seen)
     world.cache.put_many((n, {"n": n}) for n in range(2500))
     assert published == [1000, 1000, 500]
-    granted = [1 + each / postgresql.ROW_SECONDS for each in seconds if each > 1]
+    granted = [1 + each / postgresql.ROW_SECONDS for each in granted_seconds if each > 1]
     assert all(rows >= written for rows, written in zip(granted, published, strict=True))
     assert world.cache.stats()["entries"] == 2500

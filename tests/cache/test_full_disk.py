@@ -105,9 +105,9 @@ assert not cache.list_entries() and len(cache.verify_integrity(repair=True)) == 
 cache.close()
 assert reserve.stat().st_blocks * 512 >= 1 << 20, "what is kept back was not made again"
 with open_cache() as cache:
-    for n in range(5):
+    for n in range(4):
         cache.put(value(n), n=n)
-    assert all(cache.get(n=n) == value(n) for n in range(5))
+    assert all(cache.get(n=n) == value(n) for n in range(4))
 """
     run_on_small_disk(program, kind, size, tmp_path)
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
 LOCAL = sorted(name for name in WORKLOADS if not name.startswith("p2p"))
 #: What only a distributed scheduler has, or shuffles in another way where there is one.
-SHUFFLES = sorted({*WORKLOADS} - {*LOCAL} | {"frame_value_counts"})
+SHUFFLES = sorted({*WORKLOADS} - {*LOCAL} | {"frame_csv_with_paths", "frame_value_counts"})
 SAME = [name for name in LOCAL if name not in SHUFFLES]
 
 

@@ -321,7 +321,7 @@ def test_blobs_wait_where_no_marker_says_whose_they_are(config: Config) -> None:
 def test_a_repair_is_not_stopped_by_the_blobs_that_a_migration_left(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report, "OBJECTS_AT_MOST", (0, 0.0))
+    monkeypatch.setattr(report, "BLOBS_AT_MOST", (0, 0.0))
     migrations.upgrade(migrating._database(config))
     migrations.drop_old_entries(migrating._database(config))
     with UnifiedCache(config) as cache:
