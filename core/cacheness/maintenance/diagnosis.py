@@ -120,7 +120,8 @@ def _near(cache: Cache) -> Iterator[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    if not os.path.isdir(config.cache_dir):
+    is_used = config.blob_store is None or config.metadata_backend in ("sqlite", "json")
+    if not is_used or not os.path.isdir(config.cache_dir):
         return
     usage = shutil.disk_usage(config.cache_dir)
     text = f"{usage.free:,} of {usage.total:,} bytes are free in {config.cache_dir}"
