@@ -19,6 +19,7 @@ from cacheness.records import NAMESPACE
 from cacheness.units import Duration, Size, Time, bytes_of, seconds_of, time_of, whole
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
+EMBEDDED: Final = ("sqlite", "json")  #: metadata backends that are files in the cache's directory
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
 #: Parameters that are secrets or may hold them: CACHENESS_<PARAMETER>_FILE names a file with the value.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 from collections.abc import Sequence
 from typing import Final
 
@@ -33,3 +34,15 @@ def allocate(size: int) -> Buffer:
         with contextlib.suppress(OSError):  # a kernel without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     return memoryview(memory)
+
+
+def read_into(buffer: Buffer, descriptor: int) -> int:
+    """Read a file into a buffer until that is full; return how many bytes there were."""
+    done = 0
+    with memoryview(buffer) as view:
+        while done < len(view):
+            count = os.readv(descriptor, [view[done:]])
+            if count == 0:
+                break
+            done += count
+    return done

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cacheness.blobs.buffers import allocate
+from cacheness.blobs.buffers import allocate, read_into
 from cacheness.blobs.names import UNFINISHED, checked
 from cacheness.deadlines import Limits
 from cacheness.errors import (
@@ -224,13 +224,9 @@ def _read_whole(descriptor: int, name: str, found: int, size: int) -> Buffer:
     if found != size:
         raise CorruptEntry(f"blob {name} has {found} bytes where its row says {size}")
     buffer = allocate(size)
-    with memoryview(buffer) as view:
-        done = 0
-        while done < size:
-            count = os.readv(descriptor, [view[done:]])
-            if count == 0:
-                raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
-            done += count
+    done = read_into(buffer, descriptor)
+    if done < size:
+        raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
     return buffer
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate, views_of
+from cacheness.blobs.buffers import allocate, read_into, views_of
 from cacheness.blobs.names import UNFINISHED
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
@@ -375,14 +375,7 @@ def _size_of(path: str) -> int:
 
 def _read_whole(descriptor: int, size: int) -> Buffer | None:
     buffer = allocate(size)
-    with memoryview(buffer) as view:
-        done = 0
-        while done < size:
-            count = os.readv(descriptor, [view[done:]])
-            if count == 0:
-                return None
-            done += count
-    return buffer
+    return buffer if read_into(buffer, descriptor) == size else None
 
 
 _conforms: type[BlobStore] = NearBlobStore

@@ -6,11 +6,9 @@ import os
 from pathlib import Path
 
 from cacheness.cli.endings import Misuse
-from cacheness.config import Config
+from cacheness.config import EMBEDDED, Config
 from cacheness.errors import ConfigError
 from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind
-
-EMBEDDED = ("sqlite", "json")
 
 
 def config_of(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from cacheness.blobs.near import NearBlobStore
-from cacheness.config import Config
+from cacheness.config import EMBEDDED, Config
 from cacheness.errors import CachenessError
 from cacheness.keys import make_key
 from cacheness.records import MICROSECONDS, Where
@@ -120,7 +120,7 @@ def _near(cache: Cache) -> Iterator[Finding]:
 
 
 def _disk(config: Config) -> Iterator[Finding]:
-    is_used = config.blob_store is None or config.metadata_backend in ("sqlite", "json")
+    is_used = config.blob_store is None or config.metadata_backend in EMBEDDED
     if not is_used or not os.path.isdir(config.cache_dir):
         return
     usage = shutil.disk_usage(config.cache_dir)
