@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
-from cacheness.records import Entry
+from cacheness.records import Entry, Equivalence
 from cacheness.results.signing import Keyring, digest_buffers, header, load_or_create_key_file, verify_bytes
 from tests.forked import ended, fork
 
@@ -86,6 +86,49 @@ def test_a_changed_field_is_a_forgery(name: str) -> None:
     for other in OTHERS[name]:
         with pytest.raises(ForgedEntry):
             keyring.verify(replace(signed, **{name: other}))
+
+
+EQUIVALENCE = Equivalence(
+    namespace="default",
+    new=bytes(32),
+    old=b"\1" * 32,
+    store="a store",
+    parameters="{}",
+    evidence='{"equal":200}',
+    created_at=5,
+    until=1_800_000_000_000_003,
+    by="anna@here",
+    key_id="",
+    mac=b"",
+)
+OTHER_EQUIVALENCES: dict[str, list[Any]] = {
+    "namespace": ["defaul", "", None],
+    "new": [b"\1" * 32, bytes(31), "new", None],
+    "old": [bytes(32), b"", None],
+    "store": ["", "a store ", None],
+    "parameters": ["", '{"n":{"was":"x"}}', None],
+    "evidence": ["{}", '{"equal":2000}', None],
+    "created_at": [4, 0, "5", None],
+    "until": [0, 1_900_000_000_000_000, None],
+    "by": ["", "anna@her", None],
+    "key_id": ["", "new", "nobody", None],
+    "mac": [b"", bytes(32), "mac", None],
+}
+
+
+def test_a_changed_field_of_an_equivalence_is_a_forgery() -> None:
+    assert OTHER_EQUIVALENCES.keys() == {field.name for field in fields(Equivalence)}
+    keyring = Keyring({"old": OLD.encode(), "new": NEW.encode()})
+    signed = keyring.sign_equivalence(EQUIVALENCE)
+    assert keyring.is_genuine_equivalence(signed)
+    assert not Keyring({"old": NEW.encode()}).is_genuine_equivalence(signed)
+    for name, others in OTHER_EQUIVALENCES.items():
+        for other in others:
+            assert not keyring.is_genuine_equivalence(replace(signed, **{name: other})), (name, other)
+    moved = replace(signed, evidence=signed.evidence + signed.by, by="")
+    assert not keyring.is_genuine_equivalence(moved)
+    assert Keyring.unsigned().is_genuine_equivalence(Keyring.unsigned().sign_equivalence(EQUIVALENCE))
+    assert not Keyring.unsigned().is_genuine_equivalence(replace(EQUIVALENCE, until="soon"))  # type: ignore[arg-type]
 
 
 def test_inline_bytes_are_covered_by_length_and_digest() -> None:

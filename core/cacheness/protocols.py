@@ -19,6 +19,7 @@ from cacheness.records import (
     Deleted,
     Dispute,
     Entry,
+    Equivalence,
     Holdings,
     Identity,
     Presence,
@@ -275,6 +276,30 @@ class DisputeRows(Protocol):
         ...
 
 
+class EquivalenceRows(Protocol):
+    """Fingerprints of code whose results count for each other's."""
+
+    def equivalences(self, namespace: str) -> list[Equivalence]:
+        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        ...
+
+    def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
+        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        ...
+
+    def set_equivalence(self, equivalence: Equivalence) -> bool:
+        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        ...
+
+    def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
+        """Delete an equivalence; False when there is none."""
+        ...
+
+    def delete_old_equivalences(self, namespace: str, before: int) -> None:
+        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        ...
+
+
 class TombstoneRows(Protocol):
     """Blobs that wait to be deleted."""
 
@@ -366,6 +391,7 @@ class MetadataStore(
     QuotaRows,
     UnstoredRows,
     DisputeRows,
+    EquivalenceRows,
     TombstoneRows,
     SessionRows,
     CheckRows,

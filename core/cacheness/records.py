@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
 
+from blake3 import blake3
+
 from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
@@ -18,6 +20,7 @@ from cacheness.keys import arguments_of
 MICROSECONDS: Final = 1_000_000
 HOUR: Final = 3600 * MICROSECONDS
 REASONS_KEPT: Final = 30 * 24 * 3600 * MICROSECONDS  #: why a result was not stored
+EQUIVALENCE_LASTS: Final = 180 * 24 * 3600 * MICROSECONDS
 _LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
 
 #: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
@@ -297,6 +300,31 @@ class Dispute:
     def as_dict(self) -> dict[str, Any]:
         """The dispute as people read it."""
         return {"cache_key": self.cache_key, "function": self.function, "at": _time(self.at), "detail": self.detail}
+
+
+@dataclass(frozen=True, slots=True)
+class Equivalence:
+    """Two fingerprints of a function, and how far their results were found to be equal. The signature covers it all.
+
+    Look-ups under the new fingerprint count results of the old one while the row is there, is accepted, and lasts.
+    """
+
+    namespace: str
+    new: bytes  #: 32 bytes: the fingerprint of the code that asks
+    old: bytes  #: 32 bytes: … and of the code that made the results
+    store: str  #: the id of the database: a copied row does not count in another
+    parameters: str  #: canonical JSON: parameters that had another name, or are new and have their default
+    evidence: str  #: canonical JSON: the names, what is known by whom, and what came of comparing
+    created_at: int  #: microseconds since the epoch
+    until: int  #: microseconds since the epoch; 0 when a difference ended it
+    by: str  #: who accepted it
+    key_id: str  #: which signing key; "" when unsigned
+    mac: bytes  #: b"" when unsigned
+
+    @property
+    def id(self) -> str:
+        """Twelve hexadecimal digits, by which people name it."""
+        return blake3(self.new + self.old).hexdigest()[:12]
 
 
 class IssueKind(StrEnum):

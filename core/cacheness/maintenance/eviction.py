@@ -16,7 +16,7 @@ from typing import Literal
 
 from cacheness import forks
 from cacheness.errors import CachenessError, StoreFull
-from cacheness.records import MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
+from cacheness.records import EQUIVALENCE_LASTS, MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
 from cacheness.results.store import Cache, Draft
 
 _log = logging.getLogger(__name__)
@@ -97,6 +97,8 @@ class Evictor:
         while self._cache.metadata.fold_activity(self._cache.namespace, AT_A_TIME):
             pass
         self._cache.metadata.delete_stale_disputes(self._cache.namespace)
+        over = self._cache.metadata.now() - EQUIVALENCE_LASTS
+        self._cache.metadata.delete_old_equivalences(self._cache.namespace, over)
         while True:
             holdings = self._look()
             excess = _excess_of(holdings, is_begun=is_begun)

@@ -18,7 +18,7 @@ from typing import Any, Final
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
-from cacheness.records import Entry
+from cacheness.records import Entry, Equivalence
 
 LEAST_KEY_BYTES: Final = 16
 _LARGEST_KEY_FILE: Final = 4096
@@ -28,6 +28,9 @@ _HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(sec
 _DOMAIN: Final = b"cacheness entry 2\0"
 #: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and sixteen lengths.
 _NUMBERS: Final = struct.Struct("<4qdB16Q")
+_EQUAL: Final = b"cacheness equivalence 2\0"
+#: created_at, until, and eight lengths.
+_EQUAL_NUMBERS: Final = struct.Struct("<2q8Q")
 _BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
 
 
@@ -92,6 +95,40 @@ class Keyring:
             raise _forged(entry, "as a row whose columns had other types") from None
         if not genuine:
             raise _forged(entry, "with other contents, or by somebody else")
+
+    def sign_equivalence(self, equivalence: Equivalence) -> Equivalence:
+        """The equivalence, signed by the first key."""
+        unsigned = replace(equivalence, key_id=self._first, mac=b"")
+        if not self._keys:
+            return unsigned
+        return replace(unsigned, mac=_mac_of(self._keys[self._first], _equivalence_header(unsigned)))
+
+    def is_genuine_equivalence(self, equivalence: Equivalence) -> bool:
+        """Return True when one of our keys signed exactly this row; without keys, when its columns have their types."""
+        try:
+            signed = _equivalence_header(equivalence)
+            if not self._keys:
+                return True
+            keyed = self._keys.get(equivalence.key_id)
+            return keyed is not None and compare_digest(_mac_of(keyed, signed), equivalence.mac)
+        except _BAD_ROW:
+            return False
+
+
+def _equivalence_header(equivalence: Equivalence) -> bytes:
+    """Every signed field, such that two equivalences share it only if all these fields are equal."""
+    texts = (
+        equivalence.namespace.encode(),
+        equivalence.new,
+        equivalence.old,
+        equivalence.store.encode(),
+        equivalence.parameters.encode(),
+        equivalence.evidence.encode(),
+        equivalence.by.encode(),
+        equivalence.key_id.encode(),
+    )
+    numbers = _EQUAL_NUMBERS.pack(equivalence.created_at, equivalence.until, *map(len, texts))
+    return b"".join((_EQUAL, numbers, *texts))
 
 
 def header(entry: Entry) -> bytes:
@@ -224,8 +261,12 @@ def _check_key(key_id: str, secret: bytes) -> None:
 
 
 def _mac(keyed: hmac.HMAC, entry: Entry) -> bytes:
+    return _mac_of(keyed, header(entry))
+
+
+def _mac_of(keyed: hmac.HMAC, signed: bytes) -> bytes:
     mac = keyed.copy()
-    mac.update(header(entry))
+    mac.update(signed)
     return mac.digest()
 
 

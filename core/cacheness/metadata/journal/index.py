@@ -9,8 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cacheness.metadata.folding import Place, Sums, added, folded, is_due
-from cacheness.metadata.journal.lines import dispute_from_json, entry_from_json, time_from_text
-from cacheness.records import Dispute, Entry, Quota, Totals, Use, Where
+from cacheness.metadata.journal.lines import (
+    dispute_from_json,
+    entry_from_json,
+    equivalence_from_json,
+    time_from_text,
+)
+from cacheness.records import Dispute, Entry, Equivalence, Quota, Totals, Use, Where
 
 
 @dataclass(slots=True)
@@ -32,6 +37,7 @@ class JournalIndex:
         self.checks: dict[str, dict[int, int]] = {}
         self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
         self.disputes: dict[str, dict[bytes, Dispute]] = {}
+        self.equivalences: dict[str, dict[tuple[bytes, bytes], Equivalence]] = {}
         self.quotas: dict[str, Quota] = {}
         self.live_bytes = 0
         self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
@@ -65,6 +71,7 @@ class JournalIndex:
             reasons = self.unstored.pop(namespace, {}).items()
             self.unstored[namespace] = {key: reason for key, reason in reasons if reason[1] >= before}
         self._dispute(length, record)
+        self._equate(length, record)
         self.tombstones.update(record.get("bury", []))
         self.tombstones.difference_update(record.get("unbury", []))
 
@@ -79,6 +86,14 @@ class JournalIndex:
             self.disputes.setdefault(namespace, {})[dispute.key] = dispute
         for namespace, key in record.get("settled", []):
             self.disputes.get(namespace, {}).pop(bytes.fromhex(key), None)
+
+    def _equate(self, length: int, record: dict[str, Any]) -> None:
+        for shown in record.get("equal", []):
+            self.live_bytes += length
+            one = equivalence_from_json(shown)
+            self.equivalences.setdefault(one.namespace, {})[one.new, one.old] = one
+        for namespace, new, old in record.get("unequal", []):
+            self.equivalences.get(namespace, {}).pop((bytes.fromhex(new), bytes.fromhex(old)), None)
 
     def is_disputed(self, namespace: str, entry: Entry) -> bool:
         """Return True when the very entry came out differently: one that was put since is another."""

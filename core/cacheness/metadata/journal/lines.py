@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from cacheness.records import Dispute, Entry
+from cacheness.records import Dispute, Entry, Equivalence
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _BYTES: Final = ("key", "digest", "args", "value", "fn", "alias", "link", "mac")
@@ -64,6 +64,21 @@ def dispute_from_json(shown: list[Any]) -> Dispute:
     key, at, stored, computed, function, detail = shown
     stored, computed = (None if digest is None else bytes.fromhex(digest) for digest in (stored, computed))
     return Dispute(bytes.fromhex(key), time_from_text(at) or 0, stored, computed, function, detail)
+
+
+def equivalence_to_json(equivalence: Equivalence) -> dict[str, Any]:
+    """An equivalence's fields."""
+    shown = {field.name: getattr(equivalence, field.name) for field in fields(equivalence)}
+    shown.update({name: shown[name].hex() for name in ("new", "old", "mac")})
+    shown.update({name: _opened(shown[name]) for name in ("parameters", "evidence")})
+    return shown
+
+
+def equivalence_from_json(shown: dict[str, Any]) -> Equivalence:
+    """The equivalence that was shown."""
+    read = {name: bytes.fromhex(shown[name]) for name in ("new", "old", "mac")}
+    read_text = {name: _closed(shown[name]) for name in ("parameters", "evidence")}
+    return Equivalence(**{**shown, **read, **read_text})
 
 
 def time_to_text(microseconds: int | None) -> str | None:

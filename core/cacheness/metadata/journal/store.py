@@ -24,7 +24,13 @@ from cacheness.jitter import between
 from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
 from cacheness.metadata.journal.index import JournalIndex, Kept
-from cacheness.metadata.journal.lines import dispute_to_json, entry_from_json, entry_to_json, time_to_text
+from cacheness.metadata.journal.lines import (
+    dispute_to_json,
+    entry_from_json,
+    entry_to_json,
+    equivalence_to_json,
+    time_to_text,
+)
 from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
@@ -35,6 +41,7 @@ from cacheness.records import (
     Deleted,
     Dispute,
     Entry,
+    Equivalence,
     Holdings,
     Identity,
     Presence,
@@ -368,6 +375,48 @@ class JournalStore:
         if gone:
             self.settle(namespace, gone)
 
+    # code whose results count for each other's
+
+    def equivalences(self, namespace: str) -> list[Equivalence]:
+        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        with self._reading:
+            self._refresh()
+            return [one for _, one in sorted(self._index.equivalences.get(namespace, {}).items())[:_MOST_FOUND]]
+
+    def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
+        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        equal = [one for one in self.equivalences(namespace) if one.new == new]
+        found = self.find_many(namespace, keys) if equal else {}
+        return [(entry, one) for entry in found.values() for one in equal]
+
+    def set_equivalence(self, equivalence: Equivalence) -> bool:
+        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            known = self._index.equivalences.get(equivalence.namespace, {}).get((equivalence.new, equivalence.old))
+            if known is not None and not known.until:
+                return False
+            self._append(lambda: [{"equal": [equivalence_to_json(equivalence)]}])
+            return True
+
+    def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
+        """Delete an equivalence; False when there is none."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            if (new, old) not in self._index.equivalences.get(namespace, {}):
+                return False
+            self._append(lambda: [{"unequal": [[namespace, new.hex(), old.hex()]]}], deletes=True)
+            return True
+
+    def delete_old_equivalences(self, namespace: str, before: int) -> None:
+        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        with self._reading:
+            self._refresh()
+            known = list(self._index.equivalences.get(namespace, {}).values())
+        for one in known:
+            if one.created_at < before:
+                self.delete_equivalence(namespace, one.new, one.old)
+
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
@@ -598,6 +647,12 @@ class JournalStore:
                     yield {"use": [[namespace, kept.entry.key.hex(), kept.use.hits, kept.use.accessed_at]]}
         for namespace, quota in self._index.quotas.items():
             yield {"quota": {"namespace": namespace, **asdict(quota)}}
+        yield from self._live_notes()
+        if self._index.tombstones:
+            yield {"bury": sorted(self._index.tombstones)}
+
+    def _live_notes(self) -> Iterator[dict[str, Any]]:
+        """What is kept beside the entries."""
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}
@@ -615,8 +670,8 @@ class JournalStore:
             yield {"figures": figures, "kept": True}
         for namespace, disputes in self._index.disputes.items():
             yield {"disputed": [[namespace, *dispute_to_json(dispute)] for dispute in disputes.values()]}
-        if self._index.tombstones:
-            yield {"bury": sorted(self._index.tombstones)}
+        for known in self._index.equivalences.values():
+            yield {"equal": [equivalence_to_json(one) for one in known.values()]}
 
     def _append_deletion(self, entries: Sequence[Entry]) -> None:
         blobs = [entry.blob for entry in entries if entry.blob is not None]

@@ -19,6 +19,7 @@ from cacheness.metadata.sql.tables import (
     compute_leases,
     disputes,
     entries,
+    equivalences,
     leases,
     not_stored,
     quotas,
@@ -30,13 +31,15 @@ from cacheness.metadata.sql.tables import (
     totals,
     uses,
 )
-from cacheness.records import Entry, Where
+from cacheness.records import Entry, Equivalence, Where
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _KEY: Final = ("namespace", "key")
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
+#: The columns of an equivalence, in the order of its fields.
+EQUIVALENCE: Final = tuple(f.name for f in fields(Equivalence))
 EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 #: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
 HINT_LENGTH: Final = 500
@@ -464,6 +467,49 @@ class Statements:
         """Drop disputes about entries that are gone or others."""
         still = sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
         return self._compile(sa.delete(disputes).where(disputes.c.namespace == _given("namespace", sa.Text()), ~still))
+
+    # code whose results count for each other's
+
+    @LazyAttribute
+    def equivalences(self) -> Statement:
+        """The equivalences of a namespace."""
+        row = equivalences.c
+        wanted = sa.select(*(row[name] for name in EQUIVALENCE)).where(row.namespace == _given("namespace", sa.Text()))
+        return self._compile(wanted.order_by(row.new, row.old).limit(sa.literal_column("1000")))
+
+    @LazyAttribute
+    def find_equivalent(self) -> Statement:
+        """The rows under a few keys, each with the equivalences of a fingerprint: without these there is no row."""
+        row = equivalences.c
+        theirs = (row.namespace == _given("namespace", sa.Text()), row.new == _given("new", sa.LargeBinary()))
+        wanted = sa.select(*(entries.c[name] for name in COLUMNS), *(row[name] for name in EQUIVALENCE))
+        return self._compile(wanted.where(_this_namespace(), self._among_keys(), ~_is_disputed(), *theirs))
+
+    @LazyAttribute
+    def set_equivalence(self) -> Statement:
+        """Write an equivalence, unless a difference has ended the one that is there."""
+        said = self.flavour.upsert(equivalences).values(
+            {name: _given(name, equivalences.c[name].type) for name in EQUIVALENCE}
+        )
+        pair = ("namespace", "new", "old")
+        new = {name: said.excluded[name] for name in EQUIVALENCE if name not in pair}
+        return self._compile(
+            said.on_conflict_do_update(index_elements=pair, set_=new, where=equivalences.c.until > _ZERO)
+        )
+
+    @LazyAttribute
+    def delete_equivalence(self) -> Statement:
+        """Delete one equivalence."""
+        row = equivalences.c
+        pair = (row.new == _given("new", sa.LargeBinary()), row.old == _given("old", sa.LargeBinary()))
+        return self._compile(sa.delete(equivalences).where(row.namespace == _given("namespace", sa.Text()), *pair))
+
+    @LazyAttribute
+    def delete_old_equivalences(self) -> Statement:
+        """Drop equivalences that were made long ago."""
+        row, before = equivalences.c, _given("before", sa.BigInteger())
+        old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before)
+        return self._compile(sa.delete(equivalences).where(*old))
 
     # tombstones
 

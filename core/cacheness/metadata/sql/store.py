@@ -12,7 +12,17 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
 from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
-from cacheness.metadata.sql.statements import DISPUTE, Statement, Statements, entry_of, lead_of, row_of, values_of
+from cacheness.metadata.sql.statements import (
+    COLUMNS,
+    DISPUTE,
+    EQUIVALENCE,
+    Statement,
+    Statements,
+    entry_of,
+    lead_of,
+    row_of,
+    values_of,
+)
 from cacheness.metadata.sql.tables import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.records import (
     HOUR,
@@ -22,6 +32,7 @@ from cacheness.records import (
     Deleted,
     Dispute,
     Entry,
+    Equivalence,
     Holdings,
     Presence,
     Process,
@@ -331,6 +342,33 @@ class SqlStore(ABC):
     def delete_stale_disputes(self, namespace: str) -> None:
         """Drop the disputes about entries that are gone, or others by now."""
         self._change(self._sql.delete_stale_disputes, {"namespace": namespace}, lasting=False, deletes=True)
+
+    # code whose results count for each other's
+
+    def equivalences(self, namespace: str) -> list[Equivalence]:
+        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        return [Equivalence(*row) for row in self._query(self._sql.equivalences, {"namespace": namespace})]
+
+    def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
+        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        values = {"namespace": namespace, "new": new, "keys": self._sql.flavour.keys(sorted(set(keys)))}
+        found = self._query(self._sql.find_equivalent, values)
+        return [(entry_of(row[: len(COLUMNS)]), Equivalence(*row[len(COLUMNS) :])) for row in found]
+
+    def set_equivalence(self, equivalence: Equivalence) -> bool:
+        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        row = {name: getattr(equivalence, name) for name in EQUIVALENCE}
+        return self._change(self._sql.set_equivalence, row) > 0
+
+    def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
+        """Delete an equivalence; False when there is none."""
+        pair = {"namespace": namespace, "new": new, "old": old}
+        return self._change(self._sql.delete_equivalence, pair, deletes=True) > 0
+
+    def delete_old_equivalences(self, namespace: str, before: int) -> None:
+        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        values = {"namespace": namespace, "before": before}
+        self._change(self._sql.delete_old_equivalences, values, lasting=False, deletes=True)
 
     # tombstones
 

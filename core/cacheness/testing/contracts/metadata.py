@@ -30,6 +30,7 @@ from cacheness.records import (
     Deleted,
     Dispute,
     Entry,
+    Equivalence,
     Holdings,
     Presence,
     Process,
@@ -53,6 +54,22 @@ def key(number: int) -> bytes:
 def blob_name(of: bytes, session: str = "0" * 16) -> str:
     """A fresh name for a blob."""
     return f"{NAMESPACE}/{of.hex()[:2]}/{of.hex()}.{session}.{secrets.token_hex(8)}"
+
+
+def equivalence(new: int, old: int, **fields: Any) -> Equivalence:
+    """An equivalence of the fingerprints with these numbers."""
+    plain: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "store": "a store",
+        "parameters": '{"n":{"was":"x"}}',
+        "evidence": "{}",
+        "created_at": 10,
+        "until": 1_800_000_000_000_003,
+        "by": "somebody",
+        "key_id": "k1",
+        "mac": b"\x00" * 32,
+    }
+    return Equivalence(new=key(new), old=key(old), **{**plain, **fields})
 
 
 def entry(number: int = 1, **fields: Any) -> Entry:
@@ -184,6 +201,48 @@ class MetadataStoreContract:
         assert sorted(store.present(NAMESPACE, keys)) == keys
         store.delete_stale_disputes(NAMESPACE)
         assert store.settle(NAMESPACE, [key(1), key(9)]) == 0
+
+    def test_rows_are_found_with_the_equivalences_that_are_there(
+        self, store: MetadataStore, opened: OpenStore, put: Any
+    ) -> None:
+        put(entry(1, created_at=5), inline(2, b"bytes"), entry(3))
+        equal = [equivalence(7, 8), equivalence(7, 9, evidence='{"equal":3,"words":"ä ☂"}'), equivalence(6, 8)]
+        assert [store.set_equivalence(one) for one in (*equal, equivalence(5, 8, namespace="other"))] == [True] * 4
+        assert store.equivalences(NAMESPACE) == [equal[2], *equal[:2]]
+        found = store.find_equivalent(NAMESPACE, key(7), [key(1), key(2), key(4)])
+        assert sorted((row.key, one.old) for row, one in found) == [
+            (key(number), key(old)) for number in (1, 2) for old in (8, 9)
+        ]
+        assert all(row == store.find(NAMESPACE, row.key) and one in equal for row, one in found)
+        assert store.dispute(NAMESPACE, Dispute(key(1), 6, None, None, "m:f", "differs"), 9)
+        assert {row.key for row, _ in store.find_equivalent(NAMESPACE, key(7), [key(1), key(2)])} == {key(2)}
+        assert store.find_equivalent(NAMESPACE, key(8), [key(2)]) == []
+        assert store.find_equivalent("other", key(7), [key(2)]) == []
+        assert store.delete_equivalence(NAMESPACE, key(7), key(8))
+        assert not store.delete_equivalence(NAMESPACE, key(7), key(8))
+        assert not store.delete_equivalence("other", key(7), key(9))
+        assert [one for _, one in opened().find_equivalent(NAMESPACE, key(7), [key(2)])] == [equal[1]]
+
+    def test_an_equivalence_that_a_difference_ended_comes_back_only_when_it_was_deleted(
+        self, store: MetadataStore
+    ) -> None:
+        assert store.set_equivalence(equivalence(1, 2))
+        assert store.set_equivalence(equivalence(1, 2, by="again", until=300))
+        assert store.set_equivalence(equivalence(1, 2, until=0, by="ended"))
+        assert not store.set_equivalence(equivalence(1, 2))
+        assert [one.by for one in store.equivalences(NAMESPACE)] == ["ended"]
+        assert store.delete_equivalence(NAMESPACE, key(1), key(2))
+        assert store.set_equivalence(equivalence(1, 2))
+
+    def test_old_equivalences_are_dropped(self, store: MetadataStore) -> None:
+        made = [equivalence(1, number, created_at=number, until=0) for number in (2, 3)]
+        for one in (*made, equivalence(1, 2, namespace="other", created_at=2)):
+            assert store.set_equivalence(one)
+        store.delete_old_equivalences(NAMESPACE, 2)
+        assert store.equivalences(NAMESPACE) == made
+        store.delete_old_equivalences(NAMESPACE, 3)
+        assert store.equivalences(NAMESPACE) == made[1:]
+        assert len(store.equivalences("other")) == 1
 
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
         full = entry(
