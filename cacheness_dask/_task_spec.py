@@ -27,9 +27,18 @@ class EntryVanished(CachenessError):
 class Calling:
     """A task's function, with something to do before and after it."""
 
-    __slots__ = ()
+    __slots__ = ("_name", "_store", "func")
 
-    func: Callable[..., Any]
+    def __init__(self, func: Callable[..., Any], store: Any, name: str) -> None:
+        self.func, self._store, self._name = func, store, name
+
+    @property
+    def __name__(self) -> str:
+        return self._name
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the task's own function returns."""

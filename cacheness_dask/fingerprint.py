@@ -33,6 +33,7 @@ from dask._task_spec import (
 
 from cacheness import CachenessError
 from cacheness.incomplete import quote
+from cacheness.isolation import isolated
 from cacheness.keys import FORMAT, Chance, Inputs, digest_of, encode, fingerprint
 from cacheness.keys.encode import Encoder
 from cacheness.keys.error_paths import WAYS_OUT, deciding
@@ -54,7 +55,6 @@ from cacheness_dask.inputs import (
     remote_file,
     target_of,
 )
-from cacheness_dask.isolation import unbroken
 from cacheness_dask.marks import is_mark, is_marked_inside
 from cacheness_dask.task_checksums import clue, of_step
 
@@ -529,7 +529,7 @@ class _Walk:
         return digest
 
     def _code(self, func: types.FunctionType) -> bytes:
-        with unbroken(_refuse):
+        with isolated(_refuse):
             found = fingerprint(func)
             self._keep_gaps(func, found.incomplete)
             return found.digest
@@ -607,7 +607,7 @@ def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
 
 
 def _digest(value: Any, inputs: Inputs | None = None, unfollowed: list[str] | None = None) -> bytes:
-    with unbroken(_refuse):
+    with isolated(_refuse):
         return digest_of(value, inputs=inputs, unfollowed=unfollowed)
     raise AssertionError("refusing raises")  # pragma: no cover
 

@@ -9,8 +9,8 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Final
 
+from cacheness.isolation import isolated
 from cacheness_dask.encoding import NotCacheable
-from cacheness_dask.isolation import unbroken
 
 #: What stores call a name for the content, the most telling first; what comes last tells only the time of change.
 _TAGS: Final = ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5")
@@ -31,7 +31,7 @@ class _Versions:
         """What stands for the content of a file."""
         key = (id(filesystem), path)
         if key not in self._known:
-            with unbroken(partial(_unanswered, path)):
+            with isolated(partial(_unanswered, path)):
                 self._known[key] = _told(filesystem, path, self._info(filesystem, path))
         return self._known[key]
 
@@ -45,7 +45,7 @@ class _Versions:
         place = (id(filesystem), path.rpartition("/")[0])
         self._asked[place] += 1
         if self._asked[place] == _FEW:
-            with unbroken(lambda _: None):  # what cannot be listed is asked for one by one
+            with isolated(lambda _: None):  # what cannot be listed is asked for one by one
                 filesystem.ls(place[1], detail=True)
         info: Mapping[str, Any] = filesystem.info(path)
         return info

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cacheness import Config, NotCached, UnifiedCache
 from cacheness.incomplete import may_cache
+from cacheness.isolation import isolated
 from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
 from cacheness.modes import writes
@@ -26,7 +27,6 @@ from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerpri
 from cacheness_dask.futures import KeptFutures
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
 from cacheness_dask.inputs import state_of
-from cacheness_dask.isolation import unbroken
 from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
@@ -209,7 +209,7 @@ class Run:
         if not self._holds:
             self._holds = True
             worker.hold(self._config)
-        with unbroken(_not_cached if self._mode == "offline" else self._warn):
+        with isolated(_not_cached if self._mode == "offline" else self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
             made, _ = self._plan(graph, keys, client, waits=waits)
@@ -239,7 +239,7 @@ class Run:
 
     def done(self) -> None:
         """Note that the results of a graph have arrived."""
-        with unbroken(self._warn):  # the results are right, whatever became of the entries
+        with isolated(self._warn):  # the results are right, whatever became of the entries
             self.delete_stale()
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
@@ -421,18 +421,18 @@ class Run:
 
     def close(self) -> None:
         """Flush, and close this process's handle."""
-        with unbroken(self._warn):  # a cluster that is gone, a store that is down: the work is done
+        with isolated(self._warn):  # a cluster that is gone, a store that is down: the work is done
             self.flush()
         self._release()
 
     async def aclose(self) -> None:
         """Close as `close` does, in a coroutine."""
-        with unbroken(self._warn):
+        with isolated(self._warn):
             await self.aflush()
         await asyncio.to_thread(self._release)
 
     def _release(self) -> None:
-        with unbroken(self._warn):
+        with isolated(self._warn):
             if self._owns:
                 for record in self.history:
                     record.settle()

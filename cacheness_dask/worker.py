@@ -20,12 +20,12 @@ from blake3 import blake3
 from cacheness import Config, Hit, UnifiedCache
 from cacheness.audit import compared, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
+from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
 from cacheness_dask.inputs import why_not
-from cacheness_dask.isolation import unbroken
 from cacheness_dask.mutations import Sample, change_told
 from cacheness_dask.policy import Meter, Policy, size_of
 from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
@@ -195,7 +195,7 @@ class CheckedLoad(Load):
         hit = self._lookup()
         if hit is None:
             return super()._found()
-        with unbroken(partial(_log_unchecked, self._name)):
+        with isolated(partial(_log_unchecked, self._name)):
             value = self._again.compute()
             if self._is_disputed(hit, value):
                 return (value,)
@@ -238,29 +238,23 @@ class _Around:
 class Compute(Calling):
     """A miss: runs the task's own function, and stores what it returned if that is worth it."""
 
-    __slots__ = ("_name", "_store", "_told", "_wanted", "files", "func")
+    __slots__ = ("_told", "_wanted", "files")
+
+    _store: Store
 
     def __init__(
         self, func: Callable[..., Any], store: Store, told: tuple[bytes, bytes], name: str, wanted: bool
     ) -> None:
-        self.func, self._store, self._name = func, store, name
+        super().__init__(func, store, name)
         self.files: Files | None = None  #: that the task names
         self._told = told  #: the fingerprint, and the clue, which is stored for `explain`
         self._wanted = wanted  #: store it whatever it cost
-
-    @property
-    def __name__(self) -> str:
-        return self._name
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.func
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         observed, troubles = Observed({}), dict[str, str]()
         if self.files is not None:
             troubles = {"": "those that it names could not be looked at"}
-            with unbroken(partial(_warn, self._store.config)):
+            with isolated(partial(_warn, self._store.config)):
                 observed, troubles = self.files.observed()
         sample = _sample(self._store, self.func, args, kwargs)
         return _Around(observed, troubles, sample, time.perf_counter())
@@ -268,7 +262,7 @@ class Compute(Calling):
     def _after(self, around: _Around, value: Any) -> None:
         seconds = time.perf_counter() - around.start
         observed, troubles = around.observed, around.troubles
-        with unbroken(partial(_warn, self._store.config)):
+        with isolated(partial(_warn, self._store.config)):
             trouble = next(
                 (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
             )
@@ -327,24 +321,15 @@ class Compute(Calling):
 class Checked(Calling):
     """A task that is not stored: runs its own function, and tells when that changes what it is given."""
 
-    __slots__ = ("_name", "_store", "func")
+    __slots__ = ()
 
-    def __init__(self, func: Callable[..., Any], store: Store, name: str) -> None:
-        self.func, self._store, self._name = func, store, name
-
-    @property
-    def __name__(self) -> str:
-        return self._name
-
-    @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.func
+    _store: Store
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         return _Around(Observed({}), {}, _sample(self._store, self.func, args, kwargs), time.perf_counter())
 
     def _after(self, around: _Around, value: Any) -> None:
-        with unbroken(partial(_warn, self._store.config)):
+        with isolated(partial(_warn, self._store.config)):
             if why := around.sample.why_not():
                 _note(self._store.config, blake3(self._name.encode()).digest(), self._name, why)
 
@@ -353,7 +338,7 @@ class Checked(Calling):
 
 
 def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample:
-    with unbroken(partial(_warn, store.config)):
+    with isolated(partial(_warn, store.config)):
         return Sample(store.policy.check_inputs, func, args, kwargs)
     return Sample(0.0, func, args, kwargs)
 

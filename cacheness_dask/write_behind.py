@@ -20,8 +20,8 @@ import numpy as np
 
 from cacheness import UnifiedCache
 from cacheness.errors import CachenessError, CodecError
+from cacheness.isolation import isolated
 from cacheness.keys import Key
-from cacheness_dask.isolation import unbroken
 from cacheness_dask.policy import Meter
 
 _BATCH: Final = 256  #: results in one transaction
@@ -178,14 +178,14 @@ class WriteBehind:
             with self._state:
                 notes, self._notes = self._notes, {}
             if notes:
-                with unbroken(
+                with isolated(
                     lambda _: None
                 ):  # they are for who asks; trouble with the store is told by what is stored
                     self._cache().note_unstored(notes)
 
     def _store(self, batch: list[Pending]) -> None:
         start = time.perf_counter()
-        with unbroken(self._warn):  # the results exist, also when the store is down
+        with isolated(self._warn):  # the results exist, also when the store is down
             cache = self._cache()
             with cache.write_batch():
                 stored = sum(self._put(cache, pending) for pending in batch)
@@ -197,7 +197,7 @@ class WriteBehind:
     def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
         about = pending.about
         try:
-            with unbroken(_cannot_be_read):
+            with isolated(_cannot_be_read):
                 value = pending.thaw()
             cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
         except CodecError as error:  # this value cannot be stored; others can

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from prefect.context import FlowRunContext, TaskRunContext
@@ -24,6 +25,7 @@ from cacheness.errors import (
     StoreUnavailable,
     UnhashableArgument,
 )
+from cacheness.isolation import isolated
 from cacheness_prefect.reasons import GOES_ON, NOT_STORED
 
 T = TypeVar("T")
@@ -50,11 +52,9 @@ os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-d
 
 def shielded(doing: str, action: Callable[[], T], fallback: T) -> T:
     """What an action on the cache answers; the fallback, told once a run, when it fails in any way."""
-    try:
+    with isolated(partial(tell, doing)):
         return action()
-    except Exception as error:  # noqa: BLE001  the edge of the plugin: a broken cache must not break a run
-        tell(doing, error)
-        return fallback
+    return fallback
 
 
 def tell(doing: str, error: Exception) -> None:

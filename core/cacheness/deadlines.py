@@ -69,6 +69,37 @@ def waiting(default: float) -> Iterator[float]:
             outer.left -= spent
 
 
+def retry(
+    attempt: Callable[[], T], is_passing: Callable[[Exception], bool], seconds: float, pauses: tuple[float, float]
+) -> T:
+    """Return what `attempt` returns. Run it again while another's lock or transaction is in its way.
+
+    For stores whose every other error says at once that it will not pass; a server that does not answer has a `Guard`.
+
+    Args:
+        attempt: Must be harmless to repeat.
+        is_passing: Gets its error; True when a later attempt may do better.
+        seconds: How long to go on, unless the caller has less patience. The last error is raised then.
+        pauses: Bounds in seconds. The first pause lasts at most the first bound, each later one at most twice as long
+            as the one before, up to the second bound.
+    """
+    try:
+        return attempt()
+    except Exception as error:
+        if not is_passing(error):
+            raise
+    longest = pauses[0]
+    with waiting(seconds) as deadline:
+        while True:
+            time.sleep(between(longest / 10, longest))
+            try:
+                return attempt()
+            except Exception as error:
+                if not is_passing(error) or time.monotonic() > deadline:
+                    raise
+            longest = min(2 * longest, pauses[1])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Bounds on calls to one server, in seconds where not said otherwise."""

@@ -26,6 +26,7 @@ from cacheness.coordination.leases import ComputeLeases
 from cacheness.coordination.ownership import Marker
 from cacheness.deadlines import Guard, waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy, StoreUnavailable
+from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
@@ -138,11 +139,9 @@ def drop(slot: Slot) -> None:
 
 
 def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
-    while True:
-        try:
+    while True:  # stores of the user's are closed here too, and others wait behind them
+        with isolated(lambda error: _log.debug("a cache that nobody closed could not be closed: %s", error)):
             release(dropped.get())
-        except Exception as error:  # noqa: BLE001 - stores of the user's are closed here too, and others wait behind them
-            _log.debug("a cache that nobody closed could not be closed: %s", error)
 
 
 def is_inherited(slot: Slot) -> bool:

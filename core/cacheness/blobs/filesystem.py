@@ -16,9 +16,9 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore[import-untyped]
 
-from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PART, parse_query
+from cacheness.buffers import allocate, views_of
 from cacheness.deadlines import Guard, Limits
 from cacheness.errors import (
     BlobMissing,

@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cacheness.blobs.buffers import allocate, read_into
 from cacheness.blobs.names import UNFINISHED, checked
+from cacheness.buffers import allocate, read_into
 from cacheness.deadlines import Limits
 from cacheness.errors import (
     BlobMissing,

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate, read_into, views_of
 from cacheness.blobs.names import UNFINISHED
+from cacheness.buffers import allocate, read_into, views_of
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
 from cacheness.file_systems import is_local

@@ -17,7 +17,6 @@ from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
     PAGE,
@@ -36,6 +35,7 @@ from cacheness.blobs.s3 import (
     no_answer_of_s3,
     renewing,
 )
+from cacheness.buffers import allocate, views_of
 from cacheness.deadlines import Guard, Limits
 from cacheness.errors import (
     BlobMissing,

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from cacheness import forks
-from cacheness.blobs.buffers import allocate, views_of
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import (
     PAGE,
@@ -26,6 +25,7 @@ from cacheness.blobs.s3 import (
     renewing,
     with_shared_models,
 )
+from cacheness.buffers import allocate, views_of
 from cacheness.deadlines import Guard, Limits
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer

@@ -6,11 +6,11 @@ no faster to write and half again to three times as large, and reading is seldom
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from cacheness import forks
+from cacheness.buffers import allocate
 from cacheness.errors import CodecError, CorruptEntry
 from cacheness.protocols import Buffer
 
@@ -22,7 +22,6 @@ _SAMPLES: Final = 4
 _SAMPLE: Final = 16 << 10
 _CHUNK: Final = 1 << 20
 _LARGE: Final = 16 << 20
-_MAPPED: Final = 1 << 20
 _MOST_WINDOW: Final = 8 << 20  #: bytes that a frame may ask us to keep beside its output
 
 
@@ -106,7 +105,7 @@ def _chunks(buffers: Sequence[Buffer]) -> Iterator[memoryview]:
 
 def _decompressed(data: Buffer, raw_size: int) -> Buffer:
     zstandard = _zstandard()
-    target = _room(raw_size)
+    target = memoryview(allocate(raw_size))
     filled = 0
     try:
         with zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW).stream_reader(data) as reader:
@@ -118,10 +117,3 @@ def _decompressed(data: Buffer, raw_size: int) -> Buffer:
     if filled != raw_size or surplus:
         raise CorruptEntry(f"a stored value decompresses to {'more' if surplus else 'less'} than {raw_size} bytes")
     return target
-
-
-def _room(size: int) -> memoryview:
-    """Writable memory; a mapping when large, because a bytearray would be filled with zeros first."""
-    if size < _MAPPED:
-        return memoryview(bytearray(size))
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))

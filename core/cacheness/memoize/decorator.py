@@ -21,6 +21,7 @@ from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, check, may_cache
+from cacheness.isolation import isolated
 from cacheness.jitter import between
 from cacheness.keys import Key, Observed, covers, name_of_function, still_left, unseen
 from cacheness.keys.code.writers import writes_to
@@ -539,11 +540,12 @@ class Cached:
 
     def _is_wanted(self, value: Any) -> bool:
         condition = self.options.condition
-        try:
+        # The work is done: an error of the user's condition is not raised by on_error="raise" either.
+        with isolated(
+            lambda error: _tell_once(self, error, "has a condition= that failed, so a result was not stored")
+        ):
             return condition is None or bool(condition(value))
-        except Exception as error:  # noqa: BLE001  the user's, after the work is done: not raised by on_error="raise" either
-            _tell_once(self, error, "has a condition= that failed, so a result was not stored")
-            return False
+        return False
 
     def _may_cache(self, key: Key) -> bool:
         config, chosen = self.cache.config, self.options.incomplete
@@ -584,13 +586,14 @@ class Cached:
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""
-        try:
+        with isolated(self._tell):
             return question()
-        except Exception as error:  # whatever is wrong with the cache, the function's result is not
-            if self.cache.config.on_error == "raise":
-                raise
-            _tell_once(self, error)
-            return _FAILED
+        return _FAILED
+
+    def _tell(self, error: Exception) -> None:
+        if self.cache.config.on_error == "raise":
+            raise error
+        _tell_once(self, error)
 
 
 class CachedCoroutine(Cached):

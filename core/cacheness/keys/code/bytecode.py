@@ -9,13 +9,13 @@ from __future__ import annotations
 import dis
 import inspect
 import types
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import uses_in
 from cacheness.keys.encode import encode
 
@@ -80,19 +80,6 @@ _FLAGS: Final = (
     | inspect.CO_ASYNC_GENERATOR
 )
 
-#: By identity: comparing two code objects compares all their constants.
-_known: dict[int, tuple[weakref.ref[types.CodeType], CodeInfo]] = {}
-
-
-def info_of(code: types.CodeType) -> CodeInfo:
-    """What there is to know of a code object; found once."""
-    key = id(code)
-    known = _known.get(key)
-    if known is None or known[0]() is not code:
-        gone = weakref.ref(code, lambda _, key=key: _known.pop(key, None))  # type: ignore[misc]
-        known = _known[key] = (gone, _read(code))
-    return known[1]
-
 
 def _read(code: types.CodeType) -> CodeInfo:
     raw = list(dis.get_instructions(code))
@@ -114,6 +101,10 @@ def _read(code: types.CodeType) -> CodeInfo:
     for name, literal in (call for i in inner for call in i.called.items()):
         called[name] = called.get(name, True) and literal
     return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body, called)
+
+
+#: What there is to know of a code object; found once.
+info_of = once_per_code(_read)
 
 
 def _frame(code: types.CodeType) -> tuple[Any, ...]:

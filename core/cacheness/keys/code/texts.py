@@ -5,13 +5,13 @@ from __future__ import annotations
 import dis
 import re
 import types
-import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from cacheness.keys.code.bytecode import Name, info_of, one_by_one
+from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import (
     attributes_counted,
     attributes_read,
@@ -46,19 +46,6 @@ class Texts:
     hands_over_a_mode: bool  #: with which `open` would write
 
 
-_known: dict[int, tuple[weakref.ref[types.CodeType], Texts]] = {}
-
-
-def texts_of(code: types.CodeType) -> Texts:
-    """What there is to know of the texts in a code object; found once."""
-    key = id(code)
-    known = _known.get(key)
-    if known is None or known[0]() is not code:
-        gone = weakref.ref(code, lambda _, key=key: _known.pop(key, None))  # type: ignore[misc]
-        known = _known[key] = (gone, _read(code))
-    return known[1]
-
-
 def _read(code: types.CodeType) -> Texts:
     words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
     steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
@@ -77,6 +64,10 @@ def _read(code: types.CodeType) -> Texts:
     named = {text.partition(":")[0] for text in strings} if words & _IMPORTS else set()
     modules = tuple(sorted(name for name in named if _MODULE.fullmatch(name)))
     return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment, mode)
+
+
+#: What there is to know of a code object; found once.
+texts_of = once_per_code(_read)
 
 
 @lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from cacheness import forks
 from cacheness.config import redacted
-from cacheness.deadlines import Limits, waiting
+from cacheness.deadlines import Limits, retry, waiting
 from cacheness.errors import (
     CachenessError,
     CodecError,
@@ -28,7 +28,6 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.jitter import between
 from cacheness.metadata.sql.statements import Statement
 
 try:
@@ -62,6 +61,8 @@ _REFUSALS: Final = re.compile(
 #: What a statement needs of the tables that it names.
 _RIGHTS: Final = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 _CANCEL_SECONDS: Final = 1.0
+#: Seconds between two attempts of what lost a conflict.
+_PAUSES: Final = 0.01, 0.5
 #: Seconds after which a connection that nobody took is closed, by who gives the next one back.
 IDLE_SECONDS: Final = 120.0
 #: How long the difference between two clocks is relied upon.
@@ -221,20 +222,7 @@ class Pool:
 
     def settle(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, again when it lost a conflict, for as long as a statement may take."""
-        try:
-            return attempt()
-        except Conflict:
-            pass
-        longest = 0.01
-        with waiting(self._limits.statement) as deadline:
-            while True:
-                time.sleep(between(0.0, longest))
-                longest = min(2 * longest, 0.5)
-                try:
-                    return attempt()
-                except Conflict:
-                    if time.monotonic() + longest > deadline:
-                        raise
+        return retry(attempt, _is_conflict, self._limits.statement, _PAUSES)
 
     def close(self) -> None:
         """Close every connection that is not in use, and the others when they come back."""
@@ -424,6 +412,10 @@ def refuse(error: Exception, name: str, asked: str = "") -> NoReturn:
 def name_of(url: str) -> str:
     """A database for people: its address without secrets."""
     return f"the metadata database {redacted(url)}"
+
+
+def _is_conflict(error: Exception) -> bool:
+    return isinstance(error, Conflict)
 
 
 def _steady() -> int:

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
 from cacheness import forks
-from cacheness.deadlines import waiting
+from cacheness.deadlines import retry, waiting
 from cacheness.errors import (
     CachenessError,
     CodecError,
@@ -82,8 +82,8 @@ _ROW: Final = 4 << 10
 #: Bytes of a database that are written again, to give back its free pages, in no time.
 _SOON_REWRITTEN: Final = 16 << 20
 _WORTH_REWRITING: Final = 8  #: where at least one of so many pages is free
-_SHORTEST_WAIT: Final = 0.0002
-_LONGEST_WAIT: Final = 0.002
+#: Seconds between two attempts of who waits for the lock: the first pause, and the longest.
+_PAUSES: Final = 0.002, 0.002
 
 _Row = Sequence[Any]
 
@@ -237,11 +237,9 @@ class SqliteFile:
     def patiently(self, attempt: Callable[[], T]) -> T:
         """Run `attempt` until it finds the file unlocked, or patience ends."""
         try:
-            return attempt()
+            return retry(attempt, is_busy, self._busy, _PAUSES)
         except _ERRORS as error:
-            if not is_busy(error):
-                self.refuse(error)
-        return self._again(attempt)
+            self.refuse(error)
 
     def refuse(self, error: Exception) -> NoReturn:
         """Raise what a driver's error means to a caller. The only place that knows."""
@@ -292,7 +290,7 @@ class SqliteFile:
                     is_moved, pages = self._move_log(_BEGIN_LOG_ANEW if waits else _MOVE_LOG)
                     if is_moved or not waits or time.monotonic() > until:
                         return pages
-                    time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
+                    time.sleep(between(_PAUSES[0] / 10, _PAUSES[1]))
             except (CachenessError, sqlite3.Error) as error:
                 _log.debug("%s: the log was not brought into the database: %s", self.path, error)
                 return 0
@@ -328,16 +326,6 @@ class SqliteFile:
                 _log.debug("%s: %s was not done: %s", self.path, text, error)
             finally:
                 self._connections.give_back(lease)
-
-    def _again(self, attempt: Callable[[], T]) -> T:
-        with waiting(self._busy) as deadline:
-            while True:
-                time.sleep(between(_SHORTEST_WAIT, _LONGEST_WAIT))
-                try:
-                    return attempt()
-                except _ERRORS as error:
-                    if not is_busy(error) or time.monotonic() > deadline:
-                        self.refuse(error)
 
     def _finish(self, connection: sqlite3.Connection, lease: Lease, work: Callable[[SqliteTransaction], T]) -> T:
         """Run the rest of a transaction; once begun, it is never run again."""

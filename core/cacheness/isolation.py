@@ -1,0 +1,28 @@
+"""The edge between the user's work and the cache: an error of the cache never reaches the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+
+class isolated:  # noqa: N801  used like a function
+    """Pass an error inside of the block to `tell`, and go on after the block.
+
+    `tell` may raise it again. What is not an Exception, such as KeyboardInterrupt, passes. It is a class and not a
+    generator because a cached call enters it several times.
+    """
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, tell: Callable[[Exception], None]) -> None:
+        self._tell = tell
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._tell(error)
+        return True
