@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import StoreUnavailable
 from cacheness.jitter import between
 

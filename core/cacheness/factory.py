@@ -16,15 +16,13 @@ from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from cacheness import forks
-from cacheness.codecs.arrow import ArrowCodec
-from cacheness.codecs.numpy import NumpyCodec
+from cacheness.circuit import Guard
+from cacheness.codecs import CODECS
 from cacheness.codecs.outside import OutsideCodec
-from cacheness.codecs.pickle import PickleCodec
-from cacheness.codecs.tensors import TensorCodec
 from cacheness.config import Config, redacted, user_code_names
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.coordination.ownership import Marker
-from cacheness.deadlines import Guard, waiting
+from cacheness.deadlines import waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy, StoreUnavailable
 from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
@@ -38,9 +36,6 @@ from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
 from cacheness.results.store import Cache
 
 _log = logging.getLogger(__name__)
-
-#: In order of preference; a new codec goes before the last.
-CODECS: tuple[Codec, ...] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
 
 SQLITE_FILE = "metadata.sqlite"
 JOURNAL_FILE = "metadata.jsonl"

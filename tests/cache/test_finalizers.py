@@ -20,7 +20,7 @@ from cacheness import UnifiedCache, factory
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import StoreBusy
 from cacheness.metadata.sql import sqlite_connections
-from cacheness.metadata.sql.sqlite_file import SqliteFile
+from cacheness.metadata.sql.sqlite_transactions import SqliteFile
 from cacheness.metadata.sqlite import SqliteStore
 
 pytestmark = pytest.mark.slow

@@ -13,8 +13,8 @@ import pytest
 from cacheness import StoreFull, UnifiedCache
 from cacheness.coordination.ownership import MARKER
 from cacheness.metadata import reserve
+from cacheness.metadata.disk_reserve import Reserve
 from cacheness.metadata.journal import store as journal
-from cacheness.metadata.reserve import Reserve
 from cacheness.records import Entry
 from cacheness.results.store import Cache
 from tests.metadata.programs import in_namespace

@@ -17,7 +17,7 @@ from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.file_locks import unlock, wait_in_line
 from cacheness.metadata.sql import sqlite_file, sqlite_log
-from cacheness.metadata.sql.sqlite_file import SqliteTransaction
+from cacheness.metadata.sql.sqlite_transactions import SqliteTransaction
 from cacheness.metadata.sql.statements import Statement, row_of
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.records import Where

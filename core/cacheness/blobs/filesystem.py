@@ -19,7 +19,8 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PART, parse_query
 from cacheness.buffers import allocate, views_of
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import (
     BlobMissing,
     CachenessError,

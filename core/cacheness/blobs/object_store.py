@@ -36,7 +36,8 @@ from cacheness.blobs.s3 import (
     renewing,
 )
 from cacheness.buffers import allocate, views_of
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import (
     BlobMissing,
     CachenessError,

@@ -11,7 +11,8 @@ from functools import cache, partial
 from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import (
     BlobMissing,
     CachenessError,

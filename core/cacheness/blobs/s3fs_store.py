@@ -26,7 +26,8 @@ from cacheness.blobs.s3 import (
     with_shared_models,
 )
 from cacheness.buffers import allocate, views_of
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.records import BlobInfo, Upload

@@ -1,1 +1,16 @@
-"""How a value becomes bytes, and comes back."""
+"""How values become bytes, and come back: a module for each kind. A new codec is named here.
+
+In order of preference: the first that accepts a value encodes it, and the last accepts everything.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheness.codecs.arrow import ArrowCodec
+from cacheness.codecs.numpy import NumpyCodec
+from cacheness.codecs.pickle import PickleCodec
+from cacheness.codecs.tensors import TensorCodec
+from cacheness.protocols import Codec
+
+CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())

@@ -10,7 +10,7 @@ import sys
 from typing import Any, Final
 
 from cacheness.codecs import pandas, polars, tables
-from cacheness.codecs.foreign import attempt, installed, library
+from cacheness.codecs.libraries import attempt, installed, library
 from cacheness.codecs.tables import Conversion
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from cacheness.codecs.foreign import attempt
+from cacheness.codecs.libraries import attempt
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec
 

@@ -11,7 +11,7 @@ from datetime import UTC
 from typing import Any, Final
 from zoneinfo import ZoneInfo
 
-from cacheness.codecs.foreign import library
+from cacheness.codecs.libraries import library
 from cacheness.codecs.tables import Conversion
 
 _NUMPY_KINDS: Final = frozenset("biumM")

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, Final
 
 from cacheness.codecs import shared
-from cacheness.codecs.foreign import attempt
+from cacheness.codecs.libraries import attempt
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec
 

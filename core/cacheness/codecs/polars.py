@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cacheness.codecs.foreign import library
+from cacheness.codecs.libraries import library
 from cacheness.codecs.tables import Conversion
 from cacheness.errors import CodecError
 

@@ -6,7 +6,7 @@ import pickle
 import sys
 from typing import Any, Final
 
-from cacheness.codecs.foreign import library
+from cacheness.codecs.libraries import library
 from cacheness.codecs.tensors import reduce_tensor
 
 _SMALL: Final = 4096  #: bytes of shared memory that are not worth a copy

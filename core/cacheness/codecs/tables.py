@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cacheness.codecs.foreign import library
+from cacheness.codecs.libraries import library
 
 _LABEL: Final = b"cacheness"
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from cacheness.codecs.foreign import attempt
+from cacheness.codecs.libraries import attempt
 from cacheness.codecs.numpy import NumpyCodec
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec

@@ -11,7 +11,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from cacheness.deadlines import Guard, Limits
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits
 from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRefused
 from cacheness.forks import LazyAttribute
 from cacheness.metadata.sql.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction

@@ -13,10 +13,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert, pysqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from cacheness.deadlines import Guard, Limits, patience
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits, patience
 from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
 from cacheness.file_locks import FileLocks
-from cacheness.metadata.sql.sqlite_file import SqliteFile, SqliteTransaction
+from cacheness.metadata.sql.sqlite_transactions import SqliteFile, SqliteTransaction
 from cacheness.metadata.sql.statements import Statement, Statements, hints_of, row_of
 from cacheness.metadata.sql.store import (
     DELETE_BATCH,

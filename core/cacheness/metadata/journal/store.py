@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from cacheness import forks
-from cacheness.deadlines import Guard, Limits, waiting
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits, waiting
 from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.file_locks import FileLocks
 from cacheness.jitter import between
+from cacheness.metadata.disk_reserve import Reserve, free_bytes
 from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
 from cacheness.metadata.journal.index import JournalIndex, Kept
@@ -31,7 +33,6 @@ from cacheness.metadata.journal.lines import (
     equivalence_to_json,
     time_to_text,
 )
-from cacheness.metadata.reserve import Reserve, free_bytes
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
     HOUR,

@@ -145,7 +145,7 @@ def _transact(where: str | Path, work: Callable[[sa.Connection], T]) -> T | None
 
 
 def _transact_sqlite(path: Path, work: Callable[[sa.Connection], T]) -> T | None:
-    from cacheness.metadata.sql.sqlite_file import SqliteFile
+    from cacheness.metadata.sql.sqlite_transactions import SqliteFile
 
     file = SqliteFile(path, Limits().busy)
     try:
@@ -155,7 +155,7 @@ def _transact_sqlite(path: Path, work: Callable[[sa.Connection], T]) -> T | None
 
 
 def _transact_file(path: Path, work: Callable[[sa.Connection], T]) -> T:
-    from cacheness.metadata.sql.sqlite_file import refuse_after_unclean_fork
+    from cacheness.metadata.sql.sqlite_transactions import refuse_after_unclean_fork
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(path, isolation_level=None, timeout=0)

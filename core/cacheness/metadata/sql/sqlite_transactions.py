@@ -32,7 +32,7 @@ from cacheness.errors import (
 from cacheness.file_locks import unlock, wait_in_line
 from cacheness.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
 from cacheness.jitter import between
-from cacheness.metadata.reserve import Reserve, free_bytes
+from cacheness.metadata.disk_reserve import Reserve, free_bytes
 from cacheness.metadata.sql.sqlite_connections import Connections, Lease
 from cacheness.metadata.sql.sqlite_log import LONG, LONGEST, LogKeeper
 from cacheness.metadata.sql.statements import Statement

@@ -4,8 +4,9 @@ import contextlib
 
 import pytest
 
-from cacheness import deadlines
-from cacheness.deadlines import Guard, Limits, patience, patience_or, waiting
+from cacheness import circuit, deadlines
+from cacheness.circuit import Guard
+from cacheness.deadlines import Limits, patience, patience_or, waiting
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
@@ -34,6 +35,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(deadlines, "time", clock)
+    monkeypatch.setattr(circuit, "time", clock)
     return clock
 
 

@@ -1,0 +1,155 @@
+"""A circuit for servers that do not answer: retries within a bound, then no waiting.
+
+Each driver bounds a single attempt. This module bounds what several attempts cost together,
+and what a run pays for a server that is down: after `failures` failed attempts in a row, or
+once they have cost `total` seconds, the circuit opens. Then every call fails at once instead of
+waiting again, except one: after 1, 2, 4 … `cooldown` seconds a single call tries a single time,
+and an answer closes the circuit. What others hold locked is waited for, and is no failure; what a
+caller asks wrongly is an answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final, TypeVar
+
+from cacheness import forks
+from cacheness.deadlines import Limits
+from cacheness.errors import CachenessError, CommitUnanswered, StoreBusy, StoreUnavailable
+from cacheness.jitter import between
+
+T = TypeVar("T")
+
+#: Whether an open circuit further out is trying whether its server answers.
+_trying: ContextVar[bool] = ContextVar("cacheness_trying", default=False)
+
+#: Seconds until an open circuit tries for the first time; then twice as long each time.
+FIRST_TRY: Final = 1.0
+
+
+class Guard:
+    """Bounds the calls to one server. One per store and process; shared by its threads."""
+
+    def __init__(self, what: str, limits: Limits) -> None:
+        self._what = what
+        self._limits = limits
+        self._lock = threading.RLock()
+        self._failed = 0
+        self._wasted = 0.0
+        self._last = ""
+        self._pause = 0.0  #: seconds between the last try and the next; 0 while the circuit is closed
+        self._open_until = 0.0
+        self._is_trying = False
+        forks.watch_forks(self)
+
+    def call(self, attempt: Callable[[], T]) -> T:
+        """Run `attempt`, again if the store was unavailable, within the limits.
+
+        An attempt must be harmless to repeat. An unanswered commit is never repeated here.
+        """
+        try:
+            return self.once(attempt)
+        except StoreUnavailable as error:
+            if not self._is_worth_retrying(error):
+                raise
+        return self._again(attempt)
+
+    def once(self, attempt: Callable[[], T]) -> T:
+        """Run `attempt` a single time, behind the same circuit."""
+        if not self._pause:
+            return self._once(attempt)
+        self._refuse_while_open()
+        token = _trying.set(True)
+        try:
+            return self._once(attempt, is_try=True)
+        finally:
+            _trying.reset(token)
+            self._is_trying = False
+
+    def reset_after_fork(self) -> None:
+        """Have a lock that no thread of the parent holds."""
+        self._lock, self._is_trying = threading.RLock(), False
+
+    def _again(self, attempt: Callable[[], T]) -> T:
+        # The first attempt ran outside of stamina, whose import takes longer than a fresh process has
+        # for its first hit, and whose call costs more than a cached read.
+        with forks.no_fork():  # a child could never import what a thread of its parent was importing
+            import stamina
+
+        _hush()
+        limits = self._limits
+        retrying = stamina.retry(
+            on=self._is_worth_retrying,
+            attempts=max(limits.attempts - 1, 1),
+            timeout=limits.total,
+            # Its own jitter would draw from the generator that a user may have seeded.
+            wait_initial=between(0.05, 0.15),
+            wait_max=1.0,
+            wait_jitter=0.0,
+        )
+        return retrying(self._once)(attempt)
+
+    def _once(self, attempt: Callable[[], T], *, is_try: bool = False) -> T:
+        began = time.monotonic()
+        try:
+            result = attempt()
+        except StoreBusy:
+            raise  # neither a failure nor an answer: another's lock says nothing about the server
+        except StoreUnavailable as error:
+            self._count_failure(error, time.monotonic() - began, is_try=is_try)
+            raise
+        except CachenessError:
+            self._reset_failures()  # not what was hoped for, but an answer
+            raise
+        self._reset_failures()
+        return result
+
+    def _reset_failures(self) -> None:
+        self._failed = 0
+        self._wasted = 0.0
+        self._pause = 0.0
+
+    def _is_worth_retrying(self, error: Exception) -> bool:
+        if isinstance(error, CommitUnanswered | StoreBusy) or not isinstance(error, StoreUnavailable):
+            return False
+        return not self._pause and not _trying.get()
+
+    def _count_failure(self, error: StoreUnavailable, seconds: float, *, is_try: bool) -> None:
+        with self._lock:
+            self._last = str(error)
+            if self._pause and not is_try:
+                return  # it began before the circuit opened, and says nothing new
+            self._failed += 1
+            self._wasted += seconds
+            if self._pause or self._failed >= self._limits.failures or self._wasted >= self._limits.total:
+                longest = self._limits.cooldown
+                self._pause = min(2 * self._pause if self._pause else FIRST_TRY, longest)
+                self._open_until = time.monotonic() + self._pause
+
+    def _refuse_while_open(self) -> None:
+        """Let one caller try when it is time to. Raises StoreUnavailable for all others."""
+        with self._lock:
+            left = self._open_until - time.monotonic()
+            if left <= 0 and not self._is_trying:
+                self._is_trying = True
+                return
+        raise StoreUnavailable(
+            f"{self._last} ({self._what} failed several times in a row and is not asked again for {max(left, 0):.0f} s)"
+        )
+
+
+class _NotOurs(logging.Filter):
+    """Drops stamina's own line about a retry of ours: who gives up in the end says so, once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.__dict__.get("stamina.callable", "")).startswith("cacheness.")
+
+
+@functools.cache
+def _hush() -> None:
+    logging.getLogger("stamina").addFilter(_NotOurs())
