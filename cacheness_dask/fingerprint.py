@@ -14,7 +14,6 @@ import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
@@ -40,6 +39,7 @@ from cacheness.keys.error_paths import WAYS_OUT, deciding
 from cacheness.keys.inputs import MOST_STRINGS, paths_in
 from cacheness.keys.key import sets_of
 from cacheness.keys.owners import owner_of_class
+from cacheness_dask.bound import arguments_that_decide, called_in, is_partial, keywords_that_decide
 from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.columns import names_in
 from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, NotCacheable, container, text
@@ -56,7 +56,7 @@ from cacheness_dask.inputs import (
     target_of,
 )
 from cacheness_dask.marks import is_mark, is_marked_inside
-from cacheness_dask.task_checksums import clue, of_step
+from cacheness_dask.task_checksums import clue, of_step, parts_of_call
 
 #: Steps of a shuffle that leave data somewhere else than in their result.
 _PLUMBING: Final = frozenset(
@@ -161,6 +161,7 @@ class _Walk:
         self._inputs = Inputs()  # of the node at hand
         self._left = MOST_STRINGS  # strings of the argument at hand that are looked at
         self._targets: set[Any] = set()  # and what these are made of
+        self._bound: dict[int, list[bytes]] = {}  # terms of the code and of what is bound, of partials and methods
         self._chances: dict[int, Chance] = {}  # of functions that draw unless they are seeded
         self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
@@ -309,7 +310,7 @@ class _Walk:
     def _call(self, node: Task, scope: Mapping[Any, bytes]) -> bytes:
         func = node.func
         parts = [self._function(func)]
-        args, kwargs = _that_decide(node)
+        args, kwargs = arguments_that_decide(node)
         for value in args:
             kind = type(value)
             self._left = MOST_STRINGS
@@ -325,7 +326,10 @@ class _Walk:
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
         refuse_chance(node, self._chances)
-        self._parts = (0, parts)
+        called, place = called_in(node)
+        if place >= 0:  # otherwise it has the parts of the task within it
+            bound = self._bound.get(id(called))
+            self._parts = (0, parts_of_call(parts, place, bound) if place or bound else parts)
         return b"r" + blake3(DOMAIN + b"".join(parts)).digest()
 
     def _marked(self, term: bytes) -> bytes:
@@ -506,21 +510,33 @@ class _Walk:
         reason = refuse_function(func)
         if reason:
             raise NotCacheable(reason)
-        if isinstance(func, partial) or _is_curry(func):
-            inside = [func.func, tuple(func.args), _lean(func.func, func.keywords)]
-            return container(b"partial", [self._term(part, {}) for part in inside])
+        if is_partial(func):
+            return self._partial(func)
         self._look_for_chance(func)
         if isinstance(func, types.FunctionType):
             _refuse_coroutine(func)
             return b"v" + self._code(func)
         if isinstance(func, types.MethodType) and not isinstance(func.__self__, type):
-            return container(b"method", [self._term(func.__self__, {}), self._function(func.__func__)])
+            held, code = self._term(func.__self__, {}), self._function(func.__func__)
+            self._note_bound(func, [code, held])
+            return container(b"method", [held, code])
         if type(func).__name__ == "Compose":  # toolz
             return container(b"compose", [self._term(part, {}) for part in (func.first, *func.funcs)])
         source = identity_of_source(func)
         if source is not None:
             return container(b"source", [b"v" + _digest(source)])
         return b"v" + self._digest(func)
+
+    def _partial(self, func: Any) -> bytes:
+        code, keywords = self._term(func.func, {}), keywords_that_decide(func)
+        args = [self._term(value, {}) for value in func.args]
+        pairs = [term for name, value in keywords.items() for term in (self._word(name, {}), self._term(value, {}))]
+        self._note_bound(func, [code, *args, *pairs[1::2]])
+        return container(b"partial", [code, container(b"tuple", args), container(b"dict", pairs)])
+
+    def _note_bound(self, func: Any, terms: list[bytes]) -> None:
+        if not self._text:
+            self._bound[id(func)] = terms
 
     def _digest(self, value: Any) -> bytes:
         unfollowed: list[str] = []
@@ -566,44 +582,6 @@ def _targets_of(steps: Iterable[GraphNode]) -> set[Any]:
     """What these tasks write to, by the keys that they know it by."""
     found = (target_of(step) for step in steps if isinstance(step, Task))
     return {target.key for target in found if isinstance(target, TaskRef)}
-
-
-def _takes_lock(func: Any) -> bool:
-    """Return True when this is one of Dask's functions that read a block, `getter` and its kin."""
-    return getattr(func, "__module__", "") == "dask.array.core" and func.__name__.startswith("getter")
-
-
-def _samples_borders(func: Any) -> bool:
-    """Return True when this is Dask's function that samples a column, to choose where the sorted frame is cut."""
-    module = getattr(func, "__module__", "")
-    return module == "dask.dataframe.partitionquantiles" and func.__name__ == "percentiles_summary"
-
-
-def _that_decide(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a task that decide its result.
-
-    Not the lock of a `getter`, because who waits for whom decides no block. Not the seed of a sample for borders,
-    because Dask draws it from the frame's name, which is another one for delayed parts and for touched files.
-    """
-    if _takes_lock(node.func):
-        return node.args[:3], {name: value for name, value in node.kwargs.items() if name != "lock"}
-    return (node.args[:4] if _samples_borders(node.func) else node.args), node.kwargs
-
-
-def _is_curry(func: Any) -> bool:
-    return type(func).__name__ == "curry" and type(func).__module__.startswith(("toolz", "cytoolz"))
-
-
-def _lean(func: Any, keywords: dict[str, Any]) -> dict[str, Any]:
-    # Dask's CSV reader carries the first rows of the first file to every block, for their types only.
-    if getattr(func, "__name__", "") == "_read_csv" and func.__module__ == "dask.dataframe.io.csv":
-        head, path = keywords["head"].iloc[:0], keywords.get("colname")
-        if path is not None:  # of a set of the files' names; the reader sorts them
-            head = head.assign(**{path: head[path].cat.reorder_categories(sorted(head[path].cat.categories))})
-        return {**keywords, "head": head}
-    if _takes_lock(func):
-        return {name: value for name, value in keywords.items() if name != "lock"}
-    return keywords
 
 
 def _digest(value: Any, inputs: Inputs | None = None, unfollowed: list[str] | None = None) -> bytes:

@@ -10,6 +10,8 @@ from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph, convert_l
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import ensure_dict
 
+from cacheness_dask.bound import is_listing
+
 Graph = dict[Any, GraphNode]
 #: By type and key.
 Annotations = dict[str, dict[Any, Any]]
@@ -45,10 +47,14 @@ def last_step(node: GraphNode) -> GraphNode:
         elif isinstance(node, Task) and node.func is _execute_subgraph:
             scope, out = node.args[:2]
             node = scope[out]
-        elif isinstance(node, Task) and node.func is IDENTITY and isinstance(node.args[0], GraphNode):
+        elif isinstance(node, Task) and (is_listing(node) or _is_renamed(node)):
             node = node.args[0]
         else:
             return node
+
+
+def _is_renamed(node: Task) -> bool:
+    return node.func is IDENTITY and isinstance(node.args[0], GraphNode)
 
 
 def as_expression(graph: Graph, annotations: Annotations) -> Expr:

@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from dask._task_spec import DataNode, GraphNode, Task, TaskRef, _execute_subgraph
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _execute_subgraph
 from dask.utils import format_time
 
 from cacheness import UnifiedCache
 from cacheness.keys.inputs import paths_in
-from cacheness_dask.graphs import topological
+from cacheness_dask.bound import arguments_that_decide, bound_in, called_in, is_partial
+from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.rewrite import GraphPlan, name_of
-from cacheness_dask.task_checksums import differences
+from cacheness_dask.task_checksums import differences, parts_of_call
 from cacheness_dask.worker import NAMED
 
 #: Comparisons of a task with an entry, for all the tasks of a graph.
@@ -27,6 +28,10 @@ _READ: Final = 1_000
 #: Files of one argument that are named, and parts of it that are looked at.
 _MOST_PATHS: Final = NAMED
 _MOST_MEMBERS: Final = 1_000
+
+
+#: What a part of a task is called, and its value.
+_Part: TypeAlias = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,27 +135,48 @@ class Reasons:
         if place == 2 * len(steps):
             return self._given(node, "what it is given")
         step = steps[place // 2]
-        return None, _inputs_of(step) if place % 2 else f"code of `{name_of(step)}`"
+        return None, _inputs_of(step) if place % 2 else _code_of(step)
 
     def _argument(self, node: Task, place: int) -> tuple[Any, str | _FilesOfArgument]:
-        named = list(node.kwargs.items())
-        if place == 0:
-            return None, f"code of `{name_of(node)}`"
-        if place <= len(node.args):
-            return self._given(node.args[place - 1], f"argument {place}")
-        if place <= len(node.args) + len(named):
-            name, value = named[place - len(node.args) - 1]
-            return self._given(value, f"argument `{name}`")
-        return None, "an input file"
+        last = last_step(node)
+        node = last if isinstance(last, Task) else node
+        called, at = called_in(node)
+        name, (args, kwargs) = name_of(node), arguments_that_decide(node)
+        # Where another one is called, this one is Dask's.
+        whole: list[_Part] = [(f"code of `{getattr(node.func, '__name__', 'Dask')}`", None)]
+        whole += [(f"argument {at}", value) for at, value in enumerate(args, 1)]
+        whole += [(f"argument `{keyword}`", value) for keyword, value in kwargs.items()]
+        whole[at] = code = _code_of(node), None
+        bound: list[_Part] = [(f"{what} `{name}`", value) for what, value in bound_in(called)]
+        parts = parts_of_call(whole, at, [code, *bound] if bound else None)
+        return self._given(*reversed(parts[place])) if place < len(parts) else (None, "an input file")
 
     def _given(self, value: Any, name: str) -> tuple[Any, str | _FilesOfArgument]:
+        if value is None:
+            return None, name
         needs = _needs(value)
-        for key in needs:
+        for key in map(self._task_of, needs):
             if key in self._plan.misses or key in self._plan.refused:
                 return key, f"`{name_of(self._plan.graph[key])}` {key!r}"
         if paths := tuple(islice(_paths(value), _MOST_PATHS)):
             return None, _FilesOfArgument(paths, name)
         return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
+
+    def _task_of(self, key: Any) -> Any:
+        """The key of the task that others know by this key, too."""
+        while isinstance(node := self._plan.graph.get(key), Alias):
+            key = node.target
+        return key
+
+
+def _code_of(node: GraphNode) -> str:
+    """What the function of a task is called when it is what changed."""
+    last = last_step(node)
+    called: Any = called_in(last)[0] if isinstance(last, Task) else last
+    while is_partial(called):
+        called = called.func
+    name = name_of(node)
+    return f"code of `{name}`" if hasattr(called, "__qualname__") else f"`{name}` (its code, or what it holds)"
 
 
 def _names(told: Any) -> frozenset[str] | None:

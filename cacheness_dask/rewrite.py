@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from dask._task_spec import Alias, DataNode, GraphNode, Task
-from dask.utils import funcname
+from dask.utils import methodcaller
 
 from cacheness.audit import LONGEST, Sampler
 from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
+from cacheness_dask.bound import called_in
 from cacheness_dask.files import Files, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import last_step, topological
@@ -262,12 +263,10 @@ def name_of(node: GraphNode) -> str:
 
 
 def _function_name(node: Task) -> str:
-    func = node.func
-    module = getattr(func, "__module__", None) or ""
-    if module.startswith("dask."):
-        inner = node.kwargs.get("_func") or node.kwargs.get("func") or (node.args[0] if node.args else None)
-        if callable(inner) and not isinstance(inner, (GraphNode, type)):
-            func = inner
+    func = called_in(node)[0]
     while isinstance(func, partial):
         func = func.func
-    return str(getattr(func, "__qualname__", None) or funcname(func))
+    if isinstance(func, methodcaller):
+        return str(func.method)
+    # No text of an object: it has its address, and runs the user's code.
+    return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__qualname__)

@@ -4,8 +4,9 @@ They travel with each task that may be stored, so they are small: too small to p
 the same, and large enough to say which one is not. Nothing is looked up by them.
 
 A clue begins with the number of steps of a fused task, 0 for a plain one. A plain task has its
-function, then its arguments. A fused one has for each step its function and what else the step itself
-says, in any order; what it is given from outside is left out, so that blocks of an array share one.
+function (the user's, where Dask's calls it), what is bound in that, then its arguments. A fused one
+has for each step its function and what else the step itself says, in any order; what it is given
+from outside is left out, so that blocks of an array share one.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 from zlib import crc32
+
+T = TypeVar("T")
 
 MOST_PARTS: Final = 32
 
@@ -26,6 +29,19 @@ def clue(steps: int, terms: Sequence[bytes]) -> bytes:
     if len(terms) > MOST_PARTS:
         return b""
     return bytes((steps,)) + _pack[len(terms)](*[crc32(term) & 0xFFFF for term in terms])
+
+
+def parts_of_call(parts: list[T], place: int, bound: Sequence[T] | None) -> list[T]:
+    """The parts of a plain task in the order of a clue: what it calls comes first, and then what is bound in that.
+
+    Args:
+        parts: the function of the task, and its arguments.
+        place: of what it calls among these.
+        bound: the code of what it calls, and what is bound in that. Left out where these are too many for a clue.
+    """
+    others = [*parts[:place], *parts[place + 1 :]]
+    split = [*(bound or ()), *others]
+    return split if bound and len(split) <= MOST_PARTS else [parts[place], *others]
 
 
 def of_step(steps: int, terms: Sequence[bytes], result: bytes, seen: Container[bytes]) -> Sequence[bytes]:

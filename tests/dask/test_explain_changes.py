@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
+import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
+import toolz
 from workloads import inc, total
 
 import cacheness_dask as cd
@@ -66,6 +69,66 @@ def test_changed_code_is_named(cache: UnifiedCache) -> None:
 def test_a_changed_argument_is_named(cache: UnifiedCache, args: Any, kwargs: Any, what: str) -> None:
     found = whys(cache, dask.delayed(scaled)(1, by=3), dask.delayed(scaled)(*args, **kwargs))
     assert once(found["scaled"]) == what
+
+
+class Line:
+    """A function that is an object."""
+
+    def __init__(self, slope: int) -> None:
+        self.slope = slope
+
+    def __call__(self, x: int) -> int:
+        return self.slope * x
+
+    def at(self, x: int) -> int:
+        return self.slope * x
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "what"),
+    [
+        (lambda by: partial(scaled, 1, by=by), "scaled", "argument `by` bound in `scaled` changed"),
+        (lambda by: partial(scaled, by, 7), "scaled", "argument 1 bound in `scaled` changed"),
+        (lambda by: toolz.curry(scaled, by), "scaled", "argument 1 bound in `scaled` changed"),
+        (lambda by: partial(partial(scaled, 1, by=by), path=""), "scaled", "argument `by` bound in `scaled` changed"),
+        (lambda by: Line(by).at, "at", "the object of `Line.at` changed"),
+        (lambda by: Line(by), "Line", "`Line` (its code, or what it holds) changed"),
+    ],
+)
+def test_what_is_bound_in_a_function_is_named(cache: UnifiedCache, make: Any, name: str, what: str) -> None:
+    args = () if name == "scaled" else (1,)
+    found = whys(cache, dask.delayed(make(2))(*args), dask.delayed(make(3))(*args))
+    assert once(found[name]) == what
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "what"),
+    [
+        (partial(scaled, by=2), partial(scaled, by=3), "argument `by` bound in `scaled` changed"),
+        (Line(2), Line(3), "`Line` (its code, or what it holds) changed"),
+    ],
+)
+def test_what_is_bound_in_a_function_that_dask_calls_is_named(
+    cache: UnifiedCache, before: Any, after: Any, what: str
+) -> None:
+    frame = dd.from_pandas(pd.DataFrame({"a": [1, 2]}), npartitions=1)["a"]
+    (why,) = whys(cache, frame.map_partitions(before), frame.map_partitions(after)).values()
+    assert once(why) == what
+
+
+def test_bags_go_by_the_names_of_the_users_functions(cache: UnifiedCache) -> None:
+    numbers = db.from_sequence(range(4), npartitions=2)
+    found = whys(cache, numbers.map(model(2)), numbers.map(model(3)))
+    assert once(found["predict"]).endswith("predict` changed")
+    assert found["predict"].startswith("code of `")
+    assert once(found["finalize"]).startswith("what comes from `model.<locals>.predict` ")
+
+
+def test_a_function_with_very_many_bound_arguments_counts_as_a_whole(cache: UnifiedCache) -> None:
+    def made(first: int) -> Any:
+        return dask.delayed(partial(max, first, *range(task_checksums.MOST_PARTS)))()
+
+    assert once(whys(cache, made(1), made(2))["max"]) == "code of `max` changed"
 
 
 def test_a_rewritten_input_file_is_named(cache: UnifiedCache, tmp_path: Path) -> None:

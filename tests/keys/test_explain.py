@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import pathlib
 import random
@@ -104,6 +105,39 @@ def test_options_and_arguments_that_changed_are_named(before: Any, after: Any, s
 def test_a_global_that_changed_is_named() -> None:
     found = explain(key_of(module(limit=4)), [entry_of(key_of(module()))], NOW)
     assert [str(change) for change in found.changes] == ["value of `helpers.LIMIT` changed"]
+
+
+class Scale:
+    """Called itself, or by a method."""
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def __call__(self, x: int) -> int:
+        return self.factor * x
+
+    def of(self, x: int) -> int:
+        return self.factor * x
+
+
+def power(base: int, exponent: int, /) -> int:
+    return base**exponent
+
+
+@pytest.mark.parametrize(
+    ("make", "what"),
+    [
+        (lambda number: functools.partial(power, number), "the bound arguments changed"),
+        (lambda number: Scale(number).of, "the object of the method changed"),
+        (lambda number: Scale(number), "the object that is called changed"),
+        (lambda number: functools.partial(Scale(number), number), "the bound arguments changed"),
+    ],
+)
+def test_what_a_function_holds_is_named_when_it_changed(make: Any, what: str) -> None:
+    before = entry_of(make_key(function=make(2), args={"x": 1}))
+    assert str(explain(make_key(function=make(3), args={"x": 1}), [before], NOW)).startswith(f"miss: {what}; nearest")
+    other = str(explain(make_key(function=make(2), args={"x": 5}), [before], NOW))
+    assert other.startswith("miss: arg `x` 1 -> 5; nearest")
 
 
 def test_a_helper_that_is_new_is_named() -> None:

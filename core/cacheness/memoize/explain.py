@@ -16,6 +16,7 @@ _SENTENCES = {
     "arg": ("arg `{name}` {before} -> {after}", "arg `{name}` {after} is new", "arg `{name}` {before} is gone"),
     "code": ("code of `{name}` changed", "code of `{name}` is reached now", "code of `{name}` is no longer reached"),
     "value": ("value of `{name}` changed", "value of `{name}` counts now", "value of `{name}` no longer counts"),
+    "bound": ("the {name} changed", "the {name} is new", "the {name} is gone"),
     "library": ("{name} {before} -> {after}", "{name} {after} is used now", "{name} {before} is no longer used"),
     "version": ("version {before} -> {after}", "version {after} is new", "version {before} is gone"),
     "order": ("`{name}` has the same items in another order",) * 3,
@@ -30,8 +31,8 @@ _DECIDES = ", which can decide the result"
 class Change:
     """One part of a key that differs."""
 
-    #: arg, file (of an argument), code, value, library, version, prefix, function (another name for the same code);
-    #: order: the same items in another order
+    #: arg, file (of an argument), code, value, bound (in a partial or method), library, version, prefix,
+    #: function (another name for the same code); order: the same items in another order
     kind: str
     name: str
     before: str | None  #: None: it was not there
@@ -171,6 +172,7 @@ def _parts_of(text: str, prefix: str) -> _Parts:
         "prefix": {"": (prefix, repr(prefix), prefix)} if prefix else {},
         "code": _named(found.get("code", {}), {}),
         "value": _named(found.get("values", {}), found.get("loose", {})),
+        "bound": _named(found.get("bound", {}), {}),
         "library": _named(found.get("versions", {}), {}),
         "arg": {
             name: (digest, words, loose[0] if loose else digest)

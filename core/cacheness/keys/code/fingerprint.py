@@ -55,7 +55,9 @@ class Fingerprint:
 
     digest: bytes  #: 32 bytes
     name: str  #: module:qualified name
-    components: Mapping[str, Mapping[str, str]]  #: short digests by kind and name: code, values, loose, versions
+    components: Mapping[
+        str, Mapping[str, str]
+    ]  #: short digests by kind (code, values, bound, loose, versions) and name
     unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
     chance: tuple[Draw, ...] = ()  #: random numbers that it draws
@@ -134,7 +136,7 @@ class _CodeFingerprint:
         self.fingerprint = Fingerprint(
             digests_of(graph)["root"],
             name_of_function(fn),
-            _components(nodes, versions),
+            _components(nodes, versions) | _bound(fn, self._root.content),
             tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
             _body(_callee(fn)),
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
@@ -247,7 +249,7 @@ def _callee(fn: Any) -> Any:
     return fn
 
 
-def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> dict[str, Mapping[str, str]]:
     code: dict[str, str] = {}
     values: dict[str, str] = {}
     loose: dict[str, str] = {}
@@ -266,6 +268,17 @@ def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> Mapping[
         }
     found = {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
     return found if not loose or len(values) > MOST_PARTS else {**found, "loose": loose}
+
+
+def _bound(fn: Any, content: bytes) -> dict[str, dict[str, str]]:
+    """What a callable holds beside its code: arguments of a partial, the object of a method, values of an instance."""
+    if content.startswith(_NOT_VALUES):
+        return {}
+    if isinstance(fn, functools.partial):
+        what = "bound arguments"
+    else:
+        what = "object of the method" if isinstance(fn, types.MethodType) else "object that is called"
+    return {"bound": {what: _short(content)}}
 
 
 def _short(content: bytes) -> str:
