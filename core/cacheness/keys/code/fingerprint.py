@@ -55,9 +55,7 @@ class Fingerprint:
 
     digest: bytes  #: 32 bytes
     name: str  #: module:qualified name
-    components: Mapping[
-        str, Mapping[str, str]
-    ]  #: short digests by kind (code, values, bound, loose, versions) and name
+    components: Mapping[str, Mapping[str, str]]  #: short digests by kind and name: code, values, bound, loose, versions
     unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
     chance: tuple[Draw, ...] = ()  #: random numbers that it draws
