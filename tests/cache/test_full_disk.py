@@ -12,7 +12,7 @@ import pytest
 
 from cacheness import StoreFull, UnifiedCache
 from cacheness.coordination.ownership import MARKER
-from cacheness.metadata import reserve
+from cacheness.metadata import disk_reserve
 from cacheness.metadata.disk_reserve import Reserve
 from cacheness.metadata.journal import store as journal
 from cacheness.records import Entry
@@ -137,7 +137,7 @@ def test_a_put_that_finds_the_disk_full_leaves_no_blob(tmp_path: Path, monkeypat
             return False
 
         with monkeypatch.context() as patched:
-            patched.setattr(reserve, "PLENTY", 1 << 62)
+            patched.setattr(disk_reserve, "PLENTY", 1 << 62)
             patched.setattr(Reserve, "keep", full)
             with pytest.raises(StoreFull, match="too little room"):
                 cache.put(os.urandom(100_000), n=2)

@@ -17,7 +17,7 @@ import pytest
 
 from cacheness import StoreFull, UnifiedCache
 from cacheness.maintenance import eviction
-from cacheness.metadata.sql import postgresql_pool, sqlite_file
+from cacheness.metadata.sql import postgresql_pool, sqlite_transactions
 from cacheness.metadata.sql.statements import Statement
 from cacheness.results import access_counts
 from tests.forked import ended, fork
@@ -43,7 +43,7 @@ class Seen:
 @contextmanager
 def seeing() -> Iterator[Seen]:
     seen = Seen()
-    run, ask = sqlite_file._run, postgresql_pool.Connection.run
+    run, ask = sqlite_transactions._run, postgresql_pool.Connection.run
     ask_many = postgresql_pool.PostgresqlTransaction.run_many
 
     def run_seen(connection, statement, values):
@@ -66,7 +66,7 @@ def seeing() -> Iterator[Seen]:
         return changed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sqlite_file, "_run", run_seen)
+        patch.setattr(sqlite_transactions, "_run", run_seen)
         patch.setattr(postgresql_pool.Connection, "run", ask_seen)
         patch.setattr(postgresql_pool.PostgresqlTransaction, "run_many", ask_many_seen)
         yield seen

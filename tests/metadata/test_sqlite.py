@@ -16,7 +16,7 @@ from cacheness import file_systems
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.file_locks import unlock, wait_in_line
-from cacheness.metadata.sql import sqlite_file, sqlite_log
+from cacheness.metadata.sql import sqlite_log, sqlite_transactions
 from cacheness.metadata.sql.sqlite_transactions import SqliteTransaction
 from cacheness.metadata.sql.statements import Statement, row_of
 from cacheness.metadata.sqlite import SqliteStore
@@ -129,7 +129,7 @@ def test_the_log_begins_anew_beside_a_writer_that_never_pauses(
 def test_a_process_that_ends_beside_others_leaves_no_long_log(
     store: SqliteStore, open_store: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_file, "LONG", 0)
+    monkeypatch.setattr(sqlite_transactions, "LONG", 0)
     reader = open_store()
     by_writer, by_reader = watch_log(store, monkeypatch), watch_log(reader, monkeypatch)
     assert reader.find(NAMESPACE, key(1)) is None

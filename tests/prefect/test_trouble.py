@@ -23,7 +23,8 @@ from prefect.utilities.annotations import opaque
 from pydantic import SecretStr
 
 from cacheness import Config
-from cacheness.deadlines import FIRST_TRY, Limits
+from cacheness.circuit import FIRST_TRY
+from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.testing.proxy import Proxy
 from cacheness_prefect import CachenessLockManager, CachenessStorage, cacheness_key, integrity_repair
