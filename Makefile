@@ -107,7 +107,8 @@ peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache b
 	@$(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev $(PEER_NEEDS)
 	$(PEER_VENV)/bin/python -m tests.peers.prefect_suite $(PEER) $(PEER_TESTS)
 
-docs: $(STAMP) ## write the parts of docs/ that come from the code and from make bench
+docs: $(STAMP) ## write what comes from the code and from make bench: parts of docs/, and the text of SQL statements
+	$(RUN) -m cacheness.metadata.sql.write_texts
 	$(RUN) -m docs.write_api
 	$(RUN) -m docs.write_cli
 	$(RUN) -m docs.write_performance

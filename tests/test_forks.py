@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from cacheness import UnifiedCache, forks
 from cacheness.deadlines import Limits
@@ -26,8 +25,10 @@ from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks, unlock, wait_in_line
 from cacheness.keys.values.files import digest_of_start
 from cacheness.metadata import migrations
-from cacheness.metadata.sql.statements import Statement, Statements
-from cacheness.metadata.sqlite import SqliteStore, _Sqlite
+from cacheness.metadata.sql import sqlite_building
+from cacheness.metadata.sql.statements import Purpose, Statement, Statements
+from cacheness.metadata.sqlite import SqliteStore
+from cacheness.records import Where
 from tests.forked import ended, fork
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")]
@@ -512,25 +513,22 @@ def test_a_child_goes_on_with_the_call_that_it_was_forked_in(tmp_path: Path) -> 
     assert leases.holder("aa" * 32) == "parent's"
 
 
-class SlowElsewhere(_Sqlite):
-    """A database whose statements take long to write in other threads than the main one."""
-
+def test_a_child_builds_the_statement_that_a_thread_of_its_parent_was_building() -> None:
     inside, leave = threading.Event(), threading.Event()
 
-    def compile(self, statement: sa.ClauseElement) -> Statement:
-        if threading.current_thread() is not threading.main_thread():
-            self.inside.set()
-            self.leave.wait(60)
-        return super().compile(statement)
+    class SlowElsewhere:
+        def page(self, purpose: Purpose, where: Where) -> Statement:
+            if threading.current_thread() is not threading.main_thread():
+                inside.set()
+                leave.wait(60)
+            return sqlite_building.builder.page(purpose, where)
 
-
-def test_a_child_writes_the_statement_that_a_thread_of_its_parent_was_writing() -> None:
-    statements = Statements(SlowElsewhere())
-    thread = threading.Thread(target=lambda: statements.usage)
+    statements = Statements({}, SlowElsewhere, list)
+    thread = threading.Thread(target=lambda: statements.page("scan", Where("ns")))
     thread.start()
-    SlowElsewhere.inside.wait()
-    code = ended(fork(lambda: statements.usage))
-    SlowElsewhere.leave.set()
+    inside.wait()
+    code = ended(fork(lambda: statements.page("scan", Where("ns"))))
+    leave.set()
     thread.join()
     assert code == 0
 

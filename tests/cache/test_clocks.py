@@ -15,7 +15,8 @@ import pytest
 from cacheness import UnifiedCache
 from cacheness.config import Config
 from cacheness.errors import ClockMoved, StoreUnavailable
-from cacheness.metadata.postgresql import CLOCK_TOLERANCE, PostgresqlStore
+from cacheness.metadata.postgresql import PostgresqlStore
+from cacheness.metadata.sql.postgresql_building import CLOCK_TOLERANCE
 from cacheness.records import MICROSECONDS
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.conftest import SIGNING_KEY

@@ -26,7 +26,7 @@ from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreR
 from cacheness.maintenance import report
 from cacheness.metadata import migrations
 from cacheness.metadata.postgresql import PostgresqlStore
-from cacheness.metadata.sql.tables import SCHEMA_VERSION
+from cacheness.metadata.sql.schema import SCHEMA_VERSION
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.migrating import Migrated
 from cacheness.protocols import BlobStore, MetadataStore

@@ -9,16 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import sqlalchemy as sa
-from sqlalchemy.dialects.sqlite import insert, pysqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-
+from cacheness import forks
 from cacheness.circuit import Guard
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
 from cacheness.file_locks import FileLocks
+from cacheness.metadata.sql.schema import SCHEMA_VERSION
+from cacheness.metadata.sql.sqlite_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.sqlite_transactions import SqliteFile, SqliteTransaction
-from cacheness.metadata.sql.statements import Statement, Statements, hints_of, row_of
+from cacheness.metadata.sql.statements import Builder, Statement, Statements, hints_of, row_of
 from cacheness.metadata.sql.store import (
     DELETE_BATCH,
     NARROW_BATCH,
@@ -31,7 +30,6 @@ from cacheness.metadata.sql.store import (
     new_store,
     version_name,
 )
-from cacheness.metadata.sql.tables import SCHEMA_VERSION, tables
 from cacheness.protocols import MetadataStore
 from cacheness.records import Entry, Identity, Process, SessionInfo
 
@@ -43,50 +41,22 @@ _FENCE_PATIENCE: Final = 1.0
 #: that allows.
 _FIRST_DELETE_BATCH: Final = 200
 _DELETE_SECONDS: Final = 0.004
-_dialect: Final = pysqlite.dialect(paramstyle="named")
-
-
-CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
-    "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
-)
-
-
-class _Sqlite:
-    """What SQLite says its own way."""
-
-    clock = CLOCK
-    # The same clock, to the microsecond.
-    now: sa.ColumnElement[int] = sa.bindparam("now", type_=sa.BigInteger())
-    slot: sa.ColumnElement[int] = sa.literal_column("0", sa.Integer)  # there is one writer at a time
-
-    def compile(self, statement: sa.ClauseElement) -> Statement:
-        """Named placeholders, a dictionary of values."""
-        compiled = statement.compile(dialect=_dialect)
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
-        return Statement(str(compiled), constants, ())
-
-    def upsert(self, table: sa.Table) -> Any:
-        """INSERT … ON CONFLICT."""
-        return insert(table)
-
-    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
-        """The keys travel as one value: SQLite has no arrays, and takes a limited number of values."""
-        every = "WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL"
-        every += " SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys))"
-        every += " SELECT substr(:keys, 1 + i * :width, :width) FROM at"
-        return column.in_(sa.text(every).bindparams(sa.bindparam("keys"), sa.bindparam("width", width)))
-
-    def keys(self, keys: Sequence[bytes] | Sequence[str]) -> Any:
-        """All of one width, one after the other."""
-        return b"".join(keys) if keys and isinstance(keys[0], bytes) else "".join(keys)  # type: ignore[arg-type]
-
-    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-        """LIKE would take A for a."""
-        return sa.func.instr(column, text)
-
-
 _TABLES: Final = Statement("SELECT name FROM sqlite_master WHERE type = 'table'", {}, ())
-_statements: Final = Statements(_Sqlite())
+
+
+def _builder() -> Builder:
+    with forks.no_fork():
+        from cacheness.metadata.sql.sqlite_building import builder
+
+    return builder
+
+
+def _one_after_the_other(keys: Sequence[bytes] | Sequence[str]) -> Any:
+    """Keys of one width as one value: SQLite has no arrays, and takes a limited number of values."""
+    return b"".join(keys) if keys and isinstance(keys[0], bytes) else "".join(keys)  # type: ignore[arg-type]
+
+
+_statements: Final = Statements(STATEMENTS, _builder, _one_after_the_other)
 
 
 class SqliteStore(SqlStore):
@@ -208,7 +178,7 @@ class SqliteStore(SqlStore):
         transaction.run(self._sql.begin_use, row)
         if named != [row["tags"], row["prefix"]]:
             if any(named):
-                transaction.run(self._sql.untag, {**row, "keys": self._sql.flavour.keys([entry.key])})
+                transaction.run(self._sql.untag, {**row, "keys": self._sql.keys([entry.key])})
             transaction.run_many(self._sql.tag, [{**row, "kind": kind, "tag": tag} for kind, tag in hints_of(entry)])
         return blob if isinstance(blob, str) and blob != entry.blob else None
 
@@ -264,10 +234,8 @@ class SqliteStore(SqlStore):
     def _create_schema(self, transaction: SqliteTransaction) -> None:
         if transaction.run(_TABLES, {}):  # by another process, while this one waited for the lock
             return
-        for table in tables.sorted_tables:
-            transaction.define(str(CreateTable(table).compile(dialect=_dialect)))
-            for index in table.indexes:
-                transaction.define(str(CreateIndex(index).compile(dialect=_dialect)))
+        for text in DEFINITIONS:
+            transaction.define(text)
         transaction.run(self._sql.create_store, new_store())
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
 

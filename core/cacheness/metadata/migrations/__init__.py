@@ -24,8 +24,9 @@ from sqlalchemy.pool import NullPool
 
 from cacheness import forks
 from cacheness.deadlines import Limits
+from cacheness.metadata.sql.schema import POSTGRESQL_SCHEMA, SCHEMA_VERSION
 from cacheness.metadata.sql.store import refuse_newer
-from cacheness.metadata.sql.tables import POSTGRESQL_SCHEMA, SCHEMA_VERSION, schema_version, store
+from cacheness.metadata.sql.tables import schema_version, store
 
 T = TypeVar("T")
 
@@ -128,9 +129,9 @@ def _is_there(connection: sa.Connection) -> bool:
 def _clock(connection: sa.Connection) -> sa.ColumnElement[int]:
     """The database's own clock."""
     if connection.dialect.name == "sqlite":
-        from cacheness.metadata import sqlite as module
+        from cacheness.metadata.sql import sqlite_building as module
     else:
-        from cacheness.metadata import postgresql as module  # type: ignore[no-redef]
+        from cacheness.metadata.sql import postgresql_building as module  # type: ignore[no-redef]
     return module.CLOCK
 
 

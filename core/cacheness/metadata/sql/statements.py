@@ -1,7 +1,7 @@
-"""Every statement that the metadata databases run, written once and compiled once for each.
+"""The statements that the metadata databases run, the values that go in, and the rows that come out.
 
-SQLAlchemy writes the SQL and the driver's own cursor runs it: going through an engine costs more
-than the whole of a cached read does.
+The text of those of every day stands in `sqlite_texts.py` and `postgresql_texts.py`, so that a fresh process
+need not import SQLAlchemy; the driver's own cursor runs it. Others are built when they are first wanted.
 """
 
 from __future__ import annotations
@@ -10,48 +10,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
-import sqlalchemy as sa
-
-from cacheness.forks import LazyAttribute
-from cacheness.metadata.sql.tables import (
-    activity,
-    checks,
-    compute_leases,
-    disputes,
-    entries,
-    equivalences,
-    leases,
-    not_stored,
-    quotas,
-    schema_version,
-    sessions,
-    store,
-    tags,
-    tombstones,
-    totals,
-    uses,
-)
 from cacheness.records import Entry, Equivalence, Where
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
-_KEY: Final = ("namespace", "key")
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
 #: The columns of an equivalence, in the order of its fields.
 EQUIVALENCE: Final = tuple(f.name for f in fields(Equivalence))
-EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
 #: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
 HINT_LENGTH: Final = 500
-#: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
-LIVE: Final = sa.literal_column("'live'", sa.Text)
-_ZERO: Final = sa.literal_column("0", sa.BigInteger)
-_DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
-_IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
-#: Columns of `activity`: what is counted, in the order of its key, and how much there was.
-_COUNTED: Final = ("span", "hour", "function", "outcome", "reason")
-_SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
-_Purpose: TypeAlias = Literal["scan", "doom", "doom what is free"]
+#: What a page of entries is asked for: to read, the newest first, only their keys in the order of an index, or to
+#: delete them.
+Purpose: TypeAlias = Literal["scan", "newest", "lead", "doom", "doom what is free"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,630 +34,45 @@ class Statement:
     order: tuple[str, ...]  #: of numbered placeholders; empty when they have names
 
 
-class Flavour(Protocol):
-    """What one database says differently from another."""
+class Builder(Protocol):
+    """Makes statements by SQLAlchemy."""
 
-    #: The database's own clock, in microseconds since the epoch.
-    clock: sa.ColumnElement[int]
-    #: What an age is compared with: that clock, or the parameter `now`.
-    now: sa.ColumnElement[int]
-    #: Which of the rows of `totals` this transaction adds to, so that those of a fleet do not wait for each other.
-    slot: sa.ColumnElement[int]
-
-    def compile(self, statement: sa.ClauseElement) -> Statement:
-        """Turn a statement into text for the driver."""
-        ...
-
-    def upsert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT."""
-        ...
-
-    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
-        """Whether a column, whose values all have this width, is one of those in the parameter `keys`."""
-        ...
-
-    def keys(self, keys: Sequence[bytes] | Sequence[str]) -> Any:
-        """The value for the parameter `keys`."""
-        ...
-
-    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-        """Where a text occurs in a column, letter for letter; 0 when it does not."""
+    def page(self, purpose: Purpose, where: Where) -> Statement:
+        """A page of what fits a condition; the values are parameters."""
         ...
 
 
 class Statements:
-    """The statements of one database, each compiled when it is first wanted."""
+    """The statements of one database, by name."""
 
-    def __init__(self, flavour: Flavour) -> None:
-        self.flavour = flavour
-        self._compile = flavour.compile
-        self._by_shape: dict[tuple[Any, ...], Statement] = {}
+    def __init__(
+        self,
+        texts: Mapping[str, Statement],
+        builder: Callable[[], Builder],
+        keys: Callable[[Sequence[bytes] | Sequence[str]], Any],
+    ) -> None:
+        self._texts = dict(texts)
+        self._builder = builder
+        #: Makes the value of the parameter `keys`.
+        self.keys = keys
 
-    # the store itself
+    def __getattr__(self, name: str) -> Statement:
+        try:
+            return self._texts[name]
+        except KeyError:
+            raise AttributeError(f"there is no statement {name!r}") from None
 
-    @LazyAttribute
-    def identity(self) -> Statement:
-        """Which store this is, and which schema it has."""
-        version = sa.select(schema_version.c.version_num).scalar_subquery()
-        return self._compile(sa.select(store.c.id, store.c.epoch, store.c.min_reader, version))
-
-    @LazyAttribute
-    def create_store(self) -> Statement:
-        """Say of an empty database which store it is."""
-        return self._compile(sa.insert(store))
-
-    @LazyAttribute
-    def create_version(self) -> Statement:
-        """Say which schema a fresh database has."""
-        return self._compile(sa.insert(schema_version))
-
-    @LazyAttribute
-    def begin_epoch(self) -> Statement:
-        """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
-        newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
-        return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
-
-    @LazyAttribute
-    def usage(self) -> Statement:
-        """The epochs, and whether there is a session, and an entry with a blob."""
-        blobs = sa.exists().where(entries.c.blob.is_not(None))
-        return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
-
-    @LazyAttribute
-    def sync(self) -> Statement:
-        """Change nothing, in a transaction that is synced, and what came before with it."""
-        return self._compile(sa.update(store).values(epoch=store.c.epoch))
-
-    # entries
-
-    @LazyAttribute
-    def find(self) -> Statement:
-        """One row by its key, unless it is disputed."""
-        return self._compile(_rows().where(_this_key(), ~_is_disputed()))
-
-    @LazyAttribute
-    def find_many(self) -> Statement:
-        """The rows under many keys that are not disputed."""
-        return self._compile(_rows().where(_this_namespace(), self._among_keys(), ~_is_disputed()))
-
-    @LazyAttribute
-    def present(self) -> Statement:
-        """The rows under many keys that neither expired nor are disputed, without their bytes."""
-        columns = (
-            *(entries.c.key, entries.c.size, entries.c.raw_size),
-            *(entries.c.compute_seconds, entries.c.outputs, entries.c.created_at),
-        )
-        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
-        these = (_this_namespace(), self._among_keys(), unexpired, ~_is_disputed())
-        return self._compile(sa.select(*columns).where(*these))
-
-    @LazyAttribute
-    def keys_by_value(self) -> Statement:
-        """Digests of values, and the keys of the entries that hold them."""
-        # Without "IS NOT NULL", for which SQLite would walk through the whole index.
-        these = (_this_namespace(), self.flavour.among(entries.c.value, 32), _IS_KEY)
-        return self._compile(sa.select(entries.c.value, entries.c.key).where(*these).limit(sa.literal_column("1000")))
-
-    @LazyAttribute
-    def replaced_by(self) -> Statement:
-        """What a put of this key replaces: its size and blob, and where else the key is named."""
-        replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
-        return self._compile(sa.select(*replaced).where(_this_key()))
-
-    @LazyAttribute
-    def put(self) -> Statement:
-        """Insert or replace one entry; the transaction holds the writer's session."""
-        return self._compile(replacing(self.flavour.upsert(entries).values({n: _value(n) for n in COLUMNS})))
-
-    @LazyAttribute
-    def swap(self) -> Statement:
-        """Change expiry and signature, if nothing else has changed."""
-        same = [
-            entries.c[name].is_not_distinct_from(_given(f"old_{name}", entries.c[name].type))
-            for name in ("blob", "digest", "created_at", "expires_at", "key_id", "mac")
-        ]
-        new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
-        return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
-
-    @LazyAttribute
-    def totals(self) -> Statement:
-        """What a namespace holds: sums of a few rows, however many entries there are."""
-        return self._compile(sa.select(*(kept.scalar_subquery() for kept in _kept_totals())))
-
-    @LazyAttribute
-    def holdings(self) -> Statement:
-        """What a namespace holds, and its quota."""
-        quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
-        its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
-        return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
-
-    @LazyAttribute
-    def add_totals(self) -> Statement:
-        """Add what a transaction has changed, at its end."""
-        return self._add_to_totals(self.flavour.slot)
-
-    @LazyAttribute
-    def correct_totals(self) -> Statement:
-        """Add what a recount has found, apart from the changes of transactions."""
-        return self._add_to_totals(sa.literal_column("0", sa.Integer))
-
-    @LazyAttribute
-    def recount(self) -> Statement:
-        """By how much the kept totals are too low: both sums in one statement, so of one moment."""
-        counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
-        summed = _sum(plausible(entries.c.size)).where(_this_namespace())
-        held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
-        return self._compile(sa.select(counted.scalar_subquery() - held, summed.scalar_subquery() - held_bytes))
-
-    @LazyAttribute
-    def set_quota(self) -> Statement:
-        """Say what a namespace may hold; a row changes when it is news."""
-        names = ("max_bytes", "max_entries", "policy")
-        values = {name: _given(name, quotas.c[name].type) for name in ("namespace", *names)}
-        said = self.flavour.upsert(quotas).values(**values)
-        new = {name: said.excluded[name] for name in names}
-        is_news = sa.or_(*(quotas.c[name].is_distinct_from(said.excluded[name]) for name in names))
-        return self._compile(said.on_conflict_do_update(index_elements=("namespace",), set_=new, where=is_news))
-
-    @LazyAttribute
-    def note_maintenance(self) -> Statement:
-        """Note that a namespace was looked after."""
-        policy = sa.literal_column("'lru'", sa.Text)
-        noted = self.flavour.upsert(quotas).values(
-            namespace=_given("namespace", sa.Text()), policy=policy, maintained_at=self.flavour.clock
-        )
-        now = {"maintained_at": noted.excluded.maintained_at}
-        return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
+    def page(self, purpose: Purpose, where: Where) -> Statement:
+        """A page of what fits a condition; the values are parameters."""
+        name = name_of_page(purpose, where)
+        if name not in self._texts:
+            self._texts[name] = self._builder().page(purpose, where)
+        return self._texts[name]
 
     def sample(self, limit: int) -> Statement:
-        """Neighbours in key order, from a key on, with what decides whether they make room.
-
-        The limit is in the text, and uses are looked up for each neighbour: with a parameter and a join, PostgreSQL
-        plans for a tenth of the table and reads all uses.
-        """
-        shape = ("sample", str(limit))
-        if shape not in self._by_shape:
-            seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
-            used, hits = (
-                sa.select(column).where(_same_key(uses)).correlate(entries).scalar_subquery()
-                for column in (uses.c.accessed_at, uses.c.hits)
-            )
-            columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds)
-            decides = (sa.func.coalesce(used, entries.c.created_at), sa.func.coalesce(hits, _ZERO))
-            from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
-            found = sa.select(*columns, *decides).where(*from_there).order_by(entries.c.key)
-            self._by_shape[shape] = self._compile(found.limit(sa.literal_column(str(limit))))
-        return self._by_shape[shape]
-
-    @LazyAttribute
-    def functions(self) -> Statement:
-        """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
-        first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
-        names = first.cte("names", recursive=True)
-        following = sa.select(sa.func.min(entries.c.function)).where(
-            _this_namespace(), entries.c.function > names.c.name
-        )
-        names = names.union_all(sa.select(following.scalar_subquery()).where(names.c.name.is_not(None)))
-        return self._compile(sa.select(names.c.name).where(names.c.name.is_not(None)))
-
-    def scan(self, where: Where) -> Statement:
-        """A page of entries after a key, in key order."""
-        return self._page(where, "scan")
-
-    def newest(self, where: Where) -> Statement:
-        """A page of entries, the newest first, from a time on; of one function or of all."""
-        conditions = _conditions_of(where)
-        shape = ("newest", *_shape_of(where))
-        if shape not in self._by_shape:
-            matching = [self._condition(name, where) for name in conditions]
-            at = (entries.c.created_at, entries.c.key)
-            before = sa.tuple_(*at) < sa.tuple_(_given("at", sa.BigInteger()), _given("before", sa.LargeBinary()))
-            page = _rows().where(_this_namespace(), before, *matching).order_by(*(column.desc() for column in at))
-            self._by_shape[shape] = self._compile(page.limit(_given("limit", sa.Integer())))
-        return self._by_shape[shape]
-
-    def doom(self, where: Where, *, waits: bool) -> Statement:
-        """A page of keys, sizes and blobs after a key, in key order, locked for deletion."""
-        return self._page(where, "doom" if waits else "doom what is free")
-
-    def lead(self, where: Where) -> Statement:
-        """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
-        shape = ("lead", *_shape_of(where))
-        if shape not in self._by_shape:
-            matching = [self._condition(name, where) for name in _conditions_of(where)]
-            at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
-            after = sa.tuple_(*at) > sa.tuple_(_given("at", sa.BigInteger()), _given("after", sa.LargeBinary()))
-            found = sa.select(*at).where(_this_namespace(), after, *matching, _IS_KEY).order_by(*at)
-            self._by_shape[shape] = self._compile(found.limit(_given("limit", sa.Integer())))
-        return self._by_shape[shape]
-
-    @LazyAttribute
-    def delete(self) -> Statement:
-        """Delete the rows under many keys."""
-        return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
-
-    # uses
-
-    @LazyAttribute
-    def begin_use(self) -> Statement:
-        """Note that an entry is new."""
-        values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
-        return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
-
-    @LazyAttribute
-    def record_use(self) -> Statement:
-        """Count hits of an entry that is there."""
-        at = _given("at", sa.BigInteger())
-        later = sa.case((uses.c.accessed_at > at, uses.c.accessed_at), else_=at)
-        more = uses.c.hits + _given("uses", sa.BigInteger())
-        is_there = sa.exists().where(_same_key(uses))
-        return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
-
-    @LazyAttribute
-    def uses(self) -> Statement:
-        """The uses of many keys, which have entries."""
-        these = (_this_namespace(), self._among_keys())
-        found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
-        return self._compile(found.where(*these))
-
-    @LazyAttribute
-    def delete_uses(self) -> Statement:
-        """Delete the uses of many keys."""
-        return self._compile(self._delete_hints(uses))
-
-    # tags
-
-    @LazyAttribute
-    def tag(self) -> Statement:
-        """Note that an entry has a tag."""
-        values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
-        return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
-
-    @LazyAttribute
-    def untag(self) -> Statement:
-        """Delete the tags of many keys."""
-        return self._compile(self._delete_hints(tags))
-
-    # figures
-
-    @LazyAttribute
-    def record_activity(self) -> Statement:
-        """Write a row of figures, in place of what it said before."""
-        return self._write_activity(lambda row, name: row.excluded[name])
-
-    @LazyAttribute
-    def add_activity(self) -> Statement:
-        """Add a row of figures to what is there."""
-        return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
-
-    @LazyAttribute
-    def old_activity(self) -> Statement:
-        """A page of rows that are old enough to be added to others, locked; others' pages are left out."""
-        span, hour, who = (activity.c[name] for name in ("span", "hour", "who"))
-        ended = sa.and_(span == _text("hour"), who != _text(""), hour < _given("ended", sa.BigInteger()))
-        days = sa.and_(span == _text("hour"), who == _text(""), hour < _given("days", sa.BigInteger()))
-        months = sa.and_(span == _text("day"), hour < _given("months", sa.BigInteger()))
-        columns = (activity.c[name] for name in (*_COUNTED, "who", *_SUMS))
-        found = sa.select(*columns).where(_these_figures(), sa.or_(ended, days, months))
-        page = found.order_by(*(activity.c[name] for name in (*_COUNTED, "who")))
-        return self._compile(page.limit(_given("limit", sa.Integer())).with_for_update(skip_locked=True))
-
-    @LazyAttribute
-    def delete_activity(self) -> Statement:
-        """Delete one row of figures."""
-        return self._compile(
-            sa.delete(activity).where(*(column == _given(column.name, column.type) for column in activity.primary_key))
-        )
-
-    @LazyAttribute
-    def all_activity(self) -> Statement:
-        """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
-        span, who = activity.c.span, activity.c.who
-        apart = sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text("")))
-        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
-        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
-        found = sa.select(*columns, *_summed()).where(_these_figures(), apart)
-        return self._compile(found.group_by(*counted))
-
-    @LazyAttribute
-    def activity_since(self) -> Statement:
-        """What calls came to in each span since an hour."""
-        spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
-        counted = [activity.c[name] for name in _COUNTED]
-        found = sa.select(*counted, *_summed()).where(
-            _these_figures(), spans, activity.c.hour >= _given("since", sa.BigInteger())
-        )
-        return self._compile(found.group_by(*counted))
-
-    # why results are not there
-
-    @LazyAttribute
-    def note_unstored(self) -> Statement:
-        """Note why a result was not stored; what is noted already is written again after a day only."""
-        reason = _given("reason", sa.Text())
-        noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
-        new = {name: noted.excluded[name] for name in ("reason", "at")}
-        old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
-        return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
-
-    @LazyAttribute
-    def unstored(self) -> Statement:
-        """The reasons beside many keys that are not too old."""
-        these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
-        recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
-        return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
-
-    @LazyAttribute
-    def delete_unstored(self) -> Statement:
-        """Drop reasons that are too old."""
-        old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
-        return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
-
-    # results that came out differently
-
-    @LazyAttribute
-    def dispute(self) -> Statement:
-        """Dispute an entry; an earlier dispute about its key is replaced."""
-        said = self.flavour.upsert(disputes).values({name: _given(name, disputes.c[name].type) for name in DISPUTE})
-        new = {name: said.excluded[name] for name in DISPUTE if name not in _KEY}
-        return self._compile(said.on_conflict_do_update(index_elements=_KEY, set_=new))
-
-    @LazyAttribute
-    def count_disputes(self) -> Statement:
-        """How many disputes a function has of the last day."""
-        its = (
-            disputes.c.namespace == _given("namespace", sa.Text()),
-            disputes.c.function == _given("function", sa.Text()),
-        )
-        recent = disputes.c.at > self.flavour.now - _DAY
-        return self._compile(sa.select(sa.func.count()).select_from(disputes).where(*its, recent))
-
-    @LazyAttribute
-    def disputes(self) -> Statement:
-        """Every dispute of a namespace that is about the entry that is there."""
-        return self._compile(self._disputes())
-
-    @LazyAttribute
-    def disputes_of(self) -> Statement:
-        """The same, of many keys."""
-        return self._compile(self._disputes().where(self.flavour.among(disputes.c.key, 32)))
-
-    def _disputes(self) -> sa.Select[Any]:
-        still = sa.and_(_same_key(disputes), disputes.c.at >= entries.c.created_at)
-        wanted = sa.select(*(disputes.c[name] for name in DISPUTE if name != "namespace"))
-        wanted = wanted.select_from(disputes.join(entries, still))
-        return wanted.where(disputes.c.namespace == _given("namespace", sa.Text())).order_by(disputes.c.key)
-
-    @LazyAttribute
-    def settle(self) -> Statement:
-        """Drop the disputes about many keys."""
-        return self._compile(self._delete_hints(disputes))
-
-    @LazyAttribute
-    def delete_stale_disputes(self) -> Statement:
-        """Drop disputes about entries that are gone or others."""
-        still = sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
-        return self._compile(sa.delete(disputes).where(disputes.c.namespace == _given("namespace", sa.Text()), ~still))
-
-    # code whose results count for each other's
-
-    @LazyAttribute
-    def equivalences(self) -> Statement:
-        """The equivalences of a namespace."""
-        row = equivalences.c
-        wanted = sa.select(*(row[name] for name in EQUIVALENCE)).where(row.namespace == _given("namespace", sa.Text()))
-        return self._compile(wanted.order_by(row.new, row.old).limit(sa.literal_column("1000")))
-
-    @LazyAttribute
-    def find_equivalent(self) -> Statement:
-        """The rows under a few keys, each with the equivalences of a fingerprint: without these there is no row."""
-        row = equivalences.c
-        theirs = (row.namespace == _given("namespace", sa.Text()), row.new == _given("new", sa.LargeBinary()))
-        wanted = sa.select(*(entries.c[name] for name in COLUMNS), *(row[name] for name in EQUIVALENCE))
-        return self._compile(wanted.where(_this_namespace(), self._among_keys(), ~_is_disputed(), *theirs))
-
-    @LazyAttribute
-    def set_equivalence(self) -> Statement:
-        """Write an equivalence, unless a difference has ended the one that is there."""
-        said = self.flavour.upsert(equivalences).values(
-            {name: _given(name, equivalences.c[name].type) for name in EQUIVALENCE}
-        )
-        pair = ("namespace", "new", "old")
-        new = {name: said.excluded[name] for name in EQUIVALENCE if name not in pair}
-        return self._compile(
-            said.on_conflict_do_update(index_elements=pair, set_=new, where=equivalences.c.until > _ZERO)
-        )
-
-    @LazyAttribute
-    def delete_equivalence(self) -> Statement:
-        """Delete one equivalence."""
-        row = equivalences.c
-        pair = (row.new == _given("new", sa.LargeBinary()), row.old == _given("old", sa.LargeBinary()))
-        return self._compile(sa.delete(equivalences).where(row.namespace == _given("namespace", sa.Text()), *pair))
-
-    @LazyAttribute
-    def delete_old_equivalences(self) -> Statement:
-        """Drop equivalences that were made long ago."""
-        row, before = equivalences.c, _given("before", sa.BigInteger())
-        old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before)
-        return self._compile(sa.delete(equivalences).where(*old))
-
-    # tombstones
-
-    @LazyAttribute
-    def bury(self) -> Statement:
-        """Leave a tombstone."""
-        tombstone = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
-        return self._compile(tombstone.on_conflict_do_nothing())
-
-    @LazyAttribute
-    def tombstones(self) -> Statement:
-        """A page of blobs to delete, by name."""
-        name = tombstones.c.blob
-        between = (name > _given("after", sa.Text()), name >= _given("first", sa.Text()))
-        wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
-        return self._compile(wanted.order_by(name).limit(_given("limit", sa.Integer())))
-
-    @LazyAttribute
-    def clear_tombstone(self) -> Statement:
-        """Delete the tombstone of a blob."""
-        return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
-
-    # sessions
-
-    @LazyAttribute
-    def open_session(self) -> Statement:
-        """Begin a session."""
-        return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
-
-    @LazyAttribute
-    def session_lives(self) -> Statement:
-        """One row when a session is live."""
-        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
-
-    @LazyAttribute
-    def retire(self) -> Statement:
-        """Set a session ended or fenced, for good."""
-        retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
-        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
-
-    @LazyAttribute
-    def live_sessions(self) -> Statement:
-        """Every live session, and whether its lease is over."""
-        columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
-        expired = sa.func.coalesce(leases.c.until < self.flavour.clock, sa.true())
-        joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
-        return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == LIVE))
-
-    @LazyAttribute
-    def retired_sessions(self) -> Statement:
-        """Which sessions will not commit again."""
-        these = self.flavour.among(sessions.c.id, 16)
-        return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
-
-    @LazyAttribute
-    def condemn(self) -> Statement:
-        """Make an unknown session known as fenced; a row when it was unknown."""
-        row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
-        fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
-        return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
-
-    @LazyAttribute
-    def delete_sessions(self) -> Statement:
-        """Drop sessions that were retired long ago."""
-        old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
-        return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
-
-    # checks
-
-    @LazyAttribute
-    def check_times(self) -> Statement:
-        """When each shard was last checked."""
-        return self._compile(
-            sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
-        )
-
-    @LazyAttribute
-    def record_check(self) -> Statement:
-        """Note that a shard was checked."""
-        checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
-        return self._compile(
-            checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
-        )
-
-    # compute leases
-
-    @LazyAttribute
-    def take_compute_lease(self) -> Statement:
-        """Take or renew a compute lease; changes no row while another token holds it."""
-        until = self.flavour.clock + _given("microseconds", sa.BigInteger())
-        mine = {name: _given(name, compute_leases.c[name].type) for name in (*_KEY, "token")}
-        taken = self.flavour.upsert(compute_leases).values(**mine, until=until)
-        free = sa.or_(compute_leases.c.until < self.flavour.clock, compute_leases.c.token == taken.excluded.token)
-        new = {"token": taken.excluded.token, "until": taken.excluded.until}
-        return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
-
-    @LazyAttribute
-    def end_compute_lease(self) -> Statement:
-        """Give up one's own compute lease."""
-        mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
-        return self._compile(sa.delete(compute_leases).where(*mine))
-
-    @LazyAttribute
-    def compute_lease_holder(self) -> Statement:
-        """Who computes a key."""
-        lasts = compute_leases.c.until >= self.flavour.clock
-        return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
-
-    def _write_activity(self, figure: Callable[[Any, str], Any]) -> Statement:
-        row = self.flavour.upsert(activity).values({c.name: _given(c.name, c.type) for c in activity.c})
-        new = {name: figure(row, name) for name in _SUMS}
-        return self._compile(row.on_conflict_do_update(index_elements=list(activity.primary_key), set_=new))
-
-    def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
-        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
-        return self._compile(
-            adding(self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes))
-        )
-
-    def _page(self, where: Where, purpose: _Purpose) -> Statement:
-        conditions, hint = _conditions_of(where), _hint_of(where)
-        shape = (purpose, hint, *_shape_of(where))
-        if shape not in self._by_shape:
-            matching = [self._condition(name, where) for name in conditions]
-            if where.keys is None:
-                matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
-            else:
-                matching = [self._among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
-            self._by_shape[shape] = self._compile(self._write_page(matching, purpose, hint))
-        return self._by_shape[shape]
-
-    def _write_page(
-        self, matching: Sequence[sa.ColumnElement[bool]], purpose: _Purpose, hint: str | None
-    ) -> sa.ClauseElement:
-        key = entries.c.key
-        wanted = _rows()
-        if purpose != "scan":
-            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob)
-            wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
-            # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
-            matching = [*matching, _IS_KEY]
-        if hint is not None:
-            # From the hint to the row, in the order of the index; the row decides whether it still is so.
-            key = tags.c.key
-            named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
-            wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
-            wanted = wanted.where(tags.c.namespace == _given("namespace", sa.Text()))
-        page = wanted.where(_this_namespace(), *matching).order_by(key)
-        return page.limit(_given("limit", sa.Integer()))
-
-    def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
-        if name == "keys":
-            return self._among_keys()
-        if name == "functions":
-            names = [_given(f"function_{number}", sa.Text()) for number in range(len(where.functions or ()))]
-            return entries.c.function.in_(names) if names else sa.literal_column("1 = 0", sa.Boolean)
-        if name == "tag":
-            return self.flavour.position(entries.c.tags, _given("tag", sa.Text())) > 0
-        if name in ("created_before", "older_than", "expired"):
-            return self._age_condition(name)
-        if name == "shard":
-            lowest, highest = (_given(end, sa.LargeBinary()) for end in ("lowest", "highest"))
-            return sa.and_(entries.c.key >= lowest, entries.c.key <= highest)
-        return entries.c[name] == _given(name, entries.c[name].type)
-
-    def _age_condition(self, name: str) -> sa.ColumnElement[bool]:
-        if name == "expired":
-            return entries.c.expires_at <= self.flavour.now
-        age = _given(name, sa.BigInteger())
-        return entries.c.created_at < (age if name == "created_before" else self.flavour.now - age)
-
-    def _among_keys(self) -> sa.ColumnElement[bool]:
-        return self.flavour.among(entries.c.key, 32)
-
-    def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
-        these = self.flavour.among(table.c.key, 32)
-        return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
+        """Neighbours in key order. PostgreSQL plans with the limit if it is part of the text."""
+        text, constants, order = (getattr(self.neighbours, each) for each in ("text", "constants", "order"))
+        return Statement(text.replace("{limit}", str(limit)), constants, order)
 
 
 _CONDITIONS: Final = (
@@ -694,18 +80,13 @@ _CONDITIONS: Final = (
 )  # fmt: skip
 
 
-def _only_filtering(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """A condition that leads to no index: SQLite would read all that is old, or of a function, to find a few keys."""
-    return sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")) == sa.literal_column("1")
-
-
-def _conditions_of(where: Where) -> list[str]:
+def conditions_of(where: Where) -> list[str]:
     """The conditions that are given."""
     given = ((name, getattr(where, name)) for name in _CONDITIONS)
     return [name for name, value in given if value is not None and value is not False]
 
 
-def _hint_of(where: Where) -> str | None:
+def hint_of(where: Where) -> str | None:
     """The kind of hint that leads to the rows. What is asked for by key needs none."""
     if where.keys is not None:
         return None
@@ -714,7 +95,7 @@ def _hint_of(where: Where) -> str | None:
 
 def lead_of(where: Where) -> str | None:
     """The index in whose order a deletion finds its rows; None where the keys or a hint lead there in key order."""
-    if where.keys is not None or where.shard is not None or _hint_of(where) is not None:
+    if where.keys is not None or where.shard is not None or hint_of(where) is not None:
         return None
     return "expiry" if where.expired else "function" if where.functions is not None else _age_of(where)
 
@@ -723,29 +104,30 @@ def _age_of(where: Where) -> str | None:
     return None if where.created_before is where.older_than is None else "age"
 
 
-def _shape_of(where: Where) -> tuple[Any, ...]:
-    """What two conditions have in common when one statement serves both: all but their values."""
-    return len(where.functions or ()), *_conditions_of(where)
+def name_of_page(purpose: Purpose, where: Where) -> str:
+    """A name for what statements have in common that differ in their values only."""
+    functions = "" if where.functions is None else f" {len(where.functions)}"
+    return f"{purpose} by {hint_of(where) or 'row'}:{functions} {' '.join(conditions_of(where))}"
 
 
-def values_of(where: Where, flavour: Flavour) -> dict[str, Any]:
+def values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> dict[str, Any]:
     """The parameters that go with a statement made from `where`."""
-    return dict(_values_of(where, flavour))
+    return dict(_values_of(where, keys))
 
 
-def _values_of(where: Where, flavour: Flavour) -> Iterator[tuple[str, Any]]:
+def _values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> Iterator[tuple[str, Any]]:
     yield "namespace", where.namespace
-    kind = _hint_of(where)
+    kind = hint_of(where)
     if kind is not None:
         yield "kind", kind
         yield "hint", getattr(where, kind)[:HINT_LENGTH]
-    for name in _conditions_of(where):
+    for name in conditions_of(where):
         value = getattr(where, name)
         if name == "shard":
             yield "lowest", bytes([value])
             yield "highest", bytes([value]) + b"\xff" * 32
         elif name == "keys":
-            yield name, flavour.keys(value)
+            yield name, keys(value)
         elif name == "functions":
             for number, function in enumerate(value):
                 yield f"function_{number}", function
@@ -779,91 +161,3 @@ def hints_of(entry: Entry) -> list[tuple[str, str]]:
     """Under what an entry can be found apart from its key and function: kind and tag."""
     named = [*(("tag", tag) for tag in entry.tags), *([("prefix", entry.prefix)] if entry.prefix else [])]
     return [(kind, name[:HINT_LENGTH]) for kind, name in named]
-
-
-def replacing(insert: Any) -> Any:
-    """Let an INSERT into `entries` replace the row under its key, and note what it replaced."""
-    new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
-    old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
-    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
-
-
-def adding(insert: Any) -> Any:
-    """Let an INSERT into `totals` add to what its slot holds."""
-    more = {name: totals.c[name] + insert.excluded[name] for name in ("entries", "bytes")}
-    return insert.on_conflict_do_update(index_elements=("namespace", "slot"), set_=more)
-
-
-def unused(insert: Any) -> Any:
-    """Let an INSERT into `uses` start over where the key had an entry before."""
-    new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
-    return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
-
-
-def _rows() -> sa.Select[Any]:
-    return sa.select(*(entries.c[name] for name in COLUMNS))
-
-
-def _given(name: str, kind: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
-    return sa.bindparam(name, type_=kind)
-
-
-def _value(name: str) -> sa.BindParameter[Any]:
-    return _given(name, entries.c[name].type)
-
-
-def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
-    return (table.c.namespace == _given("namespace", sa.Text()), table.c.key == _given("key", sa.LargeBinary()))
-
-
-def _this_key() -> sa.ColumnElement[bool]:
-    return sa.and_(*_is(entries))
-
-
-def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
-    return sa.and_(table.c.namespace == entries.c.namespace, table.c.key == entries.c.key)
-
-
-def _is_disputed() -> sa.ColumnElement[bool]:
-    """Whether the very entry came out differently: one that was put since is another."""
-    return sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
-
-
-def _named_key() -> dict[str, Any]:
-    return {name: _given(name, entries.c[name].type) for name in _KEY}
-
-
-def plausible(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """The size of a row that nobody has verified: 0 where it is no size, so that sums neither fail nor overflow."""
-    is_size = size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
-    return sa.case((is_size, size), else_=_ZERO)
-
-
-def _kept_totals() -> list[sa.Select[Any]]:
-    here = totals.c.namespace == _given("namespace", sa.Text())
-    return [_sum(column).where(here) for column in (totals.c.entries, totals.c.bytes)]
-
-
-def _text(value: str) -> sa.ColumnElement[str]:
-    """A text that is part of the statement."""
-    return sa.literal_column(f"'{value}'", sa.Text)
-
-
-def _these_figures() -> sa.ColumnElement[bool]:
-    return activity.c.namespace == _given("namespace", sa.Text())
-
-
-def _summed() -> list[sa.ColumnElement[Any]]:
-    return [sa.cast(sa.func.sum(activity.c[name]), activity.c[name].type).label(name) for name in _SUMS]
-
-
-def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:
-    return sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger))
-
-
-def _this_namespace() -> sa.ColumnElement[bool]:
-    return entries.c.namespace == _given("namespace", sa.Text())
-
-
-def _this_session() -> sa.ColumnElement[bool]:
-    return sessions.c.id == _given("session", sa.Text())

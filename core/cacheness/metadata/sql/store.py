@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
 from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
+from cacheness.metadata.sql.schema import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.metadata.sql.statements import (
     COLUMNS,
     DISPUTE,
@@ -23,7 +24,6 @@ from cacheness.metadata.sql.statements import (
     row_of,
     values_of,
 )
-from cacheness.metadata.sql.tables import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.records import (
     HOUR,
     MICROSECONDS,
@@ -161,14 +161,14 @@ class SqlStore(ABC):
         """The first `limit` matching entries with a key greater than `after`, in key order."""
         if where.keys is not None:
             where = replace(where, keys=tuple(key for key in where.keys if key > after))
-        values = {**values_of(where, self._sql.flavour), "after": after, "limit": limit, "now": self.now()}
-        return [entry_of(row) for row in self._long_query(self._sql.scan(where), values)]
+        values = {**values_of(where, self._sql.keys), "after": after, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._long_query(self._sql.page("scan", where), values)]
 
     def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
         """The newest matching entries, those after `before` (its time and key) in that order."""
         at, key = before or (LAST_TIME, b"")
-        values = {**values_of(where, self._sql.flavour), "at": at, "before": key, "limit": limit, "now": self.now()}
-        return [entry_of(row) for row in self._query(self._sql.newest(where), values)]
+        values = {**values_of(where, self._sql.keys), "at": at, "before": key, "limit": limit, "now": self.now()}
+        return [entry_of(row) for row in self._query(self._sql.page("newest", where), values)]
 
     def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
         """Neighbours in key order, from a key on and round the end."""
@@ -336,7 +336,7 @@ class SqlStore(ABC):
 
     def settle(self, namespace: str, keys: Collection[bytes]) -> int:
         """Drop the disputes about these keys; returns how many there were."""
-        these = self._sql.flavour.keys(sorted(keys))
+        these = self._sql.keys(sorted(keys))
         return self._change(self._sql.settle, {"namespace": namespace, "keys": these}, deletes=True)
 
     def delete_stale_disputes(self, namespace: str) -> None:
@@ -351,7 +351,7 @@ class SqlStore(ABC):
 
     def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
         """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
-        values = {"namespace": namespace, "new": new, "keys": self._sql.flavour.keys(sorted(set(keys)))}
+        values = {"namespace": namespace, "new": new, "keys": self._sql.keys(sorted(set(keys)))}
         found = self._query(self._sql.find_equivalent, values)
         return [(entry_of(row[: len(COLUMNS)]), Equivalence(*row[len(COLUMNS) :])) for row in found]
 
@@ -394,7 +394,7 @@ class SqlStore(ABC):
 
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
         """Which of these are fenced or ended, and so will never commit again."""
-        these = self._sql.flavour.keys(sorted(sessions))
+        these = self._sql.keys(sorted(sessions))
         return {row[0] for row in self._query(self._sql.retired_sessions, {"keys": these})}
 
     def condemn(self, sessions: Collection[str]) -> set[str]:
@@ -460,7 +460,7 @@ class SqlStore(ABC):
     ) -> Iterable[Row]:
         keys = [key for key in keys if len(key) == 32]  # others are in no row of ours, and would hide these
         for start in range(0, len(keys), batch):
-            some = self._sql.flavour.keys(keys[start : start + batch])
+            some = self._sql.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
     @abstractmethod
@@ -471,26 +471,34 @@ class SqlStore(ABC):
         self, where: Where, after: _Place, limit: int, *, waits: bool, lasting: bool
     ) -> tuple[list[str | None], _Place | None]:
         """Delete a batch; the blobs of its rows, and from where the next batch begins, None when this was the last."""
-        flavour = self._sql.flavour
         these, last = where, None
         if where.keys is not None:
             keys = sorted(key for key in where.keys if key > after[1])
             these = replace(where, keys=tuple(keys[:limit]))
             last = (0, keys[limit - 1]) if len(keys) > limit else None
         elif lead_of(where) is not None:
-            values = {**values_of(where, flavour), "at": after[0], "after": after[1], "limit": limit, "now": self.now()}
+            values = {
+                **values_of(where, self._sql.keys),
+                "at": after[0],
+                "after": after[1],
+                "limit": limit,
+                "now": self.now(),
+            }
             # A slice that comes with a put is short: it must not wait for long queries, nor fail with them.
-            found = (self._long_query if waits else self._query)(self._sql.lead(where), values)
+            found = (self._long_query if waits else self._query)(self._sql.page("lead", where), values)
             if not found:
                 return [], None
             these = replace(where, keys=tuple(sorted(row[1] for row in found)))
             last = (found[-1][0], found[-1][1]) if len(found) == limit else None
 
+        # Before the transaction: others would wait while it is built.
+        doom = self._sql.page("doom" if waits else "doom what is free", these)
+
         def delete(transaction: Transaction) -> tuple[list[str | None], _Place | None]:
             # Every condition is asked for here, after the wait for the lock.
-            values = {**values_of(these, flavour), "after": after[1], "limit": limit, "now": self.now()}
+            values = {**values_of(these, self._sql.keys), "after": after[1], "limit": limit, "now": self.now()}
             began = time.monotonic()
-            doomed = transaction.run(self._sql.doom(these, waits=waits), values)
+            doomed = transaction.run(doom, values)
             self._delete_all(transaction, where.namespace, doomed)
             self._note_deletion(len(doomed), time.monotonic() - began)
             following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
@@ -506,7 +514,7 @@ class SqlStore(ABC):
     def _delete_all(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> None:
         if not doomed:
             return
-        keys = self._sql.flavour.keys([row[0] for row in doomed])
+        keys = self._sql.keys([row[0] for row in doomed])
         for statement in (self._sql.delete, self._sql.delete_uses, self._sql.untag):
             transaction.run_many(statement, [{"namespace": namespace, "keys": keys}])
         transaction.run_many(self._sql.bury, [{"blob": row[2]} for row in doomed if isinstance(row[2], str)])

@@ -10,14 +10,6 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-#: What this library writes. Migrations are numbered up to it.
-SCHEMA_VERSION: Final = 2
-#: The oldest library that can use a database of this schema: SCHEMA_VERSION as it knew it.
-MINIMUM_READER: Final = 2
-
-#: Where the tables stand on PostgreSQL.
-POSTGRESQL_SCHEMA: Final = "cacheness"
-
 tables = sa.MetaData()
 
 # Sorted by code points everywhere, as blob stores sort their listings; PostgreSQL would ask the locale.

@@ -1,0 +1,754 @@
+"""Every statement that the metadata databases run, written once for both of them.
+
+SQLAlchemy makes the text. `write_texts.py` puts that of the statements of every day into files, so that
+a process imports SQLAlchemy only for a survey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import sqlalchemy as sa
+
+from cacheness.metadata.sql.statements import (
+    COLUMNS,
+    DISPUTE,
+    EQUIVALENCE,
+    Purpose,
+    Statement,
+    conditions_of,
+    hint_of,
+)
+from cacheness.metadata.sql.tables import (
+    activity,
+    checks,
+    compute_leases,
+    disputes,
+    entries,
+    equivalences,
+    leases,
+    not_stored,
+    quotas,
+    schema_version,
+    sessions,
+    store,
+    tags,
+    tombstones,
+    totals,
+    uses,
+)
+from cacheness.records import Where
+
+_KEY: Final = ("namespace", "key")
+EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+#: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
+LIVE: Final = sa.literal_column("'live'", sa.Text)
+_ZERO: Final = sa.literal_column("0", sa.BigInteger)
+_DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
+_IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
+#: Columns of `activity`: what is counted, in the order of its key, and how much there was.
+_COUNTED: Final = ("span", "hour", "function", "outcome", "reason")
+_SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
+
+
+def one_line(statement: object) -> str:
+    """The text of a statement, in which no literal holds white space."""
+    return " ".join(str(statement).split())
+
+
+class Flavour(Protocol):
+    """What one database says differently from another."""
+
+    #: The database's own clock, in microseconds since the epoch.
+    clock: sa.ColumnElement[int]
+    #: What an age is compared with: that clock, or the parameter `now`.
+    now: sa.ColumnElement[int]
+    #: Which of the rows of `totals` this transaction adds to, so that those of a fleet do not wait for each other.
+    slot: sa.ColumnElement[int]
+
+    def compile(self, statement: sa.ClauseElement) -> Statement:
+        """Turn a statement into text for the driver."""
+        ...
+
+    def upsert(self, table: sa.Table) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        ...
+
+    def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
+        """Whether a column, whose values all have this width, is one of those in the parameter `keys`."""
+        ...
+
+    def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
+        """Where a text occurs in a column, letter for letter; 0 when it does not."""
+        ...
+
+
+class StatementBuilder:
+    """Makes the statements of one database: an attribute is a statement for every day, a method makes others."""
+
+    def __init__(self, flavour: Flavour) -> None:
+        self.flavour = flavour
+        self._compile = flavour.compile
+
+    # the store itself
+
+    @property
+    def identity(self) -> Statement:
+        """Which store this is, and which schema it has."""
+        version = sa.select(schema_version.c.version_num).scalar_subquery()
+        return self._compile(sa.select(store.c.id, store.c.epoch, store.c.min_reader, version))
+
+    @property
+    def create_store(self) -> Statement:
+        """Say of an empty database which store it is."""
+        return self._compile(sa.insert(store))
+
+    @property
+    def create_version(self) -> Statement:
+        """Say which schema a fresh database has."""
+        return self._compile(sa.insert(schema_version))
+
+    @property
+    def begin_epoch(self) -> Statement:
+        """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
+        newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
+        return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
+
+    @property
+    def usage(self) -> Statement:
+        """The epochs, and whether there is a session, and an entry with a blob."""
+        blobs = sa.exists().where(entries.c.blob.is_not(None))
+        return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
+
+    @property
+    def sync(self) -> Statement:
+        """Change nothing, in a transaction that is synced, and what came before with it."""
+        return self._compile(sa.update(store).values(epoch=store.c.epoch))
+
+    # entries
+
+    @property
+    def find(self) -> Statement:
+        """One row by its key, unless it is disputed."""
+        return self._compile(_rows().where(_this_key(), ~_is_disputed()))
+
+    @property
+    def find_many(self) -> Statement:
+        """The rows under many keys that are not disputed."""
+        return self._compile(_rows().where(_this_namespace(), self._among_keys(), ~_is_disputed()))
+
+    @property
+    def present(self) -> Statement:
+        """The rows under many keys that neither expired nor are disputed, without their bytes."""
+        columns = (
+            *(entries.c.key, entries.c.size, entries.c.raw_size),
+            *(entries.c.compute_seconds, entries.c.outputs, entries.c.created_at),
+        )
+        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
+        these = (_this_namespace(), self._among_keys(), unexpired, ~_is_disputed())
+        return self._compile(sa.select(*columns).where(*these))
+
+    @property
+    def keys_by_value(self) -> Statement:
+        """Digests of values, and the keys of the entries that hold them."""
+        # Without "IS NOT NULL", for which SQLite would walk through the whole index.
+        these = (_this_namespace(), self.flavour.among(entries.c.value, 32), _IS_KEY)
+        return self._compile(sa.select(entries.c.value, entries.c.key).where(*these).limit(sa.literal_column("1000")))
+
+    @property
+    def replaced_by(self) -> Statement:
+        """What a put of this key replaces: its size and blob, and where else the key is named."""
+        replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
+        return self._compile(sa.select(*replaced).where(_this_key()))
+
+    @property
+    def put(self) -> Statement:
+        """Insert or replace one entry; the transaction holds the writer's session."""
+        return self._compile(replacing(self.flavour.upsert(entries).values({n: _value(n) for n in COLUMNS})))
+
+    @property
+    def swap(self) -> Statement:
+        """Change expiry and signature, if nothing else has changed."""
+        same = [
+            entries.c[name].is_not_distinct_from(_given(f"old_{name}", entries.c[name].type))
+            for name in ("blob", "digest", "created_at", "expires_at", "key_id", "mac")
+        ]
+        new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
+        return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
+
+    @property
+    def totals(self) -> Statement:
+        """What a namespace holds: sums of a few rows, however many entries there are."""
+        return self._compile(sa.select(*(kept.scalar_subquery() for kept in _kept_totals())))
+
+    @property
+    def holdings(self) -> Statement:
+        """What a namespace holds, and its quota."""
+        quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
+        its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
+        return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
+
+    @property
+    def add_totals(self) -> Statement:
+        """Add what a transaction has changed, at its end."""
+        return self._add_to_totals(self.flavour.slot)
+
+    @property
+    def correct_totals(self) -> Statement:
+        """Add what a recount has found, apart from the changes of transactions."""
+        return self._add_to_totals(sa.literal_column("0", sa.Integer))
+
+    @property
+    def recount(self) -> Statement:
+        """By how much the kept totals are too low: both sums in one statement, so of one moment."""
+        counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
+        summed = _sum(plausible(entries.c.size)).where(_this_namespace())
+        held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
+        return self._compile(sa.select(counted.scalar_subquery() - held, summed.scalar_subquery() - held_bytes))
+
+    @property
+    def set_quota(self) -> Statement:
+        """Say what a namespace may hold; a row changes when it is news."""
+        names = ("max_bytes", "max_entries", "policy")
+        values = {name: _given(name, quotas.c[name].type) for name in ("namespace", *names)}
+        said = self.flavour.upsert(quotas).values(**values)
+        new = {name: said.excluded[name] for name in names}
+        is_news = sa.or_(*(quotas.c[name].is_distinct_from(said.excluded[name]) for name in names))
+        return self._compile(said.on_conflict_do_update(index_elements=("namespace",), set_=new, where=is_news))
+
+    @property
+    def note_maintenance(self) -> Statement:
+        """Note that a namespace was looked after."""
+        policy = sa.literal_column("'lru'", sa.Text)
+        noted = self.flavour.upsert(quotas).values(
+            namespace=_given("namespace", sa.Text()), policy=policy, maintained_at=self.flavour.clock
+        )
+        now = {"maintained_at": noted.excluded.maintained_at}
+        return self._compile(noted.on_conflict_do_update(index_elements=("namespace",), set_=now))
+
+    @property
+    def neighbours(self) -> Statement:
+        """Neighbours in key order, from a key on, with what decides whether they make room.
+
+        The limit is in the text, in place of `{limit}`, and uses are looked up for each neighbour: with a parameter
+        and a join, PostgreSQL plans for a tenth of the table and reads all uses.
+        """
+        seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
+        used, hits = (
+            sa.select(column).where(_same_key(uses)).correlate(entries).scalar_subquery()
+            for column in (uses.c.accessed_at, uses.c.hits)
+        )
+        columns = (entries.c.key, plausible(entries.c.size), entries.c.created_at, seconds)
+        decides = (sa.func.coalesce(used, entries.c.created_at), sa.func.coalesce(hits, _ZERO))
+        from_there = (_this_namespace(), entries.c.key >= _given("key", sa.LargeBinary()))
+        found = sa.select(*columns, *decides).where(*from_there).order_by(entries.c.key)
+        return self._compile(found.limit(sa.literal_column("{limit}")))
+
+    @property
+    def functions(self) -> Statement:
+        """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
+        first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
+        names = first.cte("names", recursive=True)
+        following = sa.select(sa.func.min(entries.c.function)).where(
+            _this_namespace(), entries.c.function > names.c.name
+        )
+        names = names.union_all(sa.select(following.scalar_subquery()).where(names.c.name.is_not(None)))
+        return self._compile(sa.select(names.c.name).where(names.c.name.is_not(None)))
+
+    @property
+    def delete(self) -> Statement:
+        """Delete the rows under many keys."""
+        return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
+
+    # uses
+
+    @property
+    def begin_use(self) -> Statement:
+        """Note that an entry is new."""
+        values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
+        return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
+
+    @property
+    def record_use(self) -> Statement:
+        """Count hits of an entry that is there."""
+        at = _given("at", sa.BigInteger())
+        later = sa.case((uses.c.accessed_at > at, uses.c.accessed_at), else_=at)
+        more = uses.c.hits + _given("uses", sa.BigInteger())
+        is_there = sa.exists().where(_same_key(uses))
+        return self._compile(sa.update(uses).where(*_is(uses), is_there).values(accessed_at=later, hits=more))
+
+    @property
+    def uses(self) -> Statement:
+        """The uses of many keys, which have entries."""
+        these = (_this_namespace(), self._among_keys())
+        found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
+        return self._compile(found.where(*these))
+
+    @property
+    def delete_uses(self) -> Statement:
+        """Delete the uses of many keys."""
+        return self._compile(self._delete_hints(uses))
+
+    # tags
+
+    @property
+    def tag(self) -> Statement:
+        """Note that an entry has a tag."""
+        values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
+        return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
+
+    @property
+    def untag(self) -> Statement:
+        """Delete the tags of many keys."""
+        return self._compile(self._delete_hints(tags))
+
+    # figures
+
+    @property
+    def record_activity(self) -> Statement:
+        """Write a row of figures, in place of what it said before."""
+        return self._write_activity(lambda row, name: row.excluded[name])
+
+    @property
+    def add_activity(self) -> Statement:
+        """Add a row of figures to what is there."""
+        return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
+
+    @property
+    def old_activity(self) -> Statement:
+        """A page of rows that are old enough to be added to others, locked; others' pages are left out."""
+        span, hour, who = (activity.c[name] for name in ("span", "hour", "who"))
+        ended = sa.and_(span == _text("hour"), who != _text(""), hour < _given("ended", sa.BigInteger()))
+        days = sa.and_(span == _text("hour"), who == _text(""), hour < _given("days", sa.BigInteger()))
+        months = sa.and_(span == _text("day"), hour < _given("months", sa.BigInteger()))
+        columns = (activity.c[name] for name in (*_COUNTED, "who", *_SUMS))
+        found = sa.select(*columns).where(_these_figures(), sa.or_(ended, days, months))
+        page = found.order_by(*(activity.c[name] for name in (*_COUNTED, "who")))
+        return self._compile(page.limit(_given("limit", sa.Integer())).with_for_update(skip_locked=True))
+
+    @property
+    def delete_activity(self) -> Statement:
+        """Delete one row of figures."""
+        return self._compile(
+            sa.delete(activity).where(*(column == _given(column.name, column.type) for column in activity.primary_key))
+        )
+
+    @property
+    def all_activity(self) -> Statement:
+        """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
+        span, who = activity.c.span, activity.c.who
+        apart = sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text("")))
+        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
+        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
+        found = sa.select(*columns, *_summed()).where(_these_figures(), apart)
+        return self._compile(found.group_by(*counted))
+
+    @property
+    def activity_since(self) -> Statement:
+        """What calls came to in each span since an hour."""
+        spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
+        counted = [activity.c[name] for name in _COUNTED]
+        found = sa.select(*counted, *_summed()).where(
+            _these_figures(), spans, activity.c.hour >= _given("since", sa.BigInteger())
+        )
+        return self._compile(found.group_by(*counted))
+
+    # why results are not there
+
+    @property
+    def note_unstored(self) -> Statement:
+        """Note why a result was not stored; what is noted already is written again after a day only."""
+        reason = _given("reason", sa.Text())
+        noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
+        new = {name: noted.excluded[name] for name in ("reason", "at")}
+        old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
+        return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
+
+    @property
+    def unstored(self) -> Statement:
+        """The reasons beside many keys that are not too old."""
+        these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
+        recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
+
+    @property
+    def delete_unstored(self) -> Statement:
+        """Drop reasons that are too old."""
+        old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
+
+    # results that came out differently
+
+    @property
+    def dispute(self) -> Statement:
+        """Dispute an entry; an earlier dispute about its key is replaced."""
+        said = self.flavour.upsert(disputes).values({name: _given(name, disputes.c[name].type) for name in DISPUTE})
+        new = {name: said.excluded[name] for name in DISPUTE if name not in _KEY}
+        return self._compile(said.on_conflict_do_update(index_elements=_KEY, set_=new))
+
+    @property
+    def count_disputes(self) -> Statement:
+        """How many disputes a function has of the last day."""
+        its = (
+            disputes.c.namespace == _given("namespace", sa.Text()),
+            disputes.c.function == _given("function", sa.Text()),
+        )
+        recent = disputes.c.at > self.flavour.now - _DAY
+        return self._compile(sa.select(sa.func.count()).select_from(disputes).where(*its, recent))
+
+    @property
+    def disputes(self) -> Statement:
+        """Every dispute of a namespace that is about the entry that is there."""
+        return self._compile(self._disputes())
+
+    @property
+    def disputes_of(self) -> Statement:
+        """The same, of many keys."""
+        return self._compile(self._disputes().where(self.flavour.among(disputes.c.key, 32)))
+
+    def _disputes(self) -> sa.Select[Any]:
+        still = sa.and_(_same_key(disputes), disputes.c.at >= entries.c.created_at)
+        wanted = sa.select(*(disputes.c[name] for name in DISPUTE if name != "namespace"))
+        wanted = wanted.select_from(disputes.join(entries, still))
+        return wanted.where(disputes.c.namespace == _given("namespace", sa.Text())).order_by(disputes.c.key)
+
+    @property
+    def settle(self) -> Statement:
+        """Drop the disputes about many keys."""
+        return self._compile(self._delete_hints(disputes))
+
+    @property
+    def delete_stale_disputes(self) -> Statement:
+        """Drop disputes about entries that are gone or others."""
+        still = sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
+        return self._compile(sa.delete(disputes).where(disputes.c.namespace == _given("namespace", sa.Text()), ~still))
+
+    # code whose results count for each other's
+
+    @property
+    def equivalences(self) -> Statement:
+        """The equivalences of a namespace."""
+        row = equivalences.c
+        wanted = sa.select(*(row[name] for name in EQUIVALENCE)).where(row.namespace == _given("namespace", sa.Text()))
+        return self._compile(wanted.order_by(row.new, row.old).limit(sa.literal_column("1000")))
+
+    @property
+    def find_equivalent(self) -> Statement:
+        """The rows under a few keys, each with the equivalences of a fingerprint: without these there is no row."""
+        row = equivalences.c
+        theirs = (row.namespace == _given("namespace", sa.Text()), row.new == _given("new", sa.LargeBinary()))
+        wanted = sa.select(*(entries.c[name] for name in COLUMNS), *(row[name] for name in EQUIVALENCE))
+        return self._compile(wanted.where(_this_namespace(), self._among_keys(), ~_is_disputed(), *theirs))
+
+    @property
+    def set_equivalence(self) -> Statement:
+        """Write an equivalence, unless a difference has ended the one that is there."""
+        said = self.flavour.upsert(equivalences).values(
+            {name: _given(name, equivalences.c[name].type) for name in EQUIVALENCE}
+        )
+        pair = ("namespace", "new", "old")
+        new = {name: said.excluded[name] for name in EQUIVALENCE if name not in pair}
+        return self._compile(
+            said.on_conflict_do_update(index_elements=pair, set_=new, where=equivalences.c.until > _ZERO)
+        )
+
+    @property
+    def delete_equivalence(self) -> Statement:
+        """Delete one equivalence."""
+        row = equivalences.c
+        pair = (row.new == _given("new", sa.LargeBinary()), row.old == _given("old", sa.LargeBinary()))
+        return self._compile(sa.delete(equivalences).where(row.namespace == _given("namespace", sa.Text()), *pair))
+
+    @property
+    def delete_old_equivalences(self) -> Statement:
+        """Drop equivalences that were made long ago."""
+        row, before = equivalences.c, _given("before", sa.BigInteger())
+        old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before)
+        return self._compile(sa.delete(equivalences).where(*old))
+
+    # tombstones
+
+    @property
+    def bury(self) -> Statement:
+        """Leave a tombstone."""
+        tombstone = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
+        return self._compile(tombstone.on_conflict_do_nothing())
+
+    @property
+    def tombstones(self) -> Statement:
+        """A page of blobs to delete, by name."""
+        name = tombstones.c.blob
+        between = (name > _given("after", sa.Text()), name >= _given("first", sa.Text()))
+        wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
+        return self._compile(wanted.order_by(name).limit(_given("limit", sa.Integer())))
+
+    @property
+    def clear_tombstone(self) -> Statement:
+        """Delete the tombstone of a blob."""
+        return self._compile(sa.delete(tombstones).where(tombstones.c.blob == _given("name", sa.Text())))
+
+    # sessions
+
+    @property
+    def open_session(self) -> Statement:
+        """Begin a session."""
+        return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
+
+    @property
+    def session_lives(self) -> Statement:
+        """One row when a session is live."""
+        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
+
+    @property
+    def retire(self) -> Statement:
+        """Set a session ended or fenced, for good."""
+        retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
+        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
+
+    @property
+    def live_sessions(self) -> Statement:
+        """Every live session, and whether its lease is over."""
+        columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
+        expired = sa.func.coalesce(leases.c.until < self.flavour.clock, sa.true())
+        joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
+        return self._compile(sa.select(*columns, expired).select_from(joined).where(sessions.c.state == LIVE))
+
+    @property
+    def retired_sessions(self) -> Statement:
+        """Which sessions will not commit again."""
+        these = self.flavour.among(sessions.c.id, 16)
+        return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
+
+    @property
+    def condemn(self) -> Statement:
+        """Make an unknown session known as fenced; a row when it was unknown."""
+        row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
+        fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
+        return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
+
+    @property
+    def delete_sessions(self) -> Statement:
+        """Drop sessions that were retired long ago."""
+        old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
+        return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
+
+    # checks
+
+    @property
+    def check_times(self) -> Statement:
+        """When each shard was last checked."""
+        return self._compile(
+            sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
+        )
+
+    @property
+    def record_check(self) -> Statement:
+        """Note that a shard was checked."""
+        checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
+        return self._compile(
+            checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
+        )
+
+    # compute leases
+
+    @property
+    def take_compute_lease(self) -> Statement:
+        """Take or renew a compute lease; changes no row while another token holds it."""
+        until = self.flavour.clock + _given("microseconds", sa.BigInteger())
+        mine = {name: _given(name, compute_leases.c[name].type) for name in (*_KEY, "token")}
+        taken = self.flavour.upsert(compute_leases).values(**mine, until=until)
+        free = sa.or_(compute_leases.c.until < self.flavour.clock, compute_leases.c.token == taken.excluded.token)
+        new = {"token": taken.excluded.token, "until": taken.excluded.until}
+        return self._compile(taken.on_conflict_do_update(index_elements=_KEY, set_=new, where=free))
+
+    @property
+    def end_compute_lease(self) -> Statement:
+        """Give up one's own compute lease."""
+        mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
+        return self._compile(sa.delete(compute_leases).where(*mine))
+
+    @property
+    def compute_lease_holder(self) -> Statement:
+        """Who computes a key."""
+        lasts = compute_leases.c.until >= self.flavour.clock
+        return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
+
+    def _write_activity(self, figure: Callable[[Any, str], Any]) -> Statement:
+        row = self.flavour.upsert(activity).values({c.name: _given(c.name, c.type) for c in activity.c})
+        new = {name: figure(row, name) for name in _SUMS}
+        return self._compile(row.on_conflict_do_update(index_elements=list(activity.primary_key), set_=new))
+
+    def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
+        changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
+        return self._compile(
+            adding(self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes))
+        )
+
+    # pages of entries by a condition
+
+    def page(self, purpose: Purpose, where: Where) -> Statement:
+        """A page of what fits a condition; the values are parameters."""
+        page = {"newest": self._newest, "lead": self._lead}.get(purpose)
+        return self._compile(self._in_key_order(purpose, where) if page is None else page(where))
+
+    def _newest(self, where: Where) -> sa.Select[Any]:
+        """The newest first, from a time on."""
+        at = (entries.c.created_at, entries.c.key)
+        before = sa.tuple_(*at) < sa.tuple_(_given("at", sa.BigInteger()), _given("before", sa.LargeBinary()))
+        page = _rows().where(_this_namespace(), before, *self._conditions(where))
+        return page.order_by(*(column.desc() for column in at)).limit(_given("limit", sa.Integer()))
+
+    def _lead(self, where: Where) -> sa.Select[Any]:
+        """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
+        at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
+        after = sa.tuple_(*at) > sa.tuple_(_given("at", sa.BigInteger()), _given("after", sa.LargeBinary()))
+        found = sa.select(*at).where(_this_namespace(), after, *self._conditions(where), _IS_KEY)
+        return found.order_by(*at).limit(_given("limit", sa.Integer()))
+
+    def _in_key_order(self, purpose: Purpose, where: Where) -> sa.Select[Any]:
+        """After a key: whole rows, or keys, sizes and blobs, locked for deletion."""
+        hint, matching = hint_of(where), self._conditions(where)
+        if where.keys is None:
+            matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
+        else:
+            matching = [self._among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
+        key = entries.c.key
+        wanted = _rows()
+        if purpose != "scan":
+            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob)
+            wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
+            # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
+            matching.append(_IS_KEY)
+        if hint is not None:
+            # From the hint to the row, in the order of the index; the row decides whether it still is so.
+            key = tags.c.key
+            named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
+            wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
+            wanted = wanted.where(tags.c.namespace == _given("namespace", sa.Text()))
+        page = wanted.where(_this_namespace(), *matching).order_by(key)
+        return page.limit(_given("limit", sa.Integer()))
+
+    def _conditions(self, where: Where) -> list[sa.ColumnElement[bool]]:
+        return [self._condition(name, where) for name in conditions_of(where)]
+
+    def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
+        if name == "keys":
+            return self._among_keys()
+        if name == "functions":
+            names = [_given(f"function_{number}", sa.Text()) for number in range(len(where.functions or ()))]
+            return entries.c.function.in_(names) if names else sa.literal_column("1 = 0", sa.Boolean)
+        if name == "tag":
+            return self.flavour.position(entries.c.tags, _given("tag", sa.Text())) > 0
+        if name in ("created_before", "older_than", "expired"):
+            return self._age_condition(name)
+        if name == "shard":
+            lowest, highest = (_given(end, sa.LargeBinary()) for end in ("lowest", "highest"))
+            return sa.and_(entries.c.key >= lowest, entries.c.key <= highest)
+        return entries.c[name] == _given(name, entries.c[name].type)
+
+    def _age_condition(self, name: str) -> sa.ColumnElement[bool]:
+        if name == "expired":
+            return entries.c.expires_at <= self.flavour.now
+        age = _given(name, sa.BigInteger())
+        return entries.c.created_at < (age if name == "created_before" else self.flavour.now - age)
+
+    def _among_keys(self) -> sa.ColumnElement[bool]:
+        return self.flavour.among(entries.c.key, 32)
+
+    def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
+        these = self.flavour.among(table.c.key, 32)
+        return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
+
+
+def replacing(insert: Any) -> Any:
+    """Let an INSERT into `entries` replace the row under its key, and note what it replaced."""
+    new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
+    old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
+
+
+def adding(insert: Any) -> Any:
+    """Let an INSERT into `totals` add to what its slot holds."""
+    more = {name: totals.c[name] + insert.excluded[name] for name in ("entries", "bytes")}
+    return insert.on_conflict_do_update(index_elements=("namespace", "slot"), set_=more)
+
+
+def unused(insert: Any) -> Any:
+    """Let an INSERT into `uses` start over where the key had an entry before."""
+    new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
+    return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
+
+
+def _only_filtering(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """A condition that leads to no index: SQLite would read all that is old, or of a function, to find a few keys."""
+    return sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")) == sa.literal_column("1")
+
+
+def _rows() -> sa.Select[Any]:
+    return sa.select(*(entries.c[name] for name in COLUMNS))
+
+
+def _given(name: str, kind: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, type_=kind)
+
+
+def _value(name: str) -> sa.BindParameter[Any]:
+    return _given(name, entries.c[name].type)
+
+
+def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    return (table.c.namespace == _given("namespace", sa.Text()), table.c.key == _given("key", sa.LargeBinary()))
+
+
+def _this_key() -> sa.ColumnElement[bool]:
+    return sa.and_(*_is(entries))
+
+
+def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
+    return sa.and_(table.c.namespace == entries.c.namespace, table.c.key == entries.c.key)
+
+
+def _is_disputed() -> sa.ColumnElement[bool]:
+    """Whether the very entry came out differently: one that was put since is another."""
+    return sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
+
+
+def _named_key() -> dict[str, Any]:
+    return {name: _given(name, entries.c[name].type) for name in _KEY}
+
+
+def plausible(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    """The size of a row that nobody has verified: 0 where it is no size, so that sums neither fail nor overflow."""
+    is_size = size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
+    return sa.case((is_size, size), else_=_ZERO)
+
+
+def _kept_totals() -> list[sa.Select[Any]]:
+    here = totals.c.namespace == _given("namespace", sa.Text())
+    return [_sum(column).where(here) for column in (totals.c.entries, totals.c.bytes)]
+
+
+def _text(value: str) -> sa.ColumnElement[str]:
+    """A text that is part of the statement."""
+    return sa.literal_column(f"'{value}'", sa.Text)
+
+
+def _these_figures() -> sa.ColumnElement[bool]:
+    return activity.c.namespace == _given("namespace", sa.Text())
+
+
+def _summed() -> list[sa.ColumnElement[Any]]:
+    return [sa.cast(sa.func.sum(activity.c[name]), activity.c[name].type).label(name) for name in _SUMS]
+
+
+def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:
+    return sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger))
+
+
+def _this_namespace() -> sa.ColumnElement[bool]:
+    return entries.c.namespace == _given("namespace", sa.Text())
+
+
+def _this_session() -> sa.ColumnElement[bool]:
+    return sessions.c.id == _given("session", sa.Text())

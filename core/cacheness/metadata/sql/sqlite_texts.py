@@ -1,0 +1,647 @@
+"""What SQLite is told every day. Written by `make docs`: change building.py and sqlite_building.py instead."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cacheness.metadata.sql.statements import Statement
+
+STATEMENTS: Final = {
+    'identity': Statement(
+        'SELECT store.id, store.epoch, store.min_reader, (SELECT schema_version.version_num FROM '
+        'schema_version) AS anon_1 FROM store',
+        {},
+        ()
+    ),
+    'create_store': Statement(
+        'INSERT INTO store (id, epoch, min_reader) VALUES (:id, :epoch, :min_reader)',
+        {},
+        ()
+    ),
+    'create_version': Statement(
+        'INSERT INTO schema_version (version_num) VALUES (:version_num)',
+        {},
+        ()
+    ),
+    'begin_epoch': Statement(
+        'UPDATE store SET epoch=substr(:new_epoch || :param_1 || store.epoch, :substr_1, :substr_2)',
+        {'param_1': ',', 'substr_1': 1, 'substr_2': 500},
+        ()
+    ),
+    'usage': Statement(
+        'SELECT store.epoch, EXISTS (SELECT sessions.id FROM sessions) AS anon_1, EXISTS (SELECT * FROM '
+        'entries WHERE entries.blob IS NOT NULL) AS anon_2 FROM store',
+        {},
+        ()
+    ),
+    'sync': Statement(
+        'UPDATE store SET epoch=store.epoch',
+        {},
+        ()
+    ),
+    'find': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND entries."key" = :key AND NOT (EXISTS (SELECT * FROM disputes WHERE disputes.namespace = '
+        'entries.namespace AND disputes."key" = entries."key" AND disputes.at >= entries.created_at))',
+        {},
+        ()
+    ),
+    'find_many': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + '
+        '1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
+        'at) AND NOT (EXISTS (SELECT * FROM disputes WHERE disputes.namespace = entries.namespace AND '
+        'disputes."key" = entries."key" AND disputes.at >= entries.created_at))',
+        {'width': 32},
+        ()
+    ),
+    'present': Statement(
+        'SELECT entries."key", entries.size, entries.raw_size, entries.compute_seconds, entries.outputs, '
+        'entries.created_at FROM entries WHERE entries.namespace = :namespace AND entries."key" IN (WITH '
+        'RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * '
+        ':width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND '
+        '(entries.expires_at IS NULL OR entries.expires_at > :now) AND NOT (EXISTS (SELECT * FROM disputes '
+        'WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND disputes.at >= '
+        'entries.created_at))',
+        {'width': 32},
+        ()
+    ),
+    'keys_by_value': Statement(
+        'SELECT entries.value, entries."key" FROM entries WHERE entries.namespace = :namespace AND '
+        'entries.value IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
+        'at) AND length(entries."key") = 32 LIMIT 1000 OFFSET :param_1',
+        {'width': 32, 'param_1': 0},
+        ()
+    ),
+    'replaced_by': Statement(
+        'SELECT CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE 0 END AS '
+        'anon_1, entries.blob, entries.tags, entries.prefix FROM entries WHERE entries.namespace = :namespace '
+        'AND entries."key" = :key',
+        {},
+        ()
+    ),
+    'put': Statement(
+        'INSERT INTO entries (namespace, "key", blob, inline, size, raw_size, digest, codec, created_at, '
+        'expires_at, compute_seconds, function, prefix, args, components, value, fn, alias, link, outputs, '
+        'tags, provenance, key_id, mac) VALUES (:namespace, :key, :blob, :inline, :size, :raw_size, :digest, '
+        ':codec, :created_at, :expires_at, :compute_seconds, :function, :prefix, :args, :components, :value, '
+        ':fn, :alias, :link, :outputs, :tags, :provenance, :key_id, :mac) ON CONFLICT (namespace, "key") DO '
+        'UPDATE SET blob = excluded.blob, inline = excluded.inline, size = excluded.size, raw_size = '
+        'excluded.raw_size, digest = excluded.digest, codec = excluded.codec, created_at = '
+        'excluded.created_at, expires_at = excluded.expires_at, compute_seconds = excluded.compute_seconds, '
+        'function = excluded.function, prefix = excluded.prefix, args = excluded.args, components = '
+        'excluded.components, value = excluded.value, fn = excluded.fn, alias = excluded.alias, link = '
+        'excluded.link, outputs = excluded.outputs, tags = excluded.tags, provenance = excluded.provenance, '
+        'key_id = excluded.key_id, mac = excluded.mac, replaced = entries.blob, replaced_size = entries.size',
+        {},
+        ()
+    ),
+    'swap': Statement(
+        'UPDATE entries SET expires_at=:new_expires_at, key_id=:new_key_id, mac=:new_mac WHERE '
+        'entries.namespace = :namespace AND entries."key" = :key AND entries.blob IS :old_blob AND '
+        'entries.digest IS :old_digest AND entries.created_at IS :old_created_at AND entries.expires_at IS '
+        ':old_expires_at AND entries.key_id IS :old_key_id AND entries.mac IS :old_mac',
+        {},
+        ()
+    ),
+    'totals': Statement(
+        'SELECT (SELECT CAST(coalesce(sum(totals.entries), 0) AS BIGINT) AS coalesce_1 FROM totals WHERE '
+        'totals.namespace = :namespace) AS anon_1, (SELECT CAST(coalesce(sum(totals.bytes), 0) AS BIGINT) AS '
+        'coalesce_2 FROM totals WHERE totals.namespace = :namespace) AS anon_2',
+        {},
+        ()
+    ),
+    'holdings': Statement(
+        'SELECT (SELECT CAST(coalesce(sum(totals.entries), 0) AS BIGINT) AS coalesce_1 FROM totals WHERE '
+        'totals.namespace = :namespace) AS anon_1, (SELECT CAST(coalesce(sum(totals.bytes), 0) AS BIGINT) AS '
+        'coalesce_2 FROM totals WHERE totals.namespace = :namespace) AS anon_2, (SELECT quotas.max_bytes FROM '
+        'quotas WHERE quotas.namespace = :namespace) AS anon_3, (SELECT quotas.max_entries FROM quotas WHERE '
+        'quotas.namespace = :namespace) AS anon_4, (SELECT quotas.policy FROM quotas WHERE quotas.namespace = '
+        ':namespace) AS anon_5, (SELECT quotas.maintained_at FROM quotas WHERE quotas.namespace = :namespace) '
+        'AS anon_6',
+        {},
+        ()
+    ),
+    'add_totals': Statement(
+        'INSERT INTO totals (namespace, slot, entries, bytes) VALUES (:namespace, 0, :entries, :bytes) ON '
+        'CONFLICT (namespace, slot) DO UPDATE SET entries = (totals.entries + excluded.entries), bytes = '
+        '(totals.bytes + excluded.bytes) RETURNING slot',
+        {},
+        ()
+    ),
+    'correct_totals': Statement(
+        'INSERT INTO totals (namespace, slot, entries, bytes) VALUES (:namespace, 0, :entries, :bytes) ON '
+        'CONFLICT (namespace, slot) DO UPDATE SET entries = (totals.entries + excluded.entries), bytes = '
+        '(totals.bytes + excluded.bytes) RETURNING slot',
+        {},
+        ()
+    ),
+    'recount': Statement(
+        'SELECT (SELECT count(*) AS count_1 FROM entries WHERE entries.namespace = :namespace) - (SELECT '
+        'CAST(coalesce(sum(totals.entries), 0) AS BIGINT) AS coalesce_1 FROM totals WHERE totals.namespace = '
+        ':namespace) AS anon_1, (SELECT CAST(coalesce(sum(CASE WHEN (entries.size BETWEEN 0 AND '
+        '1125899906842624) THEN entries.size ELSE 0 END), 0) AS BIGINT) AS coalesce_2 FROM entries WHERE '
+        'entries.namespace = :namespace) - (SELECT CAST(coalesce(sum(totals.bytes), 0) AS BIGINT) AS '
+        'coalesce_3 FROM totals WHERE totals.namespace = :namespace) AS anon_2',
+        {},
+        ()
+    ),
+    'set_quota': Statement(
+        'INSERT INTO quotas (namespace, max_bytes, max_entries, policy) VALUES (:namespace, :max_bytes, '
+        ':max_entries, :policy) ON CONFLICT (namespace) DO UPDATE SET max_bytes = excluded.max_bytes, '
+        'max_entries = excluded.max_entries, policy = excluded.policy WHERE quotas.max_bytes IS NOT '
+        'excluded.max_bytes OR quotas.max_entries IS NOT excluded.max_entries OR quotas.policy IS NOT '
+        'excluded.policy',
+        {},
+        ()
+    ),
+    'note_maintenance': Statement(
+        "INSERT INTO quotas (namespace, policy, maintained_at) VALUES (:namespace, 'lru', "
+        "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)) ON CONFLICT (namespace) DO UPDATE SET "
+        'maintained_at = excluded.maintained_at',
+        {},
+        ()
+    ),
+    'neighbours': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.created_at, coalesce(entries.compute_seconds, :coalesce_2) AS coalesce_1, '
+        'coalesce((SELECT uses.accessed_at FROM uses WHERE uses.namespace = entries.namespace AND uses."key" '
+        '= entries."key"), entries.created_at) AS coalesce_3, coalesce((SELECT uses.hits FROM uses WHERE '
+        'uses.namespace = entries.namespace AND uses."key" = entries."key"), 0) AS coalesce_4 FROM entries '
+        'WHERE entries.namespace = :namespace AND entries."key" >= :key ORDER BY entries."key" LIMIT {limit} '
+        'OFFSET :param_1',
+        {'coalesce_2': 0.0, 'param_1': 0},
+        ()
+    ),
+    'functions': Statement(
+        'WITH RECURSIVE names(name) AS (SELECT min(entries.function) AS name FROM entries WHERE '
+        'entries.namespace = :namespace UNION ALL SELECT (SELECT min(entries.function) AS min_1 FROM entries '
+        'WHERE entries.namespace = :namespace AND entries.function > names.name) AS anon_1 FROM names WHERE '
+        'names.name IS NOT NULL) SELECT names.name FROM names WHERE names.name IS NOT NULL',
+        {},
+        ()
+    ),
+    'delete': Statement(
+        'DELETE FROM entries WHERE entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) '
+        'AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        {'width': 32},
+        ()
+    ),
+    'begin_use': Statement(
+        'INSERT INTO uses (namespace, "key", accessed_at, hits) VALUES (:namespace, :key, :created_at, 0) ON '
+        'CONFLICT (namespace, "key") DO UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits',
+        {},
+        ()
+    ),
+    'record_use': Statement(
+        'UPDATE uses SET accessed_at=CASE WHEN (uses.accessed_at > :at) THEN uses.accessed_at ELSE :at END, '
+        'hits=(uses.hits + :uses) WHERE uses.namespace = :namespace AND uses."key" = :key AND (EXISTS (SELECT '
+        '* FROM entries WHERE uses.namespace = entries.namespace AND uses."key" = entries."key"))',
+        {},
+        ()
+    ),
+    'uses': Statement(
+        'SELECT uses."key", uses.accessed_at, uses.hits FROM entries JOIN uses ON uses.namespace = '
+        'entries.namespace AND uses."key" = entries."key" WHERE entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
+        'at)',
+        {'width': 32},
+        ()
+    ),
+    'delete_uses': Statement(
+        'DELETE FROM uses WHERE uses.namespace = :namespace AND uses."key" IN (WITH RECURSIVE at(i) AS '
+        '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        {'width': 32},
+        ()
+    ),
+    'tag': Statement(
+        'INSERT INTO tags (namespace, "key", kind, tag) VALUES (:namespace, :key, :kind, :tag) ON CONFLICT DO '
+        'NOTHING',
+        {},
+        ()
+    ),
+    'untag': Statement(
+        'DELETE FROM tags WHERE tags.namespace = :namespace AND tags."key" IN (WITH RECURSIVE at(i) AS '
+        '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        {'width': 32},
+        ()
+    ),
+    'record_activity': Statement(
+        'INSERT INTO activity (namespace, span, hour, function, outcome, reason, who, calls, seconds_spent, '
+        'seconds_saved, bytes) VALUES (:namespace, :span, :hour, :function, :outcome, :reason, :who, :calls, '
+        ':seconds_spent, :seconds_saved, :bytes) ON CONFLICT (namespace, span, hour, function, outcome, '
+        'reason, who) DO UPDATE SET calls = excluded.calls, seconds_spent = excluded.seconds_spent, '
+        'seconds_saved = excluded.seconds_saved, bytes = excluded.bytes',
+        {},
+        ()
+    ),
+    'add_activity': Statement(
+        'INSERT INTO activity (namespace, span, hour, function, outcome, reason, who, calls, seconds_spent, '
+        'seconds_saved, bytes) VALUES (:namespace, :span, :hour, :function, :outcome, :reason, :who, :calls, '
+        ':seconds_spent, :seconds_saved, :bytes) ON CONFLICT (namespace, span, hour, function, outcome, '
+        'reason, who) DO UPDATE SET calls = (activity.calls + excluded.calls), seconds_spent = '
+        '(activity.seconds_spent + excluded.seconds_spent), seconds_saved = (activity.seconds_saved + '
+        'excluded.seconds_saved), bytes = (activity.bytes + excluded.bytes)',
+        {},
+        ()
+    ),
+    'old_activity': Statement(
+        'SELECT activity.span, activity.hour, activity.function, activity.outcome, activity.reason, '
+        'activity.who, activity.calls, activity.seconds_spent, activity.seconds_saved, activity.bytes FROM '
+        "activity WHERE activity.namespace = :namespace AND (activity.span = 'hour' AND activity.who != '' "
+        "AND activity.hour < :ended OR activity.span = 'hour' AND activity.who = '' AND activity.hour < :days "
+        "OR activity.span = 'day' AND activity.hour < :months) ORDER BY activity.span, activity.hour, "
+        'activity.function, activity.outcome, activity.reason, activity.who LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'delete_activity': Statement(
+        'DELETE FROM activity WHERE activity.namespace = :namespace AND activity.span = :span AND '
+        'activity.hour = :hour AND activity.function = :function AND activity.outcome = :outcome AND '
+        'activity.reason = :reason AND activity.who = :who',
+        {},
+        ()
+    ),
+    'all_activity': Statement(
+        "SELECT 'all' AS span, 0 AS hour, activity.function, activity.outcome, activity.reason, "
+        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
+        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
+        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "(activity.span = 'all' OR activity.span = 'hour' AND activity.who != '') GROUP BY activity.function, "
+        'activity.outcome, activity.reason',
+        {},
+        ()
+    ),
+    'activity_since': Statement(
+        'SELECT activity.span, activity.hour, activity.function, activity.outcome, activity.reason, '
+        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
+        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
+        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span IN ('hour', 'day', 'month') AND activity.hour >= :since GROUP BY activity.span, "
+        'activity.hour, activity.function, activity.outcome, activity.reason',
+        {},
+        ()
+    ),
+    'note_unstored': Statement(
+        'INSERT INTO not_stored (namespace, "key", reason, at) VALUES (:namespace, :key, :reason, '
+        'CAST((julianday(\'now\') - 2440587.5) * 86400000000 AS INTEGER)) ON CONFLICT (namespace, "key") DO '
+        'UPDATE SET reason = excluded.reason, at = excluded.at WHERE not_stored.reason != excluded.reason OR '
+        'not_stored.at < excluded.at - 86400000000',
+        {},
+        ()
+    ),
+    'unstored': Statement(
+        'SELECT not_stored."key", not_stored.reason FROM not_stored WHERE not_stored.namespace = :namespace '
+        'AND not_stored."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT '
+        'i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) '
+        'FROM at) AND not_stored.at >= :now - :age',
+        {'width': 32},
+        ()
+    ),
+    'delete_unstored': Statement(
+        'DELETE FROM not_stored WHERE not_stored.namespace = :namespace AND not_stored.at < :now - :age',
+        {},
+        ()
+    ),
+    'dispute': Statement(
+        'INSERT INTO disputes (namespace, "key", at, stored, computed, function, detail) VALUES (:namespace, '
+        ':key, :at, :stored, :computed, :function, :detail) ON CONFLICT (namespace, "key") DO UPDATE SET at = '
+        'excluded.at, stored = excluded.stored, computed = excluded.computed, function = excluded.function, '
+        'detail = excluded.detail',
+        {},
+        ()
+    ),
+    'count_disputes': Statement(
+        'SELECT count(*) AS count_1 FROM disputes WHERE disputes.namespace = :namespace AND disputes.function '
+        '= :function AND disputes.at > :now - 86400000000',
+        {},
+        ()
+    ),
+    'disputes': Statement(
+        'SELECT disputes."key", disputes.at, disputes.stored, disputes.computed, disputes.function, '
+        'disputes.detail FROM disputes JOIN entries ON disputes.namespace = entries.namespace AND '
+        'disputes."key" = entries."key" AND disputes.at >= entries.created_at WHERE disputes.namespace = '
+        ':namespace ORDER BY disputes."key"',
+        {},
+        ()
+    ),
+    'disputes_of': Statement(
+        'SELECT disputes."key", disputes.at, disputes.stored, disputes.computed, disputes.function, '
+        'disputes.detail FROM disputes JOIN entries ON disputes.namespace = entries.namespace AND '
+        'disputes."key" = entries."key" AND disputes.at >= entries.created_at WHERE disputes.namespace = '
+        ':namespace AND disputes."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION '
+        'ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * '
+        ':width, :width) FROM at) ORDER BY disputes."key"',
+        {'width': 32},
+        ()
+    ),
+    'settle': Statement(
+        'DELETE FROM disputes WHERE disputes.namespace = :namespace AND disputes."key" IN (WITH RECURSIVE '
+        'at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        {'width': 32},
+        ()
+    ),
+    'delete_stale_disputes': Statement(
+        'DELETE FROM disputes WHERE disputes.namespace = :namespace AND NOT (EXISTS (SELECT * FROM entries '
+        'WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND disputes.at >= '
+        'entries.created_at))',
+        {},
+        ()
+    ),
+    'equivalences': Statement(
+        'SELECT equivalences.namespace, equivalences.new, equivalences.old, equivalences.store, '
+        'equivalences.parameters, equivalences.evidence, equivalences.created_at, equivalences.until, '
+        'equivalences."by", equivalences.key_id, equivalences.mac FROM equivalences WHERE '
+        'equivalences.namespace = :namespace ORDER BY equivalences.new, equivalences.old LIMIT 1000 OFFSET '
+        ':param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'find_equivalent': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac, equivalences.namespace AS namespace_1, '
+        'equivalences.new, equivalences.old, equivalences.store, equivalences.parameters, '
+        'equivalences.evidence, equivalences.created_at AS created_at_1, equivalences.until, '
+        'equivalences."by", equivalences.key_id AS key_id_1, equivalences.mac AS mac_1 FROM entries, '
+        'equivalences WHERE entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) AS '
+        '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND NOT (EXISTS (SELECT * FROM '
+        'disputes WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND '
+        'disputes.at >= entries.created_at)) AND equivalences.namespace = :namespace AND equivalences.new = '
+        ':new',
+        {'width': 32},
+        ()
+    ),
+    'set_equivalence': Statement(
+        'INSERT INTO equivalences (namespace, new, old, store, parameters, evidence, created_at, until, "by", '
+        'key_id, mac) VALUES (:namespace, :new, :old, :store, :parameters, :evidence, :created_at, :until, '
+        ':by, :key_id, :mac) ON CONFLICT (namespace, new, old) DO UPDATE SET store = excluded.store, '
+        'parameters = excluded.parameters, evidence = excluded.evidence, created_at = excluded.created_at, '
+        'until = excluded.until, "by" = excluded."by", key_id = excluded.key_id, mac = excluded.mac WHERE '
+        'equivalences.until > 0',
+        {},
+        ()
+    ),
+    'delete_equivalence': Statement(
+        'DELETE FROM equivalences WHERE equivalences.namespace = :namespace AND equivalences.new = :new AND '
+        'equivalences.old = :old',
+        {},
+        ()
+    ),
+    'delete_old_equivalences': Statement(
+        'DELETE FROM equivalences WHERE equivalences.namespace = :namespace AND equivalences.created_at < '
+        ':before',
+        {},
+        ()
+    ),
+    'bury': Statement(
+        "INSERT INTO tombstones (blob, at) VALUES (:blob, CAST((julianday('now') - 2440587.5) * 86400000000 "
+        'AS INTEGER)) ON CONFLICT DO NOTHING',
+        {},
+        ()
+    ),
+    'tombstones': Statement(
+        'SELECT tombstones.blob FROM tombstones WHERE tombstones.blob > :after AND tombstones.blob >= :first '
+        'AND tombstones.blob < :last ORDER BY tombstones.blob LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'clear_tombstone': Statement(
+        'DELETE FROM tombstones WHERE tombstones.blob = :name',
+        {},
+        ()
+    ),
+    'open_session': Statement(
+        'INSERT INTO sessions (id, host, boot_id, pid_ns, pid, pid_start, state, fenced_at) VALUES (:id, '
+        ':host, :boot_id, :pid_ns, :pid, :pid_start, :state, :fenced_at)',
+        {},
+        ()
+    ),
+    'session_lives': Statement(
+        "SELECT sessions.id FROM sessions WHERE sessions.id = :session AND sessions.state = 'live'",
+        {},
+        ()
+    ),
+    'retire': Statement(
+        "UPDATE sessions SET state=:new_state, fenced_at=CAST((julianday('now') - 2440587.5) * 86400000000 AS "
+        "INTEGER) WHERE sessions.id = :session AND sessions.state = 'live'",
+        {},
+        ()
+    ),
+    'live_sessions': Statement(
+        'SELECT sessions.id, sessions.host, sessions.boot_id, sessions.pid_ns, sessions.pid, '
+        "sessions.pid_start, coalesce(leases.until < CAST((julianday('now') - 2440587.5) * 86400000000 AS "
+        'INTEGER), 1) AS coalesce_1 FROM sessions LEFT OUTER JOIN leases ON leases.session = sessions.id '
+        "WHERE sessions.state = 'live'",
+        {},
+        ()
+    ),
+    'retired_sessions': Statement(
+        'SELECT sessions.id FROM sessions WHERE sessions.id IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
+        'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
+        "substr(:keys, 1 + i * :width, :width) FROM at) AND sessions.state != 'live'",
+        {'width': 16},
+        ()
+    ),
+    'condemn': Statement(
+        'INSERT INTO sessions (id, host, boot_id, pid_ns, pid, pid_start, state, fenced_at) VALUES (:id, '
+        ":host, :boot_id, :pid_ns, :pid, :pid_start, :state, CAST((julianday('now') - 2440587.5) * "
+        '86400000000 AS INTEGER)) ON CONFLICT DO NOTHING RETURNING id',
+        {},
+        ()
+    ),
+    'delete_sessions': Statement(
+        "DELETE FROM sessions WHERE sessions.state != 'live' AND sessions.fenced_at < :now - :age",
+        {},
+        ()
+    ),
+    'check_times': Statement(
+        'SELECT checks.shard, checks.at FROM checks WHERE checks.namespace = :namespace',
+        {},
+        ()
+    ),
+    'record_check': Statement(
+        'INSERT INTO checks (namespace, shard, at) VALUES (:namespace, :shard, :at) ON CONFLICT (namespace, '
+        'shard) DO UPDATE SET at = excluded.at',
+        {},
+        ()
+    ),
+    'take_compute_lease': Statement(
+        'INSERT INTO compute_leases (namespace, "key", token, until) VALUES (:namespace, :key, :token, '
+        "(CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) + :microseconds)) ON CONFLICT "
+        '(namespace, "key") DO UPDATE SET token = excluded.token, until = excluded.until WHERE '
+        "compute_leases.until < CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) OR "
+        'compute_leases.token = excluded.token',
+        {},
+        ()
+    ),
+    'end_compute_lease': Statement(
+        'DELETE FROM compute_leases WHERE compute_leases.namespace = :namespace AND compute_leases."key" = '
+        ':key AND compute_leases.token = :token',
+        {},
+        ()
+    ),
+    'compute_lease_holder': Statement(
+        'SELECT compute_leases.token FROM compute_leases WHERE compute_leases.namespace = :namespace AND '
+        'compute_leases."key" = :key AND compute_leases.until >= CAST((julianday(\'now\') - 2440587.5) * '
+        '86400000000 AS INTEGER)',
+        {},
+        ()
+    ),
+    'scan by row: ': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND entries."key" > :after ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'newest by row: ': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND (entries.created_at, entries."key") < (:at, :before) ORDER BY entries.created_at DESC, '
+        'entries."key" DESC LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'newest by row: 1 functions': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND (entries.created_at, entries."key") < (:at, :before) AND entries.function IN (:function_0) ORDER '
+        'BY entries.created_at DESC, entries."key" DESC LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'lead by row: expired': Statement(
+        'SELECT entries.expires_at, entries."key" FROM entries WHERE entries.namespace = :namespace AND '
+        '(entries.expires_at, entries."key") > (:at, :after) AND entries.expires_at <= :now AND '
+        'length(entries."key") = 32 ORDER BY entries.expires_at, entries."key" LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'doom by row: ': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" > '
+        ':after AND length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'doom by row: keys': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
+        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
+        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND '
+        'length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
+        {'width': 32, 'param_1': 0},
+        ()
+    ),
+    'doom by row: keys expired': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
+        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
+        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
+        '(entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
+        'entries."key" LIMIT :limit OFFSET :param_1',
+        {'width': 32, 'param_1': 0},
+        ()
+    ),
+    'doom what is free by row: keys expired': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
+        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
+        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
+        '(entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
+        'entries."key" LIMIT :limit OFFSET :param_1',
+        {'width': 32, 'param_1': 0},
+        ()
+    ),
+    'doom what is free by row: keys created_before': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
+        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
+        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
+        '(entries.created_at < :created_before) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
+        'entries."key" LIMIT :limit OFFSET :param_1',
+        {'width': 32, 'param_1': 0},
+        ()
+    ),
+}
+
+#: What makes a fresh database.
+DEFINITIONS: Final = (
+    'CREATE TABLE activity ( namespace TEXT NOT NULL, span TEXT NOT NULL, hour BIGINT NOT NULL, function '
+    'TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL, calls BIGINT NOT '
+    'NULL, seconds_spent DOUBLE NOT NULL, seconds_saved DOUBLE NOT NULL, bytes BIGINT NOT NULL, PRIMARY '
+    'KEY (namespace, span, hour, function, outcome, reason, who) ) WITHOUT ROWID',
+    'CREATE TABLE checks ( namespace TEXT NOT NULL, shard INTEGER NOT NULL, at BIGINT NOT NULL, PRIMARY '
+    'KEY (namespace, shard) )',
+    'CREATE TABLE compute_leases ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, token TEXT NOT NULL, '
+    'until BIGINT NOT NULL, PRIMARY KEY (namespace, "key") )',
+    'CREATE TABLE disputes ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, at BIGINT NOT NULL, stored '
+    'BLOB, computed BLOB, function TEXT NOT NULL, detail TEXT NOT NULL, settled BIGINT, PRIMARY KEY '
+    '(namespace, "key") )',
+    'CREATE TABLE entries ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, blob TEXT, inline BLOB, size '
+    'BIGINT NOT NULL, raw_size BIGINT NOT NULL, digest BLOB NOT NULL, codec TEXT NOT NULL, created_at '
+    'BIGINT NOT NULL, expires_at BIGINT, compute_seconds DOUBLE, function TEXT NOT NULL, prefix TEXT NOT '
+    'NULL, args BLOB NOT NULL, components TEXT NOT NULL, value BLOB, fn BLOB, alias BLOB, link BLOB, '
+    'outputs TEXT, tags TEXT NOT NULL, provenance TEXT NOT NULL, key_id TEXT NOT NULL, mac BLOB NOT NULL, '
+    'replaced TEXT, replaced_size BIGINT, PRIMARY KEY (namespace, "key") )',
+    'CREATE INDEX entries_by_age ON entries (namespace, created_at)',
+    'CREATE INDEX entries_by_alias ON entries (namespace, alias) WHERE alias IS NOT NULL',
+    'CREATE INDEX entries_by_expiry ON entries (namespace, expires_at) WHERE expires_at IS NOT NULL',
+    'CREATE INDEX entries_by_fn ON entries (namespace, fn) WHERE fn IS NOT NULL',
+    'CREATE INDEX entries_by_function ON entries (namespace, function, created_at)',
+    'CREATE INDEX entries_by_value ON entries (namespace, value) WHERE value IS NOT NULL',
+    'CREATE TABLE equivalences ( namespace TEXT NOT NULL, new BLOB NOT NULL, old BLOB NOT NULL, store '
+    'TEXT NOT NULL, parameters TEXT NOT NULL, evidence TEXT NOT NULL, created_at BIGINT NOT NULL, until '
+    'BIGINT NOT NULL, "by" TEXT NOT NULL, key_id TEXT NOT NULL, mac BLOB NOT NULL, PRIMARY KEY '
+    '(namespace, new, old) )',
+    'CREATE TABLE functions ( namespace TEXT NOT NULL, digest BLOB NOT NULL, name TEXT NOT NULL, module '
+    'TEXT NOT NULL, components TEXT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL, '
+    'PRIMARY KEY (namespace, digest) )',
+    'CREATE TABLE leases ( session TEXT NOT NULL, until BIGINT NOT NULL, PRIMARY KEY (session) )',
+    'CREATE TABLE not_stored ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, reason TEXT NOT NULL, at '
+    'BIGINT NOT NULL, PRIMARY KEY (namespace, "key") )',
+    'CREATE TABLE quotas ( namespace TEXT NOT NULL, max_bytes BIGINT, max_entries BIGINT, policy TEXT NOT '
+    'NULL, maintained_at BIGINT, PRIMARY KEY (namespace) )',
+    'CREATE TABLE schema_version ( version_num VARCHAR(32) NOT NULL, CONSTRAINT schema_version_pkc '
+    'PRIMARY KEY (version_num) )',
+    'CREATE TABLE sessions ( id TEXT NOT NULL, host TEXT NOT NULL, boot_id TEXT NOT NULL, pid_ns TEXT NOT '
+    'NULL, pid BIGINT NOT NULL, pid_start TEXT NOT NULL, state TEXT NOT NULL, fenced_at BIGINT, PRIMARY '
+    'KEY (id) )',
+    'CREATE TABLE store ( id TEXT NOT NULL, epoch TEXT NOT NULL, min_reader INTEGER NOT NULL, PRIMARY KEY '
+    '(id) )',
+    'CREATE TABLE tags ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, kind TEXT NOT NULL, tag TEXT NOT '
+    'NULL, PRIMARY KEY (namespace, "key", kind, tag) ) WITHOUT ROWID',
+    'CREATE INDEX tags_by_name ON tags (namespace, kind, tag, "key")',
+    'CREATE TABLE tombstones ( blob TEXT NOT NULL, at BIGINT NOT NULL, PRIMARY KEY (blob) )',
+    'CREATE TABLE totals ( namespace TEXT NOT NULL, slot INTEGER NOT NULL, entries BIGINT NOT NULL, bytes '
+    'BIGINT NOT NULL, PRIMARY KEY (namespace, slot) )',
+    'CREATE TABLE uses ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, accessed_at BIGINT NOT NULL, hits '
+    'BIGINT NOT NULL, PRIMARY KEY (namespace, "key") ) WITHOUT ROWID',
+)
