@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -100,7 +101,11 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
             status = _status(key, plan)
             if status != "data":
                 unseen = prints.incomplete.get(key, ())
-                why = _why(key, status, plan, reasons) + (f"; not seen: {quote(unseen)}" if unseen else "")
+                why = (
+                    _why(key, status, plan, reasons)
+                    + _suspicion(key, plan, run)
+                    + (f"; not seen: {quote(unseen)}" if unseen else "")
+                )
                 rows.append(Row(key, name_of(plan.graph[key]), status, why))
         return GraphExplanation(rows)
 
@@ -187,6 +192,13 @@ def _why(key: Any, status: str, plan: GraphPlan, reasons: Reasons) -> str:
         return "a step of a shuffle, never stored"
     noted = plan.noted.get(plan.misses[key])
     return f"not stored when it was computed: {noted}" if noted else reasons.of(key)
+
+
+def _suspicion(key: Any, plan: GraphPlan, run: Run) -> str:
+    """That a hit may be chance, because a process-wide generator of random numbers moved while it was computed."""
+    entry = run.cache.find(plan.hits[key]) if key in plan.hits else None
+    moved = json.loads(entry.provenance).get("moved", ()) if entry is not None else ()
+    return f"; moved while it was computed: the process-wide generator of {' and '.join(moved)}" if moved else ""
 
 
 # the picture

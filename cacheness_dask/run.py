@@ -118,6 +118,8 @@ class Run:
         self._holds = False  #: this process's handle on it is kept open for us
         self.history: list[Record] = []
         self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function and reason
+        #: How many results may be chance, because a process-wide generator moved meanwhile, by function and generator.
+        self.suspected: dict[str, Counter[str]] = {}
         self._sinks: set[str] = set()  #: functions of which it was said
         self._changers: set[str] = set()  #: the same, of those that change what they are given
         self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
@@ -146,6 +148,11 @@ class Run:
             f"not stored: {name}, {count} x {why}"
             for name, whys in self.unstored.items()
             for why, count in whys.items()
+        ]
+        lines += [
+            f"suspected of chance: {name}, {count} x the process-wide generator of {generator} moved"
+            for name, moved in self.suspected.items()
+            for generator, count in moved.items()
         ]
         return "\n".join(lines) or "nothing computed yet"
 
@@ -372,10 +379,12 @@ class Run:
         return [client for client in self._clients if client.status == "running"]
 
     def _flushed(self, answers: list[worker.Told]) -> None:
-        for trouble, unstored in answers:
-            if trouble:
-                self._say(trouble)
-            self._learn(unstored)
+        for told in answers:
+            if told.trouble:
+                self._say(told.trouble)
+            self._learn(told.unstored)
+            for (name, generator), count in told.moved.items():
+                self.suspected.setdefault(name, Counter())[generator] += count
         pools, self._in_pools = self._in_pools, {}
         if pools and (missing := pools.keys() - self.cache.present(list(pools)).keys()):
             self._learn(

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -22,6 +22,7 @@ from cacheness.audit import compared, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
+from cacheness.keys.moved_generators import moved_since, positions
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
@@ -41,6 +42,8 @@ _holders: Counter[Config] = Counter()
 _troubles: dict[Config, str] = {}
 #: What was not stored, and why, since somebody last asked: by fingerprint, the function and the reason.
 _unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
+#: How many results were stored while a process-wide generator moved, since somebody last asked: by function and that.
+_moved: dict[Config, Counter[tuple[str, str]]] = {}
 #: Results that are remembered until somebody asks.
 _MOST_UNSTORED: Final = 10_000
 #: Files whose names an entry's provenance keeps, for `explain`.
@@ -54,6 +57,7 @@ def _begin_in_child() -> None:
     _holders.clear()
     _troubles.clear()
     _unstored.clear()
+    _moved.clear()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
@@ -99,8 +103,13 @@ def _warn(config: Config, error: BaseException, what: str = "are not stored") ->
 
 def _is_asked() -> bool:
     """Return True when anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
+    return multiprocessing.parent_process() is None or _is_worker()
+
+
+def _is_worker() -> bool:
+    """Return True when this process has a worker of Distributed, which draws numbers by itself."""
     distributed = sys.modules.get("distributed.worker")
-    return multiprocessing.parent_process() is None or bool(distributed and distributed.Worker._instances)  # noqa: SLF001
+    return bool(distributed and distributed.Worker._instances)  # noqa: SLF001
 
 
 def flush(config: Config) -> str:
@@ -111,13 +120,19 @@ def flush(config: Config) -> str:
     return _troubles.pop(config, "")
 
 
-Told = tuple[str, dict[bytes, tuple[str, str]]]
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What became of the results of one process since somebody last asked."""
+
+    trouble: str  #: what went wrong, if anything did
+    unstored: dict[bytes, tuple[str, str]]  #: by fingerprint: the function, and why its result is not stored
+    moved: Counter[tuple[str, str]]  #: results that may be chance, by function and generator
 
 
 def told(config: Config) -> Told:
-    """`flush`, and what was not stored since somebody last asked."""
+    """`flush`, and what became of results since somebody last asked."""
     trouble = flush(config)
-    return trouble, _unstored.pop(config, {})
+    return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()))
 
 
 async def told_soon(config: Config) -> Told:
@@ -226,6 +241,7 @@ class _Around:
     observed: Observed
     troubles: dict[str, str]  #: with its files, before it ran
     sample: Sample
+    generators: Mapping[str, Any]  #: where the process-wide generators of random numbers stood
     start: float
 
     def __enter__(self) -> None:
@@ -257,19 +273,21 @@ class Compute(Calling):
             with isolated(partial(_warn, self._store.config)):
                 observed, troubles = self.files.observed()
         sample = _sample(self._store, self.func, args, kwargs)
-        return _Around(observed, troubles, sample, time.perf_counter())
+        generators = {} if _is_worker() else positions()
+        return _Around(observed, troubles, sample, generators, time.perf_counter())
 
     def _after(self, around: _Around, value: Any) -> None:
         seconds = time.perf_counter() - around.start
         observed, troubles = around.observed, around.troubles
         with isolated(partial(_warn, self._store.config)):
+            moved = moved_since(around.generators) if around.generators else ()
             trouble = next(
                 (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
             )
-            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, observed):
+            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, observed, moved):
                 self._note(trouble)
 
-    def _keep(self, value: Any, seconds: float, observed: Observed) -> str:
+    def _keep(self, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> str:
         """Store a result, or say why not."""
         policy = self._store.policy
         if not (self._wanted or policy.measures):
@@ -279,9 +297,9 @@ class Compute(Calling):
             return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
         if outcome.not_stored:
             return f"{FILE} {outcome.not_stored}"
-        return why_not(value) or self._put(value, seconds, outcome)
+        return why_not(value) or self._put(value, seconds, outcome, moved)
 
-    def _put(self, value: Any, seconds: float, outcome: Outcome) -> str:
+    def _put(self, value: Any, seconds: float, outcome: Outcome, moved: Sequence[str]) -> str:
         policy, opened = self._store.policy, self._store.opened()
         size = size_of(value)
         if trouble := policy.too_large(size):
@@ -299,6 +317,9 @@ class Compute(Calling):
         about = {**self._store.provenance, "clue": clue.hex()}
         if self.files is not None:
             about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]
+        if moved:
+            about["moved"] = list(moved)
+            _moved.setdefault(self._store.config, Counter()).update((self._name, generator) for generator in moved)
         try:
             opened.queue.put(key, value, size, ComputeDetails(seconds, about, self._refuse))
         except CANNOT_BE_PICKLED as error:
@@ -326,7 +347,7 @@ class Checked(Calling):
     _store: Store
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
-        return _Around(Observed({}), {}, _sample(self._store, self.func, args, kwargs), time.perf_counter())
+        return _Around(Observed({}), {}, _sample(self._store, self.func, args, kwargs), {}, time.perf_counter())
 
     def _after(self, around: _Around, value: Any) -> None:
         with isolated(partial(_warn, self._store.config)):

@@ -18,6 +18,7 @@ import pytest
 import scipy.stats
 from test_inputs import compute
 
+import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.keys import register_random
 
@@ -114,3 +115,38 @@ def test_the_way_out_for_what_is_no_chance(cache: UnifiedCache, monkeypatch: pyt
     assert compute(cache, dask.delayed(measured)(), which="all")[1].refused == 1
     register_random(measured, draws=False)
     assert compute(cache, dask.delayed(measured)(), which="all")[1].refused == 0
+
+
+DRAWING = ["{}".format("random")]  # what code does with a name that is computed is not seen
+
+
+def draws_unseen(count: int) -> float:
+    return sum(getattr(random, name)() for name in DRAWING * count)
+
+
+def draws_from_numpy_unseen(count: int) -> float:
+    return float(sum(getattr(np.random, name)() for name in DRAWING * count))
+
+
+def draws_its_own(count: int) -> float:
+    return sum(random.Random(5).random() for _ in range(count))
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_what_moves_a_process_wide_generator_is_suspected(cache: UnifiedCache, scheduler: Any) -> None:
+    tasks = [dask.delayed(function)(3) for function in (draws_unseen, draws_from_numpy_unseen, draws_its_own)]
+    with cd.caching(cache, which="all", scheduler=scheduler) as run:
+        for task in tasks:
+            task.compute()
+        rows = {row.name: row.why.partition("; ")[2] for row in cd.explain(tasks)}
+    assert run.suspected == {"draws_unseen": {"random": 1}, "draws_from_numpy_unseen": {"numpy.random": 1}}
+    assert str(run).splitlines()[-2:] == [
+        "suspected of chance: draws_unseen, 1 x the process-wide generator of random moved",
+        "suspected of chance: draws_from_numpy_unseen, 1 x the process-wide generator of numpy.random moved",
+    ]
+    moved = "moved while it was computed: the process-wide generator of {}".format
+    assert rows == {
+        "draws_unseen": moved("random"),
+        "draws_from_numpy_unseen": moved("numpy.random"),
+        "draws_its_own": "",
+    }
