@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -87,7 +86,7 @@ def compared(stored: Any, computed: Any, suspects: Iterable[str]) -> str:
 
 
 def _suspects(key: Key, function: Any, moved: Sequence[str]) -> Iterator[str]:
-    parts = json.loads(key.components)
+    parts = key.all_components
     for line in parts.get("unfollowed", ()):
         yield f"what is not followed: {line}"
     for name in moved:

@@ -34,7 +34,7 @@ from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
-from cacheness.keys import Key, name_of_function, still_left
+from cacheness.keys import FunctionCode, Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.diagnosis import Finding, diagnose
@@ -647,7 +647,7 @@ class UnifiedCache:
         return without_code(name, state, why, self.iter_entries(function=name))
 
     def _plan_of(self, function: Callable[..., Any], version: str | None) -> FunctionPlan:
-        return plan_of(function, version, self.iter_entries(function=function))
+        return plan_of(function, version, self.iter_entries(function=function), self.code_of)
 
     @property
     def compute_leases(self) -> ComputeLeases:
@@ -675,7 +675,7 @@ class UnifiedCache:
         return self.describe(entries)
 
     def describe(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        """Return entries as `list_entries` does: as dictionaries, with their uses.
+        """Return entries as `list_entries` does: as dictionaries, with their uses and the code that made them.
 
         Args:
             entries: the entries.
@@ -684,8 +684,21 @@ class UnifiedCache:
         if not shown:
             return []
         used = self._store.metadata.uses(self.config.namespace, [entry.key for entry in shown])
-        unused = ((entry, Use(entry.created_at, 0)) for entry in shown)
-        return [entry.as_dict() | used.get(entry.key, use).as_dict() for entry, use in unused]
+        codes = {digest: code.as_dict() for digest, code in self.code_of(shown).items()}
+        return [
+            entry.as_dict()
+            | used.get(entry.key, Use(entry.created_at, 0)).as_dict()
+            | {"code": None if entry.fn is None else codes.get(entry.fn)}
+            for entry in shown
+        ]
+
+    def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
+        """Return the code that made entries, by their `fn`, whether or not that code is still to be found.
+
+        Args:
+            entries: the entries. Their signatures vouch for it; put by hand, or with a `version`, they name no code.
+        """
+        return {} if self._is_off else self._store.code_of(entries)
 
     def iter_entries(
         self,

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeAlias, TypeVar, overload
 
 from cacheness.errors import CachenessError
-from cacheness.keys import Key
+from cacheness.keys import FunctionCode, Key
 from cacheness.records import (
     Activity,
     BlobInfo,
@@ -256,6 +256,25 @@ class UnstoredRows(Protocol):
         ...
 
 
+class FunctionRows(Protocol):
+    """The code that made results, a row for each fingerprint. A hint: who reads one compares its digest."""
+
+    def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
+        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        ...
+
+    def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
+        """The rows under many digests, as they are; one statement per 1,000."""
+        ...
+
+    def forget_functions(self, namespace: str, age: int, most: int) -> int:
+        """Of the rows last seen longer ago than this, in microseconds, look at most so many; how many it looked at.
+
+        What no entry names is dropped; the others count as seen today.
+        """
+        ...
+
+
 class DisputeRows(Protocol):
     """Results that came out differently when they were computed again."""
 
@@ -390,6 +409,7 @@ class MetadataStore(
     UsageRows,
     QuotaRows,
     UnstoredRows,
+    FunctionRows,
     DisputeRows,
     EquivalenceRows,
     TombstoneRows,

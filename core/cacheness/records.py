@@ -19,8 +19,10 @@ from cacheness.keys import arguments_of
 
 MICROSECONDS: Final = 1_000_000
 HOUR: Final = 3600 * MICROSECONDS
-REASONS_KEPT: Final = 30 * 24 * 3600 * MICROSECONDS  #: why a result was not stored
-EQUIVALENCE_LASTS: Final = 180 * 24 * 3600 * MICROSECONDS
+DAY: Final = 24 * HOUR
+EQUIVALENCE_LASTS: Final = 180 * DAY
+REASONS_KEPT: Final = 30 * DAY  #: why a result was not stored
+CODE_KEPT: Final = 90 * DAY  #: what code made results, after an entry last named it
 _LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
 
 #: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
@@ -52,9 +54,9 @@ class Entry:
     function: str  #: module:qualified name of the function, "" when there is none
     prefix: str  #: the `prefix=` option, "" when there is none
     args: bytes  #: canonical encoding of what `put(**args)` needs to make the same key
-    components: str  #: canonical JSON: what the key was made from, for `explain`
+    components: str  #: canonical JSON: the arguments that the key was made from, for `explain`
     value: bytes | None  #: 32 bytes: the digest of the value as an argument, where it has one
-    fn: bytes | None  #: 32 bytes: which row of `functions`
+    fn: bytes | None  #: 32 bytes: digest of the row of `functions` that describes the code; None where no code counts
     alias: bytes | None  #: 32 bytes: by which a graph finds the result before its inputs are loaded
     link: bytes | None  #: key of the entry that this one names; it has no bytes of its own then
     outputs: str | None  #: canonical JSON: the files that the function wrote

@@ -146,12 +146,14 @@ def test_a_miss_says_why_where_that_is_known(world, monkeypatch):
 
 
 def test_code_and_values_that_changed_are_a_reason(world):
-    source = "def helper(x):\n    return x + {}\ndef f(x):\n    return helper(x)\n"
-    for number in (1, 2):
+    source = "RATE = {}\ndef helper(x):\n    return x + {}\ndef f(x):\n    return helper(x) * RATE\n"
+    for numbers in ((1, 1), (1, 2), (2, 2)):
         scope: dict[str, Any] = {"__name__": "pipeline"}
-        exec(source.format(number), scope)
+        exec(source.format(*numbers), scope)
         world.cache.cached(scope["f"])(1)
-    assert reasons(world.cache) == {"never seen": 1, "code changed": 1}
+    assert reasons(world.cache) == {
+        "never seen": 1, "code changed: pipeline.helper": 1, "code changed: pipeline.RATE": 1,
+    }  # fmt: skip
 
 
 def test_reasons_cost_a_statement_an_hour_and_none_at_a_hit(world, monkeypatch):

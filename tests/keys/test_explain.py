@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.keys import Key, make_key
+from cacheness.keys import FunctionCode, Key, make_key
 from cacheness.memoize.explain import explain
 from cacheness.records import MICROSECONDS, Entry
 
@@ -24,14 +24,21 @@ NOW = 10**15
 HOUR = 3600 * MICROSECONDS
 
 
+#: The code of every key that an entry was made of.
+KNOWN: dict[bytes, FunctionCode] = {}
+
+
 def entry_of(key: Key, age: int = 2 * HOUR) -> Entry:
     """An entry as a store has it."""
+    if key.code is not None:
+        KNOWN[key.code.digest] = key.code
     given: dict[str, Any] = {
         "key": key.digest,
         "function": key.function,
         "prefix": key.prefix,
         "args": key.args,
         "components": key.components,
+        "fn": None if key.code is None else key.code.digest,
         "created_at": NOW - age,
     }
     other: dict[str, Any] = {f.name: None for f in dataclasses.fields(Entry)}
@@ -55,7 +62,7 @@ def key_of(made: Any, **options: Any) -> Key:
 
 def test_a_miss_names_what_changed_and_since_when() -> None:
     before = entry_of(key_of(module()))
-    found = explain(key_of(module("x + 2"), args={"x": 1, "threshold": 0.6}), [before], NOW)
+    found = explain(key_of(module("x + 2"), args={"x": 1, "threshold": 0.6}), [before], KNOWN, NOW)
     assert str(found) == (
         "miss: code of `helpers.normalise` changed; arg `threshold` 0.5 -> 0.6; "
         f"nearest entry {before.cache_key[:4]}… from 2 h ago"
@@ -69,13 +76,13 @@ def test_a_miss_names_what_changed_and_since_when() -> None:
 
 def test_a_hit_says_so() -> None:
     key = key_of(module())
-    found = explain(key, [entry_of(key, age=5 * MICROSECONDS)], NOW)
+    found = explain(key, [entry_of(key, age=5 * MICROSECONDS)], KNOWN, NOW)
     assert found.hit
     assert str(found) == f"hit: entry {key.hex[:4]}… of `helpers.clean` from 5 s ago"
 
 
 def test_without_earlier_entries_it_says_that() -> None:
-    assert str(explain(key_of(module()), [], NOW)) == "miss: no earlier entry of `helpers.clean`"
+    assert str(explain(key_of(module()), [], KNOWN, NOW)) == "miss: no earlier entry of `helpers.clean`"
 
 
 def test_the_entry_with_the_fewest_changes_is_the_nearest_and_among_equals_the_latest() -> None:
@@ -83,7 +90,7 @@ def test_the_entry_with_the_fewest_changes_is_the_nearest_and_among_equals_the_l
     old, new = (
         entry_of(key_of(module(), args={"x": n, "threshold": 0.5}), age=age) for n, age in ((2, 9 * HOUR), (3, HOUR))
     )
-    assert explain(key_of(module()), [far, old, new], NOW).nearest == new.cache_key
+    assert explain(key_of(module()), [far, old, new], KNOWN, NOW).nearest == new.cache_key
 
 
 @pytest.mark.parametrize(
@@ -98,12 +105,12 @@ def test_the_entry_with_the_fewest_changes_is_the_nearest_and_among_equals_the_l
     ],
 )
 def test_options_and_arguments_that_changed_are_named(before: Any, after: Any, sentence: str) -> None:
-    found = explain(key_of(module(), **after), [entry_of(key_of(module(), **before))], NOW)
+    found = explain(key_of(module(), **after), [entry_of(key_of(module(), **before))], KNOWN, NOW)
     assert [str(change) for change in found.changes] == [sentence]
 
 
 def test_a_global_that_changed_is_named() -> None:
-    found = explain(key_of(module(limit=4)), [entry_of(key_of(module()))], NOW)
+    found = explain(key_of(module(limit=4)), [entry_of(key_of(module()))], KNOWN, NOW)
     assert [str(change) for change in found.changes] == ["value of `helpers.LIMIT` changed"]
 
 
@@ -135,15 +142,17 @@ def power(base: int, exponent: int, /) -> int:
 )
 def test_what_a_function_holds_is_named_when_it_changed(make: Any, what: str) -> None:
     before = entry_of(make_key(function=make(2), args={"x": 1}))
-    assert str(explain(make_key(function=make(3), args={"x": 1}), [before], NOW)).startswith(f"miss: {what}; nearest")
-    other = str(explain(make_key(function=make(2), args={"x": 5}), [before], NOW))
+    assert str(explain(make_key(function=make(3), args={"x": 1}), [before], KNOWN, NOW)).startswith(
+        f"miss: {what}; nearest"
+    )
+    other = str(explain(make_key(function=make(2), args={"x": 5}), [before], KNOWN, NOW))
     assert other.startswith("miss: arg `x` 1 -> 5; nearest")
 
 
 def test_a_helper_that_is_new_is_named() -> None:
     made = module()
     exec("def normalise(x): return extra(x)\ndef extra(x): return x", vars(made))
-    found = explain(key_of(made), [entry_of(key_of(module()))], NOW)
+    found = explain(key_of(made), [entry_of(key_of(module()))], KNOWN, NOW)
     assert [str(change) for change in found.changes] == [
         "code of `helpers.extra` is reached now",
         "code of `helpers.normalise` changed",
@@ -152,11 +161,19 @@ def test_a_helper_that_is_new_is_named() -> None:
 
 def test_a_library_s_other_version_is_named() -> None:
     key = key_of(module())
-    components = json.loads(key.components)
-    components["versions"]["numpy"] = "1.0"
-    other = Key(bytes(32), "helpers:clean", "", key.args, json.dumps(components))
-    found = explain(key, [entry_of(other)], NOW)
+    assert key.code is not None
+    parts = {**key.code.data, "versions": {**key.code.data["versions"], "numpy": "1.0"}}
+    code = FunctionCode(key.code.name, key.code.module, json.dumps(parts))
+    other = Key(bytes(32), "helpers:clean", "", key.args, key.components, code=code)
+    found = explain(key, [entry_of(other)], KNOWN, NOW)
     assert [str(change) for change in found.changes] == ["numpy 1.0 is no longer used"]
+
+
+def test_of_code_that_nobody_knows_any_more_nothing_is_said() -> None:
+    before = entry_of(key_of(module("x + 2")))
+    found = explain(key_of(module(), args={"x": 1, "threshold": 0.6}), [before], {}, NOW)
+    assert [str(change) for change in found.changes] == ["arg `threshold` 0.5 -> 0.6"]
+    assert "what leads to what in the code changed" in str(explain(key_of(module()), [before], {}, NOW))
 
 
 def test_a_closure_that_changed_is_named() -> None:
@@ -164,7 +181,7 @@ def test_a_closure_that_changed_is_named() -> None:
         return lambda x: x + n
 
     one, other = (make_key(args={}, function=make(n)) for n in (2, 3))
-    found = explain(one, [entry_of(other)], NOW)
+    found = explain(one, [entry_of(other)], KNOWN, NOW)
     (change,) = found.changes
     assert (change.kind, change.name.rpartition(": ")[2]) == ("value", "n")
 
@@ -212,7 +229,7 @@ def test_what_is_not_followed_is_listed(cache: UnifiedCache) -> None:
 
 def test_entries_that_were_put_by_name_alone_are_compared_too(cache: UnifiedCache) -> None:
     cache.put(1, x=1)
-    found = explain(cache.key(x=2), cache.iter_entries(function=""), NOW)
+    found = explain(cache.key(x=2), cache.iter_entries(function=""), KNOWN, NOW)
     assert str(found).startswith("miss: arg `x` 1 -> 2; nearest entry")
 
 
@@ -239,18 +256,18 @@ LONG = {f"column {n}": {"type": "int", "unit": "m", "at": n} for n in range(5000
 )
 def test_another_order_is_a_reason_of_its_own(one: Any, other: Any) -> None:
     before = entry_of(make_key(args={"config": one}))
-    found = explain(make_key(args={"config": other}), [before], NOW)
+    found = explain(make_key(args={"config": other}), [before], KNOWN, NOW)
     assert "`config` has the same items in another order" in str(found)
     assert [change.kind for change in found.changes] == ["order"]
-    more = explain(make_key(args={"config": [other]}), [before], NOW)
+    more = explain(make_key(args={"config": [other]}), [before], KNOWN, NOW)
     assert [change.kind for change in more.changes] == ["arg"]
 
 
 def test_another_order_of_a_global_table_is_told_too() -> None:
     before = entry_of(make_key(function=ordered("{'a': 1, 'b': [2]}").clean, args={}))
-    found = explain(make_key(function=ordered("{'b': [2], 'a': 1}").clean, args={}), [before], NOW)
+    found = explain(make_key(function=ordered("{'b': [2], 'a': 1}").clean, args={}), [before], KNOWN, NOW)
     assert str(found).startswith("miss: `helpers.RULES` has the same items in another order;")
-    changed = explain(make_key(function=ordered("{'b': [3], 'a': 1}").clean, args={}), [before], NOW)
+    changed = explain(make_key(function=ordered("{'b': [3], 'a': 1}").clean, args={}), [before], KNOWN, NOW)
     assert str(changed).startswith("miss: value of `helpers.RULES` changed;")
 
 

@@ -99,14 +99,16 @@ def test_a_key_tells_of_the_values_as_they_were_when_it_was_made() -> None:
 
 
 def test_parts_name_what_decided_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = json.loads(make_key(args={"x": 1}, function=double).components)
+    key = make_key(args={"x": 1}, function=double)
+    found = key.all_components
+    assert list(json.loads(key.components)) == ["args"]
     assert found["args"]["x"][1] == "1"
     names = {name.rpartition(".")[2] for name in found["code"]}
     assert names == {"double", "helper"}
     assert [name.rpartition(".")[2] for name in found["values"]] == ["FACTOR"]
     assert "python" in found["versions"]
     monkeypatch.setitem(globals(), "FACTOR", 3)
-    assert json.loads(make_key(args={"x": 1}, function=double).components)["values"] != found["values"]
+    assert make_key(args={"x": 1}, function=double).all_components["values"] != found["values"]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,7 @@ def test_keys_compare_hash_and_travel_by_their_digest() -> None:
         key.args,
         key.components,
     )
+    assert copy.code == key.code == fingerprint(double).code
     assert len({key, copy}) == 1
     assert key != make_key(args={"x": 2})
     assert Key(bytes(32)).args == encode({})

@@ -16,11 +16,12 @@ from cacheness import file_systems
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.file_locks import unlock, wait_in_line
+from cacheness.keys import FunctionCode
 from cacheness.metadata.sql import sqlite_log, sqlite_transactions
 from cacheness.metadata.sql.sqlite_transactions import SqliteTransaction
 from cacheness.metadata.sql.statements import Statement, row_of
 from cacheness.metadata.sqlite import SqliteStore
-from cacheness.records import Where
+from cacheness.records import DAY, Where
 from cacheness.testing.contracts.metadata import NAMESPACE, SOMEBODY, entry, inline, key
 from tests.metadata.programs import says, start
 
@@ -53,6 +54,45 @@ def store(open_store: Callable[[], SqliteStore]) -> SqliteStore:
 @pytest.fixture
 def locks(tmp_path: Path) -> Callable[[], list[str]]:
     return lambda: sorted(file.name for file in (tmp_path / "sessions").iterdir())
+
+
+def test_a_row_of_code_is_written_again_once_a_day_and_where_somebody_changed_it(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    code = FunctionCode("m:f", "m", "{}")
+    with closing(sqlite3.connect(tmp_path / "metadata.sqlite", isolation_level=None)) as other:
+        changes = []
+
+        def note(sql: str = "") -> list[tuple[object, ...]]:
+            if sql:
+                other.execute(sql)
+            before = other.execute("PRAGMA data_version").fetchone()
+            store.note_functions(NAMESPACE, [code])
+            changes.append(other.execute("PRAGMA data_version").fetchone() != before)
+            return list(other.execute("SELECT name, components, first_seen, last_seen FROM functions"))
+
+        [first] = note()
+        assert first[2] == first[3] == store.now() // DAY * DAY
+        assert note() == [first]
+        assert note(f"UPDATE functions SET first_seen = first_seen - {DAY}, last_seen = last_seen - 1") == [
+            (first[0], first[1], first[2] - DAY, first[3])
+        ]
+        assert note("UPDATE functions SET components = 'forged'")[0][1] == "{}"
+        assert note("UPDATE functions SET name = 'forged'")[0][0] == "m:f"
+        assert changes == [True, False, True, True, True]
+        other.execute("UPDATE functions SET last_seen = 5")
+        store.commit([entry(1, fn=code.digest)], store.open_session(SOMEBODY))
+        assert [store.forget_functions(NAMESPACE, DAY, 9) for _ in range(2)] == [1, 0]  # it counts as seen today
+        assert other.execute("SELECT last_seen FROM functions").fetchone() == (first[3],)
+
+
+def test_code_is_forgotten_by_an_index(store: SqliteStore) -> None:
+    statement = store._sql.old_functions
+    values = {**statement.constants, "namespace": NAMESPACE, "now": 0, "age": 0, "limit": 9}
+    plan = [row[-1] for row in store._query(Statement(f"EXPLAIN QUERY PLAN {statement.text}", {}, ()), values)]
+    assert any("functions_by_age" in step for step in plan)
+    assert any("entries_by_fn" in step for step in plan)
+    assert not any("SCAN" in step or "TEMP B-TREE" in step for step in plan), plan
 
 
 def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path: Path) -> None:

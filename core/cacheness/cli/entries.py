@@ -72,7 +72,7 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
     if as_json:
         print_json(found)
         return
-    code = found["components"].get("code", {}) if isinstance(found["components"], dict) else {}
+    code = found["code"] or {"reached": (), "versions": {}, "not_followed": ()}
     lines = {
         "key": entry.cache_key,
         "function": function_named(entry.function),
@@ -84,7 +84,9 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
         "expires": "never" if found["expires_at"] is None else f"{found['expires_at']:%Y-%m-%d %H:%M:%S %Z}",
         "used": f"{found['hits']:,} times, last {found['accessed_at']:%Y-%m-%d %H:%M:%S %Z}",
         "by": arguments_in(found["provenance"]),
-        "code reached": ", ".join(code),
+        "code reached": ", ".join(code["reached"]),
+        "not followed": "; ".join(code["not_followed"]),
+        "libraries": ", ".join(f"{name} {version}" for name, version in code["versions"].items()),
         "signed by": entry.key_id or "nobody",
         "value": found.get("value", ""),
     }

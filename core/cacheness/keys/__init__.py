@@ -2,6 +2,7 @@
 
 from cacheness.keys.closed import closed_digest
 from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
+from cacheness.keys.code.function_code import FunctionCode, merged
 from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
@@ -20,6 +21,7 @@ __all__ = [
     "Digest",
     "File",
     "Fingerprint",
+    "FunctionCode",
     "Inputs",
     "Key",
     "Observed",
@@ -33,6 +35,7 @@ __all__ = [
     "encode",
     "fingerprint",
     "make_key",
+    "merged",
     "name_of_function",
     "names_of",
     "not_as_left",

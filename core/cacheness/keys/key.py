@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import combinations, islice
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,7 @@ from blake3 import blake3
 
 from cacheness.errors import CodecError
 from cacheness.keys.code.fingerprint import Fingerprint, fingerprint
+from cacheness.keys.code.function_code import FunctionCode, canonical, merged
 from cacheness.keys.code.pinned import pinned
 from cacheness.keys.code.random_calls import of_call
 from cacheness.keys.decode import decode, describe
@@ -87,10 +89,11 @@ class Key:
         prefix: the `prefix=` option.
         args: the canonical encoding of the arguments and options.
         components: canonical JSON of the components.
-        origin: what the two were not encoded from yet.
+        code: the code of the function.
+        origin: what the args and components were not encoded from yet.
     """
 
-    __slots__ = ("_args", "_as_text", "_components", "_origin", "digest", "function", "outputs", "prefix")
+    __slots__ = ("_args", "_as_text", "_code", "_components", "_origin", "digest", "function", "outputs", "prefix")
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class Key:
         args: bytes | None = None,
         components: str | None = None,
         *,
+        code: FunctionCode | None = None,
         origin: _Origin | None = None,
     ) -> None:
         self.digest = digest  #: 32 bytes
@@ -108,6 +112,7 @@ class Key:
         self.outputs = ""  #: for the entry: the files that its function wrote, as they were left
         self._args = args
         self._components = components
+        self._code = code
         self._origin = origin
         self._as_text: dict[frozenset[str], Key] | None = None
 
@@ -125,10 +130,22 @@ class Key:
 
     @property
     def components(self) -> str:
-        """Canonical JSON for `explain`: digests and short descriptions of all that the key was made from."""
+        """Canonical JSON for `explain`: digests and short descriptions of the arguments and options."""
         if self._components is None:
             self._components = "{}" if self._origin is None else self._origin.components()
         return self._components
+
+    @property
+    def code(self) -> FunctionCode | None:
+        """The code of the function; None where it does not count."""
+        if self._code is None and self._origin is not None and self._origin.function is not None:
+            self._code = self._origin.function.code
+        return self._code
+
+    @property
+    def all_components(self) -> dict[str, Any]:
+        """All that the key was made from, for `explain`: the components, and those of the code."""
+        return merged(self.components, self.code)
 
     @property
     def inputs(self) -> Mapping[str, Inputs]:
@@ -172,11 +189,12 @@ class Key:
         return made
 
     def _note(self, name: str, value: Any) -> None:
-        found = json.loads(self.components) | {name: value}
-        self._components = json.dumps(found, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        self._components = canonical(json.loads(self.components) | {name: value})
 
     def __copy__(self) -> Key:
-        made = Key(self.digest, self.function, self.prefix, self._args, self._components, origin=self._origin)
+        made = Key(
+            self.digest, self.function, self.prefix, self._args, self._components, code=self._code, origin=self._origin
+        )
         made._as_text = self._as_text
         return made
 
@@ -190,7 +208,8 @@ class Key:
         return hash(self.digest)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.digest, self.function, self.prefix, self.args, self.components))
+        make = partial(type(self), code=self.code)
+        return (make, (self.digest, self.function, self.prefix, self.args, self.components))
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +224,14 @@ class _Origin:
     def unfollowed(self) -> list[str]:
         """What could not be seen of the function, and of functions and classes in the arguments."""
         found = [] if self.function is None else [*self.function.unfollowed]
+        return list(dict.fromkeys([*found, *self._unfollowed_in_call()]))
+
+    def _unfollowed_in_call(self) -> list[str]:
+        found: list[str] = []
         if self.function is not None and self.function.chance:
             given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
             found += of_call(self.function.chance, given)
-        found += [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
-        return list(dict.fromkeys(found))
+        return found + [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
         """A key for each set of arguments whose files count by their names."""
@@ -237,20 +259,17 @@ class _Origin:
         return encode(kept)
 
     def components(self) -> str:
-        """For `explain`."""
+        """For `explain`: all but the code, which many keys have in common."""
         arguments = {name: argument.part() for name, argument in self.arguments.items()}
         found: dict[str, Any] = {"args": arguments}
         if self.version is not None:
             found["version"] = self.version
         named = {name: _files_of(argument.inputs) for name, argument in self.arguments.items()}
         found["files"] = {name: files for name, files in named.items() if files}
-        if self.function is not None:
-            found |= self.function.components
-            found["body"] = self.function.body
-        unfollowed = self.unfollowed()
+        known = () if self.function is None or self.function.code is None else self.function.unfollowed
+        unfollowed = [line for line in dict.fromkeys(self._unfollowed_in_call()) if line not in known]
         found["unfollowed"], found["incomplete"] = unfollowed, deciding(unfollowed)
-        kept = {name: part for name, part in found.items() if part}
-        return json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return canonical(found)
 
 
 def make_key(

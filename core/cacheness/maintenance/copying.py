@@ -96,6 +96,7 @@ class _Copy:
         """Read entries, a batch in memory at a time. What cannot be read is counted, and left out."""
         batch: list[Draft] = []
         held = 0
+        codes = self._source.code_of(entries)
         for entry in entries:
             try:
                 data = self._source.read_bytes(entry)
@@ -104,7 +105,8 @@ class _Copy:
                 self._skip(entry, error)
                 continue
             self._in_a_row = 0
-            batch.append(Draft(_bare(entry, self._target.namespace), [data]))
+            code = None if entry.fn is None else codes.get(entry.fn)
+            batch.append(Draft(_bare(entry, self._target.namespace), [data], code))
             held += entry.size
             if held >= BATCH_BYTES:
                 yield batch

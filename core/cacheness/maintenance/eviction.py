@@ -16,7 +16,17 @@ from typing import Literal
 
 from cacheness import forks
 from cacheness.errors import CachenessError, StoreFull
-from cacheness.records import EQUIVALENCE_LASTS, MICROSECONDS, REASONS_KEPT, Candidate, Entry, Holdings, Quota, Where
+from cacheness.records import (
+    CODE_KEPT,
+    EQUIVALENCE_LASTS,
+    MICROSECONDS,
+    REASONS_KEPT,
+    Candidate,
+    Entry,
+    Holdings,
+    Quota,
+    Where,
+)
 from cacheness.results.store import Cache, Draft
 
 _log = logging.getLogger(__name__)
@@ -31,7 +41,7 @@ SLICE_LEAST = 16  #: rows, however slow the last were: a put adds few, so that e
 AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
-FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended
+FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended, and code that nobody names
 NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
 ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
 
@@ -95,6 +105,8 @@ class Evictor:
         gone, is_begun = self._delete_expired(progress), False
         self._cache.metadata.delete_unstored(self._cache.namespace, REASONS_KEPT)
         while self._cache.metadata.fold_activity(self._cache.namespace, AT_A_TIME):
+            pass
+        while self._cache.metadata.forget_functions(self._cache.namespace, CODE_KEPT, AT_A_TIME):
             pass
         self._cache.metadata.delete_stale_disputes(self._cache.namespace)
         over = self._cache.metadata.now() - EQUIVALENCE_LASTS
@@ -180,6 +192,7 @@ class Evictor:
         if now - self._folded_at > FOLD_EVERY:
             # A full slice has a next one, at the next look.
             full = self._cache.metadata.fold_activity(self._cache.namespace, SLICE_ROWS) == SLICE_ROWS
+            full |= self._cache.metadata.forget_functions(self._cache.namespace, CODE_KEPT, SLICE_ROWS) == SLICE_ROWS
             self._folded_at = float("-inf") if full else now
         return self._cache.delete(
             Where(self._cache.namespace, expired=True), most=self._rows_in_time(), waits=False, lasting=False

@@ -23,11 +23,11 @@ from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.isolation import isolated
 from cacheness.jitter import between
-from cacheness.keys import Key, Observed, covers, name_of_function, still_left, unseen
+from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function, still_left, unseen
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
-from cacheness.memoize.explain import Explanation, explain, is_same_code
+from cacheness.memoize.explain import Explanation, explain
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
 from cacheness.memoize.steps import CallArguments, CallFunction, ComputeLease, Done, Failed, Sleep, in_thread, under_way
@@ -154,6 +154,10 @@ class CacheLike(Protocol):
 
     def functions(self) -> list[str]:
         """The functions that have entries."""
+        ...
+
+    def code_of(self, entries: Iterable[Entry]) -> Mapping[bytes, FunctionCode]:
+        """The code that made entries, by their `fn`."""
         ...
 
 
@@ -388,7 +392,8 @@ class Cached:
         reason = ""
         if found is None:
             newest = functools.partial(self._earlier, key, 1)
-            asked = why[-1] if why else self._ask(functools.partial(self.cache.reasons.of, key, newest))
+            of = functools.partial(self.cache.reasons.of, key, newest, self.cache.code_of)
+            asked = why[-1] if why else self._ask(of)
             reason = asked if isinstance(asked, str) else ""
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
@@ -563,7 +568,7 @@ class Cached:
             for as_text, other in key.as_text().items()
             if (outputs := known.get(other.digest)) and covers(outputs, key.inputs, as_text) and still_left(outputs)
         )
-        return explain(next(served, key), entries, int(time.time() * MICROSECONDS))
+        return explain(next(served, key), entries, self.cache.code_of(entries), int(time.time() * MICROSECONDS))
 
     def _earlier(self, key: Key, most: int) -> Iterator[Entry]:
         """The newest entries of this function, by its module and name."""
@@ -571,10 +576,14 @@ class Cached:
 
     def _renamed(self, key: Key) -> Iterator[Entry]:
         """Entries of functions with the same code under other names: one entry of each function is looked at."""
-        for name in self.cache.functions():
+        body = key.all_components.get("body")
+        for name in self.cache.functions() if body else ():
             entries = self.cache.iter_entries(function=name) if name != key.function else iter(())
             first = next(entries, None)
-            if first is not None and first.function == name and is_same_code(first.components, key.components):
+            if first is None or first.function != name:
+                continue
+            code = self.cache.code_of([first]).get(first.fn or b"")
+            if code is not None and code.data.get("body") == body:
                 yield first
                 yield from entries
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from cacheness import html
-from cacheness.keys import Key, not_as_left
+from cacheness.keys import FunctionCode, Key, merged, not_as_left
 from cacheness.records import MICROSECONDS, Entry
 
 #: How a change of each part is told: both sides known, only the new one, only the old one.
@@ -95,9 +95,14 @@ class Explanation:
         return asdict(self)
 
 
-def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
+#: The code that made entries, by their `fn`.
+Codes: TypeAlias = Mapping[bytes, FunctionCode]
+
+
+def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int) -> Explanation:
     """Compare a key with entries of the same function, or of the one that it was. `now` in microseconds."""
-    mine = _parts_of(key.components, key.prefix)
+    parts = key.all_components
+    mine = _parts_of(parts, key.prefix)
     nearest: Entry | None = None
     changes: tuple[Change, ...] = ()
     for entry in sorted(candidates, key=lambda entry: entry.created_at, reverse=True):
@@ -105,10 +110,9 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
             nearest = entry
             changes = tuple(Change("output", name, None, None) for name in not_as_left(entry.outputs or ""))
             break
-        found = tuple(_changes_since(entry, key, mine))
+        found = tuple(_changes_since(entry, codes, key, mine))
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
-    parts = json.loads(key.components)
     return Explanation(
         hit=nearest is not None and nearest.key == key.digest and not changes,
         key=key.hex,
@@ -125,20 +129,18 @@ def explain(key: Key, candidates: Iterable[Entry], now: int) -> Explanation:
     )
 
 
-def is_same_code(one: str, other: str) -> bool:
-    """Return True when the components of two keys are of functions that do the same, whatever their names."""
-    bodies = [json.loads(text).get("body") for text in (one, other)]
-    return bodies[0] is not None and bodies[0] == bodies[1]
-
-
-def changes_of_code(entry: Entry, key: Key) -> Iterator[Change]:
+def changes_of_code(entry: Entry, codes: Codes, key: Key) -> Iterator[Change]:
     """What of the code differs from an entry, whatever its arguments were."""
     ours = ("arg", "file", "prefix")
-    return (change for change in _changes_since(entry, key, _parts_of(key.components, "")) if change.kind not in ours)
+    return (c for c in _changes_since(entry, codes, key, _parts_of(key.all_components, "")) if c.kind not in ours)
 
 
-def _changes_since(entry: Entry, key: Key, mine: _Parts) -> Iterator[Change]:
-    then = _parts_of(entry.components, entry.prefix)
+def _changes_since(entry: Entry, codes: Codes, key: Key, mine: _Parts) -> Iterator[Change]:
+    code = None if entry.fn is None else codes.get(entry.fn)
+    then = _parts_of(merged(entry.components, code), entry.prefix)
+    if entry.fn is not None and code is None:
+        # Nobody knows what its code was: the row was lost, or is not what the entry was signed with.
+        then = {**then, **{kind: mine[kind] for kind in ("code", "value", "bound", "library")}}
     if entry.function == key.function:
         yield from _changes(then, mine)
         return
@@ -163,9 +165,8 @@ _Part = tuple[str, str, str]
 _Parts = Mapping[str, Mapping[str, _Part]]
 
 
-def _parts_of(text: str, prefix: str) -> _Parts:
+def _parts_of(found: Mapping[str, Any], prefix: str) -> _Parts:
     """The parts of each kind, by name."""
-    found = json.loads(text)
     version = found.get("version")
     return {
         "version": {} if version is None else {"": (version, repr(version), version)},

@@ -6,25 +6,28 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 from cacheness import forks
-from cacheness.keys import Key
+from cacheness.keys import FunctionCode, Key
 from cacheness.records import Entry
 
-#: In the order in which they are looked for: the part of a key, and the reason when it differs.
-_PARTS: Final = (
-    ("version", "version changed"),
-    ("code", "code changed"),
-    ("values", "code changed"),
-    ("versions", "library changed"),
-)
+CODE_CHANGED: Final = "code changed"
 NEVER_SEEN: Final = "never seen"
 NEW_ARGUMENTS: Final = "new arguments"
 EVICTED: Final = "evicted or deleted"
 KEPT: Final = 10_000  #: keys
 ASK_AGAIN: Final = 3600.0  #: seconds, after which a function's newest entry is looked at again
+#: In the order in which they are looked for: the part of a function's code, and the reason when it differs.
+_PARTS: Final = (
+    *((part, CODE_CHANGED) for part in ("code", "values", "bound")),
+    ("versions", "library changed"),
+)
+_NAMED: Final = 3  #: of what changed
+
+#: The code that made entries, by their `fn`.
+CodeOf: TypeAlias = Callable[[Iterable[Entry]], Mapping[bytes, FunctionCode]]
 
 
 class MissReasons:
@@ -38,7 +41,7 @@ class MissReasons:
         """Take another lock than one that a thread of the parent may hold."""
         self._lock = threading.RLock()
         self._keys: OrderedDict[bytes, str] = OrderedDict()  #: why it was not stored; "" for one that was
-        self._functions: OrderedDict[tuple[str, str], tuple[float, str]] = OrderedDict()
+        self._functions: OrderedDict[tuple[Any, ...], tuple[float, str]] = OrderedDict()
 
     def stored(self, key: bytes) -> None:
         """Note that the result of a key was stored."""
@@ -48,21 +51,20 @@ class MissReasons:
         """Note why the result of a key was not stored."""
         self._note(key, why)
 
-    def of(self, key: Key, newest: Callable[[], Iterable[Entry]]) -> str:
-        """Why a key is not there. `newest` gives the newest entry of its function, and may fail."""
+    def of(self, key: Key, newest: Callable[[], Iterable[Entry]], code_of: CodeOf) -> str:
+        """Why a key is not there. `newest` gives the newest entry of its function, and may fail; so may `code_of`."""
         with self._lock:
             known = self._keys.get(key.digest)
         if known is not None:
             return f"not stored before: {known}" if known else EVICTED
         if not key.function:
             return ""
-        own, now = json.loads(key.components), time.monotonic()
-        about = key.function, json.dumps([own.get(part) for part, _ in _PARTS], sort_keys=True)
+        now, about = time.monotonic(), (key.function, _version_of(key.components), key.code)
         with self._lock:
             asked, reason = self._functions.get(about, (float("-inf"), ""))
             if now - asked < ASK_AGAIN:
                 return NEW_ARGUMENTS if reason == NEVER_SEEN else reason
-        reason = _compared(own, next(iter(newest()), None))
+        reason = _compared(key, next(iter(newest()), None), code_of)
         with self._lock:
             self._functions[about] = now, reason
             _cut(self._functions)
@@ -75,12 +77,28 @@ class MissReasons:
             _cut(self._keys)
 
 
-def _compared(own: dict[str, Any], earlier: Entry | None) -> str:
+def _compared(key: Key, earlier: Entry | None, code_of: CodeOf) -> str:
     if earlier is None:
         return NEVER_SEEN
-    theirs = json.loads(earlier.components)
-    changed = (reason for part, reason in _PARTS if own.get(part) != theirs.get(part))
-    return next(changed, NEW_ARGUMENTS)
+    if _version_of(key.components) != _version_of(earlier.components):
+        return "version changed"
+    mine = key.code
+    if earlier.fn == (None if mine is None else mine.digest):
+        return NEW_ARGUMENTS
+    then = None if earlier.fn is None else code_of([earlier]).get(earlier.fn)
+    if mine is None or then is None:
+        return CODE_CHANGED
+    for part, reason in _PARTS:
+        now, before = mine.data.get(part, {}), then.data.get(part, {})
+        changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+        if changed:
+            more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+            return f"{reason}: {', '.join(changed[:_NAMED])}{more}"
+    return CODE_CHANGED
+
+
+def _version_of(components: str) -> Any:
+    return json.loads(components).get("version")
 
 
 def _cut(known: OrderedDict[Any, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, Key, arguments_of, make_key, name_of_function
 from cacheness.memoize.explain import changes_of_code
+from cacheness.memoize.miss_reasons import CodeOf
 from cacheness.records import Entry
 
 State: TypeAlias = Literal["unchanged", "changed", "new", "not importable", "gone"]
@@ -32,7 +33,9 @@ class FunctionPlan:
         return asdict(self)
 
 
-def plan_of(function: Callable[..., Any], version: str | None, entries: Iterable[Entry]) -> FunctionPlan:
+def plan_of(
+    function: Callable[..., Any], version: str | None, entries: Iterable[Entry], code_of: CodeOf
+) -> FunctionPlan:
     """Compare the code of a function with that of its results, the newest of which come first.
 
     Without a version, a result that a version pins is compared with the function under that version.
@@ -50,7 +53,7 @@ def plan_of(function: Callable[..., Any], version: str | None, entries: Iterable
             served, served_bytes = served + 1, served_bytes + entry.size
             continue
         if not stale:
-            told = tuple(str(change) for change in changes_of_code(entry, today))
+            told = tuple(str(change) for change in changes_of_code(entry, code_of([entry]), today))
             changes = told or ("what leads to what in the code changed",)
         stale, stale_bytes, seconds = stale + 1, stale_bytes + entry.size, seconds + (entry.compute_seconds or 0.0)
     state: State = "changed" if stale else "unchanged" if served else "new"

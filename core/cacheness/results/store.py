@@ -28,10 +28,10 @@ from cacheness.errors import (
     StoreFull,
     StoreUnavailable,
 )
-from cacheness.keys import Key, closed_digest, still_left
+from cacheness.keys import FunctionCode, Key, closed_digest, still_left
 from cacheness.keys.closed import MOST_NODES
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.records import MICROSECONDS, Entry, Hit, Where
+from cacheness.records import DAY, MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
 from cacheness.results.signing import Keyring, digest_buffers, verify_bytes
@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
+FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 #: Why what is there is not served, as figures say it.
 EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED = (
@@ -70,6 +71,7 @@ class Draft:
 
     entry: Entry
     buffers: Sequence[Buffer]
+    code: FunctionCode | None  #: that the entry names
 
 
 class Cache:
@@ -103,6 +105,7 @@ class Cache:
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
         self._readable: set[tuple[int, ...]] = set()
+        self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
 
     # put
 
@@ -132,7 +135,7 @@ class Cache:
             args=key.args,
             components=key.components,
             value=_digest_of(value, about.by_value),
-            fn=None,
+            fn=None if key.code is None else key.code.digest,
             alias=None,
             link=None,
             outputs=key.outputs or None,
@@ -141,7 +144,7 @@ class Cache:
             key_id="",
             mac=b"",
         )
-        return Draft(plain(entry), stored)  # now, before a blob is written
+        return Draft(plain(entry), stored, key.code)  # now, before a blob is written
 
     def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
         """Raise CodecError where the first value of its kind cannot be read again in this process."""
@@ -169,6 +172,7 @@ class Cache:
         """
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
         self.marker.settle()
+        self._note_functions(drafts)
         placed: list[Entry] = []
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
@@ -207,6 +211,16 @@ class Cache:
             f"the result was not stored: in {PUBLISH_ATTEMPTS} attempts the session was fenced, the database did not"
             " answer, or its clock was set"
         )
+
+    def _note_functions(self, drafts: Sequence[Draft]) -> None:
+        """Keep what code made these results: once a process and day, so that what is in use is not forgotten."""
+        today = self.metadata.now() // DAY
+        new = {d.code.digest: d.code for d in drafts if d.code is not None and self._noted.get(d.code.digest) != today}
+        if new:
+            self.metadata.note_functions(self.namespace, list(new.values()))
+            if len(self._noted) > FUNCTIONS_NOTED:
+                self._noted.clear()
+            self._noted.update(dict.fromkeys(new, today))
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
         if not any(map(self._has_blob, drafts)):
@@ -390,6 +404,15 @@ class Cache:
         """Change signed fields of a row, if it is still the same row."""
         self._keyring.verify(entry)
         return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
+
+    def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
+        """The code that made these entries, by their `fn`: where a signed row names it, and it has that digest."""
+        named: set[bytes] = set()
+        for entry in entries:
+            if entry.fn is not None and entry.fn not in named and self.is_genuine(entry):
+                named.add(entry.fn)
+        found = self.metadata.function_codes(self.namespace, sorted(named)) if named else {}
+        return {digest: code for digest, code in found.items() if code.digest == digest}
 
     def is_genuine(self, entry: Entry) -> bool:
         """Return True when the row carries a good signature."""

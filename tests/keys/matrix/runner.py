@@ -74,7 +74,7 @@ def _look(fn: Callable[..., Any]) -> dict[str, Any]:
 
 def _listed_in(key: Key) -> list[str]:
     """What the key could not see, as `explain` lists it."""
-    found = json.loads(key.components)
+    found = key.all_components
     return [str(line) for name in ("unfollowed", "incomplete") for line in found.get(name, ())]
 
 

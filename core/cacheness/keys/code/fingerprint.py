@@ -22,6 +22,7 @@ from blake3 import blake3
 from cacheness.keys.code.bytecode import info_of
 from cacheness.keys.code.calls import UNKNOWN, CallInCode, Symbol, called_as
 from cacheness.keys.code.contexts import changed_settings
+from cacheness.keys.code.function_code import FunctionCode, canonical
 from cacheness.keys.code.introspection import reads_of
 from cacheness.keys.code.merkle import Vertex, digests_of
 from cacheness.keys.code.random_calls import LOOKED_AT, Draw, of_call, when_registered
@@ -49,7 +50,7 @@ _SHORT: Final = 12
 _PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fingerprint:
     """What decides the result of a function, apart from its arguments."""
 
@@ -64,6 +65,20 @@ class Fingerprint:
     def incomplete(self) -> tuple[str, ...]:
         """Of what could not be seen, what can decide the result."""
         return deciding(self.unfollowed)
+
+    @functools.cached_property
+    def code(self) -> FunctionCode | None:
+        """What entries keep of the code; None where the code does not count."""
+        if not self.components:
+            return None
+        parts = {
+            **self.components,
+            "fingerprint": self.digest.hex(),
+            "body": self.body,
+            "unfollowed": self.unfollowed,
+            "incomplete": self.incomplete,
+        }
+        return FunctionCode(self.name, self.name.partition(":")[0], canonical(parts))
 
 
 #: By identity of what was fingerprinted, for as long as that lives.

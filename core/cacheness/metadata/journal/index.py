@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cacheness.keys import FunctionCode
 from cacheness.metadata.folding import Place, Sums, added, folded, is_due
 from cacheness.metadata.journal.lines import (
     dispute_from_json,
@@ -16,6 +17,15 @@ from cacheness.metadata.journal.lines import (
     time_from_text,
 )
 from cacheness.records import Dispute, Entry, Equivalence, Quota, Totals, Use, Where
+
+
+@dataclass(slots=True)
+class KeptFunction:
+    """The code of a function, and the days on which it was seen first and last, in microseconds since the epoch."""
+
+    code: FunctionCode
+    first_seen: int
+    last_seen: int
 
 
 @dataclass(slots=True)
@@ -38,6 +48,7 @@ class JournalIndex:
         self.unstored: dict[str, dict[bytes, tuple[str, int]]] = {}
         self.disputes: dict[str, dict[bytes, Dispute]] = {}
         self.equivalences: dict[str, dict[tuple[bytes, bytes], Equivalence]] = {}
+        self.functions: dict[str, dict[bytes, KeptFunction]] = {}
         self.quotas: dict[str, Quota] = {}
         self.live_bytes = 0
         self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
@@ -70,6 +81,7 @@ class JournalIndex:
         for namespace, before in record.get("forget_unstored", []):
             reasons = self.unstored.pop(namespace, {}).items()
             self.unstored[namespace] = {key: reason for key, reason in reasons if reason[1] >= before}
+        self._note_functions(length, record)
         self._dispute(length, record)
         self._equate(length, record)
         self.tombstones.update(record.get("bury", []))
@@ -78,6 +90,21 @@ class JournalIndex:
     def get(self, namespace: str, key: bytes) -> Kept | None:
         """One live entry."""
         return self._entries.get(namespace, {}).get(key)
+
+    def _note_functions(self, length: int, record: dict[str, Any]) -> None:
+        for namespace, name, module, components, first, last in record.get("functions", []):
+            code, known = FunctionCode(name, module, components), self.functions.setdefault(namespace, {})
+            if code.digest in known:
+                known[code.digest].last_seen = last
+            else:
+                self.live_bytes += length
+                known[code.digest] = KeptFunction(code, first, last)
+        for namespace, digest in record.get("forget_functions", []):
+            self.functions.get(namespace, {}).pop(bytes.fromhex(digest), None)
+
+    def names_function(self, namespace: str, digest: bytes) -> bool:
+        """Return True when a live entry names this code."""
+        return any(kept.entry.fn == digest for kept in self.every(namespace))
 
     def _dispute(self, length: int, record: dict[str, Any]) -> None:
         for namespace, *said in record.get("disputed", []):

@@ -22,6 +22,7 @@ from cacheness.deadlines import Limits, waiting
 from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.file_locks import FileLocks
 from cacheness.jitter import between
+from cacheness.keys import FunctionCode
 from cacheness.metadata.disk_reserve import Reserve, free_bytes
 from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
@@ -35,8 +36,8 @@ from cacheness.metadata.journal.lines import (
 )
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
+    DAY,
     HOUR,
-    MICROSECONDS,
     Activity,
     Candidate,
     Deleted,
@@ -338,6 +339,39 @@ class JournalStore:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
 
+    # the code that made results
+
+    def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
+        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        today = self.now() // DAY * DAY
+        with self.exclusive(), self._reading:
+            self._refresh()
+            known = self._index.functions.get(namespace, {})
+            news = {c.digest: c for c in functions if c.digest not in known or known[c.digest].last_seen < today}
+            lines = [[namespace, c.name, c.module, c.components, today, today] for c in news.values()]
+            if lines:
+                self._append(lambda: [{"functions": lines}], durable=False)
+
+    def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
+        """The rows under many digests."""
+        with self._reading:
+            self._refresh()
+            known = self._index.functions.get(namespace, {})
+            return {digest: known[digest].code for digest in digests if digest in known}
+
+    def forget_functions(self, namespace: str, age: int, most: int) -> int:
+        """Drop rows that were not seen for so long and that no entry names; how many it looked at."""
+        with self.exclusive(), self._reading:
+            self._refresh()
+            known, first = self._index.functions.get(namespace, {}), self.now() - age
+            old = [digest for digest, kept in known.items() if kept.last_seen < first][:most]
+            gone = [digest for digest in old if not self._index.names_function(namespace, digest)]
+            if gone:
+                dropped = [[namespace, digest.hex()] for digest in gone]
+                self._append(lambda: [{"forget_functions": dropped}], durable=False, deletes=True)
+            self.note_functions(namespace, [known[digest].code for digest in old if digest not in gone])
+            return len(old)
+
     # results that came out differently
 
     def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
@@ -345,7 +379,7 @@ class JournalStore:
         with self.exclusive(), self._reading:
             self._refresh()
             known = self._index.disputes.get(namespace, {}).values()
-            first = self.now() - 24 * 3600 * MICROSECONDS
+            first = self.now() - DAY
             if sum(one.function == dispute.function and one.at > first for one in known) >= most:
                 return False
             self._append(lambda: [{"disputed": [[namespace, *dispute_to_json(dispute)]]}])
@@ -669,6 +703,9 @@ class JournalStore:
         ]
         if figures:
             yield {"figures": figures, "kept": True}
+        for namespace, functions in self._index.functions.items():
+            rows = [(kept.code, kept.first_seen, kept.last_seen) for kept in functions.values()]
+            yield {"functions": [[namespace, c.name, c.module, c.components, *seen] for c, *seen in rows]}
         for namespace, disputes in self._index.disputes.items():
             yield {"disputed": [[namespace, *dispute_to_json(dispute)] for dispute in disputes.values()]}
         for known in self._index.equivalences.values():

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 import sqlalchemy as sa
 
 from cacheness.metadata.sql.statements import (
+    CODE,
     COLUMNS,
     DISPUTE,
     EQUIVALENCE,
@@ -27,6 +28,7 @@ from cacheness.metadata.sql.tables import (
     disputes,
     entries,
     equivalences,
+    functions,
     leases,
     not_stored,
     quotas,
@@ -378,6 +380,47 @@ class StatementBuilder:
         old = not_stored.c.at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(not_stored).where(not_stored.c.namespace == _given("namespace", sa.Text()), old))
 
+    # the code that made results
+
+    @property
+    def note_function(self) -> Statement:
+        """Keep a row, and that it was seen today. It takes the place of what somebody else wrote under its digest."""
+        today = self.flavour.clock - self.flavour.clock % _DAY
+        row = {name: _given(name, functions.c[name].type) for name in ("namespace", "digest", *CODE)}
+        noted = self.flavour.upsert(functions).values(**row, first_seen=today, last_seen=today)
+        new = {name: noted.excluded[name] for name in (*CODE, "last_seen")}
+        is_other = [functions.c[name] != noted.excluded[name] for name in CODE]
+        is_news = sa.or_(functions.c.last_seen < noted.excluded.last_seen, *is_other)
+        return self._compile(
+            noted.on_conflict_do_update(index_elements=("namespace", "digest"), set_=new, where=is_news)
+        )
+
+    @property
+    def function_codes(self) -> Statement:
+        """The rows under many digests."""
+        these = (functions.c.namespace == _given("namespace", sa.Text()), self.flavour.among(functions.c.digest, 32))
+        return self._compile(sa.select(functions.c.digest, *(functions.c[name] for name in CODE)).where(*these))
+
+    @property
+    def old_functions(self) -> Statement:
+        """A page of rows that were not seen for long, and whether an entry names them; locked, others' are left out."""
+        named = sa.exists().where(entries.c.namespace == functions.c.namespace, entries.c.fn == functions.c.digest)
+        old = functions.c.last_seen < self.flavour.now - _given("age", sa.BigInteger())
+        found = sa.select(functions.c.digest, named).where(functions.c.namespace == _given("namespace", sa.Text()), old)
+        page = found.order_by(functions.c.last_seen).limit(_given("limit", sa.Integer()))
+        return self._compile(page.with_for_update(of=functions, skip_locked=True))
+
+    @property
+    def see_function(self) -> Statement:
+        """Note that a row was seen today."""
+        today = self.flavour.clock - self.flavour.clock % _DAY
+        return self._compile(sa.update(functions).where(*_this_function()).values(last_seen=today))
+
+    @property
+    def delete_function(self) -> Statement:
+        """Drop one row."""
+        return self._compile(sa.delete(functions).where(*_this_function()))
+
     # results that came out differently
 
     @property
@@ -699,6 +742,11 @@ def _value(name: str) -> sa.BindParameter[Any]:
 
 def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return (table.c.namespace == _given("namespace", sa.Text()), table.c.key == _given("key", sa.LargeBinary()))
+
+
+def _this_function() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    digest = functions.c.digest == _given("digest", sa.LargeBinary())
+    return functions.c.namespace == _given("namespace", sa.Text()), digest
 
 
 def _this_key() -> sa.ColumnElement[bool]:

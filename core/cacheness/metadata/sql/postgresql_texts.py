@@ -352,6 +352,49 @@ STATEMENTS: Final = {
         {},
         ('namespace', 'age')
     ),
+    'note_function': Statement(
+        'INSERT INTO cacheness.functions (namespace, digest, name, module, components, first_seen, last_seen) '
+        'VALUES ($1::VARCHAR, $2, $3::VARCHAR, $4::VARCHAR, $5::VARCHAR, ((extract(epoch FROM '
+        'clock_timestamp()) * 1000000)::bigint - (extract(epoch FROM clock_timestamp()) * 1000000)::bigint % '
+        '86400000000), ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint - (extract(epoch FROM '
+        'clock_timestamp()) * 1000000)::bigint % 86400000000)) ON CONFLICT (namespace, digest) DO UPDATE SET '
+        'name = excluded.name, module = excluded.module, components = excluded.components, last_seen = '
+        'excluded.last_seen WHERE cacheness.functions.last_seen < excluded.last_seen OR '
+        'cacheness.functions.name != excluded.name OR cacheness.functions.module != excluded.module OR '
+        'cacheness.functions.components != excluded.components',
+        {},
+        ('namespace', 'digest', 'name', 'module', 'components')
+    ),
+    'function_codes': Statement(
+        'SELECT cacheness.functions.digest, cacheness.functions.name, cacheness.functions.module, '
+        'cacheness.functions.components FROM cacheness.functions WHERE cacheness.functions.namespace = '
+        '$1::VARCHAR AND cacheness.functions.digest = ANY ($2::BYTEA[])',
+        {},
+        ('namespace', 'keys')
+    ),
+    'old_functions': Statement(
+        'SELECT cacheness.functions.digest, EXISTS (SELECT * FROM cacheness.entries WHERE '
+        'cacheness.entries.namespace = cacheness.functions.namespace AND cacheness.entries.fn = '
+        'cacheness.functions.digest) AS anon_1 FROM cacheness.functions WHERE cacheness.functions.namespace = '
+        '$1::VARCHAR AND cacheness.functions.last_seen < (extract(epoch FROM clock_timestamp()) * '
+        '1000000)::bigint - $2::BIGINT ORDER BY cacheness.functions.last_seen LIMIT $3::INTEGER FOR UPDATE OF '
+        'functions SKIP LOCKED',
+        {},
+        ('namespace', 'age', 'limit')
+    ),
+    'see_function': Statement(
+        'UPDATE cacheness.functions SET last_seen=((extract(epoch FROM clock_timestamp()) * 1000000)::bigint '
+        '- (extract(epoch FROM clock_timestamp()) * 1000000)::bigint % 86400000000) WHERE '
+        'cacheness.functions.namespace = $1::VARCHAR AND cacheness.functions.digest = $2',
+        {},
+        ('namespace', 'digest')
+    ),
+    'delete_function': Statement(
+        'DELETE FROM cacheness.functions WHERE cacheness.functions.namespace = $1::VARCHAR AND '
+        'cacheness.functions.digest = $2',
+        {},
+        ('namespace', 'digest')
+    ),
     'dispute': Statement(
         'INSERT INTO cacheness.disputes (namespace, key, at, stored, computed, function, detail) VALUES '
         '($1::VARCHAR, $2, $3::BIGINT, $4, $5, $6::VARCHAR, $7::VARCHAR) ON CONFLICT (namespace, key) DO '
@@ -944,6 +987,7 @@ DEFINITIONS: Final = (
     'CREATE TABLE cacheness.functions ( namespace TEXT NOT NULL, digest BYTEA NOT NULL, name TEXT NOT '
     'NULL, module TEXT NOT NULL, components TEXT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT '
     'NOT NULL, PRIMARY KEY (namespace, digest) )',
+    'CREATE INDEX functions_by_age ON cacheness.functions (namespace, last_seen)',
     'CREATE TABLE cacheness.leases ( session TEXT NOT NULL, until BIGINT NOT NULL, PRIMARY KEY (session) '
     ')',
     'CREATE TABLE cacheness.not_stored ( namespace TEXT NOT NULL, key BYTEA NOT NULL, reason TEXT NOT '

@@ -316,6 +316,46 @@ STATEMENTS: Final = {
         {},
         ()
     ),
+    'note_function': Statement(
+        'INSERT INTO functions (namespace, digest, name, module, components, first_seen, last_seen) VALUES '
+        "(:namespace, :digest, :name, :module, :components, (CAST((julianday('now') - 2440587.5) * "
+        "86400000000 AS INTEGER) - CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) % "
+        "86400000000), (CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) - "
+        "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) % 86400000000)) ON CONFLICT "
+        '(namespace, digest) DO UPDATE SET name = excluded.name, module = excluded.module, components = '
+        'excluded.components, last_seen = excluded.last_seen WHERE functions.last_seen < excluded.last_seen '
+        'OR functions.name != excluded.name OR functions.module != excluded.module OR functions.components != '
+        'excluded.components',
+        {},
+        ()
+    ),
+    'function_codes': Statement(
+        'SELECT functions.digest, functions.name, functions.module, functions.components FROM functions WHERE '
+        'functions.namespace = :namespace AND functions.digest IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
+        'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
+        'substr(:keys, 1 + i * :width, :width) FROM at)',
+        {'width': 32},
+        ()
+    ),
+    'old_functions': Statement(
+        'SELECT functions.digest, EXISTS (SELECT * FROM entries WHERE entries.namespace = functions.namespace '
+        'AND entries.fn = functions.digest) AS anon_1 FROM functions WHERE functions.namespace = :namespace '
+        'AND functions.last_seen < :now - :age ORDER BY functions.last_seen LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'see_function': Statement(
+        "UPDATE functions SET last_seen=(CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) - "
+        "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER) % 86400000000) WHERE "
+        'functions.namespace = :namespace AND functions.digest = :digest',
+        {},
+        ()
+    ),
+    'delete_function': Statement(
+        'DELETE FROM functions WHERE functions.namespace = :namespace AND functions.digest = :digest',
+        {},
+        ()
+    ),
     'dispute': Statement(
         'INSERT INTO disputes (namespace, "key", at, stored, computed, function, detail) VALUES (:namespace, '
         ':key, :at, :stored, :computed, :function, :detail) ON CONFLICT (namespace, "key") DO UPDATE SET at = '
@@ -624,6 +664,7 @@ DEFINITIONS: Final = (
     'CREATE TABLE functions ( namespace TEXT NOT NULL, digest BLOB NOT NULL, name TEXT NOT NULL, module '
     'TEXT NOT NULL, components TEXT NOT NULL, first_seen BIGINT NOT NULL, last_seen BIGINT NOT NULL, '
     'PRIMARY KEY (namespace, digest) )',
+    'CREATE INDEX functions_by_age ON functions (namespace, last_seen)',
     'CREATE TABLE leases ( session TEXT NOT NULL, until BIGINT NOT NULL, PRIMARY KEY (session) )',
     'CREATE TABLE not_stored ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, reason TEXT NOT NULL, at '
     'BIGINT NOT NULL, PRIMARY KEY (namespace, "key") )',

@@ -16,6 +16,8 @@ from cacheness.records import Entry, Equivalence, Where
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
+#: What the row of a function says.
+CODE: Final = ("name", "module", "components")
 #: The columns of an equivalence, in the order of its fields.
 EQUIVALENCE: Final = tuple(f.name for f in fields(Equivalence))
 #: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.

@@ -11,9 +11,11 @@ from dataclasses import asdict, replace
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
+from cacheness.keys import FunctionCode
 from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
 from cacheness.metadata.sql.schema import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.metadata.sql.statements import (
+    CODE,
     COLUMNS,
     DISPUTE,
     EQUIVALENCE,
@@ -316,6 +318,34 @@ class SqlStore(ABC):
     def delete_unstored(self, namespace: str, age: int) -> None:
         """Drop the reasons that were noted longer ago than this, in microseconds."""
         self._change(self._sql.delete_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
+
+    # the code that made results
+
+    def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
+        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        rows = {
+            code.digest: {"digest": code.digest, **{name: getattr(code, name) for name in CODE}} for code in functions
+        }
+        # In their order, like every transaction that locks several rows.
+        self._change_each(self._sql.note_function, [{"namespace": namespace, **rows[d]} for d in sorted(rows)])
+
+    def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
+        """The rows under many digests, as they are; one statement per 1,000."""
+        found = self._lookup(self._sql.function_codes, LOOKUP_BATCH, namespace, digests)
+        return {row[0]: FunctionCode(*row[1:]) for row in found if all(isinstance(text, str) for text in row[1:])}
+
+    def forget_functions(self, namespace: str, age: int, most: int) -> int:
+        """Drop rows that were not seen for so long and that no entry names; how many it looked at."""
+
+        def forget(transaction: Transaction) -> int:
+            values = {"namespace": namespace, "age": age, "now": self.now(), "limit": most}
+            found = transaction.run(self._sql.old_functions, values)
+            for statement, is_named in ((self._sql.see_function, True), (self._sql.delete_function, False)):
+                these = sorted(row[0] for row in found if bool(row[1]) == is_named)
+                transaction.run_many(statement, [{"namespace": namespace, "digest": digest} for digest in these])
+            return len(found)
+
+        return self._transact(forget, lasting=False, deletes=True, rows=most)
 
     # results that came out differently
 

@@ -142,6 +142,7 @@ functions = sa.Table(
     sa.Column("components", sa.Text, nullable=False),
     sa.Column("first_seen", sa.BigInteger, nullable=False),
     sa.Column("last_seen", sa.BigInteger, nullable=False),
+    sa.Index("functions_by_age", "namespace", "last_seen"),
 )
 
 #: What a namespace holds, in slots that are added up, so that writers do not wait for each other.

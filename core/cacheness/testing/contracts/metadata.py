@@ -21,8 +21,10 @@ from typing import Any, TypeAlias
 import pytest
 
 from cacheness.errors import SessionLost
+from cacheness.keys import FunctionCode
 from cacheness.protocols import MetadataStore
 from cacheness.records import (
+    DAY,
     HOUR,
     MICROSECONDS,
     Activity,
@@ -167,6 +169,33 @@ class MetadataStoreContract:
         store.delete_unstored("default", -hour)
         assert store.unstored("default", keys, hour) == {}
         assert store.unstored("other", keys, hour) == {keys[1]: "chance"}
+
+    def test_what_code_made_results_is_kept_once_for_each_digest(self, opened: OpenStore) -> None:
+        store, other = opened(), opened()
+        codes = [FunctionCode(f"m:f{n}", "m", f'{{"code":{{"m.f ☂":"{n}"}}}}') for n in range(1200)]
+        store.note_functions(NAMESPACE, [])
+        store.note_functions(NAMESPACE, [codes[0], *codes, codes[0]])
+        other.note_functions(NAMESPACE, codes[:3])
+        other.note_functions("other", codes[:1])
+        assert store.function_codes(NAMESPACE, [code.digest for code in codes]) == {c.digest: c for c in codes}
+        assert other.function_codes(NAMESPACE, [codes[1].digest, bytes(32)]) == {codes[1].digest: codes[1]}
+        assert store.function_codes("other", [code.digest for code in codes[:9]]) == {codes[0].digest: codes[0]}
+        assert store.function_codes(NAMESPACE, []) == {}
+
+    def test_code_that_no_entry_names_is_forgotten_a_slice_at_a_time(self, store: MetadataStore, put: Any) -> None:
+        codes = [FunctionCode(f"m:f{n}", "m", "{}") for n in range(5)]
+        digests = [code.digest for code in codes]
+        store.note_functions(NAMESPACE, codes)
+        store.note_functions("other", codes)
+        put(entry(1, fn=digests[1]), entry(2, fn=digests[1]), entry(3, fn=digests[4]), entry(4))
+        assert store.forget_functions(NAMESPACE, DAY, 100) == 0  # they were seen today
+        assert [store.forget_functions(NAMESPACE, -2 * DAY, most) for most in (2, 1)] == [2, 1]
+        assert store.forget_functions(NAMESPACE, -2 * DAY, 100) >= 2
+        assert set(store.function_codes(NAMESPACE, digests)) == {digests[1], digests[4]}
+        store.delete(Where(NAMESPACE, keys=(key(3),)))
+        store.forget_functions(NAMESPACE, -2 * DAY, 100)
+        assert set(store.function_codes(NAMESPACE, digests)) == {digests[1]}
+        assert set(store.function_codes("other", digests)) == set(digests)
 
     def test_entries_are_found_by_the_digests_of_their_values(self, store: MetadataStore, put: Any) -> None:
         one, two = b"1" * 32, b"2" * 32

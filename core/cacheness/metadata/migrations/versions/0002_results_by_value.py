@@ -107,6 +107,7 @@ def _create_hints() -> None:
         sa.Column("first_seen", sa.BigInteger, nullable=False),
         sa.Column("last_seen", sa.BigInteger, nullable=False),
     )
+    op.create_index("functions_by_age", "functions", ["namespace", "last_seen"])
 
 
 def _create_figures() -> None:

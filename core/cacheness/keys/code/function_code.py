@@ -1,0 +1,75 @@
+"""What is kept of the code that made results, for people: once for each fingerprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from blake3 import blake3
+
+from cacheness.keys.encode import encode
+
+
+@dataclass(frozen=True)
+class FunctionCode:
+    """The code that made results: a row of `functions`. Its digest, in the signed row of an entry, vouches for it."""
+
+    name: str  #: module:qualified name
+    module: str  #: before the colon in the name
+    components: str  #: what `data` holds, as canonical JSON
+
+    @cached_property
+    def digest(self) -> bytes:
+        """32 bytes, which cover all the rest."""
+        return blake3(encode(("functions", self.name, self.module, self.components))).digest()
+
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        """What decides the results.
+
+        Returns:
+            fingerprint: the digest that counts in keys. code, values: short digests of the functions and globals that
+            are reached, by name. versions: of libraries. unfollowed: what could not be seen; incomplete: what of it can
+            decide a result. Empty where the components are no JSON object.
+        """
+        try:
+            found = json.loads(self.components)
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The code as people read it."""
+        data = self.data
+        return {
+            "fingerprint": data.get("fingerprint", ""),
+            "reached": sorted(data.get("code", ())),
+            "versions": dict(data.get("versions", {})),
+            "not_followed": list(data.get("unfollowed", ())),
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (FunctionCode, (self.name, self.module, self.components))
+
+
+def canonical(parts: Mapping[str, Any]) -> str:
+    """Components as canonical JSON, which every store takes; what is empty is left out."""
+    kept = {name: part for name, part in parts.items() if part}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="replace").decode()
+
+
+def merged(components: str, code: FunctionCode | None) -> dict[str, Any]:
+    """Return all that a key was made from.
+
+    Args:
+        components: those that its entry keeps, which are of the arguments.
+        code: the code that made the entry.
+    """
+    own = json.loads(components)
+    known = {} if code is None else code.data
+    lists = {name: [*known.get(name, ()), *own.get(name, ())] for name in ("unfollowed", "incomplete")}
+    return {**known, **own, **{name: lines for name, lines in lists.items() if lines}}
