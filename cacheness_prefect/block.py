@@ -100,6 +100,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Signing Key",
         description="The secret that signs entries; the same for everyone who shares this cache.",
     )
+    trust: str | None = Field(
+        default=None,
+        title="Trusted Keys",
+        description="Read only what these keys signed: ed25519-pub:name:key, hmac:id. Default: those of signing_key.",
+    )
     allow_unsigned: bool = Field(
         default=False, title="Allow Unsigned", description="Trust everybody who can write to the database."
     )

@@ -48,11 +48,24 @@ def page() -> str:
 
 
 def _sections(group: Any) -> Iterator[str]:
-    yield f"Commands: {', '.join(f'[{name}](#{name})' for name in group.commands)}.\n"
-    for name, command in group.commands.items():
+    commands = dict(_commands(group))
+    yield f"Commands: {', '.join(f'[{name}](#{_anchor(name)})' for name in commands)}.\n"
+    for name, command in commands.items():
         arguments = "".join(f" {_argument(one)}" for one in command.params if one.param_type_name == "argument")
         yield f"## {name}\n\n`cacheness {name}{arguments} [OPTIONS]`\n\n{inspect.cleandoc(command.help)}\n"
         yield "| | |\n|---|---|\n" + "".join(map(_row, command.params))
+
+
+def _anchor(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
 
 
 def _argument(parameter: Any) -> str:

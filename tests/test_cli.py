@@ -52,7 +52,7 @@ def directory(tmp_path) -> Path:
 
 def test_help_names_every_command():
     text = cacheness("-h")
-    looking = "list show explain report top stats delete verify disputes plan lineage doctor"
+    looking = "list show explain report top stats delete verify disputes plan lineage keys doctor"
     for command in f"{looking} evict clear copy migrate adopt".split():
         assert command in text
 
@@ -64,6 +64,48 @@ def test_list_shows_entries_as_a_table_or_as_json(directory):
     (entry,) = json.loads(cacheness("list", "-d", directory, "--tag", "prices", "--json"))
     assert entry["args"] == {"x": 1}
     assert "1 of 2 entries shown" in cacheness("list", "-d", directory, "--limit", 1)
+
+
+def test_keys_are_made_listed_trusted_and_rotated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(*arguments: object, code: int = 0) -> str:
+        done = CliRunner().invoke(app, ["keys", *map(str, arguments)])
+        assert done.exit_code == code, done.output
+        return str(done.stdout).strip()
+
+    public = cacheness("keys", "new", "ci", "--to", tmp_path / "ci.key").strip()
+    assert (tmp_path / "ci.key").stat().st_mode & 0o077 == 0
+    with pytest.raises(CouldNot, match="exists already"):
+        app(["keys", "new", "ci", "--to", str(tmp_path / "ci.key")], standalone_mode=False)
+    with pytest.raises(Misuse, match="1 to 32 letters"):
+        app(["keys", "new", "bad name"], standalone_mode=False)
+    new = json.loads(keys("new", "ci-2", "--json"))
+    old = (tmp_path / "ci.key").read_text().strip()
+    where = ("-d", tmp_path / "cache")
+
+    monkeypatch.setenv("CACHENESS_SIGNING_KEY", old)
+    with UnifiedCache(tmp_path / "cache", signing_key=old) as cache:
+        cache.put(LARGE, x=1)
+        cache.put("small", x=2)
+    assert keys("trust") == public
+    assert keys("trust", new["trust"]) == f"{public},{new['trust']}"
+    monkeypatch.setenv("CACHENESS_TRUST", f"{public},{new['trust']}")
+    assert keys("trust", "--without", "ci") == new["trust"]
+    for wrong, words in ((["--without", "nobody"], "no trusted key"), (["ed25519-pub:x:y"], "43 characters")):
+        with pytest.raises(Misuse, match=words):
+            app(["keys", "trust", *wrong], standalone_mode=False)
+
+    monkeypatch.setenv("CACHENESS_SIGNING_KEY", f"{new['signing_key']},{old}")
+    assert keys("sign", *where, "--dry-run") == "2 entries would be signed again"
+    assert json.loads(keys("sign", *where, "--json")) == {"entries": 2, "signed": True}
+    assert keys("list", *where).splitlines() == ["ci-2\tsigns\t2\t0", "ci\ttrusted\t0\t0"]
+    monkeypatch.delenv("CACHENESS_SIGNING_KEY")
+    monkeypatch.setenv("CACHENESS_MODE", "read")
+    monkeypatch.setenv("CACHENESS_TRUST", new["trust"])
+    with UnifiedCache.from_env() as _, UnifiedCache(tmp_path / "cache", mode="read", trust=new["trust"]) as reader:
+        assert (reader.get(x=1), reader.get(x=2)) == (LARGE, "small")
+    monkeypatch.setenv("CACHENESS_TRUST", public)
+    shown = json.loads(keys("list", *where, "--json"))
+    assert {"id": "ci-2", "trusted": False, "signs": False, "entries": 2, "forged": 0} in shown
 
 
 def test_disputes_are_listed_and_decided(directory: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import os
 import stat
 import threading
@@ -11,9 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cacheness import UnifiedCache
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.records import Entry, Equivalence
 from cacheness.results.signing import Keyring, digest_buffers, header, load_or_create_key_file, verify_bytes
+from cacheness.results.signing_keys import HmacKey, PrivateKey, new_private_key, read_signing_keys
 from tests.forked import ended, fork
 
 OLD, NEW = "an old key of enough length", "a new key of enough length"
@@ -118,10 +121,10 @@ OTHER_EQUIVALENCES: dict[str, list[Any]] = {
 
 def test_a_changed_field_of_an_equivalence_is_a_forgery() -> None:
     assert OTHER_EQUIVALENCES.keys() == {field.name for field in fields(Equivalence)}
-    keyring = Keyring({"old": OLD.encode(), "new": NEW.encode()})
+    keyring = Keyring.parse(f"old:{OLD},new:{NEW}")
     signed = keyring.sign_equivalence(EQUIVALENCE)
     assert keyring.is_genuine_equivalence(signed)
-    assert not Keyring({"old": NEW.encode()}).is_genuine_equivalence(signed)
+    assert not Keyring.parse(f"old:{NEW}").is_genuine_equivalence(signed)
     for name, others in OTHER_EQUIVALENCES.items():
         for other in others:
             assert not keyring.is_genuine_equivalence(replace(signed, **{name: other})), (name, other)
@@ -185,6 +188,166 @@ def test_without_a_key_signed_and_unsigned_rows_are_read() -> None:
     keyring.verify(Keyring.parse(OLD).sign(ENTRY))
     resigned = keyring.sign(Keyring.parse(OLD).sign(ENTRY))
     assert (resigned.key_id, resigned.mac) == ("", b"")
+
+
+# keys that verify and cannot sign
+
+
+def writer(name: str = "ci") -> tuple[str, str]:
+    """A private key and its public one, as they are written."""
+    private = new_private_key(name)
+    key = read_signing_keys(private)[name]
+    assert isinstance(key, PrivateKey)
+    return private, key.text(name)
+
+
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_a_reader_with_a_public_key_notices_every_changed_field(name: str) -> None:
+    private, public = writer()
+    other, _ = writer("new")
+    signed = Keyring.parse(private).sign(ENTRY)
+    reader = Keyring.parse(None, trust=public)
+    reader.verify(signed)
+    for value in OTHERS[name]:
+        with pytest.raises(ForgedEntry):
+            reader.verify(replace(signed, **{name: value}))
+    reader.verify(signed)  # what was refused in between changed nothing
+    with pytest.raises(ForgedEntry):
+        reader.verify(Keyring.parse(other).sign(ENTRY))
+
+
+def test_a_changed_field_of_an_equivalence_is_seen_with_a_public_key() -> None:
+    private, public = writer()
+    reader, signed = Keyring.parse(None, trust=public), Keyring.parse(private).sign_equivalence(EQUIVALENCE)
+    assert reader.is_genuine_equivalence(signed)
+    for name, others in OTHER_EQUIVALENCES.items():
+        for other in others:
+            assert not reader.is_genuine_equivalence(replace(signed, **{name: other})), (name, other)
+
+
+def test_every_flipped_bit_of_an_ed25519_signature_is_noticed() -> None:
+    private, public = writer()
+    signed, reader = Keyring.parse(private).sign(ENTRY), Keyring.parse(None, trust=public)
+    for bit in range(8 * len(signed.mac)):
+        mac = bytearray(signed.mac)
+        mac[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ForgedEntry):
+            reader.verify(replace(signed, mac=bytes(mac)))
+    for length in (0, 32, 63):
+        with pytest.raises(ForgedEntry):
+            reader.verify(replace(signed, mac=signed.mac[:length]))
+
+
+def test_the_text_of_a_public_key_is_no_secret_for_an_hmac() -> None:
+    _, public = writer()
+    raw = public.rpartition(":")[2]
+    reader = Keyring.parse(None, trust=public)
+    for secret in (public, raw, base64.urlsafe_b64decode(raw + "=").hex()):
+        forged = Keyring({"ci": HmacKey(secret.encode())}).sign(ENTRY)
+        for mac in (forged.mac, forged.mac * 2):
+            with pytest.raises(ForgedEntry):
+                reader.verify(replace(forged, mac=mac))
+
+
+def test_a_reader_can_sign_nothing() -> None:
+    _, public = writer()
+    reader = Keyring.parse(None, trust=public)
+    for sign in (lambda: reader.sign(ENTRY), lambda: reader.sign_equivalence(EQUIVALENCE)):
+        with pytest.raises(ConfigError, match="no key to sign with"):
+            sign()
+    with pytest.raises(ForgedEntry):
+        reader.verify(ENTRY)
+
+
+def test_with_trusted_keys_rows_of_the_shared_secret_are_read_only_where_it_is_named() -> None:
+    private, public = writer()
+    by_hmac = Keyring.parse(f"team:{OLD}").sign(ENTRY)
+    with pytest.raises(ForgedEntry):
+        Keyring.parse(f"{private},team:{OLD}", trust=public).verify(by_hmac)
+    Keyring.parse(f"{private},team:{OLD}", trust=f"{public}, hmac:team").verify(by_hmac)
+    bare = Keyring.parse(OLD).sign(ENTRY)
+    Keyring.parse(OLD, trust=f"hmac:{bare.key_id}").verify(bare)
+    with pytest.raises(ConfigError, match="add hmac:team"):  # else it could not read what it stores
+        Keyring.parse(f"team:{OLD}", trust=public)
+    with pytest.raises(ConfigError, match="no key for HMAC"):
+        Keyring.parse(private, trust="hmac:team")
+    with pytest.raises(ConfigError, match="no key for HMAC"):
+        Keyring.parse(private, trust="hmac:ci")
+
+
+def test_a_writer_reads_its_own_rows_whatever_else_it_trusts() -> None:
+    private, public = writer("ci")
+    other_private, other_public = writer("laptop")
+    keyring = Keyring.parse(private, trust=other_public)
+    keyring.verify(keyring.sign(ENTRY))
+    keyring.verify(Keyring.parse(other_private).sign(ENTRY))
+    assert keyring.sign(ENTRY).key_id == "ci"
+    assert keyring.ids == ["ci", "laptop"]
+    with pytest.raises(ConfigError, match="Give it another name"):
+        Keyring.parse(writer("ci")[0], trust=public)
+
+
+def test_a_compromised_name_is_dropped_whole_and_a_new_one_goes_on() -> None:
+    old, old_public = writer("ci-1")
+    new, new_public = writer("ci-2")
+    before, after = Keyring.parse(old).sign(ENTRY), Keyring.parse(new).sign(ENTRY)
+    both = Keyring.parse(None, trust=f"{old_public},{new_public}")
+    both.verify(before)
+    both.verify(after)
+    dropped = Keyring.parse(None, trust=new_public)
+    dropped.verify(after)
+    with pytest.raises(ForgedEntry, match="ci-1"):
+        dropped.verify(before)
+    with pytest.raises(ForgedEntry):
+        dropped.verify(replace(before, key_id="ci-2"))
+
+
+def test_remembered_rows_stay_few_and_stay_true(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cacheness.results.signing_keys._MOST_REMEMBERED", 3)
+    private, public = writer()
+    signer, reader = Keyring.parse(private), Keyring.parse(None, trust=public)
+    rows = [signer.sign(replace(ENTRY, created_at=at)) for at in range(10)]
+    for row in rows * 2:
+        reader.verify(row)
+        with pytest.raises(ForgedEntry):
+            reader.verify(replace(row, created_at=-1))
+
+
+@pytest.mark.parametrize(
+    ("keys", "trust", "words"),
+    [
+        ("ed25519:ci:short", None, "43 characters"),
+        ("ed25519:ci", None, "43 characters"),
+        ("ed25519:bad id:x", None, "1 to 32 letters"),
+        ("hmac:a secret of enough length", None, "none of"),
+        ("PUBLIC", None, "cannot sign"),
+        ("PRIVATE,PRIVATE", None, "repeats an id"),
+        (None, "PRIVATE", "nobody but its writer"),
+        (None, "PUBLIC,PUBLIC", "repeats the name"),
+        (None, "ed25519-pub:ci:AAAA", "43 characters"),
+        (None, "", "no known kind"),
+        (None, "a secret of enough length", "no known kind"),
+    ],
+)
+def test_a_key_that_cannot_be_used_says_why_and_shows_nothing(keys: str | None, trust: str | None, words: str) -> None:
+    private, public = writer()
+    given = [text and text.replace("PRIVATE", private).replace("PUBLIC", public) for text in (keys, trust)]
+    with pytest.raises(ConfigError, match=words) as caught:
+        Keyring.parse(given[0], trust=given[1])
+    assert private.rpartition(":")[2] not in str(caught.value)
+    assert "enough" not in str(caught.value)
+
+
+def test_a_reader_must_be_told_that_it_only_reads(tmp_path: Path) -> None:
+    private, public = writer()
+    with UnifiedCache(tmp_path, signing_key=private) as cache:
+        cache.put("kept", a=1)
+    with pytest.raises(ConfigError, match="mode='read'"), UnifiedCache(tmp_path, trust=public) as cache:
+        cache.get(a=1)
+    with UnifiedCache(tmp_path, trust=public, mode="read") as reader:
+        assert reader.get(a=1) == "kept"
+    with UnifiedCache(tmp_path, trust=writer()[1], mode="read") as stranger:
+        assert stranger.get(a=1) is None
 
 
 def test_signing_twice_gives_the_same_signature() -> None:

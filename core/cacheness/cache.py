@@ -40,6 +40,7 @@ from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.diagnosis import Finding, diagnose
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
+from cacheness.maintenance.signers import Signer, sign_again, signers
 from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.memoize.lineage import Lineage, lineage_of
@@ -858,6 +859,26 @@ class UnifiedCache:
             What was found of each part, and what to do about it.
         """
         return diagnose(self._store, self.config)
+
+    def signers(self) -> list[Signer]:
+        """Return the keys of this cache and those that entries name, each with its entries. Reads every row."""
+        return signers(self._store)
+
+    def sign_again(self, *, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> int:
+        """Sign with the first key of `signing_key` the entries that another trusted key has signed.
+
+        Args:
+            dry_run: only count them.
+            progress: is called with the numbers of entries that were looked at and signed so far.
+
+        Returns:
+            How many entries were signed.
+
+        Raises:
+            ConfigError: this cache has no key to sign with.
+        """
+        self._require_writing("sign_again")
+        return sign_again(self._store, dry_run=dry_run, progress=progress)
 
     def adopt(self) -> int:
         """Make this database the owner of the blob store, after a clone, a restore or a move.

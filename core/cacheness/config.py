@@ -22,8 +22,10 @@ ENVIRONMENT_PREFIX = "CACHENESS_"
 EMBEDDED: Final = ("sqlite", "json")  #: metadata backends that are files in the cache's directory
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
-#: Parameters that are secrets or may hold them: CACHENESS_<PARAMETER>_FILE names a file with the value.
+#: Parameters that are secrets or may hold them.
 SECRETS: Final = ("metadata_backend", "blob_store", "signing_key")
+#: Parameters of which CACHENESS_<PARAMETER>_FILE names a file with the value.
+FROM_FILES: Final = (*SECRETS, "trust")
 LARGEST_SECRET: Final = 64 * 1024  #: bytes
 
 
@@ -37,6 +39,7 @@ class CacheParameters(TypedDict, total=False):
     mode: Mode
     refresh_since: Time | None
     signing_key: str | None
+    trust: str | None
     allow_unsigned: bool
     safe_codecs: bool
     codecs: Iterable[Codec | str] | str
@@ -75,7 +78,8 @@ class Config:
     namespace: str = "default"  #: caches that share stores and not entries: letters, digits, "-", "_"
     mode: Mode = "readwrite"  #: or "read", "refresh", "offline", "off"; CACHENESS_MODE can only make it narrower
     refresh_since: float | None = None  #: with mode="refresh": what is older is computed again; None: this run's start
-    signing_key: str | None = field(default=None, repr=False)  #: a key, or a keyring "id:key,id:key"
+    signing_key: str | None = field(default=None, repr=False)  #: "secret", "id:secret,id:secret" or "ed25519:name:key"
+    trust: str | None = None  #: the only keys whose entries are read: "ed25519-pub:name:key,hmac:id"
     allow_unsigned: bool = False  #: let a shared cache work without a key: who can write to it can run code here
     safe_codecs: bool = False  #: neither write nor read pickles
     codecs: tuple[Codec, ...] = ()  #: codecs of yours, asked before the built-in ones; or "module:name, module:name"
@@ -107,7 +111,7 @@ class Config:
     def from_env(cls, environ: Mapping[str, str] | None = None) -> Config:
         """Read the parameters from CACHENESS_<PARAMETER>, with the parameter in capitals.
 
-        The signing key and the URLs of the stores may be in files: CACHENESS_SIGNING_KEY_FILE names one, for example.
+        The keys and the URLs of the stores may be in files: CACHENESS_SIGNING_KEY_FILE names one, for example.
 
         Args:
             environ: the variables; None takes those of the process.
@@ -174,6 +178,9 @@ def redacted(url: str) -> str:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if name == "trust" and isinstance(value, str):  # it should hold no secret, but may hold a wrong key
+        items = (item.strip().split(":") for item in value.split(","))
+        return ", ".join(":".join(item[:-1] or ["…"]) for item in items)
     return redacted(value) if name in SECRETS and isinstance(value, str) else value
 
 
@@ -316,6 +323,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "namespace": _text,
     "refresh_since": time_of,
     "signing_key": _text,
+    "trust": _text,
     "allow_unsigned": _flag,
     "safe_codecs": _flag,
     "codecs": _codecs,
@@ -335,7 +343,7 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "circuit_failures": _whole,
     "circuit_seconds": seconds_of,
 }
-_MAY_BE_NONE: Final = frozenset({"near", "refresh_since", "signing_key", "ttl", "max_bytes", "max_entries"})
+_MAY_BE_NONE: Final = frozenset({"near", "refresh_since", "signing_key", "trust", "ttl", "max_bytes", "max_entries"})
 
 
 def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
@@ -350,7 +358,7 @@ def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
 
 def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, str]:
     known = {ENVIRONMENT_PREFIX + f.name.upper(): f.name for f in fields(cls)}
-    files = {f"{ENVIRONMENT_PREFIX}{name.upper()}_FILE": name for name in SECRETS}
+    files = {f"{ENVIRONMENT_PREFIX}{name.upper()}_FILE": name for name in FROM_FILES}
     found: dict[str, str] = {}
     for variable, text in environ.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or variable.startswith(ENVIRONMENT_PREFIX + "TEST_"):

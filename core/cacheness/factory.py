@@ -416,7 +416,7 @@ def check(config: Config) -> None:
     codecs_of(config)
     if isinstance(config.blob_store, str):
         _check_scheme(config.blob_store)
-    if config.signing_key is not None or _is_server(config):
+    if config.signing_key is not None or config.trust is not None or _is_server(config):
         _shared_keyring(config)
 
 
@@ -434,19 +434,26 @@ def _check_scheme(url: str) -> None:
 
 
 def _keyring(config: Config) -> Keyring:
-    if config.signing_key is not None and not _is_server(config):
-        return Keyring.parse(config.signing_key, also=own_key(Path(config.cache_dir) / KEY_FILE))
-    if not _is_server(config):
-        directory = Path(config.cache_dir)
-        _make(directory)
-        holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
-        return Keyring.parse(load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data))
-    return _shared_keyring(config)
+    if config.trust is not None or _is_server(config):
+        return _shared_keyring(config)
+    directory = Path(config.cache_dir)
+    if config.signing_key is not None:
+        return Keyring.parse(config.signing_key, also=own_key(directory / KEY_FILE))
+    _make(directory)
+    holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
+    return Keyring.parse(load_or_create_key_file(directory / KEY_FILE, may_create=not holds_data))
 
 
 def _shared_keyring(config: Config) -> Keyring:
     if config.signing_key is not None:
-        return Keyring.parse(config.signing_key)
+        return Keyring.parse(config.signing_key, trust=config.trust)
+    if config.trust is not None:
+        if writes(config.mode):
+            raise ConfigError(
+                "a cache with trust= and without signing_key= can only read, because it has no key to sign with: give"
+                " mode='read' (CACHENESS_MODE=read), or a signing key of its own (cacheness keys new)"
+            )
+        return Keyring.parse(None, trust=config.trust)
     if config.allow_unsigned:
         return Keyring.unsigned()
     raise ConfigError(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
-from cacheness.config import _READ, SECRETS
+from cacheness.config import _READ, FROM_FILES
 from cacheness.units import bytes_of, seconds_of
 
 READ: dict[str, tuple[str, Any, Any]] = {
@@ -137,6 +137,7 @@ SECRET_VALUES = {
     "metadata_backend": "postgresql://user:hush-1@host/db?sslpassword=hush-2",
     "blob_store": "s3://bucket/prefix?secret_access_key=hush-3",
     "signing_key": "new:hush-4-0123456789abcdef",
+    "trust": "hmac:new",
 }
 
 
@@ -146,10 +147,10 @@ def test_secrets_are_read_from_files(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"{value}\n")
         environ[f"CACHENESS_{name.upper()}_FILE"] = str(tmp_path / name)
     assert Config.from_env(environ) == Config(**SECRET_VALUES)
-    assert set(SECRET_VALUES) == set(SECRETS)
+    assert set(SECRET_VALUES) == set(FROM_FILES)
 
 
-@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize("name", FROM_FILES)
 def test_a_file_that_cannot_be_a_secret_is_named_and_not_quoted(name: str, tmp_path: Path) -> None:
     variable, path = f"CACHENESS_{name.upper()}_FILE", tmp_path / "secret"
     contents = {b"": "is empty", b" \n": "is empty", b"hush\xff": "not a text file", b"hush" * 20_000: "more than"}
@@ -167,7 +168,7 @@ def test_a_file_that_cannot_be_a_secret_is_named_and_not_quoted(name: str, tmp_p
         Config.from_env({variable: str(path), variable.removesuffix("_FILE"): "text"})
 
 
-@pytest.mark.parametrize("name", sorted(Config.__dataclass_fields__.keys() - set(SECRETS)))
+@pytest.mark.parametrize("name", sorted(Config.__dataclass_fields__.keys() - set(FROM_FILES)))
 def test_only_secrets_come_from_files(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("1")
     with pytest.raises(ConfigError, match="is not a setting"):
@@ -177,6 +178,7 @@ def test_only_secrets_come_from_files(name: str, tmp_path: Path) -> None:
 def test_no_secret_shows_in_a_repr_or_an_error(tmp_path: Path) -> None:
     config = Config(**SECRET_VALUES)
     assert "hush" not in repr(config.but(metadata_backend="postgresql://user:hush@[host/db"))
+    assert "hush" not in repr(config.but(trust="ed25519:ci:hush, ed25519-pub:b:hush,hush"))
     with UnifiedCache(config.but(mode="off")) as cache:
         shown = [repr(config), str(config), f"{config!r:.500}", repr(cache), repr(cache.cached(abs))]
     for wrong in (
@@ -185,6 +187,10 @@ def test_no_secret_shows_in_a_repr_or_an_error(tmp_path: Path) -> None:
         {"metadata_backend": SECRET_VALUES["metadata_backend"]},
         {"signing_key": "hush"},
         {"signing_key": "a:hush,a:hush-5"},
+        {"trust": "ed25519:hush-6:hush", "mode": "read"},
+        {"trust": "ed25519:name:hush", "mode": "read"},
+        {"trust": "hush", "mode": "read"},
+        {"signing_key": "ed25519:name:hush"},
     ):
         with pytest.raises(ConfigError) as caught:
             UnifiedCache(tmp_path, **wrong)

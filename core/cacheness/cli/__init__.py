@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import deleting, descent, disputing, entries, figures, planning, stores
+from cacheness.cli import deleting, descent, disputing, entries, figures, keys, planning, stores
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -42,6 +42,7 @@ app.command()(descent.lineage)
 app.command()(stores.copy)
 app.command()(stores.migrate)
 app.command()(stores.adopt)
+app.add_typer(keys.app, name="keys")
 app.command()(figures.doctor)
 
 

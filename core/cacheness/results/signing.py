@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import hmac
 import os
-import re
 import secrets
 import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
 from cacheness.records import Entry, Equivalence
+from cacheness.results.signing_keys import (
+    LEAST_KEY_BYTES,
+    SHARED,
+    HmacKey,
+    SigningKey,
+    VerifyingKey,
+    derived_id,
+    read_signing_keys,
+    read_trusted_keys,
+)
 
-LEAST_KEY_BYTES: Final = 16
 _LARGEST_KEY_FILE: Final = 4096
-_KEY_ID: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-_HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
+
+R = TypeVar("R", Entry, Equivalence)
 
 _DOMAIN: Final = b"cacheness entry 2\0"
 #: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and sixteen lengths.
@@ -35,62 +42,72 @@ _BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
 
 
 class Keyring:
-    """Signs entries with its first key and verifies those that any of its keys signed."""
+    """Signs rows with its first key and verifies those that any of its keys signed."""
 
-    __slots__ = ("_first", "_keys")
+    __slots__ = ("_is_unsigned", "_keys", "_signer", "signs_as")
 
-    def __init__(self, keys: Mapping[str, bytes]) -> None:
-        for key_id, secret in keys.items():
-            _check_key(key_id, secret)
-        self._first = next(iter(keys), "")
-        # A key is also known by an id derived from it, so that a bare key may be given a name later.
-        secrets_by_id = {_derived_id(secret): secret for secret in keys.values()} | dict(keys)
-        # Keyed once and copied for each row: `hmac.digest` would set up the key again, which takes twice as long.
-        self._keys = {key_id: hmac.new(secret, digestmod="sha256") for key_id, secret in secrets_by_id.items()}
+    def __init__(self, signing: Mapping[str, SigningKey], trusted: Mapping[str, VerifyingKey] | None = None) -> None:
+        """Hold keys by their ids: those that sign, of which the first does, and those whose rows are read.
+
+        Without trusted keys the signing keys are. Without any key, every row is accepted and none is signed.
+        """
+        self.signs_as = next(iter(signing), "")
+        self._signer = next(iter(signing.values()), None)
+        self._keys = dict(signing if trusted is None else trusted)
+        self._is_unsigned = not self._keys
+        if self._signer is not None and self.signs_as not in self._keys:
+            raise ConfigError(
+                f"trust does not hold the key that signs here, so that what is stored could not be read: add"
+                f" {SHARED}:{self.signs_as}"
+            )
 
     @classmethod
-    def parse(cls, text: str, *, also: str | None = None) -> Keyring:
-        """Read "secret" or "id:secret,id2:secret2". The first key signs, all of them and `also` verify."""
-        keys: dict[str, bytes] = {}
-        for number, item in enumerate(text.split(","), 1):
-            key_id, colon, secret = item.strip().partition(":")
-            if not colon:
-                key_id, secret = _derived_id(key_id.encode()), key_id
-            if key_id in keys:
-                raise ConfigError(f"signing key number {number} repeats an id. Give each key an id of its own")
-            keys[key_id] = secret.encode()
-        if also is not None and also.encode() not in keys.values():
-            keys[_derived_id(also.encode())] = also.encode()
-        return cls(keys)
+    def parse(cls, text: str | None, *, also: str | None = None, trust: str | None = None) -> Keyring:
+        """Read "secret", "id:secret,id2:secret2" or "ed25519:name:key". The first key signs, and all verify.
+
+        Args:
+            text: the signing keys; None for a reader, who signs nothing.
+            also: one more secret, that verifies.
+            trust: the only keys that verify: "ed25519-pub:name:key,hmac:id".
+        """
+        signing = {} if text is None else read_signing_keys(text)
+        if trust is not None:
+            return cls(signing, read_trusted_keys(trust, signing))
+        if also is not None:
+            signing.setdefault(derived_id(also.encode()), HmacKey(also.encode()))
+        return cls(signing)
 
     @classmethod
     def unsigned(cls) -> Keyring:
         """Signs nothing and accepts every row: for stores to which nobody else can write."""
         return cls({})
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the keys that verify, those derived from secrets included."""
+        return sorted(self._keys)
+
     def __repr__(self) -> str:
         return f"Keyring({', '.join(sorted(self._keys)) or 'unsigned'})"
 
     def sign(self, entry: Entry, **changes: Any) -> Entry:
         """The entry with these fields changed, signed by the first key."""
-        unsigned = replace(entry, **changes, key_id=self._first, mac=b"")
-        if not self._keys:
-            return unsigned
-        return replace(unsigned, mac=_mac(self._keys[self._first], unsigned))
+        unsigned = replace(entry, **changes, key_id=self.signs_as, mac=b"")
+        return self._signed(unsigned, header)
 
     def verify(self, entry: Entry) -> None:
         """Raise ForgedEntry unless one of our keys signed exactly this row.
 
         Without keys every row is accepted whose columns are of the right types.
         """
-        if not self._keys:
+        if self._is_unsigned:
             _require_types(entry)
             return
-        keyed = self._keys.get(entry.key_id)
-        if keyed is None:
+        key = self._keys.get(entry.key_id)
+        if key is None:
             raise _forged(entry, f"by the key {entry.key_id!r}, unknown here" if entry.key_id else "by nobody")
         try:
-            genuine = compare_digest(_mac(keyed, entry), entry.mac)
+            genuine = key.verifies(header(entry), entry.mac)
         except _BAD_ROW:
             raise _forged(entry, "as a row whose columns had other types") from None
         if not genuine:
@@ -98,21 +115,25 @@ class Keyring:
 
     def sign_equivalence(self, equivalence: Equivalence) -> Equivalence:
         """The equivalence, signed by the first key."""
-        unsigned = replace(equivalence, key_id=self._first, mac=b"")
-        if not self._keys:
-            return unsigned
-        return replace(unsigned, mac=_mac_of(self._keys[self._first], _equivalence_header(unsigned)))
+        return self._signed(replace(equivalence, key_id=self.signs_as, mac=b""), _equivalence_header)
 
     def is_genuine_equivalence(self, equivalence: Equivalence) -> bool:
         """Return True when one of our keys signed exactly this row; without keys, when its columns have their types."""
         try:
             signed = _equivalence_header(equivalence)
-            if not self._keys:
+            if self._is_unsigned:
                 return True
-            keyed = self._keys.get(equivalence.key_id)
-            return keyed is not None and compare_digest(_mac_of(keyed, signed), equivalence.mac)
+            key = self._keys.get(equivalence.key_id)
+            return key is not None and key.verifies(signed, equivalence.mac)
         except _BAD_ROW:
             return False
+
+    def _signed(self, row: R, header_of: Callable[[R], bytes]) -> R:
+        if self._signer is not None:
+            return replace(row, mac=self._signer.sign(header_of(row)))
+        if not self._is_unsigned:
+            raise ConfigError("there is no key to sign with: this cache only reads what others sign")
+        return row
 
 
 def _equivalence_header(equivalence: Equivalence) -> bytes:
@@ -248,28 +269,6 @@ def _create_key_file(path: Path) -> None:
         os.close(directory)
 
 
-def _check_key(key_id: str, secret: bytes) -> None:
-    if not _KEY_ID.fullmatch(key_id):
-        raise ConfigError(
-            "a signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores."
-            " Several keys are written id:key,id2:key2, so a key holds neither comma nor colon"
-        )
-    if len(secret) < LEAST_KEY_BYTES:
-        raise ConfigError(
-            f"a signing key has {len(secret)} bytes; at least {LEAST_KEY_BYTES} are needed. {_HOW_TO_MAKE_ONE}"
-        )
-
-
-def _mac(keyed: hmac.HMAC, entry: Entry) -> bytes:
-    return _mac_of(keyed, header(entry))
-
-
-def _mac_of(keyed: hmac.HMAC, signed: bytes) -> bytes:
-    mac = keyed.copy()
-    mac.update(signed)
-    return mac.digest()
-
-
 def _require_types(entry: Entry) -> None:
     try:
         header(entry)
@@ -277,13 +276,9 @@ def _require_types(entry: Entry) -> None:
         raise _forged(entry, "as a row whose columns had other types") from None
 
 
-def _derived_id(secret: bytes) -> str:
-    return hmac.digest(secret, b"cacheness key id", "sha256").hex()[:12]
-
-
 def _tags(tags: tuple[str, ...]) -> bytes:
     return b"".join(b"%d:%b" % (len(tag), tag) for tag in [text.encode() for text in tags])
 
 
 def _forged(entry: Entry, how: str) -> ForgedEntry:
-    return ForgedEntry(f"Entry {entry.cache_key} was signed {how}. It is not used.")
+    return ForgedEntry(f"the row of entry {entry.cache_key} was signed {how}")

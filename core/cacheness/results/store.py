@@ -100,7 +100,7 @@ class Cache:
         self.uses = UseCounter(metadata, namespace, counts=writes)
         self.writes = writes
         self._since = since  #: what is older, in microseconds since the epoch, is not served
-        self._keyring = keyring
+        self.keyring = keyring
         self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
@@ -246,11 +246,11 @@ class Cache:
 
     def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
         if not fresh:
-            return self._keyring.sign(entry)
+            return self.keyring.sign(entry)
         # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
         now = self.metadata.now()
         ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
-        return self._keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
+        return self.keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
 
     def _are_there(self, entries: Sequence[Entry]) -> bool:
         first = entries[0]  # they were committed together or not at all
@@ -298,7 +298,7 @@ class Cache:
             if entry is None:
                 return None
             try:
-                self._keyring.verify(entry)  # before anything in the row is relied upon
+                self.keyring.verify(entry)  # before anything in the row is relied upon
                 past = self._why_not_served(entry)
                 if not past:
                     return self._open(entry)
@@ -341,7 +341,7 @@ class Cache:
 
     def read_bytes(self, entry: Entry) -> Buffer:
         """The entry's stored bytes, of no copy, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
-        self._keyring.verify(entry)
+        self.keyring.verify(entry)
         return self._read_far(entry)
 
     def _read(self, entry: Entry) -> tuple[Buffer, bool]:
@@ -402,8 +402,8 @@ class Cache:
 
     def resign(self, entry: Entry, **changes: Any) -> bool:
         """Change signed fields of a row, if it is still the same row."""
-        self._keyring.verify(entry)
-        return self.metadata.swap(entry, self._keyring.sign(entry, **changes))
+        self.keyring.verify(entry)
+        return self.metadata.swap(entry, self.keyring.sign(entry, **changes))
 
     def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
         """The code that made these entries, by their `fn`: where a signed row names it, and it has that digest."""
@@ -417,7 +417,7 @@ class Cache:
     def is_genuine(self, entry: Entry) -> bool:
         """Return True when the row carries a good signature."""
         try:
-            self._keyring.verify(entry)
+            self.keyring.verify(entry)
         except CorruptEntry:
             return False
         return True
