@@ -26,7 +26,7 @@ CachenessError
 from typing import Final
 
 #: How to install libraries whose own name is not enough.
-_DISTRIBUTIONS: Final = {"psycopg": "'psycopg[binary]'"}
+_DISTRIBUTIONS: Final = {"nacl": "pynacl", "psycopg": "'psycopg[binary]'"}
 
 
 class CachenessError(Exception):

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -251,6 +252,65 @@ def test_when_a_fetch_fails_the_next_one_fetches(store: NearBlobStore, far: Far)
     del far.read
     far.write(NAME, [b"one"])
     assert bytes(store.read(NAME, 3)) == b"one"
+
+
+# large ones, whose copies are written in threads
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "LARGE", 2)
+
+
+@pytest.mark.usefixtures("large")
+class TestNearBlobStoreWithLargeBlobs(TestNearBlobStore):
+    pass
+
+
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("stores", [1, 16])
+def test_of_many_that_want_one_large_blob_one_fetches_it(far: Far, tmp_path: Path, stores: int) -> None:
+    test_of_many_that_want_one_blob_one_fetches_it(far, tmp_path, stores)
+
+
+@pytest.mark.usefixtures("large")
+def test_the_copy_of_a_large_blob_is_there_when_the_store_is_closed(far: Far, tmp_path: Path) -> None:
+    for blob in (b"one", b"four"):
+        far.write(NAME, [blob])
+        store = NearBlobStore(far, tmp_path / str(len(blob)) / "near", MOST)
+        assert bytes(store.read(NAME, len(blob))) == blob
+        store.close()
+        (copy,) = copies(tmp_path / str(len(blob)))
+        assert copy.read_bytes() == blob
+
+
+@pytest.mark.usefixtures("large")
+def test_a_large_blob_that_could_not_be_written_leaves_no_copy(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(name: str, buffers: object) -> None:
+        raise StoreUnavailable("it is full")
+
+    monkeypatch.setattr(far, "write", full)
+    with pytest.raises(StoreUnavailable):
+        store.write(NAME, [b"large"])
+    assert copies(tmp_path) == []
+    assert store.size() == 0
+
+
+@pytest.mark.usefixtures("large")
+def test_where_no_thread_can_be_started_the_copy_is_written_all_the_same(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    store.write(NAME, [b"large"])
+    assert len(copies(tmp_path)) == 1
+    store.drop_copy(NAME)
+    assert bytes(store.read(NAME, 5)) == b"large"
+    assert len(copies(tmp_path)) == 1
 
 
 STEPS = {

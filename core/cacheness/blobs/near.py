@@ -13,15 +13,16 @@ import os
 import secrets
 import stat
 import struct
+import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cacheness import forks
 from cacheness.blobs.names import UNFINISHED
-from cacheness.buffers import allocate, read_into, views_of
+from cacheness.buffers import LARGE, allocate, read_into, views_of
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
 from cacheness.file_systems import is_local
@@ -88,6 +89,7 @@ class NearBlobStore:
         self._has_warned = False
         self._locks = FileLocks(Path(self._root, _FETCHES))
         self._mode = 0o700
+        self._beside: set[threading.Thread] = set()  #: each writes a large copy
         self._begin()
 
     def __repr__(self) -> str:
@@ -96,12 +98,22 @@ class NearBlobStore:
     # what is asked of it
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Write the blob behind, then keep a copy."""
+        """Write the blob behind, and a copy; a large copy at the same time."""
         views, size = views_of(buffers)
-        self.far.write(name, views)
         place = self._place(name)
-        if place is not None:
-            self._keep(place, views, size)
+        if place is None or size < LARGE:
+            self.far.write(name, views)
+            if place is not None:
+                self._keep(place, views, size)
+            return
+        wait = self._keep_beside(place, views, size)
+        try:
+            self.far.write(name, views)
+        except BaseException:
+            wait()
+            self._drop(place)  # nobody will ask for it
+            raise
+        wait()
 
     def read(self, name: str, size: int) -> Buffer:
         """The blob's bytes: of the copy, or of the store behind."""
@@ -163,6 +175,8 @@ class NearBlobStore:
 
     def close(self) -> None:
         """Give up fetches, and close the store behind."""
+        for thread in list(self._beside):
+            thread.join(FETCH_PATIENCE)
         self._locks.close()
         self.far.close()
 
@@ -231,15 +245,25 @@ class NearBlobStore:
             pause = min(2 * pause, FETCH_PAUSES[1])
             if (found := self._copy(place, size)) is not None:
                 return found, True
+        is_kept_beside = False
         try:
             if (found := self._copy(place, size)) is not None:  # fetched since the first look
                 return found, True
             data = self._counted(name, size)
-            self._keep(place, [memoryview(data)], size)
+            if size < LARGE:
+                self._keep(place, [memoryview(data)], size)
+            else:
+                # Not waited for. Who changes the value meanwhile spoils the copy, which its digest shows.
+                is_kept_beside = True
+                self._keep_beside(place, [memoryview(data)], size, last=lambda: self._let_go(place))
             return data, False
         finally:
-            with contextlib.suppress(OSError):
-                self._locks.remove(place.leaf)
+            if not is_kept_beside:
+                self._let_go(place)
+
+    def _let_go(self, place: _PlaceOfCopy) -> None:
+        with contextlib.suppress(OSError):
+            self._locks.remove(place.leaf)
 
     def _takes(self, place: _PlaceOfCopy) -> bool:
         try:
@@ -252,6 +276,27 @@ class NearBlobStore:
         data = self.far.read(name, size)
         self.far_reads += 1
         return data
+
+    def _keep_beside(
+        self, place: _PlaceOfCopy, views: Sequence[memoryview], size: int, last: Callable[[], None] = lambda: None
+    ) -> Callable[[], None]:
+        """Keep a copy in a thread, which calls `last` at its end; returns what waits for it."""
+
+        def keep() -> None:
+            try:
+                self._keep(place, views, size)
+            finally:
+                last()
+                self._beside.discard(thread)
+
+        thread = threading.Thread(target=keep, name="cacheness-copy", daemon=True)
+        self._beside.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:  # there can be no more threads, or the interpreter ends
+            keep()
+            return lambda: None
+        return thread.join
 
     def _keep(self, place: _PlaceOfCopy, views: Sequence[memoryview], size: int) -> None:
         if size > self.most // LARGEST_PART or not self.is_in_use:

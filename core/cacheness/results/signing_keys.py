@@ -21,7 +21,7 @@ from cacheness import forks
 from cacheness.errors import ConfigError, MissingExtra
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric import ed25519
+    from nacl.signing import VerifyKey
 
 LEAST_KEY_BYTES: Final = 16
 HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
@@ -80,10 +80,10 @@ class HmacKey:
 class PublicKey:
     """Ed25519 (RFC 8032): knows the signatures of a private key, and can make none."""
 
-    def __init__(self, key: ed25519.Ed25519PublicKey) -> None:
+    def __init__(self, key: VerifyKey) -> None:
         self._key = key
-        self._refusal = _import("cryptography.exceptions").InvalidSignature
-        # A signature takes some fifty times as long to verify as an HMAC, and a row is read again and again.
+        self._refusal = _import("nacl.exceptions").BadSignatureError
+        # A signature takes some thirty times as long to verify as an HMAC, and a row is read again and again.
         self._verified: set[bytes] = set()
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
@@ -94,7 +94,7 @@ class PublicKey:
         if row in self._verified:
             return True
         try:
-            self._key.verify(signature, signed)
+            self._key.verify(signed, signature)
         except self._refusal:
             return False
         if len(self._verified) >= _MOST_REMEMBERED:
@@ -104,19 +104,19 @@ class PublicKey:
 
     def text(self, name: str) -> str:
         """The key, as it is written in `trust`."""
-        return f"{PUBLIC}:{name}:{_encoded(self._key.public_bytes_raw())}"
+        return f"{PUBLIC}:{name}:{_encoded(bytes(self._key))}"
 
 
 class PrivateKey(PublicKey):
     """Ed25519: signs."""
 
     def __init__(self, seed: bytes) -> None:
-        self._private = _ed25519().Ed25519PrivateKey.from_private_bytes(seed)
-        super().__init__(self._private.public_key())
+        self._private = _import("nacl.signing").SigningKey(seed)
+        super().__init__(self._private.verify_key)
 
     def sign(self, signed: bytes) -> bytes:
         """Return the signature of these bytes."""
-        return bytes(self._private.sign(signed))
+        return bytes(self._private.sign(signed).signature)
 
 
 def new_private_key(name: str) -> str:
@@ -217,7 +217,7 @@ def _read_trusted_key(kind: str, rest: str, number: int, own: dict[str, SigningK
     name, _, encoded = rest.partition(":")
     check_name(name)
     raw = _decoded(encoded, "trust", f"{PUBLIC}:NAME:KEY")
-    return name, PublicKey(_ed25519().Ed25519PublicKey.from_public_bytes(raw))
+    return name, PublicKey(_import("nacl.signing").VerifyKey(raw))
 
 
 def _are_equal(one: VerifyingKey, other: PublicKey) -> bool:
@@ -239,13 +239,9 @@ def _decoded(text: str, where: str, form: str) -> bytes:
         raise ConfigError(f"{where} holds a key that cannot be read") from None
 
 
-def _ed25519() -> Any:
-    return _import("cryptography.hazmat.primitives.asymmetric.ed25519")
-
-
 def _import(module: str) -> Any:
     with forks.no_fork():  # a child could never import what a thread of its parent was importing
         try:
             return importlib.import_module(module)
         except ImportError as error:
-            raise MissingExtra("cryptography", "ed25519", "a key of the kind ed25519") from error
+            raise MissingExtra("nacl", "ed25519", "a key of the kind ed25519") from error
