@@ -5,9 +5,8 @@ from __future__ import annotations
 import operator
 import threading
 from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
-from dask.sizeof import sizeof
 from dask.utils import format_bytes, parse_bytes
 
 from cacheness.errors import ConfigError
@@ -115,8 +114,3 @@ class Meter:
     def load_seconds(self, size: int) -> float:
         """How long loading a value back would take, about."""
         return self._latency + (size / self._rate if self._rate else 0.0)
-
-
-def size_of(value: Any) -> int:
-    """Bytes in memory, about."""
-    return int(sizeof(value))

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -28,8 +28,9 @@ from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
 from cacheness_dask.inputs import why_not
 from cacheness_dask.mutations import Sample, change_told
-from cacheness_dask.policy import Meter, Policy, size_of
+from cacheness_dask.policy import Meter, Policy
 from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
+from cacheness_dask.sizes import size_of
 from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails, Late, WriteBehind
 
 logger = logging.getLogger("cacheness.dask")
@@ -280,27 +281,29 @@ class Compute(Calling):
         seconds = time.perf_counter() - around.start
         observed, troubles = around.observed, around.troubles
         with isolated(partial(_warn, self._store.config)):
-            moved = moved_since(around.generators) if around.generators else ()
             trouble = next(
                 (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
             )
-            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, observed, moved):
+            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, around):
                 self._note(trouble)
 
-    def _keep(self, value: Any, seconds: float, observed: Observed, moved: Sequence[str]) -> str:
+    def _keep(self, value: Any, seconds: float, around: _Around) -> str:
         """Store a result, or say why not."""
         policy = self._store.policy
         if not (self._wanted or policy.measures):
             return ""
-        outcome = observed.outcome(value)
+        outcome = around.observed.outcome(value)
         if self.files is not None and self.files.writes and outcome.left:
             return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
         if outcome.not_stored:
             return f"{FILE} {outcome.not_stored}"
-        return why_not(value) or self._put(value, seconds, outcome, moved)
+        return why_not(value) or self._put(value, seconds, outcome, around)
 
-    def _put(self, value: Any, seconds: float, outcome: Outcome, moved: Sequence[str]) -> str:
+    def _put(self, value: Any, seconds: float, outcome: Outcome, around: _Around) -> str:
         policy, opened = self._store.policy, self._store.opened()
+        if not (self._wanted or seconds > opened.meter.load_seconds(0)):
+            return CHEAP  # whatever its size is
+        moved = moved_since(around.generators) if around.generators else ()
         size = size_of(value)
         if trouble := policy.too_large(size):
             return trouble
