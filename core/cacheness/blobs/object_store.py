@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -41,6 +42,7 @@ from cacheness.deadlines import Limits
 from cacheness.errors import (
     BlobMissing,
     CachenessError,
+    ConfigError,
     CorruptEntry,
     MissingExtra,
     StoreRefused,
@@ -183,6 +185,10 @@ class ObjectStore:
         """Drop an unfinished upload; needs the extra `s3`."""
         self._with_botocore().abort(upload)
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What the bucket itself does with blobs that it had better not, and what to do; needs the extra `s3`."""
+        return self._with_botocore().rules()
+
     def close(self) -> None:
         """Close connections."""
         self._clients.clear()
@@ -317,6 +323,14 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bul
         # One DELETE for one object: bulk deletion is a POST that not every server knows.
         "disable_bulk_delete": not bulk,
     }
+    if options.requester_pays:
+        settings["request_payer"] = True
+    if options.sse is not None:
+        settings["server_side_encryption"] = options.sse
+    if options.sse_kms_key_id is not None:
+        settings["sse_kms_key_id"] = options.sse_kms_key_id
+    if options.authorities is not None:
+        client["root_certificate"] = _certificates(options.authorities)
     if options.region:
         settings["region"] = options.region
     if options.endpoint_url:
@@ -335,6 +349,13 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bul
         retry_config={"max_retries": 2 if upload else 0, "retry_timeout": timedelta(seconds=limits.total)},
         **settings,
     )
+
+
+def _certificates(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"the certificates in {path} cannot be read: {error.strerror}") from error
 
 
 class _Credentials:

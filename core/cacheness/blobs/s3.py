@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -85,6 +86,10 @@ class S3Options:
     session_token: str | None = field(default=None, repr=False)
     addressing: str = "path"  #: or "virtual": the bucket as part of the host's name
     anonymous: bool = False  #: do not sign requests
+    requester_pays: bool = False  #: who asks pays for the transfer
+    sse: str | None = None  #: encryption by the server: "AES256", "aws:kms" or "aws:kms:dsse"; None: as the bucket says
+    sse_kms_key_id: str | None = None  #: which key of KMS, with the two last ones
+    ca: str | None = None  #: a file with the certificates of the authorities that are trusted; else AWS_CA_BUNDLE
 
     def __post_init__(self) -> None:
         _check(self)
@@ -96,10 +101,9 @@ class S3Options:
         options = parse_query(parts.query, [f.name for f in fields(cls) if f.name not in ("bucket", "prefix")])
         if parts.username or parts.password:
             raise ConfigError("credentials go into the URL's options: s3://bucket?access_key_id=…&secret_access_key=…")
-        anonymous = options.pop("anonymous", "false")
-        if anonymous not in ("true", "false"):
-            raise ConfigError(f"anonymous={anonymous!r} is neither true nor false")
-        return cls(bucket=parts.netloc, prefix=unquote(parts.path).strip("/"), anonymous=anonymous == "true", **options)
+        flags = {name: _flag(name, options.pop(name, "false")) for name in ("anonymous", "requester_pays")}
+        given: dict[str, Any] = {**flags, **options}
+        return cls(bucket=parts.netloc, prefix=unquote(parts.path).strip("/"), **given)
 
     @property
     def place(self) -> str:
@@ -116,9 +120,37 @@ class S3Options:
         """True when the credentials come from the environment, a profile or a machine's role."""
         return self.access_key_id is None and not self.anonymous
 
+    @property
+    def each_request(self) -> dict[str, str]:
+        """What botocore is told with every request."""
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
+
+    @property
+    def each_upload(self) -> dict[str, str]:
+        """What botocore is told with every request that begins an object, besides."""
+        given = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.sse_kms_key_id}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def authorities(self) -> str | None:
+        """The file with the certificates that are trusted; None for those of the system."""
+        return self.ca or os.environ.get("AWS_CA_BUNDLE") or None
+
     def name(self, key: str) -> str:
         """The blob's name of an object key."""
         return key[len(self.prefix) + 1 :] if self.prefix else key
+
+
+def _concerns(rule: Mapping[str, Any], prefix: str) -> bool:
+    about = rule.get("Filter", {})
+    wanted = str(about.get("Prefix", about.get("And", {}).get("Prefix", rule.get("Prefix", ""))))
+    return wanted.startswith(prefix) or prefix.startswith(wanted)
+
+
+def _flag(name: str, value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ConfigError(f"{name}={value!r} is neither true nor false")
+    return value == "true"
 
 
 def parse_query(query: str, known: list[str]) -> dict[str, str]:
@@ -229,7 +261,7 @@ class S3Client:
     def scan(self, prefix: str, after: str = "") -> Iterator[BlobInfo]:
         """List objects, a page at a time, whatever they are called."""
         options = self._options
-        arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE}
+        arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE, **options.each_request}
         if after:
             arguments["StartAfter"] = options.key(after)
         for page in self._pages(self._list_objects, "list blobs", arguments):
@@ -241,13 +273,17 @@ class S3Client:
     def uploads(self, prefix: str) -> Iterator[Upload]:
         """List multipart uploads that were begun and not completed."""
         options = self._options
-        for page in self._pages(self._list_uploads, "list uploads", {"Prefix": options.key(prefix)}):
+        for page in self._pages(
+            self._list_uploads, "list uploads", {"Prefix": options.key(prefix), **options.each_request}
+        ):
             for found in page.get("Uploads", ()):
                 yield Upload(options.name(found["Key"]), found["UploadId"])
 
     def abort(self, upload: Upload) -> None:
         """Drop an unfinished upload, if it is there."""
-        where = {"Bucket": self._options.bucket, "Key": self._options.key(upload.name), "UploadId": upload.handle}
+        options = self._options
+        where = {"Bucket": options.bucket, "Key": options.key(upload.name), "UploadId": upload.handle}
+        where |= options.each_request
 
         def abort() -> None:
             with contextlib.suppress(self._client.exceptions.NoSuchUpload):
@@ -255,9 +291,50 @@ class S3Client:
 
         self._call(f"abort the upload of {upload.name}", abort)
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What the bucket itself does with our blobs that it had better not: each with what to do about it."""
+        about = {"Bucket": self._options.bucket}
+        lock = self._configuration(self._client.get_object_lock_configuration, about).get("ObjectLockConfiguration", {})
+        retention = lock.get("Rule", {}).get("DefaultRetention", {})
+        if retention:
+            time = f"{retention['Days']} days" if "Days" in retention else f"{retention.get('Years', '?')} years"
+            yield (
+                f"object lock keeps every blob for {time}, deleted or not",
+                "use a bucket without a default retention: blobs are written once and deleted often",
+            )
+        ours = [
+            rule
+            for rule in self._configuration(self._client.get_bucket_lifecycle_configuration, about).get("Rules", ())
+            if rule.get("Status") == "Enabled" and _concerns(rule, self._options.key(""))
+        ]
+        for rule in ours:
+            if "Days" in rule.get("Expiration", {}) or "Date" in rule.get("Expiration", {}):
+                yield (
+                    f"the lifecycle rule {rule.get('ID', '')!r} deletes blobs by age, and their entries turn to misses",
+                    "take the rule away, and give results a ttl, or the cache a quota",
+                )
+            if rule.get("Transitions"):
+                yield (
+                    f"the lifecycle rule {rule.get('ID', '')!r} moves blobs to another storage class",
+                    "except this prefix, if objects of that class have to be restored before they can be read",
+                )
+        versioning = self._configuration(self._client.get_bucket_versioning, about).get("Status")
+        if versioning == "Enabled" and not any("NoncurrentVersionExpiration" in rule for rule in ours):
+            yield (
+                "the bucket keeps versions, so deleted blobs go on taking room",
+                "add a lifecycle rule with NoncurrentVersionExpiration of one day",
+            )
+
     def close(self) -> None:
         """Close connections."""
         self._client.close()
+
+    def _configuration(self, request: Callable[..., dict[str, Any]], arguments: dict[str, str]) -> dict[str, Any]:
+        """Return what a bucket is set to; nothing where nothing is set, or the server does not say."""
+        try:
+            return self._call("look at the bucket's rules", partial(request, **arguments))
+        except (StoreRefused, BlobMissing):
+            return {}
 
     def _list_objects(self, **arguments: Any) -> dict[str, Any]:
         page: dict[str, Any] = self._client.list_objects_v2(**arguments)
@@ -389,6 +466,7 @@ def _botocore_client(options: S3Options, limits: Limits) -> Any:
         aws_access_key_id=options.access_key_id,
         aws_secret_access_key=options.secret_access_key,
         aws_session_token=options.session_token,
+        verify=options.ca,
         config=Config(**settings),
     )
 
@@ -396,9 +474,18 @@ def _botocore_client(options: S3Options, limits: Limits) -> Any:
 def _check(options: S3Options) -> None:
     if not options.bucket:
         raise ConfigError("the URL names no bucket: write s3://bucket/prefix")
-    for name, choices in (("engine", ("obstore", "s3fs")), ("addressing", ("path", "virtual"))):
+    for name, choices in (
+        ("engine", ("obstore", "s3fs")),
+        ("addressing", ("path", "virtual")),
+        ("sse", (None, "AES256", "aws:kms", "aws:kms:dsse")),
+    ):
         if getattr(options, name) not in choices:
-            raise ConfigError(f"{name}={getattr(options, name)!r} is not known: one of {', '.join(choices)}")
+            known = ", ".join(choice for choice in choices if choice is not None)
+            raise ConfigError(f"{name}={getattr(options, name)!r} is not known: one of {known}")
+    if options.sse_kms_key_id is not None and not (options.sse or "").startswith("aws:kms"):
+        raise ConfigError("sse_kms_key_id= names a key of KMS, which takes sse=aws:kms or sse=aws:kms:dsse")
+    if options.ca is not None and not os.path.isfile(options.ca):
+        raise ConfigError(f"ca={options.ca!r} is not a file with certificates")
     if (options.access_key_id is None) != (options.secret_access_key is None):
         raise ConfigError("access_key_id and secret_access_key come together; one of them is missing")
     endpoint = urlsplit(options.endpoint_url or "https://localhost")

@@ -140,6 +140,10 @@ class S3fsStore:
         """Drop an unfinished upload."""
         self._with_botocore().abort(upload)
 
+    def rules(self) -> Iterator[tuple[str, str]]:
+        """What the bucket itself does with blobs that it had better not, and what to do; needs the extra `s3`."""
+        return self._with_botocore().rules()
+
     def close(self) -> None:
         """Close connections; s3fs closes its own when it is collected."""
         client, self._client = self._client, None
@@ -153,12 +157,12 @@ class S3fsStore:
 
     async def _request(self, method: str, **arguments: Any) -> Any:
         client = await self._filesystem.set_session()
-        return await getattr(client, method)(Bucket=self._options.bucket, **arguments)
+        return await getattr(client, method)(Bucket=self._options.bucket, **arguments, **self._options.each_request)
 
     async def _write(self, what: str, key: str, views: list[memoryview], size: int) -> None:
         is_small = size <= PART
         if is_small:
-            answer = await self._request("put_object", Key=key, Body=b"".join(views))
+            answer = await self._request("put_object", Key=key, Body=b"".join(views), **self._options.each_upload)
         else:
             answer = await self._upload(what, key, views, size)
         etag = answer.get("ETag")
@@ -215,7 +219,7 @@ class S3fsStore:
             body.close()
 
     async def _upload(self, what: str, key: str, views: list[memoryview], size: int) -> dict[str, Any]:
-        begun = await self._request("create_multipart_upload", Key=key)
+        begun = await self._request("create_multipart_upload", Key=key, **self._options.each_upload)
         if "UploadId" not in begun:
             raise no_answer_of_s3(self._options.place, what, "it has no UploadId")
         where = {"Key": key, "UploadId": begun["UploadId"]}
@@ -294,7 +298,10 @@ def _open(options: S3Options, limits: Limits) -> Any:
         secret=options.secret_access_key,
         token=options.session_token,
         endpoint_url=options.endpoint_url,
-        client_kwargs={"region_name": options.region} if options.region else None,
+        client_kwargs={
+            **({"region_name": options.region} if options.region else {}),
+            **({"verify": options.ca} if options.ca else {}),
+        },
         config_kwargs=dict(botocore_settings(options, limits)),
         use_listings_cache=False,
         skip_instance_cache=True,

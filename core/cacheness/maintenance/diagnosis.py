@@ -44,6 +44,7 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
         "writing": lambda: _round_trip(cache, config),
         "disk": lambda: _disk(config),
         "near": lambda: _near(cache),
+        "bucket": lambda: _bucket(cache),
     }
     if not cache.writes:
         del checks["writing"]
@@ -117,6 +118,17 @@ def _near(cache: Cache) -> Iterator[Finding]:
             yield Finding("near", True, text)
         else:
             yield Finding("near", False, f"{text}, and none are read or made for now", "look at the warning in the log")
+
+
+def _bucket(cache: Cache) -> Iterator[Finding]:
+    blobs = cache.blobs.far if isinstance(cache.blobs, NearBlobStore) else cache.blobs
+    rules = getattr(blobs, "rules", None)  # those of a bucket have them
+    if rules is None or not cache.writes:
+        return
+    for detail, advice in (found := list(rules())):
+        yield Finding("bucket", False, detail, advice)
+    if not found:
+        yield Finding("bucket", True, "no rule of the bucket that can be seen deletes, moves or keeps blobs")
 
 
 def _disk(config: Config) -> Iterator[Finding]:

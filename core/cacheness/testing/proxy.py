@@ -275,7 +275,7 @@ class _Link:
         assert self._server is not None
         seen = b""
         while data := self._client.recv(_BLOCK):
-            self._proxy.requests.append(data[:200])
+            self._proxy.requests.append(data[:2000])
             if self._answered:
                 self._answered = False
                 self._proxy.round_trips += 1
