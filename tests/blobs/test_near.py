@@ -19,9 +19,12 @@ from cacheness import UnifiedCache, file_systems
 from cacheness.blobs import near
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.blobs.near import NearBlobStore
+from cacheness.blobs.object_store import ObjectStore
+from cacheness.deadlines import Limits
 from cacheness.errors import BlobMissing, StoreUnavailable
-from cacheness.protocols import Buffer
+from cacheness.protocols import BlobStore, Buffer
 from cacheness.testing.contracts.blobs import NAME, BlobStoreContract
+from cacheness.testing.proxy import Proxy
 from tests.conftest import SIGNING_KEY
 
 MOST = 10_000
@@ -327,6 +330,8 @@ def test_a_process_that_is_killed_at_any_step_leaves_a_copy_or_none(tmp_path: Pa
 import os, signal
 from cacheness.blobs.local import LocalBlobStore
 from cacheness.blobs.near import NearBlobStore
+from cacheness.blobs.object_store import ObjectStore
+from cacheness.deadlines import Limits
 from cacheness.deadlines import Limits
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 store = NearBlobStore(LocalBlobStore({str(tmp_path / "far")!r}, limits=Limits()), {str(tmp_path / "near")!r}, {MOST})
@@ -385,3 +390,96 @@ def test_a_cache_reads_near_and_what_is_spoilt_from_far(
         assert cache.get(n=2) is None
         assert copies(tmp_path) == []
     assert "not the ones that were written" in caplog.text
+
+
+# trouble on the way
+
+
+@pytest.fixture
+def far_away(s3_url: str) -> Iterator[tuple[Proxy, BlobStore]]:
+    """A bucket behind a proxy that does harm, and the store of who reaches it through that."""
+    with Proxy.before(s3_url) as bucket:
+        store = ObjectStore.from_url(bucket.url, limits=Limits(connect=1.0, stall=0.5, attempts=2, total=3.0))
+        yield bucket, store
+        store.close()
+
+
+@pytest.mark.external
+def test_a_download_that_is_cut_is_tried_again_and_kept_whole(
+    far_away: tuple[Proxy, BlobStore], tmp_path: Path
+) -> None:
+    bucket, store = far_away
+    blob = os.urandom(2_000_000)
+    store.write(NAME, [blob])
+    tier = NearBlobStore(store, tmp_path / "near", 1 << 30)
+    bucket.cut_response(1_000_000)
+    assert bytes(tier.read(NAME, len(blob))) == blob
+    assert bucket.cut_left is None
+    (copy,) = copies(tmp_path)
+    assert copy.read_bytes() == blob
+
+
+@pytest.mark.external
+def test_a_download_that_never_ends_leaves_nothing_and_keeps_nobody_out(
+    far_away: tuple[Proxy, BlobStore], tmp_path: Path
+) -> None:
+    bucket, store = far_away
+    blob = os.urandom(300_000)
+    store.write(NAME, [blob])
+    tiers = [NearBlobStore(store, tmp_path / "near", 1 << 30) for _ in range(2)]
+    bucket.stall()
+    with pytest.raises(StoreUnavailable):
+        tiers[0].read(NAME, len(blob))
+    assert not list(tmp_path.glob("near/1/[0-9a-f][0-9a-f]/*"))
+    bucket.heal()
+    assert bytes(tiers[1].read(NAME, len(blob))) == blob
+    assert tiers[1].stats()["far_reads"] == 1
+
+
+@pytest.mark.external
+def test_wrong_bytes_from_afar_are_a_miss_and_are_not_kept(
+    postgres_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Proxy.before(s3_url) as bucket:
+        where = {"metadata_backend": postgres_url, "blob_store": bucket.url, "signing_key": SIGNING_KEY}
+        with UnifiedCache(**where) as writer, UnifiedCache(near=tmp_path / "near", **where) as cache:
+            value = os.urandom(100_000)
+            entry = writer.put(value, n=1)
+            stamps = {"ETag": '"x"', "Last-Modified": "Sun, 22 Nov 2026 14:31:01 GMT"}
+            bucket.answer(b"GET /", 200, bytes(entry.size), stamps)
+            assert cache.get(n=1) is None
+            assert "not the ones that were written" in caplog.text
+            assert copies(tmp_path) == []
+            bucket.heal()
+            assert cache.get(n=1) == value
+            assert cache.get(n=1) == value
+            assert cache.stats()["near"]["near_reads"] == 1
+
+
+@pytest.mark.parametrize("seconds", [-10 * 365 * 86400, 10 * 365 * 86400])
+def test_a_clock_that_jumps_costs_nothing_but_the_order_in_which_copies_go(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    now = time.time()
+    store.write(name_of(0), [bytes(1000)])
+    monkeypatch.setattr(near.time, "time", lambda: now + seconds)
+    for number in range(1, 30):
+        store.write(name_of(number), [bytes(1000)])
+        assert bytes(store.read(name_of(number), 1000)) == bytes(1000)
+        assert store.size() <= MOST * 1.1
+    store._sweep(0xAB)
+    assert store.size() == sum(copy.stat().st_size for copy in copies(tmp_path)) <= MOST * 1.1
+    assert far.reads == 0
+
+
+def test_another_version_of_the_library_has_a_folder_of_its_own(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write(NAME, [b"one"])
+    monkeypatch.setattr(near, "FORMAT", "2")
+    newer = NearBlobStore(far, tmp_path / "near", MOST)
+    assert (bytes(newer.read(NAME, 3)), newer.stats()["far_reads"]) == (b"one", 1)
+    newer.delete(NAME)
+    assert (bytes(store.read(NAME, 3)), store.stats()["near_reads"]) == (b"one", 1)
+    assert store.size() == 3
+    newer.close()
