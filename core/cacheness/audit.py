@@ -82,7 +82,7 @@ def told(stored: Any, computed: Any, key: Key, function: Any, moved: Sequence[st
 def compared(stored: Any, computed: Any, suspects: Iterable[str]) -> str:
     """Both values in short, and what may be to blame that they differ."""
     blame = "; ".join(dict.fromkeys(suspects)) or "nothing that was seen"
-    return f"{_brief(stored)} is stored, {_brief(computed)} was computed. To blame may be: {blame}"
+    return f"{brief(stored)} is stored, {brief(computed)} was computed. To blame may be: {blame}"
 
 
 def _suspects(key: Key, function: Any, moved: Sequence[str]) -> Iterator[str]:
@@ -134,7 +134,8 @@ def reads_of(function: Any) -> Iterator[str]:
             yield f"{what} (`{'`, `'.join(found)}` in its code)"
 
 
-def _brief(value: Any) -> str:
+def brief(value: Any) -> str:
+    """Return a value in a few words."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # noqa: BLE001  the user's own

@@ -41,7 +41,8 @@ from cacheness.maintenance.diagnosis import Finding, diagnose
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.maintenance.signers import Signer, sign_again, signers
-from cacheness.memoize.decorator import CachedOptions, explain_call, memoize
+from cacheness.memoize.acceptances import Acceptances, AcceptedChange, change_of
+from cacheness.memoize.decorator import Cached, CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
 from cacheness.memoize.lineage import Lineage, lineage_of
 from cacheness.memoize.miss_reasons import MissReasons
@@ -647,8 +648,124 @@ class UnifiedCache:
         """
         return without_code(name, state, why, self.iter_entries(function=name))
 
+    # accepted changes
+
+    def accept(
+        self,
+        function: Callable[..., Any],
+        /,
+        *,
+        sample: int = 200,
+        former: str | None = None,
+        renamed: Mapping[str, str] | None = None,
+        upgrade: str = "",
+        python: bool = False,
+        force: bool = False,
+    ) -> list[AcceptedChange]:
+        """Have results of a function's earlier code count for its code of today, where calls come out equal.
+
+        Calls that are stored are made again, and cached functions within them computed, too. What they come to is
+        stored, under the keys of today.
+
+        Args:
+            function: the function, or what `cached` made of it, whose options count.
+            sample: how many calls of each earlier code are compared, chosen at random.
+            former: what the function was called, as module:qualified name, where its code changed, too.
+            renamed: parameters that have another name now: new name -> old name; one that is alone is found.
+            upgrade: accept earlier code only where nothing but the version of this library changed.
+            python: … or nothing but the version of Python.
+            force: accept also where lines of changed functions ran in none of the calls, or few calls can be compared.
+
+        Returns:
+            What came of each earlier code: its `state` is "accepted" or "refused".
+
+        Raises:
+            NotAccepted: there is nothing to compare, or changes of such a function are never accepted.
+        """
+        self._require_writing("accept")
+        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+            raise ValueError(
+                f"sample={sample!r:.40} is no number of calls to compare: it must be a whole number, 1 at least"
+            )
+        cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
+        if cached.cache is not self:
+            cached = type(cached)(self, cached.__wrapped__, cached.options)
+        from cacheness.memoize.accept import Acceptor, Upgrade
+
+        asked = Upgrade(upgrade, python)
+        return Acceptor(self, cached).accept(sample, former=former, renamed=renamed or {}, upgrade=asked, force=force)
+
+    def accepted_changes(self) -> list[AcceptedChange]:
+        """Return the changes that were accepted, are being tried, or were ended by a difference."""
+        return [] if self._is_off else [change_of(one) for one in self.acceptances.every()]
+
+    def revoke(self, change: str, /) -> bool:
+        """Withdraw an accepted change. Results of earlier code stop counting at once, everywhere, and none is deleted.
+
+        Args:
+            change: the `id` of the change, or its first digits.
+
+        Returns:
+            False when there is no such change.
+
+        Raises:
+            ValueError: several changes begin with these digits.
+        """
+        self._require_writing("revoke")
+        found = [one for one in self.acceptances.every() if change and one.id.startswith(change)]
+        if len(found) > 1:
+            raise ValueError(f"several accepted changes begin with {change}: {', '.join(one.id for one in found)}")
+        return bool(found) and self.acceptances.delete(found[0])
+
+    @property
+    def acceptances(self) -> Acceptances:
+        """Which results of earlier code count, as this process knows it."""
+        return self._opened.acceptances
+
+    def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:
+        """Begin to compare calls of a function, as they miss, with the results that its earlier code made.
+
+        Args:
+            cached: the function.
+            key: the key of a call.
+            wanted: how many calls must come out equal.
+        """
+        from cacheness.memoize.accept import NEWEST, Acceptor, why_never
+
+        known = {one.old: one for one in self.acceptances.of(key.fingerprint)}
+        if not why_never(cached, self.disputed_functions()):
+            acceptor = Acceptor(self, cached)
+            for one in acceptor.earlier(None, 1, NEWEST):
+                if one.fingerprint in known:
+                    acceptor.watch_for(known[one.fingerprint])
+                else:
+                    acceptor.begin(one, wanted)
+
+    def disputed_functions(self) -> frozenset[str]:
+        """Return the functions that have results which came out differently."""
+        return frozenset(one.function for one in self.disputes())
+
+    def result_of(self, entry: Entry, /) -> Hit | None:
+        """Return the result of an entry, or of the one in its place; None where it is not served.
+
+        Args:
+            entry: the entry.
+        """
+        return self._store.lookup(entry.key)
+
+    def value_with(self, digest: bytes, /) -> Hit | None:
+        """Return a result whose value has a digest as an argument.
+
+        Args:
+            digest: 32 bytes.
+        """
+        found = (self.result_of(entry) for entry in self._with_values([digest]).get(digest, ()))
+        return next((hit for hit in found if hit is not None), None)
+
     def _plan_of(self, function: Callable[..., Any], version: str | None) -> FunctionPlan:
-        return plan_of(function, version, self.iter_entries(function=function), self.code_of)
+        known = [] if self._is_off else self.acceptances.every()
+        accepted = {(one.new, one.old) for one in known if change_of(one).state == "accepted"}
+        return plan_of(function, version, self.iter_entries(function=function), self.code_of, accepted)
 
     @property
     def compute_leases(self) -> ComputeLeases:

@@ -15,6 +15,7 @@ CachenessError
 ├── UnhashableArgument   fix the call: this argument has no key (also a TypeError)
 ├── RepairRefused        look before you force: the repair would delete too much
 ├── NotCached            compute it (not with mode="offline"), or open the cache that has it
+├── NotAccepted          look at the reason; no results of earlier code are served
 ├── CacheClosed          open another one (also a ValueError)
 └── ConfigError          fix the configuration (also a ValueError)
     ├── StoreRefused     fix credentials, permissions or the name of the bucket
@@ -83,6 +84,10 @@ class RepairRefused(CachenessError):
 
 class NotCached(CachenessError):
     """A result that was asked for is not in the cache, and nobody here may or can compute it."""
+
+
+class NotAccepted(CachenessError):
+    """Results of earlier code are not served for the code of today, for the reason that the message gives."""
 
 
 class CacheClosed(CachenessError, ValueError):

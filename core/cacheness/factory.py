@@ -28,6 +28,7 @@ from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
+from cacheness.memoize.acceptances import Acceptances
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.modes import writes
 from cacheness.protocols import BlobStore, Codec, MetadataStore
@@ -53,6 +54,7 @@ class OpenCache:
     compute_leases: ComputeLeases
     evictor: Evictor
     inspector: Inspector
+    acceptances: Acceptances
     reasons: MissReasons = field(default_factory=MissReasons)
 
     def close(self) -> None:
@@ -283,6 +285,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         ComputeLeases(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
         Inspector(cache),
+        Acceptances(cache),
     )
 
 

@@ -1,13 +1,21 @@
 """Keys: which values, and whose code, decide a result."""
 
 from cacheness.keys.closed import closed_digest
-from cacheness.keys.code.fingerprint import Chance, Fingerprint, fingerprint, name_of_function
+from cacheness.keys.code.fingerprint import (
+    Chance,
+    Fingerprint,
+    Reached,
+    fingerprint,
+    group_of,
+    name_of_function,
+    reached_by,
+)
 from cacheness.keys.code.function_code import FunctionCode, merged
 from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
 from cacheness.keys.inputs import Inputs
-from cacheness.keys.key import RESERVED, Key, arguments_of, make_key
+from cacheness.keys.key import RESERVED, Key, arguments_of, call_of, digest_of_argument, make_key
 from cacheness.keys.opened_files import unseen
 from cacheness.keys.outcome import Observed, Outcome, covers, names_of, not_as_left, still_left
 from cacheness.keys.owners import add_user_code
@@ -26,19 +34,24 @@ __all__ = [
     "Key",
     "Observed",
     "Outcome",
+    "Reached",
     "add_user_code",
     "arguments_of",
+    "call_of",
     "closed_digest",
     "covers",
     "decode",
     "digest_of",
+    "digest_of_argument",
     "encode",
     "fingerprint",
+    "group_of",
     "make_key",
     "merged",
     "name_of_function",
     "names_of",
     "not_as_left",
+    "reached_by",
     "register",
     "register_random",
     "still_left",

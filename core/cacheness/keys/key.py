@@ -160,6 +160,44 @@ class Key:
         """What can decide the result and could not be seen, by name; empty for a key that an entry was read with."""
         return () if self._origin is None else deciding(self._origin.unfollowed())
 
+    @property
+    def fingerprint(self) -> bytes | None:
+        """The fingerprint of the function, 32 bytes; None without one, and for a key that an entry was read with."""
+        function = None if self._origin is None else self._origin.function
+        return None if function is None else function.digest
+
+    @property
+    def draws(self) -> Sequence[str]:
+        """The random numbers that this call draws without a seed, in words."""
+        return () if self._origin is None else self._origin.draws()
+
+    @property
+    def argument_names(self) -> frozenset[str]:
+        """The names of the arguments that count."""
+        return frozenset() if self._origin is None else frozenset(self._origin.arguments)
+
+    def under(self, fingerprint: bytes, parameters: Mapping[str, Mapping[str, str]]) -> bytes | None:
+        """Return the key, 32 bytes, that the same call has under another fingerprint.
+
+        Args:
+            fingerprint: of the other code.
+            parameters: of those that differ there, by name: {"was": another name}, or {"default": the digest of the
+                value that they must have}, in hexadecimal digits, where they are not there.
+
+        Returns:
+            None where an argument that is not there has another value than its default.
+        """
+        if self._origin is None:
+            return None
+        digests: dict[str, bytes] = {}
+        for name, argument in self._origin.arguments.items():
+            change = parameters.get(name, {})
+            if "default" not in change:
+                digests[change.get("was", name)] = argument.digest
+            elif argument.digest.hex() != change["default"]:
+                return None
+        return _digest(fingerprint, self._origin.version, self.prefix, digests)
+
     def as_text(self) -> Mapping[frozenset[str], Key]:
         """Return the keys of the same call in which the files of some arguments count by their names only.
 
@@ -229,9 +267,15 @@ class _Origin:
     def _unfollowed_in_call(self) -> list[str]:
         found: list[str] = []
         if self.function is not None and self.function.chance:
-            given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
-            found += of_call(self.function.chance, given)
+            found += self.draws()
         return found + [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
+
+    def draws(self) -> Sequence[str]:
+        """What the call draws without a seed."""
+        if self.function is None or not self.function.chance:
+            return ()
+        given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
+        return of_call(self.function.chance, given)
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
         """A key for each set of arguments whose files count by their names."""
@@ -302,11 +346,15 @@ def make_key(
 
 
 def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, source: Fingerprint | None) -> Key:
-    # By name: the order in which arguments are given does not count.
-    digests = {name: arguments[name].digest for name in sorted(arguments)}
-    made_from = (FORMAT, None if source is None else source.digest, version, prefix, digests)
-    digest = blake3(encode(made_from)).digest()
+    digests = {name: argument.digest for name, argument in arguments.items()}
+    digest = _digest(None if source is None else source.digest, version, prefix, digests)
     return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
+
+
+def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
+    # By name: the order in which arguments are given does not count.
+    by_name = {name: digests[name] for name in sorted(digests)}
+    return blake3(encode((FORMAT, fingerprint, version, prefix, by_name))).digest()
 
 
 def sets_of(names: Sequence[T]) -> Iterator[frozenset[T]]:
@@ -333,6 +381,31 @@ def arguments_of(entry_args: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise CodecError("an entry's arguments are not a mapping")
     return found
+
+
+def call_of(entry_args: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return an entry's arguments by name, and apart from them the options `function`, `version` and `prefix`.
+
+    Args:
+        entry_args: the field `args` of the entry.
+    """
+    found = arguments_of(entry_args)
+    arguments = {name: value for name, value in found.items() if name not in RESERVED}
+    given = found.get("args", {})
+    if not isinstance(given, dict):
+        raise CodecError("an entry's arguments are not a mapping")
+    options = {name: found.get(name) for name in ("function", "version", "prefix")}
+    return arguments | given, options
+
+
+def digest_of_argument(name: str, value: Any) -> bytes:
+    """Return the digest with which an argument of a function counts in its key.
+
+    Args:
+        name: the argument's name.
+        value: its value.
+    """
+    return _argument(name, value, Inputs()).digest
 
 
 def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:

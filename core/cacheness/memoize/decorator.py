@@ -12,14 +12,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
-from cacheness.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
+from cacheness.audit import NotComparable, Sampler, brief, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CachenessError, ModeRefused, NotCached
+from cacheness.errors import CachenessError, ConfigError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, check, may_cache
 from cacheness.isolation import isolated
 from cacheness.jitter import between
@@ -27,10 +27,22 @@ from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
+from cacheness.memoize.acceptances import Acceptances, EarlierHit, change_of
 from cacheness.memoize.explain import Explanation, explain
+from cacheness.memoize.lines import LineWatch
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.signature import Binder, reduce_wrapper
-from cacheness.memoize.steps import CallArguments, CallFunction, ComputeLease, Done, Failed, Sleep, in_thread, under_way
+from cacheness.memoize.steps import (
+    CallArguments,
+    CallFunction,
+    ComputeLease,
+    Done,
+    Failed,
+    Sleep,
+    computes_all,
+    in_thread,
+    under_way,
+)
 from cacheness.modes import writes
 from cacheness.records import MICROSECONDS, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
@@ -77,6 +89,15 @@ class CacheLike(Protocol):
     @property
     def reasons(self) -> MissReasons:
         """Why results are not there."""
+        ...
+
+    @property
+    def acceptances(self) -> Acceptances:
+        """Which results of earlier code count."""
+        ...
+
+    def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:
+        """Begin to compare calls of a function with the results that its earlier code made."""
         ...
 
     def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
@@ -176,6 +197,7 @@ class CachedOptions(TypedDict, total=False):
     incomplete: Incomplete | None
     by_value: bool | None
     check: float | None
+    accept: int | None
     same: Callable[[Any, Any], bool] | None
 
 
@@ -195,11 +217,12 @@ class Options:
     incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
     by_value: bool | None = None  #: keep the digest of a result however many members it has, or never
     check: float | None = None  #: share of hits that are computed again and compared; None: as the cache does
+    accept: int | None = None  #: calls that are compared, as they miss, before results of earlier code count
     same: Callable[[Any, Any], bool] | None = None  #: gets the stored result and a computed one; whether they are equal
 
 
 @dataclass(frozen=True, slots=True)
-class _Computed:
+class Computed:
     """What a call came to."""
 
     key: Key
@@ -227,6 +250,7 @@ def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
     function = fn.__wrapped__ if isinstance(fn, Cached) else fn
     chosen: dict[str, Any] = {n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}
     check(options.get("incomplete"))
+    _check_accept(options.get("accept"))
     kind = CachedCoroutine if _is_coroutine_function(function) else Cached
     return kind(cache, function, Options(**chosen))
 
@@ -252,10 +276,11 @@ class Cached:
         functools.update_wrapper(self, fn)
         self.cache = cache
         self.options = options
-        self._binder = Binder(fn)
+        self.binder = Binder(fn)
         share = cache.config.check if options.check is None else options.check
         self._sampler = Sampler(share) if share > 0 and not writes_to(fn) else None
-        if unknown := set(options.ignore) - self._binder.ignorable:
+        self._is_for_earlier: bool | None = None
+        if unknown := set(options.ignore) - self.binder.ignorable:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -291,7 +316,24 @@ class Cached:
         """Why would this call miss? Never computes it."""
         key = self.key(*args, **kwargs)
         earlier = list(self._earlier(key, CANDIDATES))
-        return self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
+        found = self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
+        return found if found.hit or self.cache.config.mode == "off" else self._explain_accepted(key, found)
+
+    def _explain_accepted(self, key: Key, found: Explanation) -> Explanation:
+        """The explanation of a hit by a result of earlier code, where there is one."""
+        if self._may_be_of_earlier_code() and not key.draws:
+            earlier = self.cache.acceptances.find(key, unread=True)
+            if earlier is not None and earlier.is_accepted:
+                entry, now = earlier.hit.entry, int(time.time() * MICROSECONDS)
+                return replace(
+                    found,
+                    hit=True,
+                    changes=(),
+                    nearest=entry.cache_key,
+                    age=max(now - entry.created_at, 0) / MICROSECONDS,
+                    accepted=change_of(earlier.equivalence).sentence(),
+                )
+        return found
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else BoundCached(self, instance)
@@ -329,9 +371,9 @@ class Cached:
     def _steps(self, lease: ComputeLease, call: CallArguments) -> _Steps:
         """What a call does, in order."""
         mode = self.cache.config.mode
-        if mode == "off":
+        if mode == "off" or computes_all.get():
             yield from self._call_uncached(None, call)
-        key, found, reason = yield functools.partial(self._find, call)
+        key, found, reason, earlier = yield functools.partial(self._find, call)
         began, waited = time.perf_counter(), False
         if mode == "offline" and (found is None or found is _FAILED):
             raise NotCached((yield functools.partial(self._why_not_cached, key, found)))
@@ -344,7 +386,7 @@ class Cached:
             self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, found.entry.key, found.entry.value))
-            if writes(mode) and self._is_checked(found.entry):
+            if writes(mode) and earlier is None and self._is_checked(found.entry):
                 yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
@@ -355,7 +397,7 @@ class Cached:
             self._count(key, outcome, NO_ANSWER if found is _FAILED else "", began)
             yield Done(self._reference(call, key.digest, None, value) if call.is_lazy else value)
         else:
-            yield from self._compute(key, call, reason)
+            yield from self._compute(key, call, reason, earlier)
 
     def _call_uncached(self, key: Key | None, call: CallArguments) -> _Steps:
         given, _ = yield functools.partial(_loaded, call)
@@ -382,14 +424,22 @@ class Cached:
         name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
         return f"{name} has no cached result for this call, and mode='offline' computes none: {reason}"
 
-    def _find(self, call: CallArguments) -> tuple[Key, Any, str]:
-        """The key of a call, its result or why there is none to be had, and the reason of a miss."""
+    def _find(self, call: CallArguments) -> tuple[Key, Any, str, EarlierHit | None]:
+        """The key of a call, its result or why there is none, the reason of a miss, and what earlier code made.
+
+        That is the result itself, or only there to be compared with what is computed.
+        """
         key = self.key(*call.args, **call.kwargs)
         if not self._may_cache(key):
-            return key, _REFUSED, ""
+            return key, _REFUSED, "", None
         why: list[str] = []
         found = self._ask(functools.partial(self._look_up, key, call, why))
         reason = ""
+        earlier = self._ask(functools.partial(self._of_earlier_code, key, call)) if found is None else None
+        if not isinstance(earlier, EarlierHit):
+            earlier = None
+        elif self._serves(earlier):
+            return key, earlier.hit, "", earlier
         if found is None:
             newest = functools.partial(self._earlier, key, 1)
             of = functools.partial(self.cache.reasons.of, key, newest, self.cache.code_of)
@@ -398,7 +448,32 @@ class Cached:
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
             _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
-        return key, found, reason
+        return key, found, reason, earlier
+
+    def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:
+        """The result that accepted earlier code made of a call, or code that is being tried.
+
+        Not for a call within a cached function, whose result would rest on it and stay when the change is revoked.
+        """
+        acceptances, new = self.cache.acceptances, key.fingerprint
+        wanted = self.options.accept if writes(self.cache.config.mode) else None
+        if new is None or under_way.get() or not (acceptances.of(new) or wanted):
+            return None
+        if not self._may_be_of_earlier_code() or key.draws:
+            return None
+        if wanted and not acceptances.has_looked_for(new):
+            self.cache.try_earlier(self, key, wanted)
+        return acceptances.find(key, unread=call.is_lazy)
+
+    def _may_be_of_earlier_code(self) -> bool:
+        if self._is_for_earlier is None:
+            self._is_for_earlier = self.options.check != 0 and not writes_to(self.__wrapped__)
+        return self._is_for_earlier
+
+    def _serves(self, earlier: EarlierHit) -> bool:
+        if not earlier.is_accepted:
+            return False
+        return not writes(self.cache.config.mode) or not self.cache.acceptances.is_audited(earlier)
 
     def _look_up(self, key: Key, call: CallArguments, why: list[str] | None = None) -> Hit | None:
         """The result of a call: under its key, or where its function itself wrote the files that it names.
@@ -436,28 +511,39 @@ class Cached:
             if isinstance(found, Hit):
                 return found, True
 
-    def _compute(self, key: Key, call: CallArguments, reason: str) -> _Steps:
+    def _compute(self, key: Key, call: CallArguments, reason: str, earlier: EarlierHit | None = None) -> _Steps:
         key.as_text()  # before the function can change its arguments
         loaded, differs = yield functools.partial(_loaded, call)
         if differs:  # what a reference names came out otherwise: the call is another one
             key = yield functools.partial(self.key, *loaded.args, **loaded.kwargs)
-        done = yield from self._run(key, loaded)
+        is_trial, watch = (False, None) if earlier is None else (not earlier.is_accepted, earlier.watch)
+        done = yield from self._run(key, loaded, is_trial=is_trial, watch=watch)
         value = done.value
         entry = yield functools.partial(self._ask, functools.partial(self._store, done, refreshes=reason == REFRESHED))
         size = entry.size if isinstance(entry, Entry) else 0
         self.cache.count(key.function, "miss", reason, spent=done.seconds, size=size)
+        if earlier is not None and not differs:
+            yield functools.partial(self._ask, functools.partial(self._judge, done, earlier))
         if call.is_lazy:
             at, digest = (entry.key, entry.value) if isinstance(entry, Entry) else (key.digest, None)
             yield Done(self._reference(call, at, digest, value))
         yield Done(value)
 
-    def _run(self, key: Key, call: CallArguments, *, is_audit: bool = False) -> Generator[Any, Any, _Computed]:
+    def _run(
+        self,
+        key: Key,
+        call: CallArguments,
+        *,
+        is_audit: bool = False,
+        is_trial: bool = False,
+        watch: LineWatch | None = None,
+    ) -> Generator[Any, Any, Computed]:
         """Call the function, and watch what it does to files and generators of random numbers."""
         observed = Observed(key.inputs, self.__wrapped__)
         before, began = positions(), time.perf_counter()
         failed = functools.partial(self._count, key, "failed", RAISED, began)
-        value = yield CallFunction(key, call, observed, failed, is_audit=is_audit)
-        return _Computed(key, call, value, observed, time.perf_counter() - began, moved_since(before))
+        value = yield CallFunction(key, call, observed, failed, is_audit=is_audit, is_trial=is_trial, watch=watch)
+        return Computed(key, call, value, observed, time.perf_counter() - began, moved_since(before))
 
     def _is_checked(self, entry: Entry) -> bool:
         options = self.options
@@ -476,16 +562,11 @@ class Cached:
         elif not differs and (yield functools.partial(self._ask, functools.partial(self._compare, done, hit))) is False:
             yield Done(done.value)
 
-    def _compare(self, done: _Computed, hit: Hit) -> bool:
+    def _compare(self, done: Computed, hit: Hit) -> bool:
         """Return True when a result came out the same; what differs is disputed."""
         key, value = done.key, done.value
-        if (
-            done.observed.outcome(value).not_stored
-            or self.key(*done.call.args, **done.call.kwargs).digest != key.digest
-        ):
-            return True  # a file changed meanwhile, or the function changes what it is given
         try:
-            if is_same(hit.value, value, self.options.same, self.cache.round_trip):
+            if self.came_out_as(done, hit.value) is not False:
                 return True
         except NotComparable as error:
             _tell_once(self, error, "cannot be checked")
@@ -502,13 +583,53 @@ class Cached:
         current = self.cache.find(Key(hit.entry.key))
         return current is None or current.mac != hit.entry.mac
 
+    def came_out_as(self, done: Computed, stored: Any) -> bool | None:
+        """Return whether a call came out as stored; None where files or arguments changed during the call."""
+        if done.observed.outcome(done.value).not_stored:
+            return None
+        if self.key(*done.call.args, **done.call.kwargs).digest != done.key.digest:
+            return None
+        return is_same(stored, done.value, self.options.same, self.cache.round_trip)
+
+    def _judge(self, done: Computed, earlier: EarlierHit) -> None:
+        """Take in whether a call came out as its earlier code made it."""
+        try:
+            same = self.came_out_as(done, earlier.hit.value)
+        except NotComparable as error:
+            _tell_once(self, error, "cannot be compared with what its earlier code made")
+            return
+        if same is not None:
+            detail = "" if same else differing(earlier.hit, done.value)
+            self.cache.acceptances.note(earlier, same=same, detail=detail)
+
+    def try_again(self, call: CallArguments, watch: LineWatch) -> Any:
+        """Call the function, and cached functions within it, without looking a result up; what came of it is stored.
+
+        Returns:
+            What was computed, whose value is `Failed` when the function raised; of a coroutine function, to be awaited.
+        """
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return self._take(self._try_again(call, watch), lease)
+
+    def _try_again(self, call: CallArguments, watch: LineWatch) -> _Steps:
+        key = yield functools.partial(self.key, *call.args, **call.kwargs)
+        key.as_text()
+        done = yield from self._run(key, call, is_audit=True, is_trial=True, watch=watch)
+        if not isinstance(done.value, Failed):
+            yield functools.partial(self._store_if_new, done)
+        yield Done(done)
+
+    def _store_if_new(self, done: Computed) -> None:
+        if self.cache.find(done.key) is None:
+            self._ask(functools.partial(self._store, done, refreshes=False))
+
     def _reference(self, call: CallArguments, key: bytes, digest: bytes | None, *held: Any) -> Ref[Any]:
         # A coroutine cannot be waited for where a value is asked for.
         again = None if isinstance(self, CachedCoroutine) else functools.partial(self, *call.args, **call.kwargs)
         name = name_of_function(self.__wrapped__)
         return Ref(self.cache, key, digest, name, again=again, **({"held": held[0]} if held else {}))
 
-    def _store(self, done: _Computed, *, refreshes: bool) -> Entry | None:
+    def _store(self, done: Computed, *, refreshes: bool) -> Entry | None:
         """Store a result, unless something speaks against it."""
         options, key, value = self.options, done.key, done.value
         outcome = done.observed.outcome(value)
@@ -591,7 +712,7 @@ class Cached:
         if self.options.key is not None:
             given, _ = _loaded(CallArguments(args, kwargs))
             return {"key": Stated(self.options.key(*given.args, **given.kwargs))}
-        return by_digest(self._binder.bind_without(self.options.ignore, args, kwargs))
+        return by_digest(self.binder.bind_without(self.options.ignore, args, kwargs))
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and told once."""
@@ -717,6 +838,16 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
         from asyncio import coroutines
 
         wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
+
+
+def differing(stored: Hit, computed: Any) -> str:
+    """Return how a result differs from that of earlier code, in words."""
+    return f"the code of today makes {brief(computed)} where {brief(stored.value)} is stored: {stored.entry.cache_key}"
+
+
+def _check_accept(accept: object) -> None:
+    if accept is not None and (not isinstance(accept, int) or isinstance(accept, bool) or accept < 1):
+        raise ConfigError(f"accept={accept!r:.40} is no number of calls: it must be a whole number, 1 at least")
 
 
 # trouble

@@ -67,6 +67,7 @@ class Explanation:
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
     # It drew or seeded, or another thread did.
     moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
+    accepted: str = ""  #: the evidence by which a result of earlier code is served; "" where today's code made it
 
     def __str__(self) -> str:
         lines = [self.sentence()]
@@ -84,7 +85,8 @@ class Explanation:
         """Return the explanation in one line."""
         name = self.function.replace(":", ".")
         if self.hit:
-            return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}"
+            earlier = f", which earlier code made; {self.accepted}" if self.accepted else ""
+            return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}{earlier}"
         if self.nearest is None:
             return f"miss: no earlier entry of `{name}`"
         changes = "; ".join(map(str, self.changes)) or "what leads to what in the code changed"

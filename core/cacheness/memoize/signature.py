@@ -38,6 +38,18 @@ class Binder:
         bound.apply_defaults()
         return bound.arguments
 
+    def call_with(self, arguments: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the call that `bind` made these of. Raises TypeError where one is missing."""
+        known = {name: arguments[name] for name in self._signature.parameters if name in arguments}
+        bound = inspect.BoundArguments(self._signature, known)
+        bound.apply_defaults()
+        self._signature.bind(*bound.args, **bound.kwargs)
+        return bound.args, bound.kwargs
+
+    def default_of(self, name: str) -> Any:
+        """The default of a parameter; `inspect.Parameter.empty` where it has none."""
+        return self._defaults.get(name, inspect.Parameter.empty)
+
     def bind_without(
         self, left_out: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:

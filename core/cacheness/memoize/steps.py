@@ -16,6 +16,7 @@ from cacheness import forks
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
+from cacheness.memoize.lines import LineWatch
 
 T = TypeVar("T")
 
@@ -46,8 +47,15 @@ class CallArguments:
     is_lazy: bool = False
 
 
+#: True while a call is compared with a result of earlier code: calls of cached functions within compute, too.
+computes_all: ContextVar[bool] = ContextVar("cacheness_computes_all", default=False)
+
+
 class CallFunction:
-    """Call the function, and observe its files; calls inside it do not wait for its key."""
+    """Call the function, and observe its files; calls inside it do not wait for its key.
+
+    With `is_trial`, calls of cached functions inside it compute, too; `watch` notes the lines that run.
+    """
 
     def __init__(
         self,
@@ -57,25 +65,36 @@ class CallFunction:
         failed: Callable[[], None] = lambda: None,
         *,
         is_audit: bool = False,
+        is_trial: bool = False,
+        watch: LineWatch | None = None,
     ) -> None:
         self._key = frozenset() if key is None else frozenset({key.digest})
         self.call = call
         self._is_audit = is_audit
+        self._is_trial = is_trial
+        self._watch = watch
         self._observed = observed
         self._failed = failed  #: called when the function raises
 
     def __enter__(self) -> None:
         self._token = under_way.set(under_way.get() | self._key)
+        self._inside = computes_all.set(self._is_trial) if self._is_trial else None
         if self._observed is not None:
             self._observed.begin()
+        if self._watch is not None:
+            self._watch.begin()
 
     def __exit__(self, kind: object, *exc_info: object) -> None:
+        if self._watch is not None:
+            self._watch.end()
         if kind is not None:
             self._failed()
         if self._observed is not None:
             self._observed.end()
         with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
             under_way.reset(self._token)
+            if self._inside is not None:
+                computes_all.reset(self._inside)
 
     def failed(self, error: Exception) -> Failed:
         """What is sent back in place of a result; only an audit, whose caller has one, goes on."""

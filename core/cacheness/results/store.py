@@ -101,6 +101,7 @@ class Cache:
         self.writes = writes
         self._since = since  #: what is older, in microseconds since the epoch, is not served
         self.keyring = keyring
+        self._store_id = ""
         self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
@@ -278,12 +279,21 @@ class Cache:
     def find(self, key: bytes) -> Entry | None:
         """The row of a result that would be served, verified; its bytes are not read."""
         entry = self.metadata.find(self.namespace, key)
-        if entry is None or not self.is_genuine(entry) or self.is_expired(entry):
-            return None
-        if not self.is_recent(entry.created_at):
-            return None
-        self.uses.count(key)
-        return entry if still_left(entry.outputs or "") else None
+        return entry if entry is not None and self.is_served(entry) else None
+
+    def is_served(self, entry: Entry) -> bool:
+        """Return True when a row would be served, and count that it was."""
+        if not self.is_genuine(entry) or self._why_not_served(entry):
+            return False
+        self.uses.count(entry.key)
+        return True
+
+    @property
+    def store_id(self) -> str:
+        """The random id that the database was given when it was made."""
+        if not self._store_id:
+            self._store_id = self.metadata.identity().store_id
+        return self._store_id
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""

@@ -182,6 +182,42 @@ class _Node:
         return Vertex(content, [name for _, value in named for name in names_of(value.edges)])
 
 
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A function, class or module of the user's that a function reaches, by its names among the components."""
+
+    name: str  #: under "code"
+    values: tuple[str, ...]  #: under "values": what it refers to
+    code: types.CodeType | None  #: of a function
+
+
+def reached_by(fn: Any) -> list[Reached]:
+    """Return what a callable reaches of the user's code, itself among it.
+
+    Args:
+        fn: the callable.
+    """
+    versions: dict[str, str] = {}
+    nodes, _, _ = _explore(read(fn, _called(fn), versions, tolerant=False).edges, versions)
+    return [
+        Reached(
+            node.name,
+            tuple(place_of_value(node.name, label) for label, _ in node.pairs() if is_reached(label)),
+            getattr(node.thing, "__code__", None),
+        )
+        for node in nodes
+    ]
+
+
+def group_of(name: str) -> str:
+    """Return the name under which a component stands where there are many: its module's.
+
+    Args:
+        name: the component's own name.
+    """
+    return name.partition(".")[0] + ".*"
+
+
 def _labelled(label: bytes, content: bytes) -> bytes:
     return b"%x:%b%x:%b" % (len(label), label, len(content), content)
 
@@ -304,7 +340,7 @@ def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:
         return digests
     groups: dict[str, list[str]] = {}
     for name in sorted(digests):
-        groups.setdefault(name.partition(".")[0] + ".*", []).append(name + digests[name])
+        groups.setdefault(group_of(name), []).append(name + digests[name])
     return {group: _short("\n".join(lines).encode()) for group, lines in groups.items()}
 
 

@@ -1,0 +1,513 @@
+"""Accepting a change: stored calls run under the code of today, and are compared with what is stored.
+
+A change that loses every result (a rename, a log line, a helper, a patch release) cannot be told from one that matters
+by reading code. So evidence decides, and its bound is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Final, Protocol, TypeVar
+
+from cacheness.audit import NotComparable, brief
+from cacheness.errors import CachenessError, CodecError, NotAccepted
+from cacheness.keys import (
+    Digest,
+    FunctionCode,
+    Key,
+    call_of,
+    digest_of_argument,
+    group_of,
+    make_key,
+    name_of_function,
+    reached_by,
+)
+from cacheness.keys.code.writers import writes_to
+from cacheness.memoize.acceptances import MOST_EARLIER, Acceptances, AcceptedChange, change_of
+from cacheness.memoize.decorator import Cached, CachedCoroutine, Computed, differing
+from cacheness.memoize.explain import changes_of_code
+from cacheness.memoize.lines import LineWatch
+from cacheness.memoize.steps import CallArguments, Failed
+from cacheness.records import Entry, Equivalence, Hit
+
+T = TypeVar("T")
+
+#: Calls that must come out equal at least, where there are so many results: they mean 14 % at most.
+LEAST: Final = 20
+#: Results that are held for each that is compared, because some cannot be.
+_SPARE: Final = 4
+#: Results of a function that are looked at for earlier code, when calls are compared as they miss.
+NEWEST: Final = 200
+#: Names in code that begin what runs unseen.
+_ELSEWHERE: Final = frozenset(
+    {"subprocess", "Popen", "run_command", "system", "fork", "multiprocessing", "ProcessPoolExecutor", "Process"}
+)
+
+Parameters = Mapping[str, Mapping[str, str]]
+
+
+class AcceptingCache(Protocol):
+    """What accepting asks of a cache."""
+
+    @property
+    def acceptances(self) -> Acceptances:
+        """Which results of earlier code count."""
+        ...
+
+    def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
+        """The entries of a function, the newest first."""
+        ...
+
+    def functions(self) -> list[str]:
+        """The functions that have entries."""
+        ...
+
+    def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
+        """The code that made entries."""
+        ...
+
+    def result_of(self, entry: Entry) -> Hit | None:
+        """The result of an entry."""
+        ...
+
+    def value_with(self, digest: bytes) -> Hit | None:
+        """A result whose value has this digest."""
+        ...
+
+    def disputed_functions(self) -> frozenset[str]:
+        """The functions that have results which came out differently."""
+        ...
+
+
+@dataclass
+class Earlier:
+    """Results that one fingerprint made, and a random sample of them."""
+
+    fingerprint: bytes
+    name: str  #: of the function, then
+    newest: Entry
+    most: int
+    results: int = 0
+    sample: list[Entry] = field(default_factory=list)
+
+    def add(self, entry: Entry) -> None:
+        """Take a result in, so that each has the same chance to be in the sample."""
+        self.results += 1
+        if len(self.sample) < self.most:
+            self.sample.append(entry)
+        elif (at := random.randrange(self.results)) < self.most:  # noqa: S311 - decides no secret
+            self.sample[at] = entry
+
+
+@dataclass(frozen=True)
+class Upgrade:
+    """Which changes are looked at: all, or those of libraries and Python only."""
+
+    library: str = ""
+    python: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.library) or self.python
+
+
+def why_never(cached: Cached, disputed: frozenset[str]) -> str:
+    """Return why no change of a function is ever accepted, in words; "" where it may be."""
+    function, options = cached.__wrapped__, cached.options
+    name = name_of_function(function)
+    qualname = name.partition(":")[2].rpartition("<locals>.")[2]
+    if inspect.ismethod(function) or "." in qualname:
+        return "it is a method, whose instance counts by its class's code: make it a function that gets values"
+    if writes_to(function):
+        return "it writes files, which a result of earlier code would not"
+    if options.check == 0:
+        return "it has check=0, so a difference would never be found"
+    if name in disputed:
+        return "it has results that came out differently from the same code: cacheness disputes lists them"
+    return ""
+
+
+class Acceptor:
+    """Compares the results of a function's earlier code with what its code of today computes."""
+
+    def __init__(self, cache: AcceptingCache, cached: Cached) -> None:
+        self._cache = cache
+        self._cached = cached
+        self._function = cached.__wrapped__
+        self._name = name_of_function(self._function)
+        self._today = make_key(args={}, function=self._function, version=cached.options.version)
+        self._reached = reached_by(self._function)
+
+    def accept(
+        self, sample: int, *, former: str | None, renamed: Mapping[str, str], upgrade: Upgrade, force: bool
+    ) -> list[AcceptedChange]:
+        """Compare, and accept what comes out equal. Raises NotAccepted where nothing can be compared at all."""
+        why = why_never(self._cached, self._cache.disputed_functions())
+        if not why and self._cached.options.key is not None:
+            why = "its key= stands for its arguments, which are not kept: only accept= of the function can compare"
+        if why:
+            raise NotAccepted(f"no change of {self._dotted} is accepted: {why}")
+        found = self.earlier(former, sample * _SPARE)
+        if not found:
+            there = f"of {former}" if former else f"of {self._dotted}, or of the same code under another name,"
+            raise NotAccepted(
+                f"no result {there} was made by earlier code. Of a function that was renamed and changed, say what it"
+                " was called: former="
+            )
+        return [self._try(one, sample, renamed, upgrade, force=force) for one in found]
+
+    def earlier(self, former: str | None, most: int, looked_at: int | None = None) -> list[Earlier]:
+        """Results of earlier code, by their fingerprints, the newest of which come first."""
+        for names in ([former or self._name], [] if former else self._same_body()):
+            found: dict[bytes, Earlier] = {}
+            for name in names:
+                for entry in self._cache.iter_entries(function=name, limit=looked_at):
+                    fingerprint = self._fingerprint_of(entry)
+                    if fingerprint is None:
+                        continue
+                    if fingerprint not in found and len(found) == MOST_EARLIER:
+                        continue
+                    found.setdefault(fingerprint, Earlier(fingerprint, entry.function, entry, most)).add(entry)
+            if found:
+                return list(found.values())
+        return []
+
+    def begin(self, one: Earlier, wanted: int) -> None:
+        """Have calls compared, one by one as they miss."""
+        parameters = self.parameters_of(one.newest, {})
+        watch = self.watch_of(one)
+        evidence = {**self._about(one), "state": "trying", "equal": 0, "wanted": wanted, "unrun": watch.state()}
+        written = self._cache.acceptances.write(self.fingerprint, one.fingerprint, parameters, evidence)
+        if written is not None:
+            self._cache.acceptances.watch(written, watch)
+
+    def watch_for(self, one: Equivalence) -> None:
+        """Have lines noted for calls that another process began to compare."""
+        names = change_names(one)
+        codes = {reached.name: [reached.code] for reached in self._reached if reached.code and reached.name in names}
+        watch = LineWatch(codes)
+        watch.merge(names)
+        self._cache.acceptances.watch(one, watch)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """That of today's code."""
+        return self._today.fingerprint or b""
+
+    @property
+    def _dotted(self) -> str:
+        return self._name.replace(":", ".")
+
+    def _same_body(self) -> list[str]:
+        """Functions of another name whose code is the same."""
+        mine = self._today.code
+        if mine is None or not mine.data.get("body"):
+            return []
+        names = []
+        for name in self._cache.functions():
+            newest = next(self._cache.iter_entries(function=name, limit=1), None) if name != self._name else None
+            code = None if newest is None else self._cache.code_of([newest]).get(newest.fn or b"")
+            if code is not None and code.data.get("body") == mine.data.get("body"):
+                names.append(name)
+        return names
+
+    def _fingerprint_of(self, entry: Entry) -> bytes | None:
+        """The fingerprint that made an entry, where it is another than today's and nothing speaks against it."""
+        try:
+            _, options = call_of(entry.args)
+        except CodecError:
+            return None
+        made_by = options["function"]
+        if not isinstance(made_by, Digest) or options["version"] != self._cached.options.version or entry.outputs:
+            return None
+        return made_by.digest if made_by.digest != self.fingerprint else None
+
+    # one fingerprint
+
+    def _try(
+        self, one: Earlier, sample: int, renamed: Mapping[str, str], upgrade: Upgrade, *, force: bool
+    ) -> AcceptedChange:
+        about = self._about(one)
+        trial = _Trial(self._cache, self._cached, one)
+        try:
+            self._check_upgrade(one, upgrade)
+            parameters = self.parameters_of(one.newest, renamed)
+            watch = self.watch_of(one)
+            trial.run(sample, parameters, watch)
+            self._check_evidence(trial, sample, watch, force=force)
+        except NotAccepted as error:
+            about |= {"state": "refused", "why": str(error), "equal": trial.equal, "skipped": dict(trial.skipped)}
+            return change_of(_unwritten(self.fingerprint, one, about))
+        evidence = {
+            **about,
+            "state": "accepted",
+            "equal": trial.equal,
+            "skipped": dict(trial.skipped),
+            "forced": watch.missing,
+        }
+        written = self._cache.acceptances.write(self.fingerprint, one.fingerprint, parameters, evidence)
+        if written is None:
+            about |= {"state": "refused", "why": "a difference ended it: revoke it before it is accepted again"}
+            return change_of(_unwritten(self.fingerprint, one, about))
+        return change_of(written)
+
+    def _about(self, one: Earlier) -> dict[str, Any]:
+        changes = [str(change) for change in self._changes(one)]
+        return {
+            "function": self._name,
+            "was": one.name,
+            "changes": changes or ["what leads to what in the code changed"],
+            "not_watched": self._not_watched(),
+            "results": one.results,
+        }
+
+    def _changes(self, one: Earlier) -> Sequence[Any]:
+        return list(changes_of_code(one.newest, self._cache.code_of([one.newest]), self._today))
+
+    def _check_upgrade(self, one: Earlier, upgrade: Upgrade) -> None:
+        if not upgrade:
+            return
+        # Of another Python, the compiled code is other, too.
+        kinds = {"code"} if upgrade.python else set()
+        names = {upgrade.library, "python"} if upgrade.python else {upgrade.library}
+        changes = self._changes(one)
+        others = [c for c in changes if c.kind not in kinds and not (c.kind == "library" and c.name in names)]
+        if others:
+            raise NotAccepted(f"more than {' and '.join(filter(None, names))} changed: {'; '.join(map(str, others))}")
+        if not any(c.kind == "library" for c in changes):
+            raise NotAccepted(f"{' and '.join(filter(None, names))} did not change")
+
+    def _check_evidence(self, trial: _Trial, sample: int, watch: LineWatch, *, force: bool) -> None:
+        least = min(LEAST, sample, trial.results)
+        if not trial.equal or (trial.equal < least and not force):
+            skipped = "".join(f"; {count:,} {why}" for why, count in trial.skipped.most_common())
+            raise NotAccepted(
+                f"{trial.equal:,} of its {trial.results:,} results could be compared, and {least:,} are needed{skipped}"
+            )
+        if watch.missing and not force:
+            lines = "; ".join(f"{name}: {', '.join(map(str, some))}" for name, some in watch.missing.items())
+            raise NotAccepted(f"lines that no compared call ran (force=True accepts it all the same): {lines}")
+
+    def parameters_of(self, entry: Entry, renamed: Mapping[str, str]) -> dict[str, dict[str, str]]:
+        """The parameters that had another name when a result was made, and those that are new."""
+        try:
+            then = set(call_of(entry.args)[0])
+        except CodecError as error:
+            raise NotAccepted(f"the arguments of {entry.cache_key} cannot be read: {error}") from error
+        binder = self._cached.binder
+        now = binder.names - set(self._cached.options.ignore)
+        if self._cached.options.key is not None:
+            return {}
+        if unknown := sorted((set(renamed) - now) | (set(renamed.values()) - then)):
+            raise NotAccepted(f"renamed: there is no parameter {', '.join(unknown)}")
+        new, gone = now - then - set(renamed), then - now - set(renamed.values())
+        required = [name for name in new if binder.default_of(name) is inspect.Parameter.empty]
+        pairs = dict(renamed)
+        if len(gone) == 1 and len(required or new) == 1:
+            pairs[(required or sorted(new))[0]] = gone.pop()
+        new -= set(pairs)
+        if gone or any(binder.default_of(name) is inspect.Parameter.empty for name in new):
+            raise NotAccepted(
+                f"its parameters were {', '.join(sorted(then))} and are {', '.join(sorted(now))}: say which was which,"
+                ' renamed={"new": "old"}. One that is gone cannot be left out, and a new one needs a default'
+            )
+        defaults = {name: digest_of_argument(name, binder.default_of(name)).hex() for name in new}
+        return {
+            **{name: {"was": was} for name, was in pairs.items()},
+            **{name: {"default": digest} for name, digest in defaults.items()},
+        }
+
+    def watch_of(self, one: Earlier) -> LineWatch:
+        """The lines of every function that changed; of all where a library did, or it is not known what."""
+        codes: dict[str, list[Any]] = {}
+        for reached in self._changed(one):
+            if reached.code is not None:
+                codes.setdefault(reached.name, []).append(reached.code)
+        return LineWatch(codes)
+
+    def _changed(self, one: Earlier) -> list[Any]:
+        code = self._cache.code_of([one.newest]).get(one.newest.fn or b"")
+        today = self._today.code
+        if code is None or today is None:
+            return self._reached
+        then, now = code.data, today.data
+        if then.get("versions") != now.get("versions"):
+            return self._reached
+
+        def differs(kind: str, name: str) -> bool:
+            before, after = then.get(kind, {}), now.get(kind, {})
+            label = name if name in after or name in before else group_of(name)
+            return bool(before.get(label) != after.get(label))
+
+        owners = [r for r in self._reached if differs("code", r.name) or any(differs("values", v) for v in r.values)]
+        names = tuple(f"{owner.name}." for owner in owners if owner.code is None)  # classes: all of their methods
+        found = [r for r in self._reached if r in owners or (names and r.name.startswith(names))]
+        return found or self._reached
+
+    def _not_watched(self) -> list[str]:
+        code = self._today.code
+        parts = {} if code is None else code.data
+        libraries = [f"{name} {version}" for name, version in parts.get("versions", {}).items() if name != "python"]
+        words = {word for reached in self._reached if reached.code for word in _names_in(reached.code)}
+        found = [f"code of libraries: {', '.join(libraries)}"] if libraries else []
+        if elsewhere := sorted(words & _ELSEWHERE):
+            found.append(f"other processes (`{'`, `'.join(elsewhere)}` in its code)")
+        return [*found, *parts.get("unfollowed", ())]
+
+
+class _Trial:
+    """Calls of a sample, compared one by one."""
+
+    def __init__(self, cache: AcceptingCache, cached: Cached, one: Earlier) -> None:
+        self._cache = cache
+        self._cached = cached
+        self._one = one
+        self.results = one.results
+        self.equal = 0
+        self.skipped: Counter[str] = Counter()  #: by the reason
+
+    def run(self, wanted: int, parameters: Parameters, watch: LineWatch) -> None:
+        """Compare so many calls. Raises NotAccepted at the first that differs."""
+        for entry in random.sample(self._one.sample, len(self._one.sample)):
+            if self.equal == wanted:
+                return
+            call = self._call_of(entry, parameters)
+            stored = self._stored(entry) if call is not None else None
+            if call is not None and stored is not None:
+                self._compare(call, stored, watch)
+
+    def _compare(self, call: CallArguments, stored: Hit, watch: LineWatch) -> None:
+        done: Computed = _awaited(lambda: self._cached.try_again(call, watch), self._cached)
+        if isinstance(done.value, Failed):
+            error = done.value.error
+            raise NotAccepted(
+                f"the code of today fails ({type(error).__name__}: {error}) where {brief(stored.value)} is stored:"
+                f" {stored.entry.cache_key}"
+            )
+        try:
+            same = self._cached.came_out_as(done, stored.value)
+        except NotComparable as error:
+            raise NotAccepted(f"its results cannot be compared: {error}") from error
+        if same is None:
+            self.skipped["change their arguments or files"] += 1
+        elif not same:
+            raise NotAccepted(differing(stored, done.value))
+        else:
+            self.equal += 1
+
+    def _stored(self, entry: Entry) -> Hit | None:
+        try:
+            found = self._cache.result_of(entry)
+        except CodecError:
+            self.skipped["no longer decode"] += 1
+            return None
+        if found is None:
+            self.skipped["are gone, expired or disputed"] += 1
+        return found
+
+    def _call_of(self, entry: Entry, parameters: Parameters) -> CallArguments | None:
+        """The call that made an entry, under today's names; proven by its key."""
+        arguments = self._restored(entry)
+        if arguments is None:
+            return None
+        was = {change["was"]: name for name, change in parameters.items() if "was" in change}
+        named = {was.get(name, name): value for name, value in arguments.items()}
+        try:
+            args, kwargs = self._cached.binder.call_with(named)
+            key: Key = self._cached.key(*args, **kwargs)
+        except (TypeError, CachenessError):
+            self.skipped["lack an argument that does not count"] += 1
+            return None
+        if key.under(self._one.fingerprint, parameters) != entry.key:
+            self.skipped["had other arguments or files than can be found again"] += 1
+            return None
+        if key.draws:
+            self.skipped["draw random numbers"] += 1
+            return None
+        return CallArguments(args, kwargs)
+
+    def _restored(self, entry: Entry) -> dict[str, Any] | None:
+        try:
+            arguments, _ = call_of(entry.args)
+        except CodecError:
+            self.skipped["have arguments that no longer decode"] += 1
+            return None
+        found = {name: self._whole(value, self._files_of(entry, name)) for name, value in arguments.items()}
+        lacking = [name for name, value in found.items() if value is _GONE]
+        if lacking:
+            labels = {getattr(arguments[name], "label", "") or "a value" for name in lacking}
+            self.skipped[f"were given what was not kept whole ({', '.join(sorted(lacking))}: {min(labels):.60})"] += 1
+            return None
+        return found
+
+    def _whole(self, value: Any, files: Sequence[str]) -> Any:
+        """A value whose digests are loaded from entries that have them as values, or `_GONE`."""
+        if isinstance(value, Digest):
+            return self._loaded(value, files)
+        if type(value) in (list, tuple):
+            items = [self._whole(item, ()) for item in value]
+            return _GONE if any(item is _GONE for item in items) else type(value)(items)
+        if type(value) is dict:
+            pairs = {name: self._whole(item, ()) for name, item in value.items()}
+            return _GONE if any(item is _GONE for item in pairs.values()) else pairs
+        return Path(value) if type(value) is PurePosixPath else value
+
+    def _loaded(self, digest: Digest, files: Sequence[str]) -> Any:
+        for candidate in (made for name in files for made in (name, Path(name))):
+            if digest_of_argument("", candidate) == digest.digest:
+                return candidate
+        try:
+            found = self._cache.value_with(digest.digest)
+        except CodecError:
+            found = None
+        return _GONE if found is None else found.value
+
+    def _files_of(self, entry: Entry, name: str) -> Sequence[str]:
+        return tuple(json.loads(entry.components).get("files", {}).get(name, {}).get("files", ()))
+
+
+#: In place of an argument that cannot be found again.
+_GONE: Final = object()
+
+
+def change_names(one: Equivalence) -> dict[str, list[str]]:
+    """The functions of which lines are missing, with where."""
+    found: dict[str, list[str]] = json.loads(one.evidence).get("unrun", {})
+    return found
+
+
+def _unwritten(new: bytes, one: Earlier, evidence: Mapping[str, Any]) -> Equivalence:
+    return Equivalence("", new, one.fingerprint, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")
+
+
+def _names_in(code: Any) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if hasattr(constant, "co_names"):
+            yield from _names_in(constant)
+
+
+def _awaited(begin: Callable[[], Any], cached: Cached) -> Any:
+    """What a call returns; of a coroutine function, in a loop of its own, in a thread where one runs already."""
+    if not isinstance(cached, CachedCoroutine):
+        return begin()
+
+    async def whole() -> Any:
+        return await begin()
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(whole())
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(whole())))
+    thread.start()
+    thread.join()
+    return found[0]

@@ -1,0 +1,316 @@
+"""Accepted changes: results of earlier code that count for the code of today, and what is known about that.
+
+A row of `equivalences` says it of two fingerprints. Look-ups widen by it, and nothing else changes: what today's code
+computes is stored under its own key. The statement that finds an old result joins the row, so that a deleted row stops
+answering at once, in every process.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, TypeAlias
+
+from cacheness import forks
+from cacheness.audit import Sampler
+from cacheness.errors import NotAccepted
+from cacheness.keys import Key
+from cacheness.memoize.lines import LineWatch
+from cacheness.records import EQUIVALENCE_LASTS, Entry, Equivalence, Hit
+from cacheness.results.store import Cache
+
+_log = logging.getLogger(__name__)
+
+#: Seconds after which a process asks again which changes are accepted, at a miss.
+LOOK_EVERY: Final = 60.0
+#: Share of hits by results of earlier code that are computed all the same, and compared.
+AUDITED: Final = 0.05
+#: Earlier fingerprints that may count for one: the keys that one miss asks for.
+MOST_EARLIER: Final = 8
+#: Equivalences of a namespace, which a process keeps in memory.
+MOST: Final = 1000
+#: The share of calls that a bound leaves out.
+_CONFIDENCE: Final = 0.95
+
+State: TypeAlias = Literal["accepted", "trying", "ended", "refused"]
+
+
+def bound_of(equal: int) -> float:
+    """Return the largest share of calls that may differ, at 95 %, after so many came out equal, chosen at random."""
+    return 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / equal) if equal else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedChange:
+    """Results of earlier code that count for the code of today, or why they do not, and the evidence."""
+
+    id: str  #: twelve hexadecimal digits, for `revoke`
+    function: str  #: module:qualified name, today
+    was: str  #: … and when the results were made
+    #: accepted; trying: calls are being compared; ended: by a difference; refused: nothing was written
+    state: State
+    equal: int  #: calls that were compared and came out equal
+    why: str = ""  #: why it ended or was refused
+    parameters: Mapping[str, str] | None = None  #: of those with another name then, or that are new: in words
+    changes: tuple[str, ...] = ()  #: what changed in the code
+    unrun: Mapping[str, Sequence[int]] | None = None  #: lines of changed functions that no compared call ran
+    not_watched: tuple[str, ...] = ()  #: what the compared calls may have run unseen
+    skipped: Mapping[str, int] | None = None  #: how many results could not be compared, by the reason
+    results: int = 0  #: of the earlier code, when it was accepted
+    created_at: int = 0  #: microseconds since the epoch
+    until: int = 0  #: microseconds since the epoch
+    by: str = ""  #: who accepted it
+
+    @property
+    def bound(self) -> float:
+        """The largest share of such calls that may differ, at 95 %."""
+        return bound_of(self.equal)
+
+    def __str__(self) -> str:
+        name = self.function.replace(":", ".")
+        return f"{name}: {self.sentence()}"
+
+    def sentence(self) -> str:
+        """Return what is known in one line."""
+        evidence = f"{self.equal:,} equal calls: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
+        if self.state == "accepted":
+            return evidence
+        if self.state == "trying":
+            return f"being tried: {self.equal:,} calls came out equal so far"
+        return f"{self.state}: {self.why}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as data that JSON can hold."""
+        return asdict(self) | {"bound": self.bound}
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierHit:
+    """A result of earlier code for a call, and the equivalence that leads to it."""
+
+    hit: Hit
+    equivalence: Equivalence
+    is_accepted: bool
+    watch: LineWatch | None = None  #: of a change that is being tried
+
+
+class Acceptances:
+    """What this process knows of accepted changes. Thread-safe; asks for the rows of a namespace once a minute."""
+
+    def __init__(self, cache: Cache) -> None:
+        self._cache = cache
+        self._sampler = Sampler(AUDITED)
+        self.reset_after_fork()
+        forks.watch_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Take another lock than one that a thread of the parent may hold."""
+        self._lock = threading.RLock()
+        self._known: dict[bytes, list[Equivalence]] = {}
+        self._ask_at = float("-inf")
+        self._watches: dict[tuple[bytes, bytes], LineWatch] = {}
+        self._looked_for: set[bytes] = set()
+
+    def of(self, new: bytes | None) -> Sequence[Equivalence]:
+        """The equivalences of a fingerprint, as this process knows them."""
+        if time.monotonic() >= self._ask_at:
+            self._load()
+        return self._known.get(new, ()) if new is not None else ()
+
+    def forget(self) -> None:
+        """Have the rows asked for again."""
+        self._ask_at = float("-inf")
+
+    def every(self) -> list[Equivalence]:
+        """The equivalences of the namespace that are signed for this store and last."""
+        cache = self._cache
+        return [one for one in cache.metadata.equivalences(cache.namespace) if self._counts(one)]
+
+    def find(self, key: Key, *, unread: bool = False) -> EarlierHit | None:
+        """A result of earlier code for this call, by one statement; of what is accepted before what is being tried.
+
+        Args:
+            key: the call's key.
+            unread: return the entry without its value, where it would be served.
+        """
+        new = key.fingerprint
+        known = self.of(new)
+        keys = [under for one in known if (under := _key_under(key, one)) is not None]
+        if new is None or not keys:
+            return None
+        rows = self._cache.metadata.find_equivalent(self._cache.namespace, new, keys)
+        found = [(entry, one) for entry, one in rows if self._leads_to(key, one, entry)]
+        for is_accepted in (True, False):
+            for entry, one in sorted(found, key=lambda pair: -pair[0].created_at):
+                if _state_of(one) == ("accepted" if is_accepted else "trying"):
+                    hit = self._read(entry, unread=unread and is_accepted)
+                    if hit is not None:
+                        return EarlierHit(hit, one, is_accepted, self._watches.get((one.new, one.old)))
+        return None
+
+    def is_audited(self, earlier: EarlierHit) -> bool:
+        """Return True when a result of earlier code is computed all the same."""
+        return self._sampler.chooses(earlier.hit.entry.key)
+
+    def has_looked_for(self, new: bytes) -> bool:
+        """Return True from the second time on that this is asked for a fingerprint: it is a survey."""
+        with self._lock:
+            is_known = new in self._looked_for
+            self._looked_for.add(new)
+            return is_known
+
+    def watch(self, one: Equivalence, watch: LineWatch) -> None:
+        """Have lines noted while an equivalence is being tried."""
+        with self._lock:
+            self._watches[one.new, one.old] = watch
+
+    def write(
+        self,
+        new: bytes,
+        old: bytes,
+        parameters: Mapping[str, Mapping[str, str]],
+        evidence: Mapping[str, Any],
+        *,
+        is_over: bool = False,
+    ) -> Equivalence | None:
+        """Sign and write an equivalence. None where a difference has ended it, or the namespace has too many."""
+        cache, now = self._cache, self._cache.metadata.now()
+        known = cache.metadata.equivalences(cache.namespace)
+        if len(known) >= MOST and not any((one.new, one.old) == (new, old) for one in known):
+            raise NotAccepted(
+                f"the namespace {cache.namespace} has {MOST:,} accepted changes, and takes no more: revoke some"
+            )
+        signed = cache.keyring.sign_equivalence(
+            Equivalence(
+                namespace=cache.namespace,
+                new=new,
+                old=old,
+                store=cache.store_id,
+                parameters=_canonical(parameters),
+                evidence=_canonical(evidence),
+                created_at=now,
+                until=0 if is_over else now + EQUIVALENCE_LASTS,
+                by=_who(),
+                key_id="",
+                mac=b"",
+            )
+        )
+        is_written = cache.metadata.set_equivalence(signed)
+        self.forget()
+        return signed if is_written else None
+
+    def delete(self, one: Equivalence) -> bool:
+        """Delete an equivalence; nothing else changes."""
+        self.forget()
+        return self._cache.metadata.delete_equivalence(one.namespace, one.new, one.old)
+
+    def note(self, earlier: EarlierHit, *, same: bool, detail: str) -> None:
+        """Take in what came of computing a result of earlier code again."""
+        one, known = earlier.equivalence, json.loads(earlier.equivalence.evidence)
+        if not same:
+            changed = {**known, "state": "ended", "why": detail}
+            self.write(one.new, one.old, json.loads(one.parameters), changed, is_over=True)
+            _log.warning(
+                "results of earlier code no longer count for %s: %s. cacheness accept --list shows it",
+                known.get("function"),
+                detail,
+            )
+        elif not earlier.is_accepted:
+            self._note_trial(earlier, known)
+
+    def _note_trial(self, earlier: EarlierHit, known: dict[str, Any]) -> None:
+        one, watch = earlier.equivalence, earlier.watch
+        unrun = known.get("unrun", {})
+        if watch is not None:
+            watch.merge(unrun)
+            unrun = watch.state()
+        known |= {"equal": known.get("equal", 0) + 1, "unrun": unrun}
+        if known["equal"] >= known.get("wanted", 0) and not unrun:
+            known["state"] = "accepted"
+            with self._lock:
+                self._watches.pop((one.new, one.old), None)
+        self.write(one.new, one.old, json.loads(one.parameters), known)
+
+    def _load(self) -> None:
+        with self._lock:
+            if time.monotonic() < self._ask_at:
+                return
+            # Also when it fails: a miss must not wait for a store in trouble each time.
+            self._ask_at = time.monotonic() + LOOK_EVERY
+            known: dict[bytes, list[Equivalence]] = {}
+            for one in self.every():
+                known.setdefault(one.new, []).append(one)
+            self._known = known
+
+    def _counts(self, one: Equivalence) -> bool:
+        cache = self._cache
+        is_ours = (one.namespace, one.store) == (cache.namespace, cache.store_id)
+        return is_ours and cache.keyring.is_genuine_equivalence(one)
+
+    def _leads_to(self, key: Key, one: Equivalence, entry: Entry) -> bool:
+        """Whether the very row that came along lets this entry count for this call."""
+        is_valid = self._counts(one) and one.new == key.fingerprint and one.until > self._cache.metadata.now()
+        return is_valid and _key_under(key, one) == entry.key and not entry.outputs
+
+    def _read(self, entry: Entry, *, unread: bool) -> Hit | None:
+        if not unread:
+            return self._cache.follow(entry)
+        return Hit(None, entry) if self._cache.is_served(entry) else None
+
+
+def change_of(one: Equivalence) -> AcceptedChange:
+    """Return what an equivalence says, for people.
+
+    Args:
+        one: a row whose signature is good.
+    """
+    known = json.loads(one.evidence)
+    return AcceptedChange(
+        id=one.id,
+        function=known.get("function", ""),
+        was=known.get("was", ""),
+        state=known.get("state", "ended"),
+        equal=known.get("equal", 0),
+        why=known.get("why", ""),
+        parameters=in_words(json.loads(one.parameters)),
+        changes=tuple(known.get("changes", ())),
+        unrun=known.get("forced", {}),
+        not_watched=tuple(known.get("not_watched", ())),
+        skipped=known.get("skipped", {}),
+        results=known.get("results", 0),
+        created_at=one.created_at,
+        until=one.until,
+        by=one.by,
+    )
+
+
+def in_words(parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Return the parameters that differ, in words."""
+    return {name: f"was `{change['was']}`" if "was" in change else "is new" for name, change in parameters.items()}
+
+
+def _state_of(one: Equivalence) -> str:
+    found = json.loads(one.evidence).get("state")
+    return found if isinstance(found, str) else ""
+
+
+def _key_under(key: Key, one: Equivalence) -> bytes | None:
+    return key.under(one.old, json.loads(one.parameters))
+
+
+def _canonical(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _who() -> str:
+    import getpass
+    import socket
+
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a container whose user has no name
+        return socket.gethostname()
