@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import gc
 import os
+import pickle
 import stat
 import threading
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -257,6 +260,27 @@ def test_a_reader_can_sign_nothing() -> None:
             sign()
     with pytest.raises(ForgedEntry):
         reader.verify(ENTRY)
+
+
+def test_nothing_that_a_reader_holds_can_sign(tmp_path: Path) -> None:
+    private, public = writer()
+    with UnifiedCache(tmp_path, signing_key=private) as cache:
+        cache.put("kept", a=1)
+    with UnifiedCache(tmp_path, trust=public, mode="read") as reader:
+        assert reader.get(a=1) == "kept"
+        seen: set[int] = set()
+        left: list[Any] = [reader._store.keyring]
+        while left:
+            one = left.pop()
+            if id(one) not in seen and not isinstance(one, type | ModuleType):
+                seen.add(id(one))
+                assert not hasattr(one, "sign") or isinstance(one, Keyring), one
+                left += gc.get_referents(one)
+        assert len(seen) > 5
+        copied = pickle.dumps(reader)
+    raw = private.rpartition(":")[2]
+    assert raw.encode() not in copied
+    assert base64.urlsafe_b64decode(raw + "=") not in copied
 
 
 def test_with_trusted_keys_rows_of_the_shared_secret_are_read_only_where_it_is_named() -> None:

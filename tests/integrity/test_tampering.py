@@ -11,6 +11,7 @@ from contextlib import closing
 import pytest
 
 from cacheness import CodecError, ConfigError, UnifiedCache, factory
+from cacheness.results.signing_keys import new_private_key
 
 LARGE = random.Random(1).randbytes(100_000)
 
@@ -57,6 +58,14 @@ def cache(tmp_path):
         yield cache
 
 
+@pytest.fixture(params=["HMAC", "Ed25519"])
+def signed(request, tmp_path):
+    """Caches that sign, with one secret for all and with a private key."""
+    key = None if request.param == "HMAC" else new_private_key("ci")
+    with UnifiedCache(cache_dir=tmp_path, signing_key=key) as cache:
+        yield cache
+
+
 def execute(cache: UnifiedCache, statement: str, *values: object) -> None:
     with closing(sqlite3.connect(f"{cache.config.cache_dir}/{factory.SQLITE_FILE}")) as database, database:
         assert database.execute(statement, values).rowcount > 0
@@ -71,66 +80,66 @@ def test_every_signed_column_is_in_the_list(cache):
 
 @pytest.mark.parametrize("value", [b"small", LARGE], ids=["inline", "blob"])
 @pytest.mark.parametrize("column", CHANGES)
-def test_a_row_with_one_changed_column_is_a_miss(cache, column, value):
-    cache.put(value, k=1, ttl=3600, tags=["t"])
-    execute(cache, f"UPDATE entries SET {column} = ?", CHANGES[column])
-    hit = cache.lookup(k=1)
+def test_a_row_with_one_changed_column_is_a_miss(signed, column, value):
+    signed.put(value, k=1, ttl=3600, tags=["t"])
+    execute(signed, f"UPDATE entries SET {column} = ?", CHANGES[column])
+    hit = signed.lookup(k=1)
     if (column, value) == ("inline", LARGE):
         assert hit.value == value  # who names a blob carries no bytes; what stands there is not looked at
     else:
         assert hit is None
-    cache.put(value, k=1)
-    assert cache.get(k=1) == value
+    signed.put(value, k=1)
+    assert signed.get(k=1) == value
 
 
 @pytest.mark.parametrize("column", ["mac", "key_id"])
-def test_a_row_whose_signature_is_stripped_is_a_miss_and_is_not_listed(cache, column):
-    cache.put("v", k=1)
-    execute(cache, f"UPDATE entries SET {column} = ?", b"" if column == "mac" else "")
-    assert cache.lookup(k=1) is None
-    assert cache.list_entries() == []
-    assert cache.verify_integrity().counts() == {"forged": 1}
+def test_a_row_whose_signature_is_stripped_is_a_miss_and_is_not_listed(signed, column):
+    signed.put("v", k=1)
+    execute(signed, f"UPDATE entries SET {column} = ?", b"" if column == "mac" else "")
+    assert signed.lookup(k=1) is None
+    assert signed.list_entries() == []
+    assert signed.verify_integrity().counts() == {"forged": 1}
 
 
-def test_the_blob_of_another_entry_is_not_accepted(cache):
-    one, other = (cache.put(random.Random(n).randbytes(100_000), n=n) for n in (1, 2))
-    blobs = factory.open_blobs(cache.config)
+def test_the_blob_of_another_entry_is_not_accepted(signed):
+    one, other = (signed.put(random.Random(n).randbytes(100_000), n=n) for n in (1, 2))
+    blobs = factory.open_blobs(signed.config)
     blobs.write(one.blob, [blobs.read(other.blob, other.size)])
-    assert cache.lookup(n=1) is None
-    assert cache.lookup(n=2) is not None
+    assert signed.lookup(n=1) is None
+    assert signed.lookup(n=2) is not None
 
 
-def test_a_row_moved_to_another_key_or_namespace_is_not_accepted(cache):
-    cache.put("v", k=1)
-    execute(cache, "UPDATE entries SET key = ?", cache.key(k=2).digest)
-    assert cache.lookup(k=2) is None
-    cache.put("v", k=1)
-    execute(cache, "UPDATE entries SET namespace = 'other'")
-    other = UnifiedCache(cache.config.but(namespace="other"))
+def test_a_row_moved_to_another_key_or_namespace_is_not_accepted(signed):
+    signed.put("v", k=1)
+    execute(signed, "UPDATE entries SET key = ?", signed.key(k=2).digest)
+    assert signed.lookup(k=2) is None
+    signed.put("v", k=1)
+    execute(signed, "UPDATE entries SET namespace = 'other'")
+    other = UnifiedCache(signed.config.but(namespace="other"))
     assert other.lookup(k=1) is None
     other.close()
 
 
-def test_i4_unverified_bytes_never_reach_the_unpickler(cache, tmp_path):
+def test_i4_unverified_bytes_never_reach_the_unpickler(signed, tmp_path):
     sang = tmp_path / "the canary sang"
     bomb = pickle.dumps(Canary(str(sang)), protocol=5)
-    entry = cache.put(LARGE, k=1)
-    factory.open_blobs(cache.config).write(entry.blob, [bomb])
-    execute(cache, "UPDATE entries SET size = ?, raw_size = ?", len(bomb), len(bomb))
-    assert cache.lookup(k=1) is None
-    cache.put("small", k=2)
-    execute(cache, "UPDATE entries SET inline = ? WHERE inline IS NOT NULL", bomb)
-    assert cache.lookup(k=2) is None
+    entry = signed.put(LARGE, k=1)
+    factory.open_blobs(signed.config).write(entry.blob, [bomb])
+    execute(signed, "UPDATE entries SET size = ?, raw_size = ?", len(bomb), len(bomb))
+    assert signed.lookup(k=1) is None
+    signed.put("small", k=2)
+    execute(signed, "UPDATE entries SET inline = ? WHERE inline IS NOT NULL", bomb)
+    assert signed.lookup(k=2) is None
     assert not sang.exists()
     pickle.loads(bomb)
     assert sang.exists()
 
 
-def test_an_old_valid_pair_that_has_expired_is_not_accepted(cache):
-    cache.put("old", k=1, ttl=0.000001)
-    assert cache.lookup(k=1) is None
-    execute(cache, "UPDATE entries SET expires_at = NULL")
-    assert cache.lookup(k=1) is None
+def test_an_old_valid_pair_that_has_expired_is_not_accepted(signed):
+    signed.put("old", k=1, ttl=0.000001)
+    assert signed.lookup(k=1) is None
+    execute(signed, "UPDATE entries SET expires_at = NULL")
+    assert signed.lookup(k=1) is None
 
 
 def test_old_keys_verify_and_the_first_signs(tmp_path):
