@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import subprocess
 import sys
@@ -33,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """The first process of a run owns the servers; workers find them by its token."""
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = servers.SharedServers().token
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    # Importing everything makes garbage of nearly nothing, and each look for it takes longer than the last.
+    gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
