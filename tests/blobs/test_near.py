@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -154,13 +156,8 @@ def test_a_directory_that_was_made_for_a_group_stays_the_group_s(far: Far, tmp_p
     (tmp_path / "near").chmod(0o770)
     NearBlobStore(far, tmp_path / "near", MOST).write(NAME, [b"one"])
     assert (tmp_path / "near/1/ab").stat().st_mode & 0o777 == 0o770
-    assert [path.stat().st_mode & 0o777 for path in copies(tmp_path)] == [0o660 & ~_umask()]
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    files = [*copies(tmp_path), tmp_path / "near/1/sizes"]
+    assert [path.stat().st_mode & 0o777 for path in files] == [0o660] * 2  # whatever the umask is
 
 
 # trouble
@@ -173,6 +170,94 @@ def test_a_copy_of_another_size_is_fetched_again(store: NearBlobStore, far: Far,
     path.write_bytes(spoil)
     assert [bytes(store.read(NAME, 3)) for _ in range(2)] == [b"one"] * 2
     assert far.reads == 1
+
+
+def test_a_directory_that_is_deleted_in_use_is_made_again(
+    store: NearBlobStore, far: Far, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(NAME, [b"one"])
+    shutil.rmtree(tmp_path / "near")
+    assert [bytes(store.read(NAME, 3)) for _ in range(2)] == [b"one"] * 2
+    assert far.reads == 1
+    shutil.rmtree(tmp_path / "near")
+    store.write(name_of(2), [b"two"])
+    assert len(copies(tmp_path)) == 1
+    assert (tmp_path / "near/CACHEDIR.TAG").exists()
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_copies_that_this_user_may_only_read_are_read(
+    store: NearBlobStore,
+    far: Far,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    number: int,
+) -> None:
+    store.write(NAME, [b"one"])
+    place, opened = store._place(NAME), os.open
+    assert place is not None
+    os.utime(place.path, (1, 1))  # so that a use would be noted
+    far.write(name_of(2), [b"two"])
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    def reading(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        return refuse() if flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR) else opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "utime", refuse)
+    monkeypatch.setattr(os, "open", reading)
+    monkeypatch.setattr(store._locks, "take", refuse)
+    for _ in range(3):
+        assert bytes(store.read(name_of(2), 3)) == b"two"
+        assert bytes(store.read(NAME, 3)) == b"one"
+    assert far.reads == 3
+    assert len(caplog.records) == 1
+    assert "unless there is a copy" in caplog.text
+
+
+def test_a_spoilt_copy_that_cannot_be_removed_is_read_once(
+    store: NearBlobStore, far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    store.write(NAME, [b"one"])
+    copies(tmp_path)[0].write_bytes(b"two")
+    assert store.read_near(NAME, 3) == (b"two", True)
+    monkeypatch.setattr(os, "unlink", refuse)
+    store.drop_copy(NAME)
+    assert store.read_near(NAME, 3) == (b"one", False)
+
+
+def test_a_link_in_place_of_a_copy_is_removed_and_one_of_the_counters_is_not_followed(
+    store: NearBlobStore, far: Far, tmp_path: Path
+) -> None:
+    store.write(NAME, [b"one"])
+    (path,) = copies(tmp_path)
+    (tmp_path / "other").write_bytes(b"two")
+    path.unlink()
+    path.symlink_to(tmp_path / "other")
+    assert [bytes(store.read(NAME, 3)) for _ in range(2)] == [b"one"] * 2
+    assert (far.reads, path.is_symlink()) == (1, False)
+    (tmp_path / "near/1/sizes").unlink()
+    (tmp_path / "near/1/sizes").symlink_to(tmp_path / "other")
+    store.write(name_of(2), [b"new"])
+    assert (tmp_path / "other").read_bytes() == b"two"
+
+
+def test_nobody_waits_for_a_blob_that_is_too_large_to_be_copied(store: NearBlobStore, far: Far) -> None:
+    far.write(NAME, [bytes(MOST)])
+    together = threading.Barrier(4, timeout=30)
+
+    def read(name: str, size: int) -> Buffer:
+        together.wait()
+        return bytes(size)
+
+    far.read = read  # type: ignore[method-assign]
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(lambda _: store.read(NAME, MOST), range(4)))) == 4
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse", "lustre", "cifs"])
@@ -274,6 +359,22 @@ class TestNearBlobStoreWithLargeBlobs(TestNearBlobStore):
 @pytest.mark.parametrize("stores", [1, 16])
 def test_of_many_that_want_one_large_blob_one_fetches_it(far: Far, tmp_path: Path, stores: int) -> None:
     test_of_many_that_want_one_blob_one_fetches_it(far, tmp_path, stores)
+
+
+@pytest.mark.usefixtures("large")
+def test_who_changes_large_values_in_place_spoils_one_copy_and_not_the_next(
+    store: NearBlobStore, far: Far, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoiling(place: Any, views: Any, size: int, last: Any) -> Any:
+        store._keep(place, [bytes(size)], size)
+        last()
+
+    far.write(NAME, [b"one"])
+    monkeypatch.setattr(store, "_keep_beside", spoiling)
+    assert store.read_near(NAME, 3) == (b"one", False)
+    assert store.read_near(NAME, 3) == (bytes(3), True)
+    store.drop_copy(NAME)
+    assert [store.read_near(NAME, 3) for _ in range(2)] == [(b"one", False), (b"one", True)]
 
 
 @pytest.mark.usefixtures("large")

@@ -7,6 +7,7 @@ its digest proves the bytes. What goes wrong with the disk costs a warning, and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -48,6 +49,7 @@ _COUNTERS: Final = "sizes"
 _FETCHES: Final = "fetching"
 _COUNTER: Final = struct.Struct("<q")
 _COUNT_TRIES: Final = 20
+_MOST_SPOILT: Final = 10_000
 _TAG: Final = (
     "Signature: 8a477f597d28d172789f06886806bc55\n# Copies of blobs that are stored elsewhere; may be deleted.\n"
 )
@@ -85,10 +87,11 @@ class NearBlobStore:
         self._root = os.path.join(self.directory, FORMAT)
         self.most = most
         self._swept = time.monotonic()
-        self._paused_until = float("-inf")
+        self._paused_until = self._unread_until = float("-inf")  #: no copies are made until then, and none are read
         self._has_warned = False
         self._locks = FileLocks(Path(self._root, _FETCHES))
         self._mode = 0o700
+        self._spoilt: set[str] = set()  #: leaves of copies that were not what was signed
         self._beside: set[threading.Thread] = set()  #: each writes a large copy
         self._begin()
 
@@ -131,6 +134,9 @@ class NearBlobStore:
         """Remove a copy, whose bytes are not those that its row was signed for."""
         place = self._place(name)
         if place is not None:
+            if len(self._spoilt) >= _MOST_SPOILT:
+                self._spoilt.clear()
+            self._spoilt.add(place.leaf)
             self._drop(place)
 
     def stat(self, name: str) -> BlobInfo | None:
@@ -139,14 +145,17 @@ class NearBlobStore:
 
     def delete(self, name: str) -> None:
         """Remove the copy, and the blob behind."""
-        self.drop_copy(name)
+        self._drop_all([name])
         self.far.delete(name)
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
         """Remove the copies, and the blobs behind; why each that may still be there is."""
-        for name in names:
-            self.drop_copy(name)
+        self._drop_all(names)
         return self.far.delete_many(names)
+
+    def _drop_all(self, names: Collection[str]) -> None:
+        for place in filter(None, map(self._place, names)):
+            self._drop(place)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """List the blobs behind."""
@@ -162,7 +171,7 @@ class NearBlobStore:
 
     @property
     def is_in_use(self) -> bool:
-        """Whether copies are read and made, which they are not for a while after trouble with the disk."""
+        """Whether copies are made, which they are not for a while after trouble with the disk."""
         return time.monotonic() >= self._paused_until
 
     def size(self) -> int:
@@ -184,30 +193,42 @@ class NearBlobStore:
 
     def _begin(self) -> None:
         if not is_local(self._root):
-            self._pass_by(OSError(0, "it is on a network file system, or on one that a process serves"), float("inf"))
+            where = OSError(0, "it is on a network file system, or on one that a process serves")
+            self._pass_by(where, float("inf"), reads=False)
             return
         try:
-            directory = self.directory
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            # Who made the directory for a group wants the group to read the copies.
-            self._mode = stat.S_IMODE(os.stat(directory).st_mode) | 0o700
-            for folder in (self._root, os.path.join(self._root, _FETCHES)):
-                self._make(folder)
-            tag = os.path.join(directory, "CACHEDIR.TAG")
-            if not os.path.exists(tag):
-                Path(tag).write_text(_TAG)
+            self._make_directory()
         except OSError as error:
             self._pass_by(error, float("inf"))
+
+    def _make_directory(self) -> None:
+        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        # Who made the directory for a group wants the group to read the copies.
+        self._mode = stat.S_IMODE(os.stat(self.directory).st_mode) | 0o700
+        for folder in (self._root, os.path.join(self._root, _FETCHES)):
+            self._make(folder)
+        tag = os.path.join(self.directory, "CACHEDIR.TAG")
+        if not os.path.exists(tag):
+            Path(tag).write_text(_TAG)
 
     def _make(self, folder: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, self._mode)
             os.chmod(folder, self._mode)  # whatever the umask is
 
+    def _create(self, path: str, flags: int) -> int:
+        """A file of ours, made where it is not there, for the same users as the directory, whatever the umask is."""
+        mode, flags = self._mode & 0o666, flags | os.O_CLOEXEC | os.O_NOFOLLOW
+        with contextlib.suppress(FileExistsError):
+            descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
+            os.fchmod(descriptor, mode)
+            return descriptor
+        return os.open(path, flags)
+
     def _place(self, name: str) -> _PlaceOfCopy | None:
-        """None for names that are not used once, such as the marker's, and while there is trouble with the disk."""
+        """None for names that are not used once, such as the marker's, and while no copies can be read."""
         match = OBJECT_NAME.fullmatch(name)
-        if match is None or not self.is_in_use:
+        if match is None or time.monotonic() < self._unread_until:
             return None
         leaf = f"{match['namespace']}.{name.rpartition('/')[2]}"
         return _PlaceOfCopy(int(match["shard"], 16), leaf, os.path.join(self._root, match["shard"], leaf))
@@ -221,14 +242,17 @@ class NearBlobStore:
                 data = _read_whole(descriptor, size) if stat.S_ISREG(found.st_mode) and found.st_size == size else None
                 # A clock that jumped back makes the file's time one of the future.
                 if data is not None and not 0 <= time.time() - found.st_mtime < USE_GRAIN:
-                    os.utime(descriptor)
+                    with contextlib.suppress(OSError):  # another user's, or on a disk that is only read
+                        os.utime(descriptor)
             finally:
                 os.close(descriptor)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return None
         except OSError as error:
-            self._pass_by(error)
-            return None
+            if error.errno != errno.ELOOP:
+                self._pass_by(error, reads=False)
+                return None
+            data = None  # a link is no copy
         if data is None:
             self._drop(place)
         else:
@@ -237,6 +261,8 @@ class NearBlobStore:
 
     def _fetch(self, place: _PlaceOfCopy, name: str, size: int) -> tuple[Buffer, bool]:
         """Read from the store behind, or wait for a while for the copy of another that is about to do the same."""
+        if not self._is_kept(size):
+            return self._counted(name, size), False  # there will be no copy to wait for
         give_up, pause = time.monotonic() + FETCH_PATIENCE, FETCH_PAUSES[0]
         while not self._takes(place):
             if time.monotonic() >= give_up or not self.is_in_use:
@@ -250,10 +276,12 @@ class NearBlobStore:
             if (found := self._copy(place, size)) is not None:  # fetched since the first look
                 return found, True
             data = self._counted(name, size)
-            if size < LARGE:
+            if size < LARGE or place.leaf in self._spoilt:
                 self._keep(place, [memoryview(data)], size)
+                self._spoilt.discard(place.leaf)
             else:
-                # Not waited for. Who changes the value meanwhile spoils the copy, which its digest shows.
+                # Not waited for. Who changes the value meanwhile spoils the copy, which its digest shows;
+                # the next one, which is made in its place, is waited for.
                 is_kept_beside = True
                 self._keep_beside(place, [memoryview(data)], size, last=lambda: self._let_go(place))
             return data, False
@@ -267,7 +295,13 @@ class NearBlobStore:
 
     def _takes(self, place: _PlaceOfCopy) -> bool:
         try:
-            return self._locks.take(place.leaf)
+            try:
+                return self._locks.take(place.leaf)
+            except FileNotFoundError:
+                self._make_directory()
+                return self._locks.take(place.leaf)
+        except PermissionError:
+            return True  # the lock is another user's, of whom nobody knows whether they still fetch
         except OSError as error:
             self._pass_by(error)
             return False
@@ -299,15 +333,18 @@ class NearBlobStore:
         return thread.join
 
     def _keep(self, place: _PlaceOfCopy, views: Sequence[memoryview], size: int) -> None:
-        if size > self.most // LARGEST_PART or not self.is_in_use:
+        if not self._is_kept(size):
             return
         folder = os.path.dirname(place.path)
         aside = os.path.join(folder, f"{secrets.token_hex(8)}{UNFINISHED}")
         try:
             self._make_room(size)
-            self._make(folder)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(aside, flags, self._mode & 0o666), "wb") as file:
+            try:
+                self._make(folder)
+            except FileNotFoundError:  # somebody deleted the whole directory
+                self._make_directory()
+                self._make(folder)
+            with open(self._create(aside, os.O_WRONLY), "wb") as file:
                 file.writelines(views)
             # Not synced: what a power cut leaves is not what was signed, and is fetched again.
             before = _size_of(place.path)
@@ -322,25 +359,37 @@ class NearBlobStore:
             with contextlib.suppress(OSError):
                 os.unlink(aside)
 
+    def _is_kept(self, size: int) -> bool:
+        return size <= self.most // LARGEST_PART and self.is_in_use
+
     def _drop(self, place: _PlaceOfCopy) -> None:
         try:
             size = _size_of(place.path)
             os.unlink(place.path)
-            self._count(place.shard, -size)
         except FileNotFoundError:
             return
         except OSError as error:
+            self._pass_by(error, reads=False)  # else the bad copy would be read again
+            return
+        try:
+            self._count(place.shard, -size)
+        except OSError as error:
             self._pass_by(error)
 
-    def _pass_by(self, error: OSError, seconds: float = PAUSE_AFTER_ERROR) -> None:
-        """Use no copies for a while, and say so once."""
-        self._paused_until = time.monotonic() + seconds
+    def _pass_by(self, error: OSError, seconds: float = PAUSE_AFTER_ERROR, *, reads: bool = True) -> None:
+        """Make no copies for a while, read none either unless `reads`, and say so once."""
+        until = time.monotonic() + seconds
+        self._paused_until = max(self._paused_until, until)
+        if not reads:
+            self._unread_until = max(self._unread_until, until)
         if not self._has_warned:
             self._has_warned = True
             _log.warning(
-                "no copies of blobs are kept or read in %s for now: %s. Blobs are read from the store itself",
+                "no copies of blobs are kept%s in %s for now: %s. Blobs are read from the store itself%s",
+                "" if reads else " or read",
                 self._root,
                 error.strerror or error,
+                ", unless there is a copy" if reads else "",
             )
 
     # room
@@ -383,7 +432,8 @@ class NearBlobStore:
 
     def _counters(self) -> list[int]:
         try:
-            text = Path(self._root, _COUNTERS).read_bytes()
+            with open(os.open(os.path.join(self._root, _COUNTERS), _READ_FLAGS), "rb") as file:
+                text = file.read(SHARDS * _COUNTER.size)
         except OSError:
             return []
         return [max(0, held) for (held,) in _COUNTER.iter_unpack(text[: len(text) // 8 * 8])]
@@ -392,7 +442,7 @@ class NearBlobStore:
         """Change a counter. Where others keep it locked nothing is counted, until a sweep counts anew."""
         at = shard * _COUNTER.size
         with forks.no_fork():  # a child would keep the lock that this takes
-            descriptor = os.open(os.path.join(self._root, _COUNTERS), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = self._create(os.path.join(self._root, _COUNTERS), os.O_RDWR)
             try:
                 if _lock_soon(descriptor):
                     held = 0 if afresh else _COUNTER.unpack(os.pread(descriptor, _COUNTER.size, at).ljust(8, b"\0"))[0]

@@ -117,7 +117,7 @@ def _near(cache: Cache) -> Iterator[Finding]:
         if blobs.is_in_use:
             yield Finding("near", True, text)
         else:
-            yield Finding("near", False, f"{text}, and none are read or made for now", "look at the warning in the log")
+            yield Finding("near", False, f"{text}, and none are made for now", "look at the warning in the log")
 
 
 def _bucket(cache: Cache) -> Iterator[Finding]:

@@ -41,6 +41,7 @@ from cacheness.transfers import concurrently
 _log = logging.getLogger(__name__)
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
+COPY_LOOKS = 3  #: copies on this machine that a reader may find spoilt, before it reads the blob itself
 MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
@@ -358,7 +359,7 @@ class Cache:
         """The bytes of a verified row, verified, and whether they are those of a copy on this machine."""
         if entry.blob is None or not isinstance(self.blobs, NearBlobStore):
             return self._read_far(entry), False
-        while True:
+        for _ in range(COPY_LOOKS):
             data, is_near = self.blobs.read_near(entry.blob, entry.size)
             try:
                 verify_bytes(entry, data)
@@ -368,6 +369,7 @@ class Cache:
                     raise
             else:
                 return data, is_near
+        return self._read_far(entry), False
 
     def _read_far(self, entry: Entry) -> Buffer:
         if entry.blob is None:
