@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import os
@@ -55,6 +54,8 @@ def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[st
     known = list(known)
     for name in given:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{callee}() has no {kind} {name!r}.{meant} Known: {', '.join(known)}")

@@ -10,9 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from functools import partial
 from itertools import islice
-from typing import Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from cacheness import factory, html
+from cacheness import factory, forks, html
 from cacheness.arguments import (
     Function,
     KeyLike,
@@ -37,16 +37,13 @@ from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached
 from cacheness.keys import FunctionCode, Key, name_of_function, still_left
 from cacheness.maintenance.activity import Report
 from cacheness.maintenance.comparison import Progress, Scope
-from cacheness.maintenance.diagnosis import Finding, diagnose
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.maintenance.signers import Signer, sign_again, signers
 from cacheness.memoize.acceptances import Acceptances, AcceptedChange, change_of
 from cacheness.memoize.decorator import Cached, CachedOptions, explain_call, memoize
 from cacheness.memoize.explain import Explanation
-from cacheness.memoize.lineage import Lineage, lineage_of
 from cacheness.memoize.miss_reasons import MissReasons
-from cacheness.memoize.plan import FunctionPlan, State, plan_of, version_of, without_code
 from cacheness.modes import writes
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Call, Dispute, Entry, Hit, Outcome, Presence, Use, Where
@@ -54,6 +51,11 @@ from cacheness.references import Ref, caches
 from cacheness.results.batch import Batch
 from cacheness.results.store import Cache, Draft, PutDetails
 from cacheness.units import Duration, seconds_of
+
+if TYPE_CHECKING:  # what few processes use is imported where it is used
+    from cacheness.maintenance.diagnosis import Finding
+    from cacheness.memoize.lineage import Lineage
+    from cacheness.memoize.plan import FunctionPlan, State
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -608,7 +610,7 @@ class UnifiedCache:
         Args:
             functions: the functions.
         """
-        return [self._plan_of(*version_of(function)) for function in functions]
+        return [self._plan_of(function) for function in functions]
 
     def lineage(self, key: KeyLike, /, *, up: int = 3) -> Lineage:
         """Return which earlier results have the values that a result was made from.
@@ -624,6 +626,9 @@ class UnifiedCache:
         entry = self.find(key)
         if entry is None:
             raise NotCached(f"no result is cached under the key {digest_named(key).hex()}")
+        with forks.no_fork():
+            from cacheness.memoize.lineage import lineage_of
+
         return lineage_of(entry, up, self._with_values)
 
     def _with_values(self, values: Sequence[bytes]) -> dict[bytes, list[Entry]]:
@@ -646,6 +651,9 @@ class UnifiedCache:
             state: what is known of it.
             why: the reason.
         """
+        with forks.no_fork():
+            from cacheness.memoize.plan import without_code
+
         return without_code(name, state, why, self.iter_entries(function=name))
 
     # accepted changes
@@ -687,11 +695,13 @@ class UnifiedCache:
             raise ValueError(
                 f"sample={sample!r:.40} is no number of calls to compare: it must be a whole number, 1 at least"
             )
+        with forks.no_fork():
+            from cacheness.memoize.accept import Acceptor, Upgrade
+            from cacheness.memoize.plan import version_of
+
         cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
         if cached.cache is not self:
             cached = type(cached)(self, cached.__wrapped__, cached.options)
-        from cacheness.memoize.accept import Acceptor, Upgrade
-
         asked = Upgrade(upgrade, python)
         return Acceptor(self, cached).accept(sample, former=former, renamed=renamed or {}, upgrade=asked, force=force)
 
@@ -762,7 +772,11 @@ class UnifiedCache:
         found = (self.result_of(entry) for entry in self._with_values([digest]).get(digest, ()))
         return next((hit for hit in found if hit is not None), None)
 
-    def _plan_of(self, function: Callable[..., Any], version: str | None) -> FunctionPlan:
+    def _plan_of(self, decorated: Callable[..., Any]) -> FunctionPlan:
+        with forks.no_fork():
+            from cacheness.memoize.plan import plan_of, version_of
+
+        function, version = version_of(decorated)
         known = [] if self._is_off else self.acceptances.every()
         accepted = {(one.new, one.old) for one in known if change_of(one).state == "accepted"}
         return plan_of(function, version, self.iter_entries(function=function), self.code_of, accepted)
@@ -975,6 +989,9 @@ class UnifiedCache:
         Returns:
             What was found of each part, and what to do about it.
         """
+        with forks.no_fork():
+            from cacheness.maintenance.diagnosis import diagnose
+
         return diagnose(self._store, self.config)
 
     def signers(self) -> list[Signer]:

@@ -6,13 +6,14 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.lazy_dataclass import dataclass
 from cacheness.modes import MODES, Mode, narrower
 from cacheness.protocols import Codec
 from cacheness.records import NAMESPACE

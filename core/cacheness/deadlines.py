@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import TypeVar
 
 from cacheness.jitter import between
+from cacheness.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

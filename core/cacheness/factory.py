@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import cast
@@ -26,6 +26,7 @@ from cacheness.deadlines import waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy, StoreUnavailable
 from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
+from cacheness.lazy_dataclass import dataclass
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
 from cacheness.memoize.acceptances import Acceptances

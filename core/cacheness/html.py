@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from html import escape
 from typing import Final
 
 LONGEST: Final = 300  #: characters of one text
@@ -24,6 +23,8 @@ def of_rows(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -
 
 
 def _text(value: object) -> str:
+    from html import escape  # its table of names is large, and most processes show nothing
+
     text = f"{value}"
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     # Marks that turn the direction of writing would make a name look like another.

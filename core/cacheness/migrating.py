@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from cacheness import factory
 from cacheness.config import Config
 from cacheness.coordination.ownership import MARKER
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.results.tombstones import BULK, Tombstones
 

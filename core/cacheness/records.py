@@ -6,7 +6,7 @@ import json
 import re
 import reprlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, TypeAlias
@@ -16,6 +16,7 @@ from blake3 import blake3
 from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
+from cacheness.lazy_dataclass import dataclass
 
 MICROSECONDS: Final = 1_000_000
 HOUR: Final = 3600 * MICROSECONDS

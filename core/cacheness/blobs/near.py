@@ -17,7 +17,6 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +27,7 @@ from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
 from cacheness.file_systems import is_local
 from cacheness.jitter import between, chosen
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.records import OBJECT_NAME, BlobInfo, Upload
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from functools import cache, partial
 from typing import Any, Final, TypeVar
@@ -23,6 +23,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import Buffer
 from cacheness.records import BlobInfo, Upload
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
+
+from cacheness.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     # Imported here, because `--help` needs none of it.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cacheness.codecs.libraries import library
+from cacheness.lazy_dataclass import dataclass
 
 _LABEL: Final = b"cacheness"
 

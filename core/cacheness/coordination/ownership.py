@@ -14,11 +14,12 @@ import re
 import secrets
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from cacheness import forks
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused, StoreUnavailable
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.records import Identity
 

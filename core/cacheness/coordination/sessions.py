@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
 from pathlib import Path
 
@@ -158,7 +157,7 @@ def this_process() -> Process:
     """This process, as another one on the same machine could find it. Empty where unknown."""
     pid = os.getpid()
     return Process(
-        host=socket.gethostname(),
+        host=os.uname().nodename,
         boot_id=_read("/proc/sys/kernel/random/boot_id"),
         pid_ns=_inode("/proc/self/ns/pid"),
         pid=pid,

@@ -13,7 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -24,6 +24,7 @@ from blake3 import blake3
 from cacheness.keys.encode import Encoder
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.files import TooLarge, digest_of_file
+from cacheness.lazy_dataclass import dataclass
 
 #: Strings of an argument that are looked at; later ones count by their text.
 MOST_STRINGS: Final = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import combinations, islice
 from typing import Any, Final, TypeVar
@@ -22,6 +22,7 @@ from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
+from cacheness.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

@@ -12,7 +12,6 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from cacheness.keys.code.writers import writes_to
@@ -20,6 +19,7 @@ from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.inputs import Counted, Inputs, encoding_of_data_set, paths_in
 from cacheness.keys.opened_files import OpenedFiles
 from cacheness.keys.values.files import digest_of_file, digest_of_start
+from cacheness.lazy_dataclass import dataclass
 
 #: Values of a result that are looked at as names of files.
 MOST_NAMES: Final = 1000

@@ -17,9 +17,10 @@ import sysconfig
 import types
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final, Literal, cast
+
+from cacheness.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
 
 from cacheness import html
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Activity
 
 By: TypeAlias = Literal["function", "hour", "outcome", "reason"]

@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import groupby, islice
 
 from cacheness.coordination.ownership import MARKER
 from cacheness.errors import StoreRefused
+from cacheness.lazy_dataclass import dataclass
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.records import OBJECT_NAME, BlobInfo, Entry, Issue, IssueKind, Upload, Where
 from cacheness.results.store import Cache

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 
 from cacheness.errors import CachenessError, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Entry, Where
 from cacheness.results.store import Cache, Draft
 

@@ -7,13 +7,14 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final
 
 from cacheness.blobs.near import NearBlobStore
 from cacheness.config import EMBEDDED, Config
 from cacheness.errors import CachenessError
 from cacheness.keys import make_key
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import MICROSECONDS, Where
 from cacheness.results.store import Cache, PutDetails
 

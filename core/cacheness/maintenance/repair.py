@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
+from cacheness.lazy_dataclass import dataclass
 from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, IssueKind, Upload, Where

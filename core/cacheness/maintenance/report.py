@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from cacheness import html
 from cacheness.errors import RepairRefused
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Issue, IssueKind
 
 #: What each kind of issue means to the person on call.

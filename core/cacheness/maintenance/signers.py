@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from cacheness.errors import ConfigError
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Entry, Where
 from cacheness.results.store import Cache
 

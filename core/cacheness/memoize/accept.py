@@ -13,7 +13,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol, TypeVar
 
@@ -31,6 +31,7 @@ from cacheness.keys import (
     reached_by,
 )
 from cacheness.keys.code.writers import writes_to
+from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import MOST_EARLIER, Acceptances, AcceptedChange, change_of
 from cacheness.memoize.decorator import Cached, CachedCoroutine, Computed, differing
 from cacheness.memoize.explain import changes_of_code

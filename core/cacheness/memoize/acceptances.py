@@ -12,13 +12,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, Literal, TypeAlias
 
 from cacheness import forks
 from cacheness.audit import Sampler
 from cacheness.errors import NotAccepted
 from cacheness.keys import Key
+from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.lines import LineWatch
 from cacheness.records import EQUIVALENCE_LASTS, Entry, Equivalence, Hit
 from cacheness.results.store import Cache

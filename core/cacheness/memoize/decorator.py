@@ -12,7 +12,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
@@ -27,6 +27,7 @@ from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
+from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import Acceptances, EarlierHit, change_of
 from cacheness.memoize.explain import Explanation, explain
 from cacheness.memoize.lines import LineWatch

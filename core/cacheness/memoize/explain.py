@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from cacheness import html
 from cacheness.keys import FunctionCode, Key, merged, not_as_left
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import MICROSECONDS, Entry
 
 #: How a change of each part is told: both sides known, only the new one, only the old one.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
 
 from cacheness.errors import CachenessError
 from cacheness.keys import RESERVED, Digest, arguments_of, encode
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Entry
 
 #: Encoded bytes of a value that two results hardly have by chance.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
 
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, Key, arguments_of, make_key, name_of_function
+from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.explain import changes_of_code
 from cacheness.memoize.miss_reasons import CodeOf
 from cacheness.records import Entry

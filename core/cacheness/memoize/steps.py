@@ -9,13 +9,13 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cacheness import forks
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
+from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.lines import LineWatch
 
 T = TypeVar("T")

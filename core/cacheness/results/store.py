@@ -10,7 +10,7 @@ import logging
 import secrets
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -30,6 +30,7 @@ from cacheness.errors import (
 )
 from cacheness.keys import FunctionCode, Key, closed_digest, still_left
 from cacheness.keys.closed import MOST_NODES
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.records import DAY, MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter

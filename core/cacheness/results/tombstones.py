@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Final, TypeVar
 
 from cacheness.coordination.ownership import Marker
 from cacheness.errors import CachenessError, StoreRefused
+from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.records import Upload
 from cacheness.transfers import failures_of

@@ -22,9 +22,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cacheness.lazy_dataclass import dataclass
 
 STOP_SECONDS = 10.0
 LOOK_SECONDS = 0.1

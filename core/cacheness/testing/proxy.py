@@ -21,10 +21,11 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from cacheness.lazy_dataclass import dataclass
 
 _BLOCK: Final = 1 << 16
 _OVERLAP: Final = 256  #: a match may lie across two blocks

@@ -13,12 +13,13 @@ import weakref
 from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import islice
 from typing import Any, Final
 
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import module_of, names_of_module, owner_of, owner_of_class
+from cacheness.lazy_dataclass import dataclass
 
 #: Of a library's registry, so many entries are looked at.
 _MOST: Final = 1000

@@ -10,7 +10,6 @@ import dis
 import inspect
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
@@ -18,6 +17,7 @@ from blake3 import blake3
 from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import uses_in
 from cacheness.keys.encode import encode
+from cacheness.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, order=True)

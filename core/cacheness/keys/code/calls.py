@@ -12,13 +12,14 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, ClassVar, Final, TypeAlias
 
 from cacheness.keys.code.bytecode import one_by_one
 from cacheness.keys.code.write_only import METHODS_ARE_ATTRIBUTES
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import is_compiled, is_imported_lazily, module_of, name_of_module, names_of_module
+from cacheness.lazy_dataclass import dataclass
 
 ABSENT: Final = object()
 

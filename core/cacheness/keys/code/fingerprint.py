@@ -14,7 +14,6 @@ import types
 import weakref
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from blake3 import blake3
@@ -40,6 +39,7 @@ from cacheness.keys.code.references import (
 from cacheness.keys.code.revalidation import Watch
 from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.error_paths import deciding
+from cacheness.lazy_dataclass import dataclass
 
 #: Names that an entry tells one by one; more are told by module.
 MOST_PARTS: Final = 80

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from blake3 import blake3
 
 from cacheness.keys.encode import encode
+from cacheness.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ nodes were one object or two.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from blake3 import blake3
+
+from cacheness.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

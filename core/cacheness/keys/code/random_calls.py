@@ -14,7 +14,6 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cacheness.keys.code.calls import (
@@ -31,6 +30,7 @@ from cacheness.keys.code.calls import (
 )
 from cacheness.keys.code.sources import FunctionParameters, parameters_in_source
 from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

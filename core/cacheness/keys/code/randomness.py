@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from itertools import chain
 from typing import Any, Final, Protocol
 
@@ -35,6 +35,7 @@ from cacheness.keys.code.random_calls import (
 )
 from cacheness.keys.code.reader import Bag, Value
 from cacheness.keys.error_paths import FAILURES
+from cacheness.lazy_dataclass import dataclass
 
 _CONSTRUCTORS: Final = ("__init__", "__new__", "__post_init__")
 #: What only a new instance draws.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import pathlib
 import types
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from cacheness.keys.code.merkle import Vertex
@@ -19,6 +18,7 @@ from cacheness.keys.error_paths import Harmless, Unencodable, place_of
 from cacheness.keys.owners import owner_of, owner_of_class
 from cacheness.keys.snapshot import snapshot
 from cacheness.keys.values.files import File
+from cacheness.lazy_dataclass import dataclass
 
 #: Values that cannot change: to see the same object again is enough.
 _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.EllipsisType, types.ModuleType})

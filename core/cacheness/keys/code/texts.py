@@ -6,7 +6,6 @@ import dis
 import re
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +19,7 @@ from cacheness.keys.code.write_only import (
     handed_about,
     hands_over_a_mode,
 )
+from cacheness.lazy_dataclass import dataclass
 
 _IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
 _EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})

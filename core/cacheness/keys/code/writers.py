@@ -13,12 +13,12 @@ import os
 import re
 import types
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from cacheness.keys.inputs import paths_in
 from cacheness.keys.owners import owner_of
+from cacheness.lazy_dataclass import dataclass
 
 #: How deep helpers are followed that only pass a name on.
 _DEEPEST: Final = 5

@@ -5,10 +5,11 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cacheness.keys import FunctionCode
+from cacheness.lazy_dataclass import dataclass
 from cacheness.metadata.folding import Place, Sums, added, folded, is_due
 from cacheness.metadata.journal.lines import (
     dispute_from_json,

@@ -7,9 +7,10 @@ need not import SQLAlchemy; the driver's own cursor runs it. Others are built wh
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
+from cacheness.lazy_dataclass import dataclass
 from cacheness.records import Entry, Equivalence, Where
 
 #: The columns of an entry, in the order of its fields.
