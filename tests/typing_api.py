@@ -87,6 +87,10 @@ def truth(cache: UnifiedCache) -> None:
         assert_type(cache.settle(dispute.key, keep="new"), bool)
     assert_type(cache.find(rate.key("monday")), Entry | None)
     assert_type([found.stale_seconds for found in cache.plan(rate)], list[float])
+    accepted = cache.accept(rate, sample=50, former="rates:old", renamed={"day": "date"}, upgrade="numpy", force=True)
+    assert_type([change.bound for change in accepted], list[float])
+    assert_type([cache.revoke(change.id) for change in cache.accepted_changes()], list[bool])
+    cache.cached(accept=200)(len)
 
 
 def many_results(cache: UnifiedCache) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import re
 import statistics
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks import accept_mutants
 from cacheness import ConfigError, NotAccepted, UnifiedCache
 from cacheness.audit import Sampler
 from cacheness.memoize import acceptances
@@ -603,3 +606,29 @@ def test_the_calls_that_are_made_again_compute_cached_functions_within_them_too(
         module.cached(number)
     found = only(cache.accept(module.slow, sample=20))
     assert (found.state, found.unrun) == ("accepted", {})  # else no line of `inner` would have run
+
+
+def test_the_example_accepts_one_change_and_refuses_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    importlib.import_module("examples.accept").main(str(tmp_path))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "tidied: accepted, 200 calls came out equal"
+    assert lines[1].startswith("wrong: refused")
+    assert lines[2:] == ["at least 250 of 300 are served: True", "bound: 1.5 %", "after it was revoked: 0 accepted"]
+
+
+def test_the_page_prints_what_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/accept.md").read_text()
+    program, told = (
+        re.findall(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0] for kind in ("python", "text")
+    )
+    (tmp_path / "page.py").write_text(program)
+    ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ran.stdout, ran.returncode) == (told, 0), ran.stderr
+
+
+def test_mutants_get_past_200_calls_only_where_they_hardly_differ(tmp_path: Path) -> None:
+    found = list(accept_mutants.outcomes(list(accept_mutants.SHARE), tmp_path, seed=7))
+    assert len(found) == len(accept_mutants.SHARE)
+    assert [one for one in found if one.is_accepted and one.different > accept_mutants.WORST] == []
+    assert any(one.is_accepted for one in found)
+    assert any(not one.is_accepted for one in found)

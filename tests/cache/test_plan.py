@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
 from cacheness.cli import app
+from cacheness.cli.endings import Misuse
 
 BEFORE = """\
 import os
@@ -105,3 +106,60 @@ def test_the_command_imports_what_it_is_named_and_says_what_is_at_stake(
     (tmp_path / "pipeline.py").write_text("raise OSError('no network')\n")
     done = run("pipeline:clean", "--json")
     assert [one["state"] for one in json.loads(done.stdout)] == ["not importable"]
+
+
+AGAIN = BEFORE.replace("def clean(x): return helper(x)", "def clean(x):\n    y = helper(x)\n    return y")
+
+
+def accept(*arguments: object, code: int = 0) -> str:
+    done = CliRunner().invoke(app, ["accept", *map(str, arguments), "-d", "cache"])
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_command_accepts_lists_and_revokes(pipeline: Callable[[str], Any]) -> None:
+    module = pipeline(BEFORE)
+    for number in range(30):
+        module.clean(number), module.load(number)
+    module.cache.close()
+    module = pipeline(AGAIN)
+    told = accept("pipeline", "--sample", 20)
+    assert "pipeline:clean  20 equal calls: at most 13.9 % of such calls differ, at 95 %" in told
+    assert "changed: code of `pipeline.clean` changed" in told
+    assert "pipeline:load" not in told  # nothing of it has changed
+    (listed,) = json.loads(accept("--list", "--json"))
+    assert (listed["state"], listed["function"], listed["equal"]) == ("accepted", "pipeline:clean", 20)
+    assert listed["id"] in accept("--list")
+    assert sum(module.cache.explain(module.clean, number).hit for number in range(30)) == 30
+    accept("--revoke", listed["id"][:4])
+    assert "Nothing was made by earlier code, or accepted." in accept("--list")
+    assert sum(module.cache.explain(module.clean, number).hit for number in range(30)) == 20
+    module.cache.close()
+
+
+def test_the_command_says_in_a_sentence_what_it_does_not_accept(pipeline: Callable[[str], Any]) -> None:
+    module = pipeline(BEFORE)
+    for number in range(30):
+        module.clean(number)
+    module.cache.close()
+    pipeline(AFTER).cache.close()
+    assert "refused: the code of today makes" in accept("pipeline.clean", code=1)
+    assert "more than numpy changed: code of `pipeline.helper` changed" in accept("--upgrade", "numpy", code=1)
+    assert "python did not change" in accept("pipeline", "--python", code=1)
+    for arguments, words in (
+        (["--list", "pipeline"], "stand alone"),
+        (["--revoke", "nothing"], "no accepted change begins with nothing"),
+        (["pipeline", "--sample", "0"], "--sample 0 is no number of calls"),
+        (["pipeline", "--renamed", "x"], "--renamed x is no pair: NEW=OLD"),
+        (["elsewhere"], "no function of elsewhere has results"),
+        ([], "name a function, a module or a package, or what was upgraded"),
+    ):
+        error = CliRunner().invoke(app, ["accept", *arguments, "-d", "cache"]).exception
+        assert isinstance(error, Misuse)
+        assert words in str(error)
+    error = CliRunner().invoke(app, ["accept", "pipeline.load", "-d", "cache"]).exception
+    assert "was made by earlier code" in str(error)
+    assert "nowhere cannot be imported" in accept("nowhere.at_all", code=1)
+    Path("pipeline.py").write_text("raise OSError('no network')\n")
+    assert "refused: pipeline cannot be imported: OSError: no network" in accept("pipeline.clean", code=1)
+    assert json.loads(accept("--list", "--json")) == []

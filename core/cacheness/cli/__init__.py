@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import deleting, descent, disputing, entries, figures, keys, planning, stores
+from cacheness.cli import accepting, deleting, descent, disputing, entries, figures, keys, planning, stores
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -38,6 +38,7 @@ app.command()(deleting.clear)
 app.command()(stores.verify)
 app.command()(disputing.disputes)
 app.command()(planning.plan)
+app.command()(accepting.accept)
 app.command()(descent.lineage)
 app.command()(stores.copy)
 app.command()(stores.migrate)

@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import json
-import os
-import pickle
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from functools import reduce
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from cacheness.cli.endings import FOUND, Misuse
+from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
+from cacheness.cli.endings import FOUND
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, out, print_json, printable
-from cacheness.errors import CachenessError
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
@@ -28,7 +19,6 @@ if TYPE_CHECKING:
 #: Seconds in which the modules that are named must be imported.
 PATIENCE: Final = 60.0
 _COLUMNS: Final = ("function", "state", "served", "stale", "stale bytes", "hours at stake", "what changed")
-_CHILD: Final = "from cacheness.cli.planning import child; child()"
 
 
 @about_a_cache
@@ -43,7 +33,7 @@ def plan(
 
     Imports the modules that are named, in a process of its own, and no others. Exit code 1 where a result is stale.
     """
-    found = _in_a_child(place, targets)
+    found: list[dict[str, Any]] = in_a_child(place, plans_in, list(targets), "the plan", patience=PATIENCE)
     if as_json:
         print_json(found)
     elif markdown:
@@ -53,66 +43,19 @@ def plan(
     raise typer.Exit(FOUND if any(one["stale"] for one in found) else 0)
 
 
-def _in_a_child(place: Place, targets: Sequence[str]) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "plan.json"  # what modules print while they are imported is not shown
-        told = pickle.dumps((place.config(), list(targets), str(answer)))
-        try:
-            command = [sys.executable, "-c", _CHILD]
-            done = subprocess.run(command, input=told, capture_output=True, timeout=PATIENCE, check=False)
-        except subprocess.TimeoutExpired:
-            raise CachenessError(f"{', '.join(targets)} took more than {PATIENCE:.0f} s to import") from None
-        if not answer.exists():
-            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise CachenessError(f"the plan of {', '.join(targets)} could not be made: {last}")
-        found = json.loads(answer.read_text())
-    if "misuse" in found:
-        raise Misuse(found["misuse"])
-    plans: list[dict[str, Any]] = found["plans"]
-    return plans
-
-
-def child() -> None:
-    """Make the plan, in the process that imports the modules."""
-    from cacheness.cache import UnifiedCache
-
-    config, targets, answer = pickle.load(sys.stdin.buffer)
-    sys.path.insert(0, os.getcwd())
-    with UnifiedCache(config) as cache:
-        try:
-            names = dict.fromkeys(name for target in targets for name in _named_by(target, cache.functions()))
-            found: dict[str, Any] = {"plans": [one.as_dict() for name in names for one in _plans(cache, name)]}
-        except Misuse as error:
-            found = {"misuse": str(error)}
-    Path(answer).write_text(json.dumps(found))
-
-
-def _named_by(target: str, known: Sequence[str]) -> list[str]:
-    """The functions with results that a target names: all in a module or package, or one."""
-    dotted = target.replace(":", ".")
-    found = [n for n in known if (n.replace(":", ".") + ".").startswith(dotted + ".")]
-    if not found:
-        raise Misuse(f"no function of {target} has results: cacheness list shows what has")
-    return found
+def plans_in(cache: UnifiedCache, targets: Sequence[str]) -> list[dict[str, Any]]:
+    """Make the plans, in the process that imports the modules."""
+    names = dict.fromkeys(name for target in targets for name in named_by(target, cache.functions()))
+    return [one.as_dict() for name in names for one in _plans(cache, name)]
 
 
 def _plans(cache: UnifiedCache, name: str) -> Iterator[FunctionPlan]:
-    module, _, qualname = name.partition(":")
-    if module == "__main__" or "<locals>" in qualname or not qualname:
-        yield cache.plan_without_code(name, "not importable")
-        return
     try:
-        imported = importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001  the user's own code
-        why = f"{module} cannot be imported: {type(error).__name__}: {error}"
-        yield cache.plan_without_code(name, "not importable", why)
-        return
-    try:
-        function: Any = reduce(getattr, qualname.split("."), imported)
-    except AttributeError:
-        yield cache.plan_without_code(name, "gone")
-        return
-    yield from cache.plan(function)
+        function = imported(name)
+    except NotImportable as error:
+        yield cache.plan_without_code(name, error.state, str(error))
+    else:
+        yield from cache.plan(function)
 
 
 def _cells(one: dict[str, Any]) -> tuple[str, ...]:

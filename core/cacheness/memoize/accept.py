@@ -89,7 +89,7 @@ class AcceptingCache(Protocol):
 
 
 @dataclass
-class Earlier:
+class EarlierResults:
     """Results that one fingerprint made, and a random sample of them."""
 
     fingerprint: bytes
@@ -164,10 +164,10 @@ class Acceptor:
             )
         return [self._try(one, sample, renamed, upgrade, force=force) for one in found]
 
-    def earlier(self, former: str | None, most: int, looked_at: int | None = None) -> list[Earlier]:
+    def earlier(self, former: str | None, most: int, looked_at: int | None = None) -> list[EarlierResults]:
         """Results of earlier code, by their fingerprints, the newest of which come first."""
         for names in ([former or self._name], [] if former else self._same_body()):
-            found: dict[bytes, Earlier] = {}
+            found: dict[bytes, EarlierResults] = {}
             for name in names:
                 for entry in self._cache.iter_entries(function=name, limit=looked_at):
                     fingerprint = self._fingerprint_of(entry)
@@ -175,12 +175,12 @@ class Acceptor:
                         continue
                     if fingerprint not in found and len(found) == MOST_EARLIER:
                         continue
-                    found.setdefault(fingerprint, Earlier(fingerprint, entry.function, entry, most)).add(entry)
+                    found.setdefault(fingerprint, EarlierResults(fingerprint, entry.function, entry, most)).add(entry)
             if found:
                 return list(found.values())
         return []
 
-    def begin(self, one: Earlier, wanted: int) -> None:
+    def begin(self, one: EarlierResults, wanted: int) -> None:
         """Have calls compared, one by one as they miss."""
         parameters = self.parameters_of(one.newest, {})
         watch = self.watch_of(one)
@@ -233,7 +233,7 @@ class Acceptor:
     # one fingerprint
 
     def _try(
-        self, one: Earlier, sample: int, renamed: Mapping[str, str], upgrade: Upgrade, *, force: bool
+        self, one: EarlierResults, sample: int, renamed: Mapping[str, str], upgrade: Upgrade, *, force: bool
     ) -> AcceptedChange:
         about = self._about(one)
         trial = _Trial(self._cache, self._cached, one)
@@ -259,7 +259,7 @@ class Acceptor:
             return change_of(_unwritten(self.fingerprint, one, about))
         return change_of(written)
 
-    def _about(self, one: Earlier) -> dict[str, Any]:
+    def _about(self, one: EarlierResults) -> dict[str, Any]:
         changes = [str(change) for change in self._changes(one)]
         return {
             "function": self._name,
@@ -269,10 +269,10 @@ class Acceptor:
             "results": one.results,
         }
 
-    def _changes(self, one: Earlier) -> Sequence[Any]:
+    def _changes(self, one: EarlierResults) -> Sequence[Any]:
         return list(changes_of_code(one.newest, self._cache.code_of([one.newest]), self._today))
 
-    def _check_upgrade(self, one: Earlier, upgrade: Upgrade) -> None:
+    def _check_upgrade(self, one: EarlierResults, upgrade: Upgrade) -> None:
         if not upgrade:
             return
         # Of another Python, the compiled code is other, too.
@@ -325,7 +325,7 @@ class Acceptor:
             **{name: {"default": digest} for name, digest in defaults.items()},
         }
 
-    def watch_of(self, one: Earlier) -> LineWatch:
+    def watch_of(self, one: EarlierResults) -> LineWatch:
         """The lines of every function that changed; of all where a library did, or it is not known what."""
         codes: dict[str, list[Any]] = {}
         for reached in self._changed(one):
@@ -333,7 +333,7 @@ class Acceptor:
                 codes.setdefault(reached.name, []).append(reached.code)
         return LineWatch(codes)
 
-    def _changed(self, one: Earlier) -> list[Any]:
+    def _changed(self, one: EarlierResults) -> list[Any]:
         code = self._cache.code_of([one.newest]).get(one.newest.fn or b"")
         today = self._today.code
         if code is None or today is None:
@@ -366,7 +366,7 @@ class Acceptor:
 class _Trial:
     """Calls of a sample, compared one by one."""
 
-    def __init__(self, cache: AcceptingCache, cached: Cached, one: Earlier) -> None:
+    def __init__(self, cache: AcceptingCache, cached: Cached, one: EarlierResults) -> None:
         self._cache = cache
         self._cached = cached
         self._one = one
@@ -484,7 +484,7 @@ def change_names(one: Equivalence) -> dict[str, list[str]]:
     return found
 
 
-def _unwritten(new: bytes, one: Earlier, evidence: Mapping[str, Any]) -> Equivalence:
+def _unwritten(new: bytes, one: EarlierResults, evidence: Mapping[str, Any]) -> Equivalence:
     return Equivalence("", new, one.fingerprint, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")
 
 

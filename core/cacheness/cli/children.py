@@ -1,0 +1,99 @@
+"""Commands that import modules of the user's, in a process of its own: only those that are named."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from cacheness.cli.endings import Misuse
+from cacheness.cli.options import Place
+from cacheness.errors import CachenessError
+
+if TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+
+_CHILD: Final = "from cacheness.cli.children import child; child()"
+
+
+class NotImportable(Exception):
+    """A function cannot be imported by its name, for the reason that this says, if there is one to say."""
+
+    def __init__(self, state: Literal["not importable", "gone"], why: str = "") -> None:
+        super().__init__(why)
+        self.state = state
+
+
+def in_a_child(
+    place: Place, work: Callable[[UnifiedCache, Any], Any], given: Any, what: str, *, patience: float | None
+) -> Any:
+    """Return what `work(cache, given)` returns in a process that may import modules, as JSON has it.
+
+    What these print is not shown, so that it does not mix with what the command prints.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        told = pickle.dumps((place.config(), work, given, str(answer)))
+        try:
+            command = [sys.executable, "-c", _CHILD]
+            done = subprocess.run(command, input=told, capture_output=True, timeout=patience, check=False)
+        except subprocess.TimeoutExpired:
+            raise CachenessError(f"{what} took more than {patience:.0f} s, importing included") from None
+        if not answer.exists():
+            last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            raise CachenessError(f"{what} could not be made: {last}")
+        found = json.loads(answer.read_text())
+    if "misuse" in found:
+        raise Misuse(found["misuse"])
+    if "error" in found:
+        raise CachenessError(found["error"])
+    return found["answer"]
+
+
+def child() -> None:
+    """Do the work, in the process that imports the modules."""
+    from cacheness.cache import UnifiedCache
+
+    config, work, given, answer = pickle.load(sys.stdin.buffer)
+    sys.path.insert(0, os.getcwd())
+    with UnifiedCache(config) as cache:
+        try:
+            found = {"answer": work(cache, given)}
+        except Misuse as error:
+            found = {"misuse": str(error)}
+        except CachenessError as error:
+            found = {"error": str(error)}
+    Path(answer).write_text(json.dumps(found))
+
+
+def named_by(target: str, known: Sequence[str]) -> list[str]:
+    """The functions with results that a target names: all in a module or package, or one. Raises Misuse for none."""
+    dotted = target.replace(":", ".")
+    found = [n for n in known if (n.replace(":", ".") + ".").startswith(dotted + ".")]
+    if not found:
+        raise Misuse(f"no function of {target} has results: cacheness list shows what has")
+    return found
+
+
+def imported(name: str) -> Any:
+    """The function of this module and qualified name, with a colon between. Raises NotImportable."""
+    module, _, qualname = name.partition(":")
+    if module == "__main__" or "<locals>" in qualname or not qualname:
+        raise NotImportable("not importable")
+    try:
+        found = importlib.import_module(module)
+    except Exception as error:
+        why = f"{module} cannot be imported: {type(error).__name__}: {error}"
+        raise NotImportable("not importable", why) from error
+    try:
+        return reduce(getattr, qualname.split("."), found)
+    except AttributeError:
+        raise NotImportable("gone") from None
