@@ -15,8 +15,12 @@ def is_partial(func: Any) -> bool:
     return isinstance(func, partial) or (kind.__name__ == "curry" and kind.__module__.startswith(("toolz", "cytoolz")))
 
 
-def called_in(node: Task) -> tuple[Any, int]:
+def called_in(node: Task, given: tuple[tuple[Any, ...], dict[str, Any]] | None = None) -> tuple[Any, int]:
     """The function that a task calls, the user's own where one of Dask's calls it.
+
+    Args:
+        node: the task.
+        given: its arguments that decide, where they are known.
 
     Returns:
         The function, and its place in the task: 0, or that of an argument, those by name last; -1 for a task that makes
@@ -25,7 +29,7 @@ def called_in(node: Task) -> tuple[Any, int]:
     func = node.func
     if not (getattr(func, "__module__", None) or "").startswith("dask."):
         return func, 0
-    args, kwargs = arguments_that_decide(node)
+    args, kwargs = given or arguments_that_decide(node)
     if is_listing(node):
         return called_in(args[0])[0], -1
     for place, name in enumerate(kwargs, len(args) + 1):

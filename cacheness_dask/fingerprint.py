@@ -326,7 +326,7 @@ class _Walk:
         if type(func).__name__ == "ParquetFunctionWrapper":
             parts.append(self._pieces(func, node.args))
         refuse_chance(node, self._chances)
-        called, place = called_in(node)
+        called, place = called_in(node, (args, kwargs))
         if place >= 0:  # otherwise it has the parts of the task within it
             bound = self._bound.get(id(called))
             self._parts = (0, parts_of_call(parts, place, bound) if place or bound else parts)
