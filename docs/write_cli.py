@@ -35,7 +35,7 @@ What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no t
 | question | answer |
 |---|---|
 | does it work? | `cacheness doctor`, `cacheness verify` |
-| what does it save? | `cacheness report` |
+| what does it save? | `cacheness report`, `cacheness ui` |
 | why did this miss? | `cacheness report --by reason`, `cacheness explain module:function --arg x=3` |
 | what fills it? | `cacheness top` |
 | what may I delete? | `cacheness top --by unused`, `cacheness evict --dry-run` |

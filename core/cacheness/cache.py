@@ -623,8 +623,8 @@ class UnifiedCache:
         Raises:
             NotCached: there is no such entry.
         """
-        entry = self.find(key)
-        if entry is None:
+        entry = self.entry(key)
+        if entry is None or not self._store.is_genuine(entry):
             raise NotCached(f"no result is cached under the key {digest_named(key).hex()}")
         with forks.no_fork():
             from cacheness.memoize.lineage import lineage_of
@@ -854,7 +854,8 @@ class UnifiedCache:
             ValueError: several entries begin with these digits, or they are no digits of a key.
         """
         if not isinstance(key, str) or len(key) == 64:
-            return self._store.metadata.find(self.config.namespace, digest_named(key))
+            where = Where(self.config.namespace, keys=(digest_named(key),))
+            return next(iter(self._store.metadata.scan(where, limit=1)), None)  # also one that is disputed
         if len(key) < 4 or set(key) - set("0123456789abcdef"):
             raise ValueError(f"{key!r:.70} is no key, and not its beginning: give at least four of its 64 digits")
         before = int(key.ljust(64, "0"), 16) - 1

@@ -13,7 +13,7 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import accepting, deleting, descent, disputing, entries, figures, keys, planning, stores
+from cacheness.cli import accepting, deleting, descent, disputing, entries, figures, keys, page, planning, stores
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -45,6 +45,7 @@ app.command()(stores.migrate)
 app.command()(stores.adopt)
 app.add_typer(keys.app, name="keys")
 app.command()(figures.doctor)
+app.command()(page.ui)
 
 
 def main() -> None:

@@ -36,14 +36,24 @@ def report(
     prometheus: Annotated[
         bool, typer.Option("--prometheus", help="Print what Prometheus reads: all that ever was.")
     ] = False,
+    html: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write a page with charts. It needs the extra `ui`.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what calls came to: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
     if prometheus and (since is not None or by != "function" or as_json):
         raise Misuse("--prometheus is the whole: it goes with none of --since, --by and --json")
+    if html is not None and (since is not None or by != "function" or as_json or prometheus):
+        raise Misuse("--html is a page of its own: it goes with none of --since, --by, --json and --prometheus")
     with place.opened() as cache:
+        if html is not None:
+            from cacheness.cli.page import write_report
+
+            write_report(cache, html)
+            return
         if prometheus:
-            from cacheness.cli.prometheus import text_of
+            from cacheness.maintenance.prometheus import text_of
 
             print(text_of(cache.config.namespace, cache.stats(), cache.report()), end="")
             return

@@ -145,9 +145,20 @@ _KINDS: Final = {"[": "list", "(": "tuple", "{": "dict", "<": "set", ">": "froze
 def describe(data: bytes, digest: bytes) -> str:
     """A few words on an encoded value, for people. The encoding may be cut off."""
     try:
-        text = repr(decode(data))
+        return _cut(repr(decode(data)))
     except CodecError:
-        text = f"<{_kind_of(data)} {digest.hex()[:12]}…>"
+        return f"<{_kind_of(data)} {digest.hex()[:12]}…>"
+
+
+def label_of(data: bytes) -> str:
+    """The same for a `Digest`, whose repr shows the digest itself."""
+    try:
+        return _cut(repr(decode(data)))
+    except CodecError:
+        return _kind_of(data)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
 
 

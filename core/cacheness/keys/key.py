@@ -17,7 +17,7 @@ from cacheness.keys.code.fingerprint import Fingerprint, fingerprint
 from cacheness.keys.code.function_code import FunctionCode, canonical, merged
 from cacheness.keys.code.pinned import pinned
 from cacheness.keys.code.random_calls import of_call
-from cacheness.keys.decode import decode, describe
+from cacheness.keys.decode import decode, describe, label_of
 from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
@@ -70,7 +70,7 @@ class _Argument:
         """What the row keeps: the value where it can be rebuilt, else its digest."""
         if self.whole and _can_be_rebuilt(self.encoding):
             return _Encoded(self.encoding)
-        return _Labelled(self.digest, self.describe())
+        return _Labelled(self.digest, self.label or label_of(self.encoding))
 
     def describe(self) -> str:
         """A few words for people."""

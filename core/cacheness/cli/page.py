@@ -1,0 +1,68 @@
+"""The page in a browser, and the same as a file."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cacheness.cli.endings import CouldNot
+from cacheness.cli.options import Place, about_a_cache
+from cacheness.cli.screen import hint, say
+
+if TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+
+
+@about_a_cache
+def ui(
+    *,
+    place: Place,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 0,
+) -> None:
+    """Show the cache as a page in a browser, until Ctrl-C: figures, entries, disputes, integrity.
+
+    Only this machine can open it, and only with the token in the address that is printed. It needs the extra `ui`.
+    """
+    from cacheness.errors import MissingExtra
+
+    try:
+        import uvicorn
+
+        from cacheness.page.server import HOST, ServedPage
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "starlette", "ui", "the page") from error
+    with place.opened() as cache, socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError as error:
+            raise CouldNot(f"port {port} cannot be used: {error.strerror}") from None
+        page = ServedPage(cache, listener.getsockname()[1])
+        say(page.url)
+        hint("Ctrl-C ends it.")
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off"))
+        server.run(sockets=[listener])
+
+
+def write_report(cache: UnifiedCache, path: str) -> None:
+    """Write the first page into a file, whole or not at all."""
+    from cacheness.errors import MissingExtra
+
+    try:
+        import jinja2 as _  # noqa: F401  the page's templates
+
+        from cacheness.page.views import overview
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "jinja2", "ui", "a report in HTML") from error
+    text = overview(cache).html(is_file=True)
+    aside = f"{path}.{secrets.token_hex(4)}"
+    try:
+        with open(aside, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(aside, path)
+    except OSError as error:
+        raise CouldNot(f"{path} cannot be written: {error.strerror}") from None

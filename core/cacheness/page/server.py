@@ -1,0 +1,153 @@
+"""Serves the page on this machine, and to nobody else.
+
+Whoever opens it needs the token of the printed URL; then a cookie has it. What changes something is a POST that names
+the token again, from a page of our own: another site can send neither.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from cacheness.errors import CachenessError
+from cacheness.maintenance.prometheus import text_of
+from cacheness.page import views
+from cacheness.page.views import HERE, View
+
+if TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+
+HOST: Final = "127.0.0.1"
+LONGEST_FORM: Final = 10_000  #: bytes
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_Action = Callable[[Request, dict[str, str]], Response | View | None]
+
+
+class ServedPage:
+    """The application for one cache. `app` is what an ASGI server runs."""
+
+    def __init__(self, cache: UnifiedCache, port: int, token: str | None = None) -> None:
+        self.token = token or secrets.token_urlsafe(24)
+        self._cache = cache
+        self._names = {f"{HOST}:{port}", f"localhost:{port}"}
+        self._cookie = f"cacheness_{port}"
+        self.url = f"http://{HOST}:{port}/?token={self.token}"
+        self.app = Starlette(
+            routes=[
+                Route("/", self._page(lambda *_: views.overview(cache))),
+                Route("/entries", self._page(lambda _, given: views.entries(cache, given))),
+                Route("/entry/{key}", self._page(self._entry)),
+                Route("/entry/{key}/delete", self._page(self._delete), methods=["POST"]),
+                Route("/disputes", self._page(lambda *_: views.disputes(cache))),
+                Route("/disputes/{key}", self._page(self._settle), methods=["POST"]),
+                Route("/integrity", self._page(lambda _, given: views.integrity(cache, given.get("shard", "")))),
+                Route("/metrics", self._page(self._metrics)),
+                Route("/style.css", _style),
+            ],
+        )
+
+    def _page(self, show: _Action) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            response = await self._refusal(request)
+            if response is None:
+                form = await _form(request) if request.method == "POST" else {}
+                if request.method == "POST" and not self._may_change(request, form):
+                    response = self._html(
+                        views.message("Not done", "This did not come from a page of this cache."), 403
+                    )
+                else:
+                    given = form or dict(request.query_params)
+                    response = await run_in_threadpool(self._shown, show, request, given)
+            response.headers.update(_HEADERS)
+            return response
+
+        return answer
+
+    async def _refusal(self, request: Request) -> Response | None:
+        """What stands in the way of an answer: another host's name, or no token. A token moves into a cookie."""
+        if request.headers.get("host") not in self._names:  # a name of somebody else's that leads here
+            return PlainTextResponse("unknown host", 400)
+        given = request.query_params.get("token", "")
+        if secrets.compare_digest(given.encode(), self.token.encode()):
+            query = "&".join(part for part in request.url.query.split("&") if not part.startswith("token="))
+            moved = RedirectResponse(request.url.path + (f"?{query}" if query else ""), 303)
+            moved.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
+            return moved
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        for text in (request.cookies.get(self._cookie, ""), bearer):
+            if secrets.compare_digest(text.encode(), self.token.encode()):
+                return None
+        return self._html(
+            views.message("Not here", "Open the address that `cacheness ui` printed, with its token."), 403
+        )
+
+    def _may_change(self, request: Request, form: dict[str, str]) -> bool:
+        origin = request.headers.get("origin")
+        is_ours = origin is None or urlsplit(origin).netloc in self._names
+        return is_ours and secrets.compare_digest(form.get("token", "").encode(), self.token.encode())
+
+    def _shown(self, show: _Action, request: Request, given: dict[str, str]) -> Response:
+        try:
+            found = show(request, given)
+        except CachenessError as error:
+            return self._html(views.trouble("The cache does not answer as it should. Try again later.", error), 503)
+        if found is None:
+            return self._html(views.message("Not there", "There is no such entry, or not any more."), 404)
+        return found if isinstance(found, Response) else self._html(found)
+
+    def _html(self, view: View, status: int = 200) -> Response:
+        return HTMLResponse(view.html(token=self.token), status)
+
+    def _entry(self, request: Request, given: dict[str, str]) -> View | None:
+        key = request.path_params["key"]
+        return views.entry(self._cache, key, shows_value=bool(given.get("value"))) if _is_key(key) else None
+
+    def _delete(self, request: Request, given: dict[str, str]) -> Response | None:
+        key = request.path_params["key"]
+        if not _is_key(key) or given.get("sure") != "yes":
+            return None
+        self._cache.invalidate(key)
+        return RedirectResponse("/entries", 303)
+
+    def _settle(self, request: Request, given: dict[str, str]) -> Response | None:
+        key, keep = request.path_params["key"], given.get("keep")
+        if not _is_key(key) or keep not in ("old", "new"):
+            return None
+        self._cache.settle(key, keep="old" if keep == "old" else "new")
+        return RedirectResponse("/disputes", 303)
+
+    def _metrics(self, request: Request, given: dict[str, str]) -> Response:
+        cache = self._cache
+        return PlainTextResponse(text_of(cache.config.namespace, cache.stats(), cache.report()))
+
+
+def _is_key(text: str) -> bool:
+    return len(text) == 64 and all(char in "0123456789abcdef" for char in text)
+
+
+async def _form(request: Request) -> dict[str, str]:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            return {}
+    return {name: values[0] for name, values in parse_qs(body.decode(errors="replace")).items()}
+
+
+async def _style(_: Any) -> Response:
+    return Response((HERE / "templates/style.css").read_bytes(), media_type="text/css", headers=_HEADERS)

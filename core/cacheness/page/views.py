@@ -1,0 +1,270 @@
+"""What each page shows: data of a cache, put into templates that escape every text."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache as once
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from markupsafe import Markup
+
+from cacheness.errors import CachenessError
+from cacheness.page.chart import Bar, bars
+
+if TYPE_CHECKING:
+    import jinja2
+
+    from cacheness.cache import UnifiedCache
+    from cacheness.maintenance.activity import Sum
+
+HERE: Final = Path(__file__).parent
+HOURS: Final = 48  #: that the charts show
+ROWS: Final = 50  #: of a table on the first page
+LISTED: Final = 100  #: entries of a list
+LOOK_SECONDS: Final = 2.0  #: that a look through the entries may take
+PAGE: Final = 500
+TEXT: Final = 2000  #: characters of one text
+PREVIEW: Final = 2000
+ORDERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], Any]]]] = {
+    "size": ("largest first", lambda entry: entry["size"]),
+    "unused": ("unused for longest first", lambda entry: -entry["accessed_at"].timestamp()),
+    "hits": ("most hits first", lambda entry: entry["hits"]),
+    "seconds": ("most seconds to compute first", lambda entry: entry["compute_seconds"] or 0.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One page: the template, and what it is given."""
+
+    template: str
+    title: str
+    data: Mapping[str, Any]
+
+    def html(self, *, token: str = "", is_file: bool = False) -> str:
+        """The page as HTML. A page that is a file has its style within, and neither links nor buttons."""
+        style = (HERE / "templates/style.css").read_text() if is_file else ""
+        made = datetime.now(UTC)
+        return (
+            _templates()
+            .get_template(self.template)
+            .render(
+                **self.data,
+                title=self.title,
+                token=token,
+                is_file=is_file,
+                style=Markup(style),  # noqa: S704  our own file
+                version=version("cacheness"),
+                made=f"{made:%Y-%m-%d %H:%M:%S} UTC",
+            )
+        )
+
+
+def overview(cache: UnifiedCache) -> View:
+    """What the cache holds, what it saved, by function and hour, and why calls missed. Looks through no entries."""
+    hours = {row.name: row for row in cache.report(since=timedelta(hours=HOURS), by="hour")}
+    names = [_hour(ago) for ago in reversed(range(HOURS))]
+    return View(
+        "overview.html",
+        "What the cache does",
+        {
+            "namespace": cache.config.namespace,
+            "stats": cache.stats(),
+            "functions": islice(cache.report(by="function"), ROWS),
+            "reasons": islice(cache.report(by="reason"), ROWS),
+            "disputes": len(cache.disputes()),
+            "calls": _chart("Calls in each hour", names, hours, _calls),
+            "saved": _chart("Seconds saved in each hour", names, hours, _saved, " s"),
+        },
+    )
+
+
+def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
+    """Entries: by the beginning of a key, function, tag or prefix, or those first that an order puts first."""
+    chosen = {name: asked[name] for name in ("function", "tag", "prefix") if asked.get(name)}
+    order, key = asked.get("order", ""), asked.get("key", "").strip()
+    note, found = "", list[dict[str, Any]]()
+    try:
+        if key:
+            entry = cache.entry(key)
+            found = cache.describe([] if entry is None else [entry])
+        elif order in ORDERS:
+            found, note = _ordered(cache, chosen, order)
+        else:
+            found = cache.list_entries(**chosen, limit=LISTED + 1)
+            note = f"the first {LISTED} are shown" if len(found) > LISTED else ""
+    except ValueError as error:
+        note = str(error)
+    return View(
+        "entries.html",
+        "Entries",
+        {
+            "entries": found[:LISTED],
+            "asked": asked,
+            "orders": {n: words for n, (words, _) in ORDERS.items()},
+            "note": note,
+        },
+    )
+
+
+def entry(cache: UnifiedCache, key: str, *, shows_value: bool = False) -> View | None:
+    """One entry: what made it, from what, where it came from, and on demand its value. None when it is not there."""
+    found = cache.entry(key)
+    if found is None:
+        return None
+    (listed,) = cache.describe([found])
+    lineage = cache.lineage(found.key.hex(), up=2)
+    return View(
+        "entry.html",
+        found.function or "put by hand",
+        {
+            "entry": found,
+            "listed": listed,
+            "code": listed["code"] or {},
+            "edges": lineage.edges,
+            "functions": lineage.functions,
+            "dispute": next(iter(cache.disputes([found.key.hex()])), None),
+            "value": _preview(cache, found.cache_key) if shows_value else None,
+        },
+    )
+
+
+def disputes(cache: UnifiedCache) -> View:
+    """Results that came out differently when they were computed again."""
+    return View("disputes.html", "Disputes", {"disputes": [one.as_dict() for one in cache.disputes()]})
+
+
+def integrity(cache: UnifiedCache, shard: str = "") -> View:
+    """Compare one 256th of the rows with their blobs; changes nothing."""
+    number = int(shard) if shard.isdecimal() and int(shard) < 256 else random.randrange(256)  # noqa: S311
+    report = cache.verify_integrity(shard=number)
+    return View("integrity.html", "Integrity", {"report": report.as_dict(), "rows": report.table(), "shard": number})
+
+
+def trouble(what: str, error: Exception) -> View:
+    """Why a page cannot be shown."""
+    return View("trouble.html", "Not now", {"what": what, "error": f"{type(error).__name__}: {error}"})
+
+
+def message(title: str, text: str) -> View:
+    """A sentence."""
+    return View("trouble.html", title, {"what": text, "error": ""})
+
+
+def _ordered(cache: UnifiedCache, chosen: Mapping[str, Any], order: str) -> tuple[list[dict[str, Any]], str]:
+    """The first entries in an order, of those that are looked at in the time that a page may take."""
+    best, looked_at, until = list[dict[str, Any]](), 0, time.monotonic() + LOOK_SECONDS
+    left = cache.iter_entries(**chosen)
+    while page := cache.describe(islice(left, PAGE)):
+        looked_at += len(page)
+        best = heapq.nlargest(LISTED, [*best, *page], key=ORDERS[order][1])
+        if time.monotonic() > until:
+            return best, f"of the first {looked_at:,} entries; `cacheness top --by {order}` looks at all"
+    return best, ""
+
+
+def _preview(cache: UnifiedCache, key: str) -> str:
+    try:
+        hit = cache.peek(key)
+    except CachenessError as error:
+        return f"not readable: {error}"
+    if hit is None:
+        return "not there any more"
+    try:
+        text = repr(hit.value)
+    except Exception as error:  # noqa: BLE001  the value's own class
+        return f"its repr failed: {type(error).__name__}"
+    return text if len(text) <= PREVIEW else text[:PREVIEW] + "…"
+
+
+def _hour(ago: int) -> str:
+    return f"{datetime.now(UTC) - timedelta(hours=ago):%Y-%m-%d %H:00}"
+
+
+def _calls(row: Sum) -> list[tuple[str, float]]:
+    return [("hits", row.hits), ("waited", row.waited), ("misses", row.misses), ("failed", row.failed)]
+
+
+def _saved(row: Sum) -> list[tuple[str, float]]:
+    return [("saved", row.seconds_saved)]
+
+
+def _chart(
+    title: str,
+    names: list[str],
+    hours: Mapping[str, Sum],
+    parts: Callable[[Sum], list[tuple[str, float]]],
+    unit: str = "",
+) -> Markup:
+    columns = [Bar(name, parts(hours[name]) if name in hours else []) for name in names]
+    return Markup(bars(title, columns, unit))  # noqa: S704  it has escaped what it was given
+
+
+@once
+def _templates() -> jinja2.Environment:
+    import jinja2
+
+    templates = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_plain,
+    )  # fmt: skip
+    templates.filters |= {"size": _size, "seconds": _seconds, "share": _share, "when": _when, "called": _called}
+    return templates
+
+
+def _plain(value: Any) -> Any:
+    """A text for a page: of bounded length, and without characters that would turn the direction of writing."""
+    if value is None or isinstance(value, Markup):
+        return "" if value is None else value
+    text = f"{value}"
+    text = text if len(text) <= TEXT else text[: TEXT - 1] + "…"
+    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+
+
+def _size(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:,.1f} TB"
+
+
+def _seconds(number: float | None) -> str:
+    if number is None:
+        return ""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if number >= 2 * size:
+            return f"{number / size:,.1f} {unit}"
+    return f"{number:.1f} s" if number >= 0.1 or not number else f"{number * 1000:.1f} ms"
+
+
+def _share(number: float | None) -> str:
+    return "" if number is None else f"{number:.0%}"
+
+
+def _when(moment: datetime | None) -> str:
+    return "never" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _called(given: Any) -> str:
+    if not isinstance(given, Mapping):
+        return f"{given}"
+    return ", ".join(_arguments(given))
+
+
+def _arguments(given: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in given.items():
+        if name in ("function", "prefix"):  # options of the key, which are said elsewhere
+            continue
+        try:
+            yield f"{name}={value!r:.200}"
+        except Exception as error:  # noqa: BLE001  the value's own class
+            yield f"{name}: its repr failed: {type(error).__name__}"

@@ -1,0 +1,323 @@
+"""The page, as a browser asks for it, and as others try to."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from cacheness import UnifiedCache
+from cacheness.errors import StoreUnavailable
+from cacheness.page import views
+from cacheness.page.chart import Bar, bars
+from cacheness.page.server import ServedPage
+
+HOSTILE = "<script>alert(1)</script>\"' onload=x \x1b[31mred\x1b[0m\nline \u202egnp.exe"
+
+
+def tripled(x: int) -> int:
+    return 3 * x
+
+
+def failing(x: int) -> int:
+    raise ZeroDivisionError(x)
+
+
+class Seen(HTMLParser):
+    """What a browser would make of a page."""
+
+    VOID = frozenset({"meta", "link", "input", "rect", "line"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[UnifiedCache]:
+    with UnifiedCache(tmp_path / "cache") as cache:
+        triple, fail = cache.cached(tripled), cache.cached(failing)
+        for x in (1, 2, 1):
+            triple(x)
+        with pytest.raises(ZeroDivisionError):
+            fail(1)
+        cache.put(random.Random(1).randbytes(100_000), n=1, tags=["night"], prefix="raw")
+        yield cache
+
+
+@pytest.fixture
+def page(cache: UnifiedCache) -> Iterator[ServedPage]:
+    """A page that is served for the length of a test."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        page = ServedPage(cache, listener.getsockname()[1])
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield page
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def stranger(page: ServedPage) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=page.url.partition("/?")[0], follow_redirects=True) as client:
+        yield client
+
+
+@pytest.fixture
+def browser(page: ServedPage, stranger: httpx.Client) -> httpx.Client:
+    assert stranger.get(page.url).status_code == 200
+    return stranger
+
+
+def seen(browser: httpx.Client, path: str, status: int = 200) -> Seen:
+    answer = browser.get(path)
+    assert answer.status_code == status, answer.text
+    assert "script" not in answer.headers["content-security-policy"]
+    return Seen(answer.text)
+
+
+def key_of(cache: UnifiedCache, **named: Any) -> str:
+    return cache.key(**named).hex
+
+
+def test_the_first_page_says_what_the_cache_does(browser: httpx.Client) -> None:
+    shown = seen(browser, "/")
+    for words in ("entries 3", "hits 1", "misses 2", "hit rate 33%", "test_page:tripled 3 1 2", "new arguments 1"):
+        assert words in shown.text, words
+    assert shown.tags.count("svg") == 2
+    assert "rect" in shown.tags
+    assert ("href", "/entries?function=tests.page.test_page%3Atripled") in shown.attributes
+
+
+def test_entries_are_found_by_what_they_have(cache: UnifiedCache, browser: httpx.Client) -> None:
+    raw = cache.key(n=1, prefix="raw").hex
+    for query, found in {
+        "": 3,
+        "?tag=night": 1,
+        "?prefix=raw": 1,
+        "?function=tests.page.test_page:tripled": 2,
+        f"?key={raw[:8]}": 1,
+        "?tag=none": 0,
+        "?order=size": 3,
+        "?order=unused": 3,
+        "?order=hits": 3,
+        "?order=seconds": 3,
+        "?order=nonsense": 3,
+    }.items():
+        links = [value for name, value in seen(browser, f"/entries{query}").attributes if name == "href"]
+        assert len([link for link in links if link and link.startswith("/entry/")]) == found, query
+    first = [value for name, value in seen(browser, "/entries?order=size").attributes if name == "href"]
+    assert next(link for link in first if link and link.startswith("/entry/")) == f"/entry/{raw}"
+    assert "at least" in seen(browser, "/entries?key=f").text or "no such" in seen(browser, "/entries?key=f").text
+
+
+def test_an_entry_shows_what_made_it_and_its_value_on_demand(cache: UnifiedCache, browser: httpx.Client) -> None:
+    key = cache.cached(tripled).key(2).hex
+    shown = seen(browser, f"/entry/{key}")
+    for words in ("x=2", "tests.page.test_page.tripled", "in its row", "Load and show"):
+        assert words in shown.text, words
+    assert "pre" not in shown.tags
+    assert " 6 " in seen(browser, f"/entry/{key}?value=1").text
+    assert cache.stats()["hits"] == 1  # a look is no use
+    for gone in ("0" * 64, "x", key[:10]):
+        assert "no such entry" in seen(browser, f"/entry/{gone}", 404).text
+
+
+def test_lineage_leads_from_an_entry_to_those_it_was_made_from(tmp_path: Path) -> None:
+    with UnifiedCache(tmp_path / "chain") as cache:
+        rows = list(range(100))
+        cache.put(rows, source="here")
+        cache.cached(sum_of)(rows)
+        view = views.entry(cache, cache.cached(sum_of).key(rows).hex)
+        assert view is not None
+        shown = Seen(view.html())
+        assert ("href", f"/entry/{cache.key(source='here').hex}") in shown.attributes
+        assert "rows" in shown.text
+
+
+def sum_of(rows: list[int]) -> int:
+    return sum(rows)
+
+
+def test_what_is_stored_neither_runs_nor_breaks_a_page(cache: UnifiedCache, browser: httpx.Client) -> None:
+    def hostile(x: str) -> str:
+        return x
+
+    hostile.__module__ = hostile.__qualname__ = "<img src=x>\u202e"
+    cache.cached(hostile)(HOSTILE)
+    cache.put(HOSTILE, **{HOSTILE[:30]: HOSTILE * 10_000}, tags=["<i>tag</i>"], prefix="<b>p</b>")
+    pages = ["/", "/entries", "/disputes", "/entries?function=%3Cscript%3E&tag=%22%3E%3Cscript%3E"]
+    pages += [f"/entry/{entry.cache_key}?value=1" for entry in cache.iter_entries()]
+    for path in pages:
+        answer = browser.get(path)
+        assert answer.status_code == 200
+        assert len(answer.text) < 100_000
+        shown = Seen(answer.text)
+        assert not {"script", "img", "i", "b"}.intersection(shown.tags), path
+        assert not [name for name, _ in shown.attributes if name.startswith("on") or name == "style"], path
+        assert not [char for char in answer.text if not char.isprintable() and char not in "\n\t"], path
+
+
+def test_only_who_has_the_token_sees_anything(cache: UnifiedCache, page: ServedPage, stranger: httpx.Client) -> None:
+    key = cache.cached(tripled).key(1).hex
+    for path in ("/", "/entries", f"/entry/{key}", "/disputes", "/integrity", "/metrics", "/?token=wrong", "/?token=ü"):
+        answer = stranger.get(path)
+        assert answer.status_code == 403
+        assert "tripled" not in answer.text
+        assert page.token not in answer.text
+    assert stranger.get("/metrics", headers={"Authorization": f"Bearer {page.token}"}).status_code == 200
+    moved = stranger.get(f"/entries?tag=a&token={page.token}", follow_redirects=False)
+    assert (moved.status_code, moved.headers["location"]) == (303, "/entries?tag=a")
+    assert {"httponly", "samesite=strict"} <= {part.strip().lower() for part in moved.headers["set-cookie"].split(";")}
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1:1", ""])
+def test_another_name_that_leads_here_is_not_answered(page: ServedPage, stranger: httpx.Client, host: str) -> None:
+    assert stranger.get(page.url, headers={"Host": host}).status_code == 400
+
+
+def test_nothing_is_changed_without_the_token_or_from_elsewhere(
+    cache: UnifiedCache, page: ServedPage, browser: httpx.Client
+) -> None:
+    key = cache.cached(tripled).key(1).hex
+    path, good = f"/entry/{key}/delete", {"sure": "yes", "token": page.token}
+    for data, headers in (
+        ({"sure": "yes"}, {}),
+        ({"sure": "yes", "token": "wrong"}, {}),
+        (good, {"Origin": "http://evil.example"}),
+        (good, {"Origin": "null"}),
+        ({**good, "filler": "x" * 20_000}, {}),
+    ):
+        assert browser.post(path, data=data, headers=headers).status_code == 403
+    assert browser.post(path, data={"token": page.token}).status_code == 404  # not sure
+    assert browser.get(path).status_code == 405
+    assert browser.get(f"{path}?sure=yes&token={page.token}", follow_redirects=False).status_code == 405
+    browser.cookies.clear()
+    assert browser.post(path, data=good).status_code == 403
+    assert cache.cached(tripled).explain(1).hit
+
+
+def test_an_entry_is_deleted_and_a_dispute_is_settled(
+    cache: UnifiedCache, page: ServedPage, browser: httpx.Client
+) -> None:
+    one, other = (cache.cached(tripled).key(x).hex for x in (1, 2))
+    for key in (one, other):
+        entry = cache.entry(key)
+        assert entry is not None
+        cache.dispute(entry, None, None, "3 where 4 was stored")
+    assert "2 results came out differently" in seen(browser, "/").text
+    assert "3 where 4 was stored" in seen(browser, "/disputes").text
+    assert "not served" in seen(browser, f"/entry/{one}").text
+    for key, keep in ((one, "old"), (other, "new")):
+        done = browser.post(f"/disputes/{key}", data={"keep": keep, "token": page.token}, follow_redirects=False)
+        assert done.status_code == 303
+    assert cache.disputes() == []
+    assert (cache.get(one), cache.get(other)) == (3, None)
+    assert browser.post(f"/disputes/{one}", data={"keep": "both", "token": page.token}).status_code == 404
+    deleted = browser.post(f"/entry/{one}/delete", data={"sure": "yes", "token": page.token}, follow_redirects=False)
+    assert deleted.headers["location"] == "/entries"
+    assert cache.get(one) is None
+
+
+def test_integrity_looks_at_a_shard_and_changes_nothing(cache: UnifiedCache, browser: httpx.Client) -> None:
+    entry = cache.entry(cache.key(n=1, prefix="raw"))
+    assert entry is not None
+    assert entry.blob is not None
+    cache._store.blobs.delete(entry.blob)
+    shard = entry.key[0]
+    assert "dangling" in seen(browser, f"/integrity?shard={shard}").text
+    for wrong in ("x", "-1", "999", ""):
+        seen(browser, f"/integrity?shard={wrong}")
+    assert cache.entry(entry.cache_key) is not None
+
+
+def test_a_store_that_does_not_answer_is_said_and_the_page_goes_on(
+    cache: UnifiedCache, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("the database is down")
+
+    with monkeypatch.context() as patch:
+        for name in ("stats", "report", "list_entries", "disputes", "entry"):
+            patch.setattr(UnifiedCache, name, down)
+        for path in ("/", "/entries", "/disputes", "/metrics", f"/entry/{'0' * 64}"):
+            assert "the database is down" in browser.get(path).text
+            assert browser.get(path).status_code == 503
+    seen(browser, "/")
+
+
+def test_metrics_are_those_of_the_command_line(cache: UnifiedCache, browser: httpx.Client) -> None:
+    text = browser.get("/metrics").text
+    assert re.search(r'cacheness_calls_total\{.*tripled",outcome="hit"\} 1', text)
+
+
+def test_a_report_is_one_file_that_needs_nothing_else(cache: UnifiedCache, tmp_path: Path) -> None:
+    text = views.overview(cache).html(is_file=True)
+    shown = Seen(text)
+    assert "style" in shown.tags
+    assert not {"link", "form", "a", "script", "nav"}.intersection(shown.tags)
+    assert "http" not in re.sub(r'http-equiv="[^"]*"', "", text)
+
+
+def test_charts_of_anything_are_valid_and_say_their_figures() -> None:
+    for columns in ([], [Bar("now", [])], [Bar("a<b", [("hits", 0.0)]), Bar("b", [("hits", 2.5), ("misses", 1e12)])]):
+        shown = Seen(bars('A "title" <of> ours', columns, " s"))
+        assert shown.tags[0] == "svg"
+    assert "2.5 s hits, 1,000.0G s misses" in shown.text
+
+
+@pytest.mark.slow
+def test_the_commands_write_a_report_and_serve_a_page(cache: UnifiedCache, tmp_path: Path) -> None:
+    place = ("-d", str(cache.config.cache_dir))
+    cache.close()  # figures are written by then
+    command = [sys.executable, "-W", "error", "-m", "cacheness"]
+    subprocess.run([*command, "report", "--html", str(tmp_path / "report.html"), *place], check=True)
+    assert "tripled" in (tmp_path / "report.html").read_text()
+    with subprocess.Popen(
+        [*command, "ui", *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as served:
+        assert served.stdout is not None
+        url = served.stdout.readline().strip()
+        with httpx.Client(follow_redirects=True) as client:
+            assert "tripled" in client.get(url).text
+        served.send_signal(2)
+        assert served.wait(10) in (0, 130)
+        assert "Traceback" not in (served.stderr.read() if served.stderr else "")
