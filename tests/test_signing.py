@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheness import UnifiedCache
+from cacheness import Config, UnifiedCache, factory
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.records import Entry, Equivalence
 from cacheness.results.signing import Keyring, digest_buffers, header, load_or_create_key_file, verify_bytes
-from cacheness.results.signing_keys import HmacKey, PrivateKey, new_private_key, read_signing_keys
+from cacheness.results.signing_keys import HmacKey, PrivateKey, derived_id, new_private_key, read_signing_keys
 from tests.forked import ended, fork
 
 OLD, NEW = "an old key of enough length", "a new key of enough length"
@@ -350,6 +350,10 @@ def test_remembered_rows_stay_few_and_stay_true(monkeypatch: pytest.MonkeyPatch)
         (None, "PUBLIC,PUBLIC", "repeats the name"),
         (None, "ed25519-pub:ci:AAAA", "43 characters"),
         (None, "", "no known kind"),
+        (None, "\n# PUBLIC\r\n", "no known kind"),  # nothing is left
+        (None, "PUBLIC # ours", "43 characters"),
+        ("old:a secret of enough length\nnew:another of enough length", None, "line break"),
+        ("-----BEGIN KEY-----\r\nenough\r\n-----END KEY-----", None, "line break"),
         (None, "a secret of enough length", "no known kind"),
     ],
 )
@@ -360,6 +364,68 @@ def test_a_key_that_cannot_be_used_says_why_and_shows_nothing(keys: str | None, 
         Keyring.parse(given[0], trust=given[1])
     assert private.rpartition(":")[2] not in str(caught.value)
     assert "enough" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "form", ["{0}\n{1}\n", "{0}\r\n{1}\r\n", "# CI\n {0} ,\n\n  # of Anna, and ed25519-pub:x:y\n{1}", "\ufeff{0},{1},"]
+)
+def test_a_file_of_trusted_keys_may_have_a_key_in_each_line(tmp_path: Path, form: str) -> None:
+    (ci, public), (anna, other) = writer(), writer("anna")
+    (tmp_path / "trust").write_bytes(form.format(public, other).encode())
+    config = Config.from_env({"CACHENESS_TRUST_FILE": str(tmp_path / "trust")})
+    reader = Keyring.parse(None, trust=config.trust)
+    for private in (ci, anna):
+        reader.verify(Keyring.parse(private).sign(ENTRY))
+    assert reader.ids == ["anna", "ci"]
+
+
+@pytest.mark.parametrize("mode", ["read", "offline"])
+@pytest.mark.parametrize(
+    ("signing", "trust"),
+    [
+        ("CI", "PUBLIC"),
+        ("CI", "ANNA"),
+        (f"CI,team:{OLD}", "ANNA"),
+        (f"CI,team:{OLD}", "hmac:team,ANNA"),
+        (f"team:{OLD},CI", "hmac:team"),
+        (f"{OLD},CI", f"hmac:{derived_id(OLD.encode())}"),
+    ],
+)
+def test_who_only_reads_keeps_and_sends_no_private_key(tmp_path: Path, signing: str, trust: str, mode: Any) -> None:
+    (ci, public), (anna, other) = writer(), writer("anna")
+    signing = signing.replace("CI", ci)
+    trust = trust.replace("PUBLIC", public).replace("ANNA", other)
+    with UnifiedCache(tmp_path, signing_key=signing, trust=trust) as cache:
+        cache.put(1, a=1)
+        full = cache._store.keyring
+    with UnifiedCache(tmp_path, signing_key=signing, trust=trust, mode=mode) as reader:
+        assert reader.get(a=1) == 1
+        assert ci.rpartition(":")[2].encode() not in pickle.dumps(reader)
+        less = reader._store.keyring
+        assert less.ids == full.ids
+        for row in (Keyring.parse(key).sign(ENTRY) for key in (ci, anna, f"team:{OLD}", OLD)):
+            assert _verifies(less, row) == _verifies(full, row)
+
+
+def test_a_shared_cache_without_trust_keeps_and_sends_no_private_key_either() -> None:
+    ci, public = writer()
+    config = Config(metadata_backend="postgresql://there/db", blob_store="s3://bucket", signing_key=f"{ci},team:{OLD}")
+    less = factory.fit_to_send(config.but(mode="read"))
+    assert (less.signing_key, less.trust) == (f"team:{OLD}", ",".join(["hmac:team", *_derived(OLD), public]))
+    assert factory.fit_to_send(config) == config
+    assert factory.fit_to_send(config.but(mode="off")).signing_key == config.signing_key
+
+
+def _derived(secret: str) -> list[str]:
+    return [f"hmac:{derived_id(secret.encode())}"]
+
+
+def _verifies(keyring: Keyring, row: Any) -> bool:
+    try:
+        keyring.verify(row)
+    except ForgedEntry:
+        return False
+    return True
 
 
 def test_a_reader_must_be_told_that_it_only_reads(tmp_path: Path) -> None:

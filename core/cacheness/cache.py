@@ -69,7 +69,8 @@ class UnifiedCache:
     `UnifiedCache()` keeps SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder, and
     `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves many machines.
 
-    Threads may share it, and so may processes after a fork. Pickling keeps its configuration, secrets included.
+    Threads may share it, and so may processes after a fork. Pickling keeps its configuration, secrets included;
+    one that only reads on shared stores holds no private key.
 
     Args:
         config: a Config, or the path of a directory.
@@ -97,7 +98,7 @@ class UnifiedCache:
     def __init__(
         self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[CacheParameters]
     ) -> None:
-        self.config = factory.begun(configured(config, parameters).in_mode())
+        self.config = factory.begun(factory.fit_to_send(configured(config, parameters).in_mode()))
         self._local = threading.local()
         self._store_id = ""
         self._hold()

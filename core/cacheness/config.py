@@ -382,7 +382,7 @@ def _secret_in(path: str, variable: str) -> str:
     try:
         with open(os.path.expanduser(path), "rb") as file:
             content = file.read(LARGEST_SECRET + 1)
-        text = content.decode().strip()
+        text = content.decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
         raise ConfigError(f"{variable} names {path}, which cannot be read: {reason}") from None

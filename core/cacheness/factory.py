@@ -35,6 +35,7 @@ from cacheness.modes import writes
 from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.records import MICROSECONDS
 from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
+from cacheness.results.signing_keys import without_private_keys
 from cacheness.results.store import Cache
 
 _log = logging.getLogger(__name__)
@@ -235,6 +236,16 @@ def _open(config: Config) -> OpenCache:
             opened.cache.marker.settle()
         on_failure.pop_all()
     return opened
+
+
+def fit_to_send(config: Config) -> Config:
+    """The configuration without private keys, where the mode does not write: it may go to other machines."""
+    if writes(config.mode) or config.mode == "off" or config.signing_key is None:
+        return config
+    if config.trust is None and not _is_server(config):
+        return config  # the key in the directory counts too, which `trust` would rule out
+    signing_key, trust = without_private_keys(config.signing_key, config.trust)
+    return config.but(signing_key=signing_key, trust=trust)
 
 
 #: When the run of this process began, by configuration: everything in a process refreshes once.

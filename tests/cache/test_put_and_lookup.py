@@ -14,6 +14,7 @@ import pytest
 
 from cacheness import CachenessError, CodecError, Hit, StoreRefused, UnifiedCache
 from cacheness.results import access_counts
+from cacheness.results import store as results_store
 
 LARGE = 200_000  #: bytes, more than fits in a row
 ONE, OTHER = random.Random(1).randbytes(LARGE), random.Random(2).randbytes(LARGE)
@@ -357,3 +358,18 @@ def test_only_the_first_value_of_a_kind_is_read_back(world):
     assert Unreadable.reads == 2
     world.cache.get(k=0)
     assert Unreadable.reads == 3
+
+
+def test_many_rows_of_others_fill_no_log(tmp_path, caplog, monkeypatch):
+    keys = []
+    with UnifiedCache(tmp_path, signing_key="the key of another team") as others, others.write_batch():
+        keys = [others.put(number, n=number).cache_key for number in range(100)]
+    with UnifiedCache(tmp_path, signing_key="the key of our own team") as cache, caplog.at_level(logging.WARNING):
+        assert cache.get_many(keys) == {}
+        assert all(cache.get(n=number) is None for number in range(100))
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 21
+        assert sum("verify_integrity() lists all" in text for text in told) == 1
+        monkeypatch.setattr(results_store, "UNSERVED_SECONDS", -1.0)  # later
+        cache.get(n=1)
+    assert len(caplog.records) == 22

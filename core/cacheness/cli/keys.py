@@ -61,13 +61,13 @@ def trust(
     """
     from cacheness.config import Config
     from cacheness.errors import ConfigError
-    from cacheness.results.signing_keys import public_keys_of, read_signing_keys, read_trusted_keys
+    from cacheness.results.signing_keys import public_keys_of, read_signing_keys, read_trusted_keys, trusted_items
 
     try:
         config = Config.from_env()
         own = config.signing_key
-        items = [item.strip() for item in (config.trust or ",".join(public_keys_of(own or ""))).split(",")]
-        items = [item for item in dict.fromkeys([*items, *(keys or [])]) if item]
+        items = trusted_items(config.trust) if config.trust else public_keys_of(own or "")
+        items = list(dict.fromkeys([*items, *(keys or [])]))
         known = {item.split(":")[1] for item in items if ":" in item}
         if unknown := set(without or []) - known:
             raise Misuse(f"there is no trusted key {', '.join(sorted(unknown))}; there is: {', '.join(sorted(known))}")

@@ -130,6 +130,8 @@ def read_signing_keys(text: str) -> dict[str, SigningKey]:
 
     A secret without an id has one that is derived from it. No error shows a secret.
     """
+    if len(text.strip().splitlines()) > 1:  # lines would silently be one odd secret
+        raise ConfigError("signing_key holds a line break: several keys stand on one line, with commas between them")
     keys: dict[str, SigningKey] = {}
     for number, item in enumerate(text.split(","), 1):
         key_id, key = _read_signing_key(item.strip())
@@ -147,12 +149,14 @@ def read_signing_keys(text: str) -> dict[str, SigningKey]:
 def read_trusted_keys(text: str, own: dict[str, SigningKey]) -> dict[str, VerifyingKey]:
     """Read "ed25519-pub:name:key,hmac:id": the keys whose rows are read, by id. Our own private keys are among them.
 
+    Line breaks separate keys as commas do, and lines that begin with # are left out, for files with a key in each line.
+
     Args:
         text: the setting `trust`.
         own: our signing keys, of which those for HMAC are trusted only where `hmac:id` names them.
     """
     keys: dict[str, VerifyingKey] = {}
-    for number, item in enumerate((item.strip() for item in text.split(",")), 1):
+    for number, item in enumerate(trusted_items(text) or [text], 1):
         kind, _, rest = item.partition(":")
         name, key = _read_trusted_key(kind, rest, number, own)
         if name in keys:
@@ -166,6 +170,26 @@ def read_trusted_keys(text: str, own: dict[str, SigningKey]) -> dict[str, Verify
         if isinstance(key, PrivateKey) or any(key is trusted for trusted in keys.values()):
             keys.setdefault(name, key)
     return keys
+
+
+def trusted_items(text: str) -> list[str]:
+    """Return the keys in `trust` one by one."""
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return [item.strip() for line in lines for item in line.split(",") if item.strip()]
+
+
+def without_private_keys(signing: str, trust: str | None) -> tuple[str | None, str | None]:
+    """Return `signing_key` and `trust` for who only reads: they read the same rows, and hold no private key."""
+    own = read_signing_keys(signing)
+    if not any(isinstance(key, PrivateKey) for key in own.values()):
+        return signing, trust
+    shared = {f"{SHARED}:{name}": key for name, key in own.items() if isinstance(key, HmacKey)}
+    trusted = list(shared) if trust is None else trusted_items(trust)
+    needed = [key for name, key in shared.items() if name in trusted]
+    items = [item for item in map(str.strip, signing.split(",")) if not item.startswith(f"{PRIVATE}:")]
+    left = [item for item in items if any(own[_id_of(item)] is key for key in needed)]
+    public = [item for item in public_keys_of(signing) if item not in trusted]
+    return ",".join(left) or None, ",".join([*trusted, *public])
 
 
 def public_keys_of(text: str) -> list[str]:
@@ -187,6 +211,11 @@ def check_name(name: str) -> None:
 def derived_id(secret: bytes) -> str:
     """The id of a secret for HMAC that was given none."""
     return hmac.digest(secret, b"cacheness key id", "sha256").hex()[:12]
+
+
+def _id_of(item: str) -> str:
+    name, colon, _ = item.partition(":")
+    return name if colon else derived_id(name.encode())
 
 
 def _read_signing_key(item: str) -> tuple[str, SigningKey]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -53,6 +55,7 @@ EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED = (
     "damaged",
     "refresh was asked for",
 )
+UNSERVED_TOLD, UNSERVED_SECONDS = 20, 600.0  #: warnings of such entries in so long
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
@@ -108,6 +111,8 @@ class Cache:
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
         self._readable: set[tuple[int, ...]] = set()
+        self._tells = threading.Lock()
+        self._told, self._telling_since = 0, time.monotonic()  #: warnings of entries that are not served
         self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
 
     # put
@@ -319,19 +324,29 @@ class Cache:
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
                 if newer is not None and newer.blob == entry.blob:
-                    _log.warning(
-                        "the blob of entry %s is gone (%s); treated as a miss. verify_integrity() shows how many are",
-                        entry.cache_key,
-                        entry.blob,
-                    )
+                    self._tell("the blob of entry %s is gone (%s); treated as a miss", entry.cache_key, entry.blob)
                     why.append(DAMAGED)
                     return None
                 entry = newer
             except CorruptEntry as error:
-                _log.warning("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
+                self._tell("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
                 why.append(DAMAGED)
                 return None
         return None
+
+    def _tell(self, text: str, *details: object) -> None:
+        """Warn of an entry that is not served. Who can write to the database could fill the log with them."""
+        with self._tells:
+            if time.monotonic() - self._telling_since > UNSERVED_SECONDS:
+                self._told, self._telling_since = 0, time.monotonic()
+            self._told += 1
+            told = self._told
+        _log.log(logging.WARNING if told <= UNSERVED_TOLD else logging.DEBUG, text, *details)
+        if told == UNSERVED_TOLD:
+            _log.warning(
+                "more entries that are not served are logged at DEBUG for %.0f minutes; verify_integrity() lists all",
+                UNSERVED_SECONDS / 60,
+            )
 
     def _follow_one_of_many(self, entry: Entry) -> Hit | None:
         try:
