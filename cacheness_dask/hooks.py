@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import multiprocessing
 import os
 import sys
 import threading
@@ -21,11 +22,13 @@ from weakref import WeakKeyDictionary
 import dask.base
 from dask.core import flatten
 
+from cacheness.memoize.steps import computing_elsewhere
 from cacheness_dask.blocks import current, nocache
 from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.graphs import materialised
 from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.scheduler import CachingScheduler
+from cacheness_dask.worker import is_worker
 
 #: By client: `install`.
 installed: WeakKeyDictionary[Any, Run] = WeakKeyDictionary()
@@ -145,6 +148,17 @@ _CLIENTS: Final = (
 )
 #: No thread of the parent holds it in a child.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _is_computing() -> bool:
+    """Whether a cached function that is called in this process may be within a task, whose result rests on its own.
+
+    A task that is not stored counts, too: others are made from what it returns, and their keys know only the graph.
+    """
+    return bool(_inside or installed) or is_worker() or multiprocessing.parent_process() is not None
+
+
+computing_elsewhere.append(_is_computing)
 
 
 def come_in(blocks: int = 1) -> None:

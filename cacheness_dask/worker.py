@@ -104,10 +104,10 @@ def _warn(config: Config, error: BaseException, what: str = "are not stored") ->
 
 def _is_asked() -> bool:
     """Return True when anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
-    return multiprocessing.parent_process() is None or _is_worker()
+    return multiprocessing.parent_process() is None or is_worker()
 
 
-def _is_worker() -> bool:
+def is_worker() -> bool:
     """Return True when this process has a worker of Distributed, which draws numbers by itself."""
     distributed = sys.modules.get("distributed.worker")
     return bool(distributed and distributed.Worker._instances)  # noqa: SLF001
@@ -274,7 +274,7 @@ class Compute(Calling):
             with isolated(partial(_warn, self._store.config)):
                 observed, troubles = self.files.observed()
         sample = _sample(self._store, self.func, args, kwargs)
-        generators = {} if _is_worker() else positions()
+        generators = {} if is_worker() else positions()
         return _Around(observed, troubles, sample, generators, time.perf_counter())
 
     def _after(self, around: _Around, value: Any) -> None:

@@ -14,6 +14,7 @@ from prefect.context import TaskRunContext
 from cacheness import Digest, Key, UnhashableArgument
 from cacheness.incomplete import Incomplete, may_cache, quote
 from cacheness.keys import covers, digest_of, make_key
+from cacheness.memoize.steps import computing_elsewhere
 from cacheness.records import Presence
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import run_id, shielded, warn
@@ -147,6 +148,14 @@ _prefects_minus: Final = CompoundCachePolicy.__sub__
 CompoundCachePolicy.__sub__ = _minus  # type: ignore[method-assign]
 
 _PLAIN = CachenessPolicy()
+
+
+def _is_computing() -> bool:
+    """Whether this is called within a task, whose result rests on those of cached functions that it calls."""
+    return TaskRunContext.get() is not None
+
+
+computing_elsewhere.append(_is_computing)
 
 
 def make_policy(

@@ -41,6 +41,7 @@ from cacheness.memoize.steps import (
     Failed,
     Sleep,
     computes_all,
+    computing_elsewhere,
     in_thread,
     under_way,
 )
@@ -454,13 +455,14 @@ class Cached:
     def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:
         """The result that accepted earlier code made of a call, or code that is being tried.
 
-        Not for a call within a cached function, whose result would rest on it and stay when the change is revoked.
+        Not for a call within a function or a task whose result is stored: that would rest on it, and stay when the
+        change is revoked.
         """
         acceptances, new = self.cache.acceptances, key.fingerprint
         wanted = self.options.accept if writes(self.cache.config.mode) else None
         if new is None or under_way.get() or not (acceptances.of(new) or wanted):
             return None
-        if not self._may_be_of_earlier_code() or key.draws:
+        if not self._may_be_of_earlier_code() or key.draws or any(computes() for computes in computing_elsewhere):
             return None
         if wanted and not acceptances.has_looked_for(new):
             self.cache.try_earlier(self, key, wanted)
