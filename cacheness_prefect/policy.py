@@ -17,10 +17,11 @@ from cacheness.keys import covers, digest_of, make_key
 from cacheness.memoize.steps import computing_elsewhere
 from cacheness.records import Presence
 from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.earlier_code import of_earlier_code
 from cacheness_prefect.error_reporting import run_id, shielded, warn
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
-from cacheness_prefect.results import Making, PolicyResultStore
+from cacheness_prefect.results import Compare, Making, PolicyResultStore
 from cacheness_prefect.run_metadata import PREFIX
 from cacheness_prefect.serializers import CachenessSerializer
 
@@ -73,8 +74,12 @@ class CachenessPolicy(CachePolicy):
         self._check_complete(task, key)
         if self.store is None:
             return key.hex
-        found = _written_by_itself(self.store, key)
-        self._take_over(task_ctx, self.store, Making.of(task.fn, key, found, tags=self.tags))
+        store, found = self.store, _written_by_itself(self.store, key)
+        compare: Compare | None = None
+        if found is key and self.code:
+            same: tuple[Key, Compare | None] = (key, None)
+            found, compare = shielded("look for earlier code", lambda: of_earlier_code(store, task, key), same)
+        self._take_over(task_ctx, self.store, Making.of(task.fn, key, found, tags=self.tags, compare=compare))
         return found.hex
 
     def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:

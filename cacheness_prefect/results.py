@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
@@ -34,6 +34,8 @@ from cacheness_prefect.run_metadata import Notes, UnencodedValue, address, descr
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.waiting import off_loop
 
+#: Compares the result of a run with what earlier code made.
+Compare: TypeAlias = Callable[[Any], None]
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
 
@@ -83,15 +85,25 @@ class Making:
     paths: frozenset[str]  #: as which Prefect knows it
     observed: Observed  #: the files of the run
     tags: tuple[str, ...] = ()  #: of the policy
+    compare: Compare | None = None  #: gets the result, where one of earlier code is computed all the same
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def of(cls, fn: Callable[..., Any], key: Key, found: Key, *, tags: tuple[str, ...]) -> Making:
+    def of(
+        cls,
+        fn: Callable[..., Any],
+        key: Key,
+        found: Key,
+        *,
+        tags: tuple[str, ...],
+        compare: Compare | None = None,
+    ) -> Making:
         """The task run that begins now; Prefect asks for its key last."""
         observed = Observed(key.inputs, fn)
         observed.begin(alone=True)
-        return cls(key=key, paths=frozenset({key.hex, found.hex}), observed=observed, tags=tags)
+        paths = frozenset({key.hex, found.hex})
+        return cls(key=key, paths=paths, observed=observed, tags=tags, compare=compare)
 
     def notes(self, value: Any, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
         """What is known about the result that the task has just returned, or the error that ended it."""
@@ -100,6 +112,8 @@ class Making:
         )
         if refused:
             tell_not_stored(refused)
+        elif self.compare is not None:
+            self.compare(value)
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
         transaction = get_transaction()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,9 @@ from uuid import UUID
 from prefect import Flow, Task
 from pydantic import HttpUrl
 
+from cacheness import NotAccepted
 from cacheness.incomplete import Incomplete, check
+from cacheness.memoize.acceptances import AcceptedChange
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.policy import CachenessPolicy, make_policy, options_of
@@ -149,6 +151,51 @@ def clean(day: str): ...
         """
         cached: Any = self.open().cached
         return cached(task.fn, prefix=PREFIX, **options_of(task)).explain(*args, **kwargs)
+
+    def accept(
+        self,
+        task: Task[..., Any],
+        /,
+        *,
+        sample: int = 200,
+        former: str | None = None,
+        renamed: Mapping[str, str] | None = None,
+        upgrade: str = "",
+        python: bool = False,
+        force: bool = False,
+    ) -> list[AcceptedChange]:
+        """Have results of a task's earlier code count for its code of today, where calls come out equal.
+
+        Stored calls are made again by calling the task's function, outside of any run; what they come to is not stored.
+        For tasks whose key is a `CachenessPolicy`'s alone.
+
+        Args:
+            task: the task.
+            sample: how many calls of each earlier code are compared, chosen at random.
+            former: what the function was called, as module:qualified name, where its code changed, too.
+            renamed: parameters that have another name now: new name -> old name.
+            upgrade: accept earlier code only where nothing but the version of this library changed.
+            python: … or nothing but the version of Python.
+            force: accept also where lines of changed functions ran in none of the calls, or few calls can be compared.
+
+        Raises:
+            NotAccepted: there is nothing to compare, or changes of such a task are never accepted.
+        """
+        if task.result_serializer is not None:
+            raise NotAccepted(
+                f"the results of task {task.name!r} cannot be compared: its result_serializer encodes them"
+            )
+        cache = self.open()
+        cached: Any = cache.cached
+        function = cached(task.fn, prefix=PREFIX, condition=_is_not_stored, **options_of(task))
+        return cache.accept(
+            function, sample=sample, former=former, renamed=renamed, upgrade=upgrade, python=python, force=force
+        )
+
+
+def _is_not_stored(_: object) -> bool:
+    """Of what is computed to be compared, there is no run, and so no record that Prefect could read."""
+    return False
 
 
 def _name(thing: Any) -> str:

@@ -226,7 +226,8 @@ class Acceptor:
         except CodecError:
             return None
         made_by = options["function"]
-        if not isinstance(made_by, Digest) or options["version"] != self._cached.options.version or entry.outputs:
+        wanted = (self._cached.options.version, self._cached.options.prefix)
+        if not isinstance(made_by, Digest) or (options["version"], options["prefix"] or "") != wanted or entry.outputs:
             return None
         return made_by.digest if made_by.digest != self.fingerprint else None
 

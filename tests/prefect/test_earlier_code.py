@@ -1,0 +1,105 @@
+"""Runs of a task are cached by results of its earlier code, where the change was accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prefect import flow, task
+
+from cacheness import NotAccepted
+from cacheness.audit import Sampler
+
+#: Calls, by the code that made them.
+calls: list[tuple[str, int]] = []
+
+
+def before(x: int) -> list[int]:
+    calls.append(("before", x))
+    y = x + 1
+    return [y, y * 2]
+
+
+def after(x: int) -> list[int]:
+    calls.append(("after", x))
+    return [x + 1, (x + 1) * 2]
+
+
+def wrong(x: int) -> list[int]:
+    calls.append(("wrong", x))
+    return [x, x * 2]
+
+
+def states_of(store: Any, function: Any, numbers: list[int], **options: Any) -> list[tuple[str, Any]]:
+    run = task(function, cache_policy=store.policy(**options))
+
+    @flow
+    def work() -> list[Any]:
+        states = [run(x, return_state=True) for x in numbers]
+        return [(state.name, state.result()) for state in states]
+
+    found: list[tuple[str, Any]] = work()
+    return found
+
+
+def test_an_accepted_change_of_a_task_keeps_its_results(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: False)
+    numbers = list(range(8))
+    expected = [[x + 1, (x + 1) * 2] for x in numbers]
+    assert states_of(store, before, numbers) == [("Completed", value) for value in expected]
+    former = f"{__name__}:before"
+    now, other = (task(function, cache_policy=store.policy()) for function in (after, wrong))
+    (refused,) = store.accept(other, former=former)
+    assert (refused.state, refused.was) == ("refused", former)
+    entries = store.open().stats()["entries"]
+    (change,) = store.accept(now, sample=5, former=former)
+    assert (change.state, change.equal) == ("accepted", 5)
+    assert store.open().stats()["entries"] == entries  # there is no run whose results these were
+    calls.clear()
+    assert states_of(store, after, numbers) == [("Cached", value) for value in expected]
+    assert calls == []
+    assert store.explain(now, 3).hit
+
+    inner = store.open().cached(after)
+
+    def calling(x: int) -> Any:
+        return inner(x)
+
+    assert states_of(store, calling, [3]) == [("Completed", expected[3])]
+    assert calls == [("after", 3)]  # within a task, what earlier code made is not served
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: True)
+    assert states_of(store, after, [1]) == [("Completed", expected[1])]  # computed all the same, and equal
+    assert [one.state for one in store.open().accepted_changes()] == ["accepted"]
+    assert states_of(store, after, [1]) == [("Cached", expected[1])]  # under its own key now
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: False)
+    assert store.open().revoke(change.id)
+    assert states_of(store, after, [2]) == [("Completed", expected[2])]
+    assert states_of(store, before, [2]) == [("Cached", expected[2])]
+
+
+def test_the_first_difference_of_a_task_ends_its_change(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: False)
+    states_of(store, before, [1, 2, 3])
+    rare = task(_rare, cache_policy=store.policy())
+    assert [one.state for one in store.accept(rare, sample=3, former=f"{__name__}:before")] == ["accepted"]
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: True)
+    _differs.append(2)
+    assert states_of(store, _rare, [2]) == [("Completed", [0])]
+    (ended,) = store.open().accepted_changes()
+    assert (ended.state, ended.why[:27]) == ("ended", "the code of today makes [0]")
+    with pytest.raises(NotAccepted, match="its result_serializer encodes them"):
+        store.accept(task(after, cache_policy=store.policy(), result_serializer="json"))
+
+
+class _Unseen(list[int]):
+    """Decides results, and no key."""
+
+    def __cacheness_key__(self) -> None:
+        return None
+
+
+_differs = _Unseen()
+
+
+def _rare(x: int) -> list[int]:
+    return [0] if x in _differs else [x + 1, (x + 1) * 2]
