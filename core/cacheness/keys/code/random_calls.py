@@ -14,6 +14,7 @@ import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from cacheness.keys.code.calls import (
@@ -66,45 +67,42 @@ _LAYERS: Final = (
 )
 #: Names that draw, or make what draws, by a pattern for the dotted name. The first that fits decides;
 #: None: it draws nothing.
-_TABLE: Final[tuple[tuple[re.Pattern[str], _Drawing | None], ...]] = tuple(
-    (re.compile(pattern + r"\Z"), rule)
-    for pattern, rule in (
-        (r"uuid\.uuid[14]", _ALWAYS),
-        (r"(os|posix|nt)\.(urandom|getrandom)", _ALWAYS),
-        (r"secrets\.compare_digest", None),
-        (r"secrets\.\w+", _ALWAYS),
-        (r"random\.SystemRandom", _ALWAYS),
-        (r"random\.Random", _Drawing(("x",), 0)),
-        (r"random\.(seed|getstate|setstate|[A-Z]\w*|_\w+)", None),
-        (r"random\.\w+", _Drawing(sources=_PYTHON)),
-        (
-            rf"(numpy|cupy|dask\.array)\.random(\.\w+)?\.({_GENERATORS})",
-            _Drawing(("seed", "entropy"), 0),
-        ),
-        (r"(numpy|cupy)\.random(\.\w+)?\.(\w*seed|[gs]et_\w+|[A-Z]\w*|_\w+|test)", None),
-        (r"numpy\.random(\.mtrand|\._\w+)?\.\w+", _Drawing(sources=_NUMPY)),
-        (r"cupy\.random(\._\w+)*\.\w+", _Drawing(sources=frozenset({"cupy"}))),
-        (
-            r"tensorflow\.random\.(normal|uniform|truncated_normal|shuffle|gamma|poisson)",
-            _Drawing(("seed",), None, _TENSORFLOW),
-        ),
-        (r"dask\.bag\.random\.(_sample\w*|_weighted\w*|choices|sample)", _Drawing(sources=_PYTHON)),
-        (
-            r"torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)",
-            _Drawing(("generator",), None, _TORCH),
-        ),
-        (r"torch\.(dropout|feature_dropout|alpha_dropout|rrelu)_?", _Drawing(sources=_TORCH)),
-        (r"torch\.nn\.functional\.(\w*dropout\w*|rrelu|gumbel_softmax)", _Drawing(sources=_TORCH)),
-        (r"torch\.nn\.init\.(constant|ones|zeros|eye|dirac)_", None),
-        (r"torch\.nn\.init\.\w+_", _Drawing(("generator",), None, _TORCH)),
-        (
-            rf"torch\.nn(\.\w+)*\.(Lazy)?({_LAYERS})",
-            _Drawing(sources=_TORCH),
-        ),
-        (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Drawing(sources=_TORCH)),
-        (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Drawing(("generator",), 2, _TORCH)),
-        (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
-    )
+_TABLE: Final[tuple[tuple[str, _Drawing | None], ...]] = (
+    (r"uuid\.uuid[14]", _ALWAYS),
+    (r"(os|posix|nt)\.(urandom|getrandom)", _ALWAYS),
+    (r"secrets\.compare_digest", None),
+    (r"secrets\.\w+", _ALWAYS),
+    (r"random\.SystemRandom", _ALWAYS),
+    (r"random\.Random", _Drawing(("x",), 0)),
+    (r"random\.(seed|getstate|setstate|[A-Z]\w*|_\w+)", None),
+    (r"random\.\w+", _Drawing(sources=_PYTHON)),
+    (
+        rf"(numpy|cupy|dask\.array)\.random(\.\w+)?\.({_GENERATORS})",
+        _Drawing(("seed", "entropy"), 0),
+    ),
+    (r"(numpy|cupy)\.random(\.\w+)?\.(\w*seed|[gs]et_\w+|[A-Z]\w*|_\w+|test)", None),
+    (r"numpy\.random(\.mtrand|\._\w+)?\.\w+", _Drawing(sources=_NUMPY)),
+    (r"cupy\.random(\._\w+)*\.\w+", _Drawing(sources=frozenset({"cupy"}))),
+    (
+        r"tensorflow\.random\.(normal|uniform|truncated_normal|shuffle|gamma|poisson)",
+        _Drawing(("seed",), None, _TENSORFLOW),
+    ),
+    (r"dask\.bag\.random\.(_sample\w*|_weighted\w*|choices|sample)", _Drawing(sources=_PYTHON)),
+    (
+        r"torch\.(rand|randn|randint|randperm|rand_like|randn_like|randint_like|normal|bernoulli|multinomial|poisson)",
+        _Drawing(("generator",), None, _TORCH),
+    ),
+    (r"torch\.(dropout|feature_dropout|alpha_dropout|rrelu)_?", _Drawing(sources=_TORCH)),
+    (r"torch\.nn\.functional\.(\w*dropout\w*|rrelu|gumbel_softmax)", _Drawing(sources=_TORCH)),
+    (r"torch\.nn\.init\.(constant|ones|zeros|eye|dirac)_", None),
+    (r"torch\.nn\.init\.\w+_", _Drawing(("generator",), None, _TORCH)),
+    (
+        rf"torch\.nn(\.\w+)*\.(Lazy)?({_LAYERS})",
+        _Drawing(sources=_TORCH),
+    ),
+    (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Drawing(sources=_TORCH)),
+    (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Drawing(("generator",), 2, _TORCH)),
+    (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
 )
 #: Methods, by name, of an object about which nothing else is known: how it is seeded, and the most arguments
 #: without names; a generator's `sample(population, k)` and `shuffle(x)` have more.
@@ -312,10 +310,16 @@ def _rule_by_name(path: str, default: Any = None) -> Any:
         return _registered[path]
     top = path.partition(".")[0]
     if top in _TOPS:
-        for pattern, rule in _TABLE:
+        for pattern, rule in _compiled_table():
             if pattern.match(path):
                 return rule
     return default
+
+
+@lru_cache(maxsize=1)
+def _compiled_table() -> list[tuple[re.Pattern[str], _Drawing | None]]:
+    """The table, whose patterns a process that makes no key of a function need not compile."""
+    return [(re.compile(pattern + r"\Z"), rule) for pattern, rule in _TABLE]
 
 
 _TOPS: Final = frozenset(
