@@ -267,6 +267,17 @@ def test_what_is_no_time_is_an_error(wrong: Any) -> None:
 
 # read
 
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+def test_a_run_that_reads_a_cache_that_is_not_there_yet_computes(tmp_path: Path, kind: str) -> None:
+    with UnifiedCache(tmp_path / "not/there", metadata_backend=kind, mode="read") as reader:
+        assert (reader.get(a=1), reader.cached(abs)(-2)) == (None, 2)
+        assert list(reader.list_entries()) == []
+        with UnifiedCache(tmp_path / "not/there", metadata_backend=kind) as writer:
+            writer.put("kept", a=1)
+        assert reader.get(a=1) == "kept"
+
+
 DENIED = b'<?xml version="1.0"?><Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>'
 
 
