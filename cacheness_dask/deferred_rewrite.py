@@ -59,7 +59,7 @@ def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) ->
     graph, plan.graph = plan.graph, {}
     if client is not None and isinstance(dsk, Expr) and _pays(plan, len(graph), dsk):
         # A name is given, or Dask would hash all the decisions to make one.
-        return cast("Any", Beside)(_unmade(dsk), plan.decisions, _determ_token=uuid4().hex)
+        return cast("Any", Beside)(_unmade(dsk), plan.decisions.for_elsewhere(), _determ_token=uuid4().hex)
     made = apply(plan.decisions, graph)
     return Plain(made) if client is None else as_expression(made, annotations)
 

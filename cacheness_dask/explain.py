@@ -16,6 +16,7 @@ from dask.base import collections_to_expr, unpack_collections
 from dask.core import flatten
 from dask.utils import key_split
 
+from cacheness import Entry
 from cacheness.incomplete import quote
 from cacheness_dask.activation import Place, run_with
 from cacheness_dask.fingerprint import Fingerprints
@@ -103,7 +104,7 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
                 unseen = prints.incomplete.get(key, ())
                 why = (
                     _why(key, status, plan, reasons)
-                    + _suspicion(key, plan, run)
+                    + _about_hit(key, plan, run)
                     + (f"; not seen: {quote(unseen)}" if unseen else "")
                 )
                 rows.append(Row(key, name_of(plan.graph[key]), status, why))
@@ -194,9 +195,15 @@ def _why(key: Any, status: str, plan: GraphPlan, reasons: Reasons) -> str:
     return f"not stored when it was computed: {noted}" if noted else reasons.of(key)
 
 
-def _suspicion(key: Any, plan: GraphPlan, run: Run) -> str:
-    """That a hit may be chance, because a process-wide generator of random numbers moved while it was computed."""
-    entry = run.cache.find(plan.hits[key]) if key in plan.hits else None
+def _about_hit(key: Any, plan: GraphPlan, run: Run) -> str:
+    """That a hit is one by early cut-off, and that it may be chance, because a process-wide generator moved."""
+    entry = run.cache.entry(plan.hits[key]) if key in plan.hits else None
+    if entry is not None and entry.link is not None:
+        return f": inputs came out the same as for entry {entry.link.hex()[:12]}…" + _moved(entry)
+    return _moved(entry)
+
+
+def _moved(entry: Entry | None) -> str:
     moved = json.loads(entry.provenance).get("moved", ()) if entry is not None else ()
     return f"; moved while it was computed: the process-wide generator of {' and '.join(moved)}" if moved else ""
 

@@ -11,7 +11,7 @@ task inside of a fused one: fusion moves with the hash seed.
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -42,6 +42,7 @@ from cacheness.keys.owners import owner_of_class
 from cacheness_dask.bound import arguments_that_decide, called_in, is_partial, keywords_that_decide
 from cacheness_dask.chance import draws_by_itself, refuse_chance
 from cacheness_dask.columns import names_in
+from cacheness_dask.cut_off import FIRST_INPUT, TaskInputs, is_fused, places_in
 from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, NotCacheable, container, text
 from cacheness_dask.graphs import IDENTITY, last_step, topological
 from cacheness_dask.inputs import (
@@ -82,6 +83,8 @@ _WAYS_OUT: Final = (
 )
 
 Names: TypeAlias = frozenset[str]
+#: Stands for a result that a task is given, whichever it is.
+_SLOT: Final = b"r" + bytes(32)
 
 
 @dataclass(slots=True)
@@ -100,6 +103,8 @@ class Fingerprints:
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
     groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
     texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
+    #: What a task says itself, and where the results come in that it is given; None where that is not known.
+    inputs_of: Callable[[Any], TaskInputs | None] = field(default=lambda _: None, repr=False)
 
 
 def fingerprints(
@@ -202,7 +207,36 @@ class _Walk:
                         found.clues[key] = clues.setdefault(made := clue(*self._parts), made)
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
+        found.inputs_of = self._inputs_of
         return found
+
+    def _inputs_of(self, key: Any) -> TaskInputs | None:
+        """The fingerprint of a task with a number in place of each result that it is given."""
+        node, terms = self._graph[key], self._found.terms
+        if type(node) is not Task or key in self._found.inputs or any(dep not in terms for dep in node.dependencies):
+            return None
+        places = places_in(node, lambda dep: terms[dep][0] == RESULT)
+        if not places:
+            return None
+        self._inputs, self._left, self._groups, self._unseen = Inputs(), MOST_STRINGS, [], []
+        slots = {dep: _SLOT if terms[dep][0] == RESULT else terms[dep] for dep in node.dependencies}
+        try:
+            term = self._own_of_fused(node, slots, places) if is_fused(node) else self._node(node, slots)
+        except NotCacheable:
+            return None
+        return TaskInputs(blake3(DOMAIN + b"own" + term).digest(), places, is_fused(node))
+
+    def _own_of_fused(self, node: Task, slots: Mapping[Any, bytes], places: Container[Any]) -> bytes:
+        # Which input a step takes must be told: f(a) - f(b) is not f(b) - f(a). The order of the inputs may change
+        # from process to process, and then the task is computed.
+        inner, out, names, *values = node.args
+        within = {
+            name: b"r" + blake3(b"input %d" % place).digest() if place in places else self._term(value, slots)
+            for place, (name, value) in enumerate(zip(names, values, strict=True), FIRST_INPUT)
+        }
+        for step in self._order(inner, out):
+            within[step] = self._node(inner[step], within)
+        return within[out]
 
     def _tell(self, key: Any) -> None:
         """Keep what a node names, and what of it could not be seen."""

@@ -35,7 +35,7 @@ _Part: TypeAlias = tuple[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class _Earlier:
+class _EarlierEntry:
     """An entry of the same function."""
 
     clue: bytes
@@ -53,7 +53,7 @@ class _FilesOfArgument:
     def __str__(self) -> str:
         return f"input {self.names[0]}" if len(self.names) == 1 else f"one of the inputs {', '.join(self.names)}"
 
-    def not_of(self, entry: _Earlier | None) -> list[str]:
+    def not_of(self, entry: _EarlierEntry | None) -> list[str]:
         """Those that an earlier entry was not made from, as far as it tells: it names no more than a few."""
         known = entry.files if entry is not None and entry.files else frozenset[str]()
         return [name for name in self.names if name not in known] if 0 < len(known) < NAMED else []
@@ -64,7 +64,7 @@ class Reasons:
 
     def __init__(self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
         self._plan, self._clues, self._cache = plan, clues, cache
-        self._earlier: dict[str, list[_Earlier]] = {}
+        self._earlier: dict[str, list[_EarlierEntry]] = {}
         self._each = max(1, _MOST // max(1, len(plan.misses)))
 
     def of(self, key: Any) -> str:
@@ -81,13 +81,13 @@ class Reasons:
         between = " since the entry of " if what.endswith(" changed") else ", "
         return f"{what}{between}{_ago(entry.created_at)}"
 
-    def _entries(self, name: str) -> list[_Earlier]:
+    def _entries(self, name: str) -> list[_EarlierEntry]:
         """Entries of a function, newest first."""
         known = self._earlier.get(name)
         if known is None:
             found = self._cache.list_entries(function=name, limit=_READ)
             clued = [
-                _Earlier(bytes.fromhex(about["clue"]), entry["created_at"], _names(about.get("files")))
+                _EarlierEntry(bytes.fromhex(about["clue"]), entry["created_at"], _names(about.get("files")))
                 for entry in found
                 if "clue" in (about := entry["provenance"])
             ]
@@ -95,12 +95,12 @@ class Reasons:
             self._earlier[name] = known
         return known
 
-    def _nearest(self, key: Any, earlier: list[_Earlier]) -> tuple[list[int], _Earlier | None]:
+    def _nearest(self, key: Any, earlier: list[_EarlierEntry]) -> tuple[list[int], _EarlierEntry | None]:
         """Where the task differs from the entry that it differs least from."""
         mine = self._clues.get(key, b"")
         files = self._plan.decisions.files.get(key)
         names = frozenset() if files is None else frozenset(counted.name for _, counted in files.found)
-        nearest: tuple[list[int], _Earlier | None] = ([], None)
+        nearest: tuple[list[int], _EarlierEntry | None] = ([], None)
         least = (0, 0)
         for entry in earlier:
             found = differences(mine, entry.clue)
@@ -109,7 +109,7 @@ class Reasons:
                 nearest, least = (found, entry), distance
         return nearest
 
-    def _told(self, node: GraphNode, places: list[int], entry: _Earlier | None) -> str:
+    def _told(self, node: GraphNode, places: list[int], entry: _EarlierEntry | None) -> str:
         upstream: list[Any] = []
         changed: list[Any] = []
         for place in places:

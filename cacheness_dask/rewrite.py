@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
@@ -15,12 +15,13 @@ from cacheness.audit import LONGEST, Sampler
 from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.bound import called_in
+from cacheness_dask.cut_off import is_fused
 from cacheness_dask.files import Files, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints, entry_key
 from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Checked, CheckedLoad, Compute, Load, Store
+from cacheness_dask.worker import Checked, CheckedLoad, Compute, Load, Store, ToStore
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
@@ -34,12 +35,20 @@ class Decisions:
 
     keys: tuple[Any, ...]  #: wanted
     hits: dict[Any, str]  #: loaded: the entry's key
-    stored: dict[Any, tuple[bytes, bytes]]  #: computed, and stored where that is worth it: fingerprint and clue
+    stored: dict[Any, ToStore]  #: computed, and stored where that is worth it
     marked: frozenset[Any]  #: of these, stored because a user marked them
     store: Store
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
     files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
     checks: dict[Any, dict[Any, str]] = field(default_factory=dict)  #: hits that are computed again: entries of inputs
+
+    def for_elsewhere(self) -> Decisions:
+        """The same for a graph that is materialised elsewhere, where a fused task may be fused of others."""
+        stored = {
+            key: (digest, clue, None if inputs is not None and inputs.is_fused else inputs)
+            for key, (digest, clue, inputs) in self.stored.items()
+        }
+        return replace(self, stored=stored)
 
 
 @dataclass(slots=True)
@@ -73,17 +82,18 @@ def decide(
     *,
     held: Collection[Any] = (),
     never: Mapping[bytes, str] = MappingProxyType({}),
+    known_code: Callable[[Sequence[bytes]], Collection[bytes]] = lambda _: (),
     waits: bool = True,
 ) -> GraphPlan:
     """Which results are loaded, and which of those that are computed are to be stored.
 
     `held` are keys that the client has futures for: these and what they need stay as they are. `never` says
-    of fingerprints why their results are not stored.
+    of fingerprints why their results are not stored; `known_code`, of which tasks there are earlier results.
     """
     wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
     hits: dict[Any, str] = {}
-    stored: dict[Any, tuple[bytes, bytes]] = {}
+    stored: dict[Any, ToStore] = {}
     marked: set[Any] = set()
     made = GraphPlan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
     stack = [key for key in keys if key in graph]
@@ -105,12 +115,17 @@ def decide(
             made.misses[key] = name
             always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
             if (always or store.policy.measures) and not is_mark(node):
-                stored[key] = digest, prints.clues[key]  # what a mark marks is stored where it is computed
+                stored[key] = digest, prints.clues[key], None  # what a mark marks is stored where it is computed
                 if digest in prints.marked:
                     marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)
     named = prints.inputs
     files = {k: files_of(prints, k, graph[k]) for k in stored if k in named or is_writer(graph[k])}
+    inputs = {key: found for key in stored if key not in files and (found := prints.inputs_of(key)) is not None}
+    known = known_code(sorted({one.own for one in inputs.values()})) if inputs else ()
+    # Blocks share one, so that it travels once.
+    shared = {one: replace(one, is_known=one.own in known) for one in inputs.values()}
+    stored |= {key: (*stored[key][:2], shared[one]) for key, one in inputs.items()}
     for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
         if task in stored:
             stored[key] = stored[task]
@@ -166,7 +181,12 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
             continue  # replaced below, when all hits are known
         if key in stored and isinstance(node, Task):
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
-            made[key] = _computing(node, decisions.store, stored[key], always, files.get(key))
+            digest, clue, inputs = stored[key]
+            if inputs is not None and inputs.is_fused != is_fused(node):
+                inputs = None  # its arguments are others than were looked at
+            func = Compute(node.func, decisions.store, (digest, clue, inputs), name_of(node), always)
+            func.files = files.get(key)
+            made[key] = _calling(node, func)
         elif policy.check_inputs and type(node) is Task:
             made[key] = _calling(node, Checked(node.func, decisions.store, name_of(node)))
         stack.extend(dep for dep in node.dependencies if dep in graph)
@@ -186,12 +206,6 @@ def _other_names(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> Itera
 def _note_refusal(made: GraphPlan, key: Any, prints: Fingerprints) -> None:
     if key in prints.refused:
         made.refused[key] = prints.refused[key]
-
-
-def _computing(node: Task, store: Store, told: tuple[bytes, bytes], always: bool, files: Files | None) -> GraphNode:
-    func = Compute(node.func, store, told, name_of(node), always)
-    func.files = files
-    return _calling(node, func)
 
 
 def _calling(node: Task, func: Callable[..., Any]) -> GraphNode:

@@ -58,23 +58,29 @@ class Record:
 
     hits: int  #: loaded
     skipped: int  #: needed by hits only
-    misses: int  #: computed, and stored where the policy says so
+    misses: int  #: computed, unless they were cut, and stored where the policy says so
     refused: int  #: computed, because they cannot be fingerprinted or must always run
     seconds_saved: float  #: what the hits and the skipped tasks cost when they were computed
     lookup_seconds: float  #: fingerprinting, lookup and rewriting
     reasons: dict[Any, str] = field(default_factory=dict, repr=False)  #: why, by key of a refused task
     _missed: tuple[str, ...] = field(default=(), repr=False)
     _count: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
+    _count_links: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
 
     @property
     def stored(self) -> int:
         """How many of the misses are in the store now."""
         return self._count(self._missed) if self._count is not None else 0
 
+    @property
+    def cut(self) -> int:
+        """How many of the misses were not computed, because their inputs came out the same as for an earlier result."""
+        return self._count_links(self._missed) if self._count_links is not None else 0
+
     def settle(self) -> None:
         """Count for the last time what is stored, before the cache is closed."""
-        stored = self.stored
-        self._count = lambda _: stored
+        stored, cut = self.stored, self.cut
+        self._count, self._count_links = (lambda _: stored), (lambda _: cut)
 
 
 class _Reading:
@@ -279,7 +285,10 @@ class Run:
         if not waits:
             held.submits(keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
-        made = decide(graph, keys, prints, present, store, held=held.terms, never=self._never, waits=waits)
+        made = decide(
+            graph, keys, prints, present, store,
+            held=held.terms, never=self._never, known_code=self.cache.known_code, waits=waits,
+        )  # fmt: skip
         made.cut, made.keeping, made.noted = cut, held, noted
         return made, prints
 
@@ -329,12 +338,17 @@ class Run:
                 reasons=made.refused,
                 _missed=tuple(made.misses.values()),
                 _count=self._stored,
+                _count_links=self._links,
             )
         )
 
     def _stored(self, keys: Collection[str]) -> int:
         self.flush()
         return len(self.cache.present(list(keys)))
+
+    def _links(self, keys: Collection[str]) -> int:
+        self.flush()
+        return sum(found.link is not None for found in self.cache.present(list(keys)).values())
 
     def _warn(self, error: BaseException) -> None:
         self._say(f"The cache is not used, everything is computed: {error}")

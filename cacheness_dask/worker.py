@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
 
@@ -24,6 +25,7 @@ from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
+from cacheness_dask.cut_off import GivenValues, TaskInputs
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
 from cacheness_dask.inputs import why_not
@@ -235,6 +237,11 @@ def _log_unchecked(name: str, error: Exception) -> None:
     logger.info("a result of %s cannot be checked: %s: %s", name, type(error).__name__, error)
 
 
+#: What is told to a task whose result may be stored: its fingerprint; the clue, which is kept for `explain`; and what
+#: it says itself and is given by others, where an alias can be made of that.
+ToStore: TypeAlias = tuple[bytes, bytes, TaskInputs | None]
+
+
 @dataclass(frozen=True, slots=True)
 class _Around:
     """What is watched while a task runs: its files, and a sample of its arguments."""
@@ -244,6 +251,7 @@ class _Around:
     sample: Sample
     generators: Mapping[str, Any]  #: where the process-wide generators of random numbers stood
     start: float
+    given: GivenValues | None = None  #: the results of other tasks among its arguments
 
     def __enter__(self) -> None:
         self.observed.__enter__()
@@ -259,12 +267,10 @@ class Compute(Calling):
 
     _store: Store
 
-    def __init__(
-        self, func: Callable[..., Any], store: Store, told: tuple[bytes, bytes], name: str, wanted: bool
-    ) -> None:
+    def __init__(self, func: Callable[..., Any], store: Store, told: ToStore, name: str, wanted: bool) -> None:
         super().__init__(func, store, name)
         self.files: Files | None = None  #: that the task names
-        self._told = told  #: the fingerprint, and the clue, which is stored for `explain`
+        self._told = told
         self._wanted = wanted  #: store it whatever it cost
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
@@ -275,7 +281,31 @@ class Compute(Calling):
                 observed, troubles = self.files.observed()
         sample = _sample(self._store, self.func, args, kwargs)
         generators = {} if is_worker() else positions()
-        return _Around(observed, troubles, sample, generators, time.perf_counter())
+        given = None
+        inputs = self._told[2]
+        if inputs is not None and self.files is None:
+            with isolated(partial(_warn, self._store.config)):
+                given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
+        return _Around(observed, troubles, sample, generators, time.perf_counter(), given)
+
+    def _instead(self, around: _Around) -> tuple[Any] | None:
+        """The earlier result of the same task with the same values, which the new fingerprint names from now on."""
+        alias = around.given.alias if around.given is not None else None
+        inputs = self._told[2]
+        if alias is None or inputs is None or not inputs.is_known:
+            return None
+        with isolated(partial(_warn, self._store.config)):
+            opened = self._store.opened()
+            hit = opened.cache().lookup_alias(alias)
+            if hit is not None:
+                digest, clue, _ = self._told
+                key = make_key(args={}, function=Digest(digest, self._name))
+                about = {**self._store.provenance, "clue": clue.hex()}
+                if moved := json.loads(hit.entry.provenance).get("moved"):
+                    about["moved"] = moved
+                opened.queue.link(key, hit.entry, about)
+                return (hit.value,)
+        return None
 
     def _after(self, around: _Around, value: Any) -> None:
         seconds = time.perf_counter() - around.start
@@ -309,7 +339,7 @@ class Compute(Calling):
             return trouble
         if not (self._wanted or seconds > opened.meter.load_seconds(size)):
             return CHEAP
-        digest, clue = self._told
+        digest, clue, _ = self._told
         if self.files is not None and outcome.as_text - {""}:
             text = self.files.text_of(outcome.as_text)
             if text is None:
@@ -317,6 +347,10 @@ class Compute(Calling):
             digest = text
         key = make_key(args={}, function=Digest(digest, self._name))
         key.outputs = outcome.outputs
+        given = around.given
+        if given is not None and not outcome.outputs and given.alias is not None and given.is_unchanged():
+            # Of a task that changes what it is given, the value is not all that it does.
+            key.alias, key.own = given.alias, given.own
         about = {**self._store.provenance, "clue": clue.hex()}
         if self.files is not None:
             about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]

@@ -18,7 +18,7 @@ from typing import Any, Final
 import cloudpickle
 import numpy as np
 
-from cacheness import UnifiedCache
+from cacheness import Entry, UnifiedCache
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Key
@@ -49,6 +49,7 @@ class Pending:
     thaw: Callable[[], Any]  #: the value, as it was when its task ended
     size: int
     about: ComputeDetails
+    names: Entry | None = None  #: the entry that has the result already
 
 
 class Late:
@@ -111,6 +112,11 @@ class WriteBehind:
                     self._enqueue(pending)
                     return
         self._store([Pending(key, lambda: value, size, about)])
+
+    def link(self, key: Key, entry: Entry, provenance: Mapping[str, Any]) -> None:
+        """Store soon that a key has the result of an entry."""
+        with self._state:
+            self._enqueue(Pending(key, _nothing, 0, ComputeDetails(0.0, provenance), entry))
 
     def note(self, key: str, why: str) -> None:
         """Keep beside a key, at the latest when it is flushed, why its result is not stored."""
@@ -196,6 +202,9 @@ class WriteBehind:
 
     def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
         about = pending.about
+        if pending.names is not None:
+            cache.link(pending.key, pending.names, provenance=about.provenance)
+            return True
         try:
             with isolated(_cannot_be_read):
                 value = pending.thaw()
@@ -204,6 +213,10 @@ class WriteBehind:
             (about.refused or self._warn)(error)
             return False
         return True
+
+
+def _nothing() -> None:
+    """The value of a link."""
 
 
 def _cannot_be_read(error: BaseException) -> None:

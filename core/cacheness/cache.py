@@ -367,6 +367,38 @@ class UnifiedCache:
         served = (item for item in recent if item[1].outputs is None or still_left(item[1].outputs))
         return {digest.hex(): presence for digest, presence in served}
 
+    def lookup_alias(self, alias: bytes, /) -> Hit | None:
+        """Look a result up by what computes it and the values that it was given, wherever these came from.
+
+        Args:
+            alias: the alias, as the `Key` had it under which the result was put.
+        """
+        return None if self._is_off else self._store.lookup_alias(alias)
+
+    def link(self, key: Key, entry: Entry, /, *, provenance: Mapping[str, Any] | None = None) -> Entry:
+        """Store that a key has the result of an entry, without the bytes. It is deleted with that entry.
+
+        Args:
+            key: the key.
+            entry: an entry with an alias.
+            provenance: where that was found; anything that JSON can hold.
+        """
+        self._require_writing("link")
+        draft = self._store.draft_link(key, entry, canonical_json(provenance or {}))
+        batch = self._batch
+        if batch is None:
+            return self._publish([draft])[0]
+        batch.add(draft)
+        return draft.entry
+
+    def known_code(self, digests: Sequence[bytes]) -> set[bytes]:
+        """Return which of many digests entries name as the code that made them.
+
+        Args:
+            digests: the digests; one statement asks for 10,000.
+        """
+        return set() if self._is_off else self._store.metadata.named_codes(self.config.namespace, digests)
+
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
         """Store for 30 days, beside keys, why their results were not stored; `unstored` returns it.
 

@@ -139,7 +139,10 @@ class EntryRows(Protocol):
         ...
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
-        """Which keys have a row that neither expired nor is disputed; one statement per 10,000, no inline bytes."""
+        """Which keys have a row that neither expired nor is disputed; one statement per 10,000, no inline bytes.
+
+        A link counts only where the row that it names is such a row with the same alias; the sizes are of that.
+        """
         ...
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
@@ -150,6 +153,14 @@ class EntryRows(Protocol):
         now: a server refuses those whose `created_at` is more than a minute from its clock. Raises
         SessionLost or ClockMoved (and nothing happened), or CommitUnanswered (and nobody knows).
         """
+        ...
+
+    def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
+        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+        ...
+
+    def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
+        """Which of these an entry names as its `fn`; one statement per 10,000, a step for each."""
         ...
 
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
@@ -180,7 +191,7 @@ class EntryRows(Protocol):
         ...
 
     def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
-        """Delete matching rows, their uses and tags, in batches, each with its tombstones and totals at once.
+        """Delete matching rows, the links to them, uses and tags, in batches, each with tombstones and totals at once.
 
         At `most` so many, and without `waits` none that another transaction has locked. Those of a
         function or an age are found by its index, others in key order. A power cut may undo what is not

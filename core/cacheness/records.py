@@ -57,7 +57,8 @@ class Entry:
     args: bytes  #: canonical encoding of what `put(**args)` needs to make the same key
     components: str  #: canonical JSON: the arguments that the key was made from, for `explain`
     value: bytes | None  #: 32 bytes: the digest of the value as an argument, where it has one
-    fn: bytes | None  #: 32 bytes: digest of the row of `functions` that describes the code; None where no code counts
+    # Where no code counts, None. Of a task of Dask's, what the task says itself.
+    fn: bytes | None  #: 32 bytes: digest of the row of `functions` that describes the code
     alias: bytes | None  #: 32 bytes: by which a graph finds the result before its inputs are loaded
     link: bytes | None  #: key of the entry that this one names; it has no bytes of its own then
     outputs: str | None  #: canonical JSON: the files that the function wrote
@@ -126,6 +127,7 @@ class Presence:
     compute_seconds: float | None  #: what it cost to compute, when known
     outputs: str | None = None  #: as in the entry, and not verified
     created_at: int = field(default=0, compare=False)  #: microseconds since the epoch, and not verified
+    link: bytes | None = None  #: key of the entry that has it, where another key names it
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,13 +86,23 @@ def test_a_row_of_code_is_written_again_once_a_day_and_where_somebody_changed_it
         assert other.execute("SELECT last_seen FROM functions").fetchone() == (first[3],)
 
 
-def test_code_is_forgotten_by_an_index(store: SqliteStore) -> None:
-    statement = store._sql.old_functions
-    values = {**statement.constants, "namespace": NAMESPACE, "now": 0, "age": 0, "limit": 9}
-    plan = [row[-1] for row in store._query(Statement(f"EXPLAIN QUERY PLAN {statement.text}", {}, ()), values)]
-    assert any("functions_by_age" in step for step in plan)
-    assert any("entries_by_fn" in step for step in plan)
-    assert not any("SCAN" in step or "TEMP B-TREE" in step for step in plan), plan
+@pytest.mark.parametrize(
+    ("name", "indexes"),
+    [
+        ("old_functions", ["functions_by_age", "entries_by_fn"]),
+        ("by_alias", ["entries_by_alias"]),
+        ("links", ["entries_by_alias"]),
+        ("named_codes", ["entries_by_fn"]),
+    ],
+)
+def test_code_and_aliases_are_found_by_their_indexes(store: SqliteStore, name: str, indexes: list[str]) -> None:
+    statement: Statement = getattr(store._sql, name)
+    values = {"namespace": NAMESPACE, "now": 0, "age": 0, "limit": 9, "alias": bytes(32), "keys": bytes(64)}
+    asked = Statement(f"EXPLAIN QUERY PLAN {statement.text}", {}, ())
+    plan = [row[-1] for row in store._query(asked, {**statement.constants, **values})]
+    for index in indexes:
+        assert any(index in step for step in plan), plan
+    assert not any("SCAN entries" in step or "SCAN functions" in step or "TEMP B-TREE" in step for step in plan), plan
 
 
 def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path: Path) -> None:

@@ -94,7 +94,10 @@ class Key:
         origin: what the args and components were not encoded from yet.
     """
 
-    __slots__ = ("_args", "_as_text", "_code", "_components", "_origin", "digest", "function", "outputs", "prefix")
+    __slots__ = (
+        *("_args", "_as_text", "_code", "_components", "_origin"),
+        *("alias", "digest", "function", "outputs", "own", "prefix"),
+    )
 
     def __init__(
         self,
@@ -111,6 +114,8 @@ class Key:
         self.function = function  #: module:qualified name
         self.prefix = prefix
         self.outputs = ""  #: for the entry: the files that its function wrote, as they were left
+        self.own: bytes | None = None  #: for the entry of a task of a graph: digest of what the task says itself
+        self.alias: bytes | None = None  #: for the same: its digest with those of the values that it was given
         self._args = args
         self._components = components
         self._code = code

@@ -49,13 +49,15 @@ MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwrit
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 #: Why what is there is not served, as figures say it.
-EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED = (
+EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN = (
     "expired",
     "a file that it wrote changed",
     "damaged",
     "refresh was asked for",
+    "the result that it names is gone",
 )
 UNSERVED_TOLD, UNSERVED_SECONDS = 20, 600.0  #: warnings of such entries in so long
+LINK = "link"  #: in place of a codec, where there are no bytes
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
@@ -143,8 +145,8 @@ class Cache:
             args=key.args,
             components=key.components,
             value=_digest_of(value, about.by_value),
-            fn=None if key.code is None else key.code.digest,
-            alias=None,
+            fn=key.own if key.code is None else key.code.digest,
+            alias=key.alias,
             link=None,
             outputs=key.outputs or None,
             tags=about.tags,
@@ -153,6 +155,29 @@ class Cache:
             mac=b"",
         )
         return Draft(plain(entry), stored, key.code)  # now, before a blob is written
+
+    def draft_link(self, key: Key, entry: Entry, provenance: str) -> Draft:
+        """A row that names an entry whose inputs had the same values, and has no bytes of its own."""
+        link = replace(
+            entry,
+            key=key.digest,
+            blob=None,
+            inline=None,
+            size=0,
+            raw_size=0,
+            digest=digest_buffers([]),
+            codec=LINK,
+            created_at=self.metadata.now(),
+            function=key.function,
+            prefix=key.prefix,
+            args=key.args,
+            components=key.components,
+            value=None,
+            link=entry.key,
+            tags=(),
+            provenance=provenance,
+        )
+        return Draft(plain(link), [b""], None)
 
     def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
         """Raise CodecError where the first value of its kind cannot be read again in this process."""
@@ -286,7 +311,12 @@ class Cache:
     def find(self, key: bytes) -> Entry | None:
         """The row of a result that would be served, verified; its bytes are not read."""
         entry = self.metadata.find(self.namespace, key)
-        return entry if entry is not None and self.is_served(entry) else None
+        if entry is None or not self.is_served(entry):
+            return None
+        if entry.link is None:
+            return entry
+        named = self.metadata.find(self.namespace, entry.link)
+        return named if named is not None and _is_named_by(entry, named) and self.is_served(named) else None
 
     def is_served(self, entry: Entry) -> bool:
         """Return True when a row would be served, and count that it was."""
@@ -302,11 +332,19 @@ class Cache:
             self._store_id = self.metadata.identity().store_id
         return self._store_id
 
+    def lookup_alias(self, alias: bytes) -> Hit | None:
+        """The result whose signed alias this is. A row that was found by another counts for nothing."""
+        for entry in self.metadata.find_by_alias(self.namespace, alias):
+            hit = self.follow(entry) if entry.alias == alias and entry.link is None else None
+            if hit is not None and hit.entry.alias == alias:
+                return hit
+        return None
+
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
         found = self.metadata.find_many(self.namespace, keys)
         hits = concurrently(self._follow_one_of_many, found.values(), _size_said_by)
-        return {hit.entry.key: hit for hit in hits if hit is not None}
+        return {key: hit for key, hit in zip(found, hits, strict=True) if hit is not None}
 
     def follow(self, entry: Entry | None, why: list[str] | None = None) -> Hit | None:
         """Return the result of a row, or of the row that overwrites it during the read."""
@@ -318,7 +356,7 @@ class Cache:
                 self.keyring.verify(entry)  # before anything in the row is relied upon
                 past = self._why_not_served(entry)
                 if not past:
-                    return self._open(entry)
+                    return self._open(entry) if entry.link is None else self._follow_link(entry, why)
                 why.append(past)
                 return None
             except BlobMissing:
@@ -347,6 +385,15 @@ class Cache:
                 "more entries that are not served are logged at DEBUG for %.0f minutes; verify_integrity() lists all",
                 UNSERVED_SECONDS / 60,
             )
+
+    def _follow_link(self, link: Entry, why: list[str]) -> Hit | None:
+        named = None if link.link is None else self.metadata.find(link.namespace, link.link)
+        hit = None if named is None or not _is_named_by(link, named) else self.follow(named, why)
+        if hit is None or not _is_named_by(link, hit.entry):
+            why.append(LINK_BROKEN)
+            return None
+        self.uses.count(link.key)
+        return hit
 
     def _follow_one_of_many(self, entry: Entry) -> Hit | None:
         try:
@@ -479,6 +526,11 @@ def _kind_of(value: Any) -> tuple[int, ...]:
         items = value[:KINDS_AT_MOST]
     # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
     return (id(type(value)), *sorted({id(type(item)) for item in items}))
+
+
+def _is_named_by(link: Entry, entry: Entry) -> bool:
+    """Return True when a link and an entry, both signed, are of one function called with the same values."""
+    return entry.link is None and entry.alias is not None and entry.alias == link.alias
 
 
 def _digest_of(value: Any, by_value: bool | None) -> bytes | None:

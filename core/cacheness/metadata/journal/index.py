@@ -55,6 +55,7 @@ class JournalIndex:
         self._sizes: Counter[str] = Counter()  #: stored bytes, by namespace
         self.activity: dict[str, dict[Place, Sums]] = {}
         self._entries: dict[str, dict[bytes, Kept]] = {}
+        self._aliases: dict[tuple[str, bytes], dict[bytes, None]] = {}  #: keys, by namespace and alias
         self._sorted: dict[str, list[bytes]] = {}
 
     def apply(self, offset: int, length: int, record: dict[str, Any]) -> None:
@@ -147,6 +148,15 @@ class JournalIndex:
         known = self.activity.get(namespace, {})
         return [(place, known[place]) for place in sorted(known) if is_due(place, hour)][:most]
 
+    def with_alias(self, namespace: str, alias: bytes | None) -> list[Kept]:
+        """The live entries that say that this is their alias."""
+        known = () if alias is None else self._aliases.get((namespace, alias), ())
+        return [self._entries[namespace][key] for key in known]
+
+    def links_to(self, namespace: str, entry: Entry) -> list[Entry]:
+        """The live entries that name this one."""
+        return [k.entry for k in self.with_alias(namespace, entry.alias) if k.entry.link == entry.key]
+
     def neighbours(self, namespace: str, start: bytes, limit: int) -> Iterator[Kept]:
         """Live entries in key order, from a key on and round the end."""
         keys = self._in_order(namespace)
@@ -184,17 +194,28 @@ class JournalIndex:
         else:
             self.live_bytes -= old.length
             self._sizes[kept.entry.namespace] -= old.entry.size
+            self._forget_alias(old.entry)
         entries[kept.entry.key] = kept
+        if kept.entry.alias is not None:
+            self._aliases.setdefault((kept.entry.namespace, kept.entry.alias), {})[kept.entry.key] = None
         self.live_bytes += kept.length
         self._sizes[kept.entry.namespace] += kept.entry.size
 
     def _delete(self, namespace: str, key: bytes) -> None:
         old = self._entries.get(namespace, {}).pop(key, None)
         if old is not None:
+            self._forget_alias(old.entry)
             self.live_bytes -= old.length
             self._sizes[namespace] -= old.entry.size
             if (keys := self._sorted.get(namespace)) is not None:
                 del keys[bisect_left(keys, key)]
+
+    def _forget_alias(self, entry: Entry) -> None:
+        if entry.alias is not None:
+            known = self._aliases[entry.namespace, entry.alias]
+            known.pop(entry.key, None)
+            if not known:
+                del self._aliases[entry.namespace, entry.alias]
 
     def _change(self, change: dict[str, Any]) -> None:
         kept = self.get(change["namespace"], bytes.fromhex(change["key"]))

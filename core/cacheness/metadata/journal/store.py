@@ -153,9 +153,28 @@ class JournalStore:
         with self._reading:
             self._refresh()
             found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
-            found = [entry for entry in found if not self._index.is_disputed(namespace, entry)]
-        alive = (e for e in found if e.expires_at is None or e.expires_at > self.now())
-        return {e.key: Presence(e.size, e.raw_size, e.compute_seconds, e.outputs, e.created_at) for e in alive}
+            served = {e.key: self._named_by(e) for e in found if self._is_served(namespace, e)}
+        return {
+            key: Presence(
+                e.size, e.raw_size, e.compute_seconds, e.outputs, e.created_at, e.key if e.key != key else None
+            )
+            for key, e in served.items()
+            if e is not None
+        }
+
+    def _is_served(self, namespace: str, entry: Entry) -> bool:
+        is_over = entry.expires_at is not None and entry.expires_at <= self.now()
+        return not is_over and not self._index.is_disputed(namespace, entry)
+
+    def _named_by(self, entry: Entry) -> Entry | None:
+        """The entry itself, or the one that a link names where that is served."""
+        if entry.link is None:
+            return entry
+        kept = self._index.get(entry.namespace, entry.link)
+        named = None if kept is None else kept.entry
+        if named is None or named.link is not None or named.alias != entry.alias:
+            return None
+        return named if self._is_served(entry.namespace, named) else None
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries, all or none; there are no sessions to lose, and only one clock."""
@@ -170,6 +189,24 @@ class JournalStore:
             self._require_room(sum(2 * len(entry.inline or b"") + _LINE for entry in entries))
             self._append(records)
         return replaced
+
+    def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
+        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+
+        def look() -> list[Entry]:
+            found = [kept for kept in self._index.with_alias(namespace, alias) if kept.entry.link is None]
+            open_ = (kept for kept in found if not self._index.is_disputed(namespace, kept.entry))
+            return [self._whole(kept) for kept in heapq.nlargest(9, open_, key=_age)]
+
+        return self._steadily(look)
+
+    def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
+        """Which of these an entry names as its `fn`."""
+        with self._reading:
+            self._refresh()
+            return {kept.entry.fn for kept in self._index.every(namespace) if kept.entry.fn is not None}.intersection(
+                digests
+            )
 
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
         """The keys of entries that say that their value has one of these digests, by digest."""
@@ -222,10 +259,12 @@ class JournalStore:
         """Delete matching rows, in batches in key order, each with its tombstones in one line."""
         with self.exclusive(), self._reading:
             self._refresh()
-            gone = [kept.entry for kept in islice(self._index.matching(where, now=self.now()), most)]
+            found = [kept.entry for kept in islice(self._index.matching(where, now=self.now()), most)]
+            links = [link for entry in found for link in self._index.links_to(where.namespace, entry)]
+            gone = list({entry.key: entry for entry in [*found, *links]}.values())
             for start in range(0, len(gone), _DELETE_BATCH):
                 self._append_deletion(gone[start : start + _DELETE_BATCH])
-        return Deleted(len(gone), tuple(entry.blob for entry in gone if entry.blob is not None))
+        return Deleted(len(found), tuple(entry.blob for entry in gone if entry.blob is not None))
 
     def record_use(self, namespace: str, uses: Mapping[bytes, tuple[int, int]]) -> None:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""

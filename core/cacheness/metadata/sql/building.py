@@ -81,6 +81,10 @@ class Flavour(Protocol):
         """Whether a column, whose values all have this width, is one of those in the parameter `keys`."""
         ...
 
+    def each(self, width: int) -> sa.FromClause:
+        """The keys in the parameter `keys` as rows of one column, `key`."""
+        ...
+
     def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
         """Where a text occurs in a column, letter for letter; 0 when it does not."""
         ...
@@ -143,13 +147,48 @@ class StatementBuilder:
     @property
     def present(self) -> Statement:
         """The rows under many keys that neither expired nor are disputed, without their bytes."""
-        columns = (
-            *(entries.c.key, entries.c.size, entries.c.raw_size),
-            *(entries.c.compute_seconds, entries.c.outputs, entries.c.created_at),
+        target = entries.alias("target")
+        columns = [
+            sa.func.coalesce(target.c[name], entries.c[name])
+            for name in ("size", "raw_size", "compute_seconds", "outputs", "created_at")
+        ]
+        named = sa.and_(target.c.namespace == entries.c.namespace, target.c.key == entries.c.link)
+        is_whole = sa.and_(target.c.alias == entries.c.alias, target.c.link.is_(None), *self._is_served(target))
+        these = (_this_namespace(), self._among_keys(), *self._is_served(entries))
+        found = (
+            sa.select(entries.c.key, *columns, entries.c.link)
+            .select_from(entries.outerjoin(target, named))
+            .where(*these)
         )
-        unexpired = sa.or_(entries.c.expires_at.is_(None), entries.c.expires_at > self.flavour.now)
-        these = (_this_namespace(), self._among_keys(), unexpired, ~_is_disputed())
-        return self._compile(sa.select(*columns).where(*these))
+        return self._compile(found.where(sa.or_(entries.c.link.is_(None), is_whole)))
+
+    def _is_served(self, row: Any) -> tuple[sa.ColumnElement[bool], ...]:
+        """Whether a row neither expired nor is disputed."""
+        unexpired = sa.or_(row.c.expires_at.is_(None), row.c.expires_at > self.flavour.now)
+        its = (disputes.c.namespace == row.c.namespace, disputes.c.key == row.c.key)
+        return unexpired, ~sa.exists().where(*its, disputes.c.at >= row.c.created_at)
+
+    @property
+    def by_alias(self) -> Statement:
+        """Some rows with an alias that are no links and not disputed: somebody may have added to them."""
+        its = entries.c.alias == _given("alias", sa.LargeBinary())
+        found = _rows().where(_this_namespace(), its, entries.c.link.is_(None), ~_is_disputed())
+        # Not in the order of their times: SQLite would walk through all entries by the index of these.
+        return self._compile(found.limit(sa.literal_column("9")))
+
+    @property
+    def links(self) -> Statement:
+        """The rows that name rows with one of these aliases, locked for deletion; others' are left out."""
+        columns = (entries.c.key, plausible(entries.c.size), entries.c.blob, entries.c.link)
+        these = (_this_namespace(), self.flavour.among(entries.c.alias, 32), entries.c.link.is_not(None), _IS_KEY)
+        return self._compile(sa.select(*columns).where(*these).with_for_update(skip_locked=True))
+
+    @property
+    def named_codes(self) -> Statement:
+        """Which of many digests an entry names as its code: a step in the index for each, however many do."""
+        given = self.flavour.each(32)
+        named = sa.exists().where(_this_namespace(), entries.c.fn == given.c.key)
+        return self._compile(sa.select(given.c.key).where(named))
 
     @property
     def keys_by_value(self) -> Statement:
@@ -659,7 +698,7 @@ class StatementBuilder:
         key = entries.c.key
         wanted = _rows()
         if purpose != "scan":
-            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob)
+            wanted = sa.select(key, plausible(entries.c.size), entries.c.blob, entries.c.alias)
             wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
             # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
             matching.append(_IS_KEY)

@@ -75,6 +75,11 @@ class _Postgresql:
         """The keys travel as one array."""
         return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(column.type)))
 
+    def each(self, width: int) -> sa.FromClause:
+        """The same array, as rows."""
+        keys = sa.bindparam("keys", type_=postgresql.ARRAY(sa.LargeBinary))
+        return sa.func.unnest(keys).table_valued(sa.column("key", sa.LargeBinary), name="given").render_derived()
+
     def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
         """LIKE would need its wildcards escaped."""
         return sa.func.strpos(column, text)

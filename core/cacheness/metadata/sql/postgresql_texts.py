@@ -74,16 +74,56 @@ STATEMENTS: Final = {
         ('namespace', 'keys')
     ),
     'present': Statement(
-        'SELECT cacheness.entries.key, cacheness.entries.size, cacheness.entries.raw_size, '
-        'cacheness.entries.compute_seconds, cacheness.entries.outputs, cacheness.entries.created_at FROM '
-        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY '
-        '($2::BYTEA[]) AND (cacheness.entries.expires_at IS NULL OR cacheness.entries.expires_at > '
-        '(extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AND NOT (EXISTS (SELECT * FROM '
-        'cacheness.disputes WHERE cacheness.disputes.namespace = cacheness.entries.namespace AND '
-        'cacheness.disputes.key = cacheness.entries.key AND cacheness.disputes.at >= '
-        'cacheness.entries.created_at))',
+        'SELECT cacheness.entries.key, coalesce(target.size, cacheness.entries.size) AS coalesce_1, '
+        'coalesce(target.raw_size, cacheness.entries.raw_size) AS coalesce_2, '
+        'coalesce(target.compute_seconds, cacheness.entries.compute_seconds) AS coalesce_3, '
+        'coalesce(target.outputs, cacheness.entries.outputs) AS coalesce_4, coalesce(target.created_at, '
+        'cacheness.entries.created_at) AS coalesce_5, cacheness.entries.link FROM cacheness.entries LEFT '
+        'OUTER JOIN cacheness.entries AS target ON target.namespace = cacheness.entries.namespace AND '
+        'target.key = cacheness.entries.link WHERE cacheness.entries.namespace = $1::VARCHAR AND '
+        'cacheness.entries.key = ANY ($2::BYTEA[]) AND (cacheness.entries.expires_at IS NULL OR '
+        'cacheness.entries.expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AND NOT '
+        '(EXISTS (SELECT * FROM cacheness.disputes WHERE cacheness.disputes.namespace = '
+        'cacheness.entries.namespace AND cacheness.disputes.key = cacheness.entries.key AND '
+        'cacheness.disputes.at >= cacheness.entries.created_at)) AND (cacheness.entries.link IS NULL OR '
+        'target.alias = cacheness.entries.alias AND target.link IS NULL AND (target.expires_at IS NULL OR '
+        'target.expires_at > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) AND NOT (EXISTS '
+        '(SELECT * FROM cacheness.disputes WHERE cacheness.disputes.namespace = target.namespace AND '
+        'cacheness.disputes.key = target.key AND cacheness.disputes.at >= target.created_at)))',
         {},
         ('namespace', 'keys')
+    ),
+    'by_alias': Statement(
+        'SELECT cacheness.entries.namespace, cacheness.entries.key, cacheness.entries.blob, '
+        'cacheness.entries.inline, cacheness.entries.size, cacheness.entries.raw_size, '
+        'cacheness.entries.digest, cacheness.entries.codec, cacheness.entries.created_at, '
+        'cacheness.entries.expires_at, cacheness.entries.compute_seconds, cacheness.entries.function, '
+        'cacheness.entries.prefix, cacheness.entries.args, cacheness.entries.components, '
+        'cacheness.entries.value, cacheness.entries.fn, cacheness.entries.alias, cacheness.entries.link, '
+        'cacheness.entries.outputs, cacheness.entries.tags, cacheness.entries.provenance, '
+        'cacheness.entries.key_id, cacheness.entries.mac FROM cacheness.entries WHERE '
+        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.alias = $2 AND '
+        'cacheness.entries.link IS NULL AND NOT (EXISTS (SELECT * FROM cacheness.disputes WHERE '
+        'cacheness.disputes.namespace = cacheness.entries.namespace AND cacheness.disputes.key = '
+        'cacheness.entries.key AND cacheness.disputes.at >= cacheness.entries.created_at)) LIMIT 9',
+        {},
+        ('namespace', 'alias')
+    ),
+    'links': Statement(
+        'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.link FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.alias = ANY '
+        '($2::BYTEA[]) AND cacheness.entries.link IS NOT NULL AND length(cacheness.entries.key) = 32 FOR '
+        'UPDATE SKIP LOCKED',
+        {},
+        ('namespace', 'keys')
+    ),
+    'named_codes': Statement(
+        'SELECT anon_1.key FROM unnest($1::BYTEA[]) AS anon_1(key) WHERE EXISTS (SELECT * FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $2::VARCHAR AND cacheness.entries.fn = '
+        'anon_1.key)',
+        {},
+        ('keys', 'namespace')
     ),
     'keys_by_value': Statement(
         'SELECT cacheness.entries.value, cacheness.entries.key FROM cacheness.entries WHERE '
@@ -904,8 +944,8 @@ STATEMENTS: Final = {
     ),
     'doom by row: ': Statement(
         'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
-        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob FROM cacheness.entries WHERE '
-        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key > $2 AND '
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.alias FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key > $2 AND '
         'length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT $3::INTEGER FOR UPDATE OF '
         'entries',
         {},
@@ -913,38 +953,38 @@ STATEMENTS: Final = {
     ),
     'doom by row: keys': Statement(
         'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
-        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob FROM cacheness.entries WHERE '
-        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY ($2::BYTEA[]) AND '
-        'length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT $3::INTEGER FOR UPDATE OF '
-        'entries',
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.alias FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY '
+        '($2::BYTEA[]) AND length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT '
+        '$3::INTEGER FOR UPDATE OF entries',
         {},
         ('namespace', 'keys', 'limit')
     ),
     'doom by row: keys expired': Statement(
         'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
-        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob FROM cacheness.entries WHERE '
-        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY ($2::BYTEA[]) AND CASE '
-        'WHEN (cacheness.entries.expires_at <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) '
-        'THEN 1 ELSE 0 END = 1 AND length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT '
-        '$3::INTEGER FOR UPDATE OF entries',
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.alias FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY '
+        '($2::BYTEA[]) AND CASE WHEN (cacheness.entries.expires_at <= (extract(epoch FROM clock_timestamp()) '
+        '* 1000000)::bigint) THEN 1 ELSE 0 END = 1 AND length(cacheness.entries.key) = 32 ORDER BY '
+        'cacheness.entries.key LIMIT $3::INTEGER FOR UPDATE OF entries',
         {},
         ('namespace', 'keys', 'limit')
     ),
     'doom what is free by row: keys expired': Statement(
         'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
-        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob FROM cacheness.entries WHERE '
-        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY ($2::BYTEA[]) AND CASE '
-        'WHEN (cacheness.entries.expires_at <= (extract(epoch FROM clock_timestamp()) * 1000000)::bigint) '
-        'THEN 1 ELSE 0 END = 1 AND length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT '
-        '$3::INTEGER FOR UPDATE OF entries SKIP LOCKED',
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.alias FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY '
+        '($2::BYTEA[]) AND CASE WHEN (cacheness.entries.expires_at <= (extract(epoch FROM clock_timestamp()) '
+        '* 1000000)::bigint) THEN 1 ELSE 0 END = 1 AND length(cacheness.entries.key) = 32 ORDER BY '
+        'cacheness.entries.key LIMIT $3::INTEGER FOR UPDATE OF entries SKIP LOCKED',
         {},
         ('namespace', 'keys', 'limit')
     ),
     'doom what is free by row: keys created_before': Statement(
         'SELECT cacheness.entries.key, CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN '
-        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob FROM cacheness.entries WHERE '
-        'cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY ($2::BYTEA[]) AND CASE '
-        'WHEN (cacheness.entries.created_at < $3::BIGINT) THEN 1 ELSE 0 END = 1 AND '
+        'cacheness.entries.size ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.alias FROM '
+        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = ANY '
+        '($2::BYTEA[]) AND CASE WHEN (cacheness.entries.created_at < $3::BIGINT) THEN 1 ELSE 0 END = 1 AND '
         'length(cacheness.entries.key) = 32 ORDER BY cacheness.entries.key LIMIT $4::INTEGER FOR UPDATE OF '
         'entries SKIP LOCKED',
         {},

@@ -20,6 +20,14 @@ CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
 )
 
 
+#: The keys within one value, which are all of one width.
+_EACH_KEY: Final = (
+    "WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL"
+    " SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys))"
+    " SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at"
+)
+
+
 class _Sqlite:
     """What SQLite says its own way."""
 
@@ -40,10 +48,12 @@ class _Sqlite:
 
     def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
         """The keys travel as one value: SQLite has no arrays, and takes a limited number of values."""
-        every = "WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL"
-        every += " SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys))"
-        every += " SELECT substr(:keys, 1 + i * :width, :width) FROM at"
-        return column.in_(sa.text(every).bindparams(sa.bindparam("keys"), sa.bindparam("width", width)))
+        return column.in_(sa.text(_EACH_KEY).bindparams(sa.bindparam("keys"), sa.bindparam("width", width)))
+
+    def each(self, width: int) -> sa.FromClause:
+        """The same one value, as rows."""
+        every = sa.text(_EACH_KEY).bindparams(sa.bindparam("keys"), sa.bindparam("width", width))
+        return every.columns(sa.column("key", sa.LargeBinary)).subquery("given")
 
     def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
         """LIKE would take A for a."""

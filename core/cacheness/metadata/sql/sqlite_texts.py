@@ -57,28 +57,63 @@ STATEMENTS: Final = {
         'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
         'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
         'AND entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + '
-        '1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
-        'at) AND NOT (EXISTS (SELECT * FROM disputes WHERE disputes.namespace = entries.namespace AND '
-        'disputes."key" = entries."key" AND disputes.at >= entries.created_at))',
+        '1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS '
+        'key FROM at) AND NOT (EXISTS (SELECT * FROM disputes WHERE disputes.namespace = entries.namespace '
+        'AND disputes."key" = entries."key" AND disputes.at >= entries.created_at))',
         {'width': 32},
         ()
     ),
     'present': Statement(
-        'SELECT entries."key", entries.size, entries.raw_size, entries.compute_seconds, entries.outputs, '
-        'entries.created_at FROM entries WHERE entries.namespace = :namespace AND entries."key" IN (WITH '
-        'RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * '
-        ':width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND '
-        '(entries.expires_at IS NULL OR entries.expires_at > :now) AND NOT (EXISTS (SELECT * FROM disputes '
-        'WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND disputes.at >= '
-        'entries.created_at))',
+        'SELECT entries."key", coalesce(target.size, entries.size) AS coalesce_1, coalesce(target.raw_size, '
+        'entries.raw_size) AS coalesce_2, coalesce(target.compute_seconds, entries.compute_seconds) AS '
+        'coalesce_3, coalesce(target.outputs, entries.outputs) AS coalesce_4, coalesce(target.created_at, '
+        'entries.created_at) AS coalesce_5, entries.link FROM entries LEFT OUTER JOIN entries AS target ON '
+        'target.namespace = entries.namespace AND target."key" = entries.link WHERE entries.namespace = '
+        ':namespace AND entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL '
+        'SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, '
+        ':width) AS key FROM at) AND (entries.expires_at IS NULL OR entries.expires_at > :now) AND NOT '
+        '(EXISTS (SELECT * FROM disputes WHERE disputes.namespace = entries.namespace AND disputes."key" = '
+        'entries."key" AND disputes.at >= entries.created_at)) AND (entries.link IS NULL OR target.alias = '
+        'entries.alias AND target.link IS NULL AND (target.expires_at IS NULL OR target.expires_at > :now) '
+        'AND NOT (EXISTS (SELECT * FROM disputes WHERE disputes.namespace = target.namespace AND '
+        'disputes."key" = target."key" AND disputes.at >= target.created_at)))',
+        {'width': 32},
+        ()
+    ),
+    'by_alias': Statement(
+        'SELECT entries.namespace, entries."key", entries.blob, entries.inline, entries.size, '
+        'entries.raw_size, entries.digest, entries.codec, entries.created_at, entries.expires_at, '
+        'entries.compute_seconds, entries.function, entries.prefix, entries.args, entries.components, '
+        'entries.value, entries.fn, entries.alias, entries.link, entries.outputs, entries.tags, '
+        'entries.provenance, entries.key_id, entries.mac FROM entries WHERE entries.namespace = :namespace '
+        'AND entries.alias = :alias AND entries.link IS NULL AND NOT (EXISTS (SELECT * FROM disputes WHERE '
+        'disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND disputes.at >= '
+        'entries.created_at)) LIMIT 9 OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
+    'links': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob, entries.link FROM entries WHERE entries.namespace = :namespace AND '
+        'entries.alias IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND entries.link IS NOT NULL AND length(entries."key") = 32',
+        {'width': 32},
+        ()
+    ),
+    'named_codes': Statement(
+        'SELECT given."key" FROM (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT '
+        'i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) '
+        'AS key FROM at) AS given WHERE EXISTS (SELECT * FROM entries WHERE entries.namespace = :namespace '
+        'AND entries.fn = given."key")',
         {'width': 32},
         ()
     ),
     'keys_by_value': Statement(
         'SELECT entries.value, entries."key" FROM entries WHERE entries.namespace = :namespace AND '
         'entries.value IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
-        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
-        'at) AND length(entries."key") = 32 LIMIT 1000 OFFSET :param_1',
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND length(entries."key") = 32 LIMIT 1000 OFFSET :param_1',
         {'width': 32, 'param_1': 0},
         ()
     ),
@@ -193,7 +228,7 @@ STATEMENTS: Final = {
     'delete': Statement(
         'DELETE FROM entries WHERE entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) '
         'AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
-        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
         ()
     ),
@@ -214,15 +249,15 @@ STATEMENTS: Final = {
         'SELECT uses."key", uses.accessed_at, uses.hits FROM entries JOIN uses ON uses.namespace = '
         'entries.namespace AND uses."key" = entries."key" WHERE entries.namespace = :namespace AND '
         'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
-        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM '
-        'at)',
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at)',
         {'width': 32},
         ()
     ),
     'delete_uses': Statement(
         'DELETE FROM uses WHERE uses.namespace = :namespace AND uses."key" IN (WITH RECURSIVE at(i) AS '
         '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
-        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
         ()
     ),
@@ -235,7 +270,7 @@ STATEMENTS: Final = {
     'untag': Statement(
         'DELETE FROM tags WHERE tags.namespace = :namespace AND tags."key" IN (WITH RECURSIVE at(i) AS '
         '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
-        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
         ()
     ),
@@ -307,7 +342,7 @@ STATEMENTS: Final = {
         'SELECT not_stored."key", not_stored.reason FROM not_stored WHERE not_stored.namespace = :namespace '
         'AND not_stored."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT '
         'i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) '
-        'FROM at) AND not_stored.at >= :now - :age',
+        'AS key FROM at) AND not_stored.at >= :now - :age',
         {'width': 32},
         ()
     ),
@@ -333,7 +368,7 @@ STATEMENTS: Final = {
         'SELECT functions.digest, functions.name, functions.module, functions.components FROM functions WHERE '
         'functions.namespace = :namespace AND functions.digest IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
         'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
-        'substr(:keys, 1 + i * :width, :width) FROM at)',
+        'substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
         ()
     ),
@@ -384,14 +419,14 @@ STATEMENTS: Final = {
         'disputes."key" = entries."key" AND disputes.at >= entries.created_at WHERE disputes.namespace = '
         ':namespace AND disputes."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION '
         'ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * '
-        ':width, :width) FROM at) ORDER BY disputes."key"',
+        ':width, :width) AS key FROM at) ORDER BY disputes."key"',
         {'width': 32},
         ()
     ),
     'settle': Statement(
         'DELETE FROM disputes WHERE disputes.namespace = :namespace AND disputes."key" IN (WITH RECURSIVE '
         'at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
-        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at)',
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
         ()
     ),
@@ -422,8 +457,8 @@ STATEMENTS: Final = {
         'equivalences."by", equivalences.key_id AS key_id_1, equivalences.mac AS mac_1 FROM entries, '
         'equivalences WHERE entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) AS '
         '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
-        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND NOT (EXISTS (SELECT * FROM '
-        'disputes WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND '
+        'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at) AND NOT (EXISTS (SELECT '
+        '* FROM disputes WHERE disputes.namespace = entries.namespace AND disputes."key" = entries."key" AND '
         'disputes.at >= entries.created_at)) AND equivalences.namespace = :namespace AND equivalences.new = '
         ':new',
         {'width': 32},
@@ -496,7 +531,7 @@ STATEMENTS: Final = {
     'retired_sessions': Statement(
         'SELECT sessions.id FROM sessions WHERE sessions.id IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
         'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
-        "substr(:keys, 1 + i * :width, :width) FROM at) AND sessions.state != 'live'",
+        "substr(:keys, 1 + i * :width, :width) AS key FROM at) AND sessions.state != 'live'",
         {'width': 16},
         ()
     ),
@@ -586,47 +621,48 @@ STATEMENTS: Final = {
     ),
     'doom by row: ': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" > '
-        ':after AND length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
+        '0 END AS anon_1, entries.blob, entries.alias FROM entries WHERE entries.namespace = :namespace AND '
+        'entries."key" > :after AND length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET '
+        ':param_1',
         {'param_1': 0},
         ()
     ),
     'doom by row: keys': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
-        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
-        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND '
-        'length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
+        '0 END AS anon_1, entries.blob, entries.alias FROM entries WHERE entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
         {'width': 32, 'param_1': 0},
         ()
     ),
     'doom by row: keys expired': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
-        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
-        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
-        '(entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
-        'entries."key" LIMIT :limit OFFSET :param_1',
+        '0 END AS anon_1, entries.blob, entries.alias FROM entries WHERE entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND CASE WHEN (entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") '
+        '= 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
         {'width': 32, 'param_1': 0},
         ()
     ),
     'doom what is free by row: keys expired': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
-        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
-        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
-        '(entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
-        'entries."key" LIMIT :limit OFFSET :param_1',
+        '0 END AS anon_1, entries.blob, entries.alias FROM entries WHERE entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND CASE WHEN (entries.expires_at <= :now) THEN 1 ELSE 0 END = 1 AND length(entries."key") '
+        '= 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
         {'width': 32, 'param_1': 0},
         ()
     ),
     'doom what is free by row: keys created_before': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob FROM entries WHERE entries.namespace = :namespace AND entries."key" IN '
-        '(WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + '
-        '2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) FROM at) AND CASE WHEN '
-        '(entries.created_at < :created_before) THEN 1 ELSE 0 END = 1 AND length(entries."key") = 32 ORDER BY '
-        'entries."key" LIMIT :limit OFFSET :param_1',
+        '0 END AS anon_1, entries.blob, entries.alias FROM entries WHERE entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        'FROM at) AND CASE WHEN (entries.created_at < :created_before) THEN 1 ELSE 0 END = 1 AND '
+        'length(entries."key") = 32 ORDER BY entries."key" LIMIT :limit OFFSET :param_1',
         {'width': 32, 'param_1': 0},
         ()
     ),

@@ -152,6 +152,15 @@ class SqlStore(ABC):
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
         return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
 
+    def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
+        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+        found = self._query(self._sql.by_alias, {"namespace": namespace, "alias": alias})
+        return sorted(map(entry_of, found), key=lambda entry: entry.created_at, reverse=True)
+
+    def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
+        """Which of these an entry names as its `fn`; one statement per 10,000."""
+        return {row[0] for row in self._lookup(self._sql.named_codes, PRESENCE_BATCH, namespace, digests)}
+
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
         """The keys of entries that say that their value has one of these digests, by digest."""
         found: dict[bytes, list[bytes]] = {}
@@ -529,7 +538,8 @@ class SqlStore(ABC):
             values = {**values_of(these, self._sql.keys), "after": after[1], "limit": limit, "now": self.now()}
             began = time.monotonic()
             doomed = transaction.run(doom, values)
-            self._delete_all(transaction, where.namespace, doomed)
+            doomed_too = self._links_to(transaction, where.namespace, doomed)
+            self._delete_all(transaction, where.namespace, [*doomed, *doomed_too])
             self._note_deletion(len(doomed), time.monotonic() - began)
             following = (0, doomed[-1][0]) if these is where and len(doomed) == limit else last
             return [row[2] if isinstance(row[2], str) else None for row in doomed], following
@@ -540,6 +550,15 @@ class SqlStore(ABC):
     @abstractmethod
     def _note_deletion(self, rows: int, seconds: float) -> None:
         """Note how long a transaction took to delete so many rows."""
+
+    def _links_to(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> list[Row]:
+        """The links to rows that are deleted, which go with them."""
+        keys, aliases = {row[0] for row in doomed}, {row[3] for row in doomed}
+        asked = sorted(alias for alias in aliases if isinstance(alias, bytes) and len(alias) == 32)
+        if not asked:
+            return []
+        found = transaction.run(self._sql.links, {"namespace": namespace, "keys": self._sql.keys(asked)})
+        return [row for row in found if row[3] in keys and row[0] not in keys]
 
     def _delete_all(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> None:
         if not doomed:

@@ -206,6 +206,46 @@ class MetadataStoreContract:
         put(entry(1, value=two))
         assert store.keys_by_value(NAMESPACE, [one]) == {one: [key(3)]}
 
+    def test_entries_are_found_by_alias_the_newest_first_and_without_links(
+        self, store: MetadataStore, put: Any
+    ) -> None:
+        one, other, now = b"1" * 32, b"2" * 32, store.now()
+        made = [inline(n, alias=one, created_at=now - 10 + n) for n in range(1, 6)]
+        put(*made, inline(6, alias=other), inline(7), inline(8, b"", alias=one, link=key(1), created_at=now))
+        assert store.find_by_alias(NAMESPACE, one) == made[::-1]
+        store.dispute(NAMESPACE, Dispute(key(5), now, None, None, "m:f", ""), 9)
+        put(inline(3, alias=other))
+        assert store.find_by_alias(NAMESPACE, one) == [made[3], made[1], made[0]]
+        assert store.find_by_alias("other", one) == store.find_by_alias(NAMESPACE, bytes(32)) == []
+
+    def test_a_link_is_there_as_long_as_the_entry_with_its_alias_that_it_names(
+        self, store: MetadataStore, put: Any
+    ) -> None:
+        one, other, now = b"1" * 32, b"2" * 32, store.now()
+        link: dict[str, Any] = {"alias": one, "link": key(1), "created_at": now}
+        put(inline(1, b"abc", alias=one, raw_size=9), *(inline(n, b"", **link) for n in (2, 3)))
+        put(inline(4, b"", alias=other, link=key(1)), inline(5, b"", alias=one, link=key(2)), inline(6, alias=other))
+        put(inline(7, b"", alias=one, link=key(9)), inline(8, b"", **{**link, "expires_at": now - 1}))
+        keys = [key(n) for n in range(1, 10)]
+        there = store.present(NAMESPACE, keys)
+        assert {found: (one.size, one.raw_size, one.link) for found, one in there.items()} == {
+            key(1): (3, 9, None), key(2): (3, 9, key(1)), key(3): (3, 9, key(1)), key(6): (8, 300, None),
+        }  # fmt: skip
+        store.dispute(NAMESPACE, Dispute(key(1), now, None, None, "m:f", ""), 9)
+        assert list(store.present(NAMESPACE, keys)) == [key(6)]
+        store.settle(NAMESPACE, [key(1)])
+        before = store.totals(NAMESPACE)
+        assert store.delete(Where(NAMESPACE, keys=(key(1),))) == Deleted(1, ())
+        assert [found.key for found in store.scan(Where(NAMESPACE))] == [key(n) for n in (4, 5, 6, 7)]
+        assert store.totals(NAMESPACE) == Totals(4, before.bytes - 3)
+        assert store.recount(NAMESPACE, correct=False) == (0, 0)
+
+    def test_which_code_entries_name_is_known(self, store: MetadataStore, put: Any) -> None:
+        digests = [n.to_bytes(32, "big") for n in range(12_000)]
+        put(entry(1, fn=digests[1]), entry(2, fn=digests[1]), entry(3, fn=digests[11_000]), entry(4))
+        assert store.named_codes(NAMESPACE, digests) == {digests[1], digests[11_000]}
+        assert store.named_codes("other", digests) == store.named_codes(NAMESPACE, []) == set()
+
     def test_what_is_disputed_is_not_found_until_it_is_settled_or_put_again(
         self, store: MetadataStore, put: Any
     ) -> None:
