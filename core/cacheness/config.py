@@ -199,6 +199,7 @@ def _check(config: Config) -> None:
     ):
         if getattr(config, name) not in choices:
             raise ConfigError(f"{name}={getattr(config, name)!r} is not known: one of {', '.join(choices)}")
+    _check_near(config)
     for name in ("ttl", "max_bytes", "max_entries"):
         value = getattr(config, name)
         if value is not None and not value > 0:
@@ -217,6 +218,18 @@ def _check(config: Config) -> None:
     ):
         if not getattr(config, name) > 0:
             raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
+
+
+def _check_near(config: Config) -> None:
+    backend = config.metadata_backend
+    if config.near is None or not isinstance(backend, str) or backend not in EMBEDDED:
+        return
+    near = _path(config.near)
+    if os.path.commonpath([near, config.cache_dir]) == near:
+        raise ConfigError(
+            f"near={config.near!r} holds cache_dir {config.cache_dir!r}, but what is in a near directory are copies,"
+            " which may be deleted and are left out of backups: give it a directory of its own"
+        )
 
 
 def _mode(value: str) -> Mode:

@@ -17,13 +17,13 @@ from typing import Any
 
 import pytest
 
-from cacheness import UnifiedCache, file_systems
+from cacheness import Config, UnifiedCache, file_systems
 from cacheness.blobs import near
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.blobs.near import NearBlobStore
 from cacheness.blobs.object_store import ObjectStore
 from cacheness.deadlines import Limits
-from cacheness.errors import BlobMissing, StoreUnavailable
+from cacheness.errors import BlobMissing, ConfigError, StoreUnavailable
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.testing.contracts.blobs import NAME, BlobStoreContract
 from cacheness.testing.proxy import Proxy
@@ -258,6 +258,17 @@ def test_nobody_waits_for_a_blob_that_is_too_large_to_be_copied(store: NearBlobS
     far.read = read  # type: ignore[method-assign]
     with ThreadPoolExecutor(4) as pool:
         assert len(list(pool.map(lambda _: store.read(NAME, MOST), range(4)))) == 4
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "json"])
+@pytest.mark.parametrize("near_directory", ["one/cache", "one", "one/cache/../../one/", "."])
+def test_the_directory_of_a_cache_is_no_directory_of_copies(tmp_path: Path, near_directory: str, kind: str) -> None:
+    directory, apart = tmp_path / "one/cache", {"metadata_backend": "postgresql://there/db"}
+    with pytest.raises(ConfigError, match="a directory of its own"):
+        Config(cache_dir=str(directory), near=str(tmp_path / near_directory), metadata_backend=kind)
+    assert Config(cache_dir=str(directory), near=str(directory / "near"), metadata_backend=kind).near
+    assert Config(cache_dir=str(directory), near=str(tmp_path / near_directory), **apart).near
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "fuse", "lustre", "cifs"])
