@@ -138,9 +138,7 @@ class Acceptances:
             key: the call's key.
             unread: return the entry without its value, where it would be served.
         """
-        new = key.fingerprint
-        known = self.of(new)
-        keys = [under for one in known if (under := _key_under(key, one)) is not None]
+        new, keys = key.fingerprint, self.keys_of(key)
         if new is None or not keys:
             return None
         rows = self._cache.metadata.find_equivalent(self._cache.namespace, new, keys)
@@ -152,6 +150,10 @@ class Acceptances:
                     if hit is not None:
                         return EarlierHit(hit, one, is_accepted, self._watches.get((one.new, one.old)))
         return None
+
+    def keys_of(self, key: Key) -> list[bytes]:
+        """The keys that this call had under earlier code, as far as this process knows of it."""
+        return [under for one in self.of(key.fingerprint) if (under := _key_under(key, one)) is not None]
 
     def is_audited(self, earlier: EarlierHit) -> bool:
         """Return True when a result of earlier code is computed all the same."""
