@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import Any
 
 import pytest
 
 from cacheness.metadata import postgresql
 from cacheness.metadata.sql import store as sql
+from cacheness.records import Entry
 from cacheness.results import batch
 from cacheness.results.store import Draft
 from tests.conftest import World
@@ -86,3 +89,24 @@ def test_deadlines_count_rows(world: World, published: list[int], monkeypatch: p
     granted = [1 + each / postgresql.ROW_SECONDS for each in granted_seconds if each > 1]
     assert all(rows >= written for rows, written in zip(granted, published, strict=True))
     assert world.cache.stats()["entries"] == 2500
+
+
+def test_values_that_come_with_their_rows_are_read_without_threads(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = world.cache
+    values = {n: n if n % 5 else os.urandom(100_000) for n in range(20)}  # one in five has a blob
+    keys = dict(enumerate(cache.put_many([(values[n], {"n": n}) for n in values])))
+    assert sum(cache.find(entry).inline is None for entry in keys.values()) == 4
+    on_threads: list[bool] = []
+    follow = cache._store.follow
+
+    def seen(entry: Entry, *more: Any) -> Any:
+        on_threads.append(threading.current_thread() is not threading.main_thread() and entry.inline is not None)
+        return follow(entry, *more)
+
+    monkeypatch.setattr(cache._store, "follow", seen)
+    hits = cache.get_many(keys.values())
+    assert {n: hits[entry.cache_key].value for n, entry in keys.items()} == values
+    assert len(on_threads) == 20
+    assert not any(on_threads)

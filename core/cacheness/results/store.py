@@ -343,8 +343,11 @@ class Cache:
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
         found = self.metadata.find_many(self.namespace, keys)
-        hits = concurrently(self._follow_one_of_many, found.values(), _size_said_by)
-        return {key: hit for key, hit in zip(found, hits, strict=True) if hit is not None}
+        # What came with its row is here already, and threads would only wait for each other.
+        here = {key: self._follow_one_of_many(entry) for key, entry in found.items() if entry.inline is not None}
+        far = {key: entry for key, entry in found.items() if entry.inline is None}
+        there = zip(far, concurrently(self._follow_one_of_many, far.values(), _size_said_by), strict=True)
+        return {key: hit for key, hit in (*here.items(), *there) if hit is not None}
 
     def follow(self, entry: Entry | None, why: list[str] | None = None) -> Hit | None:
         """Return the result of a row, or of the row that overwrites it during the read."""
