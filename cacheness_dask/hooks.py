@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary
 import dask.base
 from dask.core import flatten
 
-from cacheness.memoize.steps import computing_elsewhere
+from cacheness.isolation import computing_elsewhere
 from cacheness_dask.blocks import current, nocache
 from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.graphs import materialised

@@ -8,11 +8,10 @@ from typing import Any
 import prefect
 
 from cacheness import Key
-from cacheness.audit import NotComparable, is_same
+from cacheness.audit import NotComparable, differing, is_same
 from cacheness.keys.code.writers import writes_to
-from cacheness.memoize.acceptances import EarlierHit
-from cacheness.memoize.decorator import differing
 from cacheness.modes import writes
+from cacheness.records import EarlierHit
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded
 

@@ -13,8 +13,8 @@ from prefect.context import TaskRunContext
 
 from cacheness import Digest, Key, UnhashableArgument
 from cacheness.incomplete import Incomplete, may_cache, quote
+from cacheness.isolation import computing_elsewhere
 from cacheness.keys import covers, digest_of, make_key
-from cacheness.memoize.steps import computing_elsewhere
 from cacheness.records import Presence
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.earlier_code import of_earlier_code

@@ -10,9 +10,8 @@ from uuid import UUID
 from prefect import Flow, Task
 from pydantic import HttpUrl
 
-from cacheness import NotAccepted
+from cacheness import AcceptedChange, NotAccepted
 from cacheness.incomplete import Incomplete, check
-from cacheness.memoize.acceptances import AcceptedChange
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.policy import CachenessPolicy, make_policy, options_of

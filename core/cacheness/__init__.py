@@ -29,12 +29,14 @@ if typing.TYPE_CHECKING:
     )
     from cacheness.keys import Digest, File, Key, register
     from cacheness.maintenance.report import IntegrityReport
+    from cacheness.memoize.acceptances import AcceptedChange
     from cacheness.memoize.explain import Explanation
     from cacheness.protocols import Codec
     from cacheness.records import Call, Entry, Hit, Issue, IssueKind, Presence
     from cacheness.references import Ref
 
 __all__ = [
+    "AcceptedChange",
     "BlobMissing",
     "CacheClosed",
     "CachenessError",
@@ -95,6 +97,7 @@ _HOMES = {
     ),
     "cacheness.keys": ("Digest", "File", "Key", "register"),
     "cacheness.maintenance.report": ("IntegrityReport",),
+    "cacheness.memoize.acceptances": ("AcceptedChange",),
     "cacheness.memoize.explain": ("Explanation",),
     "cacheness.protocols": ("Codec",),
     "cacheness.records": ("Call", "Entry", "Hit", "Issue", "IssueKind", "Presence"),

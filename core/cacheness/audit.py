@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from cacheness.errors import CachenessError
 from cacheness.keys import Key, digest_of
-from cacheness.records import Entry
+from cacheness.records import Entry, Hit
 
 #: Seconds that a result may have taken to compute, to be computed again within a call.
 LONGEST: Final = 60.0
@@ -141,3 +141,8 @@ def brief(value: Any) -> str:
     except Exception:  # noqa: BLE001  the user's own
         text = f"a {type(value).__qualname__}"
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
+
+
+def differing(stored: Hit, computed: Any) -> str:
+    """Return how a result differs from that of earlier code, in words."""
+    return f"the code of today makes {brief(computed)} where {brief(stored.value)} is stored: {stored.entry.cache_key}"

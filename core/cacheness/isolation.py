@@ -1,4 +1,4 @@
-"""The edge between the user's work and the cache: an error of the cache never reaches the work."""
+"""The edge between the user's work and the cache: no error of the cache reaches the work, and whose work it is."""
 
 from __future__ import annotations
 
@@ -26,3 +26,7 @@ class isolated:  # noqa: N801  used like a function
             return False
         self._tell(error)
         return True
+
+
+#: Whether something else than `cached` computes what is stored, where a call is made: who does so adds a function.
+computing_elsewhere: list[Callable[[], bool]] = []

@@ -391,3 +391,13 @@ def _readable(read: Callable[[Any], Any], stored: Any) -> Any:
 def _time(microseconds: int) -> datetime:
     # Of what has no name in the calendar, the last that has one.
     return datetime.fromtimestamp(min(microseconds, _LAST_TIME) / MICROSECONDS, UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierHit:
+    """A result of earlier code for a call, and the equivalence that leads to it."""
+
+    hit: Hit
+    equivalence: Equivalence
+    is_accepted: bool
+    watch: Any = None  #: notes the lines that run, of a change that is being tried

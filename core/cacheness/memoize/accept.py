@@ -17,7 +17,7 @@ from dataclasses import field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol, TypeVar
 
-from cacheness.audit import NotComparable, brief
+from cacheness.audit import NotComparable, brief, differing
 from cacheness.errors import CachenessError, CodecError, NotAccepted
 from cacheness.keys import (
     Digest,
@@ -33,7 +33,7 @@ from cacheness.keys import (
 from cacheness.keys.code.writers import writes_to
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import MOST_EARLIER, Acceptances, AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached, CachedCoroutine, Computed, differing
+from cacheness.memoize.decorator import Cached, CachedCoroutine, Computed
 from cacheness.memoize.explain import changes_of_code
 from cacheness.memoize.lines import LineWatch
 from cacheness.memoize.steps import CallArguments, Failed

@@ -21,7 +21,7 @@ from cacheness.errors import NotAccepted
 from cacheness.keys import Key
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.lines import LineWatch
-from cacheness.records import EQUIVALENCE_LASTS, Entry, Equivalence, Hit
+from cacheness.records import EQUIVALENCE_LASTS, EarlierHit, Entry, Equivalence, Hit
 from cacheness.results.store import Cache
 
 _log = logging.getLogger(__name__)
@@ -87,16 +87,6 @@ class AcceptedChange:
     def as_dict(self) -> dict[str, Any]:
         """Return it as data that JSON can hold."""
         return asdict(self) | {"bound": self.bound}
-
-
-@dataclass(frozen=True, slots=True)
-class EarlierHit:
-    """A result of earlier code for a call, and the equivalence that leads to it."""
-
-    hit: Hit
-    equivalence: Equivalence
-    is_accepted: bool
-    watch: LineWatch | None = None  #: of a change that is being tried
 
 
 class Acceptances:

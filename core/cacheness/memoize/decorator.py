@@ -16,19 +16,19 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
-from cacheness.audit import NotComparable, Sampler, brief, digest_or_none, is_checkable, is_same, told
+from cacheness.audit import NotComparable, Sampler, differing, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CachenessError, ConfigError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, check, may_cache
-from cacheness.isolation import isolated
+from cacheness.isolation import computing_elsewhere, isolated
 from cacheness.jitter import between
 from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function, still_left, unseen
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.lazy_dataclass import dataclass
-from cacheness.memoize.acceptances import Acceptances, EarlierHit, change_of
+from cacheness.memoize.acceptances import Acceptances, change_of
 from cacheness.memoize.explain import Explanation, explain
 from cacheness.memoize.lines import LineWatch
 from cacheness.memoize.miss_reasons import MissReasons
@@ -41,12 +41,11 @@ from cacheness.memoize.steps import (
     Failed,
     Sleep,
     computes_all,
-    computing_elsewhere,
     in_thread,
     under_way,
 )
 from cacheness.modes import writes
-from cacheness.records import MICROSECONDS, Entry, Hit
+from cacheness.records import MICROSECONDS, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
 from cacheness.units import Duration
@@ -843,11 +842,6 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
         from asyncio import coroutines
 
         wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
-
-
-def differing(stored: Hit, computed: Any) -> str:
-    """Return how a result differs from that of earlier code, in words."""
-    return f"the code of today makes {brief(computed)} where {brief(stored.value)} is stored: {stored.entry.cache_key}"
 
 
 def _check_accept(accept: object) -> None:

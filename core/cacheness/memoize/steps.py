@@ -47,9 +47,6 @@ class CallArguments:
     is_lazy: bool = False
 
 
-#: Whether something else than `cached` computes what is stored, where a call is made: who does so adds a function.
-computing_elsewhere: list[Callable[[], bool]] = []
-
 #: True while a call is compared with a result of earlier code: calls of cached functions within compute, too.
 computes_all: ContextVar[bool] = ContextVar("cacheness_computes_all", default=False)
 
