@@ -229,14 +229,20 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return writes(self.config().mode)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What another process gets: where this run refreshes, its start with it."""
+        """What another process gets: where this run refreshes, its start with it, and no key that it does not need."""
         config = self.config()
         if config.mode == "refresh" and config.refresh_since is None:
             try:
                 self._since = self.open().config.refresh_since
             except CachenessError as error:
                 tell("say when this run began", error)
-        return super().__getstate__()
+        state = super().__getstate__()
+        # By the field alone: what this process is told by its environment, the other one may not be told.
+        if not writes(self.mode):
+            sent = UnifiedCache.fit_to_send(config.but(mode=self.mode))
+            key = None if sent.signing_key is None else SecretStr(sent.signing_key)
+            state = {**state, "__dict__": {**state["__dict__"], "signing_key": key, "trust": sent.trust}}
+        return state
 
     def check_config(self) -> None:
         """Check the fields without opening anything, since blocks are made and saved on any machine.

@@ -117,6 +117,15 @@ class UnifiedCache:
         return cls(Config.from_env())
 
     @staticmethod
+    def fit_to_send(config: Config) -> Config:
+        """Return a configuration as another process gets it: without private keys, where its mode does not write.
+
+        Args:
+            config: the configuration.
+        """
+        return factory.fit_to_send(config)
+
+    @staticmethod
     def check_config(config: Config) -> None:
         """Check a configuration without opening anything or asking a server.
 

@@ -21,6 +21,7 @@ from cacheness.units import Duration, Size, Time, bytes_of, seconds_of, time_of,
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 EMBEDDED: Final = ("sqlite", "json")  #: metadata backends that are files in the cache's directory
+AUTO: Final = "auto"  #: where a user's cache belongs
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
 #: Parameters that are secrets or may hold them.
@@ -93,7 +94,7 @@ class Config:
     incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
     check: float = 0.0  #: share of the hits of decorated functions that are computed again and compared
     lease: float = 30.0  #: how long others wait for a computation whose process died
-    near: str | None = None  #: a local directory for copies of blobs that come from far, or go there
+    near: str | None = None  #: a directory for copies of blobs from far, on each machine; "auto": in the user's cache
     near_bytes: int = 50_000_000_000  #: that all copies in it may take
     shared_path: bool = False  #: every machine sees the same files under a local blob store's path
     connect_timeout: float = 2.0  #: for a connection to a server
@@ -224,7 +225,7 @@ def _check_near(config: Config) -> None:
     backend = config.metadata_backend
     if config.near is None or not isinstance(backend, str) or backend not in EMBEDDED:
         return
-    near = _path(config.near)
+    near = near_directory(config.near)
     if os.path.commonpath([near, config.cache_dir]) == near:
         raise ConfigError(
             f"near={config.near!r} holds cache_dir {config.cache_dir!r}, but what is in a near directory are copies,"
@@ -246,7 +247,18 @@ def _path(value: Any) -> str:
     return os.path.abspath(os.path.expanduser(str(os.fspath(value))))
 
 
+def near_directory(near: str) -> str:
+    """The directory that `near=` means on this machine: "auto" is cacheness/ where XDG puts a user's cache."""
+    if near == AUTO:
+        base = os.environ.get("XDG_CACHE_HOME", "")
+        # A relative path there has to be ignored (XDG Base Directory Specification).
+        near = os.path.join(base if os.path.isabs(base) else "~/.cache", "cacheness")
+    return os.path.abspath(os.path.expanduser(near))
+
+
 def _path_on_each_machine(value: Any) -> str:
+    if value == AUTO:
+        return AUTO
     # Workers have homes of their own.
     is_home = isinstance(value, str | os.PathLike) and str(os.fspath(value)).startswith("~")
     return str(os.fspath(value)) if is_home else _path(value)

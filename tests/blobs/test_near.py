@@ -28,6 +28,7 @@ from cacheness.protocols import BlobStore, Buffer
 from cacheness.testing.contracts.blobs import NAME, BlobStoreContract
 from cacheness.testing.proxy import Proxy
 from tests.conftest import SIGNING_KEY
+from tests.metadata.programs import in_namespace
 
 MOST = 10_000
 
@@ -595,3 +596,55 @@ def test_another_version_of_the_library_has_a_folder_of_its_own(
     assert (bytes(store.read(NAME, 3)), store.stats()["near_reads"]) == (b"one", 1)
     assert store.size() == 3
     newer.close()
+
+
+#: Writes blobs whose copies do not fit on the disk, and then some that do.
+FULL = """
+import os, sys, warnings, logging
+from pathlib import Path
+from cacheness.blobs import near
+from cacheness.blobs.memory import MemoryBlobStore
+disk, large = Path(sys.argv[1]), int(sys.argv[2])
+near.LARGE = large
+told = []
+logging.getLogger("cacheness").addHandler(logging.Handler())
+logging.getLogger("cacheness").handlers[0].emit = told.append
+store = near.NearBlobStore(MemoryBlobStore(), disk / "near", 1 << 30)
+blobs = {f"default/ab/ab{n:062d}.0123456789abcdef.fedcba9876543210": os.urandom(200_000) for n in range(20)}
+for name, blob in blobs.items():
+    store.write(name, [blob])
+assert os.statvfs(disk).f_bavail < 60, "the disk is not full"
+for _ in range(2):
+    for name, blob in blobs.items():
+        assert bytes(store.read(name, len(blob))) == blob
+assert len(told) == 1 and "No space left" in told[0].getMessage(), told
+assert not list(disk.glob("near/1/*/*.part"))
+assert store.near_reads >= 4, store.stats()
+"""
+
+
+@pytest.mark.parametrize("large", [1, 1 << 30], ids=["in threads", "at once"])
+def test_a_disk_that_is_full_to_the_last_byte_costs_one_warning(tmp_path: Path, large: int) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = in_namespace(f"mount -t tmpfs -o size=1m tmpfs {disk}")
+    done = subprocess.run(
+        [*mounted, sys.executable, "-c", FULL, str(disk), str(large)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_auto_is_where_a_user_s_cache_belongs(far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for variable, directory in (
+        (str(tmp_path / "xdg"), tmp_path / "xdg/cacheness"),
+        ("relative", tmp_path / "home/.cache/cacheness"),
+        ("", tmp_path / "home/.cache/cacheness"),
+    ):
+        monkeypatch.setenv("XDG_CACHE_HOME", variable)
+        near_directory = Config(near="auto").near  # it means another place on another machine
+        assert near_directory == "auto"
+        store = NearBlobStore(far, near_directory, MOST)
+        assert store.directory == str(directory)
+        store.close()
+    assert Config(near="./auto").near == str(Path.cwd() / "auto")

@@ -26,6 +26,7 @@ from prefect.transactions import CommitMode, transaction
 
 from cacheness.blobs.object_store import ObjectStore
 from cacheness.deadlines import Limits
+from cacheness.results.signing_keys import new_private_key, public_keys_of
 from cacheness_prefect import CachenessStorage, cacheness_key, integrity_repair
 from tests.conftest import SIGNING_KEY
 
@@ -74,6 +75,19 @@ def test_a_block_keeps_its_identity_on_its_way_to_another_process(store) -> None
     assert pickle.loads(cloudpickle.dumps(store)) == copy.deepcopy(store) == store
     loaded = CachenessStorage.load(store.saved_as)
     assert loaded.config() == store.config()
+
+
+def test_a_block_that_only_reads_hands_on_no_private_key(make_store) -> None:
+    shared = {"metadata_backend": "postgresql://user@host/db", "blob_store": "s3://bucket"}
+    private = new_private_key("ci")
+    seed = private.rpartition(":")[2]
+    writing, reading = (make_store(signing_key=private, mode=mode, **shared) for mode in ("readwrite", "read"))
+    assert pickle.loads(cloudpickle.dumps(writing)).config() == writing.config()
+    there = pickle.loads(cloudpickle.dumps(reading))
+    assert seed not in str(there.model_dump(mode="json")) + str(there.config().signing_key)
+    assert seed.encode() not in cloudpickle.dumps(reading)
+    assert there.config().trust == public_keys_of(private)[0]
+    assert reading.config().signing_key == private
 
 
 def test_secrets_do_not_show(store) -> None:

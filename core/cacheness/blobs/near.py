@@ -23,6 +23,7 @@ from typing import Final
 from cacheness import forks
 from cacheness.blobs.names import UNFINISHED
 from cacheness.buffers import LARGE, allocate, read_into, views_of
+from cacheness.config import near_directory
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
 from cacheness.file_systems import is_local
@@ -83,7 +84,7 @@ class NearBlobStore:
     def __init__(self, far: BlobStore, directory: str | Path, most: int) -> None:
         self.far = far
         self.near_reads = self.far_reads = 0
-        self.directory = os.path.abspath(os.path.expanduser(directory))
+        self.directory = near_directory(os.fspath(directory))
         self._root = os.path.join(self.directory, FORMAT)
         self.most = most
         self._swept = time.monotonic()

@@ -320,7 +320,12 @@ class Cached:
         key = self.key(*args, **kwargs)
         earlier = list(self._earlier(key, CANDIDATES))
         found = self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
-        return found if found.hit or self.cache.config.mode == "off" else self._explain_accepted(key, found)
+        mode = self.cache.config.mode
+        if mode == "off":
+            return replace(found, hit=False, mode="mode='off' uses no cache")
+        if mode == "refresh" and found.hit and self.cache.find(Key(bytes.fromhex(found.key))) is None:
+            return replace(found, hit=False, mode="mode='refresh' computes again what is older than the run")
+        return found if found.hit else self._explain_accepted(key, found)
 
     def _explain_accepted(self, key: Key, found: Explanation) -> Explanation:
         """The explanation of a hit by a result of earlier code, where there is one."""

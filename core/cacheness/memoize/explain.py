@@ -68,6 +68,7 @@ class Explanation:
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
     # It drew or seeded, or another thread did.
     moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
+    mode: str = ""  #: why the cache's mode makes it a miss all the same; "" where it does not
     accepted: str = ""  #: the evidence by which a result of earlier code is served; "" where today's code made it
 
     def __str__(self) -> str:
@@ -85,6 +86,8 @@ class Explanation:
     def sentence(self) -> str:
         """Return the explanation in one line."""
         name = self.function.replace(":", ".")
+        if self.mode:
+            return f"miss: {self.mode}"
         if self.hit:
             earlier = f", which earlier code made; {self.accepted}" if self.accepted else ""
             return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}{earlier}"
