@@ -18,6 +18,11 @@ def between(shortest: float, longest: float) -> float:
     return _SYSTEM.uniform(shortest, longest)
 
 
+def below(bound: int) -> int:
+    """Return a random whole number from 0 to less than the bound."""
+    return _SYSTEM.randrange(bound)
+
+
 def chosen(items: Sequence[T], most: int) -> list[T]:
     """Return some of the items, at random; all of them when there are no more."""
     return _SYSTEM.sample(items, min(most, len(items)))

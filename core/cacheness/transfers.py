@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from cacheness import forks
 from cacheness.errors import CachenessError
 
 T = TypeVar("T")
@@ -22,6 +23,11 @@ class _Room:
 
     def __init__(self) -> None:
         self._taken = 0
+        self._changed = threading.Condition()
+        forks.watch_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Take another lock than one that a thread of the parent may hold."""
         self._changed = threading.Condition()
 
     @contextmanager

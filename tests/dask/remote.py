@@ -54,7 +54,8 @@ class Bucket:
         elsewhere.pipe(f"{self.place}/csv/{number}.csv", table.to_csv(index=False).encode())
 
 
-def counted(df: pd.DataFrame) -> pd.DataFrame:
+def counted(df: pd.DataFrame, reader: str) -> pd.DataFrame:
+    """The reader's name keeps equal frames of two readers from being one result."""
     if len(df) > 2:
         ran()
     return df
@@ -74,14 +75,14 @@ def text_of(file: File) -> str:
 READERS: dict[str, Callable[[Bucket], Any]] = {
     "parquet": lambda at: (
         dd.read_parquet(f"s3://{at.place}/parquet/*.parquet", storage_options=at.options)
-        .map_partitions(counted)
+        .map_partitions(counted, "parquet")
         .a.sum()
     ),
     "parquet-arrow": lambda at: (
-        dd.read_parquet(f"{at.place}/parquet", filesystem=at.arrow).map_partitions(counted).a.sum()
+        dd.read_parquet(f"{at.place}/parquet", filesystem=at.arrow).map_partitions(counted, "arrow").a.sum()
     ),
     "csv": lambda at: (
-        dd.read_csv(f"s3://{at.place}/csv/*.csv", storage_options=at.options).map_partitions(counted).a.sum()
+        dd.read_csv(f"s3://{at.place}/csv/*.csv", storage_options=at.options).map_partitions(counted, "csv").a.sum()
     ),
     "text": lambda at: (
         db.read_text(f"s3://{at.place}/csv/*.csv", storage_options=at.options).map_partitions(lines_in).sum()

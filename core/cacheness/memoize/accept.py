@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
-import random
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from cacheness.audit import NotComparable, brief, differing
 from cacheness.errors import CachenessError, CodecError, NotAccepted
+from cacheness.jitter import below, chosen
 from cacheness.keys import (
     Digest,
     FunctionCode,
@@ -104,7 +104,7 @@ class EarlierResults:
         self.results += 1
         if len(self.sample) < self.most:
             self.sample.append(entry)
-        elif (at := random.randrange(self.results)) < self.most:  # noqa: S311 - decides no secret
+        elif (at := below(self.results)) < self.most:
             self.sample[at] = entry
 
 
@@ -377,7 +377,7 @@ class _Trial:
 
     def run(self, wanted: int, parameters: Parameters, watch: LineWatch) -> None:
         """Compare so many calls. Raises NotAccepted at the first that differs."""
-        for entry in random.sample(self._one.sample, len(self._one.sample)):
+        for entry in chosen(self._one.sample, len(self._one.sample)):
             if self.equal == wanted:
                 return
             call = self._call_of(entry, parameters)

@@ -52,8 +52,7 @@ class AcceptedChange:
     id: str  #: twelve hexadecimal digits, for `revoke`
     function: str  #: module:qualified name, today
     was: str  #: … and when the results were made
-    #: accepted; trying: calls are being compared; ended: by a difference; refused: nothing was written
-    state: State
+    state: State  #: accepted; trying: calls are compared; ended: by a difference; refused: nothing was written
     equal: int  #: calls that were compared and came out equal
     why: str = ""  #: why it ended or was refused
     parameters: Mapping[str, str] | None = None  #: of those with another name then, or that are new: in words

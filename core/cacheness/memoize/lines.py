@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness import forks
 from cacheness.errors import NotAccepted
 
 #: Tool ids that no debugger, profiler or coverage tool has by convention.
@@ -120,6 +121,11 @@ class _Watcher:
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._depth: dict[LineWatch, int] = {}
+        forks.watch_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Take another lock than one that a thread of the parent may hold."""
+        self._lock = threading.RLock()
 
     def add(self, watch: LineWatch) -> None:
         with self._lock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from markupsafe import Markup
 
 from cacheness.errors import CachenessError
+from cacheness.jitter import below
 from cacheness.page.chart import Bar, bars
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def disputes(cache: UnifiedCache) -> View:
 
 def integrity(cache: UnifiedCache, shard: str = "") -> View:
     """Compare one 256th of the rows with their blobs; changes nothing."""
-    number = int(shard) if shard.isdecimal() and int(shard) < 256 else random.randrange(256)  # noqa: S311
+    number = int(shard) if shard.isdecimal() and int(shard) < 256 else below(256)
     report = cache.verify_integrity(shard=number)
     return View("integrity.html", "Integrity", {"report": report.as_dict(), "rows": report.table(), "shard": number})
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
@@ -113,7 +112,6 @@ class Cache:
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
         self._readable: set[tuple[int, ...]] = set()
-        self._tells = threading.Lock()
         self._told, self._telling_since = 0, time.monotonic()  #: warnings of entries that are not served
         self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
 
@@ -377,11 +375,11 @@ class Cache:
 
     def _tell(self, text: str, *details: object) -> None:
         """Warn of an entry that is not served. Who can write to the database could fill the log with them."""
-        with self._tells:
-            if time.monotonic() - self._telling_since > UNSERVED_SECONDS:
-                self._told, self._telling_since = 0, time.monotonic()
-            self._told += 1
-            told = self._told
+        # Without a lock: threads may tell a few more.
+        if time.monotonic() - self._telling_since > UNSERVED_SECONDS:
+            self._told, self._telling_since = 0, time.monotonic()
+        self._told += 1
+        told = self._told
         _log.log(logging.WARNING if told <= UNSERVED_TOLD else logging.DEBUG, text, *details)
         if told == UNSERVED_TOLD:
             _log.warning(
