@@ -26,6 +26,7 @@ import psycopg
 from benchmarks.bench import SIGNING_KEY, Bench, Row, main
 from benchmarks.large_s3 import bare
 from cacheness import UnifiedCache
+from cacheness.metadata import postgresql
 from cacheness.metadata.sql.statements import Statement
 from cacheness.records import Entry
 from cacheness.results.store import Draft
@@ -97,7 +98,7 @@ class Growing:
             marks: dict[str, Any] = {"tags": ("marked",), "prefix": "marked", "function": marked} if is_marked else {}
             self.models[is_marked] = self.cache.put(0, args={"n": 0}, **marks)
         model = self.models[is_marked]
-        return Draft(replace(model, key=self.fresh_key(), inline=None), [model.inline or b""])
+        return Draft(replace(model, key=self.fresh_key(), inline=None), [model.inline or b""], None)
 
     def fresh_key(self) -> bytes:
         """Return a random key, and keep it as one of a sample in which each key has the same chance."""
@@ -224,10 +225,8 @@ class Growing:
         """How long it takes, with the statement of a put changed like this."""
         name = f"threads-{next(self.numbers)}"
         with UnifiedCache(self.cache.config.but(namespace=name, blob_timeout=11)) as cache:
-            statements: Any = cache._store.metadata._mine
-            publish = statements.publish
-            patched = mock.patch.object(statements, "publish", lambda **given: changed(publish(**given)))
-            with patched, ThreadPoolExecutor(THREADS) as pool:
+            published = {which: changed(statement) for which, statement in postgresql._PUBLISH.items()}
+            with mock.patch.dict(postgresql._PUBLISH, published), ThreadPoolExecutor(THREADS) as pool:
                 list(pool.map(lambda n: cache.put(n, warm=n), range(THREADS)))  # connects
                 every = range(THREADS * PUTS_A_THREAD)
                 return seconds(lambda: list(pool.map(lambda n: cache.put(n, n=n), every)))
@@ -291,9 +290,9 @@ def blobs_far_away(bench: Bench) -> Iterator[Row]:
 
 def without_totals(statement: Statement) -> Statement:
     """The statement of a put as it was if nothing were counted."""
-    before, counted, rest = statement.text.partition(", \ncounted AS")
+    before, counted, rest = statement.text.partition(", counted AS")
     assert counted
-    return replace(statement, text=before + rest[rest.index("\n SELECT CASE") :])
+    return replace(statement, text=before + rest[rest.index(" SELECT CASE") :])
 
 
 def side_by_side(call: Callable[[int], object]) -> None:
