@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import pickle
 import random
@@ -410,6 +411,8 @@ def test_what_has_no_content_is_computed_and_explained(cache: UnifiedCache, tmp_
     assert refused[1].why.startswith("downstream of ")
     assert compute(cache, collection, which="all")[0] == 1
     assert cache.list_entries() == []
+    del collection, rows, refused
+    gc.collect()  # what is left open is collected here, and in no other test
 
 
 def test_scattered_data_passes_through_and_explain_says_why(cache: UnifiedCache, client: Client) -> None:
