@@ -103,6 +103,23 @@ def time_of(time: Time) -> float:
     return float(time)
 
 
+def bytes_named(size: float) -> str:
+    """Return a size for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} TB"
+
+
+def seconds_named(seconds: float) -> str:
+    """Return a duration for people."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:.1f} s" if seconds >= 0.1 or not seconds else f"{seconds * 1000:.1f} ms"
+
+
 def _seconds_in(text: str) -> float:
     parts = _DURATION.findall(text)
     units = [unit.lower() for _, unit in parts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -11,7 +10,6 @@ import typer
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
 from cacheness.cli.screen import (
-    bytes_named,
     function_named,
     hint,
     out,
@@ -19,10 +17,10 @@ from cacheness.cli.screen import (
     printable,
     progress,
     say,
-    seconds_named,
     short,
     table,
 )
+from cacheness.units import bytes_named, seconds_named
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
@@ -135,27 +133,19 @@ def top(
     as_json: AsJson = False,
 ) -> None:
     """List the largest entries, or those with the most hits, the most seconds, or not used for longest."""
-    import heapq
+    from cacheness.maintenance.ranking import first_of
 
     with place.opened() as cache, progress() as bar:
         task = bar.add_task("looking", total=cache.stats()["entries"])
         best: list[dict[str, Any]] = []
         entries = cache.iter_entries()
         while page := cache.describe(islice(entries, PAGE)):
-            best = heapq.nlargest(limit, [*best, *page], key=_WORTH[by])
+            best = first_of(best, page, limit, by)
             bar.update(task, advance=len(page))
     if as_json:
         print_json(best)
     else:
         _print_entries(best)
-
-
-_WORTH: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
-    "size": lambda entry: entry["size"],
-    "hits": lambda entry: entry["hits"],
-    "seconds": lambda entry: entry["compute_seconds"] or 0.0,
-    "unused": lambda entry: -entry["accessed_at"].timestamp(),
-}
 
 
 def entry_named(cache: UnifiedCache, key: str) -> Entry:

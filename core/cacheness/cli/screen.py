@@ -40,23 +40,6 @@ def function_named(name: str, most: int | None = None) -> str:
     return name if most is None or len(name) <= most else "…" + name[1 - most :]
 
 
-def bytes_named(size: float) -> str:
-    """A size for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} TB"
-
-
-def seconds_named(seconds: float) -> str:
-    """A duration for people."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:.1f} s"
-
-
 def table(head: dict[str, bool], rows: list[tuple[str, ...]]) -> None:
     """Rows under a head, whose columns are numbers where it says so; whole and between tabs where nobody looks."""
     if not out.is_terminal:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,9 @@ from markupsafe import Markup
 
 from cacheness.errors import CachenessError
 from cacheness.jitter import below
+from cacheness.maintenance.ranking import first_of
 from cacheness.page.chart import Bar, bars
+from cacheness.units import bytes_named, seconds_named
 
 if TYPE_CHECKING:
     import jinja2
@@ -33,11 +34,11 @@ LOOK_SECONDS: Final = 2.0  #: that a look through the entries may take
 PAGE: Final = 500
 TEXT: Final = 2000  #: characters of one text
 PREVIEW: Final = 2000
-ORDERS: Final[dict[str, tuple[str, Callable[[dict[str, Any]], Any]]]] = {
-    "size": ("largest first", lambda entry: entry["size"]),
-    "unused": ("unused for longest first", lambda entry: -entry["accessed_at"].timestamp()),
-    "hits": ("most hits first", lambda entry: entry["hits"]),
-    "seconds": ("most seconds to compute first", lambda entry: entry["compute_seconds"] or 0.0),
+ORDERS: Final = {
+    "size": "largest first",
+    "unused": "unused for longest first",
+    "hits": "most hits first",
+    "seconds": "most seconds to compute first",
 }
 
 
@@ -109,7 +110,7 @@ def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
         {
             "entries": found[:LISTED],
             "asked": asked,
-            "orders": {n: words for n, (words, _) in ORDERS.items()},
+            "orders": ORDERS,
             "note": note,
         },
     )
@@ -165,7 +166,7 @@ def _ordered(cache: UnifiedCache, chosen: Mapping[str, Any], order: str) -> tupl
     left = cache.iter_entries(**chosen)
     while page := cache.describe(islice(left, PAGE)):
         looked_at += len(page)
-        best = heapq.nlargest(LISTED, [*best, *page], key=ORDERS[order][1])
+        best = first_of(best, page, LISTED, order)
         if time.monotonic() > until:
             return best, f"of the first {looked_at:,} entries; `cacheness top --by {order}` looks at all"
     return best, ""
@@ -216,7 +217,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_plain,
     )  # fmt: skip
-    templates.filters |= {"size": _size, "seconds": _seconds, "share": _share, "when": _when, "called": _called}
+    templates.filters |= {"size": bytes_named, "seconds": _seconds, "share": _share, "when": _when, "called": _called}
     return templates
 
 
@@ -229,21 +230,8 @@ def _plain(value: Any) -> Any:
     return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
 
 
-def _size(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:,.1f} TB"
-
-
 def _seconds(number: float | None) -> str:
-    if number is None:
-        return ""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if number >= 2 * size:
-            return f"{number / size:,.1f} {unit}"
-    return f"{number:.1f} s" if number >= 0.1 or not number else f"{number * 1000:.1f} ms"
+    return "" if number is None else seconds_named(number)
 
 
 def _share(number: float | None) -> str:
