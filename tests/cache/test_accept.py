@@ -542,7 +542,7 @@ def test_coroutines_references_and_modes_follow_the_same_rules(
     config = UnifiedCache(tmp_path / "cache").config
     with UnifiedCache(config) as cache:
         cached = cache.cached(edited(source))
-        for number in range(30):
+        for number in range(60):
             asyncio.run(cached(number))
         changed = edited(source.replace(" y", " z"))
 
@@ -553,7 +553,7 @@ def test_coroutines_references_and_modes_follow_the_same_rules(
         assert only(cache.accept(changed, sample=20)).state == "accepted"
         calls = sys.modules["work"].calls
         calls.clear()
-        unknown = [number for number in range(30) if not holds(cache, changed, number)]
+        unknown = [number for number in range(60) if not holds(cache, changed, number)]
         assert asyncio.run(cache.cached(changed)(unknown[0])) == (unknown[0] + 1) * 2
         assert asyncio.run(cache.cached(changed).lazy(unknown[0])).value == (unknown[0] + 1) * 2
         for mode in ("read", "offline"):

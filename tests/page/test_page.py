@@ -314,10 +314,13 @@ def test_the_commands_write_a_report_and_serve_a_page(cache: UnifiedCache, tmp_p
     with subprocess.Popen(
         [*command, "ui", *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as served:
-        assert served.stdout is not None
-        url = served.stdout.readline().strip()
-        with httpx.Client(follow_redirects=True) as client:
-            assert "tripled" in client.get(url).text
-        served.send_signal(2)
-        assert served.wait(10) in (0, 130)
-        assert "Traceback" not in (served.stderr.read() if served.stderr else "")
+        try:
+            assert served.stdout is not None
+            url = served.stdout.readline().strip()
+            with httpx.Client(follow_redirects=True, timeout=60) as client:
+                assert "tripled" in client.get(url).text
+            served.send_signal(2)
+            assert served.wait(60) in (0, 130)
+            assert "Traceback" not in (served.stderr.read() if served.stderr else "")
+        finally:
+            served.kill()
