@@ -110,11 +110,13 @@ peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache b
 	@$(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev $(PEER_NEEDS)
 	$(PEER_VENV)/bin/python -m tests.peers.prefect_suite $(PEER) $(PEER_TESTS)
 
-docs: $(STAMP) ## write what comes from the code and from make bench: parts of docs/, and the text of SQL statements
+docs: $(STAMP) ## write what comes from the code and from make bench, and make a site of docs/: out/site
 	$(RUN) -m cacheness.metadata.sql.write_texts
 	$(RUN) -m docs.write_api
 	$(RUN) -m docs.write_cli
 	$(RUN) -m docs.write_performance
+	$(RUN) -m sphinx -W --keep-going -q -d out/doctrees docs out/site
+	@echo "file://$(CURDIR)/out/site/index.html"
 
 clean: ## remove everything that these commands made
 	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) $(PEER_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
@@ -132,5 +134,5 @@ else
 	@$(RUN) -m pip --version | awk '{ split($$2, v, "."); exit !(v[1] > 25 || v[1] == 25 && v[2] >= 1) }' || \
 		$(RUN) -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'
 endif
-	@$(INSTALL) -e '.[all]' --group dev --group bench
+	@$(INSTALL) -e '.[all]' --group dev --group bench --group docs
 	@touch $(STAMP)

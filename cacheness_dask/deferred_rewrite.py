@@ -19,7 +19,7 @@ from dask.highlevelgraph import HighLevelGraph, Layer
 from cacheness_dask.graphs import Annotations, Graph, as_expression, materialised, of_graph
 from cacheness_dask.rewrite import GraphPlan, apply
 
-#: Tasks that run. Below, either way takes less than half a second and 2 MB: docs/decisions/0009.
+#: Tasks that run. Below, either way takes less than half a second and 2 MB: docs/explanation/decisions/0009.
 LARGE: Final = 10_000
 
 

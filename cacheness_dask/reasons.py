@@ -1,4 +1,4 @@
-"""Why a result is not stored, or never comes from the cache: how each reason begins. docs/dask.md shows this table."""
+"""Why a result is not stored, or is never cached: how each reason begins. docs/reference/dask.md shows this table."""
 
 from __future__ import annotations
 
@@ -69,6 +69,6 @@ LASTING: Final = (SINK, *(r.begins for r in REASONS if not r.planned and r.lasti
 
 
 def rows() -> list[str]:
-    """The table, as docs/dask.md has it."""
+    """The table, as docs/reference/dask.md has it."""
     head = ["| the reason begins with | because the task | known |", "|---|---|---|"]
     return head + [f"| `{reason.begins}` | {reason.means} | {reason.known} |" for reason in REASONS]

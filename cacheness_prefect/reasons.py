@@ -1,4 +1,4 @@
-"""Why a task runs again although it has a cache policy, and what one sees of it. docs/prefect.md shows this table."""
+"""Why a task runs again in spite of a cache policy, and what one sees: docs/reference/prefect.md has this table."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ REASONS: Final = (
 
 
 def rows() -> list[str]:
-    """The table, as docs/prefect.md has it."""
+    """The table, as docs/reference/prefect.md has it."""
     head = ["| the task | one sees |", "|---|---|"]
     return head + [f"| {reason.means} | {reason.seen} |" for reason in REASONS]

@@ -1,4 +1,4 @@
-"""Writes docs/api.md from the code: `make docs`. A test fails when the page is out of date."""
+"""Writes docs/reference/api.md from the code: `make docs`. A test fails when the page is out of date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent / "api.md"
+PAGE = Path(__file__).parent / "reference/api.md"
 MODULES = ("cacheness", "cacheness.keys", "cacheness.errors", "cacheness_dask", "cacheness_prefect")
 HEAD = "# Every public name\n\nWritten from the code by `make docs`; edit the docstrings instead.\n"
 

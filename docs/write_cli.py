@@ -1,4 +1,4 @@
-"""Writes docs/cli.md from the commands: `make docs`. A test fails when the page is out of date."""
+"""Writes docs/reference/cli.md from the commands: `make docs`. A test fails when the page is out of date."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typer.main import get_command
 
 from cacheness.cli import app
 
-PAGE = Path(__file__).parent / "cli.md"
+PAGE = Path(__file__).parent / "reference/cli.md"
 HEAD = """# The command line
 
 Written from the commands by `make docs`; edit their docstrings instead.

@@ -1,6 +1,6 @@
-"""Writes the figures of the newest `make bench` into docs/performance.md: `make docs`.
+"""Writes the figures of the newest `make bench` into docs/reference/performance.md: `make docs`.
 
-A row that falls short takes its paragraph from docs/performance_notes.md, where it stands under the
+A row that falls short takes its paragraph from docs/reference/performance_notes.md, where it stands under the
 row's name. A row that holds takes none, so that no paragraph outlives its reason.
 """
 
@@ -16,10 +16,10 @@ from benchmarks.rows import Row
 from benchmarks.show import curves, figure, measured, name_of
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs/performance.md"
-NOTES = ROOT / "docs/performance_notes.md"
+PAGE = ROOT / "docs/reference/performance.md"
+NOTES = ROOT / "docs/reference/performance_notes.md"
 PLACE = re.compile(r"(?<=<!-- figures -->\n).*?(?=<!-- end of figures -->)", re.DOTALL)
-PICTURES = "../benchmarks/results"
+PICTURES = "../../benchmarks/results"
 CURVES = {
     "scale": ("entries", "Cost of an operation against the number of entries"),
     "growth": ("results", "Cost of one call against the number of entries"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +14,18 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages that their own suites run, on the servers that they need.
-ELSEWHERE = {"dask.md": "tests/dask", "prefect.md": "tests/prefect"}
+ELSEWHERE = {"reference/dask.md": "tests/dask", "reference/prefect.md": "tests/prefect"}
+SERVERS = {"postgresql://user@host/db": "postgres_url", "s3://bucket/prefix": "s3_url"}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix().removeprefix("docs/")
+
+
+by_name = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
 def blocks(page: Path) -> str:
@@ -33,20 +42,17 @@ def blocks(page: Path) -> str:
 @pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize(
     "page",
-    [page for page in PAGES if "```python" in page.read_text() and page.name not in ELSEWHERE],
-    ids=lambda p: p.name,
+    [page for page in PAGES if "```python" in page.read_text() and name_of(page) not in ELSEWHERE],
+    ids=name_of,
 )
-def test_python_in_a_page_runs(page: Path, tmp_path: Path, postgres_url: str, s3_url: str) -> None:
-    program = blocks(page).replace("postgresql://user@host/db", postgres_url).replace("s3://bucket/prefix", s3_url)
+def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
+    program = blocks(page)
+    for shown, fixture in SERVERS.items():
+        if shown in program:
+            program = program.replace(shown, request.getfixturevalue(fixture))
     (tmp_path / "page.py").write_text(program)
-    ran = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning", "page.py"],
-        check=False,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert ran.returncode == 0, ran.stderr
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path("page.py", run_name="__main__")
 
 
 @by_name
@@ -54,6 +60,42 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text())
     missing = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
     assert missing == []
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-d",
+        folder / "doctrees",
+        ROOT / "docs",
+        folder,
+    ]
+    built = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr  # links and anchors that lead nowhere, pages in no menu
+    return folder
+
+
+@pytest.mark.xdist_group("docs")
+def test_the_site_has_every_page_finds_it_and_loads_nothing_from_elsewhere(site: Path) -> None:
+    pages = {name_of(page).removesuffix(".md") for page in PAGES} - {"README"}
+    index = json.loads((site / "searchindex.js").read_text().removeprefix("Search.setIndex(").removesuffix(")"))
+    assert set(index["docnames"]) == pages
+    assert {index["docnames"][at] for at in as_list(index["titleterms"]["glossari"])} == {"reference/glossary"}
+    for page in pages:
+        html = (site / f"{page}.html").read_text()
+        assert re.findall(r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=\"(?:https?:)?//[^>]*>", html) == []
+
+
+def as_list(found: int | list[int]) -> list[int]:
+    """Sphinx writes a single page as a number."""
+    return [found] if isinstance(found, int) else found
 
 
 @by_name
@@ -81,7 +123,7 @@ def test_pages_that_are_written_from_the_code_are_up_to_date(name: str) -> None:
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert (ROOT / f"docs/{name}.md").read_text() == module.page(), "run: make docs"
+    assert (ROOT / f"docs/reference/{name}.md").read_text() == module.page(), "run: make docs"
 
 
 def test_the_readme_is_short() -> None:

@@ -1,4 +1,4 @@
-"""One name for one thing, as docs/glossary.md has it."""
+"""One name for one thing, as docs/reference/glossary.md has it."""
 
 from __future__ import annotations
 

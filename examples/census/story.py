@@ -148,9 +148,9 @@ class Story:
         if not self.clustered:
             rows.append(("the cache", f".venv/bin/cacheness list --cache-dir {_near(self.folder / 'cache')}"))
         rows += [
-            ("why a result was a hit", "docs/keys.md"),
-            ("Dask, Prefect", "docs/dask.md, docs/prefect.md"),
-            ("which stores to choose", "docs/backends.md"),
+            ("why a result was a hit", "docs/explanation/keys.md"),
+            ("Dask, Prefect", "docs/reference/dask.md, docs/reference/prefect.md"),
+            ("which stores to choose", "docs/how-to/backends.md"),
         ]
         self.console.print("\n[bold]Where to look next[/bold]")
         for what, where in rows:

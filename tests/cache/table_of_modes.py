@@ -1,10 +1,10 @@
-"""The table of docs/sharing.md: what each call does in each mode."""
+"""The table of docs/how-to/sharing.md: what each call does in each mode."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_PAGE = Path(__file__).parents[2] / "docs/sharing.md"
+_PAGE = Path(__file__).parents[2] / "docs/how-to/sharing.md"
 
 
 def cells(*calls: str) -> list[tuple[str, str, str]]:

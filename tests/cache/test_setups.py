@@ -1,4 +1,4 @@
-"""The set-ups of docs/sharing.md, each run by processes that have nothing but the page's configuration files."""
+"""The set-ups of docs/how-to/sharing.md, each run by processes that have nothing but the page's configuration files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cache.test_modes import DENIED
 
 pytestmark = pytest.mark.slow
 
-PAGE = (Path(__file__).parents[2] / "docs/sharing.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/how-to/sharing.md").read_text()
 FILES = dict(re.findall(r"^```ini\n# ([\w.]+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 
 #: A job that says of each call whether it was computed.

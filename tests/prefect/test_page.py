@@ -1,4 +1,4 @@
-"""What docs/prefect.md shows runs as it stands there."""
+"""What docs/reference/prefect.md shows runs as it stands there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-PAGE = Path(__file__).parents[2] / "docs/prefect.md"
+PAGE = Path(__file__).parents[2] / "docs/reference/prefect.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SERVE = "serve(repair_deployment(store))"
 

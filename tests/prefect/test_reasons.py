@@ -1,4 +1,4 @@
-"""What is never cached, and what one sees of it: docs/prefect.md has the table, and each row of it is true."""
+"""What is never cached, and what one sees of it: each row of the table in docs/reference/prefect.md is true."""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 One template a line; each `<<a|b>>` in it stands for one of its choices, and all combinations are tried.
 Values that the key refuses are counted, and so are those that it tells apart where nothing here does.
-What docs/keys.md names as not counting (the layout of an array, which parts are one object) is not observed.
+What docs/explanation/keys.md names as not counting (the layout of an array, which parts are one object) is not
+observed.
 """
 
 from __future__ import annotations
