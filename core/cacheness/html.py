@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from cacheness.printable import cut, printable
+
 LONGEST: Final = 300  #: characters of one text
 
 
@@ -25,7 +27,4 @@ def of_rows(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -
 def _text(value: object) -> str:
     from html import escape  # its table of names is large, and most processes show nothing
 
-    text = f"{value}"
-    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    # Marks that turn the direction of writing would make a name look like another.
-    return escape("".join(char if char.isprintable() else repr(char)[1:-1] for char in text))
+    return escape(printable(cut(f"{value}", LONGEST)))

@@ -13,8 +13,9 @@ from rich.text import Text
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json, printable, say
+from cacheness.cli.screen import hint, out, print_json, say
 from cacheness.errors import NotAccepted
+from cacheness.printable import printable
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache

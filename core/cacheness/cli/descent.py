@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import print_json, printable, say
+from cacheness.cli.screen import print_json, say
+from cacheness.printable import printable
 
 
 @about_a_cache

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, Yes, about_a_cache
-from cacheness.cli.screen import confirm, hint, out, print_json, printable, say
+from cacheness.cli.screen import confirm, hint, out, print_json, say
+from cacheness.printable import printable
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache

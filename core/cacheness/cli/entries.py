@@ -14,12 +14,12 @@ from cacheness.cli.screen import (
     hint,
     out,
     print_json,
-    printable,
     progress,
     say,
     short,
     table,
 )
+from cacheness.printable import printable
 from cacheness.units import bytes_named, seconds_named
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ import typer
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import function_named, hint, print_json, printable, say, table
+from cacheness.cli.screen import function_named, hint, print_json, say, table
+from cacheness.printable import printable
 from cacheness.units import bytes_named, seconds_named
 
 By = Literal["function", "hour", "outcome", "reason"]

@@ -9,7 +9,8 @@ import typer
 
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.options import AsJson, DryRun, Place, about_a_cache
-from cacheness.cli.screen import hint, print_json, printable, progress, say, table, telling
+from cacheness.cli.screen import hint, print_json, progress, say, table, telling
+from cacheness.printable import printable
 
 app = typer.Typer(no_args_is_help=True, help="Make keys, say whose entries are read, and sign entries again.")
 

@@ -10,7 +10,8 @@ import typer
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json, printable
+from cacheness.cli.screen import hint, out, print_json
+from cacheness.printable import printable
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache

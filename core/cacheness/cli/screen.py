@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from cacheness.cli.endings import Misuse, StoppedByUser
+from cacheness.printable import cut, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -23,15 +24,9 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def printable(text: str) -> str:
-    """Text without characters that would steer the terminal, or end a line or a column."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def short(text: str, most: int | None) -> str:
     """Printable text, cut at so many characters."""
-    text = printable(text if most is None else text[: most + 1])
-    return text if most is None or len(text) <= most else text[: most - 1] + "…"
+    return printable(text) if most is None else cut(printable(text[: most + 1]), most)
 
 
 def function_named(name: str, most: int | None = None) -> str:

@@ -18,6 +18,7 @@ from cacheness.errors import CachenessError
 from cacheness.jitter import below
 from cacheness.maintenance.ranking import first_of
 from cacheness.page.chart import Bar, bars
+from cacheness.printable import cut, printable
 from cacheness.units import bytes_named, seconds_named
 
 if TYPE_CHECKING:
@@ -225,9 +226,7 @@ def _plain(value: Any) -> Any:
     """A text for a page: of bounded length, and without characters that would turn the direction of writing."""
     if value is None or isinstance(value, Markup):
         return "" if value is None else value
-    text = f"{value}"
-    text = text if len(text) <= TEXT else text[: TEXT - 1] + "…"
-    return "".join(char if char.isprintable() or char in "\n\t" else repr(char)[1:-1] for char in text)
+    return printable(cut(f"{value}", TEXT), also="\n\t")
 
 
 def _seconds(number: float | None) -> str:
