@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import sys
 import threading
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any, Final
@@ -30,6 +31,8 @@ from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.scheduler import CachingScheduler
 from cacheness_dask.worker import is_worker
 
+#: Functions of `dask.base` that find a scheduler by asking for another one.
+_ASK_AGAIN: Final = frozenset({"get_scheduler", "_ensure_not_async"})
 #: By client: `install`.
 installed: WeakKeyDictionary[Any, Run] = WeakKeyDictionary()
 
@@ -57,15 +60,20 @@ def _get_scheduler(dasks: Callable[..., Any]) -> Callable[..., Any]:
         if scheduler is None and block is not None:
             scheduler = block.scheduler
         found = dasks(get=get, scheduler=scheduler, collections=collections, cls=cls)
-        if isinstance(found, CachingScheduler):  # Dask's function calls itself, and that comes by here
-            found = found.beneath
-        # Others ask in order to choose a lock, and compare what they get with Dask's schedulers.
-        computes = sys._getframe(1).f_globals.get("__name__") == "dask.base"  # noqa: SLF001
-        if block is None or block.run is None or found is None or not computes:
+        if block is None or block.run is None or found is None or not _computes(sys._getframe(1)):  # noqa: SLF001
             return found
         return CachingScheduler(block.run, found)
 
     return get_scheduler
+
+
+def _computes(asking: types.FrameType) -> bool:
+    """Whether who asks for a scheduler runs a graph on it.
+
+    Others choose a lock by it, and compare it with Dask's. They may have taken Dask's function before ours stood in for
+    it, and reach ours only through that, which calls itself where the configuration names a scheduler.
+    """
+    return asking.f_globals.get("__name__") == "dask.base" and asking.f_code.co_name not in _ASK_AGAIN
 
 
 def _graph_to_futures(distributeds: Callable[..., Any]) -> Callable[..., Any]:

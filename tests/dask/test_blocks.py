@@ -355,6 +355,7 @@ def test_whoever_asks_for_the_scheduler_to_choose_a_lock_gets_dasks_own(cache: U
         assert dask.base.get_scheduler(scheduler="threads") is dask.threaded.get
         with dask.config.set(scheduler="processes"):
             assert dask.base.get_scheduler() is multiprocessing.get
+            assert _GET_SCHEDULER(collections=[bag]) is multiprocessing.get  # as who took it before, Dask's `to_hdf`
     with cd.caching(cache, scheduler="processes"):
         assert dask.base.get_scheduler(collections=[da.ones(1)]) is multiprocessing.get
 

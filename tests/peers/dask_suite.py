@@ -43,7 +43,8 @@ EXPECTED: Final = {
     "test_array_core.py::test_from_array_getitem[False-True]": "it asks whether a function ran, which a hit needs not",
     "test_array_core.py::test_from_array_with_lock[False]": "it counts how often a lock is taken; a hit takes none",
     "test_array_core.py::test_from_array_with_lock[True]": "it counts how often a lock is taken; a hit takes none",
-    "test_base.py::test_get_scheduler": "a block's scheduler is its own, which asks the cache and then calls Dask's",
+    "test_distributed.py::test_local_get_with_distributed_active": "it counts threads before its block ends, with"
+    " the one that keeps what it stores from being taken for left behind",
     "test_base.py::test_compute_no_opt": "it counts the tasks that run, and what is loaded needs none",
     "test_base.py::test_optimize_None": "it counts the tasks of a graph, and what is loaded is one of them",
     "test_bag.py::test_to_delayed_optimize_graph": "it counts calls, which a hit needs not",
