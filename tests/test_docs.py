@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -13,10 +14,21 @@ from typing import Any
 
 import pytest
 
+import cacheness
+from cacheness import CachenessError
+from cacheness.config import FROM_FILES, OTHER_VARIABLES, Config
+from cacheness.memoize import Options
+from cacheness.metadata.sql.tables import tables
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 #: Pages that their own suites run, on the servers that they need.
-ELSEWHERE = {"reference/dask.md": "tests/dask", "reference/prefect.md": "tests/prefect"}
+ELSEWHERE = {
+    "reference/dask.md": "tests/dask",
+    "reference/prefect.md": "tests/prefect",
+    "tutorials/prefect.md": "tests/prefect",
+}
+CODE = [path for folder in ("core", "cacheness_dask", "cacheness_prefect") for path in (ROOT / folder).rglob("*.py")]
 SERVERS = {"postgresql://user@host/db": "postgres_url", "s3://bucket/prefix": "s3_url"}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
@@ -28,15 +40,21 @@ def name_of(page: Path) -> str:
 by_name = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
-def blocks(page: Path) -> str:
-    """All of a page's Python, in order, as one program; lines keep their numbers."""
+def program_and_files(page: Path) -> tuple[str, dict[str, str]]:
+    """All of a page's Python, in order, as one program, whose lines keep their numbers; and the files that it shows.
+
+    A block whose first line is a comment with the name of a file is that file.
+    """
     text = page.read_text()
-    program = [""] * (text.count("\n") + 1)
+    program, files = [""] * (text.count("\n") + 1), {}
     for match in BLOCK.finditer(text):
-        start = text.count("\n", 0, match.start(1))
-        lines = match[1].splitlines()
-        program[start : start + len(lines)] = lines
-    return "\n".join(program)
+        if named := re.match(r"# (\w+\.py)\n", match[1]):
+            files[named[1]] = match[1]
+        else:
+            start = text.count("\n", 0, match.start(1))
+            lines = match[1].splitlines()
+            program[start : start + len(lines)] = lines
+    return "\n".join(program), files
 
 
 @pytest.mark.xdist_group("docs")
@@ -46,13 +64,20 @@ def blocks(page: Path) -> str:
     ids=name_of,
 )
 def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
-    program = blocks(page)
+    program, files = program_and_files(page)
     for shown, fixture in SERVERS.items():
         if shown in program:
             program = program.replace(shown, request.getfixturevalue(fixture))
-    (tmp_path / "page.py").write_text(program)
+    for name, text in {**files, "page.py": program}.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
     runpy.run_path("page.py", run_name="__main__")
+    for name, text in files.items():
+        sys.modules.pop(name.removesuffix(".py"), None)
+        if "__main__" in text:  # what starts processes is a script, as its reader would run it
+            ran = subprocess.run([sys.executable, name], check=False, capture_output=True, text=True)
+            assert ran.returncode == 0, ran.stderr
 
 
 @by_name
@@ -124,6 +149,53 @@ def test_pages_that_are_written_from_the_code_are_up_to_date(name: str) -> None:
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert (ROOT / f"docs/reference/{name}.md").read_text() == module.page(), "run: make docs"
+
+
+def rows_of(page: str) -> list[str]:
+    """The first cells of a page's tables."""
+    return re.findall(r"^\| (.+?) \|", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+
+
+def test_every_parameter_has_its_variable_on_the_page() -> None:
+    named = {name for row in rows_of("reference/environment.md") for name in re.findall(r"`CACHENESS_(\w+)`", row)}
+    parameters = {field.name.upper() for field in dataclasses.fields(Config)}
+    assert named == parameters | {f"{name.upper()}_FILE" for name in FROM_FILES} | OTHER_VARIABLES
+
+
+def test_every_option_of_cached_is_on_its_page() -> None:
+    options = {field.name for field in dataclasses.fields(Options)}
+    assert options <= {row.strip("`") for row in rows_of("reference/cached.md")}
+
+
+def test_every_table_is_on_its_page() -> None:
+    named = [name for row in rows_of("reference/tables.md") for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted(tables.tables)
+
+
+def test_every_public_error_is_on_the_page_of_messages() -> None:
+    named = {name for row in rows_of("reference/messages.md") for name in re.findall(r"`(\w+)`", row)}
+    public = {
+        name
+        for name in cacheness.__all__
+        if isinstance(value := getattr(cacheness, name), type) and issubclass(value, CachenessError)
+    }
+    assert public - named == {"CachenessError"}
+
+
+def test_messages_on_the_page_are_what_is_logged() -> None:
+    _, warnings, _ = (ROOT / "docs/reference/messages.md").read_text().split("\n## ")
+    shown = re.findall(r"^\| (`.+?) \|", warnings, re.MULTILINE)
+    code = "".join(re.sub(r'"\s*f?"', "", path.read_text()) for path in CODE)
+    parts = [part.strip() for row in shown for text in re.findall(r"`([^`]+)`", row) for part in text.split("…")]
+    assert len(shown) > 10
+    assert [part for part in parts if part not in code] == []
+
+
+def test_the_twenty_questions_have_a_link_each() -> None:
+    text = (ROOT / "docs/how-to/questions.md").read_text().split("## ")[0]
+    questions = [line for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(questions) == 20
+    assert [line for line in questions if "](" not in line] == []
 
 
 def test_the_readme_is_short() -> None:
