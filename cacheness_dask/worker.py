@@ -14,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
 
-from cacheness import Config, Hit, UnifiedCache
+from cacheness import Config, Hit, UnifiedCache, telemetry
 from cacheness.audit import compared, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
@@ -252,12 +253,17 @@ class _Around:
     generators: Mapping[str, Any]  #: where the process-wide generators of random numbers stood
     start: float
     given: GivenValues | None = None  #: the results of other tasks among its arguments
+    computing: telemetry.Operation = telemetry.NOBODY
 
     def __enter__(self) -> None:
+        self.computing.__enter__()
         self.observed.__enter__()
 
-    def __exit__(self, *error: object) -> None:
-        self.observed.__exit__(*error)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.observed.__exit__(kind, error, traceback)
+        self.computing.__exit__(kind, error, traceback)
 
 
 class Compute(Calling):
@@ -286,7 +292,8 @@ class Compute(Calling):
         if inputs is not None and self.files is None:
             with isolated(partial(_warn, self._store.config)):
                 given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
-        return _Around(observed, troubles, sample, generators, time.perf_counter(), given)
+        computing = telemetry.operation(telemetry.COMPUTE, function=self._name)
+        return _Around(observed, troubles, sample, generators, time.perf_counter(), given, computing)
 
     def _instead(self, around: _Around) -> tuple[Any] | None:
         """The earlier result of the same task with the same values, which the new fingerprint names from now on."""

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from cacheness import factory, forks, html
+from cacheness import factory, forks, html, telemetry
 from cacheness.arguments import (
     Function,
     KeyLike,
@@ -191,14 +191,18 @@ class UnifiedCache:
             provenance=canonical_json(provenance or {}),
             by_value=by_value,
         )
-        draft = self._store.draft(
-            key_of("put", key, named, args=args, prefix=prefix, version=version, function=function), value, about
-        )
-        batch = self._batch
-        if batch is None:
-            return self._publish([draft])[0]
-        batch.add(draft)
-        return draft.entry
+        named_key = key_of("put", key, named, args=args, prefix=prefix, version=version, function=function)
+        of = {"namespace": self.config.namespace, "function": named_key.function}
+        with telemetry.operation(telemetry.STORE, **of) as storing:
+            draft = self._store.draft(named_key, value, about)
+            batch = self._batch
+            if batch is None:
+                entry = self._publish([draft])[0]
+                storing.came_to("stored", size=entry.size)
+                return entry
+            batch.add(draft)
+            storing.came_to("waits for its batch")
+            return draft.entry
 
     def lookup(
         self,
@@ -336,7 +340,9 @@ class UnifiedCache:
         if self._is_off:
             return {}
         cache = self._store
-        found = cache.lookup_many(digests)
+        with telemetry.operation(telemetry.LOOKUP, namespace=self.config.namespace) as looking:
+            found = cache.lookup_many(digests)
+            looking.came_to("hit" if len(found) == len(set(digests)) else "miss", asked=len(digests), found=len(found))
         for hit in found.values():
             cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit")
         if missing := len(set(digests)) - len(found):
@@ -506,7 +512,7 @@ class UnifiedCache:
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
             return
-        self._local.batch = batch = Batch(self._publish)
+        self._local.batch = batch = Batch(self._publish_together)
         try:
             yield
             batch.flush()
@@ -1146,11 +1152,15 @@ class UnifiedCache:
         if self._is_off:
             return None
         cache, why = self._store, list[str]()
-        hit = cache.lookup(key.digest, why)
-        if hit is not None:
-            cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit")
-        else:
-            cache.uses.count_calls(key.function, "miss", why[-1] if why else "")
+        with telemetry.operation(telemetry.LOOKUP, namespace=self.config.namespace, function=key.function) as looking:
+            hit = cache.lookup(key.digest, why)
+            if hit is not None:
+                outcome: Outcome = "near hit" if hit.near else "hit"
+                looking.came_to(outcome, function=hit.entry.function)
+                cache.uses.count_hit(hit.entry, outcome)
+            else:
+                looking.came_to("miss", why[-1] if why else "")
+                cache.uses.count_calls(key.function, "miss", why[-1] if why else "")
         return hit
 
     @property
@@ -1199,6 +1209,11 @@ class UnifiedCache:
             entries = opened.cache.publish(drafts)
         opened.evictor.after_put(entries)
         return entries
+
+    def _publish_together(self, drafts: Sequence[Draft]) -> None:
+        with telemetry.operation(telemetry.STORE, namespace=self.config.namespace) as storing:
+            entries = self._publish(drafts)
+            storing.came_to("stored", entries=len(entries), size=sum(entry.size for entry in entries))
 
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
         if self._is_off:

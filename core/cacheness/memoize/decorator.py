@@ -16,6 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
+from cacheness import telemetry
 from cacheness.audit import NotComparable, Sampler, differing, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
@@ -64,6 +65,7 @@ FEW_CANDIDATES: Final = 10
 #: In place of what a cache would answer: the call goes past it, because the cache failed, or must not be asked.
 _FAILED: Final = object()
 _REFUSED: Final = object()
+_WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
 #: Reasons that figures give.
 REFRESHED: Final = "refresh was asked for"
 DISPUTED: Final = "disputed: it came out differently"
@@ -437,6 +439,13 @@ class Cached:
 
         That is the result itself, or only there to be compared with what is computed.
         """
+        with telemetry.operation(telemetry.LOOKUP, namespace=self.cache.namespace) as looking:
+            key, found, reason, earlier = self._found(call)
+            outcome = ("near hit" if found.near else "hit") if isinstance(found, Hit) else _WITHOUT.get(found, "miss")
+            looking.came_to(outcome, reason, function=key.function)
+        return key, found, reason, earlier
+
+    def _found(self, call: CallArguments) -> tuple[Key, Any, str, EarlierHit | None]:
         key = self.key(*call.args, **call.kwargs)
         if not self._may_cache(key):
             return key, _REFUSED, "", None
@@ -652,6 +661,9 @@ class Cached:
             why = DISPUTED
         if why or not self._may_cache(key):
             self.cache.reasons.not_stored(key.digest, why)
+            about = {"namespace": self.cache.namespace, "function": key.function}
+            with telemetry.operation(telemetry.STORE, **about) as storing:
+                storing.came_to("not stored", why)
             return None
         try:
             entry = self.cache.put(

@@ -9,9 +9,10 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
+from types import TracebackType
 from typing import Any, TypeVar
 
-from cacheness import forks
+from cacheness import forks, telemetry
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
@@ -69,37 +70,47 @@ class CallFunction:
         watch: LineWatch | None = None,
     ) -> None:
         self._key = frozenset() if key is None else frozenset({key.digest})
+        self._function = None if key is None else key.function
         self.call = call
         self._is_audit = is_audit
         self._is_trial = is_trial
         self._watch = watch
         self._observed = observed
         self._failed = failed  #: called when the function raises
+        self._error: Exception | None = None  #: that an audit goes on after
 
     def __enter__(self) -> None:
         self._token = under_way.set(under_way.get() | self._key)
         self._inside = computes_all.set(self._is_trial) if self._is_trial else None
+        self._computing = telemetry.NOBODY
+        if self._function is not None:
+            more = {"check": True} if self._is_audit else {}
+            self._computing = telemetry.operation(telemetry.COMPUTE, function=self._function, **more).__enter__()
         if self._observed is not None:
             self._observed.begin()
         if self._watch is not None:
             self._watch.begin()
 
-    def __exit__(self, kind: object, *exc_info: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self._watch is not None:
             self._watch.end()
         if kind is not None:
             self._failed()
         if self._observed is not None:
             self._observed.end()
+        is_here = False
         with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
             under_way.reset(self._token)
             if self._inside is not None:
                 computes_all.reset(self._inside)
+            is_here = True
+        self._computing.end(error or self._error, is_current=is_here)
 
     def failed(self, error: Exception) -> Failed:
         """What is sent back in place of a result; only an audit, whose caller has one, goes on."""
         if not self._is_audit:
             raise error
+        self._error = error
         return Failed(error)
 
 

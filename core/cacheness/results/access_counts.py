@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from cacheness import forks
+from cacheness import forks, telemetry
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.protocols import MetadataStore
@@ -68,12 +68,15 @@ class UseCounter:
     def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
         """Count a call that was given this entry, whose use is counted already."""
         if self._counts:
-            self.figures.count_hit(entry.function, outcome, spent, entry.compute_seconds or 0.0, entry.size)
+            saved = entry.compute_seconds or 0.0
+            self.figures.count_hit(entry.function, outcome, spent, saved, entry.size)
+            telemetry.count(self._namespace, entry.function, outcome, saved=saved, size=entry.size)
 
     def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
         """Count calls that came to something else."""
         if self._counts:
             self.figures.count(function, outcome, reason, **figures)
+            telemetry.count(self._namespace, function, outcome, reason, **figures)
             self.write_when_due()
 
     def write_when_due(self) -> None:

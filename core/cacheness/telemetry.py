@@ -1,0 +1,238 @@
+"""Spans and measures for OpenTelemetry: its API only, and only where a program has imported it and set a provider.
+
+Whoever has done neither pays a look at `sys.modules` for each operation.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cacheness.isolation import isolated
+
+_log = logging.getLogger(__name__)
+
+SCOPE: Final = "cacheness"
+LOOKUP: Final = "cacheness.lookup"
+COMPUTE: Final = "cacheness.compute"
+STORE: Final = "cacheness.store"
+#: What is counted of calls: name -> (unit, meaning).
+COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
+    "cacheness.calls": ("{call}", "Calls by function and outcome."),
+    "cacheness.saved": ("s", "Seconds that results of hits cost when they were computed."),
+    "cacheness.spent": ("s", "Seconds that calls computed or waited."),
+    "cacheness.read": ("By", "Stored bytes that hits read."),
+}
+#: What is measured of operations.
+HISTOGRAMS: Final[Mapping[str, tuple[str, str]]] = {
+    "cacheness.lookup.duration": ("s", "Making a key, and asking for its result."),
+    "cacheness.compute.duration": ("s", "Computing a result."),
+    "cacheness.store.duration": ("s", "Encoding and storing a result."),
+    "cacheness.store.size": ("By", "Stored bytes of a result."),
+}
+
+
+class _Instruments:
+    """The instruments of one meter provider."""
+
+    def __init__(self, provider: Any) -> None:
+        self.provider = provider
+        meter = provider.get_meter(SCOPE)
+        self.counters = {name: meter.create_counter(name, unit, about) for name, (unit, about) in COUNTERS.items()}
+        self.histograms = {
+            name: meter.create_histogram(name, unit, about) for name, (unit, about) in HISTOGRAMS.items()
+        }
+
+
+_meter: _Instruments | None = None
+_told: set[str] = set()
+
+
+class Operation:
+    """One look-up, computation or store, from `with` to its end. Its span is the current one inside."""
+
+    def __init__(self, name: str, about: Mapping[str, Any], tracers: Any, meter: _Instruments | None) -> None:
+        self._name, self._tracers, self._meter = name, tracers, meter
+        self._about = dict(about)
+        self._span: Any = None
+        self._token: Any = None
+
+    def __enter__(self) -> Self:
+        self._began = time.perf_counter()
+        if self._tracers is not None:
+            with isolated(_tell):
+                from opentelemetry import context, trace
+
+                self._span = self._tracers.get_tracer(SCOPE).start_span(self._name)
+                self._token = context.attach(trace.set_span_in_context(self._span))
+        return self
+
+    def came_to(self, outcome: str, reason: str = "", **about: Any) -> None:
+        """Say how it ended: the outcome, the reason of it, and what else is known."""
+        self._about |= {"outcome": outcome, **({"reason": reason} if reason else {}), **about}
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.end(error)
+
+    def end(self, error: BaseException | None = None, *, is_current: bool = True) -> None:
+        """End it.
+
+        Args:
+            error: what ended it early.
+            is_current: False in another context than that of the beginning, which is left as it is.
+        """
+        seconds = time.perf_counter() - self._began
+        if error is not None:
+            self.came_to("failed")
+        elif self._name == COMPUTE:
+            self.came_to("computed")
+        with isolated(_tell):
+            if self._token is not None and is_current:
+                from opentelemetry import context
+
+                context.detach(self._token)
+            self._token = None
+        with isolated(_tell):
+            if self._span is not None:
+                self._end_span(error)
+        with isolated(_tell):
+            if self._meter is not None:
+                self._measure(self._meter, seconds)
+
+    def _end_span(self, error: BaseException | None) -> None:
+        span = self._span
+        if span.is_recording():
+            span.set_attributes({f"cacheness.{name}": value for name, value in self._about.items() if value != ""})
+            if isinstance(error, Exception):
+                from opentelemetry.trace import Status, StatusCode
+
+                span.record_exception(error)
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))
+        span.end()
+
+    def _measure(self, meter: _Instruments, seconds: float) -> None:
+        labels = _labels(self._about)
+        meter.histograms[f"{self._name}.duration"].record(seconds, labels)
+        if self._name == STORE and "size" in self._about and "entries" not in self._about:
+            meter.histograms["cacheness.store.size"].record(self._about["size"], labels)
+
+
+class _NoOperation(Operation):
+    """In place of one that nobody listens to."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def came_to(self, outcome: str, reason: str = "", **about: Any) -> None:
+        pass
+
+    def end(self, error: BaseException | None = None, *, is_current: bool = True) -> None:
+        pass
+
+
+NOBODY: Final[Operation] = _NoOperation()
+
+
+def operation(name: str, /, **about: Any) -> Operation:
+    """Begin an operation, for `with`.
+
+    Args:
+        name: of its span: `LOOKUP`, `COMPUTE` or `STORE`.
+        about: what is known of it: function, namespace.
+    """
+    tracers, meter = _TRACES.provider(), _meters()
+    return NOBODY if tracers is None and meter is None else Operation(name, about, tracers, meter)
+
+
+def count(
+    namespace: str,
+    function: str,
+    outcome: str,
+    reason: str = "",
+    *,
+    calls: int = 1,
+    spent: float = 0.0,
+    saved: float = 0.0,
+    size: int = 0,
+) -> None:
+    """Count calls, as the figures of a cache do."""
+    meter = _meters()
+    if meter is None:
+        return
+    with isolated(_tell):
+        about = {"namespace": namespace, "function": function, "outcome": outcome, "reason": reason}
+        labels = _labels(about)
+        meter.counters["cacheness.calls"].add(calls, labels)
+        read = 0 if outcome == "miss" else size  # of a miss it is what was stored
+        for name, amount in (("saved", saved), ("spent", spent), ("read", read)):
+            if amount > 0:
+                meter.counters[f"cacheness.{name}"].add(amount, labels)
+
+
+def _labels(about: Mapping[str, Any]) -> dict[str, str]:
+    """What tells measures apart: of a reason its kind alone, because what it names is without end."""
+    known = {name: str(about[name]) for name in ("namespace", "function", "outcome", "reason") if about.get(name)}
+    if "reason" in known:
+        known["reason"] = known["reason"].partition(":")[0]
+    return {f"cacheness.{name}": value for name, value in known.items()}
+
+
+def _meters() -> _Instruments | None:
+    global _meter  # noqa: PLW0603
+    provider = _METRICS.provider()
+    if provider is None:
+        return None
+    if _meter is None or _meter.provider is not provider:
+        _meter = None
+        with isolated(_tell):
+            _meter = _Instruments(provider)
+    return _meter
+
+
+class _Global:
+    """A provider that a program may set, once for the process."""
+
+    def __init__(self, module: str, getter: str, holder: str, variable: str) -> None:
+        self._module, self._getter, self._holder, self._variable = module, getter, holder, variable
+        self._is_asked = False
+
+    def provider(self) -> Any:
+        """The provider; None where there is none, and the API's own stands for it, which does nothing."""
+        module = sys.modules.get(self._module)
+        # To ask costs a look at the environment, a microsecond or more, so it is done once while none is set.
+        # Without this variable of a later version it is done each time.
+        if module is None or (
+            self._is_asked and getattr(sys.modules.get(self._holder), self._variable, module) is None
+        ):
+            return None
+        get: Callable[[], Any] | None = getattr(module, self._getter, None)  # None while it is being imported
+        if get is None:
+            return None
+        self._is_asked = True
+        provider: Any = None
+        with isolated(_tell):
+            provider = get()  # this may load one that the environment names
+        return None if type(provider).__module__.startswith((self._module, "builtins")) else provider
+
+
+_TRACES: Final = _Global("opentelemetry.trace", "get_tracer_provider", "opentelemetry.trace", "_TRACER_PROVIDER")
+_METRICS: Final = _Global(
+    "opentelemetry.metrics", "get_meter_provider", "opentelemetry.metrics._internal", "_METER_PROVIDER"
+)
+
+
+def _tell(error: Exception) -> None:
+    kind = type(error).__name__
+    if kind not in _told:
+        _told.add(kind)
+        _log.warning("OpenTelemetry failed, and results stay right: %s: %s; this is said once", kind, error)
