@@ -42,6 +42,8 @@ def pytest_collection(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.collect()
+    gc.freeze()  # what was imported stays, and no test has to look through it again
     gc.enable()
 
 

@@ -450,6 +450,7 @@ def test_a_child_forked_inside_a_batch_leaves_the_batch_whole(tmp_path: Path) ->
 def locks_of_ours() -> list[tuple[str, object]]:
     """Each lock that an object of the core holds, by the name of its class and attribute."""
     kinds = (type(threading.Lock()), type(threading.RLock()), threading.Condition, threading.Event)
+    gc.unfreeze()  # what is frozen is not listed
     modules = [(str(type(owner).__module__), owner) for owner in gc.get_objects()]
     # The state of forks is replaced as a whole, and connections to a server are.
     others = ("cacheness.testing", "cacheness.forks", "cacheness.metadata.sql.postgresql_pool")

@@ -38,6 +38,7 @@ USER: Final = Owner("user")
 
 _OUR_PACKAGES: Final = frozenset({"cacheness", "cacheness_dask", "cacheness_prefect"})
 _owners: dict[str, Owner] = {}
+_users_modules: dict[str, bool] = {}
 _class_owners: dict[int, tuple[weakref.ref[type], Owner]] = {}
 _user_names: set[str] = set()
 _HEAP_TYPE: Final = 1 << 9
@@ -52,6 +53,7 @@ def add_user_code(*names: str) -> None:
     """
     _user_names.update(_normalised(name) for name in names)
     _owners.clear()
+    _users_modules.clear()
     _class_owners.clear()
 
 
@@ -63,6 +65,18 @@ def owner_of(module: str | None) -> Owner:
     if owner is None:
         owner = _owners[module] = _find_owner(module)
     return owner
+
+
+def is_users_module(name: str) -> bool:
+    """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
+    known = _users_modules.get(name)
+    if known is not None:
+        return known
+    package = name.partition(".")[0]
+    if not names_of_module(sys.modules.get(package)).get("__file__"):
+        return owner_of(name).kind == "user"
+    is_users = _users_modules[name] = owner_of(package).kind == "user"
+    return is_users
 
 
 def owner_of_class(cls: type) -> Owner:

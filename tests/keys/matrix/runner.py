@@ -38,8 +38,8 @@ def main() -> None:
     for name in _SLOW:
         if importlib.util.find_spec(name.partition(".")[0]) is not None:
             importlib.import_module(name)
-    additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
     gc.freeze()  # a collection in a child would copy all of these objects
+    additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
     for line in sys.stdin:
         job = json.loads(line)
         print(json.dumps(_answer(job)), flush=True)

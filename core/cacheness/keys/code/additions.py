@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any, Final
 
 from cacheness.keys.error_paths import FAILURES
-from cacheness.keys.owners import module_of, names_of_module, owner_of, owner_of_class
+from cacheness.keys.owners import is_users_module, module_of, owner_of, owner_of_class
 from cacheness.lazy_dataclass import dataclass
 
 #: Of a library's registry, so many entries are looked at.
@@ -113,7 +113,7 @@ def version_of_additions() -> int:
     names = vars(sys.modules["__main__"])
     sizes = len(sys.modules), len(names)
     if _classes.sizes != sizes:
-        modules = sum(map(_is_users_module, list(sys.modules)))
+        modules = sum(map(is_users_module, list(sys.modules)))
         # By `isinstance`, a module that is imported lazily would be loaded.
         defined = sum(issubclass(type(value), (types.FunctionType, type)) for value in list(names.values()))
         users = modules, defined, len(names.get("In", ()))
@@ -132,7 +132,7 @@ def _walk() -> None:
     while waiting:
         cls = waiting.pop()
         below: list[Any] = type.__subclasses__(cls)
-        if not _is_users_module(module_of(cls)):
+        if not is_users_module(module_of(cls)):
             found.append(weakref.ref(cls))
             if cls is not object and any(map(_is_users, below)):
                 bases.setdefault(cls.__name__, []).append(cls)
@@ -177,14 +177,7 @@ def _is_users(value: Any) -> bool:
         module = value.__globals__.get("__name__")
     else:
         module = module_of(value) if isinstance(value, type) else None
-    return module in sys.modules and _is_users_module(module)
-
-
-def _is_users_module(name: str) -> bool:
-    """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
-    top = name.partition(".")[0]
-    names = names_of_module(sys.modules.get(top))
-    return owner_of(top if names.get("__file__") else name).kind == "user"
+    return module in sys.modules and is_users_module(module)
 
 
 def users_subclasses(cls: type) -> list[type]:
@@ -241,5 +234,12 @@ def _users_in(registry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 @functools.cache
 def _codec_searches() -> list[Any]:
     """The interpreter's own list of functions that find codecs, to which no name leads."""
-    lists = [held for held in gc.get_referrers(encodings.search_function) if type(held) is list]
+    is_frozen = gc.get_freeze_count() > 0
+    if is_frozen:
+        gc.unfreeze()  # what a server has frozen before it forks is not looked through
+    try:
+        lists = [held for held in gc.get_referrers(encodings.search_function) if type(held) is list]
+    finally:
+        if is_frozen:
+            gc.freeze()
     return next((held for held in lists if held[:1] == [encodings.search_function]), [])
