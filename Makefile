@@ -34,7 +34,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants matrix prefect-versions peer-dask peer-prefect docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants matrix prefect-versions peer-dask peer-prefect first-hour docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,6 +109,10 @@ peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache b
 	@test -x $(PEER_VENV)/bin/python || { $(PYTHON) -m venv $(PEER_VENV) && $(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }
 	@$(PEER_VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev $(PEER_NEEDS)
 	$(PEER_VENV)/bin/python -m tests.peers.prefect_suite $(PEER) $(PEER_TESTS)
+
+# Uncommitted changes are not in the clone that it makes.
+first-hour: ## a newcomer's hour: the tutorials' commands in an empty folder, with the newest dependencies (five minutes and more)
+	@$(PYTHON) -m tests.first_hour $(TUTORIALS)
 
 docs: $(STAMP) ## write what comes from the code and from make bench, and make a site of docs/: out/site
 	$(RUN) -m cacheness.metadata.sql.write_texts

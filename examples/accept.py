@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+# ///
 """Keep results over a change of code: by evidence, with a bound, and until somebody revokes it.
 
 python examples/accept.py [folder]

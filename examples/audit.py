@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = []
+# ///
 """Is my cache telling the truth? A result that its key does not decide, found by computing a share of hits again.
 
 python examples/audit.py [folder]

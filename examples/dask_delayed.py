@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["dask[array,dataframe]>=2026.8", "distributed>=2026.8"]
+# ///
 """Delayed functions that remember: run it twice, and the second run reads nothing and counts nothing.
 
     python examples/dask_delayed.py [folder]

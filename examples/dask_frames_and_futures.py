@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["dask[array,dataframe]>=2026.8", "distributed>=2026.8", "pyarrow>=18"]
+# ///
 """Data frames and futures on a cluster: the workers load and store, the client only asks.
 
     python examples/dask_frames_and_futures.py [folder]

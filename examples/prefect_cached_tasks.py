@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["prefect>=3.8.8"]
+# ///
 """
 A Prefect flow whose tasks remember: the second run executes nothing, in any process.
 

@@ -1,3 +1,7 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["prefect>=3.8.8"]
+# ///
 """
 The repair flow: damage a store, check it, repair it, look again.
 

@@ -9,6 +9,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ ELSEWHERE = {
     "reference/prefect.md": "tests/prefect",
     "tutorials/prefect.md": "tests/prefect",
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CODE = [path for folder in ("core", "cacheness_dask", "cacheness_prefect") for path in (ROOT / folder).rglob("*.py")]
 SERVERS = {"postgresql://user@host/db": "postgres_url", "s3://bucket/prefix": "s3_url"}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -196,6 +198,20 @@ def test_the_twenty_questions_have_a_link_each() -> None:
     questions = [line for line in text.splitlines() if line.startswith("| ")][1:]
     assert len(questions) == 20
     assert [line for line in questions if "](" not in line] == []
+
+
+def library(requirement: str) -> str:
+    return re.split(r"[^\w-]", requirement)[0]
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.name)
+def test_an_example_says_what_it_needs_and_never_takes_cacheness_from_an_index(example: Path) -> None:
+    header = re.match(r"# /// script\n((?:#.*\n)*?)# ///\n", example.read_text())
+    assert header is not None
+    asks = tomllib.loads(re.sub(r"^# ?", "", header[1], flags=re.MULTILINE))
+    assert asks["requires-python"] == PROJECT["requires-python"]
+    extras = {library(asked) for extra in PROJECT["optional-dependencies"].values() for asked in extra}
+    assert {library(asked) for asked in asks["dependencies"]} <= extras - {"cacheness"}
 
 
 def test_the_readme_is_short() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="where everything goes")
     parser.add_argument("--keep", action="store_true", help="at the end, keep the servers until Ctrl-C, to look around")
     options = parser.parse_args()
+    # Servers and workers have sessions of their own, and are ended on the way out.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = options.out.resolve() / ("census-cluster" if options.cluster else "census")
     try:
         tell(folder, clustered=options.cluster, only=options.only, keep=options.keep)

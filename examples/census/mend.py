@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from pathlib import Path
 
 from cacheness import UnifiedCache
 from cacheness_prefect import integrity_repair
@@ -22,6 +24,8 @@ def main() -> int:
         integrity_repair(storage(cache.config), mode="repair")
         left = cache.verify_integrity()
         terminal.print(f"   After the repair flow it is {len(left)}.")
+    issues = [{"kind": issue.kind, "size": issue.size, "subject": _short(issue.subject)} for issue in found]
+    Path(sys.argv[1]).write_text(json.dumps({"found": issues, "left": len(left)}))
     return 0 if [issue.kind for issue in found] == ["orphaned"] and not left else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 from cacheness.testing import servers
@@ -81,7 +82,7 @@ def dask_cluster(folder: Path, settings: Mapping[str, str], workers: int = 2) ->
 
 @contextmanager
 def nightly(folder: Path, settings: Mapping[str, str]) -> Iterator[None]:
-    """The repair flow, served on its schedule. Ctrl-C reaches it and the Prefect server at once: the log knows."""
+    """The repair flow, served on its schedule."""
     with _running(["-m", "examples.census.nightly"], folder / "nightly.log", settings):
         yield
 
@@ -92,17 +93,22 @@ def _running(command: Sequence[str], log: Path, settings: Mapping[str, str]) -> 
     with open(log, "wb") as output:
         process = subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            env={**os.environ, **settings},
+            env={**os.environ, **settings}, start_new_session=True,
         )  # fmt: skip
         try:
             yield process
         finally:
             process.terminate()
-            try:
+            with suppress(subprocess.TimeoutExpired):
                 process.wait(15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end_group(process)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what a process with a session of its own has left running, and the process too."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -58,6 +58,7 @@ def tell(folder: Path, *, clustered: bool, only: Sequence[str] = (), keep: bool 
         )
         story.compare()
         story.crash_and_repair()
+        story.write_page()
         story.point_onwards()
         if keep:
             story.keep()
@@ -80,18 +81,30 @@ class Story:
         """Where the picture goes."""
         return self.folder.with_suffix(".png")
 
+    @property
+    def page(self) -> Path:
+        """Where the page goes."""
+        return self.folder.parent / "report.html"
+
+    @property
+    def _repair(self) -> Path:
+        return self.folder / "repair.json"
+
+    def _where(self) -> str:
+        services_of = (
+            "PostgreSQL, S3, a Prefect server and a Dask cluster of two processes"
+            if self.clustered
+            else "SQLite and files, a local Prefect server and two Dask workers"
+        )
+        return f"On {services_of}. Each run is a new process."
+
     def introduce(self) -> None:
         """Copy what will be edited, and say what runs where."""
         shutil.copytree(HERE, self.folder / "code/examples/census", ignore=shutil.ignore_patterns("__pycache__"))
         [source] = installed([EDITED])
         copied(source, self.folder / EDITED)
-        where = (
-            "PostgreSQL, S3, a Prefect server and a Dask cluster of two processes"
-            if self.clustered
-            else "SQLite and files, a local Prefect server and two Dask workers"
-        )
         self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
-        self.console.print(f"On {where}. Each run is a new process.")
+        self.console.print(self._where())
 
     def run(self, title: str, *options: str) -> Figures:
         """One census in a process of its own, with a hash seed of its own."""
@@ -140,7 +153,16 @@ class Story:
         self._head("A writer is killed between blob and row")
         ended = self._process("crash")
         self.expect(ended == -signal.SIGKILL, "the writer dies by SIGKILL")
-        self.expect(self._process("mend") == 0, "the repair flow leaves a clean store")
+        self.expect(self._process("mend", str(self._repair)) == 0, "the repair flow leaves a clean store")
+
+    def write_page(self) -> None:
+        """Everything on one page."""
+        runs = [{"title": title} | asdict(done) for title, done in self.runs]
+        story = self.folder / "story.json"
+        repair = json.loads(self._repair.read_text())
+        story.write_text(json.dumps({"where": self._where(), "runs": runs, "repair": repair}))
+        ended = self._process("page", str(story), str(self.picture), str(self.page))
+        self.expect(ended == 0, "the page is written")
 
     def point_onwards(self) -> None:
         """Where to look next."""
@@ -155,6 +177,7 @@ class Story:
         self.console.print("\n[bold]Where to look next[/bold]")
         for what, where in rows:
             self.console.print(f"   {what:<24} {where}", soft_wrap=True)
+        self.console.print(f"\nAll of it on one page: {self.page.as_uri()}", soft_wrap=True)
 
     def keep(self) -> None:
         """Leave the servers up, and the repair on its schedule, until Ctrl-C."""
@@ -186,6 +209,8 @@ class Story:
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
+        finally:
+            services.end_group(process)
 
 
 def _near(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from examples.census.report import console
@@ -60,8 +62,19 @@ def check(words: list[str], folder: Path) -> None:
     assert again["entries"] == again["bytes"] == 0
     assert any("len(cache.verify_integrity()) is 1" in line for line in words)
     assert any("After the repair flow it is 0" in line for line in words)
-    assert words[-1].strip()
     assert folder.with_suffix(".png").stat().st_size > 20_000
+    assert words[-1] == f"All of it on one page: {(folder.parent / 'report.html').as_uri()}"
+    check_page((folder.parent / "report.html").read_text())
+
+
+def check_page(html: str) -> None:
+    assert html.count('class="served"') == html.count('class="ran"') == 4
+    assert re.search(r"in the run [\w-]+ of the flow census", html)
+    assert "examples.census.tables.complexity" in html
+    assert "orphaned" in html
+    assert "finds 0." in html
+    assert re.search(r"<b>[\d,]+ seconds</b>", html)
+    assert re.findall(r"(?:src|href)=\"(?!data:)", html) == []
 
 
 @pytest.mark.timeout(600)
@@ -100,3 +113,50 @@ def test_a_step_that_breaks_its_promise_stops_the_demo(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "prefect did not start" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_demo_that_is_told_to_end_leaves_no_process(tmp_path: Path) -> None:
+    code = """
+import contextlib, os, signal, sys
+import examples.census.services as s
+from examples.census.story import Story
+
+SLEEP = "import time; time.sleep(600)"
+SERVER = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); {SLEEP}"
+
+@contextlib.contextmanager
+def one_server(folder, ui):
+    with s._running(["-c", SERVER], folder / "server.log", {}):
+        yield dict(os.environ)
+
+def waits(story):
+    print("ready", flush=True)
+    signal.pause()
+
+s.embedded, Story.introduce = one_server, waits
+sys.argv[1:] = ["--out", sys.argv[1]]
+from examples.census.__main__ import main
+sys.exit(main())
+"""
+    mark = {"CENSUS_OF_THIS_TEST": str(tmp_path)}
+    demo = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, env=os.environ | mark, stdout=subprocess.PIPE, text=True
+    )
+    with demo:
+        assert demo.stdout is not None
+        assert demo.stdout.readline() == "ready\n"
+        assert len(marked(mark)) >= 2
+        demo.terminate()
+        assert demo.wait(timeout=60) == 130
+    assert marked(mark) == []
+
+
+def marked(mark: dict[str, str]) -> list[int]:
+    """The processes that have a variable."""
+    [(name, value)] = mark.items()
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get(name) == value:
+                found.append(process.pid)
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 
-PAGE = Path(__file__).parents[2] / "docs/reference/prefect.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "reference/prefect.md"
+TUTORIAL = DOCS / "tutorials/prefect.md"
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SERVE = "serve(repair_deployment(store))"
 
@@ -48,3 +51,24 @@ def test_the_python_of_the_page_runs_and_ends_in_a_served_repair(prefect_api, po
     assert served.parameters["storage"] == "cacheness-storage/shared"
     states = re.findall(r"Task run .* - Finished in state (\w+)", log.read_text())
     assert states == ["Completed", "Cached"], log.read_text()
+
+
+def test_the_tutorial_runs_step_by_step(prefect_api, tmp_path, monkeypatch, capsys) -> None:
+    shown = BLOCK.findall(TUTORIAL.read_text())
+    files = {found[1]: block for block in shown if (found := re.match(r"# (\w+\.py)\n", block))}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "page.py").write_text("".join(block for block in shown if block not in files.values()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    served = []
+    monkeypatch.setattr("prefect.serve", served.append)
+    for name in ("pipeline.py", "page.py", "serve_repair.py"):
+        runpy.run_path(name, run_name="__main__")
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line in ("10.0", "0")] == ["10.0", "0"]
+    assert [line.partition(":")[0] for line in said if "nearest entry" in line or line.startswith("hit")] == [
+        "hit",
+        "miss",
+    ]
+    assert [deployment.schedules[0].schedule.cron for deployment in served] == ["0 3 * * *"]
