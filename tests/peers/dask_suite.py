@@ -49,6 +49,7 @@ EXPECTED: Final = {
     "test_base.py::test_optimize_None": "it counts the tasks of a graph, and what is loaded is one of them",
     "test_bag.py::test_to_delayed_optimize_graph": "it counts calls, which a hit needs not",
     "test_bag.py::test_take_npartitions_warn": WARNS,
+    "test_dataframe.py::test_head_npartitions_warn": WARNS,
     "test_bag.py::test_repartition_partition_size_complex_dtypes": "lists of arrays equal none but themselves",
     "test_bag.py::test_bag_with_single_callable": "a function that was loaded is another object",
     **{
