@@ -28,7 +28,7 @@ class CachenessStorage(CachenessBlock):
     _block_type_name = "Cacheness Storage"
     _block_type_slug = "cacheness-storage"
     _description = "Keeps task results in a cacheness cache: computed once, read anywhere, verified, or a clean miss."
-    _documentation_url = HttpUrl("https://cacheness.readthedocs.io/en/latest/prefect.html")
+    _documentation_url = HttpUrl("https://cacheness.readthedocs.io/en/latest/reference/prefect.html")
     _code_example = """
 ```python
 from prefect import task

@@ -17,7 +17,7 @@ from cacheness import UnifiedCache, telemetry
 from cacheness.errors import StoreUnavailable
 from tests.cache.telemetry_in_memory import Measures, Spans, providers
 
-DOCS = Path(__file__).parents[2] / "docs" / "figures.md"
+DOCS = Path(__file__).parents[2] / "docs" / "how-to" / "figures.md"
 
 
 @pytest.fixture

@@ -198,7 +198,7 @@ def test_very_many_reasons_of_one_function_are_summed_up(cache: UnifiedCache) ->
 
 
 def test_the_page_has_the_table_of_reasons() -> None:
-    page = (pathlib.Path(__file__).parents[2] / "docs" / "dask.md").read_text(encoding="utf-8")
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "reference" / "dask.md").read_text(encoding="utf-8")
     assert "\n".join(reasons.rows()) in page
 
 

@@ -53,7 +53,7 @@ def fails(x: Any) -> Any:
 
 
 def test_the_page_has_the_table() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "prefect.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "prefect.md").read_text(encoding="utf-8")
     assert "\n".join(rows()) in page
 
 
