@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -95,7 +96,7 @@ def lasting(line: str, folder: Path, environment: dict[str, str]) -> Iterator[No
         )
     try:
         deadline = time.monotonic() + PATIENCE
-        while "http://" not in log.read_text() and "serve" not in line:
+        while not (answers(log.read_text()) or "serve_repair" in line):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{line} did not come up: {log.read_text()}")
             time.sleep(0.2)
@@ -105,6 +106,14 @@ def lasting(line: str, folder: Path, environment: dict[str, str]) -> Iterator[No
     finally:
         process.terminate()
         process.wait()
+
+
+def answers(log: str) -> bool:
+    """Whether the server at the address that a log names takes connections."""
+    if not (found := re.search(r"http://([\d.]+):(\d+)", log)):
+        return False
+    with socket.socket() as probe:
+        return probe.connect_ex((found[1], int(found[2]))) == 0
 
 
 def main(tutorials: list[str]) -> None:

@@ -13,7 +13,19 @@ from typing import Final
 import typer
 from rich.text import Text
 
-from cacheness.cli import accepting, deleting, descent, disputing, entries, figures, keys, page, planning, stores
+from cacheness.cli import (
+    accepting,
+    deleting,
+    descent,
+    disputing,
+    entries,
+    figures,
+    importing,
+    keys,
+    page,
+    planning,
+    stores,
+)
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
 from cacheness.cli.screen import err
 from cacheness.errors import CachenessError
@@ -41,6 +53,7 @@ app.command()(planning.plan)
 app.command()(accepting.accept)
 app.command()(descent.lineage)
 app.command()(stores.copy)
+app.command("import")(importing.take_over)
 app.command()(stores.migrate)
 app.command()(stores.adopt)
 app.add_typer(keys.app, name="keys")
