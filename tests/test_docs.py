@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import cacheness
+import cacheness_dask
 from cacheness import CachenessError
 from cacheness.config import FROM_FILES, OTHER_VARIABLES, Config
 from cacheness.memoize import Options
@@ -162,6 +163,11 @@ def test_every_parameter_has_its_variable_on_the_page() -> None:
     named = {name for row in rows_of("reference/environment.md") for name in re.findall(r"`CACHENESS_(\w+)`", row)}
     parameters = {field.name.upper() for field in dataclasses.fields(Config)}
     assert named == parameters | {f"{name.upper()}_FILE" for name in FROM_FILES} | OTHER_VARIABLES
+
+
+def test_every_name_is_at_work() -> None:
+    used = set(re.findall(r"\w+", "".join(BLOCK.findall((ROOT / "docs/reference/at-work.md").read_text()))))
+    assert {*cacheness.__all__, *cacheness_dask.__all__} - used == set()
 
 
 def test_every_option_of_cached_is_on_its_page() -> None:
