@@ -96,7 +96,7 @@ def lasting(line: str, folder: Path, environment: dict[str, str]) -> Iterator[No
         )
     try:
         deadline = time.monotonic() + PATIENCE
-        while not (answers(log.read_text()) or "serve_repair" in line):
+        while not (answers(log.read_text()) or "is being served" in log.read_text()):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"{line} did not come up: {log.read_text()}")
             time.sleep(0.2)
@@ -137,6 +137,7 @@ def main(tutorials: list[str]) -> None:
             "PIP_QUIET": "1",
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "DO_NOT_TRACK": "1",
+            "PYTHONUNBUFFERED": "1",
         }
         for tutorial in tutorials or TUTORIALS:
             print(f"\n# {tutorial}", flush=True)
