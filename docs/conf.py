@@ -27,9 +27,9 @@ html_show_sphinx = False
 
 
 def list_pages(app: Any, name: str, source: list[str]) -> None:
-    """Put the pages that an index links to into the menu, in the order in which it names them."""
+    """Put the pages that an index lists into the menu, in its order: each row or item of a list begins with one."""
     if name.rpartition("/")[2] == "index":
-        pages = dict.fromkeys(re.findall(r"\]\(([\w./-]+)\.md\)", source[0]))
+        pages = re.findall(r"^[|-] \[[^]]+\]\(([\w./-]+)\.md\)", source[0], re.MULTILINE)
         source[0] += "\n".join(["", "```{toctree}", ":hidden:", "", *pages, "```", ""])
 
 
