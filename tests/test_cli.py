@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
@@ -23,6 +25,7 @@ from cacheness.blobs.local import LocalBlobStore
 from cacheness.cli import app
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import StoreRefused
+from cacheness.maintenance.diagnosis import diagnose
 from tests.demo_calls import double
 
 pytestmark = pytest.mark.slow
@@ -53,7 +56,7 @@ def directory(tmp_path) -> Path:
 def test_help_names_every_command():
     text = cacheness("-h")
     looking = "list show explain report top stats delete verify disputes plan accept lineage keys doctor"
-    for command in f"{looking} evict clear copy import migrate adopt".split():
+    for command in f"{looking} evict clear copy migrate adopt".split():
         assert command in text
 
 
@@ -87,6 +90,7 @@ def test_keys_are_made_listed_trusted_and_rotated(tmp_path: Path, monkeypatch: p
         cache.put(LARGE, x=1)
         cache.put("small", x=2)
     assert keys("trust") == public
+    assert json.loads(keys("trust", "--json")) == {"trust": public}
     assert keys("trust", new["trust"]) == f"{public},{new['trust']}"
     monkeypatch.setenv("CACHENESS_TRUST", f"{public},{new['trust']}")
     assert keys("trust", "--without", "ci") == new["trust"]
@@ -485,7 +489,7 @@ def test_hostile_text_neither_steers_a_terminal_nor_breaks_a_line(busy):
 
 def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
     found = run("doctor", "-d", busy, "--json")
-    assert [finding["part"] for finding in found] == ["clock", "reading", "writing", "writing", "disk"]
+    assert [finding["part"] for finding in found] == [*("clock", "reading", "writing", "writing", "disk", "libraries")]
     assert all(finding["ok"] for finding in found)
     assert "4 entries" in run("stats", "-d", busy)
     assert "No issues found" in run("verify", "-d", busy)
@@ -502,6 +506,41 @@ def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
     monkeypatch.undo()
     (finding,) = [one for one in run("doctor", "-d", busy, "--json", code=1) if not one["ok"]]
     assert finding["part"] == "reading"
+
+
+def test_doctor_finds_old_libraries_and_a_server_without_room(busy, monkeypatch):
+    needs = ["psycopg[binary]>=3.2.4; extra == 'postgres'", "sqlalchemy>=2.0.40,<2.1", "rich>=13.9", "no-such-thing>=1"]
+    has = {"psycopg": "3.1.20rc1", "sqlalchemy": "2.0.40", "rich": "14.0.post1"}
+
+    def version(name: str) -> str:
+        if name not in has:
+            raise metadata.PackageNotFoundError(name)
+        return has[name]
+
+    monkeypatch.setattr(metadata, "requires", lambda _: needs)
+    monkeypatch.setattr(metadata, "version", version)
+    (bad,) = [one for one in run("doctor", "-d", busy, "--json", code=1) if not one["ok"]]
+    assert (bad["part"], bad["detail"]) == ("libraries", "psycopg 3.1.20rc1 is older than 3.2.4")
+    assert "pip install -U 'psycopg>=3.2.4'" in bad["advice"]
+
+
+@pytest.mark.parametrize(
+    ("used", "is_pooled", "says"), [(81, False, "PgBouncer in front"), (81, True, "max_connections"), (80, True, "")]
+)
+def test_doctor_says_when_a_server_is_short_of_connections(busy, used, is_pooled, says):
+    with UnifiedCache(busy) as cache:
+        cache._store.metadata.connections = lambda: (used, 100, is_pooled)
+        (finding,) = [one for one in diagnose(cache._store, cache.config) if one.part == "connections"]
+    assert (finding.ok, says in finding.advice) == (not says, True)
+    assert f"{used} of 100" in finding.detail
+
+
+def test_every_command_that_ends_has_json():
+    group = typer.main.get_command(app)
+    keys = group.commands.pop("keys")
+    commands = {**group.commands, **keys.commands}
+    without = [name for name, one in commands.items() if not any("--json" in p.opts for p in one.params)]
+    assert without == ["ui"]
 
 
 def test_completion_knows_the_commands(monkeypatch):
@@ -533,10 +572,12 @@ def test_prometheus_reads_each_line_also_of_hostile_names(busy):
     assert "goes with none" in run("report", "-d", busy, "--prometheus", "--json", code=2)
 
 
-def test_every_command_that_looks_or_deletes_works_on_both_kinds_of_store(world, monkeypatch):
+def test_every_command_that_looks_or_deletes_works_on_both_kinds_of_store(world, monkeypatch, tmp_path):
     config = world.config
     where: tuple[str, ...] = ("-d", config.cache_dir)
+    ends: tuple[object, ...] = (config.cache_dir, tmp_path / "copy")
     if config.blob_store is not None:
+        ends = (config.metadata_backend, tmp_path / "copy", "--source-blobs", config.blob_store)
         where = ("-m", config.metadata_backend, "-b", config.blob_store)
         monkeypatch.setenv("CACHENESS_SIGNING_KEY", config.signing_key)
     world.cache.put(LARGE, x=1, tags=["prices"], compute_seconds=2.0)
@@ -550,6 +591,10 @@ def test_every_command_that_looks_or_deletes_works_on_both_kinds_of_store(world,
     assert "1 hits, 0 misses" in run("stats", *where)
     assert 'function=""' in run("report", *where, "--prometheus")
     assert [one["ok"] for one in run("doctor", *where, "--json")][:4] == [True] * 4
+    assert run("migrate", *where, "--json")["entries"] == 0
+    assert run("adopt", *where, "--yes", "--json") == {"adopted": True, "unknown_blobs": 0}
+    copied = run("copy", *ends, "--json")
+    assert (copied["copied"], copied["unreadable"]) == (1, 0)
     assert run("evict", *where, "--dry-run", "--json")["entries"] == 1
     assert run("evict", *where) == "1 entries deleted\n"
     assert run("verify", *where, "--json")["issues"] == []

@@ -84,3 +84,15 @@ def test_a_package_in_any_folder_is_a_library_where_its_record_lies_beside_it(
         for module in ("layered.deep", "layered", "loose.deep", "loose"):
             del sys.modules[module]
     assert layered.deep is not loose.deep
+
+
+def test_no_class_of_a_library_is_asked_what_is_true_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(cls: type, *_: object) -> bool:
+        raise AttributeError(f"{object.__repr__(cls)} is not asked")
+
+    hooks = ("__bool__", "__len__", "__eq__", "__hash__", "__getattr__", "__contains__", "__iter__")
+    meta = type("Meta", (type,), dict.fromkeys(hooks, never))
+    group = meta("Group", (), {"__module__": "colorsys"})
+    before = fingerprint(load("def f(x): return x.group\n", "hooked").f)
+    assert before.digest == fingerprint(load("def f(x): return x.group\n", "hooked").f).digest
+    assert group is not None

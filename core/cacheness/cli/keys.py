@@ -54,6 +54,7 @@ def trust(
     ] = None,
     *,
     without: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Drop the key of this name.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Print a value for CACHENESS_TRUST: today's, with these keys, and without those that are dropped.
 
@@ -78,7 +79,10 @@ def trust(
         read_trusted_keys(",".join(left), {} if own is None else read_signing_keys(own))
     except ConfigError as error:
         raise Misuse(str(error)) from None
-    print(",".join(left))
+    if as_json:
+        print_json({"trust": ",".join(left)})
+    else:
+        print(",".join(left))
 
 
 @app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -13,6 +14,7 @@ from cacheness.cli.screen import confirm, hint, print_json, progress, say, telli
 if TYPE_CHECKING:
     from cacheness.errors import CachenessError
     from cacheness.maintenance.copying import Copied
+    from cacheness.migrating import Migrated
     from cacheness.records import Entry
 
 Force = Annotated[bool, typer.Option("--force", help="Repair even when the damage looks implausible.")]
@@ -72,6 +74,7 @@ def copy(
         typer.Option(help="Metadata of a new embedded target: sqlite, which is taken if not given, or json."),
     ] = None,
     namespace: Namespace = None,
+    as_json: AsJson = False,
 ) -> None:
     """Copy every entry; keys, times and tags stay. Interrupted, run it again: it goes on.
 
@@ -104,7 +107,10 @@ def copy(
         with telling(lambda: f"{_tally(done)}. Run it again, and it goes on"):
             before, after = old._store, new._store  # noqa: SLF001  stored bytes move, not values
             done = copy_entries(before, after, every_row(before), show, skipped=name)
-    say(_tally(done))
+    if as_json:
+        print_json(asdict(done))
+    else:
+        say(_tally(done))
     if forged:
         hint(f"{forged:,} entries were signed by a key that is not known for the source: give it with --source-key")
     if done.skipped:
@@ -112,7 +118,7 @@ def copy(
 
 
 @about_a_store
-def migrate(*, place: Place, yes: Yes = False) -> None:
+def migrate(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     """Upgrade the database's schema to this version of the library. Interrupted, run it again: it goes on.
 
     Entries that this version does not read are dropped, with their blobs; it says how many and asks first.
@@ -122,7 +128,7 @@ def migrate(*, place: Place, yes: Yes = False) -> None:
 
     config = place.config()
     if old := entries_to_drop(config):
-        say(
+        (hint if as_json else say)(
             f"{old:,} entries of an older version are not read by this one. They are dropped, their blobs are deleted,"
             " and their results will be computed again. Stop processes that use the older version."
         )
@@ -138,6 +144,16 @@ def migrate(*, place: Place, yes: Yes = False) -> None:
         task = bar.add_task("migrating", total=None)
         with telling(lambda: f"{seen}. Run it again, and it goes on"):
             done = migrate_store(config, show)
+    if as_json:
+        print_json(asdict(done))
+    else:
+        _say_migrated(done)
+    if done.left:
+        hint(f"blobs are left: {done.why}. A repair deletes them once this database owns them: cacheness adopt")
+        raise typer.Exit(FOUND)
+
+
+def _say_migrated(done: Migrated) -> None:
     same = done.before == done.after
     say(
         f"the schema is at version {done.after} already"
@@ -146,17 +162,17 @@ def migrate(*, place: Place, yes: Yes = False) -> None:
     )
     if done.entries or done.deleted or done.left:
         say(f"{done.entries:,} entries dropped, {done.deleted:,} blobs deleted, {done.left:,} left")
-    if done.left:
-        hint(f"blobs are left: {done.why}. A repair deletes them once this database owns them: cacheness adopt")
-        raise typer.Exit(FOUND)
 
 
 @about_a_store
-def adopt(*, place: Place, yes: Yes = False) -> None:
+def adopt(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     """Declare this database the owner of the blob store, so that repairs may delete there again."""
     with place.opened() as cache:
         confirm("A later repair will delete blobs that this database does not name. Go on?", yes=yes)
         unknown = cache.adopt()
+    if as_json:
+        print_json({"adopted": True, "unknown_blobs": unknown})
+        return
     say("this database owns the blob store now")
     if unknown:
         say(

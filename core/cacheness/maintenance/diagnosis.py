@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from importlib import metadata
 from typing import Any, Final
 
 from cacheness.blobs.near import NearBlobStore
@@ -20,7 +22,11 @@ from cacheness.results.store import Cache, PutDetails
 
 CLOCK_APART: Final = 5.0  #: seconds
 DISK_LEAST: Final = 0.05  #: of a disk, free
+CONNECTIONS_AT_MOST: Final = 0.8  #: of those that a server takes
 SAMPLE: Final = 100  #: entries whose signatures are looked at
+
+
+_REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?[^;]*?>=\s*(?P<least>[\d.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +49,11 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
         "clock": lambda: _clock(cache),
         "reading": lambda: _signatures(cache),
         "writing": lambda: _round_trip(cache, config),
+        "connections": lambda: _connections(cache),
         "disk": lambda: _disk(config),
         "near": lambda: _near(cache),
         "bucket": lambda: _bucket(cache),
+        "libraries": _libraries,
     }
     if not cache.writes:
         del checks["writing"]
@@ -130,6 +138,46 @@ def _bucket(cache: Cache) -> Iterator[Finding]:
         yield Finding("bucket", False, detail, advice)
     if not found:
         yield Finding("bucket", True, "no rule of the bucket that can be seen deletes, moves or keeps blobs")
+
+
+def _connections(cache: Cache) -> Iterator[Finding]:
+    connections: Callable[[], tuple[int, int, bool]] | None = getattr(cache.metadata, "connections", None)
+    if connections is None:
+        return  # a file has none
+    used, most, is_pooled = connections()
+    text = f"{used:,} of {most:,} connections to the server are in use"
+    if is_pooled:
+        text += ", and a pooler such as PgBouncer stands between: nothing is prepared there"
+    if used > most * CONNECTIONS_AT_MOST:
+        advice = "raise max_connections" if is_pooled else "put PgBouncer in front, in transaction mode"
+        yield Finding("connections", False, text, f"{advice}; docs/backends.md says how")
+    else:
+        yield Finding("connections", True, text)
+
+
+def _libraries() -> Iterator[Finding]:
+    """Packages that are older than this one needs; pip says so once, while it installs."""
+    old = [one for one in map(_older, metadata.requires("cacheness") or ()) if one]
+    for name, has, needs in sorted(set(old)):
+        yield Finding("libraries", False, f"{name} {has} is older than {needs}", f"pip install -U '{name}>={needs}'")
+    if not old:
+        yield Finding("libraries", True, "what is installed is as new as is needed")
+
+
+def _older(requirement: str) -> tuple[str, str, str] | None:
+    """The package, the version that is there, and the one that is needed, where the first is older."""
+    found = _REQUIREMENT.match(requirement)
+    if found is None:
+        return None
+    try:
+        has = metadata.version(found["name"])
+    except metadata.PackageNotFoundError:
+        return None  # of an extra that is not wanted
+    return (found["name"], has, found["least"]) if _numbers(has) < _numbers(found["least"]) else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", re.split(r"[^\d.]", version)[0])))
 
 
 def _disk(config: Config) -> Iterator[Finding]:

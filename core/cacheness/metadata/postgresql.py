@@ -44,6 +44,13 @@ _PUBLISH: Final = {
     (True, False): STATEMENTS["publish_many"],
     (True, True): STATEMENTS["publish_many_tagged"],
 }
+#: Connections of clients to the server, and how many it takes.
+_CONNECTIONS: Final = Statement(
+    "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL), current_setting('max_connections')::int"
+    " - current_setting('superuser_reserved_connections')::int",
+    {},
+    (),
+)
 _HELLO: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_backend_pid()"
 # Of the catalog itself: to_regclass() answers from a memory that a wait for a lock leaves as it was.
 _EXISTS: Final = Statement(
@@ -114,6 +121,12 @@ class PostgresqlStore(SqlStore):
         cluster = self._if_allowed(_CLUSTER)
         system = f"database {oid}" if cluster is None else f"cluster {cluster}, database {oid}"
         return Identity(row[0], system, row[1], self._if_allowed(_TIMELINE))
+
+    def connections(self) -> tuple[int, int, bool]:
+        """Connections of clients to the server, how many it takes, and whether a pooler stands between."""
+        self._guard.call(self._pool.measure_clock)
+        [(used, most)] = self._query(_CONNECTIONS, {})
+        return used, most, self._pool.is_pooled
 
     def _if_allowed(self, statement: Statement) -> int | None:
         try:

@@ -128,7 +128,7 @@ def _walk() -> None:
     registered: dict[str, list[type]] = {}
     bases: dict[str, list[type]] = {}
     waiting: list[type] = [object]
-    seen: set[Any] = {object}
+    seen: dict[int, Any] = {id(object): object}  # a metaclass may say what is equal, and what a hash is
     while waiting:
         cls = waiting.pop()
         below: list[Any] = type.__subclasses__(cls)
@@ -138,8 +138,8 @@ def _walk() -> None:
                 bases.setdefault(cls.__name__, []).append(cls)
             if isinstance(cls, abc.ABCMeta) and _users_registered(cls):
                 registered.setdefault(cls.__name__, []).append(cls)
-        waiting += [other for other in below if other not in seen]
-        seen.update(below)
+        waiting += [other for other in below if id(other) not in seen]
+        seen.update((id(other), other) for other in below)
     _classes.all, _classes.having = found, {}
     _classes.registered, _classes.bases = registered, bases
     _classes.version += 1
@@ -151,7 +151,7 @@ def _having(words: Collection[str]) -> dict[str, list[type]]:
     new = frozenset(words).difference(having)
     if new:
         found: dict[str, list[type]] = {word: [] for word in new}
-        for cls in filter(None, (ref() for ref in _classes.all)):
+        for cls in (cls for ref in _classes.all if (cls := ref()) is not None):  # its metaclass may say what is true
             namespace: Any = type.__getattribute__(cls, "__dict__")
             for word in namespace.keys() & new:
                 if type(namespace[word]) not in _SKIPPED and _is_addition(namespace[word]):

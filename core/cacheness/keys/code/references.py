@@ -555,7 +555,8 @@ def _registered_with(cls: type) -> Any:
     """Classes that an abstract class takes for its own, because they were registered with it."""
     if not isinstance(cls, abc.ABCMeta):
         return None
-    return set(filter(None, (ref() for ref in _get_dump(cls)[0]))) or None
+    found = (ref() for ref in _get_dump(cls)[0])
+    return {one for one in found if one is not None} or None
 
 
 def _kept_for(cls: type) -> Any:

@@ -158,6 +158,7 @@ class Pool:
         self._limits = limits
         self._hello = hello
         self._closed = False
+        self.is_pooled = False  #: a pooler stands between, as the newest connection tells
         self._was_mixed_up = False
         self._begin()
         forks.watch_forks(self)
@@ -312,7 +313,8 @@ class Pool:
         pid = self._measure(connection)
         # Behind a pooler each statement may meet another server process, to which a prepared statement of
         # ours is unknown. A pooler gives itself away: it cannot tell its client the process's own number.
-        if pid != connection.info.backend_pid or self._was_mixed_up:
+        self.is_pooled = pid != connection.info.backend_pid or self._was_mixed_up
+        if self.is_pooled:
             connection.prepare_threshold = None
 
     def _measure(self, connection: Connection) -> int:
