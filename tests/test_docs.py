@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,18 @@ def program_and_files(page: Path) -> tuple[str, dict[str, str]]:
     return "\n".join(program), files
 
 
+def programs() -> Iterator[Any]:
+    """The pages with Python, marked where it needs servers or starts processes."""
+    for page in PAGES:
+        text = "".join(BLOCK.findall(page.read_text()))
+        if text and name_of(page) not in ELSEWHERE:
+            needs = [pytest.mark.external] if any(shown in text for shown in SERVERS) else []
+            starts = [pytest.mark.slow] if "__main__" in text else []
+            yield pytest.param(page, marks=needs + starts, id=name_of(page))
+
+
 @pytest.mark.xdist_group("docs")
-@pytest.mark.parametrize(
-    "page",
-    [page for page in PAGES if "```python" in page.read_text() and name_of(page) not in ELSEWHERE],
-    ids=name_of,
-)
+@pytest.mark.parametrize("page", list(programs()))
 def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
     program, files = program_and_files(page)
     for shown, fixture in SERVERS.items():
@@ -110,6 +117,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("docs")
 def test_the_site_has_every_page_finds_it_and_loads_nothing_from_elsewhere(site: Path) -> None:
     pages = {name_of(page).removesuffix(".md") for page in PAGES} - {"README"}
