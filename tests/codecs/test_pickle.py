@@ -4,6 +4,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.errors import CodecError
+from cacheness.keys import digest_of
 from cacheness.testing.contracts.codecs import CodecContract
 
 CODEC = PickleCodec()
@@ -66,6 +68,18 @@ def payload(value: Any) -> bytes:
 
 def come_back(value: Any) -> Any:
     return CODEC.decode(bytearray(payload(value)))
+
+
+@pytest.mark.parametrize("mask", [[False, True, False], [False] * 3, np.ma.nomask], ids=["some", "false", "none"])
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("held", [lambda array: array, lambda array: Model([array], parts={})])
+def test_a_masked_array_keeps_what_its_mask_is(mask: Any, hard: bool, held: Callable[[Any], Any]) -> None:
+    array = np.ma.array([1, 2, 3], mask=mask, hard_mask=hard, fill_value=7)
+    found = come_back(held(array))
+    found = found if isinstance(found, np.ma.MaskedArray) else found.weights[0]
+    found[:] = [4, 5, 6]
+    array[:] = [4, 5, 6]
+    assert digest_of(found) == digest_of(array)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(max_size=3000)

@@ -233,7 +233,7 @@ def of_type(kind: pa.DataType) -> Any:
 
 HIDDEN: list[Any] = [
     masked([False, False]), masked(np.ma.nomask), masked([True, False]), masked([True, False], (3, 2)), masked([True, False], fill_value=7),
-    masked([True, False], hard_mask=True), np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", "i4"), ("b", "f8")]),
+    masked([True, False], hard_mask=True), np.ma.masked, np.ma.array(0.0, mask=True), np.ma.array([(1, 2.0)], mask=[(True, False)], dtype=[("a", "i4"), ("b", "f8")]),
     np.dtype("f8", metadata={"unit": "m"}), np.dtype("f8", metadata={"unit": "s"}), np.dtype([("a", "i1"), ("b", "f8")], align=True),
     np.dtype({"names": ["a", "b"], "formats": ["i1", "f8"], "offsets": [0, 8], "itemsize": 16}), np.dtype([(("title", "a"), "i1")]), np.dtype([("a", "i1")]),
     np.dtype((np.record, [("a", "i1")])), np.dtypes.StringDType(na_object=None), np.dtypes.StringDType(coerce=False), np.dtypes.StringDType(),

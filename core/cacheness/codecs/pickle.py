@@ -94,8 +94,10 @@ class _ValuePickler(pickle.Pickler):
 
 def _plainly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
     stream, buffers = _PickleBuffers(), list[memoryview]()
-    pickler = _ValuePickler if shared.may_share() else pickle.Pickler
-    pickler(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    kind = _ValuePickler if shared.may_share() else pickle.Pickler
+    pickler = kind(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers))
+    pickler.dispatch_table = shared.reducers()
+    pickler.dump(value)
     return stream, buffers
 
 
@@ -104,7 +106,9 @@ def _thoroughly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
     import cloudpickle
 
     stream, buffers = _PickleBuffers(), list[memoryview]()
-    _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
+    pickler = _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers))
+    pickler.dispatch_table = {**pickler.dispatch_table, **shared.reducers()}
+    pickler.dump(value)
     # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
     for name in strangers:

@@ -1,9 +1,11 @@
-"""Parts of values that are views of much larger memory: pickled without the rest of it."""
+"""Parts of values that pickle alone would not keep as they are, or would keep with much more than themselves."""
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import sys
+from collections.abc import Callable
 from typing import Any, Final
 
 from cacheness.codecs.libraries import library
@@ -22,6 +24,30 @@ def reduce_part(value: Any) -> Any:
     """What `reducer_override` of a pickler returns."""
     reduced = reduce_tensor(value)
     return _reduce_arrow(value) if reduced is NotImplemented else reduced
+
+
+def reducers() -> dict[type, Callable[[Any], Any]]:
+    """The `dispatch_table` of a pickler."""
+    table = copyreg.dispatch_table.copy()
+    if numpy := sys.modules.get("numpy"):
+        table[numpy.ma.MaskedArray] = _reduce_masked
+    return table
+
+
+def _reduce_masked(value: Any) -> Any:
+    # numpy's own pickles forget that a mask is hard, and make one of an array that has none.
+    reduced = value.__reduce__()
+    has_none = value.mask is sys.modules["numpy"].ma.nomask
+    return (rebuild_masked, (*reduced, value.hardmask, has_none)) if value.hardmask or has_none else reduced
+
+
+def rebuild_masked(make: Callable[..., Any], given: tuple[Any, ...], state: Any, hard: bool, has_none: bool) -> Any:
+    """Read a masked array. Stored pickles name this function: it never moves."""
+    value = make(*given)
+    value.__setstate__(state)
+    if has_none:
+        value.shrink_mask()
+    return value.harden_mask() if hard else value
 
 
 def _reduce_arrow(value: Any) -> Any:

@@ -155,6 +155,9 @@ def _scalar(encoder: Encoder, value: np.generic) -> None:
 
 @handles_family(lambda kind: issubclass(kind, np.ma.MaskedArray))
 def _masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> None:
+    if value is np.ma.masked:  # there is one, whose fill value numpy does not let anybody ask for
+        encoder.tagged("masked")
+        return
     # What lies under the mask counts too: `.data` shows it.
     if (start := encoder.enter(value)) >= 0:
         mask = None if value.mask is np.ma.nomask else np.asarray(value.mask)
