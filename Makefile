@@ -34,7 +34,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants matrix prefect-versions peer-dask peer-prefect first-hour docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix prefect-versions peer-dask peer-prefect first-hour docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,9 @@ mutants: $(STAMP) ## take out the rules that docs promise, one at a time: a test
 
 accept-mutants: $(STAMP) ## 500 and more mutants of 40 functions: which changes does `accept` let through? (three minutes)
 	$(RUN) -m benchmarks.accept_mutants
+
+sceptic: $(STAMP) ## counts, at full size: what a warm chain moves, and what an edit of 10,000 tasks computes (three minutes)
+	$(RUN) -m benchmarks.sceptic
 
 matrix: $(STAMP) ## keys of every carrier of code and kind of value, and tensors, with more libraries
 	@test -x $(MATRIX)/bin/python || { $(PYTHON) -m venv $(MATRIX) && $(MATRIX)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }

@@ -17,6 +17,8 @@ VALUES: dict[str, tuple[Any, float]] = {
     "an array of 1 MiB": (np.random.default_rng(0).random(1 << 17), 1.1),
     "a frame of 8 MB": (pd.DataFrame(np.random.default_rng(0).random((100_000, 10))), 1.1),
     "a list of 200 numbers": (list(range(200)), 1.25),
+    # It compresses to nothing, as fast as its bytes are digested, and nearly nothing is written.
+    "64 MiB of zeros": (np.zeros(1 << 23), 2.5),
 }
 CHAIN = 3  #: steps between the first result and the last
 

@@ -39,7 +39,7 @@ def caching(
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
-    check: float = 0.0,
+    check: float | None = None,
     mode: Mode = "readwrite",
 ) -> Caching:
     """Let everything that is computed in the block use a cache, on any scheduler and client.
@@ -60,7 +60,7 @@ def caching(
         check_inputs: the share of tasks, 0 to 1, whose inputs are digested before and after: a task that changes them
             in place is named, and its result is not stored.
         check: the share of hits, 0 to 1, that are computed again from cached inputs: one that comes out differently is
-            disputed, and not served until `cacheness disputes` decides.
+            disputed, and not served until `cacheness disputes` decides; None as the cache does, or CACHENESS_CHECK.
         mode: as of `UnifiedCache`, for the block; the narrower of the two counts. "refresh" begins at the block,
             "offline" raises NotCached before anything runs.
     """
@@ -143,7 +143,7 @@ def install(
     queue_bytes: Size = 64 << 20,
     incomplete: Incomplete | None = None,
     check_inputs: float = 0.0,
-    check: float = 0.0,
+    check: float | None = None,
     mode: Mode = "readwrite",
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.

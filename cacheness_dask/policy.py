@@ -30,7 +30,7 @@ class Policy:
     queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
     incomplete: Incomplete | None = None  #: tasks whose key could not see everything; None: as the cache has it
     check_inputs: float = 0.0  #: the part of all tasks whose inputs are looked at before and after
-    check: float = 0.0  #: the part of all hits that are computed again and compared
+    check: float | None = None  #: the part of all hits that are computed again and compared; None: as the cache has it
     latency: float = 0.0  #: of one round trip, as the client measured it
 
     @classmethod
@@ -42,7 +42,7 @@ class Policy:
         *,
         incomplete: Incomplete | None = None,
         check_inputs: float = 0.0,
-        check: float = 0.0,
+        check: float | None = None,
     ) -> Policy:
         """The policy that a user's arguments mean."""
         if which not in get_args(Which):
@@ -50,11 +50,11 @@ class Policy:
         if incomplete is not None and incomplete not in CHOICES:
             raise ConfigError(f"incomplete={incomplete!r} is not known: one of {', '.join(CHOICES)}")
         for name, part, of in (("check_inputs", check_inputs, "tasks"), ("check", check, "hits")):
-            if type(part) not in (int, float) or not 0 <= part <= 1:
+            if part is not None and (type(part) not in (int, float) or not 0 <= part <= 1):
                 raise ConfigError(f"{name}={part!r} is no part of all {of}: give a number from 0 to 1")
         return cls(
             incomplete=incomplete,
-            check=float(check),
+            check=None if check is None else float(check),
             check_inputs=float(check_inputs),
             which=which,
             max_value_bytes=_bytes("max_value_bytes", max_value_bytes, least=1),

@@ -136,6 +136,8 @@ class Run:
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
         self._policy = policy or Policy()
+        if self._policy.check is None:
+            self._policy = replace(self._policy, check=cache.config.check)
         self._incomplete = self._policy.incomplete or cache.config.incomplete
         self._config = _anywhere(cache.config)
         self._mode = cache.config.mode

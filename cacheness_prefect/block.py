@@ -157,10 +157,11 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Incomplete Keys",
         description="What becomes of results whose key could not see everything, unless a policy says.",
     )
-    check: float = Field(
-        default=0.0,
+    check: float | None = Field(
+        default=None,
         title="Checked Share",
-        description="Share of hits, 0 to 1, that functions of `open().cached` compute again. Tasks do not.",
+        description="Share of cached runs, 0 to 1, that compute all the same, to be compared, unless a policy says."
+        " Default: CACHENESS_CHECK, or none.",
     )
     lease: float = Field(
         default=30.0,
@@ -221,7 +222,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         if values["refresh_since"] is None:
             values["refresh_since"] = self._since
-        return Config(**values).in_mode()
+        return Config(**values).in_mode().with_share()
 
     @property
     def stores_results(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import prefect
@@ -14,37 +14,97 @@ from cacheness.modes import writes
 from cacheness.records import EarlierHit
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.run_metadata import PREFIX
+
+
+class Comparison:
+    """The comparison of a run with what earlier code made of the same call.
+
+    Args:
+        store: where that is.
+        earlier: what earlier code made, and the change that is accepted or being tried.
+        same: says whether two results are equal, where the task's policy does.
+    """
+
+    def __init__(
+        self, store: CachenessBlock, earlier: EarlierHit, same: Callable[[Any, Any], bool] | None = None
+    ) -> None:
+        self._store = store
+        self._earlier = earlier
+        self._same = same
+
+    def begin(self) -> None:
+        """Have the lines noted that run from here on, where the change is being tried."""
+        if self._earlier.watch is not None:
+            self._earlier.watch.begin()
+
+    def end(self) -> None:
+        """Stop noting lines."""
+        if self._earlier.watch is not None:
+            self._earlier.watch.end()
+
+    def compare(self, value: Any) -> None:
+        """Take in what the run came to.
+
+        Args:
+            value: what the task returned.
+        """
+        shielded("compare a result", lambda: self._compare(value), None)
+
+    def _compare(self, value: Any) -> None:
+        cache, earlier = self._store.open(), self._earlier
+        stored = cache.result_of(earlier.hit.entry)
+        if stored is None:
+            return
+        try:
+            same = is_same(stored.value, value, self._same, cache.round_trip)
+        except NotComparable:
+            return
+        cache.acceptances.note(earlier, same=same, detail="" if same else differing(stored, value))
+
+
+def function_of(store: CachenessBlock, task: prefect.Task[..., Any], **options: Any) -> Any:
+    """Return a task's function as one that is cached under the keys of its runs, and whose results are not stored."""
+    cached: Any = store.open().cached
+    return cached(task.fn, prefix=PREFIX, condition=_is_not_stored, **options)
 
 
 def of_earlier_code(
-    store: CachenessBlock, task: prefect.Task[..., Any], key: Key
-) -> tuple[Key, Callable[[Any], None] | None]:
+    store: CachenessBlock,
+    task: prefect.Task[..., Any],
+    key: Key,
+    options: Mapping[str, Any],
+    wanted: int | None = None,
+) -> tuple[Key, Comparison | None]:
     """Return the key under which earlier code stored the result of a call, where that counts, else the key itself.
 
-    One in twenty is computed all the same: then with what compares the results.
+    One in twenty is computed all the same, and what is being tried always: then with what compares the results.
+
+    Args:
+        store: where results are.
+        task: the task.
+        key: the call's.
+        options: what `UnifiedCache.cached` takes for the task: `options_of`.
+        wanted: runs that are compared, as they miss, before results of earlier code count.
     """
-    cache = store.open()
-    acceptances = cache.acceptances
+    cache, mode = store.open(), store.config().mode
+    acceptances, new = cache.acceptances, key.fingerprint
+    wanted = wanted if writes(mode) else None
     # What another serializer encoded cannot be compared.
-    if not acceptances.of(key.fingerprint) or task.result_serializer is not None:
+    if new is None or task.result_serializer is not None or not (acceptances.of(new) or wanted):
         return key, None
-    if key.draws or writes_to(task.fn) or cache.present([key]):
+    if key.draws or options.get("check") == 0 or writes_to(task.fn) or cache.present([key]):
         return key, None
+    if wanted and not acceptances.has_looked_for(new):
+        cache.try_earlier(function_of(store, task, **options), key, wanted)
     earlier = acceptances.find(key, unread=True)
-    if earlier is None or not earlier.is_accepted:
+    if earlier is None:
         return key, None
-    if not writes(store.config().mode) or not acceptances.is_audited(earlier):
+    if earlier.is_accepted and not (writes(mode) and acceptances.is_audited(earlier)):
         return Key(earlier.hit.entry.key, key.function, key.prefix), None
-    return key, lambda value: shielded("compare a result", lambda: _compare(store, earlier, value), None)
+    return key, Comparison(store, earlier, options.get("same")) if writes(mode) else None
 
 
-def _compare(store: CachenessBlock, earlier: EarlierHit, value: Any) -> None:
-    cache = store.open()
-    stored = cache.result_of(earlier.hit.entry)
-    if stored is None:
-        return
-    try:
-        same = is_same(stored.value, value, None, cache.round_trip)
-    except NotComparable:
-        return
-    cache.acceptances.note(earlier, same=same, detail="" if same else differing(stored, value))
+def _is_not_stored(_: object) -> bool:
+    """Of what is computed to be compared, there is no run, and so no record that Prefect could read."""
+    return False

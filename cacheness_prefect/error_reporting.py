@@ -72,6 +72,12 @@ def tell_not_stored(why: str) -> None:
     _logger().info("%s: %s", NOT_STORED, why)
 
 
+def tell_once(kind: str, what: str) -> None:
+    """Warn in the current run's log, once for each kind."""
+    if _is_news(run_id(), kind):
+        _logger().warning("%s", what)
+
+
 def warn(what: str) -> None:
     """Warn in the current run's log."""
     _logger().warning("%s", what)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, cast
 
 import prefect
@@ -16,12 +17,13 @@ from cacheness.incomplete import Incomplete, may_cache, quote
 from cacheness.isolation import computing_elsewhere
 from cacheness.keys import covers, digest_of, make_key
 from cacheness.records import Presence
+from cacheness_prefect.audit import RunAudit, Same
 from cacheness_prefect.block import CachenessBlock
-from cacheness_prefect.earlier_code import of_earlier_code
+from cacheness_prefect.earlier_code import Comparison, of_earlier_code
 from cacheness_prefect.error_reporting import run_id, shielded, warn
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.locks import CachenessLockManager
-from cacheness_prefect.results import Compare, Making, PolicyResultStore
+from cacheness_prefect.results import Making, PolicyResultStore
 from cacheness_prefect.run_metadata import PREFIX
 from cacheness_prefect.serializers import CachenessSerializer
 
@@ -40,6 +42,9 @@ class CachenessPolicy(CachePolicy):
     code: bool = True  #: whether the code counts
     tags: tuple[str, ...] = ()  #: names to find and delete the results by
     incomplete: Incomplete = "warn"  #: what to do when the key could not see everything
+    check: float | None = None  #: share of cached runs that compute again and compare; None: as the store does
+    accept: int | None = None  #: runs that are compared, as they miss, before results of earlier code count
+    same: Same | None = None  #: gets the stored result and a computed one; whether they are equal
 
     def compute_key(
         self,
@@ -75,12 +80,37 @@ class CachenessPolicy(CachePolicy):
         if self.store is None:
             return key.hex
         store, found = self.store, _written_by_itself(self.store, key)
-        compare: Compare | None = None
+        earlier: Comparison | None = None
         if found is key and self.code:
-            same: tuple[Key, Compare | None] = (key, None)
-            found, compare = shielded("look for earlier code", lambda: of_earlier_code(store, task, key), same)
-        self._take_over(task_ctx, self.store, Making.of(task.fn, key, found, tags=self.tags, compare=compare))
+            nothing: tuple[Key, Comparison | None] = (key, None)
+            look = partial(of_earlier_code, store, task, key, self._options(task), self.accept)
+            found, earlier = shielded("look for earlier code", look, nothing)
+        audit = self._audit(store, task, inputs, key) if found is key else None
+        self._take_over(task_ctx, store, Making.of(task.fn, key, found, tags=self.tags, audit=audit, earlier=earlier))
         return found.hex
+
+    def _options(self, task: prefect.Task[..., Any]) -> dict[str, Any]:
+        """What `UnifiedCache.cached` needs to do as this policy does."""
+        left_out = tuple({*self.ignore, *_left_out(task.cache_policy)})
+        return {"version": self.version, "ignore": left_out, "check": self.check, "same": self.same}
+
+    def _audit(
+        self, store: CachenessBlock, task: prefect.Task[..., Any], inputs: Mapping[str, Any], key: Key
+    ) -> RunAudit | None:
+        share = store.config().check if self.check is None else self.check
+        if not share:
+            return None
+        again = partial(self.key, task, inputs, ignore=_left_out(task.cache_policy))
+        return RunAudit(
+            store=store,
+            fn=task.fn,
+            name=task.name,
+            key=key,
+            make_key=again,
+            share=share,
+            is_own=self.check is not None,
+            same=self.same,
+        )
 
     def key(self, task: prefect.Task[..., Any], inputs: Mapping[str, Any], *, ignore: Iterable[str] = ()) -> Key:
         """Return the key of one call.
@@ -193,12 +223,12 @@ def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | 
 
 
 def options_of(task: prefect.Task[..., Any]) -> dict[str, Any]:
-    """What `UnifiedCache.cached` needs to make the keys that a task's policy makes."""
+    """What `UnifiedCache.cached` needs to do as a task's policy does."""
     policy: object = task.cache_policy
     parts = policy.policies if isinstance(policy, CompoundCachePolicy) else [policy]
     for part in parts:
         if isinstance(part, CachenessPolicy) and part.code:
-            return {"version": part.version, "ignore": tuple({*part.ignore, *_left_out(policy)})}
+            return part._options(task)  # noqa: SLF001  of this very module
     raise TypeError(f"the key of task {task.name!r} is not made by a CachenessPolicy with code=True")
 
 

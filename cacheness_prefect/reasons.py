@@ -9,6 +9,7 @@ NO_KEY: Final = "the cache could not make a key"
 NO_STORE: Final = "the cache could not store a result"
 GOES_ON: Final = "the run goes on without it"
 NOT_STORED: Final = "The result is not stored"
+DISPUTED: Final = "it came out differently before, and nobody has decided: cacheness disputes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ REASONS: Final = (
     ReasonForMiss("returned more than the quota (`max_bytes`)", NO_STORE),
     ReasonForMiss("ran while the database or the bucket was down, or damaged", GOES_ON),
     ReasonForMiss("had other files when it ended than when it began", NOT_STORED, "a line in the run's log"),
+    ReasonForMiss(
+        "came out differently when a run of it was checked, and nobody has decided",
+        "cacheness disputes",
+        "a line in the run's log",
+    ),
     ReasonForMiss(
         "has `persist_result=False`", "Ignoring `cache_policy`", "a warning of Prefect's where the task is written"
     ),

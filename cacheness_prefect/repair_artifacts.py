@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import (
@@ -48,11 +48,20 @@ class Page:
 
         return advance
 
-    def publish(self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> None:
-        """Tell what was found, and what could not be done."""
+    def publish(
+        self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int, disputed: Mapping[str, int]
+    ) -> None:
+        """Tell what was found, and what could not be done.
+
+        Args:
+            report: what was found.
+            errors: what could not be done.
+            expired: how many expired results were removed.
+            disputed: how many results came out differently, by function.
+        """
         summary = f"{self.title}: {_verdict(report, errors)}"
         create_markdown_artifact(
-            markdown=_text(report, errors, expired), key="cacheness-report", description=self.title
+            markdown=_text(report, errors, expired, disputed), key="cacheness-report", description=self.title
         )
         create_table_artifact(table=_table(report, errors), key="cacheness-issues", description=summary)
         payload = {
@@ -61,6 +70,7 @@ class Page:
             "blobs": report.blobs,
             "expired": expired,
             "counts": report.counts(),
+            "disputed": dict(disputed),
             "errors": _distinct(errors),
         }
         resource = {"prefect.resource.id": f"cacheness.store.{self.label}", "prefect.resource.name": self.label}
@@ -89,13 +99,19 @@ def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
     return f"{found}, and not everything was done" if errors else found
 
 
-def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int) -> str:
+def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int, disputed: Mapping[str, int]) -> str:
     verdict = _verdict(report, errors)
     looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.blobs, 'blob')}."
     lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
     lines += [f"\n**Not done:** {_plain(text)}" for text in _distinct(errors)]
     if expired:
         lines.append(f"\n{_count(expired, 'expired result')} removed.")
+    if disputed:
+        count = _count(sum(disputed.values()), "result")
+        by = ", ".join(f"{_plain(name)} ({number:,})" for name, number in sorted(disputed.items())[:LISTED])
+        lines.append(
+            f"\n**{count} came out differently** when computed again, and wait for `cacheness disputes`: {by}."
+        )
     if report:
         lines.append("")
         lines += [_line(issue) for issue in report.issues[:LISTED]]

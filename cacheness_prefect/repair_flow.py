@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -22,6 +23,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError, ConfigError
+from cacheness_prefect.error_reporting import shielded
 from cacheness_prefect.repair_artifacts import Page
 from cacheness_prefect.storage import CachenessStorage
 
@@ -93,7 +95,10 @@ def integrity_repair(
         except CachenessError as error:
             errors = [error]
     report = _sum(seen)
-    page.publish(report, errors, expired)
+    disputed = Counter[str]()
+    if not errors:
+        disputed = shielded("list disputes", lambda: _disputed(block), disputed)
+    page.publish(report, errors, expired, disputed)
     if errors:
         return cast("dict[str, Any]", Failed(message=str(errors[0]), data=errors[0]))
     totals = {"entries": report.entries, "blobs": report.blobs, "expired": expired}
@@ -132,6 +137,10 @@ def repair_deployment(
         entrypoint_type=EntrypointType.MODULE_PATH,
         **options,
     )
+
+
+def _disputed(block: CachenessStorage) -> Counter[str]:
+    return Counter(one.function or "keys of other policies" for one in block.open().disputes())
 
 
 def _evict(block: CachenessStorage, advance: Callable[[float], None]) -> int:

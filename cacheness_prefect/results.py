@@ -15,27 +15,28 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from prefect.client.schemas.objects import TaskRun
 from prefect.context import TaskRunContext
 from prefect.exceptions import SerializationError
 from prefect.results import ResultRecord, ResultStore  # type: ignore[attr-defined]
-from prefect.transactions import CommitMode, get_transaction
+from prefect.transactions import CommitMode, TransactionState, get_transaction
 from prefect.types import DateTime
 from pydantic import PrivateAttr
 
 from cacheness import Key, NotCached
 from cacheness.keys import Observed
+from cacheness_prefect.audit import BodyCall, RunAudit
 from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.earlier_code import Comparison
 from cacheness_prefect.error_reporting import shielded, tell_not_stored
 from cacheness_prefect.key_storage import CachenessKeys
+from cacheness_prefect.reasons import DISPUTED
 from cacheness_prefect.run_metadata import Notes, UnencodedValue, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
 from cacheness_prefect.waiting import off_loop
 
-#: Compares the result of a run with what earlier code made.
-Compare: TypeAlias = Callable[[Any], None]
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
 
@@ -85,7 +86,8 @@ class Making:
     paths: frozenset[str]  #: as which Prefect knows it
     observed: Observed  #: the files of the run
     tags: tuple[str, ...] = ()  #: of the policy
-    compare: Compare | None = None  #: gets the result, where one of earlier code is computed all the same
+    audit: RunAudit | None = None  #: how the run is checked, should it be cached
+    earlier: Comparison | None = None  #: with what earlier code made, which is computed all the same
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
 
@@ -97,13 +99,22 @@ class Making:
         found: Key,
         *,
         tags: tuple[str, ...],
-        compare: Compare | None = None,
+        audit: RunAudit | None = None,
+        earlier: Comparison | None = None,
     ) -> Making:
         """The task run that begins now; Prefect asks for its key last."""
         observed = Observed(key.inputs, fn)
         observed.begin(alone=True)
+        if earlier is not None:
+            earlier.begin()
         paths = frozenset({key.hex, found.hex})
-        return cls(key=key, paths=paths, observed=observed, tags=tags, compare=compare)
+        return cls(key=key, paths=paths, observed=observed, tags=tags, audit=audit, earlier=earlier)
+
+    def end(self) -> None:
+        """Stop watching: the body has returned, or there is none."""
+        self.observed.end()
+        if self.earlier is not None:
+            self.earlier.end()
 
     def notes(self, value: Any, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
         """What is known about the result that the task has just returned, or the error that ended it."""
@@ -112,8 +123,8 @@ class Making:
         )
         if refused:
             tell_not_stored(refused)
-        elif self.compare is not None:
-            self.compare(value)
+        elif self.earlier is not None and path in self.paths:  # else it is the error of a run that failed
+            self.earlier.compare(value)
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
         transaction = get_transaction()
@@ -130,7 +141,7 @@ class Making:
 
     def _place(self, value: Any, path: str) -> tuple[str | Key, str]:
         """Under which key a result is stored, and why it is not."""
-        self.observed.end()
+        self.end()
         outcome = self.observed.outcome(value)
         if outcome.not_stored:
             return address(path), outcome.not_stored
@@ -148,6 +159,7 @@ class PolicyResultStore(ResultStore):
     """The result store of one task run with a `CachenessPolicy`."""
 
     _making: Making = PrivateAttr()
+    _disputed: str = PrivateAttr(default="")  #: the key of the run, where what is stored came out differently
 
     @classmethod
     def around(cls, store: ResultStore, making: Making, **changes: Any) -> PolicyResultStore:
@@ -165,13 +177,26 @@ class PolicyResultStore(ResultStore):
         """Return True when a result is there; the first question of a task run, where what cannot work ends it."""
         self._require_usable()
         found = super().exists(key)
+        if not found:
+            self._note_dispute(key)
         return found or self._is_computed(key)
 
     async def aexists(self, key: str) -> bool:
         """`exists`, off the event loop."""
         await off_loop(self._require_usable)
         found = await super().aexists(key)
+        if not found:
+            await off_loop(lambda: self._note_dispute(key))
         return found or self._is_computed(key)
+
+    def _note_dispute(self, key: str) -> None:
+        """Note whether the result under a key came out differently: then another does not take its place."""
+        store = _keeper(self)
+        if store is None or not store.stores_results:
+            return
+        if shielded("look up a dispute", lambda: store.open().is_disputed(address(key)), False):
+            self._disputed = key
+            tell_not_stored(DISPUTED)
 
     def _is_computed(self, key: str) -> bool:
         """False: what is not there is computed. Raises NotCached where nothing is."""
@@ -191,23 +216,63 @@ class PolicyResultStore(ResultStore):
                 storage.require_usable()
 
     def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
-        """Read a result; if it is that of the current task run, there is no body whose files would be observed."""
+        """Read a result; if it is that of the current task run, there is no body whose files would be observed.
+
+        Unless it is checked: then the body is called here.
+        """
         self._end_observing()
-        return super().read(key, holder)
+        audit = self._audit_of(key)
+        entry = None if audit is None else audit.checkable(key)
+        record = super().read(key, holder)
+        if audit is None or entry is None:
+            return record
+        call = audit.begin()
+        if call.is_asynchronous:
+            return record
+        call.make()
+        return self._checked(record, call, is_disputed=audit.is_disputed(entry, record, call))
 
     async def aread(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
         """`read`, off the event loop."""
         self._end_observing()
-        return await super().aread(key, holder)
+        audit = self._audit_of(key)
+        entry = None if audit is None else await off_loop(lambda: audit.checkable(key))
+        record = await super().aread(key, holder)
+        if audit is None or entry is None:
+            return record
+        call = audit.begin()
+        if not call.is_asynchronous:
+            return record
+        await call.amake()
+        is_disputed = await off_loop(lambda: audit.is_disputed(entry, record, call))
+        return self._checked(record, call, is_disputed=is_disputed)
+
+    def _audit_of(self, key: str) -> RunAudit | None:
+        """How the current task run is checked, where it is its turn."""
+        making, transaction = self._making, get_transaction()
+        is_own = making.task_run == task_run_id() and transaction is not None and transaction.key == key
+        return making.audit if is_own and making.audit is not None and making.audit.chooses(key) else None
+
+    def _checked(self, stored: ResultRecord[Any], call: BodyCall, *, is_disputed: bool) -> ResultRecord[Any]:
+        """What a checked run returns: what is stored, or a new record where the body came to something else."""
+        transaction = get_transaction()
+        if call.error is not None or transaction is None:
+            return stored
+        # Its body has run, so that it is Completed, with hooks and all; and what is stored stays as it is.
+        transaction.state = TransactionState.ACTIVE
+        transaction.write_on_commit = transaction.write_on_commit and is_disputed
+        return self.create_result_record(call.value) if is_disputed else stored
 
     def _end_observing(self) -> None:
         if self._making.task_run == task_run_id():
-            self._making.observed.end()
+            self._making.end()
 
     def create_result_record(
         self, obj: Any, key: str | None = None, expiration: DateTime | None = None
     ) -> ResultRecord[Any]:
         """Make the record of a result; called when the task has just returned it."""
+        if key and key == self._disputed:
+            key, expiration = None, None  # under a name of its own, for whoever has the run's state
         plain = super().create_result_record(obj, key=key, expiration=expiration)
         # Subflows and nested tasks copy this store; theirs are other runs, with policies of their own.
         making = self._making

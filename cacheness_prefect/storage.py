@@ -11,8 +11,12 @@ from prefect import Flow, Task
 from pydantic import HttpUrl
 
 from cacheness import AcceptedChange, NotAccepted
-from cacheness.incomplete import Incomplete, check
+from cacheness.errors import ConfigError
+from cacheness.incomplete import Incomplete
+from cacheness.incomplete import check as check_incomplete
+from cacheness_prefect.audit import Same
 from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.earlier_code import function_of
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.policy import CachenessPolicy, make_policy, options_of
 from cacheness_prefect.run_metadata import PREFIX, address
@@ -60,6 +64,9 @@ def clean(day: str): ...
         wait: float = 600.0,
         lease: float | None = None,
         incomplete: Incomplete | None = None,
+        check: float | None = None,
+        accept: int | None = None,
+        same: Same | None = None,
     ) -> CachenessPolicy:
         """Return a cache policy that makes keys from the values and the code of a task, and stores results here.
 
@@ -73,11 +80,20 @@ def clean(day: str): ...
             lease: seconds until the lease of a dead run ends; None as the block says.
             incomplete: for a task whose key cannot see everything that can decide its result: "warn" in the run's log
                 and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the block says.
+            check: share, 0 to 1, of the runs that would be cached and compute all the same: what comes out differently
+                is disputed, and not served until `cacheness disputes` decides; None as the block says.
+            accept: runs whose only change is code that are compared, as they miss, with what the earlier code made;
+                when so many came out equal, the rest is cached by it.
+            same: gets a stored result and a computed one, and returns True when they are equal.
         """
         if isinstance(ignore, str) or isinstance(tags, str):
             raise TypeError('ignore= and tags= take lists: ignore=["client"], tags=["prices"]')
         if not (version is None or isinstance(version, str)):
             raise TypeError(f"version= takes text, not {version!r:.40}")
+        if check is not None:
+            self.config().but(check=check)  # which raises where it is no share
+        if accept is not None and (not isinstance(accept, int) or isinstance(accept, bool) or accept < 1):
+            raise ConfigError(f"accept={accept!r:.40} is no number of runs: it must be a whole number, 1 at least")
         return make_policy(
             self,
             self.key_storage(),
@@ -88,7 +104,10 @@ def clean(day: str): ...
             single_flight=single_flight,
             wait=wait,
             lease=self.lease if lease is None else lease,
-            incomplete=check(incomplete, self.incomplete),
+            incomplete=check_incomplete(incomplete, self.incomplete),
+            check=check,
+            accept=accept,
+            same=same,
         )
 
     # what people ask of it
@@ -184,17 +203,10 @@ def clean(day: str): ...
             raise NotAccepted(
                 f"the results of task {task.name!r} cannot be compared: its result_serializer encodes them"
             )
-        cache = self.open()
-        cached: Any = cache.cached
-        function = cached(task.fn, prefix=PREFIX, condition=_is_not_stored, **options_of(task))
-        return cache.accept(
+        function = function_of(self, task, **options_of(task))
+        return self.open().accept(
             function, sample=sample, former=former, renamed=renamed, upgrade=upgrade, python=python, force=force
         )
-
-
-def _is_not_stored(_: object) -> bool:
-    """Of what is computed to be compared, there is no run, and so no record that Prefect could read."""
-    return False
 
 
 def _name(thing: Any) -> str:

@@ -55,7 +55,7 @@ def directory(tmp_path) -> Path:
 
 def test_help_names_every_command():
     text = cacheness("-h")
-    looking = "list show explain report top stats delete verify disputes plan accept lineage keys doctor"
+    looking = "list show explain report top stats delete verify audit disputes plan accept lineage keys doctor"
     for command in f"{looking} evict clear copy import migrate adopt".split():
         assert command in text
 

@@ -19,6 +19,7 @@ if typing.TYPE_CHECKING:
         MissingExtra,
         ModeRefused,
         NotAccepted,
+        NotAudited,
         NotCached,
         RepairRefused,
         SchemaMismatch,
@@ -30,6 +31,7 @@ if typing.TYPE_CHECKING:
     from cacheness.keys import Digest, File, Key, register
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.acceptances import AcceptedChange
+    from cacheness.memoize.audit_stored import AuditedFunction
     from cacheness.memoize.explain import Explanation
     from cacheness.protocols import Codec
     from cacheness.records import Call, Entry, Hit, Issue, IssueKind, Presence
@@ -37,6 +39,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "AcceptedChange",
+    "AuditedFunction",
     "BlobMissing",
     "CacheClosed",
     "CachenessError",
@@ -59,6 +62,7 @@ __all__ = [
     "MissingExtra",
     "ModeRefused",
     "NotAccepted",
+    "NotAudited",
     "NotCached",
     "Presence",
     "Ref",
@@ -87,6 +91,7 @@ _HOMES = {
         "MissingExtra",
         "ModeRefused",
         "NotAccepted",
+        "NotAudited",
         "NotCached",
         "RepairRefused",
         "SchemaMismatch",
@@ -98,6 +103,7 @@ _HOMES = {
     "cacheness.keys": ("Digest", "File", "Key", "register"),
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.acceptances": ("AcceptedChange",),
+    "cacheness.memoize.audit_stored": ("AuditedFunction",),
     "cacheness.memoize.explain": ("Explanation",),
     "cacheness.protocols": ("Codec",),
     "cacheness.records": ("Call", "Entry", "Hit", "Issue", "IssueKind", "Presence"),

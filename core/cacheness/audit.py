@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from cacheness.errors import CachenessError
-from cacheness.keys import Key, digest_of
+from cacheness.isolation import isolated
+from cacheness.keys import Key, digest_of, reached_by
 from cacheness.records import Entry, Hit
 
 #: Seconds that a result may have taken to compute, to be computed again within a call.
@@ -103,7 +104,17 @@ def _suspects(key: Key, function: Any, moved: Sequence[str]) -> Iterator[str]:
 
 #: Names in code that read what no key holds.
 _READERS: Final = {
-    "the environment": {"environ", "getenv", "getcwd", "getlocale", "getpid", "gethostname", "getuser", "locale"},
+    "the environment": {
+        "environ",
+        "getenv",
+        "getcwd",
+        "getlocale",
+        "setlocale",
+        "getpid",
+        "gethostname",
+        "getuser",
+        "locale",
+    },
     "the clock": {"time", "now", "today", "utcnow", "time_ns", "monotonic", "perf_counter"},
     "a file, a database or the network": {
         "open",
@@ -121,17 +132,26 @@ _READERS: Final = {
 
 
 def reads_of(function: Any) -> Iterator[str]:
-    """What a function's code reads that no key holds, by the names in it."""
-    names: set[str] = set()
-    waiting = [function.__code__] if hasattr(function, "__code__") else []
-    while waiting:
-        one = waiting.pop()
-        names.update(one.co_names)
-        waiting += [part for part in one.co_consts if hasattr(part, "co_names")]
-    for what, words in _READERS.items():
-        found = sorted(names & words)
-        if found:
-            yield f"{what} (`{'`, `'.join(found)}` in its code)"
+    """What a function reads that no key holds, by the names in its code and in that of yours which it reaches."""
+    own = getattr(function, "__code__", None)
+    codes = [("its code", own)] if own is not None else []
+    with isolated(lambda _: None):  # a guess must not fail the call
+        codes += [
+            (f"the code of `{one.name}`", one.code) for one in reached_by(function) if one.code not in (None, own)
+        ]
+    for where, code in codes:
+        names = set(names_in(code))
+        for what, words in _READERS.items():
+            if found := sorted(names & words):
+                yield f"{what} (`{'`, `'.join(found)}` in {where})"
+
+
+def names_in(code: Any) -> Iterator[str]:
+    """The names that code uses, and code within it."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if hasattr(part, "co_names"):
+            yield from names_in(part)
 
 
 def brief(value: Any) -> str:

@@ -54,6 +54,7 @@ from cacheness.units import Duration, seconds_of
 
 if TYPE_CHECKING:  # what few processes use is imported where it is used
     from cacheness.maintenance.diagnosis import Finding
+    from cacheness.memoize.audit_stored import AuditedFunction
     from cacheness.memoize.lineage import Lineage
     from cacheness.memoize.plan import FunctionPlan, State
 
@@ -98,7 +99,7 @@ class UnifiedCache:
     def __init__(
         self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[CacheParameters]
     ) -> None:
-        self.config = factory.begun(factory.fit_to_send(configured(config, parameters).in_mode()))
+        self.config = factory.begun(factory.fit_to_send(configured(config, parameters).in_mode().with_share()))
         self._local = threading.local()
         self._store_id = ""
         self._hold()
@@ -704,6 +705,25 @@ class UnifiedCache:
 
         return without_code(name, state, why, self.iter_entries(function=name))
 
+    def audit(self, function: Callable[..., Any], /, *, sample: int = 200) -> AuditedFunction:
+        """Make stored calls of a function again, and compare: for results that take too long for `check=`.
+
+        What comes out differently is disputed. Nothing is stored.
+
+        Args:
+            function: the function, or what `cached` made of it, whose options count.
+            sample: how many calls are made again, chosen at random.
+
+        Raises:
+            NotAudited: nothing can be compared, or such a function is never called again.
+        """
+        self._require_writing("audit")
+        _check_sample(sample)
+        with forks.no_fork():
+            from cacheness.memoize.audit_stored import audit_stored
+
+        return audit_stored(self, self._as_cached_here(function), sample)
+
     # accepted changes
 
     def accept(
@@ -739,19 +759,20 @@ class UnifiedCache:
             NotAccepted: there is nothing to compare, or changes of such a function are never accepted.
         """
         self._require_writing("accept")
-        if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
-            raise ValueError(
-                f"sample={sample!r:.40} is no number of calls to compare: it must be a whole number, 1 at least"
-            )
+        _check_sample(sample)
         with forks.no_fork():
             from cacheness.memoize.accept import Acceptor, Upgrade
-            from cacheness.memoize.plan import version_of
 
-        cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
-        if cached.cache is not self:
-            cached = type(cached)(self, cached.__wrapped__, cached.options)
+        cached = self._as_cached_here(function)
         asked = Upgrade(upgrade, python)
         return Acceptor(self, cached).accept(sample, former=former, renamed=renamed or {}, upgrade=asked, force=force)
+
+    def _as_cached_here(self, function: Callable[..., Any]) -> Cached:
+        """A function as one whose results are in this cache, whatever cache it was decorated with."""
+        from cacheness.memoize.plan import version_of
+
+        cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
+        return cached if cached.cache is self else type(cached)(self, cached.__wrapped__, cached.options)
 
     def accepted_changes(self) -> list[AcceptedChange]:
         """Return the changes that were accepted, are being tried, or were ended by a difference."""
@@ -1250,6 +1271,13 @@ class UnifiedCache:
                 raise TypeError(f"function={function!r:.80} is neither a function nor the name of one")
             return (name_of_function(function),)
         return (function,) if is_full_name(function) else functions_called(function, self.functions())
+
+
+def _check_sample(sample: object) -> None:
+    if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
+        raise ValueError(
+            f"sample={sample!r:.40} is no number of calls to compare: it must be a whole number, 1 at least"
+        )
 
 
 def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:

@@ -6,6 +6,7 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import field, fields, replace
 from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
@@ -52,7 +53,7 @@ class CacheParameters(TypedDict, total=False):
     eviction: Literal["lru", "cost"]
     on_error: Literal["compute", "raise"]
     incomplete: Incomplete
-    check: float
+    check: float | None
     lease: Duration
     near: str | os.PathLike[str] | None
     near_bytes: Size
@@ -92,7 +93,7 @@ class Config:
     eviction: Literal["lru", "cost"] = "lru"  #: least recently used, or least seconds to recompute x hits per byte
     on_error: Literal["compute", "raise"] = "compute"  #: what a decorated function does when the cache fails
     incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
-    check: float = 0.0  #: share of the hits of decorated functions that are computed again and compared
+    check: float | None = None  #: share of hits that are computed again and compared; None: CACHENESS_CHECK, or none
     lease: float = 30.0  #: how long others wait for a computation whose process died
     near: str | None = None  #: a directory for copies of blobs from far, on each machine; "auto": in the user's cache
     near_bytes: int = 50_000_000_000  #: that all copies in it may take
@@ -139,6 +140,12 @@ class Config:
         for mode in (*modes, variable):
             narrowest = narrower(narrowest, _mode(mode))
         return self if narrowest == self.mode else self.but(mode=narrowest)
+
+    def with_share(self) -> Config:
+        """Return the configuration with the share of hits that CACHENESS_CHECK says, where it says none itself."""
+        if self.check is not None:
+            return self
+        return self.but(check=os.environ.get(ENVIRONMENT_PREFIX + "CHECK", "").strip() or 0.0)
 
     def limits(self) -> Limits:
         """Return the deadlines of calls to the stores."""
@@ -335,10 +342,11 @@ def share_of(value: Any) -> float:
     """A share from 0 to 1, given as a number or as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{value!r:.40} is not a share: a number from 0 to 1")
-    share = float(value)
-    if not 0.0 <= share <= 1.0:
-        raise ValueError(f"{value!r:.40} is not a share: a number from 0 to 1")
-    return share
+    with suppress(ValueError):
+        share = float(value)
+        if 0.0 <= share <= 1.0:
+            return share
+    raise ValueError(f"{value!r:.40} is not a share: a number from 0 to 1")
 
 
 _DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")
@@ -369,7 +377,9 @@ _READ: Final[Mapping[str, Callable[[Any], Any]]] = {
     "circuit_failures": _whole,
     "circuit_seconds": seconds_of,
 }
-_MAY_BE_NONE: Final = frozenset({"near", "refresh_since", "signing_key", "trust", "ttl", "max_bytes", "max_entries"})
+_MAY_BE_NONE: Final = frozenset(
+    {"check", "near", "refresh_since", "signing_key", "trust", "ttl", "max_bytes", "max_entries"}
+)
 
 
 def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:

@@ -16,6 +16,7 @@ CachenessError
 ├── RepairRefused        look before you force: the repair would delete too much
 ├── NotCached            compute it (not with mode="offline"), or open the cache that has it
 ├── NotAccepted          look at the reason; no results of earlier code are served
+├── NotAudited           look at the reason; no stored call was made again
 ├── CacheClosed          open another one (also a ValueError)
 └── ConfigError          fix the configuration (also a ValueError)
     ├── StoreRefused     fix credentials, permissions or the name of the bucket
@@ -88,6 +89,10 @@ class NotCached(CachenessError):
 
 class NotAccepted(CachenessError):
     """Results of earlier code are not served for the code of today, for the reason that the message gives."""
+
+
+class NotAudited(CachenessError):
+    """No stored call of a function was made again to be compared, for the reason that the message gives."""
 
 
 class CacheClosed(CachenessError, ValueError):

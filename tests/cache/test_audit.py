@@ -7,11 +7,13 @@ import csv
 import dataclasses
 import decimal
 import importlib
+import locale
 import logging
 import os
 import sqlite3
 import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,8 +56,12 @@ def precision(x: int) -> decimal.Decimal:
     return decimal.Decimal(x) / 3
 
 
-def recursion(x: int) -> int:
-    return sys.getrecursionlimit()
+def locale_of_numbers(x: int) -> str:
+    return locale.setlocale(locale.LC_CTYPE)
+
+
+def chance(x: int) -> str:
+    return uuid.UUID(bytes=os.urandom(16)).hex
 
 
 def file_without_suffix(x: int) -> str:
@@ -102,7 +108,8 @@ FAULTS: dict[Callable[[int], Any], tuple[Callable[[pytest.MonkeyPatch], Any] | N
     directory: (lambda m: m.chdir("elsewhere"), None, "getcwd"),
     extension: (lambda m: csv.field_size_limit(99), None, ""),
     precision: (lambda m: m.setattr(decimal.getcontext(), "prec", 5), None, ""),
-    recursion: (lambda m: sys.setrecursionlimit(sys.getrecursionlimit() + 1), None, ""),
+    locale_of_numbers: (lambda m: locale.setlocale(locale.LC_CTYPE, "C"), None, "the environment"),
+    chance: (lambda m: None, None, "chance"),
     file_without_suffix: (lambda m: Path("counter").write_text("2"), None, "a file"),
     row: (_row, None, "a database"),
     behind_a_wrapper: (_another_global, None, ""),
@@ -123,7 +130,8 @@ def test_a_planted_fault_is_found_within_300_calls(
         db.execute("create table t (n)")
         db.execute("insert into t values (1)")
     db.close()
-    limit, depth = csv.field_size_limit(), sys.getrecursionlimit()
+    limit, before = csv.field_size_limit(), locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
     cached = cache.cached(check=0.05, incomplete="serve")(fault)
     change, other, blame = FAULTS[fault]
     try:
@@ -136,7 +144,7 @@ def test_a_planted_fault_is_found_within_300_calls(
         came = [cached(1) for _ in range(300)]
     finally:
         csv.field_size_limit(limit)
-        sys.setrecursionlimit(depth)
+        locale.setlocale(locale.LC_CTYPE, before)
     found = next(number for number, value in enumerate(came) if value != stored)
     assert all(value == stored for value in came[:found])
     assert all(value != stored for value in came[found:])  # computed each time, until somebody decides
@@ -344,7 +352,9 @@ def test_coroutines_are_checked_too(cache: UnifiedCache) -> None:
     assert len(cache.disputes()) == 1
 
 
-def test_the_share_comes_from_the_function_the_cache_or_the_environment(tmp_path: Path) -> None:
+def test_the_share_comes_from_the_function_the_cache_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = Config.from_env({"CACHENESS_CHECK": "0.5", "CACHENESS_CACHE_DIR": str(tmp_path)})
     ran: list[int] = []
     with UnifiedCache(config) as cache:
@@ -368,6 +378,13 @@ def test_the_share_comes_from_the_function_the_cache_or_the_environment(tmp_path
             Config(check=share)
         with pytest.raises((TypeError, ValueError)):
             cache.cached(check=share)
+    monkeypatch.setenv("CACHENESS_CHECK", "0.25")
+    for given, expected in ((None, 0.25), (0, 0), (0.5, 0.5)):
+        with UnifiedCache(tmp_path / "other", check=given) as other:
+            assert other.config.check == expected
+    monkeypatch.setenv("CACHENESS_CHECK", "many")
+    with pytest.raises(ConfigError, match="check cannot be used: 'many' is not a share"):
+        UnifiedCache(tmp_path / "other")
 
 
 def test_one_function_has_a_hundred_disputes_a_day_at_most(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import operator
 import pickle
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import numpy as np
 import pytest
 
 from cacheness import NotCached, Ref, UnifiedCache
-from tests.conftest import World
+from cacheness.testing.proxy import Proxy
+from tests.conftest import SIGNING_KEY, World
 from tests.keys.corpus import values
 
 
@@ -66,6 +68,35 @@ def test_a_warm_chain_reads_nothing_but_the_last_result(world: World, monkeypatc
     monkeypatch.setattr(blobs, "read", lambda *_: pytest.fail("a blob was read"))
     assert run() == first
     assert len(ran) == 10
+
+
+@pytest.mark.external
+def test_a_warm_chain_of_ten_moves_no_byte_of_a_blob(tmp_path: Path, s3_url: str) -> None:
+    ran: list[str] = []
+    with (
+        Proxy.before(s3_url) as bucket,
+        UnifiedCache(tmp_path, blob_store=bucket.url, signing_key=SIGNING_KEY) as cache,
+    ):
+        load, clean, score = chain(cache, ran)
+
+        def run() -> Ref[float]:
+            step = load.lazy(100_000, ran)
+            for _ in range(8):
+                step = clean.lazy(step.arg, ran)
+            return score.lazy(step.arg, ran)
+
+        assert isinstance(run(), Ref)
+        assert sum(b"PUT /" in request for request in bucket.requests) >= 9
+        with UnifiedCache(tmp_path, blob_store=bucket.url, signing_key=SIGNING_KEY) as other:  # that kept no value
+            load, clean, score = chain(other, ran)
+            bucket.requests.clear()
+            last = run()
+            assert bucket.requests == []
+            assert last.value == np.arange(100_000.0).sum() + 8 * 100_000
+            assert bucket.requests == []  # it is in its row
+            assert clean.lazy(load.lazy(100_000, ran).arg, ran).value[0] == 1.0
+            assert sum(request.startswith(b"GET /") for request in bucket.requests) == 1  # and only what is asked for
+        assert len(ran) == 10
 
 
 def test_the_key_is_that_of_the_value_whatever_codec_stores_it(cache: UnifiedCache, tmp_path: Path) -> None:
@@ -155,6 +186,56 @@ def test_what_code_or_a_file_decides_is_loaded_to_be_counted(cache: UnifiedCache
     assert read(ref.arg) == "one"
     path.write_text("other")
     assert read(ref.arg) == "other"
+
+
+RATE = [1]
+SOURCE = """
+class Point:
+    def __init__(self, x):
+        self.x = x
+    def far(self):
+        return {body}
+"""
+
+
+def test_an_edited_class_or_a_changed_global_behind_a_value_is_no_stale_result(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def edited(body: str) -> Any:
+        scope: dict[str, Any] = {"__name__": __name__}
+        exec(SOURCE.format(body=body), scope)
+        monkeypatch.setattr(sys.modules[__name__], "Point", scope["Point"], raising=False)
+        return scope["Point"]
+
+    @cache.cached(ignore=("kind",), version="1")
+    def place(x: int, kind: Any) -> Any:
+        return kind(x)
+
+    @cache.cached
+    def far(point: Any) -> Any:
+        return point.far()
+
+    @cache.cached(version="1")
+    def rated() -> Any:
+        return priced
+
+    @cache.cached
+    def apply(function: Any, n: int) -> Any:
+        return function(n)
+
+    for body, expected in (("self.x", 3), ("self.x + 1", 4), ("self.x", 3)):
+        kind = edited(body)
+        ref = place.lazy(3, kind)
+        assert ref.digest is None  # its class counts, which somebody may edit
+        assert far(ref.arg) == expected
+        assert far.key(ref.arg).hex == far.key(place(3, kind)).hex
+    for rate in (1, 2, 1):
+        monkeypatch.setattr(sys.modules[__name__], "RATE", [rate])
+        assert apply(rated.lazy().arg, 5) == 5 * rate
+
+
+def priced(n: int) -> int:
+    return n * RATE[0]
 
 
 def test_a_reference_shows_itself_without_loading(cache: UnifiedCache, ran: list[str]) -> None:

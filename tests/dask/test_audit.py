@@ -83,6 +83,25 @@ def test_a_share_of_hits_is_checked(quiet: UnifiedCache, monkeypatch: pytest.Mon
     assert 4 <= len(checked) <= 6
 
 
+def test_the_share_comes_from_the_block_the_cache_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[int] = []
+    monkeypatch.setattr(worker.CheckedLoad, "_is_disputed", lambda *_: bool(checked.append(1)))
+
+    def count(cache: Any, **options: Any) -> int:
+        checked.clear()
+        compute(cache, rated, incomplete="serve", **options)
+        return len(checked)
+
+    where = str(tmp_path / "cache")
+    with UnifiedCache(where, check=1) as cache:
+        assert [count(cache), count(cache), count(cache, check=0)] == [0, 1, 0]
+    assert count(where) == 0
+    monkeypatch.setenv("CACHENESS_CHECK", "1")
+    assert [count(where), count(where, check=0)] == [1, 0]
+
+
 def test_what_fails_changes_its_input_or_lacks_it_is_let_alone(
     quiet: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:

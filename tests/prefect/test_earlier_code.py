@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prefect import flow, task
 
-from cacheness import NotAccepted
+from cacheness import ConfigError, NotAccepted
 from cacheness.audit import Sampler
 
 #: Calls, by the code that made them.
@@ -103,3 +103,45 @@ _differs = _Unseen()
 
 def _rare(x: int) -> list[int]:
     return [0] if x in _differs else [x + 1, (x + 1) * 2]
+
+
+def test_runs_are_compared_as_they_miss(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: False)
+    numbers = list(range(12))
+    states_of(store, _first, numbers)
+    # The same function, edited: another code under the same name.
+    monkeypatch.setattr(_second, "__qualname__", "_first")
+    calls.clear()
+    found = states_of(store, _second, numbers, accept=4)
+    assert [state for state, _ in found] == ["Completed"] * 4 + ["Cached"] * 8
+    assert [value for _, value in found] == [x + 1 for x in numbers]
+    assert len(calls) == 4
+    (change,) = store.open().accepted_changes()
+    assert (change.state, change.equal) == ("accepted", 4)
+    assert store.open().revoke(change.id)
+    assert states_of(store, _second, [11]) == [("Completed", 12)]
+    with pytest.raises(ConfigError, match="accept=0 is no number of runs"):
+        store.policy(accept=0)
+
+
+def test_the_first_difference_as_runs_miss_ends_the_change(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = list(range(6))
+    states_of(store, _first, numbers)
+    monkeypatch.setattr(_third, "__qualname__", "_first")
+    found = states_of(store, _third, numbers, accept=2)
+    assert found == [("Completed", -1), *(("Completed", x + 1) for x in numbers[1:])]
+    assert [one.state for one in store.open().accepted_changes()] == ["ended"]
+
+
+def _first(x: int) -> int:
+    y = x
+    return y + 1
+
+
+def _second(x: int) -> int:
+    calls.append(("second", x))
+    return 1 + x
+
+
+def _third(x: int) -> int:
+    return x + 1 if x else -1

@@ -110,6 +110,7 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
         lambda: in_state(long, policy=small.policy()),
         lambda: in_state(give, policy=down.policy()),
         lambda: in_state(spoilt, str(source)),
+        lambda: in_state(give, "disputed"),
         lambda: in_state(give, "not kept", persist_result=False),
         lambda: in_state(give, "keyed", cache_key_fn=lambda *_: None),
         lambda: in_state(give, "refreshed", refresh_cache=True),
@@ -117,6 +118,10 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
         inside,
         generated,
     ]
+
+    in_state(give, "disputed")
+    disputed = store.open().find(store.policy().key(task(give), {"x": "disputed"}))
+    assert store.open().dispute(disputed, None, None, "another came out")
 
     @flow
     def once(case: Callable[[], str]) -> str:

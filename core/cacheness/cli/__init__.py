@@ -15,6 +15,7 @@ from rich.text import Text
 
 from cacheness.cli import (
     accepting,
+    auditing,
     deleting,
     descent,
     disputing,
@@ -48,6 +49,7 @@ app.command()(deleting.delete)
 app.command()(deleting.evict)
 app.command()(deleting.clear)
 app.command()(stores.verify)
+app.command()(auditing.audit)
 app.command()(disputing.disputes)
 app.command()(planning.plan)
 app.command()(accepting.accept)

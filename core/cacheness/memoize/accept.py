@@ -6,23 +6,19 @@ by reading code. So evidence decides, and its bound is said.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
-from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol, TypeVar
 
-from cacheness.audit import NotComparable, brief, differing
-from cacheness.errors import CachenessError, CodecError, NotAccepted
+from cacheness.audit import NotComparable, brief, differing, names_in
+from cacheness.errors import CodecError, NotAccepted
 from cacheness.jitter import below, chosen
 from cacheness.keys import (
     Digest,
     FunctionCode,
-    Key,
     call_of,
     digest_of_argument,
     group_of,
@@ -33,10 +29,11 @@ from cacheness.keys import (
 from cacheness.keys.code.writers import writes_to
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import MOST_EARLIER, Acceptances, AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached, CachedCoroutine, Computed
+from cacheness.memoize.decorator import Cached, Computed
 from cacheness.memoize.explain import changes_of_code
 from cacheness.memoize.lines import LineWatch
 from cacheness.memoize.steps import CallArguments, Failed
+from cacheness.memoize.stored_calls import CHANGES, StoredCalls, awaited
 from cacheness.records import Entry, Equivalence, Hit
 
 T = TypeVar("T")
@@ -357,7 +354,7 @@ class Acceptor:
         code = self._today.code
         parts = {} if code is None else code.data
         libraries = [f"{name} {version}" for name, version in parts.get("versions", {}).items() if name != "python"]
-        words = {word for reached in self._reached if reached.code for word in _names_in(reached.code)}
+        words = {word for reached in self._reached if reached.code for word in names_in(reached.code)}
         found = [f"code of libraries: {', '.join(libraries)}"] if libraries else []
         if elsewhere := sorted(words & _ELSEWHERE):
             found.append(f"other processes (`{'`, `'.join(elsewhere)}` in its code)")
@@ -368,25 +365,29 @@ class _Trial:
     """Calls of a sample, compared one by one."""
 
     def __init__(self, cache: AcceptingCache, cached: Cached, one: EarlierResults) -> None:
-        self._cache = cache
         self._cached = cached
         self._one = one
+        self._calls = StoredCalls(cache, cached)
         self.results = one.results
         self.equal = 0
-        self.skipped: Counter[str] = Counter()  #: by the reason
+
+    @property
+    def skipped(self) -> Counter[str]:
+        """How many could not be compared, by the reason."""
+        return self._calls.skipped
 
     def run(self, wanted: int, parameters: Parameters, watch: LineWatch) -> None:
         """Compare so many calls. Raises NotAccepted at the first that differs."""
         for entry in chosen(self._one.sample, len(self._one.sample)):
             if self.equal == wanted:
                 return
-            call = self._call_of(entry, parameters)
-            stored = self._stored(entry) if call is not None else None
+            call = self._calls.call_of(entry, self._one.fingerprint, parameters)
+            stored = self._calls.result_of(entry) if call is not None else None
             if call is not None and stored is not None:
                 self._compare(call, stored, watch)
 
     def _compare(self, call: CallArguments, stored: Hit, watch: LineWatch) -> None:
-        done: Computed = _awaited(lambda: self._cached.try_again(call, watch), self._cached)
+        done: Computed = awaited(lambda: self._cached.try_again(call, watch), self._cached)
         if isinstance(done.value, Failed):
             error = done.value.error
             raise NotAccepted(
@@ -398,85 +399,11 @@ class _Trial:
         except NotComparable as error:
             raise NotAccepted(f"its results cannot be compared: {error}") from error
         if same is None:
-            self.skipped["change their arguments or files"] += 1
+            self.skipped[CHANGES] += 1
         elif not same:
             raise NotAccepted(differing(stored, done.value))
         else:
             self.equal += 1
-
-    def _stored(self, entry: Entry) -> Hit | None:
-        try:
-            found = self._cache.result_of(entry)
-        except CodecError:
-            self.skipped["no longer decode"] += 1
-            return None
-        if found is None:
-            self.skipped["are gone, expired or disputed"] += 1
-        return found
-
-    def _call_of(self, entry: Entry, parameters: Parameters) -> CallArguments | None:
-        """The call that made an entry, under today's names; proven by its key."""
-        arguments = self._restored(entry)
-        if arguments is None:
-            return None
-        was = {change["was"]: name for name, change in parameters.items() if "was" in change}
-        named = {was.get(name, name): value for name, value in arguments.items()}
-        try:
-            args, kwargs = self._cached.binder.call_with(named)
-            key: Key = self._cached.key(*args, **kwargs)
-        except (TypeError, CachenessError):
-            self.skipped["lack an argument that does not count"] += 1
-            return None
-        if key.under(self._one.fingerprint, parameters) != entry.key:
-            self.skipped["had other arguments or files than can be found again"] += 1
-            return None
-        if key.draws:
-            self.skipped["draw random numbers"] += 1
-            return None
-        return CallArguments(args, kwargs)
-
-    def _restored(self, entry: Entry) -> dict[str, Any] | None:
-        try:
-            arguments, _ = call_of(entry.args)
-        except CodecError:
-            self.skipped["have arguments that no longer decode"] += 1
-            return None
-        found = {name: self._whole(value, self._files_of(entry, name)) for name, value in arguments.items()}
-        lacking = [name for name, value in found.items() if value is _GONE]
-        if lacking:
-            labels = {getattr(arguments[name], "label", "") or "a value" for name in lacking}
-            self.skipped[f"were given what was not kept whole ({', '.join(sorted(lacking))}: {min(labels):.60})"] += 1
-            return None
-        return found
-
-    def _whole(self, value: Any, files: Sequence[str]) -> Any:
-        """A value whose digests are loaded from entries that have them as values, or `_GONE`."""
-        if isinstance(value, Digest):
-            return self._loaded(value, files)
-        if type(value) in (list, tuple):
-            items = [self._whole(item, ()) for item in value]
-            return _GONE if any(item is _GONE for item in items) else type(value)(items)
-        if type(value) is dict:
-            pairs = {name: self._whole(item, ()) for name, item in value.items()}
-            return _GONE if any(item is _GONE for item in pairs.values()) else pairs
-        return Path(value) if type(value) is PurePosixPath else value
-
-    def _loaded(self, digest: Digest, files: Sequence[str]) -> Any:
-        for candidate in (made for name in files for made in (name, Path(name))):
-            if digest_of_argument("", candidate) == digest.digest:
-                return candidate
-        try:
-            found = self._cache.value_with(digest.digest)
-        except CodecError:
-            found = None
-        return _GONE if found is None else found.value
-
-    def _files_of(self, entry: Entry, name: str) -> Sequence[str]:
-        return tuple(json.loads(entry.components).get("files", {}).get(name, {}).get("files", ()))
-
-
-#: In place of an argument that cannot be found again.
-_GONE: Final = object()
 
 
 def change_names(one: Equivalence) -> dict[str, list[str]]:
@@ -487,29 +414,3 @@ def change_names(one: Equivalence) -> dict[str, list[str]]:
 
 def _unwritten(new: bytes, one: EarlierResults, evidence: Mapping[str, Any]) -> Equivalence:
     return Equivalence("", new, one.fingerprint, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")
-
-
-def _names_in(code: Any) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if hasattr(constant, "co_names"):
-            yield from _names_in(constant)
-
-
-def _awaited(begin: Callable[[], Any], cached: Cached) -> Any:
-    """What a call returns; of a coroutine function, in a loop of its own, in a thread where one runs already."""
-    if not isinstance(cached, CachedCoroutine):
-        return begin()
-
-    async def whole() -> Any:
-        return await begin()
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(whole())
-    found: list[Any] = []
-    thread = threading.Thread(target=lambda: found.append(asyncio.run(whole())))
-    thread.start()
-    thread.join()
-    return found[0]

@@ -280,7 +280,7 @@ class Cached:
         self.cache = cache
         self.options = options
         self.binder = Binder(fn)
-        share = cache.config.check if options.check is None else options.check
+        share = (cache.config.check or 0.0) if options.check is None else options.check
         self._sampler = Sampler(share) if share > 0 and not writes_to(fn) else None
         self._is_for_earlier: bool | None = None
         if unknown := set(options.ignore) - self.binder.ignorable:
@@ -628,6 +628,20 @@ class Cached:
         """
         lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
         return self._take(self._try_again(call, watch), lease)
+
+    def compute_again(self, call: CallArguments) -> Any:
+        """Call the function without looking its result up, as a check of a hit does; nothing is stored.
+
+        Returns:
+            What was computed, as `try_again` does.
+        """
+        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        return self._take(self._compute_again(call), lease)
+
+    def _compute_again(self, call: CallArguments) -> _Steps:
+        key = yield functools.partial(self.key, *call.args, **call.kwargs)
+        key.as_text()
+        yield Done((yield from self._run(key, call, is_audit=True)))
 
     def _try_again(self, call: CallArguments, watch: LineWatch) -> _Steps:
         key = yield functools.partial(self.key, *call.args, **call.kwargs)

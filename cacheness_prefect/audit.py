@@ -1,0 +1,149 @@
+"""Audit of task runs: a share of those that would be cached computes, and the result is compared with what is stored.
+
+The body is called where Prefect reads a stored result, in the run's own context and transaction. So one that fails
+costs the run nothing: it has a result.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from prefect.client.schemas.objects import State
+from prefect.context import TaskRunContext
+from prefect.events import emit_event
+from prefect.results import ResultRecord  # type: ignore[attr-defined]
+from prefect.utilities.callables import call_with_parameters
+
+from cacheness import Entry, Key
+from cacheness.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
+from cacheness.keys import Observed
+from cacheness.keys.code.writers import writes_to
+from cacheness.keys.moved_generators import moved_since, positions
+from cacheness_prefect.block import CachenessBlock
+from cacheness_prefect.error_reporting import shielded, tell_once, warn
+from cacheness_prefect.run_metadata import address, hex_key_of
+
+#: The event that an automation can react to.
+DISPUTED: Final = "cacheness.result.disputed"
+
+#: Says whether a stored result and a computed one are equal.
+Same = Callable[[Any, Any], bool]
+
+_sampler_of: Final = lru_cache(maxsize=64)(Sampler)  # one for all runs, so that each has its turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAudit:
+    """How runs of a task are checked."""
+
+    store: CachenessBlock
+    fn: Callable[..., Any]  #: the task's
+    name: str  #: the task's
+    key: Key  #: of this call
+    make_key: Callable[[], Key]  #: makes it once more
+    share: float
+    is_own: bool  #: the task's policy says the share
+    same: Same | None
+
+    def chooses(self, path: str) -> bool:
+        """Return True when the next cached run of a key has its turn."""
+        return self.share > 0 and _sampler_of(self.share).chooses(bytes.fromhex(hex_key_of(path)))
+
+    def checkable(self, path: str) -> Entry | None:
+        """Return the entry of a cached run, None where computing it again would show nothing."""
+        return shielded("choose what is checked", lambda: self._checkable(path), None)
+
+    def _checkable(self, path: str) -> Entry | None:
+        context = TaskRunContext.get()
+        entry = self.store.open().find(address(path))
+        if context is None or entry is None or entry.compute_seconds is None:
+            return None
+        task = context.task
+        own_ttl = task.cache_expiration is not None
+        if not self.store.stores_results or not is_checkable(entry, own_share=self.is_own, own_ttl=own_ttl):
+            return None
+        # A body that was cut off would fail a run that has a result.
+        is_quick = task.timeout_seconds is None or 2 * entry.compute_seconds < task.timeout_seconds
+        return entry if is_quick and not self.key.draws and not writes_to(self.fn) else None
+
+    def begin(self) -> BodyCall:
+        """Return what calls the body."""
+        context = TaskRunContext.get()
+        parameters = {} if context is None else context.parameters
+        return BodyCall(self.fn, parameters, Observed(self.key.inputs, self.fn))
+
+    def is_disputed(self, entry: Entry, record: ResultRecord[Any], call: BodyCall) -> bool:
+        """Compare what a body returned with the stored result; return True when the new one is to be returned."""
+        return shielded("check a result", lambda: self._compare(entry, record, call), False)
+
+    def _compare(self, entry: Entry, record: ResultRecord[Any], call: BodyCall) -> bool:
+        stored, value, cache = record.result, call.value, self.store.open()
+        if call.error is not None or isinstance(value, State) or inspect.isawaitable(value):
+            why = "it came to a state" if call.error is None else f"{type(call.error).__name__}: {call.error}"
+            tell_once("NotComputed", f"task {self.name!r} could not be computed again to be checked: {why}")
+            return False
+        if call.observed.outcome(value).not_stored or self.make_key().digest != self.key.digest:
+            return False
+        serializer = record.serializer
+        encoded = getattr(serializer, "type", "") != "cacheness"
+        round_trip = (lambda one: serializer.loads(serializer.dumps(one))) if encoded else cache.round_trip
+        try:
+            if is_same(stored, value, self.same, round_trip):
+                return False
+        except NotComparable as error:
+            tell_once("NotComparable", f"results of task {self.name!r} cannot be checked: {error}")
+            return False
+        detail = told(stored, value, self.key, self.fn, call.moved)
+        if cache.dispute(entry, digest_or_none(stored), digest_or_none(value), detail):
+            warn(
+                f"task {self.name!r} came out differently: {detail}. The entry {entry.cache_key} is not served until it"
+                " is settled: cacheness disputes"
+            )
+            self._emit(entry, detail)
+            return True
+        current = cache.find(Key(entry.key))
+        return current is not None and current.mac == entry.mac  # the day has too many disputes
+
+    def _emit(self, entry: Entry, detail: str) -> None:
+        label = self.store.saved_as or self.store.namespace
+        resource = {"prefect.resource.id": f"cacheness.store.{label}", "prefect.resource.name": label}
+        payload = {"key": entry.cache_key, "task": self.name, "function": entry.function, "detail": detail}
+        emit_event(DISPUTED, resource=resource, payload=payload)
+
+
+class BodyCall:
+    """One call of a task's body, and what came of it."""
+
+    def __init__(self, fn: Callable[..., Any], parameters: Mapping[str, Any], observed: Observed) -> None:
+        self._fn = fn
+        self._parameters = dict(parameters)
+        self.is_asynchronous = inspect.iscoroutinefunction(fn)
+        self.observed = observed  #: its files
+        self.value: Any = None
+        self.error: Exception | None = None
+        self.moved: tuple[str, ...] = ()  #: generators of random numbers
+
+    def make(self) -> None:
+        """Call the body where a thread may wait."""
+        before = positions()
+        with self.observed:
+            try:
+                self.value = call_with_parameters(self._fn, self._parameters)
+            except Exception as error:  # noqa: BLE001  the user's; there is a result all the same
+                self.error = error
+        self.moved = tuple(moved_since(before))
+
+    async def amake(self) -> None:
+        """Call the body on the event loop."""
+        before = positions()
+        with self.observed:
+            try:
+                coroutine: Any = call_with_parameters(self._fn, self._parameters)
+                self.value = await coroutine
+            except Exception as error:  # noqa: BLE001  the user's; there is a result all the same
+                self.error = error
+        self.moved = tuple(moved_since(before))

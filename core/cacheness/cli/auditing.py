@@ -1,0 +1,83 @@
+"""The command that finds results which their keys do not decide: stored calls are made again, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+import typer
+from rich.text import Text
+
+from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
+from cacheness.cli.endings import FOUND, Misuse
+from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.screen import hint, out, print_json
+from cacheness.errors import NotAudited
+from cacheness.printable import printable
+
+if TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+
+
+class _AuditOptions(TypedDict):
+    targets: list[str]
+    sample: int
+
+
+@about_a_cache
+def audit(
+    targets: Annotated[list[str], typer.Argument(help="Functions, modules or packages: pipeline.clean, pipeline.")],
+    *,
+    place: Place,
+    sample: Annotated[
+        int, typer.Option(help="Stored calls of each function that are made again, chosen at random.")
+    ] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """Make stored calls again under the code of today, and compare: whatever time they take.
+
+    It imports the modules that are named, in a process of its own, and no others. What comes out differently is
+    disputed: it is not served until `cacheness disputes` decides. Exit code 1 where anything did.
+    """
+    if sample < 1:
+        raise Misuse(f"--sample {sample} is no number of calls to compare: 1 at least")
+    given = _AuditOptions(targets=targets, sample=sample)
+    found: list[dict[str, Any]] = in_a_child(place, audited_in, given, "the audit", patience=None)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    raise typer.Exit(FOUND if any(one["disputed"] for one in found) else 0)
+
+
+def audited_in(cache: UnifiedCache, given: _AuditOptions) -> list[dict[str, Any]]:
+    """Make the calls, in the process that imports the modules."""
+    names = list(dict.fromkeys(name for target in given["targets"] for name in named_by(target, cache.functions())))
+    return [_audited(cache, name, given["sample"], alone=len(names) == 1) for name in names]
+
+
+def _audited(cache: UnifiedCache, name: str, sample: int, *, alone: bool) -> dict[str, Any]:
+    try:
+        audited = cache.audit(imported(name), sample=sample)
+    except (NotAudited, NotImportable) as error:
+        why = str(error) or f"{name.replace(':', '.')} is {getattr(error, 'state', '')}"
+        if alone:
+            raise NotAudited(why) from error
+        return {"function": name, "disputed": {}, "why": why, "sentence": why}
+    return audited.as_dict() | {"sentence": audited.sentence()}
+
+
+def _print(found: Sequence[Mapping[str, Any]]) -> None:
+    for one in found:
+        out.print(Text(f"{printable(one['function'])}  {printable(one['sentence'])}"), soft_wrap=True)
+        for line in _details(one):
+            out.print(Text(f"    {printable(line)}"), soft_wrap=True)
+    if any(one["disputed"] for one in found):
+        hint("cacheness disputes KEY --keep old|new decides about each")
+
+
+def _details(one: Mapping[str, Any]) -> Iterator[str]:
+    for key, detail in one["disputed"].items():
+        yield f"{key}  {detail}"
+    if one.get("skipped"):
+        yield "not compared: " + "; ".join(f"{count:,} {why}" for why, count in one["skipped"].items())
