@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,6 +24,7 @@ from cacheness.coordination.leases import ComputeLeases
 from cacheness.coordination.ownership import Marker
 from cacheness.deadlines import waiting
 from cacheness.errors import CachenessError, ConfigError, StoreBusy, StoreUnavailable
+from cacheness.file_systems import tag_cache
 from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
 from cacheness.lazy_dataclass import dataclass
@@ -453,6 +454,8 @@ def _keyring(config: Config) -> Keyring:
         return _shared_keyring(config)
     directory = Path(config.cache_dir)
     if config.signing_key is not None:
+        if writes(config.mode):
+            _make(directory)
         return Keyring.parse(config.signing_key, also=own_key(directory / KEY_FILE))
     _make(directory)
     holds_data = any((directory / name).exists() for name in (SQLITE_FILE, JOURNAL_FILE))
@@ -480,12 +483,16 @@ def _shared_keyring(config: Config) -> Keyring:
 
 
 def _make(directory: Path) -> None:
+    if directory.is_dir():
+        return  # with whatever else is in it: only a directory of ours is marked as one that can be made again
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
             f"cache_dir {str(directory)!r} cannot be made: {error.strerror}. Choose a directory that you may write to"
         ) from error
+    with suppress(OSError):  # as good without it
+        tag_cache(directory, "Results of computations, by cacheness. Its docs say how to back it up.")
 
 
 def _name(backend: object) -> str:

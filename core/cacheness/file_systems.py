@@ -1,4 +1,4 @@
-"""Which kind of file system a path is on."""
+"""Which kind of file system a path is on, and the mark of a directory that can be made again."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ NETWORK_FILE_SYSTEMS: Final = (
     *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
 )
 MOUNTS: Final = Path("/proc/mounts")
+#: By this file, backup programs know a cache: https://bford.info/cachedir/
+CACHE_TAG: Final = "CACHEDIR.TAG"
+_SIGNATURE: Final = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
 def file_system_of(path: str | os.PathLike[str]) -> str:
@@ -33,3 +36,12 @@ def is_local(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is on a disk of this machine, and not one that another process serves."""
     kind = file_system_of(path)
     return kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse")
+
+
+def tag_cache(directory: str | os.PathLike[str], about: str) -> None:
+    """Mark a directory as a cache. `about` is a sentence for whoever reads the file.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    Path(directory, CACHE_TAG).write_text(f"{_SIGNATURE}# {about}\n", encoding="utf-8")

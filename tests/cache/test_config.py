@@ -198,3 +198,16 @@ def test_no_secret_shows_in_a_repr_or_an_error(tmp_path: Path) -> None:
     assert not [text for text in shown if "hush" in text]
     assert "bucket/prefix" in shown[0]
     assert "user:***@host" in shown[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"signing_key": "k" * 40}, {"metadata_backend": "json"}])
+def test_a_directory_that_the_cache_makes_is_marked_as_one_and_no_other(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    (tmp_path / "project").mkdir()
+    for name, is_marked in (("new/cache", True), ("project", False)):
+        with UnifiedCache(tmp_path / name, **options) as cache:
+            cache.put(1, x=1)
+        tag = tmp_path / name / "CACHEDIR.TAG"
+        assert tag.exists() == is_marked
+        assert not is_marked or tag.read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")

@@ -319,6 +319,8 @@ def test_reading_needs_a_role_that_may_select_and_keys_that_may_get(
                     assert cache.stats()["entries"] == 3
                     assert {finding.part: finding.ok for finding in cache.diagnose()} == {
                         "clock": True,
+                        "connections": True,
+                        "libraries": True,
                         "reading": True,
                     }
                     if mode == "read":

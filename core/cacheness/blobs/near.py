@@ -26,7 +26,7 @@ from cacheness.buffers import LARGE, allocate, read_into, views_of
 from cacheness.config import near_directory
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
-from cacheness.file_systems import is_local
+from cacheness.file_systems import CACHE_TAG, is_local, tag_cache
 from cacheness.jitter import between, chosen
 from cacheness.lazy_dataclass import dataclass
 from cacheness.protocols import BlobStore, Buffer
@@ -51,9 +51,6 @@ _FETCHES: Final = "fetching"
 _COUNTER: Final = struct.Struct("<q")
 _COUNT_TRIES: Final = 20
 _MOST_SPOILT: Final = 10_000
-_TAG: Final = (
-    "Signature: 8a477f597d28d172789f06886806bc55\n# Copies of blobs that are stored elsewhere; may be deleted.\n"
-)
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
@@ -208,9 +205,8 @@ class NearBlobStore:
         self._mode = stat.S_IMODE(os.stat(self.directory).st_mode) | 0o700
         for folder in (self._root, os.path.join(self._root, _FETCHES)):
             self._make(folder)
-        tag = os.path.join(self.directory, "CACHEDIR.TAG")
-        if not os.path.exists(tag):
-            Path(tag).write_text(_TAG)
+        if not os.path.exists(os.path.join(self.directory, CACHE_TAG)):
+            tag_cache(self.directory, "Copies of blobs that are stored elsewhere; may be deleted.")
 
     def _make(self, folder: str) -> None:
         with contextlib.suppress(FileExistsError):
