@@ -26,6 +26,9 @@ MATRIX := .venv-matrix
 # The oldest Prefect that we support is in constraints.txt; this is the newest.
 NEWEST_PREFECT ?= 3.9.1
 OTHER_PREFECT := .venv-prefect
+LOWEST := .venv-lowest
+VERSIONS ?= 3.12 3.13
+UV_VENV := .venv-uv
 PEER_VENV := .venv-peer
 # What Prefect's tests import, and its distribution does not need.
 PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetry-instrumentation-logging \
@@ -34,7 +37,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix prefect-versions peer-dask peer-prefect first-hour docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix prefect-versions test-matrix test-lowest peer-dask peer-prefect first-hour docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +107,22 @@ prefect-versions: $(STAMP) ## the tests of the Prefect plug-in under the newest 
 	@$(OTHER_PREFECT)/bin/python -m pip install -qq --disable-pip-version-check -c $(OTHER_PREFECT)/constraints.txt -e '.[all]' 'prefect==$(NEWEST_PREFECT)' --group dev
 	$(OTHER_PREFECT)/bin/python -m pytest tests/prefect $(ARGS)
 
+test-matrix: ## the fast tests on other versions of Python: VERSIONS="3.12 3.13"
+	@for version in $(VERSIONS); do \
+		python$$version -c 'import sys' || { echo "python$$version is not here: install it, or leave it out of VERSIONS="; exit 1; }; \
+		test -x .venv-$$version/bin/python || { python$$version -m venv .venv-$$version && .venv-$$version/bin/pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }; \
+		.venv-$$version/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev || exit 1; \
+		.venv-$$version/bin/python -m pytest $(TESTS) -n 2 --dist loadgroup -m "not slow" || exit 1; \
+	done
+
+# Our direct dependencies at their floors. uv resolves them, because pip has no such mode; it goes into an environment of its own.
+test-lowest: ## the fast tests with the oldest version of each dependency that pyproject.toml allows
+	@test -x $(UV_VENV)/bin/uv || { $(PYTHON) -m venv $(UV_VENV) && $(UV_VENV)/bin/pip install -qq --disable-pip-version-check uv; }
+	@test -x $(LOWEST)/bin/python || $(UV_VENV)/bin/uv venv --quiet --python $(PYTHON) $(LOWEST)
+	@$(UV_VENV)/bin/uv pip compile --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --all-extras pyproject.toml -o $(LOWEST)/floors.txt >/dev/null
+	@$(UV_VENV)/bin/uv pip install --quiet --python $(LOWEST)/bin/python -c $(LOWEST)/floors.txt -e '.[all]' --group dev
+	$(LOWEST)/bin/python -m pytest $(TESTS) -n 2 --dist loadgroup -m "not slow"
+
 peer-dask: $(STAMP) ## the tests inside dask's wheel with a cache, empty and full, beside a run without; PEER_TESTS= some of them
 	$(RUN) -m tests.peers.dask_suite $(PEER_TESTS)
 
@@ -126,7 +145,7 @@ docs: $(STAMP) ## write what comes from the code and from make bench, and make a
 	@echo "file://$(CURDIR)/out/site/index.html"
 
 clean: ## remove everything that these commands made
-	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) $(PEER_VENV) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
+	rm -rf $(VENV) $(MATRIX) $(OTHER_PREFECT) $(LOWEST) $(UV_VENV) $(PEER_VENV) $(VERSIONS:%=.venv-%) out build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .cacheness
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip learnt dependency groups in 25.1, and Python 3.11 comes with an older one.

@@ -3,14 +3,17 @@
 import cacheness_dask.delayed  # noqa: F401  tells the core's encoder about delayed values
 from cacheness import File
 from cacheness_dask._task_spec import EntryVanished
+from cacheness_dask.activation import RegisteredCache as Cache
 from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
+from cacheness_dask.configuration import load as _load_configuration
 from cacheness_dask.explain import GraphExplanation, Picture, Row, explain, visualize
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
 from cacheness_dask.marks import mark
 from cacheness_dask.run import CacheUnavailable, Record, Run
 
 __all__ = [
+    "Cache",
     "CacheUnavailable",
     "EntryVanished",
     "File",
@@ -30,3 +33,5 @@ __all__ = [
     "uninstall",
     "visualize",
 ]
+
+_load_configuration()

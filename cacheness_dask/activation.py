@@ -8,21 +8,26 @@ import os
 import time
 import warnings
 from collections.abc import Callable
-from types import TracebackType
+from types import EllipsisType, TracebackType
 from typing import Any, Final, TypeVar, cast
+
+from dask.base import named_schedulers
 
 from cacheness import Config, UnifiedCache
 from cacheness.errors import ConfigError, StoreUnavailable
 from cacheness.incomplete import Incomplete
 from cacheness.modes import Mode
+from cacheness.options import checked
+from cacheness.units import Size
 from cacheness_dask import hooks
 from cacheness_dask.blocks import Block
-from cacheness_dask.policy import Policy, Size, Which
+from cacheness_dask.configuration import configured, configured_cache
+from cacheness_dask.policy import Policy, Which
 from cacheness_dask.run import CacheUnavailable, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: A cache, or where one is.
-Place = UnifiedCache | str | os.PathLike[str]
+#: A cache, or where one is; None for no cache.
+Place = UnifiedCache | str | os.PathLike[str] | None
 
 _ELSEWHERE: Final = (
     "This caching() block was left in another thread or task than it was entered in, and saw nothing of what was"
@@ -31,30 +36,32 @@ _ELSEWHERE: Final = (
 
 
 def caching(
-    cache: Place,
+    cache: Place | EllipsisType = ...,
     *,
-    which: Which = "auto",
+    which: Which | None = None,
     scheduler: Any = None,
-    max_value_bytes: Size = 1 << 30,
-    queue_bytes: Size = 64 << 20,
+    max_value_bytes: Size | None = None,
+    queue_bytes: Size | None = None,
     incomplete: Incomplete | None = None,
-    check_inputs: float = 0.0,
-    check: float | None = None,
-    mode: Mode = "readwrite",
+    check_inputs: float | str | None = None,
+    check: float | str | None = None,
+    mode: Mode | None = None,
 ) -> Caching:
     """Let everything that is computed in the block use a cache, on any scheduler and client.
 
-    What is to be stored is stored when the block ends. An asynchronous client needs `async with`, which does not
+    What is to be stored is stored when the block ends. What is not given is what `dask.config` says of it, under
+    `cacheness`. An asynchronous client needs `async with`, which does not
     block the event loop.
 
     Args:
-        cache: an open cache, or a directory or database URL to open for the block. With a URL, the environment gives
-            the other parameters, as for `UnifiedCache.from_env`.
-        which: what to store: "auto" for outputs, marks, and what took longer to compute than it takes to load;
-            "outputs", "all" or "marked" for just that.
+        cache: an open cache, or a directory or database URL to open for the block; None for no cache. With a URL, the
+            environment gives the other parameters, as for `UnifiedCache.from_env`. Left out: `cacheness.cache` of
+            `dask.config`, or else what the environment says.
+        which: what to store: "auto", the default, for outputs, marks, and what took longer to compute than it takes to
+            load; "outputs", "all" or "marked" for just that.
         scheduler: what Dask's `scheduler=` takes; None for the one that Dask would use.
-        max_value_bytes: results larger than this are not stored; bytes, or text such as "1GB".
-        queue_bytes: the most memory, in each process, of results that wait to be stored; bytes or text.
+        max_value_bytes: results larger than this are not stored; bytes, or text such as "1 GiB", the default.
+        queue_bytes: the most memory, in each process, of results that wait to be stored; "64 MiB".
         incomplete: for a task whose key cannot see everything that can decide its result: "warn" once for each
             function and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the cache does.
         check_inputs: the share of tasks, 0 to 1, whose inputs are digested before and after: a task that changes them
@@ -64,10 +71,15 @@ def caching(
         mode: as of `UnifiedCache`, for the block; the narrower of the two counts. "refresh" begins at the block,
             "offline" raises NotCached before anything runs.
     """
-    policy = Policy.checked(
-        which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
+    policy = _policy(
+        which=which,
+        max_value_bytes=max_value_bytes,
+        queue_bytes=queue_bytes,
+        incomplete=incomplete,
+        check_inputs=check_inputs,
+        check=check,
     )
-    return Caching(_checked(cache), policy, scheduler, mode)
+    return Caching(_checked(cache), policy, _checked_scheduler(scheduler), _mode(mode))
 
 
 class Caching:
@@ -78,13 +90,20 @@ class Caching:
         self._entered: tuple[Block, Run] | None = None
 
     def __enter__(self) -> Run:
+        return self._enter(is_everywhere=False)
+
+    def enter_everywhere(self) -> Run:
+        """Enter a block that encloses every thread and task of this process, until it is left."""
+        return self._enter(is_everywhere=True)
+
+    def _enter(self, *, is_everywhere: bool) -> Run:
         if self._entered is not None:
             raise RuntimeError(
                 "this block is entered already; each block, thread and task needs a caching() of its own"
             )
         place, policy, scheduler, mode = self._made_of
         run = run_with(place, policy, mode)
-        self._entered = Block(run, scheduler), run
+        self._entered = Block(run, scheduler, is_everywhere=is_everywhere), run
         try:
             hooks.come_in()
         except BaseException:
@@ -106,6 +125,9 @@ class Caching:
         run, was_here = self._leave()
         await run.aclose()
         _warn_unless(was_here or run.history)
+
+    def __repr__(self) -> str:
+        return f"<caching with {self._made_of[0]!r}>"
 
     def _leave(self) -> tuple[Run, bool]:
         if self._entered is None:
@@ -136,15 +158,15 @@ class Caching:
 
 def install(
     client: Any,
-    cache: Place,
+    cache: Place | EllipsisType = ...,
     *,
-    which: Which = "auto",
-    max_value_bytes: Size = 1 << 30,
-    queue_bytes: Size = 64 << 20,
+    which: Which | None = None,
+    max_value_bytes: Size | None = None,
+    queue_bytes: Size | None = None,
     incomplete: Incomplete | None = None,
-    check_inputs: float = 0.0,
-    check: float | None = None,
-    mode: Mode = "readwrite",
+    check_inputs: float | str | None = None,
+    check: float | str | None = None,
+    mode: Mode | None = None,
 ) -> Run:
     """Let everything that a distributed client submits use a cache, until `uninstall(client)`.
 
@@ -166,15 +188,55 @@ def install(
     """
     if not hasattr(client, "scheduler_info"):
         raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
-    policy = Policy.checked(
-        which, max_value_bytes, queue_bytes, incomplete=incomplete, check_inputs=check_inputs, check=check
+    policy = _policy(
+        which=which,
+        max_value_bytes=max_value_bytes,
+        queue_bytes=queue_bytes,
+        incomplete=incomplete,
+        check_inputs=check_inputs,
+        check=check,
     )
-    place = _checked(cache)
+    place, narrowed = _checked(cache), _mode(mode)
     uninstall(client)
-    run = run_with(place, policy, mode)
+    run = run_with(place, policy, narrowed)
     hooks.installed[client] = run
     hooks.come_in(blocks=0)
     return run
+
+
+class RegisteredCache:
+    """A cache for all that this process computes, in every thread: from `register` on, as with `dask.cache.Cache`.
+
+    A `caching()` block inside uses its own cache. It may also be used in a `with` statement.
+
+    Args:
+        cache: as in `caching`.
+        options: the other arguments of `caching`.
+    """
+
+    def __init__(self, cache: Place | EllipsisType = ..., **options: Any) -> None:
+        self._caching = caching(cache, **options)
+
+    def register(self) -> Run:
+        """Let what is computed from now on use the cache.
+
+        Returns:
+            What was computed, as `caching()` gives it.
+        """
+        return self._caching.enter_everywhere()
+
+    def unregister(self) -> None:
+        """Store what waits, and end what `register` began."""
+        self._caching.__exit__(None, None, None)
+
+    def __enter__(self) -> Run:
+        return self.register()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.unregister()
+
+    def __repr__(self) -> str:
+        return f"<Cache for {self._caching!r}>"
 
 
 def uninstall(client: Any) -> None:
@@ -192,6 +254,8 @@ def uninstall(client: Any) -> None:
 def run_with(cache: Place, policy: Policy | None = None, mode: Mode = "readwrite") -> Run:
     """A run with a cache, which is opened for it and closed with it unless it is open."""
     cache = _checked(cache)
+    if cache is None:
+        return Run(UnifiedCache(None), policy, owns=True)
     if isinstance(cache, UnifiedCache):
         config = _for_block(cache, mode)
         return Run(cache, policy) if config == cache.config else Run(UnifiedCache(config), policy, owns=True)
@@ -216,12 +280,35 @@ def _for_block(cache: UnifiedCache, mode: Mode) -> Config:
         return config.but(refresh_since=time.time())
 
 
-def _checked(cache: Place) -> Place:
-    if not isinstance(cache, (UnifiedCache, str, os.PathLike)):
+def _policy(**given: Any) -> Policy:
+    return Policy.checked(**configured(**given))
+
+
+def _mode(mode: Mode | None) -> Mode:
+    found = configured(mode=mode)["mode"]
+    narrowed: Mode = checked("mode", "off" if found is False else found)  # what YAML makes of a bare `off`
+    return narrowed
+
+
+def _checked(cache: Place | EllipsisType) -> Place:
+    if cache is ...:
+        cache = configured_cache()
+    if not (cache is None or isinstance(cache, (UnifiedCache, str, os.PathLike))):
         raise ConfigError(
             f"a cache is a UnifiedCache, the path of a directory, or the URL of a database, not {type(cache).__name__}"
         )
+    if isinstance(cache, str) and "://" in cache:
+        Config(metadata_backend=cache)
+    elif isinstance(cache, str | os.PathLike):
+        Config(cache_dir=os.fspath(cache))
     return cache
+
+
+def _checked_scheduler(scheduler: Any) -> Any:
+    known = ("distributed", "dask.distributed", *named_schedulers)
+    if isinstance(scheduler, str) and scheduler.lower() not in known:
+        raise ConfigError(f"scheduler cannot be used: {scheduler!r:.40} is not known: one of {', '.join(known)}")
+    return scheduler
 
 
 def _warn_unless(seen: Any) -> None:

@@ -19,15 +19,19 @@ from cacheness_dask.run import Run
 class Block:
     """One `caching()` or `nocache()` block that was entered. Leaving it closes this one only, in any order."""
 
-    __slots__ = ("_choice", "left", "outer", "run")
+    __slots__ = ("_choice", "_is_everywhere", "left", "outer", "run")
 
-    def __init__(self, run: Run | None, scheduler: Any = None) -> None:
+    def __init__(self, run: Run | None, scheduler: Any = None, *, is_everywhere: bool = False) -> None:
         self.run = run  #: None in `nocache()`
         self.outer: Block | None = current()
         self.left = False
         #: The scheduler that was asked for, and what Dask was configured to use then.
         self._choice: tuple[Any, Any] = scheduler, _configured()
-        _innermost.set(self)
+        self._is_everywhere = is_everywhere
+        if is_everywhere:
+            _everywhere.append(self)
+        else:
+            _innermost.set(self)
 
     @property
     def scheduler(self) -> Any:
@@ -41,6 +45,9 @@ class Block:
         """Enclose nothing any more, in any context. Says whether the code running here was enclosed."""
         # No token of the variable: blocks are left in another order, and in another context, than they were entered.
         self.left = True
+        if self._is_everywhere:
+            _everywhere.remove(self)
+            return True
         block = _innermost.get()
         while block is not None and block is not self:
             block = block.outer
@@ -51,6 +58,8 @@ class Block:
 
 
 _innermost: ContextVar[Block | None] = ContextVar("cacheness_dask_block", default=None)
+#: Blocks around all that runs in this process, the innermost last.
+_everywhere: list[Block] = []
 
 
 def current() -> Block | None:
@@ -58,7 +67,7 @@ def current() -> Block | None:
     block = _innermost.get()
     while block is not None and block.left:
         block = block.outer
-    return block
+    return block if block is not None else next(reversed(_everywhere), None)
 
 
 @contextmanager

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import operator
 import threading
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from dask.utils import format_bytes, parse_bytes
+from dask.utils import format_bytes
 
-from cacheness.errors import ConfigError
-from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.incomplete import Incomplete
+from cacheness.options import above_zero, at_least, checked, choice, share
+from cacheness.units import Size, bytes_of
 from cacheness_dask.reasons import LASTING, TOO_LARGE
 
 Which = Literal["auto", "outputs", "all", "marked"]
-#: Bytes, or text such as "1GB", which Dask reads.
-Size = int | str
 
 _SMALL: Final = 64 * 1024  #: reads below this tell the latency, larger ones the throughput
 _WEIGHT: Final = 0.2  #: of a new measurement against the earlier ones
@@ -41,24 +39,17 @@ class Policy:
         queue_bytes: Size,
         *,
         incomplete: Incomplete | None = None,
-        check_inputs: float = 0.0,
-        check: float | None = None,
+        check_inputs: float | str = 0.0,
+        check: float | str | None = None,
     ) -> Policy:
         """The policy that a user's arguments mean."""
-        if which not in get_args(Which):
-            raise ConfigError(f"which={which!r} is not known: one of {', '.join(get_args(Which))}")
-        if incomplete is not None and incomplete not in CHOICES:
-            raise ConfigError(f"incomplete={incomplete!r} is not known: one of {', '.join(CHOICES)}")
-        for name, part, of in (("check_inputs", check_inputs, "tasks"), ("check", check, "hits")):
-            if part is not None and (type(part) not in (int, float) or not 0 <= part <= 1):
-                raise ConfigError(f"{name}={part!r} is no part of all {of}: give a number from 0 to 1")
         return cls(
-            incomplete=incomplete,
-            check=None if check is None else float(check),
-            check_inputs=float(check_inputs),
-            which=which,
-            max_value_bytes=_bytes("max_value_bytes", max_value_bytes, least=1),
-            queue_bytes=_bytes("queue_bytes", queue_bytes, least=0),
+            which=checked("which", which, choice(*get_args(Which))),
+            max_value_bytes=checked("max_value_bytes", max_value_bytes, above_zero(bytes_of)),
+            queue_bytes=checked("queue_bytes", queue_bytes, at_least(0, bytes_of)),
+            incomplete=checked("incomplete", incomplete, optional=True),
+            check_inputs=checked("check_inputs", check_inputs, share),
+            check=checked("check", check, optional=True),
         )
 
     def always(self, *, output: bool, marked: bool) -> bool:
@@ -80,18 +71,6 @@ class Policy:
     def measures(self) -> bool:
         """True when other tasks are stored when they turn out to be worth it."""
         return self.which == "auto"
-
-
-def _bytes(name: str, size: Size, least: int) -> int:
-    try:
-        # Dask reads "" as one byte, and "GB" as a gigabyte.
-        text = isinstance(size, str) and size.lstrip()[:1].isdigit()
-        found = int(parse_bytes(size)) if text else operator.index(size)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        found = None
-    if found is None or isinstance(size, bool) or found < least:
-        raise ConfigError(f'{name}={size!r} is no size: give a number of bytes from {least} on, or text such as "1GB"')
-    return found
 
 
 class Meter:

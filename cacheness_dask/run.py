@@ -22,6 +22,7 @@ from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
 from cacheness.modes import writes
 from cacheness.records import Presence
+from cacheness.units import number_of, seconds_named
 from cacheness_dask import worker
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
@@ -66,6 +67,15 @@ class Record:
     _missed: tuple[str, ...] = field(default=(), repr=False)
     _count: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
     _count_links: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
+
+    def __repr__(self) -> str:
+        return f"Record({self}, {seconds_named(self.lookup_seconds)} of looking up)"
+
+    def __str__(self) -> str:
+        return (
+            f"{number_of(self.hits, 'hit')}, {self.skipped:,} skipped, {self.misses:,} computed,"
+            f" {self.refused:,} refused, {self.seconds_saved:.1f} s saved"
+        )
 
     @property
     def stored(self) -> int:
@@ -146,12 +156,11 @@ class Run:
             self._policy = replace(self._policy, check=0.0)  # a dispute is written down
         self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
 
+    def __repr__(self) -> str:
+        return f"<{number_of(len(self.history), 'graph')} with {self.cache!r}>"
+
     def __str__(self) -> str:
-        lines = [
-            f"{r.hits} {'hit' if r.hits == 1 else 'hits'}, {r.skipped} skipped, {r.misses} computed,"
-            f" {r.refused} refused, {r.seconds_saved:.1f} s saved"
-            for r in self.history
-        ]
+        lines = [str(record) for record in self.history]
         lines += [
             f"not stored: {name}, {count} x {why}"
             for name, whys in self.unstored.items()

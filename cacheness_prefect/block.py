@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
 
 from prefect.filesystems import LocalFileSystem, WritableFileSystem
 from prefect.results import get_default_result_storage
 from prefect.settings import get_current_settings
-from pydantic import Field, PrivateAttr, SecretStr, field_validator
+from pydantic import Field, PrivateAttr, SecretStr
 
 from cacheness import Config, UnifiedCache
 from cacheness.errors import CachenessError, ConfigError, SchemaMismatch, StoreRefused
 from cacheness.modes import Mode, writes
+from cacheness.off_loop import off_loop
+from cacheness.options import READ, checked, path
+from cacheness.units import Duration, Size
 from cacheness_prefect.error_reporting import shielded, tell
 from cacheness_prefect.run_metadata import (
     PREFIX,
@@ -31,7 +34,6 @@ from cacheness_prefect.run_metadata import (
     recent,
     task_run_id,
 )
-from cacheness_prefect.waiting import off_loop
 
 DAY = 24 * 3600.0
 
@@ -41,6 +43,17 @@ class NotThere(FileNotFoundError, ValueError):
 
 
 _OWN_FIELDS = frozenset({"result_ttl"})
+#: Fields that are read here; the others are text or secrets, and `Config` reads them.
+_READ_HERE = READ.keys() | _OWN_FIELDS
+
+# What can be given for a number; Prefect's form asks for the number.
+if TYPE_CHECKING:
+    Bytes: TypeAlias = Size
+    Seconds: TypeAlias = Duration
+    Share: TypeAlias = float | str
+    Directory: TypeAlias = str | os.PathLike[str]
+else:
+    Bytes, Seconds, Share, Directory = int, float, float, str
 
 
 def not_there(path: str) -> NotThere:
@@ -56,6 +69,23 @@ def _default_storage() -> Any:
     return LocalFileSystem(basepath=str(get_current_settings().results.local_storage_path))
 
 
+def _read_field(block: type[CachenessBlock], name: str, value: Any) -> Any:
+    """Read a field as parameters and variables are read: "10GB", "1h", a timedelta, a Path.
+
+    A relative path is made absolute: workers run elsewhere, and it would be another directory for each.
+    """
+    field = block.model_fields.get(name)
+    if field is None:
+        return value
+    if isinstance(value, str) and not value.strip():
+        return field.get_default()  # what is left empty in the form may come as an empty text
+    if name not in _READ_HERE:
+        return path(value) if isinstance(value, os.PathLike) else value
+    if name in _OWN_FIELDS:
+        return checked(name, value, READ["ttl"], optional=True)
+    return checked(name, value, optional=field.default is None)
+
+
 @lru_cache(maxsize=64)
 def _open(config: Config) -> UnifiedCache:
     return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
@@ -69,7 +99,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     nothing else; every process opens its own connections, once.
     """
 
-    cache_dir: str | None = Field(
+    cache_dir: Directory | None = Field(
         default=None,
         title="Cache Directory",
         description="Where the embedded database and files live. Default: a folder in PREFECT_HOME.",
@@ -114,7 +144,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Codecs",
         description="Codecs of yours, as module:name, with commas between. Every machine must be able to import them.",
     )
-    ttl: float | None = Field(
+    ttl: Seconds | None = Field(
         default=None,
         title="Lifetime",
         description="Seconds that results live when their task says nothing. None: forever.",
@@ -124,22 +154,22 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Lifetime of Other Results",
         description="Seconds to keep what no cache key leads to: results of flows and of failed runs. None: forever.",
     )
-    inline_max_bytes: int = Field(
+    inline_max_bytes: Bytes = Field(
         default=32 * 1024, title="Inline Size", description="Results up to this many bytes live in the database row."
     )
-    max_bytes: int | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
+    max_bytes: Bytes | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
     max_entries: int | None = Field(
         default=None, title="Quota of Entries", description="Results at which old results make room."
     )
     eviction: Literal["lru", "cost"] = Field(
         default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
     )
-    near: str | None = Field(
+    near: Directory | None = Field(
         default=None,
         title="Near Directory",
         description="A local directory for copies of blobs that come from far, or go there. Default: none.",
     )
-    near_bytes: int = Field(
+    near_bytes: Bytes = Field(
         default=50_000_000_000, title="Near Size", description="Bytes that all copies in it may take."
     )
     shared_path: bool = Field(
@@ -157,20 +187,20 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Incomplete Keys",
         description="What becomes of results whose key could not see everything, unless a policy says.",
     )
-    check: float | None = Field(
+    check: Share | None = Field(
         default=None,
         title="Checked Share",
         description="Share of cached runs, 0 to 1, that compute all the same, to be compared, unless a policy says."
         " Default: CACHENESS_CHECK, or none.",
     )
-    lease: float = Field(
+    lease: Seconds = Field(
         default=30.0,
         description="Seconds until others take over a computation whose process died, unless a policy says.",
     )
-    connect_timeout: float = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
-    statement_timeout: float = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
-    blob_timeout: float = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
-    busy_timeout: float = Field(
+    connect_timeout: Seconds = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
+    statement_timeout: Seconds = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
+    blob_timeout: Seconds = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
+    busy_timeout: Seconds = Field(
         default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run goes on."
     )
     circuit_failures: int = Field(
@@ -178,7 +208,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Failures Before a Pause",
         description="Failures in a row after which a server is not asked for a while.",
     )
-    circuit_seconds: float = Field(
+    circuit_seconds: Seconds = Field(
         default=30.0,
         title="Longest Pause",
         description="Seconds of that while at most; the first one is 1 s, each next one twice as long.",
@@ -186,12 +216,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
 
     _since: float | None = PrivateAttr(default=None)  #: the start of the run that another process began
 
-    @field_validator("cache_dir")
-    @classmethod
-    def _make_absolute(cls, value: str | None) -> str | None:
-        # Workers run elsewhere: "./cache" would be another directory for each of them.
-        # What is left empty in the form may come as an empty text.
-        return str(Path(value).expanduser().absolute()) if value else None
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        # Here and not in a validator, whose errors pydantic puts into one of its own.
+        super().__init__(*args, **{name: _read_field(type(self), name, value) for name, value in fields.items()})
 
     def block_initialization(self) -> None:
         """Read the block's identity, which Prefect passes to other processes among the fields."""
@@ -251,8 +278,6 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         Raises:
             ConfigError: they can work on no machine.
         """
-        if self.result_ttl is not None and not self.result_ttl > 0:
-            raise ConfigError(f"result_ttl={self.result_ttl!r} must be greater than 0, or None for no limit")
         UnifiedCache.check_config(self.config())
 
     def require_usable(self) -> None:

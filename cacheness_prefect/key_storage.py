@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from cacheness.off_loop import off_loop
 from cacheness_prefect.block import CachenessBlock, not_there
 from cacheness_prefect.error_reporting import shielded
 from cacheness_prefect.run_metadata import (
@@ -19,7 +20,6 @@ from cacheness_prefect.run_metadata import (
     seconds_left,
     task_run_id,
 )
-from cacheness_prefect.waiting import off_loop
 
 
 class CachenessKeys(CachenessBlock):

@@ -27,6 +27,7 @@ from pydantic import PrivateAttr
 
 from cacheness import Key, NotCached
 from cacheness.keys import Observed
+from cacheness.off_loop import off_loop
 from cacheness_prefect.audit import BodyCall, RunAudit
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.earlier_code import Comparison
@@ -35,7 +36,6 @@ from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.reasons import DISPUTED
 from cacheness_prefect.run_metadata import Notes, UnencodedValue, address, describe_run, task_run_id
 from cacheness_prefect.serializers import CachenessSerializer
-from cacheness_prefect.waiting import off_loop
 
 #: Values that nobody can change after a task returned them.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)

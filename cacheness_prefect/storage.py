@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from prefect import Flow, Task
-from pydantic import HttpUrl
 
 from cacheness import AcceptedChange, NotAccepted
-from cacheness.errors import ConfigError
 from cacheness.incomplete import Incomplete
-from cacheness.incomplete import check as check_incomplete
+from cacheness.options import checked, flag
+from cacheness.units import Duration
 from cacheness_prefect.audit import Same
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.earlier_code import function_of
@@ -32,7 +30,6 @@ class CachenessStorage(CachenessBlock):
     _block_type_name = "Cacheness Storage"
     _block_type_slug = "cacheness-storage"
     _description = "Keeps task results in a cacheness cache: computed once, read anywhere, verified, or a clean miss."
-    _documentation_url = HttpUrl("https://cacheness.readthedocs.io/en/latest/reference/prefect.html")
     _code_example = """
 ```python
 from prefect import task
@@ -61,8 +58,8 @@ def clean(day: str): ...
         code: bool = True,
         single_flight: bool = True,
         tags: Iterable[str] = (),
-        wait: float = 600.0,
-        lease: float | None = None,
+        wait: Duration = 600.0,
+        lease: Duration | None = None,
         incomplete: Incomplete | None = None,
         check: float | None = None,
         accept: int | None = None,
@@ -76,8 +73,8 @@ def clean(day: str): ...
             code: False leaves the code out of the key.
             single_flight: of several runs of one key at once, let one compute and the others wait.
             tags: names to find and delete the results by.
-            wait: seconds to wait for another run.
-            lease: seconds until the lease of a dead run ends; None as the block says.
+            wait: how long to wait for another run: seconds, a timedelta, or text such as "1h".
+            lease: how long until the lease of a dead run ends; None as the block says.
             incomplete: for a task whose key cannot see everything that can decide its result: "warn" in the run's log
                 and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the block says.
             check: share, 0 to 1, of the runs that would be cached and compute all the same: what comes out differently
@@ -85,29 +82,24 @@ def clean(day: str): ...
             accept: runs whose only change is code that are compared, as they miss, with what the earlier code made;
                 when so many came out equal, the rest is cached by it.
             same: gets a stored result and a computed one, and returns True when they are equal.
+
+        Raises:
+            ConfigError: an option cannot be used.
         """
-        if isinstance(ignore, str) or isinstance(tags, str):
-            raise TypeError('ignore= and tags= take lists: ignore=["client"], tags=["prices"]')
-        if not (version is None or isinstance(version, str)):
-            raise TypeError(f"version= takes text, not {version!r:.40}")
-        if check is not None:
-            self.config().but(check=check)  # which raises where it is no share
-        if accept is not None and (not isinstance(accept, int) or isinstance(accept, bool) or accept < 1):
-            raise ConfigError(f"accept={accept!r:.40} is no number of runs: it must be a whole number, 1 at least")
         return make_policy(
             self,
             self.key_storage(),
-            version=version,
-            ignore=tuple(ignore),
-            code=code,
-            tags=tuple(tags),
-            single_flight=single_flight,
-            wait=wait,
-            lease=self.lease if lease is None else lease,
-            incomplete=check_incomplete(incomplete, self.incomplete),
-            check=check,
-            accept=accept,
-            same=same,
+            version=checked("version", version, optional=True),
+            ignore=checked("ignore", ignore),
+            code=checked("code", code, flag),
+            tags=checked("tags", tags),
+            single_flight=checked("single_flight", single_flight),
+            wait=checked("wait", wait),
+            lease=checked("lease", self.lease if lease is None else lease),
+            incomplete=checked("incomplete", self.incomplete if incomplete is None else incomplete),
+            check=checked("check", check, optional=True),
+            accept=checked("accept", accept, optional=True),
+            same=checked("same", same, optional=True),
         )
 
     # what people ask of it
@@ -120,7 +112,7 @@ def clean(day: str): ...
         flow: Flow[..., Any] | str | None = None,
         deployment: str | UUID | None = None,
         tag: str | None = None,
-        older_than: float | timedelta | None = None,
+        older_than: Duration | None = None,
     ) -> int:
         """Delete the results that match every given condition.
 
@@ -130,7 +122,7 @@ def clean(day: str): ...
             flow: a flow or its name.
             deployment: an id, or "flow/deployment".
             tag: a tag of the results.
-            older_than: seconds since they were stored, or a timedelta.
+            older_than: how long ago they were stored: seconds, a timedelta, or text such as "1 day".
 
         Returns:
             How many results were deleted.
@@ -150,7 +142,7 @@ def clean(day: str): ...
             raise TypeError("invalidate needs a key, task, flow, deployment, tag or older_than")
         return self._delete(wanted or [PREFIX], older_than)
 
-    def _delete(self, tags: Sequence[str], older_than: float | timedelta | None) -> int:
+    def _delete(self, tags: Sequence[str], older_than: Duration | None) -> int:
         cache = self.open()
         if len(tags) == 1:
             return cache.delete_matching(tag=tags[0], older_than=older_than)

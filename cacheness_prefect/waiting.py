@@ -7,21 +7,16 @@ in line. Otherwise five hundred runs of one key would poll the database, each fo
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for_futures
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
 
-T = TypeVar("T")
-
-#: Threads for the calls to a cache that event loops wait for. None of these calls waits for another run.
-THREADS: Final = 16
+from cacheness.off_loop import off_loop, submit
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ async def run_steps_off_loop(steps: Steps, undo: Callable[[], object]) -> bool:
                     awaited = (pause.until, asyncio.wrap_future(pause.until))
                 await asyncio.wait([awaited[1]], timeout=pause.seconds)
         except asyncio.CancelledError:
-            _threads().submit(clean_up)
+            submit(clean_up)
             raise
 
 
@@ -78,21 +73,6 @@ def _next(steps: Steps) -> WaitStep | bool:
         return next(steps)
     except StopIteration as done:
         return bool(done.value)
-
-
-async def off_loop(call: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:
-    """Run a call in a thread of ours; a call that was cancelled goes on, and `on_cancel` follows it.
-
-    Not `asyncio.to_thread`: its few threads are everybody's, and a user's task may fill them with waits.
-    """
-    future = _threads().submit(contextvars.copy_context().run, call)
-    try:
-        return await asyncio.wrap_future(future)
-    except asyncio.CancelledError:
-        if on_cancel is not None:
-            undo = on_cancel
-            future.add_done_callback(lambda _: _threads().submit(undo))
-        raise
 
 
 @dataclass(slots=True)
@@ -147,21 +127,9 @@ class Turns:
 
 
 turns = Turns()
-_pool: ThreadPoolExecutor | None = None
-_pool_lock = threading.Lock()
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool  # noqa: PLW0603  a child process has none of its parent's threads
-    with _pool_lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="cacheness-prefect")
-        return _pool
 
 
 def _begin_in_child() -> None:
-    global _pool, _pool_lock
-    _pool, _pool_lock = None, threading.Lock()
     turns.__init__()  # type: ignore[misc]  # the lines are the parent's
 
 

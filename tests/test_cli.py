@@ -20,7 +20,7 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from cacheness import UnifiedCache
+from cacheness import UnifiedCache, __version__
 from cacheness.blobs.local import LocalBlobStore
 from cacheness.cli import app
 from cacheness.cli.endings import CouldNot, Misuse
@@ -58,6 +58,10 @@ def test_help_names_every_command():
     looking = "list show explain report top stats delete verify audit disputes plan accept lineage keys doctor"
     for command in f"{looking} evict clear copy import migrate adopt".split():
         assert command in text
+
+
+def test_the_version_needs_no_command():
+    assert CliRunner().invoke(app, ["--version"]).output == f"cacheness {__version__}\n"
 
 
 def test_list_shows_entries_as_a_table_or_as_json(directory):

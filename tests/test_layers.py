@@ -15,7 +15,21 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 #: What the plug-ins may use of the core; what is meant for users is in `cacheness` and `cacheness.keys`.
-PUBLIC = {"__init__", "audit", "keys", "errors", "records", "incomplete", "isolation", "jitter", "modes", "telemetry"}
+PUBLIC = {
+    "__init__",
+    "audit",
+    "keys",
+    "errors",
+    "records",
+    "incomplete",
+    "isolation",
+    "jitter",
+    "modes",
+    "off_loop",
+    "options",
+    "telemetry",
+    "units",
+}
 FILES = sorted((ROOT / "core/cacheness").rglob("*.py"))
 
 

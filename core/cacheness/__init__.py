@@ -6,6 +6,7 @@ import importlib
 import typing
 
 if typing.TYPE_CHECKING:
+    __version__: str
     from cacheness.cache import UnifiedCache
     from cacheness.config import Config
     from cacheness.errors import (
@@ -114,6 +115,10 @@ _HOMES = {
 if not typing.TYPE_CHECKING:  # else a type checker would find any name here
 
     def __getattr__(name: str) -> typing.Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("cacheness")
         for module, names in _HOMES.items():
             if name in names:
                 value = globals()[name] = getattr(importlib.import_module(module), name)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, TypeAlias
 
-from cacheness.config import Config, redacted, share_of
+from cacheness import options
+from cacheness.config import Config, redacted
 from cacheness.errors import ConfigError
 from cacheness.keys import RESERVED, Digest, Key, make_key
-from cacheness.memoize import CachedOptions
+from cacheness.memoize import CachedOptions, Options
+from cacheness.options import check_names
 from cacheness.records import Entry
 from cacheness.results.fields import is_text
 from cacheness.units import Duration, seconds_of
@@ -28,37 +30,41 @@ Function: TypeAlias = Callable[..., Any] | Digest
 KeyLike: TypeAlias = Key | str | bytes | Entry
 
 
-def configured(config: Config | str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> Config:
-    """The configuration that is given, or that these parameters spell; a path is that of a directory."""
-    if isinstance(config, Config):
+#: Where a cache is when nothing is said.
+HERE: Final = ".cacheness"
+
+
+def configured(place: Config | str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> Config:
+    """The configuration that is given, or that a directory and parameters spell; None is no cache."""
+    if isinstance(place, Config):
         if parameters:
             raise TypeError("give a Config or its parameters, not both")
-        return config
+        return place
     check_names("UnifiedCache", "parameter", parameters, Config.__dataclass_fields__)
     chosen: Any = dict(parameters)
-    if config is not None:
-        if not isinstance(config, str | os.PathLike):
-            raise TypeError(f"{config!r:.80} is neither a Config nor the path of a directory")
-        if "cache_dir" in chosen:
-            raise TypeError("UnifiedCache() got its directory twice: by itself and as cache_dir=")
-        if isinstance(config, str) and "://" in config:
-            raise ConfigError(
-                f"{redacted(config)!r} is not a directory: give a URL as metadata_backend= or blob_store="
-            )
-        chosen["cache_dir"] = config
+    if place is None:
+        return Config(**chosen | {"mode": "off"})
+    if not isinstance(place, str | os.PathLike):
+        raise TypeError(f"{place!r:.80} is neither a Config nor the path of a directory")
+    if place == HERE:
+        return Config(**chosen)
+    if "cache_dir" in chosen:
+        raise TypeError("UnifiedCache() got its directory twice: by itself and as cache_dir=")
+    if isinstance(place, str) and "://" in place:
+        raise ConfigError(f"{redacted(place)!r} is not a directory: {_meant_by(place)}")
+    chosen["cache_dir"] = place
     return Config(**chosen)
 
 
-def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise TypeError for a name that is not known, with the one that was probably meant."""
-    known = list(known)
-    for name in given:
-        if name not in known:
-            import difflib
-
-            near = difflib.get_close_matches(name, known, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{callee}() has no {kind} {name!r}.{meant} Known: {', '.join(known)}")
+def _meant_by(url: str) -> str:
+    """What to write for a URL that stands where a directory belongs."""
+    try:
+        Config(metadata_backend=url)
+    except ConfigError as error:
+        if url.startswith("sqlite"):
+            return str(error)
+        return "give a URL as metadata_backend= or blob_store="
+    return "give the URL of a database as metadata_backend=, and that of a bucket as blob_store="
 
 
 def key_of(
@@ -83,11 +89,7 @@ def key_of(
             f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
         )
     for name, text in (("prefix", prefix), ("version", version or "")):
-        if len(text) > TEXT_LENGTH:
-            raise ValueError(
-                f"{method}() takes {name}= of at most {TEXT_LENGTH:,} characters, not of {len(text):,}: longer text"
-                " goes into an argument"
-            )
+        _check_text(method, name, text)
     if key is None:
         both = set(args or ()).intersection(named)
         if both:
@@ -96,6 +98,14 @@ def key_of(
     if args or named or prefix or version is not None or function is not None:
         raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
     return key if isinstance(key, Key) else Key(digest_named(key))
+
+
+def _check_text(method: str, name: str, text: str) -> None:
+    if not is_text(text) or len(text) > TEXT_LENGTH:
+        raise ValueError(
+            f"{method}() takes {name}= of at most {TEXT_LENGTH:,} characters without NUL and surrogates, not"
+            f" {text!r:.40} of {len(text):,}: longer text goes into an argument"
+        )
 
 
 def digest_named(key: KeyLike) -> bytes:
@@ -144,23 +154,16 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(map(str.__str__, set(tags))))
 
 
-def checked_options(options: Mapping[str, Any]) -> Mapping[str, Any]:
+def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a decorator, where they are written and not at the first call that uses them."""
-    check_names("cached", "option", options, CachedOptions.__annotations__)
-    if options.get("ttl") is not None:
-        lifetime_of(options["ttl"])
-    if not isinstance(options.get("tags", ()), str):  # said better by the decorator itself
-        checked_tags(options.get("tags", ()))
-    if options.get("check") is not None:
-        share_of(options["check"])
-    for name in ("key", "condition", "same"):
-        function = options.get(name)
-        if function is not None and (not callable(function) or inspect.iscoroutinefunction(function)):
-            raise TypeError(f"{name}={function!r:.80} is not a plain function, which is what the decorator calls")
-    wait = options.get("wait", 0)
-    if not isinstance(wait, int | float) or not wait >= 0:
-        raise TypeError(f"wait={wait!r:.40} is not a number of seconds")
-    return options
+    defaults = Options()
+    check_names("cached", "option", given, CachedOptions.__annotations__)
+    chosen = {n: options.checked(n, value, optional=getattr(defaults, n) is None) for n, value in given.items()}
+    if "tags" in chosen:
+        chosen["tags"] = checked_tags(chosen["tags"])
+    for name in ("prefix", "version"):
+        options.checked(name, chosen.get(name), partial(_check_text, "cached", name), optional=True)
+    return chosen
 
 
 def is_full_name(function: str) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack
 
 from cacheness import factory, forks, html, telemetry
 from cacheness.arguments import (
+    HERE,
     Function,
     KeyLike,
     canonical_json,
@@ -29,6 +30,7 @@ from cacheness.arguments import (
     one_function,
     shown,
 )
+from cacheness.async_calls import AsyncCalls
 from cacheness.audit import MOST_A_DAY
 from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
@@ -64,7 +66,7 @@ R = TypeVar("R")
 PAGE = 1000
 
 
-class UnifiedCache:
+class UnifiedCache(AsyncCalls):
     """A cache of results in one namespace of a store.
 
     `UnifiedCache()` keeps SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder, and
@@ -74,7 +76,7 @@ class UnifiedCache:
     one that only reads on shared stores holds no private key.
 
     Args:
-        config: a Config, or the path of a directory.
+        place: the path of a directory, a Config, or None for no cache: mode="off".
         parameters: the fields of `Config`, by name.
 
     Raises:
@@ -97,9 +99,9 @@ class UnifiedCache:
     """
 
     def __init__(
-        self, config: Config | str | os.PathLike[str] | None = None, /, **parameters: Unpack[CacheParameters]
+        self, place: Config | str | os.PathLike[str] | None = HERE, /, **parameters: Unpack[CacheParameters]
     ) -> None:
-        self.config = factory.begun(factory.fit_to_send(configured(config, parameters).in_mode().with_share()))
+        self.config = factory.begun(factory.fit_to_send(configured(place, parameters).in_mode().with_share()))
         self._local = threading.local()
         self._store_id = ""
         self._hold()
@@ -633,7 +635,8 @@ class UnifiedCache:
             The function with `key`, `explain`, `invalidate` and `refresh`, which take the arguments of a call.
 
         Raises:
-            TypeError: it is a generator function, or an option does not exist or cannot be used.
+            TypeError: it is a generator function, or there is no such option or parameter.
+            ConfigError: an option cannot be used.
         """
         if fn is None:
             return partial(self.cached, **checked_options(options))

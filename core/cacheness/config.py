@@ -5,23 +5,25 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, replace
+from pathlib import Path
 from typing import Any, Final, Literal, TypedDict
 from urllib.parse import urlsplit, urlunsplit
 
+from cacheness import options
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError
-from cacheness.incomplete import CHOICES, Incomplete
+from cacheness.incomplete import Incomplete
 from cacheness.lazy_dataclass import dataclass
-from cacheness.modes import MODES, Mode, narrower
-from cacheness.protocols import Codec
+from cacheness.modes import Mode, narrower
+from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.records import NAMESPACE
-from cacheness.units import Duration, Size, Time, bytes_of, seconds_of, time_of, whole
+from cacheness.units import Duration, Size, Time
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 EMBEDDED: Final = ("sqlite", "json")  #: metadata backends that are files in the cache's directory
+SERVERS: Final = ("postgresql", "postgres")  #: schemes of databases; the first one is kept
 AUTO: Final = "auto"  #: where a user's cache belongs
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
@@ -106,8 +108,10 @@ class Config:
     circuit_seconds: float = 30.0  #: that while at most; the first one is 1 s, each next one twice as long
 
     def __post_init__(self) -> None:
-        for name, read in _READ.items():
-            object.__setattr__(self, name, _checked(name, getattr(self, name), read))
+        for parameter in fields(self):
+            name, value = parameter.name, getattr(self, parameter.name)
+            found = options.checked(name, value, _READ[name], optional=parameter.default is None)
+            object.__setattr__(self, name, found)
         _check(self)
 
     @classmethod
@@ -138,7 +142,7 @@ class Config:
         variable = os.environ.get(ENVIRONMENT_PREFIX + "MODE", "").strip() or "readwrite"
         narrowest = self.mode
         for mode in (*modes, variable):
-            narrowest = narrower(narrowest, _mode(mode))
+            narrowest = narrower(narrowest, options.checked("mode", mode))
         return self if narrowest == self.mode else self.but(mode=narrowest)
 
     def with_share(self) -> Config:
@@ -179,10 +183,11 @@ def redacted(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # not a URL after all, and perhaps a secret
         return "…"
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username or ""
-    netloc = f"{user}:***@{host}" if parts.password else parts.netloc
     query = "&".join(option.partition("=")[0] + "=…" for option in parts.query.split("&") if option)
+    if not parts.netloc:  # put together again, it would have another number of slashes
+        return url.partition("#")[0].partition("?")[0] + (query and f"?{query}")
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"{parts.username or ''}:***@{host}" if parts.password else parts.netloc
     return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
 
 
@@ -199,33 +204,7 @@ def _check(config: Config) -> None:
             f"namespace {config.namespace!r} cannot be used: 1 to 63 letters, digits, hyphens and"
             " underscores, beginning with a letter or digit"
         )
-    for name, choices in (
-        ("mode", MODES),
-        ("eviction", ("lru", "cost")),
-        ("on_error", ("compute", "raise")),
-        ("incomplete", CHOICES),
-    ):
-        if getattr(config, name) not in choices:
-            raise ConfigError(f"{name}={getattr(config, name)!r} is not known: one of {', '.join(choices)}")
     _check_near(config)
-    for name in ("ttl", "max_bytes", "max_entries"):
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"{name}={value!r} must be greater than 0, or None for no limit")
-    for name in ("inline_max_bytes", "busy_timeout"):
-        if not getattr(config, name) >= 0:
-            raise ConfigError(f"{name}={getattr(config, name)!r} must not be negative")
-    for name in (
-        "lease",
-        "connect_timeout",
-        "statement_timeout",
-        "blob_timeout",
-        "circuit_failures",
-        "circuit_seconds",
-        "near_bytes",
-    ):
-        if not getattr(config, name) > 0:
-            raise ConfigError(f"{name}={getattr(config, name)!r} must be greater than 0")
 
 
 def _check_near(config: Config) -> None:
@@ -238,20 +217,6 @@ def _check_near(config: Config) -> None:
             f"near={config.near!r} holds cache_dir {config.cache_dir!r}, but what is in a near directory are copies,"
             " which may be deleted and are left out of backups: give it a directory of its own"
         )
-
-
-def _mode(value: str) -> Mode:
-    for mode in MODES:
-        if value == mode:
-            return mode
-    raise ConfigError(f"mode={value!r} is not known: one of {', '.join(MODES)}")
-
-
-def _path(value: Any) -> str:
-    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
-        raise ValueError(f"{value!r:.80} is not the path of a directory; leave it out for ./.cacheness")
-    # A relative path would mean another directory after a chdir, or in the process that unpickles this.
-    return os.path.abspath(os.path.expanduser(str(os.fspath(value))))
 
 
 def near_directory(near: str) -> str:
@@ -268,20 +233,48 @@ def _path_on_each_machine(value: Any) -> str:
         return AUTO
     # Workers have homes of their own.
     is_home = isinstance(value, str | os.PathLike) and str(os.fspath(value)).startswith("~")
-    return str(os.fspath(value)) if is_home else _path(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r:.40} is not text")
-    return value
+    return str(os.fspath(value)) if is_home else options.path(value)
 
 
 def _backend(value: Any) -> Any:
+    if not isinstance(value, str):
+        return _store(value, MetadataStore, "a metadata store: give 'sqlite', 'json', a database URL")
+    backend = value.strip()
+    if backend.lower() in EMBEDDED:
+        return backend.lower()
+    scheme = urlsplit(backend).scheme.partition("+")[0]
+    if scheme in SERVERS:
+        # What SQLAlchemy calls a dialect with a driver: ours is psycopg, whatever is named.
+        return SERVERS[0] + backend[backend.index(":") :]
+    shown = redacted(backend)
+    if scheme == "sqlite":
+        # Three slashes and a relative path, or four and an absolute one.
+        directory = os.path.dirname(urlsplit(backend).path.removeprefix("/")) or "."
+        raise ValueError(
+            f"{shown!r} is the URL of a file, and a cache on SQLite is a directory with files of its own: leave it out,"
+            f" and give the directory, as cache_dir={directory!r}"
+        )
+    raise ValueError(f"{shown!r} is not known: use 'sqlite', 'json', or 'postgresql://user@host/database'")
+
+
+def _blobs(value: Any) -> Any:
     if value is None:
-        raise ValueError(f"{value!r} is not a metadata store: leave it out for SQLite")
-    # What SQLAlchemy calls a dialect with a driver: ours is psycopg, whatever is named.
-    return _DRIVER.sub(r"\1://", value) if isinstance(value, str) else value
+        return None
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.startswith(("/", "~"))):
+        return Path(options.path(value)).as_uri()
+    if not isinstance(value, str):
+        return _store(value, BlobStore, "a blob store: give a URL, a directory")
+    if "://" not in value:
+        raise ValueError(f"{redacted(value)!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL")
+    return value.strip()
+
+
+def _store(value: Any, protocol: type, wanted: str) -> Any:
+    """An object of the user's own that has what the cache calls."""
+    calls = [name for name in dir(protocol) if not name.startswith("_")]
+    if isinstance(value, type) or any(not hasattr(value, name) for name in calls):
+        raise TypeError(f"{value!r:.60} is not {wanted}, or an object with the methods of {protocol.__name__}")
+    return value
 
 
 def _codecs(value: Any) -> tuple[Codec, ...]:
@@ -320,76 +313,20 @@ def _check_codec(codec: Any) -> None:
     hash(codec)  # caches with equal configurations share their connections
 
 
-def _flag(value: Any) -> bool:
-    known = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    found = known.get(value.strip().lower()) if isinstance(value, str) else value
-    if not isinstance(found, bool):
-        raise TypeError(f"{value!r:.40} is neither True nor False")
-    return found
-
-
-def _whole(value: Any) -> int:
-    try:
-        return int(value) if isinstance(value, str) else whole(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{value!r:.40} is not a whole number") from None
-
-
 _CODEC_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
-def share_of(value: Any) -> float:
-    """A share from 0 to 1, given as a number or as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError(f"{value!r:.40} is not a share: a number from 0 to 1")
-    with suppress(ValueError):
-        share = float(value)
-        if 0.0 <= share <= 1.0:
-            return share
-    raise ValueError(f"{value!r:.40} is not a share: a number from 0 to 1")
-
-
-_DRIVER: Final = re.compile(r"^(postgres(?:ql)?)\+\w+://")
-#: How each parameter is read: choices are checked as they are.
-_READ: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "cache_dir": _path,
+#: How the parameters are read that no decorator and no plug-in has.
+_READ: Final[Mapping[str, options.Read]] = {
+    **options.READ,
     "metadata_backend": _backend,
-    "namespace": _text,
-    "refresh_since": time_of,
-    "signing_key": _text,
-    "trust": _text,
-    "allow_unsigned": _flag,
-    "safe_codecs": _flag,
+    "blob_store": _blobs,
+    "namespace": options.text,
+    "signing_key": options.text,
+    "trust": options.text,
     "codecs": _codecs,
-    "inline_max_bytes": bytes_of,
-    "ttl": seconds_of,
-    "max_bytes": bytes_of,
-    "max_entries": _whole,
-    "check": share_of,
-    "lease": seconds_of,
-    "shared_path": _flag,
     "near": _path_on_each_machine,
-    "near_bytes": bytes_of,
-    "connect_timeout": seconds_of,
-    "statement_timeout": seconds_of,
-    "blob_timeout": seconds_of,
-    "busy_timeout": seconds_of,
-    "circuit_failures": _whole,
-    "circuit_seconds": seconds_of,
 }
-_MAY_BE_NONE: Final = frozenset(
-    {"check", "near", "refresh_since", "signing_key", "trust", "ttl", "max_bytes", "max_entries"}
-)
-
-
-def _checked(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
-    if value is None and name in _MAY_BE_NONE:
-        return None
-    try:
-        return read(value)
-    except (TypeError, ValueError) as error:
-        text = str(error) if name != "signing_key" else "it is not text"
-        raise ConfigError(f"{name} cannot be used: {text}") from None
 
 
 def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str, str]:

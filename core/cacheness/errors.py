@@ -25,10 +25,12 @@ CachenessError
     └── MissingExtra     install what the message names (also an ImportError)
 """
 
+from __future__ import annotations
+
 from typing import Final
 
 #: How to install libraries whose own name is not enough.
-_DISTRIBUTIONS: Final = {"nacl": "pynacl", "psycopg": "'psycopg[binary]'"}
+_DISTRIBUTIONS: Final = {"attr": "attrs", "nacl": "pynacl", "psycopg": "'psycopg[binary]'", "yaml": "pyyaml"}
 
 
 class CachenessError(Exception):
@@ -116,14 +118,30 @@ class SchemaMismatch(ConfigError):
 
 
 class MissingExtra(ConfigError, ImportError):
-    """An optional library is not installed; the message names what to install, by its own name."""
+    """An optional library is not installed, or its import fails; the message names it, and what to install."""
 
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
+    def __init__(self, library: str, extra: str, purpose: str, cause: str = "") -> None:
         package = _DISTRIBUTIONS.get(library, library)
-        super().__init__(f"{purpose} needs {library}, which is not installed. Install it with: pip install {package}")
+        state = f"cannot be imported: {cause.rstrip('.')}" if cause else "is not installed"
+        super().__init__(f"{purpose} needs {library}, which {state}. Install it with: pip install {package}")
         self.library = library
         self.extra = extra
+        self._given = (library, extra, purpose, cause)
 
-    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
-        purpose = str(self).split(" needs ", 1)[0]
-        return (type(self), (self.library, self.extra, purpose))
+    @classmethod
+    def of(cls, error: ImportError, library: str, extra: str, purpose: str) -> MissingExtra:
+        """What an import that failed comes to: this library, or one that it needs, is missing, or broken.
+
+        Args:
+            error: what the import raised.
+            library: what was imported.
+            extra: which extra of cacheness brings it.
+            purpose: what needs it.
+        """
+        name = error.name or ""
+        if isinstance(error, ModuleNotFoundError) and name.isidentifier() and not name.startswith("_"):
+            return cls(name, extra, purpose)
+        return cls(library, extra, purpose, " ".join(str(error).split())[:300])
+
+    def __reduce__(self) -> tuple[type, tuple[str, ...]]:
+        return (type(self), self._given)

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import cast
+from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
 from cacheness import forks
@@ -194,20 +194,6 @@ def embedded_kind(directory: str | Path) -> str | None:
     return None
 
 
-def check_backend(config: Config) -> None:
-    """Raise ConfigError when nothing here goes by the name of the metadata backend."""
-    backend = config.metadata_backend
-    if isinstance(backend, str) and backend not in _EMBEDDED and urlsplit(backend).scheme not in _SERVERS:
-        if backend.startswith("sqlite:"):
-            raise ConfigError(
-                f"metadata_backend {backend!r} is a URL, and a cache on SQLite is a directory: give cache_dir="
-            )
-        raise ConfigError(
-            f"metadata_backend {redacted(backend)!r} is not known: use 'sqlite', 'json', or"
-            " 'postgresql://user@host/database'"
-        )
-
-
 def _take(config: Config) -> Slot:
     while True:
         slot = _registry.slots.get(config)
@@ -223,9 +209,7 @@ def _take(config: Config) -> Slot:
 
 
 def _open(config: Config) -> OpenCache:
-    check_backend(config)
-    check_sharing(config)
-    codecs_of(config)
+    check(config)
     keyring = _keyring(config)
     with ExitStack() as on_failure:
         metadata = open_metadata(config)
@@ -350,7 +334,7 @@ def _journal(config: Config) -> MetadataStore:
     return JournalStore(_directory(config, other=SQLITE_FILE) / JOURNAL_FILE, limits=config.limits())
 
 
-_SERVERS = ("postgresql", "postgres")
+_HERE: Final = ("file", "memory")  #: schemes of blob stores that need no library
 _EMBEDDED: dict[str, Callable[[Config], MetadataStore]] = {"sqlite": _sqlite, "json": _journal}
 
 
@@ -427,10 +411,9 @@ def check_sharing(config: Config) -> None:
 
 def check(config: Config) -> None:
     """Raise ConfigError for what can work on no machine. Touches no disk and asks no server."""
-    check_backend(config)
     check_sharing(config)
     codecs_of(config)
-    if isinstance(config.blob_store, str):
+    if isinstance(config.blob_store, str) and urlsplit(config.blob_store).scheme not in _HERE:
         _check_scheme(config.blob_store)
     if config.signing_key is not None or config.trust is not None or _is_server(config):
         _shared_keyring(config)

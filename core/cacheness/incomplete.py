@@ -13,13 +13,6 @@ _QUOTED: Final = 3
 _warned: set[tuple[Any, str]] = set()
 
 
-def check(choice: str | None, default: str | None = None) -> str | None:
-    """Return a choice that is known, or the default. Raises ValueError for another."""
-    if choice is not None and choice not in CHOICES:
-        raise ValueError(f"incomplete={choice!r} is not known: one of {', '.join(CHOICES)}")
-    return default if choice is None else choice
-
-
 def may_cache(
     choice: str, function: str, unseen: Sequence[str], warn: Callable[[str], None], where: Any = None
 ) -> bool:

@@ -17,6 +17,7 @@ from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 from cacheness.lazy_dataclass import dataclass
+from cacheness.units import bytes_named
 
 MICROSECONDS: Final = 1_000_000
 HOUR: Final = 3600 * MICROSECONDS
@@ -365,7 +366,7 @@ class Issue:
 def _brief(entry: Entry) -> str:
     """An entry in a few words: a beginning of its key, what made it, its size."""
     made_by = f" of {entry.function[:200]}" if entry.function else ""
-    return f"{entry.cache_key[:12]}…{made_by}, {entry.size:,} bytes"
+    return f"{entry.cache_key[:12]}…{made_by}, {bytes_named(entry.size)}"
 
 
 def _shown(entry: Entry) -> dict[str, object]:

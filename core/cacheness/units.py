@@ -16,7 +16,7 @@ Time: TypeAlias = float | datetime | str
 #: Seconds: from today, these end before the year 9999 does.
 LONGEST: Final = 7000 * 365.25 * 86400
 
-_NUMBER: Final = r"(\d+(?:\.\d+)?|\.\d+)"
+_NUMBER: Final = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
 _SIZE: Final = re.compile(rf"{_NUMBER}\s*([kmgtp]?i?b?|bytes?)", re.IGNORECASE)
 _DURATIONS: Final = re.compile(rf"(?:{_NUMBER}\s*([a-z]*)[\s,]*)+", re.IGNORECASE)
 _DURATION: Final = re.compile(rf"{_NUMBER}\s*([a-z]*)", re.IGNORECASE)
@@ -24,6 +24,8 @@ _PLAIN: Final = re.compile(r"\d+(\.\d*)?")
 _SECONDS: Final = {
     name: seconds
     for seconds, names in {
+        1e-9: "ns nanosecond nanoseconds",
+        1e-6: "us microsecond microseconds",
         0.001: "ms millisecond milliseconds",
         1.0: "s sec secs second seconds",
         60.0: "m min mins minute minutes",
@@ -101,6 +103,11 @@ def time_of(time: Time) -> float:
     if not 0 <= time < LONGEST:
         raise ValueError(wanted)
     return float(time)
+
+
+def number_of(number: int, one: str, many: str = "") -> str:
+    """Return a number of things for people: "1 miss", "2 misses"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def bytes_named(size: float) -> str:

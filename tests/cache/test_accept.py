@@ -408,7 +408,7 @@ def unchanged(x):
     for sample in (0, -1, True, 2.5):
         with pytest.raises(ValueError, match=r"sample=.* is no number of calls"):
             cache.accept(module.slow, sample=sample)  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match=r"accept=.* is no number of calls"):
+        with pytest.raises(ConfigError, match="accept cannot be used"):
             cache.cached(accept=sample)(module.slow)  # type: ignore[arg-type]
     assert (cache.stats()["entries"], cache.accepted_changes()) == (before, [])
 

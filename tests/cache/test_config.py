@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
-from cacheness.config import _READ, FROM_FILES
+from cacheness.blobs.memory import MemoryBlobStore
+from cacheness.config import FROM_FILES, redacted
+from cacheness.memoize import CachedOptions
+from cacheness.options import READ as READERS
 from cacheness.units import bytes_of, seconds_of
 
 READ: dict[str, tuple[str, Any, Any]] = {
@@ -28,6 +31,13 @@ READ: dict[str, tuple[str, Any, Any]] = {
     "whole number": ("max_entries", "12", 12),
     "flag": ("allow_unsigned", "false", False),
     "driver of SQLAlchemy": ("metadata_backend", "postgresql+asyncpg://u@h/d", "postgresql://u@h/d"),
+    "driver named of a short scheme": ("metadata_backend", "postgres+psycopg2://u@h/d?x=1", "postgresql://u@h/d?x=1"),
+    "capitals": ("metadata_backend", "SQLite", "sqlite"),
+    "a choice in capitals": ("mode", " READ ", "read"),
+    "a number with an exponent": ("max_entries", "1e6", 1_000_000),
+    "a percentage": ("check", "5%", 0.05),
+    "a directory for blobs": ("blob_store", "/data/my blobs", "file:///data/my%20blobs"),
+    "a URL with a line's end": ("blob_store", "s3://bucket/p\n", "s3://bucket/p"),
     "home": ("cache_dir", "~/results", str(Path.home() / "results")),
 }
 
@@ -58,6 +68,15 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a number for text": ("namespace", 5, "5 is not text"),
     "neither true nor false": ("shared_path", "maybe", "neither True nor False"),
     "part of an entry": ("max_entries", 1.5, "not a whole number"),
+    "no metadata store": ("metadata_backend", 5, "5 is not a metadata store"),
+    "the class of a store": ("blob_store", MemoryBlobStore, "is not a blob store"),
+    "another database": ("metadata_backend", "mysql://u@h/d", "'sqlite', 'json', or 'postgresql"),
+    "no URL": ("blob_store", "bucket", "'bucket' is not a URL"),
+    "no quota": ("max_bytes", 0, "greater than 0, or left out"),
+    "less than nothing": ("busy_timeout", "-1", "not a duration"),
+    "more than all": ("check", "120%", "not a share"),
+    "no mode": ("mode", "readonly", "one of off, offline, read"),
+    "nobody's names": ("eviction", None, "one of lru, cost"),
     "secret that is no text": ("signing_key", 12345, "signing_key"),
 }
 
@@ -84,9 +103,36 @@ def test_a_cache_opens_by_the_path_of_its_directory_alone(tmp_path: Path) -> Non
         UnifiedCache("a", cache_dir="b")
 
 
-def test_a_url_of_sqlite_is_told_that_a_cache_is_a_directory() -> None:
-    with pytest.raises(ConfigError, match="cache_dir"):
-        UnifiedCache(metadata_backend="sqlite:////data/x.db")
+@pytest.mark.parametrize(("url", "directory"), [("sqlite:////data/x.db", "/data"), ("sqlite:///x.db", ".")])
+def test_a_url_of_sqlite_is_told_which_directory_to_give(url: str, directory: str) -> None:
+    for call in (Config, UnifiedCache):
+        with pytest.raises(ConfigError, match=f"{url}.*cache_dir='{directory}'"):
+            call(metadata_backend=url)
+    with pytest.raises(ConfigError, match=f"cache_dir='{directory}'"):
+        UnifiedCache(url)
+
+
+def test_none_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with UnifiedCache(None) as cache:
+        calls: list[int] = []
+        work = cache.cached(version="1")(calls.append)
+        work(1), work(1)
+        assert calls == [1, 1]
+        assert cache.get(x=1, default="none") == "none"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_work_nowhere_is_said_before_a_server_is_asked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no kind that fsspec knows"):
+        UnifiedCache(metadata_backend="postgresql://u@127.0.0.1:1/d", blob_store="sthree://b/x", signing_key="k" * 32)
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://", "sqlite:////data/x.db", "file:///a", "s3://bucket/p", "C:\\data", "postgresql:///d"]
+)
+def test_a_url_without_secrets_is_shown_as_it_was_written(url: str) -> None:
+    assert redacted(url) == url
 
 
 def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
@@ -96,12 +142,44 @@ def test_options_of_a_decorator_take_text_with_units(tmp_path: Path) -> None:
         (entry,) = cache.iter_entries()
         assert entry.expires_at is not None
         assert entry.expires_at - entry.created_at == 86400 * 1_000_000
-        with pytest.raises(ValueError, match="not a duration"):
-            cache.cached(ttl="soon")
 
 
-def test_every_parameter_is_read_or_is_one_of_a_few_that_are_checked_as_they_are() -> None:
-    assert Config.__dataclass_fields__.keys() - _READ == {"blob_store", "mode", "eviction", "on_error", "incomplete"}
+WRONG_OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "no duration": ({"ttl": "soon"}, "'soon' is not a duration"),
+    "expired when stored": ({"ttl": 0}, "greater than 0"),
+    "no time to wait": ({"wait": None}, "None is not a duration"),
+    "a number for text": ({"version": 2}, "2 is not text"),
+    "nothing for text": ({"prefix": None}, "None is not text"),
+    "text that no store takes": ({"version": "a\0"}, "NUL"),
+    "a name alone": ({"ignore": "client"}, r"is a string; give a list: \['client'\]"),
+    "no list": ({"tags": 5}, "5 is not a list"),
+    "a number in a list": ({"tags": [1]}, "1 is not text"),
+    "neither true nor false": ({"single_flight": "no, thanks"}, "neither True nor False"),
+    "no share": ({"check": "often"}, "not a share"),
+    "no function": ({"same": 5}, "not a plain function"),
+    "no calls": ({"accept": 0}, "at least 1"),
+    "no choice": ({"incomplete": "x"}, "one of warn, serve, refuse"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_OPTIONS)
+def test_a_wrong_option_of_a_decorator_is_an_error_where_it_is_written(name: str, tmp_path: Path) -> None:
+    given, words = WRONG_OPTIONS[name]
+    with UnifiedCache(tmp_path) as cache:
+        with pytest.raises(ConfigError, match=words):
+            cache.cached(**given)
+        with pytest.raises(ConfigError, match=words):
+            cache.cached(abs, **given)
+
+
+def test_options_of_a_decorator_are_read_like_parameters(tmp_path: Path) -> None:
+    with UnifiedCache(tmp_path) as cache:
+        options = cache.cached(ttl="1 day", wait=timedelta(minutes=1), check="5%", single_flight="no")(abs).options
+    assert (options.ttl, options.wait, options.check, options.single_flight) == (86400.0, 60.0, 0.05, False)
+
+
+def test_every_option_of_a_decorator_is_in_the_table_of_options() -> None:
+    assert READERS.keys() >= CachedOptions.__annotations__.keys()
 
 
 def test_whole_numbers_come_in_every_spelling() -> None:
@@ -110,7 +188,9 @@ def test_whole_numbers_come_in_every_spelling() -> None:
     assert type(config.max_bytes) is type(config.max_entries) is int
 
 
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("1b", 1), ("2 bytes", 2), ("1MB", 10**6), ("1mib", 1 << 20)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("1", 1), ("1b", 1), ("1e3 kB", 10**6), ("2 bytes", 2), ("1MB", 10**6), ("1mib", 1 << 20)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert bytes_of(text) == size
 
@@ -124,6 +204,7 @@ def test_sizes(text: str, size: int) -> None:
         (np.float32(0.5), 0.5),
         (Fraction(1, 2), 0.5),
         ("1.5 min", 90.0),
+        ("1e3us", 0.001),
         ("1 week, 1 s", 604801.0),
     ],
 )
@@ -177,7 +258,10 @@ def test_only_secrets_come_from_files(name: str, tmp_path: Path) -> None:
 
 def test_no_secret_shows_in_a_repr_or_an_error(tmp_path: Path) -> None:
     config = Config(**SECRET_VALUES)
-    assert "hush" not in repr(config.but(metadata_backend="postgresql://user:hush@[host/db"))
+    with pytest.raises(ConfigError, match="Invalid") as refused:
+        config.but(metadata_backend="postgresql://user:hush@[host/db")
+    assert "hush" not in str(refused.value)
+    assert "hush" not in repr(config.but(blob_store="s3://user:hush@[host/b"))
     assert "hush" not in repr(config.but(trust="ed25519:ci:hush, ed25519-pub:b:hush,hush"))
     with UnifiedCache(config.but(mode="off")) as cache:
         shown = [repr(config), str(config), f"{config!r:.500}", repr(cache), repr(cache.cached(abs))]

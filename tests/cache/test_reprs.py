@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from html.parser import HTMLParser
 from typing import Any
 
@@ -53,6 +55,37 @@ def test_reprs_are_short_and_tell_what_differs_from_the_defaults(cache):
     url = "postgresql://me:hunter2@localhost:1/x"
     with UnifiedCache(metadata_backend=url, allow_unsigned=True, blob_store="memory://", connect_timeout=0.1) as remote:
         assert "hunter2" not in repr(remote) + remote._repr_html_()
+
+
+class Model:
+    def run(self, x: int) -> int:
+        return x
+
+    def __call__(self, x: int) -> int:
+        return x
+
+
+async def later(x: int) -> int:
+    return x
+
+
+def test_no_repr_has_an_address_bytes_or_a_second_line(cache):
+    Model.fast = cache.cached(Model.run)  # type: ignore[attr-defined]
+    entries = [cache.put(value, x=len(value)) for value in (b"", b"1", bytes(2_000_000))]
+    hits = [cache.lookup(entry) for entry in entries]
+    functions = [cache.cached(f) for f in (len, later, partial(len), Model(), lambda x: x)]
+    functions += [Model().fast, Model.fast]  # type: ignore[attr-defined]
+    for thing in [*entries, *hits, *functions, cache, cache.key(x=1)]:
+        assert len(repr(thing)) < 200
+        assert not re.search(r" at 0x|\n|inline|\b1 [a-z]+s\b", repr(thing)), repr(thing)
+    here = __name__
+    assert [repr(f) for f in functions[:2]] == [
+        "<cached function builtins.len>",
+        f"<cached coroutine function {here}.later>",
+    ]
+    assert repr(functions[3]) == "<cached callable of Model>"
+    assert repr(functions[5]) == f"<cached function {here}.Model.run of Model>"
+    assert re.fullmatch(r"Entry\([0-9a-f]{12}…, \d+ B\)", repr(entries[0]))
 
 
 def test_hostile_text_does_not_run_in_a_notebook(cache, monkeypatch):

@@ -138,7 +138,7 @@ def test_a_function_in_an_argument_counts_with_what_it_hides() -> None:
 
 
 def test_a_choice_that_is_not_known(cache: UnifiedCache) -> None:
-    with pytest.raises(ConfigError, match="incomplete='no'"):
+    with pytest.raises(ConfigError, match="incomplete cannot be used: 'no'"):
         UnifiedCache(incomplete="no")
     with pytest.raises(ValueError, match="warn, serve, refuse"):
         cache.cached(len, incomplete="no")

@@ -120,7 +120,7 @@ def test_runs_are_compared_as_they_miss(store: Any, monkeypatch: pytest.MonkeyPa
     assert (change.state, change.equal) == ("accepted", 4)
     assert store.open().revoke(change.id)
     assert states_of(store, _second, [11]) == [("Completed", 12)]
-    with pytest.raises(ConfigError, match="accept=0 is no number of runs"):
+    with pytest.raises(ConfigError, match="accept cannot be used: 0 must be at least 1"):
         store.policy(accept=0)
 
 

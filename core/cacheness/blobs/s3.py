@@ -447,8 +447,8 @@ def botocore_session() -> Any:
     """A session that reads the environment and the files of AWS's tools now."""
     try:
         import botocore.session  # type: ignore[import-untyped]
-    except ImportError:
-        raise MissingExtra("botocore", "s3", "looking for unfinished uploads in a bucket") from None
+    except ImportError as error:
+        raise MissingExtra.of(error, "botocore", "s3", "looking for unfinished uploads in a bucket") from error
     return with_shared_models(botocore.session.get_session())
 
 

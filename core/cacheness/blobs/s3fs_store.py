@@ -40,8 +40,8 @@ try:
     from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
     from botocore.parsers import ResponseParserError  # type: ignore[import-untyped]
     from fsspec.asyn import sync  # type: ignore[import-untyped]
-except ImportError:
-    raise MissingExtra("s3fs", "s3", "engine=s3fs") from None
+except ImportError as error:
+    raise MissingExtra.of(error, "s3fs", "s3", "engine=s3fs") from error
 
 T = TypeVar("T")
 

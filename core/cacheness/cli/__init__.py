@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 from rich.text import Text
@@ -28,7 +28,7 @@ from cacheness.cli import (
     stores,
 )
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
-from cacheness.cli.screen import err
+from cacheness.cli.screen import err, say
 from cacheness.errors import CachenessError
 
 app: Final = typer.Typer(
@@ -61,6 +61,24 @@ app.command()(stores.adopt)
 app.add_typer(keys.app, name="keys")
 app.command()(figures.doctor)
 app.command()(page.ui)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        say(f"cacheness {version('cacheness')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before a command."""
 
 
 def main() -> None:

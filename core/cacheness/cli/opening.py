@@ -8,7 +8,7 @@ from pathlib import Path
 from cacheness.cli.endings import Misuse
 from cacheness.config import EMBEDDED, Config
 from cacheness.errors import ConfigError
-from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, check_backend, embedded_kind
+from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, embedded_kind
 
 
 def config_of(
@@ -28,7 +28,6 @@ def config_of(
     }
     try:
         config = Config.from_env().but(**{name: value for name, value in given.items() if value is not None})
-        check_backend(config)
     except ConfigError as error:
         raise Misuse(str(error)) from None
     if cache_dir is not None and blob_store is None and os.path.isdir(os.path.join(cache_dir, BLOB_DIRECTORY)):

@@ -33,8 +33,8 @@ def ui(
         import uvicorn
 
         from cacheness.page.server import HOST, ServedPage
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "starlette", "ui", "the page") from error
+    except ImportError as error:
+        raise MissingExtra.of(error, "starlette", "ui", "the page") from error
     with place.opened() as cache, socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -57,8 +57,8 @@ def write_report(cache: UnifiedCache, path: str) -> None:
         import jinja2 as _  # noqa: F401  the page's templates
 
         from cacheness.page.views import overview
-    except ModuleNotFoundError as error:
-        raise MissingExtra(error.name or "jinja2", "ui", "a report in HTML") from error
+    except ImportError as error:
+        raise MissingExtra.of(error, "jinja2", "ui", "a report in HTML") from error
     text = overview(cache).html(is_file=True)
     aside = f"{path}.{secrets.token_hex(4)}"
     try:

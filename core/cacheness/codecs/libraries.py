@@ -30,7 +30,7 @@ def library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingExtra(name, "dataframes", "reading or storing this table") from error
+        raise MissingExtra.of(error, name, "dataframes", "reading or storing this table") from error
 
 
 @cache

@@ -97,7 +97,7 @@ def _torch() -> Any:
     try:
         import torch  # type: ignore[import-not-found, unused-ignore]
     except ImportError as error:
-        raise CodecError("reading this tensor needs torch, which is not installed") from error
+        raise CodecError(f"reading this tensor needs torch, which cannot be imported: {error}") from error
     return torch
 
 

@@ -20,8 +20,8 @@ from cacheness import telemetry
 from cacheness.audit import NotComparable, Sampler, differing, digest_or_none, is_checkable, is_same, told
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.errors import CachenessError, ConfigError, ModeRefused, NotCached
-from cacheness.incomplete import Incomplete, check, may_cache
+from cacheness.errors import CachenessError, ModeRefused, NotCached
+from cacheness.incomplete import Incomplete, may_cache
 from cacheness.isolation import computing_elsewhere, isolated
 from cacheness.jitter import between
 from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function, still_left, unseen
@@ -42,10 +42,10 @@ from cacheness.memoize.steps import (
     Failed,
     Sleep,
     computes_all,
-    in_thread,
     under_way,
 )
 from cacheness.modes import writes
+from cacheness.off_loop import to_the_end
 from cacheness.records import MICROSECONDS, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
@@ -196,10 +196,10 @@ class CachedOptions(TypedDict, total=False):
     key: Callable[..., Any] | None
     condition: Callable[[Any], bool] | None
     single_flight: bool
-    wait: float
+    wait: Duration
     incomplete: Incomplete | None
     by_value: bool | None
-    check: float | None
+    check: float | str | None
     accept: int | None
     same: Callable[[Any, Any], bool] | None
 
@@ -216,7 +216,7 @@ class Options:
     key: Callable[..., Any] | None = None  #: gets the arguments; what it returns counts in their place
     condition: Callable[[Any], bool] | None = None  #: gets a result; whether it is stored
     single_flight: bool = True  #: let the others wait while one computes
-    wait: float = 3600.0  #: seconds to wait for another
+    wait: float = 3600.0  #: how long to wait for another
     incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
     by_value: bool | None = None  #: keep the digest of a result however many members it has, or never
     check: float | None = None  #: share of hits that are computed again and compared; None: as the cache does
@@ -247,15 +247,9 @@ def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
             f"{fn.__qualname__} is a generator function: what it returns can be read only once, so there is nothing"
             " to keep. Return a list, or cache the function that makes each item"
         )
-    for name in ("ignore", "tags"):
-        if isinstance(options.get(name), str):
-            raise TypeError(f"{name}={options[name]!r} is a string; give a tuple: {name}=({options[name]!r},)")
     function = fn.__wrapped__ if isinstance(fn, Cached) else fn
-    chosen: dict[str, Any] = {n: tuple(v) if n in ("ignore", "tags") else v for n, v in options.items()}
-    check(options.get("incomplete"))
-    _check_accept(options.get("accept"))
     kind = CachedCoroutine if _is_coroutine_function(function) else Cached
-    return kind(cache, function, Options(**chosen))
+    return kind(cache, function, Options(**options))
 
 
 def explain_call(
@@ -349,7 +343,7 @@ class Cached:
         return self if instance is None else BoundCached(self, instance)
 
     def __repr__(self) -> str:
-        return f"<cached {self.__wrapped__!r}>"
+        return f"<cached {_shown(self.__wrapped__)}>"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
@@ -788,14 +782,14 @@ class CachedCoroutine(Cached):
                     result = None
                 else:
                     with lease.patience, unseen():
-                        result = await in_thread(step)
+                        result = await to_the_end(step)
         except GeneratorExit:
             lease.abandon()
             raise
         finally:
             if lease.begun:
                 with lease.patience, unseen():
-                    await in_thread(functools.partial(self._ask, lease.end))
+                    await to_the_end(functools.partial(self._ask, lease.end))
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
@@ -831,6 +825,9 @@ class BoundCached:
         """The key of a call."""
         return self.__func__.key(self.__self__, *args, **kwargs)
 
+    def __repr__(self) -> str:
+        return f"<cached {_shown(self.__func__.__wrapped__)} of {type(self.__self__).__name__}>"
+
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Delete the result of a call; return True when there was one."""
         return self.__func__.invalidate(self.__self__, *args, **kwargs)
@@ -860,6 +857,13 @@ def _name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__qualname__", fn))
 
 
+def _shown(fn: Callable[..., Any]) -> str:
+    """A function without the address that its own repr has."""
+    kind = "coroutine function" if _is_coroutine_function(fn) else "function"
+    name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
+    return f"{kind} {getattr(fn, '__module__', '?')}.{name}" if name else f"callable of {type(fn).__qualname__}"
+
+
 def _is_coroutine_function(fn: Callable[..., Any]) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -873,11 +877,6 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
         from asyncio import coroutines
 
         wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
-
-
-def _check_accept(accept: object) -> None:
-    if accept is not None and (not isinstance(accept, int) or isinstance(accept, bool) or accept < 1):
-        raise ConfigError(f"accept={accept!r:.40} is no number of calls: it must be a whole number, 1 at least")
 
 
 # trouble

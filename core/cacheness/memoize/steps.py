@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 from cacheness import forks, telemetry
 from cacheness.coordination.leases import ComputeLeases
@@ -18,8 +18,6 @@ from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.lines import LineWatch
-
-T = TypeVar("T")
 
 #: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
 under_way: ContextVar[frozenset[bytes]] = ContextVar("cachenessunder_way", default=frozenset())
@@ -151,15 +149,3 @@ class ComputeLease:
         if self.begun and self._generation == forks.generation():
             self._taken_of.abandon(self._key, self._token)
         self.begun = False
-
-
-async def in_thread(step: Callable[[], T]) -> T:
-    """Take a step in a thread, to its end: a lease must not be taken after its call was cancelled."""
-    import asyncio
-
-    task = asyncio.ensure_future(asyncio.to_thread(step))
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -273,4 +273,4 @@ def _import(module: str) -> Any:
         try:
             return importlib.import_module(module)
         except ImportError as error:
-            raise MissingExtra("nacl", "ed25519", "a key of the kind ed25519") from error
+            raise MissingExtra.of(error, "nacl", "ed25519", "a key of the kind ed25519") from error

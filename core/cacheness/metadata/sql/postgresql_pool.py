@@ -35,7 +35,7 @@ try:
     from psycopg.pq import TransactionStatus
     from psycopg.types.array import ListBinaryDumper
 except ImportError as error:
-    raise MissingExtra("psycopg", "postgres", "a PostgreSQL metadata store") from error
+    raise MissingExtra.of(error, "psycopg", "postgres", "a PostgreSQL metadata store") from error
 
 T = TypeVar("T")
 _Row = Sequence[Any]
