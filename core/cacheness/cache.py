@@ -1161,7 +1161,7 @@ class UnifiedCache(AsyncCalls):
 
     def _chosen(self) -> dict[str, object]:
         """Where the cache is, and the parameters that differ from their defaults, without secrets."""
-        default = Config()
+        default = Config(check=0.0)  # what an open cache has where nothing is said
         chosen: dict[str, object] = {"cache_dir": self.config.cache_dir}
         for parameter in fields(Config):
             value = getattr(self.config, parameter.name)
