@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 
-from cacheness.keys import digest_of, fingerprint
+from cacheness import UnhashableArgument
+from cacheness.keys import digest_of, fingerprint, make_key
 from tests.keys.edits import load
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -74,7 +78,8 @@ WRAPPED = {
 
 ASK = """
 import json, sys
-from cacheness.keys import digest_of, fingerprint
+from cacheness import UnhashableArgument
+from cacheness.keys import digest_of, fingerprint, make_key
 from tests.keys.edits import load
 found = {}
 for name, (source, _) in json.load(sys.stdin).items():
@@ -139,3 +144,48 @@ def test_the_factory_of_a_structs_default_counts_by_its_code() -> None:
         return digest_of(made)
 
     assert digest("lambda: [1]") == digest("lambda:  [1]") != digest("lambda: [2]")
+
+
+MOCKS: dict[str, Callable[[], Any]] = {
+    "Mock": mock.Mock,
+    "MagicMock": mock.MagicMock,
+    "AsyncMock": mock.AsyncMock,
+    "PropertyMock": mock.PropertyMock,
+    "not callable": mock.NonCallableMagicMock,
+    "of a function": lambda: mock.create_autospec(sorted),
+    "of a class": lambda: mock.create_autospec(dict),
+    "call": lambda: mock.call,
+    "a call of it": lambda: mock.call(1).a,
+    "in a list": lambda: [mock.MagicMock()],
+    "in a partial": lambda: functools.partial(mock.MagicMock(), 1),
+}
+
+
+@pytest.mark.parametrize("name", MOCKS)
+def test_a_mock_is_no_argument_and_in_code_it_counts_by_its_class(name: str) -> None:
+    one, other = MOCKS[name](), MOCKS[name]()
+    for told in (one, other):
+        with pytest.raises(UnhashableArgument, match="answers as a test has told it"):
+            digest_of(told)
+        with pytest.raises(UnhashableArgument):
+            make_key(args={"x": 1}, function=told, version="1")
+
+    def task(x: int) -> object:
+        return one, x
+
+    key = make_key(args={"x": 1}, function=task)
+    assert ["unittest.mock" in line for line in key.incomplete] == [True]
+    first, one = key, other
+    assert make_key(args={"x": 1}, function=task).hex == first.hex
+
+
+def test_what_has_any_name_that_it_is_asked_for_is_around_nothing() -> None:
+    class Anything:
+        def __getattr__(self, name: str) -> Anything:
+            return Anything()
+
+        def __call__(self, x: int) -> int:
+            return x
+
+    assert make_key(args={"x": 1}, function=Anything(), version="1").hex
+    assert make_key(args={"x": 1}, function=Anything()).hex

@@ -19,9 +19,8 @@ from cacheness.keys.code.bytecode import one_by_one
 from cacheness.keys.code.write_only import METHODS_ARE_ATTRIBUTES
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import is_compiled, is_imported_lazily, module_of, name_of_module, names_of_module
+from cacheness.keys.values.attributes import ABSENT
 from cacheness.lazy_dataclass import dataclass
-
-ABSENT: Final = object()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from typing import Any
 
@@ -13,6 +14,7 @@ from cacheness.keys.code.fingerprint import Fingerprint
 from cacheness.keys.code.reader import read
 from cacheness.keys.code.references import closure_of, full_name, module_name
 from cacheness.keys.encode import digest_of, encode
+from cacheness.keys.values.attributes import ABSENT, wrapped_by
 
 
 def _data_of(fn: Any) -> list[bytes]:
@@ -31,7 +33,7 @@ def _data_of(fn: Any) -> list[bytes]:
 def pinned(fn: Any) -> Fingerprint:
     """A fingerprint that stays the same while the code changes."""
     bound: list[bytes] = []
-    while isinstance(fn, (functools.partial, types.MethodType)) or hasattr(fn, "__wrapped__"):
+    while isinstance(fn, (functools.partial, types.MethodType)) or wrapped_by(fn) is not ABSENT:
         if isinstance(fn, functools.partial):
             bound.append(digest_of((fn.args, fn.keywords), "partial"))
             fn = fn.func
@@ -39,8 +41,10 @@ def pinned(fn: Any) -> Fingerprint:
             bound.append(digest_of(fn.__self__, "self"))
             fn = fn.__func__
         else:
-            fn = fn.__wrapped__
-    if not hasattr(fn, "__qualname__"):
+            fn = wrapped_by(fn)
+    if (
+        inspect.getattr_static(fn, "__qualname__", None) is None
+    ):  # there are objects that have any name they are asked for
         bound.append(digest_of(fn, "function"))
         fn = type(fn)
     bound += _data_of(fn)

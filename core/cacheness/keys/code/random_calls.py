@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any, Final
 
 from cacheness.keys.code.calls import (
-    ABSENT,
     CallInCode,
     Constant,
     Given,
@@ -31,6 +30,7 @@ from cacheness.keys.code.calls import (
 )
 from cacheness.keys.code.sources import FunctionParameters, parameters_in_source
 from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.values.attributes import ABSENT
 from cacheness.lazy_dataclass import dataclass
 
 

@@ -14,7 +14,6 @@ from itertools import chain
 from typing import Any, Final, Protocol
 
 from cacheness.keys.code.calls import (
-    ABSENT,
     CallInCode,
     Constant,
     Given,
@@ -34,7 +33,7 @@ from cacheness.keys.code.random_calls import (
     seeded_by,
 )
 from cacheness.keys.code.reader import Bag, Value
-from cacheness.keys.error_paths import FAILURES
+from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.lazy_dataclass import dataclass
 
 _CONSTRUCTORS: Final = ("__init__", "__new__", "__post_init__")
@@ -160,7 +159,7 @@ class Chances:
             yield from ((fn, 1) for fn in self._constructors(value))
             return
         while value is not ABSENT and id(value) not in self._nodes:
-            value = _wrapped(value)
+            value = wrapped_by(value)
         if isinstance(value, types.FunctionType):
             called.add(id(value))
             first = value.__code__.co_varnames[:1]
@@ -180,14 +179,6 @@ def _flat(edges: Iterable[Any]) -> Iterator[Any]:
             yield from _flat(inner for _, members in edge.members for inner in members)
         else:
             yield edge
-
-
-def _wrapped(value: Any) -> Any:
-    """What a decorated function is around."""
-    try:
-        return object.__getattribute__(value, "__dict__").get("__wrapped__", ABSENT)
-    except FAILURES:
-        return ABSENT
 
 
 def _told(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:

@@ -15,9 +15,11 @@ from cacheness.keys.code.merkle import Vertex
 from cacheness.keys.code.random_calls import LOOKED_AT, Draw, drawn_when_called, kept_in
 from cacheness.keys.encode import Encoder, known_types
 from cacheness.keys.error_paths import Harmless, Unencodable, place_of
-from cacheness.keys.owners import owner_of, owner_of_class
+from cacheness.keys.owners import is_held, module_of, owner_of, owner_of_class
 from cacheness.keys.snapshot import snapshot
+from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.keys.values.files import File
+from cacheness.keys.values.objects import is_mock
 from cacheness.lazy_dataclass import dataclass
 
 #: Values that cannot change: to see the same object again is enough.
@@ -86,7 +88,10 @@ class Reader(Encoder):
 
     def _by_type(self, value: Any) -> None:
         kind = type(value)
-        wrapped = getattr(value, "__wrapped__", None) if callable(value) else None
+        if is_mock(kind):  # each has a class of its own, which is told what to answer
+            kind = next(base for base in kind.__mro__ if is_held(base, module_of(base), base.__qualname__))
+        wrapped = wrapped_by(value) if callable(value) else ABSENT
+        wrapped = None if wrapped is ABSENT else wrapped
         self.tagged("by type", kind, wrapped)
         if wrapped is None:
             place = place_of(self.place, [*self._stack, value])

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any, Final
 
-from cacheness.keys.code.calls import ABSENT
 from cacheness.keys.error_paths import FAILURES
+from cacheness.keys.values.attributes import ABSENT
 
 #: Modules that a name is followed through, from where it is imported to where it is defined.
 _FURTHEST: Final = 6

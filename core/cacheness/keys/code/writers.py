@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dis
 import functools
-import inspect
 import os
 import re
 import types
@@ -18,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from cacheness.keys.inputs import paths_in
 from cacheness.keys.owners import owner_of
+from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.lazy_dataclass import dataclass
 
 #: How deep helpers are followed that only pass a name on.
@@ -208,8 +208,14 @@ def unwrapped(thing: Any) -> Any:
     """The function within partials, methods and decorators."""
     while isinstance(thing, functools.partial):
         thing = thing.func
-    thing = getattr(thing, "__func__", thing)
-    return inspect.unwrap(thing) if callable(thing) else thing
+    if isinstance(thing, (types.MethodType, staticmethod, classmethod)):
+        thing = thing.__func__
+    seen: list[Any] = []
+    while callable(thing) and all(thing is not other for other in seen):
+        seen.append(thing)
+        wrapped = wrapped_by(thing)
+        thing = thing if wrapped is ABSENT else wrapped
+    return thing
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

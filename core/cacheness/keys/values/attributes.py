@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from cacheness.keys.encode import Encoder
+from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import module_of, owner_of_class
 
 #: A remembered hash, which differs in each process.
@@ -22,6 +23,8 @@ _MEMOS: Final = {
     ("pyparsing", "ParserElement"): frozenset({"streamlined", "_defaultName"}),
 }
 _DESCRIPTIONS: Final = frozenset({"__dict__", "__weakref__"})
+#: Stands for what is not there.
+ABSENT: Final = object()
 
 
 def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], *, in_order: bool = False) -> None:
@@ -118,3 +121,19 @@ def _slots_of(value: Any, cls: type) -> Iterator[tuple[str, Any]]:
                 yield name, member.__get__(value)
             except AttributeError:
                 continue  # never set
+
+
+def wrapped_by(value: Any) -> Any:
+    """What a decorated function or object says that it is around, or `ABSENT`.
+
+    It has to hold it: there are objects that have whatever is asked of them, without end.
+    """
+    try:
+        attributes = object.__getattribute__(value, "__dict__")
+    except FAILURES:
+        attributes = {}
+    if "__wrapped__" in attributes:
+        return attributes["__wrapped__"]
+    if inspect.getattr_static(type(value), "__wrapped__", ABSENT) is ABSENT:
+        return ABSENT
+    return getattr(value, "__wrapped__", ABSENT)

@@ -19,6 +19,8 @@ from cacheness.keys.error_paths import FAILURES, Unencodable, brief_of
 from cacheness.keys.owners import OURS, is_held, module_of, owner_of, owner_of_class
 from cacheness.keys.values.attributes import add_attributes, held, left_out
 
+_MOCKS: Final = frozenset({"NonCallableMock", "_Call"})
+
 
 @handles_the_rest
 def instance(encoder: Encoder, value: Any) -> None:
@@ -41,6 +43,17 @@ def _is_namespace(kind: type) -> bool:
     return issubclass(kind, types.SimpleNamespace) or any(
         base.__module__ == "argparse" and base.__qualname__ == "Namespace" for base in kind.__mro__
     )
+
+
+def is_mock(kind: type) -> bool:
+    """Return True for classes of mocks, of which each mock has one of its own."""
+    return any(base.__module__ == "unittest.mock" and base.__qualname__ in _MOCKS for base in kind.__mro__)
+
+
+@handles_family(is_mock)
+def _mock(_: Encoder, value: Any) -> None:
+    # It has whatever is asked of it, which has whatever is asked of it.
+    raise Unencodable(f"a {type(value).__qualname__} answers as a test has told it: pass what it stands for")
 
 
 @handles_family(_is_namespace)
