@@ -165,7 +165,7 @@ MOCKS: dict[str, Callable[[], Any]] = {
 def test_a_mock_is_no_argument_and_in_code_it_counts_by_its_class(name: str) -> None:
     one, other = MOCKS[name](), MOCKS[name]()
     for told in (one, other):
-        with pytest.raises(UnhashableArgument, match="answers as a test has told it"):
+        with pytest.raises(UnhashableArgument, match="answers as a test has set it up"):
             digest_of(told)
         with pytest.raises(UnhashableArgument):
             make_key(args={"x": 1}, function=told, version="1")

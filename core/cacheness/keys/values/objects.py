@@ -53,7 +53,7 @@ def is_mock(kind: type) -> bool:
 @handles_family(is_mock)
 def _mock(_: Encoder, value: Any) -> None:
     # It has whatever is asked of it, which has whatever is asked of it.
-    raise Unencodable(f"a {type(value).__qualname__} answers as a test has told it: pass what it stands for")
+    raise Unencodable(f"a {type(value).__qualname__} answers as a test has set it up: pass what it stands for")
 
 
 @handles_family(_is_namespace)
