@@ -9,16 +9,19 @@ from cacheness_dask.blocks import nocache
 from cacheness_dask.configuration import load as _load_configuration
 from cacheness_dask.explain import GraphExplanation, Picture, Row, explain, visualize
 from cacheness_dask.inputs import register_sink, register_source, register_stateful
+from cacheness_dask.live import Callback, Progress
 from cacheness_dask.marks import mark
 from cacheness_dask.run import CacheUnavailable, Record, Run
 
 __all__ = [
     "Cache",
     "CacheUnavailable",
+    "Callback",
     "EntryVanished",
     "File",
     "GraphExplanation",
     "Picture",
+    "Progress",
     "Record",
     "Row",
     "Run",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from typing import Any, Final, TypeAlias
 from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef, _execute_subgraph
 from dask.utils import format_time
 
-from cacheness import UnifiedCache
+from cacheness import Entry, UnifiedCache
 from cacheness.keys.inputs import paths_in
+from cacheness.records import CODE_CHANGED, MICROSECONDS, NEVER_SEEN, NEW_ARGUMENTS
 from cacheness_dask.bound import arguments_that_decide, bound_in, called_in, is_partial
 from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.rewrite import GraphPlan, name_of
@@ -22,8 +24,17 @@ from cacheness_dask.worker import NAMED
 
 #: Comparisons of a task with an entry, for all the tasks of a graph.
 _MOST: Final = 100_000
-#: Entries that are read for each function.
-_READ: Final = 1_000
+#: Entries that are read for each function, for who asks.
+_READ_AT_MOST: Final = 1_000
+#: Kinds of reasons that a cache's figures give, of what changed, by how that begins.
+_KINDS: Final = {
+    "code of": CODE_CHANGED,
+    "what comes from": "something upstream changed",
+    "input": "an input file changed",
+    "one of the inputs": "an input file changed",
+    "another input": "another input file",
+    "an input file": "an input file changed",
+}
 
 #: Files of one argument that are named, and parts of it that are looked at.
 _MOST_PATHS: Final = NAMED
@@ -62,9 +73,12 @@ class _FilesOfArgument:
 class Reasons:
     """Says for each miss of a plan what changed, as far as the clues of earlier entries tell."""
 
-    def __init__(self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> None:
+    def __init__(
+        self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, most: int = _READ_AT_MOST
+    ) -> None:
         self._plan, self._clues, self._cache = plan, clues, cache
         self._earlier: dict[str, list[_EarlierEntry]] = {}
+        self._most = most  #: entries that are read for each function
         self._each = max(1, _MOST // max(1, len(plan.misses)))
 
     def of(self, key: Any) -> str:
@@ -81,15 +95,26 @@ class Reasons:
         between = " since the entry of " if what.endswith(" changed") else ", "
         return f"{what}{between}{_ago(entry.created_at)}"
 
+    def kind(self, key: Any) -> str:
+        """Why the task with this key misses, in the words of a cache's figures; "" where that is not known."""
+        node = self._plan.graph[key]
+        earlier = self._entries(name_of(node))
+        if not earlier:
+            return NEVER_SEEN
+        what = self._told(node, *self._nearest(key, earlier))
+        for begins, kind in _KINDS.items():
+            if what.startswith(begins):
+                return f"{kind}: {name_of(node)}" if kind == CODE_CHANGED else kind
+        return NEW_ARGUMENTS if what else ""
+
     def _entries(self, name: str) -> list[_EarlierEntry]:
         """Entries of a function, newest first."""
         known = self._earlier.get(name)
         if known is None:
-            found = self._cache.list_entries(function=name, limit=_READ)
             clued = [
-                _EarlierEntry(bytes.fromhex(about["clue"]), entry["created_at"], _names(about.get("files")))
-                for entry in found
-                if "clue" in (about := entry["provenance"])
+                _EarlierEntry(bytes.fromhex(about["clue"]), _time_of(entry), _names(about.get("files")))
+                for entry in self._cache.iter_entries(function=name, limit=self._most)
+                if "clue" in (about := json.loads(entry.provenance))
             ]
             known = sorted(clued, key=lambda entry: entry.created_at, reverse=True)[: self._each]
             self._earlier[name] = known
@@ -177,6 +202,10 @@ def _code_of(node: GraphNode) -> str:
         called = called.func
     name = name_of(node)
     return f"code of `{name}`" if hasattr(called, "__qualname__") else f"`{name}` (its code, or what it holds)"
+
+
+def _time_of(entry: Entry) -> datetime:
+    return datetime.fromtimestamp(entry.created_at / MICROSECONDS, UTC)
 
 
 def _names(told: Any) -> frozenset[str] | None:

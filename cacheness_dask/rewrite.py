@@ -63,6 +63,7 @@ class GraphPlan:
     cut: bool = False  #: fused tasks were cut apart, so that the graph has keys of its own
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
+    seconds_spared: float = 0.0  #: of these, those of tasks that are neither computed nor loaded
     files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
     noted: Mapping[str, str] = field(default_factory=dict)  #: why results were not stored, by the entry's key
     keeping: Any = None  #: what must stay alive until the graph is submitted
@@ -266,8 +267,12 @@ def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback 
 def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presence]) -> None:
     gone = [key for key in prints.terms if key not in made.runs]
     made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
-    spared = {entry_key(prints.digests[key]) for key in gone if key in prints.digests}.union(made.hits.values())
-    made.seconds_saved = sum(found.compute_seconds or 0.0 for key in spared if (found := present.get(key)))
+    loaded = set(made.hits.values())
+    spared = {entry_key(prints.digests[key]) for key in gone if key in prints.digests} - loaded
+    made.seconds_spared, seconds_loaded = (
+        sum(found.compute_seconds or 0.0 for key in keys if (found := present.get(key))) for keys in (spared, loaded)
+    )
+    made.seconds_saved = made.seconds_spared + seconds_loaded
 
 
 def name_of(node: GraphNode) -> str:

@@ -23,7 +23,8 @@ from cacheness.keys.inputs import Counted
 from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
-from cacheness_dask import worker
+from cacheness_dask import live, worker
+from cacheness_dask.figures import FunctionReasons, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
@@ -142,6 +143,7 @@ class Run:
         self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
         self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
         self._warned = False
+        self._reasons = FunctionReasons()
         self._reading: list[_Reading] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
@@ -219,11 +221,26 @@ class Run:
         else:
             made.decisions = replace(made.decisions, stored={}, files={})
         self._record(made, time.perf_counter() - start)
+        reasons = Counter[str]()
         for key, why in made.refused.items():
             if not why.startswith(FOLLOWS):
-                self._count_unstored(name_of(made.graph[key]), why.removeprefix(_UNSTORED))
+                name, why_not = name_of(made.graph[key]), why.removeprefix(_UNSTORED)
+                self._count_unstored(name, why_not)
+                reasons[f"{name}: {why_not}"] += 1
             if why.startswith(LEAVES):
                 self._say_sink(name_of(made.graph[key]), why)
+        record = self.history[-1]
+        live.tell(
+            client,
+            graphs=1,
+            hits=record.hits,
+            skipped=record.skipped,
+            misses=record.misses,
+            refused=record.refused,
+            seconds_saved=record.seconds_saved,
+            to_compute=len(made.misses.keys() & made.decisions.stored.keys()),
+            reasons=dict(reasons.most_common(live.MOST_REASONS)),
+        )
         return made
 
     def _planned(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> GraphPlan | None:
@@ -236,7 +253,8 @@ class Run:
         with isolated(_not_cached if self._mode == "offline" else self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
-            made, _ = self._plan(graph, keys, client, waits=waits)
+            made, prints = self._plan(graph, keys, client, waits=waits)
+            count_graph(made, prints.clues, self.cache, self._reasons)
         return made
 
     def _await_results(self, made: GraphPlan, *, pool: bool) -> None:
@@ -379,6 +397,7 @@ class Run:
         """
         if not any(client is known for known in self._clients):
             self._clients.append(client)
+            live.follow(client)
 
     def flush(self) -> None:
         """Wait until every worker has stored what it has to store."""

@@ -25,6 +25,7 @@ from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness.keys.moved_generators import moved_since, positions
+from cacheness_dask import live
 from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
 from cacheness_dask.cut_off import GivenValues, TaskInputs
 from cacheness_dask.files import Files
@@ -136,6 +137,7 @@ class Told:
 def told(config: Config) -> Told:
     """`flush`, and what became of results since somebody last asked."""
     trouble = flush(config)
+    live.send()
     return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()))
 
 
@@ -194,7 +196,9 @@ class Load(Loading):
             _warn(self._store.config, error, "are computed again, because they cannot be read")
             return None
         if hit is not None:
-            opened.meter.saw(hit.entry.size, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            opened.meter.saw(hit.entry.size, seconds)
+            live.tell(loaded=1, loaded_bytes=hit.entry.size, load_seconds=seconds)
         return hit
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -311,11 +315,13 @@ class Compute(Calling):
                 if moved := json.loads(hit.entry.provenance).get("moved"):
                     about["moved"] = moved
                 opened.queue.link(key, hit.entry, about)
+                live.tell(computed=1)
                 return (hit.value,)
         return None
 
     def _after(self, around: _Around, value: Any) -> None:
         seconds = time.perf_counter() - around.start
+        live.tell(computed=1, compute_seconds=seconds)
         observed, troubles = around.observed, around.troubles
         with isolated(partial(_warn, self._store.config)):
             trouble = next(
@@ -410,6 +416,7 @@ def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 def _note(config: Config, digest: bytes, name: str, why: str) -> None:
     """Remember until somebody asks why a result was not stored."""
+    live.tell(reasons={f"{name}: {why}": 1})
     known = _unstored.setdefault(config, {})
     if why.startswith(IN_PLACE) and not _is_asked() and (name, why) not in known.values():
         logger.warning("%s", change_told(name, why))

@@ -22,6 +22,7 @@ from cacheness import Entry, UnifiedCache
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Key
+from cacheness_dask import live
 from cacheness_dask.policy import Meter
 
 _BATCH: Final = 256  #: results in one transaction
@@ -194,9 +195,10 @@ class WriteBehind:
         with isolated(self._warn):  # the results exist, also when the store is down
             cache = self._cache()
             with cache.write_batch():
-                stored = sum(self._put(cache, pending) for pending in batch)
+                stored = [pending.size for pending in batch if self._put(cache, pending)]
             with self._state:
-                self._stored += stored
+                self._stored += len(stored)
+            live.tell(stored=len(stored), stored_bytes=sum(stored))
             if len(batch) == 1:
                 self._meter.saw(batch[0].size, time.perf_counter() - start)
 
@@ -208,7 +210,9 @@ class WriteBehind:
         try:
             with isolated(_cannot_be_read):
                 value = pending.thaw()
-            cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+            entry = cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
+            # The call itself was counted with the graph.
+            cache.count(entry.function, "miss", calls=0, spent=about.seconds, size=entry.size)
         except CodecError as error:  # this value cannot be stored; others can
             (about.refused or self._warn)(error)
             return False

@@ -30,6 +30,7 @@ if typing.TYPE_CHECKING:
         UnhashableArgument,
     )
     from cacheness.keys import Digest, File, Key, register
+    from cacheness.maintenance.activity import Report
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.acceptances import AcceptedChange
     from cacheness.memoize.audit_stored import AuditedFunction
@@ -68,6 +69,7 @@ __all__ = [
     "Presence",
     "Ref",
     "RepairRefused",
+    "Report",
     "SchemaMismatch",
     "StoreFull",
     "StoreRefused",
@@ -102,6 +104,7 @@ _HOMES = {
         "UnhashableArgument",
     ),
     "cacheness.keys": ("Digest", "File", "Key", "register"),
+    "cacheness.maintenance.activity": ("Report",),
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.acceptances": ("AcceptedChange",),
     "cacheness.memoize.audit_stored": ("AuditedFunction",),

@@ -225,6 +225,12 @@ class Totals:
 
 
 #: What a call came to. waited: another was computing it; failed: the function raised, or the cache did not answer.
+#: Reasons of misses that figures give; those of code and of what was not stored go on with more.
+CODE_CHANGED: Final = "code changed"
+NEVER_SEEN: Final = "never seen"
+NEW_ARGUMENTS: Final = "new arguments"
+NOT_STORED_BEFORE: Final = "not stored before"
+
 Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]
 
 

@@ -64,6 +64,8 @@ class Report:
         for row in found if by != "reason" else (row for row in found if row.outcome == "miss"):
             groups.setdefault(_name(row, by), []).append(row)
         rows = [_sum(name, group) for name, group in groups.items()]
+        if by == "reason":  # seconds of calls that were counted elsewhere have none
+            rows = [row for row in rows if row.calls]
         if by == "hour":
             rows.sort(key=lambda row: row.name)
         else:

@@ -11,11 +11,8 @@ from typing import Any, Final, TypeAlias
 
 from cacheness import forks
 from cacheness.keys import FunctionCode, Key
-from cacheness.records import Entry
+from cacheness.records import CODE_CHANGED, NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, Entry
 
-CODE_CHANGED: Final = "code changed"
-NEVER_SEEN: Final = "never seen"
-NEW_ARGUMENTS: Final = "new arguments"
 EVICTED: Final = "evicted or deleted"
 KEPT: Final = 10_000  #: keys
 ASK_AGAIN: Final = 3600.0  #: seconds, after which a function's newest entry is looked at again
@@ -56,7 +53,7 @@ class MissReasons:
         with self._lock:
             known = self._keys.get(key.digest)
         if known is not None:
-            return f"not stored before: {known}" if known else EVICTED
+            return f"{NOT_STORED_BEFORE}: {known}" if known else EVICTED
         if not key.function:
             return ""
         now, about = time.monotonic(), (key.function, _version_of(key.components), key.code)

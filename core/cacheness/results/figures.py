@@ -97,7 +97,7 @@ class Figures:
             for old in [known for known in self._hours if known < hour - 1]:
                 figures = self._hours.pop(old).items()
                 left = [(key, _less(total, self._written.pop((old, key), _NOTHING))) for key, total in figures]
-                self._take_up(hour, ((key, rest) for key, rest in left if rest[0]))
+                self._take_up(hour, ((key, rest) for key, rest in left if any(rest)))
             if len(self._hours) > 1 or hour not in self._hours:
                 self._functions = {function for function, _, _ in self._hours.get(hour, {})}
             rows = [

@@ -1,0 +1,63 @@
+"""What a graph came to, in the figures of its cache: once decided, because tasks run elsewhere and at any time."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cacheness import UnifiedCache
+from cacheness.isolation import isolated
+from cacheness.records import NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE
+from cacheness_dask.miss_reasons import Reasons
+from cacheness_dask.rewrite import GraphPlan, name_of
+
+#: Functions whose newest entry is looked at for a graph; the misses of others have no reason.
+_ASKED_AT_MOST: Final = 20
+#: Seconds after which it is looked at again.
+_ASK_AGAIN: Final = 3600.0
+#: In place of a function's name, for what was not needed.
+NOT_NEEDED: Final = "(not needed)"
+
+
+class FunctionReasons:
+    """Why tasks of functions miss, as far as the newest entry of each tells. It is asked for once an hour."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str]] = {}
+
+    def of(self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> dict[Any, str]:
+        """The reason of each miss, by key."""
+        reasons, now, asked = Reasons(plan, clues, cache, most=1), time.monotonic(), 0
+        of_functions: dict[str, str] = {}
+        found: dict[Any, str] = {}
+        for key, entry in plan.misses.items():
+            if entry in plan.noted:
+                found[key] = f"{NOT_STORED_BEFORE}: {plan.noted[entry].partition(':')[0]}"
+                continue
+            name = name_of(plan.graph[key])
+            if name not in of_functions:
+                at, why = self._known.get(name, (float("-inf"), ""))
+                if now - at > _ASK_AGAIN and asked < _ASKED_AT_MOST:
+                    asked += 1
+                    why = reasons.kind(key)
+                    self._known[name] = now, NEW_ARGUMENTS if why == NEVER_SEEN else why  # from now on there is one
+                of_functions[name] = why
+            found[key] = of_functions[name]
+        return found
+
+
+def count_graph(plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, reasons: FunctionReasons) -> None:
+    """Count what was decided about a graph; hits are counted where they are read."""
+    why: dict[Any, str] = {}
+    with isolated(lambda _: None):  # misses count, whatever they are for
+        why = reasons.of(plan, clues, cache)
+    misses = Counter((name_of(plan.graph[key]), why.get(key, "")) for key in plan.misses)
+    refused = Counter(name_of(plan.graph[key]) for key in plan.refused)
+    for (name, reason), calls in misses.items():
+        cache.count(name, "miss", reason, calls=calls)
+    for name, calls in refused.items():
+        cache.count(name, "not cacheable", calls=calls)
+    if plan.seconds_spared:
+        cache.count(NOT_NEEDED, "hit", calls=0, saved=plan.seconds_spared)

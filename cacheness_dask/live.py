@@ -1,0 +1,204 @@
+"""What becomes of results while graphs run: told to callbacks here, and by the scheduler to those elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from types import TracebackType
+from typing import Any, Final, Self
+
+from cacheness.isolation import isolated
+
+logger = logging.getLogger("cacheness.dask")
+
+#: Under which the scheduler has these events: `client.get_events`, `client.subscribe_topic`.
+TOPIC: Final = "cacheness"
+#: Seconds between two events of a worker.
+EVERY: Final = 0.5
+#: Reasons that an event names.
+MOST_REASONS: Final = 50
+_REASON_LENGTH: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What became of results since the last event: of a graph that was decided about, or of tasks that ran.
+
+    The sum of all events is what happened.
+    """
+
+    graphs: int = 0  #: that were decided about
+    hits: int = 0  #: tasks of these whose results are there
+    skipped: int = 0  #: tasks that only hits need
+    misses: int = 0  #: tasks that are computed
+    refused: int = 0  #: tasks that are computed, and never stored
+    seconds_saved: float = 0.0  #: what hits and skipped tasks cost when they were computed
+    loaded: int = 0  #: results that were read
+    loaded_bytes: int = 0  #: stored bytes of these
+    load_seconds: float = 0.0
+    to_compute: int = 0  #: misses whose end is told
+    computed: int = 0  #: of these, those that ended
+    compute_seconds: float = 0.0
+    stored: int = 0  #: results
+    stored_bytes: int = 0  #: in memory
+    reasons: Mapping[str, int] = field(default_factory=dict)  #: why results are refused or not stored: how many
+
+    def __add__(self, other: Progress) -> Progress:
+        """Both together."""
+        sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in _NUMBERS}
+        reasons = Counter(self.reasons)
+        for why, count in other.reasons.items():
+            reasons[why if why in reasons or len(reasons) < MOST_REASONS else "other reasons"] += count
+        return Progress(**sums, reasons=dict(reasons))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The event as the scheduler has it."""
+        return {name: value for name, value in asdict(self).items() if value}
+
+    @classmethod
+    def of(cls, event: object) -> Progress:
+        """The event that the scheduler has; what else is under this topic is nothing."""
+        known = event if isinstance(event, dict) else {}
+        numbers = {one.name: known[one.name] for one in _NUMBERS if isinstance(known.get(one.name), int | float)}
+        reasons = known.get("reasons")
+        return cls(**numbers, reasons=dict(reasons) if isinstance(reasons, dict) else {})
+
+
+_NUMBERS: Final = tuple(one for one in fields(Progress) if one.name != "reasons")
+
+
+class Callback:
+    """Hears what becomes of results while a block lasts: `with Callback(print): …`, or a subclass with an `event`.
+
+    On a distributed scheduler, events of workers arrive once or twice a second, and the last with the results' storing.
+
+    Args:
+        event: is called with each Progress; an error in it is logged.
+    """
+
+    def __init__(self, event: Callable[[Progress], object] | None = None) -> None:
+        self._event = event
+
+    def event(self, progress: Progress) -> None:
+        """Hear one event. It comes in any thread.
+
+        Args:
+            progress: what became of results since the last one.
+        """
+        if self._event is not None:
+            self._event(progress)
+
+    def __enter__(self) -> Self:
+        global _callbacks  # noqa: PLW0603
+        with _lock:
+            _callbacks = (*_callbacks, self)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        global _callbacks  # noqa: PLW0603
+        with _lock:
+            _callbacks = tuple(one for one in _callbacks if one is not self)
+
+
+_lock = threading.RLock()
+_callbacks: tuple[Callback, ...] = ()
+_waiting = Progress()  #: what a worker has not sent yet
+_sent = float("-inf")
+
+
+def _begin_in_child() -> None:
+    global _waiting  # noqa: PLW0603
+    _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
+    _waiting = Progress()
+
+
+os.register_at_fork(after_in_child=_begin_in_child)
+
+
+def tell(client: Any = None, **what: Any) -> None:
+    """Tell what became of results in this process, or was decided here about a graph for the scheduler of a client.
+
+    Args:
+        client: the distributed client, where a graph was decided about.
+        what: the fields of `Progress`.
+    """
+    if not _callbacks and client is None and "distributed.worker" not in sys.modules:
+        return
+    progress = Progress(**what)
+    if progress.reasons:
+        progress = replace(progress, reasons={why[:_REASON_LENGTH]: n for why, n in progress.reasons.items()})
+    _call(progress)
+    if client is not None:
+        client.loop.add_callback(_send, client, progress)
+    elif not progress.graphs and _worker() is not None:
+        _keep(progress)
+
+
+def send() -> None:
+    """Send what waits in this process."""
+    global _waiting, _sent
+    worker = _worker()
+    with _lock:
+        waiting, _waiting, _sent = _waiting, Progress(), time.monotonic()
+    if worker is not None and (event := waiting.as_dict()):
+        with isolated(_log):
+            worker.log_event(TOPIC, event)
+
+
+def follow(client: Any) -> None:
+    """Have the scheduler of a client show a page, and hand events of its workers to callbacks of this process."""
+    client.loop.add_callback(_show_page, client)
+    if _callbacks:
+        with isolated(_log):
+            client.subscribe_topic(TOPIC, _heard)
+
+
+def _keep(progress: Progress) -> None:
+    global _waiting  # noqa: PLW0603
+    with _lock:
+        _waiting += progress
+        is_due = time.monotonic() - _sent > EVERY
+    if is_due:
+        send()
+
+
+def _call(progress: Progress) -> None:
+    for callback in _callbacks:
+        with isolated(_log):
+            callback.event(progress)
+
+
+def _heard(event: tuple[float, object]) -> None:
+    progress = Progress.of(event[1])
+    # What this client decided was told when it was.
+    if not progress.graphs and _worker() is None:
+        _call(progress)
+
+
+async def _send(client: Any, progress: Progress) -> None:
+    with isolated(_log):
+        await client.log_event(TOPIC, progress.as_dict())
+
+
+async def _show_page(client: Any) -> None:
+    with isolated(_log):
+        from cacheness_dask.dashboard import DashboardPlugin
+
+        await client.register_plugin(DashboardPlugin())
+
+
+def _worker() -> Any:
+    """A worker of Distributed in this process; None where there is none."""
+    distributed = sys.modules.get("distributed.worker")
+    workers = list(distributed.Worker._instances) if distributed else []  # noqa: SLF001
+    return next((worker for worker in workers if worker.status.name == "running"), None)
+
+
+def _log(error: Exception) -> None:
+    logger.debug("what became of results could not be told: %s: %s", type(error).__name__, error)
