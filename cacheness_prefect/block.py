@@ -394,7 +394,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return Recent(self.config(), path, task_run_id(), notes.record, failed=not done)
 
     def _put(self, value: Any, notes: Notes) -> bool:
-        self.open().put(
+        cache = self.open()
+        entry = cache.put(
             value,
             notes.key,
             ttl=notes.ttl,
@@ -403,6 +404,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             provenance=notes.provenance(),
             by_value=False,  # nothing of Prefect's asks for it
         )
+        if entry.function:  # the call was counted when the task returned
+            cache.count(entry.function, "miss", calls=0, size=entry.size)
         return True
 
     def _take_recent(self, path: str) -> Recent | None:

@@ -78,6 +78,11 @@ def tell_once(kind: str, what: str) -> None:
         _logger().warning("%s", what)
 
 
+def inform(what: str) -> None:
+    """Say something in the current run's log."""
+    _logger().info("%s", what)
+
+
 def warn(what: str) -> None:
     """Warn in the current run's log."""
     _logger().warning("%s", what)

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+from cacheness import Hit
 from cacheness.off_loop import off_loop
 from cacheness_prefect.block import CachenessBlock, not_there
 from cacheness_prefect.error_reporting import shielded
@@ -14,6 +15,7 @@ from cacheness_prefect.run_metadata import (
     Recent,
     about,
     address,
+    asking,
     content_of,
     form_of,
     recent,
@@ -69,11 +71,16 @@ class CachenessKeys(CachenessBlock):
         return found.record.encode()
 
     def _look(self, path: str) -> Recent | None:
-        hit = shielded("look up a result", lambda: self.open().lookup(address(path)), None)
+        why = asking.get()
+        hit = shielded("look up a result", lambda: self._look_up(path, why), None)
         record = "" if hit is None else about(hit).get("record", "")
         if hit is None or not record:
             return None
-        return Recent(self.config(), path, task_run_id(), record, content_of(hit))
+        return Recent(self.config(), path, task_run_id(), record, content_of(hit), hit=hit)
+
+    def _look_up(self, path: str, why: list[str] | None) -> Hit | None:
+        cache = self.open()
+        return cache.lookup(address(path)) if why is None else cache.peek(address(path), why)
 
     def _payload(self, path: str) -> Recent | None:
         """What Prefect's step before this one stored here; None when another storage has the payload."""

@@ -10,6 +10,9 @@ NO_STORE: Final = "the cache could not store a result"
 GOES_ON: Final = "the run goes on without it"
 NOT_STORED: Final = "The result is not stored"
 DISPUTED: Final = "it came out differently before, and nobody has decided: cacheness disputes"
+#: How the lines begin that say what the cache did for a run.
+HIT: Final = "Cache hit"
+MISS: Final = "Cache miss"
 
 
 @dataclass(frozen=True, slots=True)

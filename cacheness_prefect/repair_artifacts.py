@@ -103,12 +103,12 @@ def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: in
     verdict = _verdict(report, errors)
     looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.blobs, 'blob')}."
     lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
-    lines += [f"\n**Not done:** {_plain(text)}" for text in _distinct(errors)]
+    lines += [f"\n**Not done:** {plain(text)}" for text in _distinct(errors)]
     if expired:
         lines.append(f"\n{_count(expired, 'expired result')} removed.")
     if disputed:
         count = _count(sum(disputed.values()), "result")
-        by = ", ".join(f"{_plain(name)} ({number:,})" for name, number in sorted(disputed.items())[:LISTED])
+        by = ", ".join(f"{plain(name)} ({number:,})" for name, number in sorted(disputed.items())[:LISTED])
         lines.append(
             f"\n**{count} came out differently** when computed again, and wait for `cacheness disputes`: {by}."
         )
@@ -122,12 +122,12 @@ def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: in
 
 def _line(issue: Issue) -> str:
     # The length of the names in a detail is more than any page is wide; the subject stands whole below.
-    detail = _plain(_HEX.sub(r"\1…", issue.detail).rstrip("."))
+    detail = plain(_HEX.sub(r"\1…", issue.detail).rstrip("."))
     done = ", repaired" if issue.repaired else ""
-    return f"- **{_plain(issue.kind)}**{done}: {detail} ({issue.size:,} bytes)  \n  `{_UNSEEN.sub('?', issue.subject)}`"
+    return f"- **{plain(issue.kind)}**{done}: {detail} ({issue.size:,} bytes)  \n  `{_UNSEEN.sub('?', issue.subject)}`"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """As it stands, also where Markdown would take it for marks: the asterisks of a hidden password."""
     return _MARKS.sub(r"\\\1", text)
 

@@ -24,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError, ConfigError
 from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.figures_report import publish_figures
 from cacheness_prefect.repair_artifacts import Page
 from cacheness_prefect.storage import CachenessStorage
 
@@ -99,6 +100,7 @@ def integrity_repair(
     if not errors:
         disputed = shielded("list disputes", lambda: _disputed(block), disputed)
     page.publish(report, errors, expired, disputed)
+    shielded("tell what calls came to", lambda: publish_figures(block.open(), page.label), None)
     if errors:
         return cast("dict[str, Any]", Failed(message=str(errors[0]), data=errors[0]))
     totals = {"entries": report.entries, "blobs": report.blobs, "expired": expired}

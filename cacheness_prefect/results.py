@@ -12,9 +12,11 @@ When a record is written, it may be in another task's context, and the value may
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from prefect.client.schemas.objects import TaskRun
@@ -34,7 +36,17 @@ from cacheness_prefect.earlier_code import Comparison
 from cacheness_prefect.error_reporting import shielded, tell_not_stored
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.reasons import DISPUTED
-from cacheness_prefect.run_metadata import Notes, UnencodedValue, address, describe_run, task_run_id
+from cacheness_prefect.run_figures import RunFigures
+from cacheness_prefect.run_metadata import (
+    Notes,
+    Recent,
+    UnencodedValue,
+    address,
+    asking,
+    describe_run,
+    recent,
+    task_run_id,
+)
 from cacheness_prefect.serializers import CachenessSerializer
 
 #: Values that nobody can change after a task returned them.
@@ -90,6 +102,7 @@ class Making:
     earlier: Comparison | None = None  #: with what earlier code made, which is computed all the same
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
+    seen: RunFigures = field(default_factory=RunFigures)
 
     @classmethod
     def of(
@@ -176,7 +189,9 @@ class PolicyResultStore(ResultStore):
     def exists(self, key: str) -> bool:
         """Return True when a result is there; the first question of a task run, where what cannot work ends it."""
         self._require_usable()
-        found = super().exists(key)
+        with self._asking() as why:
+            found = super().exists(key)
+        self._note(found, why)
         if not found:
             self._note_dispute(key)
         return found or self._is_computed(key)
@@ -184,7 +199,9 @@ class PolicyResultStore(ResultStore):
     async def aexists(self, key: str) -> bool:
         """`exists`, off the event loop."""
         await off_loop(self._require_usable)
-        found = await super().aexists(key)
+        with self._asking() as why:
+            found = await super().aexists(key)
+        await off_loop(lambda: self._note(found, why))
         if not found:
             await off_loop(lambda: self._note_dispute(key))
         return found or self._is_computed(key)
@@ -197,6 +214,27 @@ class PolicyResultStore(ResultStore):
         if shielded("look up a dispute", lambda: store.open().is_disputed(address(key)), False):
             self._disputed = key
             tell_not_stored(DISPUTED)
+
+    @contextmanager
+    def _asking(self) -> Iterator[list[str]]:
+        """Have the key storage count nothing, because the run does."""
+        why: list[str] = []
+        token = asking.set(why)
+        try:
+            yield why
+        finally:
+            asking.reset(token)
+
+    def _note(self, found: bool, why: Sequence[str]) -> None:
+        """Say in the run's log what became of its question, and count it."""
+        making, storage = self._making, self.metadata_storage
+        if isinstance(storage, CachenessBlock) and making.task_run == task_run_id() and storage.config().mode != "off":
+            shielded(
+                "tell why a task runs", partial(self._note_in, storage, recent.get() if found else None, why), None
+            )
+
+    def _note_in(self, storage: CachenessBlock, found: Recent | None, why: Sequence[str]) -> None:
+        self._making.seen.note(storage.open(), self._making.key, found, why)
 
     def _is_computed(self, key: str) -> bool:
         """False: what is not there is computed. Raises NotCached where nothing is."""
@@ -214,6 +252,10 @@ class PolicyResultStore(ResultStore):
         for storage in (self.result_storage, self.metadata_storage):
             if isinstance(storage, CachenessBlock):
                 storage.require_usable()
+
+    def _count(self, store: CachenessBlock) -> None:
+        making = self._making
+        making.seen.computed(store.open(), making.key, time.monotonic() - making.started)
 
     def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
         """Read a result; if it is that of the current task run, there is no body whose files would be observed.
@@ -279,6 +321,7 @@ class PolicyResultStore(ResultStore):
         store = _keeper(self)
         if making.task_run != task_run_id() or store is None or not store.stores_results:
             return plain
+        shielded("count a task run", partial(self._count, store), None)
         record = KeptRecord(metadata=plain.metadata, result=obj)
         path, ttl = plain.metadata.storage_key or "", store.result_ttl
         notes = shielded("describe a result", lambda: making.notes(obj, path, expiration, without_key=ttl), None)

@@ -65,9 +65,12 @@ class Recent:
     record: str = ""
     content: Any = None  #: what was read; None after a write
     failed: bool = False  #: the write came to nothing, and that has been told
+    hit: Hit | None = None  #: that was read
 
 
 recent: ContextVar[Recent | None] = ContextVar("cacheness_prefect_recent", default=None)
+#: Gets the reason of a miss, where the run that asks counts its calls itself.
+asking: ContextVar[list[str] | None] = ContextVar("cacheness_prefect_asking", default=None)
 
 
 def address(path: str) -> str | Key:

@@ -1,0 +1,87 @@
+"""What a store did in the last day: an artifact for people, and events for automations."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.events import emit_event
+
+from cacheness import Report, UnifiedCache
+from cacheness_prefect.repair_artifacts import plain
+
+REPORT: Final = "cacheness.report"  #: the events that an automation can react to
+NO_HITS: Final = "cacheness.report.no-hits"
+
+DAY, WEEK = 24 * 3600.0, 7 * 24 * 3600.0
+#: Calls of a day from which on it means something that none was a hit.
+ENOUGH_CALLS: Final = 20
+_FUNCTIONS: Final = 30  #: rows of the artifact
+_REASONS: Final = 20
+
+
+def publish_figures(cache: UnifiedCache, label: str) -> None:
+    """Tell what calls came to in the last day.
+
+    Args:
+        cache: an open cache.
+        label: what people call it.
+    """
+    day, reasons = cache.report(since=DAY), cache.report(since=DAY, by="reason")
+    create_markdown_artifact(
+        markdown=text_of(day, reasons), key="cacheness-figures", description=f"Figures of {label}, of the last day"
+    )
+    stats = cache.stats()
+    held = {name: stats[name] for name in ("entries", "bytes")}
+    payload = {**day.total.as_dict(), **held, "reasons": {row.name: row.misses for row in reasons.rows[:_REASONS]}}
+    resource = {"prefect.resource.id": f"cacheness.store.{label}", "prefect.resource.name": label}
+    events = [REPORT, NO_HITS] if has_stopped_hitting(day, cache.report(since=WEEK)) else [REPORT]
+    for event in events:
+        emit_event(event, resource=resource, payload=payload)
+
+
+def has_stopped_hitting(day: Report, week: Report) -> bool:
+    """Return True when no call of the last day was a hit, and calls of the week before were.
+
+    Args:
+        day: the last day.
+        week: the last week, with that day.
+    """
+    asked = day.total.hits + day.total.misses + day.total.waited
+    return asked >= ENOUGH_CALLS and not day.total.hit_rate and bool(week.total.hits)
+
+
+def text_of(day: Report, reasons: Report) -> str:
+    """The artifact, in Markdown.
+
+    Args:
+        day: by function.
+        reasons: by reason.
+    """
+    total: Any = day.total
+    if not total.calls:
+        return "No calls were counted in the last day."
+    rate = "" if total.hit_rate is None else f", **hit rate {total.hit_rate:.0%}**"
+    hours = f"{total.seconds_saved / 3600:,.1f} h saved, {total.seconds_spent / 3600:,.1f} h computing and waiting"
+    lines = [
+        f"**{total.calls:,} calls**{rate}, {hours}.",
+        "",
+        "| function | calls | hits | misses | waited | hit rate | s saved | s spent |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in day.rows[:_FUNCTIONS]:
+        share = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
+        lines.append(
+            f"| {_cell(row.name)} | {row.calls:,} | {row.hits:,} | {row.misses:,} | {row.waited:,} |"
+            f" {share} | {row.seconds_saved:,.1f} | {row.seconds_spent:,.1f} |"
+        )
+    if len(day.rows) > _FUNCTIONS:
+        lines.append(f"\n… and {len(day.rows) - _FUNCTIONS:,} more functions.")
+    if reasons.rows:
+        lines += ["", "Why calls missed:", "", "| reason | misses |", "|---|---:|"]
+        lines += [f"| {_cell(row.name)} | {row.misses:,} |" for row in reasons.rows[:_REASONS]]
+    return "\n".join(lines)
+
+
+def _cell(name: str) -> str:
+    return plain("".join(char if char.isprintable() else "?" for char in name) or "(none)")

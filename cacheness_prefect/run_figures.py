@@ -1,0 +1,62 @@
+"""What a task run's question to the cache came to: a line in the run's log, and a call in the cache's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+
+from cacheness import Hit, Key, UnifiedCache
+from cacheness.records import MICROSECONDS, Outcome
+from cacheness_prefect.error_reporting import inform
+from cacheness_prefect.reasons import HIT, MISS
+from cacheness_prefect.run_metadata import Recent, about
+
+REFRESHED = "refresh was asked for"  #: as `cached` counts it
+
+
+class RunFigures:
+    """The one call that a task run is. Prefect asks several times: before and after it waits for a lock."""
+
+    def __init__(self) -> None:
+        self._is_found = False
+        self._reason: str | None = None  #: of a miss, once there was one
+
+    def note(self, cache: UnifiedCache, key: Key, found: Recent | None, why: Sequence[str]) -> None:
+        """Take the answer to a question.
+
+        Args:
+            cache: which was asked.
+            key: of the call.
+            found: what is there.
+            why: the reason why nothing is, where the look-up saw one.
+        """
+        if self._is_found:
+            return
+        if found is not None and found.hit is not None:
+            self._is_found = True
+            self._count_hit(cache, key, found.hit)
+        elif found is None and self._reason is None:
+            newest = partial(cache.iter_entries, function=key.function, limit=1)
+            self._reason = why[-1] if why else cache.reasons.of(key, newest, cache.code_of)
+            inform(f"{MISS}: {self._reason or 'the reason is not known'}")
+
+    def computed(self, cache: UnifiedCache, key: Key, seconds: float) -> None:
+        """Count a miss, whose task has returned.
+
+        Args:
+            cache: in which it may be stored.
+            key: of the call.
+            seconds: that it took.
+        """
+        reason = REFRESHED if self._reason is None else self._reason
+        cache.count(key.function, "miss", reason, spent=seconds)
+
+    def _count_hit(self, cache: UnifiedCache, key: Key, hit: Hit) -> None:
+        entry, run = hit.entry, about(hit)
+        outcome: Outcome = "waited" if self._reason is not None else "near hit" if hit.near else "hit"
+        cache.count(key.function, outcome, saved=entry.compute_seconds or 0.0, size=entry.size)
+        saved = "" if entry.compute_seconds is None else f", {entry.compute_seconds:,.1f} s saved"
+        by = " of ".join(str(run[name]) for name in ("task_run", "flow_run") if run.get(name))
+        when = datetime.fromtimestamp(entry.created_at / MICROSECONDS, UTC)
+        inform(f"{HIT}{saved}; computed {when:%Y-%m-%d %H:%M} UTC" + (f" by {by}" if by else ""))
