@@ -40,7 +40,7 @@ class DashboardPlugin(SchedulerPlugin):
         for moment, event in scheduler.get_events(TOPIC):
             self._add(moment, Progress.of(event))
         pattern = r"/(?:.*/)?cacheness/?"  # below a proxy's prefix, too
-        scheduler.http_application.add_handlers(r".*", [(pattern, Page, {"plugin": self})])
+        scheduler.http_application.add_handlers(r".*", [(pattern, DashboardPage, {"plugin": self})])
         with isolated(_log):
             _link(scheduler)
         beneath = scheduler.handlers["performance_report"]
@@ -76,7 +76,7 @@ class DashboardPlugin(SchedulerPlugin):
         return performance_report
 
 
-class Page(RequestHandler):
+class DashboardPage(RequestHandler):
     """The page. It has no script, and asks for itself again."""
 
     def initialize(self, plugin: DashboardPlugin) -> None:
