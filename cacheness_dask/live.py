@@ -201,4 +201,4 @@ def _worker() -> Any:
 
 
 def _log(error: Exception) -> None:
-    logger.debug("what became of results could not be told: %s: %s", type(error).__name__, error)
+    logger.debug("what became of results could not be sent: %s: %s", type(error).__name__, error)
