@@ -25,6 +25,16 @@ _MOST_KEPT: Final = 100_000
 _QUIET: Final = 60.0
 
 
+def show_page(client: Any) -> None:
+    """Have the scheduler of a client show the page."""
+    client.loop.add_callback(_register, client)
+
+
+async def _register(client: Any) -> None:
+    with isolated(_log):
+        await client.register_plugin(DashboardPlugin())
+
+
 class DashboardPlugin(SchedulerPlugin):
     """Adds up events on the scheduler, and shows them under `/cacheness`."""
 

@@ -41,10 +41,10 @@ class Progress:
     seconds_saved: float = 0.0  #: what hits and skipped tasks cost when they were computed
     loaded: int = 0  #: results that were read
     loaded_bytes: int = 0  #: stored bytes of these
-    load_seconds: float = 0.0
+    load_seconds: float = 0.0  #: that reading them took
     to_compute: int = 0  #: misses whose end is told
     computed: int = 0  #: of these, those that ended
-    compute_seconds: float = 0.0
+    compute_seconds: float = 0.0  #: that these took
     stored: int = 0  #: results
     stored_bytes: int = 0  #: in memory
     reasons: Mapping[str, int] = field(default_factory=dict)  #: why results are refused or not stored: how many
@@ -63,7 +63,11 @@ class Progress:
 
     @classmethod
     def of(cls, event: object) -> Progress:
-        """The event that the scheduler has; what else is under this topic is nothing."""
+        """The event that the scheduler has; what else is under this topic is nothing.
+
+        Args:
+            event: what the scheduler has under `TOPIC`.
+        """
         known = event if isinstance(event, dict) else {}
         numbers = {one.name: known[one.name] for one in _NUMBERS if isinstance(known.get(one.name), int | float)}
         reasons = known.get("reasons")
@@ -152,8 +156,7 @@ def send() -> None:
 
 
 def follow(client: Any) -> None:
-    """Have the scheduler of a client show a page, and hand events of its workers to callbacks of this process."""
-    client.loop.add_callback(_show_page, client)
+    """Hand events of a client's workers to callbacks of this process."""
     if _callbacks:
         with isolated(_log):
             client.subscribe_topic(TOPIC, _heard)
@@ -184,13 +187,6 @@ def _heard(event: tuple[float, object]) -> None:
 async def _send(client: Any, progress: Progress) -> None:
     with isolated(_log):
         await client.log_event(TOPIC, progress.as_dict())
-
-
-async def _show_page(client: Any) -> None:
-    with isolated(_log):
-        from cacheness_dask.dashboard import DashboardPlugin
-
-        await client.register_plugin(DashboardPlugin())
 
 
 def _worker() -> Any:

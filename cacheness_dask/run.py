@@ -398,6 +398,9 @@ class Run:
         if not any(client is known for known in self._clients):
             self._clients.append(client)
             live.follow(client)
+            from cacheness_dask import dashboard  # with a client, Distributed is loaded
+
+            dashboard.show_page(client)
 
     def flush(self) -> None:
         """Wait until every worker has stored what it has to store."""

@@ -44,7 +44,7 @@ def test_frames_and_futures(tmp_path: Path) -> None:
 def test_the_page_runs_as_a_notebook_would(tmp_path: Path) -> None:
     page = (ROOT / "docs/reference/dask.md").read_text()
     cells = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(cells) == 7
+    assert len(cells) == 8
     said = run(tmp_path, "-c", "\n".join(cells))  # functions live in __main__, as in a notebook
     assert "miss: 12" in said
     assert said.rstrip().endswith("14")

@@ -228,7 +228,7 @@ def test_a_task_whose_key_is_incomplete_is_told_once_and_cached_or_refused(store
     ]
     assert len(lines) == 2  # one says that nothing is cached, one that it is
     assert any("is incomplete" in line for line in lines)
-    with pytest.raises(ValueError, match="incomplete='maybe'"):
+    with pytest.raises(ValueError, match="incomplete cannot be used: 'maybe'"):
         store.policy(incomplete="maybe")
 
 

@@ -49,13 +49,21 @@ class Sum:
 class Report:
     """What calls came to, those with the most seconds spent first, hours in their order."""
 
-    by: By
-    rows: tuple[Sum, ...]
-    total: Sum
+    by: By  #: by what they are summed up
+    rows: tuple[Sum, ...]  #: a sum for each function, hour, outcome or reason
+    total: Sum  #: of all calls
 
     @classmethod
     def of(cls, activity: Iterable[Activity], by: By) -> Report:
-        """The figures summed up."""
+        """The figures summed up.
+
+        Args:
+            activity: rows of hours.
+            by: what makes a row of the report.
+
+        Raises:
+            ValueError: `by` is none of these.
+        """
         if by not in ("function", "hour", "outcome", "reason"):
             raise ValueError(f"by={by!r} must be 'function', 'hour', 'outcome' or 'reason'")
         found = list(activity)
