@@ -17,7 +17,7 @@ import cacheness_dask as cd
 from cacheness import UnifiedCache
 
 MIB = 1 << 20
-QUEUE = 64 * MIB  #: what may wait to be stored
+QUEUE = 56 * MIB  #: what may wait to be stored; the bound of the test leaves one block for what storing takes
 BLOCK = 8 * MIB
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
