@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
-from cacheness.errors import NotCached
+from cacheness.errors import CachenessError, NotCached
 from cacheness.keys import Digest, Key, closed_digest
 from cacheness.keys.encode import Encoder, handles
 from cacheness.records import Hit
@@ -161,9 +161,15 @@ class Ref(Generic[T_co]):
             )
         return self._again()
 
+    def _is_of(self, cache: Any) -> bool:
+        try:
+            return bool(cache.store_id == self._store)
+        except CachenessError:  # who does not answer has nothing to give either; another may be the one
+            return False
+
     def _found(self) -> Holder:
         for cache in _open_caches():
-            if cache.namespace == self._namespace and cache.is_open and cache.store_id == self._store:
+            if cache.namespace == self._namespace and cache.is_open and self._is_of(cache):
                 return cast("Holder", cache)
         raise NotCached(
             f"the Ref to a result of {self._function or 'arguments'} belongs to a cache that is not open in this"

@@ -165,7 +165,7 @@ def test_the_narrower_mode_counts(given: Any, told: str, tmp_path: Path, monkeyp
             assert again.config == cache.config
 
 
-@pytest.mark.parametrize("wrong", ["on", "Read", "read,write"])
+@pytest.mark.parametrize("wrong", ["on", "readonly", "read,write"])
 def test_a_mode_that_is_not_known_is_an_error(wrong: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="off, offline, read, refresh, readwrite"):
         UnifiedCache(tmp_path, mode=wrong)

@@ -281,7 +281,11 @@ def test_it_pickles_without_value_and_secret(cache: UnifiedCache, ran: list[str]
 
 
 def test_of_a_store_that_is_not_open_here_it_is_not_cached(tmp_path: Path) -> None:
-    with UnifiedCache(tmp_path) as cache:
+    # Another that is open, and does not answer.
+    lost = UnifiedCache(
+        metadata_backend="postgresql://nobody@127.0.0.1:1/nothing", blob_store="memory://", signing_key="k" * 40
+    )
+    with lost, UnifiedCache(tmp_path) as cache:
 
         @cache.cached
         def one() -> int:
@@ -291,8 +295,9 @@ def test_of_a_store_that_is_not_open_here_it_is_not_cached(tmp_path: Path) -> No
         one.invalidate()
         with pytest.raises(NotCached, match="not in the cache any more"):
             pickle.loads(gone).value  # noqa: B018
-    with pytest.raises(NotCached, match="not open in this"):
-        pickle.loads(pickled).value  # noqa: B018
+        cache.close()
+        with pytest.raises(NotCached, match="not open in this"):
+            pickle.loads(pickled).value  # noqa: B018
 
 
 def test_a_cache_that_does_not_answer_still_gives_a_reference(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import sys
 import types
 import weakref
 from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field
 from itertools import islice
@@ -105,6 +105,8 @@ class _Classes:
 
 
 _classes: Final = _Classes()
+_SUBCLASSES: Final[Callable[[type], list[type]]] = type.__subclasses__
+_BASES: Final = type.__dict__["__bases__"].__get__
 
 
 def version_of_additions() -> int:
@@ -131,18 +133,30 @@ def _walk() -> None:
     seen: dict[int, Any] = {id(object): object}  # a metaclass may say what is equal, and what a hash is
     while waiting:
         cls = waiting.pop()
-        below: list[Any] = type.__subclasses__(cls)
-        if not is_users_module(module_of(cls)):
+        module = module_of(cls)
+        if is_users_module(module):
+            if module in sys.modules:
+                for base in _BASES(cls):
+                    _list_once(bases, base)
+        else:
             found.append(weakref.ref(cls))
-            if cls is not object and any(map(_is_users, below)):
-                bases.setdefault(cls.__name__, []).append(cls)
             if isinstance(cls, abc.ABCMeta) and _users_registered(cls):
                 registered.setdefault(cls.__name__, []).append(cls)
-        waiting += [other for other in below if id(other) not in seen]
-        seen.update((id(other), other) for other in below)
+        for below in _SUBCLASSES(cls):
+            if id(below) not in seen:
+                seen[id(below)] = below
+                waiting.append(below)
     _classes.all, _classes.having = found, {}
     _classes.registered, _classes.bases = registered, bases
     _classes.version += 1
+
+
+def _list_once(bases: dict[str, list[type]], base: type) -> None:
+    if base is object or is_users_module(module_of(base)):
+        return
+    listed = bases.setdefault(base.__name__, [])
+    if not any(base is other for other in listed):
+        listed.append(base)
 
 
 def _having(words: Collection[str]) -> dict[str, list[type]]:
@@ -153,6 +167,8 @@ def _having(words: Collection[str]) -> dict[str, list[type]]:
         found: dict[str, list[type]] = {word: [] for word in new}
         for cls in (cls for ref in _classes.all if (cls := ref()) is not None):  # its metaclass may say what is true
             namespace: Any = type.__getattribute__(cls, "__dict__")
+            if new.isdisjoint(namespace):
+                continue
             for word in namespace.keys() & new:
                 if type(namespace[word]) not in _SKIPPED and _is_addition(namespace[word]):
                     found[word].append(cls)
