@@ -14,7 +14,7 @@ from cacheness.testing.machine import CacheMachine
 pytestmark = pytest.mark.slow
 
 ON_THIS_MACHINE = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    max_examples=30, stateful_step_count=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 ON_SERVERS = settings(ON_THIS_MACHINE, max_examples=5, stateful_step_count=12)
 
