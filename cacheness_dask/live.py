@@ -132,7 +132,8 @@ def tell(client: Any = None, **what: Any) -> None:
         client: the distributed client, where a graph was decided about.
         what: the fields of `Progress`.
     """
-    if not _callbacks and client is None and "distributed.worker" not in sys.modules:
+    is_workers = client is None and "graphs" not in what and _worker() is not None
+    if not (_callbacks or client is not None or is_workers):
         return
     progress = Progress(**what)
     if progress.reasons:
@@ -140,7 +141,7 @@ def tell(client: Any = None, **what: Any) -> None:
     _call(progress)
     if client is not None:
         client.loop.add_callback(_send, client, progress)
-    elif not progress.graphs and _worker() is not None:
+    elif is_workers:
         _keep(progress)
 
 

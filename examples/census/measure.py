@@ -10,6 +10,9 @@ from typing import TypedDict
 BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.comprehension, ast.match_case)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
+#: Up to Python 3.12, to parse beside other threads can fail with SystemError for no reason
+#: (https://github.com/python/cpython/issues/106905).
+ATTEMPTS = 20
 
 
 class Facts(TypedDict):
@@ -45,12 +48,14 @@ def parsed(source: bytes) -> ast.Module:
     """The syntax tree; an empty one for what is not Python as this interpreter knows it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # escapes that were fine when the file was written
-        try:
-            return ast.parse(source)
-        except SystemError:  # before Python 3.12, threads that parse at once count each other's depth
-            return ast.parse(source)
-        except (SyntaxError, ValueError, RecursionError):
-            return ast.Module([], [])
+        for _ in range(ATTEMPTS):
+            try:
+                return ast.parse(source)
+            except SystemError:
+                continue
+            except (SyntaxError, ValueError, RecursionError):
+                break
+    return ast.Module([], [])
 
 
 def branches_of(node: ast.AST) -> int:

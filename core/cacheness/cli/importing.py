@@ -111,9 +111,10 @@ def _of_one(cache: UnifiedCache, name: str, given: _ImportOptions) -> dict[str, 
         with read(given["folder"], function) as calls:
             done["checked"] = _check(calls, function, given["check"])
             left_out = Counter(call.why_not for call in calls if call.why_not)
-            for call in calls:
-                if not call.why_not:
-                    _take(cache, cached, call, done, left_out)
+            with cache.write_batch():
+                for call in calls:
+                    if not call.why_not:
+                        _take(cache, cached, call, done, left_out)
     except _Refused as error:
         return done | {"refused": str(error)}
     return done | {"left_out": dict(left_out)}
