@@ -157,6 +157,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     inline_max_bytes: Bytes = Field(
         default=32 * 1024, title="Inline Size", description="Results up to this many bytes live in the database row."
     )
+    compression: Literal["auto", "zstd", "none"] = Field(
+        default="auto",
+        description="zstd compresses what becomes half as large; auto less where everything is on this machine's disk.",
+    )
     max_bytes: Bytes | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
     max_entries: int | None = Field(
         default=None, title="Quota of Entries", description="Results at which old results make room."

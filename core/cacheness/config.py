@@ -49,6 +49,7 @@ class CacheParameters(TypedDict, total=False):
     safe_codecs: bool
     codecs: Iterable[Codec | str] | str
     inline_max_bytes: Size
+    compression: Literal["auto", "zstd", "none"]
     ttl: Duration | None
     max_bytes: Size | None
     max_entries: int | None
@@ -89,6 +90,7 @@ class Config:
     safe_codecs: bool = False  #: neither write nor read pickles
     codecs: tuple[Codec, ...] = ()  #: codecs of yours, asked before the built-in ones; or "module:name, module:name"
     inline_max_bytes: int = 32 * 1024  #: values up to this size live in the row
+    compression: Literal["auto", "zstd", "none"] = "auto"  #: "zstd": what becomes half as large; "auto": less on a disk
     ttl: float | None = None  #: lifetime of entries that do not say their own; None keeps them
     max_bytes: int | None = None  #: quota of stored bytes; past it the least valuable entries go
     max_entries: int | None = None  #: quota of entries

@@ -17,7 +17,8 @@ from urllib.parse import unquote, urlsplit
 
 from cacheness import forks
 from cacheness.circuit import Guard
-from cacheness.codecs import CODECS
+from cacheness.codecs import CODECS, TRUSTING_CODECS, compression
+from cacheness.codecs.compression import Share
 from cacheness.codecs.outside import OutsideCodec
 from cacheness.config import Config, redacted, user_code_names
 from cacheness.coordination.leases import ComputeLeases
@@ -274,6 +275,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         namespace=config.namespace,
         inline_max_bytes=config.inline_max_bytes,
         safe_codecs=config.safe_codecs,
+        compressed_share=_compressed_share(config),
         writes=writes(config.mode),
         since=_since(config),
     )
@@ -286,11 +288,21 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
     )
 
 
+def _compressed_share(config: Config) -> Share:
+    """Return when a value is compressed, by where its bytes go."""
+    if config.compression == "none":
+        return compression.never
+    is_here = config.blob_store is None or str(config.blob_store).startswith(("file:", "memory:"))
+    if config.compression == "auto" and is_here and config.metadata_backend in _EMBEDDED and not config.shared_path:
+        return compression.staying(config.inline_max_bytes)
+    return compression.travelling
+
+
 def codecs_of(config: Config) -> tuple[Codec, ...]:
     """Return the codecs in order of preference: those that the configuration gives, then the built-in ones."""
     if taken := {codec.name for codec in CODECS} & {codec.name for codec in config.codecs}:
         raise ConfigError(f"codecs cannot be used: {min(taken)!r} is the name of a built-in codec. Choose another name")
-    return (*map(OutsideCodec, config.codecs), *CODECS)
+    return (*map(OutsideCodec, config.codecs), *(CODECS if config.safe_codecs else TRUSTING_CODECS))
 
 
 def marker_of(config: Config, metadata: MetadataStore, blobs: BlobStore) -> Marker:

@@ -143,6 +143,7 @@ READ: Final[Mapping[str, Read]] = {
     "allow_unsigned": flag,
     "safe_codecs": flag,
     "inline_max_bytes": at_least(0, bytes_of),
+    "compression": choice("auto", "zstd", "none"),
     "max_bytes": above_zero(bytes_of),
     "max_entries": above_zero(whole_number),
     "eviction": choice("lru", "cost"),

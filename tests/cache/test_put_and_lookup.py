@@ -373,3 +373,23 @@ def test_many_rows_of_others_fill_no_log(tmp_path, caplog, monkeypatch):
         monkeypatch.setattr(results_store, "UNSERVED_SECONDS", -1.0)  # later
         cache.get(n=1)
     assert len(caplog.records) == 22
+
+
+@pytest.mark.parametrize("compression", ["auto", "zstd", "none"])
+def test_who_opens_a_cache_says_what_is_compressed(world, compression):
+    words = " ".join(str(n % 5000) for n in range(100_000)).encode()
+    opened = world.config.but(compression=compression, namespace=compression)
+    with UnifiedCache(opened) as cache:
+        entry = cache.put(words, x=1)
+        assert cache.get(x=1) == words
+    travels = world.config.metadata_backend not in {"sqlite", "json"}
+    assert entry.codec.endswith("+zstd") == (compression == "zstd" or (compression == "auto" and travels))
+    assert world.cache.config.compression == "auto"
+
+
+def test_what_is_compressed_is_read_by_a_cache_that_compresses_nothing(world):
+    words = " ".join(str(n % 5000) for n in range(100_000)).encode()
+    with UnifiedCache(world.config.but(compression="zstd")) as one:
+        assert one.put(words, x=1).codec.endswith("+zstd")
+    with UnifiedCache(world.config.but(compression="none")) as other:
+        assert other.get(x=1) == words

@@ -119,3 +119,29 @@ def test_bytes_after_the_end_are_corrupt() -> None:
 def test_an_unknown_compression_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(CodecError, match="Upgrade"):
         decompress(b"", "numpy+brotli", 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "is_compressed"),
+    [
+        (30_000, 0.001, False),  # lies in the row as it is
+        (50_000, 0.40, True),  # fits in the row then, which saves its file
+        (50_000, 0.80, False),
+        (4_000_000, 0.30, False),
+        (4_000_000, 0.03, True),  # next to nothing is left of it
+        (40_000_000, 0.20, False),
+    ],
+)
+def test_on_this_machines_disk_compression_has_to_save_a_file_or_nearly_everything(
+    size: int, left: float, is_compressed: bool
+) -> None:
+    # In stretches that each sample finds, and no window of the compressor can shrink.
+    noise = int(4096 * left)
+    parts = [piece for _ in range(size // 4096) for piece in (RANDOM.randbytes(noise), bytes(4096 - noise))]
+    stored, suffix = compress(parts, compression.staying(32 << 10))
+    assert (suffix == SUFFIX) == is_compressed
+    assert decompress(joined(stored), "any" + suffix, len(joined(parts))) == joined(parts)
+
+
+def test_nothing_is_compressed_where_that_was_asked_for() -> None:
+    assert compress([bytes(9 << 20)], compression.never)[1] == ""

@@ -14,3 +14,6 @@ from cacheness.codecs.tensors import TensorCodec
 from cacheness.protocols import Codec
 
 CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
+
+#: The same where who signs entries may run code here anyhow, so that tables need no second look.
+TRUSTING_CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(validates=False), TensorCodec(), PickleCodec())

@@ -31,6 +31,9 @@ class ArrowCodec:
     name = "arrow"
     safe = True
 
+    def __init__(self, *, validates: bool = True) -> None:
+        self._validates = validates  #: what is read; what is stored always is
+
     def accepts(self, value: Any) -> bool:
         """Values that Arrow describes in full. Looks at types and indexes, never at the cells."""
         kind = _kind(value)
@@ -46,9 +49,20 @@ class ArrowCodec:
     def decode(self, data: Buffer) -> Any:
         """The value. Arrow and polars build on the memory of `data`; pandas has blocks of its own."""
         try:
-            return attempt(_read, data)
+            return attempt(self._read, data)
         except CodecError as error:
             raise CodecError(f"a stored table cannot be read here ({error})") from error.__cause__
+
+    def _read(self, data: Buffer) -> Any:
+        pa = library("pyarrow")
+        table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
+        if self._validates:
+            # Arrow follows offsets without looking. A signature says who wrote them, and not that they are sound.
+            table.validate(full=True)
+        table, kind = tables.unlabelled(table)
+        if kind not in _CONVERSIONS:
+            raise CodecError(f"it holds {kind or 'nothing'!r}, which is unknown to this version")
+        return _CONVERSIONS[kind].from_arrow(table)
 
 
 class _BufferFile:
@@ -83,17 +97,6 @@ def _write(table: Any, kind: str) -> list[Buffer]:
     with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         writer.write(table)
     return sink.buffers
-
-
-def _read(data: Buffer) -> Any:
-    pa = library("pyarrow")
-    table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    # Arrow follows offsets without looking. Checking them costs little, and makes this codec a safe one.
-    table.validate(full=True)
-    table, kind = tables.unlabelled(table)
-    if kind not in _CONVERSIONS:
-        raise CodecError(f"it holds {kind or 'nothing'!r}, which is unknown to this version")
-    return _CONVERSIONS[kind].from_arrow(table)
 
 
 _conforms: type[Codec] = ArrowCodec

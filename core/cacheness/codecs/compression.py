@@ -1,13 +1,18 @@
 """Smaller blobs, where a sample says that it pays.
 
 Zstandard at its fastest real level, and nothing beside it: on text, numbers and pickles LZ4 was
-no faster to write and half again to three times as large, and reading is seldom the slow part.
+no faster to write and half again to three times as large.
+
+Whether it pays depends on where the bytes go. What travels is compressed when it becomes half as
+large. On this machine's own disk a hit would spend three times as long on decompressing half the
+bytes as on reading all of them: there a value is compressed when next to nothing is left of it, or
+when it then fits in the row and needs no file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
 from cacheness import forks
 from cacheness.buffers import allocate
@@ -23,14 +28,40 @@ _SAMPLE: Final = 16 << 10
 _CHUNK: Final = 1 << 20
 _LARGE: Final = 16 << 20
 _MOST_WINDOW: Final = 8 << 20  #: bytes that a frame may ask us to keep beside its output
+_NEXT_TO_NOTHING: Final = 1 / 16  #: of which both a put and a hit take less time than of the whole, from 64 KiB on
+
+#: The share of its size that a compressed value of so many bytes may have.
+Share: TypeAlias = Callable[[int], float]
 
 
-def compress(buffers: Sequence[Buffer]) -> tuple[Sequence[Buffer], str]:
+def travelling(size: int) -> float:
+    """The share of its size that a compressed value may have where bytes travel."""
+    # The value and its compressed bytes are in memory together: more than this would break the bound of 1.3 x.
+    return 0.5 if size < _LARGE else 0.28
+
+
+def staying(inline_max_bytes: int) -> Share:
+    """The same on this machine's disk, with rows that hold values of so many bytes."""
+
+    def share(size: int) -> float:
+        if size <= inline_max_bytes:
+            return 0.0
+        return max(_NEXT_TO_NOTHING, min(travelling(size), inline_max_bytes / size))
+
+    return share
+
+
+def never(_: int) -> float:
+    """The same where nothing is compressed."""
+    return 0.0
+
+
+def compress(buffers: Sequence[Buffer], share: Share = travelling) -> tuple[Sequence[Buffer], str]:
     """The buffers, compressed when that pays, and what to append to the codec's name ("" when not)."""
     size = sum(map(len, buffers))
-    if size < _LEAST:
+    most = 0.0 if size < _LEAST else share(size)
+    if not most:
         return buffers, ""
-    most = _most(size)
     smaller = _compressed(buffers, most * size) if _promises(buffers, size, most) else None
     return (buffers, "") if smaller is None else (smaller, SUFFIX)
 
@@ -45,12 +76,6 @@ def decompress(data: Buffer, codec_name: str, raw_size: int) -> Buffer:
     if len(data) != raw_size:
         raise CorruptEntry(f"a stored value has {len(data)} bytes where {raw_size} were signed")
     return data
-
-
-def _most(size: int) -> float:
-    """Return the share of its size that a compressed value may have."""
-    # The value and its compressed bytes are in memory together: more than this would break the bound of 1.3 x.
-    return 0.5 if size < _LARGE else 0.28
 
 
 def _promises(buffers: Sequence[Buffer], size: int, most: float) -> bool:

@@ -61,12 +61,18 @@ def _only_batch(table: Any) -> Any:
     return library("pyarrow").RecordBatch.from_arrays(columns, schema=table.schema)
 
 
+def _validated(value: Any) -> Any:
+    """What anybody's code may have made of any memory: readers follow its offsets without looking."""
+    value.validate(full=True)
+    return value
+
+
 def _unchanged(value: Any) -> Any:
     return value
 
 
-TABLE: Final = Conversion(_table_fits, _unchanged, _unchanged)
-BATCH: Final = Conversion(_batch_fits, _unchanged, _only_batch)
+TABLE: Final = Conversion(_table_fits, _validated, _unchanged)
+BATCH: Final = Conversion(_batch_fits, _validated, _only_batch)
 CHUNKED_ARRAY: Final = Conversion(
-    _column_fits, lambda array: library("pyarrow").table([array], names=[""]), lambda table: table.column(0)
+    _column_fits, lambda array: library("pyarrow").table([_validated(array)], names=[""]), lambda table: table.column(0)
 )

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any
 
 from cacheness.blobs.near import NearBlobStore
-from cacheness.codecs.compression import compress, decompress
+from cacheness.codecs.compression import Share, compress, decompress
 from cacheness.coordination.ownership import Marker
 from cacheness.coordination.sessions import Sessions
 from cacheness.errors import (
@@ -94,6 +94,7 @@ class Cache:
         namespace: str,
         inline_max_bytes: int,
         safe_codecs: bool,
+        compressed_share: Share,
         writes: bool = True,
         since: int | None = None,
     ) -> None:
@@ -111,6 +112,7 @@ class Cache:
         self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
+        self._compressed_share = compressed_share
         self._readable: set[tuple[int, ...]] = set()
         self._told, self._telling_since = 0, time.monotonic()  #: warnings of entries that are not served
         self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
@@ -124,7 +126,7 @@ class Cache:
         raw_size = sum(memoryview(buffer).nbytes for buffer in raw)
         if not codec.safe:
             self._read_back(codec, value, raw, raw_size)
-        stored, suffix = compress(raw)
+        stored, suffix = compress(raw, self._compressed_share)
         now = self.metadata.now()
         entry = Entry(
             namespace=self.namespace,
