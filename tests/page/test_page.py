@@ -5,8 +5,6 @@ from __future__ import annotations
 import random
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -302,25 +300,3 @@ def test_charts_of_anything_are_valid_and_say_their_figures() -> None:
         shown = Seen(bars('A "title" <of> ours', columns, " s"))
         assert shown.tags[0] == "svg"
     assert "2.5 s hits, 1,000.0G s misses" in shown.text
-
-
-@pytest.mark.slow
-def test_the_commands_write_a_report_and_serve_a_page(cache: UnifiedCache, tmp_path: Path) -> None:
-    place = ("-d", str(cache.config.cache_dir))
-    cache.close()  # figures are written by then
-    command = [sys.executable, "-W", "error", "-m", "cacheness"]
-    subprocess.run([*command, "report", "--html", str(tmp_path / "report.html"), *place], check=True)
-    assert "tripled" in (tmp_path / "report.html").read_text()
-    with subprocess.Popen(
-        [*command, "ui", *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as served:
-        try:
-            assert served.stdout is not None
-            url = served.stdout.readline().strip()
-            with httpx.Client(follow_redirects=True, timeout=60) as client:
-                assert "tripled" in client.get(url).text
-            served.send_signal(2)
-            assert served.wait(60) in (0, 130)
-            assert "Traceback" not in (served.stderr.read() if served.stderr else "")
-        finally:
-            served.kill()
