@@ -6,14 +6,14 @@ A worker may stand in another directory, or on another machine, where a name mea
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 from dask._task_spec import Task, _execute_subgraph
 
 from cacheness.keys import Inputs
-from cacheness.keys.code.writers import effects_of, unwrapped, writes_to
+from cacheness.keys.code.writers import Effects, effects_of, unwrapped, writes_to
 from cacheness.keys.inputs import Counted
 from cacheness.keys.outcome import Observed, place_of
 from cacheness.keys.values.files import known_of, take_over
@@ -31,6 +31,7 @@ class Files:
     written: frozenset[str]  #: names that the task's code hands to something that writes
     texts: dict[Names, bytes]  #: the task's fingerprints with some of its files by their names
     writes: bool  #: the task's code writes files
+    unseen: str  #: what in the task's code writes a file that only the code names, in a way that no hook sees
     known: dict[str, Any]  #: so that what is the same file is not read again
 
     def observed(self) -> tuple[Observed, dict[str, str]]:
@@ -61,6 +62,7 @@ def files_of(prints: Fingerprints, key: Any, node: Any) -> Files:
     """The files that a task names, for where it runs. What lies elsewhere is asked for again by the client."""
     inputs = prints.inputs.get(key) or Inputs()
     local = [counted for counted in inputs.found.values() if counted.path]
+    effects = list(_effects(node))
     return Files(
         tuple((place_of(counted.name, counted.path), counted) for counted in local),
         tuple(prints.groups.get(key, ())),
@@ -68,18 +70,25 @@ def files_of(prints: Fingerprints, key: Any, node: Any) -> Files:
         tuple(inputs.folders),
         frozenset(_written(node.func, node.args, node.kwargs) if isinstance(node, Task) else ()),
         prints.texts.get(key, {}),
-        is_writer(node),
+        any(one.writes for one in effects),
+        next((one.unseen for one in effects if one.unseen), ""),
         known_of(counted.path for counted in local),
     )
 
 
 def is_writer(node: Any) -> bool:
     """Return True when the code of a task, or of a step of a fused one, writes files."""
+    return any(effects.writes for effects in _effects(node))
+
+
+def _effects(node: Any) -> Iterator[Effects]:
     if not isinstance(node, Task):
-        return False
+        return
     if node.func is _execute_subgraph:
-        return any(is_writer(step) for step in node.args[0].values())
-    return effects_of(node.func).writes
+        for step in node.args[0].values():
+            yield from _effects(step)
+    else:
+        yield effects_of(node.func, (*node.args, *node.kwargs.values()))
 
 
 def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:

@@ -338,6 +338,8 @@ class Compute(Calling):
         outcome = around.observed.outcome(value)
         if self.files is not None and self.files.writes and outcome.left:
             return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
+        if self.files is not None and self.files.unseen and not outcome.is_written:
+            return f"{LEAVES} a file by `{self.files.unseen}`, which is neither an argument nor in its result"
         if outcome.not_stored:
             return f"{FILE} {outcome.not_stored}"
         return why_not(value) or self._put(value, seconds, outcome, around)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import os
 import pathlib
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import types
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,6 +22,8 @@ import dask.bag as db
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from dask.utils import SerializableLock
 from distributed import Client
@@ -316,10 +320,41 @@ def copied(x: int) -> int:
     return x
 
 
-@pytest.mark.parametrize(
-    "fn",
-    [to_a_constant, to_a_global, by_a_helper, to_a_computed_name, to_a_joined_name, to_a_name_in_a_list, copied],
-)
+def linked(x: int) -> int:
+    pathlib.Path(f"report{x}.txt").unlink(missing_ok=True)
+    os.link("n.txt", f"report{x}.txt")
+    return x
+
+
+def zipped(x: int) -> int:
+    with zipfile.ZipFile(f"report-{x}.zip", "w") as file:
+        file.writestr("x", str(x))
+    return x
+
+
+def by_a_library(x: int) -> int:
+    path = f"report-{x}.parquet"
+    pd.DataFrame({"x": [x]}).to_parquet(path)
+    return x
+
+
+class Exporter:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def save(self, x: int) -> int:
+        pq.write_table(pa.table({"x": [x]}), f"{self.name}-{x}")  # type: ignore[no-untyped-call]
+        return x
+
+
+def by_a_method(x: int) -> int:
+    return Exporter("report").save(x)
+
+
+WRITING = [to_a_constant, to_a_global, by_a_helper, to_a_computed_name, to_a_joined_name, to_a_name_in_a_list, copied]
+
+
+@pytest.mark.parametrize("fn", [*WRITING, linked, zipped, by_a_library, by_a_method])
 def test_what_writes_elsewhere_runs_each_time_with_what_follows(
     cache: UnifiedCache, caplog: pytest.LogCaptureFixture, fn: Callable[[int], int]
 ) -> None:
@@ -356,8 +391,22 @@ def renamed(x: int) -> str:
     return f"a/b{x}".replace("a/b", "c.d")
 
 
-@pytest.mark.parametrize("fn", [scratch, logged, renamed])
-def test_what_leaves_nothing_behind_or_logs_is_stored(cache: UnifiedCache, fn: Callable[[int], Any]) -> None:
+def in_memory(x: int) -> bytes:
+    buffer = io.BytesIO()
+    pd.DataFrame({"x": [x]}).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def by_a_library_with_a_cache(x: int) -> int:
+    os.makedirs(os.path.expanduser("~/.fonts-of-a-library"))
+    return x
+
+
+@pytest.mark.parametrize("fn", [scratch, logged, renamed, in_memory, by_a_library_with_a_cache])
+def test_what_leaves_nothing_behind_or_logs_is_stored(
+    cache: UnifiedCache, fn: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", os.getcwd())
     first, _ = compute(cache, dask.delayed(fn)(3))
     again, run = compute(cache, dask.delayed(fn)(3))
     assert (first, run.history[-1].hits) == (again, 1)

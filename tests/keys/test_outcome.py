@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import operator
 import os
 import pathlib
 import shutil
@@ -17,11 +19,12 @@ from typing import Any
 import fsspec
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 from cacheness import File, UnifiedCache
 from cacheness.keys import Observed, Outcome, covers, make_key, outcome, still_left
-from cacheness.keys.code.writers import writes_to
+from cacheness.keys.code.writers import effects_of, writes_to
 
 
 @pytest.fixture(autouse=True)
@@ -388,6 +391,68 @@ def test_code_tells_which_parameters_it_writes_to() -> None:
     assert writes_to(by_a_helper) == {"target"}
     assert writes_to(only_reads) == frozenset()
     assert writes_to(len) == frozenset()
+
+
+def _frame(x: Any) -> Any:
+    return x
+
+
+OUT = pathlib.Path("out")
+
+
+class Exporter:
+    def save(self, frame: Any, place: Any) -> None:
+        self._to(frame, place / "x")
+
+    def _to(self, frame: Any, path: Any) -> None:
+        frame.to_feather(f"{path}.feather")
+
+    def size(self, frame: Any) -> int:
+        return len(frame)
+
+
+def hands_on(frame: Any, path: Any) -> None:
+    frame.to_parquet(path, index=False)
+
+
+UNSEEN: list[Any] = [
+    lambda frame: frame.to_parquet(OUT / "x", index=False),
+    lambda frame: frame.to_parquet(path=_frame("x")),
+    lambda frame, folder: frame.to_parquet(f"{folder}/x"),
+    lambda frame, settings: frame.write_csv(settings.out),
+    lambda table: pq.write_table(table, os.path.join("a", "b")),
+    lambda frame: hands_on(frame, OUT / "x"),
+    lambda frame: Exporter().save(frame, OUT),
+    lambda values, h5py: h5py.File(f"{OUT}/x", "w"),
+]
+SEEN: list[Any] = [
+    lambda frame, path: frame.to_parquet(path, index=False),
+    lambda frame, path: hands_on(frame, path),
+    lambda frame: frame.to_parquet(),
+    lambda frame: frame.to_parquet(index=False),
+    lambda frame: frame.to_parquet(io.BytesIO()),
+    lambda frame: Exporter().size(frame),
+    lambda path, h5py: h5py.File(f"{OUT}/x", "r"),
+    lambda frame: frame.to_csv(f"{OUT}/x"),  # Python opens it
+]
+
+
+@pytest.mark.parametrize("fn", UNSEEN)
+def test_code_tells_what_it_writes_that_no_hook_sees_and_no_argument_names(fn: Any) -> None:
+    assert effects_of(fn).unseen
+
+
+@pytest.mark.parametrize("fn", SEEN)
+def test_what_an_argument_names_what_a_hook_sees_and_what_stays_in_memory_is_not_unseen(fn: Any) -> None:
+    assert effects_of(fn).unseen == ""
+
+
+def test_methods_of_what_a_function_is_given_are_read() -> None:
+    assert effects_of(lambda exporter, frame: exporter.save(frame, OUT), [Exporter(), 1]).unseen == "to_feather"
+    assert effects_of(operator.methodcaller("save", 1, OUT), [Exporter()]).unseen == "to_feather"
+    assert effects_of(operator.methodcaller("size", 1), [Exporter()]).unseen == ""
+    assert effects_of(Exporter().save).unseen == "to_feather"
+    assert effects_of(operator.methodcaller("save"), [1]) == effects_of(len)
 
 
 # through the cache

@@ -1,7 +1,8 @@
 """`make peer-dask`: the tests inside dask's wheel without a cache, with an empty one, and with a full one.
 
 A test whose outcome differs from that without a cache, and is not in `EXPECTED` with a reason, is a failure.
-PEER_EVERY=10 takes one test in ten, by name; those that Dask itself calls slow, or that need the network, are left out.
+PEER_EVERY=10 takes one test in ten, by name, PEER_FROM=1 another one; those that Dask itself calls slow, or that need
+the network, are left out.
 PEER_VERBOSE=1 shows which functions' tasks were computed once more with a full cache, and which tasks have no key.
 """
 

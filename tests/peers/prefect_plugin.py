@@ -32,6 +32,7 @@ from cacheness_prefect import CachenessLockManager, CachenessStorage
 SERVER_SECONDS = 300.0
 IS_OURS = os.environ["PEER_KIND"] == "cacheness"
 KEPT = os.environ["PEER_KEPT"]
+EVERY, FROM = int(os.environ.get("PEER_EVERY", "1")), int(os.environ.get("PEER_FROM", "0"))
 
 _store = CachenessStorage(cache_dir=KEPT) if IS_OURS else None
 _files = LocalFileSystem(basepath=KEPT)
@@ -87,8 +88,8 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Take one test in PEER_EVERY, by name."""
-    items[:] = [item for item in items if crc32(item.nodeid.encode()) % int(os.environ.get("PEER_EVERY", "1")) == 0]
+    """Take one test in PEER_EVERY, by name: that at PEER_FROM."""
+    items[:] = [item for item in items if crc32(item.nodeid.encode()) % EVERY == FROM]
 
 
 @pytest.hookimpl(tryfirst=True)

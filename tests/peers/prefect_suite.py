@@ -1,6 +1,7 @@
 """`make peer-prefect PEER=folder`: a checkout's tests, on Prefect's own storage, policies and locks and ours.
 
-Either runs twice, the second time with what the first one stored. PEER_EVERY=10 takes one test in ten.
+Either runs twice, the second time with what the first one stored. PEER_EVERY=10 takes one test in ten, PEER_FROM=1
+another one. All modules run in one process: the server that it starts takes longer than most of them.
 A test whose outcome with ours differs from that with Prefect's own in the same turn, and is not in `EXPECTED` with a
 reason, is a failure.
 """
@@ -46,34 +47,40 @@ def main(checkout: Path, modules: list[str]) -> int:
     """Run the modules four times, and compare."""
     if not (checkout / "tests" / "conftest.py").exists() or not (checkout / "pyproject.toml").exists():
         raise SystemExit(f"{checkout} is no checkout of Prefect: name one with PEER=folder")
-    unexpected, total, differ, counts = 0, Counter[str](), 0, Counter[str]()
-    for module in modules or MODULES:
-        with tempfile.TemporaryDirectory(prefix="cacheness-peer-") as folder:
-            for turn in ("cold", "warm"):
-                theirs, _ = _run(checkout, module, folder, "prefect", turn)
-                ours, seen = _run(checkout, module, folder, "cacheness", turn)
-                total.update(f"{turn}, {outcome}" for outcome in theirs.values())
-                counts.update({f"{turn}, {name}": count for name, count in seen.items()})
-                for test in sorted(theirs.keys() | ours.keys()):
-                    if theirs.get(test) != ours.get(test):
-                        why = next((why for name, why in EXPECTED.items() if name in test), None)
-                        unexpected += why is None
-                        differ += 1
-                        told = why or "NOT EXPECTED"
-                        print(f"{turn}: {test}: {theirs.get(test)} -> {ours.get(test)}: {told}", flush=True)
-        print(f"{module}: {len(theirs)} tests", flush=True)
-    print(f"Prefect {prefect.__version__}: {dict(total)}; {differ} differ; in our cache: {dict(counts)}")
+    unexpected, differ = 0, Counter[str]()
+    with tempfile.TemporaryDirectory(prefix="cacheness-peer-") as folder:
+        for turn in ("cold", "warm"):
+            theirs, _ = _run(checkout, modules, folder, "prefect", turn)
+            ours, seen = _run(checkout, modules, folder, "cacheness", turn)
+            for test in sorted(theirs.keys() | ours.keys()):
+                if theirs.get(test) != ours.get(test):
+                    why = next((why for name, why in EXPECTED.items() if name in test), None)
+                    unexpected += why is None
+                    differ[f"{turn}, {_module(test)}"] += 1
+                    print(
+                        f"{turn}: {test}: {theirs.get(test)} -> {ours.get(test)}: {why or 'NOT EXPECTED'}", flush=True
+                    )
+            print(f"{turn}: {dict(Counter(theirs.values()))}, in our cache: {seen}", flush=True)
+    for module, ran in Counter(map(_module, theirs)).items():
+        print(f"{module}: {ran} tests; {differ[f'cold, {module}']} differ cold, {differ[f'warm, {module}']} warm")
+    print(f"Prefect {prefect.__version__}; {unexpected} differences are not expected")
     return unexpected > 0
 
 
-def _run(checkout: Path, module: str, folder: str, kind: str, turn: str) -> tuple[dict[str, str], dict[str, int]]:
+def _module(test: str) -> str:
+    return test.split("::", maxsplit=1)[0]
+
+
+def _run(
+    checkout: Path, modules: list[str], folder: str, kind: str, turn: str
+) -> tuple[dict[str, str], dict[str, int]]:
     outcomes = Path(folder, f"{kind}-{turn}.json")
-    command = [sys.executable, "-m", "pytest", module, "-q", "-p", "prefect_plugin", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *modules, "-q", "-p", "prefect_plugin", "-p", "no:cacheprovider"]
     # The time of a test only: on a busy machine the server that the first one starts takes longer than any of them.
     command += ["-o", "timeout=400", "-o", "timeout_func_only=true", *shlex.split(os.environ.get("PEER_ARGS", ""))]
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # for the servers that tests start
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PEER_KIND": kind,
         "PEER_KEPT": os.path.join(folder, kind),
@@ -83,7 +90,7 @@ def _run(checkout: Path, module: str, folder: str, kind: str, turn: str) -> tupl
     with log.open("w") as said:  # no pipe: a server that a test left behind would hold it open
         subprocess.run(command, cwd=checkout, env=environment, stdout=said, stderr=subprocess.STDOUT, check=False)
     if not outcomes.exists():
-        raise SystemExit(f"{module} did not run:\n{log.read_text()}")
+        raise SystemExit(f"{modules} did not run:\n{log.read_text()}")
     if os.environ.get("PEER_VERBOSE"):
         print(log.read_text())
     told: dict[str, Any] = json.loads(outcomes.read_text())
@@ -91,4 +98,4 @@ def _run(checkout: Path, module: str, folder: str, kind: str, turn: str) -> tupl
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(sys.argv[1]).absolute(), sys.argv[2:]))
+    raise SystemExit(main(Path(sys.argv[1]).absolute(), sys.argv[2:] or list(MODULES)))

@@ -1,8 +1,8 @@
 """A pytest plug-in: each test is a `caching()` block, and what became of it is written down.
 
 PEER_CACHE names the directory of the cache, and is empty for a run without; PEER_OUTCOMES the file that is written.
-PEER_EVERY=10 takes one test in ten. Each test seeds the generators that nobody seeds by its name, and the names of
-temporary files, so that two runs make the same data in the same places.
+PEER_EVERY=10 takes one test in ten, PEER_FROM=1 another one. Each test seeds the generators that nobody seeds by its
+name, and the names of temporary files, so that two runs make the same data in the same places.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from cacheness import UnifiedCache
 from cacheness_dask.rewrite import name_of
 from cacheness_dask.run import Run
 
+EVERY, FROM = int(os.environ.get("PEER_EVERY", "1")), int(os.environ.get("PEER_FROM", "0"))
 _outcomes: dict[str, str] = {}
 _counts = {"hits": 0, "skipped": 0, "misses": 0, "refused": 0}
 _missed: dict[str, str] = {}  #: which function's tasks were computed and may be stored, by the key of the entry
@@ -86,7 +87,7 @@ def _peer_block(_peer_cache: UnifiedCache | None, _peer_seed: None) -> Iterator[
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Take one test in so many, by name."""
-    items[:] = [item for item in items if crc32(item.nodeid.encode()) % int(os.environ.get("PEER_EVERY", "1")) == 0]
+    items[:] = [item for item in items if crc32(item.nodeid.encode()) % EVERY == FROM]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

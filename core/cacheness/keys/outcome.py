@@ -38,6 +38,7 @@ class Outcome:
     as_text: frozenset[str] = frozenset()  #: arguments whose files count by their names
     outputs: str = ""  #: canonical JSON: the files as they were left; "" for none
     left: tuple[str, ...] = ()  #: files that were written and that neither an argument nor the result names
+    is_written: bool = False  #: a file was written that an argument or the result names, or that was seen
 
 
 class _NotStored(Exception):
@@ -111,7 +112,8 @@ class Observed:
         known = {os.path.abspath(record["at"]) for record in records}
         records += [_record("", name, path) for path, name in named.items() if path not in known]
         text = json.dumps(records, sort_keys=True, separators=(",", ":")) if records else ""
-        return Outcome("", frozenset(written), text, tuple(self._left({*named, *told})))
+        left = tuple(self._left({*named, *told}))
+        return Outcome("", frozenset(written), text, left, bool(written or named or left))
 
     def _left(self, named: Collection[str]) -> Iterator[str]:
         if self._opened is None:
@@ -120,7 +122,7 @@ class Observed:
         told |= {os.path.realpath(path) for path in told}
         below = tuple(os.path.join(path, "") for path in told)
         for path, uses in self._opened.uses.items():
-            is_known = path in told or path.startswith(below) or path.endswith(_IMPORTED)
+            is_known = path in told or path.startswith(below) or path.endswith(_IMPORTED) or _is_of_a_library(path)
             if "w" in uses and not is_known and os.path.lexists(path):
                 yield path
 
@@ -238,6 +240,12 @@ class Observed:
                 newest = max(found.st_mtime_ns, found.st_ctime_ns)
                 if stat.S_ISREG(found.st_mode) and newest >= self._start - _STEP_NS:
                     yield os.path.abspath(path), path
+
+
+def _is_of_a_library(path: str) -> bool:
+    """Return True below a hidden folder of the user's home, where libraries keep fonts, settings and compiled code."""
+    home = os.path.join(os.path.expanduser("~"), ".")
+    return path.startswith(home) or f"{os.sep}__pycache__{os.sep}" in path
 
 
 def _paths_of(inputs: Inputs) -> Iterator[str]:

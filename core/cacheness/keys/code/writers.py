@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dis
 import functools
+import inspect
+import operator
 import os
 import re
 import types
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
 from cacheness.keys.inputs import paths_in
@@ -39,11 +41,42 @@ WRITERS: Final = frozenset(
 )
 #: They write too, of the standard library, where an audit hook sees it; strings and frames have methods of these names.
 _REPLACERS: Final = frozenset(
-    {"copy", "copy2", "copyfile", "copytree", "move", "replace", "rename", "touch", "symlink"}
+    {
+        *("copy", "copy2", "copyfile", "copytree", "move", "replace", "rename", "renames", "touch"),
+        *("link", "symlink", "hardlink_to", "symlink_to"),
+    }
+)
+#: They make or change a file where their mode says so.
+_OPENERS: Final = frozenset(
+    {"open", "ZipFile", "TarFile", "GzipFile", "BZ2File", "LZMAFile", "FileIO", "memmap", "open_memmap"}
+    | {"File", "Dataset", "HDFStore"}
+)
+#: Of all these, what opens its file in C, so that no hook is told of it.
+_UNSEEN: Final = frozenset(
+    {
+        *("to_parquet", "to_feather", "to_orc", "to_hdf", "to_netcdf", "to_file", "write_table", "write_dataset"),
+        *("write_csv", "write_parquet", "write_ipc", "write_ndjson", "write_avro", "write_feather", "write_deltalake"),
+        *("sink_csv", "sink_parquet", "sink_ipc", "sink_ndjson", "write_delta", "imwrite", "ParquetWriter"),
+        *("save_model", "save_file", "File", "Dataset", "HDFStore"),
+    }
+)
+#: Names of parameters that take the file of such a call.
+_TARGETS: Final = frozenset(
+    {
+        *("path", "path_or_buf", "path_or_buffer", "filepath", "file", "filename", "fname", "f", "name", "where"),
+        *("target", "uri", "table_or_uri", "base_dir", "dest", "sink", "store"),
+    }
+)
+#: What makes a file in memory, or one that goes with its block.
+_PASSING: Final = frozenset(
+    {
+        *("BytesIO", "StringIO", "BufferOutputStream", "FixedSizeBufferWriter", "MockOutputStream"),
+        *("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory"),
+    }
 )
 #: Methods of paths, which stand before them.
 _OF_PATHS: Final = frozenset({"write_text", "write_bytes", "mkdir", "touch", "open"})
-_MODE: Final = re.compile("(?=.*[wx])[wxbt+]{1,3}")
+_MODE: Final = re.compile("(?=.*[wx])[wxbt+]{1,3}([:|][a-z0-9]*)?")
 _IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG", "PUSH_NULL", "PRECALL"})
 #: They make a path of a path.
 _PATHS: Final = frozenset(
@@ -136,39 +169,134 @@ class Effects:
 
     writes: bool  #: it names something that makes or replaces files
     left: str  #: a path in the code that it writes to and does not return; "" for none
+    unseen: str = ""  #: what writes, in a way that no hook sees, to a file that no argument alone names; "" for none
+    hands_on: str = ""  #: what does so with an argument
 
 
+_NONE: Final = Effects(False, "")
+_PLAIN: Final = frozenset({type(None), str, bytes, int, float, bool, list, tuple, dict, set, types.ModuleType})
 _effects: WeakKeyDictionary[types.FunctionType, Effects] = WeakKeyDictionary()
 
 
-def effects_of(function: Any) -> Effects:
-    """The effects of a function of the user's and of the helpers that it names."""
+def effects_of(function: Any, arguments: Sequence[Any] = ()) -> Effects:
+    """The effects of a function of the user's, and of the helpers, classes and methods that it names.
+
+    Args:
+        function: the function.
+        arguments: what it is called with: methods of the user's objects among these are read, too.
+    """
     fn = unwrapped(function)
-    if not isinstance(fn, types.FunctionType) or owner_of(fn.__module__).kind != "user":
-        return Effects(False, "")
+    if isinstance(fn, operator.methodcaller):
+        return _sum(_methods(type(value), {fn.__reduce__()[1][0]}) for value in arguments[:1])
+    if not _is_users(fn):
+        return _NONE
     known = _effects.get(fn)
     if known is None:
         known = _effects[fn] = _read(fn, _DEEPEST)
-    return known
+    kinds = {type(value) for value in (*arguments, getattr(function, "__self__", None))} - _PLAIN
+    return _sum([known, *(_methods(kind, set(fn.__code__.co_names)) for kind in kinds)]) if kinds else known
+
+
+def _is_users(fn: Any) -> TypeGuard[types.FunctionType]:
+    return isinstance(fn, types.FunctionType) and owner_of(fn.__module__).kind == "user"
+
+
+def _methods(kind: type, names: set[str]) -> Effects:
+    """The effects of the methods of a user's class that code with these names calls, and of those that they call."""
+    if owner_of(kind.__module__).kind != "user":
+        return _NONE
+    found: list[Effects] = []
+    waiting, read = ["__init__", "__post_init__", "__call__", *names], set[str]()
+    while waiting:
+        name = waiting.pop()
+        method = unwrapped(inspect.getattr_static(kind, name, None)) if name not in read else None
+        read.add(name)
+        if _is_users(method):
+            found.append(effects_of(method))
+            waiting += method.__code__.co_names
+    return _sum(found)
+
+
+def _sum(effects: Iterable[Effects]) -> Effects:
+    total = _NONE
+    for one in effects:
+        total = Effects(
+            total.writes or one.writes,
+            total.left or one.left,
+            total.unseen or one.unseen,
+            total.hands_on or one.hands_on,
+        )
+    return total
 
 
 def _read(fn: types.FunctionType, depth: int) -> Effects:
-    writes, left = False, ""
+    found: list[Effects] = []
     for code in _codes(fn.__code__):
         steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
         for at, step in enumerate(steps):
             if step.opname not in (*_GLOBALS, *_ATTRIBUTES):
                 continue
-            opens = step.argval == "open" and _mode_after(steps, at)
+            opens = step.argval in _OPENERS and _mode_after(steps, at)
             if opens or step.argval in WRITERS or step.argval in _REPLACERS:
-                writes = True
-                left = left or ("" if step.argval in _REPLACERS else _path_left(fn, steps, at))
+                left = "" if step.argval in _REPLACERS else _path_left(fn, steps, at)
+                found.append(Effects(True, left, *_unseen(step.argval in _UNSEEN and step.argval, code, steps, at)))
             elif depth and step.opname in _GLOBALS:
                 helper = unwrapped(fn.__globals__.get(step.argval))
-                if isinstance(helper, types.FunctionType) and owner_of(helper.__module__).kind == "user":
+                if isinstance(helper, type):
+                    found.append(_methods(helper, set(fn.__code__.co_names)))
+                elif _is_users(helper):
                     inner = _read(helper, depth - 1)
-                    writes, left = writes or inner.writes, left or inner.left
-    return Effects(writes, left)
+                    unseen, hands_on = _unseen(inner.hands_on, code, steps, at)
+                    found.append(Effects(inner.writes, inner.left, inner.unseen or unseen, hands_on))
+    return _sum(found)
+
+
+def _unseen(
+    writer: str | Literal[False], code: types.CodeType, steps: Sequence[dis.Instruction], at: int
+) -> tuple[str, str]:
+    """The writer in a call, where something other than an argument names its file; and where an argument alone does."""
+    given, end = _arguments(steps, at)
+    keywords = next((code.co_consts[step.arg or 0] for step in given if step.opname == "KW_NAMES"), ())
+    if end is not None and end.opname.startswith("CALL_KW"):
+        keywords, given = given[-1].argval, given[:-1]
+    by_place = (end.arg or 0) - len(keywords) if end is not None and "_EX" not in end.opname else 1
+    if not writer or not given or (by_place <= 0 and _TARGETS.isdisjoint(keywords)):
+        return "", ""
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    passing = _passing(steps)
+    is_made = given[0].opname == "LOAD_CONST" and isinstance(given[0].argval, str)
+    for step in given:
+        if step.opname.startswith(_LOCALS):
+            names = step.argval if isinstance(step.argval, tuple) else (str(step.argval),)
+            if not passing.isdisjoint(names):
+                return "", ""
+            is_made = is_made or any(name not in parameters for name in names)
+        elif step.argval in _PASSING:
+            return "", ""
+        elif step.opname not in ("LOAD_CONST", "KW_NAMES"):
+            is_made = True
+    return (writer, "") if is_made else ("", writer)
+
+
+def _arguments(steps: Sequence[dis.Instruction], at: int) -> tuple[Sequence[dis.Instruction], dis.Instruction | None]:
+    """The steps that make the arguments of the call that begins here, and the call itself."""
+    for end, step in enumerate(steps[at + 1 : at + _LONGEST_CALL], at + 1):
+        if step.opname.startswith("CALL") and _begin(step) <= _begin(steps[at]):
+            return steps[at + 1 : end], step
+    return (), None
+
+
+def _passing(steps: Sequence[dis.Instruction]) -> set[str]:
+    """Local names of files in memory, and of temporary ones."""
+    found: set[str] = set()
+    makes = False
+    for step in steps:
+        makes = makes or step.argval in _PASSING
+        if step.opname.startswith(_ENDS):
+            if makes and step.opname.startswith(("STORE_FAST", "STORE_DEREF")):
+                found |= set(step.argval) if isinstance(step.argval, tuple) else {str(step.argval)}
+            makes = False
+    return found
 
 
 def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
