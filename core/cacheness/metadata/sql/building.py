@@ -227,8 +227,11 @@ class StatementBuilder:
     def holdings(self) -> Statement:
         """What a namespace holds, and its quota."""
         quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
-        its = (sa.select(column).where(quotas.c.namespace == _given("namespace", sa.Text())) for column in quota)
-        return self._compile(sa.select(*(wanted.scalar_subquery() for wanted in (*_kept_totals(), *its))))
+        here = _given("namespace", sa.Text())
+        sums = [_total(column).label(column.name) for column in (totals.c.entries, totals.c.bytes)]
+        kept = sa.select(*sums).where(totals.c.namespace == here).subquery("kept")
+        joined = kept.outerjoin(quotas, quotas.c.namespace == here)
+        return self._compile(sa.select(kept.c.entries, kept.c.bytes, *quota).select_from(joined))
 
     @property
     def add_totals(self) -> Statement:
@@ -830,7 +833,11 @@ def _summed() -> list[sa.ColumnElement[Any]]:
 
 
 def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:
-    return sa.select(sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger))
+    return sa.select(_total(column))
+
+
+def _total(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+    return sa.cast(sa.func.coalesce(sa.func.sum(column), _ZERO), sa.BigInteger)
 
 
 def _this_namespace() -> sa.ColumnElement[bool]:

@@ -178,15 +178,12 @@ STATEMENTS: Final = {
         ('namespace',)
     ),
     'holdings': Statement(
-        'SELECT (SELECT CAST(coalesce(sum(cacheness.totals.entries), 0) AS BIGINT) AS coalesce_1 FROM '
-        'cacheness.totals WHERE cacheness.totals.namespace = $1::VARCHAR) AS anon_1, (SELECT '
-        'CAST(coalesce(sum(cacheness.totals.bytes), 0) AS BIGINT) AS coalesce_2 FROM cacheness.totals WHERE '
-        'cacheness.totals.namespace = $1::VARCHAR) AS anon_2, (SELECT cacheness.quotas.max_bytes FROM '
-        'cacheness.quotas WHERE cacheness.quotas.namespace = $1::VARCHAR) AS anon_3, (SELECT '
-        'cacheness.quotas.max_entries FROM cacheness.quotas WHERE cacheness.quotas.namespace = $1::VARCHAR) '
-        'AS anon_4, (SELECT cacheness.quotas.policy FROM cacheness.quotas WHERE cacheness.quotas.namespace = '
-        '$1::VARCHAR) AS anon_5, (SELECT cacheness.quotas.maintained_at FROM cacheness.quotas WHERE '
-        'cacheness.quotas.namespace = $1::VARCHAR) AS anon_6',
+        'SELECT kept.entries, kept.bytes, cacheness.quotas.max_bytes, cacheness.quotas.max_entries, '
+        'cacheness.quotas.policy, cacheness.quotas.maintained_at FROM (SELECT '
+        'CAST(coalesce(sum(cacheness.totals.entries), 0) AS BIGINT) AS entries, '
+        'CAST(coalesce(sum(cacheness.totals.bytes), 0) AS BIGINT) AS bytes FROM cacheness.totals WHERE '
+        'cacheness.totals.namespace = $1::VARCHAR) AS kept LEFT OUTER JOIN cacheness.quotas ON '
+        'cacheness.quotas.namespace = $1::VARCHAR',
         {},
         ('namespace',)
     ),

@@ -156,13 +156,10 @@ STATEMENTS: Final = {
         ()
     ),
     'holdings': Statement(
-        'SELECT (SELECT CAST(coalesce(sum(totals.entries), 0) AS BIGINT) AS coalesce_1 FROM totals WHERE '
-        'totals.namespace = :namespace) AS anon_1, (SELECT CAST(coalesce(sum(totals.bytes), 0) AS BIGINT) AS '
-        'coalesce_2 FROM totals WHERE totals.namespace = :namespace) AS anon_2, (SELECT quotas.max_bytes FROM '
-        'quotas WHERE quotas.namespace = :namespace) AS anon_3, (SELECT quotas.max_entries FROM quotas WHERE '
-        'quotas.namespace = :namespace) AS anon_4, (SELECT quotas.policy FROM quotas WHERE quotas.namespace = '
-        ':namespace) AS anon_5, (SELECT quotas.maintained_at FROM quotas WHERE quotas.namespace = :namespace) '
-        'AS anon_6',
+        'SELECT kept.entries, kept.bytes, quotas.max_bytes, quotas.max_entries, quotas.policy, '
+        'quotas.maintained_at FROM (SELECT CAST(coalesce(sum(totals.entries), 0) AS BIGINT) AS entries, '
+        'CAST(coalesce(sum(totals.bytes), 0) AS BIGINT) AS bytes FROM totals WHERE totals.namespace = '
+        ':namespace) AS kept LEFT OUTER JOIN quotas ON quotas.namespace = :namespace',
         {},
         ()
     ),
