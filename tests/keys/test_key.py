@@ -6,13 +6,28 @@ import datetime as dt
 import json
 import pathlib
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cacheness import CodecError
-from cacheness.keys import RESERVED, Digest, Key, arguments_of, encode, fingerprint, make_key
+from cacheness.keys import (
+    RESERVED,
+    Digest,
+    Key,
+    arguments_of,
+    digest_of_argument,
+    encode,
+    fingerprint,
+    make_key,
+    register,
+)
+from cacheness.keys.encode import FORMAT
 from cacheness.keys.key import KEPT
 
 
@@ -25,6 +40,8 @@ def helper(x: int) -> int:
 
 
 FACTOR = 2
+#: `cacheness.keys.encode` and `key` are functions there, too.
+encoding, key_module = sys.modules["cacheness.keys.encode"], sys.modules["cacheness.keys.key"]
 
 
 def again(key: Key) -> Key:
@@ -151,3 +168,39 @@ def test_arguments_that_are_no_mapping_are_refused() -> None:
         arguments_of(encode([1]))
     with pytest.raises(CodecError):
         arguments_of(b"")
+
+
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.complex_numbers()
+NAME = st.text(max_size=20)
+FINGERPRINT = st.binary(min_size=32, max_size=32)
+
+
+@settings(max_examples=50)
+@given(
+    st.dictionaries(NAME, SCALAR, max_size=4), NAME, st.none() | NAME, st.none() | st.binary(min_size=32, max_size=32)
+)
+def test_the_short_way_to_a_key_gives_what_the_encoder_gives(arguments, prefix, version, fingerprint):
+    digests = {name: blake3(encode(value)).digest() for name, value in arguments.items()}
+    assert {name: digest_of_argument(name, value) for name, value in arguments.items()} == digests
+    assert key_module._digest(fingerprint, version, prefix, digests) == by_encoder(
+        fingerprint, version, prefix, digests
+    )
+
+
+@pytest.mark.parametrize("names", [["a"], ["a" * 70_000], [f"a{n}" for n in range(3_000)], ["\udc80"], [1, 2], [True]])
+def test_long_and_odd_names_of_arguments_give_what_the_encoder_gives(names):
+    digests = {name: bytes(32) for name in names}
+    assert key_module._digest(None, "1", "", digests) == by_encoder(None, "1", "", digests)
+
+
+def by_encoder(fingerprint, version, prefix, digests):
+    in_order = {name: digests[name] for name in sorted(digests)}
+    return blake3(encode((FORMAT, fingerprint, version, prefix, in_order))).digest()
+
+
+def test_a_scalar_that_something_else_is_registered_for_counts_as_that(monkeypatch):
+    before = make_key(args={"x": 1})
+    monkeypatch.setattr(encoding, "_handlers", dict(encoding._handlers))
+    monkeypatch.setattr(encoding, "_overrides", {})
+    register(int, lambda value: f"{value}"[-1])
+    assert make_key(args={"x": 1}) == make_key(args={"x": 11}) != before

@@ -18,10 +18,11 @@ from cacheness.keys.code.function_code import FunctionCode, canonical, merged
 from cacheness.keys.code.pinned import pinned
 from cacheness.keys.code.random_calls import of_call
 from cacheness.keys.decode import decode, describe, label_of
-from cacheness.keys.encode import FORMAT, Digest, Encoder, encode, handles
+from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, handles, is_registered
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
+from cacheness.keys.values.builtins import SCALARS
 from cacheness.lazy_dataclass import dataclass
 
 T = TypeVar("T")
@@ -54,6 +55,14 @@ _NO_SEEDS: Final = frozenset({encode(None), encode(False)})
 _HEAD: Final = 256
 
 
+#: How the encoding of a key begins: five things, of which the first is the format.
+_KEY_HEAD: Final = b"(5:i%x;" % FORMAT
+#: Types of what is encoded without a look at what is registered for subclasses.
+_TEXTS: Final = frozenset({str, type(None)})
+#: Of an argument in which nothing can name a file.
+_NO_INPUTS: Final = Inputs()
+
+
 @dataclass(frozen=True, slots=True)
 class _Argument:
     """An argument as it was when the key was made."""
@@ -61,9 +70,9 @@ class _Argument:
     digest: bytes
     encoding: bytes  #: its beginning, when it is long
     whole: bool
+    inputs: Inputs  #: the files that counted
     label: str = ""  #: of a Digest
     loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
-    inputs: Inputs = field(default_factory=Inputs)  #: the files that counted
     unfollowed: Sequence[str] = ()  #: what could not be seen
 
     def to_keep(self) -> Any:
@@ -360,7 +369,25 @@ def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, s
 def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
     # By name: the order in which arguments are given does not count.
     by_name = {name: digests[name] for name in sorted(digests)}
-    return blake3(encode((FORMAT, fingerprint, version, prefix, by_name))).digest()
+    is_plain = _TEXTS.issuperset(map(type, (version, prefix, *by_name))) and not is_registered((str, bytes))
+    encoding = _encoding(fingerprint, version, prefix, by_name) if is_plain else b""
+    if not 0 < len(encoding) <= LONG:
+        encoding = encode((FORMAT, fingerprint, version, prefix, by_name))
+    return blake3(encoding).digest()
+
+
+def _encoding(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
+    """What `encode` makes of these, in a fifth of the time, as long as nothing of it is shortened."""
+    code = b"N" if fingerprint is None else b"b%x:%b" % (len(fingerprint), fingerprint)
+    pieces = [_KEY_HEAD, code, b"N" if version is None else _text(version), _text(prefix), b"{%x:" % len(digests)]
+    for name, digest in digests.items():
+        pieces += (_text(name), b"b%x:%b" % (len(digest), digest))
+    return b"".join(pieces)
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogatepass")
+    return b"s%x:%b" % (len(encoded), encoded)
 
 
 def sets_of(names: Sequence[T]) -> Iterator[frozenset[T]]:
@@ -415,8 +442,12 @@ def digest_of_argument(name: str, value: Any) -> bytes:
 
 
 def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
-    if type(value) is Digest:
-        return _Argument(value.digest, b"", False, value.label or "value")
+    kind = type(value)
+    if kind is Digest:
+        return _Argument(value.digest, b"", False, _NO_INPUTS, label=value.label or "value")
+    encoding_of = SCALARS.get(kind)
+    if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= KEPT:
+        return _Argument(blake3(scalar).digest(), scalar, True, _NO_INPUTS)  # what follows takes ten times as long
     encoder = Encoder(inputs)
     encoder.run(value, f"args.{name}")
     encoding = bytes(encoder.out)
@@ -427,8 +458,8 @@ def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
         digest,
         encoding if whole else encoding[:_HEAD],
         whole,
+        _NO_INPUTS if inputs is None else inputs,
         loose=loose,
-        inputs=Inputs() if inputs is None else inputs,
         unfollowed=encoder.unfollowed,
     )
 

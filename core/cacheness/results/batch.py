@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from cacheness.results.store import Draft
@@ -32,7 +31,7 @@ class Batch:
         if not self._drafts:
             self._began = time.monotonic()
         # A copy: what was encoded may share memory with the value, which may change before the flush.
-        self._drafts.append(replace(draft, buffers=[b"".join(draft.buffers)]))
+        self._drafts.append(Draft(draft.entry, [b"".join(draft.buffers)], draft.code))
         self._keys.add(draft.entry.key)
         self._bytes += draft.entry.size
         if len(self._drafts) >= BATCH_ROWS or time.monotonic() - self._began > BATCH_SECONDS:

@@ -36,7 +36,9 @@ def plain(entry: Entry) -> Entry:
     changes["compute_seconds"] = None if entry.compute_seconds is None else _seconds(entry.compute_seconds)
     changes["function"] = changes["function"][:NAME_LENGTH]
     changes["tags"] = tuple(map(_tag, entry.tags))
-    return replace(entry, **changes)
+    # Nearly always there is nothing to change, and to make another record takes longer than all of the above.
+    new = {name: value for name, value in changes.items() if value is not getattr(entry, name)}
+    return replace(entry, **new) if new else entry
 
 
 def is_text(value: object) -> bool:
@@ -91,6 +93,8 @@ def _number(name: str, value: Any, most: int) -> int:
 
 
 def _seconds(value: Any) -> float:
+    if type(value) is float and 0.0 < value < math.inf:
+        return value
     try:
         seconds = float(value) + 0.0  # databases make 0.0 of -0.0
     except (TypeError, ValueError, OverflowError):

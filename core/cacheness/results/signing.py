@@ -129,8 +129,11 @@ class Keyring:
             return False
 
     def _signed(self, row: R, header_of: Callable[[R], bytes]) -> R:
+        """A new row, which gets its signature."""
         if self._signer is not None:
-            return replace(row, mac=self._signer.sign(header_of(row)))
+            # In place of another copy: this one is its caller's, and nobody has seen it.
+            object.__setattr__(row, "mac", self._signer.sign(header_of(row)))
+            return row
         if not self._is_unsigned:
             raise ConfigError("there is no key to sign with: this cache only reads what others sign")
         return row

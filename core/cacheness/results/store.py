@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 from cacheness.blobs.near import NearBlobStore
 from cacheness.codecs.compression import Share, compress, decompress
@@ -69,6 +69,10 @@ class PutDetails:
     compute_seconds: float | None = None
     provenance: str = "{}"
     by_value: bool | None = None  #: digest the value however many members it has, or never; None: where it has few
+
+
+#: A draft's entry, and the field in which its bytes lie: the row itself, or the name of a blob.
+_Placed: TypeAlias = tuple[Entry, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,13 +210,13 @@ class Cache:
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
         self.marker.settle()
         self._note_functions(drafts)
-        placed: list[Entry] = []
+        placed: list[_Placed] = []
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
                 session = self.sessions.current(lasting=any(map(self._has_blob, drafts)))
                 try:
                     placed = placed or self._write(drafts, session)
-                    entries = [self._sign(entry, fresh=fresh) for entry in placed]
+                    entries = [self._sign(entry, where, fresh=fresh) for entry, where in placed]
                     replaced = self.metadata.commit(entries, session, fresh=fresh)
                 except ClockMoved:
                     self.metadata.measure_clock()
@@ -230,7 +234,7 @@ class Cache:
                 except StoreFull:
                     # An answer: nothing was committed. Blobs that stayed would fill the disk up, put by put.
                     self.sessions.abandon(session)
-                    self.tombstones.delete(entry.blob for entry in placed if entry.blob is not None)
+                    self.tombstones.delete(where["blob"] for _, where in placed if "blob" in where)
                     raise
                 except BaseException:
                     self.sessions.abandon(session)
@@ -255,7 +259,7 @@ class Cache:
                 self._noted.clear()
             self._noted.update(dict.fromkeys(new, today))
 
-    def _write(self, drafts: Sequence[Draft], session: str) -> list[Entry]:
+    def _write(self, drafts: Sequence[Draft], session: str) -> list[_Placed]:
         if not any(map(self._has_blob, drafts)):
             return [self._write_one(draft, session) for draft in drafts]  # there is nothing to wait for
         try:
@@ -266,24 +270,23 @@ class Cache:
             # A repairer took us for dead and aborted our upload; the store is not to blame.
             raise SessionLost(f"session {session} was fenced while it wrote") from error
 
-    def _write_one(self, draft: Draft, session: str) -> Entry:
-        entry = draft.entry
+    def _write_one(self, draft: Draft, session: str) -> _Placed:
         if not self._has_blob(draft):
-            return replace(entry, inline=b"".join(draft.buffers))
-        name = fresh_name(entry, session)
+            return draft.entry, {"inline": b"".join(draft.buffers)}
+        name = fresh_name(draft.entry, session)
         self.blobs.write(name, draft.buffers)  # durable, but nobody can see it yet
-        return replace(entry, blob=name)
+        return draft.entry, {"blob": name}
 
     def _has_blob(self, draft: Draft) -> bool:
         return draft.entry.size > self._inline_max_bytes
 
-    def _sign(self, entry: Entry, *, fresh: bool) -> Entry:
+    def _sign(self, entry: Entry, where: dict[str, Any], *, fresh: bool) -> Entry:
         if not fresh:
-            return self.keyring.sign(entry)
+            return self.keyring.sign(entry, **where)
         # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
         now = self.metadata.now()
         ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
-        return self.keyring.sign(entry, created_at=now, expires_at=None if ttl is None else now + ttl)
+        return self.keyring.sign(entry, **where, created_at=now, expires_at=None if ttl is None else now + ttl)
 
     def _are_there(self, entries: Sequence[Entry]) -> bool:
         first = entries[0]  # they were committed together or not at all

@@ -17,10 +17,10 @@ import struct
 import types
 import uuid
 import zoneinfo
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from cacheness.keys.encode import Digest, Encoder, Stated, handles
+from cacheness.keys.encode import Digest, Encoder, Handler, Stated, handles
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.attributes import add_attributes
 
@@ -28,32 +28,46 @@ _NAN: Final = b"f" + struct.pack(">d", float("nan"))
 _pack_float: Final = struct.Struct(">d").pack
 
 
-@handles(type(None))
-def _none(encoder: Encoder, _: None) -> None:
-    encoder.out += b"N"
+def _of_none(_: None) -> bytes:
+    return b"N"
 
 
-@handles(bool)
-def _bool(encoder: Encoder, value: bool) -> None:
-    encoder.out += b"T" if value else b"F"
+def _of_bool(value: bool) -> bytes:
+    return b"T" if value else b"F"
 
 
-@handles(int)
-def _int(encoder: Encoder, value: int) -> None:
+def _of_int(value: int) -> bytes:
     # Hexadecimal, because Python refuses to write very long integers in decimal.
-    encoder.out += b"i%x;" % value
+    return b"i%x;" % value
 
 
-@handles(float)
-def _float(encoder: Encoder, value: float) -> None:
-    encoder.out += b"f" + _pack_float(value) if not math.isnan(value) else _NAN
+def _of_float(value: float) -> bytes:
+    return b"f" + _pack_float(value) if not math.isnan(value) else _NAN
 
 
-@handles(complex)
-def _complex(encoder: Encoder, value: complex) -> None:
-    encoder.out += b"c"
-    _float(encoder, value.real)
-    _float(encoder, value.imag)
+def _of_complex(value: complex) -> bytes:
+    return b"c" + _of_float(value.real) + _of_float(value.imag)
+
+
+#: How scalars are encoded, which hold nothing else and name no file.
+SCALARS: Final[Mapping[type, Callable[[Any], bytes]]] = {
+    type(None): _of_none,
+    bool: _of_bool,
+    int: _of_int,
+    float: _of_float,
+    complex: _of_complex,
+}
+
+
+def _scalar(encoding_of: Callable[[Any], bytes]) -> Handler:
+    def handler(encoder: Encoder, value: Any) -> None:
+        encoder.out += encoding_of(value)
+
+    return handler
+
+
+for _kind, _encoding_of in SCALARS.items():
+    handles(_kind)(_scalar(_encoding_of))
 
 
 @handles(str)
