@@ -11,7 +11,6 @@ import sys
 from typing import Annotated, Final
 
 import typer
-from rich.text import Text
 
 from cacheness.cli import (
     accepting,
@@ -28,7 +27,7 @@ from cacheness.cli import (
     stores,
 )
 from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
-from cacheness.cli.screen import err, say
+from cacheness.cli.screen import err, hint, say
 from cacheness.errors import CachenessError
 
 app: Final = typer.Typer(
@@ -93,11 +92,11 @@ def main() -> None:
     except (CachenessError, CouldNot) as error:
         _fail(str(error), COULD_NOT)
     except StoppedByUser as error:
-        err.print(Text(f"interrupted: {error}"), soft_wrap=True)
+        hint(f"interrupted: {error}")
         sys.exit(INTERRUPTED)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            err.print("interrupted; nothing is half done, so it can be run again")
+            hint("interrupted; nothing is half done, so it can be run again")
         if isinstance(end.__context__, BrokenPipeError):
             sys.exit(COULD_NOT)  # who read the output has closed it, and typer's 1 means that something was found
         raise
@@ -107,5 +106,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    err.print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
+    from rich.text import Text
+
+    err().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
     sys.exit(code)

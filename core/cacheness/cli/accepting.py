@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import typer
-from rich.text import Text
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json, say
+from cacheness.cli.screen import hint, print_json, say
 from cacheness.errors import NotAccepted
 from cacheness.printable import printable
 
@@ -173,9 +172,9 @@ def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
 def _print(found: Sequence[Mapping[str, Any]]) -> None:
     for one in found:
         name = one["function"] if one["was"] == one["function"] else f"{one['function']}, which was {one['was']}"
-        out.print(Text(f"{printable(name)}  {printable(one['sentence'])}"), soft_wrap=True)
+        say(f"{printable(name)}  {printable(one['sentence'])}")
         for line in _details(one):
-            out.print(Text(f"    {printable(line)}"), soft_wrap=True)
+            say(f"    {printable(line)}")
     hint("" if found else "Nothing was made by earlier code, or accepted.")
 
 

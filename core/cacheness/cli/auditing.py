@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
-from rich.text import Text
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json
+from cacheness.cli.screen import hint, print_json, say
 from cacheness.errors import NotAudited
 from cacheness.printable import printable
 
@@ -69,9 +68,9 @@ def _audited(cache: UnifiedCache, name: str, sample: int, *, alone: bool) -> dic
 
 def _print(found: Sequence[Mapping[str, Any]]) -> None:
     for one in found:
-        out.print(Text(f"{printable(one['function'])}  {printable(one['sentence'])}"), soft_wrap=True)
+        say(f"{printable(one['function'])}  {printable(one['sentence'])}")
         for line in _details(one):
-            out.print(Text(f"    {printable(line)}"), soft_wrap=True)
+            say(f"    {printable(line)}")
     if any(one["disputed"] for one in found):
         hint("cacheness disputes KEY --keep old|new decides about each")
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
-import pickle
-import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
@@ -39,6 +35,12 @@ def in_a_child(
 
     What these print is not shown, so that it does not mix with what the command prints.
     """
+    # Late, as in every module of the commands: the help imports all of them.
+    import json
+    import pickle
+    import subprocess
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         told = pickle.dumps((place.config(), work, given, str(answer)))
@@ -60,6 +62,9 @@ def in_a_child(
 
 def child() -> None:
     """Do the work, in the process that imports the modules."""
+    import json
+    import pickle
+
     from cacheness.cache import UnifiedCache
 
     config, work, given, answer = pickle.load(sys.stdin.buffer)

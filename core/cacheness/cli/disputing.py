@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.text import Text
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, Yes, about_a_cache
-from cacheness.cli.screen import confirm, hint, out, print_json, say
+from cacheness.cli.screen import confirm, hint, print_json, say
 from cacheness.printable import printable
 
 if TYPE_CHECKING:
@@ -62,6 +61,6 @@ def _settle(cache: UnifiedCache, found: list[Dispute], keep: Literal["old", "new
 def _print(found: list[Dispute]) -> None:
     for one in found:
         at = one.as_dict()["at"]
-        out.print(Text(f"{one.cache_key}  {printable(one.function)}  {at:%Y-%m-%d %H:%M}"), soft_wrap=True)
-        out.print(Text(f"    {printable(one.detail)}"), soft_wrap=True)
+        say(f"{one.cache_key}  {printable(one.function)}  {at:%Y-%m-%d %H:%M}")
+        say(f"    {printable(one.detail)}")
     hint("No disputes." if not found else "cacheness disputes KEY --keep old|new decides; a refresh does, too")

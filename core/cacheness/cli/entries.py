@@ -226,7 +226,7 @@ def _count(cache: UnifiedCache, tag: str | None, function: str | None) -> int:
 
 
 def _print_entries(entries: list[dict[str, Any]]) -> None:
-    if not out.is_terminal:
+    if not out().is_terminal:
         for entry in entries:
             print("\t".join((entry["cache_key"], *_columns(entry))))
         return
@@ -235,9 +235,9 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
     # What tells most comes first, and stays where the window is narrow.
     head = {"key": 12, "function": 0, "arguments": 0, "size": 9, "created": 16, "expires": 16, "hits": 6}
     for name, least in (("expires", 110), ("created", 80), ("hits", 60), ("arguments", 50)):
-        if out.width < least:
+        if out().width < least:
             del head[name]
-    free = out.width - sum(width + 2 for width in head.values())
+    free = out().width - sum(width + 2 for width in head.values())
     flexible = max(free // (2 if "arguments" in head else 1), 8)
     rows = [tuple(_cell(entry, name, flexible) for name in head) for entry in entries]
     table({name: name in ("size", "hits") for name in head}, rows)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -177,6 +175,9 @@ def _joblib_calls(folder: str, function: Callable[..., Any]) -> Iterator[list[Fo
 
 def _joblib_call(item: Path, function: Callable[..., Any]) -> FoundCall:
     """Read the arguments of a result, where their text, which joblib keeps, is that of literals; its hash tells."""
+    import ast
+    import json
+
     joblib = _library("joblib")
     try:
         known = json.loads((item / "metadata.json").read_text())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,6 +25,8 @@ def ui(
 
     Only this machine can open it, and only with the token in the address that is printed. It needs the extra `ui`.
     """
+    import socket
+
     from cacheness.errors import MissingExtra
 
     try:
@@ -51,6 +51,8 @@ def ui(
 
 def write_report(cache: UnifiedCache, path: str) -> None:
     """Write the first page into a file, whole or not at all."""
+    import secrets
+
     from cacheness.errors import MissingExtra
 
     try:

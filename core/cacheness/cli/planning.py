@@ -79,7 +79,7 @@ def _print_table(found: list[dict[str, Any]]) -> None:
         table.add_column(column, overflow="fold")
     for one in found:
         table.add_row(*map(Text, _cells(one)))
-    out.print(table)
+    out().print(table)
     stale = sum(one["stale"] for one in found)
     hours = sum(one["stale_seconds"] for one in found) / 3600
     hint(f"{stale:,} results would be computed again, about {hours:.2f} hours" if stale else "Nothing is stale.")

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache as once
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from cacheness.cli.endings import Misuse, StoppedByUser
 from cacheness.printable import cut, printable
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
 
     from cacheness.cache import UnifiedCache
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+
+@once
+def out() -> Console:
+    """Where results go. Imported late, as all of rich: the help needs none of it."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@once
+def err() -> Console:
+    """Where hints, errors and progress go."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 def short(text: str, most: int | None) -> str:
@@ -37,35 +49,42 @@ def function_named(name: str, most: int | None = None) -> str:
 
 def table(head: dict[str, bool], rows: list[tuple[str, ...]]) -> None:
     """Rows under a head, whose columns are numbers where it says so; whole and between tabs where nobody looks."""
-    if not out.is_terminal:
+    if not out().is_terminal:
         for row in rows:
             print("\t".join(row))
         return
     from rich.table import Table
+    from rich.text import Text
 
     numbers = sum(2 + max(len(row[at]) for row in [tuple(head), *rows]) for at, name in enumerate(head) if head[name])
     texts = max(1, len(head) - sum(head.values()))
-    most = max(8, (out.width - numbers) // texts - 2)
+    most = max(8, (out().width - numbers) // texts - 2)
     shown = Table(box=None)
     for name, is_number in head.items():
         shown.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if is_number else "left")
     for row in rows:
         shown.add_row(*(Text(cell if len(cell) <= most else "…" + cell[1 - most :]) for cell in row))
-    out.print(shown)
+    out().print(shown)
 
 
 def say(text: str) -> None:
     """Print a sentence, whole."""
-    out.print(Text(text), soft_wrap=True)
+    from rich.text import Text
+
+    out().print(Text(text), soft_wrap=True)
 
 
 def hint(text: str) -> None:
     """Print a sentence to stderr, whole."""
-    err.print(Text(text), soft_wrap=True)
+    from rich.text import Text
+
+    err().print(Text(text), soft_wrap=True)
 
 
 def print_json(data: object) -> None:
     """Print data as JSON, not through rich's width: what reads it wants it whole."""
+    import json
+
     print(json.dumps(data, indent=2, default=str))
 
 
@@ -109,5 +128,5 @@ def progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns: list[Any] = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
         yield bar
