@@ -95,7 +95,11 @@ def one_certificate(prefect_home: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def prefect_api(
-    prefect_home: Path, logging_config: Path, one_certificate: Path, shared_servers: SharedServers
+    prefect_home: Path,
+    prefect_database: Path,
+    logging_config: Path,
+    one_certificate: Path,
+    shared_servers: SharedServers,
 ) -> Iterator[str]:
     """The API's URL; children of the tests find it in their environment."""
     quiet = {
@@ -103,9 +107,11 @@ def prefect_api(
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_TO_API_ENABLED": "false",
-        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",  # a request of each client, and the server answers no
+        # A request of each client, whose answers no test looks at.
+        "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED": "false",
+        "PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED": "false",
     }
-    url = shared_api(shared_servers, quiet)
+    url = shared_api(shared_servers, prefect_database, quiet)
     environment = {
         **quiet,
         "PREFECT_HOME": str(prefect_home),
@@ -120,6 +126,7 @@ def prefect_api(
         settings.PREFECT_LOGGING_LEVEL: "WARNING",
         settings.PREFECT_LOGGING_TO_API_ENABLED: False,
         settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,
+        settings.PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED: False,
         settings.PREFECT_LOGGING_CONFIG_PATH: logging_config,
         # Ending a heartbeat costs each flow run a second.
         settings.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import urllib.request
 from pathlib import Path
@@ -16,21 +17,22 @@ UNUSED_SERVICES = (
 )
 
 
-def shared_api(shared: servers.SharedServers, environment: dict[str, str]) -> str:
-    """The API's URL. A server that ends while it starts is started once more, with a new database."""
+def shared_api(shared: servers.SharedServers, database: Path, environment: dict[str, str]) -> str:
+    """The API's URL, on a copy of a database. A server that ends while it starts is started once more."""
 
     def start(folder: str) -> servers.Server:
         try:
-            return _start(folder, shared._owner, environment)
+            return _start(folder, database, shared._owner, environment)
         except RuntimeError as error:
             print(error)
             Path(folder).mkdir(exist_ok=True)  # it went with the first server
-            return _start(folder, shared._owner, environment)
+            return _start(folder, database, shared._owner, environment)
 
     return shared._ask("prefect", start)
 
 
-def _start(folder: str, owner: int, environment: dict[str, str]) -> servers.Server:
+def _start(folder: str, database: Path, owner: int, environment: dict[str, str]) -> servers.Server:
+    shutil.copy(database, Path(folder, "prefect.db"))
     port = servers._free_port()
     url = f"http://127.0.0.1:{port}/api"
     command = [
@@ -49,6 +51,8 @@ def _start(folder: str, owner: int, environment: dict[str, str]) -> servers.Serv
         "PREFECT_API_URL": url,
         "PREFECT_HOME": folder,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
+        "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",  # imports all that is installed; we register our own
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
     }
     task = servers._task(folder, command, stop="SIGTERM", owner=owner, environment={**environment, **own})
