@@ -37,7 +37,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix prefect-versions test-matrix test-lowest peer-dask peer-prefect first-hour docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix test-portable prefect-versions test-matrix test-lowest peer-dask peer-prefect first-hour docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,6 +100,10 @@ matrix: $(STAMP) ## keys of every carrier of code and kind of value, and tensors
 	$(MATRIX)/bin/python -m tests.keys.matrix
 	$(MATRIX)/bin/python -W ignore -m tests.keys.matrix.values
 	$(MATRIX)/bin/python -m pytest tests/codecs/test_tensors.py -n 0 -q
+
+test-portable: $(STAMP) ## tests of crashes, forks and locks, and a storm, in the ways of systems without /proc
+	CACHENESS_TEST_PORTABLE=1 $(RUN) -m pytest tests/crash tests/test_forks.py tests/test_platform.py tests/cache/test_processes.py tests/metadata/test_embedded.py $(ARGS)
+	CACHENESS_TEST_PORTABLE=1 $(RUN) -m tests.crash.storm --world sqlite --seconds 60 --forks 150
 
 prefect-versions: $(STAMP) ## the tests of the Prefect plug-in under the newest Prefect, in an environment of its own
 	@test -x $(OTHER_PREFECT)/bin/python || { $(PYTHON) -m venv $(OTHER_PREFECT) && $(OTHER_PREFECT)/bin/python -m pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import io
 import os
 import threading
 from pathlib import Path
 
-from cacheness import forks
+from cacheness import forks, platform
 
 
 class FileLocks:
     """Files in one folder, each locked by one holder at a time.
 
-    The kernel frees a lock when its process dies, however it dies. A record lock (fcntl)
-    would not do: any close of the file by the same process, a repair's look for example, frees it.
+    The system frees a lock when its process dies, however it dies.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -59,7 +57,7 @@ class FileLocks:
                 return False
             free = _lock(descriptor)
             if free:
-                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                platform.unlock(descriptor)
             os.close(descriptor)
             return free
 
@@ -82,17 +80,16 @@ def _open(path: Path) -> io.FileIO:
 
 def _lock(descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return platform.lock(descriptor)
     except OSError:
         return False
-    return True
 
 
 def unlock(file: io.FileIO) -> None:
     """Free a lock and close its file; twice is fine, because an interruption may come right after the first time."""
     if not file.closed:
         # Explicitly, because a child that is about to call exec() may have the file open too.
-        fcntl.flock(file, fcntl.LOCK_UN)
+        platform.unlock(file.fileno())
         forks.close(file)
 
 
@@ -104,13 +101,11 @@ def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
     """
     file = _open(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _Waiter(file).wait(seconds)
+        is_locked = platform.lock(file.fileno())
     except BaseException:
         forks.close(file)
         raise
-    return file
+    return file if is_locked else _Waiter(file).wait(seconds)
 
 
 class _Waiter:
@@ -132,7 +127,7 @@ class _Waiter:
         return None if self._given_up else self._file
 
     def _lock(self) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        platform.lock(self._file.fileno(), waits=True)
         with self._mutex:
             if self._given_up:
                 unlock(self._file)

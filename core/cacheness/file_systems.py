@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 from typing import Final
 
+from cacheness.platform import mounts
+
 #: On these, several machines see the same files; locks and shared memory between their processes do not work, or hang.
 NETWORK_FILE_SYSTEMS: Final = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs", "fuse.sshfs", "gfs2"),
     *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
+    *("afpfs", "webdav"),
 )
-MOUNTS: Final = Path("/proc/mounts")
 #: By this file, backup programs know a cache: https://bford.info/cachedir/
 CACHE_TAG: Final = "CACHEDIR.TAG"
 _SIGNATURE: Final = "Signature: 8a477f597d28d172789f06886806bc55\n"
@@ -19,14 +21,8 @@ _SIGNATURE: Final = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 def file_system_of(path: str | os.PathLike[str]) -> str:
     """Return the type of the file system that holds a path, "" where the system does not say."""
-    try:
-        mounts = MOUNTS.read_text()
-    except OSError:
-        return ""
     resolved, best, kind = Path(path).resolve(), "", ""
-    for line in mounts.splitlines():
-        _, point, fstype, *_ = line.split(" ")
-        point = point.encode().decode("unicode_escape")
+    for point, fstype in mounts():
         if resolved.is_relative_to(point) and len(point) >= len(best):
             best, kind = point, fstype
     return kind

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cacheness import Config, UnifiedCache, file_systems
+from cacheness import Config, UnifiedCache, platform
 from cacheness.blobs import near
 from cacheness.blobs.memory import MemoryBlobStore
 from cacheness.blobs.near import NearBlobStore
@@ -277,7 +277,7 @@ def test_a_network_file_system_is_passed_by(
     far: Far, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
     (tmp_path / "mounts").write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {tmp_path}/share {kind} rw 0 0\n")
-    monkeypatch.setattr(file_systems, "MOUNTS", tmp_path / "mounts")
+    monkeypatch.setattr(platform, "_MOUNTS", tmp_path / "mounts")
     store = NearBlobStore(far, tmp_path / "share/near", MOST)
     store.write(NAME, [b"one"])
     assert [bytes(store.read(NAME, 3)) for _ in range(3)] == [b"one"] * 3

@@ -18,7 +18,7 @@ import pytest
 
 from cacheness import UnifiedCache, factory
 from cacheness.config import Config
-from cacheness.coordination.sessions import _start_time, presumed_dead, proven_dead, this_process
+from cacheness.coordination.sessions import presumed_dead, proven_dead, this_process
 from cacheness.records import Process
 from tests.forked import ended, fork
 
@@ -193,16 +193,6 @@ def test_a_process_that_cannot_be_looked_at_is_not_dead():
         assert not proven_dead(here, here)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
-
-
-def test_a_zombie_is_dead():
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-        asleep = replace(this_process(), pid=process.pid, pid_start=_start_time(process.pid))
-        assert not proven_dead(asleep, this_process())
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # its end is seen, and it is still listed
-        assert proven_dead(asleep, this_process())
-    assert proven_dead(asleep, this_process())
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheness import file_systems
+from cacheness import platform
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, ConfigError, SessionLost, StoreUnavailable
 from cacheness.file_locks import unlock, wait_in_line
@@ -312,7 +312,7 @@ def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     mounts = tmp_path / "mounts"
     shared = tmp_path / "our share"
     mounts.write_text(f"/dev/sda / ext4 rw 0 0\nserver:/x {str(shared).replace(' ', chr(92) + '040')} {kind} rw 0 0\n")
-    monkeypatch.setattr(file_systems, "MOUNTS", mounts)
+    monkeypatch.setattr(platform, "_MOUNTS", mounts)
     for path in (shared / "metadata.sqlite", shared / "deeper" / "metadata.sqlite"):
         with pytest.raises(ConfigError, match=kind):
             SqliteStore(path, limits=Limits())

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from cacheness import platform
 from cacheness.blobs.names import UNFINISHED, checked
 from cacheness.buffers import allocate, read_into
 from cacheness.deadlines import Limits
@@ -62,9 +63,9 @@ class LocalBlobStore:
             with open(descriptor, "wb") as file:
                 file.writelines(buffers)
                 file.flush()
-                os.fsync(descriptor)
+                platform.sync(descriptor)
             os.rename(aside, path)
-            _sync_directory(os.path.dirname(path))
+            platform.sync_directory(os.path.dirname(path))
         except BaseException as error:
             _remove(aside)
             if isinstance(error, OSError):
@@ -142,7 +143,7 @@ class LocalBlobStore:
         for path in reversed(missing):
             try:
                 os.mkdir(path)
-                _sync_directory(os.path.dirname(path))
+                platform.sync_directory(os.path.dirname(path))
             except FileExistsError:
                 if not os.path.isdir(path):
                     raise ConfigError(f"{path} is a file, where a directory for blobs should be") from None
@@ -176,7 +177,7 @@ class LocalBlobStore:
         except FileNotFoundError:
             self._insist_on_root()
             raise
-        _sync_directory(parent)
+        platform.sync_directory(parent)
         self._durable.add(directory)
 
     def _unlink(self, path: str, name: str) -> None:
@@ -228,14 +229,6 @@ def _read_whole(descriptor: int, name: str, found: int, size: int) -> Buffer:
     if done < size:
         raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
     return buffer
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -20,7 +19,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from cacheness import forks
+from cacheness import forks, platform
 from cacheness.blobs.names import UNFINISHED
 from cacheness.buffers import LARGE, allocate, read_into, views_of
 from cacheness.config import near_directory
@@ -444,15 +443,14 @@ class NearBlobStore:
                 if _lock_soon(descriptor):
                     held = 0 if afresh else _COUNTER.unpack(os.pread(descriptor, _COUNTER.size, at).ljust(8, b"\0"))[0]
                     os.pwrite(descriptor, _COUNTER.pack(max(0, held + change)), at)
-                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                    platform.unlock(descriptor)
             finally:
                 os.close(descriptor)
 
 
 def _lock_soon(descriptor: int) -> bool:
     for _ in range(_COUNT_TRIES):
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if platform.lock(descriptor):
             return True
         time.sleep(between(0.0, 0.002))
     return False

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from cacheness import platform
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.options import AsJson, DryRun, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, progress, say, table, telling
@@ -142,4 +143,4 @@ def _write(path: str, text: str) -> None:
     with os.fdopen(handle, "w") as file:
         file.write(text + "\n")
         file.flush()
-        os.fsync(file.fileno())
+        platform.sync(file.fileno())

@@ -10,9 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from pathlib import Path
 
-from cacheness import forks
+from cacheness import forks, platform
 from cacheness.errors import CachenessError
 from cacheness.protocols import SessionRows
 from cacheness.records import Process, SessionInfo
@@ -142,15 +141,7 @@ def proven_dead(process: Process, here: Process) -> bool:
     comparable = bool(here.boot_id and here.pid_ns and process.pid_start)
     if not comparable or (process.boot_id, process.pid_ns) != (here.boot_id, here.pid_ns):
         return False
-    try:
-        os.kill(process.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass  # it runs, as somebody else
-    started = _start_time(process.pid)
-    # What cannot be read proves nothing: /proc may hide other people's processes.
-    return started is not None and started != process.pid_start
+    return platform.has_ended(process.pid, process.pid_start)
 
 
 def this_process() -> Process:
@@ -158,31 +149,8 @@ def this_process() -> Process:
     pid = os.getpid()
     return Process(
         host=os.uname().nodename,
-        boot_id=_read("/proc/sys/kernel/random/boot_id"),
-        pid_ns=_inode("/proc/self/ns/pid"),
+        boot_id=platform.boot(),
+        pid_ns=platform.namespace(),
         pid=pid,
-        pid_start=_start_time(pid) or "",
+        pid_start=platform.start_of(pid) or "",
     )
-
-
-def _start_time(pid: int) -> str | None:
-    """Clock ticks from boot to the start of a process; "" when it is a zombie, None when that cannot be read."""
-    # The command name, in parentheses, may itself hold spaces and parentheses (man 5 proc).
-    after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    if not after_name:
-        return None
-    return "" if after_name[0] in ("Z", "X") else after_name[19]
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return ""
-
-
-def _inode(path: str) -> str:
-    try:
-        return str(os.stat(path).st_ino)
-    except OSError:
-        return ""

@@ -25,6 +25,7 @@ from cacheness.keys.encode import Encoder
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.files import TooLarge, digest_of_file
 from cacheness.lazy_dataclass import dataclass
+from cacheness.platform import devices
 
 #: Strings of an argument that are looked at; later ones count by their text.
 MOST_STRINGS: Final = 1000
@@ -310,16 +311,6 @@ _kinds: dict[int, str] = {}
 def is_pseudo(device: int) -> bool:
     """Return True when files of this device are made by the kernel while they are read."""
     if device not in _kinds:
-        _kinds.update(_mounted())
+        _kinds.update(devices())
         _kinds.setdefault(device, "")
     return _kinds[device] in _PSEUDO
-
-
-def _mounted() -> Iterator[tuple[int, str]]:
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-            for line in lines:
-                major, minor = line.split(maxsplit=3)[2].split(":")
-                yield os.makedev(int(major), int(minor)), line.partition(" - ")[2].split(maxsplit=1)[0]
-    except (OSError, ValueError, IndexError):
-        return  # not Linux

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from cacheness import platform
+
 RESERVE: Final = 2 << 20  #: bytes; many times what the deletion of a few entries writes
 _SHARE: Final = 4  #: at most one of so many parts of a small disk
 #: Free bytes from which on a disk is not looked at more closely.
@@ -71,6 +73,6 @@ def _size_on(directory: Path) -> int:
 def _allocate(path: Path, size: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        os.posix_fallocate(descriptor, 0, size)
+        platform.reserve(descriptor, size)
     finally:
         os.close(descriptor)

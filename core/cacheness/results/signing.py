@@ -13,6 +13,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from cacheness import platform
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
@@ -260,16 +261,12 @@ def _create_key_file(path: Path) -> None:
         with os.fdopen(handle, "w") as file:
             file.write(secrets.token_hex(32) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            platform.sync(file.fileno())
         with suppress(FileExistsError):
             os.link(aside, path)
     finally:
         os.unlink(aside)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    platform.sync_directory(path.parent)
 
 
 def _require_types(entry: Entry) -> None:

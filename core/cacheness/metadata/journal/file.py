@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from cacheness import platform
 from cacheness.errors import CommitUnanswered, ConfigError, SchemaMismatch, StoreFull, StoreRefused, StoreUnavailable
 from cacheness.metadata.journal.lines import line_of, record_of
 
@@ -127,7 +128,7 @@ class JournalFile:
             self.refuse(error)
         try:
             if durable:
-                os.fsync(self._descriptor)
+                platform.sync(self._descriptor)
         except OSError as error:
             raise CommitUnanswered(f"the journal {self.path} could not be synced to disk: {error}") from error
 
@@ -138,9 +139,9 @@ class JournalFile:
             with open(aside, "wb") as file:
                 file.writelines(map(line_of, records))
                 file.flush()
-                os.fsync(file.fileno())
+                platform.sync(file.fileno())
             os.replace(aside, self.path)
-            _sync_directory(self.path.parent)
+            platform.sync_directory(self.path.parent)
         except OSError as error:
             aside.unlink(missing_ok=True)
             self.refuse(error)
@@ -218,11 +219,3 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
     written = 0
     while written < len(data):
         written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
 
-from cacheness import forks
+from cacheness import forks, platform
 from cacheness.deadlines import retry, waiting
 from cacheness.errors import (
     CachenessError,
@@ -406,6 +406,8 @@ class SqliteFile:
                 connection.execute(f"PRAGMA wal_autocheckpoint={LONGEST}")
                 # Where SQLite was built to overwrite what it deletes, a deletion would write as much as it frees.
                 connection.execute("PRAGMA secure_delete=OFF")
+                if platform.SYNCS_IN_TWO_STEPS:
+                    connection.execute("PRAGMA fullfsync=ON")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1")
         except sqlite3.Error:
             connection.close()
