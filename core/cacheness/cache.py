@@ -538,9 +538,12 @@ class UnifiedCache(AsyncCalls):
         cache = self._store
         cache.uses.flush()
         age = None if since is None else int(seconds_of(since) * MICROSECONDS)
-        # Spans have a time only where one is asked for.
-        first = 0 if age is None and by == "hour" else None if age is None else (cache.metadata.now() - age) // HOUR
-        return Report.of(cache.metadata.activity(self.config.namespace, first), by)
+        first = None if age is None else (cache.metadata.now() - age) // HOUR
+        if by == "hour":
+            found = cache.metadata.activity_by_hour(self.config.namespace, first or 0)
+        else:
+            found = cache.metadata.activity(self.config.namespace, first)
+        return Report.of(found, by)
 
     def count(
         self,

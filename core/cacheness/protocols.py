@@ -231,7 +231,11 @@ class UsageRows(Protocol):
         ...
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """The figures of all processes together: those of the spans since an hour, or all there ever were."""
+        """What calls came to, of all processes together, by function, outcome and reason: since an hour, or ever."""
+        ...
+
+    def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
+        """What calls came to in each span since an hour, by outcome; functions and reasons are left empty."""
         ...
 
 

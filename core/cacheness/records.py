@@ -250,7 +250,7 @@ class Call:
 class Activity:
     """What calls of one function came to, in one span of time."""
 
-    span: str  #: hour, day or month; all: ever
+    span: str  #: hour, day or month; all: of any length
     hour: int  #: in which the span begins, counted from the epoch
     function: str  #: module:qualified name, "" where none was named
     outcome: Outcome

@@ -315,19 +315,32 @@ class JournalStore:
         return old
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """The figures of all processes together, since an hour, or all there ever were."""
+        """What calls came to since an hour, or ever, by function, outcome and reason."""
+
+        def place_of(place: Place) -> Place | None:
+            span, hour, function, outcome, reason, who = place
+            counts = span == "all" or (span == "hour" and who) if since is None else span != "all" and hour >= since
+            return ("all", 0, function, outcome, reason, "") if counts else None
+
+        return self._summed(namespace, place_of)
+
+    def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
+        """What calls came to in each span since an hour, of all functions and reasons together."""
+
+        def place_of(place: Place) -> Place | None:
+            span, hour, _, outcome, *_ = place
+            return (span, hour, "", outcome, "", "") if span != "all" and hour >= since else None
+
+        return self._summed(namespace, place_of)
+
+    def _summed(self, namespace: str, place_of: Callable[[Place], Place | None]) -> list[Activity]:
         with self._reading:
             self._refresh()
             known = list(self._index.activity.get(namespace, {}).items())
         together: dict[Place, Sums] = {}
-        for (span, hour, function, outcome, reason, who), sums in known:
-            if since is None and (span == "all" or (span == "hour" and who)):
-                place = ("all", 0, function, outcome, reason, "")
-            elif since is not None and span != "all" and hour >= since:
-                place = (span, hour, function, outcome, reason, "")
-            else:
-                continue
-            together[place] = added(together.get(place, (0, 0.0, 0.0, 0)), sums)
+        for place, sums in known:
+            if (target := place_of(place)) is not None:
+                together[target] = added(together.get(target, (0, 0.0, 0.0, 0)), sums)
         return [Activity(*place[:5], *sums) for place, sums in together.items()]  # type: ignore[arg-type]
 
     # quotas

@@ -382,21 +382,20 @@ class StatementBuilder:
     def all_activity(self) -> Statement:
         """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
         span, who = activity.c.span, activity.c.who
-        apart = sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text("")))
-        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
-        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
-        found = sa.select(*columns, *_summed()).where(_these_figures(), apart)
-        return self._compile(found.group_by(*counted))
+        return self._sum_activity(sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text(""))))
 
     @property
     def activity_since(self) -> Statement:
-        """What calls came to in each span since an hour."""
-        spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
-        counted = [activity.c[name] for name in _COUNTED]
-        found = sa.select(*counted, *_summed()).where(
-            _these_figures(), spans, activity.c.hour >= _given("since", sa.BigInteger())
-        )
-        return self._compile(found.group_by(*counted))
+        """What calls came to since an hour."""
+        return self._sum_activity(_since())
+
+    @property
+    def activity_by_hour(self) -> Statement:
+        """What calls came to in each span since an hour, of all functions and reasons together."""
+        span, hour, outcome = activity.c.span, activity.c.hour, activity.c.outcome
+        columns = (span, hour, _text("").label("function"), outcome, _text("").label("reason"))
+        found = sa.select(*columns, *_summed()).where(_these_figures(), _since())
+        return self._compile(found.group_by(span, hour, outcome))
 
     # why results are not there
 
@@ -659,6 +658,11 @@ class StatementBuilder:
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
 
+    def _sum_activity(self, these: sa.ColumnElement[bool]) -> Statement:
+        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
+        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
+        return self._compile(sa.select(*columns, *_summed()).where(_these_figures(), these).group_by(*counted))
+
     def _write_activity(self, figure: Callable[[Any, str], Any]) -> Statement:
         row = self.flavour.upsert(activity).values({c.name: _given(c.name, c.type) for c in activity.c})
         new = {name: figure(row, name) for name in _SUMS}
@@ -826,6 +830,11 @@ def _text(value: str) -> sa.ColumnElement[str]:
 
 def _these_figures() -> sa.ColumnElement[bool]:
     return activity.c.namespace == _given("namespace", sa.Text())
+
+
+def _since() -> sa.ColumnElement[bool]:
+    spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
+    return sa.and_(spans, activity.c.hour >= _given("since", sa.BigInteger()))
 
 
 def _summed() -> list[sa.ColumnElement[Any]]:

@@ -24,6 +24,7 @@ from cacheness.metadata.sql.building import (
 from cacheness.metadata.sql.schema import POSTGRESQL_SCHEMA
 from cacheness.metadata.sql.statements import COLUMNS, HINT_LENGTH, Statement
 from cacheness.metadata.sql.tables import (
+    ACTIVITY_APART,
     PARTIAL_INDEXES,
     entries,
     leases,
@@ -40,7 +41,7 @@ LEASE_SECONDS: Final = 300
 CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
 # Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
 _dialect: Final = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
-for _index in PARTIAL_INDEXES:
+for _index in (*PARTIAL_INDEXES, ACTIVITY_APART):
     _index.dialect_options["postgresql"]["where"] = _index.dialect_options["sqlite"]["where"]
 #: Room on each page, so that a later use is written beside the one before and no index has to follow.
 ROOM_FOR_USES: Final = f"ALTER TABLE {POSTGRESQL_SCHEMA}.uses SET (fillfactor = 80)"

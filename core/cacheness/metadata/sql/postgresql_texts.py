@@ -357,14 +357,26 @@ STATEMENTS: Final = {
         ('namespace',)
     ),
     'activity_since': Statement(
-        'SELECT cacheness.activity.span, cacheness.activity.hour, cacheness.activity.function, '
-        'cacheness.activity.outcome, cacheness.activity.reason, CAST(sum(cacheness.activity.calls) AS BIGINT) '
-        'AS calls, CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
+        "SELECT 'all' AS span, 0 AS hour, cacheness.activity.function, cacheness.activity.outcome, "
+        'cacheness.activity.reason, CAST(sum(cacheness.activity.calls) AS BIGINT) AS calls, '
+        'CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
+        'CAST(sum(cacheness.activity.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, '
+        'CAST(sum(cacheness.activity.bytes) AS BIGINT) AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span IN ('hour', 'day', 'month') "
+        'AND cacheness.activity.hour >= $2::BIGINT GROUP BY cacheness.activity.function, '
+        'cacheness.activity.outcome, cacheness.activity.reason',
+        {},
+        ('namespace', 'since')
+    ),
+    'activity_by_hour': Statement(
+        "SELECT cacheness.activity.span, cacheness.activity.hour, '' AS function, cacheness.activity.outcome, "
+        "'' AS reason, CAST(sum(cacheness.activity.calls) AS BIGINT) AS calls, "
+        'CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
         'CAST(sum(cacheness.activity.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, '
         'CAST(sum(cacheness.activity.bytes) AS BIGINT) AS bytes FROM cacheness.activity WHERE '
         "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span IN ('hour', 'day', 'month') "
         'AND cacheness.activity.hour >= $2::BIGINT GROUP BY cacheness.activity.span, cacheness.activity.hour, '
-        'cacheness.activity.function, cacheness.activity.outcome, cacheness.activity.reason',
+        'cacheness.activity.outcome',
         {},
         ('namespace', 'since')
     ),
@@ -996,6 +1008,7 @@ DEFINITIONS: Final = (
     'function TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL, calls BIGINT '
     'NOT NULL, seconds_spent DOUBLE PRECISION NOT NULL, seconds_saved DOUBLE PRECISION NOT NULL, bytes '
     'BIGINT NOT NULL, PRIMARY KEY (namespace, span, hour, function, outcome, reason, who) )',
+    "CREATE INDEX activity_apart ON cacheness.activity (namespace, hour) WHERE who != ''",
     'CREATE TABLE cacheness.checks ( namespace TEXT NOT NULL, shard INTEGER NOT NULL, at BIGINT NOT NULL, '
     'PRIMARY KEY (namespace, shard) )',
     'CREATE TABLE cacheness.compute_leases ( namespace TEXT NOT NULL, key BYTEA NOT NULL, token TEXT NOT '

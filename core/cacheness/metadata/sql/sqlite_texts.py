@@ -318,12 +318,22 @@ STATEMENTS: Final = {
         ()
     ),
     'activity_since': Statement(
-        'SELECT activity.span, activity.hour, activity.function, activity.outcome, activity.reason, '
+        "SELECT 'all' AS span, 0 AS hour, activity.function, activity.outcome, activity.reason, "
+        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
+        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
+        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span IN ('hour', 'day', 'month') AND activity.hour >= :since GROUP BY activity.function, "
+        'activity.outcome, activity.reason',
+        {},
+        ()
+    ),
+    'activity_by_hour': Statement(
+        "SELECT activity.span, activity.hour, '' AS function, activity.outcome, '' AS reason, "
         'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
         'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
         'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
         "activity.span IN ('hour', 'day', 'month') AND activity.hour >= :since GROUP BY activity.span, "
-        'activity.hour, activity.function, activity.outcome, activity.reason',
+        'activity.hour, activity.outcome',
         {},
         ()
     ),
@@ -671,6 +681,7 @@ DEFINITIONS: Final = (
     'TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL, who TEXT NOT NULL, calls BIGINT NOT '
     'NULL, seconds_spent DOUBLE NOT NULL, seconds_saved DOUBLE NOT NULL, bytes BIGINT NOT NULL, PRIMARY '
     'KEY (namespace, span, hour, function, outcome, reason, who) ) WITHOUT ROWID',
+    "CREATE INDEX activity_apart ON activity (namespace, hour) WHERE who != ''",
     'CREATE TABLE checks ( namespace TEXT NOT NULL, shard INTEGER NOT NULL, at BIGINT NOT NULL, PRIMARY '
     'KEY (namespace, shard) )',
     'CREATE TABLE compute_leases ( namespace TEXT NOT NULL, "key" BLOB NOT NULL, token TEXT NOT NULL, '

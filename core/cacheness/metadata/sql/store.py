@@ -287,11 +287,16 @@ class SqlStore(ABC):
         return self._transact(fold, lasting=False, deletes=True, rows=most)
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """The figures of all processes together, since an hour, or all there ever were."""
+        """What calls came to since an hour, or ever, by function, outcome and reason."""
         if since is None:
             found = self._long_query(self._sql.all_activity, {"namespace": namespace})
         else:
             found = self._long_query(self._sql.activity_since, {"namespace": namespace, "since": since})
+        return [Activity(*row) for row in found]
+
+    def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
+        """What calls came to in each span since an hour, of all functions and reasons together."""
+        found = self._long_query(self._sql.activity_by_hour, {"namespace": namespace, "since": since})
         return [Activity(*row) for row in found]
 
     # quotas

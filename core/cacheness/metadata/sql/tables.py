@@ -183,6 +183,11 @@ activity = sa.Table(
     **_NARROW,
 )
 
+#: The rows of processes, which reports add up each time, among all those of the past.
+ACTIVITY_APART: Final = sa.Index(
+    "activity_apart", activity.c.namespace, activity.c.hour, sqlite_where=sa.text("who != ''")
+)
+
 #: Fingerprints whose results were found to be the same, signed.
 equivalences = sa.Table(
     "equivalences",

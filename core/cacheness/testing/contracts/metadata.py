@@ -579,11 +579,16 @@ class MetadataStoreContract:
         store.record_activity(NAMESPACE, "b", [one])
         store.record_activity("other", "b", [one])
         store.record_activity(NAMESPACE, "b", [])
+        store.record_activity(NAMESPACE, "b", [replace(other, hour=hour - 1, function="m:g", reason="expired")])
         both = replace(one, calls=7, seconds_saved=3.0, bytes=200)
-        assert sorted(map(str, store.activity(NAMESPACE, hour))) == sorted(map(str, [both, other]))
-        ever = [replace(row, span="all", hour=0) for row in (both, other)]
+        recent = [replace(row, span="all", hour=0) for row in (both, other)]
+        assert sorted(map(str, store.activity(NAMESPACE, hour))) == sorted(map(str, recent))
+        ever = [*recent, replace(recent[1], function="m:g", reason="expired")]
         assert sorted(map(str, store.activity(NAMESPACE))) == sorted(map(str, ever))
         assert store.activity(NAMESPACE, hour + 1) == []
+        hours = [replace(row, function="", reason="") for row in (both, other, replace(other, hour=hour - 1))]
+        assert sorted(map(str, store.activity_by_hour(NAMESPACE, hour - 1))) == sorted(map(str, hours))
+        assert sorted(map(str, store.activity_by_hour(NAMESPACE, hour))) == sorted(map(str, hours[:2]))
 
     def test_old_figures_become_fewer_and_their_sums_stay(self, store: MetadataStore) -> None:
         now = store.now() // HOUR
@@ -595,10 +600,9 @@ class MetadataStoreContract:
         while store.fold_activity(NAMESPACE, 3):
             pass
         assert sorted(map(str, store.activity(NAMESPACE))) == before
-        found = store.activity(NAMESPACE, 0)
-        assert sum(row.calls for row in found) == 13
-        spans = sorted((row.span, row.calls) for row in found if row.function == "f")
-        assert [(span, sum(n for s, n in spans if s == span)) for span in ("day", "hour", "month")] == [
+        assert sum(row.calls for row in store.activity(NAMESPACE, 0)) == 13
+        found = [(row.span, row.calls) for row in store.activity_by_hour(NAMESPACE, 0) if row.outcome == "hit"]
+        assert [(span, sum(n for s, n in found if s == span)) for span in ("day", "hour", "month")] == [
             ("day", 4), ("hour", 6), ("month", 2),
         ]  # fmt: skip
         assert store.fold_activity(NAMESPACE, 3) == 0

@@ -141,6 +141,10 @@ def _create_figures() -> None:
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
+    is_apart = sa.text("who != ''")
+    op.create_index(
+        "activity_apart", "activity", ["namespace", "hour"], sqlite_where=is_apart, postgresql_where=is_apart
+    )
 
 
 def _create_judgements() -> None:
