@@ -19,12 +19,12 @@ from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.utilities.callables import call_with_parameters
 
 from cacheness import Entry, Key
-from cacheness.audit import NotComparable, Sampler, digest_or_none, is_checkable, is_same, told
+from cacheness.audit import NotComparable, Sampler, describe_difference, digest_or_none, is_checkable, is_same
 from cacheness.keys import Observed
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness_prefect.block import CachenessBlock
-from cacheness_prefect.error_reporting import shielded, tell_once, warn
+from cacheness_prefect.error_reporting import report_once, shielded, warn
 from cacheness_prefect.run_metadata import address, hex_key_of
 
 #: The event that an automation can react to.
@@ -84,7 +84,7 @@ class RunAudit:
         stored, value, cache = record.result, call.value, self.store.open()
         if call.error is not None or isinstance(value, State) or inspect.isawaitable(value):
             why = "it came to a state" if call.error is None else f"{type(call.error).__name__}: {call.error}"
-            tell_once("NotComputed", f"task {self.name!r} could not be computed again to be checked: {why}")
+            report_once("NotComputed", f"task {self.name!r} could not be computed again to be checked: {why}")
             return False
         if call.observed.outcome(value).not_stored or self.make_key().digest != self.key.digest:
             return False
@@ -95,9 +95,9 @@ class RunAudit:
             if is_same(stored, value, self.same, round_trip):
                 return False
         except NotComparable as error:
-            tell_once("NotComparable", f"results of task {self.name!r} cannot be checked: {error}")
+            report_once("NotComparable", f"results of task {self.name!r} cannot be checked: {error}")
             return False
-        detail = told(stored, value, self.key, self.fn, call.moved)
+        detail = describe_difference(stored, value, self.key, self.fn, call.moved)
         if cache.dispute(entry, digest_or_none(stored), digest_or_none(value), detail):
             warn(
                 f"task {self.name!r} came out differently: {detail}. The entry {entry.cache_key} is not served until it"
@@ -133,7 +133,7 @@ class BodyCall:
         with self.observed:
             try:
                 self.value = call_with_parameters(self._fn, self._parameters)
-            except Exception as error:  # noqa: BLE001  the user's; there is a result all the same
+            except Exception as error:  # noqa: BLE001  the user's; there is a result already
                 self.error = error
         self.moved = tuple(moved_since(before))
 
@@ -144,6 +144,6 @@ class BodyCall:
             try:
                 coroutine: Any = call_with_parameters(self._fn, self._parameters)
                 self.value = await coroutine
-            except Exception as error:  # noqa: BLE001  the user's; there is a result all the same
+            except Exception as error:  # noqa: BLE001  the user's; there is a result already
                 self.error = error
         self.moved = tuple(moved_since(before))

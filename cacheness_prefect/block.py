@@ -19,7 +19,7 @@ from cacheness.modes import Mode, writes
 from cacheness.off_loop import off_loop
 from cacheness.options import READ, checked, path
 from cacheness.units import Duration, Size
-from cacheness_prefect.error_reporting import shielded, tell
+from cacheness_prefect.error_reporting import report, shielded
 from cacheness_prefect.run_metadata import (
     PREFIX,
     Notes,
@@ -194,7 +194,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     check: Share | None = Field(
         default=None,
         title="Checked Share",
-        description="Share of cached runs, 0 to 1, that compute all the same, to be compared, unless a policy says."
+        description="Share of cached runs, 0 to 1, that compute in spite of it, to be compared, unless a policy says."
         " Default: CACHENESS_CHECK, or none.",
     )
     lease: Seconds = Field(
@@ -267,9 +267,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             try:
                 self._since = self.open().config.refresh_since
             except CachenessError as error:
-                tell("say when this run began", error)
+                report("find out when this run began", error)
         state = super().__getstate__()
-        # By the field alone: what this process is told by its environment, the other one may not be told.
+        # By the field alone: what this process has in its environment, the other one may not have.
         if not writes(self.mode):
             sent = UnifiedCache.fit_to_send(config.but(mode=self.mode))
             key = None if sent.signing_key is None else SecretStr(sent.signing_key)
@@ -375,7 +375,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """Paths are names in the cache, also when the block is not saved: Prefect shall not make them files."""
 
     def _read(self, path: str) -> Any:
-        # Prefect takes every error here for "not there", silently; so it is told before it is raised.
+        # Prefect takes every error here for "not there", silently; so it is logged before it is raised.
         hit = shielded("read a result", lambda: self.open().peek(address(path)), None)
         if hit is None or form_of(hit) == "elsewhere":
             if not self.stores_results:

@@ -78,7 +78,7 @@ def of_earlier_code(
 ) -> tuple[Key, Comparison | None]:
     """Return the key under which earlier code stored the result of a call, where that counts, else the key itself.
 
-    One in twenty is computed all the same, and what is being tried always: then with what compares the results.
+    One in twenty is computed in spite of it, and what is being tried always: then with what compares the results.
 
     Args:
         store: where results are.

@@ -1,4 +1,4 @@
-"""Trouble in the cache: told once a run on each machine, in the run's own log, and never the run's own trouble."""
+"""Trouble in the cache: reported once a run on each machine, in the run's own log, and never the run's own trouble."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ T = TypeVar("T")
 RUNS_REMEMBERED = 1000
 DAY = 24 * 3600.0
 
-#: Kinds of trouble that are told once each, most special first, and what the error itself does not say to do.
+#: Kinds of trouble that are reported once each, most special first, and what the error itself does not say to do.
 KINDS: tuple[tuple[type[Exception], str], ...] = (
     (UnhashableArgument, 'To leave the argument out of the key, use `policy - "name"`.'),
     (StoreUnavailable, "Look whether the database and the blob store are up; nothing needs to be run again."),
     (StoreFull, ""),
     (CodecError, ""),
-    (CorruptEntry, "The integrity_repair flow tells how much is damaged."),
+    (CorruptEntry, "The integrity_repair flow shows how much is damaged."),
     (ConfigError, ""),
 )
 UNEXPECTED = "This should not happen: please report it, with the traceback that the debug log holds."
 
-_told: OrderedDict[tuple[str, str], None] = OrderedDict()
+_reported: OrderedDict[tuple[str, str], None] = OrderedDict()
 _lock = threading.RLock()
 #: No thread of the parent holds it in a child.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def shielded(doing: str, action: Callable[[], T], fallback: T) -> T:
-    """What an action on the cache answers; the fallback, told once a run, when it fails in any way."""
-    with isolated(partial(tell, doing)):
+    """What an action on the cache returns; the fallback, with one report a run, when it fails in any way."""
+    with isolated(partial(report, doing)):
         return action()
     return fallback
 
 
-def tell(doing: str, error: Exception) -> None:
+def report(doing: str, error: Exception) -> None:
     """Warn in the current run's log, once for each kind of trouble, that the run goes on without the cache."""
     kind, advice = _kind(error)
     logger = _logger()
@@ -67,12 +67,12 @@ def tell(doing: str, error: Exception) -> None:
         logger.warning("the cache could not %s; %s: %s", doing, GOES_ON, what)
 
 
-def tell_not_stored(why: str) -> None:
+def report_not_stored(why: str) -> None:
     """Say in the current run's log that the cache does not keep the result, for a reason that is no trouble."""
     _logger().info("%s: %s", NOT_STORED, why)
 
 
-def tell_once(kind: str, what: str) -> None:
+def report_once(kind: str, what: str) -> None:
     """Warn in the current run's log, once for each kind."""
     if _is_news(run_id(), kind):
         _logger().warning("%s", what)
@@ -113,17 +113,17 @@ def _kind(error: Exception) -> tuple[str, str]:
 
 def _is_news(run: str, kind: str) -> bool:
     with _lock:
-        if (run, kind) in _told:
+        if (run, kind) in _reported:
             return False
-        _told[run, kind] = None
-        if len(_told) > RUNS_REMEMBERED:
-            _told.popitem(last=False)
+        _reported[run, kind] = None
+        if len(_reported) > RUNS_REMEMBERED:
+            _reported.popitem(last=False)
     return not run or _is_first_here(f"{run}.{kind}")
 
 
 def _is_first_here(name: str) -> bool:
-    """Return True when no other process of this machine has told this: worker processes tell the trouble of one run."""
-    folder = get_current_settings().home / "cacheness-told"
+    """Return True when no other process of this machine has reported this. Worker processes share a run's trouble."""
+    folder = get_current_settings().home / "cacheness-reported"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).touch(exist_ok=False)

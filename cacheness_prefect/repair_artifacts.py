@@ -74,8 +74,8 @@ class Page:
             "errors": _distinct(errors),
         }
         resource = {"prefect.resource.id": f"cacheness.store.{self.label}", "prefect.resource.name": self.label}
-        told = [FOUND] * bool(report) + [FAILED] * bool(errors) or [CLEAN]
-        for event in told:
+        events = [FOUND] * bool(report) + [FAILED] * bool(errors) or [CLEAN]
+        for event in events:
             emit_event(event, resource=resource, payload=payload)
 
 

@@ -51,7 +51,7 @@ def look_at_shards(
     return report
 
 
-@flow(name="cacheness-integrity-repair", description="Check or repair a cacheness store, and tell what was found.")
+@flow(name="cacheness-integrity-repair", description="Check or repair a cacheness store, and report what was found.")
 def integrity_repair(
     storage: CachenessStorage | str,
     mode: Mode = "check",
@@ -100,7 +100,7 @@ def integrity_repair(
     if not errors:
         disputed = shielded("list disputes", lambda: _disputed(block), disputed)
     page.publish(report, errors, expired, disputed)
-    shielded("tell what calls came to", lambda: publish_figures(block.open(), page.label), None)
+    shielded("report what calls came to", lambda: publish_figures(block.open(), page.label), None)
     if errors:
         return cast("dict[str, Any]", Failed(message=str(errors[0]), data=errors[0]))
     totals = {"entries": report.entries, "blobs": report.blobs, "expired": expired}
@@ -208,7 +208,7 @@ def _load(storage: CachenessStorage | str) -> CachenessStorage:
     if isinstance(storage, CachenessStorage):
         return storage
     name = storage.removeprefix(f"{CachenessStorage.get_block_type_slug()}/")
-    load: Any = CachenessStorage.load  # its type hides that it can be told to be synchronous
+    load: Any = CachenessStorage.load  # its type hides that it can be called synchronously
     try:
         return cast("CachenessStorage", load(name, _sync=True))
     except ConfigError:

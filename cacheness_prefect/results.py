@@ -33,7 +33,7 @@ from cacheness.off_loop import off_loop
 from cacheness_prefect.audit import BodyCall, RunAudit
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.earlier_code import Comparison
-from cacheness_prefect.error_reporting import shielded, tell_not_stored
+from cacheness_prefect.error_reporting import report_not_stored, shielded
 from cacheness_prefect.key_storage import CachenessKeys
 from cacheness_prefect.reasons import DISPUTED
 from cacheness_prefect.run_figures import RunFigures
@@ -99,7 +99,7 @@ class Making:
     observed: Observed  #: the files of the run
     tags: tuple[str, ...] = ()  #: of the policy
     audit: RunAudit | None = None  #: how the run is checked, should it be cached
-    earlier: Comparison | None = None  #: with what earlier code made, which is computed all the same
+    earlier: Comparison | None = None  #: with what earlier code made, which is computed in spite of it
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
     seen: RunFigures = field(default_factory=RunFigures)
@@ -135,7 +135,7 @@ class Making:
             "look at its files again", lambda: self._place(value, path), (address(path), "its files are not known")
         )
         if refused:
-            tell_not_stored(refused)
+            report_not_stored(refused)
         elif self.earlier is not None and path in self.paths:  # else it is the error of a run that failed
             self.earlier.compare(value)
         run, tags = describe_run()
@@ -213,7 +213,7 @@ class PolicyResultStore(ResultStore):
             return
         if shielded("look up a dispute", lambda: store.open().is_disputed(address(key)), False):
             self._disputed = key
-            tell_not_stored(DISPUTED)
+            report_not_stored(DISPUTED)
 
     @contextmanager
     def _asking(self) -> Iterator[list[str]]:
@@ -229,9 +229,7 @@ class PolicyResultStore(ResultStore):
         """Say in the run's log what became of its question, and count it."""
         making, storage = self._making, self.metadata_storage
         if isinstance(storage, CachenessBlock) and making.task_run == task_run_id() and storage.config().mode != "off":
-            shielded(
-                "tell why a task runs", partial(self._note_in, storage, recent.get() if found else None, why), None
-            )
+            shielded("log why a task runs", partial(self._note_in, storage, recent.get() if found else None, why), None)
 
     def _note_in(self, storage: CachenessBlock, found: Recent | None, why: Sequence[str]) -> None:
         self._making.seen.note(storage.open(), self._making.key, found, why)
@@ -314,7 +312,7 @@ class PolicyResultStore(ResultStore):
     ) -> ResultRecord[Any]:
         """Make the record of a result; called when the task has just returned it."""
         if key and key == self._disputed:
-            key, expiration = None, None  # under a name of its own, for whoever has the run's state
+            key, expiration = None, None  # under its own name, for code that has the run's state
         plain = super().create_result_record(obj, key=key, expiration=expiration)
         # Subflows and nested tasks copy this store; theirs are other runs, with policies of their own.
         making = self._making

@@ -64,7 +64,7 @@ class Recent:
     task_run: str
     record: str = ""
     content: Any = None  #: what was read; None after a write
-    failed: bool = False  #: the write came to nothing, and that has been told
+    failed: bool = False  #: the write failed, and that has been reported
     hit: Hit | None = None  #: that was read
 
 

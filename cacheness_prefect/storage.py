@@ -77,7 +77,7 @@ def clean(day: str): ...
             lease: how long until the lease of a dead run ends; None as the block says.
             incomplete: for a task whose key cannot see everything that can decide its result: "warn" in the run's log
                 and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the block says.
-            check: share, 0 to 1, of the runs that would be cached and compute all the same: what comes out differently
+            check: share, 0 to 1, of the runs that would be cached and compute in spite of it: what comes out otherwise
                 is disputed, and not served until `cacheness disputes` decides; None as the block says.
             accept: runs whose only change is code that are compared, as they miss, with what the earlier code made;
                 when so many came out equal, the rest is cached by it.

@@ -14,7 +14,7 @@ from cacheness.records import Entry, Hit
 
 #: Seconds that a result may have taken to compute, to be computed again within a call.
 LONGEST: Final = 60.0
-#: Disputes that a function may have of one day; more tell nothing new.
+#: Disputes that a function may have of one day; more would add nothing.
 MOST_A_DAY: Final = 100
 _WIDTH: Final = 60  #: characters of a value in a dispute
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -75,7 +75,7 @@ def digest_or_none(value: Any) -> bytes | None:
         return None
 
 
-def told(stored: Any, computed: Any, key: Key, function: Any, moved: Sequence[str]) -> str:
+def describe_difference(stored: Any, computed: Any, key: Key, function: Any, moved: Sequence[str]) -> str:
     """Both values of a call in short, and what may be to blame that they differ."""
     return compared(stored, computed, _suspects(key, function, moved))
 

@@ -109,7 +109,7 @@ class UnifiedCache(AsyncCalls):
             if not self._is_off:
                 factory.open_cache(self._slot)
         except StoreUnavailable:
-            pass  # a server that is down now may be up when it is needed; its next caller is told
+            pass  # a server that is down now may be up when it is needed; its next caller gets the error
         except BaseException:
             self.close()
             raise
@@ -490,8 +490,8 @@ class UnifiedCache(AsyncCalls):
         if current is None or (current.mac, current.created_at) != (entry.mac, entry.created_at):
             return False
         at = max(metadata.now(), entry.created_at)
-        told = Dispute(entry.key, at, stored, computed, entry.function, shown(detail, 2000))
-        return metadata.dispute(self.config.namespace, told, MOST_A_DAY)
+        dispute = Dispute(entry.key, at, stored, computed, entry.function, shown(detail, 2000))
+        return metadata.dispute(self.config.namespace, dispute, MOST_A_DAY)
 
     def is_disputed(self, key: KeyLike, /) -> bool:
         """Return True when the result under a key came out differently, so that it is not served."""

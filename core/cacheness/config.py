@@ -1,4 +1,4 @@
-"""What a cache can be told: parameters, their defaults, and the environment variables for them."""
+"""Configuration of a cache: parameters, their defaults, and the environment variables for them."""
 
 from __future__ import annotations
 

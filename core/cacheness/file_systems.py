@@ -35,7 +35,7 @@ def is_local(path: str | os.PathLike[str]) -> bool:
 
 
 def tag_cache(directory: str | os.PathLike[str], about: str) -> None:
-    """Mark a directory as a cache. `about` is a sentence for whoever reads the file.
+    """Mark a directory as a cache. `about` is a sentence for people who read the file.
 
     Raises:
         OSError: the file cannot be written.

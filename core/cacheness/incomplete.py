@@ -18,7 +18,7 @@ def may_cache(
 ) -> bool:
     """Return whether the results of a function may be cached; warn once a function, where that is the choice.
 
-    `unseen` is what the key could not see, `where` tells caches apart.
+    `unseen` is what the key could not see, `where` distinguishes caches.
     """
     if not unseen or choice == "serve":
         return True

@@ -7,16 +7,16 @@ from types import TracebackType
 
 
 class isolated:  # noqa: N801  used like a function
-    """Pass an error inside of the block to `tell`, and go on after the block.
+    """Pass an error inside of the block to `report`, and go on after the block.
 
-    `tell` may raise it again. What is not an Exception, such as KeyboardInterrupt, passes. It is a class and not a
+    `report` may raise it again. What is not an Exception, such as KeyboardInterrupt, passes. It is a class and not a
     generator because a cached call enters it several times.
     """
 
-    __slots__ = ("_tell",)
+    __slots__ = ("_report",)
 
-    def __init__(self, tell: Callable[[Exception], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Callable[[Exception], None]) -> None:
+        self._report = report
 
     def __enter__(self) -> None:
         pass
@@ -24,7 +24,7 @@ class isolated:  # noqa: N801  used like a function
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> bool:
         if not isinstance(error, Exception):
             return False
-        self._tell(error)
+        self._report(error)
         return True
 
 

@@ -1,4 +1,4 @@
-"""What can be told, and how it is read: alike in parameters, environment variables, blocks, decorators and plug-ins."""
+"""Options and how they are read: alike in parameters, environment variables, blocks, decorators and plug-ins."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What operating systems do differently: locks, syncs, mounts, and who still runs.
 
-Linux tells the most, by /proc. Elsewhere psutil is asked, which knows nothing of containers. Tests take these
+Linux has the most of it in /proc. Elsewhere psutil is used, which has no notion of containers. Tests take these
 portable ways on Linux too, with CACHENESS_TEST_PORTABLE=1.
 """
 

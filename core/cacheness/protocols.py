@@ -84,7 +84,7 @@ class BlobStore(Protocol):
         ...
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """List uploads that were begun and not finished, where the store can tell."""
+        """List uploads that were begun and not finished, where the store can list them."""
         ...
 
     def abort(self, upload: Upload) -> None:

@@ -126,7 +126,7 @@ class Ref(Generic[T_co]):
         """
         if self._digest is None:
             return self.value
-        # What is held may have been changed in place since, by whoever took it, and the body may change it.
+        # What is held may have been changed in place since, by the code that took it, and the body may change it.
         if self._held is not _NOTHING and closed_digest(self._held, None) == self._digest:
             self._is_lent = True
             return self._held
@@ -194,7 +194,7 @@ def _open_caches() -> list[Any]:
     while True:
         try:
             return list(caches)
-        except RuntimeError:  # another thread opened one meanwhile
+        except RuntimeError:  # another thread opened one at the same time
             continue
 
 

@@ -1,6 +1,6 @@
 """Spans and measures for OpenTelemetry: its API only, and only where a program has imported it and set a provider.
 
-Whoever has done neither pays a look at `sys.modules` for each operation.
+A program that has done neither pays a look at `sys.modules` for each operation.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Instruments:
 
 
 _meter: _Instruments | None = None
-_told: set[str] = set()
+_logged: set[str] = set()
 
 
 class Operation:
@@ -64,7 +64,7 @@ class Operation:
     def __enter__(self) -> Self:
         self._began = time.perf_counter()
         if self._tracers is not None:
-            with isolated(_tell):
+            with isolated(_log_once):
                 from opentelemetry import context, trace
 
                 self._span = self._tracers.get_tracer(SCOPE).start_span(self._name)
@@ -90,16 +90,16 @@ class Operation:
             self.came_to("failed")
         elif self._name == COMPUTE:
             self.came_to("computed")
-        with isolated(_tell):
+        with isolated(_log_once):
             if self._token is not None and is_current:
                 from opentelemetry import context
 
                 context.detach(self._token)
             self._token = None
-        with isolated(_tell):
+        with isolated(_log_once):
             if self._span is not None:
                 self._end_span(error)
-        with isolated(_tell):
+        with isolated(_log_once):
             if self._meter is not None:
                 self._measure(self._meter, seconds)
 
@@ -169,7 +169,7 @@ def count(
     meter = _meters()
     if meter is None:
         return
-    with isolated(_tell):
+    with isolated(_log_once):
         about = {"namespace": namespace, "function": function, "outcome": outcome, "reason": reason}
         labels = _labels(about)
         meter.counters["cacheness.calls"].add(calls, labels)
@@ -194,7 +194,7 @@ def _meters() -> _Instruments | None:
         return None
     if _meter is None or _meter.provider is not provider:
         _meter = None
-        with isolated(_tell):
+        with isolated(_log_once):
             _meter = _Instruments(provider)
     return _meter
 
@@ -220,7 +220,7 @@ class _Global:
             return None
         self._is_asked = True
         provider: Any = None
-        with isolated(_tell):
+        with isolated(_log_once):
             provider = get()  # this may load one that the environment names
         return None if type(provider).__module__.startswith((self._module, "builtins")) else provider
 
@@ -231,8 +231,8 @@ _METRICS: Final = _Global(
 )
 
 
-def _tell(error: Exception) -> None:
+def _log_once(error: Exception) -> None:
     kind = type(error).__name__
-    if kind not in _told:
-        _told.add(kind)
+    if kind not in _logged:
+        _logged.add(kind)
         _log.warning("OpenTelemetry failed, and results stay right: %s: %s; this is said once", kind, error)

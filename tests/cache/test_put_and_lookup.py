@@ -370,7 +370,7 @@ def test_many_rows_of_others_fill_no_log(tmp_path, caplog, monkeypatch):
         told = [record.getMessage() for record in caplog.records]
         assert len(told) == 21
         assert sum("verify_integrity() lists all" in text for text in told) == 1
-        monkeypatch.setattr(results_store, "UNSERVED_SECONDS", -1.0)  # later
+        monkeypatch.setattr(results_store, "WARNINGS_SECONDS", -1.0)  # later
         cache.get(n=1)
     assert len(caplog.records) == 22
 

@@ -192,7 +192,7 @@ def test_providers_that_fail_cost_one_warning_and_no_result(cache, telemetered, 
 
     monkeypatch.setattr(spans, "get_tracer", broken)
     monkeypatch.setattr(measures, "get_meter", broken)
-    monkeypatch.setattr(telemetry, "_told", set())
+    monkeypatch.setattr(telemetry, "_logged", set())
     assert cache.cached(len)("four") == 4
     assert cache.cached(len)("four") == 4
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [

@@ -33,7 +33,7 @@ def cache(tmp_path: pathlib.Path) -> Iterator[UnifiedCache]:
 @pytest.fixture
 def broken(tmp_path: pathlib.Path) -> Iterator[UnifiedCache]:
     """A cache whose database does not answer."""
-    memoizing._told.clear()
+    memoizing._logged.clear()
     with UnifiedCache(
         cache_dir=tmp_path, metadata_backend="postgresql://x@127.0.0.1:1/x", shared_path=True, signing_key="k" * 32
     ) as cache:
@@ -390,7 +390,7 @@ def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Ca
 def test_a_condition_that_fails_loses_no_result(
     tmp_path: pathlib.Path, calls: Calls, caplog: pytest.LogCaptureFixture, on_error: Any
 ) -> None:
-    memoizing._told.clear()
+    memoizing._logged.clear()
     with UnifiedCache(cache_dir=tmp_path, on_error=on_error) as cache:
 
         @cache.cached(condition=lambda rows: rows["total"] > 0)
@@ -629,7 +629,7 @@ def test_on_error_raise_raises(broken: UnifiedCache) -> None:
 def test_a_value_that_cannot_be_stored_is_returned_with_a_warning(
     cache: UnifiedCache, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memoizing._told.clear()
+    memoizing._logged.clear()
 
     @cache.cached
     def f(x: int) -> Any:
@@ -643,7 +643,7 @@ def test_a_value_that_cannot_be_stored_is_returned_with_a_warning(
 def test_a_failure_that_is_nobody_s_plan_does_not_reach_the_caller(
     cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memoizing._told.clear()
+    memoizing._logged.clear()
     monkeypatch.setattr(type(cache), "put", lambda *args, **kwargs: 1 / 0)
     assert cache.get_or_compute(len, [1]) == 1
 

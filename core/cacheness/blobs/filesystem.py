@@ -113,7 +113,7 @@ class FilesystemStore:
         return self._walk("", prefix, after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """None that fsspec could tell of."""
+        """None that fsspec could list."""
         yield from ()
 
     def abort(self, upload: Upload) -> None:
@@ -211,7 +211,7 @@ class FilesystemStore:
 def _in_time(request: Callable[[threading.Event], T], seconds: float) -> T:
     """Run a request in a thread of its own, and wait for it no longer than this.
 
-    Few filesystems can be told a deadline. One that hangs keeps its thread; the circuit bounds
+    Few filesystems take a deadline. One that hangs keeps its thread; the circuit bounds
     how many. A thread, not a pool: Python waits for the threads of a pool before it exits.
     """
     outcome: Future[T] = Future()

@@ -42,8 +42,8 @@ ROUNDS: Final = 64  #: samples that one copy may take to have room
 FETCH_PATIENCE: Final = 5.0  #: seconds to wait for another that fetches the same blob
 FETCH_PAUSES: Final = (0.005, 0.1)  #: seconds between looks for its copy
 USE_GRAIN: Final = 3600.0  #: seconds; a copy's last use is its file's time, which is not set more often
-SWEEP_EVERY: Final = 60.0  #: seconds; then one shard is counted anew
-ABANDONED: Final = 3600.0  #: seconds, after which an unfinished copy is nobody's
+SWEEP_EVERY: Final = 60.0  #: seconds; then one shard is counted again
+ABANDONED: Final = 3600.0  #: seconds, after which an unfinished copy is taken for abandoned
 PAUSE_AFTER_ERROR: Final = 60.0  #: seconds without copies
 _COUNTERS: Final = "sizes"
 _FETCHES: Final = "fetching"
@@ -276,7 +276,7 @@ class NearBlobStore:
                 self._keep(place, [memoryview(data)], size)
                 self._spoilt.discard(place.leaf)
             else:
-                # Not waited for. Who changes the value meanwhile spoils the copy, which its digest shows;
+                # Not waited for. A change of the value during the write spoils the copy, which its digest shows;
                 # the next one, which is made in its place, is waited for.
                 is_kept_beside = True
                 self._keep_beside(place, [memoryview(data)], size, last=lambda: self._let_go(place))
@@ -413,7 +413,7 @@ class NearBlobStore:
                 return
 
     def _sweep(self, shard: int) -> list[_KeptCopy]:
-        """The copies of a shard, which are counted anew; what a killed process left unfinished goes."""
+        """The copies of a shard, which are counted again; what a killed process left unfinished goes."""
         copies = []
         with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self._root, f"{shard:02x}")) as items:
             for item in items:
@@ -435,7 +435,7 @@ class NearBlobStore:
         return [max(0, held) for (held,) in _COUNTER.iter_unpack(text[: len(text) // 8 * 8])]
 
     def _count(self, shard: int, change: int, *, afresh: bool = False) -> None:
-        """Change a counter. Where others keep it locked nothing is counted, until a sweep counts anew."""
+        """Change a counter. Where others keep it locked nothing is counted, until a sweep counts again."""
         at = shard * _COUNTER.size
         with forks.no_fork():  # a child would keep the lock that this takes
             descriptor = self._create(os.path.join(self._root, _COUNTERS), os.O_RDWR)

@@ -123,12 +123,12 @@ class S3Options:
 
     @property
     def each_request(self) -> dict[str, str]:
-        """What botocore is told with every request."""
+        """Headers that botocore sends with every request."""
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
     @property
     def each_upload(self) -> dict[str, str]:
-        """What botocore is told with every request that begins an object, besides."""
+        """Headers that it sends besides with every request that begins an object."""
         given = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.sse_kms_key_id}
         return {name: value for name, value in given.items() if value is not None}
 
@@ -412,7 +412,7 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
 
 
 def botocore_settings(options: S3Options, limits: Limits) -> Mapping[str, Any]:
-    """How botocore is told to behave, here and under s3fs: bounded, and quick to give up."""
+    """Settings of botocore, here and under s3fs: bounded, and quick to give up."""
     return {
         "connect_timeout": limits.connect,
         "read_timeout": limits.stall,

@@ -1,6 +1,6 @@
 """Which frames of pandas travel as Arrow tables, and how.
 
-Arrow tells a null from a NaN and a column's cells from its dtype, and pandas writes down the rest
+Arrow distinguishes a null from a NaN and a column's cells from its dtype, and pandas writes down the rest
 in the schema. What that note leaves out, or what comes back as something equal but different,
 does not fit: this module lists what was found to come back exactly, and refuses all else.
 """

@@ -233,5 +233,5 @@ def _newest(identity: Identity) -> str:
 
 
 def _is_now(mark: _Mark, here: Identity) -> bool:
-    """Return True when the marker was written on this timeline; a standby that replays cannot tell."""
+    """Return True when the marker was written on this timeline; a standby that replays cannot know."""
     return here.timeline is None or mark.timeline == here.timeline

@@ -75,7 +75,7 @@ class _Closed(Encoder):
     def __init__(self, most: int) -> None:
         super().__init__(_NoFiles())
         self._left = most
-        self.is_open = False  #: whoever catches `_Open` on the way does not close the encoding
+        self.is_open = False  #: code that catches `_Open` on the way does not close the encoding
 
     def add(self, value: Any) -> None:
         kind = type(value)

@@ -9,7 +9,7 @@ Each value begins with its tag. What has a length says it, so that no two values
     #       BLAKE3 of an encoding, or of text or bytes, too long to carry along
 
 Sets are sorted by the encodings of their members, never by the members. A dictionary keeps its
-order, which whoever reads it can see; `loose` tells what it would be without.
+order, which code that reads it can see; `loose` is what it would be without.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _libraries: Final = {
 _families: list[tuple[Callable[[type], bool], Handler]] = []
 #: Encodes what belongs to none of them.
 _rest: list[Handler] = []
-#: What `register` was told; also holds for subclasses.
+#: What `register` was given; also holds for subclasses.
 _overrides: dict[type, Callable[[Any], Any]] = {}
 
 
@@ -174,7 +174,7 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
 
 
 def is_registered(types: Iterable[type]) -> bool:
-    """Return True when `register` was told what counts of one of these types."""
+    """Return True when `register` was given what counts of one of these types."""
     return bool(_overrides) and any(base in _overrides for type_ in types for base in type_.__mro__)
 
 

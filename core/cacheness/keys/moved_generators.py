@@ -26,7 +26,7 @@ def positions() -> Mapping[str, Any]:
 
 
 def moved_since(before: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of those that stand elsewhere now; one that was loaded meanwhile, if anything was drawn from it."""
+    """The names of those that stand elsewhere now; one that was loaded since, if anything was drawn from it."""
     now = positions().items()
     return tuple(n for n, place in now if (place != before[n] if n in before else place[2] != _UNUSED))
 

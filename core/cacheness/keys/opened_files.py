@@ -1,6 +1,6 @@
 """Which files a body opens, lists and replaces, as the interpreter tells it to an audit hook.
 
-What a library opens by itself, in C, is not told. A thread that the body starts is not seen either.
+What a library opens by itself, in C, is not seen. A thread that the body starts is not seen either.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _hooked = False
 class OpenedFiles:
     """What is opened while this is entered, in this thread or task.
 
-    `uses` has for each absolute path a letter a use: r read, w written anew, a appended to, u changed in place,
-    l listed.
+    `uses` has for each absolute path a letter a use: r read, w written from the start, a appended to, u changed in
+    place, l listed.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class OpenedFiles:
         self.end()
 
     def begin(self, *, alone: bool = False) -> None:
-        """Note what is opened from now on; alone, without telling those within which this runs."""
+        """Note what is opened from now on; alone, without noting it for those within which this runs."""
         _hook()
         self._outer = None if alone else _current.get()
         self._token = _current.set(self)
@@ -124,7 +124,7 @@ def _use_of(flags: Any) -> str:
 def _note(opened: OpenedFiles, path: Any, use: str) -> None:
     try:
         if isinstance(path, int) or path is None:
-            return  # what is open already was told by its name
+            return  # what is open already was noted by its name
         opened.note(os.path.abspath(os.fsdecode(path)), use)
     except Exception:  # noqa: BLE001, S110 - an error here would be one of the user's `open`
         pass

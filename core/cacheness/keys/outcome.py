@@ -102,7 +102,7 @@ class Observed:
         except (OSError, Unencodable) as error:
             return Outcome(f"a file cannot be looked at again ({error})")
 
-    def _judge(self, named: dict[str, str], told: set[str]) -> Outcome:
+    def _judge(self, named: dict[str, str], named_anywhere: set[str]) -> Outcome:
         written = {arg for arg in self._inputs if self._is_changed(arg, named)}
         given = {arg for arg, inputs in self._inputs.items() if inputs.found}
         if len(written & given) > 1 and len(given) > 3:
@@ -112,17 +112,19 @@ class Observed:
         known = {os.path.abspath(record["at"]) for record in records}
         records += [_record("", name, path) for path, name in named.items() if path not in known]
         text = json.dumps(records, sort_keys=True, separators=(",", ":")) if records else ""
-        left = tuple(self._left({*named, *told}))
+        left = tuple(self._left({*named, *named_anywhere}))
         return Outcome("", frozenset(written), text, left, bool(written or named or left))
 
     def _left(self, named: Collection[str]) -> Iterator[str]:
         if self._opened is None:
             return
-        told = {*named, *(path for inputs in self._inputs.values() for path in _paths_of(inputs))}
-        told |= {os.path.realpath(path) for path in told}
-        below = tuple(os.path.join(path, "") for path in told)
+        named_anywhere = {*named, *(path for inputs in self._inputs.values() for path in _paths_of(inputs))}
+        named_anywhere |= {os.path.realpath(path) for path in named_anywhere}
+        below = tuple(os.path.join(path, "") for path in named_anywhere)
         for path, uses in self._opened.uses.items():
-            is_known = path in told or path.startswith(below) or path.endswith(_IMPORTED) or _is_of_a_library(path)
+            is_known = (
+                path in named_anywhere or path.startswith(below) or path.endswith(_IMPORTED) or _is_of_a_library(path)
+            )
             if "w" in uses and not is_known and os.path.lexists(path):
                 yield path
 
@@ -370,5 +372,5 @@ def covers(outputs: str, inputs: Mapping[str, Inputs], as_text: Collection[str])
         inputs: the files of each argument.
         as_text: the names of those arguments.
     """
-    told = {(record["arg"], record["name"]) for record in json.loads(outputs)} if outputs else set()
-    return all((arg, name) in told for arg in as_text for name in inputs[arg].found)
+    named_anywhere = {(record["arg"], record["name"]) for record in json.loads(outputs)} if outputs else set()
+    return all((arg, name) in named_anywhere for arg in as_text for name in inputs[arg].found)

@@ -1,7 +1,7 @@
-"""Whether a large value of Python's own types is still as it was: told without encoding it again.
+"""Whether a large value of Python's own types is still as it was, found out without encoding it again.
 
 A snapshot is BLAKE3 over what pickle writes of a value that is made of exact built-in types only. It
-never enters a key. Pickled bytes tell the whole graph of such a value, each type and order in it
+never enters a key. Pickled bytes hold the whole graph of such a value, each type and order in it
 included, and nothing else decides its encoding; so equal snapshots mean equal encodings. Any other
 object ends the attempt: what its methods say of it (`__reduce__`, `__eq__`) proves nothing.
 """

@@ -148,7 +148,7 @@ class Evictor:
             _log.warning("%s: %s", trouble, error)
 
     def _look(self) -> Holdings:
-        """What the namespace holds. The first look also says what it may hold, if this process was told."""
+        """What the namespace holds. The first look also says what it may hold, if this process was given a quota."""
         metadata, namespace = self._cache.metadata, self._cache.namespace
         holdings = metadata.holdings(namespace)
         if self._quota is None and self._asked is not None and self._asked != holdings.quota:

@@ -38,7 +38,7 @@ def signers(cache: Cache) -> list[Signer]:
 def sign_again(cache: Cache, *, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> int:
     """Sign with the first key what another trusted key has signed; what does not verify stays as it is.
 
-    An entry that is replaced meanwhile is left to whoever replaced it. It can be interrupted and run again.
+    An entry that another process replaces during the run is left as it is then. It can be interrupted and run again.
 
     Args:
         cache: the store, whose mode writes.

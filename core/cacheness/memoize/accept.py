@@ -1,7 +1,7 @@
 """Accepting a change: stored calls run under the code of today, and are compared with what is stored.
 
-A change that loses every result (a rename, a log line, a helper, a patch release) cannot be told from one that matters
-by reading code. So evidence decides, and its bound is said.
+Reading code cannot distinguish a change that loses every result (a rename, a log line, a helper, a patch release) from
+one that matters. So evidence decides, and its bound is reported.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class Acceptor:
         return names
 
     def _fingerprint_of(self, entry: Entry) -> bytes | None:
-        """The fingerprint that made an entry, where it is another than today's and nothing speaks against it."""
+        """The fingerprint that made an entry, where it is another than today's and there is no reason against it."""
         try:
             _, options = call_of(entry.args)
         except CodecError:
@@ -292,7 +292,7 @@ class Acceptor:
             )
         if watch.missing and not force:
             lines = "; ".join(f"{name}: {', '.join(map(str, some))}" for name, some in watch.missing.items())
-            raise NotAccepted(f"lines that no compared call ran (force=True accepts it all the same): {lines}")
+            raise NotAccepted(f"lines that no compared call ran (force=True accepts it in spite of that): {lines}")
 
     def parameters_of(self, entry: Entry, renamed: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """The parameters that had another name when a result was made, and those that are new."""

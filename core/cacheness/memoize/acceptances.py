@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after which a process asks again which changes are accepted, at a miss.
 LOOK_EVERY: Final = 60.0
-#: Share of hits by results of earlier code that are computed all the same, and compared.
+#: Share of hits by results of earlier code that are computed in spite of it, and compared.
 AUDITED: Final = 0.05
 #: Earlier fingerprints that may count for one: the keys that one miss asks for.
 MOST_EARLIER: Final = 8
@@ -145,7 +145,7 @@ class Acceptances:
         return [under for one in self.of(key.fingerprint) if (under := _key_under(key, one)) is not None]
 
     def is_audited(self, earlier: EarlierHit) -> bool:
-        """Return True when a result of earlier code is computed all the same."""
+        """Return True when a result of earlier code is computed in spite of it, to be compared."""
         return self._sampler.chooses(earlier.hit.entry.key)
 
     def has_looked_for(self, new: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Audit of stored results: calls that are stored are made again, whoever asks for them, and compared.
+"""Audit of stored results: stored calls are made again and compared, without a caller that needs them.
 
 For functions that take long, which no call of a program computes twice.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, Protocol
 
-from cacheness.audit import NotComparable, digest_or_none, told
+from cacheness.audit import NotComparable, describe_difference, digest_or_none
 from cacheness.errors import CodecError, NotAudited
 from cacheness.jitter import below, chosen
 from cacheness.keys import Digest, call_of, make_key, name_of_function
@@ -116,7 +116,7 @@ class _StoredAudit:
         elif same:
             self.equal += 1
         else:
-            detail = told(stored.value, done.value, done.key, self._cached.__wrapped__, done.moved)
+            detail = describe_difference(stored.value, done.value, done.key, self._cached.__wrapped__, done.moved)
             digests = digest_or_none(stored.value), digest_or_none(done.value)
             if self._cache.dispute(stored.entry, *digests, detail):
                 self.disputed[stored.entry.cache_key] = detail

@@ -17,7 +17,15 @@ from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, TypedDict
 
 from cacheness import telemetry
-from cacheness.audit import NotComparable, Sampler, differing, digest_or_none, is_checkable, is_same, told
+from cacheness.audit import (
+    NotComparable,
+    Sampler,
+    describe_difference,
+    differing,
+    digest_or_none,
+    is_checkable,
+    is_same,
+)
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CachenessError, ModeRefused, NotCached
@@ -570,7 +578,7 @@ class Cached:
         given, differs = yield functools.partial(_loaded, call)
         done = yield from self._run(key, given, is_audit=True)
         if isinstance(done.value, Failed):
-            _tell_once(self, done.value.error, "could not be computed again to be checked")
+            _log_once(self, done.value.error, "could not be computed again to be checked")
         elif not differs and (yield functools.partial(self._ask, functools.partial(self._compare, done, hit))) is False:
             yield Done(done.value)
 
@@ -581,9 +589,9 @@ class Cached:
             if self.came_out_as(done, hit.value) is not False:
                 return True
         except NotComparable as error:
-            _tell_once(self, error, "cannot be checked")
+            _log_once(self, error, "cannot be checked")
             return True
-        detail = told(hit.value, value, key, self.__wrapped__, done.moved)
+        detail = describe_difference(hit.value, value, key, self.__wrapped__, done.moved)
         if self.cache.dispute(hit.entry, digest_or_none(hit.value), digest_or_none(value), detail):
             _log.warning(
                 "%s came out differently: %s. The entry %s is not served until it is settled: cacheness disputes",
@@ -608,7 +616,7 @@ class Cached:
         try:
             same = self.came_out_as(done, earlier.hit.value)
         except NotComparable as error:
-            _tell_once(self, error, "cannot be compared with what its earlier code made")
+            _log_once(self, error, "cannot be compared with what its earlier code made")
             return
         if same is not None:
             detail = "" if same else differing(earlier.hit, done.value)
@@ -656,7 +664,7 @@ class Cached:
         return Ref(self.cache, key, digest, name, again=again, **({"held": held[0]} if held else {}))
 
     def _store(self, done: Computed, *, refreshes: bool) -> Entry | None:
-        """Store a result, unless something speaks against it."""
+        """Store a result, unless there is a reason not to."""
         options, key, value = self.options, done.key, done.value
         outcome = done.observed.outcome(value)
         why = outcome.not_stored
@@ -696,9 +704,7 @@ class Cached:
     def _is_wanted(self, value: Any) -> bool:
         condition = self.options.condition
         # The work is done: an error of the user's condition is not raised by on_error="raise" either.
-        with isolated(
-            lambda error: _tell_once(self, error, "has a condition= that failed, so a result was not stored")
-        ):
+        with isolated(lambda error: _log_once(self, error, "has a condition= that failed, so a result was not stored")):
             return condition is None or bool(condition(value))
         return False
 
@@ -744,15 +750,15 @@ class Cached:
         return by_digest(self.binder.bind_without(self.options.ignore, args, kwargs))
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """Ask something of the cache. Its failure is `_FAILED`, and told once."""
-        with isolated(self._tell):
+        """Ask something of the cache. Its failure is `_FAILED`, and logged once."""
+        with isolated(self._report):
             return question()
         return _FAILED
 
-    def _tell(self, error: Exception) -> None:
+    def _report(self, error: Exception) -> None:
         if self.cache.config.on_error == "raise":
             raise error
-        _tell_once(self, error)
+        _log_once(self, error)
 
 
 class CachedCoroutine(Cached):
@@ -881,13 +887,13 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
 
 # trouble
 
-_told: set[tuple[Any, ...]] = set()
+_logged: set[tuple[Any, ...]] = set()
 
 
-def _tell_once(cached: Cached, error: Exception, what: str = "was computed without the cache") -> None:
+def _log_once(cached: Cached, error: Exception, what: str = "was computed without the cache") -> None:
     known = (cached.cache.config, type(error), what)
-    if known not in _told:
-        _told.add(known)
+    if known not in _logged:
+        _logged.add(known)
         _log.warning(
             "%s %s: %s: %s. Results stay right, only slower; this is said once",
             _name_of(cached.__wrapped__),

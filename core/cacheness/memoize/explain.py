@@ -12,7 +12,7 @@ from cacheness.keys import FunctionCode, Key, merged, not_as_left
 from cacheness.lazy_dataclass import dataclass
 from cacheness.records import MICROSECONDS, Entry
 
-#: How a change of each part is told: both sides known, only the new one, only the old one.
+#: How a change of each part is described: both sides known, only the new one, only the old one.
 _SENTENCES = {
     "arg": ("arg `{name}` {before} -> {after}", "arg `{name}` {after} is new", "arg `{name}` {before} is gone"),
     "code": ("code of `{name}` changed", "code of `{name}` is reached now", "code of `{name}` is no longer reached"),
@@ -68,7 +68,7 @@ class Explanation:
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
     # It drew or seeded, or another thread did.
     moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
-    mode: str = ""  #: why the cache's mode makes it a miss all the same; "" where it does not
+    mode: str = ""  #: why the cache's mode makes it a miss although the result is there; "" where it does not
     accepted: str = ""  #: the evidence by which a result of earlier code is served; "" where today's code made it
 
     def __str__(self) -> str:
@@ -219,8 +219,8 @@ def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
     for kind, now in after.items():
         then = before[kind]
         # A file says more than the argument that names it.
-        told = {*after["file"], *before["file"]} if kind == "arg" else ()
-        for name in sorted({*then, *now}.difference(told)):
+        files = {*after["file"], *before["file"]} if kind == "arg" else ()
+        for name in sorted({*then, *now}.difference(files)):
             old, new = then.get(name), now.get(name)
             if (old and old[0]) != (new and new[0]):
                 same_items = old is not None and new is not None and old[2] == new[2]

@@ -116,7 +116,7 @@ def _layout_of(codes: Iterable[types.CodeType]) -> tuple[str, list[tuple[int, in
 
 
 class _Watcher:
-    """Hands lines that run to whoever looks for them."""
+    """Hands lines that run to the watches that look for them."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -60,8 +60,8 @@ def plan_of(
             served, served_bytes = served + 1, served_bytes + entry.size
             continue
         if not stale:
-            told = tuple(str(change) for change in changes_of_code(entry, code_of([entry]), today))
-            changes = told or ("what leads to what in the code changed",)
+            described = tuple(str(change) for change in changes_of_code(entry, code_of([entry]), today))
+            changes = described or ("what leads to what in the code changed",)
         stale, stale_bytes, seconds = stale + 1, stale_bytes + entry.size, seconds + (entry.compute_seconds or 0.0)
     state: State = "changed" if stale else "unchanged" if served else "new"
     name = name_of_function(function)

@@ -114,7 +114,7 @@ class PostgresqlStore(SqlStore):
     def identity(self) -> Identity:
         """Which database this is, asked of the server.
 
-        A server that hides its control data from this role is told from others by its database only.
+        A server that hides its control data from this role is distinguished from others by its database only.
         """
         [row] = self._query(self._sql.identity, {})
         [(oid,)] = self._query(_DATABASE, {})

@@ -55,7 +55,7 @@ EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN = (
     "refresh was asked for",
     "the result that it names is gone",
 )
-UNSERVED_TOLD, UNSERVED_SECONDS = 20, 600.0  #: warnings of such entries in so long
+MOST_WARNINGS, WARNINGS_SECONDS = 20, 600.0  #: warnings of such entries in so long
 LINK = "link"  #: in place of a codec, where there are no bytes
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
@@ -118,7 +118,7 @@ class Cache:
         self._safe_codecs = safe_codecs
         self._compressed_share = compressed_share
         self._readable: set[tuple[int, ...]] = set()
-        self._told, self._telling_since = 0, time.monotonic()  #: warnings of entries that are not served
+        self._warned, self._warned_since = 0, time.monotonic()  #: warnings of entries that are not served
         self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
 
     # put
@@ -368,28 +368,28 @@ class Cache:
             except BlobMissing:
                 newer = self.metadata.find(entry.namespace, entry.key)
                 if newer is not None and newer.blob == entry.blob:
-                    self._tell("the blob of entry %s is gone (%s); treated as a miss", entry.cache_key, entry.blob)
+                    self._warn_of("the blob of entry %s is gone (%s); treated as a miss", entry.cache_key, entry.blob)
                     why.append(DAMAGED)
                     return None
                 entry = newer
             except CorruptEntry as error:
-                self._tell("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
+                self._warn_of("entry %s is not served: %s; the next put replaces it", entry.cache_key, error)
                 why.append(DAMAGED)
                 return None
         return None
 
-    def _tell(self, text: str, *details: object) -> None:
+    def _warn_of(self, text: str, *details: object) -> None:
         """Warn of an entry that is not served. Who can write to the database could fill the log with them."""
-        # Without a lock: threads may tell a few more.
-        if time.monotonic() - self._telling_since > UNSERVED_SECONDS:
-            self._told, self._telling_since = 0, time.monotonic()
-        self._told += 1
-        told = self._told
-        _log.log(logging.WARNING if told <= UNSERVED_TOLD else logging.DEBUG, text, *details)
-        if told == UNSERVED_TOLD:
+        # Without a lock: threads may log a few more.
+        if time.monotonic() - self._warned_since > WARNINGS_SECONDS:
+            self._warned, self._warned_since = 0, time.monotonic()
+        self._warned += 1
+        count = self._warned
+        _log.log(logging.WARNING if count <= MOST_WARNINGS else logging.DEBUG, text, *details)
+        if count == MOST_WARNINGS:
             _log.warning(
                 "more entries that are not served are logged at DEBUG for %.0f minutes; verify_integrity() lists all",
-                UNSERVED_SECONDS / 60,
+                WARNINGS_SECONDS / 60,
             )
 
     def _follow_link(self, link: Entry, why: list[str]) -> Hit | None:

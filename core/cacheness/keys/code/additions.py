@@ -232,7 +232,7 @@ def _name_of(cls: type) -> str:
 
 
 def _registries_for(words: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Registries of Python's, as far as the user filled them: what is in them is told by the class or name."""
+    """Registries of Python's, as far as the user filled them: what is in them is named by the class or name."""
     if not _COPIES.isdisjoint(words):
         yield "copyreg.dispatch_table", _users_in(copyreg.dispatch_table)
     database = sys.modules.get("sqlite3")

@@ -435,7 +435,7 @@ _IMPORTERS: Final = frozenset({"builtins.__import__", "importlib.import_module"}
 
 
 def _result(call: CallInCode) -> Symbol:
-    """What a call returns, where that can be told."""
+    """What a call returns, where that is known."""
     callee, first = call.callee, call.args[0] if call.args else None
     path = callee.path if isinstance(callee, Known) else ""
     second = call.args[1] if len(call.args) > 1 else None

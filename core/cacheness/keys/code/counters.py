@@ -96,7 +96,7 @@ def _is_plain(cls: type, taken: frozenset[str]) -> bool:
 
 
 def _functions_in(member: Any) -> Iterator[types.FunctionType | None]:
-    """The functions that an attribute of a class hands an instance to; None for what cannot be told."""
+    """The functions that an attribute of a class hands an instance to; None where that is not known."""
     if isinstance(member, (staticmethod, classmethod, type)):
         return
     parts = (member.fget, member.fset, member.fdel) if type(member) is property else (member,)

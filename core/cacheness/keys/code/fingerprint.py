@@ -41,11 +41,11 @@ from cacheness.keys.encode import FORMAT, Encoder, encode
 from cacheness.keys.error_paths import deciding
 from cacheness.lazy_dataclass import dataclass
 
-#: Names that an entry tells one by one; more are told by module.
+#: Names that an entry lists one by one; more are listed by module.
 MOST_PARTS: Final = 80
 #: Encodings of what is code itself, or is not there.
 _NOT_VALUES: Final = (b"R", b"@2:of", b"@7:missing", b"@7:written", b"@6:import", b"N")
-#: Hexadecimal digits that tell a part from what it was before.
+#: Hexadecimal digits that distinguish a part from what it was before.
 _SHORT: Final = 12
 _PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -96,7 +96,9 @@ def fingerprint(fn: Any) -> Fingerprint:
     if known is not None and known[0]() is fn and known[1].holds(fn):
         return known[1].fingerprint
     plan = _CodeFingerprint(fn)
-    with suppress(TypeError):  # what has no weak references cannot be told from its successor at the same address
+    with suppress(
+        TypeError
+    ):  # what has no weak references cannot be distinguished from its successor at the same address
         _plans[key] = (weakref.ref(fn, lambda _: _plans.pop(key, None)), plan)
     return plan.fingerprint
 

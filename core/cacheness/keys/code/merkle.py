@@ -1,7 +1,7 @@
 """Digests for the nodes of a graph that may have cycles: alike exactly where the graphs look alike.
 
 A node's digest covers its own content and the digests of what it refers to. Where nodes refer
-to each other in a circle, each is first told apart from the others by what can be reached from
+to each other in a circle, each is first distinguished from the others by what can be reached from
 it, round by round; so it does not matter which one the walk met first, nor whether two equal
 nodes were one object or two.
 """

@@ -162,17 +162,17 @@ def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) 
     if not path or "." not in path:
         raise TypeError(f"{thing!r} is not a function or class, nor the dotted name of one")
     _registered[path] = _Drawing(() if seed is None else (seed,)) if draws else None
-    for told in _tell_of_new_rules:
-        told()
+    for call in _on_new_rules:
+        call()
 
 
 #: To be called when a rule was registered, by who remembers what was found.
-_tell_of_new_rules: list[Callable[[], None]] = []
+_on_new_rules: list[Callable[[], None]] = []
 
 
-def when_registered(tell: Callable[[], None]) -> None:
+def when_registered(call: Callable[[], None]) -> None:
     """Have something called each time that a rule is registered."""
-    _tell_of_new_rules.append(tell)
+    _on_new_rules.append(call)
 
 
 def is_declared_innocent(thing: Any) -> bool:

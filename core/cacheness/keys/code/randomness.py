@@ -99,7 +99,7 @@ class Chances:
         """What a node draws when it is called; a class: what its instances do when they are used."""
         known = self._known.get(id(thing))
         if known is None:
-            known = self._known[id(thing)] = _Found()  # also the answer to who asks meanwhile
+            known = self._known[id(thing)] = _Found()  # also the answer while this is being found out
             node = self._nodes.get(id(thing))
             if node is not None and not is_declared_innocent(thing):
                 if isinstance(thing, types.FunctionType):
@@ -126,18 +126,18 @@ class Chances:
             if seeded := seeded_by(call):
                 found.seed(*seeded)
             elif draw := drawn_by(call):
-                found.draws.append(_told(draw, fn, "calls"))
+                found.draws.append(_named(draw, fn, "calls"))
             else:
                 self._called(call, found, called)
         for symbol, without in trace.handed:
             value = symbol.value if isinstance(symbol, Known) else ABSENT
             if type(value) in LOOKED_AT and (draw := drawn_when_called(value)):
-                found.draws.append(_told(replace(draw, unless=without), fn, "uses"))
+                found.draws.append(_named(replace(draw, unless=without), fn, "uses"))
             elif value is not ABSENT:
                 self._called(CallInCode(symbol, spread=True, without=without), found, called)
         values = [value for _, value in node.pairs()]
         for value in values:
-            found.draws += [_told(draw, fn, "uses") for draw in value.drawn]
+            found.draws += [_named(draw, fn, "uses") for draw in value.drawn]
             found.draws += self._unconditional(value.edges, called)
         found.draws[:] = list(_not_seeded(found))
 
@@ -181,7 +181,7 @@ def _flat(edges: Iterable[Any]) -> Iterator[Any]:
             yield edge
 
 
-def _told(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:
+def _named(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:
     return replace(draw, what=f"{fn.__qualname__} {verb} {draw.what}")
 
 

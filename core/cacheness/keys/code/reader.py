@@ -88,7 +88,7 @@ class Reader(Encoder):
 
     def _by_type(self, value: Any) -> None:
         kind = type(value)
-        if is_mock(kind):  # each has a class of its own, which is told what to answer
+        if is_mock(kind):  # each has a class of its own, which is set up with its answers
             kind = next(base for base in kind.__mro__ if is_held(base, module_of(base), base.__qualname__))
         wrapped = wrapped_by(value) if callable(value) else ABSENT
         wrapped = None if wrapped is ABSENT else wrapped

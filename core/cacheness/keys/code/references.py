@@ -505,7 +505,7 @@ def _names_in_class(cls: type) -> list[str]:
     if "__init__" in names and _is_protocols_init(cls):
         names.remove("__init__")
     if not vars(cls).get("__annotations__", True):
-        names.remove("__annotations__")  # whoever asks a class for its annotations gives it an empty dictionary
+        names.remove("__annotations__")  # to read a class's annotations gives it an empty dictionary
     if "_sa_registry" in dir(cls):
         names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
     if isinstance(cls, enum.EnumMeta):

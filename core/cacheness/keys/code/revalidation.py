@@ -1,6 +1,6 @@
 """Whether everything that a fingerprint was made of is still as it was, in the shortest time.
 
-Most names are looked up and compared in bulk, once for each module. Objects are told by their
+Most names are looked up and compared in bulk, once for each module. Objects are distinguished by their
 identity: either they are kept here, or they are functions and classes of the user's, which are
 held weakly, and everything is read again when one of them is gone.
 """

@@ -142,7 +142,7 @@ def _grammar(encoder: Encoder, value: Any) -> None:
 
 @family("click:Parameter")
 def _option(encoder: Encoder, value: Any) -> None:
-    # It reads the environment variables that it was told of.
+    # It reads the environment variables that it was given.
     names = [value.envvar] if isinstance(value.envvar, str) else list(value.envvar or ())
     encoder.open("option", 2)
     encoder.word([os.environ.get(name) for name in names])

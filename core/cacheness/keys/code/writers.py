@@ -51,7 +51,7 @@ _OPENERS: Final = frozenset(
     {"open", "ZipFile", "TarFile", "GzipFile", "BZ2File", "LZMAFile", "FileIO", "memmap", "open_memmap"}
     | {"File", "Dataset", "HDFStore"}
 )
-#: Of all these, what opens its file in C, so that no hook is told of it.
+#: Of all these, what opens its file in C, so that no hook sees it.
 _UNSEEN: Final = frozenset(
     {
         *("to_parquet", "to_feather", "to_orc", "to_hdf", "to_netcdf", "to_file", "write_table", "write_dataset"),

@@ -110,7 +110,7 @@ def add_chunks(encoder: Encoder, chunks: Sequence[pa.Array], kind: pa.DataType) 
 
 
 def add_content(encoder: Encoder, chunks: Sequence[pa.Array], kind: pa.DataType) -> None:
-    """Append the content of an array whose type is told elsewhere."""
+    """Append the content of an array whose type is encoded elsewhere."""
     try:
         encoder.out += _digest_of(chunks, kind)
     except pa.ArrowException as error:

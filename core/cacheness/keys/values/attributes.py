@@ -70,10 +70,10 @@ def held(value: Any) -> dict[str, Any]:
     return {**getattr(value, "__dict__", {}), **_slots(value, type(value).__mro__)}
 
 
-def left_out(value: Any, told: Any) -> dict[str, Any]:
-    """Attributes that `__reduce__` or `__getstate__` of a base class does not know of, and so does not tell.
+def left_out(value: Any, given: Any) -> dict[str, Any]:
+    """Attributes that `__reduce__` or `__getstate__` of a base class does not know of, and so leaves out.
 
-    `told` is the state that it gave. What a class of the user's says of its own instances holds.
+    `given` is the state that it returned. What a class of the user's says of its own instances holds.
     """
     mro = type(value).__mro__
     teller = next(
@@ -86,7 +86,7 @@ def left_out(value: Any, told: Any) -> dict[str, Any]:
     found = _slots(value, mro[:teller])
     if _ignores_the_dictionary(mro[teller]):
         found |= getattr(value, "__dict__", {})
-    halves = told if isinstance(told, tuple) else (told,)
+    halves = given if isinstance(given, tuple) else (given,)
     known = {name for half in halves if isinstance(half, dict) for name in half}
     known |= _memoized(type(value), found)
     return {name: part for name, part in found.items() if name not in known}
@@ -94,7 +94,7 @@ def left_out(value: Any, told: Any) -> dict[str, Any]:
 
 def _ignores_the_dictionary(teller: type) -> bool:
     # A base class that stores something, and has no dictionary, does not know of the one that a subclass brings.
-    # A mixin stores nothing, and may mean to leave out what it does not tell.
+    # A mixin stores nothing, and may mean to leave out what it does not give.
     if teller.__dictoffset__:
         return owner_of_class(teller).kind == "python"
     return teller.__basicsize__ > object.__basicsize__

@@ -19,7 +19,7 @@ from cacheness.keys.error_paths import Unencodable
 
 #: A file written more recently is read again: it could change once more without a new time stamp.
 _RECENT_NS: Final = 2_000_000_000
-#: What stores call a name for the content, the most telling first.
+#: What stores call a name for the content, the most precise first.
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "sha256", "generation")
 
 #: Bytes of a file that are read at a time.

@@ -123,7 +123,7 @@ _plain: dict[int, bytes] = {}
 
 
 def _name_of(dtype: np.dtype[Any]) -> list[str]:
-    """The name of a type that its spelling does not tell from all others: int4 and float8 are both `V1`."""
+    """The name of a type that its spelling does not distinguish from all others: int4 and float8 are both `V1`."""
     kind = dtype.type
     is_usual = np.dtype(dtype.str).type is kind and kind.__module__ == "numpy"
     return [] if is_usual else [f"{kind.__module__}.{kind.__qualname__}"]

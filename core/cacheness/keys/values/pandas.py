@@ -172,11 +172,11 @@ def _add_extension(encoder: Encoder, value: Any) -> None:
 
 def _beside_elements(value: Any) -> dict[str, Any]:
     """What a column holds that is no array. What it keeps for speed, such as a spatial index, it does not pickle."""
-    told = held(value)
+    kept = held(value)
     if inspect.getattr_static(type(value), "__getstate__") is not vars(object)["__getstate__"]:
         state = value.__getstate__()
-        told = state if isinstance(state, dict) else {str(at): part for at, part in enumerate(_parts_of(state))}
-    return {name: part for name, part in told.items() if not isinstance(part, np.ndarray)}
+        kept = state if isinstance(state, dict) else {str(at): part for at, part in enumerate(_parts_of(state))}
+    return {name: part for name, part in kept.items() if not isinstance(part, np.ndarray)}
 
 
 def _parts_of(state: Any) -> Sequence[Any]:

@@ -112,7 +112,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     @property
     def is_usable(self) -> bool:
         """True when the connection is free, and the server has not hung up on it."""
-        # An idle server says nothing: what there is to read is its farewell.
+        # An idle server sends nothing: what there is to read is that it closes the connection.
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
         return not self.closed and idle and not self._poll.poll(0)
 
@@ -182,7 +182,7 @@ class Pool:
         """Run one statement by itself, in one round trip; its rows, and how many changed.
 
         `seconds` come on top of what a statement may usually take. Once a minute the server is asked
-        for its time as well: the heartbeat of a session comes through here, and so does whoever only reads.
+        for its time as well: the heartbeat of a session comes through here, and so does a process that only reads.
         """
         connection = self._take()
         connection.seconds = self._limits.statement + seconds
@@ -312,7 +312,7 @@ class Pool:
     def _greet(self, connection: Connection) -> None:
         pid = self._measure(connection)
         # Behind a pooler each statement may meet another server process, to which a prepared statement of
-        # ours is unknown. A pooler gives itself away: it cannot tell its client the process's own number.
+        # ours is unknown. A pooler shows itself: it cannot give its client the process's own number.
         self.is_pooled = pid != connection.info.backend_pid or self._was_mixed_up
         if self.is_pooled:
             connection.prepare_threshold = None

@@ -131,7 +131,7 @@ tags = sa.Table(
     **_NARROW,
 )
 
-#: What code made results: a row for each fingerprint. Text of nobody's until its digest is the `fn` of an entry.
+#: What code made results: a row for each fingerprint. Unproven text until its digest is the `fn` of an entry.
 functions = sa.Table(
     "functions",
     tables,
