@@ -396,8 +396,8 @@ class CheckRows(Protocol):
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
         ...
 
-    def record_check(self, namespace: str, shard: int, at: int) -> None:
-        """Note that a shard was checked deeply."""
+    def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
+        """Note that shards were checked deeply."""
         ...
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
@@ -59,22 +60,34 @@ class Inspector:
         stopped, and a `sample` of the shards takes the next ones each time.
         """
         looked_at = 0
-        for shard in self._least_recently_read(scope, sample):
-            judged = self._judged[scope.namespace, shard] = Judged()
-            for entries in self._planner.rows(replace(scope, shard=shard)):
+        for shards in _runs(self._least_recently_read(scope, sample)):
+            judged: dict[int, Judged] = {}
+            unnoted = shards.start
+            for shard, entries in self._entries_by_shard(scope.namespace, shards):
+                if shard > unnoted:  # what comes before it has been read
+                    self._note(scope.namespace, range(unnoted, shard), judged)
+                    unnoted = shard
                 looked_at += len(entries)
-                judged.looked_at += len(entries)
+                seen = self._judged[scope.namespace, shard] = judged.setdefault(shard, Judged())
+                seen.looked_at += len(entries)
                 for entry in entries:
                     issue = self._read(entry)
                     if issue is None:
                         continue
-                    judged.broken += 1
+                    seen.broken += 1
                     if repair and not force:
                         self._refuse_too_many(scope.namespace)
                     yield self._remove(issue, entry) if repair else issue
                 if progress is not None:
                     progress(0, looked_at)
-            self._note(scope, shard)
+            self._note(scope.namespace, range(unnoted, shards.stop), judged)
+
+    def _entries_by_shard(self, namespace: str, shards: range) -> Iterator[tuple[int, list[Entry]]]:
+        """The entries of neighbouring shards, at most a page at once. Most of a small store's 256 shards are empty."""
+        after = bytes([shards.start - 1]) + b"\xff" * 32 if shards.start else b""
+        for page in self._planner.rows(Scope(namespace), after, upto=bytes([shards.stop - 1]) + b"\xff" * 32):
+            for shard, entries in groupby(page, key=lambda entry: entry.key[0]):
+                yield shard, list(entries)
 
     def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
         """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
@@ -139,13 +152,15 @@ class Inspector:
         shards = sorted(range(SHARDS), key=lambda shard: times.get(shard, 0))
         return shards[: max(1, round(SHARDS * sample))]
 
-    def _note(self, scope: Scope, shard: int) -> None:
+    def _note(self, namespace: str, shards: range, judged: Mapping[int, Judged]) -> None:
+        for empty in set(shards) - set(judged):
+            self._judged.pop((namespace, empty), None)
         if not self._cache.writes:
             return
         try:
-            self._metadata.record_check(scope.namespace, shard, self._metadata.now())
+            self._metadata.record_checks(namespace, shards, self._metadata.now())
         except StoreRefused as error:
-            _log.debug("shard %02x was read, and that cannot be noted: %s", shard, error)
+            _log.debug("shards %02x to %02x were read, and that cannot be noted: %s", shards[0], shards[-1], error)
 
     def _read(self, entry: Entry) -> Issue | None:
         try:
@@ -213,6 +228,17 @@ class Inspector:
     def _is_there(self, entry: Entry) -> bool:
         now = self._metadata.find(entry.namespace, entry.key)
         return now is not None and (now.mac, now.blob) == (entry.mac, entry.blob)
+
+
+def _runs(shards: Sequence[int]) -> list[range]:
+    """Neighbours together, in the order given."""
+    runs: list[range] = []
+    for shard in shards:
+        if runs and runs[-1].stop == shard:
+            runs[-1] = range(runs[-1].start, shard + 1)
+        else:
+            runs.append(range(shard, shard + 1))
+    return runs
 
 
 def _outcome(issue: Issue, removal: Removal | None) -> Issue:

@@ -127,9 +127,9 @@ class JournalStore:
             self._refresh()
             return dict(self._index.checks.get(namespace, {}))
 
-    def record_check(self, namespace: str, shard: int, at: int) -> None:
-        """Note that a shard was checked deeply."""
-        self._append(lambda: [{"checked": [[namespace, shard, at]]}], durable=False)
+    def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
+        """Note that shards were checked deeply."""
+        self._append(lambda: [{"checked": [[namespace, shard, at] for shard in shards]}], durable=False)
 
     # entries
 

@@ -468,9 +468,10 @@ class SqlStore(ABC):
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
         return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}
 
-    def record_check(self, namespace: str, shard: int, at: int) -> None:
-        """Note that a shard was checked deeply. Not lasting: one that a power cut undoes is read once more."""
-        self._change(self._sql.record_check, {"namespace": namespace, "shard": shard, "at": at}, lasting=False)
+    def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
+        """Note that shards were checked deeply. Not lasting: one that a power cut undoes is read once more."""
+        rows = [{"namespace": namespace, "shard": shard, "at": at} for shard in sorted(shards)]
+        self._change_each(self._sql.record_check, rows)
 
     # compute leases
 

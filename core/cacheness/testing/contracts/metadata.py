@@ -146,9 +146,9 @@ class MetadataStoreContract:
 
     def test_when_each_shard_was_checked_is_remembered(self, store: MetadataStore) -> None:
         assert store.check_times("default") == {}
-        for shard, at in ((3, 10), (255, 20), (3, 30)):
-            store.record_check("default", shard, at)
-        assert store.check_times("default") == {3: 30, 255: 20}
+        for shards, at in ((range(2, 5), 10), ([255], 20), ([3], 30), ([], 40)):
+            store.record_checks("default", shards, at)
+        assert store.check_times("default") == {2: 10, 3: 30, 4: 10, 255: 20}
         assert store.check_times("other") == {}
 
     def test_why_results_are_not_there_is_remembered(self, store: MetadataStore) -> None:
