@@ -61,6 +61,9 @@ REASONS: Final = (
     ),
     ReasonForMiss("has `refresh_cache=True`: its result is stored, and not read", instead="`task.refresh_cache`"),
     ReasonForMiss(
+        "was written where `PREFECT_TASKS_DISABLE_CACHING` is true", instead="`task.cache_policy` is `NO_CACHE`"
+    ),
+    ReasonForMiss(
         "raised, or was rolled back by a transaction around it", instead="the state, or the transaction's error"
     ),
     ReasonForMiss(

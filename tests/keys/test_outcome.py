@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -434,7 +435,18 @@ SEEN: list[Any] = [
     lambda frame: Exporter().size(frame),
     lambda path, h5py: h5py.File(f"{OUT}/x", "r"),
     lambda frame: frame.to_csv(f"{OUT}/x"),  # Python opens it
+    lambda xarray, values: xarray.Dataset({"t": ("w", values)}),
+    lambda frame: to_scratch(frame),
 ]
+
+
+def to_scratch(frame: Any) -> bytes:
+    handle, path = tempfile.mkstemp()
+    os.close(handle)
+    frame.to_parquet(path)
+    data = pathlib.Path(path).read_bytes()
+    os.remove(path)
+    return data
 
 
 @pytest.mark.parametrize("fn", UNSEEN)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from prefect import flow, task
 from prefect.cache_policies import INPUTS
+from prefect.settings import PREFECT_TASKS_DISABLE_CACHING, temporary_settings
 from prefect.transactions import CommitMode, transaction
 from prefect.utilities.annotations import opaque
 
@@ -79,6 +80,10 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
             raise ValueError
         return states[0]
 
+    def disabled() -> str:
+        with temporary_settings({PREFECT_TASKS_DISABLE_CACHING: True}):
+            return in_state(give, "disabled")
+
     numbers = itertools.count(1000)
 
     def inside(**options: Any) -> str:
@@ -114,6 +119,7 @@ def test_each_row_of_the_table_is_true(store, tally, caplog: pytest.LogCaptureFi
         lambda: in_state(give, "not kept", persist_result=False),
         lambda: in_state(give, "keyed", cache_key_fn=lambda *_: None),
         lambda: in_state(give, "refreshed", refresh_cache=True),
+        disabled,
         lambda: rolled_back() if in_state(fails) == "Failed" else "",
         inside,
         generated,

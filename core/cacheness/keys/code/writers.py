@@ -49,8 +49,9 @@ _REPLACERS: Final = frozenset(
 #: They make or change a file where their mode says so.
 _OPENERS: Final = frozenset(
     {"open", "ZipFile", "TarFile", "GzipFile", "BZ2File", "LZMAFile", "FileIO", "memmap", "open_memmap"}
-    | {"File", "Dataset", "HDFStore"}
 )
+#: They do, too, of h5py, netCDF4 and pandas; other classes of these names take no mode: `Dataset({"t": ("x", …)})`.
+_CLASSES: Final = frozenset({"File", "Dataset", "HDFStore"})
 #: Of all these, what opens its file in C, so that no hook sees it.
 _UNSEEN: Final = frozenset(
     {
@@ -67,11 +68,11 @@ _TARGETS: Final = frozenset(
         *("target", "uri", "table_or_uri", "base_dir", "dest", "sink", "store"),
     }
 )
-#: What makes a file in memory, or one that goes with its block.
+#: What makes a file in memory, or one that passes.
 _PASSING: Final = frozenset(
     {
         *("BytesIO", "StringIO", "BufferOutputStream", "FixedSizeBufferWriter", "MockOutputStream"),
-        *("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory"),
+        *("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp"),
     }
 )
 #: Methods of paths, which stand before them.
@@ -236,7 +237,9 @@ def _read(fn: types.FunctionType, depth: int) -> Effects:
         for at, step in enumerate(steps):
             if step.opname not in (*_GLOBALS, *_ATTRIBUTES):
                 continue
-            opens = step.argval in _OPENERS and _mode_after(steps, at)
+            opens = (step.argval in _OPENERS and _mode_after(steps, at)) or (
+                step.argval in _CLASSES and _is_with_mode(steps, at)
+            )
             if opens or step.argval in WRITERS or step.argval in _REPLACERS:
                 left = "" if step.argval in _REPLACERS else _path_left(fn, steps, at)
                 found.append(Effects(True, left, *_unseen(step.argval in _UNSEEN and step.argval, code, steps, at)))
@@ -289,12 +292,13 @@ def _arguments(steps: Sequence[dis.Instruction], at: int) -> tuple[Sequence[dis.
 def _passing(steps: Sequence[dis.Instruction]) -> set[str]:
     """Local names of files in memory, and of temporary ones."""
     found: set[str] = set()
-    makes = False
+    makes = stores = False
     for step in steps:
-        makes = makes or step.argval in _PASSING
-        if step.opname.startswith(_ENDS):
-            if makes and step.opname.startswith(("STORE_FAST", "STORE_DEREF")):
-                found |= set(step.argval) if isinstance(step.argval, tuple) else {str(step.argval)}
+        makes = step.argval in _PASSING or (makes and not (stores and not step.opname.startswith("STORE")))
+        stores = step.opname.startswith("STORE")
+        if makes and step.opname.startswith(("STORE_FAST", "STORE_DEREF")):
+            found |= set(step.argval) if isinstance(step.argval, tuple) else {str(step.argval)}
+        elif step.opname.startswith(_ENDS) and not stores:
             makes = False
     return found
 
@@ -308,6 +312,14 @@ def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
         if step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval):
             return True
     return False
+
+
+def _is_with_mode(steps: Sequence[dis.Instruction], at: int) -> bool:
+    """Return True when a class is called with a mode to write, and nothing that holds others."""
+    given, _ = _arguments(steps, at)
+    return any(step.argval in ("w", "w-") for step in given if step.opname == "LOAD_CONST") and not any(
+        step.opname.startswith(("BUILD_MAP", "BUILD_TUPLE", "BUILD_LIST", "BUILD_CONST")) for step in given
+    )
 
 
 def _begin(step: dis.Instruction) -> tuple[int, int]:
