@@ -37,7 +37,7 @@ PEER_NEEDS := moto opentelemetry-distro opentelemetry-exporter-otlp opentelemetr
 PACKAGES := core cacheness_dask cacheness_prefect
 CODE := $(PACKAGES) tests examples benchmarks docs
 
-.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix test-portable prefect-versions test-matrix test-lowest peer-dask peer-prefect first-hour docs clean
+.PHONY: help demo demo-cluster test test-fast check format bench bench-quick bench-growth fuzz storm mutants accept-mutants sceptic matrix test-portable prefect-versions test-matrix test-lowest peer-dask peer-prefect first-hour browser docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -139,6 +139,9 @@ peer-prefect: ## the tests of PEER=folder, a checkout of Prefect, with a cache b
 # Uncommitted changes are not in the clone that it makes.
 first-hour: ## a newcomer's hour: the tutorials' commands in an empty folder, with the newest dependencies (five minutes and more)
 	@$(PYTHON) -m tests.first_hour $(TUTORIALS)
+
+browser: $(STAMP) ## the page in Chromium, on 100,000 entries (a minute); PICTURES=folder keeps pictures
+	@$(RUN) -m tests.page.in_a_browser $(if $(PICTURES),--pictures $(PICTURES))
 
 docs: $(STAMP) ## write what comes from the code and from make bench, and make a site of docs/: out/site
 	$(RUN) -m cacheness.metadata.sql.write_texts

@@ -1027,12 +1027,24 @@ class UnifiedCache(AsyncCalls):
             results of hits cost to compute, and the stored bytes that hits read. With `near=` also near: the bytes of
             all copies, and how many blobs this process read from copies and from far.
         """
+        stats, _ = self.stats_and_reports()
+        return stats
+
+    def stats_and_reports(
+        self, *by: Literal["function", "outcome", "reason"]
+    ) -> tuple[dict[str, Any], tuple[Report, ...]]:
+        """Return `stats()` and reports of all calls there ever were, from one look at the figures.
+
+        Args:
+            by: what the rows of each report are for.
+        """
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
-        ever = Report.of(cache.metadata.activity(self.config.namespace), "outcome").total
+        activity = cache.metadata.activity(self.config.namespace)
+        ever = Report.of(activity, "outcome").total
         near = {"near": cache.blobs.stats()} if isinstance(cache.blobs, NearBlobStore) else {}
-        return near | {
+        stats = near | {
             "entries": totals.entries,
             "bytes": totals.bytes,
             "hits": ever.hits,
@@ -1041,6 +1053,7 @@ class UnifiedCache(AsyncCalls):
             "seconds_saved": ever.seconds_saved,
             "bytes_saved": ever.bytes_saved,
         }
+        return stats, tuple(Report.of(activity, one) for one in by)
 
     def evict(self, *, progress: EvictionProgress | None = None) -> int:
         """Delete expired entries, and as many others as the quota requires.

@@ -244,9 +244,14 @@ def test_an_entry_is_deleted_and_a_dispute_is_settled(
     assert "2 results came out differently" in seen(browser, "/").text
     assert "3 where 4 was stored" in seen(browser, "/disputes").text
     assert "not served" in seen(browser, f"/entry/{one}").text
+    ours = {"Origin": page.url.partition("/?")[0]}
     for key, keep in ((one, "old"), (other, "new")):
-        done = browser.post(f"/disputes/{key}", data={"keep": keep, "token": page.token}, follow_redirects=False)
+        done = browser.post(
+            f"/disputes/{key}", data={"keep": keep, "token": page.token}, headers=ours, follow_redirects=False
+        )
         assert done.status_code == 303
+    # Where the policy is no-referrer, a browser sends the origin of a form as "null", which is refused.
+    assert browser.get("/").headers["referrer-policy"] == "same-origin"
     assert cache.disputes() == []
     assert (cache.get(one), cache.get(other)) == (3, None)
     assert browser.post(f"/disputes/{one}", data={"keep": "both", "token": page.token}).status_code == 404
@@ -274,7 +279,7 @@ def test_a_store_that_does_not_answer_is_said_and_the_page_goes_on(
         raise StoreUnavailable("the database is down")
 
     with monkeypatch.context() as patch:
-        for name in ("stats", "report", "list_entries", "disputes", "entry"):
+        for name in ("stats_and_reports", "report", "list_entries", "disputes", "entry"):
             patch.setattr(UnifiedCache, name, down)
         for path in ("/", "/entries", "/disputes", "/metrics", f"/entry/{'0' * 64}"):
             assert "the database is down" in browser.get(path).text

@@ -57,7 +57,8 @@ def report(
         if prometheus:
             from cacheness.maintenance.prometheus import text_of
 
-            print(text_of(cache.config.namespace, cache.stats(), cache.report()), end="")
+            totals, (functions,) = cache.stats_and_reports("function")
+            print(text_of(cache.config.namespace, totals, functions), end="")
             return
         try:
             found = cache.report(since=since, by=by)

@@ -32,7 +32,7 @@ _HEADERS: Final = {
         "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # with no-referrer, browsers send "Origin: null" from our own forms
     "Cache-Control": "no-store",
 }
 _Action = Callable[[Request, dict[str, str]], Response | View | None]
@@ -133,7 +133,8 @@ class ServedPage:
 
     def _metrics(self, request: Request, given: dict[str, str]) -> Response:
         cache = self._cache
-        return PlainTextResponse(text_of(cache.config.namespace, cache.stats(), cache.report()))
+        stats, (functions,) = cache.stats_and_reports("function")
+        return PlainTextResponse(text_of(cache.config.namespace, stats, functions))
 
 
 def _is_key(text: str) -> bool:
