@@ -41,7 +41,6 @@ def frugal(tmp_path: Path, prefect_database: Path) -> dict[str, str]:
     database = shutil.copy(prefect_database, tmp_path / "prefect.db")
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
     }
 

@@ -52,7 +52,6 @@ def _start(folder: str, database: Path, owner: int, environment: dict[str, str])
         "PREFECT_HOME": folder,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder}/prefect.db",
         "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
-        "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",  # imports all that is installed; we register our own
         **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
     }
     task = servers._task(folder, command, stop="SIGTERM", owner=owner, environment={**environment, **own})
