@@ -7,10 +7,10 @@ a worker alike. It has no other way to leave a frame out, but for a configuratio
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from dask._task_spec import GraphNode, execute_graph
 
@@ -76,6 +76,10 @@ class Fallback:
         return execute_graph(dict(self.tasks), keys={self.key})[self.key]
 
 
+#: A tuple of a value that was read, or how to compute it.
+Found: TypeAlias = tuple[Any] | Fallback
+
+
 class Loading:
     """A result that is read, or else computed."""
 
@@ -83,12 +87,37 @@ class Loading:
 
     def __call__(self) -> Any:
         """The value."""
-        found = self._found()
+        found = self.found()
         return found.compute() if isinstance(found, Fallback) else found[0]
 
     @abstractmethod
-    def _found(self) -> tuple[Any] | Fallback:
+    def found(self) -> Found:
         """The value that was read, or how to compute it."""
+
+
+class Consuming:
+    """A task with the small results that it takes, which are read together where it runs, and given to it.
+
+    Args:
+        node: the task.
+        given: the keys of what it is given besides, in the order in which it comes.
+    """
+
+    __slots__ = ("_given", "_node")
+
+    def __init__(self, node: GraphNode, given: tuple[Any, ...]) -> None:
+        self._node, self._given = node, given
+
+    def __call__(self, *values: Any) -> Any:
+        """What the task returns."""
+        scope = dict(zip(self._given, values, strict=True))
+        for key, found in self._read().items():
+            scope[key] = found.compute() if isinstance(found, Fallback) else found[0]
+        return self._node(scope)
+
+    @abstractmethod
+    def _read(self) -> Mapping[Any, Found]:
+        """What was read, by key."""
 
 
 class Scheduling:

@@ -43,7 +43,7 @@ class Beside(Expr):
     def _rewritten(self) -> tuple[Graph, Annotations]:
         expr, decisions = self.operands
         graph, annotations = materialised(expr)
-        made = apply(decisions, graph)
+        made = apply(decisions, graph, annotations)
         return made, of_graph(annotations, made)
 
 
@@ -60,7 +60,7 @@ def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) ->
     if client is not None and isinstance(dsk, Expr) and _pays(plan, len(graph), dsk):
         # A name is given, or Dask would hash all the decisions to make one.
         return cast("Any", Beside)(_unmade(dsk), plan.decisions.for_elsewhere(), _determ_token=uuid4().hex)
-    made = apply(plan.decisions, graph)
+    made = apply(plan.decisions, graph, annotations)
     return Plain(made) if client is None else as_expression(made, annotations)
 
 

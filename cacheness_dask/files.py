@@ -91,6 +91,23 @@ def _effects(node: Any) -> Iterator[Effects]:
         yield effects_of(node.func, (*node.args, *node.kwargs.values()))
 
 
+class WritingTasks:
+    """Tells as `is_writer` does of the many tasks of a graph, once for a function and the types that it is given."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], bool] = {}  # the graph keeps the functions alive
+
+    def holds(self, node: Any) -> bool:
+        """Return True when the code of a task, or of a step of a fused one, writes files."""
+        if type(node) is not Task or node.func is _execute_subgraph:
+            return is_writer(node)
+        given = (id(node.func), *map(type, node.args), *map(type, node.kwargs.values()))
+        found = self._known.get(given)
+        if found is None:
+            found = self._known[given] = is_writer(node)
+        return found
+
+
 def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
     """The names among a task's arguments that its code hands to something that writes."""
     code = getattr(unwrapped(func), "__code__", None)

@@ -49,6 +49,7 @@ from cacheness_dask.inputs import (
     FileState,
     guard_nested,
     identity_of_source,
+    is_storing,
     note_file,
     noted,
     noting_files,
@@ -87,6 +88,35 @@ Names: TypeAlias = frozenset[str]
 _SLOT: Final = b"r" + bytes(32)
 
 
+class Clues(Mapping[Any, bytes]):
+    """What `explain` compares, by key of a task. Most are never asked for: those of plain calls are made when they are.
+
+    Args:
+        told: those that were made.
+        made: makes another one.
+    """
+
+    def __init__(
+        self, told: dict[Any, bytes] | None = None, made: Callable[[Any], bytes | None] = lambda _: None
+    ) -> None:
+        self.told: dict[Any, bytes] = {} if told is None else told
+        self._made = made
+
+    def __getitem__(self, key: Any) -> bytes:
+        found = self.told.get(key)
+        if found is None:
+            found = self._made(key)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.told)
+
+    def __len__(self) -> int:
+        return len(self.told)
+
+
 @dataclass(slots=True)
 class Fingerprints:
     """What is known of each task that the wanted keys need."""
@@ -97,14 +127,22 @@ class Fingerprints:
     plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
-    clues: dict[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
+    clues: Mapping[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
     incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
+    _names: dict[bytes, str] = field(default_factory=dict, repr=False)
     groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
     texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
     #: What a task says itself, and where the results come in that it is given; None where that is not known.
     inputs_of: Callable[[Any], TaskInputs | None] = field(default=lambda _: None, repr=False)
+
+    def entry_of(self, digest: bytes) -> str:
+        """The key of the entry with this fingerprint, as `entry_key`, which is asked for several times."""
+        name = self._names.get(digest)
+        if name is None:
+            name = self._names[digest] = entry_key(digest)
+        return name
 
 
 def fingerprints(
@@ -173,6 +211,8 @@ class _Walk:
         self._refuse_incomplete = refuse_incomplete
         self._gaps: dict[int, tuple[str, ...]] = {}  # what could not be seen of a function or literal
         self._unseen: list[str] = []  # the same, of the present task
+        #: Functions whose calls with scalars and results are these and nothing else: how the digest of a call begins.
+        self._plain: dict[int, tuple[Any, bytes]] = {}
         self._marks = 0
         self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
         self._shuffles = {
@@ -182,10 +222,15 @@ class _Walk:
     def run(self, keys: list[Any]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
         terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
+        told: dict[Any, bytes] = {}
         order = topological(graph, keys)
-        self._targets = set(topological(graph, self._targets_in(order)))
+        self._targets = targets = set(topological(graph, self._targets_in(order)))
         for key in order:
             node = graph[key]
+            if (parts := self._plain_call(node)) is not None and key not in futures and key not in targets:
+                digests[key] = digest = blake3(b"".join(parts)).digest()
+                terms[key] = b"r" + digest
+                continue
             marks, self._inputs, self._left, self._groups = self._marks, Inputs(), MOST_STRINGS, []
             self._unseen = []
             try:
@@ -204,15 +249,58 @@ class _Walk:
                             terms[key] = term = self._with_names(key, node, term)
                         digests[key] = term[1:]
                         # Blocks of an array may share one.
-                        found.clues[key] = clues.setdefault(made := clue(*self._parts), made)
+                        told[key] = clues.setdefault(made := clue(*self._parts), made)
+                        self._note_plain(node)
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
-        found.inputs_of = self._inputs_of
+        found.inputs_of, found.clues = self._inputs_of, Clues(told, self._clue_of)
         return found
+
+    def _plain_call(self, node: GraphNode) -> list[bytes] | None:
+        """The terms of a call that is known to be plain; None for what has to be looked at as a whole."""
+        if type(node) is not Task or node.kwargs:
+            return None
+        known = self._plain.get(id(node.func))
+        if known is None:
+            return None
+        parts, terms = [known[1]], self._found.terms
+        for value in node.args:
+            kind = type(value)
+            if kind is TaskRef:
+                term = terms.get(value.key)
+                if term is None or term[0] != RESULT:
+                    return None
+            elif kind is int:
+                term = b"i%d;" % value
+            elif (scalar := SCALARS.get(kind)) is not None:
+                term = scalar(value)
+            elif kind is str and not paths_in(value) and value not in self._shuffles:
+                term = b"s" + text(value)
+            else:
+                return None
+            parts.append(term)
+        return parts
+
+    def _note_plain(self, node: Task) -> None:
+        """Note that calls of this function need no second look: it was looked at, and nothing was found."""
+        func = node.func
+        if type(func) is not types.FunctionType or (func.__module__ or "").startswith("dask.") or is_mark(node):
+            return
+        known = self._functions.get(id(func))
+        if known is None or isinstance(known[1], NotCacheable) or known[2]:
+            return
+        if id(func) not in self._chances and id(func) not in self._gaps:
+            self._plain[id(func)] = func, DOMAIN + known[1]
+
+    def _clue_of(self, key: Any) -> bytes | None:
+        parts = self._plain_call(self._graph[key]) if key in self._found.digests else None
+        return None if parts is None else clue(0, [parts[0].removeprefix(DOMAIN), *parts[1:]])
 
     def _inputs_of(self, key: Any) -> TaskInputs | None:
         """The fingerprint of a task with a number in place of each result that it is given."""
         node, terms = self._graph[key], self._found.terms
+        if not node.dependencies:
+            return None
         if type(node) is not Task or key in self._found.inputs or any(dep not in terms for dep in node.dependencies):
             return None
         places = places_in(node, lambda dep: terms[dep][0] == RESULT)
@@ -267,12 +355,15 @@ class _Walk:
     def _targets_in(self, order: Iterable[Any]) -> Iterator[Any]:
         """The keys of what tasks write to."""
         inside: dict[int, set[Any]] = {}  # of the steps that many blocks share
+        others = set[int]()  # functions that write to none
         for key in order:
             node = self._graph[key]
-            if not isinstance(node, Task):
+            if not isinstance(node, Task) or id(node.func) in others:
                 continue
             if node.func is not _execute_subgraph:
                 targets, given = _targets_of([node]), dict[Any, Any]()
+                if not is_storing(node.func):
+                    others.add(id(node.func))
             else:
                 inner, _, names, *values = node.args
                 if id(inner) not in inside:

@@ -220,9 +220,14 @@ def refuse_function(func: Any) -> str:
     return ""
 
 
+def is_storing(func: Any) -> bool:
+    """Return True when this is Dask's own writer of chunks."""
+    return _identity_of(func) in _STORE_CHUNK
+
+
 def target_of(node: Any) -> Any:
     """What Dask's own writer of chunks writes to, as its task names it; None for any other task."""
-    if _identity_of(node.func) not in _STORE_CHUNK:
+    if not is_storing(node.func):
         return None
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("out")
 

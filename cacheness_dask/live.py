@@ -193,7 +193,8 @@ async def _send(client: Any, progress: Progress) -> None:
 def _worker() -> Any:
     """A worker of Distributed in this process; None where there is none."""
     distributed = sys.modules.get("distributed.worker")
-    workers = list(distributed.Worker._instances) if distributed else []  # noqa: SLF001
+    known = distributed.Worker._instances if distributed else ()  # noqa: SLF001
+    workers = list(known) if len(known) else []  # going through a weak set that is empty takes longer than its length
     return next((worker for worker in workers if worker.status.name == "running"), None)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import Any, Final
 
-from dask._task_spec import Alias, DataNode, GraphNode, Task
+from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.utils import methodcaller
 
 from cacheness.audit import LONGEST, Sampler
@@ -16,17 +17,24 @@ from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.bound import called_in
 from cacheness_dask.cut_off import is_fused
-from cacheness_dask.files import Files, files_of, is_writer
-from cacheness_dask.fingerprint import Fingerprints, entry_key
+from cacheness_dask.files import Files, WritingTasks, files_of, is_writer
+from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Checked, CheckedLoad, Compute, Load, Store, ToStore
+from cacheness_dask.worker import Checked, CheckedLoad, Compute, Consume, Load, Store, ToStore
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
 #: The same, for all the hits of a graph whose results nobody waits for.
 FALLBACK_TOTAL: Final = 100_000
+#: Bytes in memory of a hit that the task that takes it reads itself: less work than a task is for Dask.
+SMALL: Final = 64 << 10
+#: The same, of all the hits that one task reads: Dask does not know of them, and they are read in one thread.
+SMALL_TOTAL: Final = 16 << 20
+
+#: Annotations that say where a task runs.
+_PLACES: Final = ("workers", "resources")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Decisions:
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
     files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
     checks: dict[Any, dict[Any, str]] = field(default_factory=dict)  #: hits that are computed again: entries of inputs
+    small: dict[Any, int] = field(default_factory=dict)  #: hits that the only task that takes them may read: bytes
 
     def for_elsewhere(self) -> Decisions:
         """The same for a graph that is materialised elsewhere, where a fused task may be fused of others."""
@@ -109,7 +118,7 @@ def decide(
             _note_refusal(made, key, prints)
         elif digest in never:
             made.refused[key] = never[digest]
-        elif (name := entry_key(digest)) in present:
+        elif (name := prints.entry_of(digest)) in present:
             hits[key] = name
             continue
         else:
@@ -121,7 +130,8 @@ def decide(
                     marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)
     named = prints.inputs
-    files = {k: files_of(prints, k, graph[k]) for k in stored if k in named or is_writer(graph[k])}
+    writes = WritingTasks()
+    files = {k: files_of(prints, k, graph[k]) for k in stored if k in named or writes.holds(graph[k])}
     inputs = {key: found for key in stored if key not in files and (found := prints.inputs_of(key)) is not None}
     known = known_code(sorted({one.own for one in inputs.values()})) if inputs else ()
     # Blocks share one, so that it travels once.
@@ -132,7 +142,12 @@ def decide(
             stored[key] = stored[task]
             files |= {key: files[task]} if task in files else {}
     checks = dict(_to_check(made, prints, present)) if store.policy.check else {}
-    made.decisions = replace(made.decisions, marked=frozenset(marked), files=files, checks=checks)
+    small = {
+        key: size
+        for key, name in hits.items()
+        if (size := present[name].raw_size) <= SMALL and key not in wanted and key not in checks
+    }
+    made.decisions = replace(made.decisions, marked=frozenset(marked), files=files, checks=checks, small=small)
     _account(made, prints, present)
     return made
 
@@ -148,7 +163,7 @@ def _to_check(
         if not is_quick or found.outputs or type(node) is not Task or key in prints.inputs or is_writer(node):
             continue
         needed = [dep for dep in node.dependencies if not isinstance(made.graph.get(dep), DataNode)]
-        entries = {dep: entry_key(prints.digests[dep]) for dep in needed if dep in prints.digests}
+        entries = {dep: prints.entry_of(prints.digests[dep]) for dep in needed if dep in prints.digests}
         is_whole = len(entries) == len(needed) and present.keys() >= {*entries.values()}
         if is_whole and sampler.chooses(bytes.fromhex(name)):
             yield key, entries
@@ -157,16 +172,30 @@ def _to_check(
 _sampler_of: Final = lru_cache(maxsize=8)(Sampler)  # one for all graphs, so that each hit has its turn
 
 
-def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, GraphNode]:
+def apply(
+    decisions: Decisions,
+    graph: Mapping[Any, GraphNode],
+    annotations: Mapping[str, Collection[Any]] = MappingProxyType({}),
+) -> dict[Any, GraphNode]:
     """The graph that runs: hits are loads, what only they need is gone, misses store their results.
 
     The graph may be materialised anew, elsewhere, and differ in what is fused into what: a key stands
     for one value, and a task whose key is not decided about is computed as it is.
     """
+    wanted = {*decisions.keys, *(task for _, task in _other_names(graph, decisions.keys))}
+    made = _storing(decisions, graph, wanted)
+    _load_hits(made, decisions, graph)
+    if decisions.small:
+        placed = {key for kind in _PLACES for key in annotations.get(kind, ())}
+        _read_by_takers(made, decisions, wanted | placed)
+    return made
+
+
+def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Collection[Any]) -> dict[Any, GraphNode]:
+    """What runs: misses store their results, and hits are as they were."""
     made: dict[Any, GraphNode] = {}
-    stored, wanted, files = dict(decisions.stored), set(decisions.keys), dict(decisions.files)
+    stored, files = dict(decisions.stored), dict(decisions.files)
     for key, task in _other_names(graph, decisions.keys):
-        wanted.add(task)
         if key in stored:
             stored[task] = stored[key]
             if key in files:
@@ -179,7 +208,7 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
             continue
         node = made[key] = graph[key]
         if key in decisions.hits:
-            continue  # replaced below, when all hits are known
+            continue
         if key in stored and isinstance(node, Task):
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
             digest, clue, inputs = stored[key]
@@ -191,7 +220,6 @@ def apply(decisions: Decisions, graph: Mapping[Any, GraphNode]) -> dict[Any, Gra
         elif policy.check_inputs and type(node) is Task:
             made[key] = _calling(node, Checked(node.func, decisions.store, name_of(node)))
         stack.extend(dep for dep in node.dependencies if dep in graph)
-    _load_hits(made, decisions, graph)
     return made
 
 
@@ -234,6 +262,35 @@ def _load_hits(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[
         made[key] = Task(key, load, _data_producer=True)
 
 
+def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Collection[Any]) -> None:
+    """Let the task that takes small hits read them, where it is the only one. Others share what is read once."""
+    takers: dict[Any, list[Any]] = {}
+    for key, node in made.items():
+        for dep in node.dependencies & decisions.small.keys():
+            takers.setdefault(dep, []).append(key)
+    taken: dict[Any, dict[Any, Load]] = {}
+    room: dict[Any, int] = {}
+    for key, (taker, *others) in takers.items():
+        left = room.get(taker, SMALL_TOTAL) - decisions.small[key]
+        load = getattr(made[key], "func", None)
+        if left >= 0 and not others and key not in stay and type(load) is Load and _may_read(made[taker], made):
+            taken.setdefault(taker, {})[key] = load
+            room[taker] = left
+    for taker, loads in taken.items():
+        node = made[taker]
+        given = tuple(node.dependencies - loads.keys())
+        read = Consume(node, given, decisions.store, loads)
+        made[taker] = Task(taker, read, *map(TaskRef, given), _data_producer=node.data_producer)
+        for key in loads:
+            del made[key]
+
+
+def _may_read(node: GraphNode, graph: Mapping[Any, GraphNode]) -> bool:
+    """Return True when this is a task that runs in a thread, and takes no future, which the scheduler must see."""
+    is_coroutine = "distributed" in sys.modules and node.is_coro  # nobody else has any
+    return type(node) is Task and not is_coroutine and node.dependencies <= graph.keys()
+
+
 def _again(graph: Mapping[Any, GraphNode], key: Any, decisions: Decisions) -> Fallback | None:
     """The task of a hit, with its inputs loaded; None where it needs others than were looked up."""
     entries = decisions.checks[key]
@@ -268,7 +325,8 @@ def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presen
     gone = [key for key in prints.terms if key not in made.runs]
     made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
     loaded = set(made.hits.values())
-    spared = {entry_key(prints.digests[key]) for key in gone if key in prints.digests} - loaded
+    digests, entry_of = prints.digests, prints.entry_of
+    spared = {entry_of(digests[key]) for key in gone if key in digests} - loaded
     made.seconds_spared, seconds_loaded = (
         sum(found.compute_seconds or 0.0 for key in keys if (found := present.get(key))) for keys in (spared, loaded)
     )
@@ -277,6 +335,9 @@ def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presen
 
 def name_of(node: GraphNode) -> str:
     """A name for people: the function that a task calls, the user's own where it is wrapped."""
+    func = getattr(node, "func", None)
+    if type(func) is FunctionType and not (func.__module__ or "").startswith("dask."):
+        return func.__qualname__  # as below, without looking for what it calls
     node = last_step(node)
     return _function_name(node) if isinstance(node, Task) else type(node).__name__
 

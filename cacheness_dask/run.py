@@ -341,11 +341,12 @@ class Run:
 
     def _look_up(self, graph: Graph, prints: Fingerprints) -> tuple[dict[str, Presence], dict[str, str], float]:
         """What is there, why the rest is not as far as that is known, and how long an answer takes."""
-        asked = sorted({entry_key(digest) for digest in _digests_in(prints)})
+        entry_of = prints.entry_of
+        asked = sorted({entry_of(digest) for digest in _digests_in(prints)})
         start = time.perf_counter()
         found = self.cache.present(asked) if asked else {}
         seconds = (time.perf_counter() - start) / max(1, -(-len(asked) // 10_000))
-        missing = {name: digest for digest in prints.digests.values() if (name := entry_key(digest)) not in found}
+        missing = {name: digest for digest in prints.digests.values() if (name := entry_of(digest)) not in found}
         noted = self.cache.unstored(list(missing)) if missing else {}
         for name, why in noted.items():
             if self._policy.is_lasting(why):
@@ -535,7 +536,7 @@ def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: M
     """Tasks whose results are there under the names of some of their files, which are as these tasks left them."""
     found: dict[Any, Names] = {}
     for key, texts in prints.texts.items():
-        if key in served or key not in prints.digests or entry_key(prints.digests[key]) in present:
+        if key in served or key not in prints.digests or prints.entry_of(prints.digests[key]) in present:
             continue
         for names, text in texts.items():
             there = present.get(entry_key(text))

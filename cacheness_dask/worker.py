@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
+from dask._task_spec import GraphNode
 
 from cacheness import Config, Hit, UnifiedCache, telemetry
 from cacheness.audit import compared, digest_or_none, is_same, reads_of
@@ -26,7 +27,7 @@ from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness_dask import live
-from cacheness_dask._task_spec import Calling, EntryVanished, Fallback, Loading
+from cacheness_dask._task_spec import Calling, Consuming, EntryVanished, Fallback, Found, Loading
 from cacheness_dask.cut_off import GivenValues, TaskInputs
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
@@ -51,6 +52,7 @@ _unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
 _moved: dict[Config, Counter[tuple[str, str]]] = {}
 #: Results that are remembered until somebody asks.
 _MOST_UNSTORED: Final = 10_000
+_UNREADABLE: Final = "are computed again, because they cannot be read"
 #: Files whose names an entry's provenance keeps, for `explain`.
 NAMED: Final = 8
 
@@ -176,10 +178,18 @@ class Load(Loading):
     def __name__(self) -> str:
         return self._name
 
-    def _found(self) -> tuple[Any] | Fallback:
+    @property
+    def entry(self) -> str:
+        """The key of the entry."""
+        return self._key
+
+    def found(self) -> Found:
+        """The value that was read, or how to compute it."""
         hit = self._lookup()
-        if hit is not None:
-            return (hit.value,)
+        return self.recomputed() if hit is None else (hit.value,)
+
+    def recomputed(self) -> Fallback:
+        """How to compute it, where it cannot be read."""
         if self._fallback is None:
             raise EntryVanished(
                 f"the entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
@@ -193,7 +203,7 @@ class Load(Loading):
             opened = self._store.opened()
             hit = opened.cache().lookup(self._key)
         except CachenessError as error:
-            _warn(self._store.config, error, "are computed again, because they cannot be read")
+            _warn(self._store.config, error, _UNREADABLE)
             return None
         if hit is not None:
             seconds = time.perf_counter() - start
@@ -214,10 +224,11 @@ class CheckedLoad(Load):
         super().__init__(store, key, name, fallback)
         self._again = again
 
-    def _found(self) -> tuple[Any] | Fallback:
+    def found(self) -> Found:
+        """The value that was read or came out differently, or how to compute it."""
         hit = self._lookup()
         if hit is None:
-            return super()._found()
+            return self.recomputed()
         with isolated(partial(_log_unchecked, self._name)):
             value = self._again.compute()
             if self._is_disputed(hit, value):
@@ -236,6 +247,43 @@ class CheckedLoad(Load):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (CheckedLoad, (self._store, self._key, self._name, self._fallback, self._again))
+
+
+class Consume(Consuming):
+    """A task that reads the small hits that it takes: one statement, where each would be a task of its own."""
+
+    __slots__ = ("_loads", "_store")
+
+    def __init__(self, node: GraphNode, given: tuple[Any, ...], store: Store, loads: dict[Any, Load]) -> None:
+        super().__init__(node, given)
+        self._store, self._loads = store, loads
+
+    def _read(self) -> dict[Any, Found]:
+        hits = self._lookup()
+        known = set(hits)
+        read: dict[Any, Found] = {}
+        for key, load in self._loads.items():
+            hit = hits.pop(load.entry, None)
+            if hit is not None:
+                read[key] = (hit.value,)
+            # Two tasks with one result give two values: what follows may change one of them in place.
+            else:
+                read[key] = load.found() if load.entry in known else load.recomputed()
+        return read
+
+    def _lookup(self) -> dict[str, Hit]:
+        start = time.perf_counter()
+        try:
+            hits = self._store.opened().cache().get_many({load.entry for load in self._loads.values()})
+        except CachenessError as error:
+            _warn(self._store.config, error, _UNREADABLE)
+            return {}
+        size = sum(hit.entry.size for hit in hits.values())
+        live.tell(loaded=len(hits), loaded_bytes=size, load_seconds=time.perf_counter() - start)
+        return hits
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Consume, (self._node, self._given, self._store, self._loads))
 
 
 def _log_unchecked(name: str, error: Exception) -> None:

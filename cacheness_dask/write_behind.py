@@ -25,7 +25,12 @@ from cacheness.keys import Key
 from cacheness_dask import live
 from cacheness_dask.policy import Meter
 
-_BATCH: Final = 256  #: results in one transaction
+#: Results in one transaction.
+_BATCH: Final = 1_000
+#: Bytes in memory of these, about: the last may be larger.
+_BATCH_BYTES: Final = 4 << 20
+#: Seconds for which a result waits for company: a commit costs as much as storing many.
+_LINGER: Final = 0.05
 #: What `frozen` raises for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
 #: Reasons that wait for company before they are written.
@@ -96,6 +101,7 @@ class WriteBehind:
         self._notes: dict[str, str] = {}  # why results are not stored, by key
         self._waiting = 0  # bytes in the queue and in the present batch
         self._stored = 0
+        self._flushing = 0  # callers that wait
         self._state = threading.Condition()
         self._noting = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -134,7 +140,12 @@ class WriteBehind:
     def flush(self) -> int:
         """Wait until nothing is waiting; returns how many results were stored so far."""
         with self._state:
-            self._state.wait_for(lambda: not self._waiting)
+            self._flushing += 1
+            self._state.notify_all()
+            try:
+                self._state.wait_for(lambda: not self._waiting)
+            finally:
+                self._flushing -= 1
         self._write_notes()
         with self._state:
             return self._stored
@@ -149,6 +160,7 @@ class WriteBehind:
     def reset_after_fork(self) -> None:
         """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
         self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
+        self._flushing = 0
         self._queue, self._notes, self._noting = deque(), {}, threading.Lock()
         self._cache.reset_after_fork()
 
@@ -156,7 +168,8 @@ class WriteBehind:
         self._queue.append(pending)
         # Counted from one on, so that `flush` also waits for values without a size.
         self._waiting += max(pending.size, 1)
-        self._wake()
+        if len(self._queue) == 1 or self._is_due():  # otherwise the thread waits for company, and is left alone
+            self._wake()
 
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():
@@ -170,7 +183,8 @@ class WriteBehind:
                 if not self._state.wait_for(lambda: self._queue or len(self._notes) >= _MOST_NOTES, timeout=5):
                     self._thread = None
                     return
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _BATCH))]
+                self._state.wait_for(self._is_due, timeout=_LINGER)
+                batch = self._take()
             try:
                 if batch:
                     self._store(batch)
@@ -179,6 +193,18 @@ class WriteBehind:
                 with self._state:
                     self._waiting -= sum(max(pending.size, 1) for pending in batch)
                     self._state.notify_all()
+
+    def _is_due(self) -> bool:
+        """Whether there is a batch, or somebody waits for what there is."""
+        waits = self._flushing or len(self._notes) >= _MOST_NOTES
+        return bool(waits) or len(self._queue) >= _BATCH or self._waiting >= min(_BATCH_BYTES, self._room)
+
+    def _take(self) -> list[Pending]:
+        batch, size = list[Pending](), 0
+        while self._queue and len(batch) < _BATCH and size < _BATCH_BYTES:
+            batch.append(self._queue.popleft())
+            size += batch[-1].size
+        return batch
 
     def _write_notes(self) -> None:
         with self._noting:  # so that a flush waits for those that are being written

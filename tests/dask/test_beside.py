@@ -26,8 +26,9 @@ from workloads import WORKLOADS, inc, ran, runs, shown, total, write_inputs
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
+from cacheness.records import Presence
 from cacheness_dask import deferred_rewrite, rewrite
-from cacheness_dask.fingerprint import fingerprints
+from cacheness_dask.fingerprint import entry_key, fingerprints
 from cacheness_dask.graphs import as_expression, materialised
 from cacheness_dask.policy import Policy
 from cacheness_dask.rewrite import apply, decide
@@ -260,8 +261,8 @@ def test_a_hit_that_is_fused_away_is_computed(cache: UnifiedCache) -> None:
     fused = fuse_linear_task_spec(dict(apart), keys={"b"})
     store = Store(cache.config, Policy(which="marked"))
     prints = fingerprints(apart, ["b"])
-    hit = rewrite.entry_key(prints.digests["a"])
-    plan = decide(apart, ["b"], prints, {hit: None}, store)  # type: ignore[dict-item]
+    hit = entry_key(prints.digests["a"])
+    plan = decide(apart, ["b"], prints, {hit: Presence(10, 10, 0.1)}, store)
     assert plan.hits == {"a": hit}
     assert execute_graph(apply(plan.decisions, fused), keys=["b"])["b"] == 3
 

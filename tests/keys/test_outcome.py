@@ -462,6 +462,8 @@ def test_what_an_argument_names_what_a_hook_sees_and_what_stays_in_memory_is_not
 def test_methods_of_what_a_function_is_given_are_read() -> None:
     assert effects_of(lambda exporter, frame: exporter.save(frame, OUT), [Exporter(), 1]).unseen == "to_feather"
     assert effects_of(operator.methodcaller("save", 1, OUT), [Exporter()]).unseen == "to_feather"
+    assert effects_of(operator.methodcaller("save", 1, path=OUT), [Exporter()]).unseen == "to_feather"
+    assert effects_of(operator.methodcaller("save", frame=1, path=OUT), [Exporter()]).unseen == "to_feather"
     assert effects_of(operator.methodcaller("size", 1), [Exporter()]).unseen == ""
     assert effects_of(Exporter().save).unseen == "to_feather"
     assert effects_of(operator.methodcaller("save"), [1]) == effects_of(len)

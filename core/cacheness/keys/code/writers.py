@@ -188,7 +188,9 @@ def effects_of(function: Any, arguments: Sequence[Any] = ()) -> Effects:
     """
     fn = unwrapped(function)
     if isinstance(fn, operator.methodcaller):
-        return _sum(_methods(type(value), {fn.__reduce__()[1][0]}) for value in arguments[:1])
+        reduced: Any = fn.__reduce__()  # arguments by name are bound in a partial, with the method's name
+        name = reduced[0].args[0] if isinstance(reduced[0], functools.partial) else reduced[1][0]
+        return _sum(_methods(type(value), {name}) for value in arguments[:1])
     if not _is_users(fn):
         return _NONE
     known = _effects.get(fn)
