@@ -28,10 +28,16 @@ EXTERNAL = frozenset({"emptied_url", "postgres_url", "postgres_server", "s3_url"
 #: Folders whose tests start servers, clusters and processes that are killed.
 SLOW = frozenset({"crash", "examples", "fuzz", "matrix", "peers", "prefect", "testing"})
 SIGNING_KEY = "a key that only these tests know"
+#: What Dask's processes do every few milliseconds while they wait: two idle workers take a tenth of a core by it.
+QUIET_DASK = {
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "200ms",
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a run owns the servers; workers find them by its token."""
+    os.environ.update(QUIET_DASK)  # before anything imports Dask, here and in each child
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = servers.SharedServers().token
 
@@ -99,9 +105,10 @@ def emptied_url(kept_database: str) -> str:
 
 
 @pytest.fixture
-def s3_url(s3_server: str) -> Iterator[str]:
+def s3_url(s3_server: str, shared_servers: servers.SharedServers) -> Iterator[str]:
     """URL of an empty prefix that is this test's alone, with endpoint and credentials in its query."""
-    with servers.fresh_prefix(s3_server) as url:
+    ours = "CACHENESS_TEST_S3_URL" not in os.environ
+    with servers.fresh_prefix(s3_server, shared_servers.bucket if ours else None) as url:
         yield url
 
 
