@@ -22,6 +22,7 @@ from prefect.flow_engine import run_flow
 from prefect.results import ResultStore
 from prefect.settings import PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK, temporary_settings
 from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, transaction
 
 from cacheness.blobs.object_store import ObjectStore
@@ -285,7 +286,9 @@ def test_failed_runs_and_runs_without_a_key_expire_from_database_and_bucket(
     passing = [entry["cache_key"] for entry in cache.list_entries() if entry["expires_at"] is not None]
     assert all(cache.touch(key, ttl=0.01) for key in passing)
     time.sleep(0.1)
-    assert integrity_repair(store, "repair", tasks=1)["expired"] == 3
+    # What the repair flow deletes depends on no runner, and its look at 256 shards of a bucket takes seconds.
+    once = isinstance(runner, ThreadPoolTaskRunner)
+    assert (integrity_repair(store, "repair", tasks=1)["expired"] if once else cache.evict()) == 3
     assert stored() == 1
     (entry,) = store.open().list_entries()
     assert (entry["provenance"]["prefect"]["task"], entry["expires_at"]) == ("keep", None)
