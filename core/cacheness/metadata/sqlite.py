@@ -14,6 +14,7 @@ from cacheness.circuit import Guard
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import ConfigError, SessionLost, StoreBusy, StoreRefused
 from cacheness.file_locks import FileLocks
+from cacheness.metadata.sql.group_commit import GroupCommit
 from cacheness.metadata.sql.schema import SCHEMA_VERSION
 from cacheness.metadata.sql.sqlite_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.sqlite_transactions import SqliteFile, SqliteTransaction
@@ -75,6 +76,7 @@ class SqliteStore(SqlStore):
         self._reading = Guard(f"the metadata database {path}", limits)
         self._writing = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
+        self._groups = GroupCommit(self._transact_once, self._publish, self._file.refuse, limits.busy)
         self._delete_batch = _FIRST_DELETE_BATCH
         self._sessions = self._file.path.parent / "sessions"
         self._locks = FileLocks(self._sessions)
@@ -101,7 +103,7 @@ class SqliteStore(SqlStore):
         self._refuse_if_read_only()
         self._file.require_room(sum(len(entry.inline or b"") for entry in entries), len(entries))
         try:
-            return self._transact(lambda transaction: self._publish(transaction, entries, session))
+            return self._groups.commit(entries, session)
         except SessionLost:
             self._locks.remove(_lock_of(session))
             raise
@@ -213,6 +215,9 @@ class SqliteStore(SqlStore):
     ) -> T:
         self._refuse_if_read_only()
         return self._writing.once(lambda: self._file.transact(work, lasting=lasting, deletes=deletes))
+
+    def _transact_once(self, work: Callable[[SqliteTransaction], None]) -> None:
+        self._writing.once(lambda: self._file.transact(work))
 
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:

@@ -11,7 +11,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
@@ -108,6 +108,24 @@ class SqliteTransaction:
     def define(self, text: str) -> None:
         """Run a statement that defines a table or an index."""
         self._connection.execute(text)
+
+    @contextlib.contextmanager
+    def savepoint(self) -> Iterator[None]:
+        """Undo what was run inside the block when it ends with an error, and nothing that was run before."""
+        self._connection.execute("SAVEPOINT put")
+        try:
+            yield
+        except BaseException:
+            if self.is_open:
+                self._connection.execute("ROLLBACK TO put")
+                self._connection.execute("RELEASE put")
+            raise
+        self._connection.execute("RELEASE put")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can go on: after some errors SQLite has rolled it back by itself."""
+        return self._connection.in_transaction
 
     def commit(self) -> None:
         """Make what was run durable."""
