@@ -52,7 +52,7 @@ from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Call, Dispute, E
 from cacheness.references import Ref, caches
 from cacheness.results.batch import Batch
 from cacheness.results.store import Cache, Draft, PutDetails
-from cacheness.units import Duration, seconds_of
+from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 
 if TYPE_CHECKING:  # what few processes use is imported where it is used
     from cacheness.maintenance.diagnosis import Finding
@@ -1170,7 +1170,14 @@ class UnifiedCache(AsyncCalls):
     def _repr_html_(self) -> str:
         said: dict[str, object] = dict(self._chosen())
         try:
-            said |= self.stats()
+            stats = self.stats()
+            said |= stats | {
+                "entries": f"{stats['entries']:,}",
+                "bytes": bytes_named(stats["bytes"]),
+                "hit_rate": "" if stats["hit_rate"] is None else f"{stats['hit_rate']:.0%}",
+                "seconds_saved": seconds_named(stats["seconds_saved"]),
+                "bytes_saved": bytes_named(stats["bytes_saved"]),
+            }
         except CachenessError as error:
             said["not available"] = error
         return html.of_fields("UnifiedCache", said)

@@ -17,7 +17,7 @@ from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 from cacheness.lazy_dataclass import dataclass
-from cacheness.units import bytes_named
+from cacheness.units import bytes_named, seconds_named
 
 MICROSECONDS: Final = 1_000_000
 HOUR: Final = 3600 * MICROSECONDS
@@ -381,6 +381,9 @@ def _shown(entry: Entry) -> dict[str, object]:
     arguments = (
         ", ".join(f"{name}={reprlib.repr(value)}" for name, value in args.items()) if isinstance(args, dict) else args
     )
+    for name, named in (("size", bytes_named), ("raw_size", bytes_named), ("compute_seconds", seconds_named)):
+        if said.get(name) is not None:
+            said[name] = named(said[name])
     return {
         "key": said.pop("cache_key"),
         "arguments": arguments,

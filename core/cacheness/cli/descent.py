@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import print_json, say
+from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
+from cacheness.cli.screen import hint, print_json, say
 from cacheness.printable import printable
 
 
 @about_a_cache
 def lineage(
-    key: Annotated[str, typer.Argument(help="The key, 64 hexadecimal digits.")],
+    key: KeyArgument,
     *,
     place: Place,
     up: Annotated[int, typer.Option(min=1, max=20, help="Steps that are followed.")] = 3,
@@ -30,3 +30,5 @@ def lineage(
     else:
         for line in str(found).splitlines():
             say(printable(line))
+        if not found.edges:
+            hint("No argument is the value of a stored result, as far as can be told.")
