@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import functools
+import weakref
+
 import pytest
 
 from cacheness.keys import fingerprint
@@ -66,3 +69,19 @@ def test_an_environment_variable_of_an_option_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ANOTHER_OF_MINE", "3")
     assert fingerprint(f).digest in found
     assert len(found) == 3
+
+
+def test_what_is_forgotten_with_a_function_runs_none_of_our_code() -> None:
+    """What a signal raises in there, such as the end of a task's time, is lost: Python only prints it."""
+
+    class Kept:
+        pass
+
+    def uses() -> type:
+        return Kept
+
+    fingerprint(uses)
+    references = [one for thing in (uses, uses.__code__, Kept) for one in weakref.getweakrefs(thing)]
+    callbacks = [one.__callback__ for one in references if one.__callback__ is not None]
+    assert any(isinstance(one, functools.partial) for one in callbacks)
+    assert not [one for one in callbacks if (getattr(one, "__module__", "") or "").startswith("cacheness")]

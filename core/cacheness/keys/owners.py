@@ -17,7 +17,7 @@ import sysconfig
 import types
 import weakref
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from typing import Any, Final, Literal, cast
 
 from cacheness.lazy_dataclass import dataclass
@@ -89,7 +89,7 @@ def owner_of_class(cls: type) -> Owner:
     owner = owner_of(module)
     if owner.kind in ("python", "library") and not _is_held_class(cls, module, owner) and not is_compiled(cls):
         owner = USER
-    _class_owners[key] = (weakref.ref(cls, lambda _: _class_owners.pop(key, None)), owner)
+    _class_owners[key] = (weakref.ref(cls, partial(_class_owners.pop, key)), owner)
     return owner
 
 

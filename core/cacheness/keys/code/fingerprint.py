@@ -99,7 +99,7 @@ def fingerprint(fn: Any) -> Fingerprint:
     with suppress(
         TypeError
     ):  # what has no weak references cannot be distinguished from its successor at the same address
-        _plans[key] = (weakref.ref(fn, lambda _: _plans.pop(key, None)), plan)
+        _plans[key] = (weakref.ref(fn, functools.partial(_plans.pop, key)), plan)
     return plan.fingerprint
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,7 +22,8 @@ def once_per_code(read: Callable[[types.CodeType], T]) -> Callable[[types.CodeTy
         key = id(code)
         kept = known.get(key)
         if kept is None or kept[0]() is not code:
-            gone = weakref.ref(code, lambda _, key=key: known.pop(key, None))  # type: ignore[misc]
+            # No function of Python's: what a signal raises in a callback is lost, such as the end of a task's time.
+            gone = weakref.ref(code, partial(known.pop, key))
             kept = known[key] = (gone, read(code))
         return kept[1]
 
