@@ -358,6 +358,12 @@ def test_connections_of_a_store_that_was_collected_are_closed_before_a_fork(tmp_
     assert readable(tmp_path, "sqlite", 2) == 1
 
 
+def test_logging_takes_its_lock_after_ours_whatever_is_imported_first() -> None:
+    """Else a fork holds logging's lock while it waits for a thread that imports, and that asks for a logger."""
+    program = "import sys, cacheness.forks; sys.exit('logging' not in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
 def test_a_child_may_import_what_a_thread_of_its_parent_was_importing(tmp_path: Path) -> None:
     program = """
         import importlib.abc, os, signal, sys, threading, time

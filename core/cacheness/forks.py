@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging  # noqa: F401  registered first, its lock is taken last: who holds no_fork may ask for a logger
 import os
 import threading
 import time
