@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -107,6 +110,26 @@ def test_after_some_failures_in_a_row_nobody_is_asked_until_it_is_time_to_try(cl
     clock.now += 1.0
     assert is_asked(guard)
     assert is_asked(guard)
+
+
+def test_what_fails_side_by_side_is_one_failure_and_is_tried_again() -> None:
+    guard, threads = Guard("the server", Limits()), 8
+    together, answers = threading.Barrier(threads), itertools.count()
+
+    def call() -> str:
+        first = []
+
+        def attempt() -> str:
+            if not first:
+                first.append(True)
+                together.wait()  # all are on their way before the first one fails
+                raise StoreUnavailable("slow down")
+            return f"answer {next(answers)}"
+
+        return guard.call(attempt)
+
+    with ThreadPoolExecutor(threads) as pool:
+        assert len(set(pool.map(lambda _: call(), range(threads)))) == threads
 
 
 def test_an_open_circuit_tries_after_twice_the_time_each_time_up_to_the_cooldown(clock) -> None:

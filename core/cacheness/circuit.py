@@ -41,6 +41,7 @@ class Guard:
         self._lock = threading.RLock()
         self._failed = 0
         self._wasted = 0.0
+        self._counted_at = float("-inf")  #: when the last failure was counted
         self._last = ""
         self._pause = 0.0  #: seconds between the last try and the next; 0 while the circuit is closed
         self._open_until = 0.0
@@ -101,7 +102,7 @@ class Guard:
         except StoreBusy:
             raise  # neither a failure nor an answer: another's lock says nothing about the server
         except StoreUnavailable as error:
-            self._count_failure(error, time.monotonic() - began, is_try=is_try)
+            self._count_failure(error, began, is_try=is_try)
             raise
         except CachenessError:
             self._reset_failures()  # not what was hoped for, but an answer
@@ -119,13 +120,15 @@ class Guard:
             return False
         return not self._pause and not _trying.get()
 
-    def _count_failure(self, error: StoreUnavailable, seconds: float, *, is_try: bool) -> None:
+    def _count_failure(self, error: StoreUnavailable, began: float, *, is_try: bool) -> None:
         with self._lock:
             self._last = str(error)
-            if self._pause and not is_try:
-                return  # it began before the circuit opened, and says nothing new
+            # What fails side by side is one failure: a server that refuses a burst may take the same a moment later.
+            if (self._pause or began < self._counted_at) and not is_try:
+                return
+            self._counted_at = time.monotonic()
             self._failed += 1
-            self._wasted += seconds
+            self._wasted += self._counted_at - began
             if self._pause or self._failed >= self._limits.failures or self._wasted >= self._limits.total:
                 longest = self._limits.cooldown
                 self._pause = min(2 * self._pause if self._pause else FIRST_TRY, longest)

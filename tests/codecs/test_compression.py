@@ -143,5 +143,14 @@ def test_on_this_machines_disk_compression_has_to_save_a_file_or_nearly_everythi
     assert decompress(joined(stored), "any" + suffix, len(joined(parts))) == joined(parts)
 
 
+def test_a_sample_is_as_large_of_many_small_buffers_as_of_one() -> None:
+    whole = RANDOM.randbytes(1 << 20)
+    for size in (1 << 20, 100_000, 16 << 10, 999, 7):
+        pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+        assert joined(compression._windows(pieces, len(whole) // 4)) == b"".join(
+            whole[at : at + (16 << 10)] for at in range(1 << 17, 1 << 20, 1 << 18)
+        )
+
+
 def test_nothing_is_compressed_where_that_was_asked_for() -> None:
     assert compress([bytes(9 << 20)], compression.never)[1] == ""

@@ -96,13 +96,17 @@ def _zstandard() -> Any:
 
 
 def _windows(buffers: Sequence[Buffer], step: int) -> Iterator[memoryview]:
-    """Short samples of the value at even distances."""
-    wanted, end = step // 2, 0
+    """Short samples of the value at even distances, of as many buffers as it takes."""
+    wanted, end, missing = step // 2, 0, 0
     for buffer in buffers:
         start, end = end, end + len(buffer)
-        while wanted < end:
-            yield memoryview(buffer)[wanted - start : wanted - start + _SAMPLE]
-            wanted += step
+        at = start
+        while at < end and (missing or wanted < end):
+            if not missing:
+                at, missing, wanted = max(at, wanted), _SAMPLE, wanted + step
+            piece = memoryview(buffer)[at - start : at - start + missing]
+            at, missing = at + len(piece), missing - len(piece)
+            yield piece
 
 
 def _compressed(buffers: Sequence[Buffer], most: float) -> list[Buffer] | None:
