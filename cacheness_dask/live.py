@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
@@ -14,8 +13,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cacheness.isolation import isolated
+from cacheness.logs import logger_of
 
-logger = logging.getLogger("cacheness.dask")
+logger = logger_of("cacheness.dask")
 
 #: Under which the scheduler has these events: `client.get_events`, `client.subscribe_topic`.
 TOPIC: Final = "cacheness"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import socket
 import time
@@ -20,6 +19,7 @@ from cacheness.incomplete import may_cache
 from cacheness.isolation import isolated
 from cacheness.keys import names_of
 from cacheness.keys.inputs import Counted
+from cacheness.logs import logger_of
 from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
@@ -36,7 +36,7 @@ from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SI
 from cacheness_dask.rewrite import GraphPlan, decide, name_of
 from cacheness_dask.worker import Store
 
-logger = logging.getLogger("cacheness.dask")
+logger = logger_of("cacheness.dask")
 
 #: Tasks of which a run remembers why they were not stored.
 _MOST_REASONS = 100_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 from dask.core import flatten
 
+from cacheness.logs import logger_of
 from cacheness_dask._task_spec import EntryVanished, Scheduling
 from cacheness_dask.blocks import nocache
 from cacheness_dask.deferred_rewrite import shipped
@@ -17,7 +17,7 @@ from cacheness_dask.graphs import Annotations, materialised
 from cacheness_dask.rewrite import GraphPlan
 from cacheness_dask.run import Run
 
-logger = logging.getLogger("cacheness.dask")
+logger = logger_of("cacheness.dask")
 
 #: Seconds that letting go of a failed future may take.
 _PATIENCE: Final = 5.0

@@ -26,6 +26,7 @@ from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
 from cacheness.keys.moved_generators import moved_since, positions
+from cacheness.logs import logger_of
 from cacheness_dask import live
 from cacheness_dask._task_spec import Calling, Consuming, EntryVanished, Fallback, Found, Loading
 from cacheness_dask.cut_off import GivenValues, TaskInputs
@@ -38,7 +39,7 @@ from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
 from cacheness_dask.sizes import size_of
 from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails, Late, WriteBehind
 
-logger = logging.getLogger("cacheness.dask")
+logger = logger_of("cacheness.dask")
 
 _lock = threading.RLock()
 _open: dict[Config, WorkerCache] = {}
@@ -104,7 +105,7 @@ def _opened(store: Store) -> WorkerCache:
 def _warn(config: Config, error: BaseException, what: str = "are not stored") -> None:
     """Note what went wrong, for `flush` to tell: a client says it once, where each task of each worker met it."""
     trouble = f"Some results {what}: {error}"
-    logger.log(logging.DEBUG if config in _troubles or _is_asked() else logging.WARNING, trouble)
+    logger.log(logging.DEBUG if config in _troubles or _is_asked() else logging.WARNING, "%s", trouble)
     _troubles.setdefault(config, trouble)
 
 

@@ -24,6 +24,7 @@ PUBLIC = {
     "incomplete",
     "isolation",
     "jitter",
+    "logs",
     "modes",
     "off_loop",
     "options",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 import time
@@ -29,6 +28,7 @@ from cacheness.file_systems import tag_cache
 from cacheness.isolation import isolated
 from cacheness.keys import add_user_code
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.maintenance.eviction import Evictor
 from cacheness.maintenance.repair import Inspector
 from cacheness.memoize.acceptances import Acceptances
@@ -40,7 +40,7 @@ from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
 from cacheness.results.signing_keys import without_private_keys
 from cacheness.results.store import Cache
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 SQLITE_FILE = "metadata.sqlite"
 JOURNAL_FILE = "metadata.jsonl"

@@ -5,7 +5,6 @@ A program that has done neither pays a look at `sys.modules` for each operation.
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -13,8 +12,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from cacheness.isolation import isolated
+from cacheness.logs import logger_of
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 SCOPE: Final = "cacheness"
 LOOKUP: Final = "cacheness.lookup"

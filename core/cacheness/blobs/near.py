@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import stat
@@ -28,10 +27,11 @@ from cacheness.file_locks import FileLocks
 from cacheness.file_systems import CACHE_TAG, is_local, tag_cache
 from cacheness.jitter import between, chosen
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.records import OBJECT_NAME, BlobInfo, Upload
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 FORMAT: Final = "1"  #: the folder of all copies that are kept in this way
 SHARDS: Final = 256

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import threading
@@ -48,6 +47,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 CHUNK: Final = 1 << 20  #: bytes of a large blob that are in transit to their buffer
 CONCURRENT_PARTS: Final = 4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -29,6 +28,7 @@ from cacheness.buffers import allocate, views_of
 from cacheness.circuit import Guard
 from cacheness.deadlines import Limits
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, MissingExtra, StoreRefused, StoreUnavailable
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer
 from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
@@ -45,7 +45,7 @@ except ImportError as error:
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 CHUNK: Final = 1 << 20
 OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials

@@ -6,7 +6,6 @@ computes; when two processes compute one key, both results are right.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -15,9 +14,10 @@ from collections.abc import Callable
 from cacheness import forks
 from cacheness.errors import CachenessError, StoreRefused
 from cacheness.jitter import between
+from cacheness.logs import logger_of
 from cacheness.protocols import ComputeLeaseRows
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 POLL_SECONDS = 0.05  #: first pause of a waiter; doubles up to POLL_AT_MOST
 POLL_AT_MOST = 1.0

@@ -9,7 +9,6 @@ nothing is deleted until somebody decides which is right (`cacheness adopt`).
 from __future__ import annotations
 
 import json
-import logging
 import re
 import secrets
 import threading
@@ -20,10 +19,11 @@ from typing import Any, Final
 from cacheness import forks
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry, RepairRefused, StoreUnavailable
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.records import Identity
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 MARKER: Final = "cacheness-store.json"
 KEPT_SECONDS: Final = 60.0  #: how long a process goes by what it has read in the marker

@@ -7,16 +7,16 @@ commit is refused, and it writes again in a new session under a new name.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 
 from cacheness import forks, platform
 from cacheness.errors import CachenessError
+from cacheness.logs import logger_of
 from cacheness.protocols import SessionRows
 from cacheness.records import Process, SessionInfo
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 HEARTBEAT_SECONDS = 60.0  #: a fifth of the lease, so that four may be missed
 

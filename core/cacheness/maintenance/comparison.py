@@ -8,7 +8,6 @@ asked for by name. Nothing is decided by a storage server's clock.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import field
@@ -17,12 +16,13 @@ from itertools import groupby, islice
 from cacheness.coordination.ownership import MARKER
 from cacheness.errors import StoreRefused
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.records import OBJECT_NAME, BlobInfo, Entry, Issue, IssueKind, Upload, Where
 from cacheness.results.store import Cache
 from cacheness.transfers import concurrently
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 PAGE = 1000  #: blobs, and rows, that are held at a time
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
 from cacheness.errors import CachenessError, StoreFull, StoreRefused, StoreUnavailable
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.records import Entry, Where
 from cacheness.results.store import Cache, Draft
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 PAGE = 1000
 BATCH_BYTES = 64 << 20

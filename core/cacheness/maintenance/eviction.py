@@ -6,7 +6,6 @@ deletes a slice after its commit. That is right with any number of processes, an
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Literal
 
 from cacheness import forks
 from cacheness.errors import CachenessError, StoreFull
+from cacheness.logs import logger_of
 from cacheness.records import (
     CODE_KEPT,
     EQUIVALENCE_LASTS,
@@ -29,7 +29,7 @@ from cacheness.records import (
 )
 from cacheness.results.store import Cache, Draft
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 FULL_TO = 100  #: a full namespace is emptied by one part in so many, so that not every put evicts
 LARGE = 20  #: what is larger than one part of the quota in so many has room made before it is stored

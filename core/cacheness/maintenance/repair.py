@@ -6,7 +6,6 @@ repair refuses.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,13 +14,14 @@ from itertools import groupby
 from cacheness.coordination.sessions import fence_dead, presumed_dead
 from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
 from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, IssueKind, Upload, Where
 from cacheness.results.store import Cache
 from cacheness.results.tombstones import Removal
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload that is delayed for longer has no writer any more
 

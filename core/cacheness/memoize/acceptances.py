@@ -8,7 +8,6 @@ answering at once, in every process.
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -20,11 +19,12 @@ from cacheness.audit import Sampler
 from cacheness.errors import NotAccepted
 from cacheness.keys import Key
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.memoize.lines import LineWatch
 from cacheness.records import EQUIVALENCE_LASTS, EarlierHit, Entry, Equivalence, Hit
 from cacheness.results.store import Cache
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 #: Seconds after which a process asks again which changes are accepted, at a miss.
 LOOK_EVERY: Final = 60.0

@@ -37,6 +37,7 @@ from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.memoize.acceptances import Acceptances, change_of
 from cacheness.memoize.explain import Explanation, explain
 from cacheness.memoize.lines import LineWatch
@@ -59,7 +60,7 @@ from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
 from cacheness.units import Duration
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 #: Seconds that a call waits for locks of the cache, all its questions together.
 PATIENCE: Final = 5.0
@@ -466,7 +467,9 @@ class Cached:
             reason = asked if isinstance(asked, str) else ""
         if found is None and _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
-            _log.info("%s: %s", key.function, answer.sentence() if isinstance(answer, Explanation) else "miss")
+            sentence = answer.sentence() if isinstance(answer, Explanation) else "miss"
+            figures = {"function": key.function, "outcome": "miss", "reason": reason}
+            _log.info("%s: %s", key.function, sentence, extra=figures)
         return key, found, reason, earlier
 
     def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -12,11 +11,12 @@ from typing import Any, Final
 from cacheness import forks, telemetry
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
+from cacheness.logs import logger_of
 from cacheness.protocols import MetadataStore
 from cacheness.records import Candidate, Entry, Outcome
 from cacheness.results.figures import Figures
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 PIECE: Final = 200  #: keys that one transaction writes
 FLUSH_EVERY: Final = 60.0  #: seconds

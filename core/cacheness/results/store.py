@@ -32,6 +32,7 @@ from cacheness.errors import (
 from cacheness.keys import FunctionCode, Key, closed_digest, still_left
 from cacheness.keys.closed import MOST_NODES
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.records import DAY, MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
@@ -40,7 +41,7 @@ from cacheness.results.signing import Keyring, digest_buffers, verify_bytes
 from cacheness.results.tombstones import Tombstones
 from cacheness.transfers import concurrently
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
 COPY_LOOKS = 3  #: copies on this machine that a reader may find spoilt, before it reads the blob itself

@@ -7,7 +7,6 @@ has been adopted.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field
 from itertools import islice
@@ -16,13 +15,14 @@ from typing import Final, TypeVar
 from cacheness.coordination.ownership import Marker
 from cacheness.errors import CachenessError, StoreRefused
 from cacheness.lazy_dataclass import dataclass
+from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, MetadataStore
 from cacheness.records import Upload
 from cacheness.transfers import failures_of
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 BULK: Final = 1000  #: blobs that are deleted between two looks at the marker
 FEW: Final = 100  #: blobs that are deleted by what the marker said up to a minute ago

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,9 +11,10 @@ from typing import Any, Final, NoReturn
 
 from cacheness import platform
 from cacheness.errors import CommitUnanswered, ConfigError, SchemaMismatch, StoreFull, StoreRefused, StoreUnavailable
+from cacheness.logs import logger_of
 from cacheness.metadata.journal.lines import line_of, record_of
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 #: Of the lines' shape, and the oldest library that can read it.
 JOURNAL_VERSION: Final = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import logging
 import os
 import secrets
 import threading
@@ -23,6 +22,7 @@ from cacheness.errors import StoreBusy, StoreFull, StoreUnavailable
 from cacheness.file_locks import FileLocks
 from cacheness.jitter import between
 from cacheness.keys import FunctionCode
+from cacheness.logs import logger_of
 from cacheness.metadata.disk_reserve import Reserve, free_bytes
 from cacheness.metadata.folding import Place, Sums, added
 from cacheness.metadata.journal.file import JournalFile
@@ -55,7 +55,7 @@ from cacheness.records import (
     Where,
 )
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 T = TypeVar("T")
 
@@ -661,7 +661,13 @@ class JournalStore:
             try:
                 self._index.apply(offset, length, record)
             except (ValueError, LookupError, TypeError, AttributeError) as error:
-                _log.warning("%s: the line at byte %d is not read by this version: %r", self._path, offset, error)
+                _log.warning(
+                    "%s: the line at byte %d is not read by this version: %s: %s",
+                    self._path,
+                    offset,
+                    type(error).__name__,
+                    error,
+                )
 
     def _steadily(self, look: Callable[[], T]) -> T:
         """Look at what the newest file holds, again where it is replaced while it is read."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import sqlite3
 import stat
@@ -32,6 +31,7 @@ from cacheness.errors import (
 from cacheness.file_locks import unlock, wait_in_line
 from cacheness.file_systems import NETWORK_FILE_SYSTEMS, file_system_of
 from cacheness.jitter import between
+from cacheness.logs import logger_of
 from cacheness.metadata.disk_reserve import Reserve, free_bytes
 from cacheness.metadata.sql.sqlite_connections import Connections, Lease
 from cacheness.metadata.sql.sqlite_log import LONG, LONGEST, LogKeeper
@@ -39,7 +39,7 @@ from cacheness.metadata.sql.statements import Statement
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
+_log = logger_of(__name__)
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 #: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
