@@ -115,7 +115,7 @@ test-matrix: ## the fast tests on other versions of Python: VERSIONS="3.12 3.13"
 	@for version in $(VERSIONS); do \
 		python$$version -c 'import sys' || { echo "python$$version is not here: install it, or leave it out of VERSIONS="; exit 1; }; \
 		test -x .venv-$$version/bin/python || { python$$version -m venv .venv-$$version && .venv-$$version/bin/pip install -qq --disable-pip-version-check --upgrade 'pip>=25.1'; }; \
-		.venv-$$version/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev || exit 1; \
+		.venv-$$version/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev --group bench || exit 1; \
 		.venv-$$version/bin/python -m pytest $(TESTS) -n 2 --dist loadgroup -m "not slow" || exit 1; \
 	done
 

@@ -67,4 +67,4 @@ class _Later:
         # No lock, in which a forked child could find itself: two threads make the same.
         for name in self._names:
             setattr(self._cls, name, made[name])
-        return getattr(owner if instance is None else instance, self._name)
+        return made[self._name].__get__(instance, owner)  # as the method's own class has it, also for super()
