@@ -29,8 +29,9 @@ from cacheness_dask.policy import Meter
 _BATCH: Final = 1_000
 #: Bytes in memory of these, about: the last may be larger.
 _BATCH_BYTES: Final = 4 << 20
-#: Seconds for which a result waits for company: a commit costs as much as storing many.
-_LINGER: Final = 0.05
+#: Seconds for which a result waits for company: a commit costs as much as storing many. No longer, because who persists
+#: the same again looks at once, and waits for nothing.
+_LINGER: Final = 0.005
 #: What `frozen` raises for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
 #: Reasons that wait for company before they are written.
