@@ -92,18 +92,18 @@ class Clues(Mapping[Any, bytes]):
     """What `explain` compares, by key of a task. Most are never asked for: those of plain calls are made when they are.
 
     Args:
-        told: those that were made.
+        known: those that were made.
         made: makes another one.
     """
 
     def __init__(
-        self, told: dict[Any, bytes] | None = None, made: Callable[[Any], bytes | None] = lambda _: None
+        self, known: dict[Any, bytes] | None = None, made: Callable[[Any], bytes | None] = lambda _: None
     ) -> None:
-        self.told: dict[Any, bytes] = {} if told is None else told
+        self.known: dict[Any, bytes] = {} if known is None else known
         self._made = made
 
     def __getitem__(self, key: Any) -> bytes:
-        found = self.told.get(key)
+        found = self.known.get(key)
         if found is None:
             found = self._made(key)
         if found is None:
@@ -111,10 +111,10 @@ class Clues(Mapping[Any, bytes]):
         return found
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.told)
+        return iter(self.known)
 
     def __len__(self) -> int:
-        return len(self.told)
+        return len(self.known)
 
 
 @dataclass(slots=True)
@@ -222,7 +222,7 @@ class _Walk:
     def run(self, keys: list[Any]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
         terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
-        told: dict[Any, bytes] = {}
+        known: dict[Any, bytes] = {}
         order = topological(graph, keys)
         self._targets = targets = set(topological(graph, self._targets_in(order)))
         for key in order:
@@ -249,11 +249,11 @@ class _Walk:
                             terms[key] = term = self._with_names(key, node, term)
                         digests[key] = term[1:]
                         # Blocks of an array may share one.
-                        told[key] = clues.setdefault(made := clue(*self._parts), made)
+                        known[key] = clues.setdefault(made := clue(*self._parts), made)
                         self._note_plain(node)
             if marks != self._marks and is_marked_inside(node):
                 found.cuttable.append(key)
-        found.inputs_of, found.clues = self._inputs_of, Clues(told, self._clue_of)
+        found.inputs_of, found.clues = self._inputs_of, Clues(known, self._clue_of)
         return found
 
     def _plain_call(self, node: GraphNode) -> list[bytes] | None:

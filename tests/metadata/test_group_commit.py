@@ -15,6 +15,7 @@ import pytest
 
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import CodecError, CommitUnanswered, SessionLost, StoreBusy, StoreFull
+from cacheness.metadata.sql.group_commit import GroupCommit
 from cacheness.metadata.sql.sqlite_transactions import SqliteFile, SqliteTransaction
 from cacheness.metadata.sqlite import SqliteStore
 from cacheness.records import Entry
@@ -290,3 +291,26 @@ def test_threads_that_put_and_are_interrupted_lose_nothing_that_was_acknowledged
     assert len(found) == len(acknowledged)
     assert store._groups._leader() is None
     assert not store._groups._waiting
+
+
+def test_a_put_that_was_interrupted_before_it_waits_is_never_asked_to_lead(
+    store: SqliteStore, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = store.open_session(SOMEBODY)
+    real = GroupCommit._wait
+
+    def interrupted(self: GroupCommit, put: Any) -> None:
+        monkeypatch.setattr(GroupCommit, "_wait", real)
+        raise Interrupted
+
+    with locked(store):
+        leading = pool.submit(store.commit, [inline(1)], session)
+        until(lambda: store._groups._leader() is not None)
+        monkeypatch.setattr(GroupCommit, "_wait", interrupted)
+        kept = pool.submit(store.commit, [inline(2)], session).exception()  # its traceback holds the put
+        assert isinstance(kept, Interrupted)
+        assert not store._groups._waiting
+    assert leading.result() == []
+    assert store._groups._leader() is None
+    assert store.commit([inline(3)], session) == []
+    assert set(store.find_many(NAMESPACE, [key(n) for n in range(4)])) == {key(1), key(3)}

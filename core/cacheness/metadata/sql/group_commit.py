@@ -108,7 +108,8 @@ class GroupCommit:
                 else:
                     self._lead(put)
         finally:
-            put.leadership = None  # a traceback may keep the put
+            if put.replaced is None and put.error is None:
+                self._leave(put)
         error, put.error = put.error, None
         if error is not None:
             try:
@@ -140,18 +141,19 @@ class GroupCommit:
     def _wait(self, put: _Put) -> None:
         """Wait until a leader has stored it, or it has to lead."""
         generation = self._generation
-        try:
-            with waiting(self._busy) as deadline:
-                while not put.done.wait(min(_LOOK_EVERY, max(deadline - time.monotonic(), 0.0))):
-                    with self._lock:
-                        if self._look_after(put, generation, is_late=time.monotonic() >= deadline):
-                            return
-        except BaseException:
-            with self._lock:
-                if put in self._waiting:
-                    self._waiting.remove(put)
-            raise
+        with waiting(self._busy) as deadline:
+            while not put.done.wait(min(_LOOK_EVERY, max(deadline - time.monotonic(), 0.0))):
+                with self._lock:
+                    if self._look_after(put, generation, is_late=time.monotonic() >= deadline):
+                        return
         put.done.clear()
+
+    def _leave(self, put: _Put) -> None:
+        """Keep nobody waiting for a put that was given up: a traceback may keep it, wherever it was interrupted."""
+        with self._lock:
+            if put in self._waiting:
+                self._waiting.remove(put)
+            put.leadership = None
 
     def _look_after(self, put: _Put, generation: int, *, is_late: bool) -> bool:
         """Return True when a put that waits has to lead, because there is no leader."""
@@ -166,7 +168,10 @@ class GroupCommit:
             put.leadership = self._lead_by(put)
             return True
         if is_late and not put.is_taken:
-            raise StoreBusy("other threads of this process stored for longer than this call may wait")
+            raise StoreBusy(
+                "nothing was stored: other threads of this process kept the metadata database busy for longer than this"
+                " call may wait (busy_timeout). Store many results with put_many or write_batch"
+            )
         return False
 
     def _lead(self, put: _Put) -> None:
