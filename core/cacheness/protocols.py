@@ -134,6 +134,13 @@ class EntryRows(Protocol):
         """One row by its key, expired or not, in one round trip; none that is disputed."""
         ...
 
+    def last_change(self) -> object | None:
+        """A mark that equals an earlier one only when nobody has committed in between, in this process or another.
+
+        None where the store cannot say so for much less than `find` takes.
+        """
+        ...
+
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
         """Rows by their keys that are not disputed, one statement per 1,000, since inline bytes come along."""
         ...

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, Protocol, TypeAlias, TypedDict
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypedDict
 
 from cacheness import telemetry
 from cacheness.audit import (
@@ -32,7 +32,7 @@ from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, may_cache
 from cacheness.isolation import computing_elsewhere, isolated
 from cacheness.jitter import between
-from cacheness.keys import FunctionCode, Key, Observed, covers, name_of_function, still_left, unseen
+from cacheness.keys import FunctionCode, Key, Observed, covers, make_key, name_of_function, still_left, unseen
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
 from cacheness.keys.moved_generators import moved_since, positions
@@ -92,10 +92,6 @@ class CacheLike(Protocol):
     @property
     def compute_leases(self) -> ComputeLeases:
         """Who computes what."""
-        ...
-
-    def key(self, *, args: Mapping[str, Any], prefix: str, version: str | None, function: Callable[..., Any]) -> Key:
-        """The key of a call."""
         ...
 
     @property
@@ -245,6 +241,15 @@ class Computed:
     moved: Sequence[str]  #: generators of random numbers that stand elsewhere since
 
 
+class LookedUp(NamedTuple):
+    """What a call finds before it computes anything."""
+
+    key: Key | None  #: None: the cache is not asked
+    found: Any  #: the Hit; None for a miss; else why the call goes past the cache
+    reason: str  #: of a miss
+    earlier: EarlierHit | None  #: what earlier code made: the result itself, or only there to be compared with it
+
+
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
     """Keep the results of a function in a cache. What may be said is in `Options`."""
     if isinstance(fn, (staticmethod, classmethod)):
@@ -291,22 +296,28 @@ class Cached:
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """The cached result, or that of the function."""
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
-        return self._take(self._steps(lease, CallArguments(args, kwargs)), lease)
+        call = CallArguments(args, kwargs)
+        lease = ComputeLease(self._leases, PATIENCE)
+        with lease.patience, unseen():
+            looked = self._look(call)
+        if isinstance(looked.found, Hit) and looked.earlier is None and self._sampler is None:  # most calls end here
+            self.cache.count_hit(looked.found)
+            return looked.found.value
+        return self._take(self._steps(lease, call, looked), lease)
 
     def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
         """A reference to the cached result, which is computed where there is none, and loaded when somebody looks."""
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._steps(lease, CallArguments(args, kwargs, is_lazy=True)), lease)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._refresh(CallArguments(args, kwargs)), lease)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
-        return self.cache.key(
+        return make_key(
             args=self._arguments(args, kwargs),
             prefix=self.options.prefix,
             version=self.options.version,
@@ -357,6 +368,9 @@ class Cached:
     def __reduce__(self) -> str | tuple[Any, ...]:
         return reduce_wrapper(self, (self.cache, self.__wrapped__, self.options))
 
+    def _leases(self) -> ComputeLeases:
+        return self.cache.compute_leases
+
     def _take(self, steps: _Steps, lease: ComputeLease) -> Any:
         try:
             result: Any = None
@@ -381,12 +395,15 @@ class Cached:
                 with lease.patience, unseen():
                     self._ask(lease.end)
 
-    def _steps(self, lease: ComputeLease, call: CallArguments) -> _Steps:
-        """What a call does, in order."""
+    def _steps(self, lease: ComputeLease, call: CallArguments, looked: LookedUp | None = None) -> _Steps:
+        """What a call does, in order; a plain function has looked already."""
+        if looked is None:
+            looked = yield functools.partial(self._look, call)
         mode = self.cache.config.mode
-        if mode == "off" or computes_all.get():
+        key, found, reason, earlier = looked
+        if key is None:
             yield from self._call_uncached(None, call)
-        key, found, reason, earlier = yield functools.partial(self._find, call)
+            return
         began, waited = time.perf_counter(), False
         if mode == "offline" and (found is None or found is _FAILED):
             raise NotCached((yield functools.partial(self._why_not_cached, key, found)))
@@ -437,40 +454,47 @@ class Cached:
         name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
         return f"{name} has no cached result for this call, and mode='offline' computes none: {reason}"
 
-    def _find(self, call: CallArguments) -> tuple[Key, Any, str, EarlierHit | None]:
-        """The key of a call, its result or why there is none, the reason of a miss, and what earlier code made.
-
-        That is the result itself, or only there to be compared with what is computed.
-        """
+    def _look(self, call: CallArguments) -> LookedUp:
+        """Make the key of a call, and look its result up, unless this call must not ask the cache."""
+        if self.cache.config.mode == "off" or computes_all.get():
+            return LookedUp(None, None, "", None)
         with telemetry.operation(telemetry.LOOKUP, namespace=self.cache.namespace) as looking:
-            key, found, reason, earlier = self._found(call)
-            outcome = ("near hit" if found.near else "hit") if isinstance(found, Hit) else _WITHOUT.get(found, "miss")
-            looking.came_to(outcome, reason, function=key.function)
-        return key, found, reason, earlier
+            key = self.key(*call.args, **call.kwargs)
+            looked = self._look_under(key, call)
+            if looking is not telemetry.NOBODY:
+                found = looked.found
+                hit = "near hit" if isinstance(found, Hit) and found.near else "hit"
+                outcome = hit if isinstance(found, Hit) else _WITHOUT.get(found, "miss")
+                looking.came_to(outcome, looked.reason, function=key.function)
+        return looked
 
-    def _found(self, call: CallArguments) -> tuple[Key, Any, str, EarlierHit | None]:
-        key = self.key(*call.args, **call.kwargs)
+    def _look_under(self, key: Key, call: CallArguments) -> LookedUp:
         if not self._may_cache(key):
-            return key, _REFUSED, "", None
+            return LookedUp(key, _REFUSED, "", None)
+        found: Any = _FAILED
         why: list[str] = []
-        found = self._ask(functools.partial(self._look_up, key, call, why))
-        reason = ""
-        earlier = self._ask(functools.partial(self._of_earlier_code, key, call)) if found is None else None
+        with isolated(self._report):
+            found = self._look_up(key, call, why)
+        if found is not None:
+            return LookedUp(key, found, "", None)
+        earlier = self._ask(functools.partial(self._of_earlier_code, key, call))
         if not isinstance(earlier, EarlierHit):
             earlier = None
         elif self._serves(earlier):
-            return key, earlier.hit, "", earlier
-        if found is None:
-            newest = functools.partial(self._earlier, key, 1)
-            of = functools.partial(self.cache.reasons.of, key, newest, self.cache.code_of)
-            asked = why[-1] if why else self._ask(of)
-            reason = asked if isinstance(asked, str) else ""
-        if found is None and _log.isEnabledFor(logging.INFO):
+            return LookedUp(key, earlier.hit, "", earlier)
+        return LookedUp(key, None, self._reason_of_miss(key, why), earlier)
+
+    def _reason_of_miss(self, key: Key, why: list[str]) -> str:
+        newest = functools.partial(self._earlier, key, 1)
+        of = functools.partial(self.cache.reasons.of, key, newest, self.cache.code_of)
+        asked = why[-1] if why else self._ask(of)
+        reason = asked if isinstance(asked, str) else ""
+        if _log.isEnabledFor(logging.INFO):
             answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
             sentence = answer.sentence() if isinstance(answer, Explanation) else "miss"
             figures = {"function": key.function, "outcome": "miss", "reason": reason}
             _log.info("%s: %s", key.function, sentence, extra=figures)
-        return key, found, reason, earlier
+        return reason
 
     def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:
         """The result that accepted earlier code made of a call, or code that is being tried.
@@ -631,7 +655,7 @@ class Cached:
         Returns:
             What was computed, whose value is `Failed` when the function raised; of a coroutine function, to be awaited.
         """
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._try_again(call, watch), lease)
 
     def compute_again(self, call: CallArguments) -> Any:
@@ -640,7 +664,7 @@ class Cached:
         Returns:
             What was computed, as `try_again` does.
         """
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._compute_again(call), lease)
 
     def _compute_again(self, call: CallArguments) -> _Steps:
@@ -771,6 +795,11 @@ class CachedCoroutine(Cached):
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """The cached result, or that of the coroutine; to be awaited."""
+        lease = ComputeLease(self._leases, PATIENCE)
+        return self._take(self._steps(lease, CallArguments(args, kwargs)), lease)
+
     async def _take(self, steps: _Steps, lease: ComputeLease) -> Any:
         import asyncio
 
@@ -802,7 +831,7 @@ class CachedCoroutine(Cached):
 
     async def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Compute again, and store the new result in place of the old."""
-        lease = ComputeLease(lambda: self.cache.compute_leases, PATIENCE)
+        lease = ComputeLease(self._leases, PATIENCE)
         return await self._take(self._refresh(CallArguments(args, kwargs)), lease)
 
 

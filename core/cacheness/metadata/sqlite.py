@@ -93,6 +93,10 @@ class SqliteStore(SqlStore):
     def measure_clock(self) -> None:
         """Nothing: each `now()` asks the machine."""
 
+    def last_change(self) -> object | None:
+        """SQLite's own count of the changes that one connection has seen, with that connection."""
+        return self._file.last_change()
+
     def identity(self) -> Identity:
         """Which database this is."""
         [row] = self._query(self._sql.identity, {})

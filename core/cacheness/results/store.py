@@ -37,6 +37,7 @@ from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
 from cacheness.records import DAY, MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
+from cacheness.results.kept import KeptRows
 from cacheness.results.signing import Keyring, digest_buffers, verify_bytes
 from cacheness.results.tombstones import Tombstones
 from cacheness.transfers import concurrently
@@ -118,6 +119,7 @@ class Cache:
         self._inline_max_bytes = inline_max_bytes
         self._safe_codecs = safe_codecs
         self._compressed_share = compressed_share
+        self._kept = KeptRows()
         self._readable: set[tuple[int, ...]] = set()
         self._warned, self._warned_since = 0, time.monotonic()  #: warnings of entries that are not served
         self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
@@ -310,7 +312,15 @@ class Cache:
 
         Raises CodecError when the verified bytes cannot become a value in this process.
         """
-        return self.follow(self.metadata.find(self.namespace, key), why)
+        mark = self.metadata.last_change() if self._kept.is_known(key) else None
+        kept = None if mark is None else self._kept.find(key, mark)
+        if kept is not None and not self._why_not_served(kept):
+            return self._open_verified(kept, kept.inline or b"", is_near=False)
+        entry = self.metadata.find(self.namespace, key)
+        hit = self.follow(entry, why)
+        if hit is not None and hit.entry is entry and entry.inline is not None:
+            self._kept.keep(entry, mark)
+        return hit
 
     def find(self, key: bytes) -> Entry | None:
         """The row of a result that would be served, verified; its bytes are not read."""
@@ -455,10 +465,11 @@ class Cache:
         return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
 
     def _open(self, entry: Entry) -> Hit:
-        codec = self._decoder(entry)
-        stored, is_near = self._read(entry)
-        data = decompress(stored, entry.codec, entry.raw_size)
-        value = codec.decode(data)
+        self._decoder(entry)  # what cannot be decoded is not read
+        return self._open_verified(entry, *self._read(entry))
+
+    def _open_verified(self, entry: Entry, stored: Buffer, is_near: bool) -> Hit:
+        value = self._decoder(entry).decode(decompress(stored, entry.codec, entry.raw_size))
         self.uses.count(entry.key)
         return Hit(value, entry, is_near)
 

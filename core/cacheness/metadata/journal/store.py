@@ -133,6 +133,10 @@ class JournalStore:
 
     # entries
 
+    def last_change(self) -> object | None:
+        """None: the rows are in memory."""
+        return None
+
     def find(self, namespace: str, key: bytes) -> Entry | None:
         """One row by its key, expired or not."""
 

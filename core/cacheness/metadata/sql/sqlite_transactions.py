@@ -70,6 +70,8 @@ _PAGES: Final = Statement(
     {},
     (),
 )
+#: https://www.sqlite.org/pragma.html#pragma_data_version
+_CHANGES: Final = "PRAGMA data_version"
 _MOVE_LOG: Final = Statement("PRAGMA wal_checkpoint(PASSIVE)", {}, ())
 _BEGIN_LOG_ANEW: Final = Statement("PRAGMA wal_checkpoint(RESTART)", {}, ())
 _PAGE: Final = 4 << 10  #: bytes
@@ -155,6 +157,8 @@ class SqliteFile:
         self._reserve = Reserve(self.path)
         self._find_a_way_in()
         self._connections = Connections(self._open)
+        #: SQLite does not count for a connection what that connection commits, so these never write.
+        self._watching = Connections(self._open)
         self._log = LogKeeper(self._checkpoint)
 
     def is_empty(self) -> bool:
@@ -175,6 +179,19 @@ class SqliteFile:
                         self._connections.close_before_fork()
 
         return self.patiently(attempt)
+
+    def last_change(self) -> tuple[sqlite3.Connection, int] | None:
+        """A mark that stays equal until somebody commits; None where SQLite does not say."""
+        if self.why_read_only:  # another connection at each statement
+            return None
+        with forks.no_fork():
+            connection, lease = self._take(self._watching)
+            try:
+                return connection, next(connection.execute(_CHANGES))[0]
+            except sqlite3.Error:
+                return None
+            finally:
+                self._watching.give_back(lease)
 
     def require_room(self, size: int, rows: int) -> None:
         """Raise StoreFull before a put that would leave too little room to delete something afterwards.
@@ -235,12 +252,12 @@ class SqliteFile:
                 if turn is not None:
                     unlock(turn)
 
-    def _take(self) -> tuple[sqlite3.Connection, Lease]:
+    def _take(self, connections: Connections | None = None) -> tuple[sqlite3.Connection, Lease]:
         """Return a connection for a block of `no_fork`, and the lease to give back."""
         refuse_after_unclean_fork(self.path)
         if self._connections.is_closed:
             raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
-        return self._connections.take()
+        return (connections or self._connections).take()
 
     def close(self) -> None:
         """Close every connection that is not in use, and the others when they come back."""
@@ -249,6 +266,7 @@ class SqliteFile:
             self._checkpoint(False)
         with forks.no_fork():
             self._connections.close()
+            self._watching.close()
         if not self.why_read_only:
             self._reserve.restore()
 

@@ -10,6 +10,7 @@ class TestMyStore(SessionStoreContract):
 
 from __future__ import annotations
 
+import itertools
 import random
 import secrets
 import threading
@@ -239,6 +240,20 @@ class MetadataStoreContract:
         assert [found.key for found in store.scan(Where(NAMESPACE))] == [key(n) for n in (4, 5, 6, 7)]
         assert store.totals(NAMESPACE) == Totals(4, before.bytes - 3)
         assert store.recount(NAMESPACE, correct=False) == (0, 0)
+
+    def test_the_mark_of_the_last_change_is_another_after_each_commit(self, store: MetadataStore, put: Any) -> None:
+        put(entry(1))
+        marks = [store.last_change()]
+        assert store.find(NAMESPACE, key(1)) is not None
+        assert store.last_change() == marks[0]
+        for write in (
+            lambda: put(entry(1)),
+            lambda: store.delete(Where(NAMESPACE, keys=(key(1),))),
+            lambda: store.dispute(NAMESPACE, Dispute(key(1), store.now(), None, None, "m:f", ""), 9),
+        ):
+            write()
+            marks.append(store.last_change())
+        assert marks == [None] * 4 or all(one != other for one, other in itertools.combinations(marks, 2))
 
     def test_which_code_entries_name_is_known(self, store: MetadataStore, put: Any) -> None:
         digests = [n.to_bytes(32, "big") for n in range(12_000)]

@@ -1,0 +1,55 @@
+"""Small results that this process has read and verified, for as long as nobody writes to their database.
+
+A row that is asked for a second time is kept with a mark of the database's last change. At the next call an equal mark
+proves that the row is still what the database holds, so it is neither read nor verified again. The value is decoded
+anew each time: what a caller does to it changes nothing here.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Final, TypeAlias
+
+from cacheness import forks
+from cacheness.records import Entry
+
+BYTES_AT_MOST: Final = 16 << 20  #: of the values of kept rows
+ROWS_AT_MOST: Final = 10_000  #: kept, or seen once
+
+_Kept: TypeAlias = tuple[Entry, object]
+
+
+class KeptRows:
+    """Rows with their inline values, in the order in which they came. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+        forks.watch_forks(self)
+
+    def reset_after_fork(self) -> None:
+        """Hold nothing: the marks are of connections that a child does not have."""
+        self._lock = threading.RLock()
+        self._rows: dict[bytes, _Kept | None] = {}  #: None: seen once
+        self._size = 0
+
+    def is_known(self, key: bytes) -> bool:
+        """Return True when a row was seen before, so that a mark is worth its price."""
+        return key in self._rows
+
+    def find(self, key: bytes, mark: object | None) -> Entry | None:
+        """The row under a key, where it was kept with an equal mark."""
+        kept = self._rows.get(key)
+        return kept[0] if kept is not None and kept[1] == mark else None
+
+    def keep(self, entry: Entry, mark: object | None) -> None:
+        """Keep a row that is verified, and was read after the mark; without a mark, note that it was seen."""
+        with self._lock:
+            self._drop(entry.key)
+            self._rows[entry.key] = None if mark is None else (entry, mark)
+            self._size += 0 if mark is None else entry.size
+            while self._size > BYTES_AT_MOST or len(self._rows) > ROWS_AT_MOST:
+                self._drop(next(iter(self._rows)))
+
+    def _drop(self, key: bytes) -> None:
+        kept = self._rows.pop(key, None)
+        self._size -= 0 if kept is None else kept[0].size
