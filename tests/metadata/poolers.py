@@ -73,8 +73,8 @@ class SmallPooler:
 
     def _greet(self, client: socket.socket) -> bool:
         while True:
-            (length,) = struct.unpack("!i", client.recv(4, socket.MSG_WAITALL))
-            (code,) = struct.unpack("!i", client.recv(length - 4, socket.MSG_WAITALL)[:4])
+            (length,) = struct.unpack("!i", _exactly(client, 4))
+            (code,) = struct.unpack("!i", _exactly(client, length - 4)[:4])
             if code not in _ENCRYPTION:
                 break
             client.sendall(b"N")
@@ -111,6 +111,14 @@ class SmallPooler:
                         client.sendall(data)
         self._servers.put(server)
         return True
+
+
+def _exactly(client: socket.socket, size: int) -> bytes:
+    """So many bytes. Raises ConnectionError where the client is gone, as one that a test kills may be."""
+    data = client.recv(size, socket.MSG_WAITALL)
+    if len(data) < size:
+        raise ConnectionError("the client went away before it said what it wants")
+    return data
 
 
 class _Frames:

@@ -55,15 +55,13 @@ class Statements:
         keys: Callable[[Sequence[bytes] | Sequence[str]], Any],
     ) -> None:
         self._texts = dict(texts)
+        vars(self).update(texts)  # each is an attribute; the names of pages have blanks
         self._builder = builder
         #: Makes the value of the parameter `keys`.
         self.keys = keys
 
     def __getattr__(self, name: str) -> Statement:
-        try:
-            return self._texts[name]
-        except KeyError:
-            raise AttributeError(f"there is no statement {name!r}") from None
+        raise AttributeError(f"there is no statement {name!r}")  # type checkers take from here that each is one
 
     def page(self, purpose: Purpose, where: Where) -> Statement:
         """A page of what fits a condition; the values are parameters."""
