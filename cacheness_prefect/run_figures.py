@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 
 from cacheness import Hit, Key, UnifiedCache
 from cacheness.records import MICROSECONDS, Outcome
@@ -37,8 +36,7 @@ class RunFigures:
             self._is_found = True
             self._count_hit(cache, key, found.hit)
         elif found is None and self._reason is None:
-            newest = partial(cache.iter_entries, function=key.function, limit=1)
-            self._reason = why[-1] if why else cache.reasons.of(key, newest, cache.code_of)
+            self._reason = why[-1] if why else cache.reasons.of(key, cache)
             inform(f"{MISS}: {self._reason or 'the reason is not known'}")
 
     def computed(self, cache: UnifiedCache, key: Key, seconds: float) -> None:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache, __version__
 from cacheness.blobs.local import LocalBlobStore
-from cacheness.cli import app, main
+from cacheness.cli import app, main, screen
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import StoreRefused
 from cacheness.maintenance.diagnosis import diagnose
@@ -220,6 +220,13 @@ def test_on_a_terminal_keys_are_short_and_a_heading_names_the_columns(directory)
     assert key[:13] not in text
 
 
+def test_texts_are_cut_only_where_they_do_not_fit():
+    assert screen._share([4, 10, 16], 30) == 16
+    assert screen._share([4, 30, 16], 40) == 20  # the short ones leave room to the long one
+    assert screen._share([4, 30, 30], 40) == 18
+    assert screen._share([30, 30], 0) == 0
+
+
 def test_list_counts_what_matches_and_not_the_whole_cache(directory):
     with UnifiedCache(cache_dir=directory) as cache:
         for number in range(3):
@@ -235,6 +242,8 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("list", "--limit", "-1"), "--limit"),
         (("list", "--limit", "0"), "--limit"),
         (("list", "--limit", "many"), "--limit"),
+        (("list", "--limit", "99999999999999999999"), "--limit"),
+        (("lineage", "abc"), "'abc' is no key"),
         (("verify", "--deep", "--sample", "0"), "--sample 0"),
         (("verify", "--deep", "--sample", "nan"), "--sample nan"),
         (("verify", "--deep", "--sample", "1.5"), "--sample 1.5"),

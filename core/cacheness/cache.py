@@ -491,6 +491,7 @@ class UnifiedCache(AsyncCalls):
             return False
         at = max(metadata.now(), entry.created_at)
         dispute = Dispute(entry.key, at, stored, computed, entry.function, shown(detail, 2000))
+        self.reasons.disputed(entry.function)
         return metadata.dispute(self.config.namespace, dispute, MOST_A_DAY)
 
     def is_disputed(self, key: KeyLike, /) -> bool:

@@ -234,7 +234,7 @@ class UsageRows(Protocol):
         ...
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures to others: processes to an hour, hours to days, days to months; how many."""
+        """Add up to `most` old figures of processes to hour, day and month, and drop what is too old; how many."""
         ...
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:

@@ -229,6 +229,8 @@ class Totals:
 CODE_CHANGED: Final = "code changed"
 NEVER_SEEN: Final = "never seen"
 NEW_ARGUMENTS: Final = "new arguments"
+EXPIRED: Final = "expired"
+DISPUTED: Final = "disputed: it came out differently"
 NOT_STORED_BEFORE: Final = "not stored before"
 
 Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]

@@ -12,7 +12,7 @@ import pytest
 
 from cacheness import UnifiedCache
 from cacheness.errors import StoreUnavailable
-from cacheness.memoize import miss_reasons
+from cacheness.memoize import decorator, miss_reasons
 from cacheness.records import HOUR
 from cacheness.results import figures as figures_module
 from cacheness.results.figures import OTHERS, Figures
@@ -143,6 +143,49 @@ def test_a_miss_says_why_where_that_is_known(world, monkeypatch):
     first.invalidate(1)
     first(1)
     assert reasons(cache)["version changed"] == 2
+
+
+def test_what_has_expired_or_is_disputed_is_the_reason_that_figures_and_explanations_give(world):
+    cache = world.cache
+
+    @cache.cached(ttl=0.001)
+    def short(x):
+        return x
+
+    @cache.cached
+    def unsteady(x):
+        return x
+
+    short(1)
+    unsteady(1)
+    time.sleep(0.01)
+    assert cache.dispute(cache.entry(unsteady.key(1)), None, None, "it came out differently")
+    for function, reason in ((short, "expired"), (unsteady, "disputed: it came out differently")):
+        explained = function.explain(1)
+        assert (explained.hit, explained.past) == (False, reason)
+        assert explained.sentence().startswith(f"miss: {reason}; entry {function.key(1).hex[:4]}")
+        function(1)
+        assert reasons(cache)[reason] == 1
+    unsteady(1)  # what is disputed is not stored either
+    assert reasons(cache)["disputed: it came out differently"] == 2
+    # Another process asks once an hour which functions have disputes.
+    cache._opened.reasons.reset_after_fork()
+    unsteady(1)
+    assert reasons(cache)["disputed: it came out differently"] == 3
+    cache.settle(unsteady.key(1), keep="old")
+    assert unsteady.explain(1).hit
+
+
+def test_an_entry_older_than_all_that_are_compared_is_explained_as_the_hit_that_it_is(world, monkeypatch):
+    monkeypatch.setattr(decorator, "CANDIDATES", 2)
+
+    @world.cache.cached
+    def f(x):
+        return x
+
+    for n in range(4):
+        f(n)
+    assert all(f.explain(n).hit for n in range(4))
 
 
 def test_code_and_values_that_changed_are_a_reason(world):

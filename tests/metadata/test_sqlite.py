@@ -105,6 +105,20 @@ def test_code_and_aliases_are_found_by_their_indexes(store: SqliteStore, name: s
     assert not any("SCAN entries" in step or "SCAN functions" in step or "TEMP B-TREE" in step for step in plan), plan
 
 
+@pytest.mark.parametrize(
+    "name", ["all_activity", "activity_since", "activity_by_hour", "ended_activity", "old_activity"]
+)
+def test_figures_are_found_by_their_indexes(store: SqliteStore, name: str) -> None:
+    statement: Statement = getattr(store._sql, name)
+    values = {"namespace": NAMESPACE, "hours": 0, "days": 0, "months": 0, "before": 0, "limit": 9, "span": "hour"}
+    asked = Statement(f"EXPLAIN QUERY PLAN {statement.text}", {}, ())
+    plan = [row[-1] for row in store._query(asked, {**statement.constants, **values})]
+    ways = [step for step in plan if "activity" in step]
+    assert ways
+    # Rows of processes by their own index, the others by their span: neither reads what the other finds.
+    assert all("INDEX activity_apart" in way or "span=?" in way for way in ways), plan
+
+
 def test_commits_are_synced_and_readers_never_wait(store: SqliteStore, tmp_path: Path) -> None:
     connection, lease = store._file._take()
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)

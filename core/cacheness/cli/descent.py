@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cacheness.cli.entries import entry_named
 from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
 from cacheness.printable import printable
@@ -22,7 +23,7 @@ def lineage(
 ) -> None:
     """Say which earlier results have the values that a result was made from."""
     with place.opened() as cache:
-        found = cache.lineage(key, up=up)
+        found = cache.lineage(entry_named(cache, key).cache_key, up=up)
     if as_json:
         print_json(found.as_dict())
     elif mermaid:

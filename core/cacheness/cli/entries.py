@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cacheness.records import Entry
 
 PAGE: Final = 1000
+MOST: Final = 1_000_000_000  #: entries that can be asked for
 LONGEST: Final = 2000  #: characters of arguments that are shown
 TopBy = Literal["size", "hits", "seconds", "unused"]
 ShowValue = Annotated[bool, typer.Option("--value", help="Read the value, and show what it looks like.")]
@@ -38,7 +39,7 @@ def list_entries(
     place: Place,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
     function: Annotated[str | None, typer.Option(help="Only entries of this function.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List entries, in key order. Into a pipe: a line each, whole keys, columns between tabs."""
@@ -129,7 +130,7 @@ def top(
     by: Annotated[
         TopBy, typer.Option(help="size, hits, seconds (that it took to compute), or unused (for longest).")
     ] = "size",
-    limit: Annotated[int, typer.Option(min=1, help="So many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=MOST, help="So many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """List the largest entries, or those with the most hits, the most seconds, or not used for longest."""

@@ -56,15 +56,23 @@ def table(head: dict[str, bool], rows: list[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    numbers = sum(2 + max(len(row[at]) for row in [tuple(head), *rows]) for at, name in enumerate(head) if head[name])
-    texts = max(1, len(head) - sum(head.values()))
-    most = max(8, (out().width - numbers) // texts - 2)
+    widths = [max(len(row[at]) for row in [tuple(head), *rows]) for at in range(len(head))]
+    texts = [widths[at] for at, name in enumerate(head) if not head[name]]
+    most = max(8, _share(texts, out().width - sum(widths) + sum(texts) - 2 * len(head)))
     shown = Table(box=None)
     for name, is_number in head.items():
         shown.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if is_number else "left")
     for row in rows:
         shown.add_row(*(Text(cell if len(cell) <= most else "…" + cell[1 - most :]) for cell in row))
     out().print(shown)
+
+
+def _share(widths: list[int], room: int) -> int:
+    """The width at which texts are cut so that all fit, where those that are shorter leave room to the others."""
+    left = sorted(widths)
+    while left and left[0] * len(left) <= room:
+        room -= left.pop(0)
+    return room // len(left) if left else max(widths, default=0)
 
 
 def say(text: str) -> None:

@@ -55,7 +55,7 @@ from cacheness.memoize.steps import (
 )
 from cacheness.modes import writes
 from cacheness.off_loop import to_the_end
-from cacheness.records import MICROSECONDS, EarlierHit, Entry, Hit
+from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, Dispute, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
 from cacheness.units import Duration
@@ -77,7 +77,6 @@ _REFUSED: Final = object()
 _WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
 #: Reasons that figures give.
 REFRESHED: Final = "refresh was asked for"
-DISPUTED: Final = "disputed: it came out differently"
 RAISED: Final = "the function raised"
 NO_ANSWER: Final = "the cache did not answer"
 
@@ -92,6 +91,14 @@ class CacheLike(Protocol):
     @property
     def compute_leases(self) -> ComputeLeases:
         """Who computes what."""
+        ...
+
+    def entry(self, key: Key, /) -> Entry | None:
+        """The entry under a key, served or not."""
+        ...
+
+    def disputes(self, keys: Sequence[Key] | None = None) -> list[Dispute]:
+        """Results that came out differently, of these keys or of all."""
         ...
 
     @property
@@ -335,13 +342,33 @@ class Cached:
         """Why would this call miss? Never computes it."""
         key = self.key(*args, **kwargs)
         earlier = list(self._earlier(key, CANDIDATES))
-        found = self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
+        own = self.cache.find(key)
+        if own is not None and all(entry.key != own.key for entry in earlier):
+            earlier.append(own)  # older than a thousand others
+        found = self._kept_back(key) or self._explain(key, earlier or list(islice(self._renamed(key), CANDIDATES)))
         mode = self.cache.config.mode
         if mode == "off":
             return replace(found, hit=False, mode="mode='off' uses no cache")
         if mode == "refresh" and found.hit and self.cache.find(Key(bytes.fromhex(found.key))) is None:
             return replace(found, hit=False, mode="mode='refresh' computes again what is older than the run")
         return found if found.hit else self._explain_accepted(key, found)
+
+    def _explain_briefly(self, key: Key, reason: str) -> Explanation:
+        """For a line of a log: what the look-up saw, or how the key differs from a few entries."""
+        kept_back = self._kept_back(key) if reason in (EXPIRED, DISPUTED) else None
+        return kept_back or self._explain(key, self._earlier(key, FEW_CANDIDATES))
+
+    def _kept_back(self, key: Key) -> Explanation | None:
+        """The explanation of a miss by a result that is there and not served: it has expired, or is disputed."""
+        entry, now = self.cache.entry(key), int(time.time() * MICROSECONDS)
+        if entry is None:
+            return None
+        past = ""
+        if self.cache.disputes([key]):
+            past = DISPUTED
+        elif entry.expires_at is not None and entry.expires_at <= now:
+            past = EXPIRED
+        return explain(key, [entry], self.cache.code_of([entry]), now, past=past) if past else None
 
     def _explain_accepted(self, key: Key, found: Explanation) -> Explanation:
         """The explanation of a hit by a result of earlier code, where there is one."""
@@ -449,7 +476,7 @@ class Cached:
     def _why_not_cached(self, key: Key, found: Any) -> str:
         reason = "the cache could not be read"
         if found is None:
-            answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
+            answer = self._ask(functools.partial(self._explain_briefly, key, ""))
             reason = answer.sentence() if isinstance(answer, Explanation) else "miss"
         name = f"{getattr(self.__wrapped__, '__module__', '')}.{_name_of(self.__wrapped__)}"
         return f"{name} has no cached result for this call, and mode='offline' computes none: {reason}"
@@ -485,12 +512,10 @@ class Cached:
         return LookedUp(key, None, self._reason_of_miss(key, why), earlier)
 
     def _reason_of_miss(self, key: Key, why: list[str]) -> str:
-        newest = functools.partial(self._earlier, key, 1)
-        of = functools.partial(self.cache.reasons.of, key, newest, self.cache.code_of)
-        asked = why[-1] if why else self._ask(of)
+        asked = why[-1] if why else self._ask(functools.partial(self.cache.reasons.of, key, self.cache))
         reason = asked if isinstance(asked, str) else ""
         if _log.isEnabledFor(logging.INFO):
-            answer = self._ask(functools.partial(self._explain, key, self._earlier(key, FEW_CANDIDATES)))
+            answer = self._ask(functools.partial(self._explain_briefly, key, reason))
             sentence = answer.sentence() if isinstance(answer, Explanation) else "miss"
             figures = {"function": key.function, "outcome": "miss", "reason": reason}
             _log.info("%s: %s", key.function, sentence, extra=figures)

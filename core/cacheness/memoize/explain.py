@@ -69,6 +69,7 @@ class Explanation:
     # It drew or seeded, or another thread did.
     moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
     mode: str = ""  #: why the cache's mode makes it a miss although the result is there; "" where it does not
+    past: str = ""  #: why a result that is there is not served: expired, or disputed; "" where it is not there
     accepted: str = ""  #: the evidence by which a result of earlier code is served; "" where today's code made it
 
     def __str__(self) -> str:
@@ -91,6 +92,8 @@ class Explanation:
         if self.hit:
             earlier = f", which earlier code made; {self.accepted}" if self.accepted else ""
             return f"hit: entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)}{earlier}"
+        if self.past:
+            return f"miss: {self.past}; entry {_brief(self.nearest)} of `{name}` from {_ago(self.age)} is not served"
         if self.nearest is None:
             return f"miss: no earlier entry of `{name}`"
         changes = "; ".join(map(str, self.changes)) or "what leads to what in the code changed"
@@ -105,8 +108,13 @@ class Explanation:
 Codes: TypeAlias = Mapping[bytes, FunctionCode]
 
 
-def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int) -> Explanation:
-    """Compare a key with entries of the same function, or of the one that it was. `now` in microseconds."""
+def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int, past: str = "") -> Explanation:
+    """Compare a key with entries of the same function, or of the one that it was.
+
+    Args:
+        now: microseconds since the epoch.
+        past: why the key's own entry is not served.
+    """
     parts = key.all_components
     mine = _parts_of(parts, key.prefix)
     nearest: Entry | None = None
@@ -120,7 +128,7 @@ def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int) -> Ex
         if nearest is None or len(found) < len(changes):
             nearest, changes = entry, found
     return Explanation(
-        hit=nearest is not None and nearest.key == key.digest and not changes,
+        hit=nearest is not None and nearest.key == key.digest and not changes and not past,
         key=key.hex,
         function=key.function or "these arguments",
         changes=changes,
@@ -131,6 +139,7 @@ def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int) -> Ex
         files=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "files")),
         folders=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "folders")),
         text=tuple(f"arg `{arg}`: {name}" for arg, name in _named_in(parts, "text")),
+        past=past,
         moved=() if nearest is None else tuple(json.loads(nearest.components).get("moved", ())),
     )
 

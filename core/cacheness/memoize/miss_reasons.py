@@ -6,12 +6,12 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from cacheness import forks
 from cacheness.keys import FunctionCode, Key
-from cacheness.records import CODE_CHANGED, NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, Entry
+from cacheness.records import CODE_CHANGED, DISPUTED, NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, Dispute, Entry
 
 EVICTED: Final = "evicted or deleted"
 KEPT: Final = 10_000  #: keys
@@ -23,12 +23,28 @@ _PARTS: Final = (
 )
 _NAMED: Final = 3  #: of what changed
 
-#: The code that made entries, by their `fn`.
-CodeOf: TypeAlias = Callable[[Iterable[Entry]], Mapping[bytes, FunctionCode]]
+
+class Asked(Protocol):
+    """A cache that is asked about a miss. It may fail."""
+
+    def iter_entries(self, *, function: str, limit: int) -> Iterator[Entry]:
+        """The newest entries of a function."""
+        ...
+
+    def code_of(self, entries: Iterable[Entry], /) -> Mapping[bytes, FunctionCode]:
+        """The code that made entries, by their `fn`."""
+        ...
+
+    def disputes(self, keys: Sequence[Key] | None = None) -> list[Dispute]:
+        """Results that came out differently, of these keys or of all."""
+        ...
 
 
 class MissReasons:
-    """What this process knows of keys and functions. Thread-safe; asks for one entry an hour and function."""
+    """What this process knows of keys and functions. Thread-safe; asks for one entry an hour and function.
+
+    It asks for all disputes once an hour, and about a key where its function has some.
+    """
 
     def __init__(self) -> None:
         self.reset_after_fork()
@@ -39,6 +55,8 @@ class MissReasons:
         self._lock = threading.RLock()
         self._keys: OrderedDict[bytes, str] = OrderedDict()  #: why it was not stored; "" for one that was
         self._functions: OrderedDict[tuple[Any, ...], tuple[float, str]] = OrderedDict()
+        self._disputed: set[str] = set()  #: functions
+        self._asked_for_disputes = float("-inf")
 
     def stored(self, key: bytes) -> None:
         """Note that the result of a key was stored."""
@@ -48,24 +66,44 @@ class MissReasons:
         """Note why the result of a key was not stored."""
         self._note(key, why)
 
-    def of(self, key: Key, newest: Callable[[], Iterable[Entry]], code_of: CodeOf) -> str:
-        """Why a key is not there. `newest` gives the newest entry of its function, and may fail; so may `code_of`."""
+    def disputed(self, function: str) -> None:
+        """Note that a result of a function is disputed now."""
+        with self._lock:
+            self._disputed.add(function)
+
+    def of(self, key: Key, cache: Asked) -> str:
+        """Why a key is not there."""
         with self._lock:
             known = self._keys.get(key.digest)
-        if known is not None:
-            return f"{NOT_STORED_BEFORE}: {known}" if known else EVICTED
+        if known:
+            return known if known == DISPUTED else f"{NOT_STORED_BEFORE}: {known}"
+        if known is not None:  # what this process stored is gone, or kept back
+            return DISPUTED if cache.disputes([key]) else EVICTED
         if not key.function:
             return ""
+        reason = self._of_function(key, cache)
+        return DISPUTED if self._has_disputes(key.function, cache) and cache.disputes([key]) else reason
+
+    def _of_function(self, key: Key, cache: Asked) -> str:
         now, about = time.monotonic(), (key.function, _version_of(key.components), key.code)
         with self._lock:
             asked, reason = self._functions.get(about, (float("-inf"), ""))
             if now - asked < ASK_AGAIN:
                 return NEW_ARGUMENTS if reason == NEVER_SEEN else reason
-        reason = _compared(key, next(iter(newest()), None), code_of)
+        reason = _compared(key, next(cache.iter_entries(function=key.function, limit=1), None), cache)
         with self._lock:
             self._functions[about] = now, reason
             _cut(self._functions)
         return reason
+
+    def _has_disputes(self, function: str, cache: Asked) -> bool:
+        now = time.monotonic()
+        if now - self._asked_for_disputes >= ASK_AGAIN:
+            self._asked_for_disputes = now
+            found = {dispute.function for dispute in cache.disputes()}
+            with self._lock:
+                self._disputed |= found
+        return function in self._disputed
 
     def _note(self, key: bytes, why: str) -> None:
         with self._lock:
@@ -74,7 +112,7 @@ class MissReasons:
             _cut(self._keys)
 
 
-def _compared(key: Key, earlier: Entry | None, code_of: CodeOf) -> str:
+def _compared(key: Key, earlier: Entry | None, cache: Asked) -> str:
     if earlier is None:
         return NEVER_SEEN
     if _version_of(key.components) != _version_of(earlier.components):
@@ -82,7 +120,7 @@ def _compared(key: Key, earlier: Entry | None, code_of: CodeOf) -> str:
     mine = key.code
     if earlier.fn == (None if mine is None else mine.digest):
         return NEW_ARGUMENTS
-    then = None if earlier.fn is None else code_of([earlier]).get(earlier.fn)
+    then = None if earlier.fn is None else cache.code_of([earlier]).get(earlier.fn)
     if mine is None or then is None:
         return CODE_CHANGED
     for part, reason in _PARTS:

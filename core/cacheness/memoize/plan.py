@@ -9,8 +9,7 @@ from typing import Any, Literal, TypeAlias
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, Key, arguments_of, make_key, name_of_function
 from cacheness.lazy_dataclass import dataclass
-from cacheness.memoize.explain import changes_of_code
-from cacheness.memoize.miss_reasons import CodeOf
+from cacheness.memoize.explain import Codes, changes_of_code
 from cacheness.records import Entry
 
 State: TypeAlias = Literal["unchanged", "changed", "new", "not importable", "gone"]
@@ -38,7 +37,7 @@ def plan_of(
     function: Callable[..., Any],
     version: str | None,
     entries: Iterable[Entry],
-    code_of: CodeOf,
+    code_of: Callable[[Iterable[Entry]], Codes],
     accepted: Collection[tuple[bytes | None, bytes | None]] = (),
 ) -> FunctionPlan:
     """Compare the code of a function with that of its results, the newest of which come first.

@@ -1,16 +1,24 @@
-"""Where figures go with age: an hour's rows of all processes become one, then a day's, then a month's."""
+"""Where figures go with age: the rows of processes are added to those of their hour, day and month, and of all time.
+
+Rows of functions, and of all of them together. Those of hours and days are dropped when a report of so long ago may be
+coarser; so a report adds up some months, days and hours of each function, however much history there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
 #: Hours after which an hour's rows of all processes are added up: no process writes to it any more.
 ENDED: Final = 2
-#: Hours after which hours become days, and days months.
-DAYS_AFTER: Final = 8 * 24
-MONTHS_AFTER: Final = 400 * 24
+#: Hours after which the rows of hours are dropped, and those of days.
+_HOURS: Final = 8 * 24
+_DAYS: Final = 400 * 24
+#: For how many hours the rows of each span are kept; the rest stay.
+KEPT: Final = {"hour": _HOURS, "hours": _HOURS, "day": _DAYS, "days": _DAYS}
+#: The spans of all functions together, by those of each.
+_TOGETHER: Final = {"hour": "hours", "day": "days", "month": "months"}
 
 #: span, hour, function, outcome, reason, who
 Place: TypeAlias = tuple[str, int, str, str, str, str]
@@ -19,11 +27,11 @@ Sums: TypeAlias = tuple[int, float, float, int]
 
 
 def is_due(place: Place, hour: int) -> bool:
-    """Return True when a row is old enough to be added to others, in this hour."""
+    """Return True when a row is old enough to be added to others or to be dropped, in this hour."""
     span, at, *_, who = place
-    if span == "hour":
-        return at < hour - (ENDED if who else DAYS_AFTER)
-    return span == "day" and at < hour - MONTHS_AFTER
+    if who:
+        return at < hour - ENDED
+    return span in KEPT and at < hour - KEPT[span]
 
 
 def folded(rows: Iterable[tuple[Place, Sums]]) -> dict[Place, Sums]:
@@ -40,12 +48,60 @@ def added(one: Sums, other: Sums) -> Sums:
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
-def _targets(place: Place) -> list[Place]:
-    span, hour, function, outcome, reason, who = place
-    what = (function, outcome, reason, "")
-    if span == "hour" and who:
-        return [("hour", hour, *what), ("all", 0, *what)]
+def bounds_by_function(since: int) -> dict[str, int]:
+    """From which hours on figures of each span count: hours until a day begins, days until a month does, and months."""
+    since = max(since, 0)
+    days = _first(since, _day)
+    return {"hours": since, "days": days, "months": _first(days, _month)}
+
+
+def bounds_by_hour(since: int, now: int) -> dict[str, int]:
+    """From which hours on figures of each span are shown: each hour while hours are kept, then each day, and month."""
+    hours, days = now - _HOURS, now - _DAYS
+    return {
+        "hours": since if since >= hours else _first(hours, _day),
+        "days": since if since >= days else _first(days, _month),
+        "months": since,
+    }
+
+
+def is_of_functions(place: Place, bounds: Mapping[str, int]) -> bool:
+    """Return True when a row counts in a report by function with these bounds."""
+    span, hour, *_, who = place
+    hours, days, months = bounds["hours"], bounds["days"], bounds["months"]
     if span == "hour":
-        return [("day", hour // 24 * 24, *what)]
+        return hour >= hours and (bool(who) or hour < days)
+    return (span == "day" and days <= hour < months) or (span == "month" and hour >= months)
+
+
+def span_of_hours(place: Place, bounds: Mapping[str, int]) -> str | None:
+    """The span that a row is shown as in a report by hour with these bounds; None when it is not."""
+    span, hour, *_, who = place
+    hours, days, months = bounds["hours"], bounds["days"], bounds["months"]
+    if span == "hour":
+        return "hour" if who and hour >= hours else None
+    kept = {"hours": hour >= hours, "days": days <= hour < hours, "months": months <= hour < days}
+    return span[:-1] if kept.get(span) else None
+
+
+def _targets(place: Place) -> list[Place]:
+    _, hour, function, outcome, reason, who = place
+    if not who:  # it was added to all others when it was made
+        return []
+    spans = {"hour": hour, "day": _day(hour), "month": _month(hour)}
+    each = [(span, at, function, outcome, reason, "") for span, at in (*spans.items(), ("all", 0))]
+    return [*each, *((_TOGETHER[span], at, "", outcome, "", "") for span, at in spans.items())]
+
+
+def _day(hour: int) -> int:
+    return hour // 24 * 24
+
+
+def _month(hour: int) -> int:
     first = datetime.fromtimestamp(hour * 3600, UTC).replace(day=1, hour=0)
-    return [("month", int(first.timestamp()) // 3600, *what)]
+    return int(first.timestamp()) // 3600
+
+
+def _first(hour: int, begin: Callable[[int], int]) -> int:
+    """The hour in which the first whole day or month begins."""
+    return hour if begin(hour) == hour else begin(begin(hour) + (25 if begin is _day else 32 * 24))

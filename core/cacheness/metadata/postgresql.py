@@ -34,6 +34,11 @@ _LONG_SECONDS: Final = 55.0
 ROW_SECONDS: Final = 0.005
 #: How long fencing waits for a session that is committing; who writes that long is alive.
 _FENCE_SECONDS: Final = 1
+#: The planner takes span and hour for independent, so it expects far more rows than there are: it would read the whole
+#: table, and sort on disk what it could group in memory.
+_TO_SUM_UP: Final = Statement(
+    "SELECT set_config('work_mem', '64MB', true), set_config('enable_seqscan', 'off', true)", {}, ()
+)
 _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s'", {}, ())
 #: Any number, as long as nobody else's application uses it: "cacheness" in ASCII, folded to 63 bits.
 SCHEMA_LOCK: Final = 0x6361636865_6E65
@@ -225,6 +230,13 @@ class PostgresqlStore(SqlStore):
 
     def _long_query(self, statement: Statement, values: Values) -> list[Row]:
         return self._long_queries.call(lambda: self._pool.run(statement, values, seconds=_LONG_SECONDS))[0]
+
+    def _sum_up(self, statement: Statement, values: Values) -> list[Row]:
+        def work(transaction: PostgresqlTransaction) -> list[Row]:
+            transaction.run(_TO_SUM_UP, {})
+            return transaction.run(statement, values)
+
+        return self._long_queries.call(lambda: self._pool.transact(work, seconds=_LONG_SECONDS))
 
     def _transact(
         self,

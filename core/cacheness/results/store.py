@@ -34,7 +34,7 @@ from cacheness.keys.closed import MOST_NODES
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.records import DAY, MICROSECONDS, Entry, Hit, Where
+from cacheness.records import DAY, EXPIRED, MICROSECONDS, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
 from cacheness.results.kept import KeptRows
@@ -50,8 +50,7 @@ MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwrit
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 #: Why what is there is not served, as figures say it.
-EXPIRED, FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN = (
-    "expired",
+FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN = (
     "a file that it wrote changed",
     "damaged",
     "refresh was asked for",

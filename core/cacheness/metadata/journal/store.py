@@ -24,7 +24,15 @@ from cacheness.jitter import between
 from cacheness.keys import FunctionCode
 from cacheness.logs import logger_of
 from cacheness.metadata.disk_reserve import Reserve, free_bytes
-from cacheness.metadata.folding import Place, Sums, added
+from cacheness.metadata.folding import (
+    Place,
+    Sums,
+    added,
+    bounds_by_function,
+    bounds_by_hour,
+    is_of_functions,
+    span_of_hours,
+)
 from cacheness.metadata.journal.file import JournalFile
 from cacheness.metadata.journal.index import JournalIndex, Kept
 from cacheness.metadata.journal.lines import (
@@ -302,7 +310,7 @@ class JournalStore:
             self._append(lambda: [{"figures": lines}], durable=False)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures to others; how many."""
+        """Add up to `most` old figures to others, or drop them where that was done; how many."""
         hour = self.now() // HOUR
         with self._reading:
             self._refresh()
@@ -320,20 +328,22 @@ class JournalStore:
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
         """What calls came to since an hour, or ever, by function, outcome and reason."""
+        bounds = None if since is None else bounds_by_function(since)
 
         def place_of(place: Place) -> Place | None:
-            span, hour, function, outcome, reason, who = place
-            counts = span == "all" or (span == "hour" and who) if since is None else span != "all" and hour >= since
+            span, _, function, outcome, reason, who = place
+            counts = is_of_functions(place, bounds) if bounds else span == "all" or bool(who)
             return ("all", 0, function, outcome, reason, "") if counts else None
 
         return self._summed(namespace, place_of)
 
     def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
         """What calls came to in each span since an hour, of all functions and reasons together."""
+        bounds = bounds_by_hour(since, self.now() // HOUR)
 
         def place_of(place: Place) -> Place | None:
-            span, hour, _, outcome, *_ = place
-            return (span, hour, "", outcome, "", "") if span != "all" and hour >= since else None
+            span = span_of_hours(place, bounds)
+            return None if span is None else (span, place[1], "", place[3], "", "")
 
         return self._summed(namespace, place_of)
 

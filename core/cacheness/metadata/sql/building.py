@@ -360,16 +360,14 @@ class StatementBuilder:
         return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
 
     @property
+    def ended_activity(self) -> Statement:
+        """A page of rows of processes that are old enough to be added to others, locked; others' pages are left out."""
+        return self._old_activity(activity.c.who != _text(""))
+
+    @property
     def old_activity(self) -> Statement:
-        """A page of rows that are old enough to be added to others, locked; others' pages are left out."""
-        span, hour, who = (activity.c[name] for name in ("span", "hour", "who"))
-        ended = sa.and_(span == _text("hour"), who != _text(""), hour < _given("ended", sa.BigInteger()))
-        days = sa.and_(span == _text("hour"), who == _text(""), hour < _given("days", sa.BigInteger()))
-        months = sa.and_(span == _text("day"), hour < _given("months", sa.BigInteger()))
-        columns = (activity.c[name] for name in (*_COUNTED, "who", *_SUMS))
-        found = sa.select(*columns).where(_these_figures(), sa.or_(ended, days, months))
-        page = found.order_by(*(activity.c[name] for name in (*_COUNTED, "who")))
-        return self._compile(page.limit(_given("limit", sa.Integer())).with_for_update(skip_locked=True))
+        """A page of rows of a span that are old enough to be dropped, locked; others' pages are left out."""
+        return self._old_activity(activity.c.span == _given("span", sa.Text()), activity.c.who == _text(""))
 
     @property
     def delete_activity(self) -> Statement:
@@ -381,21 +379,40 @@ class StatementBuilder:
     @property
     def all_activity(self) -> Statement:
         """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
-        span, who = activity.c.span, activity.c.who
-        return self._sum_activity(sa.or_(span == _text("all"), sa.and_(span == _text("hour"), who != _text(""))))
+        return self._sum_activity(activity.c.span == _text("all"), _apart(_ZERO))
 
     @property
     def activity_since(self) -> Statement:
-        """What calls came to since an hour."""
-        return self._sum_activity(_since())
+        """What calls came to since an hour: in hours until a day begins, days until a month does, and months."""
+        span, hour, who = activity.c.span, activity.c.hour, activity.c.who
+        hours, days, months = (_given(name, sa.BigInteger()) for name in ("hours", "days", "months"))
+        return self._sum_activity(
+            _apart(hours),
+            sa.and_(span == _text("hour"), who == _text(""), hour >= hours, hour < days),
+            sa.and_(span == _text("day"), hour >= days, hour < months),
+            sa.and_(span == _text("month"), hour >= months),
+        )
 
     @property
     def activity_by_hour(self) -> Statement:
         """What calls came to in each span since an hour, of all functions and reasons together."""
-        span, hour, outcome = activity.c.span, activity.c.hour, activity.c.outcome
-        columns = (span, hour, _text("").label("function"), outcome, _text("").label("reason"))
-        found = sa.select(*columns, *_summed()).where(_these_figures(), _since())
-        return self._compile(found.group_by(span, hour, outcome))
+        span, hour = activity.c.span, activity.c.hour
+        hours, days, months = (_given(name, sa.BigInteger()) for name in ("hours", "days", "months"))
+        spans = {
+            "hour": (_apart(hours),),
+            "hours": (span == _text("hours"), hour >= hours),
+            "days": (span == _text("days"), hour >= days, hour < hours),
+            "months": (span == _text("months"), hour >= months, hour < days),
+        }
+        parts = [
+            sa.select(_text(name.removesuffix("s")).label("span"), hour, activity.c.outcome, *_figures()).where(
+                _these_figures(), *these
+            )
+            for name, these in spans.items()
+        ]
+        found = sa.union_all(*parts).subquery("found").c
+        columns = (found.span, found.hour, _text("").label("function"), found.outcome, _text("").label("reason"))
+        return self._compile(sa.select(*columns, *_summed(found)).group_by(found.span, found.hour, found.outcome))
 
     # why results are not there
 
@@ -658,10 +675,21 @@ class StatementBuilder:
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
 
-    def _sum_activity(self, these: sa.ColumnElement[bool]) -> Statement:
-        counted = (activity.c.function, activity.c.outcome, activity.c.reason)
-        columns = (_text("all").label("span"), _ZERO.label("hour"), *counted)
-        return self._compile(sa.select(*columns, *_summed()).where(_these_figures(), these).group_by(*counted))
+    def _sum_activity(self, *spans: sa.ColumnElement[bool]) -> Statement:
+        # Apart, so that each is found by an index; with OR between them, PostgreSQL reads the whole table.
+        names = ("function", "outcome", "reason")
+        columns = [activity.c[name] for name in names]
+        parts = [sa.select(*columns, *_figures()).where(_these_figures(), these) for these in spans]
+        found = sa.union_all(*parts).subquery("found").c
+        kinds = (_text("all").label("span"), _ZERO.label("hour"))
+        counted = [found[name] for name in names]
+        return self._compile(sa.select(*kinds, *counted, *_summed(found)).group_by(*counted))
+
+    def _old_activity(self, *these: sa.ColumnElement[bool]) -> Statement:
+        hour = activity.c.hour
+        found = sa.select(*(activity.c[name] for name in (*_COUNTED, "who", *_SUMS)))
+        found = found.where(_these_figures(), *these, hour < _given("before", sa.BigInteger())).order_by(hour)
+        return self._compile(found.limit(_given("limit", sa.Integer())).with_for_update(skip_locked=True))
 
     def _write_activity(self, figure: Callable[[Any, str], Any]) -> Statement:
         row = self.flavour.upsert(activity).values({c.name: _given(c.name, c.type) for c in activity.c})
@@ -832,13 +860,17 @@ def _these_figures() -> sa.ColumnElement[bool]:
     return activity.c.namespace == _given("namespace", sa.Text())
 
 
-def _since() -> sa.ColumnElement[bool]:
-    spans = activity.c.span.in_([_text(span) for span in ("hour", "day", "month")])
-    return sa.and_(spans, activity.c.hour >= _given("since", sa.BigInteger()))
+def _apart(since: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
+    """The rows of processes, which are all of hours: with the span as well, SQLite would not take their index."""
+    return sa.and_(activity.c.who != _text(""), activity.c.hour >= since)
 
 
-def _summed() -> list[sa.ColumnElement[Any]]:
-    return [sa.cast(sa.func.sum(activity.c[name]), activity.c[name].type).label(name) for name in _SUMS]
+def _figures() -> list[sa.ColumnElement[Any]]:
+    return [activity.c[name] for name in _SUMS]
+
+
+def _summed(found: Any) -> list[sa.ColumnElement[Any]]:
+    return [sa.cast(sa.func.sum(found[name]), activity.c[name].type).label(name) for name in _SUMS]
 
 
 def _sum(column: sa.ColumnElement[int]) -> sa.Select[Any]:

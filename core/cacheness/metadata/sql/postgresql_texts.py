@@ -322,19 +322,26 @@ STATEMENTS: Final = {
         ('namespace', 'span', 'hour', 'function', 'outcome', 'reason', 'who', 'calls', 'seconds_spent',
         'seconds_saved', 'bytes')
     ),
+    'ended_activity': Statement(
+        'SELECT cacheness.activity.span, cacheness.activity.hour, cacheness.activity.function, '
+        'cacheness.activity.outcome, cacheness.activity.reason, cacheness.activity.who, '
+        'cacheness.activity.calls, cacheness.activity.seconds_spent, cacheness.activity.seconds_saved, '
+        'cacheness.activity.bytes FROM cacheness.activity WHERE cacheness.activity.namespace = $1::VARCHAR '
+        "AND cacheness.activity.who != '' AND cacheness.activity.hour < $2::BIGINT ORDER BY "
+        'cacheness.activity.hour LIMIT $3::INTEGER FOR UPDATE SKIP LOCKED',
+        {},
+        ('namespace', 'before', 'limit')
+    ),
     'old_activity': Statement(
         'SELECT cacheness.activity.span, cacheness.activity.hour, cacheness.activity.function, '
         'cacheness.activity.outcome, cacheness.activity.reason, cacheness.activity.who, '
         'cacheness.activity.calls, cacheness.activity.seconds_spent, cacheness.activity.seconds_saved, '
         'cacheness.activity.bytes FROM cacheness.activity WHERE cacheness.activity.namespace = $1::VARCHAR '
-        "AND (cacheness.activity.span = 'hour' AND cacheness.activity.who != '' AND cacheness.activity.hour < "
-        "$2::BIGINT OR cacheness.activity.span = 'hour' AND cacheness.activity.who = '' AND "
-        "cacheness.activity.hour < $3::BIGINT OR cacheness.activity.span = 'day' AND cacheness.activity.hour "
-        '< $4::BIGINT) ORDER BY cacheness.activity.span, cacheness.activity.hour, '
-        'cacheness.activity.function, cacheness.activity.outcome, cacheness.activity.reason, '
-        'cacheness.activity.who LIMIT $5::INTEGER FOR UPDATE SKIP LOCKED',
+        "AND cacheness.activity.span = $2::VARCHAR AND cacheness.activity.who = '' AND "
+        'cacheness.activity.hour < $3::BIGINT ORDER BY cacheness.activity.hour LIMIT $4::INTEGER FOR UPDATE '
+        'SKIP LOCKED',
         {},
-        ('namespace', 'ended', 'days', 'months', 'limit')
+        ('namespace', 'span', 'before', 'limit')
     ),
     'delete_activity': Statement(
         'DELETE FROM cacheness.activity WHERE cacheness.activity.namespace = $1::VARCHAR AND '
@@ -345,40 +352,81 @@ STATEMENTS: Final = {
         ('namespace', 'span', 'hour', 'function', 'outcome', 'reason', 'who')
     ),
     'all_activity': Statement(
-        "SELECT 'all' AS span, 0 AS hour, cacheness.activity.function, cacheness.activity.outcome, "
-        'cacheness.activity.reason, CAST(sum(cacheness.activity.calls) AS BIGINT) AS calls, '
-        'CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
-        'CAST(sum(cacheness.activity.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, '
-        'CAST(sum(cacheness.activity.bytes) AS BIGINT) AS bytes FROM cacheness.activity WHERE '
-        "cacheness.activity.namespace = $1::VARCHAR AND (cacheness.activity.span = 'all' OR "
-        "cacheness.activity.span = 'hour' AND cacheness.activity.who != '') GROUP BY "
-        'cacheness.activity.function, cacheness.activity.outcome, cacheness.activity.reason',
+        "SELECT 'all' AS span, 0 AS hour, found.function, found.outcome, found.reason, CAST(sum(found.calls) "
+        'AS BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, CAST(sum(found.bytes) AS '
+        'BIGINT) AS bytes FROM (SELECT cacheness.activity.function AS function, cacheness.activity.outcome AS '
+        'outcome, cacheness.activity.reason AS reason, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'all' UNION ALL SELECT "
+        'cacheness.activity.function AS function, cacheness.activity.outcome AS outcome, '
+        'cacheness.activity.reason AS reason, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.who != '' AND "
+        'cacheness.activity.hour >= 0) AS found GROUP BY found.function, found.outcome, found.reason',
         {},
         ('namespace',)
     ),
     'activity_since': Statement(
-        "SELECT 'all' AS span, 0 AS hour, cacheness.activity.function, cacheness.activity.outcome, "
-        'cacheness.activity.reason, CAST(sum(cacheness.activity.calls) AS BIGINT) AS calls, '
-        'CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
-        'CAST(sum(cacheness.activity.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, '
-        'CAST(sum(cacheness.activity.bytes) AS BIGINT) AS bytes FROM cacheness.activity WHERE '
-        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span IN ('hour', 'day', 'month') "
-        'AND cacheness.activity.hour >= $2::BIGINT GROUP BY cacheness.activity.function, '
-        'cacheness.activity.outcome, cacheness.activity.reason',
+        "SELECT 'all' AS span, 0 AS hour, found.function, found.outcome, found.reason, CAST(sum(found.calls) "
+        'AS BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, CAST(sum(found.bytes) AS '
+        'BIGINT) AS bytes FROM (SELECT cacheness.activity.function AS function, cacheness.activity.outcome AS '
+        'outcome, cacheness.activity.reason AS reason, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.who != '' AND "
+        'cacheness.activity.hour >= $2::BIGINT UNION ALL SELECT cacheness.activity.function AS function, '
+        'cacheness.activity.outcome AS outcome, cacheness.activity.reason AS reason, cacheness.activity.calls '
+        'AS calls, cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'hour' AND "
+        "cacheness.activity.who = '' AND cacheness.activity.hour >= $2::BIGINT AND cacheness.activity.hour < "
+        '$3::BIGINT UNION ALL SELECT cacheness.activity.function AS function, cacheness.activity.outcome AS '
+        'outcome, cacheness.activity.reason AS reason, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'day' AND "
+        'cacheness.activity.hour >= $3::BIGINT AND cacheness.activity.hour < $4::BIGINT UNION ALL SELECT '
+        'cacheness.activity.function AS function, cacheness.activity.outcome AS outcome, '
+        'cacheness.activity.reason AS reason, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'month' AND "
+        'cacheness.activity.hour >= $4::BIGINT) AS found GROUP BY found.function, found.outcome, found.reason',
         {},
-        ('namespace', 'since')
+        ('namespace', 'hours', 'days', 'months')
     ),
     'activity_by_hour': Statement(
-        "SELECT cacheness.activity.span, cacheness.activity.hour, '' AS function, cacheness.activity.outcome, "
-        "'' AS reason, CAST(sum(cacheness.activity.calls) AS BIGINT) AS calls, "
-        'CAST(sum(cacheness.activity.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
-        'CAST(sum(cacheness.activity.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, '
-        'CAST(sum(cacheness.activity.bytes) AS BIGINT) AS bytes FROM cacheness.activity WHERE '
-        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span IN ('hour', 'day', 'month') "
-        'AND cacheness.activity.hour >= $2::BIGINT GROUP BY cacheness.activity.span, cacheness.activity.hour, '
-        'cacheness.activity.outcome',
+        "SELECT found.span, found.hour, '' AS function, found.outcome, '' AS reason, CAST(sum(found.calls) AS "
+        'BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE PRECISION) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE PRECISION) AS seconds_saved, CAST(sum(found.bytes) AS '
+        "BIGINT) AS bytes FROM (SELECT 'hour' AS span, cacheness.activity.hour AS hour, "
+        'cacheness.activity.outcome AS outcome, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.who != '' AND "
+        "cacheness.activity.hour >= $2::BIGINT UNION ALL SELECT 'hour' AS span, cacheness.activity.hour AS "
+        'hour, cacheness.activity.outcome AS outcome, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'hours' AND "
+        "cacheness.activity.hour >= $2::BIGINT UNION ALL SELECT 'day' AS span, cacheness.activity.hour AS "
+        'hour, cacheness.activity.outcome AS outcome, cacheness.activity.calls AS calls, '
+        'cacheness.activity.seconds_spent AS seconds_spent, cacheness.activity.seconds_saved AS '
+        'seconds_saved, cacheness.activity.bytes AS bytes FROM cacheness.activity WHERE '
+        "cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = 'days' AND "
+        'cacheness.activity.hour >= $3::BIGINT AND cacheness.activity.hour < $2::BIGINT UNION ALL SELECT '
+        "'month' AS span, cacheness.activity.hour AS hour, cacheness.activity.outcome AS outcome, "
+        'cacheness.activity.calls AS calls, cacheness.activity.seconds_spent AS seconds_spent, '
+        'cacheness.activity.seconds_saved AS seconds_saved, cacheness.activity.bytes AS bytes FROM '
+        'cacheness.activity WHERE cacheness.activity.namespace = $1::VARCHAR AND cacheness.activity.span = '
+        "'months' AND cacheness.activity.hour >= $4::BIGINT AND cacheness.activity.hour < $3::BIGINT) AS "
+        'found GROUP BY found.span, found.hour, found.outcome',
         {},
-        ('namespace', 'since')
+        ('namespace', 'hours', 'days', 'months')
     ),
     'note_unstored': Statement(
         'INSERT INTO cacheness.not_stored (namespace, key, reason, at) VALUES ($1::VARCHAR, $2, $3::VARCHAR, '

@@ -290,13 +290,19 @@ STATEMENTS: Final = {
         {},
         ()
     ),
+    'ended_activity': Statement(
+        'SELECT activity.span, activity.hour, activity.function, activity.outcome, activity.reason, '
+        'activity.who, activity.calls, activity.seconds_spent, activity.seconds_saved, activity.bytes FROM '
+        "activity WHERE activity.namespace = :namespace AND activity.who != '' AND activity.hour < :before "
+        'ORDER BY activity.hour LIMIT :limit OFFSET :param_1',
+        {'param_1': 0},
+        ()
+    ),
     'old_activity': Statement(
         'SELECT activity.span, activity.hour, activity.function, activity.outcome, activity.reason, '
         'activity.who, activity.calls, activity.seconds_spent, activity.seconds_saved, activity.bytes FROM '
-        "activity WHERE activity.namespace = :namespace AND (activity.span = 'hour' AND activity.who != '' "
-        "AND activity.hour < :ended OR activity.span = 'hour' AND activity.who = '' AND activity.hour < :days "
-        "OR activity.span = 'day' AND activity.hour < :months) ORDER BY activity.span, activity.hour, "
-        'activity.function, activity.outcome, activity.reason, activity.who LIMIT :limit OFFSET :param_1',
+        "activity WHERE activity.namespace = :namespace AND activity.span = :span AND activity.who = '' AND "
+        'activity.hour < :before ORDER BY activity.hour LIMIT :limit OFFSET :param_1',
         {'param_1': 0},
         ()
     ),
@@ -308,32 +314,63 @@ STATEMENTS: Final = {
         ()
     ),
     'all_activity': Statement(
-        "SELECT 'all' AS span, 0 AS hour, activity.function, activity.outcome, activity.reason, "
-        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
-        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
-        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
-        "(activity.span = 'all' OR activity.span = 'hour' AND activity.who != '') GROUP BY activity.function, "
-        'activity.outcome, activity.reason',
+        "SELECT 'all' AS span, 0 AS hour, found.function, found.outcome, found.reason, CAST(sum(found.calls) "
+        'AS BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE) AS seconds_saved, CAST(sum(found.bytes) AS BIGINT) AS bytes '
+        'FROM (SELECT activity.function AS function, activity.outcome AS outcome, activity.reason AS reason, '
+        'activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS '
+        'seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span = 'all' UNION ALL SELECT activity.function AS function, activity.outcome AS outcome, "
+        'activity.reason AS reason, activity.calls AS calls, activity.seconds_spent AS seconds_spent, '
+        'activity.seconds_saved AS seconds_saved, activity.bytes AS bytes FROM activity WHERE '
+        "activity.namespace = :namespace AND activity.who != '' AND activity.hour >= 0) AS found GROUP BY "
+        'found.function, found.outcome, found.reason',
         {},
         ()
     ),
     'activity_since': Statement(
-        "SELECT 'all' AS span, 0 AS hour, activity.function, activity.outcome, activity.reason, "
-        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
-        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
-        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
-        "activity.span IN ('hour', 'day', 'month') AND activity.hour >= :since GROUP BY activity.function, "
-        'activity.outcome, activity.reason',
+        "SELECT 'all' AS span, 0 AS hour, found.function, found.outcome, found.reason, CAST(sum(found.calls) "
+        'AS BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE) AS seconds_saved, CAST(sum(found.bytes) AS BIGINT) AS bytes '
+        'FROM (SELECT activity.function AS function, activity.outcome AS outcome, activity.reason AS reason, '
+        'activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS '
+        'seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.who != '' AND activity.hour >= :hours UNION ALL SELECT activity.function AS function, "
+        'activity.outcome AS outcome, activity.reason AS reason, activity.calls AS calls, '
+        'activity.seconds_spent AS seconds_spent, activity.seconds_saved AS seconds_saved, activity.bytes AS '
+        "bytes FROM activity WHERE activity.namespace = :namespace AND activity.span = 'hour' AND "
+        "activity.who = '' AND activity.hour >= :hours AND activity.hour < :days UNION ALL SELECT "
+        'activity.function AS function, activity.outcome AS outcome, activity.reason AS reason, '
+        'activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS '
+        'seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span = 'day' AND activity.hour >= :days AND activity.hour < :months UNION ALL SELECT "
+        'activity.function AS function, activity.outcome AS outcome, activity.reason AS reason, '
+        'activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS '
+        'seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span = 'month' AND activity.hour >= :months) AS found GROUP BY found.function, "
+        'found.outcome, found.reason',
         {},
         ()
     ),
     'activity_by_hour': Statement(
-        "SELECT activity.span, activity.hour, '' AS function, activity.outcome, '' AS reason, "
-        'CAST(sum(activity.calls) AS BIGINT) AS calls, CAST(sum(activity.seconds_spent) AS DOUBLE) AS '
-        'seconds_spent, CAST(sum(activity.seconds_saved) AS DOUBLE) AS seconds_saved, '
-        'CAST(sum(activity.bytes) AS BIGINT) AS bytes FROM activity WHERE activity.namespace = :namespace AND '
-        "activity.span IN ('hour', 'day', 'month') AND activity.hour >= :since GROUP BY activity.span, "
-        'activity.hour, activity.outcome',
+        "SELECT found.span, found.hour, '' AS function, found.outcome, '' AS reason, CAST(sum(found.calls) AS "
+        'BIGINT) AS calls, CAST(sum(found.seconds_spent) AS DOUBLE) AS seconds_spent, '
+        'CAST(sum(found.seconds_saved) AS DOUBLE) AS seconds_saved, CAST(sum(found.bytes) AS BIGINT) AS bytes '
+        "FROM (SELECT 'hour' AS span, activity.hour AS hour, activity.outcome AS outcome, activity.calls AS "
+        'calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS seconds_saved, '
+        "activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND activity.who != '' "
+        "AND activity.hour >= :hours UNION ALL SELECT 'hour' AS span, activity.hour AS hour, activity.outcome "
+        'AS outcome, activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved '
+        'AS seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span = 'hours' AND activity.hour >= :hours UNION ALL SELECT 'day' AS span, activity.hour AS "
+        'hour, activity.outcome AS outcome, activity.calls AS calls, activity.seconds_spent AS seconds_spent, '
+        'activity.seconds_saved AS seconds_saved, activity.bytes AS bytes FROM activity WHERE '
+        "activity.namespace = :namespace AND activity.span = 'days' AND activity.hour >= :days AND "
+        "activity.hour < :hours UNION ALL SELECT 'month' AS span, activity.hour AS hour, activity.outcome AS "
+        'outcome, activity.calls AS calls, activity.seconds_spent AS seconds_spent, activity.seconds_saved AS '
+        'seconds_saved, activity.bytes AS bytes FROM activity WHERE activity.namespace = :namespace AND '
+        "activity.span = 'months' AND activity.hour >= :months AND activity.hour < :days) AS found GROUP BY "
+        'found.span, found.hour, found.outcome',
         {},
         ()
     ),

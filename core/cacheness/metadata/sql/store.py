@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from cacheness.errors import SchemaMismatch, StoreFull
 from cacheness.keys import FunctionCode
-from cacheness.metadata.folding import DAYS_AFTER, ENDED, MONTHS_AFTER, folded
+from cacheness.metadata.folding import ENDED, KEPT, bounds_by_function, bounds_by_hour, folded
 from cacheness.metadata.sql.schema import MINIMUM_READER, SCHEMA_VERSION
 from cacheness.metadata.sql.statements import (
     CODE,
@@ -103,6 +103,10 @@ class SqlStore(ABC):
     @abstractmethod
     def _long_query(self, statement: Statement, values: Values) -> list[Row]:
         """Run a statement that may have to look at every row, and may take longer for that; its rows."""
+
+    def _sum_up(self, statement: Statement, values: Values) -> list[Row]:
+        """Run a statement that groups a good part of the figures; its rows."""
+        return self._long_query(statement, values)
 
     @abstractmethod
     def _transact(
@@ -271,12 +275,15 @@ class SqlStore(ABC):
         self._change_each(self._sql.record_activity, values)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures to others; how many."""
+        """Add up to `most` old figures to others, or drop them where that was done; how many."""
         hour = self.now() // HOUR
-        before = {"ended": hour - ENDED, "days": hour - DAYS_AFTER, "months": hour - MONTHS_AFTER}
 
         def fold(transaction: Transaction) -> int:
-            found = transaction.run(self._sql.old_activity, {"namespace": namespace, "limit": most, **before})
+            page = {"namespace": namespace, "before": hour - ENDED, "limit": most}
+            found = list(transaction.run(self._sql.ended_activity, page))
+            for span, kept in KEPT.items():
+                page |= {"span": span, "before": hour - kept, "limit": most - len(found)}
+                found += transaction.run(self._sql.old_activity, page) if len(found) < most else []
             rows = [((*row[:6],), (*row[6:],)) for row in found]
             old = [{"namespace": namespace, **dict(zip(_PLACE, place, strict=True))} for place, _ in rows]
             more = [
@@ -285,6 +292,7 @@ class SqlStore(ABC):
             ]
             if old:
                 transaction.run_many(self._sql.delete_activity, old)
+            if more:
                 transaction.run_many(self._sql.add_activity, more)
             return len(old)
 
@@ -293,14 +301,16 @@ class SqlStore(ABC):
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
         """What calls came to since an hour, or ever, by function, outcome and reason."""
         if since is None:
-            found = self._long_query(self._sql.all_activity, {"namespace": namespace})
+            found = self._sum_up(self._sql.all_activity, {"namespace": namespace})
         else:
-            found = self._long_query(self._sql.activity_since, {"namespace": namespace, "since": since})
+            bounds = bounds_by_function(since)
+            found = self._sum_up(self._sql.activity_since, {"namespace": namespace, **bounds})
         return [Activity(*row) for row in found]
 
     def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
         """What calls came to in each span since an hour, of all functions and reasons together."""
-        found = self._long_query(self._sql.activity_by_hour, {"namespace": namespace, "since": since})
+        bounds = bounds_by_hour(since, self.now() // HOUR)
+        found = self._sum_up(self._sql.activity_by_hour, {"namespace": namespace, **bounds})
         return [Activity(*row) for row in found]
 
     # quotas

@@ -622,6 +622,29 @@ class MetadataStoreContract:
         ]  # fmt: skip
         assert store.fold_activity(NAMESPACE, 3) == 0
 
+    def test_figures_since_an_hour_are_the_same_when_they_are_added_up(self, store: MetadataStore) -> None:
+        now = store.now() // HOUR
+        # Each hour has a share of its own in `calls`, so that a sum tells which hours are in it.
+        ages = {age: 1 << place for place, age in enumerate((0, 1, 5, 23, 24, 30, 47, 71, 150, 191))}
+        for age, calls in ages.items():
+            row = Activity("hour", now - age, f"f{age % 2}", "hit", "", calls, 0.0, 0.5, 7)
+            store.record_activity(NAMESPACE, f"p{age % 3}", [row])
+        for is_added_up in (False, True):
+            while is_added_up and store.fold_activity(NAMESPACE, 100):
+                pass
+            for age in (*ages, 2, 29, 49, 192):
+                expected = sum(calls for known, calls in ages.items() if known <= age)
+                for found in (store.activity(NAMESPACE, now - age), store.activity_by_hour(NAMESPACE, now - age)):
+                    assert sum(row.calls for row in found) == expected, (is_added_up, age)
+                    assert sum(row.bytes for row in found) == 7 * sum(known <= age for known in ages)
+        long_ago = Activity("hour", now - 500 * 24, "f0", "hit", "", 1 << 20, 0.0, 0.5, 7)
+        store.record_activity(NAMESPACE, "p0", [long_ago])
+        while store.fold_activity(NAMESPACE, 100):
+            pass
+        for found in (store.activity(NAMESPACE, 0), store.activity_by_hour(NAMESPACE, 0)):
+            assert sum(row.calls for row in found) == sum(ages.values()) + (1 << 20)
+        assert sum(row.calls for row in store.activity(NAMESPACE, now - 300 * 24)) == sum(ages.values())
+
     def test_the_functions_of_a_namespace_are_each_told_once(self, store: MetadataStore, put: Any) -> None:
         assert store.functions(NAMESPACE) == []
         put(*(entry(number, function=f"m{number % 3}:f") for number in range(9)), entry(9, function=""))
