@@ -44,6 +44,7 @@ class ComputeLeases:
         self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _HeldLease] = {}
         self._woken = threading.Event()
+        self._wakes_at = float("inf")  #: when the renewing thread looks next
         self._beating = False
         self._abandoned: deque[tuple[bytes, str]] = deque()
 
@@ -117,11 +118,13 @@ class ComputeLeases:
 
     def _hold(self, key: bytes, token: str, lease: float) -> None:
         with self._lock:
-            self._held[key, token] = _HeldLease(lease)
+            held = self._held[key, token] = _HeldLease(lease)
             if not self._beating:
                 self._beating = True
                 threading.Thread(target=self._beat, name="cacheness-lease-heartbeat", daemon=True).start()
-        self._woken.set()  # the new lease may be due before those that the thread waits for
+            wakes_in_time = self._wakes_at <= held.due and not self._abandoned
+        if not wakes_in_time:  # it seldom has to, and to wake it at each miss would cost as much as the lease
+            self._woken.set()
 
     def _beat(self) -> None:
         while self._beating:
@@ -142,7 +145,9 @@ class ComputeLeases:
 
     def _next_due(self) -> float:
         with self._lock:
-            return min((held.due for held in self._held.values()), default=time.monotonic() + self._lease)
+            due = (held.due for held in self._held.values())
+            self._wakes_at = min(due, default=time.monotonic() + self._lease)
+            return self._wakes_at
 
     def _renew(self, key: bytes, token: str) -> None:
         # Under the lock; otherwise a lease that is released now would be taken again.
