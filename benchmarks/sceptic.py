@@ -87,7 +87,20 @@ def _step(rows: Any) -> Any:
 
 
 def cut_off(folder: Path) -> Iterator[tuple[str, bool]]:
-    """A chain of 10,000 delayed tasks whose first one is edited."""
+    """A chain of 10,000 delayed tasks whose first one is edited: in a folder, and on PostgreSQL and a bucket."""
+    with ExitStack() as stack:
+        shared = {
+            "metadata_backend": stack.enter_context(servers.fresh_database(stack.enter_context(servers.postgresql()))),
+            "blob_store": stack.enter_context(servers.fresh_prefix(stack.enter_context(servers.s3()))),
+            "signing_key": SIGNING_KEY,
+        }
+        for name, where in (("SQLite", {"cache_dir": folder / "graph"}), ("PostgreSQL + S3", shared)):
+            with UnifiedCache(**where) as cache:
+                for line, is_right in _edits(cache):
+                    yield f"{name}, {line}", is_right
+
+
+def _edits(cache: UnifiedCache) -> Iterator[tuple[str, bool]]:
     source = "def load(seed):\n    seen.add('load')\n    {body}\n"
 
     def graph(body: str) -> Any:
@@ -98,20 +111,21 @@ def cut_off(folder: Path) -> Iterator[tuple[str, bool]]:
             last = dask.delayed(_more)(last)
         return last
 
-    with UnifiedCache(folder / "graph") as cache:
-        for body, title, expected in (
-            ("return 3", "cold", {"load": 1, "more": TASKS - 1}),
-            ("value = 3; return value", "after an edit that changes no value", {"load": 1}),
-            ("value = 3; return value", "and once more", {}),
-            ("return 4", "after an edit that changes the value", {"load": 1, "more": TASKS - 1}),
-        ):
-            ran.clear()
-            with cd.caching(cache, which="all", scheduler="sync") as run:
-                found = graph(body).compute()
+    rest = TASKS - 1
+    for body, title, expected, loaded, cut in (
+        ("return 3", "cold", {"load": 1, "more": rest}, 0, 0),
+        ("value = 3; return value", "after an edit that changes no value", {"load": 1}, 0, rest),
+        ("value = 3; return value", "and once more", {}, 1, 0),
+        (f"return {-2 * TASKS}", "after an edit that changes the value", {"load": 1, "more": rest}, 0, 0),
+    ):
+        ran.clear()
+        with cd.caching(cache, which="all", scheduler="sync") as run:
+            found = graph(body).compute()
             record = run.history[-1]
-            value = (4 if "4" in body else 3) + TASKS - 1
-            line = f"{TASKS:,} tasks, {title}: {ran.total():,} ran, {record.hits} loaded, {record.cut:,} cut"
-            yield line, (found, dict(ran)) == (value, expected)
+            counts = record.hits, record.cut
+        value = (3 if "3" in body else -2 * TASKS) + rest
+        line = f"{TASKS:,} tasks, {title}: {ran.total():,} ran, {counts[0]} loaded, {counts[1]:,} cut"
+        yield line, (found, dict(ran), counts) == (value, expected, (loaded, cut))
 
 
 def _more(x: int) -> int:

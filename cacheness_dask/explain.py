@@ -198,6 +198,8 @@ def _why(key: Any, status: str, plan: GraphPlan, reasons: Reasons) -> str:
 def _about_hit(key: Any, plan: GraphPlan, run: Run) -> str:
     """That a hit is one by early cut-off, and that it may be chance, because a process-wide generator moved."""
     entry = run.cache.entry(plan.hits[key]) if key in plan.hits else None
+    if entry is not None and key in plan.earlier:
+        return f": {plan.earlier[key]}" + _moved(entry)
     if entry is not None and entry.link is not None:
         return f": inputs came out the same as for entry {entry.link.hex()[:12]}…" + _moved(entry)
     return _moved(entry)

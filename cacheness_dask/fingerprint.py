@@ -131,6 +131,7 @@ class Fingerprints:
     incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
+    functions: dict[bytes, types.FunctionType] = field(default_factory=dict)  #: those that were met, by their digests
     _names: dict[bytes, str] = field(default_factory=dict, repr=False)
     groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
     texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
@@ -152,16 +153,21 @@ def fingerprints(
     as_text: Mapping[Any, Names] = MappingProxyType({}),
     *,
     refuse_incomplete: bool = False,
+    instead: Mapping[bytes, bytes] = MappingProxyType({}),
+    standing: Mapping[Any, bytes] = MappingProxyType({}),
 ) -> Fingerprints:
     """Fingerprint every node that `keys` need.
 
     `futures` are the keys that a client holds already, with the term of what was submitted under
     them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
     `as_text` are for some tasks the files that count by their names, because these tasks wrote them.
+    `instead` has for some functions' digests those of earlier code, which count in their place; `standing` for some
+    tasks the fingerprints of the results that stand in for theirs, so that what follows is made from these.
     """
     guard_nested()
     with noting_files() as files:
-        found = _Walk(graph, futures or {}, as_text, refuse_incomplete).run(list(keys))
+        walk = _Walk(graph, futures or {}, as_text, refuse_incomplete, instead)
+        found = walk.run(list(keys), standing)
     found.files = files
     return found
 
@@ -191,8 +197,10 @@ class _Walk:
         futures: Mapping[Any, bytes | None],
         as_text: Mapping[Any, Names],
         refuse_incomplete: bool,
+        instead: Mapping[bytes, bytes],
     ) -> None:
         self._graph = graph
+        self._instead = instead
         self._as_text = as_text
         self._text: Names = frozenset()  # of the node at hand, files that count by their names
         self._groups: list[Names] = []  # of the node at hand, files that count together
@@ -219,7 +227,7 @@ class _Walk:
             cast("Any", node).spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
         }  # made of tokens, so they must not enter a fingerprint
 
-    def run(self, keys: list[Any]) -> Fingerprints:
+    def run(self, keys: list[Any], standing: Mapping[Any, bytes]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
         terms, digests, clues = found.terms, found.digests, dict[bytes, bytes]()
         known: dict[Any, bytes] = {}
@@ -228,7 +236,7 @@ class _Walk:
         for key in order:
             node = graph[key]
             if (parts := self._plain_call(node)) is not None and key not in futures and key not in targets:
-                digests[key] = digest = blake3(b"".join(parts)).digest()
+                digests[key] = digest = standing.get(key) or blake3(b"".join(parts)).digest()
                 terms[key] = b"r" + digest
                 continue
             marks, self._inputs, self._left, self._groups = self._marks, Inputs(), MOST_STRINGS, []
@@ -247,7 +255,8 @@ class _Walk:
                     else:
                         if self._inputs.found and not _is_reader(node):
                             terms[key] = term = self._with_names(key, node, term)
-                        digests[key] = term[1:]
+                        digests[key] = digest = standing.get(key, term[1:])
+                        terms[key] = b"r" + digest
                         # Blocks of an array may share one.
                         known[key] = clues.setdefault(made := clue(*self._parts), made)
                         self._note_plain(node)
@@ -650,7 +659,17 @@ class _Walk:
         source = identity_of_source(func)
         if source is not None:
             return container(b"source", [b"v" + _digest(source)])
-        return b"v" + self._digest(func)
+        return self._decorated(func) or b"v" + self._digest(func)
+
+    def _decorated(self, func: Any) -> bytes:
+        """The term of a cached function, where earlier code counts in place of its own; else b""."""
+        inner = getattr(func, "__wrapped__", None)
+        if not isinstance(inner, types.FunctionType) or not type(func).__module__.startswith("cacheness."):
+            return b""
+        found = fingerprint(func).digest
+        self._found.functions[found] = inner
+        earlier = self._instead.get(found)
+        return b"" if earlier is None else b"v" + blake3(encode(func).replace(found, earlier)).digest()
 
     def _partial(self, func: Any) -> bytes:
         code, keywords = self._term(func.func, {}), keywords_that_decide(func)
@@ -673,7 +692,8 @@ class _Walk:
         with isolated(_refuse):
             found = fingerprint(func)
             self._keep_gaps(func, found.incomplete)
-            return found.digest
+            self._found.functions[found.digest] = func
+            return self._instead.get(found.digest, found.digest)
         raise AssertionError("refusing raises")  # pragma: no cover
 
     def _keep_gaps(self, thing: Any, unseen: tuple[str, ...]) -> None:

@@ -21,6 +21,8 @@ TOO_LARGE: Final = "too large:"
 UNPICKLABLE: Final = "cannot be pickled:"
 #: A result that came out differently when it was computed again.
 DISPUTED: Final = "disputed:"
+#: A result of earlier code that was to stand in for that of a task.
+UNREADABLE: Final = "unreadable:"
 CHEAP: Final = "cheaper to compute than to load"
 #: A task that could be kept, were it not for one before it.
 FOLLOWS: Final = ("downstream of ", "needs the future ")
@@ -62,6 +64,7 @@ REASONS: Final = (
     Reason(TOO_LARGE, "returned more than `max_value_bytes`", planned=False),
     Reason(IN_PLACE, "changed its arguments: `check_inputs`", planned=False),
     Reason(FILE, "its files were others where it ran, or changed meanwhile", planned=False, lasting=False),
+    Reason(UNREADABLE, "has a result of earlier code that could not be read: what follows is not kept", planned=False),
     Reason(CHEAP, 'took less time than loading it would, with `which="auto"`', planned=False, lasting=False),
 )
 #: What is too large depends on the bound, too.

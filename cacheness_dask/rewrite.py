@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from types import FunctionType, MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from dask._task_spec import Alias, DataNode, GraphNode, Task, TaskRef
 from dask.utils import methodcaller
@@ -17,12 +17,13 @@ from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.bound import called_in
 from cacheness_dask.cut_off import is_fused
+from cacheness_dask.earlier_code import StandIns, ToCompare
 from cacheness_dask.files import Files, WritingTasks, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import last_step, topological
 from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
-from cacheness_dask.worker import Checked, CheckedLoad, Compute, Consume, Load, Store, ToStore
+from cacheness_dask.worker import Checked, CheckedLoad, Compared, Compute, Consume, EarlierLoad, Load, Store, ToStore
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
 FALLBACK_TASKS: Final = 50
@@ -37,6 +38,9 @@ SMALL_TOTAL: Final = 16 << 20
 _PLACES: Final = ("workers", "resources")
 
 
+_NOTHING: Final = StandIns()
+
+
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """What becomes of a graph, said without the graph: small, and true wherever the graph is."""
@@ -49,6 +53,8 @@ class Decisions:
     waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
     files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
     checks: dict[Any, dict[Any, str]] = field(default_factory=dict)  #: hits that are computed again: entries of inputs
+    earlier: dict[Any, bytes] = field(default_factory=dict)  #: hits that earlier code made: the fingerprints of these
+    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: computed, and compared with what earlier code made
     small: dict[Any, int] = field(default_factory=dict)  #: hits that the only task that takes them may read: bytes
 
     def for_elsewhere(self) -> Decisions:
@@ -74,6 +80,7 @@ class GraphPlan:
     seconds_saved: float = 0.0
     seconds_spared: float = 0.0  #: of these, those of tasks that are neither computed nor loaded
     files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
+    earlier: Mapping[Any, str] = field(default_factory=dict)  #: of what earlier code made, or is made of that: in words
     noted: Mapping[str, str] = field(default_factory=dict)  #: why results were not stored, by the entry's key
     keeping: Any = None  #: what must stay alive until the graph is submitted
 
@@ -94,11 +101,13 @@ def decide(
     never: Mapping[bytes, str] = MappingProxyType({}),
     known_code: Callable[[Sequence[bytes]], Collection[bytes]] = lambda _: (),
     waits: bool = True,
+    earlier: StandIns = _NOTHING,
 ) -> GraphPlan:
     """Which results are loaded, and which of those that are computed are to be stored.
 
     `held` are keys that the client has futures for: these and what they need stay as they are. `never` says
-    of fingerprints why their results are not stored; `known_code`, of which tasks there are earlier results.
+    of fingerprints why their results are not stored; `known_code`, of which tasks there are earlier results; `earlier`,
+    which results of earlier code stand in for those of tasks, in whose fingerprints these are.
     """
     wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
@@ -141,6 +150,10 @@ def decide(
         if task in stored:
             stored[key] = stored[task]
             files |= {key: files[task]} if task in files else {}
+    made.earlier = earlier.told
+    standing = {key: digest for key, digest in earlier.standing.items() if key in hits}
+    compared = {key: what for key, what in earlier.compared.items() if key in made.misses}
+    made.decisions = replace(made.decisions, earlier=standing, compared=compared)
     checks = dict(_to_check(made, prints, present)) if store.policy.check else {}
     small = {
         key: size
@@ -159,6 +172,8 @@ def _to_check(
     sampler = _sampler_of(made.decisions.store.policy.check)
     for key, name in made.hits.items():
         node, found = made.graph[key], present[name]
+        if key in made.decisions.earlier:  # other code made it
+            continue
         is_quick = found.compute_seconds is not None and found.compute_seconds <= LONGEST
         if not is_quick or found.outputs or type(node) is not Task or key in prints.inputs or is_writer(node):
             continue
@@ -184,6 +199,7 @@ def apply(
     """
     wanted = {*decisions.keys, *(task for _, task in _other_names(graph, decisions.keys))}
     made = _storing(decisions, graph, wanted)
+    _compare(made, decisions, graph)
     _load_hits(made, decisions, graph)
     if decisions.small:
         placed = {key for kind in _PLACES for key in annotations.get(kind, ())}
@@ -223,6 +239,14 @@ def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Colle
     return made
 
 
+def _compare(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[Any, GraphNode]) -> None:
+    """Have tasks compare what they return with what earlier code made."""
+    for key, what in decisions.compared.items():
+        node = made.get(key)
+        if isinstance(node, Task):
+            made[key] = _calling(node, Compared(node.func, decisions.store, name_of(graph[key]), what))
+
+
 def _other_names(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> Iterator[tuple[Any, Any]]:
     """The wanted keys that are only other names, each with what it names: a fused task has a name of its own."""
     for key in keys:
@@ -248,18 +272,22 @@ def _calling(node: Task, func: Callable[..., Any]) -> GraphNode:
 
 def _load_hits(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[Any, GraphNode]) -> None:
     budget = FALLBACK_TOTAL
-    for key, name in decisions.hits.items():
+    for key in decisions.hits:
         if key not in made:
             continue
         limit = FALLBACK_TASKS if decisions.waits else budget
         fallback = _fallback(graph, key, limit) if decisions.store.config.mode != "offline" else None
         if fallback is not None:
             budget -= len(fallback.tasks)
-        load = Load(decisions.store, name, name_of(graph[key]), fallback)
-        again = _again(graph, key, decisions) if key in decisions.checks else None
-        if again is not None:
-            load = CheckedLoad(decisions.store, name, name_of(graph[key]), fallback, again)
-        made[key] = Task(key, load, _data_producer=True)
+        made[key] = Task(key, _load(decisions, graph, key, fallback), _data_producer=True)
+
+
+def _load(decisions: Decisions, graph: Mapping[Any, GraphNode], key: Any, fallback: Fallback | None) -> Load:
+    given = decisions.store, decisions.hits[key], name_of(graph[key]), fallback
+    if key in decisions.earlier:
+        return EarlierLoad(*given, decisions.earlier[key])
+    again = _again(graph, key, decisions) if key in decisions.checks else None
+    return Load(*given) if again is None else CheckedLoad(*given, again)
 
 
 def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Collection[Any]) -> None:
@@ -273,7 +301,7 @@ def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Coll
     for key, (taker, *others) in takers.items():
         left = room.get(taker, SMALL_TOTAL) - decisions.small[key]
         load = getattr(made[key], "func", None)
-        if left >= 0 and not others and key not in stay and type(load) is Load and _may_read(made[taker], made):
+        if left >= 0 and not others and key not in stay and _is_only_read(load) and _may_read(made[taker], made):
             taken.setdefault(taker, {})[key] = load
             room[taker] = left
     for taker, loads in taken.items():
@@ -283,6 +311,10 @@ def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Coll
         made[taker] = Task(taker, read, *map(TaskRef, given), _data_producer=node.data_producer)
         for key in loads:
             del made[key]
+
+
+def _is_only_read(load: object) -> TypeGuard[Load]:
+    return isinstance(load, Load) and not isinstance(load, CheckedLoad)
 
 
 def _may_read(node: GraphNode, graph: Mapping[Any, GraphNode]) -> bool:

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from rich.table import Table
@@ -24,6 +25,7 @@ from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
 from cacheness_dask import live, worker
+from cacheness_dask.earlier_code import EarlierCode
 from cacheness_dask.figures import FunctionReasons, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
@@ -32,7 +34,7 @@ from cacheness_dask.inputs import state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
-from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK
+from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, UNREADABLE
 from cacheness_dask.rewrite import GraphPlan, decide, name_of
 from cacheness_dask.worker import Store
 
@@ -266,6 +268,10 @@ class Run:
             stored = made.decisions.stored.items()
             self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
         self._note_writers(made)
+        if earlier := made.decisions.earlier:
+            following = downstream(dependents_in(made.graph), earlier)
+            names = tuple(made.misses[key] for key in following if key in made.misses)
+            self._following.update(dict.fromkeys(earlier.values(), names))
 
     def _note_writers(self, made: GraphPlan) -> None:
         """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
@@ -307,16 +313,24 @@ class Run:
             may_cache(self._incomplete, name, unseen, logger.warning, self._config)
         present, noted, seconds = self._look_up(graph, prints)
         served: dict[Any, Names] = {}
+        fingerprinted = partial(fingerprints, graph, keys, held.terms, served, refuse_incomplete=refuse)
         while new := _written_by(prints, present, served):
             served |= new
-            prints = fingerprints(graph, keys, held.terms, served, refuse_incomplete=refuse)
+            prints = fingerprinted()
             present, noted, seconds = self._look_up(graph, prints)
+        finder = EarlierCode(self.cache, graph, keys, prints, present, held=held.terms)
+        earlier = finder.find(lambda world: fingerprinted(instead=world), self._never, audits=self._stores)
+        if earlier.standing:
+            own, prints = prints.digests, fingerprinted(standing=earlier.standing)
+            present, noted, seconds = self._look_up(graph, prints)
+            present = earlier.present | present
+            earlier.tell_of(own, prints.digests)
         if not waits:
             held.submits(keys, prints.terms)
         store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
         made = decide(
             graph, keys, prints, present, store,
-            held=held.terms, never=self._never, known_code=self.cache.known_code, waits=waits,
+            held=held.terms, never=self._never, known_code=self.cache.known_code, waits=waits, earlier=earlier,
         )  # fmt: skip
         made.cut, made.keeping, made.noted = cut, held, noted
         return made, prints
@@ -448,7 +462,7 @@ class Run:
                 self._say_sink(name, why)
             if why.startswith(IN_PLACE):
                 self._say_change(name, why)
-            if why.startswith((SINK, FILE)):
+            if why.startswith((SINK, FILE, UNREADABLE)):
                 for key in self._following.get(digest, ()):
                     self.cache.invalidate(key)
             self._count_unstored(name, why)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -21,7 +22,7 @@ from blake3 import blake3
 from dask._task_spec import GraphNode
 
 from cacheness import Config, Hit, UnifiedCache, telemetry
-from cacheness.audit import compared, digest_or_none, is_same, reads_of
+from cacheness.audit import compared, differing, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
 from cacheness.keys import Digest, Observed, Outcome, make_key
@@ -30,12 +31,13 @@ from cacheness.logs import logger_of
 from cacheness_dask import live
 from cacheness_dask._task_spec import Calling, Consuming, EntryVanished, Fallback, Found, Loading
 from cacheness_dask.cut_off import GivenValues, TaskInputs
+from cacheness_dask.earlier_code import ToCompare
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
 from cacheness_dask.inputs import why_not
 from cacheness_dask.mutations import Sample, change_told
 from cacheness_dask.policy import Meter, Policy
-from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE
+from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE, UNREADABLE
 from cacheness_dask.sizes import size_of
 from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails, Late, WriteBehind
 
@@ -250,6 +252,25 @@ class CheckedLoad(Load):
         return (CheckedLoad, (self._store, self._key, self._name, self._fallback, self._again))
 
 
+class EarlierLoad(Load):
+    """A hit that earlier code made. Where it cannot be read, what is computed in its place is not what keys say."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, store: Store, key: str, name: str, fallback: Fallback | None, digest: bytes) -> None:
+        super().__init__(store, key, name, fallback)
+        self._digest = digest
+
+    def recomputed(self) -> Fallback:
+        """How to compute it by the code of today; what follows is not kept."""
+        why = f"{UNREADABLE} a result of earlier code, the entry {self._key}"
+        _note(self._store.config, self._digest, self._name, why)
+        return super().recomputed()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (EarlierLoad, (self._store, self._key, self._name, self._fallback, self._digest))
+
+
 class Consume(Consuming):
     """A task that reads the small hits that it takes: one statement, where each would be a task of its own."""
 
@@ -457,6 +478,34 @@ class Checked(Calling):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Checked, (self.func, self._store, self._name))
+
+
+class Compared(Calling):
+    """A task that computes in spite of a result of earlier code: what differs ends the accepted changes."""
+
+    __slots__ = ("_with",)
+
+    _store: Store
+
+    def __init__(self, func: Callable[..., Any], store: Store, name: str, what: ToCompare) -> None:
+        super().__init__(func, store, name)
+        self._with = what
+
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
+        return nullcontext()
+
+    def _after(self, around: object, value: Any) -> None:
+        with isolated(partial(_log_unchecked, self._name)):
+            cache = self._store.opened().cache()
+            hit = cache.lookup(self._with.entry)
+            if hit is not None and not is_same(hit.value, value, None, cache.round_trip):
+                detail = differing(hit, value)
+                for one in cache.acceptances.every():
+                    if (one.new, one.old) in self._with.changes and one.until:
+                        cache.acceptances.end(one, detail)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Compared, (self.func, self._store, self._name, self._with))
 
 
 def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample:

@@ -183,6 +183,8 @@ def _details(one: Mapping[str, Any]) -> Iterator[str]:
         yield f"id {one['id']}, {_day(one['created_at'])} to {_day(one['until'])}, by {one['by']}"
     elif one.get("id") and one["state"] != "refused":
         yield f"id {one['id']}"
+    if one["state"] == "accepted" and one.get("not_in_graphs"):
+        yield f"tasks of Dask's graphs compute: {one['not_in_graphs']}"
     if one.get("changes"):
         yield f"changed: {'; '.join(one['changes'])}"
     if one.get("parameters"):

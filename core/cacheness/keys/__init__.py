@@ -11,6 +11,7 @@ from cacheness.keys.code.fingerprint import (
     reached_by,
 )
 from cacheness.keys.code.function_code import FunctionCode, merged
+from cacheness.keys.code.parameters import why_not_by_place
 from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
@@ -57,4 +58,5 @@ __all__ = [
     "still_left",
     "unordered",
     "unseen",
+    "why_not_by_place",
 ]

@@ -25,6 +25,7 @@ from cacheness.keys import (
     make_key,
     name_of_function,
     reached_by,
+    why_not_by_place,
 )
 from cacheness.keys.code.writers import writes_to
 from cacheness.lazy_dataclass import dataclass
@@ -265,7 +266,13 @@ class Acceptor:
             "changes": changes or ["what leads to what in the code changed"],
             "not_watched": self._not_watched(),
             "results": one.results,
+            "by_place": self._why_not_by_place(one),
         }
+
+    def _why_not_by_place(self, one: EarlierResults) -> str:
+        """Why tasks of graphs compute all the same, which have their arguments by place; "" if they do not."""
+        code = self._cache.code_of([one.newest]).get(one.newest.fn or b"")
+        return why_not_by_place("" if code is None else code.data.get("parameters", ""), self._function)
 
     def _changes(self, one: EarlierResults) -> Sequence[Any]:
         return list(changes_of_code(one.newest, self._cache.code_of([one.newest]), self._today))

@@ -34,6 +34,8 @@ AUDITED: Final = 0.05
 MOST_EARLIER: Final = 8
 #: Equivalences of a namespace, which a process keeps in memory.
 MOST: Final = 1000
+#: Why a change that was accepted by an earlier version of cacheness does not count for tasks of graphs.
+_NOT_COMPARED: Final = "it was accepted when tasks of graphs were not served: accept it again"
 #: The share of calls that a bound leaves out.
 _CONFIDENCE: Final = 0.95
 
@@ -64,6 +66,7 @@ class AcceptedChange:
     created_at: int = 0  #: microseconds since the epoch
     until: int = 0  #: microseconds since the epoch
     by: str = ""  #: who accepted it
+    not_in_graphs: str = ""  #: why tasks of Dask's graphs compute all the same; "" where it counts for them, too
 
     @property
     def bound(self) -> float:
@@ -120,6 +123,21 @@ class Acceptances:
         cache = self._cache
         return [one for one in cache.metadata.equivalences(cache.namespace) if self._counts(one)]
 
+    def of_graphs(self, *, fresh: bool = False) -> list[Equivalence]:
+        """The accepted changes that count for tasks of graphs, the latest first.
+
+        Args:
+            fresh: ask for the rows now, and not once a minute.
+        """
+        if fresh:
+            self.forget()
+        if time.monotonic() >= self._ask_at:
+            self._load()
+        found = [one for rows in self._known.values() for one in rows]
+        now = self._cache.metadata.now() if found else 0
+        counting = [one for one in found if one.until > now and _state_of(one) == "accepted" and _is_by_place(one)]
+        return sorted(counting, key=lambda one: one.created_at, reverse=True)
+
     def find(self, key: Key, *, unread: bool = False) -> EarlierHit | None:
         """A result of earlier code for this call, by one statement; of what is accepted before what is being tried.
 
@@ -146,7 +164,11 @@ class Acceptances:
 
     def is_audited(self, earlier: EarlierHit) -> bool:
         """Return True when a result of earlier code is computed in spite of it, to be compared."""
-        return self._sampler.chooses(earlier.hit.entry.key)
+        return self.chooses(earlier.hit.entry.key)
+
+    def chooses(self, key: bytes) -> bool:
+        """Return True when the result of earlier code under this key is computed in spite of it, to be compared."""
+        return self._sampler.chooses(key)
 
     def has_looked_for(self, new: bytes) -> bool:
         """Return True from the second time on that this is asked for a fingerprint: it is a survey."""
@@ -195,6 +217,10 @@ class Acceptances:
         self.forget()
         return signed if is_written else None
 
+    def described(self, one: Equivalence) -> AcceptedChange:
+        """Return what an equivalence says, for people."""
+        return change_of(one)
+
     def delete(self, one: Equivalence) -> bool:
         """Delete an equivalence; nothing else changes."""
         self.forget()
@@ -202,17 +228,21 @@ class Acceptances:
 
     def note(self, earlier: EarlierHit, *, same: bool, detail: str) -> None:
         """Take in what came of computing a result of earlier code again."""
-        one, known = earlier.equivalence, json.loads(earlier.equivalence.evidence)
         if not same:
-            changed = {**known, "state": "ended", "why": detail}
-            self.write(one.new, one.old, json.loads(one.parameters), changed, is_over=True)
-            _log.warning(
-                "results of earlier code no longer count for %s: %s. cacheness accept --list shows it",
-                known.get("function"),
-                detail,
-            )
+            self.end(earlier.equivalence, detail)
         elif not earlier.is_accepted:
-            self._note_trial(earlier, known)
+            self._note_trial(earlier, json.loads(earlier.equivalence.evidence))
+
+    def end(self, one: Equivalence, why: str) -> None:
+        """Have results of earlier code count no longer, for anybody, because one of them differs."""
+        known = json.loads(one.evidence)
+        changed = {**known, "state": "ended", "why": why}
+        self.write(one.new, one.old, json.loads(one.parameters), changed, is_over=True)
+        _log.warning(
+            "results of earlier code no longer count for %s: %s. cacheness accept --list shows it",
+            known.get("function"),
+            why,
+        )
 
     def _note_trial(self, earlier: EarlierHit, known: dict[str, Any]) -> None:
         one, watch = earlier.equivalence, earlier.watch
@@ -277,12 +307,18 @@ def change_of(one: Equivalence) -> AcceptedChange:
         created_at=one.created_at,
         until=one.until,
         by=one.by,
+        not_in_graphs=known.get("by_place", _NOT_COMPARED),
     )
 
 
 def in_words(parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the parameters that differ, in words."""
     return {name: f"was `{change['was']}`" if "was" in change else "is new" for name, change in parameters.items()}
+
+
+def _is_by_place(one: Equivalence) -> bool:
+    found: str = json.loads(one.evidence).get("by_place", _NOT_COMPARED)
+    return not found
 
 
 def _state_of(one: Equivalence) -> str:

@@ -24,6 +24,7 @@ from cacheness.keys.code.contexts import changed_settings
 from cacheness.keys.code.function_code import FunctionCode, canonical
 from cacheness.keys.code.introspection import reads_of
 from cacheness.keys.code.merkle import Vertex, digests_of
+from cacheness.keys.code.parameters import parameters_of
 from cacheness.keys.code.random_calls import LOOKED_AT, Draw, of_call, when_registered
 from cacheness.keys.code.randomness import Chances, chance_among
 from cacheness.keys.code.reader import Bag, Value, names_of, read
@@ -60,6 +61,7 @@ class Fingerprint:
     unfollowed: tuple[str, ...]  #: what could not be seen
     body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
     chance: tuple[Draw, ...] = ()  #: random numbers that it draws
+    parameters: str = ""  #: what stands for its parameters in their order; it does not count
 
     @property
     def incomplete(self) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ class Fingerprint:
             **self.components,
             "fingerprint": self.digest.hex(),
             "body": self.body,
+            "parameters": self.parameters,
             "unfollowed": self.unfollowed,
             "incomplete": self.incomplete,
         }
@@ -155,6 +158,7 @@ class _CodeFingerprint:
             tuple(sorted({*_unfollowed(nodes), *changed_settings(asked)})),
             _body(_callee(fn)),
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
+            parameters_of(fn) if isinstance(fn, types.FunctionType) else "",
         )
         self._watch = Watch(((node.thing, node.values) for node in nodes), asked)
         self._root.drop_objects()

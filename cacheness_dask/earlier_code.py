@@ -1,0 +1,210 @@
+"""Results of earlier code that stand in for those of a graph's tasks, because the change was accepted.
+
+The graph is fingerprinted once more with the digest of the earlier code in place of each accepted function's. What is
+found under such a fingerprint *stands in* for the task's own result; what follows it is fingerprinted anew, from what
+it is really given. So each key says which code made the result, and none has to be deleted when a change is revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, Final
+
+from dask._task_spec import DataNode, Task
+
+from cacheness import UnifiedCache
+from cacheness.keys import fingerprint
+from cacheness.records import Equivalence, Presence
+from cacheness_dask.bound import is_partial
+from cacheness_dask.fingerprint import Fingerprints, entry_key
+from cacheness_dask.graphs import Graph, topological
+
+#: Times that a graph is fingerprinted with earlier code.
+MOST_WORLDS: Final = 8
+
+_MADE_OF_IT: Final = "made of results of earlier code"
+
+#: Digests of functions of today, each with that of its earlier code.
+World = Mapping[bytes, bytes]
+#: Of an accepted change: the digests of the code of today, and of the earlier code.
+Pair = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ToCompare:
+    """A result of earlier code that a task computes in spite of, and compares with."""
+
+    entry: str  #: its key
+    changes: tuple[Pair, ...]  #: that end where it differs
+
+
+@dataclass(slots=True)
+class StandIns:
+    """Results of earlier code for the tasks of one graph."""
+
+    standing: dict[Any, bytes] = field(default_factory=dict)  #: fingerprints, by key of the task that they stand in for
+    present: dict[str, Presence] = field(default_factory=dict)  #: their entries
+    told: dict[Any, str] = field(default_factory=dict)  #: what is known of the changes, for people
+    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: tasks that compute in spite of one
+
+    def tell_of(self, own: Mapping[Any, bytes], given: Mapping[Any, bytes]) -> None:
+        """Say of tasks that they are made of what stands in for others.
+
+        Args:
+            own: the fingerprints of tasks, by the code of today alone.
+            given: … and by what they are really given.
+        """
+        changed = [key for key, digest in given.items() if own.get(key) != digest]
+        self.told = dict.fromkeys(changed, _MADE_OF_IT) | self.told
+
+
+class EarlierCode:
+    """Finds what earlier code made of the tasks of a graph that miss.
+
+    Args:
+        cache: the cache.
+        graph: the graph.
+        wanted: the keys whose results are wanted.
+        prints: the fingerprints of its tasks.
+        present: the entries that are there under these.
+        held: keys that a client has futures for; these and what they need stay as they are.
+    """
+
+    def __init__(
+        self,
+        cache: UnifiedCache,
+        graph: Graph,
+        wanted: Iterable[Any],
+        prints: Fingerprints,
+        present: Mapping[str, Presence],
+        *,
+        held: Collection[Any],
+    ) -> None:
+        self._cache, self._graph, self._wanted, self._prints = cache, graph, wanted, prints
+        stay = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
+        self._missing = [
+            key for key, digest in prints.digests.items() if prints.entry_of(digest) not in present and key not in stay
+        ]
+        self._misses = frozenset(self._missing)
+        self._found = StandIns()
+        self._used: dict[Any, list[Equivalence]] = {}
+
+    def find(
+        self, refingerprinted: Callable[[World], Fingerprints], never: Container[bytes], *, audits: bool
+    ) -> StandIns:
+        """Return what was found: nothing where nothing misses, or no change was accepted.
+
+        Args:
+            refingerprinted: makes the fingerprints with the digests of earlier code.
+            never: fingerprints whose results were not readable.
+            audits: whether some are computed in spite of it, and compared.
+        """
+        accepted = self._cache.acceptances.of_graphs() if self._missing else []
+        rows = [one for one in accepted if one.new in self._prints.functions]
+        for changes in _worlds(rows):
+            self._look_up(changes, refingerprinted, never)
+        found = self._found
+        if found.standing:
+            self._drop_revoked()
+        if audits:
+            self._choose_audited()
+        found.told = {key: self._told(self._used[key]) for key in found.standing}
+        return found
+
+    def _look_up(
+        self, changes: list[Equivalence], refingerprinted: Callable[[World], Fingerprints], never: Container[bytes]
+    ) -> None:
+        earlier, own = refingerprinted({one.new: one.old for one in changes}).digests, self._prints.digests
+        asked = (key for key in self._missing if key in earlier and key not in self._found.standing)
+        digests = {key: earlier[key] for key in asked if earlier[key] != own[key] and earlier[key] not in never}
+        there = self._cache.present(sorted({entry_key(digest) for digest in digests.values()})) if digests else {}
+        # Of a file that earlier code wrote, the code of today may make another one.
+        served = {name: one for name, one in there.items() if not one.outputs}
+        new = {key: digest for key, digest in digests.items() if entry_key(digest) in served}
+        self._found.standing |= new
+        self._found.present |= served
+        self._used |= dict.fromkeys(new, changes)
+
+    def _drop_revoked(self) -> None:
+        """Let only those stand in whose changes count now: the rows are asked for after the entries."""
+        now = {(one.new, one.old, one.mac) for one in self._cache.acceptances.of_graphs(fresh=True)}
+        for key in list(self._found.standing):
+            if any((one.new, one.old, one.mac) not in now for one in self._used[key]):
+                del self._found.standing[key]
+
+    def _choose_audited(self) -> None:
+        """Have some of those that would be loaded computed by the code of today, with all that leads to them."""
+        standing = self._found.standing
+        for key in list(self._loaded()):
+            name = entry_key(standing[key]) if key in standing else ""
+            if not name or not self._cache.acceptances.chooses(bytes.fromhex(name)):
+                continue
+            within = topological(self._graph, [key])
+            codes = {fingerprint(function).digest for node in within for function in functions_in(self._graph[node])}
+            changes = tuple((one.new, one.old) for one in self._used[key] if one.new in codes)
+            self._found.compared[key] = ToCompare(name, changes)
+            for node in within:
+                standing.pop(node, None)
+
+    def _loaded(self) -> Iterator[Any]:
+        """The tasks that are wanted or needed, and in whose place a result of earlier code would be loaded."""
+        stack, seen = [key for key in self._wanted if key in self._graph], set[Any]()
+        while stack:
+            key = stack.pop()
+            if key in seen:
+                continue
+            seen.add(key)
+            if key in self._found.standing:
+                yield key
+            elif key in self._misses or key not in self._prints.digests:
+                stack += [dep for dep in self._graph[key].dependencies if dep in self._graph]
+
+    def _told(self, changes: Collection[Equivalence]) -> str:
+        widest = max(map(self._cache.acceptances.described, changes), key=lambda one: one.bound)
+        return f"which earlier code made, accepted: {widest.sentence()}"
+
+
+def _worlds(rows: list[Equivalence]) -> Iterator[list[Equivalence]]:
+    """Sets of accepted changes as they may have been made: all of them, then the latest, the latest two, and so on.
+
+    Of several earlier codes of one function, the one that was accepted first counts in a set: it is further back.
+    """
+    sets = [{one.new: one for one in rows[:count]} for count in (len(rows), *range(1, len(rows)))]
+    seen: list[dict[bytes, Equivalence]] = []
+    for changes in sets[:MOST_WORLDS]:
+        if changes and changes not in seen:
+            seen.append(changes)
+            yield list(changes.values())
+
+
+def functions_in(value: Any) -> Iterator[FunctionType]:
+    """The functions that a task calls, or hands to one that it calls.
+
+    Args:
+        value: a node of a graph, or what is in one.
+    """
+    if isinstance(value, FunctionType):
+        yield value
+    elif isinstance(wrapped := _decorated(value), FunctionType):
+        yield wrapped
+    else:
+        for part in _parts_of(value):
+            yield from functions_in(part)
+
+
+def _parts_of(value: Any) -> Iterable[Any]:
+    if isinstance(value, Task):
+        return (value.func, *value.args, *value.kwargs.values())
+    if isinstance(value, DataNode):
+        return (value.value,)
+    if is_partial(value):
+        return (value.func, *value.args, *value.keywords.values())
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
+
+
+def _decorated(value: Any) -> Any:
+    return getattr(value, "__wrapped__", None) if type(value).__module__.startswith("cacheness.") else None

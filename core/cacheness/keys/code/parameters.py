@@ -1,0 +1,70 @@
+"""The parameters of a function, for who gives arguments by their places: which, in which order, with which defaults."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+from blake3 import blake3
+
+from cacheness.errors import CachenessError
+from cacheness.keys.encode import encode
+
+#: Hexadecimal digits that stand for one parameter.
+_EACH: Final = 8
+_KINDS: Final = {
+    inspect.Parameter.POSITIONAL_ONLY: "/",
+    inspect.Parameter.POSITIONAL_OR_KEYWORD: "",
+    inspect.Parameter.VAR_POSITIONAL: "*",
+    inspect.Parameter.KEYWORD_ONLY: "-",
+    inspect.Parameter.VAR_KEYWORD: "**",
+}
+
+
+def parameters_of(function: Callable[..., Any]) -> str:
+    """Return what stands for the parameters of a function, in their order; "" where they cannot be told.
+
+    Args:
+        function: the function.
+    """
+    found = _parameters(function)
+    return "".join(map(_digits_of, found)) if all(map(_is_told, found)) else ""
+
+
+def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
+    """Return why a call with the same arguments, by place, may mean another one than it did; "" if it may not.
+
+    Args:
+        then: what `parameters_of` said of the earlier code.
+        function: the function, today.
+    """
+    now = _parameters(function)
+    if not then or not all(map(_is_told, now)):
+        return "what its parameters were is not known"
+    kept, added = now[: len(then) // _EACH], now[len(then) // _EACH :]
+    takes_more = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in (*kept, *added))
+    is_same = "".join(map(_digits_of, kept)) == then
+    if is_same and (not added or (not takes_more and all(one.default is not one.empty for one in added))):
+        return ""
+    return "its parameters are no longer the same, in the same order and with the same defaults"
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # compiled, and says nothing about them
+        return []
+
+
+def _is_told(one: inspect.Parameter) -> bool:
+    try:
+        encode(one.default if one.default is not one.empty else None)
+    except (CachenessError, RecursionError):  # its default is the function itself
+        return False
+    return True
+
+
+def _digits_of(one: inspect.Parameter) -> str:
+    default = encode(one.default) if one.default is not one.empty else b""
+    return blake3(encode((_KINDS[one.kind], one.name, default))).hexdigest()[:_EACH]
