@@ -116,15 +116,19 @@ class WriteBehind:
         if size <= self._room:
             pending = Pending(key, frozen(value), size, about)
             with self._state:
-                if self._waiting + size <= self._room:
+                fits = self._waiting + size <= self._room
+                if fits:
                     self._enqueue(pending)
-                    return
+            if fits:
+                self._store_here()
+                return
         self._store([Pending(key, lambda: value, size, about)])
 
     def link(self, key: Key, entry: Entry, provenance: Mapping[str, Any]) -> None:
         """Store soon that a key has the result of an entry."""
         with self._state:
             self._enqueue(Pending(key, _nothing, 0, ComputeDetails(0.0, provenance), entry))
+        self._store_here()
 
     def note(self, key: str, why: str) -> None:
         """Keep beside a key, at the latest when it is flushed, why its result is not stored."""
@@ -175,8 +179,20 @@ class WriteBehind:
     def _wake(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._drain, name="cacheness-write-behind", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # Python starts no more at its end, nor beyond the system's limit
+                self._thread = None
         self._state.notify_all()
+
+    def _store_here(self) -> None:
+        """Store what is waiting where no thread could be started for it."""
+        while self._thread is None:
+            with self._state:
+                batch = self._take()
+            if not batch:
+                return
+            self._store_waiting(batch)
 
     def _drain(self) -> None:
         while True:
@@ -186,14 +202,17 @@ class WriteBehind:
                     return
                 self._state.wait_for(self._is_due, timeout=_LINGER)
                 batch = self._take()
-            try:
-                if batch:
-                    self._store(batch)
-                self._write_notes()
-            finally:
-                with self._state:
-                    self._waiting -= sum(max(pending.size, 1) for pending in batch)
-                    self._state.notify_all()
+            self._store_waiting(batch)
+
+    def _store_waiting(self, batch: list[Pending]) -> None:
+        try:
+            if batch:
+                self._store(batch)
+            self._write_notes()
+        finally:
+            with self._state:
+                self._waiting -= sum(max(pending.size, 1) for pending in batch)
+                self._state.notify_all()
 
     def _is_due(self) -> bool:
         """Whether there is a batch, or somebody waits for what there is."""

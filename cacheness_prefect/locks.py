@@ -11,6 +11,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Generator, Iterator
+from contextlib import suppress
 from contextvars import Token
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -175,7 +176,8 @@ class CachenessLockManager(LockManager):
         if token is not None and hold_timeout is not None:
             timer = threading.Timer(hold_timeout, self._expire, (key, holder, token))
             timer.daemon = True
-            timer.start()
+            with suppress(RuntimeError):  # no thread can be started; the lease runs out by itself
+                timer.start()
         return acquired
 
     def _wait_for_turn(

@@ -9,7 +9,8 @@ import re
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin
 
 PAGE = Path(__file__).parent / "reference/api.md"
 MODULES = ("cacheness", "cacheness.keys", "cacheness.errors", "cacheness_dask", "cacheness_prefect")
@@ -126,9 +127,16 @@ def _fields(cls: Any) -> str:
 
 
 def _type(annotation: Any) -> str:
+    return f"`{_name_of_type(annotation)}`".replace("|", "\\|")
+
+
+def _name_of_type(annotation: Any) -> str:
+    if get_origin(annotation) in (Union, UnionType):  # shown alike by every version of Python
+        return " | ".join(map(_name_of_type, get_args(annotation)))
+    if annotation is NoneType:
+        return "None"
     text = getattr(annotation, "__forward_arg__", annotation)
-    text = text if isinstance(text, str) else getattr(text, "__name__", str(text))
-    return f"`{text}`".replace("|", "\\|")
+    return text if isinstance(text, str) else getattr(text, "__name__", str(text))
 
 
 def _default(field: dataclasses.Field[Any]) -> str:

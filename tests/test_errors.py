@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -126,7 +127,7 @@ def test_a_schema_newer_than_the_library_is_refused(tmp_path: Path) -> None:
     import sqlite3
 
     UnifiedCache(cache_dir=str(tmp_path)).close()
-    with sqlite3.connect(tmp_path / "metadata.sqlite") as database:
+    with closing(sqlite3.connect(tmp_path / "metadata.sqlite")) as database, database:
         # What a later release leaves: the version it is, and the oldest reader that still understands it.
         database.execute("UPDATE schema_version SET version_num = '0099'")
         database.execute("UPDATE store SET min_reader = 99")

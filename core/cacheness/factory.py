@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from typing import Final, cast
 from urllib.parse import unquote, urlsplit
 
-from cacheness import forks
+from cacheness import forks, threads
 from cacheness.circuit import Guard
 from cacheness.codecs import CODECS, TRUSTING_CODECS, compression
 from cacheness.codecs.compression import Share
@@ -124,10 +124,8 @@ def hold(config: Config) -> Slot:
     with _registry.lock:
         slot = _take(config)
         if _registry.closer is None:
-            _registry.closer = threading.Thread(
-                target=_close_dropped, args=(_registry.dropped,), name="cacheness-closer", daemon=True
-            )
-            _registry.closer.start()
+            dropped = _registry.dropped
+            _registry.closer = threads.started(lambda: _close_dropped(dropped), "cacheness-closer")
         return slot
 
 

@@ -6,9 +6,10 @@ import contextlib
 import io
 import os
 import threading
+import time
 from pathlib import Path
 
-from cacheness import forks, platform
+from cacheness import forks, jitter, platform, threads
 
 
 class FileLocks:
@@ -118,13 +119,28 @@ class _Waiter:
         self._given_up = False
 
     def wait(self, seconds: float) -> io.FileIO | None:
-        threading.Thread(target=self._lock, name="cacheness-waiting-in-line", daemon=True).start()
         try:
-            self._locked.wait(seconds)
+            if threads.started(self._lock, "cacheness-waiting-in-line"):
+                self._locked.wait(seconds)
+            else:
+                self._ask_again(seconds)
         finally:
             with self._mutex:
                 self._given_up = not self._locked.is_set()
         return None if self._given_up else self._file
+
+    def _ask_again(self, seconds: float) -> None:
+        """Without a thread: nobody is in line, and the lucky one gets it."""
+        until = time.monotonic() + seconds
+        try:
+            while not platform.lock(self._file.fileno()):
+                if time.monotonic() > until:
+                    return
+                time.sleep(jitter.between(0.001, 0.01))
+            self._locked.set()
+        finally:
+            if not self._locked.is_set():
+                forks.close(self._file)
 
     def _lock(self) -> None:
         platform.lock(self._file.fileno(), waits=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import gc
+import inspect
 import os
 import pickle
 import random
@@ -457,7 +457,7 @@ def test_tasks_can_be_pickled_with_their_cache(cache: UnifiedCache) -> None:
     store = Store(cache.config, Policy())
     for task in (Compute(inc, store, bytes(32), "inc", True), Load(store, "0" * 64, "inc", None)):
         assert pickle.loads(pickle.dumps(task)).__name__ == "inc"
-    assert asyncio.iscoroutinefunction(Compute(coroutine, store, bytes(32), "c", True)) is False
+    assert inspect.iscoroutinefunction(Compute(coroutine, store, bytes(32), "c", True)) is False
 
 
 def test_sources_and_handles_inside_of_other_arguments_are_seen(cache: UnifiedCache, tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ REMEMBERING = {
         "class K: pass\ndef f(x): return K.__annotations__\n",
         ("pass", "n: int"),
     ),
+    "a class below one whose annotations are read": (
+        "class A: n: int\nclass K(A): pass\ndef f(x): return K.__annotations__, A.__annotations__\n",
+        ("n: int", "n: str"),
+    ),
+    "a typed dictionary whose annotations are read": (
+        "import typing\nclass K(typing.TypedDict): n: int\ndef f(x): return K.__annotations__\n",
+        ("n: int", "n: str"),
+    ),
     "a template": (
         "import jinja2\nENV = jinja2.Environment(loader=jinja2.DictLoader({'a': 'Hello {{ x }}'}))\ndef f(x): return ENV.get_template('a').render(x=x)\n",
         ("Hello", "Bye"),

@@ -84,6 +84,7 @@ def page(cache: UnifiedCache) -> Iterator[ServedPage]:
     """A page that is served for the length of a test."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()
         page = ServedPage(cache, listener.getsockname()[1])
         server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
         thread = threading.Thread(target=server.run, args=([listener],))

@@ -16,6 +16,7 @@ import fsspec  # type: ignore[import-untyped]
 from fsspec.implementations.memory import MemoryFileSystem  # type: ignore[import-untyped]
 from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore[import-untyped]
 
+from cacheness import threads
 from cacheness.blobs.names import checked
 from cacheness.blobs.s3 import PART, parse_query
 from cacheness.buffers import allocate, views_of
@@ -213,6 +214,7 @@ def _in_time(request: Callable[[threading.Event], T], seconds: float) -> T:
 
     Few filesystems take a deadline. One that hangs keeps its thread; the circuit bounds
     how many. A thread, not a pool: Python waits for the threads of a pool before it exits.
+    Where no thread can be started, there is no deadline.
     """
     outcome: Future[T] = Future()
     given_up = threading.Event()
@@ -223,7 +225,8 @@ def _in_time(request: Callable[[threading.Event], T], seconds: float) -> T:
         except BaseException as error:  # noqa: BLE001 - raised again by result()
             outcome.set_exception(error)
 
-    threading.Thread(target=run, name="cacheness-blob", daemon=True).start()
+    if not threads.started(run, "cacheness-blob"):
+        run()
     try:
         return outcome.result(seconds)
     except BaseException:

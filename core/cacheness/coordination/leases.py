@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from cacheness import forks
+from cacheness import forks, threads
 from cacheness.errors import CachenessError, StoreRefused
 from cacheness.jitter import between
 from cacheness.logs import logger_of
@@ -121,7 +121,7 @@ class ComputeLeases:
             held = self._held[key, token] = _HeldLease(lease)
             if not self._beating:
                 self._beating = True
-                threading.Thread(target=self._beat, name="cacheness-lease-heartbeat", daemon=True).start()
+                self._beating = threads.started(self._beat, "cacheness-lease-heartbeat") is not None
             wakes_in_time = self._wakes_at <= held.due and not self._abandoned
         if not wakes_in_time:  # it seldom has to, and to wake it at each miss would cost as much as the lease
             self._woken.set()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 
-from cacheness import forks, platform
+from cacheness import forks, platform, threads
 from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
 from cacheness.protocols import SessionRows
@@ -98,11 +98,10 @@ class Sessions:
 
     def _keep_alive(self) -> None:
         if self._stop is None:
-            self._stop = threading.Event()
-            # A daemon, so that it never keeps a process alive.
-            threading.Thread(
-                target=self._beat, args=(self._stop,), name="cacheness-session-heartbeat", daemon=True
-            ).start()
+            stop = threading.Event()
+            # Without a thread the session lives as long as its lease; who puts after that opens another.
+            if threads.started(lambda: self._beat(stop), "cacheness-session-heartbeat"):
+                self._stop = stop
 
     def _beat(self, stop: threading.Event) -> None:
         while not stop.wait(HEARTBEAT_SECONDS):

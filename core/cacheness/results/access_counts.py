@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from cacheness import forks, telemetry
+from cacheness import forks, telemetry, threads
 from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
@@ -104,10 +104,8 @@ class UseCounter:
         return True
 
     def _start(self) -> None:
-        try:
-            threading.Thread(target=self._write, name="cacheness-uses", daemon=True).start()
-        except RuntimeError:  # the interpreter exits; closing the cache writes them
-            self._is_writing = False
+        if not threads.started(self._write, "cacheness-uses"):
+            self._is_writing = False  # closing the cache writes them
 
     def flush(self) -> None:
         """Write what is buffered now, if the database takes it, for a second at most."""

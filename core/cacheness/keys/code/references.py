@@ -62,6 +62,7 @@ _GENERATED: Final = frozenset(
         "__slotnames__",
     }
 )
+_OF_ANNOTATIONS: Final = frozenset({"__annotations__", "__annotate_func__", "__annotate__"})
 #: Tables that an enum keeps of its members, which count by themselves. Hooks and boundaries are not among them.
 _OF_ENUM: Final = frozenset(
     {
@@ -504,8 +505,8 @@ def _names_in_class(cls: type) -> list[str]:
     names = [n for n in vars(cls) if n not in _GENERATED]
     if "__init__" in names and _is_protocols_init(cls):
         names.remove("__init__")
-    if not vars(cls).get("__annotations__", True):
-        names.remove("__annotations__")  # to read a class's annotations gives it an empty dictionary
+    # Reading annotations of a class without any gives it an empty dictionary or, on Python 3.14, None for a function.
+    names = [n for n in names if n not in _OF_ANNOTATIONS or vars(cls)[n]]
     if "_sa_registry" in dir(cls):
         names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
     if isinstance(cls, enum.EnumMeta):
