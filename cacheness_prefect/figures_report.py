@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from cacheness import Report, UnifiedCache
+from cacheness.units import seconds_named
 from cacheness_prefect.repair_artifacts import plain
 
 REPORT: Final = "cacheness.report"  #: the events that an automation can react to
@@ -62,18 +63,18 @@ def text_of(day: Report, reasons: Report) -> str:
     if not total.calls:
         return "No calls were counted in the last day."
     rate = "" if total.hit_rate is None else f", **hit rate {total.hit_rate:.0%}**"
-    hours = f"{total.seconds_saved / 3600:,.1f} h saved, {total.seconds_spent / 3600:,.1f} h computing and waiting"
+    saved, spent = map(seconds_named, (total.seconds_saved, total.seconds_spent))
     lines = [
-        f"**{total.calls:,} calls**{rate}, {hours}.",
+        f"**{total.calls:,} calls**{rate}, {saved} saved, {spent} computing and waiting.",
         "",
-        "| function | calls | hits | misses | waited | hit rate | s saved | s spent |",
+        "| function | calls | hits | misses | waited | hit rate | saved | spent |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in day.rows[:_FUNCTIONS]:
         share = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
         lines.append(
             f"| {_cell(row.name)} | {row.calls:,} | {row.hits:,} | {row.misses:,} | {row.waited:,} |"
-            f" {share} | {row.seconds_saved:,.1f} | {row.seconds_spent:,.1f} |"
+            f" {share} | {seconds_named(row.seconds_saved)} | {seconds_named(row.seconds_spent)} |"
         )
     if len(day.rows) > _FUNCTIONS:
         lines.append(f"\n… and {len(day.rows) - _FUNCTIONS:,} more functions.")

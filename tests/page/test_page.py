@@ -20,6 +20,7 @@ from cacheness.errors import StoreUnavailable
 from cacheness.page import views
 from cacheness.page.chart import Bar, bars
 from cacheness.page.server import ServedPage
+from cacheness.units import seconds_named
 
 HOSTILE = "<script>alert(1)</script>\"' onload=x \x1b[31mred\x1b[0m\nline \u202egnp.exe"
 
@@ -303,6 +304,7 @@ def test_a_report_is_one_file_that_needs_nothing_else(cache: UnifiedCache, tmp_p
 
 def test_charts_of_anything_are_valid_and_say_their_figures() -> None:
     for columns in ([], [Bar("now", [])], [Bar("a<b", [("hits", 0.0)]), Bar("b", [("hits", 2.5), ("misses", 1e12)])]):
-        shown = Seen(bars('A "title" <of> ours', columns, " s"))
+        shown = Seen(bars('A "title" <of> ours', columns, seconds_named))
         assert shown.tags[0] == "svg"
-    assert "2.5 s hits, 1,000.0G s misses" in shown.text
+    assert "2.5 s hits, 11,574,074.1 d misses" in shown.text
+    assert "2.5 hits, 1,000.0G misses" in Seen(bars("calls", columns)).text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Final
@@ -23,12 +23,19 @@ class Bar:
     parts: Sequence[tuple[str, float]]
 
 
-def bars(title: str, columns: Sequence[Bar], unit: str = "") -> str:
-    """Return a chart with a column for each bar. Screen readers read out its title and the figures of each column."""
+def bars(title: str, columns: Sequence[Bar], named: Callable[[float], str] | None = None) -> str:
+    """Return a chart with a column for each bar. Screen readers read out its title and the figures of each column.
+
+    Args:
+        title: of the chart.
+        columns: in their order.
+        named: how a size is said; None for a plain number.
+    """
+    say = named or _short
     most = max((sum(size for _, size in column.parts) for column in columns), default=0.0) or 1.0
     step = (WIDTH - _LEFT) / max(len(columns), 1)
     room = HEIGHT - _TOP - _BOTTOM
-    shown = [_axis(most, room, unit)]
+    shown = [_axis(most, room, say)]
     every = max(1, -(-len(columns) // _LABELS))
     for number, column in enumerate(columns):
         x, y = _LEFT + number * step, float(HEIGHT - _BOTTOM)
@@ -41,7 +48,7 @@ def bars(title: str, columns: Sequence[Bar], unit: str = "") -> str:
                     f'<rect class="{escape(kind)}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}"'
                     f' height="{height:.1f}"/>'
                 )
-        told = ", ".join(f"{_short(size)}{unit} {kind}" for kind, size in column.parts)
+        told = ", ".join(f"{say(size)} {kind}" for kind, size in column.parts)
         shown.append(f"<g><title>{escape(column.name)}: {escape(told)}</title>{''.join(rectangles)}</g>")
         if number % every == 0:
             shown.append(f'<text x="{x + step * 0.1:.1f}" y="{HEIGHT - 6}">{escape(column.name[-5:])}</text>')
@@ -51,12 +58,12 @@ def bars(title: str, columns: Sequence[Bar], unit: str = "") -> str:
     )
 
 
-def _axis(most: float, room: float, unit: str) -> str:
+def _axis(most: float, room: float, say: Callable[[float], str]) -> str:
     lines = []
     for share in (0.0, 0.5, 1.0):
         y = HEIGHT - _BOTTOM - room * share
         lines.append(f'<line x1="{_LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        lines.append(f'<text class="scale" x="{_LEFT - 6}" y="{y + 4:.1f}">{_short(most * share)}{unit}</text>')
+        lines.append(f'<text class="scale" x="{_LEFT - 6}" y="{y + 4:.1f}">{escape(say(most * share))}</text>')
     return "".join(lines)
 
 

@@ -35,6 +35,7 @@ LOOK_SECONDS: Final = 2.0  #: that a look through the entries may take
 PAGE: Final = 500
 TEXT: Final = 2000  #: characters of one text
 PREVIEW: Final = 2000
+ARGUMENT: Final = 200  #: characters of one of many
 ORDERS: Final = {
     "size": "largest first",
     "unused": "unused for longest first",
@@ -85,7 +86,7 @@ def overview(cache: UnifiedCache) -> View:
             "reasons": islice(reasons, ROWS),
             "disputes": len(cache.disputes()),
             "calls": _chart("Calls in each hour", names, hours, _calls),
-            "saved": _chart("Seconds saved in each hour", names, hours, _saved, " s"),
+            "saved": _chart("Time saved in each hour", names, hours, _saved, seconds_named),
         },
     )
 
@@ -205,10 +206,10 @@ def _chart(
     names: list[str],
     hours: Mapping[str, Sum],
     parts: Callable[[Sum], list[tuple[str, float]]],
-    unit: str = "",
+    named: Callable[[float], str] | None = None,
 ) -> Markup:
     columns = [Bar(name, parts(hours[name]) if name in hours else []) for name in names]
-    return Markup(bars(title, columns, unit))  # noqa: S704  it has escaped what it was given
+    return Markup(bars(title, columns, named))  # noqa: S704  it has escaped what it was given
 
 
 @once
@@ -253,6 +254,6 @@ def _arguments(given: Mapping[str, Any]) -> Iterator[str]:
         if name in ("function", "prefix"):  # options of the key, which are said elsewhere
             continue
         try:
-            yield f"{name}={value!r:.200}"
+            yield f"{name}={cut(repr(value), ARGUMENT)}"
         except Exception as error:  # noqa: BLE001  the value's own class
             yield f"{name}: its repr failed: {type(error).__name__}"
