@@ -1,6 +1,6 @@
 """Dask graphs whose results are kept: computed once, by anyone, on any scheduler."""
 
-import cacheness_dask.delayed  # noqa: F401  tells the core's encoder about delayed values
+import cacheness_dask.delayed  # noqa: F401  registers delayed values with the encoder of keys
 from cacheness import File
 from cacheness_dask._task_spec import EntryVanished
 from cacheness_dask.activation import RegisteredCache as Cache

@@ -21,7 +21,7 @@ REFRESH: Final = 2
 _MOST_SHOWN: Final = 20
 #: Events that are kept for reports: a worker sends two a second at most.
 _MOST_KEPT: Final = 100_000
-#: Without a graph or a task for so long, what was under way is over.
+#: After so long without a graph or a task, the graphs that ran are over.
 _QUIET: Final = 60.0
 
 
@@ -44,7 +44,7 @@ class DashboardPlugin(SchedulerPlugin):
     async def start(self, scheduler: Scheduler) -> None:
         """Show the page, and add to reports."""
         self.total = Progress()
-        self.current = Progress()  #: since the first of the graphs that are under way
+        self.current = Progress()  #: since the first of the graphs that run
         self.at = 0.0
         self.events: deque[tuple[float, Progress]] = deque(maxlen=_MOST_KEPT)
         for moment, event in scheduler.get_events(TOPIC):
@@ -111,7 +111,7 @@ def page_of(current: Progress, total: Progress) -> str:
 
 
 def _bar(what: str, done: int, wanted: int) -> str:
-    done = min(done, wanted)  # of one that vanished, reading and computing are told
+    done = min(done, wanted)  # of one that vanished, both reading and computing are reported
     return (
         f"<label>{done:,} of {wanted:,} {what}"
         f'<progress max="{max(wanted, 1)}" value="{done if wanted else 1}"></progress></label>'

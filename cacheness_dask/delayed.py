@@ -1,6 +1,6 @@
 """Delayed values and other collections that a function or an argument refers to: their keys are new in every process.
 
-Importing this module tells the core's encoder what they stand for: a delayed function for what it
+Importing this module registers with the encoder of keys what they stand for: a delayed function for what it
 calls, any other collection for its graph, with what one sees of it without computing it.
 """
 

@@ -291,7 +291,7 @@ def _label(key: Any, node: GraphNode) -> str:
 
 
 def _hint(key: Any, node: GraphNode) -> str:
-    """What tells a task from its neighbours: its place, or its first argument when that is short."""
+    """What distinguishes a task from its neighbours: its place, or its first argument when that is short."""
     if isinstance(key, tuple):
         return " " + ", ".join(map(str, key[1:]))
     first = node.args[0] if isinstance(node, Task) and node.args else None

@@ -22,7 +22,7 @@ NOT_NEEDED: Final = "(not needed)"
 
 
 class FunctionReasons:
-    """Why tasks of functions miss, as far as the newest entry of each tells. It is asked for once an hour."""
+    """Why tasks of functions miss, as far as the newest entry of each shows. It is asked for once an hour."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, str]] = {}

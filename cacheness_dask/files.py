@@ -22,7 +22,7 @@ from cacheness_dask.fingerprint import Fingerprints, Names
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a task is told of its files when it is planned: small, and true wherever the task runs."""
+    """What a task gets about its files when it is planned: small, and true wherever the task runs."""
 
     found: tuple[tuple[str, Counted], ...]  #: with the place, which is as relative as the name
     groups: tuple[Names, ...]  #: of these, those that count together

@@ -127,7 +127,7 @@ class Fingerprints:
     plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
-    clues: Mapping[Any, bytes] = field(default_factory=dict)  #: by which `explain` tells what of a task changed
+    clues: Mapping[Any, bytes] = field(default_factory=dict)  #: by which `explain` finds what of a task changed
     incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
@@ -202,15 +202,15 @@ class _Walk:
         self._graph = graph
         self._instead = instead
         self._as_text = as_text
-        self._text: Names = frozenset()  # of the node at hand, files that count by their names
-        self._groups: list[Names] = []  # of the node at hand, files that count together
+        self._text: Names = frozenset()  # files of the current node that count by their names
+        self._groups: list[Names] = []  # files of the current node that count together
         self._found = Fingerprints()
         self._futures = futures
         self._functions: dict[int, tuple[Any, bytes | NotCacheable, Inputs]] = {}
         self._literals: dict[int, tuple[Any, bytes, Inputs]] = {}
         self._strings: dict[str, tuple[bytes, Inputs]] = {}  # those that may name files
-        self._inputs = Inputs()  # of the node at hand
-        self._left = MOST_STRINGS  # strings of the argument at hand that are looked at
+        self._inputs = Inputs()  # of the current node
+        self._left = MOST_STRINGS  # strings of the current argument that may still be looked at
         self._targets: set[Any] = set()  # and what these are made of
         self._bound: dict[int, list[bytes]] = {}  # terms of the code and of what is bound, of partials and methods
         self._chances: dict[int, Chance] = {}  # of functions that draw unless they are seeded

@@ -235,7 +235,7 @@ def target_of(node: Any) -> Any:
 def identity_of_source(value: Any) -> Any:
     """What stands for the content behind a source, or None when the value is no source.
 
-    Raises Refused for a handle, a lock, a future: anything whose content no one can tell.
+    Raises Refused for a handle, a lock, a future: anything whose content cannot be read.
     """
     kind = type(value)
     handler = _by_type.get(kind) or _classify(kind)

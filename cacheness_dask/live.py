@@ -1,4 +1,4 @@
-"""What becomes of results while graphs run: told to callbacks here, and by the scheduler to those elsewhere."""
+"""What becomes of results while graphs run: reported to callbacks here, and by the scheduler to those elsewhere."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Progress:
     loaded: int = 0  #: results that were read
     loaded_bytes: int = 0  #: stored bytes of these
     load_seconds: float = 0.0  #: that reading them took
-    to_compute: int = 0  #: misses whose end is told
+    to_compute: int = 0  #: misses whose end is reported
     computed: int = 0  #: of these, those that ended
     compute_seconds: float = 0.0  #: that these took
     stored: int = 0  #: results

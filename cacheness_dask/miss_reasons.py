@@ -51,7 +51,7 @@ class _EarlierEntry:
 
     clue: bytes
     created_at: datetime
-    files: frozenset[str] | None  #: names of files that counted; None where the entry does not tell
+    files: frozenset[str] | None  #: names of files that counted; None where the entry does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,13 @@ class _FilesOfArgument:
         return f"input {self.names[0]}" if len(self.names) == 1 else f"one of the inputs {', '.join(self.names)}"
 
     def not_of(self, entry: _EarlierEntry | None) -> list[str]:
-        """Those that an earlier entry was not made from, as far as it tells: it names no more than a few."""
+        """Those that an earlier entry was not made from, as far as it says: it names no more than a few."""
         known = entry.files if entry is not None and entry.files else frozenset[str]()
         return [name for name in self.names if name not in known] if 0 < len(known) < NAMED else []
 
 
 class Reasons:
-    """Says for each miss of a plan what changed, as far as the clues of earlier entries tell."""
+    """Says for each miss of a plan what changed, as far as the clues of earlier entries show."""
 
     def __init__(
         self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, most: int = _READ_AT_MOST

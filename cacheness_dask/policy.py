@@ -15,7 +15,7 @@ from cacheness_dask.reasons import LASTING, TOO_LARGE
 
 Which = Literal["auto", "outputs", "all", "marked"]
 
-_SMALL: Final = 64 * 1024  #: reads below this tell the latency, larger ones the throughput
+_SMALL: Final = 64 * 1024  #: reads below this measure the latency, larger ones the throughput
 _WEIGHT: Final = 0.2  #: of a new measurement against the earlier ones
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 from cacheness.isolation import isolated
 from cacheness_dask.encoding import NotCacheable
 
-#: What stores call a name for the content, the most telling first; what comes last tells only the time of change.
+#: What stores call a name for the content, the most specific first; the last is only the time of change.
 _TAGS: Final = ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5")
 _TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "modified")
-#: So many files of one directory are asked for one by one; then one listing tells all.
+#: So many files of one directory are asked for one by one; then one listing has all.
 _FEW: Final = 8
 
 

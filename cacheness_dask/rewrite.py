@@ -194,7 +194,7 @@ def apply(
 ) -> dict[Any, GraphNode]:
     """The graph that runs: hits are loads, what only they need is gone, misses store their results.
 
-    The graph may be materialised anew, elsewhere, and differ in what is fused into what: a key stands
+    The graph may be materialised again elsewhere, and differ in what is fused into what: a key stands
     for one value, and a task whose key is not decided about is computed as it is.
     """
     wanted = {*decisions.keys, *(task for _, task in _other_names(graph, decisions.keys))}

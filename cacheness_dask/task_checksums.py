@@ -1,4 +1,4 @@
-"""Clues: two bytes for each part of a task, by which `explain` tells what differs from an earlier entry.
+"""Clues: two bytes for each part of a task, by which `explain` finds what differs from an earlier entry.
 
 They travel with each task that may be stored, so they are small: too small to prove that two parts are
 the same, and large enough to say which one is not. Nothing is looked up by them.

@@ -105,7 +105,7 @@ def _opened(store: Store) -> WorkerCache:
 
 
 def _warn(config: Config, error: BaseException, what: str = "are not stored") -> None:
-    """Note what went wrong, for `flush` to tell: a client says it once, where each task of each worker met it."""
+    """Note what went wrong, for `flush` to report: a client logs it once, however many tasks and workers met it."""
     trouble = f"Some results {what}: {error}"
     logger.log(logging.DEBUG if config in _troubles or _is_asked() else logging.WARNING, "%s", trouble)
     _troubles.setdefault(config, trouble)
@@ -312,7 +312,7 @@ def _log_unchecked(name: str, error: Exception) -> None:
     logger.info("a result of %s cannot be checked: %s: %s", name, type(error).__name__, error)
 
 
-#: What is told to a task whose result may be stored: its fingerprint; the clue, which is kept for `explain`; and what
+#: What a task gets whose result may be stored: its fingerprint; the clue, which is kept for `explain`; and what
 #: it says itself and is given by others, where an alias can be made of that.
 ToStore: TypeAlias = tuple[bytes, bytes, TaskInputs | None]
 
@@ -462,7 +462,7 @@ class Compute(Calling):
 
 
 class Checked(Calling):
-    """A task that is not stored: runs its own function, and tells when that changes what it is given."""
+    """A task that is not stored: runs its own function, and reports when that changes what it is given."""
 
     __slots__ = ()
 

@@ -45,7 +45,7 @@ class ComputeDetails:
 
     seconds: float  #: what it cost to compute
     provenance: Mapping[str, Any]
-    refused: Callable[[CodecError], None] | None = None  #: is told when the value turns out not to be storable
+    refused: Callable[[CodecError], None] | None = None  #: called when the value turns out not to be storable
 
 
 @dataclass(frozen=True, slots=True)

@@ -296,7 +296,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             if not isinstance(error, StoreRefused | SchemaMismatch):
                 raise
         except CachenessError:
-            return  # who asks the cache for something tells of it
+            return  # what asks the cache for something reports it
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
         """Save the block, unless it cannot work.

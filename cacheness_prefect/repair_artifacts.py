@@ -1,4 +1,4 @@
-"""What a repair tells: artifacts for people, an event for automations."""
+"""The report of a repair: artifacts for people, an event for automations."""
 
 from __future__ import annotations
 

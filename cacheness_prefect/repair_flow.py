@@ -1,4 +1,4 @@
-"""The flow that keeps a store honest: checks or repairs it by shards, and tells what it found.
+"""The flow that checks or repairs a store by shards, and reports what it found.
 
 A repair is safe beside writers, readers and other repairs, and idempotent: a run that was killed
 leaves nothing to clean up, and the next one does what it left undone.

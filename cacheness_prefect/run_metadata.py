@@ -110,7 +110,7 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _as_tag(text: str) -> str:
-    """What tells a run, in the form that the cache takes for a tag."""
+    """What identifies a run, in the form that the cache takes for a tag."""
     plain = text.encode(errors="replace").decode().replace("\0", " ")
     return " ".join(plain.split())[:LONGEST_TAG]
 

@@ -155,7 +155,7 @@ class Process:
     boot_id: str  #: changes at every boot of the kernel
     pid_ns: str  #: inode of the pid namespace; pids mean something only within one
     pid: int
-    pid_start: str  #: start time of the process, tells a reused pid from the old one
+    pid_start: str  #: start time of the process, distinguishes a reused pid from the old one
 
 
 @dataclass(frozen=True, slots=True)

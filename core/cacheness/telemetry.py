@@ -180,7 +180,7 @@ def count(
 
 
 def _labels(about: Mapping[str, Any]) -> dict[str, str]:
-    """What tells measures apart: of a reason its kind alone, because what it names is without end."""
+    """The labels of a measure: of a reason its kind alone, because there is no end of what it names."""
     known = {name: str(about[name]) for name in ("namespace", "function", "outcome", "reason") if about.get(name)}
     if "reason" in known:
         known["reason"] = known["reason"].partition(":")[0]

@@ -32,4 +32,4 @@ def lineage(
         for line in str(found).splitlines():
             say(printable(line))
         if not found.edges:
-            hint("No argument is the value of a stored result, as far as can be told.")
+            hint("No argument is the value of a stored result, as far as is known.")

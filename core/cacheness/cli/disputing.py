@@ -23,7 +23,7 @@ def disputes(
     place: Place,
     keep: Annotated[
         Literal["old", "new"] | None,
-        typer.Option(help="Serve what is stored again (old), or delete it, so that it is computed anew (new)."),
+        typer.Option(help="Serve what is stored again (old), or delete it, so that it is computed again (new)."),
     ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -53,7 +53,7 @@ def _chosen(found: list[Dispute], keys: list[str]) -> list[Dispute]:
 
 def _settle(cache: UnifiedCache, found: list[Dispute], keep: Literal["old", "new"], *, yes: bool) -> None:
     if keep == "new" and found:
-        confirm(f"Delete {len(found):,} stored results, so that they are computed anew?", yes=yes)
+        confirm(f"Delete {len(found):,} stored results, so that they are computed again?", yes=yes)
     settled = sum(cache.settle(one.key, keep=keep) for one in found)
     say(f"{settled:,} disputes settled: " + ("the stored results are served again" if keep == "old" else "deleted"))
 

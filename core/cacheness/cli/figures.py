@@ -1,4 +1,4 @@
-"""Commands that tell what calls came to, and whether the store works."""
+"""Commands that show what calls came to, and whether the store works."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def ui(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
-            listener.listen()  # whoever reads the address may ask at once
+            listener.listen()  # a program that reads the address may ask at once
         except OSError as error:
             raise CouldNot(f"port {port} cannot be used: {error.strerror}") from None
         page = ServedPage(cache, listener.getsockname()[1])

@@ -175,7 +175,7 @@ def _renamed(name: str, before: str, after: str) -> str:
     return f"{after}.{name[len(before) + 1 :]}" if name.startswith(f"{before}.") else name
 
 
-#: What tells a part from another, how to call it, and what tells it from another when no order counts.
+#: What distinguishes a part from another, its name, and what distinguishes it when no order counts.
 _Part = tuple[str, str, str]
 _Parts = Mapping[str, Mapping[str, _Part]]
 
@@ -206,7 +206,7 @@ def _named_in(parts: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
 
 
 def _files_in(files: Mapping[str, Any]) -> _Part:
-    """What tells the files of an argument from others, and their names."""
+    """What distinguishes the files of an argument from others, and their names."""
     named: Mapping[str, str] = files["files"]
     digests = json.dumps(named, sort_keys=True)
     return digests, ", ".join(sorted(named)), digests

@@ -90,7 +90,7 @@ def lineage_of(entry: Entry, up: int, find: Finder) -> Lineage:
 
 
 def _values_in(entry: Entry) -> Iterator[tuple[str, bytes, bool, str]]:
-    """Each argument of a result: its name and digest, whether the value tells it from others, and its label."""
+    """Each argument of a result: its name and digest, whether the value distinguishes it from others, and its label."""
     try:
         found = arguments_of(entry.args)
     except CachenessError:

@@ -2,7 +2,7 @@
 
 A row that is asked for a second time is kept with a mark of the database's last change. At the next call an equal mark
 proves that the row is still what the database holds, so it is neither read nor verified again. The value is decoded
-anew each time: what a caller does to it changes nothing here.
+again each time: what a caller does to it changes nothing here.
 """
 
 from __future__ import annotations

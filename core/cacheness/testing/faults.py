@@ -43,7 +43,7 @@ class Crashed(BaseException):
 
 
 class Stepwise:
-    """A store that tells `on_step` before and after each step; whatever that raises comes through."""
+    """A store that calls `on_step` before and after each step, and passes on what that raises."""
 
     def __init__(self, inner: Any, name: str, on_step: OnStep) -> None:
         self._inner = inner

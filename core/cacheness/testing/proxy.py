@@ -41,7 +41,7 @@ class _FaultRule:
 
 
 class Proxy:
-    """Forwards connections to one address, until told to misbehave."""
+    """Forwards connections to one address, until a test makes it misbehave."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)

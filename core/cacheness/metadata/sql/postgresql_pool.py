@@ -158,7 +158,7 @@ class Pool:
         self._limits = limits
         self._hello = hello
         self._closed = False
-        self.is_pooled = False  #: a pooler stands between, as the newest connection tells
+        self.is_pooled = False  #: a pooler stands between, as the newest connection shows
         self._was_mixed_up = False
         self._begin()
         forks.watch_forks(self)

@@ -1,4 +1,4 @@
-"""What PostgreSQL is told every day. Written by `make docs`: change building.py and postgresql_building.py instead."""
+"""The statements for PostgreSQL that run every day. Written by `make docs`: change building.py and postgresql_building.py instead."""
 
 from __future__ import annotations
 

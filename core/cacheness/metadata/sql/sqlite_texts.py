@@ -1,4 +1,4 @@
-"""What SQLite is told every day. Written by `make docs`: change building.py and sqlite_building.py instead."""
+"""The statements for SQLite that run every day. Written by `make docs`: change building.py and sqlite_building.py instead."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from cacheness.metadata.sql.statements import Purpose, Statement, name_of_page
 from cacheness.records import Where
 
 BUILDING: Final[dict[str, ModuleType]] = {"sqlite": sqlite_building, "postgresql": postgresql_building}
-_HEAD: Final = '''"""What {} is told every day. Written by `make docs`: change building.py and {}_building.py instead."""
+_HEAD: Final = '''"""The statements for {} that run every day. Written by `make docs`: change building.py and {}_building.py instead."""
 
 from __future__ import annotations
 
