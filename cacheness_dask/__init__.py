@@ -3,6 +3,7 @@
 import cacheness_dask.delayed  # noqa: F401  registers delayed values with the encoder of keys
 from cacheness import File
 from cacheness_dask._task_spec import EntryVanished
+from cacheness_dask.accepting import accept
 from cacheness_dask.activation import RegisteredCache as Cache
 from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
@@ -25,6 +26,7 @@ __all__ = [
     "Record",
     "Row",
     "Run",
+    "accept",
     "caching",
     "explain",
     "install",

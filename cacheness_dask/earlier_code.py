@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from types import FunctionType
 from typing import Any, Final
 
-from dask._task_spec import DataNode, Task
+from dask._task_spec import DataNode, Task, TaskRef, _execute_subgraph
 
 from cacheness import UnifiedCache
 from cacheness.keys import fingerprint
@@ -25,6 +26,11 @@ from cacheness_dask.graphs import Graph, topological
 MOST_WORLDS: Final = 8
 
 _MADE_OF_IT: Final = "made of results of earlier code"
+
+#: Members of a literal that are looked at for functions.
+_MOST_MEMBERS: Final = 100
+#: What has no function in it.
+_PLAIN: Final = (TaskRef, int, float, str, bytes, type(None))
 
 #: Digests of functions of today, each with that of its earlier code.
 World = Mapping[bytes, bytes]
@@ -194,6 +200,45 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
             yield from functions_in(part)
 
 
+class CodeOfTasks:
+    """Says which code of the user's a task calls, for its entry: by that, results of earlier code are found."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Any, tuple[str, ...]]] = {}
+
+    def of(self, node: Any) -> str:
+        """Return what names the code, and what its digest is: what `codes_in` reads."""
+        is_shared = isinstance(node, Task) and node.func is _execute_subgraph  # by the blocks of an array
+        parts = (node.args[0],) if is_shared else _parts_of(node)
+        return ";".join(dict.fromkeys(code for part in parts for code in self._codes(part)))
+
+    def _codes(self, part: Any) -> tuple[str, ...]:
+        if isinstance(part, _PLAIN):
+            return ()
+        known = self._known.get(id(part))
+        if known is None:
+            found = tuple(filter(None, map(_code_of, functions_in(part))))
+            known = self._known[id(part)] = part, found
+        return known[1]
+
+
+def _code_of(function: FunctionType) -> str:
+    found = fingerprint(function)
+    is_users = bool(found.components.get("code")) and found.parameters and not found.incomplete
+    return f"{found.name} {found.digest.hex()} {found.parameters}" if is_users else ""
+
+
+def codes_in(text: str) -> Iterator[tuple[str, bytes, str]]:
+    """Read what `CodeOfTasks` said: for each function its name, its digest, and what stands for its parameters.
+
+    Args:
+        text: what was said.
+    """
+    for code in filter(None, text.split(";")):
+        name, digest, parameters = code.rsplit(" ", 2)
+        yield name, bytes.fromhex(digest), parameters
+
+
 def _parts_of(value: Any) -> Iterable[Any]:
     if isinstance(value, Task):
         return (value.func, *value.args, *value.kwargs.values())
@@ -201,9 +246,8 @@ def _parts_of(value: Any) -> Iterable[Any]:
         return (value.value,)
     if is_partial(value):
         return (value.func, *value.args, *value.keywords.values())
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, (list, tuple, set, frozenset)) else ()
+    members = value.values() if isinstance(value, dict) else value
+    return islice(members, _MOST_MEMBERS) if isinstance(value, (dict, list, tuple, set, frozenset)) else ()
 
 
 def _decorated(value: Any) -> Any:

@@ -94,8 +94,8 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
         collection: a Dask collection, or several in a list, tuple or dictionary.
         cache: what `caching` takes; None for the cache of the `caching()` block around.
     """
-    with _looking(cache) as run:
-        order, plan, prints = _planned(collection, run)
+    with looking(cache) as run:
+        order, plan, prints = planned(collection, run)
         reasons = Reasons(plan, prints.clues, run.cache)
         rows = []
         for key in order:
@@ -122,8 +122,8 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
     Returns:
         The image, which a notebook shows.
     """
-    with _looking(cache) as run:
-        order, plan, _ = _planned(collection, run)
+    with looking(cache) as run:
+        order, plan, _ = planned(collection, run)
     if len(order) > _MOST_NODES:
         raise ValueError(
             f"this graph has {len(order)} nodes, and a picture of more than {_MOST_NODES} shows nothing."
@@ -152,7 +152,8 @@ class Picture:
 
 
 @contextmanager
-def _looking(cache: Place | None) -> Iterator[Run]:
+def looking(cache: Place | None) -> Iterator[Run]:
+    """A run with this cache, or with the one of the block around."""
     run = run_with(cache) if cache is not None else active()
     if run is None:
         raise ValueError("no cache is in use here. Give one: explain(collection, cache), or call it inside caching()")
@@ -163,7 +164,8 @@ def _looking(cache: Place | None) -> Iterator[Run]:
             run.close()
 
 
-def _planned(collection: Any, run: Run) -> tuple[list[Any], GraphPlan, Fingerprints]:
+def planned(collection: Any, run: Run) -> tuple[list[Any], GraphPlan, Fingerprints]:
+    """What would happen to a collection: the nodes of its graph in order, the plan, and the fingerprints."""
     found, _ = unpack_collections(collection)
     if not found:
         raise TypeError(f"{type(collection).__name__} is not a Dask collection")

@@ -17,7 +17,7 @@ from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.bound import called_in
 from cacheness_dask.cut_off import is_fused
-from cacheness_dask.earlier_code import StandIns, ToCompare
+from cacheness_dask.earlier_code import CodeOfTasks, StandIns, ToCompare
 from cacheness_dask.files import Files, WritingTasks, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import last_step, topological
@@ -60,8 +60,8 @@ class Decisions:
     def for_elsewhere(self) -> Decisions:
         """The same for a graph that is materialised elsewhere, where a fused task may be fused of others."""
         stored = {
-            key: (digest, clue, None if inputs is not None and inputs.is_fused else inputs)
-            for key, (digest, clue, inputs) in self.stored.items()
+            key: (digest, clue, None if inputs is not None and inputs.is_fused else inputs, code)
+            for key, (digest, clue, inputs, code) in self.stored.items()
         }
         return replace(self, stored=stored)
 
@@ -114,6 +114,7 @@ def decide(
     hits: dict[Any, str] = {}
     stored: dict[Any, ToStore] = {}
     marked: set[Any] = set()
+    codes = CodeOfTasks()
     made = GraphPlan(graph, Decisions(tuple(keys), hits, stored, frozenset(), store, waits), files=prints.files)
     stack = [key for key in keys if key in graph]
     while stack:
@@ -134,7 +135,12 @@ def decide(
             made.misses[key] = name
             always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
             if (always or store.policy.measures) and not is_mark(node):
-                stored[key] = digest, prints.clues[key], None  # what a mark marks is stored where it is computed
+                stored[key] = (
+                    digest,
+                    prints.clues[key],
+                    None,
+                    codes.of(node),
+                )  # what a mark marks is stored where it is computed
                 if digest in prints.marked:
                     marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)
@@ -145,7 +151,7 @@ def decide(
     known = known_code(sorted({one.own for one in inputs.values()})) if inputs else ()
     # Blocks share one, so that it travels once.
     shared = {one: replace(one, is_known=one.own in known) for one in inputs.values()}
-    stored |= {key: (*stored[key][:2], shared[one]) for key, one in inputs.items()}
+    stored |= {key: (*stored[key][:2], shared[one], stored[key][3]) for key, one in inputs.items()}
     for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
         if task in stored:
             stored[key] = stored[task]
@@ -227,10 +233,10 @@ def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Colle
             continue
         if key in stored and isinstance(node, Task):
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
-            digest, clue, inputs = stored[key]
+            digest, clue, inputs, code = stored[key]
             if inputs is not None and inputs.is_fused != is_fused(node):
                 inputs = None  # its arguments are others than were looked at
-            func = Compute(node.func, decisions.store, (digest, clue, inputs), name_of(node), always)
+            func = Compute(node.func, decisions.store, (digest, clue, inputs, code), name_of(node), always)
             func.files = files.get(key)
             made[key] = _calling(node, func)
         elif policy.check_inputs and type(node) is Task:

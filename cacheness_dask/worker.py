@@ -313,8 +313,8 @@ def _log_unchecked(name: str, error: Exception) -> None:
 
 
 #: What a task gets whose result may be stored: its fingerprint; the clue, which is kept for `explain`; and what
-#: it says itself and is given by others, where an alias can be made of that.
-ToStore: TypeAlias = tuple[bytes, bytes, TaskInputs | None]
+#: it says itself and is given by others, where an alias can be made of that; and the code of the user's that it calls.
+ToStore: TypeAlias = tuple[bytes, bytes, TaskInputs | None, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,9 +379,9 @@ class Compute(Calling):
             opened = self._store.opened()
             hit = opened.cache().lookup_alias(alias)
             if hit is not None:
-                digest, clue, _ = self._told
+                digest, clue, _, code = self._told
                 key = make_key(args={}, function=Digest(digest, self._name))
-                about = {**self._store.provenance, "clue": clue.hex()}
+                about = {**self._store.provenance, "clue": clue.hex(), **({"code": code} if code else {})}
                 if moved := json.loads(hit.entry.provenance).get("moved"):
                     about["moved"] = moved
                 opened.queue.link(key, hit.entry, about)
@@ -424,7 +424,7 @@ class Compute(Calling):
             return trouble
         if not (self._wanted or seconds > opened.meter.load_seconds(size)):
             return CHEAP
-        digest, clue, _ = self._told
+        digest, clue, _, code = self._told
         if self.files is not None and outcome.as_text - {""}:
             text = self.files.text_of(outcome.as_text)
             if text is None:
@@ -436,7 +436,7 @@ class Compute(Calling):
         if given is not None and not outcome.outputs and given.alias is not None and given.is_unchanged():
             # Of a task that changes what it is given, the value is not all that it does.
             key.alias, key.own = given.alias, given.own
-        about = {**self._store.provenance, "clue": clue.hex()}
+        about = {**self._store.provenance, "clue": clue.hex(), **({"code": code} if code else {})}
         if self.files is not None:
             about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]
         if moved:

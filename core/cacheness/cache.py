@@ -57,6 +57,7 @@ from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 if TYPE_CHECKING:  # what few processes use is imported where it is used
     from cacheness.maintenance.diagnosis import Finding
     from cacheness.memoize.audit_stored import AuditedFunction
+    from cacheness.memoize.collected import CollectedEvidence
     from cacheness.memoize.lineage import Lineage
     from cacheness.memoize.plan import FunctionPlan, State
 
@@ -826,6 +827,20 @@ class UnifiedCache(AsyncCalls):
                     acceptor.watch_for(known[one.fingerprint])
                 else:
                     acceptor.begin(one, wanted)
+
+    def collect_evidence(self, function: Callable[..., Any], earlier: bytes, parameters: str, /) -> CollectedEvidence:
+        """Begin to compare calls of a function, which the caller makes, with results that its earlier code made.
+
+        Args:
+            function: the function.
+            earlier: the fingerprint of the earlier code.
+            parameters: what stood for its parameters.
+        """
+        self._require_writing("collect_evidence")
+        with forks.no_fork():
+            from cacheness.memoize.collected import CollectedEvidence
+
+        return CollectedEvidence(self, self._as_cached_here(function), earlier, parameters)
 
     def disputed_functions(self) -> frozenset[str]:
         """Return the functions that have results which came out differently."""

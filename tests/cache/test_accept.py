@@ -631,7 +631,7 @@ def test_the_example_accepts_one_change_and_refuses_another(tmp_path: Path, caps
 def test_the_page_prints_what_it_says(tmp_path: Path) -> None:
     page = (Path(__file__).parents[2] / "docs/how-to/accept.md").read_text()
     program, told = (
-        re.findall(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[0] for kind in ("python", "text")
+        "".join(re.findall(rf"^```{kind}\n(.*?)^```", page, re.DOTALL | re.MULTILINE)) for kind in ("python", "text")
     )
     (tmp_path / "page.py").write_text(program)
     ran = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -11,11 +11,14 @@ from functools import partial
 from typing import Any
 
 import dask
+import dask.array as da
 import dask.bag
+import dask.dataframe as dd
+import pandas as pd
 import pytest
 
 import cacheness_dask as cd
-from cacheness import AcceptedChange, NotCached, UnifiedCache
+from cacheness import AcceptedChange, NotAccepted, NotCached, UnifiedCache
 from cacheness.audit import Sampler
 from cacheness.keys import fingerprint
 from cacheness.memoize import acceptances
@@ -38,8 +41,10 @@ ran = Unseen()
 def edited(body: str, name: str = "clean", takes: str = "x") -> Any:
     """A function of the module `pipeline`, as it is after an edit."""
     scope: dict[str, Any] = {"__name__": "pipeline", "ran": ran}
-    exec(f"def {name}({takes}):\n    ran.append('{name}')\n    {body}", scope)
-    return scope[name]
+    plain = name.rpartition(".")[2]
+    exec(f"def {plain}({takes}):\n    ran.append('{name}')\n    {body}", scope)
+    scope[plain].__qualname__ = name
+    return scope[plain]
 
 
 BEFORE, AFTER = "y = x + 1; return y", "return x + 1"
@@ -170,7 +175,7 @@ def by_hand_or_ended(cache: UnifiedCache, old: Any, new: Any) -> Equivalence:
     return found[0] if found else by_hand(cache, old, new)
 
 
-@pytest.mark.parametrize("scheduler", ["sync", "threads", "distributed"])
+@pytest.mark.parametrize("scheduler", ["sync", "threads", pytest.param("distributed", marks=pytest.mark.slow)])
 def test_a_difference_ends_a_change_and_the_code_of_today_counts(
     cache: UnifiedCache, scheduler: str, audited: Callable[[bool], None], request: pytest.FixtureRequest
 ) -> None:
@@ -384,3 +389,109 @@ def test_futures_of_a_client_are_served_and_what_follows_them_is_kept(cache: Uni
     with cd.caching(cache, which="all"):
         assert dask.delayed(feat)(dask.delayed(new)(5)).compute() == 40
         assert dask.delayed(feat)(dask.delayed(old)(5)).compute() == 60
+
+
+# evidence by the tasks of a graph
+
+
+def states(changes: list[AcceptedChange]) -> dict[str, str]:
+    return {one.function.partition(":")[2]: one.state for one in changes}
+
+
+def test_a_change_is_accepted_by_the_tasks_of_a_graph(world: World) -> None:
+    cache = world.cache
+    cleans = edited(BEFORE), edited(AFTER)
+    feats = edited("return x * 10", "feat"), edited("y = x * 10; return y", "feat")
+    assert run(cache, graph(cleans[0], 30, also=feats[0]))[0] == value_of(30)
+    changes = cd.accept(graph(cleans[1], 30, also=feats[1]), cache, sample=20)
+    assert states(changes) == {"clean": "accepted", "feat": "accepted"}
+    assert {one.bound for one in changes} == {acceptances.bound_of(20)}
+    entries = cache.stats()["entries"]
+    assert run(cache, graph(cleans[1], 30, also=feats[1]))[:2] == (value_of(30), {})
+    assert cache.stats()["entries"] == entries
+    # Calls outside of any graph are served by the same evidence.
+    assert cache.cached(cleans[0])(99) == 100
+    ran.clear()
+    assert (cache.cached(cleans[1])(99), ran) == (100, [])
+    assert states(cache.accepted_changes()) == states(changes)
+
+
+def test_only_the_function_that_differs_is_refused(cache: UnifiedCache) -> None:
+    cleans = edited(BEFORE), edited("return x + 1 + (x % 5 == 0)")
+    feats = edited("return x * 10", "feat"), edited("y = x * 10; return y", "feat")
+    run(cache, graph(cleans[0], 30, also=feats[0]))
+    edit = graph(cleans[1], 30, also=feats[1])
+    changes = {one.function: one for one in cd.accept(edit, cache, sample=25)}
+    assert changes["pipeline:clean"].state == "refused"
+    assert "the code of today makes" in changes["pipeline:clean"].why
+    # With what the code of today makes of it, `feat` has no result by earlier code.
+    assert run(cache, edit)[0] == edit.compute(scheduler="sync")
+    assert "clean" not in states(cache.accepted_changes())
+
+
+def test_tasks_whose_inputs_were_not_kept_are_compared_with_these(cache: UnifiedCache) -> None:
+    old, new, other = edited(BEFORE), edited(AFTER), edited("return x + 2")
+
+    def many(function: Any) -> list[Any]:
+        return [graph(function, 2, first=first) for first in range(25)]
+
+    run(cache, many(old), which="outputs")
+    assert {entry.function for entry in cache.iter_entries()} == {"total"}
+    with pytest.raises(NotAccepted):  # the entries of `total` say nothing of what is before them
+        cd.accept(many(new), cache)
+    run(cache, [dask.delayed(old)(1000)])
+    refused = cd.accept([*many(other), dask.delayed(other)(1000)], cache)
+    assert states(refused) == {"clean": "refused"}
+    (change,) = cd.accept([*many(new), dask.delayed(new)(1000)], cache, sample=20)
+    assert (change.state, change.equal >= 1) == ("accepted", True)
+    assert run(cache, many(new))[1] == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        (edited(BEFORE), edited("1 / 0"), "the code of today fails (ZeroDivisionError: division by zero) where 1"),
+        (edited(BEFORE), edited("if x == 'never':\n        return 0\n    return x + 1"), "lines that no compared call"),
+        (edited(BEFORE), edited("open('out.txt', 'w').close(); return x + 1"), ""),
+        (edited(BEFORE, takes="x, by=1"), edited(AFTER, takes="x, by=2"), "no longer the same, in the same order"),
+        (edited(BEFORE, "Of.clean"), edited(AFTER, "Of.clean"), "it is a method"),
+    ],
+    ids=["fails", "a line", "a sink", "a default", "a method"],
+)
+def test_what_is_refused_is_said_in_words(cache: UnifiedCache, old: Any, new: Any, why: str) -> None:
+    run(cache, graph(old, 21))
+    if not why:  # it has no place in the cache any more
+        with pytest.raises(NotAccepted, match="no result of a function of this collection was made by earlier code"):
+            cd.accept(graph(new, 21), cache)
+        return
+    (change,) = cd.accept(graph(new, 21), cache)
+    assert (change.state, why in change.why) == ("refused", True), change.why
+    assert cache.accepted_changes() == []
+    if why.startswith("lines"):
+        (change,) = cd.accept(graph(new, 21), cache, force=True)
+        assert change.state == "accepted"
+        assert change.unrun
+
+
+def test_a_sample_is_a_number_and_a_cache_is_needed(cache: UnifiedCache) -> None:
+    for sample in (0, True, "20"):
+        with pytest.raises(ValueError, match="is no number of tasks to compare"):
+            cd.accept(graph(feat), cache, sample=sample)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no cache is in use here"):
+        cd.accept(graph(feat))
+
+
+@pytest.mark.parametrize("kind", ["array", "frame"])
+def test_arrays_and_frames_are_accepted_by_their_blocks(cache: UnifiedCache, kind: str) -> None:
+    old, new = (edited(body, takes="x, by=1") for body in ("return x + by", "y = x + by; return y"))
+
+    def whole(function: Any) -> Any:
+        if kind == "array":
+            return da.ones((60, 4), chunks=(2, 4)).map_blocks(function, by=2).sum()
+        frame = dd.from_pandas(pd.DataFrame({"a": range(60)}), npartitions=30)
+        return frame.map_partitions(function, by=3, meta=frame._meta).a.sum()
+
+    expected = run(cache, whole(old))[0]
+    (change,) = cd.accept(whole(new), cache)
+    assert (change.state, change.equal) == ("accepted", 30)
+    assert run(cache, whole(new))[:2] == (expected, {})

@@ -11,7 +11,7 @@ from cacheness.keys.code.fingerprint import (
     reached_by,
 )
 from cacheness.keys.code.function_code import FunctionCode, merged
-from cacheness.keys.code.parameters import why_not_by_place
+from cacheness.keys.code.parameters import defaults_added, why_not_by_place
 from cacheness.keys.code.random_calls import register_random
 from cacheness.keys.decode import decode
 from cacheness.keys.encode import FORMAT, Digest, digest_of, encode, register
@@ -42,6 +42,7 @@ __all__ = [
     "closed_digest",
     "covers",
     "decode",
+    "defaults_added",
     "digest_of",
     "digest_of_argument",
     "encode",

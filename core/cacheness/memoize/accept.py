@@ -19,6 +19,7 @@ from cacheness.jitter import below, chosen
 from cacheness.keys import (
     Digest,
     FunctionCode,
+    Reached,
     call_of,
     digest_of_argument,
     group_of,
@@ -241,10 +242,11 @@ class Acceptor:
             parameters = self.parameters_of(one.newest, renamed)
             watch = self.watch_of(one)
             trial.run(sample, parameters, watch)
-            self._check_evidence(trial, sample, watch, force=force)
+            if not (force and trial.equal):
+                check_evidence(trial.equal, trial.results, sample, trial.skipped, watch)
         except NotAccepted as error:
             about |= {"state": "refused", "why": str(error), "equal": trial.equal, "skipped": dict(trial.skipped)}
-            return change_of(_unwritten(self.fingerprint, one, about))
+            return change_of(unwritten(self.fingerprint, one.fingerprint, about))
         evidence = {
             **about,
             "state": "accepted",
@@ -255,7 +257,7 @@ class Acceptor:
         written = self._cache.acceptances.write(self.fingerprint, one.fingerprint, parameters, evidence)
         if written is None:
             about |= {"state": "refused", "why": "a difference ended it: revoke it before it is accepted again"}
-            return change_of(_unwritten(self.fingerprint, one, about))
+            return change_of(unwritten(self.fingerprint, one.fingerprint, about))
         return change_of(written)
 
     def _about(self, one: EarlierResults) -> dict[str, Any]:
@@ -264,7 +266,7 @@ class Acceptor:
             "function": self._name,
             "was": one.name,
             "changes": changes or ["what leads to what in the code changed"],
-            "not_watched": self._not_watched(),
+            "not_watched": not_watched(self._today.code, self._reached),
             "results": one.results,
             "by_place": self._why_not_by_place(one),
         }
@@ -289,17 +291,6 @@ class Acceptor:
             raise NotAccepted(f"more than {' and '.join(filter(None, names))} changed: {'; '.join(map(str, others))}")
         if not any(c.kind == "library" for c in changes):
             raise NotAccepted(f"{' and '.join(filter(None, names))} did not change")
-
-    def _check_evidence(self, trial: _Trial, sample: int, watch: LineWatch, *, force: bool) -> None:
-        least = min(LEAST, sample, trial.results)
-        if not trial.equal or (trial.equal < least and not force):
-            skipped = "".join(f"; {count:,} {why}" for why, count in trial.skipped.most_common())
-            raise NotAccepted(
-                f"{trial.equal:,} of its {trial.results:,} results could be compared, and {least:,} are needed{skipped}"
-            )
-        if watch.missing and not force:
-            lines = "; ".join(f"{name}: {', '.join(map(str, some))}" for name, some in watch.missing.items())
-            raise NotAccepted(f"lines that no compared call ran (force=True accepts it in spite of that): {lines}")
 
     def parameters_of(self, entry: Entry, renamed: Mapping[str, str]) -> dict[str, dict[str, str]]:
         """The parameters that had another name when a result was made, and those that are new."""
@@ -332,11 +323,7 @@ class Acceptor:
 
     def watch_of(self, one: EarlierResults) -> LineWatch:
         """The lines of every function that changed; of all where a library did, or it is not known what."""
-        codes: dict[str, list[Any]] = {}
-        for reached in self._changed(one):
-            if reached.code is not None:
-                codes.setdefault(reached.name, []).append(reached.code)
-        return LineWatch(codes)
+        return LineWatch(codes_of(self._changed(one)))
 
     def _changed(self, one: EarlierResults) -> list[Any]:
         code = self._cache.code_of([one.newest]).get(one.newest.fn or b"")
@@ -356,16 +343,6 @@ class Acceptor:
         names = tuple(f"{owner.name}." for owner in owners if owner.code is None)  # classes: all of their methods
         found = [r for r in self._reached if r in owners or (names and r.name.startswith(names))]
         return found or self._reached
-
-    def _not_watched(self) -> list[str]:
-        code = self._today.code
-        parts = {} if code is None else code.data
-        libraries = [f"{name} {version}" for name, version in parts.get("versions", {}).items() if name != "python"]
-        words = {word for reached in self._reached if reached.code for word in names_in(reached.code)}
-        found = [f"code of libraries: {', '.join(libraries)}"] if libraries else []
-        if elsewhere := sorted(words & _ELSEWHERE):
-            found.append(f"other processes (`{'`, `'.join(elsewhere)}` in its code)")
-        return [*found, *parts.get("unfollowed", ())]
 
 
 class _Trial:
@@ -419,5 +396,50 @@ def change_names(one: Equivalence) -> dict[str, list[str]]:
     return found
 
 
-def _unwritten(new: bytes, one: EarlierResults, evidence: Mapping[str, Any]) -> Equivalence:
-    return Equivalence("", new, one.fingerprint, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")
+def not_watched(code: FunctionCode | None, reached: Iterable[Reached]) -> list[str]:
+    """Return what calls of a function may run unseen, in words.
+
+    Args:
+        code: the function's code.
+        reached: the functions that it reaches.
+    """
+    parts = {} if code is None else code.data
+    libraries = [f"{name} {version}" for name, version in parts.get("versions", {}).items() if name != "python"]
+    words = {word for one in reached if one.code for word in names_in(one.code)}
+    found = [f"code of libraries: {', '.join(libraries)}"] if libraries else []
+    if elsewhere := sorted(words & _ELSEWHERE):
+        found.append(f"other processes (`{'`, `'.join(elsewhere)}` in its code)")
+    return [*found, *parts.get("unfollowed", ())]
+
+
+def codes_of(reached: Iterable[Reached]) -> dict[str, list[Any]]:
+    """Return the code of functions that are reached, by their names."""
+    codes: dict[str, list[Any]] = {}
+    for one in reached:
+        if one.code is not None:
+            codes.setdefault(one.name, []).append(one.code)
+    return codes
+
+
+def check_evidence(equal: int, results: int, sample: int, skipped: Counter[str], watch: LineWatch) -> None:
+    """Raise NotAccepted where too few calls came out equal, or lines of what changed never ran.
+
+    Args:
+        equal: how many calls came out equal.
+        results: how many results there are.
+        sample: how many calls were to be compared.
+        skipped: how many could not be compared, by the reason.
+        watch: noted the lines that ran.
+    """
+    least = min(LEAST, sample, results)
+    if equal < max(least, 1):
+        reasons = "".join(f"; {count:,} {why}" for why, count in skipped.most_common())
+        raise NotAccepted(f"{equal:,} of its {results:,} results could be compared, and {least:,} are needed{reasons}")
+    if watch.missing:
+        lines = "; ".join(f"{name}: {', '.join(map(str, some))}" for name, some in watch.missing.items())
+        raise NotAccepted(f"lines that no compared call ran (force=True accepts it in spite of that): {lines}")
+
+
+def unwritten(new: bytes, old: bytes, evidence: Mapping[str, Any]) -> Equivalence:
+    """Return an equivalence that says why it is none."""
+    return Equivalence("", new, old, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")

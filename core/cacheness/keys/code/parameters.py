@@ -13,6 +13,8 @@ from cacheness.keys.encode import encode
 
 #: Hexadecimal digits that stand for one parameter.
 _EACH: Final = 8
+#: How it begins where the parameters are known, also of a function without any.
+_KNOWN: Final = "p"
 _KINDS: Final = {
     inspect.Parameter.POSITIONAL_ONLY: "/",
     inspect.Parameter.POSITIONAL_OR_KEYWORD: "",
@@ -29,7 +31,7 @@ def parameters_of(function: Callable[..., Any]) -> str:
         function: the function.
     """
     found = _parameters(function)
-    return "".join(map(_digits_of, found)) if all(map(_is_told, found)) else ""
+    return "".join([_KNOWN, *map(_digits_of, found)]) if found is not None and all(map(_is_told, found)) else ""
 
 
 def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
@@ -40,21 +42,32 @@ def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
         function: the function, today.
     """
     now = _parameters(function)
-    if not then or not all(map(_is_told, now)):
+    if not then or now is None or not all(map(_is_told, now)):
         return "what its parameters were is not known"
-    kept, added = now[: len(then) // _EACH], now[len(then) // _EACH :]
+    count = len(then) // _EACH
+    kept, added = now[:count], now[count:]
     takes_more = any(one.kind in (one.VAR_POSITIONAL, one.VAR_KEYWORD) for one in (*kept, *added))
-    is_same = "".join(map(_digits_of, kept)) == then
+    is_same = "".join([_KNOWN, *map(_digits_of, kept)]) == then
     if is_same and (not added or (not takes_more and all(one.default is not one.empty for one in added))):
         return ""
     return "its parameters are no longer the same, in the same order and with the same defaults"
 
 
-def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+def defaults_added(then: str, function: Callable[..., Any]) -> dict[str, Any]:
+    """Return the parameters that followed since, with their defaults.
+
+    Args:
+        then: what `parameters_of` said of the earlier code.
+        function: the function, today.
+    """
+    return {one.name: one.default for one in (_parameters(function) or ())[len(then) // _EACH :]}
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     try:
         return list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # compiled, and says nothing about them
-        return []
+        return None
 
 
 def _is_told(one: inspect.Parameter) -> bool:
