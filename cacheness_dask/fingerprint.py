@@ -45,7 +45,8 @@ from cacheness_dask.columns import names_in
 from cacheness_dask.cut_off import FIRST_INPUT, TaskInputs, is_fused, places_in
 from cacheness_dask.encoding import DOMAIN, NAMED_FILE, RESULT, SCALARS, NotCacheable, container, text
 from cacheness_dask.graphs import IDENTITY, last_step, topological
-from cacheness_dask.inputs import (
+from cacheness_dask.marks import is_mark, is_marked_inside
+from cacheness_dask.sources_and_sinks import (
     FileState,
     guard_nested,
     identity_of_source,
@@ -57,7 +58,6 @@ from cacheness_dask.inputs import (
     remote_file,
     target_of,
 )
-from cacheness_dask.marks import is_mark, is_marked_inside
 from cacheness_dask.task_checksums import clue, of_step, parts_of_call
 
 #: Steps of a shuffle that leave data somewhere else than in their result.

@@ -11,8 +11,8 @@ from dask._task_spec import _execute_subgraph
 from cacheness import CachenessError
 from cacheness.jitter import between
 from cacheness.keys import Inputs, digest_of
-from cacheness_dask.inputs import handle_in
 from cacheness_dask.reasons import IN_PLACE
+from cacheness_dask.sources_and_sinks import handle_in
 
 #: Types of values that nothing can change.
 _UNCHANGING: Final = frozenset({type(None), bool, int, float, complex, str, bytes, range, slice})

@@ -21,8 +21,8 @@ from cacheness_dask.earlier_code import CodeOfTasks, StandIns, ToCompare
 from cacheness_dask.files import Files, WritingTasks, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints
 from cacheness_dask.graphs import last_step, topological
-from cacheness_dask.inputs import FileState
 from cacheness_dask.marks import is_mark
+from cacheness_dask.sources_and_sinks import FileState
 from cacheness_dask.worker import Checked, CheckedLoad, Compared, Compute, Consume, EarlierLoad, Load, Store, ToStore
 
 #: Tasks that a hit may carry along, in case that its entry vanishes before it is read.

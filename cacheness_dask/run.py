@@ -30,12 +30,12 @@ from cacheness_dask.figures import FunctionReasons, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
-from cacheness_dask.inputs import state_of
 from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
 from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, UNREADABLE
 from cacheness_dask.rewrite import GraphPlan, decide, name_of
+from cacheness_dask.sources_and_sinks import state_of
 from cacheness_dask.worker import Store
 
 logger = logger_of("cacheness.dask")

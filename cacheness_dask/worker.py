@@ -34,11 +34,11 @@ from cacheness_dask.cut_off import GivenValues, TaskInputs
 from cacheness_dask.earlier_code import ToCompare
 from cacheness_dask.files import Files
 from cacheness_dask.fingerprint import entry_key
-from cacheness_dask.inputs import why_not
 from cacheness_dask.mutations import Sample, change_told
 from cacheness_dask.policy import Meter, Policy
 from cacheness_dask.reasons import CHEAP, FILE, IN_PLACE, LEAVES, UNPICKLABLE, UNREADABLE
 from cacheness_dask.sizes import size_of
+from cacheness_dask.sources_and_sinks import why_not
 from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails, Late, WriteBehind
 
 logger = logger_of("cacheness.dask")

@@ -26,7 +26,7 @@ from cacheness.blobs.local import LocalBlobStore
 from cacheness.cli import app, main, screen
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import StoreRefused
-from cacheness.maintenance.diagnosis import diagnose
+from cacheness.maintenance.doctor import diagnose
 from tests.demo_calls import double
 
 pytestmark = pytest.mark.slow

@@ -55,7 +55,7 @@ from cacheness.results.store import Cache, Draft, PutDetails
 from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 
 if TYPE_CHECKING:  # what few processes use is imported where it is used
-    from cacheness.maintenance.diagnosis import Finding
+    from cacheness.maintenance.doctor import Finding
     from cacheness.memoize.audit_stored import AuditedFunction
     from cacheness.memoize.collected import CollectedEvidence
     from cacheness.memoize.lineage import Lineage
@@ -1095,7 +1095,7 @@ class UnifiedCache(AsyncCalls):
             What was found of each part, and what to do about it.
         """
         with forks.no_fork():
-            from cacheness.maintenance.diagnosis import diagnose
+            from cacheness.maintenance.doctor import diagnose
 
         return diagnose(self._store, self.config)
 

@@ -14,8 +14,8 @@ from cacheness import UnifiedCache
 from cacheness.errors import StoreUnavailable
 from cacheness.memoize import decorator, miss_reasons
 from cacheness.records import HOUR
-from cacheness.results import figures as figures_module
-from cacheness.results.figures import OTHERS, Figures
+from cacheness.results import call_counts
+from cacheness.results.call_counts import OTHERS, Figures
 from tests.forked import ended, fork
 
 
@@ -280,14 +280,14 @@ def test_what_is_left_of_an_old_hour_counts_in_the_hour_that_writes_it():
 
 
 def test_many_functions_long_names_and_hostile_ones_make_few_short_rows(monkeypatch):
-    monkeypatch.setattr(figures_module, "FUNCTIONS_AT_MOST", 3)
+    monkeypatch.setattr(call_counts, "FUNCTIONS_AT_MOST", 3)
     figures = Figures()
     for n in range(10):
         figures.count(f"m:f{n}" + "x" * 500, "hit")
     rows = figures.to_write(0)
     assert {row.function for row in rows} - {OTHERS} == {f"m:f{n}".ljust(200, "x") for n in range(3)}
     assert sum(row.calls for row in rows) == 10
-    monkeypatch.setattr(figures_module, "ROWS_AT_MOST", 5)
+    monkeypatch.setattr(call_counts, "ROWS_AT_MOST", 5)
     for n in range(20):
         figures.count("m:f0", "miss", f"reason {n} \0 \udcff")
     rows = figures.to_write(0)

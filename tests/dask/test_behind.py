@@ -20,8 +20,8 @@ from workloads import inc
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.keys import make_key
-from cacheness_dask.inputs import why_not
 from cacheness_dask.policy import Meter
+from cacheness_dask.sources_and_sinks import why_not
 from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
 
 

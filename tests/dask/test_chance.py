@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
-from test_inputs import compute
+from test_sources_and_sinks import compute
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache

@@ -15,7 +15,7 @@ import pytest
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask.inputs import why_not
+from cacheness_dask.sources_and_sinks import why_not
 
 
 def add_column(frame: pd.DataFrame) -> int:

@@ -17,7 +17,7 @@ from remote import FILES, READERS, Bucket
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask.inputs import noting_files, remote_file
+from cacheness_dask.sources_and_sinks import noting_files, remote_file
 
 HERE = Path(__file__).parent
 

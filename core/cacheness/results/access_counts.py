@@ -14,7 +14,7 @@ from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
 from cacheness.protocols import MetadataStore
 from cacheness.records import Candidate, Entry, Outcome
-from cacheness.results.figures import Figures
+from cacheness.results.call_counts import Figures
 
 _log = logger_of(__name__)
 

@@ -31,7 +31,7 @@ from workloads import ddf, inc, ran, runs
 import cacheness_dask as cd
 from cacheness import File, UnifiedCache
 from cacheness.keys import digest_of
-from cacheness_dask.inputs import file_at, noting_files
+from cacheness_dask.sources_and_sinks import file_at, noting_files
 
 
 def compute(cache: UnifiedCache, collection: Any, **options: Any) -> tuple[Any, cd.Record]:
