@@ -87,6 +87,12 @@ def _read_field(block: type[CachenessBlock], name: str, value: Any) -> Any:
 
 
 @lru_cache(maxsize=64)
+def _config_of(values: tuple[tuple[str, Any], ...], *_environment: str | None) -> Config:
+    """The configuration of these fields; what it reads in the environment is part of what it is remembered by."""
+    return Config(**dict(values)).in_mode().with_share()
+
+
+@lru_cache(maxsize=64)
 def _open(config: Config) -> UnifiedCache:
     return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
 
@@ -253,7 +259,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         if values["refresh_since"] is None:
             values["refresh_since"] = self._since
-        return Config(**values).in_mode().with_share()
+        # A run asks some twenty times.
+        return _config_of(tuple(values.items()), *map(os.environ.get, ("CACHENESS_MODE", "CACHENESS_CHECK")))
 
     @property
     def stores_results(self) -> bool:

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache, __version__
 from cacheness.blobs.local import LocalBlobStore
-from cacheness.cli import app, main, screen
+from cacheness.cli import app, children, main, screen
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import StoreRefused
 from cacheness.maintenance.doctor import diagnose
@@ -225,6 +225,24 @@ def test_texts_are_cut_only_where_they_do_not_fit():
     assert screen._share([4, 30, 16], 40) == 20  # the short ones leave room to the long one
     assert screen._share([4, 30, 30], 40) == 18
     assert screen._share([30, 30], 0) == 0
+
+
+def test_a_bar_moves_as_a_child_tells(monkeypatch):
+    moved: list[tuple[int, int, str]] = []
+
+    class Bar:
+        def add_task(self, what: str, total: None) -> int:
+            return 0
+
+        def update(self, task: int, *, completed: int, total: int, description: str) -> None:
+            moved.append((completed, total, description))
+
+    monkeypatch.setattr(screen, "progress", lambda: contextlib.nullcontext(Bar()))
+    with children._progress_of("the import") as pipe:
+        monkeypatch.setattr(children, "_pipes", [pipe])
+        children.tell("pipeline:\x1b[31mclean\n", 20, 100)
+    assert moved == [(20, 100, "the import: pipeline:\\x1b[31mclean\\n")]
+    children.tell("nobody listens any more", 1, 2)
 
 
 def test_list_counts_what_matches_and_not_the_whole_cache(directory):

@@ -30,7 +30,7 @@ if typing.TYPE_CHECKING:
         UnhashableArgument,
     )
     from cacheness.keys import Digest, File, Key, register
-    from cacheness.maintenance.activity import Report
+    from cacheness.maintenance.activity import Overview, Report
     from cacheness.maintenance.report import IntegrityReport
     from cacheness.memoize.acceptances import AcceptedChange
     from cacheness.memoize.audit_stored import AuditedFunction
@@ -66,6 +66,7 @@ __all__ = [
     "NotAccepted",
     "NotAudited",
     "NotCached",
+    "Overview",
     "Presence",
     "Ref",
     "RepairRefused",
@@ -104,7 +105,7 @@ _HOMES = {
         "UnhashableArgument",
     ),
     "cacheness.keys": ("Digest", "File", "Key", "register"),
-    "cacheness.maintenance.activity": ("Report",),
+    "cacheness.maintenance.activity": ("Overview", "Report"),
     "cacheness.maintenance.report": ("IntegrityReport",),
     "cacheness.memoize.acceptances": ("AcceptedChange",),
     "cacheness.memoize.audit_stored": ("AuditedFunction",),

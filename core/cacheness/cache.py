@@ -37,7 +37,7 @@ from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import FunctionCode, Key, name_of_function, still_left
-from cacheness.maintenance.activity import Report
+from cacheness.maintenance.activity import Overview, Report
 from cacheness.maintenance.comparison import Progress, Scope
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
@@ -1043,17 +1043,10 @@ class UnifiedCache(AsyncCalls):
             results of hits cost to compute, and the stored bytes that hits read. With `near=` also near: the bytes of
             all copies, and how many blobs this process read from copies and from far.
         """
-        stats, _ = self.stats_and_reports()
-        return stats
+        return self.overview().stats
 
-    def stats_and_reports(
-        self, *by: Literal["function", "outcome", "reason"]
-    ) -> tuple[dict[str, Any], tuple[Report, ...]]:
-        """Return `stats()` and reports of all calls there ever were, from one look at the figures.
-
-        Args:
-            by: what the rows of each report are for.
-        """
+    def overview(self) -> Overview:
+        """Return `stats()` and, by its `report`, all calls there ever were, from one look at the figures."""
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
@@ -1069,7 +1062,7 @@ class UnifiedCache(AsyncCalls):
             "seconds_saved": ever.seconds_saved,
             "bytes_saved": ever.bytes_saved,
         }
-        return stats, tuple(Report.of(activity, one) for one in by)
+        return Overview(stats, tuple(activity))
 
     def evict(self, *, progress: EvictionProgress | None = None) -> int:
         """Delete expired entries, and as many others as the quota requires.

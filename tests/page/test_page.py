@@ -281,7 +281,7 @@ def test_a_store_that_does_not_answer_is_said_and_the_page_goes_on(
         raise StoreUnavailable("the database is down")
 
     with monkeypatch.context() as patch:
-        for name in ("stats_and_reports", "report", "list_entries", "disputes", "entry"):
+        for name in ("overview", "report", "list_entries", "disputes", "entry"):
             patch.setattr(UnifiedCache, name, down)
         for path in ("/", "/entries", "/disputes", "/metrics", f"/entry/{'0' * 64}"):
             assert "the database is down" in browser.get(path).text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
-from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
+from cacheness.cli.children import NotImportable, imported, in_a_child, named_by, tell
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
@@ -52,7 +52,11 @@ def audit(
 def audited_in(cache: UnifiedCache, given: _AuditOptions) -> list[dict[str, Any]]:
     """Make the calls, in the process that imports the modules."""
     names = list(dict.fromkeys(name for target in given["targets"] for name in named_by(target, cache.functions())))
-    return [_audited(cache, name, given["sample"], alone=len(names) == 1) for name in names]
+    found = []
+    for number, name in enumerate(names):
+        tell(name, number, len(names))
+        found.append(_audited(cache, name, given["sample"], alone=len(names) == 1))
+    return found
 
 
 def _audited(cache: UnifiedCache, name: str, sample: int, *, alone: bool) -> dict[str, Any]:

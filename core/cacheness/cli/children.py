@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -17,6 +18,9 @@ from cacheness.errors import CachenessError
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
 
+_ABOUT: Final = 100  #: characters that say what is done
+_PATIENCE: Final = 1.0  #: seconds
+_pipes: Final[list[int]] = []  #: in a child, to the command that started it
 _CHILD: Final = "from cacheness.cli.children import child; child()"
 
 
@@ -41,12 +45,14 @@ def in_a_child(
     import subprocess
     import tempfile
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _progress_of(what) as pipe:
         answer = Path(folder) / "answer.json"
-        told = pickle.dumps((place.config(), work, given, str(answer)))
+        told = pickle.dumps((place.config(), work, given, str(answer), pipe))
         try:
             command = [sys.executable, "-c", _CHILD]
-            done = subprocess.run(command, input=told, capture_output=True, timeout=patience, check=False)
+            done = subprocess.run(
+                command, input=told, capture_output=True, timeout=patience, check=False, pass_fds=[pipe]
+            )
         except subprocess.TimeoutExpired:
             raise CachenessError(f"{what} took more than {patience:.0f} s, importing included") from None
         if not answer.exists():
@@ -67,7 +73,8 @@ def child() -> None:
 
     from cacheness.cache import UnifiedCache
 
-    config, work, given, answer = pickle.load(sys.stdin.buffer)
+    config, work, given, answer, pipe = pickle.load(sys.stdin.buffer)
+    _pipes.append(pipe)
     sys.path.insert(0, os.getcwd())
     with UnifiedCache(config) as cache:
         try:
@@ -77,6 +84,43 @@ def child() -> None:
         except CachenessError as error:
             found = {"error": str(error)}
     Path(answer).write_text(json.dumps(found))
+
+
+def tell(about: str, done: int, total: int) -> None:
+    """Say in the child how far its work is: the command shows it as a bar."""
+    import json
+
+    for pipe in _pipes:
+        with suppress(OSError):  # the command was killed
+            os.write(pipe, json.dumps([done, total, about[:_ABOUT]]).encode() + b"\n")
+
+
+@contextmanager
+def _progress_of(what: str) -> Iterator[int]:
+    """A bar that moves as a child tells: the end of a pipe that it writes to."""
+    import json
+    import threading
+
+    from cacheness.cli.screen import progress
+    from cacheness.printable import printable
+
+    ours, theirs = os.pipe()
+
+    def show() -> None:
+        with open(ours, encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                done, total, about = json.loads(line)
+                bar.update(task, completed=done, total=total, description=f"{what}: {printable(about)}")
+
+    with progress() as bar:
+        task = bar.add_task(what, total=None)
+        shower = threading.Thread(target=show, daemon=True)
+        shower.start()
+        try:
+            yield theirs
+        finally:
+            os.close(theirs)
+            shower.join(_PATIENCE)  # what a module has started may keep the other end
 
 
 def named_by(target: str, known: Sequence[str]) -> list[str]:

@@ -57,8 +57,8 @@ def report(
         if prometheus:
             from cacheness.maintenance.prometheus import text_of
 
-            totals, (functions,) = cache.stats_and_reports("function")
-            print(text_of(cache.config.namespace, totals, functions), end="")
+            ever = cache.overview()
+            print(text_of(cache.config.namespace, ever.stats, ever.report("function")), end="")
             return
         try:
             found = cache.report(since=since, by=by)

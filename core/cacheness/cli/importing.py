@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict
 
 import typer
 
-from cacheness.cli.children import NotImportable, imported, in_a_child
+from cacheness.cli.children import NotImportable, imported, in_a_child, tell
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import print_json, say
@@ -23,6 +23,7 @@ from cacheness.printable import printable
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
 
+TOLD_EVERY: Final = 20  #: calls
 Source = Literal["joblib", "diskcache", "prefect"]
 _PREFECT: Final = (
     "Prefect's own results cannot be taken over: they are found by keys that Prefect makes of arguments, and the"
@@ -110,7 +111,9 @@ def _of_one(cache: UnifiedCache, name: str, given: _ImportOptions) -> dict[str, 
             done["checked"] = _check(calls, function, given["check"])
             left_out = Counter(call.why_not for call in calls if call.why_not)
             with cache.write_batch():
-                for call in calls:
+                for number, call in enumerate(calls):
+                    if number % TOLD_EVERY == 0:
+                        tell(name, number, len(calls))
                     if not call.why_not:
                         _take(cache, cached, call, done, left_out)
     except _Refused as error:

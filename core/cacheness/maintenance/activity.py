@@ -101,6 +101,22 @@ class Report:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What a namespace holds, and what all calls there ever were came to, from one look."""
+
+    stats: dict[str, Any]  #: as `UnifiedCache.stats` has them
+    activity: tuple[Activity, ...]  #: of each function, outcome and reason
+
+    def report(self, by: Literal["function", "outcome", "reason"] = "function") -> Report:
+        """The calls summed up.
+
+        Args:
+            by: what a row of the report is for.
+        """
+        return Report.of(self.activity, by)
+
+
 def _name(row: Activity, by: By) -> str:
     if by == "hour":
         return f"{datetime.fromtimestamp(row.hour * 3600, UTC):%Y-%m-%d %H:%M}"

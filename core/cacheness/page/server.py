@@ -133,8 +133,8 @@ class ServedPage:
 
     def _metrics(self, request: Request, given: dict[str, str]) -> Response:
         cache = self._cache
-        stats, (functions,) = cache.stats_and_reports("function")
-        return PlainTextResponse(text_of(cache.config.namespace, stats, functions))
+        ever = cache.overview()
+        return PlainTextResponse(text_of(cache.config.namespace, ever.stats, ever.report("function")))
 
 
 def _is_key(text: str) -> bool:

@@ -74,16 +74,16 @@ class View:
 def overview(cache: UnifiedCache) -> View:
     """What the cache holds, what it saved, by function and hour, and why calls missed. Looks through no entries."""
     hours = {row.name: row for row in cache.report(since=timedelta(hours=HOURS), by="hour")}
-    stats, (functions, reasons) = cache.stats_and_reports("function", "reason")
+    ever = cache.overview()
     names = [_hour(ago) for ago in reversed(range(HOURS))]
     return View(
         "overview.html",
         "What the cache does",
         {
             "namespace": cache.config.namespace,
-            "stats": stats,
-            "functions": islice(functions, ROWS),
-            "reasons": islice(reasons, ROWS),
+            "stats": ever.stats,
+            "functions": islice(ever.report("function"), ROWS),
+            "reasons": islice(ever.report("reason"), ROWS),
             "disputes": len(cache.disputes()),
             "calls": _chart("Calls in each hour", names, hours, _calls),
             "saved": _chart("Time saved in each hour", names, hours, _saved, seconds_named),
