@@ -107,3 +107,19 @@ def test_hostile_text_does_not_run_in_a_notebook(cache, monkeypatch):
     monkeypatch.setattr(cache._store.metadata, "totals", down)
     assert "not available" in cache._repr_html_()
     assert tags_of(cache) <= {"table", "caption", "tr", "th", "td"}
+
+
+def test_what_prints_itself_steers_no_terminal(cache):
+    def hostile(x: str) -> str:
+        return x
+
+    hostile.__module__ = hostile.__qualname__ = HOSTILE + "\n"
+    cached = cache.cached(hostile)
+    cached(HOSTILE)
+    cache.count(HOSTILE, "miss", HOSTILE)
+    printed = [cached.explain(HOSTILE), cached.explain("other" + HOSTILE), cached.explain(HOSTILE).sentence()]
+    printed += [cache.report(), cache.report(by="reason"), cache.lineage(cached.key(HOSTILE))]
+    for thing in printed:
+        assert all(line.isprintable() for line in str(thing).split("\n"))
+    assert "\n" not in cached.explain("other").sentence()
+    assert len(str(cache.report()).splitlines()) == 3

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import function_named, hint, print_json, say, table
+from cacheness.cli.screen import function_named, hint, out, print_json, say, table
 from cacheness.printable import printable
 from cacheness.units import bytes_named, seconds_named
 
+WIDE: Final = 84  #: columns of a window in which the whole table fits
 By = Literal["function", "hour", "outcome", "reason"]
 
 
@@ -76,7 +77,9 @@ def report(
         rows.append((name, *(f"{number:,}" for number in numbers), rate, *times))
     if rows:
         head = (by, "calls", "hits", "misses", "waited", "failed", "hit rate", "saved", "spent")
-        table({name: name != by for name in head}, rows)
+        left_out = {"waited", "failed"} if out().is_terminal and out().width < WIDE else set[str]()
+        shown = [at for at, name in enumerate(head) if name not in left_out]
+        table({head[at]: at > 0 for at in shown}, [tuple(row[at] for at in shown) for row in rows])
     else:
         hint("No calls were counted.")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from cacheness import html
 from cacheness.lazy_dataclass import dataclass
+from cacheness.printable import printable
 from cacheness.records import Activity
 
 By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
@@ -155,7 +156,8 @@ def _cells(row: Sum) -> list[str]:
 
 def _line(row: Sum) -> str:
     rate = "" if row.hit_rate is None else f", hit rate {row.hit_rate:.0%}"
+    name = printable(row.name) or "(none)"
     return (
-        f"{row.name or '(none)'}: {row.calls:,} calls, {row.hits:,} hits, {row.misses:,} misses, {row.waited:,} waited"
+        f"{name}: {row.calls:,} calls, {row.hits:,} hits, {row.misses:,} misses, {row.waited:,} waited"
         f"{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
     )

@@ -10,6 +10,7 @@ from typing import Any, Final
 from cacheness import html
 from cacheness.errors import RepairRefused
 from cacheness.lazy_dataclass import dataclass
+from cacheness.printable import printable
 from cacheness.records import Issue, IssueKind
 
 #: What each kind of issue means to the person on call.
@@ -141,7 +142,7 @@ class IntegrityReport:
         if not self.issues:
             return f"No issues found; {looked}."
         heads = [f"{row['found']:>7,} {row['kind']:<14} {row['meaning']}" for row in self.table()]
-        lines = [f"        {_line(issue)}" for issue in self.issues[:LINES]]
+        lines = [f"        {printable(_line(issue))}" for issue in self.issues[:LINES]]
         if len(self.issues) > LINES:
             lines.append(f"        … and {len(self.issues) - LINES:,} more")
         repaired = sum(issue.repaired for issue in self.issues)

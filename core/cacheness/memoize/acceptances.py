@@ -21,6 +21,7 @@ from cacheness.keys import Key
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.memoize.lines import LineWatch
+from cacheness.printable import printable
 from cacheness.records import EQUIVALENCE_LASTS, EarlierHit, Entry, Equivalence, Hit
 from cacheness.results.store import Cache
 
@@ -75,7 +76,7 @@ class AcceptedChange:
 
     def __str__(self) -> str:
         name = self.function.replace(":", ".")
-        return f"{name}: {self.sentence()}"
+        return printable(f"{name}: {self.sentence()}")
 
     def sentence(self) -> str:
         """Return what is known in one line."""

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from cacheness import html
 from cacheness.keys import FunctionCode, Key, merged, not_as_left
 from cacheness.lazy_dataclass import dataclass
+from cacheness.printable import printable
 from cacheness.records import MICROSECONDS, Entry
 
 #: How a change of each part is described: both sides known, only the new one, only the old one.
@@ -79,13 +80,16 @@ class Explanation:
         lines += [f"  counts by its name: {line}" for line in self.text]
         lines += [f"  not followed: {line}{_DECIDES * (line in self.incomplete)}" for line in self.unfollowed]
         lines += [f"  moved while that entry was computed: the process-wide generator of {name}" for name in self.moved]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def _repr_html_(self) -> str:
         return html.of_rows(self.function, [self.sentence()], [[line.strip()] for line in str(self).splitlines()[1:]])
 
     def sentence(self) -> str:
         """Return the explanation in one line."""
+        return printable(self._sentence())
+
+    def _sentence(self) -> str:
         name = self.function.replace(":", ".")
         if self.mode:
             return f"miss: {self.mode}"

@@ -11,6 +11,7 @@ from blake3 import blake3
 from cacheness.errors import CachenessError
 from cacheness.keys import RESERVED, Digest, arguments_of, encode
 from cacheness.lazy_dataclass import dataclass
+from cacheness.printable import printable
 from cacheness.records import Entry
 
 #: Encoded bytes of a value that two results hardly have by chance.
@@ -62,7 +63,7 @@ class Lineage:
             words = "is" if edge.is_certain else "may be"
             source = f"{edge.source[:12]} {self.functions[edge.source]}"
             rows.append(f"  {edge.argument} of {edge.result[:12]} {words} {source}")
-        return "\n".join(rows)
+        return "\n".join(map(printable, rows))
 
 
 def lineage_of(entry: Entry, up: int, find: Finder) -> Lineage:
