@@ -16,6 +16,7 @@ import dask.bag
 import dask.dataframe as dd
 import pandas as pd
 import pytest
+from edits import edited, ran
 
 import cacheness_dask as cd
 from cacheness import AcceptedChange, NotAccepted, NotCached, UnifiedCache
@@ -26,26 +27,6 @@ from cacheness.records import Equivalence
 from tests.conftest import World
 
 pytestmark = pytest.mark.timeout(120)
-
-
-class Unseen(list[str]):
-    """Counts, and decides nothing."""
-
-    def __cacheness_key__(self) -> str:
-        return "a count"
-
-
-ran = Unseen()
-
-
-def edited(body: str, name: str = "clean", takes: str = "x") -> Any:
-    """A function of the module `pipeline`, as it is after an edit."""
-    scope: dict[str, Any] = {"__name__": "pipeline", "ran": ran}
-    plain = name.rpartition(".")[2]
-    exec(f"def {plain}({takes}):\n    ran.append('{name}')\n    {body}", scope)
-    scope[plain].__qualname__ = name
-    return scope[plain]
-
 
 BEFORE, AFTER = "y = x + 1; return y", "return x + 1"
 feat = edited("return x * 10", "feat")

@@ -307,9 +307,12 @@ class Cached:
         lease = ComputeLease(self._leases, PATIENCE)
         with lease.patience, unseen():
             looked = self._look(call)
-        if isinstance(looked.found, Hit) and looked.earlier is None and self._sampler is None:  # most calls end here
-            self.cache.count_hit(looked.found)
-            return looked.found.value
+        key, found, _, earlier = looked
+        if isinstance(found, Hit) and earlier is None and key is not None:
+            self.cache.count_hit(found)
+            if self._sampler is None or not self._is_checked(found.entry):  # most calls end here
+                return found.value
+            return self._take(self._audit(key, call, found), lease)
         return self._take(self._steps(lease, call, looked), lease)
 
     def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -443,7 +446,7 @@ class Cached:
             self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, found.entry.key, found.entry.value))
-            if writes(mode) and earlier is None and self._is_checked(found.entry):
+            if earlier is None and self._is_checked(found.entry):
                 yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
@@ -622,6 +625,7 @@ class Cached:
         return (
             self._sampler is not None
             and self._sampler.chooses(entry.key)
+            and writes(self.cache.config.mode)
             and is_checkable(entry, own_share=options.check is not None, own_ttl=options.ttl is not None)
         )
 
@@ -633,6 +637,7 @@ class Cached:
             _log_once(self, done.value.error, "could not be computed again to be checked")
         elif not differs and (yield functools.partial(self._ask, functools.partial(self._compare, done, hit))) is False:
             yield Done(done.value)
+        yield Done(hit.value)
 
     def _compare(self, done: Computed, hit: Hit) -> bool:
         """Return True when a result came out the same; what differs is disputed."""
