@@ -16,7 +16,7 @@ from dask.base import collections_to_expr, unpack_collections
 from dask.core import flatten
 from dask.utils import key_split
 
-from cacheness import Entry
+from cacheness import Entry, MissingExtra
 from cacheness.incomplete import quote
 from cacheness_dask.activation import Place, run_with
 from cacheness_dask.fingerprint import Fingerprints
@@ -112,11 +112,11 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place | None = None) -> Picture:
-    """Draw the graph of a collection as an SVG file, coloured by what would happen to each task.
+    """Draw the graph of a collection as an SVG or PNG file, coloured by what would happen to each task.
 
     Args:
         collection: a Dask collection.
-        filename: where to write the file.
+        filename: where to write the file: its ending says which of the two. PNG needs the extra `png`.
         cache: what `caching` takes; None for the cache of the `caching()` block around.
 
     Returns:
@@ -130,11 +130,19 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
             " Draw a part of it, or read explain(collection)"
         )
     path = Path(filename)
-    if path.suffix.lower() != ".svg":
-        raise ValueError(f"{path.name} is not an .svg file; that is the one format that visualize writes")
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise ValueError(f"{path.name} is no .svg and no .png file; these are the formats that visualize writes")
     picture = Picture(_draw(plan.graph, order, plan))
-    path.write_text(picture.svg, encoding="utf-8")
+    path.write_bytes(picture.svg.encode() if path.suffix.lower() == ".svg" else _png_of(picture.svg))
     return picture
+
+
+def _png_of(svg: str) -> bytes:
+    try:
+        from resvg_py import svg_to_bytes
+    except ImportError as error:
+        raise MissingExtra.of(error, "resvg_py", "png", "a picture as PNG") from error
+    return bytes(svg_to_bytes(svg_string=svg, zoom=_PNG_ZOOM))
 
 
 class Picture:
@@ -215,6 +223,7 @@ def _moved(entry: Entry | None) -> str:
 # the picture
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 156, 30, 18, 46, 24
+_PNG_ZOOM = 2  #: pixels of one of these: screens and slides show it larger
 _LETTERS = 23  #: of a label, in a box
 _LEGEND = 164  #: from one entry of the legend to the next
 

@@ -549,6 +549,15 @@ def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
     assert finding["part"] == "reading"
 
 
+def test_doctor_says_why_a_store_cannot_be_opened(directory):
+    opening, libraries = run("doctor", "-d", directory / "nowhere", "--json", code=1)
+    assert (opening["part"], opening["ok"], libraries["part"]) == ("opening", False, "libraries")
+    assert "there is no cache in" in opening["detail"]
+    (directory / "metadata.sqlite").write_bytes(b"no database" * 100)
+    opening, _ = run("doctor", "-d", directory, "--json", code=1)
+    assert "not a SQLite database" in opening["detail"]
+
+
 def test_doctor_finds_old_libraries_and_a_server_without_room(busy, monkeypatch):
     needs = ["psycopg[binary]>=3.2.4; extra == 'postgres'", "sqlalchemy>=2.0.40,<2.1", "rich>=13.9", "no-such-thing>=1"]
     has = {"psycopg": "3.1.20rc1", "sqlalchemy": "2.0.40", "rich": "14.0.post1"}

@@ -30,7 +30,13 @@ from __future__ import annotations
 from typing import Final
 
 #: How to install libraries whose own name is not enough.
-_DISTRIBUTIONS: Final = {"attr": "attrs", "nacl": "pynacl", "psycopg": "'psycopg[binary]'", "yaml": "pyyaml"}
+_DISTRIBUTIONS: Final = {
+    "attr": "attrs",
+    "nacl": "pynacl",
+    "psycopg": "'psycopg[binary]'",
+    "resvg_py": "resvg-py",
+    "yaml": "pyyaml",
+}
 
 
 class CachenessError(Exception):

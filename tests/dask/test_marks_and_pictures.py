@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -16,7 +18,7 @@ from test_fingerprints import digest
 from workloads import ddf, inc, ran, runs, total
 
 import cacheness_dask as cd
-from cacheness import UnifiedCache
+from cacheness import MissingExtra, UnifiedCache
 
 
 def counted(df: Any) -> Any:
@@ -115,8 +117,20 @@ def test_a_picture_of_too_much_is_refused(cache: UnifiedCache, tmp_path: Path) -
     many = dask.delayed(total)([dask.delayed(inc)(i) for i in range(500)])
     with pytest.raises(ValueError, match="501 nodes"):
         cd.visualize(many, tmp_path / "graph.svg", cache)
-    with pytest.raises(ValueError, match=r"graph.png is not an .svg file"):
-        cd.visualize(graph(), tmp_path / "graph.png", cache)
+    with pytest.raises(ValueError, match=r"graph.pdf is no .svg and no .png file"):
+        cd.visualize(graph(), tmp_path / "graph.pdf", cache)
+
+
+def test_a_picture_can_be_a_png(cache: UnifiedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = cd.visualize(graph(), tmp_path / "graph.PNG", cache)
+    data = (tmp_path / "graph.PNG").read_bytes()
+    assert data.startswith(b"\x89PNG")
+    width, height = (int(ET.fromstring(picture.svg).attrib[name]) for name in ("width", "height"))
+    assert struct.unpack(">II", data[16:24]) == (2 * width, 2 * height)
+    monkeypatch.setitem(sys.modules, "resvg_py", None)
+    with pytest.raises(MissingExtra, match="pip install resvg-py"):
+        cd.visualize(graph(), tmp_path / "other.png", cache)
+    assert not (tmp_path / "other.png").exists()
 
 
 def test_the_history_reads_well(cache: UnifiedCache) -> None:

@@ -87,8 +87,14 @@ def report(
 @about_a_cache
 def doctor(*, place: Place, as_json: AsJson = False) -> None:
     """Try each part of the store, and say what to do about what does not work. Exit code 1 when something does not."""
-    with place.opened() as cache:
-        found = cache.diagnose()
+    from cacheness.errors import CachenessError
+    from cacheness.maintenance.doctor import without_opening
+
+    try:
+        with place.opened() as cache:
+            found = cache.diagnose()
+    except CachenessError as error:
+        found = without_opening(error)
     if as_json:
         print_json([finding.as_dict() for finding in found])
     else:

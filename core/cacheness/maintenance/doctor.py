@@ -66,6 +66,12 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
     return found
 
 
+def without_opening(error: CachenessError) -> list[Finding]:
+    """What can be said of a store that cannot be opened: why, and the libraries."""
+    why = Finding("opening", False, f"{type(error).__name__}: {error}", "nothing else can be tried before this works")
+    return [why, *_libraries()]
+
+
 _ADVICE: Final = {
     "clock": "is the database up, and its URL right?",
     "reading": "may this user read the tables?",
