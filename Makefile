@@ -114,10 +114,10 @@ prefect-versions: $(STAMP) ## the tests of the Prefect plug-in under the newest 
 	$(OTHER_PREFECT)/bin/python -m pytest tests/prefect $(ARGS)
 
 # uv installs in a fifth of pip's time, and into an environment without pip, such as Debian's Python makes.
-$(UV_VENV)/bin/uv: | $(STAMP)
+$(UV_VENV)/bin/uv:
 	@$(if $(UV),mkdir -p $(@D) && ln -sf $(UV) $@,$(PYTHON) -m venv $(UV_VENV) && $(UV_VENV)/bin/pip install -qq --disable-pip-version-check uv)
 
-.venv-%/.installed: pyproject.toml constraints.txt | $(UV_VENV)/bin/uv
+.venv-%/.installed: pyproject.toml constraints.txt | $(STAMP) $(UV_VENV)/bin/uv
 	@test -x .venv-$*/bin/python || { python=$$($(RUN) -m tests.interpreters $*) && "$$python" -m venv --without-pip .venv-$*; }
 	@$(UV_VENV)/bin/uv pip install --quiet --python .venv-$*/bin/python -c constraints.txt -e '.[all]' --group dev --group bench --group docs
 	@touch $@
