@@ -331,3 +331,45 @@ def test_messages_begin_small_and_end_without_a_full_stop(folder: str) -> None:
         if re.match(r"[A-Z][a-z]*[ ,;:]", begin) or end.endswith(".")
     ]
     assert wrong == []
+
+
+#: Names from elsewhere, and what has to be in the answer.
+ELSEWHERE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "cacheness.Memory": (lambda cache: __import__("cacheness").Memory, "UnifiedCache("),
+    "cache.memoize": (lambda cache: cache.memoize, "@cache.cached"),
+    "cache.set": (lambda cache: cache.set, "cache.put(value"),
+    "f.cache_clear": (lambda cache: cache.cached(max).cache_clear, "delete_matching"),
+    "maxsize=": (lambda cache: UnifiedCache(maxsize=3), "Did you mean 'max_bytes'"),
+    "directory=": (lambda cache: UnifiedCache(directory="d"), "Did you mean 'cache_dir'"),
+    "timeout=": (lambda cache: cache.cached(timeout=3), "Did you mean 'ttl'"),
+    "maxsize= of cached": (lambda cache: cache.cached(maxsize=3), "no option 'maxsize'. Known"),
+    "above a property": (lambda cache: cache.cached(property(str)), "put @cached below @property"),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_names_from_elsewhere_are_answered_with_what_to_write(name: str, tmp_path: Path) -> None:
+    use, answer = ELSEWHERE[name]
+    with UnifiedCache(tmp_path) as cache, pytest.raises((AttributeError, TypeError)) as caught:
+        use(cache)
+    assert answer in str(caught.value)
+
+
+def test_what_is_answered_in_place_of_names_from_elsewhere_exists(tmp_path: Path) -> None:
+    from cacheness import Config, elsewhere
+    from cacheness.memoize.decorator import Cached, CachedOptions
+
+    shown = " ".join([*elsewhere.OF_MODULE.values(), *elsewhere.OF_CACHE.values(), *elsewhere.OF_FUNCTION.values()])
+    with UnifiedCache(tmp_path) as cache:
+        assert all(hasattr(cache, name) for name in re.findall(r"\bcache\.(\w+)", shown))
+        assert all(hasattr(cache.cached(str), name) for name in re.findall(r"\bf\.(\w+)", shown))
+        assert not any(hasattr(cache, name) for name in elsewhere.OF_CACHE)
+        assert not any(hasattr(Cached, name) for name in elsewhere.OF_FUNCTION)
+    parameters = {*Config.__dataclass_fields__, *CachedOptions.__annotations__}
+    assert set(elsewhere.OF_CALLS.values()) <= parameters
+    assert parameters.isdisjoint(elsewhere.OF_CALLS)
+
+
+def test_a_directory_whose_name_has_a_nul_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"cannot be made: .*null"):
+        UnifiedCache("a\0b")

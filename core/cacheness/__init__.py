@@ -127,7 +127,10 @@ if not typing.TYPE_CHECKING:  # else a type checker would find any name here
             if name in names:
                 value = globals()[name] = getattr(importlib.import_module(module), name)
                 return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from cacheness.elsewhere import OF_MODULE
+
+        instead = f": {OF_MODULE[name]}" if name in OF_MODULE else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{instead}")
 
 
 def __dir__() -> list[str]:

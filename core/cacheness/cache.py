@@ -35,6 +35,7 @@ from cacheness.audit import MOST_A_DAY
 from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
+from cacheness.elsewhere import OF_CACHE, no_attribute
 from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import FunctionCode, Key, name_of_function, still_left
 from cacheness.maintenance.activity import Overview, Report
@@ -98,6 +99,11 @@ class UnifiedCache(AsyncCalls):
         limit: the most entries to return; None for all.
         fn: the function to call or to decorate.
     """
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, OF_CACHE)
 
     def __init__(
         self, place: Config | str | os.PathLike[str] | None = HERE, /, **parameters: Unpack[CacheParameters]

@@ -480,9 +480,10 @@ def _make(directory: Path) -> None:
         return  # with whatever else is in it: only a directory of ours is marked as one that can be made again
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a ValueError for a NUL
         raise ConfigError(
-            f"cache_dir {str(directory)!r} cannot be made: {error.strerror}. Choose a directory that you may write to"
+            f"cache_dir {str(directory)!r} cannot be made: {getattr(error, 'strerror', error)}."
+            " Choose a directory that you may write to"
         ) from error
     with suppress(OSError):  # as good without it
         tag_cache(directory, "Results of computations, by cacheness. Its docs say how to back it up.")

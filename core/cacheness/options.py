@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
+from cacheness.elsewhere import OF_CALLS
 from cacheness.errors import ConfigError
 from cacheness.incomplete import CHOICES
 from cacheness.modes import MODES
@@ -197,6 +198,6 @@ def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[st
         if name not in known:
             import difflib
 
-            near = difflib.get_close_matches(name, known, n=1)
+            near = [n for n in (OF_CALLS.get(name),) if n in known] or difflib.get_close_matches(name, known, n=1)
             meant = f" Did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"{callee}() has no {kind} {name!r}.{meant} Known: {', '.join(known)}")

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypedDict
 
 from cacheness import telemetry
 from cacheness.audit import (
@@ -28,6 +28,7 @@ from cacheness.audit import (
 )
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
+from cacheness.elsewhere import OF_FUNCTION, no_attribute
 from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, may_cache
 from cacheness.isolation import computing_elsewhere, isolated
@@ -259,7 +260,7 @@ class LookedUp(NamedTuple):
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
     """Keep the results of a function in a cache. What may be said is in `Options`."""
-    if isinstance(fn, (staticmethod, classmethod)):
+    if isinstance(fn, (staticmethod, classmethod, property, functools.cached_property)):
         raise TypeError(f"put @cached below @{type(fn).__name__}, next to the function")
     if not callable(fn):
         raise TypeError(f"{fn!r:.80} is not a function, which is what results are kept of")
@@ -289,6 +290,11 @@ class Cached:
     """
 
     __wrapped__: Callable[..., Any]
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, OF_FUNCTION)
 
     def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
         functools.update_wrapper(self, fn)
