@@ -39,7 +39,7 @@ from cacheness.elsewhere import OF_CACHE, no_attribute
 from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
 from cacheness.keys import FunctionCode, Key, name_of_function, still_left
 from cacheness.maintenance.activity import Overview, Report
-from cacheness.maintenance.comparison import Progress, Scope
+from cacheness.maintenance.comparison import SHARDS, Progress, Scope
 from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.maintenance.signers import Signer, sign_again, signers
@@ -974,11 +974,13 @@ class UnifiedCache(AsyncCalls):
         function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
         older_than: Duration | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Delete the entries that match every given condition.
 
         Args:
             function: a function or its name; "module:" selects all functions of a module.
+            progress: is called with the number of deleted entries, and how many of the 256 shards were looked through.
 
         Returns:
             How many entries were deleted.
@@ -993,7 +995,7 @@ class UnifiedCache(AsyncCalls):
         names = self._called(function)
         if isinstance(function, str):
             names = one_function(function, names or ())
-        return self._store.delete(self._where(tag, names, prefix, older_than))
+        return self._delete(self._where(tag, names, prefix, older_than), progress)
 
     def verify_integrity(
         self,
@@ -1134,15 +1136,27 @@ class UnifiedCache(AsyncCalls):
         metadata.measure_clock()
         return metadata.now() / MICROSECONDS
 
-    def clear(self) -> int:
+    def clear(self, *, progress: Callable[[int, int], None] | None = None) -> int:
         """Delete every entry of the namespace.
+
+        Args:
+            progress: is called with the number of deleted entries, and how many of the 256 shards were looked through.
 
         Returns:
             How many entries were deleted.
         """
         self._require_writing("clear")
-        gone = self._store.delete(Where(self.config.namespace))
+        gone = self._delete(Where(self.config.namespace), progress)
         self._store.metadata.delete_unstored(self.config.namespace, -MICROSECONDS)
+        return gone
+
+    def _delete(self, where: Where, progress: Callable[[int, int], None] | None) -> int:
+        if progress is None:
+            return self._store.delete(where)
+        gone = 0
+        for shard in range(SHARDS):
+            gone += self._store.delete(replace(where, shard=shard))
+            progress(gone, shard + 1)
         return gone
 
     @property

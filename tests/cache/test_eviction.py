@@ -150,3 +150,15 @@ def test_eviction_by_sample_loses_at_most_one_hit_in_fifty(kind: str, policy: Li
     exact = hits_of(trace, 400, policy, sample=400)
     assert exact > 1000
     assert hits_of(trace, 400, policy, sample=SAMPLE) >= 0.98 * exact
+
+
+def test_deletions_say_how_far_they_are(tmp_path):
+    with UnifiedCache(tmp_path / "cache") as cache:
+        for number in range(40):
+            cache.put(number, number=number, tags=["odd"] if number % 2 else [])
+        told: list[tuple[int, int]] = []
+        assert cache.delete_matching(tag="odd", progress=lambda *so_far: told.append(so_far)) == 20
+        assert cache.clear(progress=lambda *so_far: told.append(so_far)) == 20
+        assert told[255] == told[-1] == (20, 256)
+        assert told[:256] == sorted(told[:256])
+        assert cache.stats()["entries"] == 0

@@ -16,7 +16,7 @@ import pytest
 import uvicorn
 
 from cacheness import UnifiedCache
-from cacheness.errors import StoreUnavailable
+from cacheness.errors import CodecError, StoreUnavailable
 from cacheness.page import views
 from cacheness.page.chart import Bar, bars
 from cacheness.page.server import ServedPage
@@ -287,6 +287,19 @@ def test_a_store_that_does_not_answer_is_said_and_the_page_goes_on(
             assert "the database is down" in browser.get(path).text
             assert browser.get(path).status_code == 503
     seen(browser, "/")
+
+
+def test_what_no_store_can_hold_is_not_found(
+    cache: UnifiedCache, browser: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def list_entries(*_: Any, **__: Any) -> list[Any]:
+        raise CodecError("text that the database cannot hold")  # PostgreSQL of NUL
+
+    assert browser.get("/entries?tag=%00").status_code == 200
+    monkeypatch.setattr(type(cache), "list_entries", list_entries)
+    answer = browser.get("/entries?tag=%00")
+    assert answer.status_code == 200
+    assert "text that the database cannot hold" in answer.text
 
 
 def test_metrics_are_those_of_the_command_line(cache: UnifiedCache, browser: httpx.Client) -> None:

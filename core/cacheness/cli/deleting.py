@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -10,6 +12,9 @@ from cacheness.cli.endings import Misuse
 from cacheness.cli.entries import entry_named
 from cacheness.cli.options import AsJson, DryRun, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, print_json, progress, say, telling_what_is_left
+
+MANY: Final = 20_000  #: entries, whose deletion takes long enough for a bar
+SHARDS: Final = 256  #: in which they are deleted
 
 
 @about_a_cache
@@ -44,8 +49,11 @@ def delete(
             what = f"{found:,} entries"
         if not dry_run and found:
             confirm(f"Delete {what} of namespace {cache.config.namespace!r}?", yes=yes)
-            with telling_what_is_left(cache):
-                found = int(cache.invalidate(entry.cache_key)) if key is not None else cache.delete_matching(**given)
+            with telling_what_is_left(cache), _bar(found) as show:
+                if key is not None:
+                    found = int(cache.invalidate(entry.cache_key))
+                else:
+                    found = cache.delete_matching(**given, progress=show)
     _tell(found, dry_run=dry_run, as_json=as_json)
 
 
@@ -74,9 +82,24 @@ def clear(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: A
         gone = cache.stats()["entries"]
         if not dry_run:
             confirm(f"Delete all {gone:,} entries of namespace {cache.config.namespace!r}?", yes=yes)
-            with telling_what_is_left(cache):
-                gone = cache.clear()
+            with telling_what_is_left(cache), _bar(gone) as show:
+                gone = cache.clear(progress=show)
     _tell(gone, dry_run=dry_run, as_json=as_json)
+
+
+@contextmanager
+def _bar(entries: int) -> Iterator[Callable[[int, int], None] | None]:
+    """What moves a bar while entries are deleted; None where there are few: in parts, it takes longer."""
+    if entries < MANY:
+        yield None
+        return
+    with progress() as bar:
+        task = bar.add_task("deleting", total=SHARDS)
+
+        def show(gone: int, shards: int) -> None:
+            bar.update(task, completed=shards, description=f"deleting: {gone:,} entries deleted")
+
+        yield show
 
 
 def _tell(entries: int, *, dry_run: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup
 
-from cacheness.errors import CachenessError
+from cacheness.errors import CachenessError, CodecError
 from cacheness.jitter import below
 from cacheness.maintenance.ranking import first_of
 from cacheness.page.chart import Bar, bars
@@ -105,7 +105,7 @@ def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
         else:
             found = cache.list_entries(**chosen, limit=LISTED + 1)
             note = f"the first {LISTED} are shown" if len(found) > LISTED else ""
-    except ValueError as error:
+    except (ValueError, CodecError) as error:  # of what no store can hold, such as NUL
         note = str(error)
     return View(
         "entries.html",
