@@ -64,7 +64,12 @@ REASONS: Final = (
     Reason(TOO_LARGE, "returned more than `max_value_bytes`", planned=False),
     Reason(IN_PLACE, "changed its arguments: `check_inputs`", planned=False),
     Reason(FILE, "its files were others where it ran, or changed meanwhile", planned=False, lasting=False),
-    Reason(UNREADABLE, "has a result of earlier code that could not be read: what follows is not kept", planned=False),
+    Reason(
+        UNREADABLE,
+        "has a result of earlier code that could not be read: what follows is not kept",
+        planned=False,
+        lasting=False,
+    ),
     Reason(CHEAP, 'took less time than loading it would, with `which="auto"`', planned=False, lasting=False),
 )
 #: What is too large depends on the bound, too.

@@ -143,6 +143,7 @@ class Run:
         self._changers: set[str] = set()  #: the same, of those that change what they are given
         self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
         self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
+        self._unreadable: set[bytes] = set()  #: fingerprints of results of earlier code that could not be read
         self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
         self._warned = False
         self._reasons = FunctionReasons()
@@ -255,7 +256,7 @@ class Run:
         with isolated(_not_cached if self._mode == "offline" else self._warn):
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
-            made, prints = self._plan(graph, keys, client, waits=waits)
+            made, prints = self._plan(graph, keys, client, waits=waits, audits=self._stores)
             count_graph(made, prints.clues, self.cache, self._reasons)
         return made
 
@@ -267,11 +268,13 @@ class Run:
         if pool:
             stored = made.decisions.stored.items()
             self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
+            earlier = made.decisions.earlier.items()
+            self._in_pools |= {made.hits[key]: (digest, name_of(made.graph[key])) for key, digest in earlier}
         self._note_writers(made)
-        if earlier := made.decisions.earlier:
-            following = downstream(dependents_in(made.graph), earlier)
+        if standing := made.decisions.earlier:
+            following = downstream(dependents_in(made.graph), standing)
             names = tuple(made.misses[key] for key in following if key in made.misses)
-            self._following.update(dict.fromkeys(earlier.values(), names))
+            self._following.update(dict.fromkeys(standing.values(), names))
 
     def _note_writers(self, made: GraphPlan) -> None:
         """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
@@ -298,10 +301,12 @@ class Run:
             keys: the keys whose results are wanted.
         """
         self.flush()
-        made, prints = self._plan(graph, keys, None, waits=True)
+        made, prints = self._plan(graph, keys, None, waits=True, audits=False)
         return topological(made.graph, keys), made, prints
 
-    def _plan(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> tuple[GraphPlan, Fingerprints]:
+    def _plan(
+        self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, audits: bool
+    ) -> tuple[GraphPlan, Fingerprints]:
         held = KeptFutures(client, graph)
         refuse = self._incomplete == "refuse"
         prints = fingerprints(graph, keys, held.terms, refuse_incomplete=refuse)
@@ -319,7 +324,7 @@ class Run:
             prints = fingerprinted()
             present, noted, seconds = self._look_up(graph, prints)
         finder = EarlierCode(self.cache, graph, keys, prints, present, held=held.terms)
-        earlier = finder.find(lambda world: fingerprinted(instead=world), self._never, audits=self._stores)
+        earlier = finder.find(lambda world: fingerprinted(instead=world), self._unreadable, audits=audits)
         if earlier.standing:
             own, prints = prints.digests, fingerprinted(standing=earlier.standing)
             present, noted, seconds = self._look_up(graph, prints)
@@ -448,12 +453,16 @@ class Run:
             for (name, generator), count in told.moved.items():
                 self.suspected.setdefault(name, Counter())[generator] += count
         pools, self._in_pools = self._in_pools, {}
-        if pools and (missing := pools.keys() - self.cache.present(list(pools)).keys()):
+        if pools and (missing := pools.keys() - self._stored_in(pools)):
             self._learn(
                 {pools[key][0]: (pools[key][1], why) for key, why in self.cache.unstored(list(missing)).items()}
             )
         self._unflushed = False
         self.delete_stale()
+
+    def _stored_in(self, pools: Mapping[str, tuple[bytes, str]]) -> set[str]:
+        """The entries that are there and were computed. Of a hit that could not be read, the row may be there."""
+        return {key for key in self.cache.present(list(pools)) if pools[key][0] not in self._following}
 
     def _learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
         """Count what was not stored, and remember what can never be."""
@@ -465,6 +474,8 @@ class Run:
             if why.startswith((SINK, FILE, UNREADABLE)):
                 for key in self._following.get(digest, ()):
                     self.cache.invalidate(key)
+            if why.startswith(UNREADABLE):
+                self._unreadable.add(digest)
             self._count_unstored(name, why)
             if self._policy.is_lasting(why):
                 self._never_again(digest, why)

@@ -265,6 +265,8 @@ class EarlierLoad(Load):
         """How to compute it by the code of today; what follows is not kept."""
         why = f"{UNREADABLE} a result of earlier code, the entry {self._key}"
         _note(self._store.config, self._digest, self._name, why)
+        with isolated(partial(_warn, self._store.config)):
+            self._store.opened().queue.note(self._key, why)  # a process of a pool tells nobody else
         return super().recomputed()
 
     def __reduce__(self) -> tuple[Any, ...]:
