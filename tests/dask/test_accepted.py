@@ -455,6 +455,12 @@ def test_what_is_refused_is_said_in_words(cache: UnifiedCache, old: Any, new: An
         assert change.unrun
 
 
+def test_who_looks_for_calls_of_a_task_is_told_where_to_look(cache: UnifiedCache) -> None:
+    run(cache, graph(edited(BEFORE)))
+    with pytest.raises(NotAccepted, match=r"Results of tasks are compared by cacheness_dask\.accept\(collection\)"):
+        cache.accept(edited(AFTER))
+
+
 def test_a_sample_is_a_number_and_a_cache_is_needed(cache: UnifiedCache) -> None:
     for sample in (0, True, "20"):
         with pytest.raises(ValueError, match="is no number of tasks to compare"):

@@ -157,9 +157,11 @@ class Acceptor:
         found = self.earlier(former, sample * _SPARE)
         if not found:
             there = f"of {former}" if former else f"of {self._dotted}, or of the same code under another name,"
+            in_graphs = self._name.partition(":")[2] in self._cache.functions()
             raise NotAccepted(
                 f"no result {there} was made by earlier code. Of a function that was renamed and changed, say what it"
                 " was called: former="
+                + (". Results of tasks are compared by cacheness_dask.accept(collection)" if in_graphs else "")
             )
         return [self._try(one, sample, renamed, upgrade, force=force) for one in found]
 
