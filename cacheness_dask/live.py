@@ -114,12 +114,13 @@ _lock = threading.RLock()
 _callbacks: tuple[Callback, ...] = ()
 _waiting = Progress()  #: what a worker has not sent yet
 _sent = float("-inf")
+_is_sent_later = False  #: whether the worker's loop will send it: no more may come for long
 
 
 def _begin_in_child() -> None:
-    global _waiting  # noqa: PLW0603
+    global _waiting, _is_sent_later
     _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
-    _waiting = Progress()
+    _waiting, _is_sent_later = Progress(), False
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
@@ -132,8 +133,8 @@ def tell(client: Any = None, **what: Any) -> None:
         client: the distributed client, where a graph was decided about.
         what: the fields of `Progress`.
     """
-    is_workers = client is None and "graphs" not in what and _worker() is not None
-    if not (_callbacks or client is not None or is_workers):
+    worker = _worker() if client is None and "graphs" not in what else None
+    if not (_callbacks or client is not None or worker is not None):
         return
     progress = Progress(**what)
     if progress.reasons:
@@ -141,16 +142,16 @@ def tell(client: Any = None, **what: Any) -> None:
     _call(progress)
     if client is not None:
         client.loop.add_callback(_send, client, progress)
-    elif is_workers:
-        _keep(progress)
+    elif worker is not None:
+        _keep(progress, worker)
 
 
 def send() -> None:
     """Send what waits in this process."""
-    global _waiting, _sent
+    global _waiting, _sent, _is_sent_later
     worker = _worker()
     with _lock:
-        waiting, _waiting, _sent = _waiting, Progress(), time.monotonic()
+        waiting, _waiting, _sent, _is_sent_later = _waiting, Progress(), time.monotonic(), False
     if worker is not None and (event := waiting.as_dict()):
         with isolated(_log):
             worker.log_event(TOPIC, event)
@@ -163,13 +164,18 @@ def follow(client: Any) -> None:
             client.subscribe_topic(TOPIC, _heard)
 
 
-def _keep(progress: Progress) -> None:
-    global _waiting  # noqa: PLW0603
+def _keep(progress: Progress, worker: Any) -> None:
+    global _waiting, _is_sent_later  # noqa: PLW0603
     with _lock:
         _waiting += progress
         is_due = time.monotonic() - _sent > EVERY
+        is_last = not is_due and not _is_sent_later
+        _is_sent_later = _is_sent_later or is_last
     if is_due:
         send()
+    elif is_last:
+        with isolated(_log):
+            worker.loop.add_callback(worker.loop.call_later, EVERY, send)
 
 
 def _call(progress: Progress) -> None:

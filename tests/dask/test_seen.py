@@ -210,6 +210,35 @@ def test_what_waits_is_sent_twice_a_second_and_reasons_are_bounded(monkeypatch: 
     assert cd.Progress().as_dict() == {}
 
 
+def test_the_last_that_a_worker_has_to_tell_is_sent_though_nothing_follows(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Any, ...]] = []
+    sent: list[Any] = []
+
+    class Loop:
+        def call_later(self, seconds: float, call: Any) -> None:
+            asked.append((seconds, call))
+
+        def add_callback(self, call: Any, *given: Any) -> None:
+            call(*given)
+
+    class Worker:
+        loop = Loop()
+
+        def log_event(self, topic: str, event: Any) -> None:
+            sent.append(event)
+
+    monkeypatch.setattr(live, "_worker", Worker)
+    live.send()
+    for _ in range(3):
+        live.tell(computed=1)
+    assert (sent, asked) == ([], [(live.EVERY, live.send)])
+    live.send()
+    assert [event["computed"] for event in sent] == [3]
+    live.tell(loaded=1)
+    assert len(asked) == 2
+    live.send()
+
+
 def test_docs_show_the_page() -> None:
     text = (Path(__file__).parents[2] / "docs" / "reference" / "dask.md").read_text()
     assert "/cacheness" in text
