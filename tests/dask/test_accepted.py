@@ -6,8 +6,10 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -16,6 +18,7 @@ import dask.bag
 import dask.dataframe as dd
 import pandas as pd
 import pytest
+import workloads
 from edits import edited, ran
 
 import cacheness_dask as cd
@@ -483,3 +486,55 @@ def test_arrays_and_frames_are_accepted_by_their_blocks(cache: UnifiedCache, kin
     (change,) = cd.accept(whole(new), cache)
     assert (change.state, change.equal) == ("accepted", 30)
     assert run(cache, whole(new))[:2] == (expected, {})
+
+
+def _inc_edited(x: Any, by: Any = 1) -> Any:
+    ran_workload(x)
+    added = by
+    return x + added
+
+
+def _inc_changed(x: Any, by: Any = 1) -> Any:
+    ran_workload(x)
+    return x + by + by
+
+
+def ran_workload(x: Any) -> None:
+    if not hasattr(x, "size") or x.size > 1:
+        workloads.ran()
+
+
+@pytest.mark.slow
+def test_no_workload_comes_out_otherwise_with_accepted_changes(
+    cache: UnifiedCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COUNT_FILE", str(tmp_path / "count"))
+    workloads.write_inputs(tmp_path)
+    names = sorted(name for name in workloads.WORKLOADS if not name.startswith("p2p"))[::3]  # p2p needs a cluster
+    computed, states = Counter[Any](), dict[Any, Counter[str]]()
+    first = workloads.inc
+
+    def compute(edit: Any, *, accepts: bool = True) -> None:
+        edit.__name__, edit.__qualname__, edit.__module__ = "inc", "inc", workloads.__name__
+        monkeypatch.setattr(workloads, "inc", edit)
+        for name, collection in workloads.each(names, tmp_path):
+            (expected,) = dask.compute(collection, scheduler="sync")
+            workloads.traces()
+            with cd.caching(cache, which="all", scheduler="sync"):
+                if accepts:
+                    with suppress(NotAccepted):  # not all of them call it
+                        changes = cd.accept(workloads.WORKLOADS[name](tmp_path), sample=20, force=True)
+                        states.setdefault(edit, Counter()).update(one.state for one in changes)
+                    workloads.traces()
+                (found,) = dask.compute(workloads.WORKLOADS[name](tmp_path))
+            computed[edit] += workloads.traces().total()
+            assert workloads.shown(found) == workloads.shown(expected), (name, edit)
+
+    for edit in (first, _inc_edited, _inc_changed):
+        compute(edit)
+    assert computed[_inc_edited] < computed[first] / 10
+    assert (set(states[_inc_edited]), set(states[_inc_changed])) == ({"accepted"}, {"refused"})
+    for change in cache.accepted_changes():
+        cache.revoke(change.id)
+    for edit in (_inc_changed, first, _inc_edited):
+        compute(edit, accepts=False)
