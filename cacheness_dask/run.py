@@ -25,7 +25,7 @@ from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
 from cacheness_dask import live, worker
-from cacheness_dask.earlier_code import EarlierCode
+from cacheness_dask.earlier_code import EarlierCode, StandIns
 from cacheness_dask.figures import FunctionReasons, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
@@ -151,6 +151,7 @@ class Run:
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
         self._policy = policy or Policy()
+        self._takes_earlier = self._policy.check != 0  #: results of earlier code, some of which are computed again
         if self._policy.check is None:
             self._policy = replace(self._policy, check=cache.config.check)
         self._incomplete = self._policy.incomplete or cache.config.incomplete
@@ -324,7 +325,9 @@ class Run:
             prints = fingerprinted()
             present, noted, seconds = self._look_up(graph, prints)
         finder = EarlierCode(self.cache, graph, keys, prints, present, held=held.terms)
-        earlier = finder.find(lambda world: fingerprinted(instead=world), self._unreadable, audits=audits)
+        earlier = StandIns()
+        if self._takes_earlier:
+            earlier = finder.find(lambda world: fingerprinted(instead=world), self._unreadable, audits=audits)
         if earlier.standing:
             own, prints = prints.digests, fingerprinted(standing=earlier.standing)
             present, noted, seconds = self._look_up(graph, prints)

@@ -361,6 +361,13 @@ def test_readers_are_served_and_write_nothing(cache: UnifiedCache, audited: Call
         run(cache, graph(new, 5), mode="offline")
 
 
+def test_who_asks_for_no_check_gets_no_result_of_earlier_code(cache: UnifiedCache) -> None:
+    old, new = edited(BEFORE), edited(AFTER)
+    run(cache, graph(old))
+    by_hand(cache, old, new)
+    assert run(cache, graph(new), check=0)[1]["clean"] == 4
+
+
 @pytest.mark.slow
 def test_futures_of_a_client_are_served_and_what_follows_them_is_kept(cache: UnifiedCache, client: Any) -> None:
     old, new = edited("return x + 1"), edited("return x - 1")
