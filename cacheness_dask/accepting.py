@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -64,6 +65,14 @@ def accept(
         return [change for number in rounds for change in tried.accept(number, sample, force=force)]
 
 
+@dataclass(slots=True)
+class _EarlierCode:
+    """What entries say of one earlier code of a function."""
+
+    parameters: str  #: what stands for those that it had
+    results: int = 0  #: entries of tasks that called it
+
+
 class _ChangedFunctions:
     """The earlier codes of the functions of a graph, as far as entries tell."""
 
@@ -72,21 +81,23 @@ class _ChangedFunctions:
         self._own = fingerprints(graph, self._keys).digests
         self._calls = {key: list(functions_in(graph[key])) for key in self._own}
         self._functions = {fingerprint(one).digest: one for calls in self._calls.values() for one in calls}
-        #: For the digest of each function of today those of its earlier codes, the newest first, with its parameters.
-        self.codes: dict[bytes, dict[bytes, str]] = {}
+        #: For the digest of each function of today those of its earlier codes, the newest first.
+        self.codes: dict[bytes, dict[bytes, _EarlierCode]] = {}
         today = {fingerprint(one).name: digest for digest, one in self._functions.items()}
         for name in {name_of(graph[key]) for key in self._own}:
             for entry in cache.iter_entries(function=name, limit=_NEWEST):
                 for function, digest, parameters in codes_in(json.loads(entry.provenance).get("code", "")):
                     if function in today and digest not in self._functions:
-                        self.codes.setdefault(today[function], {}).setdefault(digest, parameters)
+                        codes = self.codes.setdefault(today[function], {})
+                        codes.setdefault(digest, _EarlierCode(parameters)).results += 1
 
     def accept(self, number: int, sample: int, *, force: bool) -> list[AcceptedChange]:
         """Try one earlier code of each function, or the last of those that have fewer: all of them together."""
         evidence: dict[bytes, Any] = {}
         for new, codes in self.codes.items():
-            old, parameters = list(codes.items())[min(number, len(codes) - 1)]
-            evidence[new] = self._cache.collect_evidence(self._functions[new], old, parameters)
+            old, known = list(codes.items())[min(number, len(codes) - 1)]
+            evidence[new] = self._cache.collect_evidence(self._functions[new], old, known.parameters)
+            evidence[new].results = known.results
         while self._differs({new: one for new, one in evidence.items() if not one.refused}, sample):
             pass
         fresh = [one for new, one in evidence.items() if number < len(self.codes[new])]
@@ -96,8 +107,6 @@ class _ChangedFunctions:
         """Compare tasks. True when some functions are refused, so that the others are to be tried without them."""
         found = _TasksOfToday(self._cache, self._graph, self._earlier(evidence))
         called = {key: [evidence[new] for new in self._new_in([key]) if new in evidence] for key in found.entries}
-        for one in evidence.values():
-            one.results = sum(one in ones for ones in called.values())
         # Those that call a changed function themselves say most; what follows them is compared with all between.
         for is_direct in (True, False):
             keys = [key for key in found.entries if bool(called[key]) is is_direct]

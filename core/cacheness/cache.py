@@ -842,7 +842,7 @@ class UnifiedCache(AsyncCalls):
             earlier: the fingerprint of the earlier code.
             parameters: what stood for its parameters.
         """
-        self._require_writing("collect_evidence")
+        self._require_writing("accept")
         with forks.no_fork():
             from cacheness.memoize.collected import CollectedEvidence
 

@@ -22,7 +22,7 @@ import workloads
 from edits import edited, ran
 
 import cacheness_dask as cd
-from cacheness import AcceptedChange, NotAccepted, NotCached, UnifiedCache
+from cacheness import AcceptedChange, ModeRefused, NotAccepted, NotCached, UnifiedCache
 from cacheness.audit import Sampler
 from cacheness.keys import fingerprint
 from cacheness.memoize import acceptances
@@ -463,6 +463,16 @@ def test_what_is_refused_is_said_in_words(cache: UnifiedCache, old: Any, new: An
         (change,) = cd.accept(graph(new, 21), cache, force=True)
         assert change.state == "accepted"
         assert change.unrun
+
+
+def test_a_part_of_the_results_is_no_evidence_for_all(cache: UnifiedCache) -> None:
+    run(cache, graph(edited(BEFORE), 30))
+    (change,) = cd.accept(graph(edited(AFTER), 3), cache)
+    assert (change.state, change.why) == ("refused", "3 of its 30 results could be compared, and 20 are needed")
+    (change,) = cd.accept(graph(edited(AFTER), 3), cache, force=True)
+    assert (change.state, change.equal) == ("accepted", 3)
+    with pytest.raises(ModeRefused, match="accept is not done with mode='read'"), cd.caching(cache, mode="read"):
+        cd.accept(graph(edited(AFTER), 3))
 
 
 def test_who_looks_for_calls_of_a_task_is_told_where_to_look(cache: UnifiedCache) -> None:

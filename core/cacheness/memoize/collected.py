@@ -31,7 +31,7 @@ class CollectedEvidence:
         key, reached = make_key(args={}, function=self._function), reached_by(self._function)
         self.name = name_of_function(self._function)
         self.new, self.old = key.fingerprint or b"", old
-        self.results = 0  #: of the earlier code, which could be compared
+        self.results = 0  #: of the earlier code
         self.equal = 0  #: calls that came out equal
         self.skipped: Counter[str] = Counter()  #: how many could not be compared, by the reason
         self.refused = self._why_never(cached)  #: why it is not accepted, as far as that is known
