@@ -66,7 +66,7 @@ def accept(
 
 
 @dataclass(slots=True)
-class _EarlierCode:
+class _CodeOfResults:
     """What entries say of one earlier code of a function."""
 
     parameters: str  #: what stands for those that it had
@@ -82,14 +82,14 @@ class _ChangedFunctions:
         self._calls = {key: list(functions_in(graph[key])) for key in self._own}
         self._functions = {fingerprint(one).digest: one for calls in self._calls.values() for one in calls}
         #: For the digest of each function of today those of its earlier codes, the newest first.
-        self.codes: dict[bytes, dict[bytes, _EarlierCode]] = {}
+        self.codes: dict[bytes, dict[bytes, _CodeOfResults]] = {}
         today = {fingerprint(one).name: digest for digest, one in self._functions.items()}
         for name in {name_of(graph[key]) for key in self._own}:
             for entry in cache.iter_entries(function=name, limit=_NEWEST):
                 for function, digest, parameters in codes_in(json.loads(entry.provenance).get("code", "")):
                     if function in today and digest not in self._functions:
                         codes = self.codes.setdefault(today[function], {})
-                        codes.setdefault(digest, _EarlierCode(parameters)).results += 1
+                        codes.setdefault(digest, _CodeOfResults(parameters)).results += 1
 
     def accept(self, number: int, sample: int, *, force: bool) -> list[AcceptedChange]:
         """Try one earlier code of each function, or the last of those that have fewer: all of them together."""
