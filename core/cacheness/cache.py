@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
@@ -996,6 +997,11 @@ class UnifiedCache(AsyncCalls):
         if isinstance(function, str):
             names = one_function(function, names or ())
         return self._delete(self._where(tag, names, prefix, older_than), progress)
+
+    def deep_checks(self) -> dict[int, datetime]:
+        """Return when the entries of each shard were last read whole, by a deep check or repair, in UTC."""
+        times = self._store.metadata.check_times(self.config.namespace)
+        return {shard: datetime.fromtimestamp(at / MICROSECONDS, UTC) for shard, at in times.items()}
 
     def verify_integrity(
         self,

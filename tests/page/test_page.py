@@ -302,6 +302,16 @@ def test_what_no_store_can_hold_is_not_found(
     assert "text that the database cannot hold" in answer.text
 
 
+def test_integrity_says_when_entries_were_read_whole(cache: UnifiedCache, browser: httpx.Client) -> None:
+    assert "No entries were read whole yet" in seen(browser, "/integrity").text
+    assert cache.deep_checks() == {}
+    cache.verify_integrity(deep=True)
+    checked = cache.deep_checks()
+    assert set(checked) == set(range(256))
+    text = " ".join(seen(browser, "/integrity").text.split())
+    assert f"Entries of 256 of 256 shards were read whole: the last on {max(checked.values()):%Y-%m-%d}" in text
+
+
 def test_metrics_are_those_of_the_command_line(cache: UnifiedCache, browser: httpx.Client) -> None:
     text = browser.get("/metrics").text
     assert re.search(r'cacheness_calls_total\{.*tripled",outcome="hit"\} 1', text)

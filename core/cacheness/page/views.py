@@ -149,8 +149,9 @@ def disputes(cache: UnifiedCache) -> View:
 def integrity(cache: UnifiedCache, shard: str = "") -> View:
     """Compare one 256th of the rows with their blobs; changes nothing."""
     number = int(shard) if shard.isdecimal() and int(shard) < 256 else below(256)
-    report = cache.verify_integrity(shard=number)
-    return View("integrity.html", "Integrity", {"report": report.as_dict(), "rows": report.table(), "shard": number})
+    report, checked = cache.verify_integrity(shard=number), cache.deep_checks()
+    data = {"report": report.as_dict(), "rows": report.table(), "shard": number, "checked": sorted(checked.values())}
+    return View("integrity.html", "Integrity", data)
 
 
 def trouble(what: str, error: Exception) -> View:
