@@ -68,7 +68,7 @@ FRAMES = (
     column([1, 2], index=pd.DatetimeIndex(["2026", "2020"], tz="Europe/Berlin")),
     column([1, 2], index=pd.RangeIndex(3, 7, 2, name="r")),
     column([1, 2]).rename_axis(columns="names"),
-    pd.DataFrame({"": [1], "__index_level_0__": [2]}, index=[7]),
+    pd.DataFrame({"": [1], "index": [2]}, index=[7]),
     pd.DataFrame({"a": np.zeros(0), "b": pd.Series([], dtype="str")}),
     pd.DataFrame(np.arange(12.0).reshape(3, 4), columns=list("abcd")),
 )
@@ -87,6 +87,8 @@ def with_attrs() -> pd.DataFrame:
 REFUSED_FRAMES = (
     column([object()]),
     column([{"a": 1}]),
+    pd.DataFrame({"a": [1], "__index_level_0__": [2]}, index=[7]),
+    column([1], index=pd.Index([7], name="__index_level_0__")),
     column(pd.array(["x"], "string[python]")),
     column(pd.array([1], "int64[pyarrow]")),
     column(np.array([1.0], ">f8")),

@@ -87,7 +87,7 @@ def page(cache: UnifiedCache) -> Iterator[ServedPage]:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         page = ServedPage(cache, listener.getsockname()[1])
-        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="error", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         yield page

@@ -45,7 +45,7 @@ def ui(
         page = ServedPage(cache, listener.getsockname()[1])
         say(page.url)
         hint("Ctrl-C ends it.")
-        server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off", ws="none"))
         server.run(sockets=[listener])
 
 

@@ -14,6 +14,8 @@ from zoneinfo import ZoneInfo
 from cacheness.codecs.libraries import library
 from cacheness.codecs.tables import Conversion
 
+#: Arrow gives an index without a name such a column, and before version 26 took one of the frame's for it.
+_RESERVED: Final = "__index_level_"
 _NUMPY_KINDS: Final = frozenset("biumM")
 _FLOATS: Final = frozenset({"float16", "float32", "float64"})
 _MASKED: Final = frozenset(
@@ -44,6 +46,7 @@ def _header_fits(columns: Any) -> bool:
         and columns.inferred_type == "string"
         and not columns.hasnans
         and columns.is_unique
+        and not any(name.startswith(_RESERVED) for name in columns)
         and _name_fits(columns.name)
     )
 
@@ -59,7 +62,7 @@ def _index_fits(index: Any) -> bool:
 
 
 def _name_fits(name: Any) -> bool:
-    return name is None or type(name) is str
+    return name is None or (type(name) is str and not name.startswith(_RESERVED))
 
 
 def _column_fits(dtype: Any, *, has_rows: bool) -> bool:

@@ -18,6 +18,8 @@ from cacheness.keys.owners import owner_of
 from cacheness.keys.values.lazy_files import family
 from cacheness.keys.values.objects import instance
 
+#: Of its own classes in Python, in C, and in C before 2.0.
+_MODULES_OF_WRAPT: Final = ("wrapt", "_wrappers", "builtins")
 _OF_WRAPT: Final = ("_self_wrapper", "_self_instance", "_self_enabled", "_self_binding")
 
 
@@ -167,7 +169,7 @@ def _struct_default(encoder: Encoder, value: Any) -> None:
 def _is_proxy(kind: type) -> bool:
     """Whether instances are proxies of wrapt's, which say of themselves what the object behind them would say."""
     return any(
-        base.__qualname__ == "ObjectProxy" and base.__module__.partition(".")[0] in ("wrapt", "_wrappers")
+        base.__qualname__ == "ObjectProxy" and base.__module__.partition(".")[0] in _MODULES_OF_WRAPT
         for base in kind.__mro__
     )
 
@@ -185,7 +187,7 @@ def _proxy(encoder: Encoder, value: Any) -> None:
 
 
 def _is_wrapt_s(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] == "_wrappers"
+    return kind.__module__.partition(".")[0] in _MODULES_OF_WRAPT[1:]
 
 
 def _own_attributes(proxy: Any) -> dict[str, Any]:
