@@ -74,3 +74,9 @@ def test_a_source_distribution_has_what_its_tests_need() -> None:
     ignored = {line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()}
     found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".")}
     assert {name for name in found - listed - of_itself - ignored if not name.endswith(".egg-info")} == set()
+
+
+def test_the_tests_that_continuous_integration_names_exist() -> None:
+    named = re.findall(r"\btests/[\w/]+(?:\.py)?", (ROOT / ".ci/run").read_text())
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
