@@ -8,7 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from cacheness import Report, UnifiedCache
-from cacheness.units import seconds_named
+from cacheness.units import number_of, seconds_named
 from cacheness_prefect.repair_artifacts import plain
 
 REPORT: Final = "cacheness.report"  #: the events that an automation can react to
@@ -65,7 +65,7 @@ def text_of(day: Report, reasons: Report) -> str:
     rate = "" if total.hit_rate is None else f", **hit rate {total.hit_rate:.0%}**"
     saved, spent = map(seconds_named, (total.seconds_saved, total.seconds_spent))
     lines = [
-        f"**{total.calls:,} calls**{rate}, {saved} saved, {spent} computing and waiting.",
+        f"**{number_of(total.calls, 'call')}**{rate}, {saved} saved, {spent} computing and waiting.",
         "",
         "| function | calls | hits | misses | waited | hit rate | saved | spent |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

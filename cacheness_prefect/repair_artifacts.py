@@ -101,7 +101,7 @@ def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
 
 def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int, disputed: Mapping[str, int]) -> str:
     verdict = _verdict(report, errors)
-    looked = f"Looked at {_count(report.entries, 'entry', 'entries')} and {_count(report.blobs, 'blob')}."
+    looked = f"Looked at {_count(report.entries, 'entry')} and {_count(report.blobs, 'blob')}."
     lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
     lines += [f"\n**Not done:** {plain(text)}" for text in _distinct(errors)]
     if expired:

@@ -313,10 +313,10 @@ def test_a_copy_takes_a_key_for_each_end(tmp_path):
         key = cache.key(x=1).hex
     text = cacheness("copy", old, new, code=1, CACHENESS_SIGNING_KEY=KEY)
     assert f"not copied: {key}" in text
-    assert "1 entries were signed by a key that is not known for the source" in text
+    assert "1 entry of a key that is not known for the source" in text
     (tmp_path / "key").write_text(other + "\n")
     given = ("--source-key", f"@{tmp_path}/key", "--target-key", KEY)
-    assert "1 entries copied" in cacheness("copy", old, new, *given)
+    assert "1 entry copied" in cacheness("copy", old, new, *given)
     with UnifiedCache(cache_dir=new, signing_key=KEY) as cache:
         assert cache.get(x=1) == "value"
 
@@ -328,7 +328,7 @@ def test_a_copy_names_what_it_leaves_out_and_copies_the_rest(directory, tmp_path
         key = cache.key(x=1).hex
     text = cacheness("copy", directory, tmp_path / "new", code=1)
     assert f"not copied: {key}: blob" in text
-    assert "1 entries copied, 0 were there already, 1 unreadable" in text
+    assert "1 entry copied, 0 were there already, 1 unreadable" in text
 
 
 def test_evict_shows_how_far_it_is_on_a_terminal_and_nowhere_else(directory):
@@ -506,7 +506,7 @@ def test_what_deletes_says_what_it_would_delete_and_asks(busy):
         would = run(*command, *where, "--dry-run", "--json")
         assert would == {"entries": 4 if len(command) == 1 or "0s" in command else 1, "deleted": False}
     assert "4 entries" in run("stats", *where)
-    assert run("delete", key, *where, "--yes") == "1 entries deleted\n"
+    assert run("delete", key, *where, "--yes") == "1 entry deleted\n"
     assert run("delete", "--function", f"{__name__}:dump", *where, "--yes", "--json") == {"entries": 2, "deleted": True}
     assert "no entry" in run("delete", key, *where, "--yes", code=3)
     assert "say what to delete" in run("delete", *where, code=2)

@@ -105,9 +105,10 @@ def time_of(time: Time) -> float:
     return float(time)
 
 
-def number_of(number: int, one: str, many: str = "") -> str:
-    """Return a number of things for people: "1 miss", "2 misses"."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def number_of(number: int, one: str) -> str:
+    """Return a number of things for people: "1 miss", "2 misses", "3 entries"."""
+    many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}es" if one.endswith("s") else f"{one}s"
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def bytes_named(size: float) -> str:

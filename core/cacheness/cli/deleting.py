@@ -12,6 +12,7 @@ from cacheness.cli.endings import Misuse
 from cacheness.cli.entries import entry_named
 from cacheness.cli.options import AsJson, DryRun, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, print_json, progress, say, telling_what_is_left
+from cacheness.units import number_of
 
 MANY: Final = 20_000  #: entries, whose deletion takes long enough for a bar
 SHARDS: Final = 256  #: in which they are deleted
@@ -46,7 +47,7 @@ def delete(
                 found = sum(1 for _ in cache.iter_entries(**given))
             except ValueError as error:
                 raise Misuse(str(error)) from None
-            what = f"{found:,} entries"
+            what = number_of(found, "entry")
         if not dry_run and found:
             confirm(f"Delete {what} of namespace {cache.config.namespace!r}?", yes=yes)
             with telling_what_is_left(cache), _bar(found) as show:
@@ -69,7 +70,12 @@ def evict(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> 
 
                 def show(gone: int, to_go: int | None) -> None:
                     total = None if to_go is None else gone + to_go
-                    bar.update(task, completed=gone, total=total, description=f"evicting: {gone:,} entries deleted")
+                    bar.update(
+                        task,
+                        completed=gone,
+                        total=total,
+                        description=f"evicting: {number_of(gone, 'entry')} deleted",
+                    )
 
                 gone = cache.evict(progress=show)
     _tell(gone, dry_run=dry_run, as_json=as_json)
@@ -81,7 +87,7 @@ def clear(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: A
     with place.opened() as cache:
         gone = cache.stats()["entries"]
         if not dry_run:
-            confirm(f"Delete all {gone:,} entries of namespace {cache.config.namespace!r}?", yes=yes)
+            confirm(f"Delete all of namespace {cache.config.namespace!r}, {number_of(gone, 'entry')}?", yes=yes)
             with telling_what_is_left(cache), _bar(gone) as show:
                 gone = cache.clear(progress=show)
     _tell(gone, dry_run=dry_run, as_json=as_json)
@@ -97,7 +103,7 @@ def _bar(entries: int) -> Iterator[Callable[[int, int], None] | None]:
         task = bar.add_task("deleting", total=SHARDS)
 
         def show(gone: int, shards: int) -> None:
-            bar.update(task, completed=shards, description=f"deleting: {gone:,} entries deleted")
+            bar.update(task, completed=shards, description=f"deleting: {number_of(gone, 'entry')} deleted")
 
         yield show
 
@@ -106,4 +112,4 @@ def _tell(entries: int, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json({"entries": entries, "deleted": not dry_run})
     else:
-        say(f"{entries:,} entries would be deleted" if dry_run else f"{entries:,} entries deleted")
+        say(f"{number_of(entries, 'entry')} {'would be deleted' if dry_run else 'deleted'}")

@@ -10,6 +10,7 @@ from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, hint, print_json, say
 from cacheness.printable import printable
+from cacheness.units import number_of
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
@@ -53,7 +54,7 @@ def _chosen(found: list[Dispute], keys: list[str]) -> list[Dispute]:
 
 def _settle(cache: UnifiedCache, found: list[Dispute], keep: Literal["old", "new"], *, yes: bool) -> None:
     if keep == "new" and found:
-        confirm(f"Delete {len(found):,} stored results, so that they are computed again?", yes=yes)
+        confirm(f"Delete {number_of(len(found), 'stored result')}, so that the next call computes again?", yes=yes)
     settled = sum(cache.settle(one.key, keep=keep) for one in found)
     say(f"{settled:,} disputes settled: " + ("the stored results are served again" if keep == "old" else "deleted"))
 

@@ -20,7 +20,7 @@ from cacheness.cli.screen import (
     table,
 )
 from cacheness.printable import printable
-from cacheness.units import bytes_named, seconds_named
+from cacheness.units import bytes_named, number_of, seconds_named
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
@@ -55,7 +55,7 @@ def list_entries(
             of = "" if tag is None and function is None else " that match"
             total = _count(cache, tag, function)
             if total > limit:
-                hint(f"{limit:,} of {total:,} entries{of} shown; --limit shows more")
+                hint(f"{limit:,} of {number_of(total, 'entry')}{of} shown; --limit shows more")
 
 
 @about_a_cache

@@ -10,7 +10,7 @@ from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import function_named, hint, out, print_json, say, table
 from cacheness.printable import printable
-from cacheness.units import bytes_named, seconds_named
+from cacheness.units import bytes_named, number_of, seconds_named
 
 WIDE: Final = 84  #: columns of a window in which the whole table fits
 By = Literal["function", "hour", "outcome", "reason"]
@@ -25,7 +25,7 @@ def stats(*, place: Place, as_json: AsJson = False) -> None:
         print_json(found)
         return
     rate = "" if found["hit_rate"] is None else f", hit rate {found['hit_rate']:.0%}"
-    say(f"{found['entries']:,} entries, {found['bytes']:,} bytes")
+    say(f"{number_of(found['entries'], 'entry')}, {number_of(found['bytes'], 'byte')}")
     say(f"{found['hits']:,} hits, {found['misses']:,} misses{rate}")
     say(f"{seconds_named(found['seconds_saved'])} and {bytes_named(found['bytes_saved'])} saved")
 

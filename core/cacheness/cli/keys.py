@@ -12,6 +12,7 @@ from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.options import AsJson, DryRun, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, progress, say, table, telling
 from cacheness.printable import printable
+from cacheness.units import number_of
 
 app = typer.Typer(no_args_is_help=True, help="Make keys, say whose entries are read, and sign entries again.")
 
@@ -118,19 +119,23 @@ def sign(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> N
     Before an old key is dropped. What does not verify is left as it is, and can be run again after Ctrl-C.
     """
     signed = 0
-    with place.opened() as cache, telling(lambda: f"{signed:,} entries signed until then"), progress() as bar:
+    with (
+        place.opened() as cache,
+        telling(lambda: f"{number_of(signed, 'entry')} signed until then"),
+        progress() as bar,
+    ):
         task = bar.add_task("signing", total=cache.stats()["entries"])
 
         def show(looked_at: int, so_far: int) -> None:
             nonlocal signed
             signed = so_far
-            bar.update(task, completed=looked_at, description=f"signing: {so_far:,} entries signed")
+            bar.update(task, completed=looked_at, description=f"signing: {number_of(so_far, 'entry')} signed")
 
         signed = cache.sign_again(dry_run=dry_run, progress=show)
     if as_json:
         print_json({"entries": signed, "signed": not dry_run})
     else:
-        say(f"{signed:,} entries would be signed again" if dry_run else f"{signed:,} entries signed again")
+        say(f"{number_of(signed, 'entry')} {'would be signed again' if dry_run else 'signed again'}")
 
 
 def _write(path: str, text: str) -> None:

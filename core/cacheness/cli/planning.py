@@ -12,6 +12,7 @@ from cacheness.cli.endings import FOUND
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, out, print_json
 from cacheness.printable import printable
+from cacheness.units import number_of
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
@@ -82,4 +83,8 @@ def _print_table(found: list[dict[str, Any]]) -> None:
     out().print(table)
     stale = sum(one["stale"] for one in found)
     hours = sum(one["stale_seconds"] for one in found) / 3600
-    hint(f"{stale:,} results would be computed again, about {hours:.2f} hours" if stale else "Nothing is stale.")
+    hint(
+        f"{number_of(stale, 'result')} would be computed again, about {hours:.2f} hours"
+        if stale
+        else "Nothing is stale."
+    )

@@ -12,6 +12,7 @@ import typer
 
 from cacheness.cli.endings import Misuse, StoppedByUser
 from cacheness.printable import cut, printable
+from cacheness.units import number_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,8 +123,8 @@ def telling_what_is_left(cache: UnifiedCache) -> Iterator[None]:
     def what_was_done() -> str:
         left = cache.stats()["entries"]
         return (
-            f"{max(before - left, 0):,} entries deleted, {left:,} left. Blobs of deleted entries that are still there"
-            " are removed by: cacheness verify --repair"
+            f"{number_of(max(before - left, 0), 'entry')} deleted, {left:,} left. Blobs of deleted entries that are"
+            " still there are removed by: cacheness verify --repair"
         )
 
     with telling(what_was_done):

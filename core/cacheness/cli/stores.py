@@ -10,6 +10,7 @@ import typer
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import KEY_HELP, AsJson, Namespace, Place, Yes, about_a_cache, about_a_store
 from cacheness.cli.screen import confirm, hint, print_json, progress, say, telling
+from cacheness.units import number_of
 
 if TYPE_CHECKING:
     from cacheness.errors import CachenessError
@@ -43,7 +44,7 @@ def verify(
 
     def show(blobs: int, entries: int) -> None:
         nonlocal seen
-        seen = f"{entries:,} entries, {blobs:,} blobs"
+        seen = f"{number_of(entries, 'entry')}, {number_of(blobs, 'blob')}"
         bar.update(task, description=seen)
 
     with place.opened() as cache, progress() as bar:
@@ -112,7 +113,7 @@ def copy(
     else:
         say(_tally(done))
     if forged:
-        hint(f"{forged:,} entries were signed by a key that is not known for the source: give it with --source-key")
+        hint(f"{number_of(forged, 'entry')} of a key that is not known for the source: give it with --source-key")
     if done.skipped:
         raise typer.Exit(FOUND)
 
@@ -137,7 +138,7 @@ def migrate(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
 
     def show(entries: int, blobs: int) -> None:
         nonlocal seen
-        seen = f"{entries:,} entries dropped, {blobs:,} blobs deleted"
+        seen = f"{number_of(entries, 'entry')} dropped, {number_of(blobs, 'blob')} deleted"
         bar.update(task, description=seen)
 
     with progress() as bar:
@@ -161,7 +162,9 @@ def _say_migrated(done: Migrated) -> None:
         else f"upgraded from version {done.before} to {done.after}"
     )
     if done.entries or done.deleted or done.left:
-        say(f"{done.entries:,} entries dropped, {done.deleted:,} blobs deleted, {done.left:,} left")
+        say(
+            f"{number_of(done.entries, 'entry')} dropped, {number_of(done.deleted, 'blob')} deleted, {done.left:,} left"
+        )
 
 
 @about_a_store
@@ -182,7 +185,8 @@ def adopt(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
 
 
 def _tally(done: Copied) -> str:
-    text = f"{done.copied:,} entries copied, {done.already_there:,} were there already, {done.unreadable:,} unreadable"
+    copied = number_of(done.copied, "entry")
+    text = f"{copied} copied, {done.already_there:,} were there already, {done.unreadable:,} unreadable"
     if done.refused:
         text += f", {done.refused:,} refused by the target"
     return text + (f", {done.expired:,} had expired" if done.expired else "")

@@ -11,6 +11,7 @@ from cacheness import html
 from cacheness.lazy_dataclass import dataclass
 from cacheness.printable import printable
 from cacheness.records import Activity
+from cacheness.units import number_of
 
 By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
 
@@ -158,6 +159,6 @@ def _line(row: Sum) -> str:
     rate = "" if row.hit_rate is None else f", hit rate {row.hit_rate:.0%}"
     name = printable(row.name) or "(none)"
     return (
-        f"{name}: {row.calls:,} calls, {row.hits:,} hits, {row.misses:,} misses, {row.waited:,} waited"
-        f"{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
+        f"{name}: {number_of(row.calls, 'call')}, {number_of(row.hits, 'hit')}, {number_of(row.misses, 'miss')},"
+        f" {row.waited:,} waited{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
     )

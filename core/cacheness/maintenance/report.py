@@ -12,6 +12,7 @@ from cacheness.errors import RepairRefused
 from cacheness.lazy_dataclass import dataclass
 from cacheness.printable import printable
 from cacheness.records import Issue, IssueKind
+from cacheness.units import number_of
 
 #: What each kind of issue means to the person on call.
 MEANINGS: Final[Mapping[IssueKind, str]] = {
@@ -138,7 +139,7 @@ class IntegrityReport:
         return html.of_rows(title, names, [[row[name] for name in names] for row in self.table()])
 
     def __str__(self) -> str:
-        looked = f"looked at {self.entries:,} entries and {self.blobs:,} blobs"
+        looked = f"looked at {number_of(self.entries, 'entry')} and {number_of(self.blobs, 'blob')}"
         if not self.issues:
             return f"No issues found; {looked}."
         heads = [f"{row['found']:>7,} {row['kind']:<14} {row['meaning']}" for row in self.table()]
@@ -147,7 +148,7 @@ class IntegrityReport:
             lines.append(f"        … and {len(self.issues) - LINES:,} more")
         repaired = sum(issue.repaired for issue in self.issues)
         verdict = f", {repaired:,} repaired" if self.repaired else "; nothing was changed"
-        return "\n".join([f"{len(self.issues):,} issues found{verdict}; {looked}.", *heads, *lines])
+        return "\n".join([f"{number_of(len(self.issues), 'issue')} found{verdict}; {looked}.", *heads, *lines])
 
 
 def refuse(what: str, found: int, looked_at: int, bound: tuple[int, float]) -> None:
