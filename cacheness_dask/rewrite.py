@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache, partial
 from types import FunctionType, MappingProxyType
 from typing import Any, Final, TypeGuard
@@ -16,7 +16,7 @@ from cacheness.audit import LONGEST, Sampler
 from cacheness.records import Presence
 from cacheness_dask._task_spec import Fallback
 from cacheness_dask.bound import called_in
-from cacheness_dask.cut_off import is_fused
+from cacheness_dask.cut_off import TaskInputs, is_fused
 from cacheness_dask.earlier_code import CodeOfTasks, StandIns, ToCompare
 from cacheness_dask.files import Files, WritingTasks, files_of, is_writer
 from cacheness_dask.fingerprint import Fingerprints
@@ -36,6 +36,7 @@ SMALL_TOTAL: Final = 16 << 20
 
 #: Annotations that say where a task runs.
 _PLACES: Final = ("workers", "resources")
+_DIGEST: Final = 32  #: bytes
 
 
 _NOTHING: Final = StandIns()
@@ -57,6 +58,11 @@ class Decisions:
     compared: dict[Any, ToCompare] = field(default_factory=dict)  #: computed, and compared with what earlier code made
     small: dict[Any, int] = field(default_factory=dict)  #: hits that the only task that takes them may read: bytes
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An object for each of thousands of tasks would take twice the bytes.
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _unpacked, ({**given, "stored": _Columns.of(self.stored)},)
+
     def for_elsewhere(self) -> Decisions:
         """The same for a graph that is materialised elsewhere, where a fused task may be fused of others."""
         stored = {
@@ -64,6 +70,34 @@ class Decisions:
             for key, (digest, clue, inputs, code) in self.stored.items()
         }
         return replace(self, stored=stored)
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """What is to be stored, on its way to another process."""
+
+    keys: tuple[Any, ...]
+    digests: bytes  #: one after the other
+    clues: tuple[bytes, ...]
+    places: tuple[int, ...]  #: of each in the table
+    table: tuple[tuple[TaskInputs | None, str], ...]  #: what many tasks have in common
+
+    @classmethod
+    def of(cls, stored: Mapping[Any, ToStore]) -> _Columns:
+        table: dict[tuple[TaskInputs | None, str], int] = {}
+        places = tuple(table.setdefault((inputs, code), len(table)) for _, _, inputs, code in stored.values())
+        digests, clues = b"".join(one[0] for one in stored.values()), tuple(one[1] for one in stored.values())
+        return cls(tuple(stored), digests, clues, places, tuple(table))
+
+    def stored(self) -> dict[Any, ToStore]:
+        """What they were made of."""
+        digests = (self.digests[at : at + _DIGEST] for at in range(0, len(self.digests), _DIGEST))
+        rows = zip(self.keys, digests, self.clues, self.places, strict=True)
+        return {key: (digest, clue, *self.table[place]) for key, digest, clue, place in rows}
+
+
+def _unpacked(given: dict[str, Any]) -> Decisions:
+    return Decisions(**{**given, "stored": given["stored"].stored()})
 
 
 @dataclass(slots=True)
@@ -135,12 +169,8 @@ def decide(
             made.misses[key] = name
             always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
             if (always or store.policy.measures) and not is_mark(node):
-                stored[key] = (
-                    digest,
-                    prints.clues[key],
-                    None,
-                    codes.of(node),
-                )  # what a mark marks is stored where it is computed
+                # What a mark marks is stored where it is computed.
+                stored[key] = digest, prints.clues[key], None, codes.of(node)
                 if digest in prints.marked:
                     marked.add(key)
         stack.extend(dep for dep in node.dependencies if dep in graph)

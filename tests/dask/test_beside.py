@@ -214,6 +214,7 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
     tasks, graph = len(plan.runs), plan.graph
     sent = deferred_rewrite.shipped(plan, expression, annotations, client=object())
     assert tasks >= deferred_rewrite.LARGE
+    assert pickle.loads(pickle.dumps(plan.decisions)) == plan.decisions
     assert len(pickle.dumps(sent)) < 65 * tasks
     assert len(pickle.dumps(sent)) * 2 < len(pickle.dumps(as_expression(apply(plan.decisions, graph), annotations)))
     assert plan.graph == {}
