@@ -11,12 +11,13 @@ import pandas as pd
 
 from benchmarks.bench import Bench, Row, compare, main
 from cacheness import UnifiedCache
+from cacheness.keys.closed import MOST_NODES
 
 #: Closed values, and how much a put of them may cost more than one without a digest.
 VALUES: dict[str, tuple[Any, float]] = {
     "an array of 1 MiB": (np.random.default_rng(0).random(1 << 17), 1.1),
     "a frame of 8 MB": (pd.DataFrame(np.random.default_rng(0).random((100_000, 10))), 1.1),
-    "a list of 200 numbers": (list(range(200)), 1.25),
+    f"a list of {MOST_NODES} numbers, the most that are digested": (list(range(MOST_NODES)), 1.25),
     # It compresses to nothing, as fast as its bytes are digested, and nearly nothing is written.
     "64 MiB of zeros": (np.zeros(1 << 23), 2.5),
 }

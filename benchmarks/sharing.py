@@ -104,17 +104,19 @@ def many_processes(bench: Bench) -> Iterator[Row]:
 def signatures(bench: Bench) -> Iterator[Row]:
     by_hmac = bench.enter(UnifiedCache(bench.folder / "hmac"))
     by_key = bench.enter(UnifiedCache(bench.folder / "ed25519", signing_key=new_private_key("bench")))
-    keys = {cache: cache.put(SMALL, x=1).cache_key for cache in (by_hmac, by_key)}
+    keys = {cache: cache.put(SMALL, x=1).key for cache in (by_hmac, by_key)}
     verified = by_key._store.keyring._keys["bench"]._verified
+
+    def read(cache: UnifiedCache) -> None:
+        """Read and verify the row, which is kept otherwise once it was asked for twice."""
+        store = cache._store
+        assert store.follow(store.metadata.find(store.namespace, keys[cache])) is not None
 
     def first() -> None:
         verified.clear()
-        by_key.get(keys[by_key])
+        read(by_key)
 
-    times = bench.race(
-        {"first": first, "again": lambda: by_key.get(keys[by_key]), "HMAC": lambda: by_hmac.get(keys[by_hmac])},
-        rounds=9,
-    )
+    times = bench.race({"first": first, "again": lambda: read(by_key), "HMAC": lambda: read(by_hmac)}, rounds=9)
     yield compare("first get of 1 KiB, Ed25519", times["first"], "HMAC", times["HMAC"], at_most=3)
     yield compare("get of 1 KiB again, Ed25519", times["again"], "HMAC", times["HMAC"], at_most=1.3)
 

@@ -78,6 +78,9 @@ def key_of(
     function: Function | None,
 ) -> Key:
     """The key that a call means: given as such, or made from arguments and options."""
+    is_alone = not named and prefix == "" and args is None and version is None and function is None
+    if key is not None and is_alone:  # most calls with a key
+        return key if isinstance(key, Key) else Key(digest_named(key))
     misplaced = RESERVED.intersection(named)
     if misplaced:
         name = min(misplaced)

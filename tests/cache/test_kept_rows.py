@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cacheness import UnifiedCache
+from cacheness import CodecError, UnifiedCache
 from cacheness.factory import SQLITE_FILE
 from cacheness.results import kept
 from tests.forked import ended, fork
@@ -54,6 +54,40 @@ def test_a_result_is_read_twice_and_no_more(counted) -> None:
     counted.cache.put([1, 2], n=1)
     assert [counted.reads(n=1) for _ in range(4)] == [1, 1, 0, 0]
     assert counted.cache.get(n=1) == [1, 2]
+
+
+def test_many_are_read_twice_and_no_more(counted) -> None:
+    cache = counted.cache
+    keys = [cache.put([n], n=n).cache_key for n in range(20)]
+    asked: list[int] = []
+    find_many = cache._store.metadata.find_many
+
+    def find_counted(namespace: str, several):
+        asked.append(len(several))
+        return find_many(namespace, several)
+
+    cache._store.metadata.find_many = find_counted
+    for _ in range(3):
+        assert {key: hit.value for key, hit in cache.get_many(keys).items()} == {keys[n]: [n] for n in range(20)}
+    assert asked == [20, 20]
+    cache.put("new", n=3)
+    assert cache.get_many(keys)[keys[3]].value == "new"
+    assert asked == [20, 20, 20]
+    cache.invalidate(keys[5])
+    assert set(cache.get_many(keys)) == {*keys} - {keys[5]}
+
+
+class Gone:
+    """A value whose class a test takes away."""
+
+
+def test_what_can_no_longer_be_decoded_is_said_to_be_so(counted, monkeypatch) -> None:
+    entry = counted.cache.put(Gone(), n=1)
+    counted.keep(n=1)
+    monkeypatch.delattr(sys.modules[__name__], "Gone")
+    with pytest.raises(CodecError):
+        counted.cache.get(n=1)
+    assert counted.cache.get_many([entry.cache_key]) == {}
 
 
 @pytest.mark.parametrize("value", [[1, 2], {"a": [1]}, np.arange(4), bytearray(b"ab")])

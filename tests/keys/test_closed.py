@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from cacheness import UnifiedCache
 from cacheness.codecs.compression import decompress
 from cacheness.keys import Inputs, closed_digest, digest_of, make_key, register
+from cacheness.keys.closed import MOST_NODES
 from cacheness.results.store import PutDetails
 from tests.keys.corpus import values
 
@@ -158,13 +159,13 @@ def test_a_dict_key_or_a_text_in_a_frame_names_no_file() -> None:
 
 
 def test_many_members_have_none_unless_asked_for(cache: UnifiedCache) -> None:
-    few, many = list(range(200)), [list(range(100)), list(range(100))]
+    few, many = list(range(MOST_NODES)), [list(range(MOST_NODES // 2)), list(range(MOST_NODES // 2))]
     assert closed_digest(few) is not None
     assert closed_digest(many) is None
     assert cache.put(many, x=1).value is None
     assert cache.put(many, x=1, by_value=True).value == digest_of(many)
     assert cache.put(few, x=1, by_value=False).value is None
-    wide = pd.DataFrame(np.zeros((1, 201)))
+    wide = pd.DataFrame(np.zeros((1, MOST_NODES + 1)))
     assert closed_digest(wide) is None
     assert closed_digest(wide, None) == digest_of(wide)
     assert closed_digest(np.array(["x"] * 300, dtype=object)) is None

@@ -17,7 +17,7 @@ from cacheness.keys.error_paths import FAILURES, Unencodable
 from cacheness.keys.inputs import paths_in
 
 #: Members of containers that are encoded, where nobody asks for more: each of them costs a put.
-MOST_NODES: Final = 200
+MOST_NODES: Final = 180
 #: Where the types of closed encodings are known. Others encode code, files, connections, or what pickle says.
 _CLOSED: Final = frozenset(
     f"cacheness.keys.values.{name}"

@@ -41,8 +41,10 @@ class KeptRows:
         kept = self._rows.get(key)
         return kept[0] if kept is not None and kept[1] == mark else None
 
-    def keep(self, entry: Entry, mark: object | None) -> None:
+    def note(self, entry: Entry, mark: object | None) -> None:
         """Keep a row that is verified, and was read after the mark; without a mark, note that it was seen."""
+        if mark is None and entry.key in self._rows:
+            return
         with self._lock:
             self._drop(entry.key)
             self._rows[entry.key] = None if mark is None else (entry, mark)

@@ -312,14 +312,24 @@ class Cache:
         Raises CodecError when the verified bytes cannot become a value in this process.
         """
         mark = self.metadata.last_change() if self._kept.is_known(key) else None
-        kept = None if mark is None else self._kept.find(key, mark)
-        if kept is not None and not self._why_not_served(kept):
-            return self._open_verified(kept, kept.inline or b"", is_near=False)
+        kept = self._open_kept(key, mark)
+        if kept is not None:
+            return kept
         entry = self.metadata.find(self.namespace, key)
         hit = self.follow(entry, why)
         if hit is not None and hit.entry is entry and entry.inline is not None:
-            self._kept.keep(entry, mark)
+            self._kept.note(entry, mark)
         return hit
+
+    def _open_kept(self, key: bytes, mark: object | None) -> Hit | None:
+        """The result of a row that was verified before, and that nobody has changed since."""
+        row = None if mark is None else self._kept.find(key, mark)
+        if row is None or self._why_not_served(row):
+            return None
+        try:
+            return self._open_verified(row, row.inline or b"", is_near=False)
+        except CodecError:  # no longer: to read it again says why
+            return None
 
     def find(self, key: bytes) -> Entry | None:
         """The row of a result that would be served, verified; its bytes are not read."""
@@ -355,12 +365,22 @@ class Cache:
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """The hits among many keys: one statement per 10,000, blobs read side by side."""
-        found = self.metadata.find_many(self.namespace, keys)
-        # What came with its row is here already, and threads would only wait for each other.
-        here = {key: self._follow_one_of_many(entry) for key, entry in found.items() if entry.inline is not None}
-        far = {key: entry for key, entry in found.items() if entry.inline is None}
+        mark = self.metadata.last_change() if any(map(self._kept.is_known, keys)) else None
+        hits = {key: hit for key in keys if (hit := self._open_kept(key, mark)) is not None}
+        asked = [key for key in keys if key not in hits] if hits else keys
+        far: dict[bytes, Entry] = {}
+        for key, entry in self.metadata.find_many(self.namespace, asked).items() if asked else ():
+            if entry.inline is None:
+                far[key] = entry
+                continue
+            # What came with its row is here already, and threads would only wait for each other.
+            hit = self._follow_one_of_many(entry)
+            if hit is not None:
+                hits[key] = hit
+                if hit.entry is entry:
+                    self._kept.note(entry, mark)
         there = zip(far, concurrently(self._follow_one_of_many, far.values(), _size_said_by), strict=True)
-        return {key: hit for key, hit in (*here.items(), *there) if hit is not None}
+        return hits | {key: hit for key, hit in there if hit is not None}
 
     def follow(self, entry: Entry | None, why: list[str] | None = None) -> Hit | None:
         """Return the result of a row, or of the row that overwrites it during the read."""
