@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -510,11 +511,38 @@ def test_what_deletes_says_what_it_would_delete_and_asks(busy):
     assert run("delete", "--function", f"{__name__}:dump", *where, "--yes", "--json") == {"entries": 2, "deleted": True}
     assert "no entry" in run("delete", key, *where, "--yes", code=3)
     assert "say what to delete" in run("delete", *where, code=2)
+    for option in ("--prefix", "--tag", "--function", "--older-than"):
+        assert f"{option} is empty" in run("delete", option, "", *where, "--yes", code=2)
     assert "say what to delete" in run("delete", key, "--tag", "old", *where, code=2)
     with UnifiedCache(busy) as cache:
         cache.put(1, k=1, ttl=0.001)
     assert run("evict", *where, "--dry-run", "--json") == {"entries": 1, "deleted": False}
     assert run("evict", *where, "--json") == {"entries": 1, "deleted": True}
+
+
+def test_a_damaged_database_is_not_laid_to_an_option(busy):
+    database = Path(busy) / "metadata.sqlite"
+    data = bytearray(database.read_bytes())
+    data[4096:] = b"garbage." * (len(data[4096:]) // 8)
+    database.write_bytes(data)
+    for path in (f"{database}-wal", f"{database}-shm"):
+        Path(path).unlink(missing_ok=True)
+    assert isinstance(CliRunner().invoke(app, ["report", "-d", str(busy)]).exception, StoreRefused)
+    assert "--since" in run("report", "-d", busy, "--since", "soon", code=2)
+
+
+def test_a_report_leaves_what_is_no_file_as_it_is(busy, tmp_path):
+    pipe, link, page = tmp_path / "pipe", tmp_path / "link", tmp_path / "page.html"
+    os.mkfifo(pipe)
+    link.symlink_to(page)
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(pipe.read_text)
+        run("report", "-d", busy, "--html", pipe)
+        assert "</html>" in read.result(timeout=60)
+    assert pipe.is_fifo()
+    run("report", "-d", busy, "--html", link)
+    assert link.is_symlink()
+    assert "</html>" in page.read_text()
 
 
 def test_hostile_text_neither_steers_a_terminal_nor_breaks_a_line(busy):

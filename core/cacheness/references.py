@@ -139,6 +139,15 @@ class Ref(Generic[T_co]):
             raise Differs
         return self._held
 
+    def as_counted(self) -> Any:
+        """The value for a key. What is held may have been changed in place since, by the code that took it."""
+        if self._digest is None:
+            return self.value
+        if self._held is not _NOTHING and closed_digest(self._held, None) == self._digest:
+            return self._held
+        self._held, self._is_lent = self._load(), False
+        return self._held
+
     def _load(self) -> Any:
         hit = self._lookup()
         if hit is not None and self._digest in (None, hit.entry.value):
@@ -208,7 +217,7 @@ def _restored(store: str, namespace: str, key: bytes, digest: bytes | None, func
 
 @handles(Ref)
 def _ref(encoder: Encoder, value: Ref[Any]) -> None:
-    encoder.add(value.value)  # within a container, only the value gives the bytes that it has there
+    encoder.add(value.as_counted())  # within a container, only the value gives the bytes that it has there
 
 
 def by_digest(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -229,6 +229,17 @@ def test_what_a_call_within_another_computes_rests_on_todays_code_only(
     assert holds(cache, changed, unknown)
 
 
+def test_a_reference_that_meets_the_watch_is_compared_with_the_value(
+    cache: UnifiedCache, edited: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(cache, edited(BASE))
+    function = edited(*HARMLESS["renamed local"])
+    assert cache.accept(function, sample=20)
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: True)
+    assert [cache.cached(function).lazy(n).value for n in range(5)] == [(n + 1) * 2 for n in range(5)]
+    assert [one.state for one in cache.accepted_changes()] == ["accepted"]
+
+
 def test_acceptance_is_not_transitive(cache: UnifiedCache, edited: Callable[..., Any], unaudited: None) -> None:
     fill(cache, edited(BASE))
     second = edited(BASE.replace("y", "z"))

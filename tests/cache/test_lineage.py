@@ -51,6 +51,17 @@ def test_a_result_is_followed_to_where_its_arguments_come_from(world: World) -> 
         cache.lineage("00" * 32)
 
 
+def test_names_from_a_store_do_not_write_a_diagram(world: World) -> None:
+    world.cache.put([1, 2, 3] * 50, a=1)
+    value = world.cache.get(a=1)
+    hostile = 'c| n0\n    click n0 href "javascript:alert(1)"\n    n1 -->|\x1b[31m\u202e<img>'
+    made = world.cache.put("made", **{hostile: value})
+    diagram = world.cache.lineage(made.cache_key).mermaid()
+    assert len(diagram.splitlines()) == 4
+    assert diagram.count("|") == 2
+    assert not [part for part in ("<img>", "\x1b", "\u202e", 'href "') if part in diagram]
+
+
 def test_what_may_be_a_coincidence_is_said_to_be_one_unless_it_was_passed(world: World) -> None:
     cache = world.cache
     load, _, score = chain(cache)

@@ -149,6 +149,19 @@ def test_what_a_body_changes_in_place_stays_as_it_counted(cache: UnifiedCache, r
     assert score(np.arange(100.0), ran) == np.arange(100.0).sum()
 
 
+@pytest.mark.parametrize("place", [lambda ref: [ref], lambda ref: {"a": (ref,)}])
+def test_what_its_taker_changes_in_place_counts_as_it_was_stored(cache: UnifiedCache, place: Any) -> None:
+    cache.clear()
+    made = cache.cached(lambda n: list(range(n)))
+    total = cache.cached(lambda lists: sum(lists[0] if isinstance(lists, list) else lists["a"][0]))
+    ref = made.lazy(4)
+    ref.value.append(1000)
+    assert total(place(ref.arg)) == 6
+    assert total(place([0, 1, 2, 3, 1000])) == 1006
+    assert total(place([0, 1, 2, 3])) == 6
+    assert total.explain(place([0, 1, 2, 3])).hit
+
+
 def test_an_entry_that_was_overwritten_since_gives_no_stale_result(cache: UnifiedCache, ran: list[str]) -> None:
     load, _, score = chain(cache, ran)
     load(10, ran)

@@ -38,6 +38,9 @@ def delete(
     given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
     if (key is None) == (not given):
         raise Misuse("say what to delete: a key, or conditions such as --function; everything is deleted by clear")
+    if empty := [name.replace("_", "-") for name, value in given.items() if not value.strip()]:
+        why = "as a shell's variable is that was not set; everything is deleted by clear"
+        raise Misuse(f"--{empty[0]} is empty, {why}")
     with place.opened() as cache:
         if key is not None:
             entry = entry_named(cache, key)

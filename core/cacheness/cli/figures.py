@@ -10,7 +10,7 @@ from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import function_named, hint, out, print_json, say, table
 from cacheness.printable import printable
-from cacheness.units import bytes_named, number_of, seconds_named
+from cacheness.units import bytes_named, number_of, seconds_named, seconds_of
 
 WIDE: Final = 84  #: columns of a window in which the whole table fits
 By = Literal["function", "hour", "outcome", "reason"]
@@ -45,6 +45,10 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show what calls came to: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
+    try:
+        age = None if since is None else seconds_of(since)
+    except ValueError as error:
+        raise Misuse(f"--since {error}") from None
     if prometheus and (since is not None or by != "function" or as_json):
         raise Misuse("--prometheus is the whole: it goes with none of --since, --by and --json")
     if html is not None and (since is not None or by != "function" or as_json or prometheus):
@@ -61,10 +65,7 @@ def report(
             ever = cache.overview()
             print(text_of(cache.config.namespace, ever.stats, ever.report("function")), end="")
             return
-        try:
-            found = cache.report(since=since, by=by)
-        except ValueError as error:
-            raise Misuse(f"--since {error}") from None
+        found = cache.report(since=age, by=by)
     if as_json:
         print_json(found.as_dict())
         return

@@ -50,7 +50,7 @@ def ui(
 
 
 def write_report(cache: UnifiedCache, path: str) -> None:
-    """Write the first page into a file, whole or not at all."""
+    """Write the first page into a file, whole or not at all. A pipe or a device stays what it is."""
     import secrets
 
     from cacheness.errors import MissingExtra
@@ -62,10 +62,13 @@ def write_report(cache: UnifiedCache, path: str) -> None:
     except ImportError as error:
         raise MissingExtra.of(error, "jinja2", "ui", "a report in HTML") from error
     text = overview(cache).html(is_file=True)
-    aside = f"{path}.{secrets.token_hex(4)}"
+    place = os.path.realpath(path)
+    is_whole = os.path.isfile(place) or not os.path.exists(place)
+    aside = f"{place}.{secrets.token_hex(4)}" if is_whole else place
     try:
         with open(aside, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(aside, path)
+        if is_whole:
+            os.replace(aside, place)
     except OSError as error:
         raise CouldNot(f"{path} cannot be written: {error.strerror}") from None

@@ -518,6 +518,9 @@ class Cached:
             earlier = None
         elif self._serves(earlier):
             return LookedUp(key, earlier.hit, "", earlier)
+        elif call.is_lazy:  # it was found without the value that is to be compared
+            read = self._ask(functools.partial(self.cache.acceptances.find, key))
+            earlier = read if isinstance(read, EarlierHit) else None
         return LookedUp(key, None, self._reason_of_miss(key, why), earlier)
 
     def _reason_of_miss(self, key: Key, why: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, TypeAlias
@@ -48,11 +49,10 @@ class Lineage:
     def mermaid(self) -> str:
         """The lineage as a diagram in Mermaid's language; a dotted line is one that may be."""
         names = {key: f"n{number}" for number, key in enumerate(self.functions)}
-        lines = [
-            f'    {names[key]}["{name.replace(chr(34), "")}<br>{key[:12]}"]' for key, name in self.functions.items()
-        ]
+        lines = [f'    {names[key]}["{_in_diagram(name)}<br>{key[:12]}"]' for key, name in self.functions.items()]
         lines += [
-            f"    {names[edge.source]} {'-->' if edge.is_certain else '-.->'}|{edge.argument}| {names[edge.result]}"
+            f"    {names[edge.source]} {'-->' if edge.is_certain else '-.->'}|{_in_diagram(edge.argument)}|"
+            f" {names[edge.result]}"
             for edge in self.edges
         ]
         return "\n".join(["flowchart TD", *lines])
@@ -64,6 +64,11 @@ class Lineage:
             source = f"{edge.source[:12]} {self.functions[edge.source]}"
             rows.append(f"  {edge.argument} of {edge.result[:12]} {words} {source}")
         return "\n".join(map(printable, rows))
+
+
+def _in_diagram(name: str) -> str:
+    """A name from a store as text in Mermaid's language: what is no letter, digit or plain sign becomes a number."""
+    return re.sub(r"[^\w .:/-]", lambda found: f"#{ord(found[0])};", printable(name))
 
 
 def lineage_of(entry: Entry, up: int, find: Finder) -> Lineage:
