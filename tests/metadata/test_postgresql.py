@@ -18,6 +18,8 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 
+from cacheness import UnifiedCache
+from cacheness.config import Config
 from cacheness.deadlines import Limits, patience
 from cacheness.errors import (
     CachenessError,
@@ -731,6 +733,23 @@ def test_a_wait_for_a_connection_is_a_wait_for_a_lock(
     leave.set()
     thread.join()
     assert store.find(NAMESPACE, key(1)) is None
+
+
+def test_an_eviction_that_a_person_asks_for_waits_for_victims_that_are_locked(
+    database: str, rival: psycopg.Connection[Any]
+) -> None:
+    """Whoever is killed while evicting leaves them locked for a while, and the least valuable are the same again."""
+    config = Config(metadata_backend=database, blob_store="memory://", signing_key="a key of this test")
+    with UnifiedCache(config) as cache, UnifiedCache(config.but(max_entries=20)) as limited:
+        for number in range(25):
+            cache.put(number, number=number)
+        rival.execute("SELECT * FROM entries FOR UPDATE")
+        with ThreadPoolExecutor(1) as pool:
+            evicting = pool.submit(limited.evict)
+            wait_until_waiting(rival)
+            rival.rollback()
+            assert evicting.result() == 5
+        assert cache.stats()["entries"] == 20
 
 
 def test_a_use_is_written_beside_the_one_before_and_no_index_follows(

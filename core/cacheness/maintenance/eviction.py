@@ -38,6 +38,7 @@ SAMPLE = 128  #: neighbours among which victims are chosen
 GO_OF_SAMPLE = 16  #: of one sample
 SLICE_ROWS = 200
 SLICE_LEAST = 16  #: rows, however slow the last were: a put adds few, so that even this empties a full namespace
+ATTEMPTS = 3  #: to evict, of which none deletes anything
 AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
@@ -111,16 +112,20 @@ class Evictor:
         self._cache.metadata.delete_stale_disputes(self._cache.namespace)
         over = self._cache.metadata.now() - EQUIVALENCE_LASTS
         self._cache.metadata.delete_old_equivalences(self._cache.namespace, over)
-        while True:
+        attempts = 0  #: since the last deletion
+        while attempts < ATTEMPTS:
             holdings = self._look()
             excess = _excess_of(holdings, is_begun=is_begun)
             if progress is not None:
                 progress(gone, _about(holdings, excess))
-            # Who looks for victims keeps nobody waiting: only the deletion has to be short.
-            evicted, _ = self._evict(holdings, excess, 0, seconds=float("inf"))
-            gone, is_begun = gone + evicted, True
-            if not evicted:
-                return gone
+            if not any(excess):
+                break
+            # Who looks for victims keeps nobody waiting: only the deletion has to be short. Where all victims are
+            # locked, it waits for them: the least valuable would be the same ones again.
+            evicted, _ = self._evict(holdings, excess, 0, seconds=float("inf"), waits=attempts > 0)
+            gone, is_begun = gone + evicted, is_begun or evicted > 0
+            attempts = 0 if evicted else attempts + 1
+        return gone
 
     def would_delete(self) -> int:
         """About how many entries `make_room` would delete now."""
@@ -207,7 +212,13 @@ class Evictor:
                 return
 
     def _evict(
-        self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float = SLICE_SECONDS
+        self,
+        holdings: Holdings,
+        excess: tuple[int, int],
+        size: int,
+        *,
+        seconds: float = SLICE_SECONDS,
+        waits: bool = False,
     ) -> tuple[int, int]:
         """Delete the least valuable of some samples: a slice, but at least twice what was put; rows and bytes."""
         victims = self._victims(holdings, excess, size, seconds)
@@ -218,7 +229,7 @@ class Evictor:
         keys = tuple(sorted(victim.key for victim in victims))
         where = Where(self._cache.namespace, keys=keys, created_before=sampled)
         began = time.monotonic()
-        gone = self._cache.delete(where, waits=False, lasting=False)
+        gone = self._cache.delete(where, waits=waits, lasting=False)
         self._row_seconds = (time.monotonic() - began) / len(keys)
         return gone, sum(victim.size for victim in victims)
 
