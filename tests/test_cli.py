@@ -456,6 +456,38 @@ def test_show_finds_an_entry_by_its_first_digits(busy):
     assert "at least four" in run("show", HOSTILE, "-d", busy, code=2)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        ("dispute", "disputed: it came out differently; decide with: cacheness disputes {key} --keep old|new"),
+        ("expire", "expired; the next call computes it again"),
+        ("damage", "damaged; cacheness verify --deep"),
+        ("other key", "signed by a key that is not known here; give the signing_key="),
+        ("", ""),
+    ],
+)
+def test_show_says_why_an_entry_is_not_served_and_what_to_do(busy, spoil, says):
+    with UnifiedCache(busy, signing_key=KEY if spoil == "other key" else None) as cache:
+        entry = cache.put(LARGE, spoilt=1, ttl=0.2 if spoil == "expire" else None)
+        if spoil == "dispute":
+            assert cache.dispute(entry, None, None, "1 is stored, 2 was computed")
+    if spoil == "damage":
+        (path,) = busy.rglob(Path(entry.blob).name)
+        path.write_bytes(b"short")
+    if spoil == "expire":
+        time.sleep(0.25)
+    told = says.format(key=entry.cache_key[:12])
+    shown, data = (
+        run("show", entry.cache_key, "-d", busy, "--value"),
+        run("show", entry.cache_key, "-d", busy, "--json"),
+    )
+    (value,) = [line for line in shown.splitlines() if line.startswith("value ")]
+    assert f"(not served: {told}" in value or not told
+    known = "" if spoil == "damage" else told  # which only the bytes show
+    assert data["not_served"].startswith(known)
+    assert (f"not served   {told}" in shown) is bool(known)
+
+
 def test_explain_says_why_a_call_would_miss(busy):
     where = ("-d", busy)
     assert run("explain", "tests.demo_calls:double", "--arg", "x=1", *where, code=1).startswith(

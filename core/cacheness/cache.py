@@ -50,10 +50,23 @@ from cacheness.memoize.explain import Explanation
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.modes import writes
 from cacheness.protocols import CachedFunction, MetadataStore
-from cacheness.records import HOUR, MICROSECONDS, REASONS_KEPT, Call, Dispute, Entry, Hit, Outcome, Presence, Use, Where
+from cacheness.records import (
+    DISPUTED,
+    HOUR,
+    MICROSECONDS,
+    REASONS_KEPT,
+    Call,
+    Dispute,
+    Entry,
+    Hit,
+    Outcome,
+    Presence,
+    Use,
+    Where,
+)
 from cacheness.references import Ref, caches
 from cacheness.results.batch import Batch
-from cacheness.results.store import Cache, Draft, PutDetails
+from cacheness.results.store import UNKNOWN_SIGNER, Cache, Draft, PutDetails
 from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 
 if TYPE_CHECKING:  # what few processes use is imported where it is used
@@ -877,7 +890,16 @@ class UnifiedCache(AsyncCalls):
         function, version = version_of(decorated)
         known = [] if self._is_off else self.acceptances.every()
         accepted = {(one.new, one.old) for one in known if change_of(one).state == "accepted"}
-        return plan_of(function, version, self.iter_entries(function=function), self.code_of, accepted)
+        entries = self.iter_entries(function=function)
+        disputed = set() if self._is_off else {one.key for one in self.disputes()}
+        return plan_of(
+            function,
+            version,
+            entries,
+            self.code_of,
+            accepted=accepted,
+            why_not=lambda entry: DISPUTED if entry.key in disputed else self._store.why_not_served(entry),
+        )
 
     @property
     def compute_leases(self) -> ComputeLeases:
@@ -963,6 +985,20 @@ class UnifiedCache(AsyncCalls):
         if len(named) > 1:
             raise ValueError(f"several entries begin with {key}: {named[0].cache_key}, {named[1].cache_key} …")
         return named[0] if named else None
+
+    def why_not_served(self, entry: Entry) -> str:
+        """Return why an entry is not served now: it is disputed, has expired …; "" where it is.
+
+        Its row says so, its signature and the files that it left; its blob is not looked at.
+
+        Args:
+            entry: the entry.
+        """
+        if not self._store.is_genuine(entry):
+            return UNKNOWN_SIGNER
+        if self.disputes([entry.key.hex()]):
+            return DISPUTED
+        return self._store.why_not_served(entry)
 
     def functions(self) -> list[str]:
         """Return the functions that have entries here, as module:qualified name, sorted."""

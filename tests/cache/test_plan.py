@@ -76,6 +76,36 @@ def test_a_plan_tells_what_is_served_what_is_stale_and_why(pipeline: Callable[[s
     cache.close()
 
 
+def test_what_a_look_up_does_not_serve_is_no_result_that_a_plan_counts_as_served(
+    pipeline: Callable[[str], Any], tmp_path: Path
+) -> None:
+    source = BEFORE + "import pathlib\n@cache.cached\ndef written(path):\n    pathlib.Path(path).write_text('1')\n"
+    module = pipeline(source)
+    fill(module)
+    module.written("left.txt")
+    (tmp_path / "left.txt").write_text("other")
+    cache: UnifiedCache = module.cache
+    disputed = cache.find(module.load.key(1))
+    assert disputed is not None
+    assert cache.dispute(disputed, None, None, "1 is stored, 2 was computed")
+    load, clean, written = cache.plan(module.load, module.clean, module.written)
+    assert (load.state, load.results, load.stale) == ("unchanged", 2, 1)
+    assert load.changes == ("disputed: it came out differently (1 result)",)
+    assert (clean.results, clean.stale) == (3, 0)
+    is_served = cache.lookup(module.written.key("left.txt")) is not None
+    assert (is_served, written.results, written.stale) == (False, 0, 1)
+    # An edit and a dispute are told apart, whichever comes first.
+    edited = pipeline(source.replace("def load(x): return x", "def load(x): return +x"))
+    (again,) = edited.cache.plan(edited.load)
+    assert (again.state, again.stale, len(again.changes)) == ("changed", 3, 1)
+    edited.load(1)
+    entry = edited.cache.find(edited.load.key(1))
+    assert edited.cache.dispute(entry, None, None, "again")
+    (again,) = edited.cache.plan(edited.load)
+    assert (again.state, again.results, again.stale, len(again.changes)) == ("changed", 0, 4, 2)
+    cache.close(), edited.cache.close()
+
+
 def test_the_command_imports_what_it_is_named_and_says_what_is_at_stake(
     pipeline: Callable[[str], Any], tmp_path: Path
 ) -> None:

@@ -61,13 +61,16 @@ def list_entries(
 @about_a_cache
 def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: ShowValue = False) -> None:
     """Show one entry: its arguments, what made it and from what code, its size and uses."""
+    from cacheness.page.preview import not_served, preview
+
     with place.opened() as cache:
         entry = entry_named(cache, key)
         (listed,) = cache.describe([entry])
         found = {**listed, "namespace": entry.namespace, "raw_size": entry.raw_size, "signed_by": entry.key_id}
         found |= {"digest": entry.digest.hex(), "components": _read_json(entry.components)}
+        found["not_served"] = not_served(cache, entry)
         if value:
-            found["value"] = _preview(cache, entry.cache_key)
+            found["value"] = preview(cache, entry)
     if as_json:
         print_json(found)
         return
@@ -81,6 +84,7 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
         "kept": f"as the blob {entry.blob}" if entry.blob else "in its row",
         "made": f"{found['created_at']:%Y-%m-%d %H:%M:%S %Z}{_cost_of(entry)}",
         "expires": "never" if found["expires_at"] is None else f"{found['expires_at']:%Y-%m-%d %H:%M:%S %Z}",
+        "not served": found["not_served"],
         "used": f"{found['hits']:,} times, last {found['accessed_at']:%Y-%m-%d %H:%M:%S %Z}",
         "by": arguments_in(found["provenance"]),
         "code reached": ", ".join(code["reached"]),
@@ -187,23 +191,6 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
-
-
-def _preview(cache: UnifiedCache, key: str) -> str:
-    """What a value looks like, or why it cannot be read here."""
-    import reprlib
-
-    from cacheness.errors import CachenessError
-
-    try:
-        hit = cache.peek(key)
-        if hit is None:
-            return "(not served)"
-        return f"{reprlib.repr(hit.value)}"
-    except CachenessError as error:
-        return f"(not readable here: {error})"
-    except Exception as error:  # noqa: BLE001 - the repr of a value is its class's
-        return f"(its repr raises {type(error).__name__})"
 
 
 def _read_json(text: str) -> Any:

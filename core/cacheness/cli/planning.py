@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds in which the modules that are named must be imported.
 PATIENCE: Final = 60.0
-_COLUMNS: Final = ("function", "state", "served", "stale", "stale bytes", "hours at stake", "what changed")
+_COLUMNS: Final = ("function", "state", "served", "stale", "stale bytes", "hours at stake", "why")
 
 
 @about_a_cache

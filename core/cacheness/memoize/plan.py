@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict
 from typing import Any, Literal, TypeAlias
@@ -11,6 +12,7 @@ from cacheness.keys import Digest, Key, arguments_of, make_key, name_of_function
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.explain import Codes, changes_of_code
 from cacheness.records import Entry
+from cacheness.units import number_of
 
 State: TypeAlias = Literal["unchanged", "changed", "new", "not importable", "gone"]
 
@@ -21,10 +23,10 @@ class FunctionPlan:
 
     function: str  #: module:qualified name
     state: State
-    changes: tuple[str, ...] = ()  #: since the newest result that an earlier code made
+    changes: tuple[str, ...] = ()  #: since the newest result of an earlier code, and why others are not served
     results: int = 0  #: that are served today, those of accepted earlier code among them
     bytes: int = 0
-    stale: int = 0  #: results of an earlier code, which are computed again when they are asked for
+    stale: int = 0  #: results that are computed again when they are asked for: of an earlier code, or not served
     stale_bytes: int = 0
     stale_seconds: float = 0.0  #: what they cost to compute
 
@@ -38,15 +40,19 @@ def plan_of(
     version: str | None,
     entries: Iterable[Entry],
     code_of: Callable[[Iterable[Entry]], Codes],
+    *,
     accepted: Collection[tuple[bytes | None, bytes | None]] = (),
+    why_not: Callable[[Entry], str] = lambda _: "",
 ) -> FunctionPlan:
     """Compare the code of a function with that of its results, the newest of which come first.
 
     Without a version, a result that a version pins is compared with the function under that version. Results of
-    fingerprints that are `accepted`, as pairs of today's and an earlier one, are served, too.
+    fingerprints that are `accepted`, as pairs of today's and an earlier one, are served, too. `why_not` says why one
+    is not served whatever made it, such as that it is disputed; "" where it is.
     """
     pinned: dict[str | None, Key] = {}
     changes: tuple[str, ...] = ()
+    kept_back: Counter[str] = Counter()
     served, served_bytes, stale, stale_bytes, seconds = 0, 0, 0, 0, 0.0
     for entry in entries:
         found, its_version = _code_in(entry.args)
@@ -54,16 +60,20 @@ def plan_of(
         if chosen not in pinned:
             pinned[chosen] = make_key(args={}, function=function, version=chosen)
         today = pinned[chosen]
-        is_served = found == today.fingerprint or (today.fingerprint, found) in accepted
-        if is_served and its_version == chosen:
-            served, served_bytes = served + 1, served_bytes + entry.size
-            continue
-        if not stale:
+        is_of_today = found == today.fingerprint or (today.fingerprint, found) in accepted
+        if is_of_today and its_version == chosen:
+            why = why_not(entry)
+            if not why:
+                served, served_bytes = served + 1, served_bytes + entry.size
+                continue
+            kept_back[why] += 1
+        elif not changes:
             described = tuple(str(change) for change in changes_of_code(entry, code_of([entry]), today))
             changes = described or ("what leads to what in the code changed",)
         stale, stale_bytes, seconds = stale + 1, stale_bytes + entry.size, seconds + (entry.compute_seconds or 0.0)
-    state: State = "changed" if stale else "unchanged" if served else "new"
+    state: State = "changed" if changes else "unchanged" if served or stale else "new"
     name = name_of_function(function)
+    changes += tuple(f"{why} ({number_of(count, 'result')})" for why, count in kept_back.items())
     return FunctionPlan(name, state, changes, served, served_bytes, stale, stale_bytes, seconds)
 
 

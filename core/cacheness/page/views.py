@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup
 
-from cacheness.errors import CachenessError, CodecError
+from cacheness.errors import CodecError
 from cacheness.jitter import below
 from cacheness.maintenance.ranking import first_of
 from cacheness.page.chart import Bar, bars
+from cacheness.page.preview import not_served, preview
 from cacheness.printable import cut, printable
 from cacheness.units import bytes_named, seconds_named
 
@@ -136,7 +137,8 @@ def entry(cache: UnifiedCache, key: str, *, shows_value: bool = False) -> View |
             "edges": lineage.edges,
             "functions": lineage.functions,
             "dispute": next(iter(cache.disputes([found.key.hex()])), None),
-            "value": _preview(cache, found.cache_key) if shows_value else None,
+            "not_served": not_served(cache, found),
+            "value": preview(cache, found, PREVIEW) if shows_value else None,
         },
     )
 
@@ -174,20 +176,6 @@ def _ordered(cache: UnifiedCache, chosen: Mapping[str, Any], order: str) -> tupl
         if time.monotonic() > until:
             return best, f"of the first {looked_at:,} entries; `cacheness top --by {order}` looks at all"
     return best, ""
-
-
-def _preview(cache: UnifiedCache, key: str) -> str:
-    try:
-        hit = cache.peek(key)
-    except CachenessError as error:
-        return f"not readable: {error}"
-    if hit is None:
-        return "not there any more"
-    try:
-        text = repr(hit.value)
-    except Exception as error:  # noqa: BLE001  the value's own class
-        return f"its repr failed: {type(error).__name__}"
-    return text if len(text) <= PREVIEW else text[:PREVIEW] + "…"
 
 
 def _hour(ago: int) -> str:

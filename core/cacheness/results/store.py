@@ -50,11 +50,12 @@ MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwrit
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are looked at
 #: Why what is there is not served, as figures say it.
-FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN = (
+FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "a file that it wrote changed",
     "damaged",
     "refresh was asked for",
     "the result that it names is gone",
+    "signed by a key that is not known here",
 )
 MOST_WARNINGS, WARNINGS_SECONDS = 20, 600.0  #: warnings of such entries in so long
 LINK = "link"  #: in place of a codec, where there are no bytes
@@ -324,7 +325,7 @@ class Cache:
     def _open_kept(self, key: bytes, mark: object | None) -> Hit | None:
         """The result of a row that was verified before, and that nobody has changed since."""
         row = None if mark is None else self._kept.find(key, mark)
-        if row is None or self._why_not_served(row):
+        if row is None or self.why_not_served(row):
             return None
         try:
             return self._open_verified(row, row.inline or b"", is_near=False)
@@ -343,7 +344,7 @@ class Cache:
 
     def is_served(self, entry: Entry) -> bool:
         """Return True when a row would be served, and count that it was."""
-        if not self.is_genuine(entry) or self._why_not_served(entry):
+        if not self.is_genuine(entry) or self.why_not_served(entry):
             return False
         self.uses.count(entry.key)
         return True
@@ -390,7 +391,7 @@ class Cache:
                 return None
             try:
                 self.keyring.verify(entry)  # before anything in the row is relied upon
-                past = self._why_not_served(entry)
+                past = self.why_not_served(entry)
                 if not past:
                     return self._open(entry) if entry.link is None else self._follow_link(entry, why)
                 why.append(past)
@@ -438,7 +439,8 @@ class Cache:
             _log.warning("entry %s is left out: %s", entry.cache_key, error)
             return None
 
-    def _why_not_served(self, entry: Entry) -> str:
+    def why_not_served(self, entry: Entry) -> str:
+        """Why a genuine row is not served, as far as the row shows; "" where it is."""
         if self.is_expired(entry):
             return EXPIRED
         if not self.is_recent(entry.created_at):

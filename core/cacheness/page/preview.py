@@ -1,0 +1,55 @@
+"""One entry as people look at it: whether it is served, what to do where it is not, and what its value looks like."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from cacheness.errors import CachenessError
+from cacheness.printable import cut
+from cacheness.records import DISPUTED, EXPIRED
+from cacheness.results.store import DAMAGED, FILE_CHANGED, LINK_BROKEN, REFRESHED, UNKNOWN_SIGNER
+
+if TYPE_CHECKING:
+    from cacheness.cache import UnifiedCache
+    from cacheness.records import Entry
+
+_AGAIN: Final = "the next call computes it again"
+_ADVICE: Final[Mapping[str, str]] = {
+    DISPUTED: "decide with: cacheness disputes {key} --keep old|new",
+    EXPIRED: f"{_AGAIN}, and cacheness evict deletes it",
+    REFRESHED: _AGAIN,
+    FILE_CHANGED: _AGAIN,
+    LINK_BROKEN: _AGAIN,
+    DAMAGED: "cacheness verify --deep says what is wrong, and --repair removes it",
+    UNKNOWN_SIGNER: "give the signing_key= that wrote it, or trust= its public key",
+}
+
+
+def not_served(cache: UnifiedCache, entry: Entry) -> str:
+    """Why an entry is not served, and what to do about it; "" where it is, as far as its row shows."""
+    return _advised(cache.why_not_served(entry), entry)
+
+
+def preview(cache: UnifiedCache, entry: Entry, most: int | None = None) -> str:
+    """What the value of an entry looks like, or why it is not shown: of at most so many characters, or a few words."""
+    why: list[str] = []
+    try:
+        hit = cache.peek(entry.cache_key, why)
+        if hit is None:
+            if cache.config.mode == "off":
+                return "(not read: the mode is off)"
+            reason = cache.why_not_served(entry) or (why[-1] if why else "it is gone")
+            return f"(not served: {_advised(reason, entry)})"
+    except CachenessError as error:
+        return f"(not readable here: {error})"
+    try:
+        return reprlib.repr(hit.value) if most is None else cut(repr(hit.value), most)
+    except Exception as error:  # noqa: BLE001  the value's own class
+        return f"(its repr raises {type(error).__name__})"
+
+
+def _advised(reason: str, entry: Entry) -> str:
+    advice = _ADVICE.get(reason, "")
+    return f"{reason}; {advice.format(key=entry.cache_key[:12])}" if advice else reason
