@@ -9,7 +9,9 @@ import os
 import pty
 import random
 import re
+import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -26,7 +28,7 @@ from cacheness import UnifiedCache, __version__
 from cacheness.blobs.local import LocalBlobStore
 from cacheness.cli import app, children, main, screen
 from cacheness.cli.endings import CouldNot, Misuse
-from cacheness.errors import StoreRefused
+from cacheness.errors import RepairRefused, StoreRefused
 from cacheness.maintenance.doctor import diagnose
 from tests.demo_calls import double
 
@@ -590,7 +592,8 @@ def test_hostile_text_neither_steers_a_terminal_nor_breaks_a_line(busy):
 
 def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
     found = run("doctor", "-d", busy, "--json")
-    assert [finding["part"] for finding in found] == [*("clock", "reading", "writing", "writing", "disk", "libraries")]
+    parts = ("clock", "database", "reading", "writing", "writing", "owner", "disk", "libraries")
+    assert [finding["part"] for finding in found] == [*parts]
     assert all(finding["ok"] for finding in found)
     assert "4 entries" in run("stats", "-d", busy)
     assert "No issues found" in run("verify", "-d", busy)
@@ -607,6 +610,75 @@ def test_doctor_tries_each_part_and_leaves_nothing_behind(busy, monkeypatch):
     monkeypatch.undo()
     (finding,) = [one for one in run("doctor", "-d", busy, "--json", code=1) if not one["ok"]]
     assert finding["part"] == "reading"
+
+
+def pages_of(database: Path, table: str) -> tuple[int, list[int]]:
+    """The size of a page, and the pages that a table or an index fills, from 1."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        try:
+            pages = [page for (page,) in connection.execute("SELECT pageno FROM dbstat WHERE name = ?", (table,))]
+        except sqlite3.OperationalError:  # built without it: at least the root
+            pages = [
+                row[0] for row in connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,))
+            ]
+    return size, pages
+
+
+@pytest.mark.parametrize("table", ["entries", "entries_by_age", "activity"])
+def test_doctor_and_verify_find_damaged_pages_and_a_repair_refuses(tmp_path, table):
+    directory = tmp_path / "cache"
+    with UnifiedCache(directory) as cache:
+        cache.put_many([(LARGE[:50], {"number": number}) for number in range(300)])
+        cache.count("f", "miss")
+    database = directory / "metadata.sqlite"
+    size, pages = pages_of(database, table)
+    with database.open("r+b") as file:
+        file.seek((pages[-1] - 1) * size)
+        file.write(b"\xff" * size)
+    (bad, *_) = [one for one in run("doctor", "-d", directory, "--json", code=1) if not one["ok"]]
+    assert (bad["part"], "damaged" in bad["detail"]) == ("database", True)
+    for how in ((), ("--deep",)):
+        report = run("verify", "-d", directory, *how, "--json", code=1)
+        assert report["counts"]["damaged"] >= 1
+    blobs = sorted(path for path in directory.rglob("blobs/**/*") if path.is_file())
+    refused = CliRunner().invoke(app, ["verify", "-d", str(directory), "--repair", "--force"]).exception
+    assert isinstance(refused, RepairRefused), refused
+    assert "the database is damaged" in str(refused)
+    assert sorted(path for path in directory.rglob("blobs/**/*") if path.is_file()) == blobs
+
+
+def test_only_a_deep_look_compares_indexes_with_their_tables(tmp_path):
+    with UnifiedCache(tmp_path / "cache") as cache:
+        cache.put_many([(1, {"number": number}) for number in range(3)])
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "metadata.sqlite")) as connection:
+        (index, table) = connection.execute(
+            "SELECT name, sql FROM sqlite_master WHERE name = 'entries_by_age'"
+        ).fetchone()
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (f"{table} WHERE 0", index))
+        connection.commit()
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "metadata.sqlite")) as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute(f"REINDEX {index}")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (table, index))
+        connection.commit()
+    assert "No issues found" in run("verify", "-d", tmp_path / "cache")
+    report = run("verify", "-d", tmp_path / "cache", "--deep", "--json", code=1)
+    assert report["counts"]["damaged"] >= 3
+    assert index in report["issues"][0]["detail"]
+
+
+def test_doctor_says_when_the_blobs_belong_to_another_database(directory, tmp_path):
+    shutil.copytree(directory, tmp_path / "clone")
+    blobs = f"file://{directory / 'blobs'}"
+    assert all(one["ok"] for one in run("doctor", "-d", directory, "--json"))
+    with UnifiedCache(tmp_path / "other") as cache:
+        cache.put(LARGE, x=1)
+    (bad,) = [one for one in run("doctor", "-d", tmp_path / "other", "-b", blobs, "--json", code=1) if not one["ok"]]
+    assert (bad["part"], "cacheness adopt" in bad["advice"]) == ("owner", True)
+    assert "belongs to another database" in bad["detail"]
 
 
 def test_doctor_says_why_a_store_cannot_be_opened(directory):

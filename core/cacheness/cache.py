@@ -37,7 +37,15 @@ from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.elsewhere import OF_CACHE, no_attribute
-from cacheness.errors import CacheClosed, CachenessError, ModeRefused, NotCached, StoreFull, StoreUnavailable
+from cacheness.errors import (
+    CacheClosed,
+    CachenessError,
+    ModeRefused,
+    NotCached,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cacheness.keys import FunctionCode, Key, name_of_function, still_left
 from cacheness.maintenance.activity import Overview, Report
 from cacheness.maintenance.comparison import SHARDS, Progress, Scope
@@ -1077,12 +1085,18 @@ class UnifiedCache(AsyncCalls):
         scope = Scope(self.config.namespace, shard=shard)
         inspector = self._opened.inspector
         look = partial(inspector.repair, force=force) if repair else inspector.check
-        report = look(scope, progress=progress)
-        if deep:
-            broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
-            # The first look has reported and repaired these.
-            reported = {issue.subject for issue in report}
-            report = report.with_issues(issue for issue in broken if issue.subject not in reported)
+        damage = [] if repair else inspector.damage(scope, whole=deep)
+        report = IntegrityReport(tuple(damage), 0, 0, repaired=repair)
+        try:
+            report += look(scope, progress=progress)
+            if deep:
+                broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
+                # The first look has reported and repaired these.
+                reported = {issue.subject for issue in report}
+                report = report.with_issues(issue for issue in broken if issue.subject not in reported)
+        except StoreRefused:
+            if not damage:
+                raise
         return report
 
     def stats(self) -> dict[str, Any]:

@@ -407,6 +407,13 @@ class CheckRows(Protocol):
         """Note that shards were checked deeply."""
         ...
 
+    def damage(self, *, whole: bool) -> list[str] | None:
+        """Return what is broken in the database itself, in words; None where it cannot be asked.
+
+        It reads all of it; `whole` compares indexes with their tables, too.
+        """
+        ...
+
 
 class ComputeLeaseRows(Protocol):
     """The right to compute a key."""

@@ -353,6 +353,7 @@ class IssueKind(StrEnum):
     TOMBSTONE = "tombstone"
     UNKNOWN = "unknown"
     MISCOUNTED = "miscounted"
+    DAMAGED = "damaged"
     UNSEEN = "unseen"
     FOREIGN = "foreign"
 

@@ -19,6 +19,7 @@ from cacheness.keys import make_key
 from cacheness.lazy_dataclass import dataclass
 from cacheness.records import MICROSECONDS, Where
 from cacheness.results.store import Cache, PutDetails
+from cacheness.units import number_of
 
 CLOCK_APART: Final = 5.0  #: seconds
 DISK_LEAST: Final = 0.05  #: of a disk, free
@@ -47,8 +48,10 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
     """Try each part; one that fails keeps no other from being tried."""
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "clock": lambda: _clock(cache),
+        "database": lambda: _database(cache),
         "reading": lambda: _signatures(cache),
         "writing": lambda: _round_trip(cache, config),
+        "owner": lambda: _owner(cache),
         "connections": lambda: _connections(cache),
         "disk": lambda: _disk(config),
         "near": lambda: _near(cache),
@@ -56,7 +59,7 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
         "libraries": _libraries,
     }
     if not cache.writes:
-        del checks["writing"]
+        del checks["writing"], checks["owner"]
     found = []
     for part, check in checks.items():
         try:
@@ -89,6 +92,28 @@ def _clock(cache: Cache) -> Iterator[Finding]:
         yield Finding("clock", False, text, "set this machine's clock by NTP; lifetimes go by the database's")
     else:
         yield Finding("clock", True, f"the database answers in {seconds * 1000:.0f} ms, and its clock agrees")
+
+
+def _database(cache: Cache) -> Iterator[Finding]:
+    damage = cache.metadata.damage(whole=False)
+    if damage is None:
+        return  # it cannot be asked
+    if damage:
+        more = f"; and {number_of(len(damage) - 1, 'other finding')}" if damage[1:] else ""
+        advice = "take over what it still reads (cacheness copy), restore a backup, or move it out of the way"
+        yield Finding("database", False, f"it is damaged: {damage[0]}{more}", advice)
+    else:
+        yield Finding("database", True, "its pages are in order")
+
+
+def _owner(cache: Cache) -> Iterator[Finding]:
+    """Whether a repair would delete: the first to learn that it does not is otherwise who runs one."""
+    difference = cache.marker.why_not_ours(afresh=True)
+    if difference is None:
+        yield Finding("owner", True, "the blob store belongs to this database")
+    else:
+        advice = "nothing is deleted there until: cacheness adopt, if this is the database whose entries are to be kept"
+        yield Finding("owner", False, difference, advice)
 
 
 def _signatures(cache: Cache) -> Iterator[Finding]:

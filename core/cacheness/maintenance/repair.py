@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from cacheness.coordination.sessions import fence_dead, presumed_dead
-from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, StoreFull, StoreRefused
+from cacheness.errors import BlobMissing, CorruptEntry, ForgedEntry, RepairRefused, StoreFull, StoreRefused
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
@@ -50,6 +50,12 @@ class Inspector:
         with self._metadata.exclusive():
             plan = self._planner.plan(scope, presumed_dead(self._metadata), progress)
         return plan.report()
+
+    def damage(self, scope: Scope, *, whole: bool) -> list[Issue]:
+        """What is broken in the database itself. Of all shards, the first looks for it."""
+        if scope.shard:
+            return []
+        return [Issue(IssueKind.DAMAGED, "the database", text) for text in self._metadata.damage(whole=whole) or ()]
 
     def read_all(
         self, scope: Scope, *, repair: bool, force: bool, sample: float, progress: Progress | None = None
@@ -93,11 +99,12 @@ class Inspector:
         """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
 
         Raises RepairRefused, with nothing deleted, when the blob store belongs to another
-        database, or when the plan looks implausible and `force` is not given.
+        database, when the database is broken, or when the plan looks implausible and `force` is not given.
         """
         with self._metadata.exclusive():
             began = time.monotonic()
             self._marker.require()
+            self._require_sound(scope)
             fence_dead(self._metadata)
             plan = self._planner.plan(scope, set(), progress)
             if not force:
@@ -112,6 +119,15 @@ class Inspector:
                 self._metadata.delete_sessions(SESSIONS_KEPT + lasted)
                 self._metadata.delete_unstored(scope.namespace, REASONS_KEPT)
             return plan.report(issues, repaired=True)
+
+    def _require_sound(self, scope: Scope) -> None:
+        """A broken database does not show all its rows: the blobs of those would look like nobody's."""
+        damage = self.damage(scope, whole=False)
+        if damage:
+            raise RepairRefused(
+                f"the database is damaged: {damage[0].detail}. Nothing was deleted. Take over into a new directory what"
+                " it still reads (cacheness copy), restore it from a backup, or move it out of the way to start empty"
+            )
 
     def _require_plausible(self, plan: RepairPlan) -> None:
         report = plan.report()

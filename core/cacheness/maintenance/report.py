@@ -25,6 +25,7 @@ MEANINGS: Final[Mapping[IssueKind, str]] = {
     IssueKind.TOMBSTONE: "replaced or deleted blobs not yet removed; a repair removes them",
     IssueKind.UNKNOWN: "blobs of sessions that this database does not know; deleted only with force, after adopt",
     IssueKind.MISCOUNTED: "totals that a quota goes by, and that a count does not find; a repair corrects them",
+    IssueKind.DAMAGED: "parts of the database itself that are broken; take over what it still reads: cacheness copy",
     IssueKind.UNSEEN: "what could not be looked at, because a right is missing; nothing is concluded from it",
     IssueKind.FOREIGN: "names in the blob store that are not ours; never touched",
 }

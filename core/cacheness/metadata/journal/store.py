@@ -135,6 +135,10 @@ class JournalStore:
             self._refresh()
             return dict(self._index.checks.get(namespace, {}))
 
+    def damage(self, *, whole: bool) -> list[str] | None:
+        """None: each line is checked when it is read, and one that is damaged is ignored with a warning."""
+        return None
+
     def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
         """Note that shards were checked deeply."""
         self._append(lambda: [{"checked": [[namespace, shard, at] for shard in shards]}], durable=False)

@@ -478,6 +478,10 @@ class SqlStore(ABC):
 
     # checks
 
+    def damage(self, *, whole: bool) -> list[str] | None:
+        """None: what a server keeps is for its own tools, such as PostgreSQL's `amcheck`."""
+        return None
+
     def check_times(self, namespace: str) -> dict[int, int]:
         """When each shard was last checked deeply: first byte of its keys -> microseconds."""
         return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}

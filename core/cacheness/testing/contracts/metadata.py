@@ -147,6 +147,8 @@ class MetadataStoreContract:
 
     def test_when_each_shard_was_checked_is_remembered(self, store: MetadataStore) -> None:
         assert store.check_times("default") == {}
+        assert not store.damage(whole=False)
+        assert not store.damage(whole=True)
         for shards, at in ((range(2, 5), 10), ([255], 20), ([3], 30), ([], 40)):
             store.record_checks("default", shards, at)
         assert store.check_times("default") == {2: 10, 3: 30, 4: 10, 255: 20}
