@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
+import psutil
+
 from cacheness import UnifiedCache
 from cacheness.testing import servers
 from tests.crash import roles
@@ -239,9 +241,7 @@ def _adopting_orphans() -> Iterator[None]:
 
 
 def _children(pid: int) -> set[int]:
-    return {
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    }
+    return {child.pid for child in psutil.Process(pid).children()}
 
 
 def _pooler() -> str:
