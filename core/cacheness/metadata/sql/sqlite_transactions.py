@@ -84,8 +84,8 @@ _ROW: Final = 4 << 10
 #: Bytes of a database that are written again, to give back its free pages, in no time.
 _SOON_REWRITTEN: Final = 16 << 20
 _WORTH_REWRITING: Final = 8  #: where at least one of so many pages is free
-#: Seconds between two attempts of who waits for the lock: the first pause, and the longest.
-_PAUSES: Final = 0.002, 0.002
+#: Seconds between two attempts of who waits for the lock: the first pause, about as long as a commit, and the longest.
+_PAUSES: Final = 0.0002, 0.002
 
 _Row = Sequence[Any]
 
@@ -326,7 +326,7 @@ class SqliteFile:
                     is_moved, pages = self._move_log(_BEGIN_LOG_ANEW if waits else _MOVE_LOG)
                     if is_moved or not waits or time.monotonic() > until:
                         return pages
-                    time.sleep(between(_PAUSES[0] / 10, _PAUSES[1]))
+                    time.sleep(between(*_PAUSES))
             except (CachenessError, sqlite3.Error) as error:
                 _log.debug("%s: the log was not brought into the database: %s", self.path, error)
                 return 0
