@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.code.instructions import instructions_of, one_by_one
 from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import uses_in
 from cacheness.keys.encode import encode
@@ -51,13 +52,6 @@ class CodeInfo:
 
 #: They do nothing, or say what `co_flags` says.
 _IDLE: Final = frozenset({"NOP", "CACHE", "RESUME", "EXTENDED_ARG", "PRECALL"})
-#: Two in one, which the compiler makes only of what stands on one line.
-_PAIRS: Final = {
-    "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
-    "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
-    "STORE_FAST_LOAD_FAST": ("STORE_FAST", "LOAD_FAST"),
-    "STORE_FAST_STORE_FAST": ("STORE_FAST", "STORE_FAST"),
-}
 _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 _CONSTANTS: Final = frozenset(dis.hasconst)
 _GLOBALS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -82,7 +76,7 @@ _FLAGS: Final = (
 
 
 def _read(code: types.CodeType) -> CodeInfo:
-    raw = list(dis.get_instructions(code))
+    raw = instructions_of(code)
     instructions, places = _kept(raw, code)
     inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     effects = [_effect(instruction, places) for instruction in instructions]
@@ -128,17 +122,6 @@ def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[di
         kept += one_by_one(instruction, code)
     places[len(code.co_code)] = len(kept)
     return kept, places
-
-
-def one_by_one(instruction: dis.Instruction, code: types.CodeType) -> list[dis.Instruction]:
-    """The instructions that one stands for: itself, or the two that the compiler joined."""
-    if instruction.opname == "KW_NAMES" and instruction.arg is not None:
-        # Python 3.11's `dis` does not look up this constant; all names would look the same.
-        return [instruction._replace(argval=code.co_consts[instruction.arg])]
-    if instruction.opname not in _PAIRS:
-        return [instruction]
-    names = zip(_PAIRS[instruction.opname], instruction.argval, strict=True)
-    return [instruction._replace(opname=one, opcode=dis.opmap[one], argval=name) for one, name in names]
 
 
 def _effect(instruction: dis.Instruction, places: dict[int, int], *, named: bool = True) -> bytes:
@@ -245,7 +228,7 @@ def _uses(instructions: Sequence[dis.Instruction], at: int, code: types.CodeType
 
 
 def _uses_of_local(local: str, code: types.CodeType) -> Iterator[tuple[str, ...]]:
-    instructions = _kept(list(dis.get_instructions(code)), code)[0]
+    instructions = _kept(instructions_of(code), code)[0]
     for at, instruction in enumerate(instructions):
         if instruction.opname in _LOCALS and instruction.argval == local:
             yield _attributes_after(instructions, at)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import field, replace
 from typing import Any, ClassVar, Final, TypeAlias
 
-from cacheness.keys.code.bytecode import one_by_one
+from cacheness.keys.code.instructions import instructions_of, one_by_one
 from cacheness.keys.code.write_only import METHODS_ARE_ATTRIBUTES
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import is_compiled, is_imported_lazily, module_of, name_of_module, names_of_module
@@ -240,7 +240,7 @@ class _CodePass:
     def through(self, without: str, having: str) -> None:
         """Run, and then what is inside. The guards are those of the code around."""
         last: dis.Instruction | None = None
-        for raw in dis.get_instructions(self._code):
+        for raw in instructions_of(self._code):
             self._arrive(raw, last)
             self._without = next((p for _, p, none in reversed(self._guards) if none), without)
             self._having = next((p for _, p, none in reversed(self._guards) if not none), having)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dis
 import re
 import types
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
-from cacheness.keys.code.bytecode import Name, info_of, one_by_one
+from cacheness.keys.code.bytecode import Name, info_of
+from cacheness.keys.code.instructions import instructions_of, one_by_one
 from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import (
     attributes_counted,
@@ -48,7 +48,7 @@ class Texts:
 
 def _read(code: types.CodeType) -> Texts:
     words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
-    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    steps = [step for instruction in instructions_of(code) for step in one_by_one(instruction, code)]
     reads, counted = frozenset(attributes_read(steps)), frozenset(attributes_counted(steps))
     handed, taken = frozenset(handed_about(steps)), frozenset(attributes_taken(steps))
     environment, mode = frozenset(environment_read(steps)), hands_over_a_mode(steps)
@@ -73,7 +73,7 @@ texts_of = once_per_code(_read)
 @lru_cache(maxsize=1024)
 def environment_read_as(code: types.CodeType, names: frozenset[str]) -> frozenset[str]:
     """How a code object and those inside of it read environment variables by other names of `os.environ`."""
-    steps = [step for instruction in dis.get_instructions(code) for step in one_by_one(instruction, code)]
+    steps = [step for instruction in instructions_of(code) for step in one_by_one(instruction, code)]
     inside = (environment_read_as(inner, names) for inner in code.co_consts if isinstance(inner, types.CodeType))
     return frozenset(environment_read(steps, names)).union(*inside)
 

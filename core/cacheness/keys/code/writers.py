@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeGuard
 from weakref import WeakKeyDictionary
 
+from cacheness.keys.code.instructions import instructions_of
 from cacheness.keys.inputs import paths_in
 from cacheness.keys.owners import owner_of
 from cacheness.keys.values.attributes import ABSENT, wrapped_by
@@ -105,7 +106,7 @@ def _handed(fn: types.FunctionType, depth: int) -> set[str]:
     found: set[str] = set()
     sources: dict[str, set[str]] = {}
     for code in _codes(fn.__code__):
-        steps = list(dis.get_instructions(code))
+        steps = instructions_of(code)
         begin = 0
         for at, step in enumerate(steps):
             if step.opname in (*_GLOBALS, *_ATTRIBUTES) and step.argval in WRITERS:
@@ -235,7 +236,7 @@ def _sum(effects: Iterable[Effects]) -> Effects:
 def _read(fn: types.FunctionType, depth: int) -> Effects:
     found: list[Effects] = []
     for code in _codes(fn.__code__):
-        steps = [step for step in dis.get_instructions(code) if step.opname not in _IDLE]
+        steps = [step for step in instructions_of(code) if step.opname not in _IDLE]
         for at, step in enumerate(steps):
             if step.opname not in (*_GLOBALS, *_ATTRIBUTES):
                 continue
