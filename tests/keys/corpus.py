@@ -27,6 +27,13 @@ import scipy.sparse as sp
 
 from cacheness.keys import Digest, File, digest_of, make_key
 
+IS_PANDAS_3 = pd.__version__ >= "3"
+#: Types of text in which NaN is what is missing.
+TEXT_WITH_NAN: list[Any] = (
+    [pd.StringDtype("pyarrow", np.nan), pd.StringDtype("python", np.nan)]
+    if IS_PANDAS_3
+    else [pd.StringDtype("pyarrow_numpy")]  # type: ignore[arg-type]  # stubs are of pandas 3
+)
 DATE = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
 CYCLE: list[Any] = [1]
 CYCLE.append(CYCLE)

@@ -208,6 +208,7 @@ SEEDED: dict[str, Any] = {
     "seeded and sampled": lambda: (np.random.seed(3), TABLE.sample(3)),  # noqa: NPY002
     "sample": lambda frame: frame.sample(3, random_state=1),
     "polars": lambda: NAMES.sample(n=3, seed=1),
+    "polars, seeded before": lambda: (pl.set_random_seed(3), NAMES.sample(3)),
     "distribution": lambda: scipy.stats.norm.rvs(size=3, random_state=7),
     "sample of a generator": lambda rng: rng.sample([1, 2, 3], 2),
     "shuffle by a generator": lambda rng: rng.shuffle([1, 2, 3]),

@@ -15,9 +15,11 @@ import fsspec
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 from dask.utils import methodcaller
+from pyarrow import csv
 
 from cacheness import File, UnhashableArgument, UnifiedCache, register
 from cacheness.keys import Inputs, digest_of, inputs, make_key
@@ -138,6 +140,23 @@ TEXTS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("what", FILES)
 def test_a_file_counts_by_its_content(what: str) -> None:
     assert depends(FILES[what])
+
+
+def test_how_the_files_of_a_data_set_are_read_counts() -> None:
+    write("a\n1\n2\n")
+    forms = [
+        {},
+        {"parse_options": csv.ParseOptions(delimiter=";")},
+        {"read_options": csv.ReadOptions(skip_rows_after_names=1)},
+        {"read_options": csv.ReadOptions(skip_rows_after_names=2)},
+        {"convert_options": csv.ConvertOptions(null_values=["2"])},
+        {"convert_options": csv.ConvertOptions(column_types={"a": pa.int64()}, null_values=["2"])},
+    ]
+    whole = pa.schema([("a", pa.int64())])
+    sets = [[ds.dataset("table.csv", whole, ds.CsvFileFormat(**form)) for form in forms] for _ in range(2)]
+    fragments = [next(iter(one.get_fragments())) for one in sets[0]]
+    assert [key(one) for one in sets[0]] == [key(one) for one in sets[1]]
+    assert len({key(one).hex for one in [*sets[0], *fragments]}) == 2 * len(forms)
 
 
 @pytest.mark.parametrize("what", TEXTS)

@@ -22,6 +22,7 @@ from hypothesis.extra import numpy as hnp
 
 from cacheness import UnhashableArgument
 from cacheness.keys import digest_of
+from tests.keys.corpus import TEXT_WITH_NAN
 
 A = np.arange(12.0).reshape(3, 4)
 
@@ -82,7 +83,7 @@ DIFFERENT: list[Any] = [
     np.array(["2020"], "M8[D]"), np.array(["2020"], "M8[s]"), np.array([18262], "i8"), np.array([1], "m8[s]"), np.dtype("f8"), np.float64,
     np.array([(1, 2)], [("a", "i4"), ("b", "i4")]), np.array([(1, 2)], [("a", "i4"), ("c", "i4")]), np.random.default_rng(1), np.random.default_rng(2),
     pd.Series([1, 2]), pd.Series([1, 2], name="a"), pd.Series([1.0, 2.0]), pd.Series([1, 2], index=[1, 2]), pd.Series([1, 2], dtype="Int64"),
-    pd.Series([1, 2], dtype="category"), pd.Series(["1", "2"]), pd.Series(["1", "2"], dtype=object), pd.Series([1, 2], dtype=object), pd.Index([1, 2]),
+    pd.Series([1, 2], dtype="category"), *(pd.Series(["1", "2"], dtype=kind) for kind in TEXT_WITH_NAN), pd.Series(["1", "2"], dtype=object), pd.Series([1, 2], dtype=object), pd.Index([1, 2]),
     pd.Series([True, None], dtype=object), pd.Series([True, None], dtype="boolean"), pd.Series([1, 0], dtype=bool),
     pd.DataFrame({"a": [1], "b": [2]}), pd.DataFrame({"b": [2], "a": [1]}), pd.DataFrame({"a": [2], "b": [1]}), pd.DataFrame({"a": [1, 2]}),
     pd.DataFrame({"a": [1], "b": [2]}, index=["x"]), pd.DataFrame({1: [1]}), pd.DataFrame({"1": [1]}), pd.DataFrame(), pd.DataFrame(index=[1]),
@@ -239,7 +240,7 @@ HIDDEN: list[Any] = [
     np.dtype((np.record, [("a", "i1")])), np.dtypes.StringDType(na_object=None), np.dtypes.StringDType(coerce=False), np.dtypes.StringDType(),
     np.longlong(1), np.int64(1), Exact(1), np.float64(1), np.zeros(2).view(Metres), marked(np.zeros(2).view(Metres), unit="m"), np.zeros(2),
     pd.Series(["a"], dtype=object), pd.Series(["a"], dtype=pd.StringDtype("python")), pd.Series(["a"], dtype=pd.StringDtype("pyarrow")),
-    pd.Series(["a"], dtype=pd.StringDtype("python", na_value=np.nan)), pd.Series(["a"], dtype=pd.ArrowDtype(pa.string())),
+    *(pd.Series(["a"], dtype=kind) for kind in TEXT_WITH_NAN), pd.Series(["a"], dtype=pd.ArrowDtype(pa.string())),
     *(pd.DatetimeIndex(["2020-01-01"], tz=dt.timezone(dt.timedelta(hours=h), "X")) for h in (1, 2)),
     *(pd.Timestamp(dt.datetime(2020, 10, 25, 5), fold=fold) for fold in (0, 1)),
     *(pd.bdate_range("2020-01-06", periods=2, freq="C", holidays=days) for days in ([], ["2020-05-01"], ["2020-05-08"])),
@@ -253,7 +254,7 @@ HIDDEN: list[Any] = [
     of_type(pa.struct([pa.field("a: int8, b", pa.int8())])), of_type(pa.struct([pa.field("a", pa.int8()), pa.field("b", pa.int8())])),
     of_type(pa.list_(pa.field("x", pa.int8()))), of_type(pa.list_(pa.field("y", pa.int8()))), of_type(pa.list_(pa.field("x", pa.int8(), nullable=False))),
     of_type(pa.map_(pa.string(), pa.int8())), of_type(pa.map_(pa.string(), pa.int8(), keys_sorted=True)),
-    of_type(pa.dictionary(pa.int8(), pa.string())), of_type(pa.dictionary(pa.int8(), pa.string(), ordered=True)),
+    of_type(pa.dictionary(pa.int8(), pa.string())), pa.DictionaryArray.from_arrays(pa.array([], pa.int8()), pa.array([], pa.string()), ordered=True),
     *(pa.UnionArray.from_dense(pa.array([at], pa.int8()), pa.array([0], pa.int32()), [pa.array([1]), pa.array([1])]) for at in (0, 1)),
     *(pa.ExtensionArray.from_storage(pa.opaque(pa.int64(), "a", vendor), pa.array([1])) for vendor in ("u", "v")),
     *(pa.scalar(n, pa.timestamp("ns")) for n in (1, 2)), pa.scalar(None, pa.timestamp("ns")), pa.scalar(None, pa.opaque(pa.int64(), "a", "u")), pa.scalar(1, pa.opaque(pa.int64(), "a", "u")), pa.scalar(2, pa.opaque(pa.int64(), "a", "u")), pa.scalar({"a": 1}), pa.scalar({"a": 2}), pa.py_buffer(b"ab"),

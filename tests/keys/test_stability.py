@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cacheness.keys import digest_of
-from tests.keys.corpus import digests
+from tests.keys.corpus import IS_PANDAS_3, digests
 from tests.keys.edits import BASE, HELPERS
 
 GOLDEN = pathlib.Path(__file__).with_name("golden.json")
@@ -35,8 +35,22 @@ print(json.dumps(found))
 """
 
 
+#: Of these, where pandas 2 makes columns of objects of text, which is a type of its own in pandas 3.
+OF_PANDAS_2 = {
+    "frame": "174deca6030d33e6e233d6e43d9472e14e138ec6e520fdd2f621a967d1b5ac0c",
+    "category": "3d4cd6509c904dbdc03c91e2bf91fb04ef96ffd4a3c06f3334638f96b6c8daee",
+    "multi": "f913b76438f27b775c062fda051aec33c04f60cd9ed53a5016211bd1121913ba",
+}
+
+
+def golden() -> Any:
+    found = json.loads(GOLDEN.read_text())
+    assert found.keys() >= OF_PANDAS_2.keys()
+    return found if IS_PANDAS_3 else found | OF_PANDAS_2
+
+
 def test_the_golden_digests_hold(tmp_path: pathlib.Path) -> None:
-    assert digests(tmp_path) == json.loads(GOLDEN.read_text())
+    assert digests(tmp_path) == golden()
 
 
 @pytest.mark.slow
@@ -48,7 +62,7 @@ def test_five_processes_agree_on_every_key(tmp_path: pathlib.Path) -> None:
     assert all(answer == found[0] for answer in found)
     assert {
         name: digest for name, digest in found[0].items() if name not in ("fingerprint", "model", "call")
-    } == json.loads(GOLDEN.read_text())
+    } == golden()
 
 
 def _start(place: pathlib.Path, seed: str, imports: list[str]) -> subprocess.Popen[str]:

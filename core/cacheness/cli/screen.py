@@ -137,5 +137,9 @@ def progress() -> Iterator[Progress]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns: list[Any] = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    bar = Progress(*columns, console=err(), transient=True, disable=not err().is_terminal)
+    if bar.disable:  # before version 14, rich ends it with an empty line
+        yield bar
+        return
+    with bar:
         yield bar

@@ -74,7 +74,8 @@ def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
         # Categories travel with the rows: where there are no rows, they would be lost.
         return has_rows and type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
     if isinstance(dtype, pd.StringDtype):
-        return bool(dtype.storage == "pyarrow")
+        # Before pandas 3, such a column comes back as an option of the process has it, which is Python's own texts.
+        return bool(dtype.storage == "pyarrow") and pd.__version__ >= "3"
     return _plain(dtype) or (pd.api.types.is_extension_array_dtype(dtype) and dtype.name in _MASKED)
 
 
@@ -101,7 +102,16 @@ def _from_arrow(table: Any) -> Any:
         if isinstance(dtype, pd.CategoricalDtype):
             # The only columns that still lie in Arrow's memory, and so could not be written to.
             frame.isetitem(position, frame.iloc[:, position].copy())
+        elif isinstance(dtype, pd.DatetimeTZDtype):
+            frame.isetitem(position, frame.iloc[:, position].dt.tz_convert(_zone_called(dtype.tz)))
+    if isinstance(frame.index.dtype, pd.DatetimeTZDtype):
+        frame.index = frame.index.tz_convert(_zone_called(frame.index.dtype.tz))
     return frame
+
+
+def _zone_called(read: Any) -> Any:
+    """The zone that was written. Arrow reads UTC as a ZoneInfo, or all as zones of pytz, which count otherwise."""
+    return UTC if str(read) == "UTC" else ZoneInfo(str(read))
 
 
 FRAME: Final = Conversion(_fits, _to_arrow, _from_arrow)

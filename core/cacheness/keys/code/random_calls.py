@@ -102,6 +102,7 @@ _TABLE: Final[tuple[tuple[str, _Drawing | None], ...]] = (
     ),
     (r"torch\.distributions(\.\w+)*\.r?sample(_n)?", _Drawing(sources=_TORCH)),
     (r"torch\.utils\.data(\.\w+)*\.(RandomSampler|random_split)", _Drawing(("generator",), 2, _TORCH)),
+    (r"polars(\.\w+)*\.(sample|shuffle)", _Drawing(("seed",), None, frozenset({"polars"}))),
     (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
 )
 #: Methods, by name, of an object about which nothing else is known: how it is seeded, and the most arguments
@@ -325,7 +326,7 @@ def _compiled_table() -> list[tuple[re.Pattern[str], _Drawing | None]]:
 _TOPS: Final = frozenset(
     {
         *("uuid", "os", "posix", "nt", "secrets", "random", "numpy", "cupy", "dask", "tensorflow", "torch"),
-        *("lightgbm", "xgboost", "catboost"),
+        *("lightgbm", "xgboost", "catboost", "polars"),
     }
 )
 

@@ -249,7 +249,8 @@ def _dataset(encoder: Encoder, value: Any) -> None:
         encoder.tagged("arrow union", value.schema, list(children))
     elif hasattr(value, "files"):
         fragments = sorted(value.get_fragments(), key=lambda fragment: str(fragment.path))
-        encoder.tagged("arrow dataset", value.schema, str(value.format), str(value.partition_expression), fragments)
+        form = _options_in(value.format)
+        encoder.tagged("arrow dataset", value.schema, form, str(value.partition_expression), fragments)
     else:
         encoder.tagged("arrow dataset", value.schema, value.to_table())
 
@@ -259,13 +260,27 @@ def _fragment(encoder: Encoder, value: Any) -> None:
     if getattr(value, "buffer", None) is not None or not hasattr(value, "path"):
         raise Unencodable("a fragment of an Arrow data set that is in memory")
     groups = [group.id for group in value.row_groups] if hasattr(value, "row_groups") else None
-    encoder.tagged("arrow fragment", str(value.format), str(value.partition_expression), groups)
+    encoder.tagged("arrow fragment", _options_in(value.format), str(value.partition_expression), groups)
     add_arrow_file(encoder, value.filesystem, value.path)
 
 
 @handles_family(lambda kind: _is_dataset(kind) and any(base.__name__ == "Scanner" for base in kind.__mro__))
 def _scanner(_: Encoder, value: Any) -> None:
     raise Unencodable(f"{type(value).__qualname__} reads a data set only once: pass the data set")
+
+
+def _options_in(part: Any) -> Any:
+    """A format of files, or options of how they are read, as plain values: pickle's parts, without classes."""
+    if isinstance(part, dict):
+        return {name: _options_in(inner) for name, inner in part.items()}
+    if isinstance(part, tuple | list):
+        return [_options_in(inner) for inner in part]
+    kind = type(part)
+    if isinstance(part, type):
+        return part.__name__
+    if not kind.__module__.startswith("pyarrow") or not kind.__name__.endswith(("Format", "Options")):
+        return part
+    return kind.__name__, _options_in(part.__reduce_ex__(2)[1:])
 
 
 def add_arrow_file(encoder: Encoder, system: Any, path: str) -> None:

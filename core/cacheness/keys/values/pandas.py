@@ -53,7 +53,9 @@ _NAMES = (str, type(None))
 
 @lru_cache(maxsize=64)
 def _names_as_bytes(names: tuple[str, ...], name: str | None, storage: Any, with_na: bool) -> bytes:
-    dtype = pd.StringDtype(storage, na_value=pd.NA if with_na else np.nan)
+    dtype: Any = pd.StringDtype(storage)
+    if (dtype.na_value is pd.NA) is not with_na:  # in pandas 2.2 the storage alone decides
+        dtype = pd.StringDtype(storage, na_value=np.nan)
     return encode(pd.Index(names, dtype=dtype, name=name))
 
 

@@ -174,7 +174,14 @@ def _paths_of(sources: Any) -> Iterator[str]:
             return  # bytes in memory, which are part of the plan
         raise Unencodable("a lazy frame whose files cannot be seen: collect it first")
     for path in paths:
-        text = path.get("inner") if isinstance(path, dict) else path
+        text = _text_of(path)
         if not isinstance(text, str):
             raise Unencodable(f"a lazy frame that reads {path!r:.80}, whose content cannot be seen")
         yield text
+
+
+def _text_of(path: Any) -> Any:
+    if not isinstance(path, dict):
+        return path
+    cloud = path.get("Cloud")  # of polars 1, as "Local"
+    return path.get("inner") or path.get("Local") or (cloud.get("uri") if isinstance(cloud, dict) else None)
