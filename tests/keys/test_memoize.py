@@ -134,6 +134,63 @@ def test_a_wrong_call_is_a_type_error_as_without_the_cache(cache: UnifiedCache, 
         call(f)
 
 
+class Called:
+    """Methods whose calls are bound."""
+
+    def __call__(self, x: int, *, k: int = 1) -> int:
+        return x
+
+    def method(self, x: int, /, y: int = 1) -> int:
+        return x
+
+    async def coroutine(self, x: int, *rest: int, k: int) -> int:
+        return x
+
+
+FITS_NOT: list[Any] = [
+    ((), {}), ((), {"z": 1}), ((1,), {"z": 1}), ((1,), {"x": 1, "k": 1}), ((1, 2, 3, 4), {}), ((1, 2, 3, 4), {"k": 1}),
+]  # fmt: skip
+CALLABLE: list[Any] = [
+    lambda x, *, k=1: x,
+    lambda x, y, /, *rest, k: x,
+    lambda x, y=1, **more: x,
+    functools.partial(lambda a, x, k: x, 3),
+    functools.lru_cache(lambda x, k: x),
+    Called(),
+    Called().method,
+    Called().coroutine,
+]
+
+
+@pytest.mark.parametrize("at", range(len(CALLABLE)))
+def test_a_call_that_does_not_fit_is_answered_in_pythons_words(cache: UnifiedCache, at: int) -> None:
+    function = CALLABLE[at]
+    plain, keyed = cache.cached(function), cache.cached(key=lambda x, *_, **__: x)(function)
+    answered = 0
+    for args, kwargs in FITS_NOT:
+        try:
+            inspect.signature(function).bind(*args, **kwargs)
+        except TypeError:
+            with pytest.raises(TypeError) as own:
+                function(*args, **kwargs)
+            # Where the key function takes the call, its result is asked for.
+            for wrapper in [plain] if args else [plain, keyed]:
+                for door in (wrapper, wrapper.key, wrapper.explain, wrapper.lazy, wrapper.invalidate, wrapper.refresh):
+                    assert _answer_of(door, args, kwargs) == str(own.value)
+                    answered += 1
+    assert answered
+
+
+def _answer_of(door: Any, args: Any, kwargs: Any) -> str:
+    try:
+        found = door(*args, **kwargs)
+        if inspect.isawaitable(found):
+            asyncio.run(found)  # type: ignore[arg-type]
+    except TypeError as error:
+        return str(error)
+    return ""
+
+
 def test_a_mutable_default_counts_as_it_is_at_the_call(cache: UnifiedCache, calls: Calls) -> None:
     @cache.cached
     def f(x: int, seen: list[int] = []) -> Any:  # noqa: B006 - the point of it

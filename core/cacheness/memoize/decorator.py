@@ -812,7 +812,11 @@ class Cached:
     def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if self.options.key is not None:
             given, _ = _loaded(CallArguments(args, kwargs))
-            return {"key": Stated(self.options.key(*given.args, **given.kwargs))}
+            try:
+                return {"key": Stated(self.options.key(*given.args, **given.kwargs))}
+            except TypeError:
+                self.binder.bind(args, kwargs)  # where the call is wrong, this says so of the function
+                raise
         return by_digest(self.binder.bind_without(self.options.ignore, args, kwargs))
 
     def _ask(self, question: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ class Binder:
     """The arguments of a call by their names, defaults applied, however they were given."""
 
     def __init__(self, fn: Callable[..., Any]) -> None:
+        self._fn = fn
         self._signature = _signature_of(fn)
         parameters = self._signature.parameters.values()
         self.names = frozenset(self._signature.parameters)
@@ -27,14 +28,17 @@ class Binder:
         self._is_plain = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        """Raises TypeError where the function would."""
+        """Raises TypeError where the function would, in the same words."""
         if self._is_plain and len(args) <= len(self._positional):
             # A third of what `Signature.bind` takes, for most functions there are.
             given = dict(zip(self._positional, args, strict=False))
             found = {**self._defaults, **given, **kwargs}
             if len(found) == len(self.names) and self.names.issuperset(kwargs) and given.keys().isdisjoint(kwargs):
                 return found
-        bound = self._signature.bind(*args, **kwargs)
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise _python_says(self._fn, args, kwargs, error) from None
         bound.apply_defaults()
         return bound.arguments
 
@@ -94,6 +98,45 @@ def _signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     except (TypeError, ValueError):  # compiled, and says nothing about its parameters
         kinds = (("args", inspect.Parameter.VAR_POSITIONAL), ("kwargs", inspect.Parameter.VAR_KEYWORD))
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in kinds])
+
+
+def _python_says(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: TypeError) -> TypeError:
+    """What Python says of a call that does not fit: it is asked with a function that does nothing."""
+    if isinstance(fn, _LRU_CACHE):
+        return _python_says(fn.__wrapped__, args, kwargs, error)
+    if isinstance(fn, types.MethodType):
+        return _python_says(fn.__func__, (fn.__self__, *args), kwargs, error)
+    if isinstance(fn, functools.partial):
+        return _python_says(fn.func, (*fn.args, *args), {**fn.keywords, **kwargs}, error)
+    if isinstance(fn, types.FunctionType):
+        try:
+            _doing_nothing(fn)(*args, **kwargs)
+        except TypeError as own:
+            return own.with_traceback(None)
+    elif not isinstance(fn, type) and isinstance(vars(type(fn)).get("__call__"), types.FunctionType):
+        return _python_says(type(fn).__call__, (fn, *args), kwargs, error)
+    return TypeError(f"{getattr(fn, '__qualname__', type(fn).__qualname__)}() {error}")
+
+
+def _doing_nothing(fn: types.FunctionType) -> types.FunctionType:
+    """A function of the same name and parameters."""
+    code, stars = fn.__code__, fn.__code__.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS)
+    count = code.co_argcount + code.co_kwonlyargcount + stars.bit_count()
+    nothing = _nothing.__code__.replace(
+        co_argcount=code.co_argcount,
+        co_posonlyargcount=code.co_posonlyargcount,
+        co_kwonlyargcount=code.co_kwonlyargcount,
+        co_nlocals=count,
+        co_varnames=code.co_varnames[:count],
+        co_flags=_nothing.__code__.co_flags | stars,
+    )
+    same = types.FunctionType(nothing, {}, fn.__name__, fn.__defaults__)
+    same.__kwdefaults__, same.__qualname__ = fn.__kwdefaults__, fn.__qualname__
+    return same
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 #: Passes a call on as it is, and has no parameters of its own.
