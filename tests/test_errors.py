@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 
 from cacheness import (
@@ -343,6 +344,14 @@ ELSEWHERE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "directory=": (lambda cache: UnifiedCache(directory="d"), "Did you mean 'cache_dir'"),
     "timeout=": (lambda cache: cache.cached(timeout=3), "Did you mean 'ttl'"),
     "maxsize= of cached": (lambda cache: cache.cached(maxsize=3), "no option 'maxsize'. Known"),
+    "cache['k']": (lambda cache: cache["k"], "not a dictionary: write cache.get(name="),
+    "cache['k'] = v": (lambda cache: cache.__setitem__("k", 1), "write cache.put(value, name="),
+    "del cache['k']": (lambda cache: cache.__delitem__("k"), "write cache.invalidate(name="),
+    "'k' in cache": (lambda cache: "k" in cache, "write cache.lookup(name=…) is not None"),
+    "len(cache)": (len, 'write cache.stats()["entries"]'),
+    "for k in cache": (list, "write cache.list_entries()"),
+    "cache.get('k')": (lambda cache: cache.get("k"), "Arguments are given by name: name='k'"),
+    "cache.transact": (lambda cache: cache.transact(), "write cache.write_batch()"),
     "above a property": (lambda cache: cache.cached(property(str)), "put @cached below @property"),
 }
 
@@ -350,7 +359,7 @@ ELSEWHERE: dict[str, tuple[Callable[[Any], Any], str]] = {
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_names_from_elsewhere_are_answered_with_what_to_write(name: str, tmp_path: Path) -> None:
     use, answer = ELSEWHERE[name]
-    with UnifiedCache(tmp_path) as cache, pytest.raises((AttributeError, TypeError)) as caught:
+    with UnifiedCache(tmp_path) as cache, pytest.raises((AttributeError, TypeError, ValueError)) as caught:
         use(cache)
     assert answer in str(caught.value)
 
@@ -359,7 +368,8 @@ def test_what_is_answered_in_place_of_names_from_elsewhere_exists(tmp_path: Path
     from cacheness import Config, elsewhere
     from cacheness.memoize.decorator import Cached, CachedOptions
 
-    shown = " ".join([*elsewhere.OF_MODULE.values(), *elsewhere.OF_CACHE.values(), *elsewhere.OF_FUNCTION.values()])
+    tables = (elsewhere.OF_MODULE, elsewhere.OF_CACHE, elsewhere.OF_DICTIONARY, elsewhere.OF_FUNCTION)
+    shown = " ".join(answer for table in tables for answer in table.values())
     with UnifiedCache(tmp_path) as cache:
         assert all(hasattr(cache, name) for name in re.findall(r"\bcache\.(\w+)", shown))
         assert all(hasattr(cache.cached(str), name) for name in re.findall(r"\bf\.(\w+)", shown))
@@ -368,6 +378,14 @@ def test_what_is_answered_in_place_of_names_from_elsewhere_exists(tmp_path: Path
     parameters = {*Config.__dataclass_fields__, *CachedOptions.__annotations__}
     assert set(elsewhere.OF_CALLS.values()) <= parameters
     assert parameters.isdisjoint(elsewhere.OF_CALLS)
+
+
+def test_a_cache_is_true_and_one_thing_for_libraries(tmp_path: Path) -> None:
+    with UnifiedCache(tmp_path) as cache:
+        assert cache
+        assert np.array([cache, None], dtype=object).shape == (2,)
+        assert np.array([cache]).tolist() == [cache]
+        assert repr(pickle.loads(pickle.dumps(cache))) == repr(cache)
 
 
 def test_a_directory_whose_name_has_a_nul_is_a_config_error() -> None:

@@ -116,9 +116,10 @@ def digest_named(key: KeyLike) -> bytes:
     digest = _digest_in(key)
     if digest is None:
         wrong = ValueError if isinstance(key, str | bytes) else TypeError
+        such_as = f": name={key!r:.80}" if isinstance(key, str) else ""
         raise wrong(
             f"{key!r:.80} is not a key: give what cache.key() or put() returned, or the 64 hexadecimal digits of"
-            " entry['cache_key']. Arguments are given by name"
+            f" entry['cache_key']. Arguments are given by name{such_as}"
         )
     return digest
 

@@ -36,7 +36,7 @@ from cacheness.audit import MOST_A_DAY
 from cacheness.blobs.near import NearBlobStore
 from cacheness.config import CacheParameters, Config, redacted
 from cacheness.coordination.leases import ComputeLeases
-from cacheness.elsewhere import OF_CACHE, no_attribute
+from cacheness.elsewhere import NoDictionary
 from cacheness.errors import (
     CacheClosed,
     CachenessError,
@@ -90,7 +90,7 @@ R = TypeVar("R")
 PAGE = 1000
 
 
-class UnifiedCache(AsyncCalls):
+class UnifiedCache(AsyncCalls, NoDictionary):
     """A cache of results in one namespace of a store.
 
     `UnifiedCache()` keeps SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder, and
@@ -121,11 +121,6 @@ class UnifiedCache(AsyncCalls):
         limit: the most entries to return; None for all.
         fn: the function to call or to decorate.
     """
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            raise no_attribute(self, name, OF_CACHE)
 
     def __init__(
         self, place: Config | str | os.PathLike[str] | None = HERE, /, **parameters: Unpack[CacheParameters]

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+_BATCH: Final = "write cache.write_batch(), for puts, without isolation"
 _DECORATE: Final = "decorate with @cache.cached"
+_GET: Final = "write cache.get(name=…)"
+_IS_THERE: Final = "write cache.lookup(name=…) is not None"
 _LIST: Final = "write cache.list_entries()"
+_NO_COUNTERS: Final = "there are no counters and no queues, only results"
+_OR_COMPUTE: Final = "write cache.get_or_compute(function, …)"
+_PUT_MANY: Final = "write cache.put_many(…)"
+_WHERE: Final = "write cache.config.cache_dir"
 _OPEN: Final = 'write cacheness.UnifiedCache("folder")'
 
 #: Of the module.
@@ -22,18 +29,48 @@ OF_MODULE: Final = {
 OF_CACHE: Final = {
     "add": "write cache.put(value, name=…), which overwrites",
     "cache": _DECORATE,
+    "check": "write cache.verify_integrity()",
+    "contains": _IS_THERE,
     "cull": "write cache.evict()",
+    "decr": _NO_COUNTERS,
     "delete": "write cache.invalidate(name=…)",
-    "eval": "write cache.get_or_compute(function, …)",
+    "delete_many": "write cache.delete_matching(tag=…)",
+    "directory": _WHERE,
+    "eval": _OR_COMPUTE,
+    "exists": _IS_THERE,
     "expire": "write cache.evict()",
+    "get_or_set": _OR_COMPUTE,
+    "has": _IS_THERE,
+    "has_key": _IS_THERE,
+    "incr": _NO_COUNTERS,
     "items": _LIST,
     "iterkeys": _LIST,
     "keys": _LIST,
+    "location": _WHERE,
     "memoize": _DECORATE,
     "pop": "write cache.get(name=…), then cache.invalidate(name=…)",
+    "popitem": _LIST,
+    "pull": _NO_COUNTERS,
+    "push": _NO_COUNTERS,
+    "read": _GET,
+    "reduce_size": "write cache.evict(), and max_bytes= of UnifiedCache for all the time",
     "set": "write cache.put(value, name=…)",
+    "set_many": _PUT_MANY,
+    "setdefault": _OR_COMPUTE,
+    "size": 'write cache.stats()["bytes"]',
+    "transact": _BATCH,
+    "update": _PUT_MANY,
     "values": _LIST,
     "volume": 'write cache.stats()["bytes"]',
+}
+#: What is written of a dictionary, and of a cache.
+OF_DICTIONARY: Final = {
+    "__contains__": _IS_THERE,
+    "__delitem__": "write cache.invalidate(name=…)",
+    "__getitem__": _GET,
+    "__iter__": _LIST,
+    "__len__": 'write cache.stats()["entries"]',
+    "__setitem__": "write cache.put(value, name=…)",
 }
 #: Of a decorated function.
 OF_FUNCTION: Final = {
@@ -69,3 +106,37 @@ def no_attribute(owner: object, name: str, instead: Mapping[str, str]) -> Attrib
     if name in instead:
         return AttributeError(f"{said}: {instead[name]}")
     return AttributeError(said, name=name, obj=owner)
+
+
+class NoDictionary:
+    """What is written with a cache as if it were a dictionary ends in a sentence that says what to write."""
+
+    if not TYPE_CHECKING:  # a type checker finds it before
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, OF_CACHE)
+
+        def __bool__(self) -> bool:
+            return True  # also with `__len__`
+
+        def __contains__(self, _: object) -> NoReturn:
+            raise _no_dictionary(self, "__contains__")
+
+        def __delitem__(self, _: object) -> NoReturn:
+            raise _no_dictionary(self, "__delitem__")
+
+        def __getitem__(self, _: object) -> NoReturn:
+            raise _no_dictionary(self, "__getitem__")
+
+        def __iter__(self) -> NoReturn:
+            raise _no_dictionary(self, "__iter__")
+
+        def __len__(self) -> NoReturn:
+            raise _no_dictionary(self, "__len__")
+
+        def __setitem__(self, _: object, value: object) -> NoReturn:
+            raise _no_dictionary(self, "__setitem__")
+
+
+def _no_dictionary(owner: object, operation: str) -> TypeError:
+    return TypeError(f"{type(owner).__name__!r} object is not a dictionary: {OF_DICTIONARY[operation]}")
