@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final
 
@@ -9,8 +10,11 @@ import dask
 import yaml  # type: ignore[import-untyped]
 
 from cacheness import Config, UnifiedCache
+from cacheness.errors import ConfigError
+from cacheness.options import did_you_mean
 
 _DEFAULTS: Final[dict[str, Any]] = yaml.safe_load((files(__package__) / "cacheness.yaml").read_text("utf-8"))
+_KNOWN: Final[dict[str, Any]] = _DEFAULTS["cacheness"]
 
 
 def load() -> None:
@@ -19,7 +23,11 @@ def load() -> None:
 
 
 def configured(**given: Any) -> dict[str, Any]:
-    """The options of a block; for None, what Dask's configuration says."""
+    """The options of a block; for None, what Dask's configuration says.
+
+    Raises ConfigError for a key of the configuration that is not known.
+    """
+    _check_keys()
     return {name: _found(name.replace("_", "-")) if value is None else value for name, value in given.items()}
 
 
@@ -29,7 +37,23 @@ def configured_cache() -> UnifiedCache | str:
     return UnifiedCache(Config.from_env()) if place is None else place
 
 
+def _check_keys() -> None:
+    found = dask.config.get("cacheness", None) or {}
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"dask.config has cacheness: {found!r:.80}, which names no key. Known: {_listed()}")
+    for key in map(str, found):
+        if key.replace("_", "-") not in _KNOWN:
+            meant = did_you_mean(key.replace("_", "-"), _KNOWN)
+            raise ConfigError(
+                f"dask.config has cacheness.{key}, which cacheness does not know.{meant} Known: {_listed()}"
+            )
+
+
+def _listed() -> str:
+    return ", ".join(f"cacheness.{key}" for key in _KNOWN)
+
+
 def _found(key: str) -> Any:
     found = dask.config.get(f"cacheness.{key}", None)
     # `dask.config.set(cacheness={…})` takes away the keys that it does not name.
-    return _DEFAULTS["cacheness"][key] if found is None else found
+    return _KNOWN[key] if found is None else found

@@ -196,8 +196,13 @@ def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[st
     known = list(known)
     for name in given:
         if name not in known:
-            import difflib
+            raise TypeError(f"{callee}() has no {kind} {name!r}.{did_you_mean(name, known)} Known: {', '.join(known)}")
 
-            near = [n for n in (OF_CALLS.get(name),) if n in known] or difflib.get_close_matches(name, known, n=1)
-            meant = f" Did you mean {near[0]!r}?" if near else ""
-            raise TypeError(f"{callee}() has no {kind} {name!r}.{meant} Known: {', '.join(known)}")
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A question that follows a sentence about an unknown name; "" where no known one is near."""
+    import difflib
+
+    known = list(known)
+    near = [n for n in (OF_CALLS.get(name),) if n in known] or difflib.get_close_matches(name, known, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

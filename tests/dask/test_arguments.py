@@ -94,6 +94,31 @@ def test_what_is_not_given_is_as_dask_is_configured(tmp_path: Path, monkeypatch:
         assert run.cache.config.cache_dir == str(tmp_path / "from the environment")
 
 
+@pytest.mark.parametrize(
+    ("configured", "words"),
+    [
+        (
+            {"cacheness.queue-byte": "1 MB"},
+            "cacheness.queue-byte, which .* mean 'queue-bytes'.* Known: cacheness.cache, ",
+        ),
+        ({"cacheness.max_bytes": "1 MB"}, "cacheness.max_bytes, which cacheness does not know"),
+        ({"cacheness": {"colour": None}}, "cacheness.colour, which cacheness does not know. Known"),
+        ({"cacheness": "folder"}, "cacheness: 'folder', which names no key. Known"),
+    ],
+)
+def test_a_key_that_is_not_known_is_an_error_that_lists_all(
+    tmp_path: Path, configured: dict[str, Any], words: str
+) -> None:
+    with dask.config.set(configured):
+        for use in (cd.caching, cd.Cache, lambda place: cd.install(CLIENT, place)):
+            with pytest.raises(ConfigError, match=words):
+                use(tmp_path)
+    with dask.config.set({"cacheness.queue_bytes": "1 MB"}), dask.config.set(cacheness={"check_inputs": 1}):
+        assert cd.caching(tmp_path)._made_of[1].check_inputs == 1
+    with dask.config.set(cacheness=None):
+        assert cd.caching(tmp_path)._made_of[1] == Policy()
+
+
 def test_the_keys_have_a_schema_and_defaults_that_are_those_of_a_policy() -> None:
     texts = (Path(cd.__file__).with_name(name).read_text() for name in ("cacheness.yaml", "cacheness-schema.yaml"))
     defaults, schema = map(yaml.safe_load, texts)
