@@ -1,1 +1,1 @@
-"""Where the bytes of results are kept."""
+"""Stores for the bytes of results."""

@@ -1,4 +1,4 @@
-"""Blobs in any filesystem that fsspec knows; S3 among them, through `s3fs_store`."""
+"""Store blobs in any filesystem that fsspec supports, S3 through `s3fs_store` included."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ T = TypeVar("T")
 
 CHUNK: Final = 1 << 20
 _NOT_THERE: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-#: Mistakes in the program, ours or the caller's, rather than trouble in the store.
+#: Errors in our program or the caller's, not failures of the store.
 _MISTAKES: Final = (TypeError, ValueError, AttributeError, LookupError, AssertionError, MemoryError)
 
 
 class FilesystemStore:
-    """Files below one directory of a filesystem that can hold a file back until it is complete.
+    """Files below one directory of a filesystem that publishes a file only when it is complete.
 
-    In fsspec's words, one that opens files with `autocommit=False`: object stores, local and
-    remote disks do. Unfinished uploads leave no trace that fsspec could show.
+    In fsspec such a filesystem opens files with `autocommit=False`: object stores, local and remote
+    disks do. fsspec has no call that lists unfinished uploads.
     """
 
     def __init__(self, filesystem: AbstractFileSystem, root: str, *, limits: Limits) -> None:
@@ -80,7 +80,7 @@ class FilesystemStore:
         return f"{type(self).__name__}({self._place!r})"
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Write a file that is held back until it is complete."""
+        """Write a file, which becomes visible when it is complete."""
         views, size = views_of(buffers)
         path = self._path(name)
         self._call(f"write {name}", size, lambda given_up: self._write(path, views, given_up))
@@ -91,7 +91,7 @@ class FilesystemStore:
         return self._call(f"read {name}", size, lambda _: self._read(name, path, size))
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one file by name."""
+        """Return one file's name and size, or None."""
         path = self._path(name)
         try:
             found = self._call(f"look at {name}", 0, lambda _: self._filesystem.info(path))
@@ -106,29 +106,29 @@ class FilesystemStore:
             self._call(f"delete {name}", 0, lambda _: self._filesystem.rm_file(path))
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Delete files side by side; why those that may still be there are."""
+        """Delete files in parallel; return the error of each that may still be there."""
         return failures_of(self.delete, names)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """Every file below the root, sorted by name, one directory in memory at a time."""
+        """List every file below the root, sorted by name, with one directory in memory at a time."""
         return self._walk("", prefix, after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """None that fsspec could list."""
+        """Return nothing: fsspec cannot list unfinished uploads."""
         yield from ()
 
     def abort(self, upload: Upload) -> None:
-        """Nothing is there to drop."""
+        """Do nothing: there are no unfinished uploads to delete."""
 
     def close(self) -> None:
-        """Connections are closed by fsspec when they are collected."""
+        """Do nothing: fsspec closes connections when they are collected."""
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{checked(name)}"
 
     def _write(self, path: str, views: list[memoryview], given_up: threading.Event) -> None:
         if isinstance(self._filesystem, MemoryFileSystem):
-            # It publishes a file when it is opened, but takes a whole one at once.
+            # This filesystem publishes a file when it is opened, but accepts a whole file in one call.
             self._filesystem.pipe_file(path, b"".join(views))
             return
         create = partial(self._filesystem.open, path, "wb", autocommit=False, block_size=PART)
@@ -143,7 +143,7 @@ class FilesystemStore:
             self._in_directory(path, file.commit)
         except BaseException:
             if isinstance(file, AbstractBufferedFile):
-                file.closed = True  # or its finaliser publishes what there is
+                file.closed = True  # otherwise its finaliser publishes the incomplete file
             with contextlib.suppress(OSError):
                 file.discard()
             raise
@@ -151,7 +151,7 @@ class FilesystemStore:
     def _in_directory(self, path: str, action: Callable[[], T]) -> T:
         try:
             return action()
-        except FileNotFoundError:  # only where directories are more than a way to name things
+        except FileNotFoundError:  # only where directories are real, not just prefixes of names
             self._filesystem.makedirs(path.rpartition("/")[0], exist_ok=True)
             return action()
 
@@ -203,18 +203,18 @@ class FilesystemStore:
                 return _in_time(request, seconds)
             except (CachenessError, *_MISTAKES):
                 raise
-            except Exception as error:  # every filesystem has errors of its own
+            except Exception as error:  # each filesystem raises different exceptions
                 raise _translated(error, f"cannot {what} in {self._place}") from error
 
         return self._guard.call(attempt)
 
 
 def _in_time(request: Callable[[threading.Event], T], seconds: float) -> T:
-    """Run a request in a thread of its own, and wait for it no longer than this.
+    """Run a request in a new thread, and wait at most this long for it.
 
-    Few filesystems take a deadline. One that hangs keeps its thread; the circuit bounds
-    how many. A thread, not a pool: Python waits for the threads of a pool before it exits.
-    Where no thread can be started, there is no deadline.
+    Few filesystems accept a deadline. A request that hangs keeps its thread; the circuit limits how
+    many. A pool will not do, because Python waits for a pool's threads before it exits. Where no
+    thread can be started, there is no deadline.
     """
     outcome: Future[T] = Future()
     given_up = threading.Event()
@@ -252,7 +252,7 @@ def _translated(error: Exception, text: str) -> CachenessError:
 
 
 def _options_of(kind: type[AbstractFileSystem]) -> list[str]:
-    # fsspec's classes take any keyword and ignore what they do not know.
+    # fsspec's classes accept any keyword and ignore unknown ones.
     parameters = inspect.signature(kind.__init__).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return [parameter.name for parameter in parameters if parameter.kind in named and parameter.name != "self"]

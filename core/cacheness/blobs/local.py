@@ -1,4 +1,4 @@
-"""Blobs as files: written aside, synced, renamed into place, and the directory synced."""
+"""Store blobs as files: write to a temporary file, sync, rename, sync the directory."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
 _ASIDE: Final = re.compile(rf"(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", re.DOTALL)
-#: A symbolic link in a blob's place is no blob of ours.
+#: A symbolic link at a blob's path is not a blob of this store.
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REFUSED: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
-# A pipe that lies about would make a plain open wait for ever.
+# Opening a named pipe without O_NONBLOCK would wait for ever.
 _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 class LocalBlobStore:
-    """Files below one directory of one machine's own disk.
+    """Files below one directory on a local disk of this machine.
 
-    The directory may hold other people's files: they show in `scan`, and nothing else here
-    touches them. The directory may be moved: names are relative. It is made when the store is
-    opened and never again, so that a store whose directory was moved away says so.
+    The directory may hold files of other programs: `scan` lists them, and nothing else here touches
+    them. Names are relative, so the directory may be moved. It is created only when the store is
+    opened; a store whose directory was moved away therefore raises an error.
     """
 
     def __init__(self, root: str | Path, *, limits: Limits) -> None:
         self._root = os.path.abspath(root)
-        self._durable: set[str] = set()  # directories whose own entry is known to be on disk
+        self._durable: set[str] = set()  # directories whose entry in the parent is known to be on disk
         self._make_root()
 
     def __repr__(self) -> str:
@@ -73,7 +73,7 @@ class LocalBlobStore:
             raise
 
     def read(self, name: str, size: int) -> Buffer:
-        """The file's bytes, copied: what becomes of the file afterwards does not matter."""
+        """Return a copy of the file's bytes, so that later changes of the file do not matter."""
         try:
             descriptor = os.open(self._path(name), _READ_FLAGS)
             try:
@@ -89,7 +89,7 @@ class LocalBlobStore:
         raise BlobMissing(f"there is no blob {name} in {self._root}")
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one file by name."""
+        """Return one file's name and size, or None."""
         try:
             found = os.lstat(self._path(name))
         except OSError as error:
@@ -100,28 +100,28 @@ class LocalBlobStore:
         return BlobInfo(name, found.st_size) if stat.S_ISREG(found.st_mode) else None
 
     def delete(self, name: str) -> None:
-        """Unlink one file. Its directory stays: removing it would race with a writer."""
+        """Delete one file. Its directory stays, because removing it would race with a writer."""
         self._unlink(checked(name), name)
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Delete each; why those that may still be there are."""
+        """Delete files; return the error of each that may still be there."""
         return failures_of(self.delete, names, side_by_side=False)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """Every file below the root, foreign ones too, one directory in memory at a time."""
+        """List every file below the root, other programs' too, with one directory in memory at a time."""
         for name, size in self._walk("", prefix, after):
             if name.startswith(prefix) and not _ASIDE.fullmatch(name):
                 yield BlobInfo(name, size)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """Files aside: of writers at work, and of writers that were killed."""
+        """List temporary files, of running writers and of killed ones."""
         for path, _ in self._walk("", prefix, ""):
             aside = _ASIDE.fullmatch(path)
             if aside and aside["name"].startswith(prefix):
                 yield Upload(aside["name"], path)
 
     def abort(self, upload: Upload) -> None:
-        """Unlink a file aside."""
+        """Delete a temporary file."""
         aside = _ASIDE.fullmatch(upload.handle)
         if not aside or aside["name"] != upload.name:
             raise ConfigError(f"{upload.handle!r} is not an unfinished upload of {upload.name!r}")
@@ -129,7 +129,7 @@ class LocalBlobStore:
         self._unlink(upload.handle, upload.name)
 
     def close(self) -> None:
-        """Nothing is open between two calls."""
+        """Do nothing: no file is open between two calls."""
 
     def _path(self, name: str) -> str:
         return os.path.join(self._root, checked(name))
@@ -151,21 +151,21 @@ class LocalBlobStore:
                 raise self._translated(error, "make a directory for", path) from error
 
     def _insist_on_root(self) -> None:
-        # "Not there" must not be said of a disk that is not mounted.
+        # A missing file on a disk that is not mounted must raise an error, not count as "not there".
         if not os.path.isdir(self._root):
             raise StoreUnavailable(f"the directory {self._root} of the blob store is gone: moved, or not mounted")
 
     def _create(self, aside: str, directory: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         if directory in self._durable:
-            with contextlib.suppress(FileNotFoundError):  # somebody tidied up
+            with contextlib.suppress(FileNotFoundError):  # another program deleted it
                 return os.open(aside, flags, 0o666)
         self._make_durable(directory)
         return os.open(aside, flags, 0o666)
 
     def _make_durable(self, directory: str) -> None:
-        # The process that made the directory may not have synced its parent yet; a file that we
-        # acknowledge must not be lost with a directory that somebody else made.
+        # The process that created the directory may not have synced the parent yet. Without this
+        # sync, a power cut could lose the directory together with a file that we have acknowledged.
         if directory == self._root:
             return
         parent = os.path.dirname(directory)
@@ -189,7 +189,7 @@ class LocalBlobStore:
             self._insist_on_root()
 
     def _walk(self, directory: str, prefix: str, after: str) -> Iterator[tuple[str, int]]:
-        # Whole names are compared, so "a.b" comes before "a/b": a directory sorts as "a/".
+        # `scan` orders by whole names, so "a.b" comes before "a/b": a directory sorts as "a/".
         for key, item in self._listing(directory):
             name = directory + key
             if key.endswith("/"):
@@ -202,7 +202,7 @@ class LocalBlobStore:
     def _listing(self, directory: str) -> list[tuple[str, os.DirEntry[str]]]:
         try:
             with os.scandir(f"{self._root}/{directory}") as items:
-                # Links are never followed: they are somebody's files, or a way out of the root.
+                # Links are never followed: they belong to other programs, or lead out of the root.
                 found = [(item.name + "/" * item.is_dir(follow_symlinks=False), item) for item in items]
         except OSError as error:
             if error.errno not in _NOT_THERE:

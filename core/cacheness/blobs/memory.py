@@ -1,4 +1,4 @@
-"""Blobs in a dict: the smallest store, and the one to copy when writing another."""
+"""Store blobs in a dict: the smallest store, and a template for new ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cacheness.transfers import failures_of
 
 
 class MemoryBlobStore:
-    """Lives and dies with its process; for tests, and for caches nobody else should see."""
+    """Lives as long as its process; for tests, and for caches that other processes must not see."""
 
     def __init__(self) -> None:
         self._blobs: dict[str, bytes] = {}
@@ -22,7 +22,7 @@ class MemoryBlobStore:
         self._blobs[checked(name)] = b"".join(buffers)
 
     def read(self, name: str, size: int) -> Buffer:
-        """A copy of the blob that the caller may write into."""
+        """Return a copy of the blob, which the caller may change."""
         blob = self._blobs.get(checked(name))
         if blob is None:
             raise BlobMissing(f"there is no blob {name} in memory")
@@ -31,33 +31,33 @@ class MemoryBlobStore:
         return bytearray(blob)
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one blob by name."""
+        """Return one blob's name and size, or None."""
         blob = self._blobs.get(checked(name))
         return None if blob is None else BlobInfo(name, len(blob))
 
     def delete(self, name: str) -> None:
-        """Drop a blob, if it is there."""
+        """Delete a blob, if it is there."""
         self._blobs.pop(checked(name), None)
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Delete each; why those that may still be there are."""
+        """Delete blobs; return the error of each that may still be there (none)."""
         return failures_of(self.delete, names, side_by_side=False)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """The blobs as they are now, sorted by name."""
-        # A copy, made in one step: no lock, which a forked child could inherit held.
+        """List the blobs as they are now, sorted by name."""
+        # The copy is one atomic step, so no lock is needed, which a forked child could inherit locked.
         found = sorted(self._blobs.copy().items())
         yield from (BlobInfo(name, len(blob)) for name, blob in found if name.startswith(prefix) and name > after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """None: a write to memory is over before anybody can look."""
+        """Return nothing: a write to memory completes before another thread can see it."""
         yield from ()
 
     def abort(self, upload: Upload) -> None:
-        """Nothing is there to drop."""
+        """Do nothing: there are no unfinished uploads."""
 
     def close(self) -> None:
-        """Nothing is open. The blobs stay until the store itself goes."""
+        """Do nothing. The blobs stay until the store object is collected."""
 
 
 _conforms: type[BlobStore] = MemoryBlobStore

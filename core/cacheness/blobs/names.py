@@ -1,4 +1,4 @@
-"""Which names a blob may have, in every store alike."""
+"""Define which names a blob may have, in every store."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from cacheness.errors import ConfigError
 
-#: Ends the name of a file that is still being written.
+#: Suffix of a file that is still being written.
 UNFINISHED: Final = ".part"
 LONGEST: Final = 512
 
@@ -16,11 +16,11 @@ _NAME: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 def checked(name: str) -> str:
-    """The name itself, if it is a relative path of plain segments; else a ConfigError.
+    """Return the name if it is a relative path of plain segments; otherwise raise ConfigError.
 
-    Wider than `entry.OBJECT_NAME`, because the marker is a blob too. Narrow enough to mean the
-    same on every file system and in every bucket: no `..`, no NUL, no letters that a file
-    system folds or normalises into others, except by case, and keys are lower case.
+    Wider than `entry.OBJECT_NAME`, because the marker is a blob too. Narrow enough to mean the same
+    on every file system and in every bucket: no `..`, no NUL, and no letters that a file system
+    normalises. Case folding does no harm, because keys are lower case.
     """
     if len(name) > LONGEST or not _NAME.fullmatch(name) or name.endswith(UNFINISHED):
         raise ConfigError(

@@ -1,7 +1,8 @@
-"""Copies of far blobs on this machine's own disk: a blob store in front of another.
+"""Keep copies of remote blobs on a local disk: a blob store in front of another.
 
-Names of blobs are used once, so a copy is never out of date: the row decides which blob is read, and
-its digest proves the bytes. What goes wrong with the disk costs a warning, and the blob store behind is used.
+A blob's name is used once, so a copy is never out of date: the row decides which blob is read, and
+its digest verifies the bytes. A failure of the disk logs a warning, and the remote blob store is
+used.
 """
 
 from __future__ import annotations
@@ -33,18 +34,18 @@ from cacheness.records import OBJECT_NAME, BlobInfo, Upload
 
 _log = logger_of(__name__)
 
-FORMAT: Final = "1"  #: the folder of all copies that are kept in this way
+FORMAT: Final = "1"  #: the directory of all copies in this format
 SHARDS: Final = 256
-LARGEST_PART: Final = 4  #: a blob of more than one part in so many of the room is not kept
-FULL_TO: Final = 0.95  #: of the room, when it is made
-SAMPLE: Final = 16  #: shards among whose copies the oldest go
-ROUNDS: Final = 64  #: samples that one copy may take to have room
-FETCH_PATIENCE: Final = 5.0  #: seconds to wait for another that fetches the same blob
-FETCH_PAUSES: Final = (0.005, 0.1)  #: seconds between looks for its copy
-USE_GRAIN: Final = 3600.0  #: seconds; a copy's last use is its file's time, which is not set more often
-SWEEP_EVERY: Final = 60.0  #: seconds; then one shard is counted again
-ABANDONED: Final = 3600.0  #: seconds, after which an unfinished copy is taken for abandoned
-PAUSE_AFTER_ERROR: Final = 60.0  #: seconds without copies
+LARGEST_PART: Final = 4  #: a blob larger than this fraction (1/n) of the quota is not copied
+FULL_TO: Final = 0.95  #: of the quota, when space is freed
+SAMPLE: Final = 16  #: shards from which the oldest copies are deleted
+ROUNDS: Final = 64  #: shards that one copy may sample to free space
+FETCH_PATIENCE: Final = 5.0  #: seconds to wait for another process that fetches the same blob
+FETCH_PAUSES: Final = (0.005, 0.1)  #: seconds between two checks for its copy
+USE_GRAIN: Final = 3600.0  #: seconds; a copy's last use is its file's mtime, which is updated no more often than this
+SWEEP_EVERY: Final = 60.0  #: seconds until one shard is counted again
+ABANDONED: Final = 3600.0  #: seconds after which an unfinished copy counts as abandoned
+PAUSE_AFTER_ERROR: Final = 60.0  #: seconds during which no copies are made after a failure
 _COUNTERS: Final = "sizes"
 _FETCHES: Final = "fetching"
 _COUNTER: Final = struct.Struct("<q")
@@ -55,7 +56,7 @@ _READ_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 @dataclass(frozen=True, slots=True)
 class _PlaceOfCopy:
-    """Where the copy of a blob is, or would be."""
+    """Return the path of a blob's copy."""
 
     shard: int
     leaf: str
@@ -64,7 +65,7 @@ class _PlaceOfCopy:
 
 @dataclass(frozen=True, slots=True)
 class _KeptCopy:
-    """One copy, as a listing shows it."""
+    """One copy, as listed."""
 
     used: float
     size: int
@@ -72,9 +73,9 @@ class _KeptCopy:
 
 
 class NearBlobStore:
-    """A blob store with copies of its blobs in a local directory, which processes of one user share.
+    """A blob store with copies of its blobs in a local directory, shared by the processes of one user.
 
-    Everything but `read` is what the store behind does; copies are written after it has the blob.
+    All methods but `read` call the remote store; a copy is written after the remote store has the blob.
     """
 
     def __init__(self, far: BlobStore, directory: str | Path, most: int) -> None:
@@ -84,21 +85,21 @@ class NearBlobStore:
         self._root = os.path.join(self.directory, FORMAT)
         self.most = most
         self._swept = time.monotonic()
-        self._paused_until = self._unread_until = float("-inf")  #: no copies are made until then, and none are read
+        self._paused_until = self._unread_until = float("-inf")  #: before this time no copies are made or read
         self._has_warned = False
         self._locks = FileLocks(Path(self._root, _FETCHES))
         self._mode = 0o700
-        self._spoilt: set[str] = set()  #: leaves of copies that were not what was signed
-        self._beside: set[threading.Thread] = set()  #: each writes a large copy
+        self._spoilt: set[str] = set()  #: the last path components of copies whose bytes do not match the signature
+        self._beside: set[threading.Thread] = set()  #: each writes one large copy
         self._begin()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.far!r}, {self._root!r})"
 
-    # what is asked of it
+    # operations of the store
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Write the blob behind, and a copy; a large copy at the same time."""
+        """Write the blob to the remote store, and a copy; a large copy is written in parallel."""
         views, size = views_of(buffers)
         place = self._place(name)
         if place is None or size < LARGE:
@@ -111,16 +112,16 @@ class NearBlobStore:
             self.far.write(name, views)
         except BaseException:
             wait()
-            self._drop(place)  # nobody will ask for it
+            self._drop(place)  # the caller does not wait for it
             raise
         wait()
 
     def read(self, name: str, size: int) -> Buffer:
-        """The blob's bytes: of the copy, or of the store behind."""
+        """Return the blob's bytes, from the copy or from the remote store."""
         return self.read_near(name, size)[0]
 
     def read_near(self, name: str, size: int) -> tuple[Buffer, bool]:
-        """The same, and whether they are a copy's."""
+        """Return the blob's bytes, and whether they come from the copy."""
         place = self._place(name)
         if place is None:
             return self.far.read(name, size), False
@@ -128,7 +129,7 @@ class NearBlobStore:
         return self._fetch(place, name, size) if found is None else (found, True)
 
     def drop_copy(self, name: str) -> None:
-        """Remove a copy, whose bytes are not those that its row was signed for."""
+        """Delete a copy whose bytes do not match the digest in its row."""
         place = self._place(name)
         if place is not None:
             if len(self._spoilt) >= _MOST_SPOILT:
@@ -137,16 +138,16 @@ class NearBlobStore:
             self._drop(place)
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask the store behind for one blob by name."""
+        """Return the name and size of one blob in the remote store, or None."""
         return self.far.stat(name)
 
     def delete(self, name: str) -> None:
-        """Remove the copy, and the blob behind."""
+        """Delete the copy, and the blob in the remote store."""
         self._drop_all([name])
         self.far.delete(name)
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Remove the copies, and the blobs behind; why each that may still be there is."""
+        """Delete the copies and the remote blobs; return the error of each that may still be there."""
         self._drop_all(names)
         return self.far.delete_many(names)
 
@@ -155,32 +156,32 @@ class NearBlobStore:
             self._drop(place)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """List the blobs behind."""
+        """List the blobs of the remote store."""
         return self.far.scan(prefix, after=after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """List the unfinished uploads behind."""
+        """List the unfinished uploads of the remote store."""
         return self.far.uploads(prefix)
 
     def abort(self, upload: Upload) -> None:
-        """Drop an unfinished upload behind."""
+        """Delete an unfinished upload of the remote store."""
         self.far.abort(upload)
 
     @property
     def is_in_use(self) -> bool:
-        """Whether copies are made, which they are not for a while after trouble with the disk."""
+        """Return True when copies are made; after a failure of the disk they are not, for a while."""
         return time.monotonic() >= self._paused_until
 
     def size(self) -> int:
-        """Bytes of all copies, as they are counted."""
+        """Return the bytes of all copies, as counted."""
         return sum(self._counters())
 
     def stats(self) -> dict[str, int]:
-        """Bytes of all copies, and blobs that this process read from copies and from the store behind."""
+        """Return the bytes of all copies, and counts of blobs read from copies and from the remote store."""
         return {"bytes": self.size(), "near_reads": self.near_reads, "far_reads": self.far_reads}
 
     def close(self) -> None:
-        """Give up fetches, and close the store behind."""
+        """Cancel fetches, and close the remote store."""
         for thread in list(self._beside):
             thread.join(FETCH_PATIENCE)
         self._locks.close()
@@ -200,7 +201,7 @@ class NearBlobStore:
 
     def _make_directory(self) -> None:
         os.makedirs(self.directory, mode=0o700, exist_ok=True)
-        # Who made the directory for a group wants the group to read the copies.
+        # The owner made the directory for a group, so the group must be able to read the copies.
         self._mode = stat.S_IMODE(os.stat(self.directory).st_mode) | 0o700
         for folder in (self._root, os.path.join(self._root, _FETCHES)):
             self._make(folder)
@@ -210,10 +211,10 @@ class NearBlobStore:
     def _make(self, folder: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, self._mode)
-            os.chmod(folder, self._mode)  # whatever the umask is
+            os.chmod(folder, self._mode)  # independent of the umask
 
     def _create(self, path: str, flags: int) -> int:
-        """A file of ours, made where it is not there, for the same users as the directory, whatever the umask is."""
+        """Create a file of this store if it is missing, for the same users as the directory, whatever the umask is."""
         mode, flags = self._mode & 0o666, flags | os.O_CLOEXEC | os.O_NOFOLLOW
         with contextlib.suppress(FileExistsError):
             descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, mode)
@@ -222,7 +223,7 @@ class NearBlobStore:
         return os.open(path, flags)
 
     def _place(self, name: str) -> _PlaceOfCopy | None:
-        """None for names that are not used once, such as the marker's, and while no copies can be read."""
+        """Return None for names that are used more than once (the marker), and while copies cannot be read."""
         match = OBJECT_NAME.fullmatch(name)
         if match is None or time.monotonic() < self._unread_until:
             return None
@@ -230,15 +231,15 @@ class NearBlobStore:
         return _PlaceOfCopy(int(match["shard"], 16), leaf, os.path.join(self._root, match["shard"], leaf))
 
     def _copy(self, place: _PlaceOfCopy, size: int) -> Buffer | None:
-        """The bytes of a copy, copied: what becomes of the file afterwards does not matter."""
+        """Return a copy of the file's bytes, so that later changes of the file do not matter."""
         try:
             descriptor = os.open(place.path, _READ_FLAGS)
             try:
                 found = os.fstat(descriptor)
                 data = _read_whole(descriptor, size) if stat.S_ISREG(found.st_mode) and found.st_size == size else None
-                # A clock that jumped back makes the file's time one of the future.
+                # After a clock was set back, the file's mtime lies in the future.
                 if data is not None and not 0 <= time.time() - found.st_mtime < USE_GRAIN:
-                    with contextlib.suppress(OSError):  # another user's, or on a disk that is only read
+                    with contextlib.suppress(OSError):  # owned by another user, or on a read-only disk
                         os.utime(descriptor)
             finally:
                 os.close(descriptor)
@@ -248,7 +249,7 @@ class NearBlobStore:
             if error.errno != errno.ELOOP:
                 self._pass_by(error, reads=False)
                 return None
-            data = None  # a link is no copy
+            data = None  # a symbolic link is not a copy
         if data is None:
             self._drop(place)
         else:
@@ -256,9 +257,9 @@ class NearBlobStore:
         return data
 
     def _fetch(self, place: _PlaceOfCopy, name: str, size: int) -> tuple[Buffer, bool]:
-        """Read from the store behind, or wait for a while for the copy of another that is about to do the same."""
+        """Read from the remote store, or wait a while for another process that fetches the same blob."""
         if not self._is_kept(size):
-            return self._counted(name, size), False  # there will be no copy to wait for
+            return self._counted(name, size), False  # no copy will appear
         give_up, pause = time.monotonic() + FETCH_PATIENCE, FETCH_PAUSES[0]
         while not self._takes(place):
             if time.monotonic() >= give_up or not self.is_in_use:
@@ -269,15 +270,15 @@ class NearBlobStore:
                 return found, True
         is_kept_beside = False
         try:
-            if (found := self._copy(place, size)) is not None:  # fetched since the first look
+            if (found := self._copy(place, size)) is not None:  # fetched since the first check
                 return found, True
             data = self._counted(name, size)
             if size < LARGE or place.leaf in self._spoilt:
                 self._keep(place, [memoryview(data)], size)
                 self._spoilt.discard(place.leaf)
             else:
-                # Not waited for. A change of the value during the write spoils the copy, which its digest shows;
-                # the next one, which is made in its place, is waited for.
+                # Not waited for. If the value changes during the write, the copy is wrong and its
+                # digest shows it; the copy that replaces it is waited for.
                 is_kept_beside = True
                 self._keep_beside(place, [memoryview(data)], size, last=lambda: self._let_go(place))
             return data, False
@@ -297,7 +298,7 @@ class NearBlobStore:
                 self._make_directory()
                 return self._locks.take(place.leaf)
         except PermissionError:
-            return True  # the lock is another user's, of whom nobody knows whether they still fetch
+            return True  # the lock is another user's, so it does not show whether that process still fetches
         except OSError as error:
             self._pass_by(error)
             return False
@@ -310,7 +311,7 @@ class NearBlobStore:
     def _keep_beside(
         self, place: _PlaceOfCopy, views: Sequence[memoryview], size: int, last: Callable[[], None] = lambda: None
     ) -> Callable[[], None]:
-        """Keep a copy in a thread, which calls `last` at its end; returns what waits for it."""
+        """Write a copy in a thread, which calls `last` at its end; return an object to wait for it."""
 
         def keep() -> None:
             try:
@@ -323,7 +324,7 @@ class NearBlobStore:
         self._beside.add(thread)
         try:
             thread.start()
-        except RuntimeError:  # there can be no more threads, or the interpreter ends
+        except RuntimeError:  # no more threads can be started, or the interpreter is shutting down
             keep()
             return lambda: None
         return thread.join
@@ -337,12 +338,12 @@ class NearBlobStore:
             self._make_room(size)
             try:
                 self._make(folder)
-            except FileNotFoundError:  # somebody deleted the whole directory
+            except FileNotFoundError:  # another program deleted the whole directory
                 self._make_directory()
                 self._make(folder)
             with open(self._create(aside, os.O_WRONLY), "wb") as file:
                 file.writelines(views)
-            # Not synced: what a power cut leaves is not what was signed, and is fetched again.
+            # Not synced: after a power cut the bytes do not match the signature, and are fetched again.
             before = _size_of(place.path)
             os.rename(aside, place.path)
             self._count(place.shard, size - before)
@@ -365,7 +366,7 @@ class NearBlobStore:
         except FileNotFoundError:
             return
         except OSError as error:
-            self._pass_by(error, reads=False)  # else the bad copy would be read again
+            self._pass_by(error, reads=False)  # otherwise the bad copy would be read again
             return
         try:
             self._count(place.shard, -size)
@@ -373,7 +374,7 @@ class NearBlobStore:
             self._pass_by(error)
 
     def _pass_by(self, error: OSError, seconds: float = PAUSE_AFTER_ERROR, *, reads: bool = True) -> None:
-        """Make no copies for a while, read none either unless `reads`, and say so once."""
+        """Make no copies for a while, read none either unless `reads`, and log this once."""
         until = time.monotonic() + seconds
         self._paused_until = max(self._paused_until, until)
         if not reads:
@@ -388,7 +389,7 @@ class NearBlobStore:
                 ", unless there is a copy" if reads else "",
             )
 
-    # room
+    # quota
 
     def _make_room(self, size: int) -> None:
         total = self.size()
@@ -413,7 +414,7 @@ class NearBlobStore:
                 return
 
     def _sweep(self, shard: int) -> list[_KeptCopy]:
-        """The copies of a shard, which are counted again; what a killed process left unfinished goes."""
+        """Count the copies of a shard again; delete unfinished copies of killed processes."""
         copies = []
         with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self._root, f"{shard:02x}")) as items:
             for item in items:
@@ -435,9 +436,9 @@ class NearBlobStore:
         return [max(0, held) for (held,) in _COUNTER.iter_unpack(text[: len(text) // 8 * 8])]
 
     def _count(self, shard: int, change: int, *, afresh: bool = False) -> None:
-        """Change a counter. Where others keep it locked nothing is counted, until a sweep counts again."""
+        """Change a counter. While other processes hold its lock nothing is counted, until a sweep counts again."""
         at = shard * _COUNTER.size
-        with forks.no_fork():  # a child would keep the lock that this takes
+        with forks.no_fork():  # a forked child would inherit this lock locked
             descriptor = self._create(os.path.join(self._root, _COUNTERS), os.O_RDWR)
             try:
                 if _lock_soon(descriptor):

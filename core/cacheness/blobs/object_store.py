@@ -1,4 +1,4 @@
-"""Blobs in S3, through obstore."""
+"""Store blobs in S3, through obstore."""
 
 from __future__ import annotations
 
@@ -59,9 +59,10 @@ T = TypeVar("T")
 
 _log = logger_of(__name__)
 
-CHUNK: Final = 1 << 20  #: bytes of a large blob that are in transit to their buffer
+CHUNK: Final = 1 << 20  #: bytes of a large blob that one request transfers
 CONCURRENT_PARTS: Final = 4
-READ_AGAIN: Final = timedelta(minutes=10)  #: a profile's credentials; obstore asks five minutes before
+#: of a profile's credentials; obstore renews them five minutes before they expire
+READ_AGAIN: Final = timedelta(minutes=10)
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>")
@@ -73,7 +74,7 @@ _KIND: Final = re.compile(r"kind: (\w+)")
 def usable_here() -> bool:
     """Return True when obstore works in this process: not in a child forked after its parent used it.
 
-    There its threads are missing, and a call waits for ever, even with a new store object.
+    In such a child obstore's threads are missing, and a call waits for ever, even with a new store object.
     """
     return ObjectStore.first_used_in in (None, os.getpid())
 
@@ -84,7 +85,7 @@ def _refuse_where_it_hangs() -> None:
 
 
 class ObjectStore:
-    """Objects below a prefix of a bucket. S3 shows an object whole or not at all."""
+    """Objects below a prefix of a bucket. S3 makes an object visible only when it is complete."""
 
     first_used_in: ClassVar[int | None] = None  #: process id
 
@@ -108,7 +109,7 @@ class ObjectStore:
         return f"{type(self).__name__}({self._options.place!r})"
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Upload a blob, a large one in parts that are assembled at the end."""
+        """Upload a blob; a large one in parts, which S3 joins at the end."""
         views, size = views_of(buffers)
         key = self._options.key(checked(name))
         if size <= PART:
@@ -117,7 +118,7 @@ class ObjectStore:
             put = partial(obstore.put, path=key, file=data, use_multipart=False)
         else:
             part = max(PART, -(-size // PARTS_AT_MOST))
-            # Each part is a request of its own, so the time for one part bounds them all.
+            # Each part is a separate request, so the time for one part is the deadline of each.
             client = partial(self._client, part, upload=True)
             put = partial(
                 obstore.put,
@@ -141,13 +142,13 @@ class ObjectStore:
         return self._call(f"read {name}", partial(self._read, name, self._options.key(checked(name)), size))
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one object by name."""
+        """Return one object's name and size, or None."""
         key = self._options.key(checked(name))
         what = f"look at {name}"
         try:
             return self._info(name, what, lambda: obstore.head(self._client(0), key))
         except (BlobMissing, StoreRefused):
-            pass  # the answer to a HEAD has no body, and so does not say whether the bucket is there, and why not
+            pass  # the answer to a HEAD has no body, so it does not show whether the bucket is missing
         try:
             return self._info(name, what, lambda: obstore.get(self._client(0), key).meta)
         except BlobMissing:
@@ -162,7 +163,7 @@ class ObjectStore:
             return
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Delete objects, a thousand a request; each by itself where that fails, so that each has its own answer."""
+        """Delete objects, a thousand per request; if a request fails, one by one, so that each has a result."""
         keys = [self._options.key(checked(name)) for name in names]
         if len(keys) > 1:
             try:
@@ -174,19 +175,19 @@ class ObjectStore:
         return failures_of(self.delete, names)
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """List objects in the order of their names, a thousand a request."""
+        """List objects in the order of their names, a thousand per request."""
         return in_order(self._scan(prefix, after), after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """List multipart uploads that were begun and not completed; needs the extra `s3`."""
+        """List multipart uploads that are not completed; needs the extra `s3`."""
         return self._with_botocore().uploads(prefix)
 
     def abort(self, upload: Upload) -> None:
-        """Drop an unfinished upload; needs the extra `s3`."""
+        """Delete an unfinished upload; needs the extra `s3`."""
         self._with_botocore().abort(upload)
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """What the bucket itself does with blobs that it had better not, and what to do; needs the extra `s3`."""
+        """Return bucket settings that harm blobs, each with what to do; needs the extra `s3`."""
         return self._with_botocore().rules()
 
     def close(self) -> None:
@@ -197,7 +198,7 @@ class ObjectStore:
             self._botocore = None
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds, and no connections that the parent goes on with."""
+        """Make a new lock, which a parent's thread may hold, and drop the parent's connections."""
         self._lock, self._botocore = threading.RLock(), None
 
     def _read(self, name: str, key: str, size: int) -> Buffer:
@@ -254,28 +255,28 @@ class ObjectStore:
                 return
 
     def _look_again(self, prefix: str, after: str) -> Iterator[BlobInfo]:
-        """List what obstore says is nothing, because it reads any XML, and a login page, as an empty listing."""
+        """Send one more request if obstore lists nothing: it accepts any XML or a login page as an empty list."""
         try:
             client = self._with_botocore()
         except MissingExtra:
-            self.stat("is-this-s3")  # a login page is no answer to this either
+            self.stat("is-this-s3")  # a login page is not an answer to this request either
             return
         yield from client.scan(prefix, after)
 
     def _page(self, prefix: str, after: str) -> list[tuple[str, int]]:
-        # Each page is a listing of its own, begun after the last: so it can be tried again.
+        # Each page is a separate listing that starts after the last name, so a page can be retried.
         folder = self._options.key(prefix).rpartition("/")[0]
         offset = self._options.key(after) if after else None
         for page in obstore.list(self._client(0), folder or None, offset=offset, chunk_size=PAGE):
             found = [(self._options.name(meta["path"]), meta["size"]) for meta in page]
-            # "a/" is shown as "a", which is then out of order; see `in_order` for what that would do.
+            # obstore lists "a/" as "a", which is then out of order; `in_order` explains what that would cause.
             if found != sorted(found) or (found and found[0][0] <= after and after):
                 raise _OddName(f"after {after!r}")
             return found
         return []
 
     def _client(self, size: int, *, upload: bool = False, bulk: bool = False) -> S3Store:
-        # obstore bounds requests by client, not by call: one client for each doubling of size.
+        # obstore has a timeout per client, not per call, so there is one client for each doubling of size.
         bound = self._limits.transfer(max(SMALL, 1 << (size - 1).bit_length()))
         with self._lock:
             kind = (bound, upload, bulk)
@@ -296,7 +297,7 @@ class ObjectStore:
 
     def _renew(self) -> None:
         with self._lock:
-            self._clients.clear()  # those that are opened now read the credentials again
+            self._clients.clear()  # new clients read the credentials again
 
     def _with_botocore(self) -> S3Client:
         with self._lock:
@@ -306,7 +307,7 @@ class ObjectStore:
 
 
 class _OddName(CachenessError):
-    """A foreign object has a name that obstore cannot express, and so cannot list."""
+    """A foreign object has a name that obstore cannot represent, and therefore cannot list."""
 
 
 def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bulk: bool) -> S3Store:
@@ -315,12 +316,12 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bul
         "connect_timeout": timedelta(seconds=limits.connect),
         "timeout": timedelta(seconds=bound),
     }
-    if not upload:  # while a body goes out, nothing comes in to be timed
+    if not upload:  # while a body is sent, no bytes arrive, so a read timeout would expire
         client["read_timeout"] = timedelta(seconds=limits.stall)
     settings: dict[str, Any] = {
         "virtual_hosted_style_request": options.addressing == "virtual",
         "skip_signature": options.anonymous,
-        # One DELETE for one object: bulk deletion is a POST that not every server knows.
+        # Send one DELETE for one object: bulk deletion is a POST that some servers do not support.
         "disable_bulk_delete": not bulk,
     }
     if options.requester_pays:
@@ -335,17 +336,18 @@ def _open(options: S3Options, limits: Limits, bound: float, *, upload: bool, bul
         settings["region"] = options.region
     if options.endpoint_url:
         endpoint = _endpoint(options, options.endpoint_url)
-        # The second name would otherwise come from the environment, and win.
+        # Otherwise the second name would come from the environment, and override the first.
         settings |= {"endpoint": endpoint, "aws_endpoint_url_s3": endpoint}
     if options.access_key_id is not None:
-        # A provider, because keys given by name would be paired with a session token from the environment.
+        # A provider is used, because obstore would combine keys given by name with a session token
+        # from the environment.
         settings["credential_provider"] = _Credentials(options)
     elif options.may_be_renewed and _may_have_profile():
         settings |= _profile(options)
     return S3Store(
         options.bucket,
         client_options=client,  # type: ignore[arg-type]
-        # A part of a large upload is worth another try of its own; the rest is the Guard's business.
+        # A part of a large upload is retried separately; other retries belong to the Guard.
         retry_config={"max_retries": 2 if upload else 0, "retry_timeout": timedelta(seconds=limits.total)},
         **settings,
     )
@@ -359,7 +361,7 @@ def _certificates(path: str) -> bytes:
 
 
 class _Credentials:
-    """The URL's keys, as obstore asks for them."""
+    """Return the URL's keys, in obstore's format."""
 
     def __init__(self, options: S3Options) -> None:
         self._given = {
@@ -374,9 +376,9 @@ class _Credentials:
 
 
 def _may_have_profile() -> bool:
-    """Return True when there is something in the files of AWS's tools, which obstore does not read."""
+    """Return True when the configuration files of AWS's tools have settings, which obstore does not read."""
     if "AWS_ACCESS_KEY_ID" in os.environ:
-        return False  # these win
+        return False  # these override the others
     files = ("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config")
     return "AWS_PROFILE" in os.environ or any(
         os.path.exists(os.path.expanduser(os.environ.get(name, usual))) for name, usual in files
@@ -384,7 +386,7 @@ def _may_have_profile() -> bool:
 
 
 def _profile(options: S3Options) -> dict[str, Any]:
-    """The settings of a profile; none where botocore is missing, which reads profiles and logs in by SSO."""
+    """Return the settings of a profile; none without botocore, which reads profiles and logs in by SSO."""
     try:
         session = botocore_session()
     except MissingExtra:
@@ -394,13 +396,13 @@ def _profile(options: S3Options) -> dict[str, Any]:
 
 
 class _ProfileCredentials:
-    """The credentials of a profile, as obstore asks for them: read again every few minutes."""
+    """Return a profile's credentials in obstore's format; they are read again every few minutes."""
 
     def __init__(self) -> None:
         self._credentials: Any = None
 
     def __call__(self) -> dict[str, Any]:
-        if not hasattr(self._credentials, "refresh_needed"):  # those that have it renew themselves
+        if not hasattr(self._credentials, "refresh_needed"):  # these credentials renew themselves
             self._credentials = botocore_session().get_credentials()
         if self._credentials is None:
             raise StoreRefused("there are no credentials, neither in the URL nor in AWS_* nor in a profile")
@@ -421,7 +423,7 @@ def _endpoint(options: S3Options, url: str) -> str:
 
 
 def _translated(error: Exception, place: str, what: str) -> CachenessError:
-    # obstore tells what happened only in words.
+    # obstore's errors have a text and no code.
     text = str(error)
     if "invalid path" in text:
         return _OddName(text)

@@ -1,4 +1,4 @@
-"""What both S3 engines share: the options of a URL, what errors mean, and the rarer requests."""
+"""What both S3 engines share: the options of a URL, the meaning of errors, and rare requests."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ from cacheness.records import BlobInfo, Upload
 T = TypeVar("T")
 Object = tuple[int, str | None]  #: its size and ETag
 
-PAGE: Final = 1000  #: objects in one page of a listing; S3 gives no more
-SMALL: Final = 1 << 20  #: bytes that one quick request moves
+PAGE: Final = 1000  #: objects in one page of a listing; S3's maximum
+SMALL: Final = 1 << 20  #: bytes that one short request transfers
 PART: Final = 8 << 20  #: bytes in one part of a large upload
 PARTS_AT_MOST: Final = 10_000
 
-#: What the next page of a listing is asked for by.
+#: The parameter that requests the next page of a listing.
 _CURSORS: Final = ("ContinuationToken", "KeyMarker", "UploadIdMarker")
-#: What botocore's result has whatever the body of the answer was.
+#: Keys that botocore's result always has, whatever the body of the answer was.
 _WITHOUT_A_BODY: Final = frozenset({"ResponseMetadata", "RequestCharged"})
 _FULL: Final = frozenset(
     {"EntityTooLarge", "InsufficientStorage", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"}
 )
-#: NoSuchUpload: a repair took our session for dead, and our upload for abandoned.
+#: NoSuchUpload: a repair fenced our session, and deleted our upload as abandoned.
 _TRY_AGAIN: Final = frozenset(
     {"InternalError", "NoSuchUpload", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 )
 _EXPIRED: Final = frozenset(
     {"ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidToken", "TokenRefreshRequired"}
 )
-#: Requests to which 404 says that the blob is not there; to others, that this is no S3.
+#: Requests where 404 means that the blob is not there; for others it means that this is not S3.
 _OF_A_BLOB: Final = ("read", "look at", "delete", "abort")
-#: What a request needs. Without s3:ListBucket, an object that is not there is refused as well.
+#: The permission that a request needs. Without s3:ListBucket, S3 answers 403 for a missing object too.
 _RIGHTS: Final = {
     "write": "s3:PutObject",
     "read": "s3:GetObject (and s3:ListBucket, if the object is not there)",
@@ -67,14 +67,14 @@ SKEWED: Final = "RequestTimeTooSkewed"
 
 
 class CredentialsExpired(StoreRefused):
-    """The server does not take these credentials, or no longer; by now there may be others."""
+    """The server rejects these credentials, or they have expired; new ones may be available by now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Options:
-    """What `s3://bucket/prefix?…` may say; anything else is a ConfigError.
+    """The options of `s3://bucket/prefix?…`; any other is a ConfigError.
 
-    What is left out comes from the standard AWS_* environment, as the engine reads it.
+    Missing options come from the standard AWS_* environment, as the engine reads it.
     """
 
     bucket: str
@@ -85,12 +85,13 @@ class S3Options:
     access_key_id: str | None = None
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
-    addressing: str = "path"  #: or "virtual": the bucket as part of the host's name
+    addressing: str = "path"  #: or "virtual": the bucket is part of the host's name
     anonymous: bool = False  #: do not sign requests
-    requester_pays: bool = False  #: who asks pays for the transfer
-    sse: str | None = None  #: encryption by the server: "AES256", "aws:kms" or "aws:kms:dsse"; None: as the bucket says
-    sse_kms_key_id: str | None = None  #: which key of KMS, with the two last ones
-    ca: str | None = None  #: a file with the certificates of the authorities that are trusted; else AWS_CA_BUNDLE
+    requester_pays: bool = False  #: the requester pays for the transfer
+    #: encryption by the server: "AES256", "aws:kms" or "aws:kms:dsse"; None: the bucket's default
+    sse: str | None = None
+    sse_kms_key_id: str | None = None  #: the KMS key, with the last two
+    ca: str | None = None  #: a file with the certificates of trusted authorities; default AWS_CA_BUNDLE
 
     def __post_init__(self) -> None:
         _check(self)
@@ -108,37 +109,37 @@ class S3Options:
 
     @property
     def place(self) -> str:
-        """Where the bucket is, for people."""
+        """Return the bucket's location, for messages."""
         where = f"s3://{self.bucket}/{self.prefix}".rstrip("/")
         return f"{where} at {self.endpoint_url}" if self.endpoint_url else where
 
     def key(self, name: str) -> str:
-        """The object key of a blob's name."""
+        """Return the object key of a blob's name."""
         return f"{self.prefix}/{name}" if self.prefix else name
 
     @property
     def may_be_renewed(self) -> bool:
-        """True when the credentials come from the environment, a profile or a machine's role."""
+        """Return True when the credentials come from the environment, a profile or a machine's role."""
         return self.access_key_id is None and not self.anonymous
 
     @property
     def each_request(self) -> dict[str, str]:
-        """Headers that botocore sends with every request."""
+        """Return the headers that botocore sends with every request."""
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
     @property
     def each_upload(self) -> dict[str, str]:
-        """Headers that it sends besides with every request that begins an object."""
+        """Return the additional headers of every request that creates an object."""
         given = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.sse_kms_key_id}
         return {name: value for name, value in given.items() if value is not None}
 
     @property
     def authorities(self) -> str | None:
-        """The file with the certificates that are trusted; None for those of the system."""
+        """Return the file with the trusted certificates; None for the system's."""
         return self.ca or os.environ.get("AWS_CA_BUNDLE") or None
 
     def name(self, key: str) -> str:
-        """The blob's name of an object key."""
+        """Return the blob's name of an object key."""
         return key[len(self.prefix) + 1 :] if self.prefix else key
 
 
@@ -155,7 +156,7 @@ def _flag(name: str, value: str) -> bool:
 
 
 def parse_query(query: str, known: list[str]) -> dict[str, str]:
-    """Options of a URL. `+` is a plus sign, because secret keys have them."""
+    """Parse the options of a URL. `+` is a plus sign, because secret keys contain it."""
     found = {}
     for option in filter(None, query.split("&")):
         name, _, value = option.partition("=")
@@ -166,7 +167,7 @@ def parse_query(query: str, known: list[str]) -> dict[str, str]:
 
 
 def meaning(place: str, what: str, *, code: str = "", status: int | None = None, detail: str = "") -> CachenessError:
-    """The error that an answer of S3, or the lack of one, stands for."""
+    """Return our error for an answer of S3, or for a missing answer."""
     said = " ".join(str(word) for word in (status, code, detail) if word) or "no answer"
     text = f"cannot {what} in {place}: {said}"
     if code in _FULL or status == 507:
@@ -189,12 +190,12 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
 
 
 def is_of_the_clock(text: str) -> bool:
-    """Return True when an error is of the client's clock; some servers call that AccessDenied."""
+    """Return True when the error is a wrong clock on the client; some servers report that as AccessDenied."""
     return SKEWED not in text and "difference between the request time and the server" in text
 
 
 def renewing(request: Callable[[], T], renew: Callable[[], None] | None) -> T:
-    """Run a request, once more with credentials that are read again where the server calls them expired."""
+    """Run a request; repeat it once with fresh credentials if the server reports them as expired."""
     try:
         return request()
     except CredentialsExpired:
@@ -205,12 +206,12 @@ def renewing(request: Callable[[], T], renew: Callable[[], None] | None) -> T:
 
 
 def no_answer_of_s3(place: str, what: str, why: str) -> StoreUnavailable:
-    """The error for an answer that S3 never gives, but a login page, a proxy or another server does."""
+    """Return the error for an answer that comes from a login page, a proxy or another server, never from S3."""
     return StoreUnavailable(f"cannot {what} in {place}: the answer is not one of S3: {why}. Check what is in between")
 
 
 def is_md5(etag: str | None, buffers: Iterable[Buffer]) -> bool:
-    """Return True when an ETag proves that these bytes arrived: most servers make it of the MD5 of a single request."""
+    """Return True when an ETag proves that these bytes arrived: most servers use the MD5 of a single request."""
     try:
         digest = hashlib.md5(usedforsecurity=False)
     except ValueError:  # this machine's OpenSSL has no MD5
@@ -221,12 +222,12 @@ def is_md5(etag: str | None, buffers: Iterable[Buffer]) -> bool:
 
 
 def check_upload(place: str, what: str, sent: Object, found: Object | None) -> None:
-    """Compare an upload, as it was answered, with what the server has now. Raises StoreUnavailable if they differ."""
+    """Compare the answer to an upload with what the server has now. Raises StoreUnavailable if they differ."""
     if sent[1] is None or (found and found[1] is None):
         raise no_answer_of_s3(place, what, "it has no ETag")
     if found is None:
         raise StoreUnavailable(f"cannot {what} in {place}: the server took it, and does not have it")
-    # Some servers give what was assembled another ETag afterwards; no other upload has its name.
+    # Some servers change the ETag of a multipart object later; no other upload uses this name.
     if found[0] != sent[0] or (sent[0] <= PART and found[1] != sent[1]):
         raise StoreUnavailable(
             f"cannot {what} in {place}: {sent[0]} bytes were sent, with the ETag {sent[1]},"
@@ -235,13 +236,13 @@ def check_upload(place: str, what: str, sent: Object, found: Object | None) -> N
 
 
 def in_order(infos: Iterator[BlobInfo], after: str) -> Iterator[BlobInfo]:
-    """Pass a listing on, and refuse one that is not sorted, as directory buckets give.
+    """Yield a listing, and raise an error if it is not sorted, as listings of directory buckets are not.
 
-    Repair walks listing and rows side by side; out of order, it would take live blobs for orphans.
+    Repair reads listing and rows in step; out of order, it would take live blobs for orphans.
     """
     for info in infos:
         if info.name == after:
-            continue  # some servers list an object twice that is overwritten during the listing
+            continue  # some servers list an object twice if it is overwritten during the listing
         if info.name < after:
             raise StoreRefused(
                 f"the bucket lists {info.name!r} after {after!r}; a listing that is not sorted by name cannot be used"
@@ -251,7 +252,7 @@ def in_order(infos: Iterator[BlobInfo], after: str) -> Iterator[BlobInfo]:
 
 
 class S3Client:
-    """The requests for which botocore is needed: unfinished uploads, and listings of odd names."""
+    """The requests that need botocore: unfinished uploads, and listings of unusual names."""
 
     def __init__(self, options: S3Options, guard: Guard, limits: Limits) -> None:
         self._options = options
@@ -260,7 +261,7 @@ class S3Client:
         self._client = _botocore_client(options, limits)
 
     def scan(self, prefix: str, after: str = "") -> Iterator[BlobInfo]:
-        """List objects, a page at a time, whatever they are called."""
+        """List objects, one page at a time, with any name."""
         options = self._options
         arguments = {"Prefix": options.key(prefix), "MaxKeys": PAGE, **options.each_request}
         if after:
@@ -268,11 +269,11 @@ class S3Client:
         for page in self._pages(self._list_objects, "list blobs", arguments):
             for found in page.get("Contents", ()):
                 name = options.name(found["Key"])
-                if name:  # the prefix itself, as a folder made by hand
+                if name:  # the prefix itself, a folder that a person created
                     yield BlobInfo(name, found["Size"])
 
     def uploads(self, prefix: str) -> Iterator[Upload]:
-        """List multipart uploads that were begun and not completed."""
+        """List multipart uploads that are not completed."""
         options = self._options
         for page in self._pages(
             self._list_uploads, "list uploads", {"Prefix": options.key(prefix), **options.each_request}
@@ -281,7 +282,7 @@ class S3Client:
                 yield Upload(options.name(found["Key"]), found["UploadId"])
 
     def abort(self, upload: Upload) -> None:
-        """Drop an unfinished upload, if it is there."""
+        """Delete an unfinished upload, if it is there."""
         options = self._options
         where = {"Bucket": options.bucket, "Key": options.key(upload.name), "UploadId": upload.handle}
         where |= options.each_request
@@ -293,7 +294,7 @@ class S3Client:
         self._call(f"abort the upload of {upload.name}", abort)
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """What the bucket itself does with our blobs that it had better not: each with what to do about it."""
+        """Return the bucket settings that harm blobs, each with what to do."""
         about = {"Bucket": self._options.bucket}
         lock = self._configuration(self._client.get_object_lock_configuration, about).get("ObjectLockConfiguration", {})
         retention = lock.get("Rule", {}).get("DefaultRetention", {})
@@ -331,7 +332,7 @@ class S3Client:
         self._client.close()
 
     def _configuration(self, request: Callable[..., dict[str, Any]], arguments: dict[str, str]) -> dict[str, Any]:
-        """Return what a bucket is set to; nothing where nothing is set, or the server does not say."""
+        """Return a setting of the bucket; an empty one where there is none, or the server does not return it."""
         try:
             return self._call("look at the bucket's rules", partial(request, **arguments))
         except (StoreRefused, BlobMissing):
@@ -345,7 +346,7 @@ class S3Client:
         try:
             page: dict[str, Any] = self._client.list_multipart_uploads(**arguments)
         except self._client.exceptions.NoSuchUpload:
-            return {"IsTruncated": False}  # some servers answer so when there is no upload
+            return {"IsTruncated": False}  # some servers answer this when there is no upload
         return page
 
     def _pages(
@@ -383,7 +384,7 @@ class S3Client:
 
 
 def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
-    """What an exception of botocore stands for."""
+    """Return our error for an exception of botocore."""
     from botocore.exceptions import (
         ClientError,
         CredentialRetrievalError,
@@ -401,7 +402,7 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         if is_of_the_clock(str(error)):
             code = SKEWED
         return meaning(place, what, code="" if code.isdigit() else code, status=status, detail=detail)
-    # What botocore makes of a redirection that does not say where to; within a request it is wrapped.
+    # botocore raises this for a redirection without a target; within a request it is wrapped.
     if isinstance(error, RecursionError) or isinstance(getattr(error, "kwargs", {}).get("error"), RecursionError):
         return meaning(place, what, status=301, detail="redirected, probably to another region")
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
@@ -412,15 +413,15 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
 
 
 def botocore_settings(options: S3Options, limits: Limits) -> Mapping[str, Any]:
-    """Settings of botocore, here and under s3fs: bounded, and quick to give up."""
+    """Settings of botocore, also under s3fs: short timeouts and few attempts."""
     return {
         "connect_timeout": limits.connect,
         "read_timeout": limits.stall,
-        # More than a machine has threads for; past it, each call would log that the pool is full.
+        # More connections than a machine has threads; beyond that, each call would log that the pool is full.
         "max_pool_connections": 64,
-        # Retrying is the Guard's business; botocore's five attempts would each take the whole time.
+        # The Guard retries; botocore's five attempts would each take the whole time.
         "retries": {"total_max_attempts": 1, "mode": "standard"},
-        # A read of a range may carry the checksum of the whole object: some servers send it.
+        # The answer to a range request may carry the checksum of the whole object: some servers send it.
         "response_checksum_validation": "when_required",
         "request_checksum_calculation": "when_required",
         "s3": {"addressing_style": options.addressing},
@@ -428,7 +429,7 @@ def botocore_settings(options: S3Options, limits: Limits) -> Mapping[str, Any]:
 
 
 def with_shared_models(session: Any) -> Any:
-    """The session, with descriptions of services that this process has read before.
+    """Return the session, with descriptions of services that this process has read before.
 
     Reading them takes most of the time of opening a client: 180 of 200 ms.
     """
@@ -444,7 +445,7 @@ def _models(path: str | None) -> Any:
 
 
 def botocore_session() -> Any:
-    """A session that reads the environment and the files of AWS's tools now."""
+    """Return a session that reads the environment and the configuration of AWS's tools now."""
     try:
         import botocore.session  # type: ignore[import-untyped]
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Blobs in S3, through s3fs: slower than obstore, and at home where obstore cannot run."""
+"""Store blobs in S3, through s3fs: slower than obstore, for systems where obstore cannot run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _log = logger_of(__name__)
 
 CHUNK: Final = 1 << 20
 OPEN_SECONDS: Final = 30.0  #: to load botocore's model of S3, and to find credentials
-CONCURRENT_PARTS: Final = 2  #: each is in memory twice while it goes out
+CONCURRENT_PARTS: Final = 2  #: each is in memory twice during the upload
 _ERRORS: Final = (OSError, BotoCoreError, ClientError, HttpError, ResponseParserError, RecursionError)
 
 
@@ -60,9 +60,9 @@ _inherited: list[Any] = []
 class S3fsStore:
     """Objects below a prefix of a bucket; accepts the same URLs as `ObjectStore`.
 
-    The requests run on fsspec's own loop, in a thread that fsspec starts again after a fork. They
-    go through s3fs's client and not through its file interface, which asks twice for everything,
-    reads past what fits, publishes half a file when a write fails, and knows no deadline.
+    The requests run on fsspec's event loop, in a thread that fsspec starts again after a fork. They
+    use s3fs's client and not its file interface, which sends every request twice, reads too far
+    ahead, publishes half a file when a write fails, and has no deadline.
     """
 
     def __init__(self, options: S3Options, *, limits: Limits) -> None:
@@ -70,7 +70,7 @@ class S3fsStore:
         self._limits = limits
         self._guard = Guard(options.place, limits)
         self._filesystem = _open(options, limits)
-        self._renewed: Any = None  #: the filesystem before
+        self._renewed: Any = None  #: the previous filesystem
         self._client: S3Client | None = None
         forks.watch_forks(self)
 
@@ -83,7 +83,7 @@ class S3fsStore:
         return f"{type(self).__name__}({self._options.place!r})"
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
-        """Upload a blob, a large one in parts that are assembled at the end."""
+        """Upload a blob; a large one in parts, which S3 joins at the end."""
         views, size = views_of(buffers)
         what = f"write {name}"
         self._call(what, size, partial(self._write, what, self._options.key(checked(name)), views, size))
@@ -93,13 +93,13 @@ class S3fsStore:
         return self._call(f"read {name}", size, partial(self._read, name, self._options.key(checked(name)), size))
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one object by name."""
+        """Return one object's name and size, or None."""
         key = self._options.key(checked(name))
         what = f"look at {name}"
         try:
             return self._call(what, 0, partial(self._stat, name, "head_object", key))
         except (BlobMissing, StoreRefused):
-            pass  # the answer to a HEAD has no body, and so does not say whether the bucket is there, and why not
+            pass  # the answer to a HEAD has no body, so it does not show whether the bucket is missing
         try:
             return self._call(what, 0, partial(self._stat, name, "get_object", key))
         except BlobMissing:
@@ -114,7 +114,7 @@ class S3fsStore:
             return
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Delete objects, a thousand a request, and each that the answer does not name by itself."""
+        """Delete objects, a thousand per request; those missing from the answer one by one."""
         named = {self._options.key(checked(name)): name for name in names}
         keys = list(named)
         for start in range(0, len(keys) if len(keys) > 1 else 0, PAGE):
@@ -129,29 +129,29 @@ class S3fsStore:
         return failures_of(self.delete, named.values())
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
-        """List objects in the order of their names, a thousand a request, never from a cache."""
+        """List objects in the order of their names, a thousand per request, never from a cache."""
         return in_order(self._with_botocore().scan(prefix, after), after)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """List multipart uploads that were begun and not completed."""
+        """List multipart uploads that are not completed."""
         return self._with_botocore().uploads(prefix)
 
     def abort(self, upload: Upload) -> None:
-        """Drop an unfinished upload."""
+        """Delete an unfinished upload."""
         self._with_botocore().abort(upload)
 
     def rules(self) -> Iterator[tuple[str, str]]:
-        """What the bucket itself does with blobs that it had better not, and what to do; needs the extra `s3`."""
+        """Return bucket settings that harm blobs, each with what to do; needs the extra `s3`."""
         return self._with_botocore().rules()
 
     def close(self) -> None:
-        """Close connections; s3fs closes its own when it is collected."""
+        """Close connections; s3fs closes its connections when it is collected."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
     def reset_after_fork(self) -> None:
-        """Open another filesystem in a child, when it is needed: the parent goes on with this one's connections."""
+        """In a forked child, open another filesystem when needed: the parent still uses this one's connections."""
         _inherited.append(self._filesystem)
         self._filesystem = self._client = None
 
@@ -264,7 +264,7 @@ class S3fsStore:
         return self._guard.call(partial(renewing, attempt, renew))
 
     def _renew(self) -> None:
-        # Others may be using the old one, whose connections close when it is collected.
+        # Other threads may use the old one; its connections close when it is collected.
         self._renewed, self._filesystem = self._filesystem, _open(self._options, self._limits)
 
     def _with_botocore(self) -> S3Client:

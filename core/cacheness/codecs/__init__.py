@@ -1,4 +1,4 @@
-"""How values become bytes, and come back: a module for each kind. A new codec is named here.
+"""Encode values as bytes and decode them: one module per kind of value. A new codec is listed here.
 
 In order of preference: the first that accepts a value encodes it, and the last accepts everything.
 """
@@ -15,5 +15,5 @@ from cacheness.protocols import Codec
 
 CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
 
-#: The same where who signs entries may run code here anyhow, so that tables need no second look.
+#: The same list for readers that trust whoever signs to run code here: tables need no second check.
 TRUSTING_CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(validates=False), TensorCodec(), PickleCodec())

@@ -1,7 +1,7 @@
-"""Tables and data frames as Arrow IPC files: the blob opens with any reader of Feather.
+"""Encode tables and data frames as Arrow IPC files, which any reader of Feather opens.
 
-Only what comes back exactly as it was is accepted. For the rest (objects, MultiIndex, attrs,
-frequencies, byte-swapped numbers, …) there is pickle, which also shares memory with the frame.
+Only values that come back unchanged are accepted. Pickle encodes the rest (objects, MultiIndex,
+attrs, frequencies, byte-swapped numbers, …), and also shares memory with the frame.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ class ArrowCodec:
     safe = True
 
     def __init__(self, *, validates: bool = True) -> None:
-        self._validates = validates  #: what is read; what is stored always is
+        self._validates = validates  #: the settings of a read; a write always stores the index
 
     def accepts(self, value: Any) -> bool:
-        """Values that Arrow describes in full. Looks at types and indexes, never at the cells."""
+        """Accept values that Arrow describes in full. Checks types and indexes, never the cells."""
         kind = _kind(value)
         return kind is not None and installed("pyarrow") and _CONVERSIONS[kind].fits(value)
 
     def encode(self, value: Any) -> list[Buffer]:
-        """One IPC file, as buffers that are the columns' own memory."""
+        """Return one IPC file, as buffers that are the columns' memory."""
         kind = _kind(value)
         if kind is None:
             raise CodecError(f"a {type(value).__qualname__} is no table")
         return attempt(lambda table: _write(_CONVERSIONS[kind].to_arrow(table), kind), value)
 
     def decode(self, data: Buffer) -> Any:
-        """The value. Arrow and polars build on the memory of `data`; pandas has blocks of its own."""
+        """Return the value. Arrow and polars use the memory of `data`; pandas has separate blocks."""
         try:
             return attempt(self._read, data)
         except CodecError as error:
@@ -57,7 +57,7 @@ class ArrowCodec:
         pa = library("pyarrow")
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
         if self._validates:
-            # Arrow follows offsets without looking. A signature says who wrote them, and not that they are sound.
+            # Arrow follows offsets without checks. A signature proves the writer, and not that the offsets are valid.
             table.validate(full=True)
         table, kind = tables.unlabelled(table)
         if kind not in _CONVERSIONS:
@@ -66,7 +66,7 @@ class ArrowCodec:
 
 
 class _BufferFile:
-    """A file that keeps the buffers it is given, instead of copying them."""
+    """A file that keeps the buffers it is given, without copying them."""
 
     closed = False
 
@@ -81,7 +81,7 @@ class _BufferFile:
 
 
 def _kind(value: Any) -> str | None:
-    """Which of the conversions is for this value; imports nothing to find out."""
+    """Return the conversion for this value; imports nothing."""
     name = type(value).__name__
     for kind in _CONVERSIONS:
         module, _, type_name = kind.partition(".")

@@ -1,12 +1,12 @@
-"""Smaller blobs, where a sample says that it pays.
+"""Compress blobs if a sample shrinks enough.
 
-Zstandard at its fastest real level, and nothing beside it: on text, numbers and pickles LZ4 was
-no faster to write and half again to three times as large.
+Uses Zstandard at its fastest real level and no other method: on text, numbers and pickles LZ4 was
+no faster to write, and its output 1.5 to 3 times as large.
 
-Whether it pays depends on where the bytes go. What travels is compressed when it becomes half as
-large. On this machine's own disk a hit would spend three times as long on decompressing half the
-bytes as on reading all of them: there a value is compressed when next to nothing is left of it, or
-when it then fits in the row and needs no file.
+The limit depends on the store. Bytes that go over a network are compressed if the result is at most
+half as large. On a local disk, decompressing half the bytes would take a hit three times as long as
+reading all of them: there a value is compressed if almost nothing remains, or if it then fits into
+the row and needs no file.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ _SAMPLES: Final = 4
 _SAMPLE: Final = 16 << 10
 _CHUNK: Final = 1 << 20
 _LARGE: Final = 16 << 20
-_MOST_WINDOW: Final = 8 << 20  #: bytes that a frame may ask us to keep beside its output
-_NEXT_TO_NOTHING: Final = 1 / 16  #: of which both a put and a hit take less time than of the whole, from 64 KiB on
+_MOST_WINDOW: Final = 8 << 20  #: bytes of window that a frame may require in addition to its output
+_NEXT_TO_NOTHING: Final = 1 / 16  #: from 64 KiB on, a put and a hit take less time with this share than with the whole
 
-#: The share of its size that a compressed value of so many bytes may have.
+#: Return the largest share of its size that a compressed value of this many bytes may have.
 Share: TypeAlias = Callable[[int], float]
 
 
 def travelling(size: int) -> float:
-    """The share of its size that a compressed value may have where bytes travel."""
-    # The value and its compressed bytes are in memory together: more than this would break the bound of 1.3 x.
+    """Return the largest accepted share when bytes go over a network."""
+    # The value and its compressed bytes are in memory together: more would exceed the limit of 1.3 x.
     return 0.5 if size < _LARGE else 0.28
 
 
 def staying(inline_max_bytes: int) -> Share:
-    """The same on this machine's disk, with rows that hold values of so many bytes."""
+    """Return the same for a local disk, with rows that hold values of up to so many bytes."""
 
     def share(size: int) -> float:
         if size <= inline_max_bytes:
@@ -52,12 +52,12 @@ def staying(inline_max_bytes: int) -> Share:
 
 
 def never(_: int) -> float:
-    """The same where nothing is compressed."""
+    """Return the same when nothing is compressed."""
     return 0.0
 
 
 def compress(buffers: Sequence[Buffer], share: Share = travelling) -> tuple[Sequence[Buffer], str]:
-    """The buffers, compressed when that pays, and what to append to the codec's name ("" when not)."""
+    """Compress the buffers if that saves enough; return them and the codec's suffix ("" if not compressed)."""
     size = sum(map(len, buffers))
     most = 0.0 if size < _LEAST else share(size)
     if not most:
@@ -67,7 +67,7 @@ def compress(buffers: Sequence[Buffer], share: Share = travelling) -> tuple[Sequ
 
 
 def decompress(data: Buffer, codec_name: str, raw_size: int) -> Buffer:
-    """The payload, exactly `raw_size` bytes and never more; CorruptEntry when it is not."""
+    """Return the payload, exactly `raw_size` bytes and never more; otherwise raise CorruptEntry."""
     name, plus, method = codec_name.partition("+")
     if plus and plus + method != SUFFIX:
         raise CodecError(f"the compression {method!r} of a stored {name} value is unknown here. Upgrade cacheness")
@@ -89,14 +89,14 @@ def _promises(buffers: Sequence[Buffer], size: int, most: float) -> bool:
 
 def _zstandard() -> Any:
     """Import Zstandard when it is needed."""
-    with forks.no_fork():  # a child could never import what a thread of its parent was importing
+    with forks.no_fork():  # a child forked during a thread's import could never import that module
         import zstandard
 
     return zstandard
 
 
 def _windows(buffers: Sequence[Buffer], step: int) -> Iterator[memoryview]:
-    """Short samples of the value at even distances, of as many buffers as it takes."""
+    """Take short samples of the value at even distances, from as many buffers as needed."""
     wanted, end, missing = step // 2, 0, 0
     for buffer in buffers:
         start, end = end, end + len(buffer)
@@ -110,7 +110,7 @@ def _windows(buffers: Sequence[Buffer], step: int) -> Iterator[memoryview]:
 
 
 def _compressed(buffers: Sequence[Buffer], most: float) -> list[Buffer] | None:
-    """Compress chunk by chunk; return None as soon as the result has more than `most` bytes."""
+    """Compress chunk by chunk; return None as soon as the result exceeds `most` bytes."""
     zstandard = _zstandard()
     compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
     compressed: list[Buffer] = []

@@ -1,4 +1,4 @@
-"""Other people's libraries: found, imported, and run without letting their exceptions out."""
+"""Import and call optional libraries, and convert their exceptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def attempt(run: Callable[[V], T], value: V) -> T:
-    """Run code that may raise anything at all: a value's own `__reduce__`, a reader of data frames."""
+    """Run code that may raise any exception: a value's `__reduce__`, a reader of data frames."""
     try:
         return run(value)
     except CachenessError:
@@ -26,7 +26,7 @@ def attempt(run: Callable[[V], T], value: V) -> T:
 
 @cache
 def library(name: str) -> Any:
-    """Import one of the libraries for data frames; MissingExtra says how to get it."""
+    """Import a library for data frames; MissingExtra names the extra to install."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Arrays as .npy: the blob opens with `numpy.load`, and its memory becomes the array's."""
+"""Encode arrays as .npy files, which `numpy.load` opens; decoding copies nothing."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _KINDS: Final = frozenset("?biufcmMSUV")
 
 
 class NumpyCodec:
-    """Plain arrays of any dtype that .npy describes in full, in their own memory order."""
+    """Encodes plain arrays of any dtype that .npy describes in full, in their memory order."""
 
     name = "numpy"
     safe = True
 
     def accepts(self, value: Any) -> bool:
-        """Arrays proper: a subclass would lose its type, and objects need pickle."""
+        """Accept plain arrays: a subclass would lose its type, and objects need pickle."""
         numpy = sys.modules.get("numpy")
         return numpy is not None and type(value) is numpy.ndarray and _describes(value.dtype)
 
     def encode(self, value: Any) -> list[Buffer]:
-        """A header, and the array's own memory unless it has gaps."""
+        """Return a header, and the array's memory, copied only if it has gaps."""
         import numpy as np
 
         if not (value.flags.c_contiguous or value.flags.f_contiguous):
@@ -45,7 +45,7 @@ class NumpyCodec:
         return [header, memoryview(value.reshape(-1, order="A").view(np.uint8))] if value.nbytes else [header]
 
     def decode(self, data: Buffer) -> Any:
-        """A writable array on the memory of `data`."""
+        """Return a writable array on the memory of `data`."""
         import numpy as np
 
         if memoryview(data).readonly:
@@ -61,10 +61,10 @@ class NumpyCodec:
 
 
 def _describes(dtype: np.dtype[Any]) -> bool:
-    """Return True when a .npy header says everything about this dtype."""
+    """Return True when a .npy header describes this dtype in full."""
     if dtype.kind not in _KINDS or dtype.hasobject or dtype.isbuiltin == 2:
         return False
-    # Records may have titles, alignment, overlaps: too much to list, so their dtype makes the journey.
+    # Records may have titles, alignment and overlaps; instead of checking each, encode and decode the dtype.
     return dtype.metadata is None and (dtype.names is None or _survives(dtype))
 
 
@@ -89,7 +89,7 @@ def _header(value: np.ndarray[Any, Any]) -> bytes:
 
 
 def _start(data: Buffer) -> int:
-    """Where the elements begin."""
+    """Return the offset of the first element."""
     if len(data) < _PREFIX or data[: len(_MAGIC)] != _MAGIC:
         raise CodecError("this is not an array: it does not begin like a .npy file")
     start: int = _PREFIX + _LENGTH.unpack_from(data, len(_MAGIC))[0]

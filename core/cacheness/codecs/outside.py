@@ -1,4 +1,4 @@
-"""Codecs from outside of this package, such that an exception of theirs is a CodecError."""
+"""Wrap users' codecs, so that their exceptions become CodecError."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OutsideCodec:
-    """A codec that was given as `UnifiedCache(codecs=[…])`."""
+    """Wraps a codec that was given as `UnifiedCache(codecs=[…])`."""
 
     def __init__(self, codec: Codec) -> None:
         self.name = codec.name
@@ -22,7 +22,7 @@ class OutsideCodec:
         self._codec = codec
 
     def accepts(self, value: Any) -> bool:
-        """Return what the codec answers."""
+        """Return the codec's answer."""
         return bool(self._run(f"look at a {type(value).__name__}", self._codec.accepts, value))
 
     def encode(self, value: Any) -> list[Buffer]:

@@ -1,8 +1,8 @@
-"""Which frames of pandas travel as Arrow tables, and how.
+"""Decide which frames of pandas are stored as Arrow tables, and convert them.
 
-Arrow distinguishes a null from a NaN and a column's cells from its dtype, and pandas writes down the rest
-in the schema. What that note leaves out, or what comes back as something equal but different,
-does not fit: this module lists what was found to come back exactly, and refuses all else.
+Arrow distinguishes a null from a NaN and a column's cells from its dtype, and pandas stores the
+rest in the schema's metadata. Frames that lose something there, or change, are not accepted: this
+module lists what was tested to come back unchanged.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from zoneinfo import ZoneInfo
 from cacheness.codecs.libraries import library
 from cacheness.codecs.tables import Conversion
 
-#: Arrow gives an index without a name such a column, and before version 26 took one of the frame's for it.
+#: Arrow gives an index without a name such a column, and before version 26 mistook a column of the
+#: frame with such a name for it.
 _RESERVED: Final = "__index_level_"
 _NUMPY_KINDS: Final = frozenset("biumM")
 _FLOATS: Final = frozenset({"float16", "float32", "float64"})
@@ -37,7 +38,7 @@ def _fits(frame: Any) -> bool:
 
 
 def _header_fits(columns: Any) -> bool:
-    """Unique texts. Numbers and tuples would come back through their names."""
+    """Unique texts. Numbers and tuples would come back as texts."""
     pd = library("pandas")
     return (
         type(columns) is pd.Index
@@ -52,7 +53,7 @@ def _header_fits(columns: Any) -> bool:
 
 
 def _index_fits(index: Any) -> bool:
-    """One level, and no frequency: a MultiIndex loses the order of its levels, a frequency is not written."""
+    """One level, and no frequency: a MultiIndex loses the order of its levels, and a frequency is not stored."""
     pd = library("pandas")
     if not _name_fits(index.name):
         return False
@@ -71,7 +72,7 @@ def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
         return dtype.tz is UTC or (type(dtype.tz) is ZoneInfo and dtype.tz.key not in {None, "UTC"})
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories
-        # Categories travel with the rows: where there are no rows, they would be lost.
+        # Categories are stored with the rows: without rows they would be lost.
         return has_rows and type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
     if isinstance(dtype, pd.StringDtype):
         # Before pandas 3, such a column comes back as an option of the process has it, which is Python's own texts.
@@ -80,14 +81,14 @@ def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
 
 
 def _plain(dtype: Any) -> bool:
-    """Numbers, booleans and times in numpy's arrays; texts as pandas keeps them by default."""
+    """Numbers, booleans and times in numpy's arrays; texts in pandas' default type."""
     if isinstance(dtype, library("numpy").dtype):
         return dtype.isnative and (dtype.kind in _NUMPY_KINDS or dtype.name in _FLOATS)
     return bool(dtype == _text_dtype())
 
 
 def _text_dtype() -> Any:
-    """What pandas makes of a list of texts: plain objects before pandas 3, which do not fit in a column."""
+    """The type that pandas gives a list of texts: objects before pandas 3, which do not fit in a column."""
     return library("pandas").Index(["text"]).dtype
 
 
@@ -100,7 +101,7 @@ def _from_arrow(table: Any) -> Any:
     frame = table.to_pandas()
     for position, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, pd.CategoricalDtype):
-            # The only columns that still lie in Arrow's memory, and so could not be written to.
+            # Only these columns still use Arrow's memory after decoding, and would be read-only.
             frame.isetitem(position, frame.iloc[:, position].copy())
         elif isinstance(dtype, pd.DatetimeTZDtype):
             frame.isetitem(position, frame.iloc[:, position].dt.tz_convert(_zone_called(dtype.tz)))

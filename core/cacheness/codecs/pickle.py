@@ -1,10 +1,10 @@
-"""Anything else: pickle protocol 5, with large buffers beside the pickle instead of in it.
+"""Encode all other values: pickle protocol 5, with large buffers stored after the pickle.
 
-The payload is the pickle, each buffer at a multiple of 64 bytes, and last the sizes of all these:
+The payload is the pickle, each buffer at a multiple of 64 bytes, and at the end the sizes of all these:
 
     pickle | padding | buffer | padding | buffer | … | sizes: 8 bytes each | how many: 8 bytes
 
-A pickle ends itself, so a value without large buffers opens with `pickle.load`.
+A pickle marks its end, so `pickle.load` opens a value without large buffers.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from cacheness.protocols import Buffer, Codec
 
 PROTOCOL: Final = 5
 _ALIGNMENT: Final = 64
-_SMALL: Final = 1024  #: bytes; buffers below this stay in the pickle
+_SMALL: Final = 1024  #: bytes; smaller buffers stay in the pickle
 _NUMBER: Final = struct.Struct("<Q")
-#: As pickle writes the name of a module that nobody can import: __main__, __mp_main__,
-#: or what a script is called that was loaded from its path.
+#: How pickle writes the name of a module that cannot be imported: __main__, __mp_main__, or a
+#: script's name if it was loaded from its path.
 _NOWHERE: Final = re.compile(rb"\x8c.(__[a-z]\w*__)", re.DOTALL)
 _MOST_STEPS: Final = 20
 _MOST_LOOKS: Final = 200
 
 
 class PickleCodec:
-    """Whatever pickle or cloudpickle can take. Decoding runs code: only for verified bytes."""
+    """Encodes whatever pickle or cloudpickle accepts. Decoding runs code: only for verified bytes."""
 
     name = "pickle"
     safe = False
 
     def accepts(self, value: Any) -> bool:
-        """Always: this codec comes last, and `encode` finds out."""
+        """Return True: this codec comes last, and `encode` raises for values that cannot be pickled."""
         return True
 
     def encode(self, value: Any) -> list[Buffer]:
-        """The payload; large arrays and byte strings in it are not copied."""
-        with suppress(CodecError):  # cloudpickle may still manage, and says better why not
+        """Return the payload; large arrays and byte strings in it are not copied."""
+        with suppress(CodecError):  # cloudpickle may still succeed; otherwise its message is better
             stream, buffers = attempt(_plainly, value)
             if not _nowhere(stream):
                 return _join(stream, buffers)
@@ -60,9 +60,9 @@ class PickleCodec:
             ) from error.__cause__
 
     def decode(self, data: Buffer) -> Any:
-        """The value; arrays in it are writable and lie in `data`."""
+        """Return the value; arrays in it are writable and use the memory of `data`."""
         stream, *buffers = _split(memoryview(data))
-        if buffers and stream.readonly:  # what is built on them must be writable
+        if buffers and stream.readonly:  # arrays on this memory must be writable
             _, *buffers = _split(memoryview(bytearray(data)))
         try:
             return attempt(lambda pickled: pickle.loads(pickled, buffers=buffers), stream)
@@ -74,7 +74,7 @@ class PickleCodec:
 
 
 class _PickleBuffers(list[Buffer]):
-    """A file to pickle into that keeps large byte strings as they are instead of copying them."""
+    """A file for pickle that keeps large byte strings without copying them."""
 
     write = list.append
 
@@ -87,7 +87,7 @@ class _Nothing:
 
 
 class _ValuePickler(pickle.Pickler):
-    """Python's, where parts of the value may be views of much larger memory."""
+    """Python's pickler, for values whose parts may be views of much larger memory."""
 
     reducer_override = staticmethod(shared.reduce_part)
 
@@ -102,14 +102,15 @@ def _plainly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
 
 
 def _thoroughly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
-    """Pickled with the code of functions and classes that other processes cannot import."""
+    """Pickle the value with the code of functions and classes that other processes cannot import."""
     import cloudpickle
 
     stream, buffers = _PickleBuffers(), list[memoryview]()
     pickler = _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers))
     pickler.dispatch_table = {**pickler.dispatch_table, **shared.reducers()}
     pickler.dump(value)
-    # For cloudpickle only __main__ is nowhere. Registering lasts, as it must: the names stay just as unknown elsewhere.
+    # cloudpickle pickles only __main__ by value. The registration stays, because other processes
+    # never can import these names.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
     for name in strangers:
         cloudpickle.register_pickle_by_value(sys.modules[name])
@@ -139,9 +140,9 @@ def _keeping_small_ones(large: list[memoryview]) -> Callable[[pickle.PickleBuffe
 
 
 def _nowhere(stream: Iterable[Buffer]) -> set[str]:
-    """Modules that the pickle may refer to and that no other process can import."""
+    """Return the modules that the pickle may refer to and that no other process can import."""
     names = {match.decode() for piece in stream for match in _NOWHERE.findall(piece)}
-    # multiprocessing gives __main__ a second name, which is no module of its own.
+    # multiprocessing gives __main__ a second name, under which it is not a separate module.
     return {name for name in names - {"__future__"} if getattr(sys.modules.get(name), "__name__", None) == name}
 
 
@@ -156,7 +157,7 @@ def _join(stream: Iterable[Buffer], buffers: list[memoryview]) -> list[Buffer]:
 
 
 def _split(data: memoryview) -> list[memoryview]:
-    """The pickle and its buffers, as slices of the payload."""
+    """Return the pickle and its buffers, as slices of the payload."""
     room = len(data) - _NUMBER.size
     count = _NUMBER.unpack_from(data, room)[0] if room >= 0 else 0
     end = room - count * _NUMBER.size
@@ -173,7 +174,7 @@ def _split(data: memoryview) -> list[memoryview]:
 
 
 def _culprit(value: Any) -> str:
-    """The path to the innermost part that does not pickle, as `result.model._lock (lock)`."""
+    """Return the path to the innermost part that cannot be pickled, as `result.model._lock (lock)`."""
     path = "result"
     for _ in range(_MOST_STEPS):
         inner = next((one for one in islice(_children(value), _MOST_LOOKS) if not _pickles(one[1])), None)

@@ -1,4 +1,4 @@
-"""Which frames of polars travel as Arrow tables, and how: without pandas, without copying."""
+"""Decide which frames of polars are stored as Arrow tables, and convert them without copying."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN: Final = frozenset(
         *("Date", "Datetime", "Duration", "Time"),
     }
 )
-_SMALL: Final = 4096  #: bytes of shared memory that are not worth a copy
+_SMALL: Final = 4096  #: bytes of shared memory; below this a copy is not worthwhile
 _WITH_DICTIONARY: Final = frozenset({"Categorical", "Enum"})
 
 
@@ -37,8 +37,8 @@ def _type_fits(kind: Any, allowed: frozenset[str]) -> bool:
 
 
 def _to_arrow(frame: Any) -> Any:
-    # The newest layout is the one polars has in memory; the compatible one is a copy, and leaves out what a slice of
-    # text does not show of the memory that it shares.
+    # The newest layout is polars' layout in memory. The compatible one would be a copy, and loses
+    # bytes of shared text that a slice does not show.
     levels = library("polars").CompatLevel
     table = frame.to_arrow(compat_level=levels.newest())
     if table.get_total_buffer_size() <= 2 * frame.estimated_size() + _SMALL:
@@ -52,7 +52,7 @@ def _from_arrow(table: Any) -> Any:
         found = pl.from_arrow(table, rechunk=False)
     except pl.exceptions.PanicException as error:  # a BaseException, for a table that polars did not write
         raise CodecError(f"polars: {error}") from error
-    # A nameless column would get a name, and a table that has no other column would become a series.
+    # A column without a name would get one, and a table with no other column would become a series.
     frame = found.to_frame() if isinstance(found, pl.Series) else found
     frame.columns = table.column_names
     return frame

@@ -1,4 +1,4 @@
-"""Parts of values that pickle alone would not keep as they are, or would keep with much more than themselves."""
+"""Pickle parts of values that plain pickle would change, or store with much more memory than they use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from cacheness.codecs.libraries import library
 from cacheness.codecs.tensors import reduce_tensor
 
-_SMALL: Final = 4096  #: bytes of shared memory that are not worth a copy
+_SMALL: Final = 4096  #: bytes of shared memory; below this a copy is not worthwhile
 _ARROW: Final = ("Array", "ChunkedArray", "RecordBatch", "Table")
 
 
@@ -21,7 +21,7 @@ def may_share() -> bool:
 
 
 def reduce_part(value: Any) -> Any:
-    """What `reducer_override` of a pickler returns."""
+    """Reduce a value, for `reducer_override` of a pickler."""
     reduced = reduce_tensor(value)
     return _reduce_arrow(value) if reduced is NotImplemented else reduced
 
@@ -35,7 +35,7 @@ def reducers() -> dict[type, Callable[[Any], Any]]:
 
 
 def _reduce_masked(value: Any) -> Any:
-    # numpy's own pickles forget that a mask is hard, and make one of an array that has none.
+    # numpy's pickles lose that a mask is hard, and create a mask for an array that has none.
     reduced = value.__reduce__()
     has_none = value.mask is sys.modules["numpy"].ma.nomask
     return (rebuild_masked, (*reduced, value.hardmask, has_none)) if value.hardmask or has_none else reduced
@@ -70,7 +70,7 @@ def rebuild_arrow(kind: str, memory: Any) -> Any:
         return table
     if kind == "ChunkedArray":
         return table.column(0)
-    # to_batches() leaves out a batch without rows.
+    # to_batches() skips a batch without rows.
     columns = [column.chunk(0) if column.num_chunks else pa.array([], column.type) for column in table.columns]
     return columns[0] if kind == "Array" else pa.RecordBatch.from_arrays(columns, schema=table.schema)
 

@@ -1,4 +1,4 @@
-"""What Arrow's own types need to become a table, and to come back from one."""
+"""Convert Arrow's types to a table and back."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ _LABEL: Final = b"cacheness"
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """How one type of value travels as an Arrow table."""
+    """The conversion between one type of value and an Arrow table."""
 
-    fits: Callable[[Any], bool]  #: whether it comes back exactly as it was
+    fits: Callable[[Any], bool]  #: whether it comes back unchanged
     to_arrow: Callable[[Any], Any]
     from_arrow: Callable[[Any], Any]
 
 
 def labelled(table: Any, kind: str) -> Any:
-    """The table with a note in its schema of what it stands for."""
+    """Return the table with a note in its schema about its original type."""
     return table.replace_schema_metadata({**(table.schema.metadata or {}), _LABEL: kind.encode()})
 
 
 def unlabelled(table: Any) -> tuple[Any, str]:
-    """The table as it was, and the note."""
+    """Return the original table, and the note."""
     metadata = dict(table.schema.metadata or {})
     kind = metadata.pop(_LABEL, b"").decode()
     return table.replace_schema_metadata(metadata or None), kind
 
 
 def _table_fits(table: Any) -> bool:
-    # A table that was read from one of our blobs by other means carries our note; it would not come back with it.
+    # A table that was read from one of our blobs by another program has our note, which decoding would remove.
     ours = _LABEL in (table.schema.metadata or {})
     return not ours and all(_column_fits(table.column(i)) for i in range(table.num_columns))
 
@@ -45,9 +45,9 @@ def _column_fits(column: Any) -> bool:
 def _type_fits(kind: Any, chunks: int) -> bool:
     pa = library("pyarrow")
     if isinstance(kind, pa.BaseExtensionType):
-        return False  # a process that has not registered it reads the storage instead
+        return False  # a process without this registered type reads the storage type instead
     if pa.types.is_dictionary(kind):
-        return chunks < 2 and _type_fits(kind.value_type, chunks)  # a file has one dictionary for each column
+        return chunks < 2 and _type_fits(kind.value_type, chunks)  # a file has one dictionary per column
     return all(_type_fits(kind.field(i).type, chunks) for i in range(kind.num_fields))
 
 
@@ -56,13 +56,13 @@ def _batch_fits(batch: Any) -> bool:
 
 
 def _only_batch(table: Any) -> Any:
-    # to_batches() leaves out a batch without rows.
+    # to_batches() skips a batch without rows.
     columns = [column.chunk(0) for column in table.columns]
     return library("pyarrow").RecordBatch.from_arrays(columns, schema=table.schema)
 
 
 def _validated(value: Any) -> Any:
-    """What anybody's code may have made of any memory: readers follow its offsets without looking."""
+    """Arrays whose offsets another program may have set: Arrow's readers follow offsets without checks."""
     value.validate(full=True)
     return value
 

@@ -1,7 +1,7 @@
-"""Tensors of torch as .npy: what NumPy has no type for goes as bytes, under the name of torch's type.
+"""Encode tensors of torch as .npy; types that NumPy lacks as bytes, with the name of torch's type.
 
-A tensor is stored as large as it is. torch's own pickle takes the whole memory that a tensor is a
-view of, and cannot read every type back that it writes.
+A tensor takes the space of its elements. torch's pickle stores the whole memory of which a tensor
+is a view, and cannot read every type that it writes.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     import numpy as np
 
 _PREFIX: Final = "torch."
-#: Bytes of an element -> a type as wide that torch can copy.
+#: Bytes of an element -> a type of the same width that torch can copy.
 _WIDTHS: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64", 16: "complex128"}
 _arrays: Final = NumpyCodec()
 
 
 class TensorCodec:
-    """Plain tensors on the CPU, in C or Fortran order, that are no part of a computation of gradients."""
+    """Encodes plain tensors on the CPU, in C or Fortran order, without gradients."""
 
     name = "tensor"
     safe = True
 
     def accepts(self, value: Any) -> bool:
-        """Tensors proper; pickle takes the others, and each tensor within something else."""
+        """Accept plain tensors; pickle encodes the others, and tensors inside other values."""
         torch = sys.modules.get("torch")
         if torch is None or type(value) is not torch.Tensor or not _is_plain(value):
             return False
@@ -41,11 +41,11 @@ class TensorCodec:
         return bool(value.is_contiguous()) or _is_fortran(value)
 
     def encode(self, value: Any) -> list[Buffer]:
-        """An array on the tensor's own memory."""
+        """Return an array on the tensor's memory."""
         return attempt(lambda tensor: _arrays.encode(_array_of(tensor)), value)
 
     def decode(self, data: Buffer) -> Any:
-        """A tensor on the memory of `data`."""
+        """Return a tensor on the memory of `data`."""
         array = _arrays.decode(data)
         names = array.dtype.names or ("",)
         name, shape = names[0], array.shape
@@ -57,7 +57,7 @@ class TensorCodec:
 
 
 def reduce_tensor(value: Any) -> Any:
-    """How a tensor is pickled: its own elements, without the rest of the memory that it is a view of."""
+    """Reduce a tensor to its elements, without the rest of the memory of which it is a view."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(value, torch.Tensor):
         return NotImplemented
@@ -112,7 +112,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _has_memory(value: Any) -> bool:
-    """Whether torch gives the memory: not of a tensor that another library or a transformation stands in for."""
+    """Return True when torch exposes the memory: not for tensors of other libraries or of transformations."""
     try:
         return bool(value.numel() == 0 or value.untyped_storage().data_ptr())
     except (RuntimeError, NotImplementedError):
@@ -124,18 +124,18 @@ def _is_fortran(value: Any) -> bool:
 
 
 def _dense(value: Any) -> Any:
-    """The tensor, or a copy without gaps and repeats, in the same order in memory where it has one."""
+    """Return the tensor, or a copy without gaps and repeats, in the same memory order if it has one."""
     torch = sys.modules["torch"]
     extent = 1 + sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
     if value.numel() in {0, extent}:
         return value
-    # As plain numbers: torch copies no type that is smaller than a byte, and warns of half a complex number.
+    # As plain numbers: torch cannot copy types smaller than a byte, and warns about half a complex number.
     plain = value.view(getattr(torch, _WIDTHS[value.dtype.itemsize]))
     return torch.clone(plain, memory_format=torch.preserve_format).view(value.dtype)
 
 
 def _memory_of(value: Any) -> Any:
-    """The bytes of a tensor without gaps, in their order in memory."""
+    """Return the bytes of a tensor without gaps, in their memory order."""
     torch = sys.modules["torch"]
     size = value.numel() * value.dtype.itemsize
     if not size:
@@ -155,7 +155,7 @@ def _array_of(value: Any) -> np.ndarray[Any, Any]:
 
 
 def _type_beside(value: Any) -> np.dtype[Any]:
-    """NumPy's type of the elements, or bytes."""
+    """Return NumPy's type of the elements, or bytes."""
     try:
         found: np.dtype[Any] = value.numpy().dtype
     except TypeError:

@@ -1,1 +1,1 @@
-"""Several processes and one store: who writes, who computes, and whose blobs these are."""
+"""Coordinate processes that share a store: sessions, compute leases, ownership of blobs."""

@@ -1,7 +1,7 @@
 """Compute leases: one process at a time computes a key, and renews its lease while it lives.
 
-They save work and decide no result: when a holder dies, its lease runs out and another process
-computes; when two processes compute one key, both results are right.
+Leases save work and never change results: when a holder dies, its lease runs out and another
+process computes; when two processes compute one key, both results are right.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ POLL_AT_MOST = 1.0
 class ComputeLeases:
     """The compute leases of one namespace.
 
-    Args of several methods:
-        key: 64 hexadecimal digits.
-        token: a random text of the caller's, which names one holder.
+    Args of several methods: key: 64 hexadecimal digits. token: a random text from the caller, which
+        identifies one holder.
     """
 
     def __init__(self, metadata: ComputeLeaseRows, namespace: str, lease: float) -> None:
@@ -40,11 +39,11 @@ class ComputeLeases:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Begin without leases in a forked child: the parent holds them, and its thread renews them."""
+        """Drop all leases in a forked child: the parent holds them, and its thread renews them."""
         self._lock = threading.RLock()
         self._held: dict[tuple[bytes, str], _HeldLease] = {}
         self._woken = threading.Event()
-        self._wakes_at = float("inf")  #: when the renewing thread looks next
+        self._wakes_at = float("inf")  #: when the renewing thread wakes next
         self._beating = False
         self._abandoned: deque[tuple[bytes, str]] = deque()
 
@@ -87,18 +86,18 @@ class ComputeLeases:
         return True
 
     def release(self, key: str, token: str) -> None:
-        """Give a lease up, so that others need not wait until it runs out."""
+        """Release a lease, so that others need not wait until it runs out."""
         with self._lock:
             self._held.pop((bytes.fromhex(key), token), None)
         try:
             self._metadata.end_compute_lease(self._namespace, bytes.fromhex(key), token)
-        except StoreRefused as error:  # a role without DELETE: what was computed is right, and is stored
+        except StoreRefused as error:  # a role without DELETE: the computed result is right, and is stored
             if not self._is_refused:
                 _log.warning("compute leases are not given up, so other processes wait until they run out: %s", error)
             self._is_refused = True
 
     def abandon(self, key: str, token: str) -> None:
-        """Have the renewing thread give a lease up; takes no lock, so a finalizer may call this."""
+        """Have the renewing thread release a lease; takes no lock, so a finalizer may call this."""
         self._abandoned.append((bytes.fromhex(key), token))
 
     def holder(self, key: str) -> str | None:
@@ -106,7 +105,7 @@ class ComputeLeases:
         return self._metadata.compute_lease_holder(self._namespace, bytes.fromhex(key))
 
     def close(self) -> None:
-        """Stop renewing, and give up every lease, as far as the database answers."""
+        """Stop renewing, and release every lease if the database answers."""
         with self._lock:
             held, self._held, self._beating = dict(self._held), {}, False
         self._woken.set()
@@ -123,7 +122,7 @@ class ComputeLeases:
                 self._beating = True
                 self._beating = threads.started(self._beat, "cacheness-lease-heartbeat") is not None
             wakes_in_time = self._wakes_at <= held.due and not self._abandoned
-        if not wakes_in_time:  # it seldom has to, and to wake it at each miss would cost as much as the lease
+        if not wakes_in_time:  # this is rare, and waking the thread at each miss would cost as much as the lease
             self._woken.set()
 
     def _beat(self) -> None:
@@ -150,7 +149,7 @@ class ComputeLeases:
             return self._wakes_at
 
     def _renew(self, key: bytes, token: str) -> None:
-        # Under the lock; otherwise a lease that is released now would be taken again.
+        # Under the lock; otherwise the thread would renew a lease that is released at the same time.
         with self._lock:
             held = self._held.get((key, token))
             if held is None:
@@ -164,7 +163,7 @@ class ComputeLeases:
 
 
 class _HeldLease:
-    """A lease of this process: how many seconds it lasts, and when to renew it."""
+    """A lease of this process: its duration in seconds, and when to renew it."""
 
     def __init__(self, lease: float) -> None:
         self.lease = lease

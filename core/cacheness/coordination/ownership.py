@@ -1,9 +1,9 @@
-"""Which database owns a blob store: an object in it names the database.
+"""Check which database owns a blob store: a marker object in it names the database.
 
-A staging database cloned from production still names production's bucket: it would delete the
-blobs of production's entries, and take every blob written since for an orphan. So the blob store
-holds a marker that names its database and that database's last repair. Where the two differ
-nothing is deleted until somebody decides which is right (`cacheness adopt`).
+A staging database cloned from production still names production's bucket: it would delete the blobs
+of production's entries, and take newer blobs for orphans. So the blob store holds a marker that
+names its database and that database's last repair. If the two differ, nothing is deleted until a
+person decides which is right (`cacheness adopt`).
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cacheness.records import Identity
 _log = logger_of(__name__)
 
 MARKER: Final = "cacheness-store.json"
-KEPT_SECONDS: Final = 60.0  #: how long a process goes by what it has read in the marker
-_LARGEST: Final = 1 << 16  #: bytes; a marker has some 200
-_READS: Final = 3  #: of a marker that is rewritten between asking for its size and reading it
-#: As markers were written before the timeline stood apart.
+KEPT_SECONDS: Final = 60.0  #: how long a process relies on the marker that it has read
+_LARGEST: Final = 1 << 16  #: bytes; a marker has about 200
+_READS: Final = 3  #: attempts, when the marker is rewritten between reading its size and its bytes
+#: The format before the timeline became a separate field.
 _OLD_SYSTEM: Final = re.compile(r"(?P<cluster>cluster \d+), timeline (?P<timeline>\d+), (?P<database>database \d+)")
 
 
@@ -49,7 +49,7 @@ class _Mark:
 
     @classmethod
     def parse(cls, text: bytes) -> _Mark:
-        """Read a marker; one that is not ours names no database."""
+        """Read a marker; text in another format names no database."""
         try:
             found = json.loads(text)
             mark = cls(found["store_id"], found["system"], found.get("timeline"), found["epoch"])
@@ -67,10 +67,9 @@ class _Mark:
 
 
 class Marker:
-    """The tie between one metadata store and one blob store.
+    """The relation between one metadata store and one blob store.
 
-    Where the two `travel_together`, in one directory, a copy of one is a copy of both, and which
-    disk they stand on does not matter.
+    If the two `travel_together`, in one directory, a copy of one is a copy of both, and the disk does not matter.
     """
 
     def __init__(self, metadata: MetadataStore, blobs: BlobStore, *, travel_together: bool = False) -> None:
@@ -81,17 +80,17 @@ class Marker:
         self._settled = False
         self._why_not: str | None = None
         self._read_at = float("-inf")
-        self._logged = ""  #: the last kind of news that was logged
+        self._logged = ""  #: the last kind of message that was logged
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds."""
+        """Make a new lock: a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
 
     def settle(self) -> None:
-        """Before anything is stored: write a marker where one may be written, log where it names another database.
+        """Before the first put, write a missing marker, or log that it names another database.
 
-        Trouble is not an error here: what is about to be stored meets it too, and reading needs no marker.
+        A failure is not an error here: the put will fail in the same way, and reading needs no marker.
         """
         if self._settled:
             return
@@ -104,7 +103,7 @@ class Marker:
         self._keep(difference)
 
     def why_not_ours(self, *, afresh: bool = False) -> str | None:
-        """Why nothing may be deleted in the blob store; None where this database owns it.
+        """Return why nothing may be deleted in the blob store; None if this database owns it.
 
         The answer is kept for a minute; `afresh` reads the marker now.
         """
@@ -113,7 +112,7 @@ class Marker:
         try:
             self._keep(self.difference())
         except CachenessError as error:
-            # It proves nothing: a marker that a policy hides may well name another database.
+            # An unreadable marker proves nothing: it may name another database.
             self._keep(f"its marker {MARKER} could not be read or written: {error}", unreadable=True)
         return self._why_not
 
@@ -133,10 +132,10 @@ class Marker:
         return mark is not None and mark.adopted and self._compare(mark, here) is None and _is_now(mark, here)
 
     def difference(self) -> str | None:
-        """In words, how the marker differs from this database; None where this database owns the blob store.
+        """Describe how the marker differs from this database; None if this database owns the blob store.
 
-        A missing marker is written where nothing can be lost by it, and one that an earlier
-        primary of this database wrote is brought up to date.
+        A missing marker is written if nothing can be lost by it, and a marker of an earlier primary
+        of this database is updated.
         """
         mark = self._read()
         if mark is None:
@@ -144,7 +143,7 @@ class Marker:
         here = self._metadata.identity()
         difference = self._compare(mark, here)
         if difference is None and not _is_now(mark, here):
-            # A standby took over. A person's word for its primary holds no longer: the tail may be lost.
+            # A standby took over. A person's decision for its primary is no longer valid: the last commits may be lost.
             self._write(adopted=False)
         return difference
 
@@ -155,14 +154,13 @@ class Marker:
         self._keep(None)
 
     def begin_epoch(self) -> None:
-        """Note a new repair in the database, then in the marker.
+        """Record a new repair in the database, then in the marker.
 
-        The database keeps the epochs before too: a crash between the two leaves a marker that
-        it still knows.
+        The database keeps earlier epochs too, so after a crash between the two writes it still recognises the marker.
         """
         adopted = self.is_adopted()
         self._metadata.begin_epoch(secrets.token_hex(8))
-        self.require()  # again: another database may have adopted the blobs since the repair began
+        self.require()  # checked again: another database may have adopted the blobs since the repair began
         self._write(adopted=adopted)
 
     def _take_unmarked(self) -> str | None:
@@ -195,7 +193,8 @@ class Marker:
         while True:
             mark = _Mark.of(self._metadata.identity(), adopted=adopted)
             self._blobs.write(MARKER, [mark.text()])
-            # Another repair may have begun its epoch in between: the last to write must write the newest.
+            # Another repair may have started its epoch at the same time: the last one to write must
+            # write the newest epoch.
             if _newest(self._metadata.identity()) == mark.epoch:
                 return
 
@@ -233,5 +232,5 @@ def _newest(identity: Identity) -> str:
 
 
 def _is_now(mark: _Mark, here: Identity) -> bool:
-    """Return True when the marker was written on this timeline; a standby that replays cannot know."""
+    """Return True when the marker was written on this timeline; unknown on a standby that replays."""
     return here.timeline is None or mark.timeline == here.timeline

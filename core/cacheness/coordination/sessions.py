@@ -1,8 +1,8 @@
-"""Who writes, and who is proven dead.
+"""Manage sessions of writers, and fence sessions whose process is dead.
 
-A session is one writer process. Its commits lock its row, so a repairer that has fenced the
-session knows that no commit of it can follow. Fencing a living writer is harmless: its next
-commit is refused, and it writes again in a new session under a new name.
+A session is one writer process. Its commits lock its row, so after fencing a session a repair can
+be sure that no commit of it follows. Fencing a running writer is harmless: its next commit is
+rejected, and it writes again in a new session under a new name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEARTBEAT_SECONDS = 60.0  #: a fifth of the lease, so that four may be missed
 
 
 class Sessions:
-    """The session of this process in one metadata store: taken at the first put, renewed, ended."""
+    """The session of this process in one metadata store: opened at the first put, renewed, ended."""
 
     def __init__(self, metadata: SessionRows) -> None:
         self._metadata = metadata
@@ -33,19 +33,20 @@ class Sessions:
         """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
         self._lock = threading.RLock()
         self._current: str | None = None
-        self._lasts = False  #: whether a power cut leaves the row of the current session
+        self._lasts = False  #: whether the row of the current session survives a power cut
         self._stop: threading.Event | None = None
         self._abandoned: list[str] = []
 
     def current(self, *, lasting: bool = True) -> str:
-        """The live session to write under; opens one when there is none.
+        """Return the current session to write under; open one if there is none.
 
-        One that is not yet `lasting` will do where nothing is written before its first commit, whose sync is its
-        row's too. A power cut may undo a session; no repair would ever delete its blobs.
+        A session that is not yet `lasting` is enough if nothing is written before its first commit,
+        whose sync also makes its row durable. A power cut may undo such a session; no repair would
+        ever delete its blobs.
         """
         with self._lock:
             if self._current is not None and lasting and not self._lasts:
-                # Another thread's first commit has not been answered yet. It is refused then, and made again.
+                # Another thread's first commit may still be running. It is rejected after this, and repeated.
                 self._abandoned.append(self._current)
                 self._current = None
             is_new = self._current is None
@@ -53,28 +54,28 @@ class Sessions:
                 self._current = self._metadata.open_session(this_process(), lasting=lasting)
                 self._lasts = lasting
                 self._end_abandoned()
-            if lasting or not is_new:  # a process that puts one small result is over before its lease is
+            if lasting or not is_new:  # a process that puts one small result ends before its lease does
                 self._keep_alive()
             return self._current
 
     def committed(self, session: str) -> None:
-        """Note that a commit of this session was answered."""
+        """Record that the database has confirmed a commit of this session."""
         if session == self._current:
             self._lasts = True
 
     def lost(self, session: str) -> None:
-        """Note that a session was fenced: the next `current()` opens another."""
+        """Record that a session was fenced: the next `current()` opens another."""
         with self._lock:
             if self._current == session:
                 self._current = None
 
     def end(self, session: str) -> None:
-        """End a session for good, after a commit of it that is running, and drop it."""
+        """End a session permanently, after its running commit, and forget it."""
         self.lost(session)
         self._metadata.end_session(session)
 
     def abandon(self, session: str) -> None:
-        """End a session if the database answers; else when it next does, or its lease runs out."""
+        """End a session if the database answers; otherwise when it next does, or when its lease runs out."""
         try:
             self.end(session)
         except CachenessError as error:
@@ -99,7 +100,7 @@ class Sessions:
     def _keep_alive(self) -> None:
         if self._stop is None:
             stop = threading.Event()
-            # Without a thread the session lives as long as its lease; who puts after that opens another.
+            # If no thread can be started, the session lasts as long as its lease; a put after that opens another.
             if threads.started(lambda: self._beat(stop), "cacheness-session-heartbeat"):
                 self._stop = stop
 
@@ -122,7 +123,7 @@ def fence_dead(metadata: SessionRows) -> None:
 
 
 def presumed_dead(metadata: SessionRows) -> set[str]:
-    """Sessions that `fence_dead` would try to fence. Decides, and changes nothing."""
+    """Return the sessions that `fence_dead` would try to fence. Changes nothing."""
     here = this_process()
     return {s.id for s in metadata.live_sessions() if _is_dead(s, here)}
 
@@ -132,10 +133,10 @@ def _is_dead(session: SessionInfo, here: Process) -> bool:
 
 
 def proven_dead(process: Process, here: Process) -> bool:
-    """Return True when a process on this very kernel and in this pid namespace no longer runs.
+    """Return True when a process of this kernel and pid namespace no longer runs.
 
-    A hostname proves nothing: two containers may share one, and the boot id too, and still
-    count their pids apart. Where nothing can be proved, only the lease decides.
+    A hostname proves nothing: two containers may share one, and the boot id too, and still number
+    their processes separately. If nothing can be proved, only the lease decides.
     """
     comparable = bool(here.boot_id and here.pid_ns and process.pid_start)
     if not comparable or (process.boot_id, process.pid_ns) != (here.boot_id, here.pid_ns):
@@ -144,7 +145,7 @@ def proven_dead(process: Process, here: Process) -> bool:
 
 
 def this_process() -> Process:
-    """This process, as another one on the same machine could find it. Empty where unknown."""
+    """Return an identity of this process that others on this machine can check. Empty if unknown."""
     pid = os.getpid()
     return Process(
         host=os.uname().nodename,

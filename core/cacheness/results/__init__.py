@@ -1,1 +1,1 @@
-"""What becomes of one result: encoded, signed, published, looked up, counted, deleted."""
+"""Handle results: encode, sign, publish, look up, count, delete."""

@@ -1,4 +1,4 @@
-"""Counts uses and calls without a write on the way: buffered here, written in small pieces beside the caller."""
+"""Count uses and calls in memory; a background thread writes them in small transactions."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _log = logger_of(__name__)
 
 PIECE: Final = 200  #: keys that one transaction writes
 FLUSH_EVERY: Final = 60.0  #: seconds
-FLUSH_AT: Final = 5_000  #: different keys, when that comes earlier
-KEPT_AT_MOST: Final = 50_000  #: different keys; what a store that stays locked makes wait beyond them is not counted
-LAST_SECONDS: Final = 1.0  #: that closing a cache may take to write them
+FLUSH_AT: Final = 5_000  #: different keys, if reached earlier
+KEPT_AT_MOST: Final = 50_000  #: different keys; further ones are not counted while the store stays locked
+LAST_SECONDS: Final = 1.0  #: the most time that closing a cache takes to write them
 
 
 class UseCounter:
-    """Uses and figures of this process. What a crash, a lock or a read-only store loses is counters."""
+    """Uses and statistics of this process. A crash, a lock or a read-only store loses only counts."""
 
     def __init__(self, metadata: MetadataStore, namespace: str, *, counts: bool = True) -> None:
         self.figures = Figures()
@@ -40,12 +40,12 @@ class UseCounter:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Leave to the parent what it has counted, and its thread that writes it."""
+        """In a forked child, drop the parent's counts and its writer thread."""
         self._lock, self._uses, self._is_writing = threading.RLock(), {}, False
         self.figures.forget()
 
     def count(self, key: bytes) -> None:
-        """Note one hit, now."""
+        """Record one hit, with the time."""
         if not self._counts:
             return
         with self._lock:
@@ -55,7 +55,7 @@ class UseCounter:
             self._start()
 
     def with_uses(self, sample: Sequence[Candidate]) -> list[Candidate]:
-        """Add to a sample what is counted here and not yet written."""
+        """Add the counts that are not written yet to a sample."""
         with self._lock:
             known = {one.key: self._uses[one.key] for one in sample if one.key in self._uses}
         return [
@@ -66,21 +66,21 @@ class UseCounter:
         ]
 
     def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
-        """Count a call that was given this entry, whose use is counted already."""
+        """Count a call that returned this entry, whose use is counted already."""
         if self._counts:
             saved = entry.compute_seconds or 0.0
             self.figures.count_hit(entry.function, outcome, spent, saved, entry.size)
             telemetry.count(self._namespace, entry.function, outcome, saved=saved, size=entry.size)
 
     def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
-        """Count calls that came to something else."""
+        """Count calls with other outcomes."""
         if self._counts:
             self.figures.count(function, outcome, reason, **figures)
             telemetry.count(self._namespace, function, outcome, reason, **figures)
             self.write_when_due()
 
     def write_when_due(self) -> None:
-        """Have a thread write what is buffered, if that was long ago or much."""
+        """Start a thread that writes the buffer, if the last write was long ago or the buffer is large."""
         with self._lock:
             is_due = self._begin_when_due()
         if is_due:
@@ -96,7 +96,7 @@ class UseCounter:
     def _begin_when_due(self) -> bool:
         now = time.monotonic()
         since = now - self._flushed
-        # What could not be written is tried again a minute later.
+        # A failed write is tried again a minute later.
         is_due = since > FLUSH_EVERY or (len(self._uses) >= FLUSH_AT and since > 1.0)
         if not is_due or self._is_writing or not (self._uses or self.figures.is_waiting()):
             return False
@@ -108,7 +108,7 @@ class UseCounter:
             self._is_writing = False  # closing the cache writes them
 
     def flush(self) -> None:
-        """Write what is buffered now, if the database takes it, for a second at most."""
+        """Write the buffer now, if the database accepts it, for a second at most."""
         until = time.monotonic() + LAST_SECONDS
         while time.monotonic() < until and self._write_piece(LAST_SECONDS):
             pass
@@ -116,14 +116,14 @@ class UseCounter:
 
     def _write(self) -> None:
         try:
-            while self._write_piece(0.0):  # nobody waits for the lock on their account
+            while self._write_piece(0.0):  # nothing waits for the lock because of counts
                 pass
             self._write_figures(0.0)
         finally:
             self._is_writing = False
 
     def _write_piece(self, seconds: float) -> bool:
-        """Write some, waiting so long for a lock; whether there are more, and the database takes them."""
+        """Write one part, waiting so long for a lock; return whether there is more and the database accepts it."""
         with self._lock:
             some = {key: self._uses.pop(key) for key in list(self._uses)[:PIECE]}
             self._flushed = time.monotonic()

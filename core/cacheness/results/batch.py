@@ -9,8 +9,8 @@ from typing import Final
 from cacheness.results.store import Draft
 
 BATCH_BYTES: Final = 64 << 20  #: encoded values that a batch holds
-BATCH_ROWS: Final = 1000  #: results that one transaction publishes; others wait behind it for SQLite's lock
-BATCH_SECONDS: Final = 10.0  #: that the first of them waits for the others, at a put
+BATCH_ROWS: Final = 1000  #: results per transaction; others wait for SQLite's lock during it
+BATCH_SECONDS: Final = 10.0  #: that the first result waits for the others, checked at a put
 
 
 class Batch:
@@ -24,13 +24,13 @@ class Batch:
         self._began = 0.0
 
     def add(self, draft: Draft) -> None:
-        """Take a draft; once there is enough, publish everything. When that fails, the rest goes on waiting."""
+        """Add a draft; publish everything once there is enough. If that fails, the other drafts stay waiting."""
         if self._bytes + draft.entry.size >= BATCH_BYTES:
             self._release([*self._drafts, draft])
             return
         if not self._drafts:
             self._began = time.monotonic()
-        # A copy: what was encoded may share memory with the value, which may change before the flush.
+        # A copy, because the encoded buffers may share memory with the value, which may change before the flush.
         self._drafts.append(Draft(draft.entry, [b"".join(draft.buffers)], draft.code))
         self._keys.add(draft.entry.key)
         self._bytes += draft.entry.size
@@ -38,12 +38,12 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Publish what waits."""
+        """Publish all waiting drafts."""
         if self._drafts:
             self._release(self._drafts)
 
     def flush_if_it_holds(self, key: bytes) -> None:
-        """Publish what waits when this key is among it."""
+        """Publish all waiting drafts if this key is among them."""
         if key in self._keys:
             self.flush()
 

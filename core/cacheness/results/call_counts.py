@@ -1,4 +1,4 @@
-"""Counts what calls came to, in memory, and adds it up by the hour: what is written is absolute, so twice is once."""
+"""Count calls by result in memory, and sum them per hour; the totals are absolute, so a repeated write is harmless."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Final, TypeAlias
 
 from cacheness.records import HOUR, Activity, Call, Outcome
 
-FUNCTIONS_AT_MOST: Final = 200  #: of a process, in an hour
-ROWS_AT_MOST: Final = 1000  #: of a process, in an hour
+FUNCTIONS_AT_MOST: Final = 200  #: per process and hour
+ROWS_AT_MOST: Final = 1000  #: per process and hour
 NAME_LENGTH: Final = 200  #: characters of a function's name or a reason
-AT_ONCE: Final = 1000  #: hits that are added up together
-LONGEST: Final = 1e9  #: seconds that a result can have cost
+AT_ONCE: Final = 1000  #: hits that are summed together
+LONGEST: Final = 1e9  #: seconds; the most that one result counts
 OTHERS: Final = "(others)"
 
 _Key: TypeAlias = tuple[str, Outcome, str]
@@ -24,22 +24,22 @@ _NOTHING: Final[_Figures] = (0, 0.0, 0.0, 0)
 
 
 class Figures:
-    """What calls of this process came to, by function, outcome and reason. Thread-safe."""
+    """Calls of this process by function, outcome and reason. Thread-safe."""
 
     def __init__(self) -> None:
         self.forget()
 
     def forget(self) -> None:
-        """Begin as a process that has counted nothing."""
+        """Reset the counts, as in a process that has counted nothing."""
         self._lock = threading.RLock()
-        self.who = secrets.token_hex(8)  #: whose rows these are
-        self._hits: deque[tuple[str, Outcome, float, float, int]] = deque()  #: not added up yet: a hit has no time
+        self.who = secrets.token_hex(8)  #: the process to which these rows belong
+        self._hits: deque[tuple[str, Outcome, float, float, int]] = deque()  #: not summed yet: a hit has no timestamp
         self._new: dict[_Key, list[float]] = {}  #: not added to an hour yet
-        self._hours: dict[int, dict[_Key, _Figures]] = {}  #: all of this hour and the last one
+        self._hours: dict[int, dict[_Key, _Figures]] = {}  #: all rows of this hour and the last one
         self._written: dict[tuple[int, _Key], _Figures] = {}
         self._functions: set[str] = set()
-        self.listeners: tuple[list[Call], ...] = ()  #: each gets what is counted
-        self._is_behind = False  #: whether rows were made that the database may not have
+        self.listeners: tuple[list[Call], ...] = ()  #: lists that receive each call
+        self._is_behind = False  #: whether there are new rows that the database may not have
 
     def count(
         self,
@@ -52,7 +52,7 @@ class Figures:
         saved: float = 0.0,
         size: int = 0,
     ) -> None:
-        """Count calls, with the seconds that they took and spared, and the bytes of their results."""
+        """Count calls, with the seconds that they took and saved, and the bytes of their results."""
         for heard in self.listeners:
             heard.extend([Call(function, outcome, reason, spent, saved, size)] * calls)
         with self._lock:
@@ -63,7 +63,7 @@ class Figures:
             figures[3] += size
 
     def count_hit(self, function: str, outcome: Outcome, spent: float, saved: float, size: int) -> None:
-        """Count one call, as quickly as that can be done."""
+        """Count one call, on the fast path."""
         self._hits.append((function, outcome, spent, saved, size))
         for heard in self.listeners:
             heard.append(Call(function, outcome, "", spent, saved, size))
@@ -72,7 +72,7 @@ class Figures:
 
     @contextmanager
     def listening(self) -> Iterator[list[Call]]:
-        """Add each call that is counted to a list, while a block lasts."""
+        """Append each counted call to a list, during a block."""
         heard: list[Call] = []
         with self._lock:
             self.listeners = (*self.listeners, heard)
@@ -87,13 +87,13 @@ class Figures:
         return bool(self._hits) or bool(self._new) or self._is_behind
 
     def to_write(self, now: int) -> list[Activity]:
-        """The rows that are not written as they are now, in the order of their key; `now` in microseconds."""
+        """Return the changed rows, in the order of their key; `now` in microseconds."""
         hour = now // HOUR
         self._add_up()
         with self._lock:
             self._take_up(hour, ((key, (int(n), a, b, int(size))) for key, (n, a, b, size) in self._new.items()))
             self._new = {}
-            # An hour that others may have added up already gets no more rows: what is left of it counts now.
+            # Other processes may have summed up an hour that is past, so it gets no new rows: its calls count now.
             for old in [known for known in self._hours if known < hour - 1]:
                 figures = self._hours.pop(old).items()
                 left = [(key, _less(total, self._written.pop((old, key), _NOTHING))) for key, total in figures]
@@ -110,7 +110,7 @@ class Figures:
             return rows
 
     def written(self, rows: Iterable[Activity]) -> None:
-        """Note that the database has these rows."""
+        """Record that the database has these rows."""
         with self._lock:
             for row in rows:
                 key = (row.function, row.outcome, row.reason)
@@ -128,7 +128,7 @@ class Figures:
                 figures = self._new.get((function, outcome, "")) or self._begin(function, outcome, "")
                 figures[0] += 1
                 figures[1] += spent
-                figures[2] += saved if 0.0 <= saved < LONGEST else 0.0  # what somebody made up adds nothing
+                figures[2] += saved if 0.0 <= saved < LONGEST else 0.0  # a forged entry counts as zero
                 figures[3] += size
 
     def _begin(self, function: str, outcome: Outcome, reason: str) -> list[float]:
@@ -136,7 +136,7 @@ class Figures:
         if name not in self._functions and len(self._functions) >= FUNCTIONS_AT_MOST:
             name = OTHERS
         self._functions.add(name)
-        # Under the cut names: a long one is looked for again at each of its calls.
+        # Stored under the shortened names; otherwise each call of a long name would look it up again.
         return self._new.setdefault((name, outcome, why), [0, 0.0, 0.0, 0])
 
     def _take_up(self, hour: int, more: Iterable[tuple[_Key, _Figures]]) -> None:
@@ -149,7 +149,7 @@ class Figures:
 
 
 def _text(text: str) -> str:
-    """Text that every database takes."""
+    """Return text that every database accepts."""
     return text[:NAME_LENGTH].encode(errors="replace").decode().replace("\0", "?")
 
 

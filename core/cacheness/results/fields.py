@@ -1,7 +1,7 @@
-"""What the fields of an entry may hold, so that every store gives back what was signed.
+"""Check the fields of an entry, so that every store returns what was signed.
 
-PostgreSQL stores no NUL in text, SQLite makes NULL of NaN, and JSON knows no bytes. What one of
-them changes or refuses is refused for all, before anything is signed.
+PostgreSQL stores no NUL in text, SQLite turns NaN into NULL, and JSON has no bytes. A value that
+one of them changes or rejects is rejected for all, before the entry is signed.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any, Final
 from cacheness.errors import CodecError
 from cacheness.records import Entry
 
-#: The end of the year 9999, in microseconds since the epoch: later times have no name.
+#: The end of the year 9999, in microseconds since the epoch: datetime has no later time.
 LAST_TIME: Final = 253_402_300_799_999_999
-#: Characters of a function's name. An index holds it, which takes no long ones.
+#: Characters of a function's name. An index holds it, and indexes have a limit.
 NAME_LENGTH: Final = 500
 _LARGEST: Final = (1 << 63) - 1
 _TEXTS: Final = ("namespace", "codec", "function", "prefix", "components", "provenance", "key_id")
@@ -24,7 +24,7 @@ _BYTES: Final = ("args", "mac")
 
 
 def plain(entry: Entry) -> Entry:
-    """The entry with each field of its plain type; CodecError where a field cannot be stored."""
+    """Return the entry with each field of its plain type; raise CodecError for a field that cannot be stored."""
     changes: dict[str, Any] = {name: _text(name, getattr(entry, name)) for name in _TEXTS}
     changes |= {name: _optional_text(name, getattr(entry, name)) for name in ("blob", "outputs")}
     changes |= {name: _digest(name, getattr(entry, name)) for name in _DIGESTS}
@@ -36,13 +36,13 @@ def plain(entry: Entry) -> Entry:
     changes["compute_seconds"] = None if entry.compute_seconds is None else _seconds(entry.compute_seconds)
     changes["function"] = changes["function"][:NAME_LENGTH]
     changes["tags"] = tuple(map(_tag, entry.tags))
-    # Nearly always there is nothing to change, and to make another record takes longer than all of the above.
+    # Usually nothing changes, and a new record takes longer than all checks above.
     new = {name: value for name, value in changes.items() if value is not getattr(entry, name)}
     return replace(entry, **new) if new else entry
 
 
 def is_text(value: object) -> bool:
-    """Return True when this is text that every store takes: no NUL, and no half of a surrogate pair."""
+    """Return True when every store accepts this text: no NUL, and no half of a surrogate pair."""
     try:
         return isinstance(value, str) and "\0" not in value and (value.isascii() or value.encode() is not None)
     except UnicodeEncodeError:
@@ -96,7 +96,7 @@ def _seconds(value: Any) -> float:
     if type(value) is float and 0.0 < value < math.inf:
         return value
     try:
-        seconds = float(value) + 0.0  # databases make 0.0 of -0.0
+        seconds = float(value) + 0.0  # databases turn -0.0 into 0.0
     except (TypeError, ValueError, OverflowError):
         raise _refused("compute_seconds", value, "it is no number of seconds") from None
     if not 0.0 <= seconds < math.inf:

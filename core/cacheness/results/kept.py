@@ -1,8 +1,8 @@
-"""Small results that this process has read and verified, for as long as nobody writes to their database.
+"""Keep small verified results in memory, until the database changes.
 
-A row that is asked for a second time is kept with a mark of the database's last change. At the next call an equal mark
-proves that the row is still what the database holds, so it is neither read nor verified again. The value is decoded
-again each time: what a caller does to it changes nothing here.
+A row that is read a second time is kept with a mark of the database's last change. At the next call
+an equal mark proves that the row has not changed, so it is neither read nor verified again. The
+value is decoded each time, so a caller that changes it changes nothing here.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ _Kept: TypeAlias = tuple[Entry, object]
 
 
 class KeptRows:
-    """Rows with their inline values, in the order in which they came. Thread-safe."""
+    """Rows with their inline values, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self.reset_after_fork()
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Hold nothing: the marks are of connections that a child does not have."""
+        """Drop all rows: the marks belong to connections that a child process does not have."""
         self._lock = threading.RLock()
         self._rows: dict[bytes, _Kept | None] = {}  #: None: seen once
         self._size = 0
 
     def is_known(self, key: bytes) -> bool:
-        """Return True when a row was seen before, so that a mark is worth its price."""
+        """Return True when a row was seen before, so that reading a mark is worth its cost."""
         return key in self._rows
 
     def find(self, key: bytes, mark: object | None) -> Entry | None:
-        """The row under a key, where it was kept with an equal mark."""
+        """Return the row under a key, if it was kept with an equal mark."""
         kept = self._rows.get(key)
         return kept[0] if kept is not None and kept[1] == mark else None
 
     def note(self, entry: Entry, mark: object | None) -> None:
-        """Keep a row that is verified, and was read after the mark; without a mark, note that it was seen."""
+        """Keep a verified row that was read after the mark; without a mark, record that it was seen."""
         if mark is None and entry.key in self._rows:
             return
         with self._lock:

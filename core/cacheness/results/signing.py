@@ -1,4 +1,4 @@
-"""Who wrote this, and is it whole: the digest of an entry's bytes and the signature of its row."""
+"""Verify entries: the digest of an entry's bytes and the signature of its row."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ _BAD_ROW: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
 
 
 class Keyring:
-    """Signs rows with its first key and verifies those that any of its keys signed."""
+    """Signs rows with its first key and verifies rows that any of its keys signed."""
 
     __slots__ = ("_is_unsigned", "_keys", "_signer", "signs_as")
 
     def __init__(self, signing: Mapping[str, SigningKey], trusted: Mapping[str, VerifyingKey] | None = None) -> None:
-        """Hold keys by their ids: those that sign, of which the first does, and those whose rows are read.
+        """Hold keys by their ids: signing keys, of which the first signs, and keys whose rows are accepted.
 
-        Without trusted keys the signing keys are. Without any key, every row is accepted and none is signed.
+        Without trusted keys, the signing keys are trusted. Without any key, every row is accepted and none is signed.
         """
         self.signs_as = next(iter(signing), "")
         self._signer = next(iter(signing.values()), None)
@@ -80,26 +80,26 @@ class Keyring:
 
     @classmethod
     def unsigned(cls) -> Keyring:
-        """Signs nothing and accepts every row: for stores to which nobody else can write."""
+        """Return a keyring that signs nothing and accepts every row: for stores to which only this user can write."""
         return cls({})
 
     @property
     def ids(self) -> list[str]:
-        """The ids of the keys that verify, those derived from secrets included."""
+        """Return the ids of the keys that verify, including ids derived from secrets."""
         return sorted(self._keys)
 
     def __repr__(self) -> str:
         return f"Keyring({', '.join(sorted(self._keys)) or 'unsigned'})"
 
     def sign(self, entry: Entry, **changes: Any) -> Entry:
-        """The entry with these fields changed, signed by the first key."""
+        """Return the entry with these fields changed, signed by the first key."""
         unsigned = replace(entry, **changes, key_id=self.signs_as, mac=b"")
         return self._signed(unsigned, header)
 
     def verify(self, entry: Entry) -> None:
         """Raise ForgedEntry unless one of our keys signed exactly this row.
 
-        Without keys every row is accepted whose columns are of the right types.
+        Without keys, a row is accepted if its columns have the right types.
         """
         if self._is_unsigned:
             _require_types(entry)
@@ -115,11 +115,14 @@ class Keyring:
             raise _forged(entry, "with other contents, or by somebody else")
 
     def sign_equivalence(self, equivalence: Equivalence) -> Equivalence:
-        """The equivalence, signed by the first key."""
+        """Return the equivalence, signed by the first key."""
         return self._signed(replace(equivalence, key_id=self.signs_as, mac=b""), _equivalence_header)
 
     def is_genuine_equivalence(self, equivalence: Equivalence) -> bool:
-        """Return True when one of our keys signed exactly this row; without keys, when its columns have their types."""
+        """Return True when one of our keys signed exactly this row.
+
+        Without keys, return True when its columns have the right types.
+        """
         try:
             signed = _equivalence_header(equivalence)
             if self._is_unsigned:
@@ -130,9 +133,9 @@ class Keyring:
             return False
 
     def _signed(self, row: R, header_of: Callable[[R], bytes]) -> R:
-        """A new row, which gets its signature."""
+        """Return a new row with its signature."""
         if self._signer is not None:
-            # In place of another copy: this one is its caller's, and nobody has seen it.
+            # Changes the copy in place, because only its caller has it.
             object.__setattr__(row, "mac", self._signer.sign(header_of(row)))
             return row
         if not self._is_unsigned:
@@ -141,7 +144,7 @@ class Keyring:
 
 
 def _equivalence_header(equivalence: Equivalence) -> bytes:
-    """Every signed field, such that two equivalences share it only if all these fields are equal."""
+    """Return all signed fields as bytes; two equivalences share them only if all these fields are equal."""
     texts = (
         equivalence.namespace.encode(),
         equivalence.new,
@@ -157,7 +160,7 @@ def _equivalence_header(equivalence: Equivalence) -> bytes:
 
 
 def header(entry: Entry) -> bytes:
-    """Every signed field, such that two entries share a header only if all these fields are equal.
+    """Return all signed fields as bytes; two entries share a header only if all these fields are equal.
 
     Numbers and lengths come first, in fixed places, and the texts follow without separators.
     """
@@ -215,10 +218,10 @@ def verify_bytes(entry: Entry, data: Buffer) -> None:
 
 
 def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
-    """The key in this file, for `Keyring.parse`; a fresh one, readable by its owner only, if there is no file.
+    """Return the key in this file, for `Keyring.parse`; create one, readable by its owner only, if there is no file.
 
-    Processes that come at once agree on one key. `may_create=False` says that signed entries
-    exist: a new key would make all of them worthless, so a missing file is an error then.
+    Processes that start at once agree on one key. `may_create=False` means that signed entries
+    exist: with a new key all of them would be useless, so a missing file is an error then.
     """
     try:
         if not path.exists() and may_create:
@@ -236,10 +239,11 @@ def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
 
 
 def own_key(path: Path) -> str | None:
-    """The key in this file, where it is surely one that this user or root has put there; None otherwise.
+    """Return the key in this file if only this user or root can have put it there; otherwise None.
 
-    For a directory that is opened with another key. Who may write to the directory could add a key file,
-    and sign with it what this process would unpickle; a file that others may write proves nothing either.
+    For a directory that is opened with another key. A user who can write to the directory could add
+    a key file, and sign with it bytes that this process would unpickle; a file that others can
+    write proves nothing either.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -254,7 +258,7 @@ def own_key(path: Path) -> str | None:
 
 
 def _create_key_file(path: Path) -> None:
-    # Written aside and linked into place: a reader finds no file or a whole one, and the first link wins.
+    # Written to a temporary file and linked into place: a reader finds no file or a whole one, and the first link wins.
     aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:

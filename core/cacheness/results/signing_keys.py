@@ -1,7 +1,7 @@
 """Keys that sign rows, and keys that verify them.
 
-The algorithm belongs to the key, and is never read from a row: a ring that looked it up there, or that kept the bytes
-of both kinds alike, would take the text of a public key for the secret of an HMAC, and anybody can sign with that.
+The algorithm belongs to the key, and is never read from a row. Otherwise an attacker could make the
+ring use the text of a public key as an HMAC secret, and anybody can sign with that.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 LEAST_KEY_BYTES: Final = 16
 HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secrets.token_hex(32))"'
-#: How the keys of the second kind begin, where they are written: kind:name:32 bytes in base64.
+#: Prefixes of Ed25519 keys in text: kind:name:32 bytes in base64.
 PRIVATE, PUBLIC, SHARED = "ed25519", "ed25519-pub", "hmac"
 _KINDS: Final = (PRIVATE, PUBLIC, SHARED)
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
 _RAW: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 _SIGNATURE_BYTES: Final = 64
-#: Rows of which a process remembers that they were verified; some 150 bytes each.
+#: Verified rows that a process remembers; about 150 bytes each.
 _MOST_REMEMBERED: Final = 65_536
 
 
 class VerifyingKey(Protocol):
-    """Tells whether a signature is its own."""
+    """Verifies signatures."""
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
-        """Return True when this key made the signature of these bytes. Raises TypeError where it is no bytes."""
+        """Return True when this key made the signature of these bytes. Raises TypeError if it is not bytes."""
         ...
 
 
 class SigningKey(VerifyingKey, Protocol):
-    """Signs, and knows its own signatures."""
+    """Signs, and verifies its signatures."""
 
     def sign(self, signed: bytes) -> bytes:
         """Return the signature of these bytes."""
@@ -52,7 +52,7 @@ class SigningKey(VerifyingKey, Protocol):
 
 
 class HmacKey:
-    """HMAC-SHA256: who can verify can sign, too."""
+    """HMAC-SHA256: a key that verifies can sign, too."""
 
     __slots__ = ("_keyed",)
 
@@ -61,7 +61,7 @@ class HmacKey:
             raise ConfigError(
                 f"a signing key has {len(secret)} bytes; at least {LEAST_KEY_BYTES} are needed. {HOW_TO_MAKE_ONE}"
             )
-        # Keyed once and copied for each row: `hmac.digest` would set up the key again, which takes twice as long.
+        # Set up once and copied for each row: `hmac.digest` would set up the key again, which takes twice as long.
         self._keyed = hmac.new(secret, digestmod="sha256")
 
     def sign(self, signed: bytes) -> bytes:
@@ -78,16 +78,16 @@ class HmacKey:
 
 
 class PublicKey:
-    """Ed25519 (RFC 8032): knows the signatures of a private key, and can make none."""
+    """Ed25519 (RFC 8032): verifies signatures of a private key, and cannot sign."""
 
     def __init__(self, key: VerifyKey) -> None:
         self._key = key
         self._refusal = _import("nacl.exceptions").BadSignatureError
-        # A signature takes some thirty times as long to verify as an HMAC, and a row is read again and again.
+        # Verifying a signature takes about thirty times as long as an HMAC, and a row is read many times.
         self._verified: set[bytes] = set()
 
     def verifies(self, signed: bytes, signature: bytes) -> bool:
-        """Return True when its private key made the signature of these bytes; remembered within the process."""
+        """Return True when the private key made the signature of these bytes; remembered within the process."""
         if len(signature) != _SIGNATURE_BYTES:
             return False
         row = blake3(signature + signed).digest()
@@ -103,7 +103,7 @@ class PublicKey:
         return True
 
     def text(self, name: str) -> str:
-        """The key, as it is written in `trust`."""
+        """Return the key, as written in `trust`."""
         return f"{PUBLIC}:{name}:{_encoded(bytes(self._key))}"
 
 
@@ -120,7 +120,7 @@ class PrivateKey(PublicKey):
 
 
 def new_private_key(name: str) -> str:
-    """Return a fresh private key, as it is written in `signing_key`."""
+    """Return a new private key, as written in `signing_key`."""
     check_name(name)
     return f"{PRIVATE}:{name}:{_encoded(secrets.token_bytes(32))}"
 
@@ -128,9 +128,9 @@ def new_private_key(name: str) -> str:
 def read_signing_keys(text: str) -> dict[str, SigningKey]:
     """Read "secret", "id:secret,id2:secret2" or "ed25519:name:key": keys by id, the one that signs first.
 
-    A secret without an id has one that is derived from it. No error shows a secret.
+    A secret without an id gets one derived from it. No error message contains a secret.
     """
-    if len(text.strip().splitlines()) > 1:  # lines would silently be one odd secret
+    if len(text.strip().splitlines()) > 1:  # otherwise the lines would become one wrong secret
         raise ConfigError("signing_key holds a line break: several keys stand on one line, with commas between them")
     keys: dict[str, SigningKey] = {}
     for number, item in enumerate(text.split(","), 1):
@@ -138,7 +138,7 @@ def read_signing_keys(text: str) -> dict[str, SigningKey]:
         if key_id in keys:
             raise ConfigError(f"signing key number {number} repeats an id. Give each key an id of its own")
         keys[key_id] = key
-    # A secret is also known by the id that is derived from it, so that it may be given a name later.
+    # A secret is also accepted under its derived id, so that it may be given a name later.
     for item in text.split(","):
         name, colon, secret = item.strip().partition(":")
         if colon and name not in _KINDS:
@@ -147,9 +147,9 @@ def read_signing_keys(text: str) -> dict[str, SigningKey]:
 
 
 def read_trusted_keys(text: str, own: dict[str, SigningKey]) -> dict[str, VerifyingKey]:
-    """Read "ed25519-pub:name:key,hmac:id": the keys whose rows are read, by id. Our own private keys are among them.
+    """Read "ed25519-pub:name:key,hmac:id": the keys whose rows are accepted, by id. Our private keys are included.
 
-    Line breaks separate keys as commas do, and lines that begin with # are left out, for files with a key in each line.
+    Line breaks separate keys as commas do, and lines that begin with # are skipped, for files with one key per line.
 
     Args:
         text: the setting `trust`.
@@ -179,7 +179,7 @@ def trusted_items(text: str) -> list[str]:
 
 
 def without_private_keys(signing: str, trust: str | None) -> tuple[str | None, str | None]:
-    """Return `signing_key` and `trust` for who only reads: they read the same rows, and hold no private key."""
+    """Return `signing_key` and `trust` for a reader: it accepts the same rows, and has no private key."""
     own = read_signing_keys(signing)
     if not any(isinstance(key, PrivateKey) for key in own.values()):
         return signing, trust
@@ -193,13 +193,13 @@ def without_private_keys(signing: str, trust: str | None) -> tuple[str | None, s
 
 
 def public_keys_of(text: str) -> list[str]:
-    """Return the public keys of the private keys in `signing_key`, as they are written in `trust`."""
+    """Return the public keys of the private keys in `signing_key`, as written in `trust`."""
     keys = read_signing_keys(text) if text else {}
     return [key.text(name) for name, key in keys.items() if isinstance(key, PrivateKey)]
 
 
 def check_name(name: str) -> None:
-    """Raise ConfigError for what cannot be the name or id of a key."""
+    """Raise ConfigError for text that cannot be the name or id of a key."""
     if not _NAME.fullmatch(name) or name in _KINDS:
         raise ConfigError(
             "a signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores, and"
@@ -209,7 +209,7 @@ def check_name(name: str) -> None:
 
 
 def derived_id(secret: bytes) -> str:
-    """The id of a secret for HMAC that was given none."""
+    """Return the id of an HMAC secret without a name."""
     return hmac.digest(secret, b"cacheness key id", "sha256").hex()[:12]
 
 
@@ -269,7 +269,7 @@ def _decoded(text: str, where: str, form: str) -> bytes:
 
 
 def _import(module: str) -> Any:
-    with forks.no_fork():  # a child could never import what a thread of its parent was importing
+    with forks.no_fork():  # a child forked during a thread's import could never import that module
         try:
             return importlib.import_module(module)
         except ImportError as error:

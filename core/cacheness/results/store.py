@@ -1,4 +1,4 @@
-"""Put and lookup, in a straight line.
+"""Implement put and lookup, step by step.
 
 put      value -> codec.encode -> blobs.write -> sign -> metadata.commit -> Entry
 lookup   key   -> metadata.find -> verify -> blobs.read -> verify -> codec.decode -> Hit | None
@@ -44,12 +44,12 @@ from cacheness.transfers import concurrently
 
 _log = logger_of(__name__)
 
-PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it gives up
-COPY_LOOKS = 3  #: copies on this machine that a reader may find spoilt, before it reads the blob itself
-MOVED_ROW_LOOKS = 5  #: times that a reader follows a row that is being overwritten under it
+PUBLISH_ATTEMPTS = 5  #: sessions that one put may lose before it raises an error
+COPY_LOOKS = 3  #: damaged local copies that a reader may find before it reads the blob itself
+MOVED_ROW_LOOKS = 5  #: times that a reader repeats a look-up of a row that is being overwritten
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
-KINDS_AT_MOST = 20  #: items of a container whose types are looked at
-#: Why what is there is not served, as figures say it.
+KINDS_AT_MOST = 20  #: items of a container whose types are checked
+#: Why an existing entry is not served, as statistics report it.
 FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "a file that it wrote changed",
     "damaged",
@@ -57,29 +57,29 @@ FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "the result that it names is gone",
     "signed by a key that is not known here",
 )
-MOST_WARNINGS, WARNINGS_SECONDS = 20, 600.0  #: warnings of such entries in so long
+MOST_WARNINGS, WARNINGS_SECONDS = 20, 600.0  #: warnings of such entries per interval
 LINK = "link"  #: in place of a codec, where there are no bytes
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutDetails:
-    """What a put says of a result besides its value."""
+    """Attributes of a result besides its value."""
 
     ttl: float | None = None
     tags: tuple[str, ...] = ()
     compute_seconds: float | None = None
     provenance: str = "{}"
-    by_value: bool | None = None  #: digest the value however many members it has, or never; None: where it has few
+    by_value: bool | None = None  #: digest the value however many members it has, or never; None: only if it has few
 
 
-#: A draft's entry, and the field in which its bytes lie: the row itself, or the name of a blob.
+#: A draft's entry, and the field that locates its bytes: the row itself, or the name of a blob.
 _Placed: TypeAlias = tuple[Entry, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An encoded value on its way to being an entry. `entry` lacks its blob and signature."""
+    """An encoded value that is not committed yet. `entry` lacks its blob and signature."""
 
     entry: Entry
     buffers: Sequence[Buffer]
@@ -112,7 +112,7 @@ class Cache:
         self.sessions = Sessions(metadata)
         self.uses = UseCounter(metadata, namespace, counts=writes)
         self.writes = writes
-        self._since = since  #: what is older, in microseconds since the epoch, is not served
+        self._since = since  #: older entries are not served; in microseconds since the epoch
         self.keyring = keyring
         self._store_id = ""
         self._codecs = {codec.name: codec for codec in codecs}  # in order of preference
@@ -122,12 +122,12 @@ class Cache:
         self._kept = KeptRows()
         self._readable: set[tuple[int, ...]] = set()
         self._warned, self._warned_since = 0, time.monotonic()  #: warnings of entries that are not served
-        self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of it
+        self._noted: dict[bytes, int] = {}  #: rows of `functions` that are written: digest -> the day of the write
 
     # put
 
     def draft(self, key: Key, value: Any, about: PutDetails) -> Draft:
-        """Encode a value; nothing is stored yet. Raises CodecError when no codec takes it."""
+        """Encode a value; nothing is stored yet. Raises CodecError when no codec accepts it."""
         codec = self._codec_for(value)
         raw = codec.encode(value)
         raw_size = sum(memoryview(buffer).nbytes for buffer in raw)
@@ -164,7 +164,7 @@ class Cache:
         return Draft(plain(entry), stored, key.code)  # now, before a blob is written
 
     def draft_link(self, key: Key, entry: Entry, provenance: str) -> Draft:
-        """A row that names an entry whose inputs had the same values, and has no bytes of its own."""
+        """Make a row without bytes that names an entry whose inputs had the same values."""
         link = replace(
             entry,
             key=key.digest,
@@ -187,7 +187,7 @@ class Cache:
         return Draft(plain(link), [b""], None)
 
     def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
-        """Raise CodecError where the first value of its kind cannot be read again in this process."""
+        """Raise CodecError if the first value of its type cannot be decoded in this process."""
         kind = _kind_of(value)
         if kind in self._readable or size > READ_BACK_AT_MOST:
             return
@@ -199,7 +199,7 @@ class Cache:
         self._readable.add(kind)
 
     def round_trip(self, value: Any) -> Any:
-        """A value as it would be found: encoded and decoded, and not stored."""
+        """Return a value as a look-up would: encoded and decoded, and not stored."""
         codec = self._codec_for(value)
         return codec.decode(bytearray(b"".join(codec.encode(value))))
 
@@ -207,8 +207,8 @@ class Cache:
         """Write the blobs, then commit the rows in one transaction. Durable when it returns.
 
         Of several drafts of one key the last one counts. `fresh` entries are dated at the commit;
-        others keep their times. An error means that nothing of them was published, and loses
-        nothing that was there before.
+        others keep their times. After an error none of them is published, and existing entries are
+        unchanged.
         """
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
         self.marker.settle()
@@ -227,15 +227,15 @@ class Cache:
                     self.sessions.lost(session)
                     placed = []
                 except CommitUnanswered:
-                    # Ending our own session waits for the running commit; only then can the
-                    # row tell. To commit the same blob again instead, after a look, can leave a
-                    # row without a blob: a repairer may have come between the look and the commit.
+                    # Ending our session waits for the running commit; only then does the row show
+                    # the result. Committing the same blob again after a check could leave a row
+                    # without a blob: a repair may run between the check and the commit.
                     self.sessions.end(session)
                     if self._are_there(entries):
                         return entries
                     placed = []
                 except StoreFull:
-                    # An answer: nothing was committed. Blobs that stayed would fill the disk up, put by put.
+                    # The database has answered: nothing was committed. Blobs that stayed would fill the disk.
                     self.sessions.abandon(session)
                     self.tombstones.delete(where["blob"] for _, where in placed if "blob" in where)
                     raise
@@ -253,7 +253,7 @@ class Cache:
         )
 
     def _note_functions(self, drafts: Sequence[Draft]) -> None:
-        """Keep what code made these results: once a process and day, so that what is in use is not forgotten."""
+        """Record the code that made these results, once per process and day, so that rows in use are not deleted."""
         today = self.metadata.now() // DAY
         new = {d.code.digest: d.code for d in drafts if d.code is not None and self._noted.get(d.code.digest) != today}
         if new:
@@ -264,20 +264,20 @@ class Cache:
 
     def _write(self, drafts: Sequence[Draft], session: str) -> list[_Placed]:
         if not any(map(self._has_blob, drafts)):
-            return [self._write_one(draft, session) for draft in drafts]  # there is nothing to wait for
+            return [self._write_one(draft, session) for draft in drafts]  # nothing to wait for
         try:
             return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
         except (StoreUnavailable, BlobMissing) as error:
             if self.metadata.renew_session(session):
                 raise
-            # A repairer took us for dead and aborted our upload; the store is not to blame.
+            # A repair fenced our session and aborted the upload; the store did not fail.
             raise SessionLost(f"session {session} was fenced while it wrote") from error
 
     def _write_one(self, draft: Draft, session: str) -> _Placed:
         if not self._has_blob(draft):
             return draft.entry, {"inline": b"".join(draft.buffers)}
         name = fresh_name(draft.entry, session)
-        self.blobs.write(name, draft.buffers)  # durable, but nobody can see it yet
+        self.blobs.write(name, draft.buffers)  # durable, but not visible yet
         return draft.entry, {"blob": name}
 
     def _has_blob(self, draft: Draft) -> bool:
@@ -286,7 +286,7 @@ class Cache:
     def _sign(self, entry: Entry, where: dict[str, Any], *, fresh: bool) -> Entry:
         if not fresh:
             return self.keyring.sign(entry, **where)
-        # Dated only now: a batch may have been open, or an upload have lasted, for longer than a clock is trusted.
+        # Dated only now: the batch or the upload may have lasted longer than a clock reading is valid.
         now = self.metadata.now()
         ttl = None if entry.expires_at is None else entry.expires_at - entry.created_at
         return self.keyring.sign(entry, **where, created_at=now, expires_at=None if ttl is None else now + ttl)
@@ -308,9 +308,9 @@ class Cache:
     # lookup
 
     def lookup(self, key: bytes, why: list[str] | None = None) -> Hit | None:
-        """Find, verify and decode one result. None means "not here", and only that; `why` gets the reason, if known.
+        """Find, verify and decode one result. None means only "not here"; `why` gets the reason, if known.
 
-        Raises CodecError when the verified bytes cannot become a value in this process.
+        Raises CodecError when the verified bytes cannot be decoded in this process.
         """
         mark = self.metadata.last_change() if self._kept.is_known(key) else None
         kept = self._open_kept(key, mark)
@@ -323,17 +323,17 @@ class Cache:
         return hit
 
     def _open_kept(self, key: bytes, mark: object | None) -> Hit | None:
-        """The result of a row that was verified before, and that nobody has changed since."""
+        """Return the result of a row that was verified before and has not changed since."""
         row = None if mark is None else self._kept.find(key, mark)
         if row is None or self.why_not_served(row):
             return None
         try:
             return self._open_verified(row, row.inline or b"", is_near=False)
-        except CodecError:  # no longer: to read it again says why
+        except CodecError:  # no longer served: reading it again finds the reason
             return None
 
     def find(self, key: bytes) -> Entry | None:
-        """The row of a result that would be served, verified; its bytes are not read."""
+        """Return the verified row of a result that would be served; its bytes are not read."""
         entry = self.metadata.find(self.namespace, key)
         if entry is None or not self.is_served(entry):
             return None
@@ -343,7 +343,7 @@ class Cache:
         return named if named is not None and _is_named_by(entry, named) and self.is_served(named) else None
 
     def is_served(self, entry: Entry) -> bool:
-        """Return True when a row would be served, and count that it was."""
+        """Return True when a row would be served, and count it as a hit."""
         if not self.is_genuine(entry) or self.why_not_served(entry):
             return False
         self.uses.count(entry.key)
@@ -351,13 +351,13 @@ class Cache:
 
     @property
     def store_id(self) -> str:
-        """The random id that the database was given when it was made."""
+        """Return the random id of the database, set at its creation."""
         if not self._store_id:
             self._store_id = self.metadata.identity().store_id
         return self._store_id
 
     def lookup_alias(self, alias: bytes) -> Hit | None:
-        """The result whose signed alias this is. A row that was found by another counts for nothing."""
+        """Return the result with this signed alias. A row under another alias is ignored."""
         for entry in self.metadata.find_by_alias(self.namespace, alias):
             hit = self.follow(entry) if entry.alias == alias and entry.link is None else None
             if hit is not None and hit.entry.alias == alias:
@@ -365,7 +365,7 @@ class Cache:
         return None
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
-        """The hits among many keys: one statement per 10,000, blobs read side by side."""
+        """Return the hits among many keys: one statement per 10,000, blobs read in parallel."""
         mark = self.metadata.last_change() if any(map(self._kept.is_known, keys)) else None
         hits = {key: hit for key in keys if (hit := self._open_kept(key, mark)) is not None}
         asked = [key for key in keys if key not in hits] if hits else keys
@@ -374,7 +374,7 @@ class Cache:
             if entry.inline is None:
                 far[key] = entry
                 continue
-            # What came with its row is here already, and threads would only wait for each other.
+            # Values that came with their rows need no threads, which would only wait for each other.
             hit = self._follow_one_of_many(entry)
             if hit is not None:
                 hits[key] = hit
@@ -390,7 +390,7 @@ class Cache:
             if entry is None:
                 return None
             try:
-                self.keyring.verify(entry)  # before anything in the row is relied upon
+                self.keyring.verify(entry)  # before any field of the row is used
                 past = self.why_not_served(entry)
                 if not past:
                     return self._open(entry) if entry.link is None else self._follow_link(entry, why)
@@ -410,8 +410,11 @@ class Cache:
         return None
 
     def _warn_of(self, text: str, *details: object) -> None:
-        """Warn of an entry that is not served. Who can write to the database could fill the log with them."""
-        # Without a lock: threads may log a few more.
+        """Log an entry that is not served, with a limit.
+
+        Otherwise a user who can write to the database could fill the log.
+        """
+        # No lock is used: threads may log a few more.
         if time.monotonic() - self._warned_since > WARNINGS_SECONDS:
             self._warned, self._warned_since = 0, time.monotonic()
         self._warned += 1
@@ -440,7 +443,7 @@ class Cache:
             return None
 
     def why_not_served(self, entry: Entry) -> str:
-        """Why a genuine row is not served, as far as the row shows; "" where it is."""
+        """Return why a genuine row is not served, as far as the row shows; "" if it is served."""
         if self.is_expired(entry):
             return EXPIRED
         if not self.is_recent(entry.created_at):
@@ -448,16 +451,22 @@ class Cache:
         return "" if still_left(entry.outputs or "") else FILE_CHANGED
 
     def is_recent(self, created_at: int) -> bool:
-        """Whether what was made then may be served: in a run that refreshes, only what was made since its start."""
+        """Return True if an entry of this time may be served.
+
+        A run that refreshes serves only entries since its start.
+        """
         return self._since is None or created_at >= self._since
 
     def read_bytes(self, entry: Entry) -> Buffer:
-        """The entry's stored bytes, of no copy, verified. Raises BlobMissing, CorruptEntry or ForgedEntry."""
+        """Return the entry's stored bytes from the blob store itself, verified.
+
+        Raises BlobMissing, CorruptEntry or ForgedEntry.
+        """
         self.keyring.verify(entry)
         return self._read_far(entry)
 
     def _read(self, entry: Entry) -> tuple[Buffer, bool]:
-        """The bytes of a verified row, verified, and whether they are those of a copy on this machine."""
+        """Return the verified bytes of a verified row, and whether they come from a local copy."""
         if entry.blob is None or not isinstance(self.blobs, NearBlobStore):
             return self._read_far(entry), False
         for _ in range(COPY_LOOKS):
@@ -486,7 +495,7 @@ class Cache:
         return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
 
     def _open(self, entry: Entry) -> Hit:
-        self._decoder(entry)  # what cannot be decoded is not read
+        self._decoder(entry)  # bytes that cannot be decoded are not read
         return self._open_verified(entry, *self._read(entry))
 
     def _open_verified(self, entry: Entry, stored: Buffer, is_near: bool) -> Hit:
@@ -506,10 +515,10 @@ class Cache:
             raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
         return codec
 
-    # the rest
+    # other operations
 
     def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> int:
-        """Delete matching rows, then the blobs that they named; returns the number of rows."""
+        """Delete matching rows, then their blobs; return the number of rows."""
         deleted = self.metadata.delete(where, most=most, waits=waits, lasting=lasting)
         self.tombstones.drain(deleted.blobs)
         return deleted.entries
@@ -520,7 +529,7 @@ class Cache:
         return self.metadata.swap(entry, self.keyring.sign(entry, **changes))
 
     def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
-        """The code that made these entries, by their `fn`: where a signed row names it, and it has that digest."""
+        """Return the code of these entries by `fn`, where a signed row names it and the digest matches."""
         named: set[bytes] = set()
         for entry in entries:
             if entry.fn is not None and entry.fn not in named and self.is_genuine(entry):
@@ -529,7 +538,7 @@ class Cache:
         return {digest: code for digest, code in found.items() if code.digest == digest}
 
     def is_genuine(self, entry: Entry) -> bool:
-        """Return True when the row carries a good signature."""
+        """Return True when the row's signature is valid."""
         try:
             self.keyring.verify(entry)
         except CorruptEntry:
@@ -537,7 +546,7 @@ class Cache:
         return True
 
     def close(self) -> None:
-        """Write what is buffered, end the session, and close the stores."""
+        """Write buffered data, end the session, and close the stores."""
         with ExitStack() as last:
             last.callback(self.blobs.close)
             last.callback(self.metadata.close)
@@ -546,29 +555,29 @@ class Cache:
 
 
 def _size_said_by(row: Entry) -> int:
-    """The size in a row that nobody has verified yet, where it is one."""
+    """Return the size in a row that is not verified yet, if it is a valid one."""
     return row.size if type(row.size) is int and row.size > 0 else 0
 
 
 def fresh_name(entry: Entry, session: str) -> str:
-    """A name for the entry's blob that was never used before and never will be again."""
+    """Return a blob name that was never used before and never will be again."""
     key = entry.cache_key
     return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
 
 
 def _kind_of(value: Any) -> tuple[int, ...]:
-    """Return the type of a value, and the types of the first items of a container, as numbers."""
+    """Return the ids of the types of a value and of the first items of a container."""
     items: Iterable[Any] = ()
     if type(value) is dict:
         items = islice(value.values(), KINDS_AT_MOST)
     elif type(value) in {list, tuple}:
         items = value[:KINDS_AT_MOST]
-    # By number: a class need not be hashable. One that takes the number of a class that is gone is not looked at.
+    # By id, because a class need not be hashable. A class that gets the id of a deleted class is not checked.
     return (id(type(value)), *sorted({id(type(item)) for item in items}))
 
 
 def _is_named_by(link: Entry, entry: Entry) -> bool:
-    """Return True when a link and an entry, both signed, are of one function called with the same values."""
+    """Return True when a link and an entry, both signed, belong to one function called with the same values."""
     return entry.link is None and entry.alias is not None and entry.alias == link.alias
 
 

@@ -1,8 +1,8 @@
 """Delete blobs: the only module that does, and only in a blob store that this database owns.
 
-A deletion, an overwrite and a repair all end here. Where the marker names another database, or
-cannot be read, nothing is deleted: the tombstones stay, and a repair drains them once the store
-has been adopted.
+A deletion, an overwrite and a repair all end here. If the marker names another database, or cannot
+be read, nothing is deleted: the tombstones stay, and a repair drains them once the store has been
+adopted.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ T = TypeVar("T")
 
 _log = logger_of(__name__)
 
-BULK: Final = 1000  #: blobs that are deleted between two looks at the marker
-FEW: Final = 100  #: blobs that are deleted by what the marker said up to a minute ago
+BULK: Final = 1000  #: blobs that are deleted between two reads of the marker
+FEW: Final = 100  #: blobs that are deleted on the basis of a marker read up to a minute ago
 
 
 @dataclass(slots=True)
 class Removal:
-    """What became of the blobs that were to be deleted, by name, or of uploads, by handle."""
+    """Results of deleting blobs, by name, or uploads, by handle."""
 
     gone: set[str] = field(default_factory=set)
     kept: dict[str, str] = field(default_factory=dict)  #: name -> why it is still there
 
 
 class Tombstones:
-    """Deletes blobs of one store, and the tombstones of those that are gone."""
+    """Deletes blobs of one store, and the tombstones of deleted blobs."""
 
     def __init__(self, metadata: MetadataStore, blobs: BlobStore, marker: Marker) -> None:
         self._metadata = metadata
@@ -48,7 +48,7 @@ class Tombstones:
     def drain(self, names: Iterable[str]) -> Removal:
         """Delete blobs, then their tombstones: in this order a crash loses nothing.
 
-        Called after every commit with the names that it replaced, so trouble is not an error of
+        Called after every commit with the names that it replaced, so a failure is not an error of
         the caller: a blob that stays has its tombstone, and a repair drains it.
         """
         removal = Removal()
@@ -68,7 +68,7 @@ class Tombstones:
         return removal
 
     def abort(self, uploads: Iterable[Upload]) -> Removal:
-        """Drop unfinished uploads."""
+        """Delete unfinished uploads."""
         removal = Removal()
         for some in _in_bulk(uploads):
             by_handle = {upload.handle: upload for upload in some}
@@ -101,7 +101,7 @@ class Tombstones:
         for name, error in failures.items():
             removal.kept[name] = str(error)
             if isinstance(error, StoreRefused):
-                self._warn(error)  # a locked object, perhaps: others may be deleted
+                self._warn(error)  # perhaps a locked object; others may be deletable
 
     def _warn(self, error: StoreRefused) -> None:
         if not self._is_refused:
