@@ -26,8 +26,9 @@ POLL_AT_MOST = 1.0
 class ComputeLeases:
     """The compute leases of one namespace.
 
-    Args of several methods: key: 64 hexadecimal digits. token: a random text from the caller, which
-        identifies one holder.
+    Args of several methods:
+        key: 64 hexadecimal digits.
+        token: a random text from the caller, which identifies one holder.
     """
 
     def __init__(self, metadata: ComputeLeaseRows, namespace: str, lease: float) -> None:

@@ -1,1 +1,1 @@
-"""Where the rows are kept that make results visible."""
+"""Stores for the rows of results; a result exists when its row is committed."""

@@ -1,4 +1,4 @@
-"""Room kept back on a disk, so that entries can be deleted when it is full."""
+"""Reserve space on a disk, so that entries can be deleted when it is full."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 from cacheness import platform
 
 RESERVE: Final = 2 << 20  #: bytes; many times what the deletion of a few entries writes
-_SHARE: Final = 4  #: at most one of so many parts of a small disk
-#: Free bytes from which on a disk is not looked at more closely.
+_SHARE: Final = 4  #: at most this fraction (1/n) of a small disk
+#: With this many free bytes a disk counts as far from full.
 PLENTY: Final = 64 << 20
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Reserve:
-    """A file beside a database that holds nothing. A deletion that finds the disk full removes it."""
+    """An unused file next to a database. A deletion that finds the disk full removes it."""
 
     def __init__(self, database: Path) -> None:
         self._path = database.with_name(database.name + "-reserve")
@@ -26,22 +26,22 @@ class Reserve:
         self._is_kept = self._is_used = False
 
     def is_roomy(self, size: int) -> bool:
-        """Return True when the disk is far from full even after `size` more bytes, and the reserve was made."""
+        """Return True when `size` more bytes leave the disk far from full, and the reserve exists."""
         return self._is_kept and free_bytes(self._directory) > PLENTY + size
 
     def keep(self) -> bool:
-        """Make the file if it is missing. False: the disk is too full for it."""
+        """Create the file if it is missing. Return False if the disk is too full for it."""
         self._is_kept = self._take(_size_on(self._directory))
         return self._is_kept
 
     def give_up(self) -> None:
-        """Remove the file, so that its room can be used."""
+        """Remove the file, so that its space can be used."""
         self._is_kept, self._is_used = False, True
         with contextlib.suppress(OSError):
             self._path.unlink()
 
     def restore(self) -> None:
-        """Make the file again if this process has removed it; a smaller one where there is less room."""
+        """Create the file again if this process has removed it; a smaller one if there is less space."""
         if self._is_used:
             size = _size_on(self._directory)
             taken = next((part for part in (1, 2, 4, 8) if self._take(size // part)), 0)
@@ -54,13 +54,13 @@ class Reserve:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._path.unlink()
-            # Where no file may be made, or none of this size, what comes next is refused with its own reason, or not.
+            # If the file cannot be created, or not at this size, the next write fails with its own error, or succeeds.
             return error.errno not in _NO_ROOM
         return True
 
 
 def free_bytes(directory: Path) -> int:
-    """How many bytes this user may still write there; a quota of the user does not show."""
+    """Return how many bytes this user may still write there; a quota of the user is not visible."""
     found = os.statvfs(directory)
     return found.f_frsize * (found.f_bavail if os.geteuid() else found.f_bfree)
 

@@ -1,7 +1,8 @@
-"""Where figures go with age: the rows of processes are added to those of their hour, day and month, and of all time.
+"""Add old statistics up: rows of processes to rows per hour, day, month and of all time.
 
-Rows of functions, and of all of them together. Those of hours and days are dropped when a report of so long ago may be
-coarser; so a report adds up some months, days and hours of each function, however much history there is.
+There are rows per function, and for all functions together. Rows of hours and days are dropped when
+reports of that time may be less detailed; so a report sums up a limited number of rows per
+function, however long the history.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final, TypeAlias
 
-#: Hours after which an hour's rows of all processes are added up: no process writes to it any more.
+#: Hours after which the rows of all processes for an hour are summed: no process writes to it any more.
 ENDED: Final = 2
-#: Hours after which the rows of hours are dropped, and those of days.
+#: Hours after which rows of hours are dropped, and rows of days.
 _HOURS: Final = 8 * 24
 _DAYS: Final = 400 * 24
-#: For how many hours the rows of each span are kept; the rest stay.
+#: For how many hours the rows of each span are kept; the others stay.
 KEPT: Final = {"hour": _HOURS, "hours": _HOURS, "day": _DAYS, "days": _DAYS}
-#: The spans of all functions together, by those of each.
+#: The spans of all functions together, by the spans of one.
 _TOGETHER: Final = {"hour": "hours", "day": "days", "month": "months"}
 
 #: span, hour, function, outcome, reason, who
@@ -27,7 +28,7 @@ Sums: TypeAlias = tuple[int, float, float, int]
 
 
 def is_due(place: Place, hour: int) -> bool:
-    """Return True when a row is old enough to be added to others or to be dropped, in this hour."""
+    """Return True when a row is old enough, in this hour, to be added to others or dropped."""
     span, at, *_, who = place
     if who:
         return at < hour - ENDED
@@ -35,7 +36,7 @@ def is_due(place: Place, hour: int) -> bool:
 
 
 def folded(rows: Iterable[tuple[Place, Sums]]) -> dict[Place, Sums]:
-    """What such rows add to others, in the order of their places."""
+    """Return what such rows add to others, in the order of their keys."""
     more: dict[Place, Sums] = {}
     for place, sums in rows:
         for target in _targets(place):
@@ -44,19 +45,19 @@ def folded(rows: Iterable[tuple[Place, Sums]]) -> dict[Place, Sums]:
 
 
 def added(one: Sums, other: Sums) -> Sums:
-    """Two rows as one."""
+    """Return the sum of two rows."""
     return one[0] + other[0], one[1] + other[1], one[2] + other[2], one[3] + other[3]
 
 
 def bounds_by_function(since: int) -> dict[str, int]:
-    """From which hours on figures of each span count: hours until a day begins, days until a month does, and months."""
+    """Return the first hour of each span: hours until a day begins, days until a month begins, months."""
     since = max(since, 0)
     days = _first(since, _day)
     return {"hours": since, "days": days, "months": _first(days, _month)}
 
 
 def bounds_by_hour(since: int, now: int) -> dict[str, int]:
-    """From which hours on figures of each span are shown: each hour while hours are kept, then each day, and month."""
+    """Return the first hour shown of each span: hours while they are kept, then days, then months."""
     hours, days = now - _HOURS, now - _DAYS
     return {
         "hours": since if since >= hours else _first(hours, _day),
@@ -66,7 +67,7 @@ def bounds_by_hour(since: int, now: int) -> dict[str, int]:
 
 
 def is_of_functions(place: Place, bounds: Mapping[str, int]) -> bool:
-    """Return True when a row counts in a report by function with these bounds."""
+    """Return True when a row counts in a report by function with these limits."""
     span, hour, *_, who = place
     hours, days, months = bounds["hours"], bounds["days"], bounds["months"]
     if span == "hour":
@@ -75,7 +76,7 @@ def is_of_functions(place: Place, bounds: Mapping[str, int]) -> bool:
 
 
 def span_of_hours(place: Place, bounds: Mapping[str, int]) -> str | None:
-    """The span that a row is shown as in a report by hour with these bounds; None when it is not."""
+    """Return the span under which a report by hour shows a row; None when it does not show it."""
     span, hour, *_, who = place
     hours, days, months = bounds["hours"], bounds["days"], bounds["months"]
     if span == "hour":
@@ -86,7 +87,7 @@ def span_of_hours(place: Place, bounds: Mapping[str, int]) -> str | None:
 
 def _targets(place: Place) -> list[Place]:
     _, hour, function, outcome, reason, who = place
-    if not who:  # it was added to all others when it was made
+    if not who:  # it was added to all others when it was created
         return []
     spans = {"hour": hour, "day": _day(hour), "month": _month(hour)}
     each = [(span, at, function, outcome, reason, "") for span, at in (*spans.items(), ("all", 0))]
@@ -103,5 +104,5 @@ def _month(hour: int) -> int:
 
 
 def _first(hour: int, begin: Callable[[int], int]) -> int:
-    """The hour in which the first whole day or month begins."""
+    """Return the hour in which the first whole day or month begins."""
     return hour if begin(hour) == hour else begin(begin(hour) + (25 if begin is _day else 32 * 24))

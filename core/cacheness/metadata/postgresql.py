@@ -1,4 +1,4 @@
-"""Metadata in PostgreSQL, shared by a fleet."""
+"""Store metadata in PostgreSQL, for many machines."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from cacheness.records import Entry, Identity, Process
 
 T = TypeVar("T")
 
-#: What a statement that may look at every row may take on top of the usual limit, in a cache of millions.
+#: Additional time for a statement that may read every row, in a cache of millions.
 _LONG_SECONDS: Final = 55.0
-#: What each row that a transaction writes may take on top, on a busy server.
+#: Additional time for each row that a transaction writes, on a busy server.
 ROW_SECONDS: Final = 0.005
-#: How long fencing waits for a session that is committing; who writes that long is alive.
+#: How long fencing waits for a session that is committing; a process that writes that long is alive.
 _FENCE_SECONDS: Final = 1
-#: The planner takes span and hour for independent, so it expects far more rows than there are: it would read the whole
-#: table, and sort on disk what it could group in memory.
+#: The planner assumes that span and hour are independent, so it expects far more rows than there
+#: are: it would read the whole table, and sort on disk what fits into a hash table in memory.
 _TO_SUM_UP: Final = Statement(
     "SELECT set_config('work_mem', '64MB', true), set_config('enable_seqscan', 'off', true)", {}, ()
 )
 _FENCE_PATIENCE: Final = Statement(f"SET LOCAL lock_timeout = '{_FENCE_SECONDS}s'", {}, ())
-#: Any number, as long as nobody else's application uses it: "cacheness" in ASCII, folded to 63 bits.
+#: Any number, if no other application uses it: "cacheness" in ASCII, folded to 63 bits.
 SCHEMA_LOCK: Final = 0x6361636865_6E65
 #: By whether there are many entries, and whether any has a tag or a prefix.
 _PUBLISH: Final = {
@@ -49,7 +49,7 @@ _PUBLISH: Final = {
     (True, False): STATEMENTS["publish_many"],
     (True, True): STATEMENTS["publish_many_tagged"],
 }
-#: Connections of clients to the server, and how many it takes.
+#: Connections of clients to the server, and its maximum.
 _CONNECTIONS: Final = Statement(
     "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname IS NOT NULL), current_setting('max_connections')::int"
     " - current_setting('superuser_reserved_connections')::int",
@@ -57,7 +57,7 @@ _CONNECTIONS: Final = Statement(
     (),
 )
 _HELLO: Final = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, pg_backend_pid()"
-# Of the catalog itself: to_regclass() answers from a memory that a wait for a lock leaves as it was.
+# A query on the catalog: to_regclass() answers from a cache that is still old after a wait for a lock.
 _EXISTS: Final = Statement(
     "SELECT count(*) > 0 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'store'",
     {"schema": POSTGRESQL_SCHEMA},
@@ -66,8 +66,8 @@ _EXISTS: Final = Statement(
 _LOCK: Final = Statement(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})", {}, ())
 _DATABASE: Final = Statement("SELECT oid FROM pg_database WHERE datname = current_database()", {}, ())
 _CLUSTER: Final = Statement("SELECT system_identifier FROM pg_control_system()", {}, ())
-# From where the server writes now: its control data name the timeline of the last checkpoint, minutes ago. A standby
-# that replays has none of its own.
+# The server's current timeline, from its write position: its control data show the one of the last
+# checkpoint, minutes ago. A standby that replays has no write position.
 _TIMELINE: Final = Statement(
     "SELECT CASE WHEN NOT pg_is_in_recovery() THEN"
     " ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint END",
@@ -89,7 +89,7 @@ _statements: Final = Statements(STATEMENTS, _builder, list)
 class PostgresqlStore(SqlStore):
     """A metadata store in the database that `url` names, in the schema `cacheness`.
 
-    Takes what libpq takes, and `?pool_size=` for the number of connections a process may open. Works
+    Accepts libpq's URLs, and `?pool_size=` for the number of connections a process may open. Works
     behind PgBouncer in transaction mode: it keeps no state on the server between statements.
     """
 
@@ -100,7 +100,7 @@ class PostgresqlStore(SqlStore):
         self._limits = limits
         self._pool = Pool(url, limits, _HELLO)
         self._guard = Guard(self._pool.name, limits)
-        # Of their own: that a count takes too long says nothing of a read by key.
+        # Separate limits: a count that takes too long says nothing about a read by key.
         self._long_queries = Guard(f"a long query of {self._pool.name}", limits)
         try:
             self._open_schema()
@@ -109,17 +109,17 @@ class PostgresqlStore(SqlStore):
             raise
 
     def now(self) -> int:
-        """Microseconds since the epoch by the database's clock; costs no round trip."""
+        """Return microseconds since the epoch by the database's clock; costs no round trip."""
         return self._pool.now()
 
     def measure_clock(self) -> None:
-        """Ask the server for its time, so that `now()` follows a clock that was set."""
+        """Read the server's clock, so that `now()` follows when it is set."""
         self._guard.call(self._pool.measure_clock)
 
     def identity(self) -> Identity:
-        """Which database this is, asked of the server.
+        """Read the database's identity from the server.
 
-        A server that hides its control data from this role is distinguished from others by its database only.
+        If the server hides its control data from this role, only the database's name identifies it.
         """
         [row] = self._query(self._sql.identity, {})
         [(oid,)] = self._query(_DATABASE, {})
@@ -128,7 +128,7 @@ class PostgresqlStore(SqlStore):
         return Identity(row[0], system, row[1], self._if_allowed(_TIMELINE))
 
     def connections(self) -> tuple[int, int, bool]:
-        """Connections of clients to the server, how many it takes, and whether a pooler stands between."""
+        """Return clients' connections to the server, its maximum, and whether a pooler is in between."""
         self._guard.call(self._pool.measure_clock)
         [(used, most)] = self._query(_CONNECTIONS, {})
         return used, most, self._pool.is_pooled
@@ -141,10 +141,10 @@ class PostgresqlStore(SqlStore):
         return None if value is None else int(value)
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
-        """Publish entries in one transaction, if the session still lives."""
+        """Publish entries in one transaction, if the session is still live."""
         if not entries:
             return []
-        # In key order, so that two batches never wait for each other. Of two entries under one key the later stays.
+        # In key order, so that two batches never deadlock. Of two entries under one key the later stays.
         by_key = {(entry.namespace, entry.key): entry for entry in entries}
         stay = [by_key[key] for key in sorted(by_key)]
         staying = {entry.blob for entry in stay}
@@ -161,10 +161,10 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(lambda: self._pool.settle(attempt))
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
-        """Begin to write: a new session's id, 16 hexadecimal digits."""
+        """Open a new session; return its id, 16 hexadecimal digits."""
 
         def work() -> str:
-            # A new one for each attempt, because an attempt without an answer may have left its row.
+            # A new id for each attempt, because an attempt without an answer may have left its row.
             row = new_session(process)
             self._pool.run(self._sql.begin_session, {**row, "commit": None if lasting else "off"})
             return str(row["id"])
@@ -172,11 +172,11 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(lambda: self._pool.settle(work))
 
     def renew_session(self, session: str) -> bool:
-        """Extend the lease; False when the session is no longer live."""
+        """Extend the lease; return False when the session is no longer live."""
         return self._change(self._sql.renew, {"its": session}) == 1
 
     def fence(self, session: str) -> bool:
-        """Refuse all later commits of a session. False: it is committing right now, so it lives."""
+        """Reject all later commits of a session. Return False if it is committing now, so it is alive."""
 
         def work(transaction: PostgresqlTransaction) -> None:
             transaction.run(_FENCE_PATIENCE, {})
@@ -192,7 +192,7 @@ class PostgresqlStore(SqlStore):
         return self._guard.call(attempt)
 
     def delete_sessions(self, age: int) -> int:
-        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; return how many."""
         deleted = super().delete_sessions(age)
         self._change(self._sql.delete_session_leases, {})
         return deleted
@@ -202,7 +202,7 @@ class PostgresqlStore(SqlStore):
         self._pool.close()
 
     def _publish(self, publish: Statement, values: Values, unseen: Sequence[str], seconds: float) -> list[str]:
-        """Run the statement that publishes, and bury blobs that entries of the same batch replaced `unseen`."""
+        """Run the publishing statement; write tombstones for blobs that entries of this batch replaced `unseen`."""
         try:
             if not unseen:  # a single statement commits by itself, in one round trip
                 return _replaced(self._pool.run(publish, values, seconds)[0], values)
@@ -217,10 +217,10 @@ class PostgresqlStore(SqlStore):
             raise CommitUnanswered(f"{error}. Whether the commit happened is not known") from error
 
     def _sync(self) -> None:
-        """Nothing: the server syncs each deletion, and many at once."""
+        """Do nothing: the server syncs each deletion, and many together."""
 
     def _note_deletion(self, rows: int, seconds: float) -> None:
-        """Nothing: others wait for rows here, not for the transaction."""
+        """Do nothing: other processes wait for rows here, not for the transaction."""
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
         return self._guard.call(lambda: self._pool.run(statement, values))[0]
@@ -272,7 +272,7 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 
 def _rows(entries: Sequence[Entry]) -> dict[str, Any]:
-    """Many entries as parameters: a list for each column."""
+    """Return many entries as parameters: a list per column."""
     rows = [row_of(entry) for entry in entries]
     times = [entry.created_at for entry in entries]
     return {**{name: [row[name] for row in rows] for name in COLUMNS}, "earliest": min(times), "latest": max(times)}

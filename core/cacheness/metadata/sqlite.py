@@ -1,4 +1,4 @@
-"""Metadata in one SQLite file, for the processes of one machine."""
+"""Store metadata in one SQLite file, for the processes of one machine."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ from cacheness.records import Entry, Identity, Process, SessionInfo
 
 T = TypeVar("T")
 
-#: Seconds that fencing waits for the lock; who writes that long is alive.
+#: Seconds that fencing waits for the lock; a process that writes that long is alive.
 _FENCE_PATIENCE: Final = 1.0
-#: Rows that a transaction deletes at first, and seconds that others wait while one does: the next deletes as many as
-#: that allows.
+#: Rows that a transaction deletes at first, and seconds that others may wait for one: the next
+#: deletes as many as that allows.
 _FIRST_DELETE_BATCH: Final = 200
 _DELETE_SECONDS: Final = 0.004
 #: https://www.sqlite.org/pragma.html#pragma_integrity_check; at most so many findings.
@@ -56,7 +56,7 @@ def _builder() -> Builder:
 
 
 def _one_after_the_other(keys: Sequence[bytes] | Sequence[str]) -> Any:
-    """Keys of one width as one value: SQLite has no arrays, and takes a limited number of values."""
+    """Keys of one width as one value: SQLite has no arrays, and limits the number of parameters."""
     return b"".join(keys) if keys and isinstance(keys[0], bytes) else "".join(keys)  # type: ignore[arg-type]
 
 
@@ -64,18 +64,18 @@ _statements: Final = Statements(STATEMENTS, _builder, _one_after_the_other)
 
 
 class SqliteStore(SqlStore):
-    """A metadata store in the file `path`; sessions show that they live by lock files beside it.
+    """A metadata store in the file `path`; a lock file next to it shows that a session is alive.
 
-    Its `Identity.system` is the file's inode number: it stays when the directory is renamed, moved
-    on its disk, or reached through a link, and differs in a copy. A directory that was moved to
-    another disk looks like a copy.
+    Its `Identity.system` is the file's inode number: it is the same after a rename, a move on its
+    disk, or through a link, and differs in a copy. A directory that was moved to another disk looks
+    like a copy.
     """
 
     needs_key = False
 
     def __init__(self, path: Path, *, limits: Limits) -> None:
         super().__init__(_statements)
-        # Apart, because a hung writer keeps other writers waiting, and readers never.
+        # Separate, because a hung writer blocks other writers, and never readers.
         self._reading = Guard(f"the metadata database {path}", limits)
         self._writing = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
@@ -90,23 +90,26 @@ class SqliteStore(SqlStore):
             raise
 
     def now(self) -> int:
-        """Microseconds since the epoch: the file is on this machine, and so is its clock."""
+        """Return the machine's clock in microseconds since the epoch: the file is on this machine."""
         return time.time_ns() // 1000
 
     def measure_clock(self) -> None:
-        """Nothing: each `now()` asks the machine."""
+        """Do nothing: each `now()` reads the machine's clock."""
 
     def last_change(self) -> object | None:
-        """SQLite's own count of the changes that one connection has seen, with that connection."""
+        """Return SQLite's count of changes by other connections, with the connection that counts."""
         return self._file.last_change()
 
     def identity(self) -> Identity:
-        """Which database this is."""
+        """Return the database's identity."""
         [row] = self._query(self._sql.identity, {})
         return Identity(row[0], f"inode {os.stat(self._file.path).st_ino}", row[1])
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
-        """Publish entries in one transaction, if the session still lives. There is one clock, so none is refused."""
+        """Publish entries in one transaction, if the session is still live.
+
+        There is one clock, so no time is rejected.
+        """
         self._refuse_if_read_only()
         self._file.require_room(sum(len(entry.inline or b"") for entry in entries), len(entries))
         try:
@@ -116,12 +119,12 @@ class SqliteStore(SqlStore):
             raise
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
-        """Begin to write: a new session's id, 16 hexadecimal digits."""
+        """Open a new session; return its id, 16 hexadecimal digits."""
         self._refuse_if_read_only()
         row = new_session(process)
         session = str(row["id"])
         try:
-            # First the lock, then the row: a live row never stands without its lock.
+            # First the lock, then the row: a live row is never without its lock.
             self._sessions.mkdir(exist_ok=True)
             self._locks.take(_lock_of(session))
         except OSError as error:
@@ -137,19 +140,19 @@ class SqliteStore(SqlStore):
         return bool(self._query(self._sql.session_lives, {"session": session}))
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is running."""
+        """Mark a session as ended; waits for its running commit."""
         super().end_session(session)
         self._locks.remove(_lock_of(session))
 
     def live_sessions(self) -> list[SessionInfo]:
-        """Sessions not yet fenced or ended; a lease is over when nobody holds the session's lock file."""
+        """Return sessions that are not fenced or ended; a lease is over when no process holds the lock file."""
         return [
             replace(session, lease_expired=self._locks.is_free(_lock_of(session.id)))
             for session in super().live_sessions()
         ]
 
     def fence(self, session: str) -> bool:
-        """Refuse all later commits of a session. False: somebody is committing right now."""
+        """Reject all later commits of a session. Return False if a process is committing right now."""
         self._refuse_if_read_only()
         fenced = {"session": session, "new_state": "fenced"}
         try:
@@ -161,12 +164,12 @@ class SqliteStore(SqlStore):
         return True
 
     def damage(self, *, whole: bool) -> list[str] | None:
-        """What SQLite finds in its pages. They carry no checksums: one that is in order may still be wrong."""
+        """Return errors that SQLite finds in its pages. They have no checksums: a valid page may still be wrong."""
         try:
             found = self._long_query(_WHOLE_CHECK if whole else _CHECK, {})
         except StoreRefused as error:
             return [str(error)]
-        # The first line of several names the file's part that the others are about.
+        # The first line of several names the part of the file that the others describe.
         return [line for (text,) in found for line in text.splitlines() if line != "ok" and not line.startswith("***")]
 
     def close(self) -> None:
@@ -187,9 +190,9 @@ class SqliteStore(SqlStore):
         return replaced
 
     def _replace(self, transaction: Transaction, entry: Entry, sizes: dict[str, list[int | None]]) -> str | None:
-        """Put one entry; the blob that it replaced."""
+        """Put one entry; return the blob that it replaced."""
         row = row_of(entry)
-        # Nobody else writes while this transaction does, so a look before the upsert is enough.
+        # No other process writes during this transaction, so a read before the upsert is enough.
         size, blob, *named = (transaction.run(self._sql.replaced_by, row) or [(None, None, "", "")])[0]
         sizes.setdefault(entry.namespace, []).append(size)
         transaction.run(self._sql.put, row)

@@ -1,1 +1,1 @@
-"""Metadata in a file that a person can read."""
+"""Store metadata in a text file."""

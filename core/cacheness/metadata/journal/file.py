@@ -1,4 +1,4 @@
-"""The journal's file: read as it grows, appended to under a lock, rewritten when it is mostly dead."""
+"""Read the journal's file as it grows, append under a lock, and rewrite it when most lines are dead."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cacheness.metadata.journal.lines import line_of, record_of
 
 _log = logger_of(__name__)
 
-#: Of the lines' shape, and the oldest library that can read it.
+#: The version of the lines' format, and the oldest library that can read it.
 JOURNAL_VERSION: Final = 2
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_OURS: Final = (
@@ -33,26 +33,26 @@ _BLOCK: Final = 1 << 20
 
 
 class JournalFile:
-    """Lines that are only ever added at the end. Not safe for threads."""
+    """Lines that are only appended. Not safe for threads."""
 
     def __init__(self, path: Path, *, reads_older: bool = False) -> None:
         self.path = path
         self._reads_older = reads_older
         self.header: dict[str, Any] = {}
-        self.size = 0  #: as far as it has been read
+        self.size = 0  #: offset up to which the file has been read
         self._descriptor = -1
 
     def is_missing(self) -> bool:
-        """Return True when nobody has written a journal here yet."""
+        """Return True when there is no journal here yet."""
         return not self.path.exists()
 
     def create(self) -> None:
-        """Write a journal that holds nothing. The caller holds the lock."""
+        """Write an empty journal. The caller holds the lock."""
         header = {"cacheness": JOURNAL_VERSION, "min_reader": JOURNAL_VERSION}
         self.replace([{**header, "store": secrets.token_hex(16), "epoch": secrets.token_hex(16)}])
 
     def was_replaced(self) -> bool:
-        """Return True when the path names another file than the one that was read so far; reads from its start then."""
+        """Return True when the path names another file than before; it is then read from its start."""
         if not self._is_elsewhere():
             return False
         self._open()
@@ -65,15 +65,15 @@ class JournalFile:
             self.refuse(error)
         if self._descriptor < 0:
             return True
-        # The old file is held open, so its inode number cannot have been given to the new one.
+        # The old file is kept open, so its inode number cannot have been reused for the new one.
         held = os.fstat(self._descriptor)
         return (held.st_dev, held.st_ino) != (now.st_dev, now.st_ino)
 
     def news(self) -> Iterator[tuple[int, int, dict[str, Any]]]:
-        """Whole records that were added since the last time: offset, length, record.
+        """Return the complete records added since the last call: offset, length, record.
 
-        A line that says "more" belongs together with the next one. What follows the last whole group is
-        not looked at: it is being written, or was torn by a crash.
+        A line with "more" belongs to the next one. Lines after the last complete group are skipped:
+        they are being written, or were torn by a crash.
         """
         group: list[tuple[int, int, dict[str, Any]]] = []
         offset = self.size
@@ -101,26 +101,26 @@ class JournalFile:
             return {}
 
     def read(self, offset: int, length: int) -> dict[str, Any] | None:
-        """One line again; None when it was cut off, because another file has taken this one's place."""
+        """Read one line again; None if it is incomplete, because another file has replaced this one."""
         data = os.pread(self._descriptor, length, offset)
         return record_of(data) if len(data) == length else None
 
     def is_cut(self) -> bool:
-        """Return True when less is there than was read."""
+        """Return True when the file is shorter than what was read."""
         return os.fstat(self._descriptor).st_size < self.size
 
     def cut_replaced(self) -> None:
-        """Give back the room of a file that was replaced, which others may hold open for as long as they like."""
+        """Truncate a replaced file, because other processes may keep it open for long."""
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError as error:
             _log.debug("%s: what it replaced goes when nobody has it open: %s", self.path, error)
 
     def append(self, records: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
-        """Add records: durable and all, or none. The caller holds the lock, and has read all news."""
+        """Append records: all durably, or none. The caller holds the lock, and has read all new records."""
         lines = [line_of({**record, "more": True}) for record in records[:-1]] + [line_of(records[-1])]
         try:
-            # A line that a crash has torn ends where the next one begins.
+            # A line torn by a crash ends where the next one begins.
             os.ftruncate(self._descriptor, self.size)
             _write(self._descriptor, b"".join(lines), self.size)
         except OSError as error:
@@ -133,7 +133,7 @@ class JournalFile:
             raise CommitUnanswered(f"the journal {self.path} could not be synced to disk: {error}") from error
 
     def replace(self, records: Iterable[dict[str, Any]]) -> None:
-        """Put a journal of these records in the place of this one, at once. The caller holds the lock."""
+        """Replace the journal by one with these records, atomically. The caller holds the lock."""
         aside = self.path.with_name(self.path.name + ".new")
         try:
             with open(aside, "wb") as file:
@@ -157,7 +157,7 @@ class JournalFile:
         try:
             self._descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError:
-            # Perhaps we may only read: hits are served then, and an append is refused.
+            # The file may be read-only for this user: hits are served then, and an append raises an error.
             self._open_to_read()
         self.size = 0
         first = next(self.news(), (0, 0, {}))
@@ -168,7 +168,7 @@ class JournalFile:
         try:
             self._check_header()
         except ConfigError:
-            self.close()  # so that the next call looks at the header again, and writes nothing either
+            self.close()  # so that the next call reads the header again, and writes nothing either
             raise
 
     def _open_to_read(self) -> None:
@@ -201,7 +201,7 @@ class JournalFile:
             _log.debug("%s: a torn line is left for the next writer: %s", self.path, error)
 
     def refuse(self, error: OSError) -> NoReturn:
-        """Raise what a system call's error means to a caller."""
+        """Raise our error for a system call's error."""
         if error.errno in _NO_ROOM:
             raise StoreFull(
                 f"the disk that holds the journal {self.path} is full ({error.strerror}). Nothing was stored and"

@@ -1,4 +1,4 @@
-"""What a journal's lines add up to, in memory."""
+"""Hold the state that a journal's lines describe, in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cacheness.records import Dispute, Entry, Equivalence, Quota, Totals, Use, W
 
 @dataclass(slots=True)
 class KeptFunction:
-    """The code of a function, and the days on which it was seen first and last, in microseconds since the epoch."""
+    """The code of a function, and the days on which it was first and last seen, in microseconds since the epoch."""
 
     code: FunctionCode
     first_seen: int
@@ -31,7 +31,7 @@ class KeptFunction:
 
 @dataclass(slots=True)
 class Kept:
-    """A live entry without its inline bytes, where in the file those are, and how it is used."""
+    """A live entry without its inline bytes, their place in the file, and the entry's uses."""
 
     entry: Entry
     offset: int
@@ -40,7 +40,7 @@ class Kept:
 
 
 class JournalIndex:
-    """The live entries and tombstones. Each kind of record is one method."""
+    """The live entries and tombstones. Each kind of record has one method."""
 
     def __init__(self) -> None:
         self.epoch = ""
@@ -59,7 +59,7 @@ class JournalIndex:
         self._sorted: dict[str, list[bytes]] = {}
 
     def apply(self, offset: int, length: int, record: dict[str, Any]) -> None:
-        """Take in one line. What a newer library added to it is passed over."""
+        """Apply one line. Fields that a newer library added are ignored."""
         self.epoch = record.get("epoch", self.epoch)
         if "put" in record:
             entry = entry_from_json(record["put"], with_bytes=False)
@@ -90,7 +90,7 @@ class JournalIndex:
         self.tombstones.difference_update(record.get("unbury", []))
 
     def get(self, namespace: str, key: bytes) -> Kept | None:
-        """One live entry."""
+        """Return one live entry."""
         return self._entries.get(namespace, {}).get(key)
 
     def _note_functions(self, length: int, record: dict[str, Any]) -> None:
@@ -125,51 +125,51 @@ class JournalIndex:
             self.equivalences.get(namespace, {}).pop((bytes.fromhex(new), bytes.fromhex(old)), None)
 
     def is_disputed(self, namespace: str, entry: Entry) -> bool:
-        """Return True when the very entry came out differently: one that was put since is another."""
+        """Return True when this very entry is disputed: an entry that was put later is another one."""
         found = self.disputes.get(namespace, {}).get(entry.key)
         return found is not None and found.at >= entry.created_at
 
     def open_disputes(self, namespace: str) -> list[Dispute]:
-        """The disputes about entries that are still those, in key order."""
+        """Return the disputes about entries that still exist, in key order."""
         known = sorted(self.disputes.get(namespace, {}).items())
         kept = ((self.get(namespace, key), dispute) for key, dispute in known)
         return [dispute for one, dispute in kept if one is not None and dispute.at >= one.entry.created_at]
 
     def every(self, namespace: str) -> Iterator[Kept]:
-        """The live entries of a namespace, in no order."""
+        """Return the live entries of a namespace, unordered."""
         return iter(self._entries.get(namespace, {}).values())
 
     def totals(self, namespace: str) -> Totals:
-        """What a namespace holds."""
+        """Return the totals of a namespace."""
         return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace])
 
     def old_figures(self, namespace: str, hour: int, most: int) -> list[tuple[Place, Sums]]:
-        """Figures that are old enough to be added to others in this hour."""
+        """Return statistics that are old enough, in this hour, to be added to others."""
         known = self.activity.get(namespace, {})
         return [(place, known[place]) for place in sorted(known) if is_due(place, hour)][:most]
 
     def with_alias(self, namespace: str, alias: bytes | None) -> list[Kept]:
-        """The live entries that say that this is their alias."""
+        """Return the live entries with this alias."""
         known = () if alias is None else self._aliases.get((namespace, alias), ())
         return [self._entries[namespace][key] for key in known]
 
     def links_to(self, namespace: str, entry: Entry) -> list[Entry]:
-        """The live entries that name this one."""
+        """Return the live entries that are links to this one."""
         return [k.entry for k in self.with_alias(namespace, entry.alias) if k.entry.link == entry.key]
 
     def neighbours(self, namespace: str, start: bytes, limit: int) -> Iterator[Kept]:
-        """Live entries in key order, from a key on and round the end."""
+        """Yield live entries in key order, starting at a key and wrapping around."""
         keys = self._in_order(namespace)
         at = bisect_left(keys, start)
         for key in [*keys[at : at + limit], *keys[: max(0, min(at, at + limit - len(keys)))]]:
             yield self._entries[namespace][key]
 
     def namespaces(self) -> list[str]:
-        """Names under which something is kept."""
+        """Return the names of all namespaces with content."""
         return list(self._entries)
 
     def matching(self, where: Where, after: bytes = b"", now: int = 0) -> Iterator[Kept]:
-        """Live entries with a greater key that meet every condition, in key order; ages are counted from `now`."""
+        """Yield live entries with a greater key that meet every condition, in key order; ages are relative to `now`."""
         entries = self._entries.get(where.namespace, {})
         if where.keys is not None:
             keys = sorted(key for key in set(where.keys) if key in entries)
@@ -180,7 +180,7 @@ class JournalIndex:
                 yield entries[key]
 
     def _in_order(self, namespace: str) -> list[bytes]:
-        # Sorted when first asked for, and kept so: a file is read in the order of its lines.
+        # Sorted on first use and then kept, because the file's lines are unordered.
         if namespace not in self._sorted:
             self._sorted[namespace] = sorted(self._entries.get(namespace, {}))
         return self._sorted[namespace]
@@ -224,7 +224,7 @@ class JournalIndex:
             kept.entry = replace(kept.entry, mac=mac, expires_at=expires_at, key_id=change["key_id"])
 
     def _count(self, length: int, record: dict[str, Any]) -> None:
-        # Those that a rewriting keeps live until the next; a later line replaces or folds the others.
+        # Return the records that a rewrite keeps until the next one; later lines replace them or are added to them.
         self.live_bytes += length if record.get("kept") else 0
         for namespace, span, hour, function, outcome, reason, who, *sums in record.get("figures", []):
             self.activity.setdefault(namespace, {})[span, hour, function, outcome, reason, who] = tuple(sums)

@@ -1,4 +1,4 @@
-"""An entry as a line of JSON that a person can read, and back, exactly."""
+"""Convert an entry to a readable line of JSON, and back without loss."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _canonical_encoder: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":
 
 
 def line_of(record: dict[str, Any]) -> bytes:
-    """One record as a line."""
+    """Return one record as a line."""
     return json.dumps(record, ensure_ascii=False, separators=(", ", ": ")).encode("utf-8", "surrogatepass") + b"\n"
 
 
 def record_of(line: bytes) -> dict[str, Any]:
-    """A line as a record. ValueError when it is none."""
+    """Return a line as a record. Raises ValueError for any other text."""
     record: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
     return record
 
 
 def entry_to_json(entry: Entry) -> dict[str, Any]:
-    """An entry's fields, in hexadecimal, in words and in plain text."""
+    """Return an entry's fields, as hexadecimal digits, dates and plain text."""
     shown = {field.name: getattr(entry, field.name) for field in fields(entry)}
     shown.update({name: None if shown[name] is None else shown[name].hex() for name in _BYTES})
     shown.update({name: time_to_text(shown[name]) for name in _TIMES})
@@ -40,7 +40,7 @@ def entry_to_json(entry: Entry) -> dict[str, Any]:
 
 
 def entry_from_json(shown: dict[str, Any], *, with_bytes: bool) -> Entry:
-    """The entry that was shown. Without its inline bytes, unless asked for."""
+    """Return the entry of such fields, without its inline bytes unless requested."""
     read = dict(shown)
     read.update({name: None if shown[name] is None else bytes.fromhex(shown[name]) for name in _BYTES})
     read.update({name: time_from_text(shown[name]) for name in _TIMES})
@@ -54,20 +54,20 @@ def entry_from_json(shown: dict[str, Any], *, with_bytes: bool) -> Entry:
 
 
 def dispute_to_json(dispute: Dispute) -> list[Any]:
-    """A dispute's fields."""
+    """Return a dispute's fields."""
     digests = [None if digest is None else digest.hex() for digest in (dispute.stored, dispute.computed)]
     return [dispute.cache_key, time_to_text(dispute.at), *digests, dispute.function, dispute.detail]
 
 
 def dispute_from_json(shown: list[Any]) -> Dispute:
-    """The dispute that was shown."""
+    """Return the dispute of such fields."""
     key, at, stored, computed, function, detail = shown
     stored, computed = (None if digest is None else bytes.fromhex(digest) for digest in (stored, computed))
     return Dispute(bytes.fromhex(key), time_from_text(at) or 0, stored, computed, function, detail)
 
 
 def equivalence_to_json(equivalence: Equivalence) -> dict[str, Any]:
-    """An equivalence's fields."""
+    """Return an equivalence's fields."""
     shown = {field.name: getattr(equivalence, field.name) for field in fields(equivalence)}
     shown.update({name: shown[name].hex() for name in ("new", "old", "mac")})
     shown.update({name: _opened(shown[name]) for name in ("parameters", "evidence")})
@@ -75,28 +75,28 @@ def equivalence_to_json(equivalence: Equivalence) -> dict[str, Any]:
 
 
 def equivalence_from_json(shown: dict[str, Any]) -> Equivalence:
-    """The equivalence that was shown."""
+    """Return the equivalence of such fields."""
     read = {name: bytes.fromhex(shown[name]) for name in ("new", "old", "mac")}
     read_text = {name: _closed(shown[name]) for name in ("parameters", "evidence")}
     return Equivalence(**{**shown, **read, **read_text})
 
 
 def time_to_text(microseconds: int | None) -> str | None:
-    """A time as people write it, to the microsecond."""
+    """Return a time as text, to the microsecond."""
     if microseconds is None:
         return None
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")
 
 
 def time_from_text(text: str | None) -> int | None:
-    """The same time in microseconds since the epoch."""
+    """Return the time of such text in microseconds since the epoch."""
     if text is None:
         return None
     return (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _opened(text: str) -> Any:
-    """JSON within JSON, where it comes back letter for letter; else the text, which is what was signed."""
+    """JSON within JSON, if it can be restored letter for letter; otherwise the text, because the text was signed."""
     try:
         value = json.loads(text)
     except ValueError:

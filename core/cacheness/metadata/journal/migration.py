@@ -1,7 +1,6 @@
-"""Bring a journal of an older version of cacheness up to this one.
+"""Migrate a journal of an older version of cacheness to this one.
 
-Journals of version 1 hold entries that are not read any more. They are left out, and the blobs
-that they name become tombstones.
+Entries in journals of version 1 can no longer be read. They are left out, and their blobs become tombstones.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from cacheness.metadata.journal.file import JOURNAL_VERSION, JournalFile
 
 
 def upgrade(path: Path, *, limits: Limits) -> tuple[int, int, int]:
-    """Put a journal of this version in the place of an older one, at once.
+    """Replace an older journal by one of this version, atomically.
 
     Returns the version before, the version after, and the number of entries that were dropped.
     """
@@ -33,13 +32,13 @@ def upgrade(path: Path, *, limits: Limits) -> tuple[int, int, int]:
 
 
 def old_entries(path: Path) -> int:
-    """How many entries an upgrade drops."""
+    """Return how many entries an upgrade drops."""
     old = _Old(path)
     return len(old.blobs) if old.version < JOURNAL_VERSION else 0
 
 
 class _Old:
-    """What a journal of version 1 comes to, as far as it is still of use."""
+    """The contents of a journal of version 1, as far as they are still used."""
 
     def __init__(self, path: Path) -> None:
         self._file = JournalFile(path, reads_older=True)
@@ -54,7 +53,7 @@ class _Old:
         self._file.close()
 
     def replace(self) -> None:
-        """Write the journal that takes its place."""
+        """Write the new journal."""
         header = {**self._file.header, "cacheness": JOURNAL_VERSION, "min_reader": JOURNAL_VERSION}
         names = self._tombstones.union(name for name in self.blobs.values() if name is not None)
         self._file.replace([{**header, "epoch": self._epoch}, *([{"bury": sorted(names)}] if names else [])])
@@ -72,7 +71,7 @@ class _Old:
 
 @contextmanager
 def _locked(path: Path, limits: Limits) -> Iterator[None]:
-    """Keep every writer out, as a store of this journal does."""
+    """Lock out every writer, as a store of this journal does."""
     locks, name = FileLocks(path.parent), path.name + ".lock"
     with waiting(limits.busy) as deadline:
         while not locks.take(name):

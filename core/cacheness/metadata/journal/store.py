@@ -1,4 +1,4 @@
-"""Metadata in a file that a person can read: one line of JSON for each change."""
+"""Store metadata in a text file: one line of JSON for each change."""
 
 from __future__ import annotations
 
@@ -67,22 +67,22 @@ _log = logger_of(__name__)
 
 T = TypeVar("T")
 
-#: Bytes of dead lines under which a journal is never rewritten.
+#: With fewer bytes of dead lines a journal is never rewritten.
 _LEAST_WASTE: Final = 1 << 20
 _DELETE_BATCH: Final = 1000
 _MOST_FOUND: Final = 1000  #: keys that are found by the values of their entries
-_READS: Final = 5  #: of a file that is replaced each time
-#: Bytes of a line besides a value, about.
+_READS: Final = 5  #: of a file that is replaced each time it is read
+#: Bytes of a line besides a value, approximately.
 _LINE: Final = 2 << 10
-EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+EPOCHS_KEPT: Final = 500  #: characters, about thirty epochs
 
 
 class JournalStore:
     """A metadata store in the file `path`, for a small cache on one machine.
 
-    One lock keeps every other process from writing while a put or a repair goes on, so nothing
-    here needs sessions, and single flight is what the lock already gives. Entries are held in
-    memory, without their inline bytes; a put costs one line, however many there are.
+    One lock keeps every other process from writing during a put or a repair, so sessions are not
+    needed here, and the lock already provides single flight. Entries are held in memory, without
+    their inline bytes; a put costs one line, however many there are.
     """
 
     needs_key = False
@@ -93,8 +93,8 @@ class JournalStore:
         self._file = JournalFile(self._path)
         self._reserve = Reserve(self._path)
         self._index = JournalIndex()
-        self._reading = threading.RLock()  # held for moments: the index, and what of the file it knows
-        self._writing = threading.RLock()  # held for as long as a put takes
+        self._reading = threading.RLock()  # held briefly: protects the index and the position in the file
+        self._writing = threading.RLock()  # held during a put
         self._depth = 0
         self._is_appending = self._is_refreshing = False
         self._maintained_at: dict[str, int] = {}
@@ -105,14 +105,14 @@ class JournalStore:
         self._open()
 
     def now(self) -> int:
-        """Microseconds since the epoch: the file is on this machine, and so is its clock."""
+        """Return the machine's clock in microseconds since the epoch: the file is on this machine."""
         return time.time_ns() // 1000
 
     def measure_clock(self) -> None:
-        """Nothing: each `now()` asks the machine."""
+        """Do nothing: each `now()` reads the machine's clock."""
 
     def identity(self) -> Identity:
-        """Which journal this is; a copy of the directory has another inode number than a renamed one."""
+        """Return the journal's identity: a copied directory has another inode number, a renamed one the same."""
         with self._reading:
             self._refresh()
             inode = os.stat(self._path.parent).st_ino
@@ -123,34 +123,34 @@ class JournalStore:
         self._append(lambda: [{"epoch": f"{epoch},{self._index.epoch}"[:EPOCHS_KEPT]}], deletes=True)
 
     def is_unused(self) -> bool:
-        """Return True when nobody has used this journal: no repair, and no blob that it names."""
+        """Return True when this journal is unused: no repair, and no blob that it names."""
         with self._reading:
             self._refresh()
             names = (kept.entry.blob for space in self._index.namespaces() for kept in self._index.every(space))
             return "," not in self._index.epoch and not self._index.tombstones and not any(names)
 
     def check_times(self, namespace: str) -> dict[int, int]:
-        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        """Return when each shard was last checked deeply: first byte of its keys -> microseconds."""
         with self._reading:
             self._refresh()
             return dict(self._index.checks.get(namespace, {}))
 
     def damage(self, *, whole: bool) -> list[str] | None:
-        """None: each line is checked when it is read, and one that is damaged is ignored with a warning."""
+        """Return nothing: each line is checked when it is read, and a damaged line is skipped with a warning."""
         return None
 
     def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
-        """Note that shards were checked deeply."""
+        """Record that shards were checked deeply."""
         self._append(lambda: [{"checked": [[namespace, shard, at] for shard in shards]}], durable=False)
 
     # entries
 
     def last_change(self) -> object | None:
-        """None: the rows are in memory."""
+        """Return None: the rows are in memory."""
         return None
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
-        """One row by its key, expired or not."""
+        """Return one row by its key, expired or not."""
 
         def look() -> Entry | None:
             kept = self._index.get(namespace, key)
@@ -160,12 +160,12 @@ class JournalStore:
         return self._steadily(look)
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """Rows by their keys."""
+        """Return rows by their keys."""
         found = self.scan(Where(namespace, keys=tuple(keys)), limit=len(keys))
         return {entry.key: entry for entry in found if not self._index.is_disputed(namespace, entry)}
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
-        """Which keys have an unexpired row; reads no inline bytes."""
+        """Return the keys that have an unexpired row; reads no inline bytes."""
         with self._reading:
             self._refresh()
             found = [kept.entry for kept in self._index.matching(Where(namespace, keys=tuple(keys)))]
@@ -183,7 +183,7 @@ class JournalStore:
         return not is_over and not self._index.is_disputed(namespace, entry)
 
     def _named_by(self, entry: Entry) -> Entry | None:
-        """The entry itself, or the one that a link names where that is served."""
+        """Return the entry, or the entry that a link names if that is served."""
         if entry.link is None:
             return entry
         kept = self._index.get(entry.namespace, entry.link)
@@ -193,7 +193,7 @@ class JournalStore:
         return named if self._is_served(entry.namespace, named) else None
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
-        """Publish entries, all or none; there are no sessions to lose, and only one clock."""
+        """Publish entries, all or none; there are no sessions that could be fenced, and only one clock."""
         replaced: list[str] = []
 
         def records() -> list[dict[str, Any]]:
@@ -207,7 +207,7 @@ class JournalStore:
         return replaced
 
     def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
-        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+        """Return some entries with this alias, newest first, without links and disputed ones."""
 
         def look() -> list[Entry]:
             found = [kept for kept in self._index.with_alias(namespace, alias) if kept.entry.link is None]
@@ -217,7 +217,7 @@ class JournalStore:
         return self._steadily(look)
 
     def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these an entry names as its `fn`."""
+        """Return which of these digests an entry names as its `fn`."""
         with self._reading:
             self._refresh()
             return {kept.entry.fn for kept in self._index.every(namespace) if kept.entry.fn is not None}.intersection(
@@ -225,7 +225,7 @@ class JournalStore:
             )
 
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """The keys of entries that say that their value has one of these digests, by digest."""
+        """Return the keys of entries whose value has one of these digests, by digest."""
         with self._reading:
             self._refresh()
             wanted = dict.fromkeys(values)
@@ -235,19 +235,19 @@ class JournalStore:
             return {value: sorted(found[value]) for value in sorted(found)}
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
-        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        """Return the first `limit` matching entries with a key greater than `after`, in key order."""
         return self._steadily(
             lambda: [self._whole(kept) for kept in islice(self._index.matching(where, after, self.now()), limit)]
         )
 
     def functions(self, namespace: str) -> list[str]:
-        """The functions that entries name, each once, sorted."""
+        """Return the functions that entries name, each once, sorted."""
         with self._reading:
             self._refresh()
             return sorted({kept.entry.function for kept in self._index.every(namespace)})
 
     def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
-        """The newest matching entries, those after `before` (its time and key) in that order."""
+        """Return the newest matching entries before `before` (a time and key), newest first."""
 
         def look() -> list[Entry]:
             found = self._index.matching(where, now=self.now())
@@ -257,13 +257,13 @@ class JournalStore:
         return self._steadily(look)
 
     def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
-        """Neighbours in key order, from a key on and round the end."""
+        """Return neighbours in key order, starting at a key and wrapping around."""
         with self._reading:
             self._refresh()
             return [_candidate(kept) for kept in self._index.neighbours(namespace, start, limit)]
 
     def swap(self, old: Entry, new: Entry) -> bool:
-        """Replace expiry and signature of a row that is still exactly `old`."""
+        """Replace expiry and signature of a row that still equals `old`."""
         with self.exclusive():
             if self.find(old.namespace, old.key) != old:
                 return False
@@ -286,35 +286,35 @@ class JournalStore:
         """Add hits and raise `accessed_at`: key -> (hits, microseconds). Keys without an entry are skipped."""
         if uses:
             used = [[namespace, key.hex(), hits, at] for key, (hits, at) in uses.items()]
-            # Not synced: a power cut may undo when something was used last.
+            # Not synced: a power cut may lose the time of a last use.
             self._append(lambda: [{"use": used}], durable=False)
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
-        """When the entries under these keys were used last, and how often."""
+        """Return when the entries under these keys were last used, and how often."""
         with self._reading:
             self._refresh()
             return {key: kept.use for key in keys if (kept := self._index.get(namespace, key)) is not None}
 
     def totals(self, namespace: str) -> Totals:
-        """Entries and bytes, as they are kept."""
+        """Return the kept totals: entries and bytes."""
         with self._reading:
             self._refresh()
             return self._index.totals(namespace)
 
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
-        """Nothing is missing: the totals are made of the file's lines each time it is read."""
+        """Return zero: the totals are computed from the file's lines each time it is read."""
         return 0, 0
 
-    # figures
+    # statistics
 
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
-        """Write the figures of a process, whole, in place of those that it wrote for the same hours before."""
+        """Replace the statistics that a process wrote for the same hours by these."""
         if rows:
             lines = [[namespace, *_place_of(row, who), *_sums_of(row)] for row in rows]
             self._append(lambda: [{"figures": lines}], durable=False)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures to others, or drop them where that was done; how many."""
+        """Add up to `most` old rows of statistics to others, or drop those that were added; return how many."""
         hour = self.now() // HOUR
         with self._reading:
             self._refresh()
@@ -331,7 +331,7 @@ class JournalStore:
         return old
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """What calls came to since an hour, or ever, by function, outcome and reason."""
+        """Return calls since an hour, or ever, by function, outcome and reason."""
         bounds = None if since is None else bounds_by_function(since)
 
         def place_of(place: Place) -> Place | None:
@@ -342,7 +342,7 @@ class JournalStore:
         return self._summed(namespace, place_of)
 
     def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
-        """What calls came to in each span since an hour, of all functions and reasons together."""
+        """Return calls in each span since an hour, for all functions and reasons together."""
         bounds = bounds_by_hour(since, self.now() // HOUR)
 
         def place_of(place: Place) -> Place | None:
@@ -364,7 +364,7 @@ class JournalStore:
     # quotas
 
     def holdings(self, namespace: str) -> Holdings:
-        """What the namespace holds, what it may hold, and when it was looked after."""
+        """Return what the namespace holds, its quota, and when it was last maintained."""
         with self._reading:
             self._refresh()
             totals = self._index.totals(namespace)
@@ -372,7 +372,7 @@ class JournalStore:
             return Holdings(totals.entries, totals.bytes, quota, self._maintained_at.get(namespace, 0))
 
     def set_quota(self, namespace: str, quota: Quota) -> bool:
-        """Say what the namespace may hold; whether that is news."""
+        """Set the namespace's quota; return whether it changed."""
         with self.exclusive(), self._reading:
             self._refresh()
             if self._index.quotas.get(namespace, Quota()) == quota:
@@ -382,13 +382,13 @@ class JournalStore:
             return True
 
     def note_maintenance(self, namespace: str) -> None:
-        """Note it for this process: there is little to look after in a small file."""
+        """Recorded for this process only: a small file needs little maintenance."""
         self._maintained_at[namespace] = self.now()
 
-    # why results are not there
+    # reasons for results that are not stored
 
     def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
-        """Keep beside keys why their results were not stored: key -> reason."""
+        """Store the reasons why results of keys were not stored: key -> reason."""
 
         def records() -> list[dict[str, Any]]:
             known, at = self._index.unstored.get(namespace, {}), self.now()
@@ -399,20 +399,20 @@ class JournalStore:
             self._append(records, durable=False)
 
     def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
-        """The reasons that were noted at most so many microseconds ago."""
+        """Return the reasons that were recorded at most so many microseconds ago."""
         with self._reading:
             self._refresh()
             known, first = self._index.unstored.get(namespace, {}), self.now() - age
             return {key: known[key][0] for key in keys if key in known and known[key][1] >= first}
 
     def delete_unstored(self, namespace: str, age: int) -> None:
-        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        """Drop the reasons that were recorded longer ago than this, in microseconds."""
         self._append(lambda: [{"forget_unstored": [[namespace, self.now() - age]]}], durable=False, deletes=True)
 
     # the code that made results
 
     def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
-        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        """Store rows, and that they were seen today, unless that is stored already; a power cut may undo this."""
         today = self.now() // DAY * DAY
         with self.exclusive(), self._reading:
             self._refresh()
@@ -423,14 +423,14 @@ class JournalStore:
                 self._append(lambda: [{"functions": lines}], durable=False)
 
     def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
-        """The rows under many digests."""
+        """Return the rows under many digests."""
         with self._reading:
             self._refresh()
             known = self._index.functions.get(namespace, {})
             return {digest: known[digest].code for digest in digests if digest in known}
 
     def forget_functions(self, namespace: str, age: int, most: int) -> int:
-        """Drop rows that were not seen for so long and that no entry names; how many it looked at."""
+        """Drop rows that were not seen for so long and that no entry names; return how many were checked."""
         with self.exclusive(), self._reading:
             self._refresh()
             known, first = self._index.functions.get(namespace, {}), self.now() - age
@@ -442,10 +442,10 @@ class JournalStore:
             self.note_functions(namespace, [known[digest].code for digest in old if digest not in gone])
             return len(old)
 
-    # results that came out differently
+    # disputes
 
     def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
-        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        """Stop serving the entry under a key; return False if its function has `most` disputes of the last day."""
         with self.exclusive(), self._reading:
             self._refresh()
             known = self._index.disputes.get(namespace, {}).values()
@@ -456,14 +456,14 @@ class JournalStore:
             return True
 
     def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
-        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        """Return the disputes about entries that still exist, in key order; of these keys, or of all."""
         with self._reading:
             self._refresh()
             found = self._index.open_disputes(namespace)
             return [one for one in found if keys is None or one.key in keys]
 
     def settle(self, namespace: str, keys: Collection[bytes]) -> int:
-        """Drop the disputes about these keys; returns how many there were."""
+        """Drop the disputes about these keys; return how many there were."""
         with self.exclusive(), self._reading:
             self._refresh()
             gone = [key for key in sorted(keys) if key in self._index.disputes.get(namespace, {})]
@@ -472,7 +472,7 @@ class JournalStore:
             return len(gone)
 
     def delete_stale_disputes(self, namespace: str) -> None:
-        """Drop the disputes about entries that are gone, or others by now."""
+        """Drop the disputes about entries that are deleted or replaced."""
         with self._reading:
             self._refresh()
             still = {one.key for one in self._index.open_disputes(namespace)}
@@ -480,22 +480,22 @@ class JournalStore:
         if gone:
             self.settle(namespace, gone)
 
-    # code whose results count for each other's
+    # equivalences
 
     def equivalences(self, namespace: str) -> list[Equivalence]:
-        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        """Return the equivalences of a namespace, by their fingerprints; a thousand at most."""
         with self._reading:
             self._refresh()
             return [one for _, one in sorted(self._index.equivalences.get(namespace, {}).items())[:_MOST_FOUND]]
 
     def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
-        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        """Return each undisputed row under one of a few keys, with each current equivalence of this fingerprint."""
         equal = [one for one in self.equivalences(namespace) if one.new == new]
         found = self.find_many(namespace, keys) if equal else {}
         return [(entry, one) for entry in found.values() for one in equal]
 
     def set_equivalence(self, equivalence: Equivalence) -> bool:
-        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        """Write an equivalence. Return False, and change nothing, if a difference has ended the existing one."""
         with self.exclusive(), self._reading:
             self._refresh()
             known = self._index.equivalences.get(equivalence.namespace, {}).get((equivalence.new, equivalence.old))
@@ -505,7 +505,7 @@ class JournalStore:
             return True
 
     def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
-        """Delete an equivalence; False when there is none."""
+        """Delete an equivalence; return False if there is none."""
         with self.exclusive(), self._reading:
             self._refresh()
             if (new, old) not in self._index.equivalences.get(namespace, {}):
@@ -514,7 +514,7 @@ class JournalStore:
             return True
 
     def delete_old_equivalences(self, namespace: str, before: int) -> None:
-        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        """Drop the equivalences from before a time, in microseconds since the epoch."""
         with self._reading:
             self._refresh()
             known = list(self._index.equivalences.get(namespace, {}).values())
@@ -525,30 +525,30 @@ class JournalStore:
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Blobs waiting to be deleted, sorted by name."""
+        """Return blobs that wait to be deleted, sorted by name."""
         with self._reading:
             self._refresh()
             waiting = (name for name in self._index.tombstones if name.startswith(prefix) and name > after)
             return heapq.nsmallest(limit, waiting)
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Delete the tombstones of blobs that are gone."""
+        """Delete the tombstones of deleted blobs."""
         if blobs:
-            # Not synced: a blob that is deleted twice is no error.
+            # Not synced: deleting a blob twice is harmless.
             self._append(lambda: [{"unbury": sorted(blobs)}], durable=False, deletes=True)
 
-    # sessions: none, because the lock keeps writers and repairers apart
+    # sessions: none, because the lock keeps writers and repairs apart
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
-        """A random id, for the names of blobs."""
+        """Return a random id, for the names of blobs."""
         return secrets.token_hex(8)
 
     def renew_session(self, session: str) -> bool:
-        """True: there is no lease to lose."""
+        """Return True: there is no lease to lose."""
         return True
 
     def end_session(self, session: str) -> None:
-        """Nothing: a commit has happened when the call returns."""
+        """Do nothing: a commit is complete when the call returns."""
 
     def live_sessions(self) -> list[SessionInfo]:
         """Return none: the caller holds the lock, so no other process writes."""
@@ -563,22 +563,22 @@ class JournalStore:
         return set(sessions)
 
     def condemn(self, sessions: Collection[str]) -> set[str]:
-        """None: every session but the caller's is dead, whether it was known or not."""
+        """Return nothing: every session but the caller's is dead, known or not."""
         return set()
 
     def delete_sessions(self, age: int) -> int:
-        """Nothing is kept of sessions."""
+        """Return zero: sessions are not stored."""
         return 0
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other writer out, threads and processes, for the length of a block. May be nested."""
+        """Lock out all other writers, threads and processes, during a block. May be nested."""
         self._guard.once(self._take_lock)
         generation = forks.generation()
         try:
             yield
         finally:
-            if generation == forks.generation():  # a child that was forked inside holds no lock
+            if generation == forks.generation():  # a child that was forked inside the block holds no lock
                 self._leave()
 
     def _leave(self) -> None:
@@ -590,14 +590,14 @@ class JournalStore:
     # compute leases
 
     def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
-        """True: two who compute the same cost time, and nothing else."""
+        """Return True: two processes that compute the same key cost time and do no harm."""
         return True
 
     def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
         """Does nothing: a journal keeps no compute leases."""
 
     def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
-        """Nobody."""
+        """Return None."""
         return None
 
     def close(self) -> None:
@@ -607,7 +607,10 @@ class JournalStore:
         self._reserve.restore()
 
     def reset_after_fork(self) -> None:
-        """Have locks of one's own in a child, and read the file again: a thread may have been in the middle of it."""
+        """In a child, make new locks and read the file again.
+
+        A thread of the parent may have been in the middle of a change.
+        """
         self._reading, self._writing, self._depth = threading.RLock(), threading.RLock(), 0
         self._index, self._is_appending, self._is_refreshing = JournalIndex(), False, False
         self._file.close()
@@ -656,9 +659,9 @@ class JournalStore:
             self._refresh()
 
     def _refresh(self) -> None:
-        """Read what was added since the last time, by whomever."""
+        """Read the lines that any process has added since the last call."""
         if self._is_refreshing:
-            return  # a finalizer interrupted this very thread: what is read twice would count twice
+            return  # a finalizer interrupted this very thread: lines read twice would count twice
         self._is_refreshing = True
         try:
             self._apply_news()
@@ -688,7 +691,7 @@ class JournalStore:
                 )
 
     def _steadily(self, look: Callable[[], T]) -> T:
-        """Look at what the newest file holds, again where it is replaced while it is read."""
+        """Call a function on the newest file's contents, again if the file is replaced during the read."""
         with self._reading:
             for _ in range(_READS):
                 self._refresh()
@@ -703,7 +706,7 @@ class JournalStore:
     ) -> None:
         with self.exclusive(), self._reading:
             if self._is_appending:
-                # What this call adds here would be cut off when the interrupted one goes on.
+                # Lines appended here would be cut off when the interrupted call continues.
                 raise StoreBusy(f"a finalizer or signal handler interrupted a write to the journal {self._path}")
             self._is_appending = True
             try:
@@ -730,7 +733,7 @@ class JournalStore:
         self._reserve.restore()
 
     def _rewrite(self) -> None:
-        """Leave out what is dead, if there is room for what lives."""
+        """Remove dead lines, if there is space for the live ones."""
         try:
             is_narrow = free_bytes(self._path.parent) < 2 * self._index.live_bytes
             if is_narrow:
@@ -743,7 +746,7 @@ class JournalStore:
             _log.debug("the journal %s was not rewritten: %s", self._path, error)
 
     def _require_room(self, size: int) -> None:
-        """Raise StoreFull before a put that would leave too little room to delete something afterwards."""
+        """Raise StoreFull before a put that would leave too little space to delete something afterwards."""
         if self._reserve.is_roomy(size):
             return
         if not self._reserve.keep() or free_bytes(self._path.parent) < size:
@@ -763,7 +766,7 @@ class JournalStore:
             yield {"bury": sorted(self._index.tombstones)}
 
     def _live_notes(self) -> Iterator[dict[str, Any]]:
-        """What is kept beside the entries."""
+        """What is stored besides the entries."""
         checked = [[name, shard, at] for name, times in self._index.checks.items() for shard, at in times.items()]
         if checked:
             yield {"checked": checked}

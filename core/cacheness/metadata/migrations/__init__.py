@@ -1,12 +1,13 @@
-"""Bring a database of an older version of cacheness up to this one. Imports Alembic only to do so.
+"""Migrate a database of an older version of cacheness to this one. Imports Alembic only then.
 
-A migration is numbered like the schema that it makes. One that adds only what an older library
-can do without leaves `store.min_reader` alone, so that a fleet can be upgraded machine by machine;
-any other raises it, and older libraries then refuse to open the database.
+A migration has the number of the schema that it creates. If older libraries can still use the
+database after it, it leaves `store.min_reader` unchanged, so that a fleet can be upgraded one
+machine at a time; otherwise it raises that number, and older libraries then refuse to open the
+database.
 
-Schema 2 does not read the entries of schema 1. Their table is put aside by the migration, which
-takes no time however many there are, and `drop_old_entries` moves their blobs into tombstones,
-slice by slice, beside those who use the new tables already.
+Schema 2 does not read the entries of schema 1. The migration renames their table, which takes no
+time however many there are, and `drop_old_entries` turns their blobs into tombstones, slice by
+slice, while other processes already use the new tables.
 """
 
 from __future__ import annotations
@@ -30,22 +31,23 @@ from cacheness.metadata.sql.tables import schema_version, store
 
 T = TypeVar("T")
 
-#: How long a migration may wait for a lock on a table; others wait behind it.
+#: How long a migration may wait for a table's lock; other statements wait behind it.
 _LOCK_TIMEOUT = "10s"
 #: How long one statement of a migration may take.
 _STATEMENT_SECONDS = 3600.0
 #: Old entries that one transaction drops.
 SLICE: Final = 10_000
-#: Where the entries of schema 1 wait to be dropped.
+#: The table of schema 1's entries until they are dropped.
 _OLD: Final = sa.table("entries_of_schema_1", *map(sa.column, ("namespace", "key", "object")))
 
 
 def upgrade(where: str | Path, *, more: Sequence[Path] = ()) -> tuple[int, int]:
     """Bring the schema of a SQLite file (a path) or a PostgreSQL database (a URL) up to date.
 
-    Returns the version before and the version after; an empty database has version 0. Happens
-    whole or not at all, and once when several start it together. `more` names folders with
-    further migrations. Entries that the new schema does not read are left for `drop_old_entries`.
+    Returns the version before and the version after; an empty database has version 0. The migration
+    is one transaction, and runs once when several processes start it at the same time. `more` names
+    folders with further migrations. Entries that the new schema does not read are left for
+    `drop_old_entries`.
     """
     versions = _transact(where, partial(_migrate, more=more, name=_name_of(where)))
     if versions is None:
@@ -55,14 +57,14 @@ def upgrade(where: str | Path, *, more: Sequence[Path] = ()) -> tuple[int, int]:
 
 
 def old_entries(where: str | Path) -> int:
-    """How many entries of a schema before this one an upgrade drops, or has not dropped yet."""
+    """Return how many entries of an earlier schema an upgrade would drop, or has not dropped yet."""
     return _transact(where, _count_old) or 0
 
 
 def drop_old_entries(where: str | Path, progress: Callable[[int], None] | None = None) -> int:
-    """Drop the entries that `upgrade` put aside, each blob into a tombstone; how many they were.
+    """Drop the entries that `upgrade` set aside, each blob into a tombstone; return their number.
 
-    A slice is a transaction, so that an interrupted run goes on where it stopped. `progress` is
+    Each slice is a transaction, so an interrupted run continues where it stopped. `progress` is
     called after each with the number so far.
     """
     dropped = 0
@@ -73,7 +75,7 @@ def drop_old_entries(where: str | Path, progress: Callable[[int], None] | None =
     return dropped
 
 
-# what happens in one transaction
+# steps of one transaction
 
 
 def _migrate(connection: sa.Connection, *, more: Sequence[Path], name: str) -> tuple[int, int]:
@@ -103,7 +105,7 @@ def _count_old(connection: sa.Connection) -> int:
 
 
 def _drop_slice(connection: sa.Connection) -> int | None:
-    """Drop the next entries; None when there is nothing left of them."""
+    """Drop the next entries; return None when none are left."""
     if not _is_there(connection):
         return None
     key = (_OLD.c.namespace, _OLD.c.key)
@@ -112,7 +114,7 @@ def _drop_slice(connection: sa.Connection) -> int | None:
     names = sa.select(named.c.object, _clock(connection)).where(named.c.object.is_not(None))
     keys = sa.select(named.c.namespace, named.c.key)
     blobs = sa.table("tombstones", sa.column("blob"), sa.column("at"))
-    # A blob may have its tombstone already: a row that was dangling, and its blob's deletion unanswered.
+    # A blob may already have a tombstone: its row was dangling, and the result of its deletion unknown.
     already = sa.exists().where(blobs.c.blob == named.c.object)
     connection.execute(sa.insert(blobs).from_select(["blob", "at"], names.where(~already)))
     dropped = connection.execute(sa.delete(_OLD).where(sa.tuple_(*key).in_(keys))).rowcount
@@ -127,7 +129,7 @@ def _is_there(connection: sa.Connection) -> bool:
 
 
 def _clock(connection: sa.Connection) -> sa.ColumnElement[int]:
-    """The database's own clock."""
+    """Return the database's clock."""
     if connection.dialect.name == "sqlite":
         from cacheness.metadata.sql import sqlite_building as module
     else:
@@ -139,7 +141,7 @@ def _clock(connection: sa.Connection) -> sa.ColumnElement[int]:
 
 
 def _transact(where: str | Path, work: Callable[[sa.Connection], T]) -> T | None:
-    """Run `work` in one transaction that no other migration shares; None for a database without tables."""
+    """Run `work` in one transaction, under the migrations' lock; return None for a database without tables."""
     if _is_url(where):
         return _transact_postgresql(str(where), work)
     return _transact_sqlite(Path(where), work)
@@ -194,7 +196,7 @@ def _transact_postgresql(url: str, work: Callable[[sa.Connection], T]) -> T | No
 
 @contextmanager
 def _connected(dialect: str, connect: Callable[[], Any]) -> Iterator[sa.Connection]:
-    """One transaction, in which all happens or nothing."""
+    """Open one transaction, which is committed or rolled back as a whole."""
     engine = sa.create_engine(dialect, creator=connect, poolclass=NullPool)
     with engine.connect() as connection:
         yield connection

@@ -1,1 +1,1 @@
-"""Metadata in SQLite and PostgreSQL: one set of statements, two ways to run them."""
+"""Store metadata in SQLite and PostgreSQL: one set of statements, two ways to run them."""

@@ -1,7 +1,7 @@
-"""Every statement that the metadata databases run, written once for both of them.
+"""Build every statement for the metadata databases, written once for both.
 
-SQLAlchemy makes the text. `write_texts.py` puts that of the statements of every day into files, so that
-a process imports SQLAlchemy only for a survey.
+SQLAlchemy makes the text. `write_texts.py` writes the texts of frequent statements into files, so
+that a process imports SQLAlchemy only for integrity checks.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from cacheness.metadata.sql.tables import (
 from cacheness.records import Where
 
 _KEY: Final = ("namespace", "key")
-EPOCHS_KEPT: Final = 500  #: characters, some thirty epochs
+EPOCHS_KEPT: Final = 500  #: characters, about thirty epochs
 #: The state of a session that may commit. Part of the text, so that hot statements carry no constants.
 LIVE: Final = sa.literal_column("'live'", sa.Text)
 _ZERO: Final = sa.literal_column("0", sa.BigInteger)
 _DAY: Final = sa.literal_column("86400000000", sa.BigInteger)
 _IS_KEY: Final = sa.func.length(entries.c.key) == sa.literal_column("32")
-#: Columns of `activity`: what is counted, in the order of its key, and how much there was.
+#: Columns of `activity`: key columns in order, then counts and amounts.
 _COUNTED: Final = ("span", "hour", "function", "outcome", "reason")
 _SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
 
 
 def one_line(statement: object) -> str:
-    """The text of a statement, in which no literal holds white space."""
+    """Return the text of a statement, in which no literal contains white space."""
     return " ".join(str(statement).split())
 
 
 class Flavour(Protocol):
-    """What one database says differently from another."""
+    """SQL that differs between the databases."""
 
-    #: The database's own clock, in microseconds since the epoch.
+    #: Return the database's clock, in microseconds since the epoch.
     clock: sa.ColumnElement[int]
-    #: What an age is compared with: that clock, or the parameter `now`.
+    #: Return the time from which ages are counted: that clock, or the parameter `now`.
     now: sa.ColumnElement[int]
-    #: Which of the rows of `totals` this transaction adds to, so that those of a fleet do not wait for each other.
+    #: Return the row of `totals` to which this transaction adds; several, so that writers do not wait for each other.
     slot: sa.ColumnElement[int]
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
@@ -74,24 +74,24 @@ class Flavour(Protocol):
         ...
 
     def upsert(self, table: sa.Table) -> Any:
-        """An INSERT that knows ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
         ...
 
     def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
-        """Whether a column, whose values all have this width, is one of those in the parameter `keys`."""
+        """Return whether a column, whose values all have this width, is in the parameter `keys`."""
         ...
 
     def each(self, width: int) -> sa.FromClause:
-        """The keys in the parameter `keys` as rows of one column, `key`."""
+        """Return the keys in the parameter `keys` as rows of one column, `key`."""
         ...
 
     def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-        """Where a text occurs in a column, letter for letter; 0 when it does not."""
+        """Return the position of a text in a column, case-sensitive; 0 if absent."""
         ...
 
 
 class StatementBuilder:
-    """Makes the statements of one database: an attribute is a statement for every day, a method makes others."""
+    """Builds the statements of one database: attributes are frequent statements, methods build others."""
 
     def __init__(self, flavour: Flavour) -> None:
         self.flavour = flavour
@@ -101,52 +101,52 @@ class StatementBuilder:
 
     @property
     def identity(self) -> Statement:
-        """Which store this is, and which schema it has."""
+        """Read the store's identity and schema version."""
         version = sa.select(schema_version.c.version_num).scalar_subquery()
         return self._compile(sa.select(store.c.id, store.c.epoch, store.c.min_reader, version))
 
     @property
     def create_store(self) -> Statement:
-        """Say of an empty database which store it is."""
+        """Write the identity of a new store."""
         return self._compile(sa.insert(store))
 
     @property
     def create_version(self) -> Statement:
-        """Say which schema a fresh database has."""
+        """Write the schema version of a new store."""
         return self._compile(sa.insert(schema_version))
 
     @property
     def begin_epoch(self) -> Statement:
-        """Put a repair's epoch before the earlier ones, in one statement: repairs may begin together."""
+        """Put a repair's epoch before the earlier ones, in one statement: two repairs may start together."""
         newest = _given("new_epoch", sa.Text()).concat(",").concat(store.c.epoch)
         return self._compile(sa.update(store).values(epoch=sa.func.substr(newest, 1, EPOCHS_KEPT)))
 
     @property
     def usage(self) -> Statement:
-        """The epochs, and whether there is a session, and an entry with a blob."""
+        """Read the epochs, and whether there is a session, and an entry with a blob."""
         blobs = sa.exists().where(entries.c.blob.is_not(None))
         return self._compile(sa.select(store.c.epoch, sa.exists(sa.select(sessions.c.id)), blobs))
 
     @property
     def sync(self) -> Statement:
-        """Change nothing, in a transaction that is synced, and what came before with it."""
+        """Change nothing, in a synced transaction, which makes earlier commits durable too."""
         return self._compile(sa.update(store).values(epoch=store.c.epoch))
 
     # entries
 
     @property
     def find(self) -> Statement:
-        """One row by its key, unless it is disputed."""
+        """Read one row by its key, unless it is disputed."""
         return self._compile(_rows().where(_this_key(), ~_is_disputed()))
 
     @property
     def find_many(self) -> Statement:
-        """The rows under many keys that are not disputed."""
+        """Read the undisputed rows under many keys."""
         return self._compile(_rows().where(_this_namespace(), self._among_keys(), ~_is_disputed()))
 
     @property
     def present(self) -> Statement:
-        """The rows under many keys that neither expired nor are disputed, without their bytes."""
+        """Read the unexpired, undisputed rows under many keys, without their bytes."""
         target = entries.alias("target")
         columns = [
             sa.func.coalesce(target.c[name], entries.c[name])
@@ -163,43 +163,43 @@ class StatementBuilder:
         return self._compile(found.where(sa.or_(entries.c.link.is_(None), is_whole)))
 
     def _is_served(self, row: Any) -> tuple[sa.ColumnElement[bool], ...]:
-        """Whether a row neither expired nor is disputed."""
+        """Return whether a row is neither expired nor disputed."""
         unexpired = sa.or_(row.c.expires_at.is_(None), row.c.expires_at > self.flavour.now)
         its = (disputes.c.namespace == row.c.namespace, disputes.c.key == row.c.key)
         return unexpired, ~sa.exists().where(*its, disputes.c.at >= row.c.created_at)
 
     @property
     def by_alias(self) -> Statement:
-        """Some rows with an alias that are no links and not disputed: somebody may have added to them."""
+        """Read some undisputed rows with an alias, without links; few, because an attacker may have added some."""
         its = entries.c.alias == _given("alias", sa.LargeBinary())
         found = _rows().where(_this_namespace(), its, entries.c.link.is_(None), ~_is_disputed())
-        # Not in the order of their times: SQLite would walk through all entries by the index of these.
+        # Not ordered by time: SQLite would read all entries through the index on time.
         return self._compile(found.limit(sa.literal_column("9")))
 
     @property
     def links(self) -> Statement:
-        """The rows that name rows with one of these aliases, locked for deletion; others' are left out."""
+        """Read the links to one of these aliases, locked for deletion; rows locked by others are skipped."""
         columns = (entries.c.key, plausible(entries.c.size), entries.c.blob, entries.c.link)
         these = (_this_namespace(), self.flavour.among(entries.c.alias, 32), entries.c.link.is_not(None), _IS_KEY)
         return self._compile(sa.select(*columns).where(*these).with_for_update(skip_locked=True))
 
     @property
     def named_codes(self) -> Statement:
-        """Which of many digests an entry names as its code: a step in the index for each, however many do."""
+        """Return which of many digests an entry names as its code: one index look-up per digest."""
         given = self.flavour.each(32)
         named = sa.exists().where(_this_namespace(), entries.c.fn == given.c.key)
         return self._compile(sa.select(given.c.key).where(named))
 
     @property
     def keys_by_value(self) -> Statement:
-        """Digests of values, and the keys of the entries that hold them."""
-        # Without "IS NOT NULL", for which SQLite would walk through the whole index.
+        """Read digests of values, and the keys of the entries that hold them."""
+        # Without "IS NOT NULL", for which SQLite would read the whole index.
         these = (_this_namespace(), self.flavour.among(entries.c.value, 32), _IS_KEY)
         return self._compile(sa.select(entries.c.value, entries.c.key).where(*these).limit(sa.literal_column("1000")))
 
     @property
     def replaced_by(self) -> Statement:
-        """What a put of this key replaces: its size and blob, and where else the key is named."""
+        """Read what a put of this key replaces: its size and blob, and where else the key is named."""
         replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
         return self._compile(sa.select(*replaced).where(_this_key()))
 
@@ -220,12 +220,12 @@ class StatementBuilder:
 
     @property
     def totals(self) -> Statement:
-        """What a namespace holds: sums of a few rows, however many entries there are."""
+        """Read what a namespace holds: sums of a few rows, however many entries there are."""
         return self._compile(sa.select(*(kept.scalar_subquery() for kept in _kept_totals())))
 
     @property
     def holdings(self) -> Statement:
-        """What a namespace holds, and its quota."""
+        """Read what a namespace holds, and its quota."""
         quota = (quotas.c.max_bytes, quotas.c.max_entries, quotas.c.policy, quotas.c.maintained_at)
         here = _given("namespace", sa.Text())
         sums = [_total(column).label(column.name) for column in (totals.c.entries, totals.c.bytes)]
@@ -235,17 +235,17 @@ class StatementBuilder:
 
     @property
     def add_totals(self) -> Statement:
-        """Add what a transaction has changed, at its end."""
+        """Add a transaction's changes to the totals, at its end."""
         return self._add_to_totals(self.flavour.slot)
 
     @property
     def correct_totals(self) -> Statement:
-        """Add what a recount has found, apart from the changes of transactions."""
+        """Add the result of a recount, separate from the changes of transactions."""
         return self._add_to_totals(sa.literal_column("0", sa.Integer))
 
     @property
     def recount(self) -> Statement:
-        """By how much the kept totals are too low: both sums in one statement, so of one moment."""
+        """Return how much too low the kept totals are: both sums in one statement, so of one moment."""
         counted = sa.select(sa.func.count()).select_from(entries).where(_this_namespace())
         summed = _sum(plausible(entries.c.size)).where(_this_namespace())
         held, held_bytes = (kept.scalar_subquery() for kept in _kept_totals())
@@ -253,7 +253,7 @@ class StatementBuilder:
 
     @property
     def set_quota(self) -> Statement:
-        """Say what a namespace may hold; a row changes when it is news."""
+        """Set a namespace's quota; a row changes only if the quota does."""
         names = ("max_bytes", "max_entries", "policy")
         values = {name: _given(name, quotas.c[name].type) for name in ("namespace", *names)}
         said = self.flavour.upsert(quotas).values(**values)
@@ -263,7 +263,7 @@ class StatementBuilder:
 
     @property
     def note_maintenance(self) -> Statement:
-        """Note that a namespace was looked after."""
+        """Record that a namespace was maintained."""
         policy = sa.literal_column("'lru'", sa.Text)
         noted = self.flavour.upsert(quotas).values(
             namespace=_given("namespace", sa.Text()), policy=policy, maintained_at=self.flavour.clock
@@ -273,10 +273,10 @@ class StatementBuilder:
 
     @property
     def neighbours(self) -> Statement:
-        """Neighbours in key order, from a key on, with what decides whether they make room.
+        """Read neighbours in key order, starting at a key, with what decides about their eviction.
 
-        The limit is in the text, in place of `{limit}`, and uses are looked up for each neighbour: with a parameter
-        and a join, PostgreSQL plans for a tenth of the table and reads all uses.
+        The limit is in the text, in place of `{limit}`, and uses are looked up for each neighbour:
+        with a parameter and a join, PostgreSQL plans for a tenth of the table and reads all uses.
         """
         seconds = sa.func.coalesce(entries.c.compute_seconds, 0.0)
         used, hits = (
@@ -291,7 +291,7 @@ class StatementBuilder:
 
     @property
     def functions(self) -> Statement:
-        """The functions that the entries of a namespace name, each once: a step in the index for each of them."""
+        """Read the functions of a namespace's entries, each once: one index look-up per function."""
         first = sa.select(sa.func.min(entries.c.function).label("name")).where(_this_namespace())
         names = first.cte("names", recursive=True)
         following = sa.select(sa.func.min(entries.c.function)).where(
@@ -309,13 +309,13 @@ class StatementBuilder:
 
     @property
     def begin_use(self) -> Statement:
-        """Note that an entry is new."""
+        """Record that an entry is new."""
         values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
         return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
 
     @property
     def record_use(self) -> Statement:
-        """Count hits of an entry that is there."""
+        """Count hits of an existing entry."""
         at = _given("at", sa.BigInteger())
         later = sa.case((uses.c.accessed_at > at, uses.c.accessed_at), else_=at)
         more = uses.c.hits + _given("uses", sa.BigInteger())
@@ -324,7 +324,7 @@ class StatementBuilder:
 
     @property
     def uses(self) -> Statement:
-        """The uses of many keys, which have entries."""
+        """Read the uses of many keys, which have entries."""
         these = (_this_namespace(), self._among_keys())
         found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
         return self._compile(found.where(*these))
@@ -338,7 +338,7 @@ class StatementBuilder:
 
     @property
     def tag(self) -> Statement:
-        """Note that an entry has a tag."""
+        """Record that an entry has a tag."""
         values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
         return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
 
@@ -347,43 +347,43 @@ class StatementBuilder:
         """Delete the tags of many keys."""
         return self._compile(self._delete_hints(tags))
 
-    # figures
+    # statistics
 
     @property
     def record_activity(self) -> Statement:
-        """Write a row of figures, in place of what it said before."""
+        """Write a row of statistics, replacing the previous one."""
         return self._write_activity(lambda row, name: row.excluded[name])
 
     @property
     def add_activity(self) -> Statement:
-        """Add a row of figures to what is there."""
+        """Add a row of statistics to the existing one."""
         return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
 
     @property
     def ended_activity(self) -> Statement:
-        """A page of rows of processes that are old enough to be added to others, locked; others' pages are left out."""
+        """Read a page of processes' rows that are old enough to be added to others, locked; skips locked pages."""
         return self._old_activity(activity.c.who != _text(""))
 
     @property
     def old_activity(self) -> Statement:
-        """A page of rows of a span that are old enough to be dropped, locked; others' pages are left out."""
+        """Read a page of a span's rows that are old enough to be dropped, locked; skips locked pages."""
         return self._old_activity(activity.c.span == _given("span", sa.Text()), activity.c.who == _text(""))
 
     @property
     def delete_activity(self) -> Statement:
-        """Delete one row of figures."""
+        """Delete one row of statistics."""
         return self._compile(
             sa.delete(activity).where(*(column == _given(column.name, column.type) for column in activity.primary_key))
         )
 
     @property
     def all_activity(self) -> Statement:
-        """What all calls ever came to: the sums that are kept, and what was not added to them yet."""
+        """Read the totals of all calls: the kept sums, and rows that are not added to them yet."""
         return self._sum_activity(activity.c.span == _text("all"), _apart(_ZERO))
 
     @property
     def activity_since(self) -> Statement:
-        """What calls came to since an hour: in hours until a day begins, days until a month does, and months."""
+        """Read calls since an hour: in hours until a day begins, days until a month begins, and months."""
         span, hour, who = activity.c.span, activity.c.hour, activity.c.who
         hours, days, months = (_given(name, sa.BigInteger()) for name in ("hours", "days", "months"))
         return self._sum_activity(
@@ -395,7 +395,7 @@ class StatementBuilder:
 
     @property
     def activity_by_hour(self) -> Statement:
-        """What calls came to in each span since an hour, of all functions and reasons together."""
+        """Read calls in each span since an hour, for all functions and reasons together."""
         span, hour = activity.c.span, activity.c.hour
         hours, days, months = (_given(name, sa.BigInteger()) for name in ("hours", "days", "months"))
         spans = {
@@ -414,11 +414,11 @@ class StatementBuilder:
         columns = (found.span, found.hour, _text("").label("function"), found.outcome, _text("").label("reason"))
         return self._compile(sa.select(*columns, *_summed(found)).group_by(found.span, found.hour, found.outcome))
 
-    # why results are not there
+    # reasons for results that are not stored
 
     @property
     def note_unstored(self) -> Statement:
-        """Note why a result was not stored; what is noted already is written again after a day only."""
+        """Record why a result was not stored; an unchanged reason is written again only after a day."""
         reason = _given("reason", sa.Text())
         noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
         new = {name: noted.excluded[name] for name in ("reason", "at")}
@@ -427,7 +427,7 @@ class StatementBuilder:
 
     @property
     def unstored(self) -> Statement:
-        """The reasons beside many keys that are not too old."""
+        """Read the reasons of many keys that are not too old."""
         these = (not_stored.c.namespace == _given("namespace", sa.Text()), self.flavour.among(not_stored.c.key, 32))
         recent = not_stored.c.at >= self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.select(not_stored.c.key, not_stored.c.reason).where(*these, recent))
@@ -442,7 +442,7 @@ class StatementBuilder:
 
     @property
     def note_function(self) -> Statement:
-        """Keep a row, and that it was seen today. It takes the place of what somebody else wrote under its digest."""
+        """Write a row, and that it was seen today, replacing anything else under its digest."""
         today = self.flavour.clock - self.flavour.clock % _DAY
         row = {name: _given(name, functions.c[name].type) for name in ("namespace", "digest", *CODE)}
         noted = self.flavour.upsert(functions).values(**row, first_seen=today, last_seen=today)
@@ -455,13 +455,13 @@ class StatementBuilder:
 
     @property
     def function_codes(self) -> Statement:
-        """The rows under many digests."""
+        """Read the rows under many digests."""
         these = (functions.c.namespace == _given("namespace", sa.Text()), self.flavour.among(functions.c.digest, 32))
         return self._compile(sa.select(functions.c.digest, *(functions.c[name] for name in CODE)).where(*these))
 
     @property
     def old_functions(self) -> Statement:
-        """A page of rows that were not seen for long, and whether an entry names them; locked, others' are left out."""
+        """Read a page of rows not seen for long, and whether an entry names them; locked, skipping locked ones."""
         named = sa.exists().where(entries.c.namespace == functions.c.namespace, entries.c.fn == functions.c.digest)
         old = functions.c.last_seen < self.flavour.now - _given("age", sa.BigInteger())
         found = sa.select(functions.c.digest, named).where(functions.c.namespace == _given("namespace", sa.Text()), old)
@@ -470,7 +470,7 @@ class StatementBuilder:
 
     @property
     def see_function(self) -> Statement:
-        """Note that a row was seen today."""
+        """Record that a row was seen today."""
         today = self.flavour.clock - self.flavour.clock % _DAY
         return self._compile(sa.update(functions).where(*_this_function()).values(last_seen=today))
 
@@ -479,7 +479,7 @@ class StatementBuilder:
         """Drop one row."""
         return self._compile(sa.delete(functions).where(*_this_function()))
 
-    # results that came out differently
+    # disputes
 
     @property
     def dispute(self) -> Statement:
@@ -490,7 +490,7 @@ class StatementBuilder:
 
     @property
     def count_disputes(self) -> Statement:
-        """How many disputes a function has of the last day."""
+        """Count a function's disputes of the last day."""
         its = (
             disputes.c.namespace == _given("namespace", sa.Text()),
             disputes.c.function == _given("function", sa.Text()),
@@ -500,12 +500,12 @@ class StatementBuilder:
 
     @property
     def disputes(self) -> Statement:
-        """Every dispute of a namespace that is about the entry that is there."""
+        """Read every dispute of a namespace that is about the existing entry."""
         return self._compile(self._disputes())
 
     @property
     def disputes_of(self) -> Statement:
-        """The same, of many keys."""
+        """Read the same, for many keys."""
         return self._compile(self._disputes().where(self.flavour.among(disputes.c.key, 32)))
 
     def _disputes(self) -> sa.Select[Any]:
@@ -521,22 +521,22 @@ class StatementBuilder:
 
     @property
     def delete_stale_disputes(self) -> Statement:
-        """Drop disputes about entries that are gone or others."""
+        """Drop disputes about entries that are deleted or replaced."""
         still = sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
         return self._compile(sa.delete(disputes).where(disputes.c.namespace == _given("namespace", sa.Text()), ~still))
 
-    # code whose results count for each other's
+    # equivalences
 
     @property
     def equivalences(self) -> Statement:
-        """The equivalences of a namespace."""
+        """Read the equivalences of a namespace."""
         row = equivalences.c
         wanted = sa.select(*(row[name] for name in EQUIVALENCE)).where(row.namespace == _given("namespace", sa.Text()))
         return self._compile(wanted.order_by(row.new, row.old).limit(sa.literal_column("1000")))
 
     @property
     def find_equivalent(self) -> Statement:
-        """The rows under a few keys, each with the equivalences of a fingerprint: without these there is no row."""
+        """Read the rows under a few keys, each with the equivalences of a fingerprint; no equivalence, no row."""
         row = equivalences.c
         theirs = (row.namespace == _given("namespace", sa.Text()), row.new == _given("new", sa.LargeBinary()))
         wanted = sa.select(*(entries.c[name] for name in COLUMNS), *(row[name] for name in EQUIVALENCE))
@@ -544,7 +544,7 @@ class StatementBuilder:
 
     @property
     def set_equivalence(self) -> Statement:
-        """Write an equivalence, unless a difference has ended the one that is there."""
+        """Write an equivalence, unless a difference has ended the existing one."""
         said = self.flavour.upsert(equivalences).values(
             {name: _given(name, equivalences.c[name].type) for name in EQUIVALENCE}
         )
@@ -563,7 +563,7 @@ class StatementBuilder:
 
     @property
     def delete_old_equivalences(self) -> Statement:
-        """Drop equivalences that were made long ago."""
+        """Drop old equivalences."""
         row, before = equivalences.c, _given("before", sa.BigInteger())
         old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before)
         return self._compile(sa.delete(equivalences).where(*old))
@@ -572,13 +572,13 @@ class StatementBuilder:
 
     @property
     def bury(self) -> Statement:
-        """Leave a tombstone."""
+        """Write a tombstone."""
         tombstone = self.flavour.upsert(tombstones).values(blob=_given("blob", sa.Text()), at=self.flavour.clock)
         return self._compile(tombstone.on_conflict_do_nothing())
 
     @property
     def tombstones(self) -> Statement:
-        """A page of blobs to delete, by name."""
+        """Read a page of blobs to delete, by name."""
         name = tombstones.c.blob
         between = (name > _given("after", sa.Text()), name >= _given("first", sa.Text()))
         wanted = sa.select(name).where(*between, name < _given("last", sa.Text()))
@@ -593,23 +593,23 @@ class StatementBuilder:
 
     @property
     def open_session(self) -> Statement:
-        """Begin a session."""
+        """Open a session."""
         return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
 
     @property
     def session_lives(self) -> Statement:
-        """One row when a session is live."""
+        """Return one row when a session is live."""
         return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
 
     @property
     def retire(self) -> Statement:
-        """Set a session ended or fenced, for good."""
+        """Mark a session as ended or fenced, permanently."""
         retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
         return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
 
     @property
     def live_sessions(self) -> Statement:
-        """Every live session, and whether its lease is over."""
+        """Read every live session, and whether its lease has run out."""
         columns = [sessions.c[name] for name in ("id", "host", "boot_id", "pid_ns", "pid", "pid_start")]
         expired = sa.func.coalesce(leases.c.until < self.flavour.clock, sa.true())
         joined = sessions.outerjoin(leases, leases.c.session == sessions.c.id)
@@ -617,20 +617,20 @@ class StatementBuilder:
 
     @property
     def retired_sessions(self) -> Statement:
-        """Which sessions will not commit again."""
+        """Return which sessions will not commit again."""
         these = self.flavour.among(sessions.c.id, 16)
         return self._compile(sa.select(sessions.c.id).where(these, sessions.c.state != LIVE))
 
     @property
     def condemn(self) -> Statement:
-        """Make an unknown session known as fenced; a row when it was unknown."""
+        """Insert an unknown session as fenced; returns a row if it was unknown."""
         row = {column.name: _given(column.name, column.type) for column in sessions.c if column.name != "fenced_at"}
         fenced = self.flavour.upsert(sessions).values(**row, fenced_at=self.flavour.clock)
         return self._compile(fenced.on_conflict_do_nothing().returning(sessions.c.id))
 
     @property
     def delete_sessions(self) -> Statement:
-        """Drop sessions that were retired long ago."""
+        """Drop sessions that were fenced or ended long ago."""
         old = sessions.c.fenced_at < self.flavour.now - _given("age", sa.BigInteger())
         return self._compile(sa.delete(sessions).where(sessions.c.state != LIVE, old))
 
@@ -638,14 +638,14 @@ class StatementBuilder:
 
     @property
     def check_times(self) -> Statement:
-        """When each shard was last checked."""
+        """Read when each shard was last checked."""
         return self._compile(
             sa.select(checks.c.shard, checks.c.at).where(checks.c.namespace == _given("namespace", sa.Text()))
         )
 
     @property
     def record_check(self) -> Statement:
-        """Note that a shard was checked."""
+        """Record that a shard was checked."""
         checked = self.flavour.upsert(checks).values({c.name: _given(c.name, c.type) for c in checks.c})
         return self._compile(
             checked.on_conflict_do_update(index_elements=("namespace", "shard"), set_={"at": checked.excluded.at})
@@ -665,18 +665,18 @@ class StatementBuilder:
 
     @property
     def end_compute_lease(self) -> Statement:
-        """Give up one's own compute lease."""
+        """Release the caller's compute lease."""
         mine = (*_is(compute_leases), compute_leases.c.token == _given("token", sa.Text()))
         return self._compile(sa.delete(compute_leases).where(*mine))
 
     @property
     def compute_lease_holder(self) -> Statement:
-        """Who computes a key."""
+        """Read who computes a key."""
         lasts = compute_leases.c.until >= self.flavour.clock
         return self._compile(sa.select(compute_leases.c.token).where(*_is(compute_leases), lasts))
 
     def _sum_activity(self, *spans: sa.ColumnElement[bool]) -> Statement:
-        # Apart, so that each is found by an index; with OR between them, PostgreSQL reads the whole table.
+        # Separate conditions, so that each uses an index; with OR between them, PostgreSQL reads the whole table.
         names = ("function", "outcome", "reason")
         columns = [activity.c[name] for name in names]
         parts = [sa.select(*columns, *_figures()).where(_these_figures(), these) for these in spans]
@@ -705,26 +705,26 @@ class StatementBuilder:
     # pages of entries by a condition
 
     def page(self, purpose: Purpose, where: Where) -> Statement:
-        """A page of what fits a condition; the values are parameters."""
+        """Read a page of rows that meet a condition; the values are parameters."""
         page = {"newest": self._newest, "lead": self._lead}.get(purpose)
         return self._compile(self._in_key_order(purpose, where) if page is None else page(where))
 
     def _newest(self, where: Where) -> sa.Select[Any]:
-        """The newest first, from a time on."""
+        """Read the newest first, starting at a time."""
         at = (entries.c.created_at, entries.c.key)
         before = sa.tuple_(*at) < sa.tuple_(_given("at", sa.BigInteger()), _given("before", sa.LargeBinary()))
         page = _rows().where(_this_namespace(), before, *self._conditions(where))
         return page.order_by(*(column.desc() for column in at)).limit(_given("limit", sa.Integer()))
 
     def _lead(self, where: Where) -> sa.Select[Any]:
-        """Keys in the order of the index that `lead_of` names, after a time and key; nothing is locked."""
+        """Read keys in the order of the index that `lead_of` names, after a time and key; locks nothing."""
         at = (entries.c.expires_at if where.expired else entries.c.created_at, entries.c.key)
         after = sa.tuple_(*at) > sa.tuple_(_given("at", sa.BigInteger()), _given("after", sa.LargeBinary()))
         found = sa.select(*at).where(_this_namespace(), after, *self._conditions(where), _IS_KEY)
         return found.order_by(*at).limit(_given("limit", sa.Integer()))
 
     def _in_key_order(self, purpose: Purpose, where: Where) -> sa.Select[Any]:
-        """After a key: whole rows, or keys, sizes and blobs, locked for deletion."""
+        """Read rows after a key: whole rows, or keys, sizes and blobs, locked for deletion."""
         hint, matching = hint_of(where), self._conditions(where)
         if where.keys is None:
             matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
@@ -735,10 +735,11 @@ class StatementBuilder:
         if purpose != "scan":
             wanted = sa.select(key, plausible(entries.c.size), entries.c.blob, entries.c.alias)
             wanted = wanted.with_for_update(of=entries, skip_locked=purpose == "doom what is free")
-            # A key of another length is not ours; in SQLite, where keys travel as one value, it would hide the others.
+            # A key of another length is not ours; in SQLite, where keys are passed as one value, it
+            # would hide the others.
             matching.append(_IS_KEY)
         if hint is not None:
-            # From the hint to the row, in the order of the index; the row decides whether it still is so.
+            # Join from the hint to the row, in the order of the index; the row decides whether the hint still holds.
             key = tags.c.key
             named = (tags.c.kind == _given("kind", sa.Text()), tags.c.tag == _given("hint", sa.Text()))
             wanted = wanted.select_from(tags.join(entries, _same_key(tags))).where(*named)
@@ -779,26 +780,29 @@ class StatementBuilder:
 
 
 def replacing(insert: Any) -> Any:
-    """Let an INSERT into `entries` replace the row under its key, and note what it replaced."""
+    """Make an INSERT into `entries` replace the row under its key, and store what it replaced."""
     new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
     old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
     return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
 
 
 def adding(insert: Any) -> Any:
-    """Let an INSERT into `totals` add to what its slot holds."""
+    """Make an INSERT into `totals` add to its slot."""
     more = {name: totals.c[name] + insert.excluded[name] for name in ("entries", "bytes")}
     return insert.on_conflict_do_update(index_elements=("namespace", "slot"), set_=more)
 
 
 def unused(insert: Any) -> Any:
-    """Let an INSERT into `uses` start over where the key had an entry before."""
+    """Make an INSERT into `uses` start over if the key had an entry before."""
     new = {name: insert.excluded[name] for name in ("accessed_at", "hits")}
     return insert.on_conflict_do_update(index_elements=_KEY, set_=new)
 
 
 def _only_filtering(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """A condition that leads to no index: SQLite would read all that is old, or of a function, to find a few keys."""
+    """Keep a condition from using an index.
+
+    SQLite would read all old rows, or all of a function, to find a few keys.
+    """
     return sa.case((condition, sa.literal_column("1")), else_=sa.literal_column("0")) == sa.literal_column("1")
 
 
@@ -832,7 +836,7 @@ def _same_key(table: sa.Table) -> sa.ColumnElement[bool]:
 
 
 def _is_disputed() -> sa.ColumnElement[bool]:
-    """Whether the very entry came out differently: one that was put since is another."""
+    """Return whether this very entry is disputed: an entry that was put later is another one."""
     return sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
 
 
@@ -841,7 +845,7 @@ def _named_key() -> dict[str, Any]:
 
 
 def plausible(size: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
-    """The size of a row that nobody has verified: 0 where it is no size, so that sums neither fail nor overflow."""
+    """Return the size in an unverified row: 0 if it is not a valid size, so that sums neither fail nor overflow."""
     is_size = size.between(_ZERO, sa.literal_column(str(1 << 50), sa.BigInteger))
     return sa.case((is_size, size), else_=_ZERO)
 
@@ -852,7 +856,7 @@ def _kept_totals() -> list[sa.Select[Any]]:
 
 
 def _text(value: str) -> sa.ColumnElement[str]:
-    """A text that is part of the statement."""
+    """Return a text that is part of the statement."""
     return sa.literal_column(f"'{value}'", sa.Text)
 
 
@@ -861,7 +865,7 @@ def _these_figures() -> sa.ColumnElement[bool]:
 
 
 def _apart(since: sa.ColumnElement[int]) -> sa.ColumnElement[bool]:
-    """The rows of processes, which are all of hours: with the span as well, SQLite would not take their index."""
+    """Select processes' rows, which are all of hours: with the span as well, SQLite would not use their index."""
     return sa.and_(activity.c.who != _text(""), activity.c.hour >= since)
 
 

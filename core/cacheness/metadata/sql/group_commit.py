@@ -1,9 +1,9 @@
-"""Puts of threads that wait for one another share a transaction, and so its sync.
+"""Combine concurrent puts of threads in one transaction, which needs one sync.
 
-SQLite has one writer, and a durable commit waits for the disk. Of the threads of a process that put at the same time
-one leads: its transaction takes up what the others want stored, each in a savepoint, so that its error is its own.
-Who comes meanwhile is taken up by the next leader. A thread that puts alone pays nothing for it. PostgreSQL groups
-syncs by itself.
+SQLite has one writer, and a durable commit waits for the disk. Of the threads of a process that put
+at the same time one leads: its transaction includes the puts of the others, each in a savepoint, so
+that an error affects one put only. Puts that arrive during the commit are included by the next
+leader. A thread that puts alone pays nothing for it. PostgreSQL groups syncs by itself.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from cacheness.errors import CachenessError, CommitUnanswered, StoreBusy, StoreU
 from cacheness.metadata.sql.sqlite_transactions import SqliteTransaction
 from cacheness.records import Entry
 
-#: Puts that share a transaction, and bytes of theirs in rows: others go on waiting.
+#: Puts that share a transaction, and their bytes in rows: further puts wait.
 MOST_PUTS: Final = 64
 MOST_BYTES: Final = 16 << 20
-#: Seconds between looks at whether the leader is still there, which only an interruption takes away.
+#: Seconds between checks that the leader still exists; only an interruption can remove it.
 _LOOK_EVERY: Final = 0.05
 
 Publish: TypeAlias = Callable[[SqliteTransaction, Sequence[Entry], str], list[str]]
 
 
 class _Leadership:
-    """Held by the thread that leads, on its stack, so that it ends with the call however that ends."""
+    """Held by the leading thread, on its stack, so that it is released however the call ends."""
 
     __slots__ = ("__weakref__", "thread")
 
@@ -39,7 +39,7 @@ class _Leadership:
 
 
 class _Put:
-    """What one thread wants stored, and what became of it."""
+    """One thread's put, and its result."""
 
     __slots__ = ("done", "entries", "error", "is_taken", "leadership", "replaced", "session", "thread")
 
@@ -48,14 +48,14 @@ class _Put:
         self.session = session
         self.thread = threading.get_ident()
         self.done = threading.Event()
-        self.is_taken = False  #: a transaction has begun that holds it
-        self.leadership: _Leadership | None = None  #: where it has to lead the next one
-        self.replaced: list[str] | None = None  #: the blobs that were replaced, once it is committed
-        self.error: Exception | None = None  #: its own
+        self.is_taken = False  #: set when a transaction that includes it has begun
+        self.leadership: _Leadership | None = None  #: set when it must lead the next one
+        self.replaced: list[str] | None = None  #: the replaced blobs, after the commit
+        self.error: Exception | None = None  #: of this put alone
 
     @property
     def size(self) -> int:
-        """Bytes in its rows."""
+        """Return the bytes in its rows."""
         return sum(len(entry.inline or b"") for entry in self.entries)
 
 
@@ -84,14 +84,14 @@ class GroupCommit:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Leave to the parent what its threads want stored."""
+        """In a forked child, drop the puts of the parent's threads."""
         self._lock = threading.RLock()
         self._waiting: list[_Put] = []
         self._leading: weakref.ref[_Leadership] | None = None
         self._generation = forks.generation()
 
     def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
-        """Publish entries durably; returns the blobs that were replaced.
+        """Publish entries durably; return the replaced blobs.
 
         Raises:
             SessionLost: the session was ended or fenced; nothing of these entries was stored.
@@ -100,7 +100,7 @@ class GroupCommit:
         """
         put = _Put(entries, session)
         try:
-            if self._interrupts_the_leader(put):  # who cannot be waited for
+            if self._interrupts_the_leader(put):  # a leader that cannot be waited for
                 self._transact(lambda transaction: self._store(transaction, put))
             while put.replaced is None and put.error is None:
                 if put.leadership is None:
@@ -115,11 +115,11 @@ class GroupCommit:
             try:
                 raise error
             finally:
-                del error  # it holds this frame, and so the entries
+                del error  # its traceback holds this frame, and so the entries
         return put.replaced or []
 
     def _interrupts_the_leader(self, put: _Put) -> bool:
-        """Put it in line, unless this is a finalizer or signal handler within the leader's own thread."""
+        """Queue a put, unless this is a finalizer or signal handler within the leader's own thread."""
         with self._lock:
             leader = self._leader()
             if leader is None:
@@ -139,7 +139,7 @@ class GroupCommit:
         return leadership
 
     def _wait(self, put: _Put) -> None:
-        """Wait until a leader has stored it, or it has to lead."""
+        """Wait until a leader has stored the put, or the put must lead."""
         generation = self._generation
         with waiting(self._busy) as deadline:
             while not put.done.wait(min(_LOOK_EVERY, max(deadline - time.monotonic(), 0.0))):
@@ -149,18 +149,21 @@ class GroupCommit:
         put.done.clear()
 
     def _leave(self, put: _Put) -> None:
-        """Keep nobody waiting for a put that was given up: a traceback may keep it, wherever it was interrupted."""
+        """Remove an abandoned put, so that nothing waits for it.
+
+        A traceback may keep it alive, wherever it was interrupted.
+        """
         with self._lock:
             if put in self._waiting:
                 self._waiting.remove(put)
             put.leadership = None
 
     def _look_after(self, put: _Put, generation: int, *, is_late: bool) -> bool:
-        """Return True when a put that waits has to lead, because there is no leader."""
+        """Return True when a waiting put must lead, because there is no leader."""
         if generation != forks.generation():
             raise StoreUnavailable("this process was forked within a put, which its parent goes on with")
         if put.done.is_set():
-            return False  # at this very moment
+            return False  # another thread became leader just now
         if self._leader() is None:
             if put.is_taken:
                 raise CommitUnanswered("the thread that stored it was interrupted. Whether it is stored is not known")
@@ -175,7 +178,7 @@ class GroupCommit:
         return False
 
     def _lead(self, put: _Put) -> None:
-        """Store it, and what others want stored by then."""
+        """Store this put, and all puts that wait at that time."""
         group = [put]
 
         def work(transaction: SqliteTransaction) -> None:
@@ -186,7 +189,7 @@ class GroupCommit:
             for one in group:
                 self._store_apart(transaction, one)
 
-        # No error is kept in a variable: its traceback holds this frame, and frames that hold a place in line.
+        # No error is kept in a variable: its traceback would keep this frame and the queued puts in it alive.
         is_stored = is_known = False
         try:
             self._transact(work)
@@ -221,7 +224,7 @@ class GroupCommit:
             with transaction.savepoint():
                 self._store(transaction, put)
         except Exception as error:
-            if not transaction.is_open:  # SQLite gave up all of it: its disk is full, for example
+            if not transaction.is_open:  # SQLite rolled back the whole transaction: its disk is full, for example
                 raise
             put.error = self._meaning(error).with_traceback(None)
 
@@ -234,7 +237,7 @@ class GroupCommit:
         return error
 
     def _end(self, put: _Put, others: Sequence[_Put], *, is_stored: bool, is_known: bool) -> None:
-        """Let the others go on, and one of those who wait lead."""
+        """Wake the other threads, and let one of the waiting ones lead."""
         with self._lock:
             put.leadership = None
             for other in [] if is_stored else others:

@@ -1,4 +1,4 @@
-"""Statements as PostgreSQL knows them, made by SQLAlchemy, and the definitions of its tables."""
+"""Build statements and table definitions for PostgreSQL, with SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ from cacheness.metadata.sql.tables import (
 from cacheness.records import MICROSECONDS
 
 LEASE_SECONDS: Final = 300
-CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between the time that a fresh entry carries and the server's
-# Numbered placeholders go to the server as they are; psycopg would otherwise translate each statement.
+CLOCK_TOLERANCE: Final = 60 * MICROSECONDS  #: between a fresh entry's time and the server's
+# Numbered placeholders are sent to the server unchanged; psycopg would otherwise translate each statement.
 _dialect: Final = PGDialect_psycopg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call]
 for _index in (*PARTIAL_INDEXES, ACTIVITY_APART):
     _index.dialect_options["postgresql"]["where"] = _index.dialect_options["sqlite"]["where"]
-#: Room on each page, so that a later use is written beside the one before and no index has to follow.
+#: Free space on each page, so that an updated row fits on the same page and no index has to change.
 ROOM_FOR_USES: Final = f"ALTER TABLE {POSTGRESQL_SCHEMA}.uses SET (fillfactor = 80)"
 _translated: Final[Any] = {"schema_translate_map": {None: POSTGRESQL_SCHEMA}, "render_schema_translate": True}
 
 
-# The moment of asking: now() would be the beginning of the transaction.
+# The time of the call: now() would be the start of the transaction.
 CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
     "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint", sa.BigInteger
 )
 
 
 class _Postgresql:
-    """What PostgreSQL says its own way."""
+    """SQL specific to PostgreSQL."""
 
     clock = now = CLOCK
-    # By the server process that serves this statement, behind a pooler too. One slot for each process of ours
-    # would make its threads wait for each other's sync.
+    # By the server process that runs this statement, behind a pooler too. With one slot per client
+    # process, its threads would wait for each other's sync.
     slot: sa.ColumnElement[int] = sa.literal_column("(pg_backend_pid() & 63)", sa.Integer)
 
     def compile(self, statement: sa.ClauseElement) -> Statement:
@@ -73,7 +73,7 @@ class _Postgresql:
         return insert(table)
 
     def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
-        """The keys travel as one array."""
+        """The keys are passed as one array."""
         return column == sa.any_(sa.bindparam("keys", type_=postgresql.ARRAY(column.type)))
 
     def each(self, width: int) -> sa.FromClause:
@@ -114,7 +114,7 @@ class _PostgresqlBuilder(StatementBuilder):
 
     @property
     def begin_session(self) -> Statement:
-        """Begin a session and give it its first lease, in one round trip. `commit` says how it is synced, if given."""
+        """Open a session with its first lease, in one round trip. `commit` sets how it is synced, if given."""
         name = sa.literal_column("'synchronous_commit'", sa.Text)
         how = sa.func.coalesce(sa.cast(sa.bindparam("commit"), sa.Text), sa.func.current_setting(name))
         setting = sa.select(sa.func.set_config(name, how, sa.true()).label("how")).cte(
@@ -143,12 +143,12 @@ class _PostgresqlBuilder(StatementBuilder):
 
 
 def _given_row() -> sa.Select[Any]:
-    """The entry in the parameters, as a row."""
+    """Return the entry in the parameters, as a row."""
     return sa.select(*(sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in _plain_types().items()))
 
 
 def _given_rows() -> sa.Select[Any]:
-    """The entries in the parameters, an array for each column, as rows in their order: that of the locks."""
+    """Return the entries in the parameters, an array per column, as rows in the order of locks."""
     arrays = {name: postgresql.ARRAY(kind) for name, kind in _plain_types().items()}
     columns = [sa.column(name, kind) for name, kind in _plain_types().items()]
     given = sa.func.unnest(*(sa.cast(sa.bindparam(name, type_=kind), kind) for name, kind in arrays.items()))
@@ -157,16 +157,17 @@ def _given_rows() -> sa.Select[Any]:
 
 
 def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.ClauseElement:
-    """Lock the writer's session, replace the rows, bury what they named: one statement, one round trip.
+    """Lock the session, replace the rows, write tombstones: one statement, one round trip.
 
-    Looking up the old blobs first would miss one that a rival inserts between the look and the
-    upsert; the row itself says what it replaced. No row comes back when the session is not live,
-    and one that says so when a fresh entry is dated too far from the server's clock. Uses and tags are
-    made of the rows that the upsert returns: beside it, those of a rival's row could stay.
+    A look-up of the old blobs before the upsert would miss one that another process inserts in
+    between; so the replaced row itself is used. No row is returned when the session is not live,
+    and one with a marker when a fresh entry's time differs too much from the server's clock. Uses
+    and tags are made from the rows that the upsert returns; in a separate statement, those of
+    another process's row could stay.
     """
     clock = flavour.clock
     mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
-    # A weaker lock (KEY SHARE) or none would let a repairer fence the session while this commits.
+    # With a weaker lock (KEY SHARE) or none, a repair could fence the session during this commit.
     writer = sa.select(sessions.c.id).where(mine, sessions.c.state == LIVE).with_for_update(read=True).cte("writer")
     is_old = sa.not_(sa.cast(sa.bindparam("fresh", type_=sa.Boolean()), sa.Boolean))
     dated_well = [sa.func.abs(_time(name) - clock) <= _TOLERATED for name in ("earliest", "latest")]
@@ -180,7 +181,7 @@ def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.C
     more = plausible(put.c.size) - sa.func.coalesce(plausible(put.c.replaced_size), sa.literal_column("0"))
     result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
     beside = [tombstone.on_conflict_do_nothing().cte("new_tombstones"), *_hints(put, with_tags=with_tags)]
-    # Of all rows at once, and last: who holds the row of the totals waits for nothing else.
+    # Of all rows together, and last: a transaction that holds the row of the totals waits for nothing else.
     sums = (sa.cast(sa.func.sum(change), sa.BigInteger) for change in (added, more))
     change = sa.select(put.c.namespace, flavour.slot, *sums).group_by(put.c.namespace).order_by(put.c.namespace)
     counted = insert(totals).from_select([c.name for c in totals.c], change)
@@ -196,7 +197,7 @@ _TOLERATED: Final[sa.ColumnElement[int]] = sa.literal_column(str(CLOCK_TOLERANCE
 
 
 def _hints(put: sa.CTE, *, with_tags: bool) -> list[sa.CTE]:
-    """Write what leads to a row that was put, and how it is used."""
+    """Write the hints for a row that was put, and its uses."""
     key = (put.c.namespace, put.c.key)
     use = insert(uses).from_select([c.name for c in uses.c], sa.select(*key, put.c.created_at, sa.literal_column("0")))
     if not with_tags:
@@ -224,7 +225,7 @@ def _plain_types() -> dict[str, sa.types.TypeEngine[Any]]:
 
 
 def definitions() -> Iterator[str]:
-    """What makes a fresh database."""
+    """Return the statements that create a new database."""
     yield f"CREATE SCHEMA IF NOT EXISTS {POSTGRESQL_SCHEMA}"
     for table in tables.sorted_tables:
         yield one_line(CreateTable(table).compile(dialect=_dialect, **_translated))

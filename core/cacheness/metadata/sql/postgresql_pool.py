@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: bounded in number and in time, and in the only place that knows psycopg's errors."""
+"""Pool connections to PostgreSQL, limited in number and time; the only module with psycopg's errors."""
 
 from __future__ import annotations
 
@@ -40,50 +40,50 @@ except ImportError as error:
 T = TypeVar("T")
 _Row = Sequence[Any]
 
-#: Connections that one process opens to one database, unless the URL says `?pool_size=`.
+#: Connections that one process opens to one database, unless the URL has `?pool_size=`.
 POOL_SIZE: Final = 8
 #: Deadlock, serialization failure, lock timeout.
 _CONFLICTS: Final = frozenset({"40P01", "40001", "55P03"})
 #: Prepared statements that a pooler gave to another client.
 _MIXED_UP: Final = frozenset({"26000", "42P05"})
-#: The server shuts down, or ends this connection; whether it had committed is not said.
+#: The server shuts down, or ends this connection; whether it had committed is unknown.
 _LOST: Final = ("57P", "08")
 _REFUSED: Final = ("0A", "28", "3D", "42501", "25006", "3F", "42P01", "0L", "0P")
-#: No resources, the operator, the machine, the server's own faults.
+#: No resources, an operator's action, the machine, internal errors of the server.
 _OUTAGES: Final = ("53", "57", "58", "F0", "XX")
-#: Without a code of the server's, what psycopg says of the connection itself.
+#: psycopg's message about the connection itself, without a code of the server.
 _CONNECTION_ERRORS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
-#: What a refused connection says; on connecting, libpq gives the text but not the code.
+#: The message of a refused connection; on connecting, libpq returns the text but not the code.
 _REFUSALS: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"
     r"|is not permitted to log in|role .* is not"
 )
-#: What a statement needs of the tables that it names.
+#: Privileges that a statement needs on the tables that it names.
 _RIGHTS: Final = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE)\b")
 _CANCEL_SECONDS: Final = 1.0
-#: Seconds between two attempts of what lost a conflict.
+#: Seconds between two attempts after a conflict.
 _PAUSES: Final = 0.01, 0.5
-#: Seconds after which a connection that nobody took is closed, by who gives the next one back.
+#: Seconds after which an unused connection is closed, by the thread that returns the next one.
 IDLE_SECONDS: Final = 120.0
-#: How long the difference between two clocks is relied upon.
+#: How long the measured difference between two clocks is used.
 _CLOCK_KEPT: Final = 60 * 1_000_000
-#: A clock that nobody sets; the first one goes on while a machine sleeps.
+#: A clock that cannot be set; the first one continues while a machine sleeps.
 _STEADY: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
-# Kept for ever in a forked child: to close them takes locks of OpenSSL that a thread of the parent may have held.
+# Kept for ever in a forked child: closing them takes locks of OpenSSL that a thread of the parent may have held.
 _inherited: list[psycopg.Connection[Any]] = []
 
 
 class Lost(StoreUnavailable):
-    """The connection was lost, or gave no answer in time, during a statement."""
+    """The connection was lost, or no answer arrived in time, during a statement."""
 
 
 class Conflict(StoreBusy):
-    """The server rolled back, in favour of somebody else; the same again may work."""
+    """The server rolled back in favour of another transaction; a repetition may succeed."""
 
 
 class _Deadline(psycopg.OperationalError):
-    """No answer in time."""
+    """No answer arrived in time."""
 
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
@@ -94,16 +94,17 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     seconds = 5.0
     asked = ""  #: the last statement
-    given_back = 0.0  #: when it was last used
+    given_back = 0.0  #: time of the last use
 
     def wait(self, gen: Generator[Any, Any, T], *more: Any, **named: Any) -> T:
-        """Let psycopg wait, but look at the clock whenever it wakes, which is ten times a second."""
+        """Let psycopg wait, but check the time whenever it wakes, which is ten times a second."""
         return super().wait(_bounded(gen, time.monotonic() + self.seconds), *more, **named)
 
     def prepare_to_serve(self, seconds: float) -> None:
-        """Set the limit, and make what every call needs."""
+        """Set the time limit, and return what every call needs."""
         self.seconds = seconds
-        # Lists travel as bytes; by default psycopg writes those of texts and bytes as text, with every byte in two.
+        # Lists are sent as bytes; by default psycopg writes lists of texts and bytes as text, with
+        # two characters per byte.
         self.adapters.register_dumper(list, ListBinaryDumper)
         self.reused = self.cursor(binary=True)
         self._poll = select.poll()
@@ -111,16 +112,16 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     @property
     def is_usable(self) -> bool:
-        """True when the connection is free, and the server has not hung up on it."""
-        # An idle server sends nothing: what there is to read is that it closes the connection.
+        """Return True when the connection is free, and the server has not closed it."""
+        # An idle server sends nothing: data to read means that it closes the connection.
         idle = self.pgconn.transaction_status == TransactionStatus.IDLE
         return not self.closed and idle and not self._poll.poll(0)
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
-        """Run one statement; its rows, and how many changed."""
+        """Run one statement; return its rows, and how many changed."""
         cursor, self.asked = self.reused, statement.text
         cursor.execute(statement.text, _in_order(statement, values))
-        # Asking `cursor.description` would build a description of every column.
+        # Reading `cursor.description` would build a description of every column.
         has_rows = cursor.pgresult is not None and cursor.pgresult.nfields > 0
         return list(cursor.fetchall()) if has_rows else [], cursor.rowcount
 
@@ -132,17 +133,17 @@ class PostgresqlTransaction:
         self._connection = connection
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
-        """Run a statement; its rows."""
+        """Run a statement; return its rows."""
         return self._connection.run(statement, values)[0]
 
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
-        """Run a statement for each set of values; the number of rows that changed."""
+        """Run a statement for each set of values; return the number of changed rows."""
         cursor, self._connection.asked = self._connection.reused, statement.text
         cursor.executemany(statement.text, [_in_order(statement, each) for each in values])
         return max(cursor.rowcount, 0)
 
     def define(self, text: str) -> None:
-        """Run a statement that defines something."""
+        """Run a statement that defines a table, index or other object."""
         self._connection.execute(text.encode())
 
 
@@ -151,24 +152,24 @@ class Pool:
 
     def __init__(self, url: str, limits: Limits, hello: str) -> None:
         self.name = name_of(url)
-        self._offset = 0  #: microseconds by which the server's clock is ahead of the steady one here
+        self._offset = 0  #: microseconds by which the server's clock is ahead of the monotonic clock here
         self._measured_at = -_CLOCK_KEPT
         self._url = url
         self._size = _read_url(url)[1]
         self._limits = limits
         self._hello = hello
         self._closed = False
-        self.is_pooled = False  #: a pooler stands between, as the newest connection shows
+        self.is_pooled = False  #: a pooler is in between, as the newest connection shows
         self._was_mixed_up = False
         self._begin()
         forks.watch_forks(self)
 
     def now(self) -> int:
-        """Microseconds since the epoch by the server's clock, as it was last measured."""
+        """Return microseconds since the epoch by the server's clock, as last measured."""
         return _steady() + self._offset
 
     def measure_clock(self) -> None:
-        """Ask the server for its time."""
+        """Read the server's clock."""
         connection = self._take()
         connection.seconds = self._limits.statement
         try:
@@ -179,10 +180,10 @@ class Pool:
             self._give_back(connection)
 
     def run(self, statement: Statement, values: Mapping[str, Any], seconds: float = 0.0) -> tuple[list[_Row], int]:
-        """Run one statement by itself, in one round trip; its rows, and how many changed.
+        """Run one statement by itself, in one round trip; return its rows, and how many changed.
 
-        `seconds` come on top of what a statement may usually take. Once a minute the server is asked
-        for its time as well: the heartbeat of a session comes through here, and so does a process that only reads.
+        `seconds` are added to the usual limit of a statement. Once a minute the server's clock is
+        read as well: a session's heartbeat uses this method, and so does a process that only reads.
         """
         connection = self._take()
         connection.seconds = self._limits.statement + seconds
@@ -196,7 +197,7 @@ class Pool:
             self._give_back(connection)
 
     def transact(self, work: Callable[[PostgresqlTransaction], T], seconds: float = 0.0) -> T:
-        """Run `work` in one transaction; `seconds` come on top of what a statement may usually take."""
+        """Run `work` in one transaction; `seconds` are added to the usual limit of a statement."""
         connection = self._take()
         connection.seconds = self._limits.statement + seconds
         committing = False
@@ -214,7 +215,7 @@ class Pool:
                     raise
                 raise StoreUnavailable(str(lost)) from error
         except CachenessError:
-            # The server is well: a rollback costs less than a new connection.
+            # The server works, so a rollback costs less than a new connection.
             with suppress(psycopg.Error):
                 connection.execute("ROLLBACK", prepare=False)
             raise
@@ -222,16 +223,16 @@ class Pool:
             self._give_back(connection)
 
     def settle(self, attempt: Callable[[], T]) -> T:
-        """Run `attempt`, again when it lost a conflict, for as long as a statement may take."""
+        """Run `attempt`, again after a conflict, until a statement's time limit."""
         return retry(attempt, _is_conflict, self._limits.statement, _PAUSES)
 
     def close(self) -> None:
-        """Close every connection that is not in use, and the others when they come back."""
+        """Close every unused connection, and the others when they are returned."""
         self._closed = True
         self._purge()
 
     def reset_after_fork(self) -> None:
-        """Take the parent's connections away from a child: its copies would keep them open after the parent's end."""
+        """In a child, drop the parent's connections: copies would keep them open after the parent's end."""
         for connection in list(self._open):
             if not connection.closed:
                 _inherited.append(connection)
@@ -241,7 +242,7 @@ class Pool:
     def _begin(self) -> None:
         self._idle: list[Connection] = []
         self._open: weakref.WeakSet[Connection] = weakref.WeakSet()
-        # A semaphore made in C; the one of `threading` takes ten times as long.
+        # A semaphore implemented in C; `threading`'s takes ten times as long.
         self._permits: SimpleQueue[None] = SimpleQueue()
         for _ in range(self._size):
             self._permits.put(None)
@@ -281,7 +282,7 @@ class Pool:
 
     def _give_back(self, connection: Connection) -> None:
         if connection not in self._open:
-            return  # the parent's, in a child that a signal handler forked inside of a call
+            return  # the parent's connection, in a child that a signal handler forked during a call
         if self._closed or connection.closed or connection.pgconn.transaction_status != TransactionStatus.IDLE:
             connection.close()
         else:
@@ -291,8 +292,8 @@ class Pool:
         self._permits.put(None)
 
     def _close_unused(self, since: float) -> None:
-        """Close connections that nobody has taken since then. The last to come is the first to go out again."""
-        with suppress(IndexError):  # others took them all
+        """Close connections that were unused since then. The last one returned is the first to be used again."""
+        with suppress(IndexError):  # other threads took them all
             while self._idle[0].given_back < since:
                 self._idle.pop(0).close()
 
@@ -311,14 +312,15 @@ class Pool:
 
     def _greet(self, connection: Connection) -> None:
         pid = self._measure(connection)
-        # Behind a pooler each statement may meet another server process, to which a prepared statement of
-        # ours is unknown. A pooler shows itself: it cannot give its client the process's own number.
+        # Behind a pooler each statement may run in another server process, which does not have our
+        # prepared statements. A pooler is detected because it cannot return the process id of the
+        # server to its client.
         self.is_pooled = pid != connection.info.backend_pid or self._was_mixed_up
         if self.is_pooled:
             connection.prepare_threshold = None
 
     def _measure(self, connection: Connection) -> int:
-        """Compare the server's clock with the steady one; returns the number of the server's process."""
+        """Compare the server's clock with the monotonic one; return the id of the server's process."""
         asked = _steady()
         connection.reused.execute(self._hello.encode())
         [(there, pid)] = connection.reused.fetchall()
@@ -346,18 +348,18 @@ class Pool:
 
     def _hang_up(self, connection: Connection) -> None:
         if connection not in self._open:
-            return  # the parent goes on with it, and so must its statement
-        # Without this, the statement would go on, and keep its locks, on a server that merely waits.
+            return  # the parent continues to use it, so its statement must not be cancelled
+        # Without a cancellation, the statement would continue, and keep its locks, on a server that is only slow.
         if not connection.closed and psycopg.capabilities.has_cancel_safe():
             with suppress(psycopg.Error):
                 connection.cancel_safe(timeout=_CANCEL_SECONDS)
         connection.close()
-        # One lost connection often means that all are; new ones cost milliseconds.
+        # One lost connection often means that all are lost; new ones cost milliseconds.
         self._purge()
 
 
 def _hang_up_here(connection: Connection) -> None:
-    """Put a dead socket in the place of a connection's, without a word to the server."""
+    """Replace a connection's socket by a dead one, without sending anything to the server."""
     ours, theirs = socket.socketpair()
     theirs.close()
     with ours:
@@ -365,7 +367,7 @@ def _hang_up_here(connection: Connection) -> None:
 
 
 def connect(url: str, limits: Limits, **options: Any) -> Connection:
-    """A new connection, each statement its own transaction; what goes wrong is one of our errors."""
+    """Open a connection with autocommit; raise our error if it fails."""
     try:
         return Connection.connect(
             _read_url(url)[0],
@@ -389,12 +391,12 @@ def connect(url: str, limits: Limits, **options: Any) -> Connection:
 
 
 def refuse(error: Exception, name: str, asked: str = "") -> NoReturn:
-    """Raise what a driver's error means to a caller. The only place that knows. `asked` is the statement."""
+    """Raise our error for a driver's error. No other function maps them. `asked` is the statement."""
     code = getattr(error, "sqlstate", None) or ""
     text = _sentence(error)
     if code in _CONFLICTS or code in _MIXED_UP:
         raise Conflict(f"{name} gave way to others until the time was over: {text}") from error
-    if code == "42703":  # a column that was there when the store was opened
+    if code == "42703":  # the column existed when the store was opened
         raise SchemaMismatch(
             f"{name} was migrated by a newer version of cacheness while this process used it ({text}). Restart the"
             " process with that version"
@@ -407,12 +409,12 @@ def refuse(error: Exception, name: str, asked: str = "") -> NoReturn:
         raise Lost(f"{name} was lost: {text}") from error
     if code.startswith(_OUTAGES):
         raise StoreUnavailable(f"{name} failed: {text} (SQLSTATE {code})") from error
-    # A statement or a value that the server does not take: no other call has to suffer for it.
+    # A statement or a value that the server rejects: no other call is affected.
     raise CodecError(f"{name} cannot store or find this: {text}") from error
 
 
 def name_of(url: str) -> str:
-    """A database for people: its address without secrets."""
+    """Return a database's address without secrets, for messages."""
     return f"the metadata database {redacted(url)}"
 
 
@@ -444,7 +446,7 @@ def _in_order(statement: Statement, values: Mapping[str, Any]) -> list[Any]:
 
 
 def _read_url(url: str) -> tuple[str, int]:
-    """The address as libpq takes it, and the number of connections."""
+    """Return the address for libpq, and the number of connections."""
     parts = urlsplit(url)
     options = parse_qsl(parts.query, keep_blank_values=True)
     sizes = [value for name, value in options if name == "pool_size"]
@@ -456,7 +458,7 @@ def _read_url(url: str) -> tuple[str, int]:
 
 
 def _sentence(error: Exception) -> str:
-    """A driver's words in one line. They never hold the password."""
+    """Return a driver's message in one line. It never contains the password."""
     return " ".join(str(error).split()).rstrip(".")
 
 

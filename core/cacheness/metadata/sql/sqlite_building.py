@@ -1,4 +1,4 @@
-"""Statements as SQLite knows them, made by SQLAlchemy, and the definitions of its tables."""
+"""Build statements and table definitions for SQLite, with SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
 )
 
 
-#: The keys within one value, which are all of one width.
+#: Split one value into keys, which all have one width.
 _EACH_KEY: Final = (
     "WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL"
     " SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys))"
@@ -29,7 +29,7 @@ _EACH_KEY: Final = (
 
 
 class _Sqlite:
-    """What SQLite says its own way."""
+    """SQL specific to SQLite."""
 
     clock = CLOCK
     # The same clock, to the microsecond.
@@ -47,21 +47,21 @@ class _Sqlite:
         return insert(table)
 
     def among(self, column: sa.ColumnElement[Any], width: int) -> sa.ColumnElement[bool]:
-        """The keys travel as one value: SQLite has no arrays, and takes a limited number of values."""
+        """The keys are passed as one value: SQLite has no arrays, and limits the number of parameters."""
         return column.in_(sa.text(_EACH_KEY).bindparams(sa.bindparam("keys"), sa.bindparam("width", width)))
 
     def each(self, width: int) -> sa.FromClause:
-        """The same one value, as rows."""
+        """The same value, as rows."""
         every = sa.text(_EACH_KEY).bindparams(sa.bindparam("keys"), sa.bindparam("width", width))
         return every.columns(sa.column("key", sa.LargeBinary)).subquery("given")
 
     def position(self, column: sa.ColumnElement[str], text: sa.ColumnElement[str]) -> sa.ColumnElement[int]:
-        """LIKE would take A for a."""
+        """LIKE would ignore case."""
         return sa.func.instr(column, text)
 
 
 def definitions() -> Iterator[str]:
-    """What makes a fresh database."""
+    """Return the statements that create a new database."""
     for table in tables.sorted_tables:
         yield one_line(CreateTable(table).compile(dialect=_dialect))
         for index in sorted(table.indexes, key=lambda index: index.name or ""):

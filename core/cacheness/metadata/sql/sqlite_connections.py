@@ -1,4 +1,4 @@
-"""Connections to one SQLite file: each in use only inside `no_fork`, none open while the process forks."""
+"""Manage connections to one SQLite file: used only inside `no_fork`, none open during a fork."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from cacheness import forks
 
 
 class _Dropped:
-    """Connections whose `Connections` was collected. They wait here, because a finalizer closes nothing."""
+    """Connections whose `Connections` was collected. They wait here, because a finalizer must not close them."""
 
     def __init__(self) -> None:
         self._sets: deque[set[sqlite3.Connection]] = deque()
         forks.close_across_forks(self)
 
     def add(self, connections: set[sqlite3.Connection]) -> None:
-        """Take connections, in the middle of anything: without a lock, and without a call into SQLite."""
+        """Take connections at any point of the program: without a lock, and without a call into SQLite."""
         if connections:
             self._sets.append(connections)
 
     def close_before_fork(self) -> None:
-        """Close all that wait; also called when a connection is opened."""
+        """Close all waiting connections; also called when a connection is opened."""
         while self._sets:
             try:
                 connections = self._sets.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return
             while connections:
                 connections.pop().close()
 
     def has_connections(self) -> bool:
-        """Return True when any waits."""
+        """Return True when any connection waits."""
         return bool(self._sets)
 
     def reset_after_fork(self) -> None:
-        """Never touch in a child what could not be closed."""
+        """In a child, never touch connections that could not be closed."""
         while self._sets:
             _keep_for_ever(self._sets.popleft())
 
@@ -48,7 +48,7 @@ _dropped: Final = _Dropped()
 
 
 class Lease:
-    """A connection in use by one call. The next call finds it where an interruption kept it from being given back."""
+    """A connection used by one call. After an interruption the next call finds it here."""
 
     __slots__ = ("__weakref__", "_lost", "connection")
 
@@ -63,7 +63,7 @@ class Lease:
 
 
 class Connections:
-    """Idle and busy connections. Every call is made inside `no_fork`, so that between calls all are idle."""
+    """Idle and busy connections. Every call runs inside `no_fork`, so that between calls all are idle."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
@@ -75,7 +75,7 @@ class Connections:
         forks.close_across_forks(self)
 
     def take(self) -> tuple[sqlite3.Connection, Lease]:
-        """Return a connection that no other thread uses until its lease is given back."""
+        """Return a connection that no other thread uses until its lease is returned."""
         self._find_lost()
         lease = Lease(self._lost)
         try:
@@ -87,7 +87,7 @@ class Connections:
         return connection, lease
 
     def give_back(self, lease: Lease) -> None:
-        """Roll back what was not committed, and let others use a connection."""
+        """Roll back uncommitted changes, and make a connection available again."""
         connection = lease.connection
         if connection is not None:
             self._roll_back(connection)
@@ -98,7 +98,7 @@ class Connections:
         while self._lost:
             try:
                 connection = self._lost.popleft()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return
             self._roll_back(connection)
             self._let_go(connection)
@@ -116,18 +116,18 @@ class Connections:
             self._idle.append(connection)
 
     def close(self) -> None:
-        """Close every connection that is not in use, and the others when they come back."""
+        """Close every unused connection, and the others when they are returned."""
         self.is_closed = True
         self.close_before_fork()
 
     def close_before_fork(self) -> None:
-        """Close what is idle, which is all when no thread is inside `no_fork`."""
+        """Close idle connections, which are all when no thread is inside `no_fork`."""
         _dropped.close_before_fork()
         self._find_lost()
         while self._idle:
             try:
                 connection = self._idle.pop()
-            except IndexError:  # another thread was quicker
+            except IndexError:  # another thread was faster
                 return
             self._close(connection)
 
@@ -136,7 +136,7 @@ class Connections:
         return bool(self._open)
 
     def reset_after_fork(self) -> None:
-        """Never touch in a child what could not be closed: not even its end may close it there."""
+        """In a child, keep unclosed connections alive: even their collection must not close them there."""
         _keep_for_ever(self._open)
         self._lost.clear()
         self._idle.clear()
@@ -149,5 +149,5 @@ class Connections:
 
 def _keep_for_ever(connections: set[sqlite3.Connection]) -> None:
     for connection in connections:
-        # A reference that nobody gives back: a module's variables are cleared when the interpreter exits.
+        # A reference that is never released: a module's variables are cleared when the interpreter exits.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))

@@ -1,4 +1,4 @@
-"""A SQLite file as many threads and processes share it: connections, waiting for the lock, errors."""
+"""Share a SQLite file between threads and processes: connections, waits for the lock, errors."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ T = TypeVar("T")
 _log = logger_of(__name__)
 
 _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-#: What a full disk looks like, apart from SQLITE_FULL: a write over quota, and the log's index that cannot grow.
+#: Errors of a full disk besides SQLITE_FULL: a write over quota, and the log's index that cannot grow.
 _NO_ROOM: Final = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 _NO_RIGHT: Final = "This user has no right to it: give it the right to read and write the directory's files"
 _ELSEWHERE: Final = "move it out of the way to start with an empty cache, or restore it from a backup"
-#: What SQLite may not do here, and what to do about it.
+#: Operations that SQLite was denied, and what to do about it.
 _REFUSALS: Final = {
     sqlite3.SQLITE_READONLY: "It is read-only: what is in the cache is served, and nothing can be stored there",
     sqlite3.SQLITE_CANTOPEN: "Check that the directory exists and that this user may write there, or set cache_dir",
@@ -55,14 +55,15 @@ _REFUSALS: Final = {
     sqlite3.SQLITE_NOTADB: f"It is not a SQLite database: {_ELSEWHERE}",
     sqlite3.SQLITE_CORRUPT: f"It is damaged: {_ELSEWHERE}",
 }
-#: What SQLite says of tables that are there and have changed.
+#: SQLite's messages about existing tables that have changed.
 _MIGRATED: Final = ("no such column", "has no column named")
-#: Trouble of the machine, which may be over at the next call.
+#: Failures of the machine, which may be over at the next call.
 _OUTAGES: Final = (
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_INTERRUPT),
     *(sqlite3.SQLITE_INTERNAL, sqlite3.SQLITE_ABORT, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_SCHEMA),
 )
-#: FULL syncs the log at each commit: what was acknowledged survives a power cut. NORMAL leaves that to the next one.
+#: FULL syncs the log at each commit, so an acknowledged commit survives a power cut. NORMAL leaves
+#: the sync to the next checkpoint.
 _SYNCED: Final = "PRAGMA synchronous=FULL"
 _UNSYNCED: Final = "PRAGMA synchronous=NORMAL"
 _PAGES: Final = Statement(
@@ -75,16 +76,17 @@ _CHANGES: Final = "PRAGMA data_version"
 _MOVE_LOG: Final = Statement("PRAGMA wal_checkpoint(PASSIVE)", {}, ())
 _BEGIN_LOG_ANEW: Final = Statement("PRAGMA wal_checkpoint(RESTART)", {}, ())
 _PAGE: Final = 4 << 10  #: bytes
-#: The most seconds that writers wait until the log can start over.
+#: The most seconds that writers wait for the log to start over.
 _LOG_PATIENCE: Final = 0.03
-#: Bytes of the log from which on it is emptied where the disk has little room: to empty it may take as much again.
+#: Bytes of the log from which on it is emptied if the disk has little space: emptying it may need as much again.
 _LOG_AT_MOST: Final = 512 << 10
-#: Bytes that a row of an entry may write besides its value, about.
+#: Bytes that an entry's row may write besides its value, approximately.
 _ROW: Final = 4 << 10
-#: Bytes of a database that are written again, to give back its free pages, in no time.
+#: Bytes of a database that can be rewritten, to return its free pages, in a negligible time.
 _SOON_REWRITTEN: Final = 16 << 20
-_WORTH_REWRITING: Final = 8  #: where at least one of so many pages is free
-#: Seconds between two attempts of who waits for the lock: the first pause, about as long as a commit, and the longest.
+_WORTH_REWRITING: Final = 8  #: if at least this fraction (1/n) of the pages is free
+#: Seconds between two attempts of the caller that waits for the lock: the first pause, about as
+#: long as a commit, and the longest.
 _PAUSES: Final = 0.0002, 0.002
 
 _Row = Sequence[Any]
@@ -100,11 +102,11 @@ class SqliteTransaction:
         self._generation = forks.generation()
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
-        """Run a statement; its rows."""
+        """Run a statement; return its rows."""
         return _run(self._connection, statement, values)[0]
 
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
-        """Run a statement for each set of values; the number of rows that changed."""
+        """Run a statement for each set of values; return the number of changed rows."""
         return sum(_run(self._connection, statement, each)[1] for each in values)
 
     def define(self, text: str) -> None:
@@ -113,7 +115,7 @@ class SqliteTransaction:
 
     @contextlib.contextmanager
     def savepoint(self) -> Iterator[None]:
-        """Undo what was run inside the block when it ends with an error, and nothing that was run before."""
+        """Undo the block's statements if it raises an error, and no earlier ones."""
         self._connection.execute("SAVEPOINT put")
         try:
             yield
@@ -126,47 +128,47 @@ class SqliteTransaction:
 
     @property
     def is_open(self) -> bool:
-        """Whether it can go on: after some errors SQLite has rolled it back by itself."""
+        """Return whether the transaction is still open: after some errors SQLite rolls it back."""
         return self._connection.in_transaction
 
     def commit(self) -> None:
-        """Make what was run durable."""
+        """Commit the transaction."""
         self._connection.execute("COMMIT")
 
     @property
     def _connection(self) -> sqlite3.Connection:
         if self._generation != forks.generation():
-            # A signal handler forked in here; the child has the connection, and none of its locks.
+            # A signal handler forked here; the child has the connection, and none of its locks.
             raise StoreUnavailable("this process was forked within a transaction, which its parent goes on with")
         return self._inner
 
 
 class SqliteFile:
-    """One file, which threads and processes share."""
+    """One file, shared by threads and processes."""
 
     def __init__(self, path: Path, busy: float) -> None:
         self.path = path.absolute()
         self._line = self.path.with_name(self.path.name + "-line")
         self.why_read_only = ""
         self._busy = busy
-        #: Threads that are inside a transaction: one, and those that just left. Weak, because an interruption at the
-        #: wrong moment leaves one here.
+        #: Threads inside a transaction: one, and those that have just left. Weak, because an
+        #: interruption at the wrong moment may leave one here.
         self._writers: weakref.WeakValueDictionary[int, Lease] = weakref.WeakValueDictionary()
         _refuse_network_file_system(self.path)
         self._make_directory()
         self._reserve = Reserve(self.path)
         self._find_a_way_in()
         self._connections = Connections(self._open)
-        #: SQLite does not count for a connection what that connection commits, so these never write.
+        #: data_version does not count a connection's own commits, so these connections never write.
         self._watching = Connections(self._open)
         self._log = LogKeeper(self._checkpoint)
 
     def is_empty(self) -> bool:
-        """Return True when the file holds no tables."""
+        """Return True when the file has no tables."""
         return self.run(Statement("SELECT name FROM sqlite_master LIMIT 1", {}, ()), {})[0] == []
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
-        """Run one statement by itself; its rows, and how many changed."""
+        """Run one statement by itself; return its rows, and how many changed."""
 
         def attempt() -> tuple[list[_Row], int]:
             with forks.no_fork():
@@ -181,7 +183,7 @@ class SqliteFile:
         return self.patiently(attempt)
 
     def last_change(self) -> tuple[sqlite3.Connection, int] | None:
-        """A mark that stays equal until somebody commits; None where SQLite does not say."""
+        """Return a mark that stays equal until any process commits; None if SQLite does not provide it."""
         if self.why_read_only:  # another connection at each statement
             return None
         with forks.no_fork():
@@ -194,9 +196,9 @@ class SqliteFile:
                 self._watching.give_back(lease)
 
     def require_room(self, size: int, rows: int) -> None:
-        """Raise StoreFull before a put that would leave too little room to delete something afterwards.
+        """Raise StoreFull before a put that would leave too little space to delete something afterwards.
 
-        What is written stands in the log first, and then in the database as well.
+        Data is written to the log first, and then to the database as well.
         """
         size = 2 * (size + rows * _ROW)
         if self._reserve.is_roomy(size):
@@ -209,8 +211,9 @@ class SqliteFile:
     def transact(self, work: Callable[[SqliteTransaction], T], *, lasting: bool = True, deletes: bool = False) -> T:
         """Run `work` in one transaction, which no other writer shares.
 
-        What is not `lasting` is not synced: others see it at once, and a power cut may undo it. What
-        only `deletes` may use the room that is kept back, and is run again in it where the disk is full.
+        A transaction that is not `lasting` is not synced: other processes see it at once, and a
+        power cut may undo it. One that only `deletes` may use the reserved space, and is repeated
+        with it if the disk is full.
         """
         try:
             return self._transact(work, lasting)
@@ -235,7 +238,7 @@ class SqliteFile:
                 try:
                     connection.execute(_SYNCED if lasting else _UNSYNCED)
                     connection.execute("BEGIN IMMEDIATE")
-                    if turn is not None:  # only who is first in line asks for SQLite's own lock, and so may ask often
+                    if turn is not None:  # only the first in line requests SQLite's lock, and so may do it often
                         unlock(turn)
                     before = connection.total_changes
                     result = self._finish(connection, lease, work)
@@ -244,7 +247,7 @@ class SqliteFile:
                 finally:
                     self._connections.give_back(lease)
 
-        # A file ends its block in C, where no interruption comes in between.
+        # A file object ends its block in C code, which no interruption can split.
         with turn or contextlib.nullcontext():
             try:
                 return self.patiently(attempt)
@@ -253,16 +256,17 @@ class SqliteFile:
                     unlock(turn)
 
     def _take(self, connections: Connections | None = None) -> tuple[sqlite3.Connection, Lease]:
-        """Return a connection for a block of `no_fork`, and the lease to give back."""
+        """Return a connection for a block of `no_fork`, and the lease to return."""
         refuse_after_unclean_fork(self.path)
         if self._connections.is_closed:
             raise StoreUnavailable(f"the metadata database {self.path} was closed by this process")
         return (connections or self._connections).take()
 
     def close(self) -> None:
-        """Close every connection that is not in use, and the others when they come back."""
+        """Close every unused connection, and the others when they are returned."""
         self._log.wait()
-        if self._log.is_behind() and self._log_size() > LONG * _PAGE:  # SQLite does it where nobody else is left
+        # SQLite does it when the last connection is closed
+        if self._log.is_behind() and self._log_size() > LONG * _PAGE:
             self._checkpoint(False)
         with forks.no_fork():
             self._connections.close()
@@ -271,14 +275,14 @@ class SqliteFile:
             self._reserve.restore()
 
     def patiently(self, attempt: Callable[[], T]) -> T:
-        """Run `attempt` until it finds the file unlocked, or patience ends."""
+        """Run `attempt` until the file is unlocked, or the time limit is over."""
         try:
             return retry(attempt, is_busy, self._busy, _PAUSES)
         except _ERRORS as error:
             self.refuse(error)
 
     def refuse(self, error: Exception) -> NoReturn:
-        """Raise what a driver's error means to a caller. The only place that knows."""
+        """Raise our error for a driver's error. No other function maps them."""
         code = getattr(error, "sqlite_errorcode", 0)
         kind = code & 0xFF
         if kind in _BUSY:
@@ -297,7 +301,7 @@ class SqliteFile:
             raise StoreRefused(f"the metadata database {self.path} refuses: {error}. {advice}") from error
         if kind in _OUTAGES:
             raise StoreUnavailable(f"the metadata database {self.path} failed: {error}") from error
-        # A statement or a value that SQLite does not take: no other call has to suffer for it.
+        # A statement or a value that SQLite rejects: no other call is affected.
         raise CodecError(f"the metadata database {self.path} cannot store or find this: {error}") from error
 
     def _full(self, why: object) -> str:
@@ -313,12 +317,12 @@ class SqliteFile:
             return 0
 
     def _empty_log(self) -> None:
-        """Bring what the log holds into the database, as far as no reader is in the way, and give its room back."""
+        """Checkpoint the log as far as readers permit, and truncate it."""
         self._tidy("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _checkpoint(self, waits: bool) -> int:
-        """Bring the log into the database, beside who writes or, if it `waits`, afterwards; how many pages it had."""
-        turn = self._wait_in_line() if waits else None  # nobody begins to write then
+        """Checkpoint the log, in parallel with writers or, if it `waits`, alone; return its number of pages."""
+        turn = self._wait_in_line() if waits else None  # no writer begins during this
         until = time.monotonic() + _LOG_PATIENCE
         with turn or contextlib.nullcontext():
             try:
@@ -344,7 +348,7 @@ class SqliteFile:
                 self._connections.give_back(lease)
 
     def _shrink(self) -> None:
-        """Give back the room of what was deleted, where little is left besides."""
+        """Return the space of deleted rows to the file system, if little else is in the file."""
         self._empty_log()
         [(page, pages, free)] = self.run(_PAGES, {})[0]
         living = page * (pages - free)
@@ -358,13 +362,13 @@ class SqliteFile:
             try:
                 for text in texts:
                     _run(connection, Statement(text, {}, ()), {})
-            except sqlite3.Error as error:  # others are at work, or there is no room for it either
+            except sqlite3.Error as error:  # other processes use the file, or there is no space for it either
                 _log.debug("%s: %s was not done: %s", self.path, text, error)
             finally:
                 self._connections.give_back(lease)
 
     def _finish(self, connection: sqlite3.Connection, lease: Lease, work: Callable[[SqliteTransaction], T]) -> T:
-        """Run the rest of a transaction; once begun, it is never run again."""
+        """Run the rest of a transaction; once begun, it is never repeated."""
         try:
             self._writers[threading.get_ident()] = lease
             transaction = SqliteTransaction(connection)
@@ -381,7 +385,7 @@ class SqliteFile:
             with waiting(self._busy) as deadline:
                 return wait_in_line(self._line, max(deadline - time.monotonic(), 0.0) / 2)
         except OSError:
-            return None  # a line is a courtesy; SQLite's lock is what counts
+            return None  # the queue is optional; SQLite's lock decides
 
     def _commit(self, transaction: SqliteTransaction) -> None:
         try:
@@ -389,7 +393,7 @@ class SqliteFile:
         except sqlite3.OperationalError as error:
             if is_busy(error) or is_full(error):
                 raise
-            # The log may hold the commit although it could not be synced, and a restart would find it there.
+            # The log may contain the commit although the sync failed, and a restart would find it there.
             raise CommitUnanswered(f"the metadata database {self.path} failed to commit: {error}") from error
 
     def _make_directory(self) -> None:
@@ -402,9 +406,9 @@ class SqliteFile:
             ) from error
 
     def _find_a_way_in(self) -> None:
-        """Read and write where we may; else read only, so that hits are still served."""
+        """Open for reading and writing if permitted; otherwise read only, so that hits are still served."""
         with contextlib.suppress(OSError):
-            # SQLite would make it writable for nobody else, whatever the umask; its other files get the same mode.
+            # SQLite would create it writable by this user only, whatever the umask; its other files get the same mode.
             os.mknod(self.path, 0o666 | stat.S_IFREG)
         if not all(os.access(path, os.W_OK) for path in (self.path, self.path.parent) if path.exists()):
             disk_is = os.statvfs(self.path.parent).f_flag & os.ST_RDONLY
@@ -420,13 +424,14 @@ class SqliteFile:
         except sqlite3.Error as error:
             if not is_full(error):
                 raise
-        # The first connection writes some pages that processes share, even where it only reads.
+        # The first connection writes some pages that processes share, even if it only reads.
         self._reserve.give_up()
         return self._connect(f"{plain}?mode=rwc")
 
     def _open_to_read(self, plain: str) -> sqlite3.Connection:
-        # A reader that made the log would own it, and so lock out those who may write. Without a log only a promise
-        # that nobody writes lets SQLite read; it is made for a single statement, because somebody may begin to.
+        # A log created by a reader would belong to it, and lock out users who may write. Without a
+        # log SQLite reads only under `immutable`, which declares that nothing writes; it is set for
+        # a single statement, because a writer may start.
         if self._log_size():
             with contextlib.suppress(sqlite3.Error):
                 return self._connect(f"{plain}?mode=ro")
@@ -440,7 +445,7 @@ class SqliteFile:
             if not self.why_read_only:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute(f"PRAGMA wal_autocheckpoint={LONGEST}")
-                # Where SQLite was built to overwrite what it deletes, a deletion would write as much as it frees.
+                # If SQLite was built to overwrite deleted data, a deletion would write as much as it frees.
                 connection.execute("PRAGMA secure_delete=OFF")
                 if platform.SYNCS_IN_TWO_STEPS:
                     connection.execute("PRAGMA fullfsync=ON")
@@ -453,7 +458,7 @@ class SqliteFile:
 
 def refuse_after_unclean_fork(path: Path) -> None:
     """Raise StoreRefused in a child that was forked while SQLite was in use."""
-    # Asked inside of `no_fork`: a fork may have happened while this thread waited to get in.
+    # Checked inside `no_fork`: a fork may have happened while this thread waited to enter.
     if reason := forks.refusal():
         raise StoreRefused(
             f"the metadata database {path} cannot be used in this process: {reason}, and what SQLite keeps in memory is"
@@ -462,12 +467,12 @@ def refuse_after_unclean_fork(path: Path) -> None:
 
 
 def is_busy(error: BaseException | None) -> bool:
-    """Return True when a driver's error says that somebody else holds the lock."""
+    """Return True when a driver's error means that another connection holds the lock."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _BUSY
 
 
 def is_full(error: BaseException) -> bool:
-    """Return True when a driver's error says that there is no room."""
+    """Return True when a driver's error means that there is no space."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_FULL or code in _NO_ROOM
 
@@ -479,11 +484,11 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
     try:
         return cursor.fetchall(), cursor.rowcount
     finally:
-        cursor.close()  # an error's traceback could keep it, and with it the file open when the connection is closed
+        cursor.close()  # an error's traceback could keep it alive, and with it the file, after the connection is closed
 
 
 def _refuse_network_file_system(path: Path) -> None:
-    # SQLite's write-ahead log shares memory between processes, which these cannot do.
+    # SQLite's write-ahead log needs shared memory between processes, which these file systems lack.
     kind = file_system_of(path)
     if kind in NETWORK_FILE_SYSTEMS:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The statements that the metadata databases run, the values that go in, and the rows that come out.
+"""Provide statements for the metadata databases, their parameters, and records from their rows.
 
-The text of those of every day stands in `sqlite_texts.py` and `postgresql_texts.py`, so that a fresh process
-need not import SQLAlchemy; the driver's own cursor runs it. Others are built when they are first wanted.
+The texts of frequent statements are in `sqlite_texts.py` and `postgresql_texts.py`, so that a new
+process need not import SQLAlchemy; the driver's cursor runs them. Others are built on first use.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from cacheness.records import Entry, Equivalence, Where
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
-#: What the row of a function says.
+#: The columns of a function's row.
 CODE: Final = ("name", "module", "components")
 #: The columns of an equivalence, in the order of its fields.
 EQUIVALENCE: Final = tuple(f.name for f in fields(Equivalence))
-#: Characters of a tag or prefix by which it is looked up; an index takes no long ones, and the row has the whole.
+#: Characters of a tag or prefix in the index; indexes have a limit, and the entry's row has the whole text.
 HINT_LENGTH: Final = 500
-#: What a page of entries is asked for: to read, the newest first, only their keys in the order of an index, or to
-#: delete them.
+#: The purpose of a page of entries: to read, newest first, only keys in the order of an index, or to delete.
 Purpose: TypeAlias = Literal["scan", "newest", "lead", "doom", "doom what is free"]
 
 
@@ -34,14 +33,14 @@ class Statement:
 
     text: str
     constants: Mapping[str, Any]  #: values that are part of the statement
-    order: tuple[str, ...]  #: of numbered placeholders; empty when they have names
+    order: tuple[str, ...]  #: of numbered placeholders; empty for named ones
 
 
 class Builder(Protocol):
-    """Makes statements by SQLAlchemy."""
+    """Builds statements with SQLAlchemy."""
 
     def page(self, purpose: Purpose, where: Where) -> Statement:
-        """A page of what fits a condition; the values are parameters."""
+        """Return a page of rows that meet a condition; the values are parameters."""
         ...
 
 
@@ -55,23 +54,23 @@ class Statements:
         keys: Callable[[Sequence[bytes] | Sequence[str]], Any],
     ) -> None:
         self._texts = dict(texts)
-        vars(self).update(texts)  # each is an attribute; the names of pages have blanks
+        vars(self).update(texts)  # each is an attribute; the names of pages contain spaces
         self._builder = builder
         #: Makes the value of the parameter `keys`.
         self.keys = keys
 
     def __getattr__(self, name: str) -> Statement:
-        raise AttributeError(f"there is no statement {name!r}")  # type checkers take from here that each is one
+        raise AttributeError(f"there is no statement {name!r}")  # for type checkers: each attribute is a statement
 
     def page(self, purpose: Purpose, where: Where) -> Statement:
-        """A page of what fits a condition; the values are parameters."""
+        """Return a page of rows that meet a condition; the values are parameters."""
         name = name_of_page(purpose, where)
         if name not in self._texts:
             self._texts[name] = self._builder().page(purpose, where)
         return self._texts[name]
 
     def sample(self, limit: int) -> Statement:
-        """Neighbours in key order. PostgreSQL plans with the limit if it is part of the text."""
+        """Return neighbours in key order. The limit is part of the text, because PostgreSQL then plans with it."""
         text, constants, order = (getattr(self.neighbours, each) for each in ("text", "constants", "order"))
         return Statement(text.replace("{limit}", str(limit)), constants, order)
 
@@ -82,20 +81,20 @@ _CONDITIONS: Final = (
 
 
 def conditions_of(where: Where) -> list[str]:
-    """The conditions that are given."""
+    """Return the conditions that are set."""
     given = ((name, getattr(where, name)) for name in _CONDITIONS)
     return [name for name, value in given if value is not None and value is not False]
 
 
 def hint_of(where: Where) -> str | None:
-    """The kind of hint that leads to the rows. What is asked for by key needs none."""
+    """Return the kind of hint that finds the rows. Conditions with keys need none."""
     if where.keys is not None:
         return None
     return "tag" if where.tag is not None else "prefix" if where.prefix else None
 
 
 def lead_of(where: Where) -> str | None:
-    """The index in whose order a deletion finds its rows; None where the keys or a hint lead there in key order."""
+    """Return the index whose order a deletion follows; None for key order."""
     if where.keys is not None or where.shard is not None or hint_of(where) is not None:
         return None
     return "expiry" if where.expired else "function" if where.functions is not None else _age_of(where)
@@ -106,13 +105,13 @@ def _age_of(where: Where) -> str | None:
 
 
 def name_of_page(purpose: Purpose, where: Where) -> str:
-    """A name for what statements have in common that differ in their values only."""
+    """Return a name shared by statements that differ only in their values."""
     functions = "" if where.functions is None else f" {len(where.functions)}"
     return f"{purpose} by {hint_of(where) or 'row'}:{functions} {' '.join(conditions_of(where))}"
 
 
 def values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> dict[str, Any]:
-    """The parameters that go with a statement made from `where`."""
+    """Return the parameters of a statement built from `where`."""
     return dict(_values_of(where, keys))
 
 
@@ -139,26 +138,26 @@ def _values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> Iterator
 
 
 def row_of(entry: Entry) -> dict[str, Any]:
-    """An entry as parameters of the statement that puts it."""
+    """Return an entry as parameters of the statement that puts it."""
     row = {name: getattr(entry, name) for name in COLUMNS}
     row["tags"] = "\n" + "\n".join(entry.tags) + "\n" if entry.tags else ""
     return row
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
-    """An entry from a row that has its columns in order."""
+    """Return an entry from a row with its columns in order."""
     # By position, which takes half as long: COLUMNS are the record's fields, in their order.
     *before, tags, provenance, key_id, mac = row
     return Entry(*(*before, _tags_of(tags) if tags else (), provenance, key_id, mac))
 
 
 def _tags_of(tags: Any) -> tuple[str, ...]:
-    # What is not written as we write it is kept as it is, and then fails the signature.
+    # Values in another format are kept unchanged, and then fail the signature.
     is_ours = isinstance(tags, str) and len(tags) > 2 and tags[0] == tags[-1] == "\n"
     return tuple(tags[1:-1].split("\n")) if is_ours else (tags,)
 
 
 def hints_of(entry: Entry) -> list[tuple[str, str]]:
-    """Under what an entry can be found apart from its key and function: kind and tag."""
+    """Return the hints by which an entry is found besides key and function: kind and tag."""
     named = [*(("tag", tag) for tag in entry.tags), *([("prefix", entry.prefix)] if entry.prefix else [])]
     return [(kind, name[:HINT_LENGTH]) for kind, name in named]

@@ -1,4 +1,4 @@
-"""What both databases share: every call of a metadata store that is the same SQL on each."""
+"""Implement the metadata store's calls that are the same SQL on both databases."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ from cacheness.records import (
 #: The process of a session that this database has never had.
 _NOBODY: Final = Process(host="", boot_id="", pid_ns="", pid=0, pid_start="")
 
-#: Columns of `activity`: of its key, and of what is counted.
+#: Columns of `activity`: its key columns, and its counts.
 _PLACE: Final = ("span", "hour", "function", "outcome", "reason", "who")
 _SUMS: Final = ("calls", "seconds_spent", "seconds_saved", "bytes")
 
@@ -56,33 +56,33 @@ T = TypeVar("T")
 Row = Sequence[Any]
 Values = Mapping[str, Any]
 
-#: How many keys one statement asks for; fewer where inline bytes come along, up to 32 KiB each.
+#: Keys in one statement; fewer when inline bytes are read, up to 32 KiB each.
 PRESENCE_BATCH: Final = 10_000
 LOOKUP_BATCH: Final = 1000
-#: How many rows one transaction writes, of those that need not be written together.
+#: Rows that one transaction writes, if they need not be written together.
 WRITE_BATCH: Final = 1000
-#: How many rows one transaction deletes.
+#: Rows that one transaction deletes.
 DELETE_BATCH: Final = 1000
-NARROW_BATCH: Final = 20  #: … where a disk is full
+NARROW_BATCH: Final = 20  #: … on a full disk
 LAST_TIME: Final = (1 << 63) - 1
 
-_Place: TypeAlias = tuple[int, bytes]  #: a time, where it counts, and a key
+_Place: TypeAlias = tuple[int, bytes]  #: a time, if relevant, and a key
 
 
 class Transaction(Protocol):
     """An open transaction. All of its statements take effect, or none."""
 
     def run(self, statement: Statement, values: Values) -> list[Row]:
-        """Run a statement; its rows."""
+        """Run a statement; return its rows."""
         ...
 
     def run_many(self, statement: Statement, values: Sequence[Values]) -> int:
-        """Run a statement for each set of values; the number of rows that changed."""
+        """Run a statement for each set of values; return the number of changed rows."""
         ...
 
 
 class SqlStore(ABC):
-    """The metadata store's calls, on top of three ways to reach a database."""
+    """Metadata store on top of three ways to reach a database."""
 
     def __init__(self, statements: Statements) -> None:
         self._sql = statements
@@ -90,22 +90,22 @@ class SqlStore(ABC):
 
     @abstractmethod
     def _query(self, statement: Statement, values: Values) -> list[Row]:
-        """Run one statement that may be repeated; its rows."""
+        """Run one statement that may be repeated; return its rows."""
 
     @abstractmethod
     def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
-        """Run one statement that may be repeated; the number of rows that changed.
+        """Run one statement that may be repeated; return the number of changed rows.
 
-        What need not be `lasting` may be undone by a power cut, where that makes it quicker. What
-        `deletes`, or is needed to delete, may use room that is kept back for it on a full disk.
+        A power cut may undo a statement that is not `lasting`, if that makes it faster. A statement
+        that `deletes`, or is needed to delete, may use the reserved space on a full disk.
         """
 
     @abstractmethod
     def _long_query(self, statement: Statement, values: Values) -> list[Row]:
-        """Run a statement that may have to look at every row, and may take longer for that; its rows."""
+        """Run a statement that may read every row, and may take longer; return its rows."""
 
     def _sum_up(self, statement: Statement, values: Values) -> list[Row]:
-        """Run a statement that groups a good part of the figures; its rows."""
+        """Run a statement that groups much of the statistics; return its rows."""
         return self._long_query(statement, values)
 
     @abstractmethod
@@ -118,10 +118,10 @@ class SqlStore(ABC):
         deletes: bool = False,
         rows: int = 1,
     ) -> T:
-        """Run `work`, which writes so many `rows`, in one transaction, again where the database asks for it."""
+        """Run `work`, which writes so many `rows`, in one transaction; repeat it after a conflict."""
 
     def _change_each(self, statement: Statement, values: Sequence[Values], *, deletes: bool = False) -> None:
-        """Run a statement that need not last for each set of values, a thousand at a time."""
+        """Run a statement without sync for each set of values, a thousand at a time."""
         for start in range(0, len(values), WRITE_BATCH):
             some = values[start : start + WRITE_BATCH]
             self._transact(
@@ -133,64 +133,64 @@ class SqlStore(ABC):
 
     @abstractmethod
     def now(self) -> int:
-        """Microseconds since the epoch by the database's clock; costs no round trip."""
+        """Return microseconds since the epoch by the database's clock; costs no round trip."""
 
     @abstractmethod
     def measure_clock(self) -> None:
-        """Ask the database for its time, so that `now()` follows a clock that was set."""
+        """Read the database's clock, so that `now()` follows when it is set."""
 
     # entries
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
-        """One row by its key, expired or not, in one round trip."""
+        """Return one row by its key, expired or not, in one round trip."""
         rows = self._query(self._sql.find, {"namespace": namespace, "key": key})
         return entry_of(rows[0]) if rows else None
 
     def last_change(self) -> object | None:
-        """None: to ask a server takes as long as to find a row."""
+        """Return None: asking a server takes as long as reading a row."""
         return None
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """Rows by their keys, one statement per 1,000."""
+        """Return rows by their keys, one statement per 1,000."""
         found = map(entry_of, self._lookup(self._sql.find_many, LOOKUP_BATCH, namespace, keys))
         return {entry.key: entry for entry in found}
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
-        """Which keys have an unexpired row; one statement per 10,000, no inline bytes."""
+        """Return the keys that have an unexpired row; one statement per 10,000, no inline bytes."""
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
         return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
 
     def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
-        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+        """Return some entries with this alias, newest first, without links and disputed ones."""
         found = self._query(self._sql.by_alias, {"namespace": namespace, "alias": alias})
         return sorted(map(entry_of, found), key=lambda entry: entry.created_at, reverse=True)
 
     def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these an entry names as its `fn`; one statement per 10,000."""
+        """Return which of these digests an entry names as its `fn`; one statement per 10,000."""
         return {row[0] for row in self._lookup(self._sql.named_codes, PRESENCE_BATCH, namespace, digests)}
 
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """The keys of entries that say that their value has one of these digests, by digest."""
+        """Return the keys of entries whose value has one of these digests, by digest."""
         found: dict[bytes, list[bytes]] = {}
         for value, key in self._lookup(self._sql.keys_by_value, PRESENCE_BATCH, namespace, values):
             found.setdefault(value, []).append(key)
         return {value: sorted(found[value]) for value in sorted(found)}
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
-        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        """Return the first `limit` matching entries with a key greater than `after`, in key order."""
         if where.keys is not None:
             where = replace(where, keys=tuple(key for key in where.keys if key > after))
         values = {**values_of(where, self._sql.keys), "after": after, "limit": limit, "now": self.now()}
         return [entry_of(row) for row in self._long_query(self._sql.page("scan", where), values)]
 
     def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
-        """The newest matching entries, those after `before` (its time and key) in that order."""
+        """Return the newest matching entries before `before` (a time and key), newest first."""
         at, key = before or (LAST_TIME, b"")
         values = {**values_of(where, self._sql.keys), "at": at, "before": key, "limit": limit, "now": self.now()}
         return [entry_of(row) for row in self._query(self._sql.page("newest", where), values)]
 
     def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
-        """Neighbours in key order, from a key on and round the end."""
+        """Return neighbours in key order, starting at a key and wrapping around."""
         statement, values = self._sql.sample(limit), {"namespace": namespace, "key": start}
         found = self._query(statement, values)
         if len(found) < limit:
@@ -199,11 +199,11 @@ class SqlStore(ABC):
         return [Candidate(*row) for row in found if isinstance(row[0], bytes) and len(row[0]) == 32]
 
     def functions(self, namespace: str) -> list[str]:
-        """The functions that entries name, each once, sorted."""
+        """Return the functions that entries name, each once, sorted."""
         return sorted(row[0] for row in self._long_query(self._sql.functions, {"namespace": namespace}))
 
     def swap(self, old: Entry, new: Entry) -> bool:
-        """Replace expiry and signature of a row that is still exactly `old`."""
+        """Replace expiry and signature of a row that still equals `old`."""
         before = {f"old_{name}": value for name, value in row_of(old).items()}
         after = {f"new_{name}": value for name, value in row_of(new).items()}
         key = {"namespace": old.namespace, "key": old.key}
@@ -224,7 +224,7 @@ class SqlStore(ABC):
             except StoreFull:
                 if is_full:
                     raise
-                is_full = True  # so few that the room which is kept back is enough
+                is_full = True  # so few that the reserved space is enough
                 continue
             deleted += len(batch)
             blobs += [name for name in batch if name is not None]
@@ -245,16 +245,16 @@ class SqlStore(ABC):
             self._transact(record, lasting=False, rows=len(some))
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
-        """When the entries under these keys were used last, and how often."""
+        """Return when the entries under these keys were last used, and how often."""
         return {row[0]: Use(*row[1:]) for row in self._lookup(self._sql.uses, PRESENCE_BATCH, namespace, keys)}
 
     def totals(self, namespace: str) -> Totals:
-        """Entries and bytes, as they are kept."""
+        """Return the kept totals: entries and bytes."""
         [row] = self._query(self._sql.totals, {"namespace": namespace})
         return Totals(*row)
 
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
-        """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        """Return by how many entries and bytes the kept totals are too low; `correct` adds the difference."""
         if not correct:
             [row] = self._long_query(self._sql.recount, {"namespace": namespace})
             return row[0], row[1]
@@ -267,15 +267,15 @@ class SqlStore(ABC):
             transaction.run_many(self._sql.correct_totals, [missing])
         return entries, size
 
-    # figures
+    # statistics
 
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
-        """Write the figures of a process, whole, in place of those that it wrote for the same hours before."""
+        """Replace the statistics that a process wrote for the same hours by these."""
         values = [{"namespace": namespace, "who": who, **asdict(row)} for row in rows]
         self._change_each(self._sql.record_activity, values)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures to others, or drop them where that was done; how many."""
+        """Add up to `most` old rows of statistics to others, or drop those that were added; return how many."""
         hour = self.now() // HOUR
 
         def fold(transaction: Transaction) -> int:
@@ -299,7 +299,7 @@ class SqlStore(ABC):
         return self._transact(fold, lasting=False, deletes=True, rows=most)
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """What calls came to since an hour, or ever, by function, outcome and reason."""
+        """Return calls since an hour, or ever, by function, outcome and reason."""
         if since is None:
             found = self._sum_up(self._sql.all_activity, {"namespace": namespace})
         else:
@@ -308,7 +308,7 @@ class SqlStore(ABC):
         return [Activity(*row) for row in found]
 
     def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
-        """What calls came to in each span since an hour, of all functions and reasons together."""
+        """Return calls in each span since an hour, for all functions and reasons together."""
         bounds = bounds_by_hour(since, self.now() // HOUR)
         found = self._sum_up(self._sql.activity_by_hour, {"namespace": namespace, **bounds})
         return [Activity(*row) for row in found]
@@ -316,41 +316,41 @@ class SqlStore(ABC):
     # quotas
 
     def holdings(self, namespace: str) -> Holdings:
-        """What the namespace holds, what it may hold, and when it was looked after."""
+        """Return what the namespace holds, its quota, and when it was last maintained."""
         [(entries, size, max_bytes, max_entries, policy, at)] = self._query(
             self._sql.holdings, {"namespace": namespace}
         )
         return Holdings(entries, size, Quota(max_bytes, max_entries, policy or "lru"), at or 0)
 
     def set_quota(self, namespace: str, quota: Quota) -> bool:
-        """Say what the namespace may hold; whether that is news."""
+        """Set the namespace's quota; return whether it changed."""
         values = {name: getattr(quota, name) for name in ("max_bytes", "max_entries", "policy")}
         return self._change(self._sql.set_quota, {"namespace": namespace, **values}, deletes=True) > 0
 
     def note_maintenance(self, namespace: str) -> None:
-        """Note that somebody looks after the namespace now."""
+        """Record that a process maintains the namespace now."""
         self._change(self._sql.note_maintenance, {"namespace": namespace}, lasting=False, deletes=True)
 
-    # why results are not there
+    # reasons for results that are not stored
 
     def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
-        """Keep beside keys why their results were not stored: key -> reason."""
+        """Store the reasons why results of keys were not stored: key -> reason."""
         rows = [{"namespace": namespace, "key": key, "reason": reasons[key]} for key in sorted(reasons)]
         self._change_each(self._sql.note_unstored, rows)
 
     def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
-        """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
+        """Return the reasons that were recorded at most so many microseconds ago; one statement per 10,000 keys."""
         found = self._lookup(self._sql.unstored, PRESENCE_BATCH, namespace, keys, age=age, now=self.now())
         return {row[0]: row[1] for row in found if isinstance(row[1], str)}
 
     def delete_unstored(self, namespace: str, age: int) -> None:
-        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        """Drop the reasons that were recorded longer ago than this, in microseconds."""
         self._change(self._sql.delete_unstored, {"namespace": namespace, "age": age, "now": self.now()}, deletes=True)
 
     # the code that made results
 
     def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
-        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        """Store rows, and that they were seen today, unless that is stored already; a power cut may undo this."""
         rows = {
             code.digest: {"digest": code.digest, **{name: getattr(code, name) for name in CODE}} for code in functions
         }
@@ -358,12 +358,12 @@ class SqlStore(ABC):
         self._change_each(self._sql.note_function, [{"namespace": namespace, **rows[d]} for d in sorted(rows)])
 
     def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
-        """The rows under many digests, as they are; one statement per 1,000."""
+        """Return the rows under many digests; one statement per 1,000."""
         found = self._lookup(self._sql.function_codes, LOOKUP_BATCH, namespace, digests)
         return {row[0]: FunctionCode(*row[1:]) for row in found if all(isinstance(text, str) for text in row[1:])}
 
     def forget_functions(self, namespace: str, age: int, most: int) -> int:
-        """Drop rows that were not seen for so long and that no entry names; how many it looked at."""
+        """Drop rows that were not seen for so long and that no entry names; return how many were checked."""
 
         def forget(transaction: Transaction) -> int:
             values = {"namespace": namespace, "age": age, "now": self.now(), "limit": most}
@@ -375,10 +375,10 @@ class SqlStore(ABC):
 
         return self._transact(forget, lasting=False, deletes=True, rows=most)
 
-    # results that came out differently
+    # disputes
 
     def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
-        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        """Stop serving the entry under a key; return False if its function has `most` disputes of the last day."""
         values = {"namespace": namespace, "function": dispute.function, "now": self.now()}
         if self._query(self._sql.count_disputes, values)[0][0] >= most:
             return False
@@ -387,79 +387,78 @@ class SqlStore(ABC):
         return True
 
     def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
-        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        """Return the disputes about entries that still exist, in key order; of these keys, or of all."""
         if keys is None:
             return [Dispute(*row) for row in self._long_query(self._sql.disputes, {"namespace": namespace})]
         return [Dispute(*row) for row in self._lookup(self._sql.disputes_of, PRESENCE_BATCH, namespace, keys)]
 
     def settle(self, namespace: str, keys: Collection[bytes]) -> int:
-        """Drop the disputes about these keys; returns how many there were."""
+        """Drop the disputes about these keys; return how many there were."""
         these = self._sql.keys(sorted(keys))
         return self._change(self._sql.settle, {"namespace": namespace, "keys": these}, deletes=True)
 
     def delete_stale_disputes(self, namespace: str) -> None:
-        """Drop the disputes about entries that are gone, or others by now."""
+        """Drop the disputes about entries that are deleted or replaced."""
         self._change(self._sql.delete_stale_disputes, {"namespace": namespace}, lasting=False, deletes=True)
 
-    # code whose results count for each other's
+    # equivalences
 
     def equivalences(self, namespace: str) -> list[Equivalence]:
-        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        """Return the equivalences of a namespace, by their fingerprints; a thousand at most."""
         return [Equivalence(*row) for row in self._query(self._sql.equivalences, {"namespace": namespace})]
 
     def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
-        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        """Return each undisputed row under one of a few keys, with each current equivalence of this fingerprint."""
         values = {"namespace": namespace, "new": new, "keys": self._sql.keys(sorted(set(keys)))}
         found = self._query(self._sql.find_equivalent, values)
         return [(entry_of(row[: len(COLUMNS)]), Equivalence(*row[len(COLUMNS) :])) for row in found]
 
     def set_equivalence(self, equivalence: Equivalence) -> bool:
-        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        """Write an equivalence. Return False, and change nothing, if a difference has ended the existing one."""
         row = {name: getattr(equivalence, name) for name in EQUIVALENCE}
         return self._change(self._sql.set_equivalence, row) > 0
 
     def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
-        """Delete an equivalence; False when there is none."""
+        """Delete an equivalence; return False if there is none."""
         pair = {"namespace": namespace, "new": new, "old": old}
         return self._change(self._sql.delete_equivalence, pair, deletes=True) > 0
 
     def delete_old_equivalences(self, namespace: str, before: int) -> None:
-        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        """Drop the equivalences from before a time, in microseconds since the epoch."""
         values = {"namespace": namespace, "before": before}
         self._change(self._sql.delete_old_equivalences, values, lasting=False, deletes=True)
 
     # tombstones
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Blobs waiting to be deleted, sorted by name."""
+        """Return blobs that wait to be deleted, sorted by name."""
         values = {"first": prefix, "last": prefix + "\U0010ffff", "after": after, "limit": limit}
         return [row[0] for row in self._query(self._sql.tombstones, values)]
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Delete the tombstones of blobs that are gone."""
+        """Delete the tombstones of deleted blobs."""
         names = [{"name": name} for name in sorted(blobs)]
         self._change_each(self._sql.clear_tombstone, names, deletes=True)
 
     # sessions
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is running."""
+        """Mark a session as ended; waits for its running commit."""
         self._change(self._sql.retire, {"session": session, "new_state": "ended"}, deletes=True)
 
     def live_sessions(self) -> list[SessionInfo]:
-        """Sessions not yet fenced or ended."""
+        """Return sessions that are not fenced or ended."""
         return [_session_of(row) for row in self._query(self._sql.live_sessions, {})]
 
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
-        """Which of these are fenced or ended, and so will never commit again."""
+        """Return which of these are fenced or ended, and so will never commit again."""
         these = self._sql.keys(sorted(sessions))
         return {row[0] for row in self._query(self._sql.retired_sessions, {"keys": these})}
 
     def condemn(self, sessions: Collection[str]) -> set[str]:
-        """Fence those of these sessions that this database does not know; which they are.
+        """Fence those of these sessions that this database does not know; return them.
 
-        Asked by writing, so that a replica that lags cannot answer: a session that it takes for
-        unknown may be one that has just begun.
+        Checked by a write, so that a lagging replica cannot answer: a session that it does not know may be a new one.
         """
         rows = [{**new_session(_NOBODY), "id": session, "state": "fenced"} for session in sorted(sessions)]
 
@@ -469,37 +468,40 @@ class SqlStore(ABC):
         return self._transact(work, deletes=True, rows=len(rows)) if rows else set()
 
     def delete_sessions(self, age: int) -> int:
-        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; return how many."""
         return self._change(self._sql.delete_sessions, {"age": age, "now": self.now()})
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Nothing: sessions keep writers and repairers apart."""
+        """Do nothing: sessions keep writers and repairs apart."""
         return nullcontext()
 
     # checks
 
     def damage(self, *, whole: bool) -> list[str] | None:
-        """None: what a server keeps is for its own tools, such as PostgreSQL's `amcheck`."""
+        """Return nothing: a server's pages are checked by its own tools, such as PostgreSQL's `amcheck`."""
         return None
 
     def check_times(self, namespace: str) -> dict[int, int]:
-        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        """Return when each shard was last checked deeply: first byte of its keys -> microseconds."""
         return {row[0]: row[1] for row in self._query(self._sql.check_times, {"namespace": namespace})}
 
     def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
-        """Note that shards were checked deeply. Not lasting: one that a power cut undoes is read once more."""
+        """Record that shards were checked deeply.
+
+        Not lasting: a shard whose record a power cut undoes is read once more.
+        """
         rows = [{"namespace": namespace, "shard": shard, "at": at} for shard in sorted(shards)]
         self._change_each(self._sql.record_check, rows)
 
     # compute leases
 
     def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
-        """Take or renew the right to compute a key; False when another token holds it."""
+        """Take or renew the right to compute a key; return False when another token holds it."""
         values = {"namespace": namespace, "key": key, "token": token, "microseconds": int(seconds * MICROSECONDS)}
         return self._change(self._sql.take_compute_lease, values, lasting=False) == 1
 
     def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
-        """Give up a compute lease. One that is gone, or another token's, stays as it is."""
+        """Release a compute lease. One that is gone, or another token's, is not changed."""
         self._change(self._sql.end_compute_lease, {"namespace": namespace, "key": key, "token": token}, lasting=False)
 
     def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
@@ -514,26 +516,29 @@ class SqlStore(ABC):
         self._change(self._sql.begin_epoch, {"new_epoch": epoch}, deletes=True)
 
     def is_unused(self) -> bool:
-        """Return True when nobody has used this database: no repair, no session and no entry with a blob."""
+        """Return True when this database is unused: no repair, no session and no entry with a blob."""
         [(epoch, sessions, blobs)] = self._long_query(self._sql.usage, {})
         return "," not in epoch and not sessions and not blobs
 
     def _lookup(
         self, statement: Statement, batch: int, namespace: str, keys: Sequence[bytes], **more: Any
     ) -> Iterable[Row]:
-        keys = [key for key in keys if len(key) == 32]  # others are in no row of ours, and would hide these
+        keys = [key for key in keys if len(key) == 32]  # other keys are in none of our rows, and would hide these
         for start in range(0, len(keys), batch):
             some = self._sql.keys(keys[start : start + batch])
             yield from self._query(statement, {"namespace": namespace, "keys": some, **more})
 
     @abstractmethod
     def _sync(self) -> None:
-        """Make what was committed without being `lasting` last: a blob is deleted only after its row is, for good."""
+        """Sync earlier commits that were not `lasting`.
+
+        A blob must not be deleted before the deletion of its row is durable.
+        """
 
     def _delete_after(
         self, where: Where, after: _Place, limit: int, *, waits: bool, lasting: bool
     ) -> tuple[list[str | None], _Place | None]:
-        """Delete a batch; the blobs of its rows, and from where the next batch begins, None when this was the last."""
+        """Delete a batch; return its blobs, and where the next batch begins, None after the last."""
         these, last = where, None
         if where.keys is not None:
             keys = sorted(key for key in where.keys if key > after[1])
@@ -547,18 +552,18 @@ class SqlStore(ABC):
                 "limit": limit,
                 "now": self.now(),
             }
-            # A slice that comes with a put is short: it must not wait for long queries, nor fail with them.
+            # A slice during a put is short: it must not wait for long queries, nor fail with them.
             found = (self._long_query if waits else self._query)(self._sql.page("lead", where), values)
             if not found:
                 return [], None
             these = replace(where, keys=tuple(sorted(row[1] for row in found)))
             last = (found[-1][0], found[-1][1]) if len(found) == limit else None
 
-        # Before the transaction: others would wait while it is built.
+        # Built before the transaction: otherwise other processes would wait during it.
         doom = self._sql.page("doom" if waits else "doom what is free", these)
 
         def delete(transaction: Transaction) -> tuple[list[str | None], _Place | None]:
-            # Every condition is asked for here, after the wait for the lock.
+            # Every condition is checked here, after the wait for the lock.
             values = {**values_of(these, self._sql.keys), "after": after[1], "limit": limit, "now": self.now()}
             began = time.monotonic()
             doomed = transaction.run(doom, values)
@@ -573,10 +578,10 @@ class SqlStore(ABC):
 
     @abstractmethod
     def _note_deletion(self, rows: int, seconds: float) -> None:
-        """Note how long a transaction took to delete so many rows."""
+        """Record how long a transaction took to delete so many rows."""
 
     def _links_to(self, transaction: Transaction, namespace: str, doomed: Sequence[Row]) -> list[Row]:
-        """The links to rows that are deleted, which go with them."""
+        """Return the links to deleted rows, which are deleted with them."""
         keys, aliases = {row[0] for row in doomed}, {row[3] for row in doomed}
         asked = sorted(alias for alias in aliases if isinstance(alias, bytes) and len(alias) == 32)
         if not asked:
@@ -597,23 +602,23 @@ class SqlStore(ABC):
 
 
 def new_session(process: Process) -> Values:
-    """The row of a session that begins."""
+    """Return the row of a new session."""
     row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
     return {**row, "id": secrets.token_hex(8), "state": "live", "fenced_at": None}
 
 
 def new_store() -> Values:
-    """What a fresh database says of itself."""
+    """Return the description of a new database."""
     return {"id": secrets.token_hex(16), "epoch": secrets.token_hex(16), "min_reader": MINIMUM_READER}
 
 
 def version_name(version: int) -> str:
-    """A schema version as the migrations number it."""
+    """Return a schema version as the migrations number it."""
     return f"{version:04}"
 
 
 def check_schema(version: str, min_reader: int, where: str) -> None:
-    """Refuse a database that this library cannot use as it stands."""
+    """Raise an error for a database that this library cannot use as it is."""
     refuse_newer(version, min_reader, where)
     if int(version) < SCHEMA_VERSION:
         raise SchemaMismatch(
@@ -623,7 +628,7 @@ def check_schema(version: str, min_reader: int, where: str) -> None:
 
 
 def refuse_newer(version: str, min_reader: int, where: str) -> None:
-    """Refuse a database that a newer library has changed in a way that this one does not know."""
+    """Raise an error for a database that a newer library has changed incompatibly."""
     if min_reader > SCHEMA_VERSION:
         raise SchemaMismatch(
             f"{where} has schema {int(version)}, made by a newer version of cacheness; this one knows schema"

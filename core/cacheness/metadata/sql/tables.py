@@ -1,7 +1,7 @@
-"""Every table and index of the metadata database, once, for all databases.
+"""Define every table and index of the metadata database, once, for all databases.
 
-On PostgreSQL the tables stand in a schema of their own, so that they never meet a table
-called `sessions` or `entries` of somebody else's application.
+On PostgreSQL the tables are in a separate schema, so that they never collide with another
+application's `sessions` or `entries`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 tables = sa.MetaData()
 
-# Sorted by code points everywhere, as blob stores sort their listings; PostgreSQL would ask the locale.
+# Sorted by code points everywhere, as blob stores sort their listings; PostgreSQL would use the locale.
 _NAME = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 # Narrow rows, which are found by their primary key: SQLite then keeps one tree instead of two.
@@ -26,7 +26,7 @@ store = sa.Table(
     sa.Column("min_reader", sa.Integer, nullable=False),
 )
 
-#: Belongs to Alembic, which dictates its shape; a fresh database gets it without importing Alembic.
+#: Belongs to Alembic, which defines its columns; a new database gets it without importing Alembic.
 schema_version = sa.Table(
     "schema_version",
     tables,
@@ -47,7 +47,7 @@ sessions = sa.Table(
     sa.Column("fenced_at", sa.BigInteger),
 )
 
-#: Apart from `sessions`, because a heartbeat must not wait for the commits that lock a session's row.
+#: Separate from `sessions`, because a heartbeat must not wait for the commits that lock a session's row.
 leases = sa.Table(
     "leases",
     tables,
@@ -55,7 +55,7 @@ leases = sa.Table(
     sa.Column("until", sa.BigInteger, nullable=False),
 )
 
-#: The committed results. What is in a row is signed, but for the bytes of `inline`, whose digest is.
+#: The committed results. A row is signed except for the bytes of `inline`, whose digest is signed.
 entries = sa.Table(
     "entries",
     tables,
@@ -84,8 +84,8 @@ entries = sa.Table(
     sa.Column("provenance", sa.Text, nullable=False),
     sa.Column("key_id", sa.Text, nullable=False),
     sa.Column("mac", sa.LargeBinary, nullable=False),
-    # The blob that the newest commit replaced, and the size of that entry. The upsert writes them, so that
-    # one statement can both replace a row and leave a tombstone for exactly what it replaced.
+    # The blob that the newest commit replaced, and the size of that entry. The upsert writes them,
+    # so that one statement can both replace a row and write a tombstone for exactly that blob.
     sa.Column("replaced", sa.Text),
     sa.Column("replaced_size", sa.BigInteger),
     sa.Index("entries_by_function", "namespace", "function", "created_at"),
@@ -94,13 +94,13 @@ entries = sa.Table(
 
 
 def _where_set(name: str, *columns: str) -> sa.Index:
-    """An index on the rows in which the last of these columns is set: the others cost a put nothing."""
+    """An index on the rows in which the last of these columns is set: puts of other rows cost nothing."""
     is_set = sa.text(f"{columns[-1]} IS NOT NULL")
     return sa.Index(name, *(entries.c[column] for column in columns), sqlite_where=is_set)
 
 
-#: postgresql.py says the same conditions for its database: to name an option of PostgreSQL's here
-#: would load SQLAlchemy's dialects for it, and a fresh process on SQLite has no time for them.
+#: postgresql.py repeats these conditions for its database: an option of PostgreSQL here would load
+#: SQLAlchemy's dialect, which takes too long for a new process on SQLite.
 PARTIAL_INDEXES: Final = (
     _where_set("entries_by_expiry", "namespace", "expires_at"),
     _where_set("entries_by_fn", "namespace", "fn"),
@@ -108,7 +108,7 @@ PARTIAL_INDEXES: Final = (
     _where_set("entries_by_alias", "namespace", "alias"),
 )
 
-#: When an entry was used last, and how often. A hint: its entry may be another by now, or gone.
+#: When an entry was last used, and how often. A hint: its entry may be replaced or deleted.
 uses = sa.Table(
     "uses",
     tables,
@@ -119,7 +119,7 @@ uses = sa.Table(
     **_NARROW,
 )
 
-#: Which entries have a tag, or a prefix (kind `prefix`). A hint: the row of the entry says what it really has.
+#: Which entries have a tag, or a prefix (kind `prefix`). A hint: the row of the entry decides.
 tags = sa.Table(
     "tags",
     tables,
@@ -131,7 +131,7 @@ tags = sa.Table(
     **_NARROW,
 )
 
-#: What code made results: a row for each fingerprint. Unproven text until its digest is the `fn` of an entry.
+#: The code that made results: a row per fingerprint. Unproven text unless its digest is the `fn` of an entry.
 functions = sa.Table(
     "functions",
     tables,
@@ -145,7 +145,7 @@ functions = sa.Table(
     sa.Index("functions_by_age", "namespace", "last_seen"),
 )
 
-#: What a namespace holds, in slots that are added up, so that writers do not wait for each other.
+#: The totals of a namespace, in slots that are summed, so that writers do not wait for each other.
 totals = sa.Table(
     "totals",
     tables,
@@ -165,7 +165,7 @@ quotas = sa.Table(
     sa.Column("maintained_at", sa.BigInteger),
 )
 
-#: What calls came to, by process (`who`) while a span lasts and for all of them afterwards.
+#: Calls by process (`who`) until a span ends, and for all processes afterwards.
 activity = sa.Table(
     "activity",
     tables,
@@ -183,7 +183,7 @@ activity = sa.Table(
     **_NARROW,
 )
 
-#: The rows of processes, which reports add up each time, among all those of the past.
+#: The rows of processes, which reports sum each time, among all rows of the past.
 ACTIVITY_APART: Final = sa.Index(
     "activity_apart", activity.c.namespace, activity.c.hour, sqlite_where=sa.text("who != ''")
 )
@@ -205,7 +205,7 @@ equivalences = sa.Table(
     sa.Column("mac", sa.LargeBinary, nullable=False),
 )
 
-#: Results that came out differently when they were computed again.
+#: Results that differed when they were computed again.
 disputes = sa.Table(
     "disputes",
     tables,
@@ -236,7 +236,7 @@ tombstones = sa.Table(
     sa.Column("at", sa.BigInteger, nullable=False),
 )
 
-#: When the entries whose keys begin with one byte were last read whole.
+#: When the entries whose keys begin with one byte were last read in full.
 checks = sa.Table(
     "checks",
     tables,
@@ -245,7 +245,7 @@ checks = sa.Table(
     sa.Column("at", sa.BigInteger, nullable=False),
 )
 
-#: Who computes a key now.
+#: Which process computes a key now.
 compute_leases = sa.Table(
     "compute_leases",
     tables,
