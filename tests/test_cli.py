@@ -188,6 +188,13 @@ def test_a_directory_without_a_cache_is_an_error_and_stays_empty(command, tmp_pa
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_where_no_cache_is_named_the_error_says_how_to_name_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert f"there is no cache in {tmp_path / '.cacheness'}" in cacheness("list", code=3)
+    assert "Name its folder with -d" in cacheness("list", code=3)
+    assert "with -d" not in cacheness("list", "-d", "nowhere", code=3)
+
+
 def test_an_unknown_backend_is_named_and_a_password_is_not(tmp_path):
     text = cacheness("stats", "-m", "redis://me:hunter2@host/0", code=2)
     assert "redis" in text

@@ -23,6 +23,9 @@ pytestmark = pytest.mark.slow
 PAGE = (Path(__file__).parents[2] / "docs/how-to/sharing.md").read_text()
 FILES = dict(re.findall(r"^```ini\n# ([\w.]+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
 
+READERS_PAGE = (Path(__file__).parents[2] / "docs/how-to/only-ci-writes.md").read_text()
+[STATEMENTS] = re.findall(r"^```sql\n(.*?)^```", READERS_PAGE, re.MULTILINE | re.DOTALL)
+
 #: A job that says of each call whether it was computed.
 JOB = """
 import random
@@ -84,18 +87,15 @@ def new_key(name: str, path: Path) -> str:
 
 @contextmanager
 def reader_of(database: str) -> Iterator[str]:
-    """The URL of the database for a role that may only select."""
+    """The URL of the database for a role that may only select, made as the page says."""
     parts = urlsplit(database)
-    role = f"reader_{parts.path.lstrip('/')}"
+    name = parts.path.lstrip("/")
+    role = f"reader_{name}"
+    here = {"reader": role, "cache": f'"{name}"', "ci": f'"{parts.username}"'}
     with psycopg.connect(database, autocommit=True) as connection:
-        for statement in (
-            f"CREATE ROLE {role} LOGIN PASSWORD 'secret'",
-            f"GRANT USAGE ON SCHEMA cacheness TO {role}",
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA cacheness TO {role}",
-        ):
-            connection.execute(statement.encode())
+        connection.execute(re.sub(r"\b(reader|cache|ci)\b", lambda found: here[found[0]], STATEMENTS).encode())
         try:
-            yield parts._replace(netloc=f"{role}:secret@{parts.netloc.rpartition('@')[2]}").geturl()
+            yield parts._replace(netloc=f"{role}:password@{parts.netloc.rpartition('@')[2]}").geturl()
         finally:
             connection.execute(f"DROP OWNED BY {role}".encode())
             connection.execute(f"DROP ROLE {role}".encode())

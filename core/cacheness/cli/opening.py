@@ -36,10 +36,10 @@ def config_of(
     return config
 
 
-def existing(config: Config) -> Config:
+def existing(config: Config, hint: str = "") -> Config:
     """The configuration itself, unless a mistyped directory would make an empty cache."""
     if config.metadata_backend in EMBEDDED and _kind_of(config.cache_dir) is None:
-        raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}")
+        raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}{hint}")
     return config
 
 

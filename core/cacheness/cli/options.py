@@ -40,7 +40,8 @@ class Place:
         """The configuration of a cache that exists: a mistyped directory is an error, not an empty cache."""
         from cacheness.cli.opening import config_of, existing
 
-        return existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace))
+        hint = "" if self.cache_dir else ". Name its folder with -d"
+        return existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace), hint)
 
     @contextmanager
     def opened(self) -> Iterator[UnifiedCache]:
