@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cacheness import UnifiedCache
 from cacheness.isolation import isolated
-from cacheness.records import NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE
+from cacheness.records import NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, RAISED
 from cacheness_dask.miss_reasons import Reasons
 from cacheness_dask.rewrite import GraphPlan, name_of
 
@@ -19,6 +19,10 @@ _ASKED_AT_MOST: Final = 20
 _ASK_AGAIN: Final = 3600.0
 #: In place of a function's name, for what was not needed.
 NOT_NEEDED: Final = "(not needed)"
+
+
+#: How many tasks of a function raised, and the seconds that they took, by its name.
+Failures: TypeAlias = Mapping[str, tuple[int, float]]
 
 
 class FunctionReasons:
@@ -48,16 +52,32 @@ class FunctionReasons:
         return found
 
 
-def count_graph(plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, reasons: FunctionReasons) -> None:
-    """Count what was decided about a graph; hits are counted where they are read."""
+def count_graph(
+    plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, reasons: FunctionReasons
+) -> Counter[tuple[str, str]]:
+    """Count what was decided about a graph, but for its misses: the number of those, by function and reason.
+
+    Hits are counted where they are read, misses when they have ended: some may fail.
+    """
     why: dict[Any, str] = {}
     with isolated(lambda _: None):  # misses count, whatever they are for
         why = reasons.of(plan, clues, cache)
     misses = Counter((name_of(plan.graph[key]), why.get(key, "")) for key in plan.misses)
     refused = Counter(name_of(plan.graph[key]) for key in plan.refused)
-    for (name, reason), calls in misses.items():
-        cache.count(name, "miss", reason, calls=calls)
     for name, calls in refused.items():
         cache.count(name, "not cacheable", calls=calls)
     if plan.seconds_spared:
         cache.count(NOT_NEEDED, "hit", calls=0, saved=plan.seconds_spared)
+    return misses
+
+
+def count_ended(misses: Mapping[tuple[str, str], int], failed: Failures, cache: UnifiedCache) -> None:
+    """Count tasks that were to be computed: those that failed as failed, the others as misses."""
+    left = {name: calls for name, (calls, _) in failed.items()}
+    for (name, reason), calls in misses.items():
+        raised = min(calls, left.get(name, 0))
+        left[name] = left.get(name, 0) - raised
+        if calls > raised:
+            cache.count(name, "miss", reason, calls=calls - raised)
+    for name, (calls, seconds) in failed.items():
+        cache.count(name, "failed", RAISED, calls=calls, spent=seconds)

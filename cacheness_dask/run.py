@@ -8,7 +8,7 @@ import socket
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
 from cacheness_dask import live, worker
 from cacheness_dask.earlier_code import EarlierCode, StandIns
-from cacheness_dask.figures import FunctionReasons, count_graph
+from cacheness_dask.figures import Failures, FunctionReasons, count_ended, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
 from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
@@ -76,7 +76,7 @@ class Record:
 
     def __str__(self) -> str:
         return (
-            f"{number_of(self.hits, 'hit')}, {self.skipped:,} skipped, {self.misses:,} computed,"
+            f"{number_of(self.hits, 'hit')}, {self.skipped:,} skipped, {number_of(self.misses, 'miss')},"
             f" {self.refused:,} refused, {self.seconds_saved:.1f} s saved"
         )
 
@@ -147,6 +147,7 @@ class Run:
         self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
         self._warned = False
         self._reasons = FunctionReasons()
+        self._misses: Counter[tuple[str, str]] = Counter()  #: of graphs that have not ended, by function and reason
         self._reading: list[_Reading] = []
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored all they had
@@ -258,8 +259,17 @@ class Run:
             if waits and self._unflushed:
                 self.flush()  # or the results of the computation before this one might be missed
             made, prints = self._plan(graph, keys, client, waits=waits, audits=self._stores)
-            count_graph(made, prints.clues, self.cache, self._reasons)
+            self._misses += count_graph(made, prints.clues, self.cache, self._reasons)
         return made
+
+    def _count_ended(self, failures: Iterable[Failures]) -> None:
+        """Count the misses of graphs that have ended, and tasks of them that raised."""
+        sums: dict[str, tuple[int, float]] = {}
+        for name, (calls, seconds) in (item for failed in failures for item in failed.items()):
+            before = sums.get(name, (0, 0.0))
+            sums[name] = before[0] + calls, before[1] + seconds
+        misses, self._misses = self._misses, Counter()
+        count_ended(misses, sums, self.cache)
 
     def _await_results(self, made: GraphPlan, *, pool: bool) -> None:
         """Remember what is about to be computed, and from what."""
@@ -291,6 +301,7 @@ class Run:
 
     def done(self) -> None:
         """Note that the results of a graph have arrived."""
+        self._count_ended([worker.failed(self._config)])
         with isolated(self._warn):  # the results are right, whatever became of the entries
             self.delete_stale()
 
@@ -455,6 +466,7 @@ class Run:
             self._learn(told.unstored)
             for (name, generator), count in told.moved.items():
                 self.suspected.setdefault(name, Counter())[generator] += count
+        self._count_ended(told.failed for told in answers)
         pools, self._in_pools = self._in_pools, {}
         if pools and (missing := pools.keys() - self._stored_in(pools)):
             self._learn(
@@ -517,6 +529,7 @@ class Run:
         await asyncio.to_thread(self._release)
 
     def _release(self) -> None:
+        self._count_ended([worker.failed(self._config)])  # where the workers could not be asked
         with isolated(self._warn):
             if self._owns:
                 for record in self.history:

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeAlias
 from blake3 import blake3
 from dask._task_spec import GraphNode
 
-from cacheness import Config, Hit, UnifiedCache, telemetry
+from cacheness import Config, Hit, Key, UnifiedCache, telemetry
 from cacheness.audit import compared, differing, digest_or_none, is_same, reads_of
 from cacheness.errors import CachenessError, CodecError
 from cacheness.isolation import isolated
@@ -53,6 +53,8 @@ _troubles: dict[Config, str] = {}
 _unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
 #: How many results were stored while a process-wide generator moved, since somebody last asked: by function and that.
 _moved: dict[Config, Counter[tuple[str, str]]] = {}
+#: How many tasks raised, and the seconds that they took, since somebody last asked, by function.
+_failed: dict[Config, dict[str, tuple[int, float]]] = {}
 #: Results that are remembered until somebody asks.
 _MOST_UNSTORED: Final = 10_000
 _UNREADABLE: Final = "are computed again, because they cannot be read"
@@ -68,6 +70,7 @@ def _begin_in_child() -> None:
     _troubles.clear()
     _unstored.clear()
     _moved.clear()
+    _failed.clear()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
@@ -137,13 +140,19 @@ class Told:
     trouble: str  #: what went wrong, if anything did
     unstored: dict[bytes, tuple[str, str]]  #: by fingerprint: the function, and why its result is not stored
     moved: Counter[tuple[str, str]]  #: results that may be chance, by function and generator
+    failed: dict[str, tuple[int, float]]  #: tasks that raised and the seconds that they took, by function
 
 
 def told(config: Config) -> Told:
     """`flush`, and what became of results since somebody last asked."""
     trouble = flush(config)
     live.send()
-    return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()))
+    return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()), failed(config))
+
+
+def failed(config: Config) -> dict[str, tuple[int, float]]:
+    """Tasks of this process that raised since somebody last asked, and the seconds that they took, by function."""
+    return _failed.pop(config, {})
 
 
 async def told_soon(config: Config) -> Told:
@@ -204,7 +213,7 @@ class Load(Loading):
         start = time.perf_counter()
         try:
             opened = self._store.opened()
-            hit = opened.cache().lookup(self._key)
+            hit = opened.cache().lookup(Key(bytes.fromhex(self._key), self._name))
         except CachenessError as error:
             _warn(self._store.config, error, _UNREADABLE)
             return None
@@ -298,7 +307,8 @@ class Consume(Consuming):
     def _lookup(self) -> dict[str, Hit]:
         start = time.perf_counter()
         try:
-            hits = self._store.opened().cache().get_many({load.entry for load in self._loads.values()})
+            named = {load.entry: load.__name__ for load in self._loads.values()}
+            hits = self._store.opened().cache().get_many([Key(bytes.fromhex(key), name) for key, name in named.items()])
         except CachenessError as error:
             _warn(self._store.config, error, _UNREADABLE)
             return {}
@@ -328,6 +338,7 @@ class _Around:
     sample: Sample
     generators: Mapping[str, Any]  #: where the process-wide generators of random numbers stood
     start: float
+    failed: Callable[[float], None]  #: is told that the task raised, and after how many seconds
     given: GivenValues | None = None  #: the results of other tasks among its arguments
     computing: telemetry.Operation = telemetry.NOBODY
 
@@ -339,6 +350,8 @@ class _Around:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.observed.__exit__(kind, error, traceback)
+        if kind is not None:
+            self.failed(time.perf_counter() - self.start)
         self.computing.__exit__(kind, error, traceback)
 
 
@@ -369,7 +382,8 @@ class Compute(Calling):
             with isolated(partial(_warn, self._store.config)):
                 given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
         computing = telemetry.operation(telemetry.COMPUTE, function=self._name)
-        return _Around(observed, troubles, sample, generators, time.perf_counter(), given, computing)
+        failed = partial(_note_failure, self._store.config, self._name)
+        return _Around(observed, troubles, sample, generators, time.perf_counter(), failed, given, computing)
 
     def _instead(self, around: _Around) -> tuple[Any] | None:
         """The earlier result of the same task with the same values, which the new fingerprint names from now on."""
@@ -471,7 +485,9 @@ class Checked(Calling):
     _store: Store
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
-        return _Around(Observed({}), {}, _sample(self._store, self.func, args, kwargs), {}, time.perf_counter())
+        sample = _sample(self._store, self.func, args, kwargs)
+        failed = partial(_note_failure, self._store.config, self._name)
+        return _Around(Observed({}), {}, sample, {}, time.perf_counter(), failed)
 
     def _after(self, around: _Around, value: Any) -> None:
         with isolated(partial(_warn, self._store.config)):
@@ -514,6 +530,14 @@ def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwarg
     with isolated(partial(_warn, store.config)):
         return Sample(store.policy.check_inputs, func, args, kwargs)
     return Sample(0.0, func, args, kwargs)
+
+
+def _note_failure(config: Config, name: str, seconds: float) -> None:
+    """Remember until somebody asks that a task raised."""
+    with _lock:
+        known = _failed.setdefault(config, {})
+        calls, spent = known.get(name, (0, 0.0))
+        known[name] = calls + 1, spent + seconds
 
 
 def _note(config: Config, digest: bytes, name: str, why: str) -> None:

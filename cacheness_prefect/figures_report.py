@@ -8,6 +8,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
 from cacheness import Report, UnifiedCache
+from cacheness.records import COLUMNS
 from cacheness.units import number_of, seconds_named
 from cacheness_prefect.repair_artifacts import plain
 
@@ -48,8 +49,8 @@ def has_stopped_hitting(day: Report, week: Report) -> bool:
         day: the last day.
         week: the last week, with that day.
     """
-    asked = day.total.hits + day.total.misses + day.total.waited
-    return asked >= ENOUGH_CALLS and not day.total.hit_rate and bool(week.total.hits)
+    was_given = day.total.hits + day.total.waited
+    return day.total.looked_up >= ENOUGH_CALLS and not was_given and bool(week.total.hits)
 
 
 def text_of(day: Report, reasons: Report) -> str:
@@ -67,13 +68,13 @@ def text_of(day: Report, reasons: Report) -> str:
     lines = [
         f"**{number_of(total.calls, 'call')}**{rate}, {saved} saved, {spent} computing and waiting.",
         "",
-        "| function | calls | hits | misses | waited | hit rate | saved | spent |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        f"| function | {' | '.join(COLUMNS)} | hit rate | saved | spent |",
+        "|---" + "|---:" * (len(COLUMNS) + 3) + "|",
     ]
     for row in day.rows[:_FUNCTIONS]:
         share = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
         lines.append(
-            f"| {_cell(row.name)} | {row.calls:,} | {row.hits:,} | {row.misses:,} | {row.waited:,} |"
+            f"| {_cell(row.name)} | {' | '.join(f'{count:,}' for count in row.counts)} |"
             f" {share} | {seconds_named(row.seconds_saved)} | {seconds_named(row.seconds_spent)} |"
         )
     if len(day.rows) > _FUNCTIONS:

@@ -12,6 +12,7 @@ NOT_STORED: Final = "The result is not stored"
 DISPUTED: Final = "it came out differently before, and nobody has decided: cacheness disputes"
 #: How the lines begin that say what the cache did for a run.
 HIT: Final = "Cache hit"
+WAITED: Final = "Waited for another run"
 MISS: Final = "Cache miss"
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from cacheness import Hit, Key, UnifiedCache
-from cacheness.records import MICROSECONDS, Outcome
+from cacheness.records import HITS, MICROSECONDS, Outcome
 from cacheness_prefect.error_reporting import inform
-from cacheness_prefect.reasons import HIT, MISS
+from cacheness_prefect.reasons import HIT, MISS, WAITED
 from cacheness_prefect.run_metadata import Recent, about
 
 REFRESHED = "refresh was asked for"  #: as `cached` counts it
@@ -54,7 +54,8 @@ class RunFigures:
         entry, run = hit.entry, about(hit)
         outcome: Outcome = "waited" if self._reason is not None else "near hit" if hit.near else "hit"
         cache.count(key.function, outcome, saved=entry.compute_seconds or 0.0, size=entry.size)
-        saved = "" if entry.compute_seconds is None else f", {entry.compute_seconds:,.1f} s saved"
+        is_hit = outcome in HITS
+        saved = f", {entry.compute_seconds:,.1f} s saved" if is_hit and entry.compute_seconds is not None else ""
         by = " of ".join(str(run[name]) for name in ("task_run", "flow_run") if run.get(name))
         when = datetime.fromtimestamp(entry.created_at / MICROSECONDS, UTC)
-        inform(f"{HIT}{saved}; computed {when:%Y-%m-%d %H:%M} UTC" + (f" by {by}" if by else ""))
+        inform(f"{HIT if is_hit else WAITED}{saved}; computed {when:%Y-%m-%d %H:%M} UTC" + (f" by {by}" if by else ""))

@@ -29,6 +29,7 @@ What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no t
 | 2 | a command that cannot be meant so |
 | 3 | it could not be done |
 | 130 | after Ctrl-C; what was done until then is said |
+| 141 | whoever read the output has closed it, as `head` does; nothing is said |
 
 `cacheness --install-completion` completes commands and options in bash, zsh and fish.
 

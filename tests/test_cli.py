@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import io
 import json
@@ -30,6 +31,9 @@ from cacheness.cli import app, children, main, screen
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import RepairRefused, StoreRefused
 from cacheness.maintenance.doctor import diagnose
+from cacheness.maintenance.prometheus import text_of
+from cacheness.page.views import overview
+from cacheness_prefect.figures_report import text_of as markdown_of
 from tests.demo_calls import double
 
 pytestmark = pytest.mark.slow
@@ -418,7 +422,147 @@ def test_an_output_that_nobody_reads_to_its_end_is_no_issue_that_was_found(direc
         assert process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 3
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_a_command_works_where_an_output_is_closed(directory, closed):
+    command = f"{sys.executable} -W error -m cacheness %s -d {directory} {closed}"
+    for arguments, code in (("list", 0), ("stats --json", 0), ("delete --tag prices --yes", 0), ("delete --yes", 2)):
+        done = subprocess.run(command % arguments, shell=True, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False), (arguments, done.stderr)
+    assert "No issues found" in cacheness("verify", "-d", directory, "--deep")
+    assert "1 entry" in cacheness("stats", "-d", directory)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_an_output_of_any_encoding_takes_every_text(directory, encoding):
+    with UnifiedCache(directory) as cache:
+        cache.put("größer … \udc80", x="größer … 漢字 \udc80", tags=["naïve"])
+        cache.count("größe:…", "miss", "…")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"}
+    for arguments in (
+        ["list"],
+        ["report"],
+        ["stats"],
+        ["plan", "größe"],
+        ["-h"],
+        ["top", "--json"],
+        ["list", "--tag", "old"],
+    ):
+        where = [] if "-h" in arguments else ["-d", str(directory)]
+        command = [sys.executable, "-W", "error", "-m", "cacheness", *arguments, *where]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
+        assert done.returncode == (2 if "plan" in arguments else 0), done.stderr
+        assert b"Traceback" not in done.stderr
+        said = (done.stderr if "plan" in arguments else done.stdout).decode(encoding)
+        assert "\x1b" not in said
+
+
+def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(directory, tmp_path):
+    hostile = "a\x1b[31mb\nc\u202ed"
+    for arguments, code in (
+        (("stats", "-d", tmp_path / hostile), 3),
+        (("copy", tmp_path / hostile, tmp_path / "new"), 3),
+        (("report", "-d", directory, "--html", tmp_path / hostile / "x" / "y"), 3),
+        (("plan", hostile, "-d", directory), 2),
+        (("show", hostile, "-d", directory), 2),
+        (("disputes", hostile, "-d", directory), 2),
+        (("explain", hostile, "-d", directory), 2),
+        (("explain", f"{hostile}:f", "-d", directory), 2),
+        (("accept", "--revoke", hostile, "-d", directory), 2),
+        (("accept", "a.b", "--renamed", hostile, "-d", directory), 2),
+        (("keys", "new", hostile), 2),
+        (("keys", "trust", hostile), 2),
+        (("list", "-n", hostile, "-d", directory), 2),
+        (("stats", "-m", f"redis://{hostile}", "-d", directory), 2),
+    ):
+        said = cacheness(*arguments, code=code)
+        assert not {"\x1b", "\u202e"} & set(said), arguments
+        assert len(said.strip().splitlines()) == 1, arguments
+    for arguments in ((hostile,), ("list", "--limit", hostile), ("list", f"--{hostile}")):
+        said = cacheness(*arguments, code=2)
+        assert not {"\x1b", "\u202e"} & set(said), arguments
+
+
+def on_a_terminal(*arguments: object, columns: str) -> str:
+    """What a command shows in a window of so many columns."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "COLUMNS": columns, "NO_COLOR": "1", "TERM": "xterm"}
+    command = [sys.executable, "-m", "cacheness", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment):
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # the other end was closed
+            while data := os.read(ours, 65536):
+                text += data
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.decode()).replace("\r", "")
+
+
+NUMBERS = {"1,234,567", "1,000,004", "234,560", "1", "28.8", "36.0"}
+
+
+@pytest.fixture
+def counted(tmp_path: Path) -> Path:
+    with UnifiedCache(tmp_path / "cache") as cache:
+        name = "a_package.of_some_length.module:a_function_of_some_length"
+        cache.count(name, "hit", calls=1_000_004, saved=103_680.0)
+        cache.count(name, "miss", "new arguments", calls=234_560, spent=129_600.0)
+        cache.count(name, "waited", calls=1)
+        cache.count(name, "not cacheable", calls=1)
+        cache.count(name, "failed", calls=1)
+        cache.put(LARGE * 12, x="an argument", ttl="1 day")
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("columns", ["0", "10", "24", "40", "59", "80", "100", "200"])
+def test_numbers_are_never_cut_however_narrow_the_window_is(counted, columns):
+    shown = on_a_terminal("report", "-d", counted, columns=columns)
+    assert shown.strip()
+    words = shown.replace("\n", " ").split()
+    assert "1,234,567" in words
+    assert "1,000,004" in words
+    assert not [word for word in words if re.fullmatch(r"[\d,.]*…[\d,.]*", word)]
+    wide = int(columns) or 80
+    if wide >= 80:
+        assert set(words) >= NUMBERS - {"28.8", "36.0"}
+        for name in ("waited", "cacheable", "failed"):
+            assert name in words, name
+    if wide >= 100:
+        assert set(words) >= {*NUMBERS, "saved", "spent"}
+    if wide >= 59:
+        assert max(map(len, shown.splitlines())) <= wide
+    listed = on_a_terminal("list", "-d", counted, columns=columns)
+    assert "1.2 MB" in listed
+
+
+@pytest.mark.parametrize("columns", ["30", "80", "200"])
+def test_a_plan_into_a_pipe_is_a_line_a_function_and_wraps_on_a_terminal(tmp_path, columns, monkeypatch):
+    (tmp_path / "a_pipeline.py").write_text("def f(x):\n    return x\n" + "def g(x):\n    return x + 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    import a_pipeline  # type: ignore[import-not-found]
+
+    with UnifiedCache("cache") as cache:
+        cache.cached(a_pipeline.f)(1), cache.cached(a_pipeline.g)(1)
+    (tmp_path / "a_pipeline.py").write_text("def f(x):\n    return x + 2\n")
+    sys.modules.pop("a_pipeline")
+    lines = cacheness("plan", "a_pipeline", "-d", "cache", code=1, COLUMNS=columns).splitlines()
+    table = [line.split("\t") for line in lines if "\t" in line]
+    assert [(row[0], row[1], row[2], row[3], len(row)) for row in table] == [
+        ("a_pipeline:f", "changed", "0", "1", 7),
+        ("a_pipeline:g", "gone", "0", "1", 7),
+    ]
+    shown = on_a_terminal("plan", "a_pipeline", "-d", "cache", columns=columns)
+    assert "changed" in " ".join(shown.split())
+    assert "codeof`a_pipeline.f`changed" in "".join(shown.split()) or columns == "30"
+
+
+def test_a_width_of_nothing_is_none(monkeypatch):
+    for said, is_known in (("0", False), ("", False), ("00", False), ("120", True)):
+        monkeypatch.setenv("COLUMNS", said)
+        assert ("COLUMNS" in screen._environment()) is is_known
 
 
 HOSTILE = "red\x1b[31m\u202e\n\t" + "<script>" + "x" * 5000
@@ -524,15 +668,58 @@ def test_report_and_stats_tell_what_calls_came_to(busy):
     reasons = run("report", "-d", busy, "--by", "reason", "--since", "1 day", "--json")["rows"]
     assert sorted(row["name"] for row in reasons) == ["never seen", "new arguments"]
     assert "--since" in run("report", "-d", busy, "--since", "soon", code=2)
-    assert "1 hits, 2 misses, hit rate 33%" in run("stats", "-d", busy)
+    assert "3 calls: 1 hit, 2 misses, 0 waited, 0 not cacheable, 0 failed, hit rate 33%" in run("stats", "-d", busy)
+
+
+def test_every_door_tells_the_same_figures(tmp_path):
+    with UnifiedCache(tmp_path / "cache") as cache:
+        for name, much in (("m:f", 3), ("n:g", 5), ("", 2)):
+            for calls, outcome in enumerate(
+                ("hit", "near hit", "miss", "waited", "not cacheable", "failed"), start=much
+            ):
+                cache.count(
+                    name, outcome, "expired" if outcome == "miss" else "", calls=calls, spent=1.0, saved=2.0, size=9
+                )
+        report, stats, page = cache.report(), cache.stats(), overview(cache)
+        prometheus = text_of("default", stats, cache.overview().report("function"))
+        artifact = markdown_of(report, cache.report(by="reason"))
+        html, text = report._repr_html_(), str(report)
+        shown = page.html()
+    total = report.total
+    assert total.calls == sum(total.counts[1:]) == stats["calls"]
+    names = ("hits", "misses", "waited", "not_cacheable", "failed")
+    assert [stats[name] for name in names] == list(total.counts[1:])
+    assert stats["hit_rate"] == total.hits / (total.hits + total.misses + total.waited)
+    samples = re.findall(r'^cacheness_calls_total\{.*outcome="([^"]+)"\} (\d+)$', prometheus, re.MULTILINE)
+    by_outcome = collections.Counter()
+    for outcome, calls in samples:
+        by_outcome[outcome] += int(calls)
+    assert list(by_outcome.values()) == list(total.counts[1:])
+    (row,) = [line for line in artifact.splitlines() if line.startswith("| n:g")]
+    (expected,) = [one for one in report if one.name == "n:g"]
+    counts = [f"{count:,}" for count in expected.counts]
+    assert [cell.strip() for cell in row.split("|")][2:8] == counts
+    assert [re.sub("<.*?>", "", cell) for cell in re.findall(r'<td class="n">.*?</td>', shown.split("n:g")[1])][
+        :6
+    ] == counts
+    assert all(f"<td>{count}</td>" in html.split("n:g")[1] for count in counts)
+    (line,) = [line for line in text.splitlines() if line.startswith("n:g")]
+    for count, name in zip(expected.counts[3:], ("waited", "not cacheable", "failed"), strict=True):
+        assert f"{count} {name}" in line
+    piped = [line.split("\t") for line in run("report", "-d", tmp_path / "cache").splitlines()]
+    assert [row[1:7] for row in piped if row[0] == "n:g"] == [counts]
+    for column in range(1, 7):
+        assert sum(int(row[column]) for row in piped[:-1]) == int(piped[-1][column])
+    reasons = run("report", "-d", tmp_path / "cache", "--by", "reason", "--json")
+    assert reasons["total"]["calls"] == sum(row["calls"] for row in reasons["rows"]) == total.misses
 
 
 def test_top_orders_entries_by_what_counts(busy):
     sizes = [entry["size"] for entry in run("top", "-d", busy, "--json")]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] >= len(LARGE)
-    (most,) = run("top", "-d", busy, "--by", "hits", "--limit", "1", "--json")
-    assert most["hits"] == 1
+    (most,) = run("top", "-d", busy, "--by", "uses", "--limit", "1", "--json")
+    assert most["uses"] == 1
     assert (
         len(run("top", "-d", busy, "--by", "unused", "--json"))
         == len(run("top", "-d", busy, "--by", "seconds", "--json"))

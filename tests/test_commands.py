@@ -63,7 +63,7 @@ COMMANDS = {
     "report --by function": (0, "pipeline:double\t3\t1\t2\t"),
     "report --html report.html": (0, ""),
     "top --by size --limit 1": (0, "source='sensor'"),
-    "stats": (0, "1 hits, "),
+    "stats": (0, "1 hit, "),
     "delete --tag gone --yes": (0, "1 entry deleted"),
     "evict": (0, "1 entry deleted"),
     "clear --namespace scratch --yes": (0, "1 entry deleted"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
@@ -60,6 +61,7 @@ from cacheness.modes import writes
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import (
     DISPUTED,
+    HITS,
     HOUR,
     MICROSECONDS,
     REASONS_KEPT,
@@ -278,11 +280,15 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         hit = self._counted(key_of("get", key, named, args=args, prefix=prefix, version=version, function=function))
         return default if hit is None else hit.value
 
-    def find(self, key: KeyLike, /) -> Entry | None:
-        """Return the entry under a key without reading its value; None where `lookup` would find nothing in the row."""
+    def find(self, key: KeyLike, /, *, is_use: bool = False) -> Entry | None:
+        """Return the entry under a key without reading its value; None where `lookup` would find nothing in the row.
+
+        Args:
+            is_use: count it as a use, because the value will be read later.
+        """
         digest = digest_named(key)
         self._flush_if_it_holds(digest)
-        return None if self._is_off else self._store.find(digest)
+        return None if self._is_off else self._store.find(digest, is_use=is_use)
 
     def key(
         self,
@@ -361,7 +367,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Returns:
             The hits, by key in hexadecimal digits. What cannot be decoded is left out and logged.
         """
-        digests = [digest_named(key) for key in keys]
+        asked = [(digest_named(key), key.function if isinstance(key, Key) else "") for key in keys]
+        digests, functions = [digest for digest, _ in asked], dict(asked)
         for digest in digests:
             self._flush_if_it_holds(digest)
         if self._is_off:
@@ -370,10 +377,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         with telemetry.operation(telemetry.LOOKUP, namespace=self.config.namespace) as looking:
             found = cache.lookup_many(digests)
             looking.came_to("hit" if len(found) == len(set(digests)) else "miss", asked=len(digests), found=len(found))
-        for hit in found.values():
-            cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit")
-        if missing := len(set(digests)) - len(found):
-            cache.uses.count_calls("", "miss", calls=missing)
+        for digest, hit in found.items():
+            cache.uses.count_hit(hit.entry, "near hit" if hit.near else "hit", function=functions[digest])
+        missing = Counter(function for digest, function in functions.items() if digest not in found)
+        for function, calls in missing.items():
+            cache.uses.count_calls(function, "miss", calls=calls)
         return {digest.hex(): hit for digest, hit in found.items()}
 
     def put_many(self, items: Iterable[tuple[Any, Mapping[str, Any] | KeyLike]]) -> list[Entry]:
@@ -589,10 +597,12 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             calls: how many.
             spent: seconds that they took to compute.
             saved: seconds that the results of hits cost to compute.
-            size: stored bytes that hits read.
+            size: stored bytes that hits read, or that misses stored.
         """
         opened = self._slot.opened
         if opened is not None and not factory.is_inherited(self._slot):
+            if outcome not in HITS:
+                saved, size = 0.0, size if outcome == "miss" else 0
             opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
 
     def listening(self) -> AbstractContextManager[list[Call]]:
@@ -603,18 +613,19 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """
         return self._store.uses.figures.listening()
 
-    def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
+    def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
         """Count a call that got a result which `peek` found.
 
         Args:
             hit: the result.
-            outcome: what the call came to.
+            outcome: what the call came to: a hit, or waited.
+            function: what was called; "" for the function that made the entry.
             spent: seconds that it took.
         """
         opened = self._slot.opened
         if opened is not None:
             came = "near hit" if hit.near and outcome == "hit" else outcome
-            opened.cache.uses.count_hit(hit.entry, came, spent=spent)
+            opened.cache.uses.count_hit(hit.entry, came, function=function, spent=spent)
 
     def peek(self, key: KeyLike, /, why: list[str] | None = None) -> Hit | None:
         """Look a result up as `lookup` does, for a caller that counts the call itself.
@@ -989,6 +1000,17 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             raise ValueError(f"several entries begin with {key}: {named[0].cache_key}, {named[1].cache_key} …")
         return named[0] if named else None
 
+    def value_of(self, entry: Entry, /) -> Any:
+        """Return the value of an entry, for who looks at it: it counts neither as a call nor as a use.
+
+        Args:
+            entry: the entry.
+
+        Raises:
+            CachenessError: it cannot be read, or not in this process.
+        """
+        return self._store.value_of(entry)
+
     def why_not_served(self, entry: Entry) -> str:
         """Return why an entry is not served now: it is disputed, has expired …; "" where it is.
 
@@ -1098,9 +1120,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return what the namespace holds and how it was used, from kept totals.
 
         Returns:
-            entries, bytes; hits, misses, hit_rate (None before the first call), seconds_saved and bytes_saved: what the
-            results of hits cost to compute, and the stored bytes that hits read. With `near=` also near: the bytes of
-            all copies, and how many blobs this process read from copies and from far.
+            entries and bytes, those that have expired and are not deleted yet among them; of all calls there ever were
+            calls, hits, misses, waited, not_cacheable and failed, the share of hits among those that looked for a
+            result (hit_rate, None before the first), seconds_saved and bytes_saved: what the results of hits cost to
+            compute, and the stored bytes that hits read. With `near=` also near: the bytes of all copies, and how many
+            blobs this process read from copies and from far.
         """
         return self.overview().stats
 
@@ -1115,8 +1139,12 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         stats = near | {
             "entries": totals.entries,
             "bytes": totals.bytes,
+            "calls": ever.calls,
             "hits": ever.hits,
             "misses": ever.misses,
+            "waited": ever.waited,
+            "not_cacheable": ever.not_cacheable,
+            "failed": ever.failed,
             "hit_rate": ever.hit_rate,
             "seconds_saved": ever.seconds_saved,
             "bytes_saved": ever.bytes_saved,
@@ -1283,8 +1311,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             hit = cache.lookup(key.digest, why)
             if hit is not None:
                 outcome: Outcome = "near hit" if hit.near else "hit"
-                looking.came_to(outcome, function=hit.entry.function)
-                cache.uses.count_hit(hit.entry, outcome)
+                looking.came_to(outcome, function=key.function or hit.entry.function)
+                cache.uses.count_hit(hit.entry, outcome, function=key.function)
             else:
                 looking.came_to("miss", why[-1] if why else "")
                 cache.uses.count_calls(key.function, "miss", why[-1] if why else "")

@@ -194,14 +194,17 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """When an entry was used last, and how often. Not signed: it decides what is evicted, and nothing else."""
+    """When an entry was used last, and how often. Not signed: it decides what is evicted, and nothing else.
+
+    A use is each time that a program was given the result, whatever its call counts as. To look at an entry is none.
+    """
 
     accessed_at: int  #: microseconds since the epoch
     hits: int
 
     def as_dict(self) -> dict[str, Any]:
         """The use as people read it: the time with a zone."""
-        return {"accessed_at": _time(self.accessed_at), "hits": self.hits}
+        return {"accessed_at": _time(self.accessed_at), "uses": self.hits}
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +227,6 @@ class Totals:
     bytes: int  #: stored bytes, inline ones included
 
 
-#: What a call came to. waited: another was computing it; failed: the function raised, or the cache did not answer.
 #: Reasons of misses that figures give; those of code and of what was not stored go on with more.
 CODE_CHANGED: Final = "code changed"
 NEVER_SEEN: Final = "never seen"
@@ -232,8 +234,16 @@ NEW_ARGUMENTS: Final = "new arguments"
 EXPIRED: Final = "expired"
 DISPUTED: Final = "disputed: it came out differently"
 NOT_STORED_BEFORE: Final = "not stored before"
+#: And why a call failed.
+RAISED: Final = "the function raised"
 
+#: What a call came to. hit: it was given a stored result at once; a near hit is one of a copy on this machine. waited:
+#: given what another call was computing. miss: it computed, or found nothing. failed: the function raised, or the cache
+#: did not answer. not cacheable: it went past the cache. docs/how-to/figures.md has the words.
 Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]
+HITS: Final = ("hit", "near hit")
+#: Numbers of calls as every table of them has them: all, and then those that add up to it.
+COLUMNS: Final = ("calls", "hits", "misses", "waited", "not cacheable", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +254,8 @@ class Call:
     outcome: Outcome  #: hit, near hit, miss, waited, not cacheable, or failed
     reason: str  #: of a miss, "" where it is not known
     seconds_spent: float  #: computing, or waiting for another
-    seconds_saved: float  #: what the result cost when it was computed
-    bytes: int  #: of the result that was read or stored
+    seconds_saved: float  #: of a hit: what the result cost when it was computed
+    bytes: int  #: stored bytes that a hit read, or that a miss stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +269,7 @@ class Activity:
     reason: str  #: of a miss, "" where it is not known
     calls: int
     seconds_spent: float  #: computing, or waiting for another
-    seconds_saved: float  #: what the results cost when they were computed
+    seconds_saved: float  #: of hits: what the results cost when they were computed
     bytes: int  #: of the results that were read or stored
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import operator
 import re
 import threading
 import time
+import types
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -93,6 +95,53 @@ def test_a_task_that_was_once_not_worth_storing_says_so(cache: UnifiedCache, mon
             delayed(inc)(delayed(inc)(1)).compute(optimize_graph=False)
         cache.invalidate(next(cache.iter_entries()))
     assert reasons(cache).get("not stored before: cheaper to compute than to load") == 1
+
+
+def odd(x: int) -> int:
+    if x % 2:
+        raise ValueError(x)
+    return x
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_task_that_raises_has_failed_and_is_no_miss(cache: UnifiedCache, scheduler: str) -> None:
+    task = delayed(odd)
+    with cd.caching(cache, which="all", scheduler=scheduler):
+        for x in (1, 2, 1):
+            with contextlib.suppress(ValueError):
+                task(x).compute()
+    (row,) = cache.report()
+    assert (row.name, *row.counts) == ("odd", 3, 0, 1, 0, 0, 2)
+    assert {one.name: one.failed for one in cache.report(by="outcome")} == {"miss": 0, "failed": 2}
+    with cd.caching(cache, which="all", scheduler=scheduler), contextlib.suppress(ValueError):
+        dask.compute(task(2), task(4), task(7))
+    total = cache.report().total
+    assert (total.failed, total.calls) == (3, sum(total.counts[1:]))
+
+
+def test_tasks_of_workers_that_raise_have_failed(cluster: Any, cache: UnifiedCache) -> None:
+    task = delayed(odd)
+    with Client(cluster) as client:
+        with cd.caching(cache, which="all"):
+            with pytest.raises(ValueError, match="3"):
+                dask.compute(task(2), task(3))
+            client.compute(task(4)).result()
+            with pytest.raises(ValueError, match="5"):
+                client.compute(task(5)).result()
+        total = cache.report().total
+        assert (total.failed, total.misses) == (2, 2)
+
+
+def test_functions_of_one_code_are_counted_under_their_own_names(cache: UnifiedCache) -> None:
+    other = types.FunctionType(slow.__code__, globals(), "another")
+    other.__qualname__ = "another"
+    for function in (slow, slow, other, other):
+        with cd.caching(cache, which="all", scheduler="sync"):
+            delayed(function)(1).compute()
+    counts = {row.name: row.counts[1:3] for row in cache.report()}
+    assert counts["slow"] == (1, 1)
+    assert sum(map(sum, counts.values())) == 4
+    assert counts.get("another", (0, 0)) != (0, 0)
 
 
 def test_callbacks_hear_what_happens_here(cache: UnifiedCache) -> None:

@@ -6,9 +6,10 @@ cannot be meant so, 3 when it could not be done, 130 after Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
@@ -26,9 +27,19 @@ from cacheness.cli import (
     planning,
     stores,
 )
-from cacheness.cli.endings import COULD_NOT, INTERRUPTED, MISUSE, CouldNot, Misuse, StoppedByUser
+from cacheness.cli.endings import (
+    COULD_NOT,
+    FOUND,
+    INTERRUPTED,
+    MISUSE,
+    UNREAD,
+    CouldNot,
+    Misuse,
+    StoppedByUser,
+)
 from cacheness.cli.screen import err, hint, say
 from cacheness.errors import CachenessError
+from cacheness.printable import printable
 
 app: Final = typer.Typer(
     no_args_is_help=True,
@@ -82,31 +93,71 @@ def _options(
 
 def main() -> None:
     """Run a command; expected trouble is one sentence and an exit code, never a traceback."""
+    _make_writable()
     try:
         try:
-            app()
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # or the interpreter finds out at its end, and says so with a code of its own
-    except Misuse as error:
-        _fail(str(error), MISUSE)
-    except (CachenessError, CouldNot) as error:
-        _fail(str(error), COULD_NOT)
-    except StoppedByUser as error:
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            _end_unread()
+        raise
+    except Exception as error:
+        code = _code_of(error)
+        if code is None:
+            raise
+    if code == INTERRUPTED:
+        hint("interrupted; nothing is half done, so it can be run again")
+    sys.exit(code)
+
+
+def _code_of(error: Exception) -> int | None:
+    """Say what went wrong, and return the exit code; None for what was not expected."""
+    if isinstance(error, BrokenPipeError):
+        _end_unread()
+    if isinstance(error, StoppedByUser):
         hint(f"interrupted: {error}")
         sys.exit(INTERRUPTED)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:
-            hint("interrupted; nothing is half done, so it can be run again")
-        if isinstance(end.__context__, BrokenPipeError):
-            sys.exit(COULD_NOT)  # who read the output has closed it, and typer's 1 means that something was found
-        raise
-    except OSError as error:
+    if isinstance(error, typer.Abort):
+        hint("nothing was done")
+        return FOUND
+    if isinstance(error, OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output cannot be written at the end either
-        _fail(f"the output could not be written: {error.strerror}", COULD_NOT)
+        _say_error(f"the output could not be written: {error.strerror}")
+        return COULD_NOT
+    if (show := getattr(error, "show", None)) is not None:  # of the command line's library
+        text = io.StringIO()
+        show(file=text)
+        sys.stderr.write(printable(text.getvalue(), also="\n"))  # what was typed may steer a terminal
+        return MISUSE
+    if isinstance(error, Misuse | CachenessError | CouldNot):
+        _say_error(str(error))
+        return MISUSE if isinstance(error, Misuse) else COULD_NOT
+    return None
 
 
-def _fail(message: str, code: int) -> None:
+def _make_writable() -> None:
+    """Have outputs that take each character, and that are there: a closed one's number would go to a database."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115  for good
+        stream = getattr(sys, name)
+        if number and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _end_unread() -> NoReturn:
+    """End as other tools do of whom somebody has read enough: as by SIGPIPE, and without a word."""
+    for number in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    sys.exit(UNREAD)
+
+
+def _say_error(message: str) -> None:
     from rich.text import Text
 
-    err().print(Text.assemble(("error: ", "bold red"), message), soft_wrap=True)
-    sys.exit(code)
+    err().print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)

@@ -8,6 +8,7 @@ FOUND: Final = 1  #: issues, entries that were not copied, a call that would mis
 MISUSE: Final = 2  #: a command that cannot be meant so
 COULD_NOT: Final = 3
 INTERRUPTED: Final = 130  #: by Ctrl-C
+UNREAD: Final = 141  #: who read the output has closed it
 
 
 class Misuse(Exception):

@@ -10,6 +10,10 @@ import typer
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
 from cacheness.cli.screen import (
+    NAME,
+    NUMBER,
+    TEXT,
+    WHOLE,
     function_named,
     hint,
     out,
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 PAGE: Final = 1000
 MOST: Final = 1_000_000_000  #: entries that can be asked for
 LONGEST: Final = 2000  #: characters of arguments that are shown
-TopBy = Literal["size", "hits", "seconds", "unused"]
+TopBy = Literal["size", "uses", "seconds", "unused"]
 ShowValue = Annotated[bool, typer.Option("--value", help="Read the value, and show what it looks like.")]
 
 
@@ -85,7 +89,7 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
         "made": f"{found['created_at']:%Y-%m-%d %H:%M:%S %Z}{_cost_of(entry)}",
         "expires": "never" if found["expires_at"] is None else f"{found['expires_at']:%Y-%m-%d %H:%M:%S %Z}",
         "not served": found["not_served"],
-        "used": f"{found['hits']:,} times, last {found['accessed_at']:%Y-%m-%d %H:%M:%S %Z}",
+        "used": f"{number_of(found['uses'], 'time')}, last {found['accessed_at']:%Y-%m-%d %H:%M:%S %Z}",
         "by": arguments_in(found["provenance"]),
         "code reached": ", ".join(code["reached"]),
         "not followed": "; ".join(code["not_followed"]),
@@ -132,12 +136,12 @@ def top(
     *,
     place: Place,
     by: Annotated[
-        TopBy, typer.Option(help="size, hits, seconds (that it took to compute), or unused (for longest).")
+        TopBy, typer.Option(help="size, uses, seconds (that it took to compute), or unused (for longest).")
     ] = "size",
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="So many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the largest entries, or those with the most hits, the most seconds, or not used for longest."""
+    """List the largest entries, or those with the most uses, the most seconds, or not used for longest."""
     from cacheness.maintenance.ranking import first_of
 
     with place.opened() as cache, progress() as bar:
@@ -221,28 +225,13 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
     if not entries:
         return
     # What tells most comes first, and stays where the window is narrow.
-    head = {"key": 12, "function": 0, "arguments": 0, "size": 9, "created": 16, "expires": 16, "hits": 6}
-    for name, least in (("expires", 110), ("created", 80), ("hits", 60), ("arguments", 50)):
-        if out().width < least:
-            del head[name]
-    free = out().width - sum(width + 2 for width in head.values())
-    flexible = max(free // (2 if "arguments" in head else 1), 8)
-    rows = [tuple(_cell(entry, name, flexible) for name in head) for entry in entries]
-    table({name: name in ("size", "hits") for name in head}, rows)
-
-
-def _cell(entry: dict[str, Any], name: str, most: int) -> str:
-    function, arguments, _, created, expires, hits = _columns(entry)
-    cells: dict[str, str] = {
-        "key": entry["cache_key"][:12],
-        "function": function_named(function, most),
-        "arguments": short(arguments, most),
-        "size": bytes_named(entry["size"]),
-        "created": created,
-        "expires": expires,
-        "hits": hits,
-    }
-    return cells[name]
+    kinds = (WHOLE, NAME, TEXT, NUMBER, WHOLE, WHOLE, NUMBER)
+    head = dict(zip(("key", "function", "arguments", "size", "created", "expires", "uses"), kinds, strict=True))
+    rows = []
+    for entry in entries:
+        function, arguments, _, *others = _columns(entry)
+        rows.append((entry["cache_key"][:12], function, arguments, bytes_named(entry["size"]), *others))
+    table(head, rows, ("expires", "created", "uses", "arguments"))
 
 
 def _columns(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -252,7 +241,7 @@ def _columns(entry: dict[str, Any]) -> tuple[str, ...]:
         f"{entry['size']:,}",
         f"{entry['created_at']:%Y-%m-%d %H:%M}",
         "-" if entry["expires_at"] is None else f"{entry['expires_at']:%Y-%m-%d %H:%M}",
-        str(entry["hits"]),
+        f"{entry['uses']:,}",
     )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import function_named, hint, out, print_json, say, table
+from cacheness.cli.screen import NAME, NUMBER, TEXT, function_named, hint, print_json, say, table
 from cacheness.printable import printable
 from cacheness.units import bytes_named, number_of, seconds_named, seconds_of
 
-WIDE: Final = 84  #: columns of a window in which the whole table fits
+if TYPE_CHECKING:
+    from cacheness.maintenance.activity import Report
+
 By = Literal["function", "hour", "outcome", "reason"]
 
 
@@ -25,8 +27,14 @@ def stats(*, place: Place, as_json: AsJson = False) -> None:
         print_json(found)
         return
     rate = "" if found["hit_rate"] is None else f", hit rate {found['hit_rate']:.0%}"
-    say(f"{number_of(found['entries'], 'entry')}, {number_of(found['bytes'], 'byte')}")
-    say(f"{found['hits']:,} hits, {found['misses']:,} misses{rate}")
+    say(
+        f"{number_of(found['entries'], 'entry')}, {number_of(found['bytes'], 'byte')}: expired ones count until deleted"
+    )
+    calls = (
+        *(number_of(found["calls"], "call"), number_of(found["hits"], "hit"), number_of(found["misses"], "miss")),
+        *(f"{found[name]:,} {name.replace('_', ' ')}" for name in ("waited", "not_cacheable", "failed")),
+    )
+    say(f"{calls[0]}: {', '.join(calls[1:])}{rate}")
     say(f"{seconds_named(found['seconds_saved'])} and {bytes_named(found['bytes_saved'])} saved")
 
 
@@ -69,20 +77,29 @@ def report(
     if as_json:
         print_json(found.as_dict())
         return
-    rows = []
+    if found.rows:
+        _print_report(found)
+    else:
+        hint("No calls were counted." if by != "reason" else "No call missed.")
+
+
+def _print_report(found: Report) -> None:
+    by = found.by
+    rows: list[tuple[str, ...]] = []
     for row in (*found.rows, found.total) if len(found.rows) > 1 else found.rows:
         rate = "-" if row.hit_rate is None else f"{row.hit_rate:.0%}"
-        numbers = (row.calls, row.hits, row.misses, row.waited, row.failed)
         name = function_named(row.name) if by == "function" else printable(row.name) or "not known"
         times = (seconds_named(row.seconds_saved), seconds_named(row.seconds_spent))
-        rows.append((name, *(f"{number:,}" for number in numbers), rate, *times))
-    if rows:
-        head = (by, "calls", "hits", "misses", "waited", "failed", "hit rate", "saved", "spent")
-        left_out = {"waited", "failed"} if out().is_terminal and out().width < WIDE else set[str]()
-        shown = [at for at, name in enumerate(head) if name not in left_out]
-        table({head[at]: at > 0 for at in shown}, [tuple(row[at] for at in shown) for row in rows])
-    else:
-        hint("No calls were counted.")
+        if by == "reason":  # a miss is nothing else
+            rows.append((name, f"{row.misses:,}", times[1]))
+        else:
+            rows.append((name, *(f"{number:,}" for number in row.counts), rate, *times))
+    if by == "reason":
+        table({by: TEXT, "misses": NUMBER, "spent": NUMBER}, rows, ["spent"])
+        return
+    names = ("calls", "hits", "misses", "waited", "not\ncacheable", "failed", "hit\nrate", "saved", "spent")
+    leave_out = ("hit\nrate", "spent", "saved", "not\ncacheable", "failed", "waited")
+    table({by: NAME, **dict.fromkeys(names, NUMBER)}, rows, leave_out)
 
 
 @about_a_cache

@@ -10,7 +10,7 @@ import typer
 from cacheness import platform
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.options import AsJson, DryRun, Place, about_a_cache
-from cacheness.cli.screen import hint, print_json, progress, say, table, telling
+from cacheness.cli.screen import NAME, NUMBER, WHOLE, hint, print_json, progress, say, table, telling
 from cacheness.printable import printable
 from cacheness.units import number_of
 
@@ -106,7 +106,7 @@ def list_keys(*, place: Place, as_json: AsJson = False) -> None:
         )
         for one in found
     ]
-    table({"key": False, "is": False, "entries": True, "forged": True}, rows)
+    table({"key": NAME, "is": WHOLE, "entries": NUMBER, "forged": NUMBER}, rows, ["forged"])
     if any(one.entries and not one.is_trusted for one in found):
         hint("entries of keys that are not trusted are not read: trust= or signing_key= would have to hold them")
 

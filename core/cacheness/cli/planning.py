@@ -10,7 +10,7 @@ import typer
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import hint, out, print_json
+from cacheness.cli.screen import NAME, NOTE, NUMBER, WHOLE, hint, print_json, table
 from cacheness.printable import printable
 from cacheness.units import number_of
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds in which the modules that are named must be imported.
 PATIENCE: Final = 60.0
-_COLUMNS: Final = ("function", "state", "served", "stale", "stale bytes", "hours at stake", "why")
+_COLUMNS: Final = ("function", "state", "served", "stale", "stale\nbytes", "hours\nat stake", "why")
 
 
 @about_a_cache
@@ -67,20 +67,13 @@ def _cells(one: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _markdown(found: list[dict[str, Any]]) -> list[str]:
-    head = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]
+    head = ["| " + " | ".join(_COLUMNS).replace("\n", " ") + " |", "|" + "---|" * len(_COLUMNS)]
     return head + ["| " + " | ".join(cell.replace("|", "\\|") for cell in _cells(one)) + " |" for one in found]
 
 
 def _print_table(found: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None)
-    for column in _COLUMNS:
-        table.add_column(column, overflow="fold")
-    for one in found:
-        table.add_row(*map(Text, _cells(one)))
-    out().print(table)
+    kinds = (NAME, WHOLE, NUMBER, NUMBER, NUMBER, NUMBER, NOTE)
+    table(dict(zip(_COLUMNS, kinds, strict=True)), list(map(_cells, found)), _COLUMNS[4:6])
     stale = sum(one["stale"] for one in found)
     hours = sum(one["stale_seconds"] for one in found) / 3600
     hint(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache as once
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -26,7 +27,7 @@ def out() -> Console:
     """Where results go. Imported late, as all of rich: the help needs none of it."""
     from rich.console import Console
 
-    return Console(highlight=False)
+    return Console(highlight=False, _environ=_environment())
 
 
 @once
@@ -34,7 +35,13 @@ def err() -> Console:
     """Where hints, errors and progress go."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, _environ=_environment())
+
+
+def _environment() -> Mapping[str, str]:
+    """The environment, without a width of nothing: a program that does not know it says 0."""
+    is_known = os.environ.get("COLUMNS", "").strip("0 ") != ""
+    return os.environ if is_known else {name: text for name, text in os.environ.items() if name != "COLUMNS"}
 
 
 def short(text: str, most: int | None) -> str:
@@ -48,24 +55,87 @@ def function_named(name: str, most: int | None = None) -> str:
     return name if most is None or len(name) <= most else "…" + name[1 - most :]
 
 
-def table(head: dict[str, bool], rows: list[tuple[str, ...]]) -> None:
-    """Rows under a head, whose columns are numbers where it says so; whole and between tabs where nobody looks."""
+#: Kinds of columns: numbers and others that are never cut, names, whose ends differ, texts, and notes, which wrap.
+NUMBER: Final = "number"
+WHOLE: Final = "whole"
+NAME: Final = "name"
+TEXT: Final = "text"
+NOTE: Final = "note"
+_LEAST: Final = 10  #: characters at which a name or a text still says something
+_GAP: Final = 2  #: between columns
+
+
+def table(head: Mapping[str, str], rows: Sequence[tuple[str, ...]], leave_out: Sequence[str] = ()) -> None:
+    """Rows under a head of columns with their kinds; whole and between tabs where nobody looks.
+
+    Where they do not fit, columns that are zero in all rows go, then those of `leave_out` in their order, until they
+    do; then texts are cut. Numbers never are: where nothing else helps, each row is written line by line.
+    """
     if not out().is_terminal:
         for row in rows:
             print("\t".join(row))
         return
+    wide = out().width
+    widths = {name: max(*map(len, name.split("\n")), *(len(row[at]) for row in rows)) for at, name in enumerate(head)}
+    least = {
+        name: widths[name] if kind in (NUMBER, WHOLE) else min(widths[name], _LEAST) for name, kind in head.items()
+    }
+    shown, gone = list(head), list[str]()
+    empty = [
+        name for at, name in enumerate(head) if name in leave_out and all(row[at] in ("", "-", "0") for row in rows)
+    ]
+    for name in (*(name for name in leave_out if name in empty), *leave_out):
+        needed = widths if name in empty and name not in gone else least
+        if sum(needed[one] + _GAP for one in shown) > wide and name in shown:
+            shown.remove(name)
+            gone += [] if name in empty else [name]
+    if sum(least[one] + _GAP for one in shown) > wide:
+        _print_lines(head, rows)
+        return
+    at_all = {name: at for at, name in enumerate(head)}
+    _print_columns({name: head[name] for name in shown}, [tuple(row[at_all[name]] for name in shown) for row in rows])
+    if gone:
+        named = ", ".join(name.replace("\n", " ") for name in gone)
+        hint(f"Not shown, because the window is narrow: {named}")
+
+
+def _print_columns(head: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    widths = [max(len(row[at]) for row in [tuple(head), *rows]) for at in range(len(head))]
-    texts = [widths[at] for at, name in enumerate(head) if not head[name]]
-    most = max(8, _share(texts, out().width - sum(widths) + sum(texts) - 2 * len(head)))
+    widths = [max(*map(len, name.split("\n")), *(len(row[at]) for row in rows)) for at, name in enumerate(head)]
+    flexible = [width for width, kind in zip(widths, head.values(), strict=True) if kind not in (NUMBER, WHOLE)]
+    most = max(_LEAST, _share(flexible, out().width - sum(widths) + sum(flexible) - _GAP * len(head)))
     shown = Table(box=None)
-    for name, is_number in head.items():
-        shown.add_column(name, no_wrap=True, overflow="ellipsis", justify="right" if is_number else "left")
+    for name, kind in head.items():
+        is_note = kind == NOTE
+        shown.add_column(
+            Text(name),
+            no_wrap=not is_note,
+            overflow="fold" if is_note else "ellipsis",
+            max_width=most if is_note else None,
+            justify="right" if kind == NUMBER else "left",
+            vertical="top",
+        )
     for row in rows:
-        shown.add_row(*(Text(cell if len(cell) <= most else "…" + cell[1 - most :]) for cell in row))
+        shown.add_row(*(Text(_fitted(cell, kind, most)) for cell, kind in zip(row, head.values(), strict=True)))
     out().print(shown)
+
+
+def _fitted(cell: str, kind: str, most: int) -> str:
+    if kind == NAME and len(cell) > most:
+        return "…" + cell[1 - most :]
+    return cut(cell, most) if kind == TEXT else cell
+
+
+def _print_lines(head: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
+    """Rows of a window in which they do not fit as columns: a line for each cell."""
+    names = [name.replace("\n", " ") for name in head]
+    wide = max(map(len, names))
+    for row in rows:
+        for name, cell in zip(names, row, strict=True):
+            say(f"{name:<{wide}}  {cell}")
+        say("")
 
 
 def _share(widths: list[int], room: int) -> int:
@@ -77,17 +147,17 @@ def _share(widths: list[int], room: int) -> int:
 
 
 def say(text: str) -> None:
-    """Print a sentence, whole."""
+    """Print lines, whole; what would steer a terminal is escaped."""
     from rich.text import Text
 
-    out().print(Text(text), soft_wrap=True)
+    out().print(Text(printable(text, also="\n")), soft_wrap=True)
 
 
 def hint(text: str) -> None:
-    """Print a sentence to stderr, whole."""
+    """Print a sentence to stderr, whole, in one line."""
     from rich.text import Text
 
-    err().print(Text(text), soft_wrap=True)
+    err().print(Text(printable(text)), soft_wrap=True)
 
 
 def print_json(data: object) -> None:
@@ -136,7 +206,8 @@ def progress() -> Iterator[Progress]:
     """A bar on stderr, where that is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    columns: list[Any] = [SpinnerColumn(), BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
+    spins = [SpinnerColumn()] if err().encoding.startswith("utf") else []  # its dots are in no other
+    columns: list[Any] = [*spins, BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
     bar = Progress(*columns, console=err(), transient=True, disable=not err().is_terminal)
     if bar.disable:  # before version 14, rich ends it with an empty line
         yield bar

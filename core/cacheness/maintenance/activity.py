@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 from cacheness import html
 from cacheness.lazy_dataclass import dataclass
 from cacheness.printable import printable
-from cacheness.records import Activity
+from cacheness.records import COLUMNS, HITS, Activity
 from cacheness.units import number_of
 
 By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
@@ -21,12 +21,12 @@ class Sum:
     """What calls came to that have something in common."""
 
     name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" where none is known
-    hits: int = 0  #: near hits among them
-    misses: int = 0  #: computed here
-    waited: int = 0  #: got what another process was computing
-    not_cacheable: int = 0
+    hits: int = 0  #: given a stored result at once; near hits among them
+    misses: int = 0  #: computed here, or found nothing
+    waited: int = 0  #: given what another call was computing
+    not_cacheable: int = 0  #: went past the cache
     failed: int = 0  #: the function raised, or the cache did not answer
-    seconds_spent: float = 0.0  #: computing what missed, and waiting
+    seconds_spent: float = 0.0  #: computing and waiting
     seconds_saved: float = 0.0  #: what the results of hits cost when they were computed
     bytes_saved: int = 0  #: stored bytes that were read in place of computing
     bytes_stored: int = 0
@@ -37,14 +37,23 @@ class Sum:
         return self.hits + self.misses + self.waited + self.not_cacheable + self.failed
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Numbers of calls in the order of `COLUMNS`: all, and by what they came to."""
+        return self.calls, self.hits, self.misses, self.waited, self.not_cacheable, self.failed
+
+    @property
+    def looked_up(self) -> int:
+        """Those that looked for a result, and were answered: hits, misses and waited."""
+        return self.hits + self.misses + self.waited
+
+    @property
     def hit_rate(self) -> float | None:
-        """Hits and results of others, of all that were looked for; None when there were none."""
-        asked = self.hits + self.misses + self.waited
-        return (self.hits + self.waited) / asked if asked else None
+        """The share of hits among those that looked for a result; None when there were none."""
+        return self.hits / self.looked_up if self.looked_up else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as data, with calls and hit rate."""
-        return {**asdict(self), "calls": self.calls, "hit_rate": self.hit_rate}
+        """The figures as data, with calls, hit rate and how many looked for a result."""
+        return {**asdict(self), "calls": self.calls, "looked_up": self.looked_up, "hit_rate": self.hit_rate}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,7 @@ class Report:
 
     by: By  #: by what they are summed up
     rows: tuple[Sum, ...]  #: a sum for each function, hour, outcome or reason
-    total: Sum  #: of all calls
+    total: Sum  #: of the rows: by reason, of the misses alone
 
     @classmethod
     def of(cls, activity: Iterable[Activity], by: By) -> Report:
@@ -70,17 +79,18 @@ class Report:
             raise ValueError(f"by={by!r} must be 'function', 'hour', 'outcome' or 'reason'")
         found = list(activity)
         groups: dict[str, list[Activity]] = {}
-        # A reason is that of a miss.
-        for row in found if by != "reason" else (row for row in found if row.outcome == "miss"):
+        if by == "reason":
+            found = [row for row in found if row.outcome == "miss"]
+        for row in found:
             groups.setdefault(_name(row, by), []).append(row)
+        if by == "reason":  # seconds of Dask's tasks are counted apart from their misses, and have no reason
+            groups = {name: group for name, group in groups.items() if any(row.calls for row in group)}
         rows = [_sum(name, group) for name, group in groups.items()]
-        if by == "reason":  # seconds of calls that were counted elsewhere have none
-            rows = [row for row in rows if row.calls]
         if by == "hour":
             rows.sort(key=lambda row: row.name)
         else:
             rows.sort(key=lambda row: (-row.seconds_spent, -row.calls, row.name))
-        return cls(by, tuple(rows), _sum("total", found))
+        return cls(by, tuple(rows), _sum("total", (row for group in groups.values() for row in group)))
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -93,7 +103,7 @@ class Report:
         return {"by": self.by, "rows": [row.as_dict() for row in self.rows], "total": self.total.as_dict()}
 
     def _repr_html_(self) -> str:
-        head = [self.by, "calls", "hits", "misses", "waited", "failed", "hit rate", "seconds saved", "seconds spent"]
+        head = [self.by, *COLUMNS, "hit rate", "seconds saved", "seconds spent"]
         return html.of_rows("What calls came to", head, [_cells(row) for row in (*self.rows, self.total)])
 
     def __str__(self) -> str:
@@ -132,7 +142,7 @@ def _sum(name: str, rows: Iterable[Activity]) -> Sum:
     for row in rows:
         calls[row.outcome] = calls.get(row.outcome, 0) + row.calls
         spent, saved = spent + row.seconds_spent, saved + row.seconds_saved
-        read += 0 if row.outcome == "miss" else row.bytes
+        read += row.bytes if row.outcome in HITS else 0
         stored += row.bytes if row.outcome == "miss" else 0
     return Sum(
         name,
@@ -149,10 +159,9 @@ def _sum(name: str, rows: Iterable[Activity]) -> Sum:
 
 
 def _cells(row: Sum) -> list[str]:
-    numbers = (row.calls, row.hits, row.misses, row.waited, row.failed)
     rate = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
     times = (f"{seconds:,.1f}" for seconds in (row.seconds_saved, row.seconds_spent))
-    return [row.name or "(none)", *(f"{number:,}" for number in numbers), rate, *times]
+    return [row.name or "(none)", *(f"{number:,}" for number in row.counts), rate, *times]
 
 
 def _line(row: Sum) -> str:
@@ -160,5 +169,6 @@ def _line(row: Sum) -> str:
     name = printable(row.name) or "(none)"
     return (
         f"{name}: {number_of(row.calls, 'call')}, {number_of(row.hits, 'hit')}, {number_of(row.misses, 'miss')},"
-        f" {row.waited:,} waited{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
+        f" {row.waited:,} waited, {row.not_cacheable:,} not cacheable, {row.failed:,} failed{rate};"
+        f" {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
     )

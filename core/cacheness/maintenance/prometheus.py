@@ -27,7 +27,7 @@ def text_of(namespace: str, stats: Mapping[str, Any], report: Report) -> str:
         *_metric(
             "cacheness_seconds_saved_total",
             "counter",
-            "Seconds that results of hits cost when they were computed.",
+            "Seconds that the results of hits took to compute.",
             ((labels, row.seconds_saved) for row, labels in of),
         ),
         *_metric(

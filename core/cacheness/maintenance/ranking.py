@@ -9,7 +9,7 @@ from typing import Any, Final
 #: What makes an entry, as `list_entries` describes it, come before others.
 WORTH: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "size": lambda entry: entry["size"],
-    "hits": lambda entry: entry["hits"],
+    "uses": lambda entry: entry["uses"],
     "seconds": lambda entry: entry["compute_seconds"] or 0.0,
     "unused": lambda entry: -entry["accessed_at"].timestamp(),
 }

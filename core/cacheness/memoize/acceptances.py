@@ -282,7 +282,7 @@ class Acceptances:
     def _read(self, entry: Entry, *, unread: bool) -> Hit | None:
         if not unread:
             return self._cache.follow(entry)
-        return Hit(None, entry) if self._cache.is_served(entry) else None
+        return Hit(None, entry) if self._cache.is_served(entry, is_use=True) else None
 
 
 def change_of(one: Equivalence) -> AcceptedChange:

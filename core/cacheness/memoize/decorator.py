@@ -56,7 +56,7 @@ from cacheness.memoize.steps import (
 )
 from cacheness.modes import writes
 from cacheness.off_loop import to_the_end
-from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, Dispute, EarlierHit, Entry, Hit
+from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, RAISED, Dispute, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, by_digest, loaded
 from cacheness.units import Duration
@@ -78,7 +78,6 @@ _REFUSED: Final = object()
 _WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
 #: Reasons that figures give.
 REFRESHED: Final = "refresh was asked for"
-RAISED: Final = "the function raised"
 NO_ANSWER: Final = "the cache did not answer"
 
 _Steps: TypeAlias = Generator[Any, Any, None]
@@ -133,8 +132,8 @@ class CacheLike(Protocol):
         """Count a call."""
         ...
 
-    def count_hit(self, hit: Hit, outcome: CallOutcome = "hit", *, spent: float = 0.0) -> None:
-        """Count a call that was given a result."""
+    def count_hit(self, hit: Hit, outcome: CallOutcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
+        """Count a call of a function that was given a result."""
         ...
 
     @property
@@ -147,7 +146,7 @@ class CacheLike(Protocol):
         """Under which name it keeps results."""
         ...
 
-    def find(self, key: Key, /) -> Entry | None:
+    def find(self, key: Key, /, *, is_use: bool = False) -> Entry | None:
         """The entry under a key, without its value."""
         ...
 
@@ -315,7 +314,7 @@ class Cached:
             looked = self._look(call)
         key, found, _, earlier = looked
         if isinstance(found, Hit) and earlier is None and key is not None:
-            self.cache.count_hit(found)
+            self.cache.count_hit(found, function=key.function)
             if self._sampler is None or not self._is_checked(found.entry):  # most calls end here
                 return found.value
             return self._take(self._audit(key, call, found), lease)
@@ -449,7 +448,7 @@ class Cached:
             found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
             seconds = time.perf_counter() - began if waited else 0.0
-            self.cache.count_hit(found, "waited" if waited else "hit", spent=seconds)
+            self.cache.count_hit(found, "waited" if waited else "hit", function=key.function, spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, found.entry.key, found.entry.value))
             if earlier is None and self._is_checked(found.entry):
@@ -574,7 +573,7 @@ class Cached:
     def _look_at(self, key: Key, call: CallArguments, why: list[str] | None = None) -> Hit | None:
         if not call.is_lazy:
             return self.cache.peek(key, why)
-        entry = self.cache.find(key)
+        entry = self.cache.find(key, is_use=True)
         return None if entry is None else Hit(None, entry)
 
     def _queue(self, lease: ComputeLease, key: Key, call: CallArguments) -> Generator[Any, Any, Any]:

@@ -44,8 +44,9 @@ def bars(title: str, columns: Sequence[Bar], named: Callable[[float], str] | Non
             height = room * size / most
             y -= height
             if height:
+                name = escape(kind.replace(" ", "-"))
                 rectangles.append(
-                    f'<rect class="{escape(kind)}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}"'
+                    f'<rect class="{name}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}"'
                     f' height="{height:.1f}"/>'
                 )
         told = ", ".join(f"{say(size)} {kind}" for kind, size in column.parts)

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from cacheness.errors import CachenessError
+from cacheness.errors import BlobMissing, CachenessError, CorruptEntry
 from cacheness.printable import cut
 from cacheness.records import DISPUTED, EXPIRED
 from cacheness.results.store import DAMAGED, FILE_CHANGED, LINK_BROKEN, REFRESHED, UNKNOWN_SIGNER
@@ -34,18 +34,16 @@ def not_served(cache: UnifiedCache, entry: Entry) -> str:
 
 def preview(cache: UnifiedCache, entry: Entry, most: int | None = None) -> str:
     """What the value of an entry looks like, or why it is not shown: of at most so many characters, or a few words."""
-    why: list[str] = []
     try:
-        hit = cache.peek(entry.cache_key, why)
-        if hit is None:
-            if cache.config.mode == "off":
-                return "(not read: the mode is off)"
-            reason = cache.why_not_served(entry) or (why[-1] if why else "it is gone")
-            return f"(not served: {_advised(reason, entry)})"
+        if reason := not_served(cache, entry):
+            return f"(not served: {reason})"
+        value = cache.value_of(entry)
+    except (BlobMissing, CorruptEntry):
+        return f"(not served: {_advised(DAMAGED, entry)})"
     except CachenessError as error:
         return f"(not readable here: {error})"
     try:
-        return reprlib.repr(hit.value) if most is None else cut(repr(hit.value), most)
+        return reprlib.repr(value) if most is None else cut(repr(value), most)
     except Exception as error:  # noqa: BLE001  the value's own class
         return f"(its repr raises {type(error).__name__})"
 

@@ -20,6 +20,7 @@ from cacheness.maintenance.ranking import first_of
 from cacheness.page.chart import Bar, bars
 from cacheness.page.preview import not_served, preview
 from cacheness.printable import cut, printable
+from cacheness.records import COLUMNS
 from cacheness.units import bytes_named, seconds_named
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ ARGUMENT: Final = 200  #: characters of one of many
 ORDERS: Final = {
     "size": "largest first",
     "unused": "unused for longest first",
-    "hits": "most hits first",
+    "uses": "most uses first",
     "seconds": "most seconds to compute first",
 }
 
@@ -82,6 +83,7 @@ def overview(cache: UnifiedCache) -> View:
         "What the cache does",
         {
             "namespace": cache.config.namespace,
+            "columns": COLUMNS,
             "stats": ever.stats,
             "functions": islice(ever.report("function"), ROWS),
             "reasons": islice(ever.report("reason"), ROWS),
@@ -183,7 +185,8 @@ def _hour(ago: int) -> str:
 
 
 def _calls(row: Sum) -> list[tuple[str, float]]:
-    return [("hits", row.hits), ("waited", row.waited), ("misses", row.misses), ("failed", row.failed)]
+    # As the columns of the table, from the bottom up.
+    return [(name, float(count)) for name, count in zip(COLUMNS[1:], row.counts[1:], strict=True)]
 
 
 def _saved(row: Sum) -> list[tuple[str, float]]:

@@ -13,7 +13,7 @@ from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
 from cacheness.protocols import MetadataStore
-from cacheness.records import Candidate, Entry, Outcome
+from cacheness.records import HITS, Candidate, Entry, Outcome
 from cacheness.results.call_counts import Figures
 
 _log = logger_of(__name__)
@@ -65,12 +65,16 @@ class UseCounter:
             for one in sample
         ]
 
-    def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, spent: float = 0.0) -> None:
-        """Count a call that returned this entry, whose use is counted already."""
+    def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
+        """Count a call that returned this entry, whose use is counted already. Only a hit saves something.
+
+        `function` is the one that was called: another function of the same code may have made the entry.
+        """
         if self._counts:
-            saved = entry.compute_seconds or 0.0
-            self.figures.count_hit(entry.function, outcome, spent, saved, entry.size)
-            telemetry.count(self._namespace, entry.function, outcome, saved=saved, size=entry.size)
+            saved, size = (entry.compute_seconds or 0.0, entry.size) if outcome in HITS else (0.0, 0)
+            name = function or entry.function
+            self.figures.count_hit(name, outcome, spent, saved, size)
+            telemetry.count(self._namespace, name, outcome, spent=spent, saved=saved, size=size)
 
     def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
         """Count calls with other outcomes."""

@@ -332,22 +332,36 @@ class Cache:
         except CodecError:  # no longer served: reading it again finds the reason
             return None
 
-    def find(self, key: bytes) -> Entry | None:
-        """Return the verified row of a result that would be served; its bytes are not read."""
+    def find(self, key: bytes, *, is_use: bool = False) -> Entry | None:
+        """Return the verified row of a result that would be served, without its bytes; `is_use` counts it as used."""
         entry = self.metadata.find(self.namespace, key)
-        if entry is None or not self.is_served(entry):
+        if entry is None or not self.is_served(entry, is_use=is_use):
             return None
         if entry.link is None:
             return entry
         named = self.metadata.find(self.namespace, entry.link)
-        return named if named is not None and _is_named_by(entry, named) and self.is_served(named) else None
+        if named is None or not _is_named_by(entry, named):
+            return None
+        return named if self.is_served(named, is_use=is_use) else None
 
-    def is_served(self, entry: Entry) -> bool:
-        """Return True when a row would be served, and count it as a hit."""
+    def is_served(self, entry: Entry, *, is_use: bool) -> bool:
+        """Return True when a row would be served; `is_use` counts it as used."""
         if not self.is_genuine(entry) or self.why_not_served(entry):
             return False
-        self.uses.count(entry.key)
+        if is_use:
+            self.uses.count(entry.key)
         return True
+
+    def value_of(self, entry: Entry) -> Any:
+        """Return the value of a row, or of the row that it names, and count no use. Raises a CachenessError."""
+        self.keyring.verify(entry)
+        if entry.link is not None:
+            named = self.metadata.find(self.namespace, entry.link)
+            if named is None or not _is_named_by(entry, named):
+                raise BlobMissing(LINK_BROKEN)
+            return self.value_of(named)
+        decoder = self._decoder(entry)
+        return decoder.decode(decompress(self._read(entry)[0], entry.codec, entry.raw_size))
 
     @property
     def store_id(self) -> str:
