@@ -1,4 +1,4 @@
-"""Keys: which values, and whose code, decide a result."""
+"""Keys: the values and the code that decide a result."""
 
 from cacheness.keys.closed import closed_digest
 from cacheness.keys.code.fingerprint import (

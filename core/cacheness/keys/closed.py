@@ -1,8 +1,8 @@
-"""Digests of values that nothing but the value decides, so that they can be kept beside a result.
+"""Compute digests that depend on the value alone, so that they can be stored with a result.
 
-The digest is the one that the value has as an argument. An encoding is closed when it met no code, no file or name
-of one, no library's version, no `register` and no `__cacheness_key__`: what it says then stays true when any of
-these changes.
+The digest is the one that the value has as an argument. An encoding is closed if it contains no
+code, no file or file name, no library's version, no `register` and no `__cacheness_key__`: it then
+stays valid when any of these changes.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from cacheness.keys.encode import Digest, Encoder, Stated, handler_of
 from cacheness.keys.error_paths import FAILURES, Unencodable
 from cacheness.keys.inputs import paths_in
 
-#: Members of containers that are encoded, where nobody asks for more: each of them costs a put.
+#: Members of containers that are encoded by default; each of them costs time at a put.
 MOST_NODES: Final = 180
-#: Where the types of closed encodings are known. Others encode code, files, connections, or what pickle says.
+#: Modules whose types have closed encodings. Others encode code, files, connections, or pickle's state.
 _CLOSED: Final = frozenset(
     f"cacheness.keys.values.{name}"
     for name in ("arrow", "builtins", "numpy", "pandas", "polars", "scipy", "torch", "unordered", "xarray")
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
-#: Of the types that are known, those whose digest as an argument is another's or that no codec gives back as they were.
+#: Known types whose digest as an argument belongs to another value, or that no codec returns unchanged.
 _NOT_AS_STORED: Final = frozenset({Digest, Stated, memoryview})
 
 
 class _Open(Unencodable):
-    """Something else than the value decides its encoding, or it has too many members."""
+    """The encoding depends on more than the value, or the value has too many members."""
 
 
 def closed_digest(value: Any, most: int | None = MOST_NODES) -> bytes | None:
-    """Return the digest that a value has as an argument, where nothing but the value decides it.
+    """Return the digest of a value as an argument, if it depends on the value alone.
 
     Args:
         value: the value.
@@ -45,13 +45,13 @@ def closed_digest(value: Any, most: int | None = MOST_NODES) -> bytes | None:
     encoder = _Closed(sys.maxsize if most is None else most)
     try:
         encoder.add(value)
-    except FAILURES:  # of the user's own code, too: the value is stored
+    except FAILURES:  # including exceptions of the user's code: the value is stored anyway
         return None
     return None if encoder.is_open or encoder.unfollowed else blake3(encoder.out).digest()
 
 
 class _NoFiles:
-    """Ends the encoding where a file would count, or where a name may become that of one."""
+    """Stops if a file would count, or a name may become a file's."""
 
     as_text = False
 
@@ -68,14 +68,14 @@ class _NoFiles:
 
 
 class _Closed(Encoder):
-    """Ends where something else than the value decides."""
+    """Stops when the encoding depends on more than the value."""
 
     __slots__ = ("_left", "is_open")
 
     def __init__(self, most: int) -> None:
         super().__init__(_NoFiles())
         self._left = most
-        self.is_open = False  #: code that catches `_Open` on the way does not close the encoding
+        self.is_open = False  #: user code that catches `_Open` must not make the encoding closed
 
     def add(self, value: Any) -> None:
         kind = type(value)

@@ -1,4 +1,4 @@
-"""Canonical bytes back to values, for what a row keeps of its arguments."""
+"""Decode canonical bytes to values, for the arguments in a row."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class _Decoder:
         return float(_unpack_float(self.take(8))[0])
 
     def part(self) -> float:
-        """A float within a complex number, its tag included."""
+        """The bytes of a float in a complex number, with its tag."""
         self.take(1)
         return self.real()
 
@@ -138,12 +138,12 @@ _builders: Final[Mapping[str, Callable[..., Any]]] = {
     "PureWindowsPath": pathlib.PureWindowsPath,
 }
 
-#: What is behind the first bytes of a value that cannot be rebuilt.
+#: The description of a value, from its first bytes, that cannot be rebuilt.
 _KINDS: Final = {"[": "list", "(": "tuple", "{": "dict", "<": "set", ">": "frozenset", "s": "str", "b": "bytes"}
 
 
 def describe(data: bytes, digest: bytes) -> str:
-    """A few words on an encoded value, for people. The encoding may be cut off."""
+    """Describe an encoded value in a few words. The encoding may be truncated."""
     try:
         return _cut(repr(decode(data)))
     except CodecError:
@@ -151,7 +151,7 @@ def describe(data: bytes, digest: bytes) -> str:
 
 
 def label_of(data: bytes) -> str:
-    """The same for a `Digest`, whose repr shows the digest itself."""
+    """Return the same for a `Digest`, whose repr is the digest itself."""
     try:
         return _cut(repr(decode(data)))
     except CodecError:
@@ -173,13 +173,13 @@ def _kind_of(data: bytes) -> str:
     return _name_in(data) if name in _MADE else name
 
 
-#: Encodings that begin with what a value was made by.
+#: Encodings that begin with their constructor.
 _MADE: Final = frozenset({"object", "made", "attrs", "enum", "set", "code", "of", "array subclass"})
 _TEXT: Final = re.compile(rb"s([0-9a-f]+):")
 
 
 def _name_in(data: bytes) -> str:
-    """The first class or function that an encoding names: the user's, or `module:name`."""
+    """Return the first class or function that an encoding names: the user's, or `module:name`."""
     user, foreign = data.find(b"@4:code"), data.find(b"@2:of")
     is_user = user >= 0 and not 0 <= foreign < user
     for found in _TEXT.finditer(data, max(user if is_user else foreign, 0)):

@@ -1,6 +1,6 @@
-"""Values to canonical bytes: injective, and the same in every process and on every machine.
+"""Encode values as canonical bytes: injective, and equal in every process and on every machine.
 
-Each value begins with its tag. What has a length says it, so that no two values share bytes:
+Each value begins with its tag. Variable lengths are written first, so that no two values share bytes:
 
     N T F   None, True, False          s b     text and bytes, length first
     i f c   int, float, complex        ( [     tuple and list, count first
@@ -9,7 +9,7 @@ Each value begins with its tag. What has a length says it, so that no two values
     #       BLAKE3 of an encoding, or of text or bytes, too long to carry along
 
 Sets are sorted by the encodings of their members, never by the members. A dictionary keeps its
-order, which code that reads it can see; `loose` is what it would be without.
+order, which code that reads it can see; `loose` is the digest without order.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from cacheness.keys.owners import module_of
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 Handler: TypeAlias = Callable[["Encoder", Any], None]
-#: Where the items of a dictionary begin and end; or a place, and what stands there when no order counts.
+#: Where the items of a dictionary begin and end; or a place, and the bytes there without order.
 Order: TypeAlias = list[int] | tuple[int, bytes]
 
-#: Part of every key. A change of any encoding needs a new one.
+#: Part of every key. A change of any encoding needs a new number.
 FORMAT: Final = 2
 
-#: An encoding longer than this is replaced by its digest, so that memory stays bounded
-#: and an object that is reached by many ways is walked once.
+#: A longer encoding is replaced by its digest, so that memory stays limited and an object that is
+#: reachable in many ways is encoded once.
 LONG: Final = 1 << 16
-#: What stands before a string of so many bytes.
+#: The prefix of a string of so many bytes.
 _HEADS: Final = [b"s%x:" % size for size in range(256)]
 
-#: Fixed, so that what can be encoded does not depend on how deep in the program it is asked for.
+#: Fixed, so that a value can be encoded or not independent of the call's depth in the program.
 DEEPEST: Final = 128
 
 _NOWHERE: Final = 1 << 62
 
-#: By exact type. Filled by the modules that know the types, and by `register`.
+#: By exact type. Filled by the modules for the types, and by `register`.
 _handlers: dict[type, Handler] = {}
-#: Which module of ours knows the types of a library. Imported when such a value is met.
+#: Our modules for the types of a library. Imported when such a value occurs.
 _libraries: Final = {
     "numpy": "cacheness.keys.values.numpy",
     "pandas": "cacheness.keys.values.pandas",
@@ -57,34 +57,34 @@ _libraries: Final = {
     "torch": "cacheness.keys.values.torch",
     "xarray": "cacheness.keys.values.xarray",
 }
-#: Asked for the types that nothing handles by name.
+#: Encoders for types that are not listed by name.
 _families: list[tuple[Callable[[type], bool], Handler]] = []
-#: Encodes what belongs to none of them.
+#: Encodes objects of all other types.
 _rest: list[Handler] = []
-#: What `register` was given; also holds for subclasses.
+#: Functions given to `register`; they also hold for subclasses.
 _overrides: dict[type, Callable[[Any], Any]] = {}
 
 
 class Noting(Protocol):
-    """What an encoder asks about files, and where it notes those that count; `Inputs` is one."""
+    """How an encoder recognises files, and where it records those that count; `Inputs` is one."""
 
     as_text: bool
 
     def is_absent(self, path: str) -> bool:
-        """Return True when a path leads to nothing yet."""
+        """Return True when a path does not exist yet."""
         ...
 
     def count(self, name: str, encoding: bytes, again: Callable[[], bytes]) -> None:
-        """Note what counted by its content."""
+        """Record what counted by its content."""
         ...
 
     def add_name(self, encoder: Encoder, text: str) -> bool:
-        """Append a string as a file; False when it counts by its text."""
+        """Append a string as a file; return False if it counts by its text."""
         ...
 
 
 class Digest:
-    """Stands for a value of which only the digest is known, and counts in a key as that value did.
+    """Represents a value of which only the digest is known; it counts in a key as that value would.
 
     Args:
         digest: 32 bytes.
@@ -97,7 +97,7 @@ class Digest:
         if len(digest) != 32:
             raise ValueError(f"a digest has 32 bytes, not {len(digest)}")
         self.digest = bytes(digest)
-        self.label = label  #: for people; never part of a key
+        self.label = label  #: for messages; never part of a key
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Digest) and self.digest == other.digest
@@ -113,7 +113,7 @@ class Digest:
 
 
 class Stated:
-    """What a user says counts of a call. No string in it is the name of a file; else it counts as itself."""
+    """What a user declared as the key of a call. Strings in it are not file names; it counts as itself."""
 
     __slots__ = ("value",)
 
@@ -140,7 +140,7 @@ def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> byte
 def digest_of(
     value: Any, path: str = "args", inputs: Noting | None = None, unfollowed: list[str] | None = None
 ) -> bytes:
-    """Return 32 bytes that stand for a value: the BLAKE3 digest of its canonical bytes. A Digest is its own.
+    """Return the BLAKE3 digest of a value's canonical bytes, 32 bytes. A Digest is returned as it is.
 
     Args:
         value: the value.
@@ -161,20 +161,20 @@ def digest_of(
 
 
 def register(type_: type, fn: Callable[[Any], Any]) -> None:
-    """Let instances of a type, and of its subclasses, count as the type's name and what a function returns for them.
+    """Let instances of a type, and of its subclasses, count as the type's name and a function's result.
 
     Args:
         type_: the type.
         fn: is called with an instance, and returns what counts.
     """
     _overrides[type_] = fn
-    # A type found earlier may be a subclass of this one.
+    # A type that was resolved earlier may be a subclass of this one.
     for known in [t for t in _handlers if issubclass(t, type_)]:
         _handlers[known] = _registered
 
 
 def is_registered(types: Iterable[type]) -> bool:
-    """Return True when `register` was given what counts of one of these types."""
+    """Return True when `register` was called for one of these types."""
     return bool(_overrides) and any(base in _overrides for type_ in types for base in type_.__mro__)
 
 
@@ -185,30 +185,30 @@ class Encoder:
 
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
-    #: Name and digest of a function, class or module of the user's, and what of it was not followed; set by `code.py`.
+    #: Name and digest of a user's function, class or module, and what was not followed; set by `fingerprint.py`.
     digest_of_code: Callable[[Any], tuple[str, bytes, Iterable[str]]]
 
     def __init__(self, inputs: Noting | None = None) -> None:
         self.out = bytearray()
-        self.orders: list[Order] = []  #: where in `out` dictionaries keep their items, the inner ones first
-        self.inputs = inputs  #: where files that count are noted
-        self.unfollowed: list[str] = []  #: what could not be seen
-        self.names = inputs is not None  #: whether a string is looked at as the name of a file
+        self.orders: list[Order] = []  #: where in `out` dictionaries have their items, the inner ones first
+        self.inputs = inputs  #: where files that count are recorded
+        self.unfollowed: list[str] = []  #: what is not visible
+        self.names = inputs is not None  #: whether strings are checked as file names
         self._stack: list[Any] = []
         self._levels: dict[int, int] = {}
-        self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the thing, so that its id is not used again
-        self._lowest = _NOWHERE  # the outermost level that an unfinished value refers back to
+        self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the object, so that its id is not reused
+        self._lowest = _NOWHERE  # the outermost level to which an unfinished value refers back
         self._memo: dict[int, tuple[Any, bytes, bytes, bool]] = {}
 
     def run(self, value: Any, path: str) -> None:
-        """Encode a value, and on failure say where below `path` the culprit is."""
+        """Encode a value; an error contains the path below `path` to the part that failed."""
         try:
             self.add(value)
         except Unencodable as failure:
             raise UnhashableArgument(f"{place_of(path, self._stack)}: {failure}. {WAYS_OUT}") from failure.__cause__
 
     def add(self, value: Any) -> None:
-        """Append one value. Whatever the user's own code raises on the way means that it has no encoding."""
+        """Append one value. An exception of the user's code means that the value has no encoding."""
         kind = type(value)
         try:
             (_handlers.get(kind) or _find(kind))(self, value)
@@ -218,7 +218,7 @@ class Encoder:
             raise Unencodable(f"{module_of(kind)}.{kind.__qualname__} cannot be read ({brief_of(error)})") from error
 
     def items(self, values: Iterable[Any]) -> None:
-        """Append values one by one; strings without calls for each, because there may be very many."""
+        """Append values one by one; strings inline without calls, because there may be very many."""
         out, is_plain = self.out, not is_registered((str,))
         for value in values:
             if type(value) is not str or self.names or not is_plain:
@@ -231,7 +231,7 @@ class Encoder:
                 self.blob(b"s", text)
 
     def word(self, value: Any) -> None:
-        """Append a value in which no string is taken for a file: a key of a dictionary, a label."""
+        """Append a value in which no string is taken as a file: a key of a dictionary, a label."""
         names, self.names = self.names, False
         try:
             self.add(value)
@@ -239,7 +239,7 @@ class Encoder:
             self.names = names
 
     def apart(self, value: Any) -> bytes:
-        """The encoding of a value on its own, at this place."""
+        """Return the separate encoding of a value at this place."""
         outer, self.out = self.out, bytearray()
         orders, self.orders = self.orders, []
         try:
@@ -249,7 +249,7 @@ class Encoder:
             self.out, self.orders = outer, orders
 
     def blob(self, tag: bytes, data: Buffer) -> None:
-        """Append bytes; in place of many bytes, their digest."""
+        """Append bytes; if there are many, their digest instead."""
         size = len(data)
         if size <= LONG:
             self.out += b"%b%x:" % (tag, size)
@@ -259,20 +259,20 @@ class Encoder:
             self.out += blake3(data).digest()
 
     def open(self, name: str, fields: int) -> None:
-        """Begin a value that is `fields` further values under a name."""
+        """Begin a value that consists of `fields` further values under a name."""
         self.out += b"@%x:%b%x:" % (len(name), name.encode(), fields)
 
     def tagged(self, name: str, *fields: Any) -> None:
-        """Append a value that is some fields under a name."""
+        """Append a value that consists of some fields under a name."""
         self.open(name, len(fields))
         for field in fields:
             if type(field) is str:
-                self.blob(b"s", field.encode("utf-8", "surrogatepass"))  # ours, and no name of a file
+                self.blob(b"s", field.encode("utf-8", "surrogatepass"))  # our text, and not a file name
             else:
                 self.add(field)
 
     def reference(self, thing: Any) -> None:
-        """Append a function, class or module of the user's: what it is, not where it lives."""
+        """Append a function, class or module of the user's: its content, not its place."""
         found = self._code.get(id(thing))
         if found is None:
             name, digest, unfollowed = Encoder.digest_of_code(thing)
@@ -282,17 +282,17 @@ class Encoder:
         self.out += found[2]
 
     def library(self, name: str, version: str) -> None:
-        """Append a library: what counts for all that it does."""
+        """Append a library by what counts for all its objects."""
         self.tagged("library", name, version)
 
     def spend(self, members: int) -> None:
-        """Note that so many members are encoded in bulk; only who counts them does something."""
+        """Record that so many members are encoded in bulk; only a counting encoder uses it."""
 
     def note(self, trouble: str) -> None:
-        """Note what could not be seen, and decides no result; only a reader of code lists it."""
+        """Record what is not visible and decides no result; only a reader of code lists it."""
 
     def enter(self, value: Any) -> int:
-        """Begin a container. -1: it is complete already, because it was met before."""
+        """Begin a container. -1: it is complete already, because it occurred before."""
         key = id(value)
         level = self._levels.get(key)
         if level is not None:
@@ -316,7 +316,7 @@ class Encoder:
         if len(self.out) - start > LONG:
             self._shorten(value, start, level)
         if self._lowest >= level:
-            self._lowest = _NOWHERE  # all that it refers back to is within itself
+            self._lowest = _NOWHERE  # it refers back only to levels within itself
 
     def _shorten(self, value: Any, start: int, level: int) -> None:
         tag = b"#%c" % self.out[start]
@@ -338,7 +338,7 @@ class Encoder:
         self.out += short
 
     def stated(self, value: Any, label: str = "") -> None:
-        """Append what a user says counts of an object: strings in it are no names of files."""
+        """Append what a user declared for an object: strings in it are not file names."""
         names, self.names = self.names, False
         try:
             self.step(label, value)
@@ -346,13 +346,13 @@ class Encoder:
             self.names = names
 
     def step(self, label: str, value: Any) -> None:
-        """Append a value that errors shall call by this label."""
+        """Append a value under a label for errors."""
         self._stack.append(Step(label))
         self.add(value)
         self._stack.pop()
 
     def pairs(self, items: Iterable[tuple[Any, Any]], label: Callable[[Any], str] | None = None) -> None:
-        """Append the items of a dictionary in their order, and remember where each ends."""
+        """Append the items of a dictionary in order, and record where each ends."""
         ends = [len(self.out)]
         for key, value in items:
             if self.names:
@@ -368,11 +368,11 @@ class Encoder:
             self.orders.append(ends)
 
     def loose(self) -> bytes:
-        """The digest that `out` would have if no dictionary in it had an order."""
+        """Return the digest that `out` would have if dictionaries had no order."""
         return blake3(without_order(self.out, self.orders) if self.orders else self.out).digest()
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
-        """Append members, each some values, in the order of their encodings."""
+        """Append members, each with some values, in the order of their encodings."""
         encodings = [b"".join([self.apart(value) for value in member]) for member in members]
         encodings.sort()
         for encoding in encodings:
@@ -380,7 +380,7 @@ class Encoder:
 
 
 def without_order(encoding: Buffer, orders: Iterable[Order], start: int = 0) -> bytearray:
-    """An encoding with the items of its dictionaries sorted. The places in `orders` are counted from `start`."""
+    """Return an encoding with the items of its dictionaries sorted. The places in `orders` are relative to `start`."""
     loose = bytearray(encoding)
     for order in orders:
         first, rest = order[0] - start, order[1]
@@ -393,7 +393,7 @@ def without_order(encoding: Buffer, orders: Iterable[Order], start: int = 0) -> 
 
 
 def _without_names(handler: Handler) -> Handler:
-    """Let no string within arrays and frames be taken for the name of a file."""
+    """Take no string within arrays and frames as a file name."""
 
     @functools.wraps(handler)
     def within(encoder: Encoder, value: Any) -> None:
@@ -407,7 +407,7 @@ def _without_names(handler: Handler) -> Handler:
 
 
 def reads_names(handler: Handler) -> Handler:
-    """Decorator: strings within what this function encodes may name files, although a library made it."""
+    """Decorator: strings within what this function encodes may be file names, although a library made it."""
     _reading_names.add(handler)
     return handler
 
@@ -432,7 +432,7 @@ def handles(*types: type) -> Callable[[Handler], Handler]:
 
 
 def handles_family(belongs: Callable[[type], bool]) -> Callable[[Handler], Handler]:
-    """Decorator: this function encodes the types that `belongs` says so of, and nothing handles by name."""
+    """Decorator: this function encodes types for which `belongs` returns True and that are not listed by name."""
 
     def remember(handler: Handler) -> Handler:
         _families.append((belongs, _guarded(handler)))
@@ -442,18 +442,18 @@ def handles_family(belongs: Callable[[type], bool]) -> Callable[[Handler], Handl
 
 
 def handles_the_rest(handler: Handler) -> Handler:
-    """Decorator: this function encodes what no other knows how to."""
+    """Decorator: this function encodes all other types."""
     _rest.append(handler)
     return handler
 
 
 def handler_of(kind: type) -> Handler:
-    """The function that encodes values of exactly this type."""
+    """Return the function that encodes values of exactly this type."""
     return _handlers.get(kind) or _find(kind)
 
 
 def known_types() -> Iterable[type]:
-    """The types that have been met, or were known from the start."""
+    """Types that occurred, or were known from the start."""
     return _handlers.keys()
 
 
@@ -474,7 +474,7 @@ def _find(kind: type) -> Handler:
 def _registered(encoder: Encoder, value: Any) -> None:
     kind = type(value)
     fn = next(_overrides[base] for base in kind.__mro__ if base in _overrides)
-    # By name, not by code: a class that defines what counts defines it for its methods too.
+    # By name, not by code: a class that defines its key defines it for its methods too.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("registered", kind.__qualname__)
         encoder.stated(fn(value))

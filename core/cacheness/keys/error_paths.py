@@ -1,4 +1,4 @@
-"""Where in a value the encoder stopped, in words that a user can act upon."""
+"""Describe where in a value the encoder stopped, for users."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ WAYS_OUT: Final = (
 
 
 class Unencodable(Exception):
-    """A value that has no canonical encoding. Carries the reason; the encoder adds the place."""
+    """A value has no canonical encoding. Contains the reason; the encoder adds the place."""
 
 
-#: What the user's own code may raise while a key is made; it means that a thing cannot be seen.
+#: Exceptions that the user's code may raise while a key is made; they mean that an object is not visible.
 FAILURES: Final[tuple[type[BaseException], ...]] = (Exception, SystemExit)
 
 
 def brief_of(error: BaseException) -> str:
-    """Return an error's type and text for people, whatever its own `__str__` does."""
+    """Return an error's type and text, even if its `__str__` fails."""
     try:
         text = str(error)
     except FAILURES:
@@ -36,20 +36,20 @@ class Harmless(str):
 
 
 def deciding(unfollowed: Iterable[str]) -> tuple[str, ...]:
-    """Of what is not followed, the lines about what can decide a result: because of them a key is incomplete."""
+    """Return those lines about what is not followed that can decide the result: they make a key incomplete."""
     return tuple(line for line in unfollowed if type(line) is not Harmless)
 
 
 class Step(str):
-    """What an error calls a way that cannot be seen by looking at the values."""
+    """Return the error's description of a path that the values do not show."""
 
     __slots__ = ()
 
 
 def place_of(root: str, stack: Sequence[Any]) -> str:
-    """The way from `root` to the innermost value that was being encoded.
+    """Return the path from `root` to the innermost value that was being encoded.
 
-    Found by looking again, so that encoding need not keep track of names.
+    Searched again after the failure, so that encoding need not track names.
     """
     place = root
     for outer, inner in pairwise(stack):

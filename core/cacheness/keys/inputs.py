@@ -1,9 +1,10 @@
-"""What names a file among the strings of an argument, and which files counted in a key.
+"""Recognise file names among the strings of an argument, and record files that counted in a key.
 
-A string is looked at when it is absolute, has a separator or ends in a suffix, so that a column called
-`train` never depends on a file of that name. It counts by its text and by the file's content. What cannot
-be read, or would take long to read, counts by its text alone, and `explain` lists it. A pattern that names no
-file itself (`data/*.csv`) counts by its text, and by the names and contents of all files that match it.
+A string is checked if it is absolute, has a separator or ends in a suffix, so that a column called
+`train` never depends on a file of that name. It counts by its text and by the file's content. A
+file that cannot be read, or would take long to read, counts by its name alone, and `explain` lists
+it. A pattern that names no file itself (`data/*.csv`) counts by its text, and by the names and
+contents of all files that match it.
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from cacheness.keys.values.files import TooLarge, digest_of_file
 from cacheness.lazy_dataclass import dataclass
 from cacheness.platform import devices
 
-#: Strings of an argument that are looked at; later ones count by their text.
+#: Strings of an argument that are checked; later ones count by their text.
 MOST_STRINGS: Final = 1000
-#: Bytes of a file that a string may make us read.
+#: The most bytes of a file that are read because of a string.
 MOST_BYTES: Final = 1 << 30
-#: Files in a data set that a string names.
+#: The most files in a data set that a string names.
 MOST_CHUNKS: Final = 100_000
-#: Files that a pattern in a string may match, and patterns of an argument that are looked at.
+#: Files that a pattern in a string may match, and patterns of an argument that are checked.
 MOST_MATCHES: Final = 10_000
 MOST_PATTERNS: Final = 100
 _LONGEST: Final = 4096
-#: Files by which a folder shows that it is one data set.
+#: Files that mark a folder as one data set.
 _DATA_SETS: Final = frozenset({"zarr.json", ".zarray", ".zgroup", ".zmetadata", "_metadata", "_SUCCESS", "_delta_log"})
-#: File systems without files of their own: what one reads there is made while one reads.
+#: Virtual file systems: the kernel generates their contents when they are read.
 _PSEUDO: Final = frozenset(
     {
         *("proc", "sysfs", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs", "configfs", "pstore", "bpf"),
@@ -53,23 +54,23 @@ class Counted:
     """A file, folder or remote object whose content counted in a key."""
 
     name: str  #: as the user wrote it
-    path: str  #: absolute, "" when it is not on this machine
+    path: str  #: absolute, "" if it is not on this machine
     encoding: bytes
-    again: Callable[[], bytes]  #: its encoding as it is now; raises Unencodable
+    again: Callable[[], bytes]  #: its current encoding; raises Unencodable
     size: int = 0  #: bytes, of a regular file
     is_folder: bool = False
 
     @property
     def digest(self) -> bytes:
-        """32 bytes that stand for the content."""
+        """Return 32 bytes, the digest of the content."""
         return blake3(self.encoding).digest()
 
     def is_same(self) -> bool:
-        """Return True when the content is what it was."""
+        """Return True when the content is unchanged."""
         return self.now() == self.encoding
 
     def now(self) -> bytes | None:
-        """Return the encoding of the content as it is now, None when it cannot be read."""
+        """Return the encoding of the current content, None if it cannot be read."""
         try:
             return self.again()
         except (OSError, Unencodable):
@@ -85,18 +86,18 @@ class Inputs:
     absent: dict[str, str] = field(default_factory=dict)  #: names without a file: their absolute paths
     folders: list[str] = field(default_factory=list)  #: names of folders
     unread: dict[str, str] = field(default_factory=dict)  #: names of files that count by their text, and why
-    left: int = MOST_STRINGS  #: how many more texts are looked at
-    patterns_left: int = MOST_PATTERNS  #: how many more patterns are looked at
-    here: str = ""  #: the directory that names are relative to, once it is known
+    left: int = MOST_STRINGS  #: how many more texts are checked
+    patterns_left: int = MOST_PATTERNS  #: how many more patterns are checked
+    here: str = ""  #: the directory for relative names, once it is known
 
     @property
     def names(self) -> Iterator[str]:
-        """Every name that is a file now, or was looked for."""
+        """Return every name that is a file now, or was looked for."""
         yield from self.found
         yield from self.absent
 
     def merge(self, other: Inputs) -> None:
-        """Add what another one holds.
+        """Add the contents of another one.
 
         Args:
             other: the other one.
@@ -110,7 +111,7 @@ class Inputs:
         return bool(self.found or self.absent or self.folders)
 
     def is_absent(self, path: str) -> bool:
-        """Return True when a path leads to nothing; it is kept, because the function may write there.
+        """Return True when a path does not exist; it is recorded, because the function may write there.
 
         Args:
             path: the path.
@@ -141,7 +142,7 @@ class Inputs:
             self.found[name] = Counted(name, os.path.abspath(name), bytes(encoding), again, found.st_size, folder)
 
     def add_name(self, encoder: Encoder, text: str) -> bool:
-        """Append a text to an encoding as a file, when it names one.
+        """Append a text to an encoding as a file, if it is the name of one.
 
         Args:
             encoder: the encoding.
@@ -176,17 +177,17 @@ class Inputs:
         return self._add_content(encoder, text, path, found)
 
     def _add_absent(self, encoder: Encoder, text: str, path: str) -> bool:
-        """Append what a pattern matches, or note a name that may become a file."""
+        """Append the matches of a pattern, or record a name that may become a file."""
         if glob.has_magic(path) and self._add_matches(encoder, text, path):
             return True
         if text not in self.absent:
             self.here = self.here or os.getcwd()
-            # What `abspath` does, which asks for the directory again each time.
+            # Like `abspath`, which looks up the current directory each time.
             self.absent[text] = os.path.normpath(path if os.path.isabs(path) else f"{self.here}{os.sep}{path}")
         return False
 
     def _add_matches(self, encoder: Encoder, text: str, pattern: str) -> bool:
-        """Append the files that match a pattern, each under the name that it is found by."""
+        """Append the files that match a pattern, each with its name."""
         self.patterns_left -= 1
         if self.as_text or self.patterns_left < 0 or not os.path.isdir(_folder_of(pattern)):
             return False
@@ -222,7 +223,7 @@ class Inputs:
 
 
 def paths_in(text: str) -> list[str]:
-    """Return the paths on this machine that a string may mean; none when it does not look like the name of a file."""
+    """Return the paths on this machine that a string may mean; none if it does not look like a file name."""
     if len(text) > _LONGEST or "\0" in text:
         return []
     if "://" in text or "::" in text:
@@ -236,7 +237,7 @@ def paths_in(text: str) -> list[str]:
 
 
 def _folder_of(pattern: str) -> str:
-    """The folder in which whatever matches a pattern is, as far as that is known."""
+    """Return the fixed folder of a pattern, as far as it is known."""
     return os.path.dirname(_BEFORE_MAGIC.match(pattern)[0]) or os.curdir  # type: ignore[index]
 
 
@@ -252,7 +253,7 @@ def _is_plain_file(path: str) -> bool:
 
 
 def _has_suffix(name: str) -> bool:
-    """Return True when a dot stands between other characters, after whatever dots it begins with."""
+    """Return True when a dot is between other characters, after leading dots."""
     stem, _, suffix = name.rpartition(".")
     return bool(suffix) and bool(stem.strip("."))
 
@@ -271,7 +272,7 @@ def _unquoted(path: str) -> list[str]:
 
 
 def is_data_set(folder: str) -> bool:
-    """Whether a folder is one thing to those who read it: a Zarr store, a Delta table, parts of a Parquet table."""
+    """Return True when a folder is one data set: a Zarr store, a Delta table, parts of a Parquet table."""
     return any(os.path.lexists(os.path.join(folder, name)) for name in _DATA_SETS)
 
 
@@ -288,7 +289,7 @@ def encoding_of_data_set(path: str) -> bytes:
 
 
 def _listed(top: str) -> Iterator[tuple[str, bytes]]:
-    """Each file with the digest of its content, and each folder below."""
+    """Return each file with the digest of its content, and each folder below."""
     waiting, count = [top], 0
     while waiting:
         with os.scandir(waiting.pop()) as listing:
@@ -309,7 +310,7 @@ _kinds: dict[int, str] = {}
 
 
 def is_pseudo(device: int) -> bool:
-    """Return True when files of this device are made by the kernel while they are read."""
+    """Return True when the kernel generates this device's files during reading."""
     if device not in _kinds:
         _kinds.update(devices())
         _kinds.setdefault(device, "")

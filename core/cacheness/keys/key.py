@@ -1,4 +1,4 @@
-"""A key: the digest that names a result, and what it was made from."""
+"""A key: the digest that names a result, and its components."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cacheness.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 
-#: Names that are options in every method, so an argument of that name goes into `args={…}`.
+#: Names that are options in every method, so an argument of that name must be in `args={…}`.
 RESERVED: Final = frozenset(
     {
         "args",
@@ -43,55 +43,55 @@ RESERVED: Final = frozenset(
         "key",
     }
 )
-#: A longer encoding is kept in the row as its digest.
+#: A longer encoding is stored in the row as its digest.
 KEPT: Final = 4096
-#: Arguments with files of which each set is asked for as text, too; of more, each one and all.
+#: Arguments with files of which each subset is also looked up by name; of more, each one and all.
 _EACH_SET: Final = 3
-#: Files of an argument that a row names.
+#: The most files of an argument in a row.
 _NAMED: Final = 8
 #: Encodings of arguments that seed nothing.
 _NO_SEEDS: Final = frozenset({encode(None), encode(False)})
-#: Of a longer encoding, enough to say what it was.
+#: The prefix of a longer encoding that is kept to describe it.
 _HEAD: Final = 256
 
 
-#: How the encoding of a key begins: five things, of which the first is the format.
+#: The start of a key's encoding: five fields, of which the first is the format.
 _KEY_HEAD: Final = b"(5:i%x;" % FORMAT
-#: Types of what is encoded without a look at what is registered for subclasses.
+#: Types that are encoded without a check for registered subclasses.
 _TEXTS: Final = frozenset({str, type(None)})
-#: Of an argument in which nothing can name a file.
+#: Of an argument that cannot contain a file name.
 _NO_INPUTS: Final = Inputs()
 
 
 @dataclass(frozen=True, slots=True)
 class _Argument:
-    """An argument as it was when the key was made."""
+    """An argument's state when the key was made."""
 
     digest: bytes
-    encoding: bytes  #: its beginning, when it is long
+    encoding: bytes  #: its beginning, if it is long
     whole: bool
     inputs: Inputs  #: the files that counted
     label: str = ""  #: of a Digest
-    loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
-    unfollowed: Sequence[str] = ()  #: what could not be seen
+    loose: bytes = b""  #: the digest without the order of dictionaries, if there are any
+    unfollowed: Sequence[str] = ()  #: what is not visible
 
     def to_keep(self) -> Any:
-        """What the row keeps: the value where it can be rebuilt, else its digest."""
+        """Return the row's content: the value if it can be rebuilt, otherwise its digest."""
         if self.whole and _can_be_rebuilt(self.encoding):
             return _Encoded(self.encoding)
         return _Labelled(self.digest, self.label or label_of(self.encoding))
 
     def describe(self) -> str:
-        """A few words for people."""
+        """Return a short description."""
         return self.label or describe(self.encoding, self.digest)
 
     def part(self) -> list[str]:
-        """For `explain`: a short digest, a few words, and a short digest without order where there is one."""
+        """Return, for `explain`, a short digest, a description, and a short digest without order if there is one."""
         return [self.digest.hex()[:16], self.describe(), *([self.loose.hex()[:16]] if self.loose else [])]
 
 
 class Key:
-    """The name of one result, and the components that it was made from. `make_key` and `UnifiedCache.key` make it.
+    """The name of one result, and its components. `make_key` and `UnifiedCache.key` create it.
 
     Args:
         digest: 32 bytes.
@@ -122,9 +122,9 @@ class Key:
         self.digest = digest  #: 32 bytes
         self.function = function  #: module:qualified name
         self.prefix = prefix
-        self.outputs = ""  #: for the entry: the files that its function wrote, as they were left
-        self.own: bytes | None = None  #: for the entry of a task of a graph: digest of what the task says itself
-        self.alias: bytes | None = None  #: for the same: its digest with those of the values that it was given
+        self.outputs = ""  #: for the entry: the files that its function wrote, in their final state
+        self.own: bytes | None = None  #: for the entry of a graph's task: digest of the task itself
+        self.alias: bytes | None = None  #: for the same: its digest with those of its input values
         self._args = args
         self._components = components
         self._code = code
@@ -133,38 +133,38 @@ class Key:
 
     @property
     def hex(self) -> str:
-        """The key as 64 hexadecimal digits, as every method of a cache takes it."""
+        """Return the key as 64 hexadecimal digits, as every method of a cache accepts it."""
         return self.digest.hex()
 
     @property
     def args(self) -> bytes:
-        """Canonical encoding of what `put(**args)` needs to make this key again."""
+        """Return the canonical encoding of the arguments with which `put(**args)` makes this key again."""
         if self._args is None:
             self._args = encode({}) if self._origin is None else self._origin.args(self.prefix)
         return self._args
 
     @property
     def components(self) -> str:
-        """Canonical JSON for `explain`: digests and short descriptions of the arguments and options."""
+        """Return canonical JSON for `explain`: digests and short descriptions of the arguments and options."""
         if self._components is None:
             self._components = "{}" if self._origin is None else self._origin.components()
         return self._components
 
     @property
     def code(self) -> FunctionCode | None:
-        """The code of the function; None where it does not count."""
+        """Return the code of the function; None if it does not count."""
         if self._code is None and self._origin is not None and self._origin.function is not None:
             self._code = self._origin.function.code
         return self._code
 
     @property
     def all_components(self) -> dict[str, Any]:
-        """All that the key was made from, for `explain`: the components, and those of the code."""
+        """Return all components of the key for `explain`, those of the code included."""
         return merged(self.components, self.code)
 
     @property
     def inputs(self) -> Mapping[str, Inputs]:
-        """The files that counted, folders, and names that may become files, by argument; only those that have any."""
+        """Return the files that counted, folders, and names that may become files, by argument, if there are any."""
         if self._origin is None:
             return {}
         arguments = self._origin.arguments
@@ -172,27 +172,27 @@ class Key:
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """What can decide the result and could not be seen, by name; empty for a key that an entry was read with."""
+        """Return what can decide the result and is not visible, by name; empty for a key read from an entry."""
         return () if self._origin is None else deciding(self._origin.unfollowed())
 
     @property
     def fingerprint(self) -> bytes | None:
-        """The fingerprint of the function, 32 bytes; None without one, and for a key that an entry was read with."""
+        """Return the function's fingerprint, 32 bytes; None without one, and for a key read from an entry."""
         function = None if self._origin is None else self._origin.function
         return None if function is None else function.digest
 
     @property
     def draws(self) -> Sequence[str]:
-        """The random numbers that this call draws without a seed, in words."""
+        """Return the random numbers that this call draws without a seed, as text."""
         return () if self._origin is None else self._origin.draws()
 
     @property
     def argument_names(self) -> frozenset[str]:
-        """The names of the arguments that count."""
+        """Return the names of the arguments that count."""
         return frozenset() if self._origin is None else frozenset(self._origin.arguments)
 
     def under(self, fingerprint: bytes, parameters: Mapping[str, Mapping[str, str]]) -> bytes | None:
-        """Return the key, 32 bytes, that the same call has under another fingerprint.
+        """Return the key, 32 bytes, of the same call under another fingerprint.
 
         Args:
             fingerprint: of the other code.
@@ -216,8 +216,8 @@ class Key:
     def as_text(self) -> Mapping[frozenset[str], Key]:
         """Return the keys of the same call in which the files of some arguments count by their names only.
 
-        A result whose function wrote these files is stored under such a key. Call this before the function, which may
-        change its arguments.
+        A result whose function wrote these files is stored under such a key. Call this before the
+        function, which may change its arguments.
 
         Returns:
             The names of those arguments -> the key.
@@ -227,7 +227,7 @@ class Key:
         return self._as_text
 
     def after(self, outcome: Outcome, moved: Sequence[str] = ()) -> Key:
-        """Return the key under which to store a result whose function wrote files, with a record of these files.
+        """Return the key for a result whose function wrote files, with a record of these files.
 
         Args:
             outcome: what the function did to files.
@@ -267,15 +267,15 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What a key was made from. Put into words only when an entry is written or explained."""
+    """The components of a key. Formatted only when an entry is written or explained."""
 
     arguments: Mapping[str, _Argument]
     version: str | None
     function: Fingerprint | None
-    given: dict[str, Any] = field(default_factory=dict)  #: the arguments with files, until they are made to text
+    given: dict[str, Any] = field(default_factory=dict)  #: the arguments with files, until they are formatted
 
     def unfollowed(self) -> list[str]:
-        """What could not be seen of the function, and of functions and classes in the arguments."""
+        """Return what is not visible of the function, and of functions and classes in the arguments."""
         found = [] if self.function is None else [*self.function.unfollowed]
         return list(dict.fromkeys([*found, *self._unfollowed_in_call()]))
 
@@ -286,14 +286,14 @@ class _Origin:
         return found + [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
 
     def draws(self) -> Sequence[str]:
-        """What the call draws without a seed."""
+        """Return what the call draws without a seed."""
         if self.function is None or not self.function.chance:
             return ()
         given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
         return of_call(self.function.chance, given)
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
-        """A key for each set of arguments whose files count by their names."""
+        """Return a key for each set of arguments whose files count by their names."""
         texts = {name: _argument(name, value, Inputs(as_text=True)) for name, value in self.given.items()}
         self.given.clear()
         return {
@@ -304,7 +304,7 @@ class _Origin:
         }
 
     def args(self, prefix: str) -> bytes:
-        """For the row: options, and arguments, those named like an option apart."""
+        """Return for the row: options, and arguments, those named like an option separately."""
         values = {name: self.arguments[name].to_keep() for name in sorted(self.arguments)}
         kept: dict[str, Any] = {name: value for name, value in values.items() if name not in RESERVED}
         if clashing := {name: value for name, value in values.items() if name in RESERVED}:
@@ -318,7 +318,7 @@ class _Origin:
         return encode(kept)
 
     def components(self) -> str:
-        """For `explain`: all but the code, which many keys have in common."""
+        """Return for `explain` all components but the code, which many keys share."""
         arguments = {name: argument.part() for name, argument in self.arguments.items()}
         found: dict[str, Any] = {"args": arguments}
         if self.version is not None:
@@ -350,7 +350,7 @@ def make_key(
         UnhashableArgument: an argument cannot count in a key.
     """
     source = _source(function, version)
-    # Names that a user gives by hand are labels; only a function reads files.
+    # Names given by a user are labels; only a function reads files.
     arguments = {
         name: _argument(name, value, Inputs() if function is not None else None) for name, value in args.items()
     }
@@ -367,7 +367,7 @@ def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, s
 
 
 def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
-    # By name: the order in which arguments are given does not count.
+    # By name: the order of arguments does not count.
     by_name = {name: digests[name] for name in sorted(digests)}
     is_plain = _TEXTS.issuperset(map(type, (version, prefix, *by_name))) and not is_registered((str, bytes))
     encoding = _encoding(fingerprint, version, prefix, by_name) if is_plain else b""
@@ -377,7 +377,7 @@ def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests
 
 
 def _encoding(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
-    """What `encode` makes of these, in a fifth of the time, as long as nothing of it is shortened."""
+    """Return the result of `encode` for these, in a fifth of the time, if nothing of it is shortened."""
     code = b"N" if fingerprint is None else b"b%x:%b" % (len(fingerprint), fingerprint)
     pieces = [_KEY_HEAD, code, b"N" if version is None else _text(version), _text(prefix), b"{%x:" % len(digests)]
     for name, digest in digests.items():
@@ -391,14 +391,14 @@ def _text(text: str) -> bytes:
 
 
 def sets_of(names: Sequence[T]) -> Iterator[frozenset[T]]:
-    """Sets of names to ask for: each set of a few, each name and all of many."""
+    """Return the sets of names to look up: each subset of a few, each name and all of many."""
     for size in range(1, len(names) + 1):
         if len(names) <= _EACH_SET or size in (1, len(names)):
             yield from map(frozenset, combinations(names, size))
 
 
 def _files_of(inputs: Inputs) -> dict[str, Any]:
-    """For `explain`: files with short digests, folders, and names of files that count by their text."""
+    """Return for `explain` files with short digests, folders, and names of files that count by their text."""
     files = {name: counted.digest.hex()[:16] for name, counted in islice(inputs.found.items(), _NAMED)}
     found = {"files": files, "folders": inputs.folders[:_NAMED], "text": dict(islice(inputs.unread.items(), _NAMED))}
     return {kind: what for kind, what in found.items() if what}
@@ -417,7 +417,7 @@ def arguments_of(entry_args: bytes) -> dict[str, Any]:
 
 
 def call_of(entry_args: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return an entry's arguments by name, and apart from them the options `function`, `version` and `prefix`.
+    """Return an entry's arguments by name, and separately the options `function`, `version` and `prefix`.
 
     Args:
         entry_args: the field `args` of the entry.
@@ -447,7 +447,7 @@ def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
         return _Argument(value.digest, b"", False, _NO_INPUTS, label=value.label or "value")
     encoding_of = SCALARS.get(kind)
     if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= KEPT:
-        return _Argument(blake3(scalar).digest(), scalar, True, _NO_INPUTS)  # what follows takes ten times as long
+        return _Argument(blake3(scalar).digest(), scalar, True, _NO_INPUTS)  # the full encoding takes ten times as long
     encoder = Encoder(inputs)
     encoder.run(value, f"args.{name}")
     encoding = bytes(encoder.out)
@@ -488,7 +488,7 @@ class _Encoded:
 
 
 class _Labelled(Digest):
-    """A digest that is kept with its label, in a row. In a key, labels do not count."""
+    """A digest with its label, as stored in a row. In a key, labels do not count."""
 
     __slots__ = ()
 

@@ -1,9 +1,9 @@
-"""Whether a process-wide generator of random numbers moved while a body ran: a suspicion, and no proof.
+"""Detect whether a process-wide random number generator moved while a body ran: a hint, and no proof.
 
-A body that seeds one moves it, too, and so does another thread, or a library that draws for its own ends.
+Seeding it moves it, too, and so does another thread, or a library that draws for internal use.
 
-Each body is looked at twice, so looking must cost next to nothing. What `getstate` and `get_state` return takes 40 and
-160 us to make, of 624 words each; here the same bytes are compared where they lie.
+Each body is checked twice, so a check must cost next to nothing. `getstate` and `get_state` take 40
+and 160 us to build 624 words each; here the same bytes are compared in place.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from typing import Any, Final
 
 from cacheness.keys.error_paths import FAILURES
 
-#: Bytes of the state of NumPy's Mersenne twister: its words, and where it stands among them.
+#: Bytes of the state of NumPy's Mersenne twister: its words, and its position among them.
 _TWISTER: Final = 625 * 4
-#: Where it stands when NumPy has made it and nobody has used it; one that is seeded with a number stands elsewhere.
+#: The position after NumPy has created it and nothing has used it; seeding with a number sets another one.
 _UNUSED: Final = 623
 
 
 def positions() -> Mapping[str, Any]:
-    """Where the generators of Python and NumPy stand, as far as they are loaded."""
+    """Positions of the generators of Python and NumPy, as far as they are loaded."""
     python = getattr(random.getstate, "__self__", None)  # that of the module's functions
     known = type(python) is random.Random
     found: dict[str, Any] = {"random": _of_python(python) if known else random.getstate()}
     mtrand = sys.modules.get("numpy.random.mtrand")
-    with suppress(*FAILURES):  # somebody may have put another kind of generator there
+    with suppress(*FAILURES):  # other code may have installed another kind of generator
         if mtrand is not None:
             found["numpy.random"] = _of_numpy(vars(mtrand)["_rand"])
     return found
 
 
 def moved_since(before: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of those that stand elsewhere now; one that was loaded since, if anything was drawn from it."""
+    """Return the names of those that have moved; one that was loaded since, if anything was drawn from it."""
     now = positions().items()
     return tuple(n for n, place in now if (place != before[n] if n in before else not _is_unused(place)))
 
 
 def _of_python(pythons: Any) -> tuple[Any, ...]:
-    return _fields(pythons, _random.Random), pythons.gauss_next  # what is left of a pair of normal numbers
+    return _fields(pythons, _random.Random), pythons.gauss_next  # the second of a pair of normal numbers
 
 
 def _of_numpy(numpys: Any) -> tuple[Any, ...]:
     bits = numpys._bit_generator  # noqa: SLF001
     if type(bits).__name__ != "MT19937":
         return (numpys.get_state(legacy=False),)
-    # The object has what is left of a pair of normal numbers, and which twister it draws from.
+    # The object has the second of a pair of normal numbers, and which twister it draws from.
     return ctypes.string_at(bits.ctypes.state_address, _TWISTER), _fields(numpys, type(numpys))
 
 
@@ -59,6 +59,6 @@ def _is_unused(place: tuple[Any, ...]) -> bool:
 
 
 def _fields(thing: object, kind: type) -> bytes:
-    """What a type written in C keeps in each of its objects."""
+    """The fields that a type written in C has in each of its objects."""
     header = object.__basicsize__
     return ctypes.string_at(id(thing) + header, kind.__basicsize__ - header)

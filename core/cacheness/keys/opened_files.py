@@ -1,6 +1,6 @@
-"""Which files a body opens, lists and replaces, as the interpreter tells it to an audit hook.
+"""Record which files a body opens, lists and replaces, with an audit hook.
 
-What a library opens by itself, in C, is not seen. A thread that the body starts is not seen either.
+Files that a library opens in C are not visible. Nor is a thread that the body starts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from contextlib import suppress
 from contextvars import ContextVar, Token
 from typing import Any, Final, Self
 
-#: Paths that are noted of one body.
+#: The most paths that are recorded for one body.
 MOST_PATHS: Final = 10_000
 _ACCESS: Final = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _NEW: Final = os.O_TRUNC | os.O_EXCL
-#: Events that say which path is replaced, made or filled, and the place of that path among their arguments.
+#: Events with a path that is replaced, created or filled, and the path's position among their arguments.
 _REPLACING: Final = {"os.rename": 1, "os.link": 1, "os.symlink": 1, "os.mkdir": 0, "shutil.copyfile": 1}
 _CHANGING: Final = {"os.truncate": 0, "sqlite3.connect": 0}
 _LISTING: Final = {"os.listdir": 0, "os.scandir": 0}
@@ -25,10 +25,10 @@ _hooked = False
 
 
 class OpenedFiles:
-    """What is opened while this is entered, in this thread or task.
+    """Records what is opened while this is active, in this thread or task.
 
-    `uses` has for each absolute path a letter a use: r read, w written from the start, a appended to, u changed in
-    place, l listed.
+    `uses` has for each absolute path a letter per use: r read, w written from the start, a appended
+    to, u changed in place, l listed.
     """
 
     def __init__(self) -> None:
@@ -45,13 +45,13 @@ class OpenedFiles:
         self.end()
 
     def begin(self, *, alone: bool = False) -> None:
-        """Note what is opened from now on; alone, without noting it for those within which this runs."""
+        """Record what is opened from now on; with `alone`, not for the outer records."""
         _hook()
         self._outer = None if alone else _current.get()
         self._token = _current.set(self)
 
     def end(self) -> None:
-        """Note no more; wherever it is called."""
+        """Stop recording; may be called in any context."""
         self._done = True
         if self._token is not None:
             with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
@@ -59,7 +59,7 @@ class OpenedFiles:
             self._token = None
 
     def note(self, path: str, use: str) -> None:
-        """Note a use, also for those within which this body runs."""
+        """Record a use, also in outer records of this body."""
         if not self._done:
             known = self.uses.get(path, "")
             if (len(self.uses) < MOST_PATHS or known) and not known.endswith(use):
@@ -124,7 +124,7 @@ def _use_of(flags: Any) -> str:
 def _note(opened: OpenedFiles, path: Any, use: str) -> None:
     try:
         if isinstance(path, int) or path is None:
-            return  # what is open already was noted by its name
+            return  # a file descriptor, which was recorded by name when it was opened
         opened.note(os.path.abspath(os.fsdecode(path)), use)
     except Exception:  # noqa: BLE001, S110 - an error here would be one of the user's `open`
         pass

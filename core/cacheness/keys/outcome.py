@@ -1,8 +1,8 @@
-"""What became of the files of a call while its body ran, and so where its result belongs, if anywhere.
+"""Decide where a result belongs, by what its call did to files.
 
-A file that counted must be as it was. One that the body itself wrote is an output, where the write was
-seen: the result is stored with that argument's names as text, and with a record of the files as they
-were left, which must hold whenever the result is served.
+A file that counted must be unchanged. A file that the body itself wrote is an output, if the write
+was visible: the result is stored with that argument's names as text, and with a record of the
+files' final state, which must hold whenever the result is served.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from cacheness.keys.opened_files import OpenedFiles
 from cacheness.keys.values.files import digest_of_file, digest_of_start
 from cacheness.lazy_dataclass import dataclass
 
-#: Values of a result that are looked at as names of files.
+#: Values of a result that are checked as file names.
 MOST_NAMES: Final = 1000
-#: Files in named folders that a record can hold.
+#: The most files in named folders in a record.
 MOST_FILES: Final = 1000
-#: File systems keep times in steps of some milliseconds.
+#: File systems store times in steps of some milliseconds.
 _STEP_NS: Final = 20_000_000
 _IMPORTED: Final = (".py", ".pyc", ".so", ".pyd")
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a result belongs."""
+    """Where a result is stored."""
 
-    not_stored: str = ""  #: why it is not stored; "" when it is
+    not_stored: str = ""  #: why it is not stored; "" if it is
     as_text: frozenset[str] = frozenset()  #: arguments whose files count by their names
-    outputs: str = ""  #: canonical JSON: the files as they were left; "" for none
+    outputs: str = ""  #: canonical JSON: the files' final state; "" for none
     left: tuple[str, ...] = ()  #: files that were written and that neither an argument nor the result names
-    is_written: bool = False  #: a file was written that an argument or the result names, or that was seen
+    is_written: bool = False  #: a file was written that an argument or the result names, or that was visible
 
 
 class _NotStored(Exception):
-    """This result cannot be stored, for the reason that this says."""
+    """This result cannot be stored; the message has the reason."""
 
 
 class Observed:
@@ -90,7 +90,7 @@ class Observed:
             self._opened.end()
 
     def outcome(self, result: Any) -> Outcome:
-        """Look at every file again, and return under which key the result belongs.
+        """Check every file again, and return the key for the result.
 
         Args:
             result: what the function returned.
@@ -106,7 +106,7 @@ class Observed:
         written = {arg for arg in self._inputs if self._is_changed(arg, named)}
         given = {arg for arg, inputs in self._inputs.items() if inputs.found}
         if len(written & given) > 1 and len(given) > 3:
-            written |= given  # of so many, keys are made for each alone, or for all
+            written |= given  # for more, keys are made for each alone, or for all
         records = [record for arg in sorted(written) for record in self._as_left(arg)]
         records += [record for arg in sorted(self._inputs) for record in self._in_folders(arg)]
         known = {os.path.abspath(record["at"]) for record in records}
@@ -142,7 +142,7 @@ class Observed:
         return changed
 
     def _require_written(self, arg: str, name: str, path: str, counted: Counted | None, named: Collection[str]) -> None:
-        """A change must be the body's own, and not be of something that the body read before."""
+        """A change must come from the body, and not be of a file that the body read before."""
         uses = self._uses_below(path) if path and os.path.isdir(path) else self._uses(path)
         if not path or not os.path.lexists(path):
             raise _NotStored(f"{name} changed while it was computed")
@@ -171,7 +171,7 @@ class Observed:
         return (bool(order) and order[0] in "ru") or (order.startswith("a") and "r" in order)
 
     def is_only_appended_to(self, path: str) -> bool:
-        """Return True when the function appended to a file and did nothing else with it.
+        """Return True when the function only appended to a file.
 
         Args:
             path: the absolute path of the file.
@@ -179,13 +179,13 @@ class Observed:
         return self._uses(path) == {"a"}
 
     def _is_log(self, path: str, counted: Counted | None) -> bool:
-        """Return True when all that the body did to a file was to append to it."""
+        """Return True when the body's only use of a file was to append to it."""
         if not self.is_only_appended_to(path) or not os.path.isfile(path):
             return False
         return counted is None or counted.encoding.endswith(digest_of_start(path, counted.size))
 
     def _as_left(self, arg: str) -> Iterator[dict[str, Any]]:
-        """A record of each file of an argument."""
+        """Return a record of each file of an argument."""
         inputs = self._inputs[arg]
         for name, counted in inputs.found.items():
             if not counted.path:
@@ -200,7 +200,7 @@ class Observed:
                 yield _log(arg, name, path) if self._is_log(path, None) else _record(arg, name, path)
 
     def _in_folders(self, arg: str) -> Iterator[dict[str, Any]]:
-        """A record of each file that was opened, and each folder that was listed, in folders that count by name."""
+        """Return a record of each opened file and listed folder, in folders that count by name."""
         for name in self._inputs[arg].folders:
             if name in self._inputs[arg].found:
                 continue
@@ -219,7 +219,7 @@ class Observed:
         try:
             found = os.stat(path)
         except OSError:
-            return  # a temporary file, or one that was looked for
+            return  # a temporary file, or one that was not found
         if stat.S_ISDIR(found.st_mode) and "l" in uses:
             if found.st_mtime_ns > self._start and not self._uses_below(path) & {"w", "a", "u"}:
                 raise _NotStored(f"{name} changed while it was computed")
@@ -232,7 +232,7 @@ class Observed:
             yield {**_record(arg, name, path), "at": at}
 
     def _named_in(self, result: Any) -> Iterator[tuple[str, str]]:
-        """Each file that a result names and that is newer than the body's start: absolute path, and the name."""
+        """Return each file that a result names and that is newer than the body's start: absolute path, and the name."""
         for text in _texts_in(result):
             for path in (*paths_in(text), *(() if paths_in(text) else (text,))):
                 try:
@@ -257,7 +257,7 @@ def _paths_of(inputs: Inputs) -> Iterator[str]:
 
 
 def _texts_in(result: Any) -> Iterator[str]:
-    """The names of files in a result, also in its lists, tuples and dictionaries."""
+    """Return the file names in a result, also in its lists, tuples and dictionaries."""
     waiting, left = [result], MOST_NAMES
     while waiting and left:
         left -= 1
@@ -280,7 +280,7 @@ def _texts_in(result: Any) -> Iterator[str]:
 
 
 def _record(arg: str, name: str, path: str) -> dict[str, Any]:
-    """A file or folder as it is now."""
+    """The current state of a file or folder."""
     if os.path.isdir(path):
         digest = encoding_of_data_set(path)
         return {"arg": arg, "at": place_of(name, path), "digest": digest.hex(), "kind": "folder", "name": name}
@@ -295,7 +295,7 @@ def _record(arg: str, name: str, path: str) -> dict[str, Any]:
         "name": name,
         "size": found.st_size,
         "time": found.st_mtime_ns,
-        # By which an untouched file is known without reading it.
+        # Return what identifies an unchanged file without reading it.
         "state": [found.st_ctime_ns, found.st_ino, found.st_dev] if settled else [],
     }
 
@@ -305,7 +305,7 @@ def _log(arg: str, name: str, path: str) -> dict[str, Any]:
 
 
 def place_of(name: str, path: str) -> str:
-    """Where a name leads: as relative as it was given, because the caller means it so the next time, too."""
+    """Return the path of a name; relative if it was given so, because the next call means it so, too."""
     return next((one for one in (*paths_in(name), name) if "\0" not in one and os.path.abspath(one) == path), path)
 
 
@@ -317,7 +317,7 @@ def _names_in(folder: str) -> bytes:
 
 
 def still_left(outputs: str) -> bool:
-    """Return True when every file in a record is as the function left it.
+    """Return True when every file in a record is in the state in which the function left it.
 
     Args:
         outputs: the field `outputs` of an entry.

@@ -1,9 +1,9 @@
-"""Whose code a module is: Python's, an installed library's, ours, or the user's own.
+"""Decide whose code a module is: Python's, an installed library's, ours, or the user's.
 
-A library's code counts by name and version; the user's is read. The user's is everything that
-was not installed from an index: what lies outside of site-packages, and every distribution
-with a direct_url.json (PEP 610: editable, a local path, a repository), because teams install
-their own code at a version that never changes.
+A library's code counts by name and version; the user's is read. Code is the user's if it was not
+installed from an index: outside site-packages, or in a distribution with a direct_url.json (PEP
+610: editable, a local path, a repository), because teams install their code at a version that never
+changes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who answers for a module's code."""
+    """The owner of a module's code."""
 
     kind: Literal["python", "library", "ours", "user"]
     name: str = ""  #: of the distribution
@@ -58,7 +58,7 @@ def add_user_code(*names: str) -> None:
 
 
 def owner_of(module: str | None) -> Owner:
-    """Whose code the module of this name is. A module that cannot be found is the user's."""
+    """Return the owner of the module of this name. A module that cannot be found is the user's."""
     if module is None:
         return USER
     owner = _owners.get(module)
@@ -68,7 +68,7 @@ def owner_of(module: str | None) -> Owner:
 
 
 def is_users_module(name: str) -> bool:
-    """As `owner_of` says, but a package answers for its modules: there are thousands, and each would be looked up."""
+    """Like `owner_of`, but a package decides for its modules: there are thousands, and each would be searched."""
     known = _users_modules.get(name)
     if known is not None:
         return known
@@ -80,7 +80,7 @@ def is_users_module(name: str) -> bool:
 
 
 def owner_of_class(cls: type) -> Owner:
-    """Whose code a class is. One that names a library's module, and is not held there, was made by the user."""
+    """Return the owner of a class. One that names a library's module, and is not in it, was created by the user."""
     key = id(cls)
     known = _class_owners.get(key)
     if known is not None and known[0]() is cls:
@@ -94,9 +94,9 @@ def owner_of_class(cls: type) -> Owner:
 
 
 def _is_held_class(cls: type, module: str, owner: Owner) -> bool:
-    """Whether a class is held by the module that it names, or by the one of the same library that its methods name.
+    """Return True when a class is in the module that it names, or in the same library's module that its methods name.
 
-    A library may show a class in a module that is loaded only when it is asked for: `numpy.rec.recarray`.
+    A library may expose a class in a module that is loaded only on access: `numpy.rec.recarray`.
     """
     if is_held(cls, module, cls.__qualname__):
         return True
@@ -108,12 +108,12 @@ def _is_held_class(cls: type, module: str, owner: Owner) -> bool:
 
 
 def is_held(thing: Any, module: str, name: str) -> bool:
-    """Return True when a module really holds a thing under its qualified name."""
+    """Return True when a module really has an object under its qualified name."""
     place: Any = sys.modules.get(module)
     for part in name.split("."):
         if not isinstance(place, (types.ModuleType, type)):
             return False
-        place = vars(place).get(part)  # by `getattr`, a module may begin to import things
+        place = vars(place).get(part)  # `getattr` might trigger an import
     return _unwrapped(place) is thing
 
 
@@ -122,7 +122,7 @@ def _unwrapped(place: Any) -> Any:
 
 
 def is_compiled(cls: type) -> bool:
-    """Whether a class was written in C, or in what compiles to it: its methods are no functions of Python's."""
+    """Return True when a class was written in C, or compiled to it: its methods are not Python functions."""
     if not cls.__flags__ & _HEAP_TYPE:
         return True
     namespace = vars(cls)
@@ -133,19 +133,19 @@ def is_compiled(cls: type) -> bool:
 
 
 def module_of(cls: type) -> str:
-    """The name of a class's module. Compiled classes may hide it behind that of their instances."""
+    """Return the name of a class's module. Compiled classes may hide it behind that of their instances."""
     module = cls.__module__
     return module if isinstance(module, str) else "builtins"
 
 
 def name_of_module(module: types.ModuleType) -> str:
-    """The name of a module, which is not loaded for that if it is lazy."""
+    """Return the name of a module, without loading a lazy one."""
     return str(names_of_module(module).get("__name__") or getattr(module, "__name__", ""))
 
 
 def names_of_module(module: object) -> Mapping[str, Any]:
-    """What a module holds by name, or whatever is in its place in `sys.modules`; a lazy one is not loaded for that."""
-    # Not isinstance: cffi's libraries, which cryptography brings along, answer for their class that it is a module's.
+    """Return a module's contents by name, or those of its replacement in `sys.modules`; a lazy one is not loaded."""
+    # Not isinstance: libraries of cffi, which cryptography uses, claim the class of modules.
     if issubclass(type(module), types.ModuleType):
         return cast(
             "Mapping[str, Any]", types.ModuleType.__getattribute__(cast("types.ModuleType", module), "__dict__")
@@ -154,13 +154,13 @@ def names_of_module(module: object) -> Mapping[str, Any]:
 
 
 def is_not_loaded(module: Any) -> bool:
-    """Whether this is a module that `importlib.util.LazyLoader` loads when anything is asked of it, as of its class."""
+    """Return True when `importlib.util.LazyLoader` loads this module on first access, even of its class."""
     kind = type(module)
     return kind.__name__ == "_LazyModule" and kind.__module__ == "importlib.util"
 
 
 def is_imported_lazily(value: Any) -> bool:
-    """Return True when a module's global stands for what Python 3.15 imports when the name is first used."""
+    """Return True when a module's global is a lazy import of Python 3.15, performed on first use."""
     kind, real = type(value), getattr(types, "LazyImportType", None)
     if real is not None:
         return kind is real
@@ -195,7 +195,7 @@ def _file_of(module: str) -> str | None:
         paths = list(names.get("__path__", ()))
         return file or (paths[0] if paths else None)
     if "." in module:
-        return None  # looking for it would import its parents
+        return None  # a search would import its parents
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -215,7 +215,7 @@ def _owner_of_file(file: str, top: str) -> Owner:
 
 
 def _owner_beside(file: str, top: str) -> Owner:
-    """Who lists a file outside of site-packages: `pip install --target` leaves the RECORD beside what it installs."""
+    """Return the distributions that list a file outside site-packages: `pip install --target` leaves a RECORD there."""
     directory = os.path.dirname(file)
     while True:
         within = file[len(directory) :].lstrip(os.sep).replace(os.sep, "/")
@@ -232,7 +232,7 @@ def _infos_in(directory: str) -> list[str]:
     try:
         return sorted(n for n in os.listdir(directory) if n.endswith(".dist-info"))
     except OSError:
-        return []  # within an archive, or not to be listed
+        return []  # within an archive, or not readable
 
 
 def _site_directories() -> list[str]:
@@ -259,7 +259,7 @@ def _with_real_paths(directories: list[str]) -> list[str]:
 def _owner_in_site(directory: str, file: str, top: str) -> Owner:
     wanted = _normalised(top)
     infos = sorted(n for n in os.listdir(directory) if n.endswith((".dist-info", ".egg-info")))
-    # The one of the same name first, then those that say so briefly, then by their long lists of files.
+    # First the distribution of the same name, then those with a short list, then those with long lists of files.
     infos.sort(key=lambda info: _normalised(info.partition("-")[0]) != wanted)
     for says_so in (_lists_file_if_namesake, _lists_top_level, _lists_file):
         for info in infos:
@@ -272,7 +272,7 @@ def _owner_by(directory: str, info: str) -> Owner:
     stem = info.rpartition(".")[0]
     name, _, version = stem.partition("-")
     where = os.path.join(directory, info)
-    # Conda leaves a direct_url.json in everything it builds.
+    # Conda writes a direct_url.json into everything it builds.
     local = os.path.exists(os.path.join(where, "direct_url.json")) and "conda" not in _read(where, "INSTALLER")
     if local or _named(name):
         return USER
@@ -286,7 +286,7 @@ def _lists_file_if_namesake(info: str, file: str, top: str) -> bool:
 def _lists_top_level(info: str, file: str, top: str) -> bool:
     if top not in _read(info, "top_level.txt").split():
         return False
-    # Several distributions may share a top-level name; the list of files decides, where there is one.
+    # Several distributions may share a top-level name; the list of files decides, if there is one.
     return not _read(info, "RECORD") or _lists_file(info, file, top)
 
 

@@ -1,9 +1,9 @@
-"""Whether a large value of Python's own types is still as it was, found out without encoding it again.
+"""Check whether a large value of built-in types is unchanged, without encoding it again.
 
-A snapshot is BLAKE3 over what pickle writes of a value that is made of exact built-in types only. It
-never enters a key. Pickled bytes hold the whole graph of such a value, each type and order in it
-included, and nothing else decides its encoding; so equal snapshots mean equal encodings. Any other
-object ends the attempt: what its methods say of it (`__reduce__`, `__eq__`) proves nothing.
+A snapshot is BLAKE3 over the pickle of a value that consists of exact built-in types only. It is
+never part of a key. Pickled bytes contain the whole graph of such a value, each type and order in
+it included, and nothing else decides its encoding; so equal snapshots mean equal encodings. Any
+other object stops the attempt: the results of its methods (`__reduce__`, `__eq__`) prove nothing.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from blake3 import blake3
 
 from cacheness.keys.encode import is_registered
 
-#: What pickle knows by itself.
+#: Types that pickle handles by itself.
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 _LEAVES: Final = frozenset({type(None), bool, int, float, str, bytes, bytearray})
-#: Written in C: they say through pickle all that they are, and nobody can teach them to say otherwise.
+#: Written in C: pickle gets all of their state, and no code can change that.
 _HELD: Final = frozenset({collections.OrderedDict, collections.defaultdict, collections.deque})
 _FIXED: Final = frozenset({complex, dt.date, dt.datetime, dt.time, dt.timedelta, dt.timezone, decimal.Decimal})
 _KNOWN: Final = _CONTAINERS | _LEAVES | _HELD | _FIXED
 
 
 class _OtherType(Exception):
-    """There is something within that is not of an exact built-in type."""
+    """The value contains an object that is not of an exact built-in type."""
 
 
 def snapshot(value: Any) -> bytes:
-    """32 bytes that are equal only while the encoding of a container is; none when that cannot be said."""
+    """Return 32 bytes that are equal only while a container's encoding is; none if that is unknown."""
     kind = type(value)
     if not (kind in _CONTAINERS or kind in _HELD) or is_registered(_KNOWN):
         return b""
     sink = _Sink()
     pickler = _SnapshotPickler(sink, 5, buffer_callback=_refuse)
-    pickler.dispatch_table = {}  # not what others have taught pickle
+    pickler.dispatch_table = {}  # without reducers that others registered with pickle
     try:
         pickler.dump(value)
     except (_OtherType, pickle.PicklingError, RecursionError, RuntimeError):
-        return b""  # RuntimeError: a dictionary that another thread is filling
+        return b""  # RuntimeError: another thread is changing a dictionary
     return sink.digest()
 
 
@@ -56,7 +56,7 @@ class _Sink:
 
 
 class _SnapshotPickler(pickle.Pickler):
-    """Asks `reducer_override` about all but the exact built-in types that pickle knows by itself."""
+    """Calls `reducer_override` for all but the exact built-in types that pickle handles by itself."""
 
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
@@ -66,4 +66,4 @@ class _SnapshotPickler(pickle.Pickler):
 
 
 def _refuse(_: pickle.PickleBuffer) -> NoReturn:
-    raise _OtherType  # it would be written like the bytes within
+    raise _OtherType  # it would be written like the bytes inside it

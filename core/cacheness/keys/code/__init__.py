@@ -1,4 +1,4 @@
-"""Which code decides a result: what a function calls and refers to, however it is wrapped, what it draws and writes."""
+"""Find the code that decides a result: what a function calls, refers to, draws at random and writes."""
 
 from cacheness.keys.code import callables, wrappers
 

@@ -1,4 +1,4 @@
-"""What the user put into a library: functions in its modules, methods in its classes, entries in its registries."""
+"""Find users' code inside libraries: functions in modules, methods in classes, entries in registries."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import is_users_module, module_of, owner_of, owner_of_class
 from cacheness.lazy_dataclass import dataclass
 
-#: Of a library's registry, so many entries are looked at.
+#: Entries of a library's registry that are checked.
 _MOST: Final = 1000
-#: A library's object is looked into so deep: a descriptor, what it wraps, what that closes over.
+#: Depth to which a library's object is searched: a descriptor, what it wraps, what that closes over.
 _DEEPEST: Final = 4
 _HOLDERS: Final = (functools.partial, property, staticmethod, classmethod, types.MethodType, type(functools.cache(len)))
 _PARTS: Final = ("__wrapped__", "func", "__func__", "fget")
 
 
 def has_users(value: Any, depth: int = _DEEPEST) -> bool:
-    """Return True when a thing that was found in a library is the user's, or leads to something of the user's."""
+    """Return True when an object found in a library is the user's, or refers to something of the user's."""
     if isinstance(value, types.FunctionType):
         if owner_of(value.__globals__.get("__name__")).kind == "user":
             return True
@@ -54,7 +54,7 @@ def _within_function(fn: types.FunctionType) -> Iterable[Any]:
 
 
 def _within(value: Any) -> Iterable[Any]:
-    """What an object of a library's holds, so far as it can be seen without running anything."""
+    """Return the contents of a library's object, as far as they are visible without running code."""
     if isinstance(value, Mapping):
         return islice(dict.values(value), _MOST) if isinstance(value, dict) else ()
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -67,9 +67,9 @@ def _within(value: Any) -> Iterable[Any]:
         return ()
 
 
-# what stands in classes and registries of a library's or Python's, and is found by a name that code reads
+# contents of classes and registries of libraries or Python, found by a name in the code
 
-#: By what is called, the registries of Python's that it asks.
+#: By called function, the registries of Python that it reads.
 _COPIES: Final = frozenset(
     {"copy", "deepcopy", "dump", "dumps", "Pickler", "__reduce__", "__reduce_ex__", "replace", "submit", "map"}
 )
@@ -80,7 +80,7 @@ _STATEMENTS: Final = frozenset(
 _ENCODES: Final = frozenset({"encode", "decode", "open", "lookup", "getreader", "getwriter"})
 _ASKS_CLASSES: Final = frozenset({"isinstance", "issubclass"})
 _MEMBERS: Final = (types.FunctionType, property, staticmethod, classmethod, functools.cached_property)
-#: Attributes of these types are no code, or C's.
+#: Attributes of these types are not code, or are C code.
 _SKIPPED: Final = frozenset(
     {
         *(type(None), bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, types.ModuleType),
@@ -93,15 +93,15 @@ _SKIPPED: Final = frozenset(
 
 @dataclass(slots=True)
 class _Classes:
-    """Classes of others into which the user's modules may have put something, as of the last walk over all."""
+    """Classes of others to which the user's modules may have added something, as of the last scan."""
 
     sizes: tuple[int, int] = (0, 0)
     users: tuple[int, int, int] = (0, 0, 0)
     version: int = 0
     all: list[weakref.ref[type]] = field(default_factory=list)
-    having: dict[str, list[type]] = field(default_factory=dict)  #: by the name of what the user put there
+    having: dict[str, list[type]] = field(default_factory=dict)  #: by the name of the addition
     registered: dict[str, list[type]] = field(default_factory=dict)  #: abstract classes by their names
-    bases: dict[str, list[type]] = field(default_factory=dict)  #: classes below which the user has some
+    bases: dict[str, list[type]] = field(default_factory=dict)  #: classes with subclasses of the user's
 
 
 _classes: Final = _Classes()
@@ -110,13 +110,13 @@ _BASES: Final = type.__dict__["__bases__"].__get__
 
 
 def version_of_additions() -> int:
-    """A number that grows when there may be something new that the user's modules put into classes of others."""
-    # Only code of the user's puts anything there, and it came with a module, a definition or a notebook's cell.
+    """Return a number that grows when the user's modules may have added something to classes of others."""
+    # Only the user's code adds anything, and that code arrives with a module, a definition or a notebook's cell.
     names = vars(sys.modules["__main__"])
     sizes = len(sys.modules), len(names)
     if _classes.sizes != sizes:
         modules = sum(map(is_users_module, list(sys.modules)))
-        # By `isinstance`, a module that is imported lazily would be loaded.
+        # `isinstance` would load a lazily imported module.
         defined = sum(issubclass(type(value), (types.FunctionType, type)) for value in list(names.values()))
         users = modules, defined, len(names.get("In", ()))
         if _classes.users != users:
@@ -130,7 +130,7 @@ def _walk() -> None:
     registered: dict[str, list[type]] = {}
     bases: dict[str, list[type]] = {}
     waiting: list[type] = [object]
-    seen: dict[int, Any] = {id(object): object}  # a metaclass may say what is equal, and what a hash is
+    seen: dict[int, Any] = {id(object): object}  # a metaclass may define equality and hash
     while waiting:
         cls = waiting.pop()
         module = module_of(cls)
@@ -160,24 +160,24 @@ def _list_once(bases: dict[str, list[type]], base: type) -> None:
 
 
 def _having(words: Collection[str]) -> dict[str, list[type]]:
-    """By these names, the classes of others in which the user put something under it."""
+    """Return the classes of others to which the user added something, by the addition's name."""
     having = _classes.having
     new = frozenset(words).difference(having)
     if new:
         found: dict[str, list[type]] = {word: [] for word in new}
-        for cls in (cls for ref in _classes.all if (cls := ref()) is not None):  # its metaclass may say what is true
+        for cls in (cls for ref in _classes.all if (cls := ref()) is not None):  # its metaclass may define truth
             namespace: Any = type.__getattribute__(cls, "__dict__")
             if new.isdisjoint(namespace):
                 continue
             for word in namespace.keys() & new:
                 if type(namespace[word]) not in _SKIPPED and _is_addition(namespace[word]):
                     found[word].append(cls)
-        having.update(found)  # at once, because another thread may look
+        having.update(found)  # in one step, because another thread may read it
     return {word: having[word] for word in words if having[word]}
 
 
 def _is_addition(value: Any) -> bool:
-    """Whether a class's attribute is a function or class of a module of the user's, or an object around one."""
+    """Return True when a class's attribute is, or wraps, a function or class of the user's modules."""
     if isinstance(value, (types.FunctionType, type)):
         return _is_users(value)
     if isinstance(value, _MEMBERS):
@@ -197,7 +197,7 @@ def _is_users(value: Any) -> bool:
 
 
 def users_subclasses(cls: type) -> list[type]:
-    """Those classes right below one that are the user's, as they were made."""
+    """Return the direct subclasses that are the user's, in their order of creation."""
     below: list[type] = type.__subclasses__(cls)
     return [found for found in below if _is_users(found)]
 
@@ -208,7 +208,7 @@ def _users_registered(cls: type) -> set[type]:
 
 
 def additions_to(words: Collection[str]) -> dict[str, Any]:
-    """What the user put where code that reads these names may come to it, by a name for people."""
+    """Return what the user added where code that reads these names may reach it, by a readable name."""
     version_of_additions()
     found: dict[str, Any] = {}
     for word, classes in _having(words).items():
@@ -232,7 +232,7 @@ def _name_of(cls: type) -> str:
 
 
 def _registries_for(words: Collection[str]) -> Iterator[tuple[str, Any]]:
-    """Registries of Python's, as far as the user filled them: what is in them is named by the class or name."""
+    """Registries of Python that the user extended: the class or name gives their entries."""
     if not _COPIES.isdisjoint(words):
         yield "copyreg.dispatch_table", _users_in(copyreg.dispatch_table)
     database = sys.modules.get("sqlite3")
@@ -249,10 +249,10 @@ def _users_in(registry: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
 
 @functools.cache
 def _codec_searches() -> list[Any]:
-    """The interpreter's own list of functions that find codecs, to which no name leads."""
+    """The interpreter's list of functions that find codecs, which no name refers to."""
     is_frozen = gc.get_freeze_count() > 0
     if is_frozen:
-        gc.unfreeze()  # what a server has frozen before it forks is not looked through
+        gc.unfreeze()  # objects that a server froze before its fork are skipped
     try:
         lists = [held for held in gc.get_referrers(encodings.search_function) if type(held) is list]
     finally:

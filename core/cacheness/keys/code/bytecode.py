@@ -1,7 +1,7 @@
-"""What a code object does, whatever it looks like in the source, and the names it reaches for.
+"""Read a code object: its instructions, independent of the source text, and its names.
 
-Read from the compiled code, not from the source text: after an edit on disk the source shows
-the new text while the old code still runs.
+Read from the compiled code and not from the source: after an edit on disk the source has the new
+text while the old code still runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True, order=True)
 class Name:
-    """A global name, and the attributes that are taken of it: `helpers.normalise`."""
+    """A global name, and the attributes read from it: `helpers.normalise`."""
 
     name: str
     attributes: tuple[str, ...] = ()
@@ -31,26 +31,26 @@ class Name:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Import:
-    """An import inside of a function, and what is taken from the module."""
+    """An import inside a function, and the names taken from the module."""
 
     module: str
     level: int
-    attributes: tuple[str, ...] = ()  #: empty: the module itself is handed about
+    attributes: tuple[str, ...] = ()  #: empty: the module itself is passed on
 
 
 @dataclass(frozen=True, slots=True)
 class CodeInfo:
-    """A code object and those inside of it."""
+    """A code object and those inside it."""
 
     digest: bytes
     names: tuple[Name, ...]
     imports: tuple[Import, ...]
-    uses: Mapping[str, frozenset[str]]  #: of each name from outside, in the words of `effects.py`
-    body: bytes  #: the digest as it would be under any other name; decides nothing
-    called: Mapping[str, bool]  #: of each dotted name, whether a literal text follows wherever it stands
+    uses: Mapping[str, frozenset[str]]  #: of each outside name, in the terms of `write_only.py`
+    body: bytes  #: the digest without the function's name; decides nothing
+    called: Mapping[str, bool]  #: for each dotted name, whether a literal text follows at every place
 
 
-#: They do nothing, or say what `co_flags` says.
+#: They do nothing, or repeat `co_flags`.
 _IDLE: Final = frozenset({"NOP", "CACHE", "RESUME", "EXTENDED_ARG", "PRECALL"})
 _JUMPS: Final = frozenset({*dis.hasjrel, *dis.hasjabs})
 _CONSTANTS: Final = frozenset(dis.hasconst)
@@ -59,9 +59,9 @@ _ATTRIBUTES: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _LOCALS: Final = frozenset(
     {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
 )
-#: What a class body says of itself by the text around it.
+#: Names that a class body sets from its place in the source.
 _ABOUT_ITSELF: Final = frozenset({"__doc__", "__firstlineno__", "__static_attributes__", "__module__", "__qualname__"})
-#: Globals that say where a module is, not what it does.
+#: Globals that describe where a module is, not what it does.
 _WHERE: Final = frozenset(
     {"__name__", "__file__", "__doc__", "__spec__", "__loader__", "__package__", "__cached__", "__path__"}
 )
@@ -97,7 +97,7 @@ def _read(code: types.CodeType) -> CodeInfo:
     return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body, called)
 
 
-#: What there is to know of a code object; found once.
+#: Return the facts about a code object; computed once.
 info_of = once_per_code(_read)
 
 
@@ -109,7 +109,7 @@ def _frame(code: types.CodeType) -> tuple[Any, ...]:
 
 
 def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
-    """The instructions that do something, and for each offset which of them is reached there."""
+    """Return the effective instructions, and for each offset the one that is reached there."""
     kept: list[dis.Instruction] = []
     places: dict[int, int] = {}
     for instruction in raw:
@@ -154,7 +154,7 @@ def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int,
 
 
 def exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Start, size and target of each protected stretch, in bytes, and the depth of the stack there, doubled."""
+    """Start, size and target of each protected range, in bytes, and the stack's depth there, times two."""
     numbers = []
     value = 0
     for byte in table:
@@ -174,7 +174,7 @@ def _names(instructions: Sequence[dis.Instruction]) -> Iterator[Name]:
 
 
 def _called_with_text(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, bool]]:
-    """Each name with its attributes, and whether a literal text is the first argument in each of its calls."""
+    """Return each name with its attributes, and whether each of its calls has a literal text as first argument."""
     found: dict[str, bool] = {}
     for at, instruction in enumerate(instructions):
         if instruction.opname in _LOCALS:
@@ -189,7 +189,7 @@ def _called_with_text(instructions: Sequence[dis.Instruction]) -> Iterator[tuple
 
 
 def _is_whole_argument(instructions: Sequence[dis.Instruction], at: int) -> bool:
-    """Whether a constant is an argument as it stands: then the call follows, or one more argument and the call."""
+    """Return True when a constant is an argument itself: a call follows, or one more argument and a call."""
     following = [instruction.opname for instruction in instructions[at + 1 : at + 3]]
     called = [name.startswith(("CALL", "KW_NAMES")) for name in following]
     return called[:1] == [True] or (called[1:] == [True] and following[0].startswith("LOAD_"))
@@ -214,7 +214,7 @@ def _imports(instructions: Sequence[dis.Instruction], code: types.CodeType) -> I
 
 
 def _uses(instructions: Sequence[dis.Instruction], at: int, code: types.CodeType) -> Iterator[Import]:
-    """What becomes of the module that `import a.b` or `import a.b as c` puts into a local name."""
+    """Return the uses of the module that `import a.b` or `import a.b as c` binds to a local name."""
     module, level, after = instructions[at].argval, instructions[at - 2].argval, at + 1
     while instructions[after].opname in ("IMPORT_FROM", "SWAP", "POP_TOP"):
         after += 1

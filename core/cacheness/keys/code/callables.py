@@ -1,7 +1,7 @@
-"""How functions, classes and modules are encoded, and what is made of them.
+"""Encode functions, classes and modules, and objects made from them.
 
-The user's own are handed to `Encoder.reference`, which reads their code. A library's count by
-its name and version, Python's by their names.
+The user's are passed to `Encoder.reference`, which reads their code. A library's count by name and
+version, Python's by their names.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _foreign_function(encoder: Encoder, value: types.FunctionType, owner: Owner,
     if value.__closure__ is None and is_held(value, module, name):
         add_foreign(encoder, owner, module, name)
         return
-    # A library made it here, perhaps around a function of the user's.
+    # A library created it here, perhaps around a function of the user's.
     if (start := encoder.enter(value)) >= 0:
         encoder.open("made function", 6 if owner.kind == "library" else 5)
         add_foreign(encoder, owner, module, name)
@@ -69,7 +69,7 @@ def _contents(cell: types.CellType) -> list[Any]:
 
 
 def add_foreign(encoder: Encoder, owner: Owner, module: str, name: str) -> None:
-    """Append something of Python's or a library's by its name."""
+    """Append an object of Python or of a library by its name."""
     if owner.kind == "library":
         encoder.open("of", 2)
         encoder.library(owner.name, owner.version)
@@ -120,7 +120,7 @@ def _builtin(encoder: Encoder, value: types.BuiltinFunctionType) -> None:
     types.MemberDescriptorType,
 )
 def _descriptor(encoder: Encoder, value: Any) -> None:
-    # The name is enough: a descriptor of a class that can be read is met within that class.
+    # The name is enough: descriptors of a readable class are encoded with that class.
     cls = value.__objclass__
     encoder.tagged("descriptor", cls.__qualname__, value.__name__)
     owner = owner_of_class(cls)
@@ -138,7 +138,7 @@ def _compiled(encoder: Encoder, module: str, name: str) -> None:
         add_foreign(encoder, owner, module, name)
 
 
-#: Types of functions that compilers to C bring along, by their names.
+#: Types of functions from compilers to C, by name.
 _COMPILED: Final = frozenset({"cython_function_or_method", "fused_cython_function", "nb_func", "nb_method"})
 
 
@@ -154,7 +154,7 @@ def _compiled_function(encoder: Encoder, value: Any) -> None:
 @handles(types.MethodType)
 def _method(encoder: Encoder, value: types.MethodType) -> None:
     if generator := name_of_process_wide(value.__self__):
-        # Its state is nothing that a function was given; it is listed as chance.
+        # Its state is not an input of the function; it is listed as random.
         encoder.tagged("process-wide", generator, value.__name__)
     elif (start := encoder.enter(value)) >= 0:
         encoder.tagged("method", value.__self__, value.__func__)

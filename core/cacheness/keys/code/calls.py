@@ -1,7 +1,7 @@
-"""What a code object calls, and with what: its bytecode is run once, over symbols in place of values.
+"""Find the calls in a code object: run its bytecode once, on symbols instead of values.
 
-Nothing of the user's is executed and nothing is imported. What is not known is `UNKNOWN`; a name of a library
-that is not loaded is known by its dotted name alone. Code is read from top to bottom, each branch once.
+No user code runs and nothing is imported. An unknown value is `UNKNOWN`; a name of a library that
+is not loaded is known only by its dotted name. Code is read from top to bottom, each branch once.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Known:
-    """Something that can be found without running anything; of a library that is not loaded, its name alone."""
+    """An object found without running code; only the name if its library is not loaded."""
 
-    path: str  #: as the code reaches it
+    path: str  #: as named in the code
     value: Any = ABSENT
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Constant:
-    """A value that stands in the code."""
+    """A constant in the code."""
 
     value: Any
 
@@ -48,14 +48,14 @@ class Given:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """What a call returns."""
+    """The result of a call."""
 
     call: CallInCode
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Of:
-    """An attribute of something else than a module or class, and what its class has under that name."""
+    """An attribute of an object that is no module or class, with its class's value of that name."""
 
     owner: Symbol
     name: str
@@ -64,7 +64,7 @@ class Of:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unknown:
-    """Anything."""
+    """Any value."""
 
 
 Symbol: TypeAlias = Known | Constant | Given | Made | Of | Unknown
@@ -74,7 +74,7 @@ _NULL: Final = Constant(ABSENT)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CallInCode:
-    """A call, as it stands in the code."""
+    """A call in the code."""
 
     callee: Symbol
     args: tuple[Symbol, ...] = ()
@@ -84,7 +84,7 @@ class CallInCode:
     having: str = ""  #: runs only while it is neither
 
     def argument(self, name: str, position: int | None) -> Symbol | None:
-        """What is given for a parameter; None when nothing is."""
+        """Return the value for a parameter; None when it is not given."""
         found = self.keywords.get(name)
         if found is None and position is not None and position < len(self.args):
             found = self.args[position]
@@ -93,7 +93,7 @@ class CallInCode:
 
 @dataclass(slots=True)
 class Trace:
-    """What a code object and those inside of it do."""
+    """The effects of a code object and those inside it."""
 
     calls: list[CallInCode] = field(default_factory=list)
     handed: list[tuple[Symbol, str]] = field(
@@ -102,7 +102,7 @@ class Trace:
 
 
 def trace_of(fn: types.FunctionType) -> Trace:
-    """What a function calls and hands about, with the values that its names have now."""
+    """Return what a function calls and passes on, with the current values of its names."""
     code, trace = fn.__code__, Trace()
     arguments = code.co_argcount + code.co_kwonlyargcount
     defaults = defaults_of(fn)
@@ -120,14 +120,14 @@ def trace_of(fn: types.FunctionType) -> Trace:
 
 
 def defaults_of(fn: types.FunctionType) -> dict[str, Any]:
-    """The parameters that need not be given, and their values then."""
+    """Return the optional parameters and their defaults."""
     code, values = fn.__code__, fn.__defaults__ or ()
     named = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
     return {**dict(zip(named, values, strict=True)), **(fn.__kwdefaults__ or {})}
 
 
 def _of_value(value: Any, *, anything: bool = False) -> Symbol:
-    """A symbol for a value that a variable holds; a parameter's default only when it is a piece of code."""
+    """Return a symbol for a variable's value; a parameter's default only if it is code."""
     if isinstance(value, types.ModuleType):
         return Known(name_of_module(value), value)
     return Known(path_of(value), value) if anything or callable(value) else UNKNOWN
@@ -139,14 +139,14 @@ def _of_global(name: str, names: Mapping[str, Any]) -> Symbol:
         value = getattr(sys.modules["builtins"], name, ABSENT)
     if is_imported_lazily(value):
         try:
-            value = value.resolve()  # what a key reads, too
+            value = value.resolve()  # a key reads it, too
         except FAILURES:
             value = ABSENT
     return UNKNOWN if value is ABSENT else _of_value(value, anything=True)
 
 
 def path_of(value: Any) -> str:
-    """The dotted name that a function or class has by itself; "" for anything else."""
+    """Return the dotted name that a function or class has by itself; "" for other objects."""
     if isinstance(value, type):
         return f"{module_of(value)}.{value.__qualname__}"
     if isinstance(value, types.FunctionType):
@@ -160,14 +160,14 @@ def path_of(value: Any) -> str:
 
 
 def called_as(value: Any) -> Symbol:
-    """A symbol for something that is called itself."""
+    """Return a symbol for an object that is called."""
     if isinstance(value, types.MethodType) and not isinstance(value.__self__, type):
         return attribute(Known("", value.__self__), value.__name__)
     return Known(path_of(value), value)
 
 
 def attribute(owner: Symbol, name: str) -> Symbol:
-    """What an attribute leads to, found without running anything."""
+    """Return an attribute's value, without running code."""
     if isinstance(owner, Known):
         if owner.value is ABSENT:
             return Known(f"{owner.path}.{name}")
@@ -183,7 +183,7 @@ def attribute(owner: Symbol, name: str) -> Symbol:
 
 def _of_module(module: types.ModuleType, name: str) -> Symbol:
     path = f"{name_of_module(module)}.{name}"
-    names = names_of_module(module)  # by `getattr`, it may begin to import things
+    names = names_of_module(module)  # `getattr` might trigger an import
     value = names.get(name, sys.modules.get(path, ABSENT))
     return Known(name_of_module(value) if isinstance(value, types.ModuleType) else path, value)
 
@@ -198,7 +198,7 @@ def _of_class(cls: type, name: str) -> Known | None:
     return Known(f"{module_of(cls)}.{cls.__qualname__}.{name}", value)
 
 
-#: They leave the stack as it is.
+#: They do not change the stack.
 _IDLE: Final = frozenset(
     {
         *("NOP", "CACHE", "RESUME", "EXTENDED_ARG", "PRECALL", "COPY_FREE_VARS", "MAKE_CELL", "SETUP_ANNOTATIONS"),
@@ -230,15 +230,16 @@ class _CodePass:
     ) -> None:
         self._code, self._local, self._look, self._names, self._trace = code, local, look, names, trace
         self._stack: list[Symbol] = []
-        self._at: dict[int, list[Symbol]] = {}  # the stack of who jumps there
+        self._at: dict[int, list[Symbol]] = {}  # the stack at each jump's target
         self._guards: list[tuple[int, str, bool]] = []  # up to which offset, parameter, whether it is None there
-        self._otherwise: dict[int, tuple[str, bool]] = {}  # what holds from an offset on, if nothing falls into it
+        # the conditions from an offset on, if the instruction before does not continue there
+        self._otherwise: dict[int, tuple[str, bool]] = {}
         self._keywords: tuple[str, ...] = ()
         self._inner: list[tuple[types.CodeType, str, str]] = []
         self._without = self._having = ""
 
     def through(self, without: str, having: str) -> None:
-        """Run, and then what is inside. The guards are those of the code around."""
+        """Run the code, and then code objects inside it, under the conditions of the code around."""
         last: dis.Instruction | None = None
         for raw in instructions_of(self._code):
             self._arrive(raw, last)
@@ -333,7 +334,7 @@ class _CodePass:
         self._stack += [UNKNOWN] * (dis.stack_effect(step.opcode, step.arg) + 1)
 
     def _generic(self, step: dis.Instruction) -> None:
-        """Take away as many values as anything can that changes the depth of the stack so, and leave one."""
+        """Pop as many values as an operation with this stack effect can pop at most, and push one."""
         jumps = step.opcode in _JUMPS
         effect = dis.stack_effect(step.opcode, step.arg, jump=False if jumps else None)
         if jumps:
@@ -354,7 +355,7 @@ class _CodePass:
             return
         name = step.opname
         if not tested.optional and not name.endswith("NONE"):
-            return  # a false value may be something, too
+            return  # a false value may matter, too
         if name.endswith(("IF_NOT_NONE", "IF_TRUE", "IF_TRUE_OR_POP")):
             self._guards.append((target, tested.name, True))
             self._otherwise[target] = tested.name, False
@@ -377,7 +378,7 @@ class _CodePass:
         slots = [self._pop(), self._pop()]
         callee = slots[0] if slots[0] is not _NULL else slots[1]
         if _NULL not in slots and slots[1] is not UNKNOWN:
-            callee = slots[1]  # a decorator's argument stands where a method's object does
+            callee = slots[1]  # a decorator's argument is at the place of a method's object
             given = [slots[0], *given]
         for symbol in given:
             self._hand(symbol)
@@ -427,7 +428,7 @@ class _CodePass:
 
 
 def module_called(name: str) -> Known:
-    """A module by its dotted name, whether it is loaded or not."""
+    """Return a module by its dotted name, loaded or not."""
     return Known(name, sys.modules.get(name, ABSENT))
 
 
@@ -435,7 +436,7 @@ _IMPORTERS: Final = frozenset({"builtins.__import__", "importlib.import_module"}
 
 
 def _result(call: CallInCode) -> Symbol:
-    """What a call returns, where that is known."""
+    """Return a call's result, if it is known."""
     callee, first = call.callee, call.args[0] if call.args else None
     path = callee.path if isinstance(callee, Known) else ""
     second = call.args[1] if len(call.args) > 1 else None
@@ -448,7 +449,7 @@ def _result(call: CallInCode) -> Symbol:
 
 
 def unfolded(call: CallInCode) -> CallInCode:
-    """The call of what a partial holds, with all that it is given."""
+    """Return the call of a partial's function, with all arguments."""
     callee = call.callee
     while isinstance(callee, Known) and isinstance(callee.value, functools.partial):
         inner = callee.value
@@ -460,7 +461,10 @@ def unfolded(call: CallInCode) -> CallInCode:
 
 
 def applied(call: CallInCode) -> Iterator[CallInCode]:
-    """The call itself, and those that it leads to: of what `map` or `partial` is given, of a named method."""
+    """Return the call, and calls that follow from it.
+
+    Those are of functions given to `map` or `partial`, and of a named method.
+    """
     call = unfolded(call)
     yield call
     callee = call.callee
@@ -479,7 +483,10 @@ def applied(call: CallInCode) -> Iterator[CallInCode]:
 
 
 def _of_method(caller: Any, call: CallInCode) -> CallInCode:
-    """The call of a method by Python's `methodcaller`, or by Dask's, which is given the arguments later."""
+    """Return the call of a method through `methodcaller` of Python or Dask.
+
+    Dask's gets the arguments later.
+    """
     if hasattr(caller, "method"):
         return replace(call, callee=attribute(call.args[0], caller.method), args=call.args[1:])
     maker, given = caller.__reduce__()

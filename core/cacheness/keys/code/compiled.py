@@ -1,4 +1,4 @@
-"""Compiled code of the user's: it counts by the content of its file, because nothing else can be read."""
+"""Encode compiled code of the user's by its file's content, because nothing else is readable."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def is_extension(module: str | None) -> bool:
 
 
 def is_compiled_class(cls: type) -> bool:
-    """Return True when a class cannot be read: it is compiled, or was made within a compiled module."""
+    """Return True when a class is not readable: compiled, or created in a compiled module."""
     return is_compiled(cls) or is_extension(module_of(cls))
 
 
 def add_compiled(encoder: Encoder, module: str | None, name: str) -> None:
-    """Append something compiled of the user's: its name, and what the file of its module holds."""
+    """Append a compiled object of the user's: its name, and its module file's content."""
     files = list(_files_of(module or ""))
     if not files:
         raise Unencodable(f"{module}.{name} is compiled, and its module has no file")
@@ -35,7 +35,7 @@ def add_compiled(encoder: Encoder, module: str | None, name: str) -> None:
 
 
 def _files_of(module: str) -> Iterator[str]:
-    """A module's compiled file; where a package shows what its parts hold, the files of all of these."""
+    """Return a module's compiled file; for a package that exposes its parts, all their files."""
     file = _file_of(sys.modules.get(module))
     if file.endswith(_SUFFIXES):
         yield file
@@ -51,6 +51,6 @@ def _file_of(module: Any) -> str:
 
 
 def is_of_module(value: types.BuiltinFunctionType) -> bool:
-    """Whether a compiled function is bound to nothing but its module; pybind11 and others bind it to a capsule."""
+    """Return True when a compiled function is bound only to its module; pybind11 and others bind it to a capsule."""
     of = getattr(value, "__self__", None)
     return of is None or isinstance(of, types.ModuleType) or type(of).__name__ == "PyCapsule"

@@ -1,6 +1,6 @@
-"""Contexts and options that decide results and are set elsewhere: listed where they are not as they came.
+"""List contexts and options that decide results and are set elsewhere, if they are not at their defaults.
 
-They belong to a thread, or to a process, and are not the function's, so they do not count in its key.
+They belong to a thread or a process and not to the function, so they are not part of its key.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from cacheness.keys.error_paths import FAILURES, Harmless
 _DECIMAL: Final = frozenset({"Decimal", "decimal", "getcontext"})
 _LOCALE: Final = frozenset({"locale", "strxfrm", "strcoll", "localeconv", "format_string", "currency", "strftime"})
 _CATEGORIES: Final = ("LC_COLLATE", "LC_NUMERIC", "LC_TIME", "LC_MONETARY")
-#: They decide how a frame is printed, or by which engine it is computed, as dask.dataframe does when it is imported.
+#: They decide how a frame is printed, or which engine computes it; dask.dataframe sets them when imported.
 _HARMLESS: Final = ("display.", "styler.", "plotting.", "compute.")
 
 
 def changed_settings(words: Collection[str]) -> Iterator[str]:
-    """What stands otherwise than by default, of what code that reads these names may depend on."""
+    """Return the changed settings on which code that reads these names may depend."""
     if not _DECIMAL.isdisjoint(words) and (found := _decimal_settings()):
         yield f"the decimal context: {found}"
     if not _LOCALE.isdisjoint(words) and (found := _locale_settings()):
@@ -51,7 +51,7 @@ def _locale_settings() -> str:
 
 def _numpy_options() -> list[str]:
     printing: Any = sys.modules.get("numpy._core.printoptions")
-    with suppress(*FAILURES):  # where NumPy keeps what it came with is its own
+    with suppress(*FAILURES):  # NumPy's place for its defaults is private
         default, now = vars(printing)["default_format_options_dict"], vars(printing)["format_options"].get()
         return sorted(name for name, value in now.items() if value != default.get(name))
     return []
@@ -59,7 +59,7 @@ def _numpy_options() -> list[str]:
 
 def _pandas_options() -> list[str]:
     config: Any = sys.modules.get("pandas._config.config")
-    with suppress(*FAILURES):  # how pandas keeps them is its own
+    with suppress(*FAILURES):  # pandas' place for them is private
         known = vars(config)["_registered_options"]
         get = vars(config)["get_option"]
         return sorted(name for name, option in known.items() if get(name) != option.defval)

@@ -1,8 +1,8 @@
-"""Counters in objects: attributes that the code only adds to, and that nothing reads.
+"""Find counters in objects: attributes that code only increments, and that nothing reads.
 
-They decide nothing, and would change the key of each next call. An object keeps its counters out of a key
-only where all that can be reached of it is seen: it is an instance of plain classes of the user's, and neither
-the function that names it nor one of its methods hands it about. In doubt they count.
+Counters decide nothing, and would change the key of each next call. They are left out of a key only
+if all uses of the object are visible: it is an instance of plain classes of the user's, and neither
+the function that names it nor one of its methods passes it on. In doubt they count.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cacheness.keys.encode import Encoder, handles, is_registered
 from cacheness.keys.owners import owner_of_class
 from cacheness.keys.values.attributes import add_attributes
 
-#: Stands before the names of attributes that are added to, among those that are read.
+#: Prefix of incremented attributes among the names that are read.
 ADDED_TO: Final = "+="
-#: With one of these, a class decides itself what becomes of attributes, or shows all of them.
+#: A class with one of these controls access to its attributes, or exposes all of them.
 _SPECIAL: Final = frozenset(
     {
         *("__getattr__", "__getattribute__", "__setattr__", "__delattr__", "__slots__", "__cacheness_key__"),
@@ -33,7 +33,7 @@ _NUMBERS: Final = frozenset({int, float})
 
 
 class Counting:
-    """In place of an object of which some attributes do not count."""
+    """Replaces an object of which some attributes do not count."""
 
     def __init__(self, owner: Any, names: list[str]) -> None:
         self.owner, self.names = owner, names
@@ -41,14 +41,14 @@ class Counting:
 
 @handles(Counting)
 def _counting(encoder: Encoder, value: Counting) -> None:
-    # The object is not entered: where one of its parts leads back to it, its counters can be seen, and count.
+    # The object is not marked as entered: if one of its parts refers back to it, its counters are visible, and count.
     attributes = {name: part for name, part in vars(value.owner).items() if name not in value.names}
     encoder.tagged("counting", type(value.owner))
     add_attributes(encoder, value.owner, attributes)
 
 
 def counting(fn: types.FunctionType, closure: Mapping[str, Any], asked: Collection[str]) -> dict[str, Counting]:
-    """By name, the objects that a function refers to and that have counters; `asked` is what all the code reads."""
+    """Return the objects with counters that a function refers to, by name; `asked` is what all the code reads."""
     counted = _counted_among(frozenset(asked))
     if not counted:
         return {}
@@ -79,7 +79,7 @@ def _counters_of(thing: Any, counted: frozenset[str], taken: frozenset[str]) -> 
 
 
 def _is_plain(cls: type, taken: frozenset[str]) -> bool:
-    """Return True when an instance stays with those who know it, if nobody takes one of these attributes of it."""
+    """Return True when an instance stays within known code, unless one of these attributes is read."""
     if cls.__mro__[-1] is not object or not cls.__dictoffset__ or is_registered((cls,)):
         return False
     classes = cls.__mro__[:-1]
@@ -96,7 +96,7 @@ def _is_plain(cls: type, taken: frozenset[str]) -> bool:
 
 
 def _functions_in(member: Any) -> Iterator[types.FunctionType | None]:
-    """The functions that an attribute of a class hands an instance to; None where that is not known."""
+    """Return the functions to which an attribute of a class passes an instance; None if unknown."""
     if isinstance(member, (staticmethod, classmethod, type)):
         return
     parts = (member.fget, member.fset, member.fdel) if type(member) is property else (member,)

@@ -1,4 +1,4 @@
-"""What a function's code names outside of any module: environment variables, and files that stand beside its module."""
+"""Find inputs that a function's code names outside modules: environment variables, and files near its module."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from cacheness.keys.values.files import digest_of_file
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IN_CAPITALS: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _EXPANDED: Final = re.compile(r"\$\{?(\w+)")
-#: Stands before texts of the code, among the names that are read.
+#: Prefix of texts of the code among the names that are read.
 NAMED: Final = "$"
-#: Stands before texts of the code that may be the names of files.
+#: Prefix of texts of the code that may be file names.
 FILED: Final = "/"
 _FILE: Final = re.compile(r"[^\s<>|*?{}\"']{1,100}\.[A-Za-z0-9]{1,8}")
-#: Calls that write somewhere: then a name in the code may be that of an output.
+#: Calls that write files: a name in the code may then be an output's.
 _WRITES: Final = re.compile(
     r"write|save|dump(?!s)|mkdir|touch|unlink|rename|to_(csv|parquet|pickle|excel|file|zarr|netcdf)"
 )
-#: What hands out files of a package, by the words of the code or by the module that it comes from.
+#: What returns files of a package, by names in the code or by the module that it comes from.
 _PACKAGED: Final = frozenset({"resources", "importlib.resources", "importlib_resources", "pkgutil", "get_data"})
 _PACKAGE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OF_PACKAGES: Final = ("importlib.resources", "importlib_resources", "pkgutil")
-#: Calls that look at files.
+#: Calls that read files or directories.
 _OPENS: Final = re.compile(r"open|read|load|scan|listdir|walk|glob|iterdir|imread|fromfile|FileSystemLoader")
-#: Texts of a function that are tried as names, and folders in which they are.
+#: Limits on a function's texts that are tried as names, and on the folders.
 _MOST: Final = 50
 _LONGEST: Final = 4096  #: characters of a path
 
@@ -52,7 +52,7 @@ class Environment:
 
 
 class Setting:
-    """An option of `dask.config`, which counts by its value where the key is made."""
+    """An option of `dask.config`, which counts by its value when the key is made."""
 
     def __init__(self, name: str) -> None:
         self.name = f"dask.config {name}"
@@ -60,25 +60,25 @@ class Setting:
 
 
 class AllVariables:
-    """In place of `os.environ` in a global: those count that the code names."""
+    """Replaces `os.environ` in a global: only variables named in the code count."""
 
 
 class FolderByName:
-    """In place of a text that names a folder, in which the code opens files that it does not name."""
+    """Replaces a folder's path, if the code opens files there without naming them."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
 
 class NotLookedAt:
-    """Files that a function's code names, where it also writes files: these may be what it writes."""
+    """Files named in a function's code that also writes files: they may be its outputs."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
 
 
 class FilesBeside:
-    """Files that a function's code names, below its module's folder or one that a global holds."""
+    """Files named in a function's code, below its module's folder or one in a global."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
@@ -139,7 +139,7 @@ _OPTION: Final = re.compile(r"[a-z][\w-]*(\.[\w-]+)+")
 def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environment]:
     """Return the environment variables that a function's code may read by name; most texts name none.
 
-    Where the name is not in its code, texts of all the code that can be reached are tried: `asked` has them.
+    If the name is not in its code, the texts of all reachable code are tried: `asked` has them.
     """
     texts, others = texts_of(fn.__code__), _other_readers(fn)
     if not others and not texts.words & ENVIRONMENT:
@@ -155,7 +155,7 @@ def variables_of(fn: types.FunctionType, asked: Collection[str]) -> list[Environ
 
 
 def settings_of(fn: types.FunctionType) -> list[Setting] | None:
-    """Return the options of `dask.config` that a function's code names; None for the many that read none."""
+    """Return the options of `dask.config` that a function's code names; None for functions that read none."""
     config: Any = sys.modules.get(_DASK_CONFIG)
     if config is None:
         return None
@@ -169,18 +169,18 @@ def settings_of(fn: types.FunctionType) -> list[Setting] | None:
 
 
 def is_environment(value: Any) -> bool:
-    """Return True when a value is `os.environ` itself, under whatever name."""
+    """Return True when a value is `os.environ` itself, under any name."""
     return value is os.environ or value is getattr(os, "environb", os.environ)
 
 
 def environment_read_by(fn: types.FunctionType) -> frozenset[str]:
-    """How a function's code reads environment variables, in the words of `effects.environment_read`."""
+    """Return how a function's code reads environment variables, in the terms of `write_only.environment_read`."""
     found, others = texts_of(fn.__code__).environment, _other_readers(fn)
     return found | environment_read_as(fn.__code__, others) if others else found
 
 
 def _other_readers(fn: types.FunctionType) -> frozenset[str]:
-    """Globals of a function that are `os.environ`, or read it, under names of the user's own."""
+    """Return globals of a function that are `os.environ`, or functions that read it, under the user's names."""
     values = fn.__globals__
     return frozenset(
         word
@@ -205,14 +205,14 @@ def files_named_by(fn: types.FunctionType) -> set[str]:
 
 
 def names_files(asked: Collection[str]) -> bool:
-    """Return True when the code that can be reached names files."""
+    """Return True when the reachable code names files."""
     return any(text.startswith(FILED) for text in asked)
 
 
 def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], list[str]]:
-    """Return folders in which a function may open what its code names, and files that its globals name.
+    """Return folders in which a function may open files named in its code, and files named in its globals.
 
-    The folders are those of its module and of packages whose files it asks for, and what globals hold.
+    The folders are those of its module, of packages whose files it reads, and of paths in globals.
     """
     texts = texts_of(fn.__code__)
     file, found = fn.__globals__.get("__file__"), list[str]()
@@ -232,7 +232,7 @@ def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], lis
 
 
 def _folder_of_package(name: str) -> str:
-    """The folder of a package of the user's, which is not imported for that; "" for none."""
+    """Return the folder of a package of the user's, without importing it; "" if there is none."""
     file = source_file_of(name)
     return os.path.dirname(file) if file and owner_of(name).kind == "user" else ""
 
@@ -247,7 +247,7 @@ def is_among(folders: list[str], value: Any) -> bool:
 
 
 def is_folder(value: Any) -> bool:
-    """Return True when a value is a path to a folder, a text only where it begins at the root."""
+    """Return True when a value is a path to a folder; a text counts only if it is absolute."""
     return (isinstance(value, pathlib.Path) or _is_path(value)) and os.path.isdir(value)
 
 
@@ -271,9 +271,9 @@ def opens(code: types.CodeType) -> bool:
 
 
 def files_in(folders: list[str], files: list[str], fn: types.FunctionType, asked: Collection[str]) -> FilesBeside:
-    """Return the files below some folders that texts in a function's code name, one after the other or as a pattern.
+    """Return the files in some folders that texts in a function's code name, alone, joined, or as a pattern.
 
-    Texts of all the code that can be reached are tried, too: a helper may be given the name.
+    Texts of all reachable code are tried, too, because a helper may get the name as an argument.
     """
     asked_for = {text[len(FILED) :] for text in asked if text.startswith(FILED)}
     held = [fn.__globals__.get(word) for word in _words(fn)]

@@ -1,9 +1,9 @@
-"""Functions to fingerprints: the code that will run, and all the code of the user's that it reaches.
+"""Compute fingerprints of functions: the code that will run, and all user code that it reaches.
 
-A function or class of the user's is a node: its own code, and the values it refers to by name.
-Values that are functions or classes again lead to further nodes; all others are encoded.
-`graph.py` turns the nodes into digests. What was found is kept, and at the next call only
-watched: names must still lead to the same objects, and what can change must be encoded as before.
+A function or class of the user's is a node: its code, and the values it refers to by name. Values
+that are functions or classes lead to further nodes; all others are encoded. `merkle.py` turns the
+nodes into digests. The result is kept, and at the next call only checked: names must still refer to
+the same objects, and mutable values must have the same encoding.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ from cacheness.lazy_dataclass import dataclass
 
 #: Names that an entry lists one by one; more are listed by module.
 MOST_PARTS: Final = 80
-#: Encodings of what is code itself, or is not there.
+#: Encodings of code, and of absent names.
 _NOT_VALUES: Final = (b"R", b"@2:of", b"@7:missing", b"@7:written", b"@6:import", b"N")
-#: Hexadecimal digits that distinguish a part from what it was before.
+#: Hexadecimal digits that distinguish a component from its earlier state.
 _SHORT: Final = 12
 _PYTHON: Final = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -58,19 +58,19 @@ class Fingerprint:
     digest: bytes  #: 32 bytes
     name: str  #: module:qualified name
     components: Mapping[str, Mapping[str, str]]  #: short digests by kind and name: code, values, bound, loose, versions
-    unfollowed: tuple[str, ...]  #: what could not be seen
-    body: str = ""  #: a short digest of the code under any name, for `explain`; it does not count
+    unfollowed: tuple[str, ...]  #: what is not visible
+    body: str = ""  #: a short digest of the code without its name, for `explain`; it does not count
     chance: tuple[Draw, ...] = ()  #: random numbers that it draws
-    parameters: str = ""  #: what stands for its parameters in their order; it does not count
+    parameters: str = ""  #: digest of its parameters in order; it does not count
 
     @property
     def incomplete(self) -> tuple[str, ...]:
-        """Of what could not be seen, what can decide the result."""
+        """Return what is not visible and can decide the result."""
         return deciding(self.unfollowed)
 
     @functools.cached_property
     def code(self) -> FunctionCode | None:
-        """What entries keep of the code; None where the code does not count."""
+        """Return the code's description for entries; None if the code does not count."""
         if not self.components:
             return None
         parts = {
@@ -84,12 +84,12 @@ class Fingerprint:
         return FunctionCode(self.name, self.name.partition(":")[0], canonical(parts))
 
 
-#: By identity of what was fingerprinted, for as long as that lives.
+#: By identity of the fingerprinted object, as long as it lives.
 _plans: dict[int, tuple[weakref.ref[Any], _CodeFingerprint]] = {}
 
 
 def fingerprint(fn: Any) -> Fingerprint:
-    """Return what decides the result of a callable, apart from its arguments. It is quick when nothing has changed.
+    """Return what decides the result of a callable, apart from its arguments. Fast when nothing has changed.
 
     Args:
         fn: the callable.
@@ -101,13 +101,13 @@ def fingerprint(fn: Any) -> Fingerprint:
     plan = _CodeFingerprint(fn)
     with suppress(
         TypeError
-    ):  # what has no weak references cannot be distinguished from its successor at the same address
+    ):  # without weak references an object cannot be distinguished from a later one at the same address
         _plans[key] = (weakref.ref(fn, functools.partial(_plans.pop, key)), plan)
     return plan.fingerprint
 
 
 class Chance:
-    """What a callable, or another object, draws without a seed: always, or in a call with some arguments.
+    """Return what a callable, or another object, draws without a seed: always, or for some arguments.
 
     Args:
         thing: the callable or object.
@@ -120,14 +120,14 @@ class Chance:
         nodes, _, _ = _explore(root.edges, versions)
         self._chances, self._callee = Chances(nodes), called_as(thing)
         self._always = [*root.drawn, *self._chances.when_used(function, root.edges)]
-        self.always = of_call([draw for draw in self._always if not draw.unless], {})  #: in words
+        self.always = of_call([draw for draw in self._always if not draw.unless], {})  #: as text
         self.depends = not self.always and bool(
             self.in_call([], {}) or self.in_call([UNKNOWN], {})
-        )  #: on the arguments of a call
+        )  #: depending on the arguments of a call
 
     @staticmethod
     def clear() -> None:
-        """Drop what was found so far, because a rule was registered."""
+        """Drop all kept results, because a rule was registered."""
         _plans.clear()
 
     def in_call(self, args: Iterable[Symbol], keywords: Mapping[str, Symbol]) -> tuple[str, ...]:
@@ -142,11 +142,11 @@ class Chance:
 
 
 class _CodeFingerprint:
-    """A fingerprint, and all that must still be as it was for the fingerprint to hold."""
+    """A fingerprint, and all conditions under which it stays valid."""
 
     def __init__(self, fn: Any) -> None:
         versions = {"python": _PYTHON}
-        # What a partial or an instance carries is given like an argument, and like one it must be encodable.
+        # The values in a partial or an instance act as arguments, so they must be encodable too.
         self._root = read(fn, _called(fn), versions, tolerant=False)
         nodes, graph, asked = _explore(self._root.edges, versions)
         start = encode(("fingerprint", FORMAT, _PYTHON, self._root.content))
@@ -164,13 +164,13 @@ class _CodeFingerprint:
         self._root.drop_objects()
 
     def holds(self, fn: Any) -> bool:
-        """Return True when the fingerprint would come out the same again."""
+        """Return True when the fingerprint would be the same again."""
         return (self._root.content == b"R" or self._root.is_still(fn)) and self._watch.holds()
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A function, class or module of the user's, as it was found."""
+    """A function, class or module of the user's, as last read."""
 
     thing: Any
     name: str
@@ -178,11 +178,11 @@ class _Node:
     values: list[Value]
 
     def pairs(self) -> Iterable[tuple[str, Value]]:
-        """The values by their labels."""
+        """Return the values by their labels."""
         return zip(self.labels, self.values, strict=True)
 
     def vertex(self) -> Vertex:
-        """What it is by itself; the order in which a class lists its attributes does not matter."""
+        """Return its own content; the order in which a class lists its attributes does not matter."""
         named = sorted(self.pairs(), key=lambda pair: pair[0])
         content = b"".join([_labelled(label.encode(), value.content) for label, value in named])
         return Vertex(content, [name for _, value in named for name in names_of(value.edges)])
@@ -198,7 +198,7 @@ class Reached:
 
 
 def reached_by(fn: Any) -> list[Reached]:
-    """Return what a callable reaches of the user's code, itself among it.
+    """Return the user code that a callable reaches, itself included.
 
     Args:
         fn: the callable.
@@ -216,7 +216,7 @@ def reached_by(fn: Any) -> list[Reached]:
 
 
 def group_of(name: str) -> str:
-    """Return the name under which a component stands where there are many: its module's.
+    """Return a component's name in a long list: its module's.
 
     Args:
         name: the component's own name.
@@ -231,12 +231,12 @@ def _labelled(label: bytes, content: bytes) -> bytes:
 def _explore(
     edges: Iterable[Any], versions: dict[str, str]
 ) -> tuple[list[_Node], dict[Hashable, Vertex], frozenset[str]]:
-    """Read everything that can be reached from here, and what the code among it asks of the rest."""
+    """Read everything reachable from here, and the names that the code reads."""
     asked: frozenset[str] = frozenset()
     while True:
         nodes, graph = _reach(edges, versions, asked)
         asked = asked.union(*(reads_of(node.thing) for node in nodes))
-        # Most code asks for nothing that was not read anyway.
+        # Most code reads no names that were not encoded anyway.
         if all(labels_of(node.thing, asked) == node.labels for node in nodes):
             return nodes, graph, asked
 
@@ -270,7 +270,7 @@ def _read_node(thing: Any, versions: dict[str, str], asked: Collection[str]) -> 
 def _part(thing: Any, value: Any, place: str, versions: dict[str, str]) -> Value:
     part = read(value, place, versions)
     if type(value) in LOOKED_AT and isinstance(thing, types.FunctionType):
-        part.drawn = ()  # the function's code says whether it is called, and how it is seeded
+        part.drawn = ()  # the function's code shows whether it is called, and how it is seeded
     return part
 
 
@@ -290,7 +290,7 @@ def _body(fn: Any) -> str:
 
 
 def name_of_function(fn: Callable[..., Any]) -> str:
-    """Return what entries call a function: its module and its qualified name, with a colon between.
+    """Return a function's name in entries: its module and its qualified name, joined by a colon.
 
     Args:
         fn: the function.
@@ -326,7 +326,7 @@ def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> dict[str
 
 
 def _bound(fn: Any, content: bytes) -> dict[str, dict[str, str]]:
-    """What a callable holds beside its code: arguments of a partial, the object of a method, values of an instance."""
+    """Return a callable's data besides code: arguments of a partial, the object of a method, values of an instance."""
     if content.startswith(_NOT_VALUES):
         return {}
     if isinstance(fn, functools.partial):
@@ -341,7 +341,7 @@ def _short(content: bytes) -> str:
 
 
 def _grouped(digests: Mapping[str, str]) -> Mapping[str, str]:
-    """By module where there are many, so that a row stays small."""
+    """By module if there are many, so that a row stays small."""
     if len(digests) <= MOST_PARTS:
         return digests
     groups: dict[str, list[str]] = {}

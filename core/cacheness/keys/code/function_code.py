@@ -1,4 +1,4 @@
-"""What is kept of the code that made results, for people: once for each fingerprint."""
+"""Keep a readable description of the code that made results, once per fingerprint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True)
 class FunctionCode:
-    """The code that made results: a row of `functions`. Its digest, in the signed row of an entry, vouches for it."""
+    """The code that made results: a row of `functions`.
+
+    An entry's signed row contains its digest, which verifies it.
+    """
 
     name: str  #: module:qualified name
     module: str  #: before the colon in the name
@@ -23,7 +26,7 @@ class FunctionCode:
 
     @cached_property
     def digest(self) -> bytes:
-        """32 bytes, which cover all the rest."""
+        """Return 32 bytes: the digest of all other fields."""
         return blake3(encode(("functions", self.name, self.module, self.components))).digest()
 
     @cached_property
@@ -42,7 +45,7 @@ class FunctionCode:
         return found if isinstance(found, dict) else {}
 
     def as_dict(self) -> dict[str, Any]:
-        """The code as people read it."""
+        """Return the readable description of the code."""
         data = self.data
         return {
             "fingerprint": data.get("fingerprint", ""),
@@ -56,14 +59,14 @@ class FunctionCode:
 
 
 def canonical(parts: Mapping[str, Any]) -> str:
-    """Components as canonical JSON, which every store takes; what is empty is left out."""
+    """Return components as canonical JSON, which every store accepts; empty ones are left out."""
     kept = {name: part for name, part in parts.items() if part}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode(errors="replace").decode()
 
 
 def merged(components: str, code: FunctionCode | None) -> dict[str, Any]:
-    """Return all that a key was made from.
+    """Return all components of a key.
 
     Args:
         components: those that its entry keeps, which are of the arguments.

@@ -1,7 +1,8 @@
-"""The instructions of a code object, one by one, for all who read code.
+"""Decode the instructions of a code object, for all modules that read code.
 
-Several readers go over each function, one after the other; `dis` takes as long as any of them. So those of the last
-few functions are kept, by identity: comparing two code objects compares all their constants.
+Several readers process each function in turn; `dis` takes as long as any of them. So the
+instructions of the last few functions are kept, by identity: comparing two code objects would
+compare all their constants.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Final
 
 #: Instructions that are kept, of 0.2 KB each; the largest functions may have more.
 _MOST_KEPT: Final = 10_000
-#: Two in one, which the compiler makes only of what stands on one line.
+#: Two instructions in one, which the compiler creates only within a line.
 _PAIRS: Final = {
     "LOAD_FAST_LOAD_FAST": ("LOAD_FAST", "LOAD_FAST"),
     "LOAD_FAST_BORROW_LOAD_FAST_BORROW": ("LOAD_FAST_BORROW", "LOAD_FAST_BORROW"),
@@ -29,12 +30,12 @@ class _RecentInstructions:
         self._kept = 0
 
     def of(self, code: types.CodeType) -> tuple[dis.Instruction, ...]:
-        """Those of a code object, without those inside of it."""
+        """Return the instructions of a code object, without those of code objects inside it."""
         known = self._known.get(id(code))
         if known is not None and known[0] is code:
             return known[1]
         found = tuple(dis.get_instructions(code))
-        if self._kept + len(found) > _MOST_KEPT:  # a thread that does the same beside this one costs a reading
+        if self._kept + len(found) > _MOST_KEPT:  # if two threads do this at once, one reading is wasted
             self._known, self._kept = {}, 0
         self._known[id(code)] = (code, found)
         self._kept += len(found)
@@ -45,7 +46,7 @@ instructions_of = _RecentInstructions().of
 
 
 def one_by_one(instruction: dis.Instruction, code: types.CodeType) -> list[dis.Instruction]:
-    """The instructions that one stands for: itself, or the two that the compiler joined."""
+    """Return the instructions for one: itself, or the two that the compiler joined."""
     if instruction.opname == "KW_NAMES" and instruction.arg is not None:
         # Python 3.11's `dis` does not look up this constant; all names would look the same.
         return [instruction._replace(argval=code.co_consts[instruction.arg])]

@@ -1,7 +1,7 @@
-"""What code may ask of functions, classes and modules, and what counts only where it does.
+"""List attributes of functions, classes and modules that count only if code reads them.
 
-Docstrings, annotations, a function's own attributes and a class's subclasses decide nothing until somebody
-reads them. Which names the reachable code reads is known once it was explored.
+Docstrings, annotations, a function's attributes and a class's subclasses decide nothing unless code
+reads them. The names that reachable code reads are known once all code was read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ _SUBCLASSES: Final = "__subclasses__"
 
 
 def reads_of(thing: Any) -> Collection[str]:
-    """The names of attributes that a function reads, of whatever; and after a sign, of those that it adds to."""
+    """Return the names of attributes that a function reads, of any object.
+
+    With a prefix, those that it increments.
+    """
     if not isinstance(thing, types.FunctionType):
         return ()
     texts = texts_of(thing.__code__)
@@ -42,7 +45,7 @@ def reads_of(thing: Any) -> Collection[str]:
 
 
 def parts_asked_of(thing: Any, asked: Collection[str]) -> dict[str, Any]:
-    """By labels, the parts of a thing that count because code which reads these names can be reached."""
+    """Return, by labels, the parts of an object that count because reachable code reads these names."""
     if not asked:
         return {}
     if isinstance(thing, types.FunctionType):
@@ -57,7 +60,7 @@ def parts_asked_of(thing: Any, asked: Collection[str]) -> dict[str, Any]:
 
 
 def attributes_asked_of(fn: types.FunctionType, asked: Collection[str]) -> list[str]:
-    """The names of a function's own attributes that count."""
+    """Return the names of a function's attributes that count."""
     if not fn.__dict__:
         return []
     if _asks(asked, _ATTRIBUTES):
@@ -102,7 +105,7 @@ def _annotations_of(fn: types.FunctionType) -> dict[str, Any]:
 
 
 def _resolved(annotations: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
-    """What the names in annotations that are texts lead to."""
+    """Return the values of names in annotations that are texts."""
     texts = [value.__forward_arg__ if isinstance(value, typing.ForwardRef) else value for value in annotations.values()]
     wanted = {name.name for text in texts if isinstance(text, str) for name in names_in(text)}
     return {name: names[name] for name in sorted(wanted) if name in names}

@@ -1,9 +1,8 @@
-"""Digests for the nodes of a graph that may have cycles: alike exactly where the graphs look alike.
+"""Compute digests for graphs with cycles: equal exactly for graphs of the same structure.
 
-A node's digest covers its own content and the digests of what it refers to. Where nodes refer
-to each other in a circle, each is first distinguished from the others by what can be reached from
-it, round by round; so it does not matter which one the walk met first, nor whether two equal
-nodes were one object or two.
+A node's digest covers its content and the digests of the nodes that it refers to. In a cycle, each
+node is first distinguished from the others by what is reachable from it, round by round; so it does
+not matter which node was visited first, nor whether two equal nodes were one object or two.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Vertex:
-    """What a node is by itself, and the names of the nodes that it refers to, in order."""
+    """A node's content, and the names of the nodes that it refers to, in order."""
 
     content: bytes
     edges: Sequence[Hashable]
@@ -25,7 +24,7 @@ class Vertex:
 
 
 def digests_of(graph: Mapping[Hashable, Vertex]) -> dict[Hashable, bytes]:
-    """The digest of each node. Every edge must lead to a node of the graph."""
+    """Return the digest of each node. Every edge must lead to a node of the graph."""
     done: dict[Hashable, bytes] = {}
     for circle in _circles(graph):
         if len(circle) == 1 and circle[0] not in graph[circle[0]].edges:
@@ -45,13 +44,13 @@ def _digests_in_circle(
         known = _Overlay(colours, done)
         colours = {name: _combine(b"turn", graph[name], known) for name in circle}
     known = _Overlay(colours, done)
-    # The whole circle, each node with what it leads to: equal only for circles that look alike.
+    # The whole cycle, each node with its edges: equal only for cycles of the same structure.
     everything = b"".join(sorted({_combine(b"turn", graph[name], known) for name in circle}))
     return {name: blake3(b"circle" + colours[name] + everything).digest() for name in circle}
 
 
 class _Overlay(dict[Hashable, bytes]):
-    """The colours of a circle, and the digests of everything outside of it."""
+    """The colours of a cycle, and the digests of all nodes outside it."""
 
     def __init__(self, colours: Mapping[Hashable, bytes], rest: Mapping[Hashable, bytes]) -> None:
         super().__init__(colours)
@@ -69,7 +68,7 @@ def _combine(kind: bytes, vertex: Vertex, known: Mapping[Hashable, bytes]) -> by
 
 
 def _circles(graph: Mapping[Hashable, Vertex]) -> Iterator[list[Hashable]]:
-    """The strongly connected components, each after those it refers to (Tarjan, without recursion)."""
+    """Return the strongly connected components, each after those it refers to (Tarjan, without recursion)."""
     number: dict[Hashable, int] = {}
     low: dict[Hashable, int] = {}
     stack: list[Hashable] = []

@@ -1,4 +1,4 @@
-"""The parameters of a function, for who gives arguments by their places: which, in which order, with which defaults."""
+"""Describe a function's parameters, for callers that pass arguments by position: names, order and defaults."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from blake3 import blake3
 from cacheness.errors import CachenessError
 from cacheness.keys.encode import encode
 
-#: Hexadecimal digits that stand for one parameter.
+#: Hexadecimal digits per parameter.
 _EACH: Final = 8
-#: How it begins where the parameters are known, also of a function without any.
+#: Prefix if the parameters are known, also of a function without any.
 _KNOWN: Final = "p"
 _KINDS: Final = {
     inspect.Parameter.POSITIONAL_ONLY: "/",
@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 def parameters_of(function: Callable[..., Any]) -> str:
-    """Return what stands for the parameters of a function, in their order; "" where they cannot be told.
+    """Return a digest of a function's parameters, in order; "" if they are unknown.
 
     Args:
         function: the function.
@@ -35,7 +35,7 @@ def parameters_of(function: Callable[..., Any]) -> str:
 
 
 def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
-    """Return why a call with the same arguments, by place, may mean another one than it did; "" if it may not.
+    """Return why a call with the same positional arguments may have a different meaning now; "" if it cannot.
 
     Args:
         then: what `parameters_of` said of the earlier code.
@@ -54,7 +54,7 @@ def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
 
 
 def defaults_added(then: str, function: Callable[..., Any]) -> dict[str, Any]:
-    """Return the parameters that followed since, with their defaults.
+    """Return the parameters that were appended since, with their defaults.
 
     Args:
         then: what `parameters_of` said of the earlier code.
@@ -66,7 +66,7 @@ def defaults_added(then: str, function: Callable[..., Any]) -> dict[str, Any]:
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter] | None:
     try:
         return list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # compiled, and says nothing about them
+    except (TypeError, ValueError):  # compiled, without a signature
         return None
 
 

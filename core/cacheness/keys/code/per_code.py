@@ -1,4 +1,4 @@
-"""What was found in a code object, kept for as long as that lives."""
+"""Memoise functions of code objects, as long as the code object lives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def once_per_code(read: Callable[[types.CodeType], T]) -> Callable[[types.CodeType], T]:
     """Return a function that reads each code object once.
 
-    It knows them by identity: comparing two code objects compares all their constants.
+    Keyed by identity: comparing two code objects compares all their constants.
     """
     known: dict[int, tuple[weakref.ref[types.CodeType], T]] = {}
 
@@ -22,7 +22,8 @@ def once_per_code(read: Callable[[types.CodeType], T]) -> Callable[[types.CodeTy
         key = id(code)
         kept = known.get(key)
         if kept is None or kept[0]() is not code:
-            # No function of Python's: what a signal raises in a callback is lost, such as the end of a task's time.
+            # Not a Python function, because an exception of a signal handler inside a callback
+            # would be lost, such as a task's timeout.
             gone = weakref.ref(code, partial(known.pop, key))
             kept = known[key] = (gone, read(code))
         return kept[1]

@@ -1,8 +1,8 @@
-"""Which calls draw random numbers that no argument seeds: one table, and a rule for signatures.
+"""Decide which calls draw random numbers without a seed: a table, and a rule for signatures.
 
-A call draws when its seed is left out or None. Of Python's and libraries' functions a table knows them, by
-name; any other is known by its signature: `random_state=None`, `seed=None` or `rng=None`. The user's own
-functions are read (`chance.py`).
+A call draws when its seed is left out or None. Functions of Python and libraries are in a table, by
+name; others are judged by their signature: `random_state=None`, `seed=None` or `rng=None`. The
+user's functions are read (`randomness.py`).
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from cacheness.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """Something that draws, and what makes it innocent."""
+    """A source of random numbers, and the conditions under which it is seeded."""
 
-    what: str  #: for people
-    sources: frozenset[str] = frozenset()  #: process-wide generators, of which to seed one is enough
-    unless: str = ""  #: the parameter of the function around it that seeds it
+    what: str  #: for messages
+    sources: frozenset[str] = frozenset()  #: process-wide generators; seeding one of them is enough
+    unless: str = ""  #: the enclosing function's parameter that seeds it
     kept: bool = False  #: a generator in a global, a closure or an object
 
 
@@ -61,12 +61,12 @@ _ANY: Final = frozenset({"random", "numpy", "torch", "polars", "tensorflow", "cu
 _ALWAYS: Final = _Drawing()
 
 _GENERATORS: Final = "default_rng|RandomState|SeedSequence|PCG64|PCG64DXSM|MT19937|Philox|SFC64|XORWOW"
-#: They draw their first weights, or draw when they are used.
+#: They draw initial weights, or draw when they are used.
 _LAYERS: Final = (
     r"Linear|Bilinear|Conv\w+|Embedding\w*|LSTM\w*|GRU\w*|RNN\w*|Transformer\w*|MultiheadAttention|\w*Dropout\w*|RReLU"
 )
-#: Names that draw, or make what draws, by a pattern for the dotted name. The first that fits decides;
-#: None: it draws nothing.
+#: Functions that draw, or create a generator, by a pattern for the dotted name. The first match
+#: decides; None: it draws nothing.
 _TABLE: Final[tuple[tuple[str, _Drawing | None], ...]] = (
     (r"uuid\.uuid[14]", _ALWAYS),
     (r"(os|posix|nt)\.(urandom|getrandom)", _ALWAYS),
@@ -105,8 +105,8 @@ _TABLE: Final[tuple[tuple[str, _Drawing | None], ...]] = (
     (r"polars(\.\w+)*\.(sample|shuffle)", _Drawing(("seed",), None, frozenset({"polars"}))),
     (r"(lightgbm|xgboost|catboost)\..*", None),  # None is a fixed seed there
 )
-#: Methods, by name, of an object about which nothing else is known: how it is seeded, and the most arguments
-#: without names; a generator's `sample(population, k)` and `shuffle(x)` have more.
+#: Methods, by name, of unknown objects: how they are seeded, and the most positional arguments; a
+#: generator's `sample(population, k)` and `shuffle(x)` have more.
 _METHODS: Final[dict[str, tuple[_Drawing, int]]] = {
     "sample": (_Drawing(("random_state", "seed"), None, _ANY), 1),
     "shuffle": (_Drawing(("random_state", "seed"), None, _ANY), 0),
@@ -117,9 +117,9 @@ _METHODS: Final[dict[str, tuple[_Drawing, int]]] = {
         (_Drawing(("generator",), None, _TORCH), 99),
     ),
 }
-#: Parameters that seed, by name, with the generators that None stands for.
+#: Parameters that seed, by name, with the generators that None selects.
 _SEEDS: Final = {"random_state": _NUMPY, "seed": _ANY, "rng": frozenset[str](), "random_seed": _ANY}
-#: A seed is not used unless another parameter says so: parameter, and values for which it is (None: any).
+#: A seed that is used only if another parameter has one of these values (None: any).
 _ONLY_WITH: Final[dict[str, tuple[str, tuple[Any, ...] | None]]] = {
     **dict.fromkeys(("LogisticRegression", "LogisticRegressionCV"), ("solver", ("sag", "saga", "liblinear"))),
     **dict.fromkeys(("Ridge", "RidgeClassifier", "ridge_regression"), ("solver", ("sag", "saga"))),
@@ -134,7 +134,7 @@ _ONLY_WITH: Final[dict[str, tuple[str, tuple[Any, ...] | None]]] = {
     "silhouette_score": ("sample_size", None),
     "betweenness_centrality": ("k", None),
 }
-#: Ends of names of functions that seed every generator there is.
+#: Suffixes of names of functions that seed every generator.
 _SEED_ALL: Final = frozenset({"seed_everything", "set_seed"})
 _SEEDERS: Final = {
     "random.seed": _PYTHON,
@@ -157,7 +157,7 @@ def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) 
         thing: the function or class, or its dotted name, which imports nothing.
         seed: calls that give this parameter draw nothing.
         draws: False declares that it draws nothing, whatever its code or its signature looks like; what it calls is
-            then not looked at.
+            then not checked.
     """
     path = thing if isinstance(thing, str) else path_of(thing)
     if not path or "." not in path:
@@ -167,29 +167,29 @@ def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) 
         call()
 
 
-#: To be called when a rule was registered, by who remembers what was found.
+#: Functions to call when a rule was registered, so that memos are cleared.
 _on_new_rules: list[Callable[[], None]] = []
 
 
 def when_registered(call: Callable[[], None]) -> None:
-    """Have something called each time that a rule is registered."""
+    """Register a function to be called each time that a rule is registered."""
     _on_new_rules.append(call)
 
 
 def is_declared_innocent(thing: Any) -> bool:
-    """Return True when somebody registered that this draws nothing."""
+    """Return True when this was registered as drawing nothing."""
     return bool(_registered) and _registered.get(path_of(thing), _ALWAYS) is None
 
 
 def is_generator(thing: Any) -> bool:
-    """Return True when this is a generator of random numbers, of Python, NumPy or a library that is like it."""
+    """Return True when this is a random number generator of Python, NumPy or a similar library."""
     kind = type(thing)
     if isinstance(thing, random.Random):
         return True
     return kind.__name__ in ("RandomState", "Generator") and kind.__module__.startswith(_MODULES)
 
 
-#: Kinds of values that may be functions that draw.
+#: Types of values that may be functions that draw.
 LOOKED_AT: Final = frozenset({types.FunctionType, types.BuiltinFunctionType, types.MethodType})
 _BOUND: Final = (types.BuiltinMethodType, types.MethodType)
 _MODULES: Final = ("random", "numpy.random", "dask.array.random", "cupy.random", "torch")
@@ -197,12 +197,12 @@ _QUIET: Final = re.compile(r"seed|[gs]et_?state|__\w+__")
 
 
 def name_of_process_wide(thing: Any) -> str:
-    """Whose a process-wide generator is: "random" or "numpy"; "" for anything else."""
+    """Return the owner of a process-wide generator: "random" or "numpy"; "" for other objects."""
     return next(iter(_source_of(thing)), "") if is_generator(thing) else ""
 
 
 def kept_in(value: Any) -> Draw | None:
-    """What an object draws when it is used: a generator, or a library's estimator that was not given a seed."""
+    """Return what an object draws when used: a generator, or a library's estimator without a seed."""
     kind = type(value)
     if is_generator(value):
         if _source_of(value):
@@ -212,7 +212,7 @@ def kept_in(value: Any) -> Draw | None:
         return None
     options = getattr(value, "__dict__", {})
     if any(name.endswith("_") and not name.startswith("_") for name in options):
-        return None  # it was fitted already
+        return None  # it is fitted already
     keywords = {name: Constant(option) for name, option in options.items()}
     draw = drawn_by(CallInCode(Known(path_of(kind), kind), keywords=keywords))
     return None if draw is None else Draw(f"{kind.__qualname__}, an object without a seed", draw.sources, kept=True)
@@ -230,7 +230,7 @@ def _may_be_unseeded(kind: type) -> bool:
 
 
 def drawn_when_called(thing: Any) -> Draw | None:
-    """What a function draws that was met as a value, and is called without a seed whenever it is called."""
+    """Return what a function draws that was found as a value, and draws whenever it is called without a seed."""
     owner = getattr(thing, "__self__", None)
     if owner is not None and is_generator(owner):
         return None if _QUIET.match(getattr(thing, "__name__", "")) else Draw(_name(thing), _source_of(owner))
@@ -239,7 +239,7 @@ def drawn_when_called(thing: Any) -> Draw | None:
 
 
 def drawn_by(call: CallInCode) -> Draw | None:
-    """What one call draws, by what is called and with what. The user's own functions are not judged here."""
+    """Return what one call draws, by function and arguments. The user's functions are not judged here."""
     call = unfolded(call)
     callee = call.callee
     if isinstance(callee, Known):
@@ -250,7 +250,7 @@ def drawn_by(call: CallInCode) -> Draw | None:
 
 
 def seeded_by(call: CallInCode) -> tuple[frozenset[str], str] | None:
-    """The process-wide generators that a call seeds, and the parameter that must not be None for that."""
+    """Return the process-wide generators that a call seeds, and the parameter that must not be None for that."""
     callee = call.callee
     path = _path(callee)
     sources = _SEEDERS.get(path)
@@ -277,7 +277,7 @@ def _path(callee: Symbol) -> str:
 
 
 def _source_of(generator: Any) -> frozenset[str]:
-    """The name of a process-wide generator, nothing for another one."""
+    """Return the name of a process-wide generator, nothing for other objects."""
     if generator is getattr(random.getstate, "__self__", None):
         return _PYTHON
     mtrand = sys.modules.get("numpy.random.mtrand")
@@ -306,7 +306,7 @@ def _by_known(callee: Known, call: CallInCode, offset: int) -> Draw | None:
 
 
 def _rule_by_name(path: str, default: Any = None) -> Any:
-    """The rule for a dotted name, None where it is known that it draws nothing, the default where nothing is known."""
+    """Return the rule for a dotted name, None if it draws nothing, the default if it is unknown."""
     if path in _registered:
         return _registered[path]
     top = path.partition(".")[0]
@@ -319,7 +319,7 @@ def _rule_by_name(path: str, default: Any = None) -> Any:
 
 @lru_cache(maxsize=1)
 def _compiled_table() -> list[tuple[re.Pattern[str], _Drawing | None]]:
-    """The table, whose patterns a process that makes no key of a function need not compile."""
+    """The table, compiled on first use: a process that makes no key of a function does not need it."""
     return [(re.compile(pattern + r"\Z"), rule) for pattern, rule in _TABLE]
 
 
@@ -355,7 +355,7 @@ def _by_method(callee: Of, call: CallInCode) -> Draw | None:
         if _is_users(found.value):
             return None
         owner = getattr(callee.owner, "value", None)
-        if is_generator(owner):  # another than a process-wide one is noted where it is kept
+        if is_generator(owner):  # generators that are not process-wide are recorded where they are stored
             return Draw(f".{callee.name}", _source_of(owner), call.without) if _source_of(owner) else None
         draw = _by_known(found, call, 1)
         if draw is not None or found.path in _registered or _SEEDS.keys() & _parameters(found.value).keys():
@@ -369,7 +369,7 @@ def _by_method(callee: Of, call: CallInCode) -> Draw | None:
 
 
 def _makes_generator(owner: Symbol) -> bool:
-    """Return True when this is what a call of a generator's class returns; whether that is seeded is judged there."""
+    """Return True when this is the result of a generator's class; that call is judged for its seed."""
     callee = getattr(getattr(owner, "call", None), "callee", None)
     rule = _rule_by_name(_path(callee)) if callee is not None else None
     return rule is not None and bool(rule.names)
@@ -382,7 +382,7 @@ def _is_users(value: Any) -> bool:
 
 
 def of_call(draws: Iterable[Draw], arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of a function's draws a call does not seed, in words. What is not among the arguments is None."""
+    """Return which draws of a function a call does not seed, as text. Missing arguments are None."""
     left = [draw for draw in draws if not draw.unless or not _seeds(arguments.get(draw.unless))]
     return tuple(dict.fromkeys(f"unseeded randomness: {draw.what}" for draw in left))
 
@@ -401,7 +401,7 @@ def _by_signature(value: Any, call: CallInCode, what: str, offset: int) -> Draw 
 
 
 def _by_source(path: str, call: CallInCode) -> Draw | None:
-    """The same, for a library that is not loaded: from its source text."""
+    """Return the same for a library that is not loaded, from its source text."""
     return _by_parameters(parameters_in_source(path), call, path, 0)
 
 
@@ -433,7 +433,7 @@ def _left(
 
 
 def _parameters(value: Any) -> FunctionParameters:
-    """The parameters of a function or class of Python code; none for others."""
+    """Return the parameters of a function or class of Python code; none for others."""
     if isinstance(value, type):
         return _parameters_of_function(inspect.getattr_static(value, "__init__", None)).bound()
     return _parameters_of_function(value)

@@ -1,7 +1,8 @@
-"""Whether a function's result may differ each time: what it draws, and what the code that it reaches draws.
+"""Decide whether a function's result may differ each time: what it and the code that it reaches draw.
 
-The user's functions are read, by the same rule for whose code it is that keys have. A parameter that is
-passed on as the seed counts where the call is: `simulate(3)` draws and `simulate(3, seed=1)` does not.
+The user's functions are read, with the same rule as in keys for whose code it is. A parameter that
+is passed on as the seed is judged at the call: `simulate(3)` draws and `simulate(3, seed=1)` does
+not.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.lazy_dataclass import dataclass
 
 _CONSTRUCTORS: Final = ("__init__", "__new__", "__post_init__")
-#: What only a new instance draws.
+#: Draws of a new instance only.
 _OF_NEW_INSTANCES: Final = (*_CONSTRUCTORS, "__dataclass_fields__", "model")
 
 
 class ReadCode(Protocol):
-    """A function or class of the user's, as it was read for a key."""
+    """A function or class of the user's, as read for a key."""
 
     @property
     def thing(self) -> Any:
@@ -50,13 +51,13 @@ class ReadCode(Protocol):
         ...
 
     def pairs(self) -> Iterable[tuple[str, Value]]:
-        """The values that it is made of, by their labels."""
+        """Return the values of its components, by their labels."""
         ...
 
 
 @dataclass(slots=True)
 class _Found:
-    """What a function draws and seeds, each perhaps only with or without a parameter of its own."""
+    """What a function draws and seeds, each perhaps only with or without one of its parameters."""
 
     draws: list[Draw] = field(default_factory=list)
     seeds: dict[str, str] = field(default_factory=dict)  #: process-wide generator: the parameter it needs
@@ -68,7 +69,7 @@ class _Found:
 
 
 def chance_among(root: Any, edges: Iterable[Any], nodes: Iterable[ReadCode]) -> tuple[Draw, ...]:
-    """What a callable draws, given the user's functions and classes that it reaches, at first by `edges`."""
+    """Return what a callable draws, given the user code that it reaches, by `edges`."""
     return tuple(dict.fromkeys(Chances(nodes).when_used(root, edges)))
 
 
@@ -80,13 +81,13 @@ class Chances:
         self._known: dict[int, _Found] = {}
 
     def when_used(self, root: Any, edges: Iterable[Any]) -> list[Draw]:
-        """What something draws that leads to these nodes. A function may be called with or without a seed."""
+        """Return what an object that leads to these nodes draws. A function may be called with or without a seed."""
         if isinstance(root, types.FunctionType):
             return self.of(root).draws
         return list(self._unconditional(edges))
 
     def when_called(self, call: CallInCode) -> list[Draw]:
-        """What one call draws."""
+        """Return what one call draws."""
         found = _Found()
         for each in applied(call):
             if draw := drawn_by(each):
@@ -96,10 +97,10 @@ class Chances:
         return found.draws
 
     def of(self, thing: Any) -> _Found:
-        """What a node draws when it is called; a class: what its instances do when they are used."""
+        """Return what a node draws when it is called; for a class, what its instances draw when used."""
         known = self._known.get(id(thing))
         if known is None:
-            known = self._known[id(thing)] = _Found()  # also the answer while this is being found out
+            known = self._known[id(thing)] = _Found()  # also the answer during a recursion
             node = self._nodes.get(id(thing))
             if node is not None and not is_declared_innocent(thing):
                 if isinstance(thing, types.FunctionType):
@@ -142,7 +143,7 @@ class Chances:
         found.draws[:] = list(_not_seeded(found))
 
     def _called(self, call: CallInCode, found: _Found, called: set[int]) -> None:
-        """Add what the user's functions draw that a call leads to."""
+        """Add the draws of the user's functions that a call reaches."""
         for fn, offset in self._targets(call.callee, called):
             inner = self.of(fn)
             found.draws += [d for draw in inner.draws for d in _at(draw, fn, offset, call)]
@@ -186,7 +187,7 @@ def _named(draw: Draw, fn: types.FunctionType, verb: str) -> Draw:
 
 
 def _at(draw: Draw, fn: types.FunctionType, offset: int, call: CallInCode) -> Iterator[Draw]:
-    """What is left of a draw where the function is called."""
+    """Return the remaining draws at a call of the function."""
     if not draw.unless:
         yield replace(draw, unless=call.without)
         return
@@ -207,7 +208,7 @@ def _seeded_at(needs: str, fn: types.FunctionType, offset: int, call: CallInCode
 
 
 def _argument(name: str, fn: types.FunctionType, offset: int, call: CallInCode) -> Symbol | None:
-    """What a parameter is given, by default if need be; None for None."""
+    """Return the value for a parameter, its default if not given; None for None."""
     position = fn.__code__.co_varnames.index(name) - offset
     given = call.argument(name, position if position < fn.__code__.co_argcount else None)
     if given is None:

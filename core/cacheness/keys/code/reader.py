@@ -1,7 +1,7 @@
-"""Values that code refers to, encoded with the user's own functions and classes left open.
+"""Encode values that code refers to, with holes for the user's functions and classes.
 
-A fingerprint is made of many such values. What they lead to is read on its own (`code.py`), and
-put in place when everything has its digest (`graph.py`).
+A fingerprint contains many such values. The functions and classes are read separately (`fingerprint.py`),
+and their digests filled in when all are known (`merkle.py`).
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from cacheness.keys.values.files import File
 from cacheness.keys.values.objects import is_mock
 from cacheness.lazy_dataclass import dataclass
 
-#: Values that cannot change: to see the same object again is enough.
+#: Immutable values: it is enough that it is the same object.
 _SETTLED: Final = frozenset({type(None), bool, int, float, complex, types.EllipsisType, types.ModuleType})
 
 
 class Reader(Encoder):
-    """Encodes values that code refers to. The user's functions and classes are left to be read on their own."""
+    """Encodes values that code refers to, with holes for the user's functions and classes."""
 
     __slots__ = ("drawn", "edges", "place", "tolerant", "versions")
-    #: A global like `Path(__file__).parent` says where the code is, not what it reads.
+    #: A global like `Path(__file__).parent` is the code's place, not an input.
     reads_directories = False
 
     def __init__(self, place: str, versions: dict[str, str], tolerant: bool) -> None:
@@ -42,21 +42,21 @@ class Reader(Encoder):
         self.drawn: list[Draw] = []
 
     def reference(self, thing: Any) -> None:
-        """Leave a hole, to be filled with what is read of it."""
+        """Leave a hole for the digest of this object."""
         self.out += b"R"
         self.edges.append(thing)
 
     def library(self, name: str, version: str) -> None:
-        """Remember the version, for `explain`."""
+        """Keep the version, for `explain`."""
         super().library(name, version)
         self.versions[name] = version
 
     def note(self, trouble: str) -> None:
-        """List what could not be seen, and decides no result."""
+        """List something that is not visible and decides no result."""
         self.unfollowed.append(Harmless(f"{self.place}: {trouble}"))
 
     def add(self, value: Any) -> None:
-        """Append a value; by its type, when it cannot be encoded and that is tolerated."""
+        """Append a value; by its type, if it cannot be encoded and that is tolerated."""
         kind = type(value)
         if kind in LOOKED_AT:
             if draw := drawn_when_called(value):
@@ -88,7 +88,7 @@ class Reader(Encoder):
 
     def _by_type(self, value: Any) -> None:
         kind = type(value)
-        if is_mock(kind):  # each has a class of its own, which is set up with its answers
+        if is_mock(kind):  # each has a separate class, configured with its results
             kind = next(base for base in kind.__mro__ if is_held(base, module_of(base), base.__qualname__))
         wrapped = wrapped_by(value) if callable(value) else ABSENT
         wrapped = None if wrapped is ABSENT else wrapped
@@ -99,21 +99,21 @@ class Reader(Encoder):
             self.unfollowed.append(Harmless(line) if _is_harmless(kind) else line)
 
     def unordered(self, members: Iterable[tuple[Any, ...]]) -> None:
-        """Append members; as a bag, when they lead to code."""
+        """Append members; as a bag, if they refer to code."""
         outer, found = self.edges, []
         for member in members:
             self.edges = []
             found.append((b"".join([self.apart(value) for value in member]), self.edges))
         self.edges = outer
         if any(edges for _, edges in found):
-            # How they sort is known only when what they refer to has its digest.
+            # Their order is known only when the objects that they refer to have digests.
             self.out += b"U"
             self.edges.append(Bag(found))
         else:
             self.out += b"".join(sorted(content for content, _ in found))
 
 
-#: They say how something runs and not what comes out: by class and module, with all classes below them.
+#: They control how something runs and not its result: counted by class and module, with all subclasses.
 _HARMLESS: Final = frozenset(
     {
         *(("_thread", name) for name in ("lock", "RLock", "_local", "_localdummy")),
@@ -132,7 +132,7 @@ def _is_harmless(kind: type) -> bool:
 
 
 class Bag:
-    """Members of a set that refer to code, each an encoding and what it refers to."""
+    """Members of a set that refer to code, each an encoding and its references."""
 
     __slots__ = ("members",)
 
@@ -140,19 +140,19 @@ class Bag:
         self.members = members
 
     def vertices(self) -> dict[Hashable, Vertex]:
-        """This bag and its members, for the graph."""
+        """Return this bag and its members, for the graph."""
         members: dict[Hashable, Vertex] = {
             (id(self), at): Vertex(b"member" + c, names_of(edges)) for at, (c, edges) in enumerate(self.members)
         }
         return {id(self): Vertex(b"bag", list(members), ordered=False), **members}
 
     def outline(self) -> tuple[Any, ...]:
-        """Tells whether two bags are the same, while what they refer to is alive."""
+        """Return what identifies a bag, as long as the objects it refers to are alive."""
         return tuple((content, _outline(edges)) for content, edges in self.members)
 
 
 def names_of(edges: Iterable[Any]) -> list[Hashable]:
-    """What the graph calls these, while they are alive."""
+    """Return the graph's names of these, as long as they are alive."""
     return [id(edge) for edge in edges]
 
 
@@ -162,24 +162,24 @@ def _outline(edges: Iterable[Any]) -> tuple[Any, ...]:
 
 @dataclass(slots=True)
 class Value:
-    """A value that code refers to, as it was found: how it was encoded, and whether it can change."""
+    """A value that code refers to, as last encoded, and whether it can change."""
 
     content: bytes
     edges: list[Any]
     unfollowed: list[str]
     settled: bool
-    loose: bytes = b""  #: the digest without the order of dictionaries, where they have one
+    loose: bytes = b""  #: the digest without the order of dictionaries, if there are any
     outline: tuple[Any, ...] = ()
-    drawn: tuple[Draw, ...] = ()  #: by what it holds
-    snapshot: bytes = b""  #: tells in a short time that it is unchanged; empty when it cannot
+    drawn: tuple[Draw, ...] = ()  #: by its content
+    snapshot: bytes = b""  #: a cheap check that it is unchanged; empty if there is none
 
     def drop_objects(self) -> None:
-        """Keep only what tells the same objects again, so that nothing lives on for our sake."""
+        """Keep only the identities of the objects, so that this keeps nothing alive."""
         self.outline = _outline(self.edges)
         self.edges = []
 
     def is_still(self, value: Any) -> bool:
-        """Return True when the value is encoded as it was."""
+        """Return True when the value's encoding has not changed."""
         if self.snapshot and snapshot(value) == self.snapshot:
             return True
         again = read(value, "", {})
@@ -188,7 +188,7 @@ class Value:
 
 
 def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = True) -> Value:
-    """Encode a value that code refers to. What a tolerant reader cannot encode counts by its type."""
+    """Encode a value that code refers to. With tolerance, a value that cannot be encoded counts by its type."""
     before = snapshot(value)
     reader = Reader(place, versions, tolerant)
     reader.run(value, place)
@@ -198,7 +198,7 @@ def read(value: Any, place: str, versions: dict[str, str], *, tolerant: bool = T
     else:
         settled = content.startswith(b"@7:by type") or _is_settled(value)
     loose = reader.loose() if reader.orders else b""
-    # Another thread may have changed it while it was read.
+    # Another thread may have changed it during the encoding.
     unchanged = before if before and not settled and snapshot(value) == before else b""
     return Value(
         content, reader.edges, reader.unfollowed, settled, loose, drawn=tuple(reader.drawn), snapshot=unchanged
@@ -220,5 +220,5 @@ def _is_settled(value: Any) -> bool:
     return isinstance(value, type) and owner_of_class(value).kind != "user"
 
 
-#: They fail only when something within them does. A path may be missing.
+#: Containers fail only if a member does. A path may be missing.
 _TRANSPARENT: Final = frozenset(known_types()) - {pathlib.PosixPath, pathlib.WindowsPath, File}

@@ -1,4 +1,4 @@
-"""What a function, class or module of the user's refers to: a list of values, always in the same order."""
+"""List the values that a function, class or module of the user's refers to, in a fixed order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from cacheness.keys.error_paths import FAILURES, Harmless, brief_of
 from cacheness.keys.owners import is_imported_lazily, is_not_loaded, name_of_module, names_of_module, owner_of
 from cacheness.keys.values.clients import is_of_sqlalchemy
 
-#: Says where a class stands or repeats what its other attributes say, or differs between processes.
+#: Attributes that give a class's place, repeat other attributes, or differ between processes.
 _GENERATED: Final = frozenset(
     {
         "__module__",
@@ -63,7 +63,7 @@ _GENERATED: Final = frozenset(
     }
 )
 _OF_ANNOTATIONS: Final = frozenset({"__annotations__", "__annotate_func__", "__annotate__"})
-#: Tables that an enum keeps of its members, which count by themselves. Hooks and boundaries are not among them.
+#: Tables that an enum keeps of its members, which are encoded themselves. Hooks and boundaries are not among them.
 _OF_ENUM: Final = frozenset(
     {
         "_member_names_",
@@ -76,7 +76,7 @@ _OF_ENUM: Final = frozenset(
 )
 _OF_CLASS: Final = ("name", "metaclass", "bases", "members", "model", "registered", "kept by the metaclass")
 _DESCRIPTORS: Final = (types.GetSetDescriptorType, types.MemberDescriptorType)
-#: What pydantic knows of a model's decorated methods beside their code.
+#: What pydantic stores about a model's decorated methods besides their code.
 _DECORATORS: Final = (
     "validators",
     "field_validators",
@@ -86,7 +86,7 @@ _DECORATORS: Final = (
     "model_validators",
     "computed_fields",
 )
-#: Code that is run by these cannot be seen: by their modules and names.
+#: Functions that run code that is not visible, by module and name.
 _UNSEEN: Final = frozenset(
     {
         *(("builtins", name) for name in ("eval", "exec", "__import__", "globals", "compile")),
@@ -97,12 +97,12 @@ _UNSEEN: Final = frozenset(
     }
 )
 _OTHER_GLOBALS: Final = frozenset({"f_globals", "f_locals", "f_builtins", "__globals__"})
-#: Of these, the ones that read a file: that counts where it is an argument.
+#: Those of them that read a file: it counts if it is an argument.
 _READING: Final = frozenset({"load", "loads"})
 
 
 class _UnboundName:
-    """In place of a name that leads nowhere, so far."""
+    """Replaces a name without a value, so far."""
 
 
 @handles(_UnboundName)
@@ -111,7 +111,7 @@ def _missing(encoder: Encoder, _: _UnboundName) -> None:
 
 
 class _Broken:
-    """In place of a module of the user's whose import failed; the function may never come to it."""
+    """Replaces a module of the user's whose import failed; the function may never reach it."""
 
     def __init__(self, name: str, error: BaseException) -> None:
         self.name, self.reason = name, brief_of(error)
@@ -124,7 +124,7 @@ def _broken(encoder: Encoder, value: _Broken) -> None:
 
 
 class _Folder:
-    """In place of a folder of which the files that the code names count."""
+    """Replaces a folder of which only the files named in the code count."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self.path = path
@@ -137,7 +137,7 @@ def _folder(encoder: Encoder, value: _Folder) -> None:
 
 
 class _Written:
-    """In place of a value that is only written to."""
+    """Replaces a value that is only written to."""
 
 
 @handles(_Written)
@@ -146,7 +146,7 @@ def _written(encoder: Encoder, _: _Written) -> None:
 
 
 class _Tally:
-    """In place of a table of numbers that are only added to, where that needs a number to be there."""
+    """Replaces a table of numbers that are only incremented, if that needs an existing number."""
 
     def __init__(self, places: Any) -> None:
         self.places = places
@@ -158,7 +158,7 @@ def _tally(encoder: Encoder, value: _Tally) -> None:
 
 
 class _NotLoaded:
-    """In place of a library's module that is loaded when it is first used: it counts as it will then."""
+    """Replaces a library's module that is loaded on first use: it counts as it will after loading."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -170,7 +170,7 @@ def _not_loaded(encoder: Encoder, value: _NotLoaded) -> None:
 
 
 class _Elsewhere:
-    """In place of a module of Python's or a library's, which need not be imported for this."""
+    """Replaces a module of Python or a library, which need not be imported for this."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -190,7 +190,7 @@ _modules_elsewhere: dict[str, _Elsewhere] = {}
 
 
 def name_of(thing: Any) -> str:
-    """A name for people: module and qualified name."""
+    """Return a readable name: module and qualified name."""
     if isinstance(thing, types.ModuleType):
         return module_name(thing.__name__, getattr(thing, "__file__", None))
     if isinstance(thing, types.FunctionType):
@@ -204,7 +204,7 @@ def name_of(thing: Any) -> str:
 
 
 def module_name(name: str | None, file: str | None) -> str:
-    """The name of a module, or of the file where the module's own name says only how it was started."""
+    """Return the name of a module, or of its file if the module's name only shows how it was started."""
     if name and not name.startswith("__"):
         return name
     if file:
@@ -213,7 +213,7 @@ def module_name(name: str | None, file: str | None) -> str:
 
 
 def full_name(thing: Any) -> str:
-    """The module and the qualified name of a callable, with a colon between."""
+    """Return the module and the qualified name of a callable, joined by a colon."""
     if not hasattr(thing, "__qualname__"):
         thing = type(thing)
     module = getattr(thing, "__module__", None)
@@ -223,9 +223,9 @@ def full_name(thing: Any) -> str:
 
 
 def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
-    """Names for `values_of`, one by one. The first few are what a thing is; then come those it reaches.
+    """Yield labels for `values_of`, one by one: first an object's own parts, then what it refers to.
 
-    Some parts count only where reachable code reads them: `asked` holds the names that it reads.
+    Some parts count only if reachable code reads them: `asked` holds the names that it reads.
     """
     return [
         *_labels_of(thing, asked),
@@ -240,7 +240,7 @@ def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
         labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
         labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
         if any(places_of(thing, _named_by(thing))):
-            # Another label where other code names files: who sees that labels changed looks at the values again.
+            # The label differs if other code names files, and changed labels cause the values to be read again.
             labels.append("files named here or elsewhere" if names_files(asked) else "files beside")
         labels += [f"environment {variable.name}" for variable in variables_of(thing, asked)]
         labels += [f"option {setting.name}" for setting in settings_of(thing) or ()]
@@ -253,19 +253,19 @@ def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
 
 
 def first_name_in(fn: types.FunctionType) -> int:
-    """Where among a function's values those of its global names begin."""
+    """Return the index of the first global name among a function's values."""
     return 3 + len(fn.__code__.co_freevars)
 
 
 def is_reached(label: str) -> bool:
-    """Return True when a label names something that a function refers to, and not what it is."""
+    """Return True when a label names something that a function refers to, and not a part of it."""
     return label.startswith(
         ("closure ", "global ", "import ", "environment ", "option ", "files ", "attribute ", "addition ")
     )
 
 
 def place_of_value(owner: str, label: str) -> str:
-    """A name for people for what a function refers to: `module.NAME`, or which closure."""
+    """Return a readable name for what a function refers to: `module.NAME`, or which closure."""
     kind, _, name = label.partition(" ")
     if kind == "closure":
         return f"{owner}: {name}"
@@ -278,7 +278,7 @@ def place_of_value(owner: str, label: str) -> str:
 
 
 def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
-    """What a function, class or module is made of."""
+    """Return the parts of a function, class or module."""
     values = [*_values_of(thing, asked), *parts_asked_of(thing, asked).values()]
     if counters := _counters_in(thing, asked):
         names = (*thing.__code__.co_freevars, *(name.name for name in info_of(thing.__code__).names))
@@ -288,7 +288,7 @@ def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
 
 
 def _counters_in(thing: Any, asked: Collection[str]) -> dict[str, Counting]:
-    """By name, objects that a function refers to and in which counters do not count."""
+    """Return the objects, by name, that a function refers to and whose counters do not count."""
     if not isinstance(thing, types.FunctionType):
         return {}
     return counting(thing, dict(zip(thing.__code__.co_freevars, closure_of(thing), strict=True)), asked)
@@ -305,7 +305,7 @@ def _values_of(thing: Any, asked: Collection[str]) -> list[Any]:
 
 
 def unseen_in(thing: Any) -> list[str]:
-    """Calls through which a function may run code that nothing here can see."""
+    """Return calls through which a function may run code that is not visible."""
     if not isinstance(thing, types.FunctionType):
         return []
     info = info_of(thing.__code__)
@@ -335,7 +335,7 @@ def unseen_in(thing: Any) -> list[str]:
 
 
 def _decides(name: str, info: CodeInfo) -> bool:
-    """Return True when a call that cannot be followed can decide a result: what a literal text names is followed."""
+    """Return True when a call that cannot be followed can decide a result: targets in literal texts are followed."""
     return name.rpartition(".")[2] not in _READING and not info.called.get(name, False)
 
 
@@ -355,7 +355,7 @@ def _is_unseen(name: Name, names: dict[str, Any]) -> bool:
 
 
 def closure_of(fn: types.FunctionType) -> list[Any]:
-    """The values of the variables that a function closes over, but for those it only writes to."""
+    """Return the values of the variables that a function closes over, except those it only writes to."""
     uses = info_of(fn.__code__).uses
     values = []
     for variable, cell in zip(fn.__code__.co_freevars, fn.__closure__ or (), strict=True):
@@ -368,7 +368,7 @@ def closure_of(fn: types.FunctionType) -> list[Any]:
 
 
 def _as_used(value: Any, kinds: frozenset[str] | None) -> Any:
-    """What counts of a value that is used in these ways."""
+    """Return what counts of a value that is used in these ways."""
     if not only_written(value, kinds):
         return value
     places = places_in(value, kinds)
@@ -376,7 +376,7 @@ def _as_used(value: Any, kinds: frozenset[str] | None) -> Any:
 
 
 def _named_by(fn: types.FunctionType) -> list[Any]:
-    """The parts of a function, what it closes over, and what its global names lead to."""
+    """Return the parts of a function, its closure, and the values of its global names."""
     info = info_of(fn.__code__)
     values: list[Any] = [fn.__code__, fn.__defaults__, fn.__kwdefaults__, *closure_of(fn)]
     names = fn.__globals__
@@ -401,7 +401,7 @@ def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[
     if folders or files:
         beside = files_in(folders, files, fn, asked)
         reads = bool(beside.files) and not writes(fn.__code__)
-        # A folder whose files count by the names in the code hides nothing.
+        # A folder whose files count by the names in the code is fully visible.
         values = [_folder_as_used(v, fn, beside, reads=reads) if is_among(folders, v) else v for v in values]
         values.append(beside if reads else NotLookedAt(beside.files) if beside.files else None)
     values += [*variables_of(fn, asked), *(settings_of(fn) or ())]
@@ -412,7 +412,7 @@ def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[
 
 
 def _folder_as_used(value: Any, fn: types.FunctionType, beside: FilesBeside, *, reads: bool) -> Any:
-    """What counts of a folder among the values that a function names."""
+    """Return what counts of a folder among the values that a function names."""
     if type(value) is not str:
         return _Folder(value) if reads else value
     is_named = any(path.startswith(value + os.sep) for path in beside.files.values())
@@ -420,7 +420,7 @@ def _folder_as_used(value: Any, fn: types.FunctionType, beside: FilesBeside, *, 
 
 
 def _named_in_text(module: str) -> Any:
-    """A module of the user's that a text may name, as it stands; most texts name none."""
+    """Return the user's module that a text may name; most texts name none."""
     try:
         is_there = module in sys.modules or importlib.util.find_spec(module) is not None
     except FAILURES:
@@ -429,7 +429,7 @@ def _named_in_text(module: str) -> Any:
 
 
 def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
-    """Follow attributes as long as they are taken of modules, to what is the user's; else give the library's module."""
+    """Follow attributes of modules to an object of the user's; otherwise return the library's module."""
     library: Any = None
     for attribute in attributes:
         if not isinstance(value, types.ModuleType):
@@ -438,7 +438,7 @@ def _through_modules(value: Any, attributes: tuple[str, ...]) -> Any:
             value = _attribute(value, attribute)
         else:
             library = library or value
-            value = names_of_module(value).get(attribute)  # by `getattr`, it may begin to import things
+            value = names_of_module(value).get(attribute)  # `getattr` might trigger an import
     return value if library is None or has_users(value) else library
 
 
@@ -477,12 +477,12 @@ def _import(module: str) -> Any:
 
 
 def _names_in_module(module: types.ModuleType) -> list[str]:
-    announced = _announced_by(module)  # to ask for one may add others
+    announced = _announced_by(module)  # reading one may add others
     return sorted({n for n in vars(module) if n[:2] != "__" or n == "__getattr__"} | announced)
 
 
 def _announced_by(module: types.ModuleType) -> set[str]:
-    """Names that a module's own `__getattr__` gives when they are asked for, as far as `__all__` lists them."""
+    """Return the names that a module's `__getattr__` provides, as far as `__all__` lists them."""
     if "__getattr__" not in vars(module):
         return set()
     listed = vars(module).get("__all__")
@@ -491,7 +491,7 @@ def _announced_by(module: types.ModuleType) -> set[str]:
 
 
 def _global(names: Mapping[str, Any], name: str) -> Any:
-    """What a global name leads to; what Python imports when it is first used is imported."""
+    """Return the value of a global name; a lazy import is performed."""
     value = names.get(name, MISSING)
     if not is_imported_lazily(value):
         return value
@@ -505,7 +505,7 @@ def _names_in_class(cls: type) -> list[str]:
     names = [n for n in vars(cls) if n not in _GENERATED]
     if "__init__" in names and _is_protocols_init(cls):
         names.remove("__init__")
-    # Reading annotations of a class without any gives it an empty dictionary or, on Python 3.14, None for a function.
+    # Reading annotations of a class without any creates an empty dictionary or, on Python 3.14, None for a function.
     names = [n for n in names if n not in _OF_ANNOTATIONS or vars(cls)[n]]
     if "_sa_registry" in dir(cls):
         names = [n for n in names if not is_of_sqlalchemy(vars(cls)[n])]
@@ -517,7 +517,7 @@ def _names_in_class(cls: type) -> list[str]:
 
 
 def _is_protocols_init(cls: type) -> bool:
-    """Return True when the first instance of a class below a Protocol gave it the `__init__` that it inherits."""
+    """Return True when the first instance of a Protocol's subclass set the `__init__` that it inherits."""
     if typing.Protocol not in cls.__mro__:
         return False
     inits = [vars(base).get("__init__") for base in cls.__mro__]
@@ -527,7 +527,7 @@ def _is_protocols_init(cls: type) -> bool:
 
 
 def _is_pydantic_s(name: str, value: Any) -> bool:
-    """Return True when pydantic made an attribute of a model; a function under such a name is a hook of the user's."""
+    """Return True when pydantic created an attribute of a model; a function under such a name is the user's hook."""
     if isinstance(value, (types.FunctionType, classmethod, staticmethod)):
         return False
     return name.startswith("__pydantic_") or name in ("__signature__", "__class_vars__")
@@ -553,7 +553,7 @@ def _values_of_class(cls: type) -> list[Any]:
 
 
 def _registered_with(cls: type) -> Any:
-    """Classes that an abstract class takes for its own, because they were registered with it."""
+    """Return classes that were registered with an abstract class."""
     if not isinstance(cls, abc.ABCMeta):
         return None
     found = (ref() for ref in _get_dump(cls)[0])
@@ -561,7 +561,7 @@ def _registered_with(cls: type) -> Any:
 
 
 def _kept_for(cls: type) -> Any:
-    """What a metaclass that is written in C knows of a class: msgspec's defaults and options."""
+    """Return what a metaclass written in C stores about a class: msgspec's defaults and options."""
     found = {}
     for meta in inspect.getmro(type(cls)):
         if meta is type:
@@ -574,7 +574,7 @@ def _kept_for(cls: type) -> Any:
 
 
 def _model_of(cls: type) -> Any:
-    """What pydantic checks, taken from among the attributes that it generates."""
+    """Return pydantic's validation rules, taken from the attributes that it generates."""
     fields = vars(cls).get("__pydantic_fields__")
     if fields is None:
         return None

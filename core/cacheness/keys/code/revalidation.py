@@ -1,8 +1,8 @@
-"""Whether everything that a fingerprint was made of is still as it was, in the shortest time.
+"""Check quickly whether everything in a fingerprint is unchanged.
 
-Most names are looked up and compared in bulk, once for each module. Objects are distinguished by their
-identity: either they are kept here, or they are functions and classes of the user's, which are
-held weakly, and everything is read again when one of them is gone.
+Most names are looked up and compared in bulk, once per module. Objects are compared by identity:
+either they are kept here, or they are functions and classes of the user's, which are held weakly,
+and everything is read again when one of them is collected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cacheness.keys.code.introspection import attributes_asked_of
 from cacheness.keys.code.reader import Value
 from cacheness.keys.code.references import MISSING, first_name_in, labels_of, values_of
 
-#: Attributes that a class gets when it is made, and keeps.
+#: Attributes that a class gets at its creation, and keeps.
 _MADE_ONCE = frozenset(
     {"__annotations__", "__attrs_attrs__", "__attrs_props__", "__dataclass_fields__", "__dataclass_params__"}
 )
@@ -29,7 +29,7 @@ _Ref: TypeAlias = Callable[[], Any]
 
 
 class Watch:
-    """Remembers things of the user's and the values they refer to."""
+    """Remembers objects of the user's and the values they refer to."""
 
     def __init__(self, found: Iterable[tuple[Any, list[Value]]], asked: Collection[str]) -> None:
         self._additions = version_of_additions()
@@ -50,7 +50,7 @@ class Watch:
         self._quick = [scope for scope in self._scopes.values() if scope.close()]
 
     def holds(self) -> bool:
-        """Return True when all that is alive, and refers to what it did."""
+        """Return True when all of them are alive, and refer to the same values."""
         return (
             self._additions == version_of_additions()
             and all(function.holds() for function in self._functions)
@@ -62,7 +62,7 @@ class Watch:
         return self._scopes.setdefault(id(names), _ModuleNames(of))
 
     def _share_names(self, fn: types.FunctionType, slots: _Slots, builtin_names: _ModuleNames) -> None:
-        """Let names be looked up together with those of the other functions of this module."""
+        """Add names to be looked up together with those of the module's other functions."""
         names = fn.__globals__
         ref = slots.thing
         scope = self._scope(names, lambda: ref().__globals__)
@@ -82,7 +82,7 @@ class Watch:
             del slots.checks[at]
 
     def _expect_library_s(self, found: Any, attributes: tuple[str, ...]) -> None:
-        """What is taken of a library's module must stay the same, because the user may put own functions there."""
+        """Attributes of a library's module must be the same, because the user may have replaced functions there."""
         if attributes and type(found) is types.ModuleType:
             value = vars(found).get(attributes[0], MISSING)
             self._kept.append(value)
@@ -100,7 +100,7 @@ class Watch:
 
 
 class _Function:
-    """A function's own parts: code, defaults, what it closes over."""
+    """A function's parts: code, defaults, closure."""
 
     __slots__ = ("_asked", "_attributes", "_cells", "_code", "_defaults", "_keywords", "_ref")
 
@@ -134,7 +134,7 @@ class _Function:
 
 
 class _ModuleNames:
-    """Names of one module, and what they lead to."""
+    """Names of one module, and their values."""
 
     def __init__(self, names: Callable[[], dict[str, Any]]) -> None:
         self._names = names
@@ -142,22 +142,22 @@ class _ModuleNames:
         self.absent: set[str] = set()
 
     def expect(self, name: str, identity: int) -> None:
-        """This name leads to this object, or to none."""
+        """Expect this object under a name, or no object."""
         if identity == id(MISSING):
             self.absent.add(name)
         else:
             self.present[name] = identity
 
     def close(self) -> bool:
-        """Get ready; False when there is nothing to look at."""
-        # One name is asked for twice, because an itemgetter of one gives no tuple.
+        """Prepare; return False when there is nothing to check."""
+        # A single name is looked up twice, because an itemgetter of one returns no tuple.
         names = [*self.present, *self.present] if len(self.present) == 1 else [*self.present]
         self._look_up = itemgetter(*names) if names else None
         self._identities = [self.present[name] for name in names]
         return bool(self.present or self.absent)
 
     def holds(self) -> bool:
-        """Return True when all names lead to what they did."""
+        """Return True when all names have the same values."""
         names = self._names()
         try:
             if self._look_up is not None and list(map(id, self._look_up(names))) != self._identities:
@@ -168,7 +168,7 @@ class _ModuleNames:
 
 
 class _Slots:
-    """The values that one thing refers to: those that must be looked at one by one."""
+    """The values that one object refers to and that must be checked one by one."""
 
     def __init__(self, thing: Any, values: list[Value], kept: list[Any], asked: Collection[str]) -> None:
         self._asked = asked
@@ -179,20 +179,20 @@ class _Slots:
             known.settled |= label in _MADE_ONCE
         self.identities = list(map(id, objects))
         self.checks = dict(enumerate(values))
-        # Functions and classes of the user's are not kept alive: they are watched themselves.
+        # Functions and classes of the user's are not kept alive: they are checked themselves.
         kept += [value for value, known in zip(objects, values, strict=True) if known.settled and known.content != b"R"]
         if self._labels is None:
             del self.checks[0]  # the code, which `_Function` compares
 
     def take(self, at: int) -> int:
-        """The identity of an object that another will watch; 0 when identity is not enough."""
+        """Return the identity of an object that another check covers; 0 if identity is not enough."""
         if not self.checks[at].settled or self.identities[at] == id(MISSING):
             return 0
         del self.checks[at]
         return self.identities[at]
 
     def hold(self) -> bool:
-        """Return True when these are as they were."""
+        """Return True when these are unchanged."""
         thing = self.thing()
         if thing is None or (self._labels is not None and labels_of(thing, self._asked) != self._labels):
             return False

@@ -1,4 +1,4 @@
-"""Settings of pydantic-settings: environment variables, files and secrets that each new instance of a class reads."""
+"""Encode the inputs of pydantic-settings: environment variables, files and secrets that new instances read."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _LIBRARY: Final = "pydantic_settings.main"
 def sources_of_settings(cls: type) -> list[Any]:
     """Return what decides the defaults of an instance, and nothing for most classes.
 
-    Variables are compared without case unless the class says otherwise; with a delimiter for what is nested,
-    `DB__HOST` belongs to `db`.
+    Variables are compared without case unless the class sets otherwise; with a delimiter for nested
+    ones, `DB__HOST` belongs to `db`.
     """
     base = getattr(sys.modules.get(_LIBRARY), "BaseSettings", None)
     if base is None or base not in cls.__mro__ or cls is base:
@@ -42,7 +42,7 @@ def _names_of(cls: Any, prefix: str) -> Iterator[str]:
 
 
 def _texts_of(alias: Any) -> Iterator[str]:
-    """The names in an alias: a text, a path (`AliasPath`) that begins with one, or several of both."""
+    """Return the names in an alias: a text, a path (`AliasPath`) that begins with one, or several of both."""
     if isinstance(alias, str):
         yield alias
         return

@@ -1,7 +1,7 @@
-"""Parameters of a library's functions and classes by its source text, where the library is not loaded.
+"""Read parameters of a library's functions and classes from its source, if it is not loaded.
 
-A key must not import a library that the user's code has not imported, and must be the same before and after
-the code imports it.
+A key must not import a library that the user's code has not imported, and must be the same before
+and after the code imports it.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from typing import Any, Final
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.values.attributes import ABSENT
 
-#: Modules that a name is followed through, from where it is imported to where it is defined.
+#: Modules through which a name is followed, from its import to its definition.
 _FURTHEST: Final = 6
-#: Source files of more characters are not read.
+#: Source files with more characters are not read.
 _LONGEST: Final = 2_000_000
-#: Up to Python 3.12 a parser beside those of other threads can fail with SystemError for no reason
+#: Up to Python 3.12, parsing in several threads at once can fail with SystemError
 #: (https://github.com/python/cpython/issues/106905).
 _ATTEMPTS: Final = 20
 
 
 class FunctionParameters(dict[str, Any]):
-    """Parameters in order, those that are given by keyword only at the end, each with its default or ABSENT."""
+    """Parameters in order, keyword-only ones at the end, each with its default or ABSENT."""
 
     def __init__(self, defaults: dict[str, Any], positional: int) -> None:
         super().__init__(defaults)
-        self.positional = positional  #: how many can be given by their place
+        self.positional = positional  #: how many may be positional
 
     def bound(self) -> FunctionParameters:
-        """The same without the first."""
+        """Return the same without the first."""
         return FunctionParameters(dict(list(self.items())[1:]), max(self.positional - 1, 0))
 
 
@@ -43,7 +43,7 @@ _NONE: Final = FunctionParameters({}, 0)
 
 @functools.cache
 def parameters_in_source(path: str) -> FunctionParameters:
-    """The parameters of what a dotted name leads to, with their constant defaults. None when it is not found."""
+    """Return the parameters of the object with a dotted name, with constant defaults. None if not found."""
     try:
         module, rest = _module_of(path)
         return _parameters(module, rest[0], _FURTHEST) if len(rest) == 1 else _NONE
@@ -52,7 +52,7 @@ def parameters_in_source(path: str) -> FunctionParameters:
 
 
 def _module_of(path: str) -> tuple[str, list[str]]:
-    """The longest beginning of a dotted name that is a module, and what follows."""
+    """Return the longest prefix of a dotted name that is a module, and the rest."""
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
         if _file_of(".".join(parts[:count])):
@@ -61,7 +61,7 @@ def _module_of(path: str) -> tuple[str, list[str]]:
 
 
 def source_file_of(module: str) -> str:
-    """The source file of a module; "" when it has none. Imports nothing."""
+    """Return the source file of a module; "" if it has none. Imports nothing."""
     search: list[str] | None = None
     found: ModuleSpec | None = None
     name = ""
@@ -104,7 +104,7 @@ def _of_class(node: ast.ClassDef, module: str, steps: int) -> FunctionParameters
 
 
 def _imports_of(tree: ast.Module, module: str, name: str) -> Iterator[tuple[str, str]]:
-    """Modules that a name may come from, and what it is called there."""
+    """Return modules from which a name may come, and its name there."""
     package = module if _file_of(module).endswith("__init__.py") else module.rpartition(".")[0]
     for node in ast.walk(tree):
         if not isinstance(node, ast.ImportFrom):

@@ -1,4 +1,4 @@
-"""Names that stand in the texts of a function's code: what it imports, evaluates or asks a frame for by name."""
+"""Find names in the texts of a function's code: what it imports, evaluates or looks up by name."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from cacheness.lazy_dataclass import dataclass
 
 _IMPORTS: Final = frozenset({"import_module", "resolve_name", "__import__", "find_spec"})
 _EVALUATES: Final = frozenset({"eval", "exec", "compile", "query"})
-#: They take the names of attributes as texts.
+#: They take names of attributes as texts.
 _BY_TEXT: Final = frozenset({"getattr", "hasattr", "attrgetter", "methodcaller", "__getattribute__", "getattr_static"})
 _MODULE: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-#: pandas takes such names from the frame of the caller.
+#: pandas looks up such names in the caller's frame.
 _OF_FRAME: Final = re.compile(r"@([A-Za-z_]\w*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """What a code object and those inside of it hold as text, as far as it leads somewhere."""
+    """Relevant texts of a code object and those inside it."""
 
     words: frozenset[str]  #: global names and attributes
     strings: frozenset[str]
-    reads: frozenset[str]  #: names and attributes that are read, but for counters; texts too where they may name one
+    reads: frozenset[str]  #: names and attributes that are read, except counters; texts too if they may be names
     names: tuple[Name, ...]  #: global names in texts that are evaluated
     modules: tuple[str, ...]  #: possible names of modules in texts that are imported
-    counted: frozenset[str]  #: attributes that are read to add to them
-    handed: frozenset[str]  #: names whose object may get somewhere else
+    counted: frozenset[str]  #: attributes that are read only to increment them
+    handed: frozenset[str]  #: names whose object may be passed on
     taken: frozenset[str]  #: attributes that are read and not called at once
-    environment: frozenset[str]  #: how environment variables are read, in the words of `effects.py`
-    hands_over_a_mode: bool  #: with which `open` would write
+    environment: frozenset[str]  #: how environment variables are read, in the terms of `write_only.py`
+    hands_over_a_mode: bool  #: a mode with which `open` would write
 
 
 def _read(code: types.CodeType) -> Texts:
@@ -66,13 +66,13 @@ def _read(code: types.CodeType) -> Texts:
     return Texts(words, strings, reads, tuple(sorted(names)), modules, counted, handed, taken, environment, mode)
 
 
-#: What there is to know of a code object; found once.
+#: Return the facts about a code object; computed once.
 texts_of = once_per_code(_read)
 
 
 @lru_cache(maxsize=1024)
 def environment_read_as(code: types.CodeType, names: frozenset[str]) -> frozenset[str]:
-    """How a code object and those inside of it read environment variables by other names of `os.environ`."""
+    """Return how a code object and those inside it read environment variables by other names of `os.environ`."""
     steps = [step for instruction in instructions_of(code) for step in one_by_one(instruction, code)]
     inside = (environment_read_as(inner, names) for inner in code.co_consts if isinstance(inner, types.CodeType))
     return frozenset(environment_read(steps, names)).union(*inside)
@@ -87,9 +87,9 @@ def _strings(constants: tuple[object, ...]) -> Iterator[str]:
 
 
 def names_in(text: str) -> Iterator[Name]:
-    """The global names in a text that may be code."""
+    """Return the global names in a text that may be code."""
     yield from (Name(name) for name in _OF_FRAME.findall(text))
     try:
         yield from info_of(compile(text, "<text>", "exec")).names
     except (SyntaxError, ValueError):
-        return  # no code
+        return  # not code

@@ -1,8 +1,8 @@
-"""What libraries wrap around functions and objects: the wrapper counts as the library, its options, and what is within.
+"""Encode libraries' wrappers of functions and objects: the library, its options, and the wrapped object.
 
-A wrapper's own state (what it compiled, counted or remembered) differs from process to process and decides
-nothing. Only memos that are known as such are left out: a dictionary that somebody fills by hand counts as it is.
-Types are known by the names of their classes, so that no library is imported for them.
+A wrapper's internal state (what it compiled, counted or remembered) differs between processes and
+decides nothing. Only known memos are left out: a dictionary that code fills explicitly counts by
+its content. Types are recognised by their class names, so that no library is imported for them.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from cacheness.keys.owners import owner_of
 from cacheness.keys.values.lazy_files import family
 from cacheness.keys.values.objects import instance
 
-#: Of its own classes in Python, in C, and in C before 2.0.
+#: Module names of its classes in Python, in C, and in C before 2.0.
 _MODULES_OF_WRAPT: Final = ("wrapt", "_wrappers", "builtins")
 _OF_WRAPT: Final = ("_self_wrapper", "_self_instance", "_self_enabled", "_self_binding")
 
 
 def add_library(encoder: Encoder, module: str) -> None:
-    """Append the library that a module is of."""
+    """Append the library of a module."""
     owner = owner_of(module)
     encoder.library(owner.name, owner.version)
 
 
 def said_about(fn: Any) -> list[Any]:
-    """Return what a function says of itself, which a library that wraps it may read: annotations and docstring."""
+    """Return a function's annotations and docstring, which a wrapping library may read."""
     try:
         annotations = dict(fn.__annotations__)
     except FAILURES:
@@ -46,15 +46,15 @@ def _is_of(fn: types.FunctionType, library: str) -> bool:
 
 
 def add_known_wrapper(encoder: Encoder, value: types.FunctionType) -> bool:
-    """Append a function that beartype, cachetools or pyparsing made; False for any other."""
+    """Append a function of beartype, cachetools or pyparsing; return False for any other."""
     if value.__code__.co_qualname == "_trim_arity.<locals>.wrapper" and _is_of(value, "pyparsing"):
-        # It finds out in its first call how many arguments the action takes.
+        # Its first call determines how many arguments the action takes.
         parts: dict[str, Any] = _cells_of(value)
         _add_wrapper(encoder, value, "pyparsing", parts.get("func"), parts.get("max_limit"))
         return True
     if value.__code__.co_filename.startswith("<@beartype(") and value.__kwdefaults__:
         parts = value.__kwdefaults__
-        # The configuration itself remembers its hash, which differs in each process.
+        # The configuration stores its hash, which differs in each process.
         options = getattr(parts.get("__beartype_conf"), "_conf_kwargs", None)
         add, inner = [options], parts.get("__beartype_func")
     elif str(value.__globals__.get("__name__")).startswith("cachetools."):
@@ -94,7 +94,7 @@ def _numba_ufunc(encoder: Encoder, value: Any) -> None:
     inner = getattr(made_by, "py_func", None)
     if inner is None:
         raise Unencodable("a ufunc of numba's that hides its function")
-    # Its types grow with its calls; those that were asked for stand in the decorator's code.
+    # Its types grow with its calls; the declared ones are in the decorator's code.
     _add_wrapper(encoder, value, "numba", inner, getattr(value, "signature", None))
 
 
@@ -115,7 +115,7 @@ def _delayed(encoder: Encoder, value: Any) -> None:
 
 @family("prefect.tasks:Task", "prefect.flows:Flow")
 def _prefect(encoder: Encoder, value: Any) -> None:
-    # Its settings say how it runs: how often it is tried again, under which name.
+    # Its settings control how it runs: retries, name.
     _add_wrapper(encoder, value, "prefect", value.fn, None)
 
 
@@ -131,20 +131,20 @@ def _add_wrapper(encoder: Encoder, value: Any, module: str, inner: Any, options:
 
 @family("pydantic.fields:ModelPrivateAttr")
 def _private_attribute(encoder: Encoder, value: Any) -> None:
-    # It remembers how its factory is called once it was.
+    # It stores how its factory is called, after the first call.
     encoder.tagged("private attribute", value.default, value.default_factory)
 
 
 @family("pyparsing:ParserElement")
 def _grammar(encoder: Encoder, value: Any) -> None:
-    # Its first use merges what is nested in it.
+    # Its first use merges nested items.
     value.streamline()
     instance(encoder, value)
 
 
 @family("click:Parameter")
 def _option(encoder: Encoder, value: Any) -> None:
-    # It reads the environment variables that it was given.
+    # It reads the environment variables given to it.
     names = [value.envvar] if isinstance(value.envvar, str) else list(value.envvar or ())
     encoder.open("option", 2)
     encoder.word([os.environ.get(name) for name in names])
@@ -153,7 +153,7 @@ def _option(encoder: Encoder, value: Any) -> None:
 
 @family("msgspec.structs:StructConfig")
 def _struct_options(encoder: Encoder, value: Any) -> None:
-    # Pickle takes it for something that holds nothing, or for nothing that it knows.
+    # Pickle treats it as an empty or unknown object.
     names = [name for name in dir(value) if name[:2] != "__"]
     encoder.tagged("struct options", {name: getattr(value, name) for name in names})
 
@@ -167,7 +167,7 @@ def _struct_default(encoder: Encoder, value: Any) -> None:
 
 
 def _is_proxy(kind: type) -> bool:
-    """Whether instances are proxies of wrapt's, which say of themselves what the object behind them would say."""
+    """Return True when instances are proxies of wrapt, which answer as the wrapped object would."""
     return any(
         base.__qualname__ == "ObjectProxy" and base.__module__.partition(".")[0] in _MODULES_OF_WRAPT
         for base in kind.__mro__
@@ -191,6 +191,6 @@ def _is_wrapt_s(kind: type) -> bool:
 
 
 def _own_attributes(proxy: Any) -> dict[str, Any]:
-    """Return what a proxy holds beside the object: nothing else leads to its own dictionary."""
+    """Return what a proxy stores besides the object: only its dictionary has it."""
     held = [part for part in gc.get_referents(proxy) if type(part) is dict]
     return {name: part for own in held for name, part in own.items() if str(name).startswith("_self_")}

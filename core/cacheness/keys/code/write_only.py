@@ -1,7 +1,7 @@
-"""Which names a function only writes to: lists it appends to, counters, files it logs to.
+"""Find names that a function only writes to: lists it appends to, counters, log files.
 
-What is in them does not decide its result. If they counted, each call would change the key of
-the next. Code that reads them is another use, and lets them count.
+Their contents do not decide its result. If they counted, each call would change the key of the
+next. Code that reads them is another use, and makes them count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _METHODS: Final = {
     **dict.fromkeys(("write_text", "write_bytes", "touch"), "path"),
 }
 _CONTAINERS: Final = frozenset({list, set, dict, collections.deque, collections.Counter, collections.defaultdict})
-#: What a name must hold for a use to be a mere writing.
+#: The type that a name must have for a use to be write-only.
 _TYPES: Final[Mapping[str, frozenset[type]]] = {
     "container": _CONTAINERS,
     "item": frozenset({dict, collections.Counter, collections.defaultdict}),
@@ -41,12 +41,12 @@ _ADDING: Final = frozenset({"+", "+=", "-", "-="})
 _STORES: Final = frozenset({"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"})
 _ANY_NAME: Final = _LOADS | _LOCALS
 _NUMBERS: Final = frozenset({int, float})
-#: Since Python 3.12, the lowest bit of LOAD_ATTR says that a method is called.
+#: Since Python 3.12, the lowest bit of LOAD_ATTR means that a method is called.
 METHODS_ARE_ATTRIBUTES: Final = sys.version_info >= (3, 12)
 
 
 def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
-    """Return True when a value of this type is only written to by uses of these kinds."""
+    """Return True when uses of these kinds only write to a value of this type."""
     return (
         kinds is not None
         and all(type(value) in _TYPES.get(kind, ()) for kind in kinds)
@@ -55,9 +55,9 @@ def only_written(value: Any, kinds: frozenset[str] | None) -> bool:
 
 
 def places_in(value: Any, kinds: frozenset[str] | None) -> Any:
-    """What counts of a value that is only written to: where numbers stand that code adds to, or None.
+    """Return what counts of a value that is only written to: the keys of incremented numbers, or None.
 
-    `table[key] += 1` fails where there is no such key, and code may catch that.
+    `table[key] += 1` fails if there is no such key, and code may catch that.
     """
     if kinds is None or "tally at" not in kinds or _makes_zero(value):
         return None
@@ -76,10 +76,10 @@ def _makes_zero(value: Any) -> bool:
 
 
 def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
-    """Each use of a name from outside, and its kind; `read` when it may be more than a writing.
+    """Yield each use of an outside name, and its kind; `read` if it may be more than a write.
 
-    A `getattr` with a name that is not in the code is `computed`, and `hidden` when its object is one that
-    a call returns: an argument, and what a name leads to, count with all their parts.
+    A `getattr` with a name that is not in the code is `computed`, and `hidden` if its object is the
+    result of a call: an argument, and a name's value, count with all their parts.
     """
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
@@ -88,7 +88,7 @@ def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]
 
 
 def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Names that are loaded or imported, but for attributes that are read only to add to them."""
+    """Yield names that are loaded or imported, except attributes that are read only to increment them."""
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         name = instruction.argval
@@ -99,13 +99,13 @@ def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
 
 
 def attributes_counted(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Names of attributes that are read to add to them."""
+    """Return names of attributes that are read to increment them."""
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     yield from (i.argval for at, i in enumerate(busy) if i.opname == "LOAD_ATTR" and _is_counted(busy, at))
 
 
 def handed_about(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Names whose object may get somewhere else: all uses but to call a method, and to read or set an attribute."""
+    """Return names whose object may be passed on: any use but calling a method, and reading or setting an attribute."""
     busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         is_name = instruction.opname.startswith("LOAD_") and isinstance(instruction.argval, str)
@@ -124,14 +124,14 @@ def _is_owner(busy: Sequence[dis.Instruction], at: int) -> bool:
     return is_attribute and not following.argval.startswith("__")
 
 
-#: What reads environment variables, by its names in `os` and `os.path`.
+#: Functions that read environment variables, by their names in `os` and `os.path`.
 ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 
 
 def environment_read(instructions: Sequence[dis.Instruction], readers: Collection[str] = ENVIRONMENT) -> Iterator[str]:
-    """How environment variables are read: by a `literal` name in the code, a `computed` one, or `all` of them.
+    """Return how environment variables are read: by a `literal` name in the code, a `computed` one, or `all`.
 
-    `readers` are the names under which the code has `os.environ` or a function that reads it.
+    `readers` are the names in the code of `os.environ` or of functions that read it.
     """
     busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
     for at, instruction in enumerate(busy[:-2]):
@@ -143,7 +143,7 @@ _MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
 
 
 def hands_over_a_mode(instructions: Sequence[dis.Instruction]) -> bool:
-    """Return True when a text with which `open` would write is handed to a call, and is not an index or compared."""
+    """Return True when a text with which `open` would write is passed to a call, and is not an index or compared."""
     busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
     for step, after in pairwise(busy):
         is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
@@ -167,7 +167,7 @@ def _kind_of_reading(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _stays_as_it_is(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when nothing is made of the constant that is loaded here before a call or a look-up takes it."""
+    """Return True when the constant loaded here is passed unchanged to a call or a look-up."""
     depth = 1
     for instruction in busy[at + 1 :]:
         if depth == 1 and instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -181,7 +181,7 @@ def _stays_as_it_is(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def attributes_taken(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
-    """Names of attributes that are read and not called at once; a method would take its object along."""
+    """Return names of attributes that are read and not called at once; a method would keep its object."""
     yield from (i.argval for i in instructions if i.opname == "LOAD_ATTR" and not _is_callee(i))
 
 
@@ -196,7 +196,7 @@ def _is_counted(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _addition(busy: Sequence[dis.Instruction], at: int) -> int | None:
-    """Where something is added to what was loaded before, if an expression without branches begins here."""
+    """Return the offset where the loaded value is added to, if an expression without branches begins here."""
     depth = 0
     for place in range(at, len(busy) - 3):
         instruction = busy[place]
@@ -240,7 +240,7 @@ def _kind_of_store(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _is_put_back(busy: Sequence[dis.Instruction], at: int, key: int, after: int) -> bool:
-    """Return True when something is added to an item that was looked up, and the sum is stored in its place."""
+    """Return True when an item that was looked up is incremented, and stored in its place."""
     added = _addition(busy, after)
     if added is None or not _matches(busy, added, (_LOADS, _OPERANDS, {"STORE_SUBSCR"})):
         return False
@@ -261,7 +261,7 @@ def _kind_of_method(busy: Sequence[dis.Instruction], at: int) -> str:
 
 
 def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when `getattr` is given a name that stands in the code, after a plain object."""
+    """Return True when `getattr` gets a constant name, after a plain object."""
     place = at + 2
     while busy[place].opname in ("LOAD_ATTR", "LOAD_METHOD"):
         place += 1
@@ -269,7 +269,7 @@ def _asks_for_a_constant(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when `getattr` is given a variable, or an attribute of one."""
+    """Return True when `getattr` gets a variable, or an attribute of one."""
     if busy[at + 1].opname not in _LOADS | _LOCALS or _is_callee(busy[at + 1]):
         return False
     place = at + 2
@@ -279,13 +279,13 @@ def _asks_of_a_name(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _is_callee(instruction: dis.Instruction) -> bool:
-    """Return True when what is loaded is about to be called: then a NULL is pushed along with it."""
+    """Return True when the loaded object is about to be called: a NULL is then pushed along with it."""
     with_null = instruction.opname == "LOAD_GLOBAL" or (METHODS_ARE_ATTRIBUTES and instruction.opname == "LOAD_ATTR")
     return with_null and bool((instruction.arg or 0) & 1)
 
 
 def _result_is_dropped(busy: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when the call of a method, whose object is loaded here, is a statement of its own."""
+    """Return True when the call of a method, whose object is loaded here, is a statement."""
     depth = 0
     for place in range(at, len(busy) - 1):
         instruction = busy[place]

@@ -1,7 +1,8 @@
-"""Which parameters a function's code hands to something that writes files, for what no audit hook can see.
+"""Find parameters that a function passes to code that writes files, which no audit hook sees.
 
-Libraries that are written in C open files by themselves, so their functions are known by name. What is
-found is a name in the same call, as in `frame.write_parquet(target)`, `numpy.save(folder / "a", array)`.
+Libraries written in C open files by themselves, so their functions are known by name. The search
+finds a name in the same call, as in `frame.write_parquet(target)`, `numpy.save(folder / "a",
+array)`.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ from cacheness.keys.owners import owner_of
 from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.lazy_dataclass import dataclass
 
-#: How deep helpers are followed that only pass a name on.
+#: Depth to which helpers are followed that only pass a name on.
 _DEEPEST: Final = 5
-#: Steps in which the mode is looked for behind `open`.
+#: Steps in which the mode is searched after `open`.
 _LONGEST_CALL: Final = 40
-#: Methods and functions that make or change the file that one of their arguments names.
+#: Methods and functions that create or change the file that one of their arguments names.
 WRITERS: Final = frozenset(
     {
         *("to_csv", "to_parquet", "to_feather", "to_orc", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel"),
@@ -40,20 +41,21 @@ WRITERS: Final = frozenset(
         *("download_file", "fget_object", "get_file", "dump", "tofile"),
     }
 )
-#: They write too, of the standard library, where an audit hook sees it; strings and frames have methods of these names.
+#: They write too, from the standard library, where an audit hook sees it; strings and frames have
+#: methods of these names.
 _REPLACERS: Final = frozenset(
     {
         *("copy", "copy2", "copyfile", "copytree", "move", "replace", "rename", "renames", "touch"),
         *("link", "symlink", "hardlink_to", "symlink_to"),
     }
 )
-#: They make or change a file where their mode says so.
+#: They create or change a file if their mode allows it.
 _OPENERS: Final = frozenset(
     {"open", "ZipFile", "TarFile", "GzipFile", "BZ2File", "LZMAFile", "FileIO", "memmap", "open_memmap"}
 )
-#: They do, too, of h5py, netCDF4 and pandas; other classes of these names take no mode: `Dataset({"t": ("x", …)})`.
+#: So do these of h5py, netCDF4 and pandas; other classes of these names take no mode: `Dataset({"t": ("x", …)})`.
 _CLASSES: Final = frozenset({"File", "Dataset", "HDFStore"})
-#: Of all these, what opens its file in C, so that no hook sees it.
+#: Those of them that open the file in C, so that no hook sees it.
 _UNSEEN: Final = frozenset(
     {
         *("to_parquet", "to_feather", "to_orc", "to_hdf", "to_netcdf", "to_file", "write_table", "write_dataset"),
@@ -69,18 +71,18 @@ _TARGETS: Final = frozenset(
         *("target", "uri", "table_or_uri", "base_dir", "dest", "sink", "store"),
     }
 )
-#: What makes a file in memory, or one that passes.
+#: Functions that create a file in memory, or a temporary one.
 _PASSING: Final = frozenset(
     {
         *("BytesIO", "StringIO", "BufferOutputStream", "FixedSizeBufferWriter", "MockOutputStream"),
         *("TemporaryFile", "NamedTemporaryFile", "SpooledTemporaryFile", "TemporaryDirectory", "mkstemp", "mkdtemp"),
     }
 )
-#: Methods of paths, which stand before them.
+#: Methods of paths, whose object is the path.
 _OF_PATHS: Final = frozenset({"write_text", "write_bytes", "mkdir", "touch", "open"})
 _MODE: Final = re.compile("(?=.*[wx])[wxbt+]{1,3}([:|][a-z0-9]*)?")
 _IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG", "PUSH_NULL", "PRECALL"})
-#: They make a path of a path.
+#: They make a path from a path.
 _PATHS: Final = frozenset(
     {"os", "path", "pathlib", "join", "Path", "str", "fspath", "abspath", "expanduser", "resolve", "joinpath", "parent"}
 )
@@ -97,7 +99,7 @@ _ENDS: Final = ("STORE_", "POP_TOP", "RETURN_", "POP_JUMP", "JUMP", "FOR_ITER", 
 
 
 def writes_to(function: Callable[..., Any] | None) -> frozenset[str]:
-    """The parameters, and other local names, that a function hands to something that writes."""
+    """The parameters, and other local names, that a function passes to code that writes."""
     fn = unwrapped(function)
     return frozenset(_handed(fn, _DEEPEST)) if isinstance(fn, types.FunctionType) else frozenset()
 
@@ -128,7 +130,7 @@ def _handed(fn: types.FunctionType, depth: int) -> set[str]:
 
 
 def _by_helper(helper: Any, arguments: Sequence[str], depth: int) -> set[str]:
-    """Which of the names that are given to a function of the user's, by position, it hands to something that writes."""
+    """Return which positional arguments of a user's function it passes to code that writes."""
     helper = unwrapped(helper)
     if not arguments or not isinstance(helper, types.FunctionType) or owner_of(helper.__module__).kind != "user":
         return set()
@@ -139,18 +141,18 @@ def _by_helper(helper: Any, arguments: Sequence[str], depth: int) -> set[str]:
 
 
 def _plain_arguments(steps: Sequence[dis.Instruction], at: int) -> list[str]:
-    """The names that a call begins with, each an argument of its own."""
+    """Return the names with which a call begins, each a separate argument."""
     found: list[str] = []
     while steps[at].opname in _BEFORE or steps[at].opname.startswith(_LOCALS):
         if steps[at].opname not in _BEFORE:
             found += steps[at].argval if isinstance(steps[at].argval, tuple) else [str(steps[at].argval)]
         at += 1
-    # The last may only begin an argument: `save(table, out.name)`.
+    # The last may be only the start of an argument: `save(table, out.name)`.
     return found if steps[at].opname.startswith(("CALL", "PRECALL", "LOAD_CONST", "KW_NAMES")) else found[:-1]
 
 
 def _names(steps: Sequence[dis.Instruction], at: int) -> tuple[set[str], int]:
-    """Local names that are loaded from here on, as long as nothing but paths is made of them; and where that ends."""
+    """Return local names loaded from here on, while only paths are made from them; and where that ends."""
     found: set[str] = set()
     while at < len(steps):
         step = steps[at]
@@ -167,12 +169,12 @@ def _names(steps: Sequence[dis.Instruction], at: int) -> tuple[set[str], int]:
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a function's code says of the files that it writes."""
+    """What a function's code shows about the files that it writes."""
 
-    writes: bool  #: it names something that makes or replaces files
-    left: str  #: a path in the code that it writes to and does not return; "" for none
-    unseen: str = ""  #: what writes, in a way that no hook sees, to a file that no argument alone names; "" for none
-    hands_on: str = ""  #: what does so with an argument
+    writes: bool  #: it names something that creates or replaces files
+    left: str  #: a constant path that it writes to and does not return; "" if none
+    unseen: str = ""  #: a call, invisible to hooks, that writes to a file not named by an argument alone; "" if none
+    hands_on: str = ""  #: a call that writes to a file named by an argument
 
 
 _NONE: Final = Effects(False, "")
@@ -181,7 +183,7 @@ _effects: WeakKeyDictionary[types.FunctionType, Effects] = WeakKeyDictionary()
 
 
 def effects_of(function: Any, arguments: Sequence[Any] = ()) -> Effects:
-    """The effects of a function of the user's, and of the helpers, classes and methods that it names.
+    """Return the effects of a user's function, and of the helpers, classes and methods that it names.
 
     Args:
         function: the function.
@@ -189,7 +191,7 @@ def effects_of(function: Any, arguments: Sequence[Any] = ()) -> Effects:
     """
     fn = unwrapped(function)
     if isinstance(fn, operator.methodcaller):
-        reduced: Any = fn.__reduce__()  # arguments by name are bound in a partial, with the method's name
+        reduced: Any = fn.__reduce__()  # keyword arguments are bound in a partial, with the method's name
         name = reduced[0].args[0] if isinstance(reduced[0], functools.partial) else reduced[1][0]
         return _sum(_methods(type(value), {name}) for value in arguments[:1])
     if not _is_users(fn):
@@ -206,7 +208,7 @@ def _is_users(fn: Any) -> TypeGuard[types.FunctionType]:
 
 
 def _methods(kind: type, names: set[str]) -> Effects:
-    """The effects of the methods of a user's class that code with these names calls, and of those that they call."""
+    """Return the effects of a user's class: methods that code with these names calls, and those that they call."""
     if owner_of(kind.__module__).kind != "user":
         return _NONE
     found: list[Effects] = []
@@ -260,7 +262,7 @@ def _read(fn: types.FunctionType, depth: int) -> Effects:
 def _unseen(
     writer: str | Literal[False], code: types.CodeType, steps: Sequence[dis.Instruction], at: int
 ) -> tuple[str, str]:
-    """The writer in a call, where something other than an argument names its file; and where an argument alone does."""
+    """Return writers in a call whose file is named by more than an argument, and those named by an argument alone."""
     given, end = _arguments(steps, at)
     keywords = next((code.co_consts[step.arg or 0] for step in given if step.opname == "KW_NAMES"), ())
     if end is not None and end.opname.startswith("CALL_KW"):
@@ -285,7 +287,7 @@ def _unseen(
 
 
 def _arguments(steps: Sequence[dis.Instruction], at: int) -> tuple[Sequence[dis.Instruction], dis.Instruction | None]:
-    """The steps that make the arguments of the call that begins here, and the call itself."""
+    """Return the steps that make the arguments of the call that begins here, and the call itself."""
     for end, step in enumerate(steps[at + 1 : at + _LONGEST_CALL], at + 1):
         if step.opname.startswith("CALL") and _begin(step) <= _begin(steps[at]):
             return steps[at + 1 : end], step
@@ -293,7 +295,7 @@ def _arguments(steps: Sequence[dis.Instruction], at: int) -> tuple[Sequence[dis.
 
 
 def _passing(steps: Sequence[dis.Instruction]) -> set[str]:
-    """Local names of files in memory, and of temporary ones."""
+    """Return local names of files in memory, and of temporary ones."""
     found: set[str] = set()
     makes = stores = False
     for step in steps:
@@ -307,9 +309,9 @@ def _passing(steps: Sequence[dis.Instruction]) -> set[str]:
 
 
 def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when a call of `open` makes or replaces a file, as far as its mode stands in the code."""
+    """Return True when a call of `open` creates or replaces a file, as far as its mode is a constant."""
     for step in steps[at + 1 : at + _LONGEST_CALL]:
-        # A call that begins later is one within its arguments: `open(join(folder, name), "w")`.
+        # A call that begins later is inside its arguments: `open(join(folder, name), "w")`.
         if step.opname.startswith("STORE") or (step.opname.startswith("CALL") and _begin(step) <= _begin(steps[at])):
             return False
         if step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval):
@@ -318,7 +320,7 @@ def _mode_after(steps: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _is_with_mode(steps: Sequence[dis.Instruction], at: int) -> bool:
-    """Return True when a class is called with a mode to write, and nothing that holds others."""
+    """Return True when a class is called with a writing mode, and not with containers."""
     given, _ = _arguments(steps, at)
     return any(step.argval in ("w", "w-") for step in given if step.opname == "LOAD_CONST") and not any(
         step.opname.startswith(("BUILD_MAP", "BUILD_TUPLE", "BUILD_LIST", "BUILD_CONST")) for step in given
@@ -326,13 +328,13 @@ def _is_with_mode(steps: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _begin(step: dis.Instruction) -> tuple[int, int]:
-    """Where in the text an instruction begins; all at one place where Python keeps no places."""
+    """Return an instruction's position in the source; the same for all if Python has no positions."""
     places = step.positions
     return (0, 0) if places is None else (places.lineno or 0, places.col_offset or 0)
 
 
 def _path_left(fn: types.FunctionType, steps: Sequence[dis.Instruction], at: int) -> str:
-    """The path that stands in the code of a call, and nowhere else in the function: so it is not returned."""
+    """Return the constant path in a call that occurs nowhere else in the function, and so is not returned."""
     following = steps[at + 1 : at + 2]
     before = steps[max(at - 2, 0) : at]
     beside = [*following, *(before if steps[at].opname in _ATTRIBUTES and steps[at].argval in _OF_PATHS else ())]
@@ -348,7 +350,7 @@ def _path_left(fn: types.FunctionType, steps: Sequence[dis.Instruction], at: int
 
 
 def unwrapped(thing: Any) -> Any:
-    """The function within partials, methods and decorators."""
+    """Return the function inside partials, methods and decorators."""
     while isinstance(thing, functools.partial):
         thing = thing.func
     if isinstance(thing, (types.MethodType, staticmethod, classmethod)):

@@ -1,6 +1,6 @@
-"""How values are encoded: one module for each library's types, which is loaded when one of them is met.
+"""Encode values: one module per library, loaded when a value of its types occurs.
 
-Those of Python's own types are loaded at once, because they say how anything is encoded.
+The module for Python's types is loaded at once, because every encoding needs it.
 """
 
 from cacheness.keys.values import builtins, clients, lazy_files, objects

@@ -1,7 +1,7 @@
-"""How Arrow's arrays and tables are encoded: by what they say, not by how they are cut.
+"""Encode Arrow's arrays and tables by content, independent of chunks.
 
-The buffers are hashed where they are, chunk by chunk: validity, lengths and values each as one
-stream, so that slices and chunks of equal content agree.
+The buffers are hashed in place, chunk by chunk: validity, lengths and values each as one stream, so
+that slices and chunks of equal content agree.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _table(encoder: Encoder, value: pa.Table | pa.RecordBatch) -> None:
 @handles_family(lambda kind: issubclass(kind, pa.DataType))
 def _type(encoder: Encoder, value: pa.DataType) -> None:
     if isinstance(value, pa.BaseExtensionType):
-        # What it is made with: its name may be all that it says of itself.
+        # Its constructor's arguments: its repr may be only a name.
         made = value.__reduce__()[1]
         kind = type(value)
         encoder.tagged("arrow extension", value.extension_name, kind.__name__, value.storage_type, made)
@@ -70,7 +70,7 @@ def _type(encoder: Encoder, value: pa.DataType) -> None:
     encoder.tagged("arrow type", value.id, str(value), *fields, *(getattr(value, name, None) for name in _SAYS))
 
 
-#: What a type with fields says beside them.
+#: The attributes of a type besides its fields.
 _SAYS: Final = ("list_size", "keys_sorted", "ordered", "mode", "type_codes")
 
 
@@ -184,7 +184,7 @@ def _digest_of_pieces(pieces: Any) -> bytes:
 
 
 def _values(chunk: pa.Array, mask: Any, kind: pa.DataType) -> np.ndarray[Any, Any]:
-    """Values of a fixed width, with zeros where there is none."""
+    """Return values of a fixed width, with zeros for nulls."""
     width = kind.byte_width
     raw = np.frombuffer(chunk.buffers()[1], np.uint8)[chunk.offset * width : (chunk.offset + len(chunk)) * width]
     if mask is not None:
@@ -235,7 +235,7 @@ def _dictionary(chunks: Sequence[pa.Array], kind: pa.DataType) -> list[bytes]:
     return [_digest_of(indices, kind.index_type), _digest_of([chunks[0].dictionary], kind.value_type)]
 
 
-# data sets, which are read when they are asked for
+# data sets, which are read when needed
 
 
 def _is_dataset(kind: type) -> bool:
@@ -270,7 +270,7 @@ def _scanner(_: Encoder, value: Any) -> None:
 
 
 def _options_in(part: Any) -> Any:
-    """A format of files, or options of how they are read, as plain values: pickle's parts, without classes."""
+    """Append a file format, or options of reading, as plain values: pickle's parts, without classes."""
     if isinstance(part, dict):
         return {name: _options_in(inner) for name, inner in part.items()}
     if isinstance(part, tuple | list):
@@ -284,7 +284,7 @@ def _options_in(part: Any) -> Any:
 
 
 def add_arrow_file(encoder: Encoder, system: Any, path: str) -> None:
-    """Append the content of a file on a file system of Arrow's."""
+    """Append the content of a file on a file system of Arrow."""
     handler: Any = getattr(system, "handler", None)
     if type(system).__name__ == "LocalFileSystem":
         add_path(encoder, path)

@@ -1,4 +1,4 @@
-"""Attributes: what an object really holds, and what its way through pickle leaves out."""
+"""Encode an object's attributes, including those that pickle leaves out."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from cacheness.keys.encode import Encoder
 from cacheness.keys.error_paths import FAILURES
 from cacheness.keys.owners import module_of, owner_of_class
 
-#: A remembered hash, which differs in each process.
+#: A stored hash, which differs in each process.
 _HASHES: Final = frozenset({"_attrs_cached_hash"})
 _MEMOIZING: Final = ("sqlalchemy.util.langhelpers", "HasMemoized")
-#: By package and class, attributes in which a library keeps what it computed from the others.
+#: By package and class, attributes in which a library stores values computed from the others.
 _MEMOS: Final = {
     ("click", "Command"): frozenset({"_help_option"}),
-    ("jinja2", "Environment"): frozenset({"cache"}),  # of templates; those in it count by their loader
+    ("jinja2", "Environment"): frozenset({"cache"}),  # of templates; the templates in it count by their loader
     ("jinja2", "Template"): frozenset({"_module"}),
     ("pyparsing", "ParserElement"): frozenset({"streamlined", "_defaultName"}),
 }
 _DESCRIPTIONS: Final = frozenset({"__dict__", "__weakref__"})
-#: Stands for what is not there.
+#: Stands for a missing value.
 ABSENT: Final = object()
 
 
 def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], *, in_order: bool = False) -> None:
-    """Append named parts of an object, sorted, because the order in which they were set is hidden from most."""
+    """Append named parts of an object, sorted, because most code cannot see the order in which they were set."""
     kind = type(value)
     memoized = _memoized(kind, attributes)
     names = [name for name in attributes if name not in memoized and not _is_derived(kind, name)]
@@ -43,8 +43,8 @@ def add_attributes(encoder: Encoder, value: Any, attributes: Mapping[str, Any], 
 
 
 def _is_derived(kind: type, name: str) -> bool:
-    # A cached property is computed from the others, and may or may not be there yet. Libraries have their own kinds
-    # of them: a getter that gives way to the attribute of its name, and so is called until that is there.
+    # A cached property is computed from the others, and may be absent. Libraries have similar
+    # descriptors: a getter without a setter, which the attribute of its name overrides.
     if name in _HASHES:
         return True
     getter = inspect.getattr_static(kind, name, None)
@@ -58,7 +58,7 @@ def _is_derived(kind: type, name: str) -> bool:
 def _memoized(kind: type, attributes: Mapping[str, Any]) -> frozenset[str]:
     found: frozenset[str] = frozenset()
     for base in kind.__mro__:
-        # A statement of SQLAlchemy remembers what was computed from it when it was run, and lists the names.
+        # A statement of SQLAlchemy stores values that were computed when it ran, and lists their names.
         if (base.__module__, base.__name__) == _MEMOIZING:
             found |= {"_memoized_keys", *attributes.get("_memoized_keys", ())}
         found |= _MEMOS.get((module_of(base).partition(".")[0], base.__name__), frozenset())
@@ -66,14 +66,14 @@ def _memoized(kind: type, attributes: Mapping[str, Any]) -> frozenset[str]:
 
 
 def held(value: Any) -> dict[str, Any]:
-    """All attributes that an object stores: in its dictionary, and in slots of classes written in Python."""
+    """Return all attributes that an object stores: in its dictionary, and in slots of classes written in Python."""
     return {**getattr(value, "__dict__", {}), **_slots(value, type(value).__mro__)}
 
 
 def left_out(value: Any, given: Any) -> dict[str, Any]:
-    """Attributes that `__reduce__` or `__getstate__` of a base class does not know of, and so leaves out.
+    """Return attributes that `__reduce__` or `__getstate__` of a base class does not know, and so leaves out.
 
-    `given` is the state that it returned. What a class of the user's says of its own instances holds.
+    `given` is the state that it returned. A method in the user's class is trusted for its instances.
     """
     mro = type(value).__mro__
     teller = next(
@@ -93,8 +93,8 @@ def left_out(value: Any, given: Any) -> dict[str, Any]:
 
 
 def _ignores_the_dictionary(teller: type) -> bool:
-    # A base class that stores something, and has no dictionary, does not know of the one that a subclass brings.
-    # A mixin stores nothing, and may mean to leave out what it does not give.
+    # A base class that stores something, and has no dictionary, does not know the dictionary of a
+    # subclass. A mixin stores nothing, and may leave attributes out on purpose.
     if teller.__dictoffset__:
         return owner_of_class(teller).kind == "python"
     return teller.__basicsize__ > object.__basicsize__
@@ -104,7 +104,7 @@ _TELLING: Final = frozenset({"__reduce__", "__reduce_ex__", "__getstate__"})
 
 
 def _tells_all(namespace: Mapping[str, Any]) -> bool:
-    """Return True when a class only repeats what `object` says, as `__reduce__ = object.__reduce__` would."""
+    """Return True when a class only repeats a method of `object`, as `__reduce__ = object.__reduce__` would."""
     return all(namespace.get(name) in (None, vars(object)[name]) for name in _TELLING)
 
 
@@ -114,7 +114,7 @@ def _slots(value: Any, classes: tuple[type, ...]) -> dict[str, Any]:
 
 def _slots_of(value: Any, cls: type) -> Iterator[tuple[str, Any]]:
     if "__slots__" not in vars(cls):
-        return  # compiled classes show as members what they were made of, and are asked in other ways
+        return  # compiled classes show their construction as members, and are handled elsewhere
     for name, member in vars(cls).items():
         if type(member) is types.MemberDescriptorType and name not in _DESCRIPTIONS:
             try:
@@ -124,9 +124,9 @@ def _slots_of(value: Any, cls: type) -> Iterator[tuple[str, Any]]:
 
 
 def wrapped_by(value: Any) -> Any:
-    """What a decorated function or object says that it is around, or `ABSENT`.
+    """Return the object wrapped by a decorated function or object, or `ABSENT`.
 
-    It has to hold it: there are objects that have whatever is asked of them, without end.
+    The attribute must be stored: some objects have every attribute, without end.
     """
     try:
         attributes = object.__getattribute__(value, "__dict__")

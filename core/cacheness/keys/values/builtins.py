@@ -1,4 +1,4 @@
-"""How Python's own values are encoded: scalars, containers, times, numbers, paths without files."""
+"""Encode Python's values: scalars, containers, times, numbers, paths without files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _of_complex(value: complex) -> bytes:
     return b"c" + _of_float(value.real) + _of_float(value.imag)
 
 
-#: How scalars are encoded, which hold nothing else and name no file.
+#: Encoders of scalars, which contain nothing else and are not file names.
 SCALARS: Final[Mapping[type, Callable[[Any], bytes]]] = {
     type(None): _of_none,
     bool: _of_bool,
@@ -136,7 +136,10 @@ def _set(encoder: Encoder, value: set[Any]) -> None:
 
 
 def _members(encoder: Encoder, value: set[Any] | frozenset[Any]) -> Iterable[Any]:
-    """The members of a set: strings first and sorted, so that the first thousand are the same in each process."""
+    """Return a set's members, strings first and sorted.
+
+    So the first thousand are the same in each process.
+    """
     if not encoder.names:
         return value
     texts = [item for item in value if type(item) is str]
@@ -153,7 +156,7 @@ def _frozenset(encoder: Encoder, value: frozenset[Any]) -> None:
 
 @handles(types.MappingProxyType)
 def _mapping_proxy(encoder: Encoder, value: types.MappingProxyType[Any, Any]) -> None:
-    encoder.tagged("mappingproxy", *gc.get_referents(value))  # nothing else leads to the mapping behind it
+    encoder.tagged("mappingproxy", *gc.get_referents(value))  # no attribute leads to the mapping behind it
 
 
 @handles(collections.OrderedDict)
@@ -275,5 +278,5 @@ def _pattern(encoder: Encoder, value: re.Pattern[Any]) -> None:
 
 @handles(logging.Logger, logging.RootLogger)
 def _logger(encoder: Encoder, _: logging.Logger) -> None:
-    # Not its name, which is that of a module: `logging.getLogger(__name__)`.
+    # Not its name, which is a module's: `logging.getLogger(__name__)`.
     encoder.tagged("Logger")

@@ -1,7 +1,8 @@
-"""Handles on something outside of the process: they count by what they were configured with.
+"""Encode handles to external systems by their configuration.
 
-What is behind them (rows, pages) is no more part of a key than it would be with the address in an argument; it is
-listed. Types are known by the names of their classes, so that no library is imported for them.
+Their contents (rows, pages) are not part of a key, as they would not be with the address as an
+argument; they are listed. Types are recognised by their class names, so that no library is imported
+for them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cacheness.keys.error_paths import FAILURES, Unencodable
 from cacheness.keys.values.lazy_files import family, is_of
 from cacheness.keys.values.objects import instance
 
-#: Of redis' settings, those that say how one logs in or waits.
+#: Settings of redis about login and waiting, which do not count.
 _LOGIN = frozenset({"username", "password", "credential_provider", "retry", "retry_on_error"})
 
 
@@ -64,7 +65,7 @@ def _column(encoder: Encoder, value: Any) -> None:
     said = [bool(value.nullable), bool(value.primary_key), bool(value.unique), bool(value.index)]
     default, on_server = (getattr(d, "arg", None) for d in (value.default, value.server_default))
     targets = sorted(key.target_fullname for key in value.foreign_keys)
-    kind = value.type  # an object that remembers what was asked of it
+    kind = value.type  # an object that keeps state about its use
     encoder.tagged("column", str(value.name), type(kind), repr(kind), said, targets)
     encoder.add(default)
     encoder.add(on_server if isinstance(on_server, str) else str(on_server))
@@ -72,7 +73,7 @@ def _column(encoder: Encoder, value: Any) -> None:
 
 @family("sqlalchemy.sql:ClauseElement")
 def _statement(encoder: Encoder, value: Any) -> None:
-    # By its text, because what has no name of its own is called by another in each process.
+    # By its text, because an object without a name gets a different one in each process.
     try:
         compiled = value.compile()
     except FAILURES:  # it is for one kind of database
@@ -94,7 +95,7 @@ def _statement(encoder: Encoder, value: Any) -> None:
 
 
 def _parts_of(statement: Any) -> list[Any]:
-    """A statement and all that it is made of, tables but for their columns, each once."""
+    """Append a statement with all its parts, tables without their columns, each once."""
     found = {id(statement): statement}
     waiting = [statement]
     while waiting:
@@ -106,12 +107,12 @@ def _parts_of(statement: Any) -> list[Any]:
 
 
 def _type_of(part: Any) -> list[Any]:
-    kind = getattr(part, "type", None)  # an object that remembers what was asked of it
+    kind = getattr(part, "type", None)  # an object that keeps state about its use
     return [type(kind), repr(kind)]
 
 
 def _model_of(part: Any) -> Any:
-    """The class of the user's whose rows a part of a statement stands for."""
+    """Return the user's class for whose rows a part of a statement stands."""
     entity = getattr(part, "_annotations", {}).get("parententity")
     return getattr(getattr(entity, "mapper", None), "class_", None)
 
@@ -158,8 +159,8 @@ def _reference(encoder: Encoder, value: weakref.ref[Any]) -> None:
 
 
 def is_of_sqlalchemy(value: Any) -> bool:
-    """Return True when sqlalchemy made an attribute of a model from the others."""
+    """Return True when sqlalchemy computed an attribute of a model from the others."""
     kind = type(value)
-    if is_of(kind, "sqlalchemy:InstrumentedAttribute"):  # a column of the table; relationships say more
+    if is_of(kind, "sqlalchemy:InstrumentedAttribute"):  # a column of the table; relationships have more attributes
         return is_of(type(getattr(getattr(value, "comparator", None), "prop", None)), "sqlalchemy:ColumnProperty")
     return is_of(kind, *(f"sqlalchemy:{name}" for name in ("Mapper", "registry", "ClassManager", "MetaData", "_ModNS")))

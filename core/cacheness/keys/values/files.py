@@ -1,4 +1,4 @@
-"""Files and remote objects count by their content, which is read once for each state of a file."""
+"""Encode files and remote objects by content, which is read once per state of a file."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cacheness.hashing import hasher_for
 from cacheness.keys.encode import Encoder, handles
 from cacheness.keys.error_paths import Unencodable
 
-#: A file written more recently is read again: it could change once more without a new time stamp.
+#: A file that was written more recently is read again: it could change again without a new time stamp.
 _RECENT_NS: Final = 2_000_000_000
-#: What stores call a name for the content, the most precise first.
+#: Attributes with which stores identify the content, the most precise first.
 _TAGS: Final = ("ETag", "etag", "md5Hash", "content_md5", "crc32c", "sha256", "generation")
 
 #: Bytes of a file that are read at a time.
@@ -30,7 +30,7 @@ _known: dict[str, tuple[_State, bytes]] = {}
 
 
 class File:
-    """A file, an object in a store, or all that match a pattern; in a key their content counts, and not their name.
+    """A file, an object in a store, or all matches of a pattern; in a key their content counts, and not their name.
 
     `File("s3://bucket/table.parquet")`, `File("data/*.csv")`. The function itself reads them, by `open()` or otherwise.
 
@@ -72,13 +72,13 @@ class File:
 
 
 class TooLarge(Unencodable):
-    """A file that is larger than the limit, and whose digest is not known."""
+    """A file is larger than the limit, and its digest is not known."""
 
 
 def digest_of_file(path: str | os.PathLike[str], limit: int | None = None) -> bytes:
-    """Return BLAKE3 of a file's content, read once for each state of the file.
+    """Return BLAKE3 of a file's content, read once per state of the file.
 
-    Raises Unencodable when it cannot be read or changes while it is read, and TooLarge.
+    Raises Unencodable if it cannot be read or changes during reading, and TooLarge.
     """
     path = os.path.abspath(path)
     state = state_of(path)
@@ -96,12 +96,12 @@ def digest_of_file(path: str | os.PathLike[str], limit: int | None = None) -> by
 
 
 def known_of(paths: Iterable[str]) -> dict[str, tuple[_State, bytes]]:
-    """What is known of files, by absolute path, for `take_over` in another process."""
+    """Return the known digests of files, by absolute path, for `take_over` in another process."""
     return {path: _known[path] for path in paths if path in _known}
 
 
 def take_over(known: Mapping[str, tuple[_State, bytes]]) -> None:
-    """Know what another process knows of files that have the same state here, so that they are not read again."""
+    """Add another process's digests of files that have the same state here, so that they are not read again."""
     for path, (state, digest) in known.items():
         if path not in _known and _is_in(path, state):
             _known[path] = (state, digest)
@@ -115,7 +115,7 @@ def _is_in(path: str, state: _State) -> bool:
 
 
 def state_of(path: str) -> _State:
-    """Return what changes when a file does: size, times, inode. Raises Unencodable for what is no regular file."""
+    """Return what changes when a file does: size, times, inode. Raises Unencodable if it is not a regular file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
@@ -134,9 +134,9 @@ def _read(path: str) -> bytes:
 
 
 def digest_of_start(path: str, size: int | None) -> bytes:
-    """Return BLAKE3 of a file's first bytes, of all of them where no size is given."""
+    """Return BLAKE3 of a file's first bytes, or of all if no size is given."""
     try:
-        # What is a file now may be a pipe a moment later, and would block the one who opens it.
+        # A file may be replaced by a pipe at any time; opening that would block.
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:
             hasher = hasher_for(_checked(path, os.fstat(file.fileno()))[0])
             buffer = bytearray(_PIECE if size is None else max(min(size, _PIECE), 1))
@@ -166,12 +166,12 @@ def _path(encoder: Encoder, value: pathlib.Path) -> None:
 
 
 def add_path(encoder: Encoder, path: str) -> None:
-    """Append the content of a file or directory, and note that it counted."""
+    """Append the content of a file or directory, and record that it counted."""
     inputs = encoder.inputs
     if inputs is None:
         _add_path(encoder, path, ())
     elif glob.has_magic(path) and not os.path.lexists(path) and inputs.add_name(encoder, path):
-        pass  # a pattern, with all that matches it
+        pass  # a pattern, with all its matches
     elif inputs.as_text or inputs.is_absent(path):
         encoder.tagged("no file", path)
     else:
@@ -243,7 +243,7 @@ def _encoding_of_file(value: File) -> bytes:
 
 
 def local_path(url: str) -> str | None:
-    """The path that a URL means on this machine, None when it means another."""
+    """Return the path of a URL on this machine, None if it is on another."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url
@@ -263,8 +263,8 @@ def _system_of(file: File) -> tuple[Any, str]:
 
 
 def add_remote(encoder: Encoder, system: Any, path: str, called: str) -> None:
-    """Append what stands for a file, or for all that match a pattern, on a file system of fsspec's."""
-    system.invalidate_cache()  # what it remembers of a listing may be old
+    """Append a file, or all matches of a pattern, on a file system of fsspec."""
+    system.invalidate_cache()  # its cached listing may be old
     try:
         paths = sorted(system.glob(path)) if glob.has_magic(path) else [path]
         _refuse_nothing(paths, called)
@@ -277,7 +277,7 @@ def add_remote(encoder: Encoder, system: Any, path: str, called: str) -> None:
 
 
 def remote_content(system: Any, path: str) -> Any:
-    """Return what stands for the content of a file: the store's name for it, or the digest of its bytes."""
+    """Return the identity of a file's content: the store's name for it, or the digest of its bytes."""
     about = {} if "Cache" in type(system).__name__ else system.info(path)  # its readers see the copy
     for tag in _TAGS:
         if about.get(tag):

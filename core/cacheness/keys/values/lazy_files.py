@@ -1,7 +1,7 @@
-"""Values that stand for what is in a file and keep only where it is: paths of other libraries, fsspec, Zarr, HDF5.
+"""Encode values that refer to a file's content: paths of other libraries, fsspec, Zarr, HDF5.
 
-They count by the content that one would read through them, and are refused where that cannot be seen.
-Types are known by the names of their classes, so that no library is imported for them.
+They count by the content that one would read through them, and are rejected if that is not visible.
+Types are recognised by their class names, so that no library is imported for them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cacheness.keys.values.attributes import add_attributes, held
 from cacheness.keys.values.files import File, add_path, add_remote, digest_of_file, encoding_of, remote_content
 from cacheness.keys.values.objects import instance
 
-#: Keys of a mapping or store that are asked for one by one.
+#: Keys of a mapping or store that are read one by one.
 _MOST_KEYS: Final = 100_000
-#: Files below the folder of a loader of templates, all of which are looked at for each key.
+#: Files below the folder of a loader of templates, all of which are checked for each key.
 _MOST_TEMPLATES: Final = 10_000
 
 
 def is_of(kind: type, *names: str) -> bool:
-    """Return True when a class, or one that it is made from, is called so: `package:Name`, in the package or below."""
+    """Return True when a class, or a base class, has this name: `package:Name`, in the package or below."""
     for base in kind.__mro__:
         for name in names:
             package, _, qualname = name.partition(":")
@@ -35,12 +35,12 @@ def is_of(kind: type, *names: str) -> bool:
 
 
 def family(*names: str) -> Callable[[Callable[[Encoder, Any], None]], Callable[[Encoder, Any], None]]:
-    """Let a function encode what `is_of` one of these classes."""
+    """Let a function encode instances of these classes."""
     return handles_family(lambda kind: is_of(kind, *names))
 
 
 def counted(encoder: Encoder, name: str, add: Callable[[Encoder], None]) -> None:
-    """Append what `add` appends, and note that it counted, to be looked at again."""
+    """Append what `add` appends, and record that it counted, to be checked again."""
 
     def again() -> bytes:
         other = Encoder()
@@ -58,7 +58,7 @@ def counted(encoder: Encoder, name: str, add: Callable[[Encoder], None]) -> None
 
 
 def add_file_of(encoder: Encoder, system: Any, path: str) -> None:
-    """Append the content of a file on a file system of fsspec's."""
+    """Append the content of a file on a file system of fsspec."""
     if is_local(system):
         add_path(encoder, system._strip_protocol(path))  # noqa: SLF001 - public in all but name
     else:
@@ -66,7 +66,7 @@ def add_file_of(encoder: Encoder, system: Any, path: str) -> None:
 
 
 def is_local(system: Any) -> bool:
-    """Return True when a file system of fsspec's is this machine's own."""
+    """Return True when a file system of fsspec is local."""
     return is_of(type(system), "fsspec.implementations.local:LocalFileSystem")
 
 
@@ -92,7 +92,7 @@ def _path_like(encoder: Encoder, value: os.PathLike[Any]) -> None:
     except (TypeError, ValueError, NotImplementedError) as error:
         raise Unencodable(f"{type(value).__qualname__} does not say which file it means ({error})") from error
     encoder.open("path like", 2)
-    names, encoder.names = encoder.names, False  # its text counts beside the content
+    names, encoder.names = encoder.names, False  # its text counts in addition to the content
     try:
         instance(encoder, value)
     finally:
@@ -155,7 +155,7 @@ def _zarr_store(encoder: Encoder, value: Any) -> None:
 
 
 def add_store(encoder: Encoder, store: Any, path: str) -> None:
-    """Append the content of a Zarr store below a path. Raises Unencodable for a store that cannot be seen."""
+    """Append the content of a Zarr store below a path. Raises Unencodable for a store that is not visible."""
     kind = type(store)
     if is_of(kind, "icechunk:IcechunkStore"):
         encoder.add(snapshot_of(store))
@@ -172,7 +172,7 @@ def add_store(encoder: Encoder, store: Any, path: str) -> None:
 
 
 def local_root(store: Any) -> str | None:
-    """Return the folder or file on this machine that a Zarr store keeps everything in, None for another store."""
+    """Return the folder or file on this machine that contains a Zarr store, None for other stores."""
     if is_of(type(store), "zarr:LocalStore"):
         return str(os.fspath(store.root))
     if is_of(type(store), "zarr:DirectoryStore", "zarr:ZipStore"):
@@ -183,12 +183,12 @@ def local_root(store: Any) -> str | None:
 
 
 def _synchronous(system: Any) -> Any:
-    # Zarr wraps a file system that knows no coroutines in one that does.
+    # Zarr wraps a file system without coroutines in one that has them.
     return getattr(system, "sync_fs", system) if is_of(type(system), "fsspec:AsyncFileSystemWrapper") else system
 
 
 def snapshot_of(store: Any) -> Any:
-    """Return the snapshot that an Icechunk store reads. Raises Unencodable where changes are not committed."""
+    """Return the snapshot that an Icechunk store reads. Raises Unencodable if changes are not committed."""
     session = store.session
     if getattr(session, "has_uncommitted_changes", False):
         raise Unencodable("an Icechunk session with changes that are not committed")
@@ -235,7 +235,7 @@ def _file_manager(encoder: Encoder, value: Any) -> None:
 
 # templates
 
-#: Of a loader, where its files are; and what it found there.
+#: Attributes of a loader: where its files are, and its state.
 _PLACES: Final = frozenset({"searchpath", "_template_root", "_archive", "_loader", "directories"})
 _FOUND: Final = frozenset({"_collection", "_uri_cache", "_mutex"})
 
@@ -262,13 +262,13 @@ def _add_templates(encoder: Encoder, folder: str) -> None:
 
 
 def _leads_back(within: str, name: str) -> bool:
-    """Whether a link in a folder leads to that folder or to one above it, so that following it would not end."""
+    """Return True when a link leads to its folder or one above, so that following it would not end."""
     path = os.path.join(within, name)
     return os.path.islink(path) and f"{os.path.realpath(within)}{os.sep}".startswith(os.path.realpath(path) + os.sep)
 
 
 def _files_below(folder: str) -> Iterator[tuple[str, str]]:
-    # A loader may stand at the root of a project, where others keep what no template is.
+    # A loader may start at the root of a project, which has other files than templates.
     for within, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [n for n in folders if n[:1] != "." and n != "__pycache__" and not _leads_back(within, n)]
         for name in names:

@@ -1,7 +1,7 @@
-"""How numpy's arrays and scalars, scipy's sparse arrays and torch's tensors are encoded.
+"""Encode numpy's arrays and scalars, scipy's sparse arrays and torch's tensors.
 
-An array is its type, shape and values in C order, whatever its layout in memory. Values are
-hashed where they are; only what is not contiguous is copied, a piece at a time.
+An array is its type, shape and values in C order, whatever its layout in memory. Values are hashed
+in place; only non-contiguous ones are copied, a piece at a time.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from cacheness.keys.encode import Encoder, handles, handles_family, reads_names
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.attributes import add_attributes, held
 
-#: Bytes that are hashed, and copied where that is needed, at a time.
+#: Bytes that are hashed, and copied if needed, at a time.
 _PIECE: Final = 1 << 20
 #: Texts that are encoded at a time.
 _TEXTS: Final = 1 << 16
-#: So few numbers that setting numpy's flags would take longer than to look at each.
+#: With so few numbers, setting numpy's flags would take longer than a check of each.
 _FEW: Final = 4096
 #: Extended precision: 63 bits of a fraction, in ten of sixteen bytes.
 _EXTENDED: Final = 63
@@ -37,7 +37,7 @@ def _array(encoder: Encoder, value: np.ndarray[Any, Any]) -> None:
 
 @handles(np.memmap)
 def _memory_map(encoder: Encoder, value: np.memmap[Any, Any]) -> None:
-    # Not the name of its file: what is read from there counts.
+    # Not the name of its file: the content counts.
     encoder.open("memmap", 3)
     add_array(encoder, value)
 
@@ -76,7 +76,7 @@ def _digest_of_texts(texts: list[str]) -> bytes:
 
 
 def _joined(texts: list[str]) -> tuple[np.ndarray[Any, Any], Any]:
-    """The sizes of texts, and their bytes one after the other. Arrow is quicker where it is loaded anyway."""
+    """Append the sizes of texts, and their bytes one after the other. Arrow is faster if it is loaded already."""
     arrow = sys.modules.get("pyarrow")
     if arrow is not None:
         try:
@@ -84,7 +84,7 @@ def _joined(texts: list[str]) -> tuple[np.ndarray[Any, Any], Any]:
             _, offsets, data = array.buffers()
             return np.diff(np.frombuffer(offsets, "<i8")[: len(texts) + 1]), memoryview(data or b"")
         except UnicodeEncodeError:
-            pass  # a lone surrogate is a text to Python, and none to Arrow
+            pass  # a lone surrogate is valid text in Python, and not in Arrow
     pieces = [text.encode("utf-8", "surrogatepass") for text in texts]
     return np.fromiter(map(len, pieces), "<i8", len(pieces)), b"".join(pieces)
 
@@ -114,16 +114,16 @@ def _dtype(encoder: Encoder, value: np.dtype[Any]) -> None:
         missing = [value.na_object] if hasattr(value, "na_object") else []
         encoder.tagged("dtype", type(value).__name__, value.coerce, missing)  # type: ignore[attr-defined]
     else:
-        # Spelt with its byte order, for a machine of the other kind.
+        # Written with its byte order, for machines with another one.
         encoder.tagged("dtype", value.str, *_name_of(value))
 
 
-#: Encodings of numpy's own types by their number, which tells `long` and `longlong` apart.
+#: Encodings of numpy's types by their number, which distinguishes `long` and `longlong`.
 _plain: dict[int, bytes] = {}
 
 
 def _name_of(dtype: np.dtype[Any]) -> list[str]:
-    """The name of a type that its spelling does not distinguish from all others: int4 and float8 are both `V1`."""
+    """Return the name of a type if its format string is ambiguous: int4 and float8 are both `V1`."""
     kind = dtype.type
     is_usual = np.dtype(dtype.str).type is kind and kind.__module__ == "numpy"
     return [] if is_usual else [f"{kind.__module__}.{kind.__qualname__}"]
@@ -133,7 +133,7 @@ def _name_of(dtype: np.dtype[Any]) -> list[str]:
 @reads_names
 def _text(encoder: Encoder, value: np.str_) -> None:
     encoder.open("numpy text", 1)
-    encoder.add(str(value))  # what one gets from an array of names of files, member by member
+    encoder.add(str(value))  # the members of an array of file names
 
 
 @handles_family(lambda kind: issubclass(kind, np.generic))
@@ -148,17 +148,17 @@ def _scalar(encoder: Encoder, value: np.generic) -> None:
     if value.dtype.hasobject:
         encoder.step("", value.item())
     elif value.dtype.fields is not None or value.dtype.char in "gG":
-        encoder.out += digest_of_values(np.asarray(value))  # which leaves out what lies between the parts
+        encoder.out += digest_of_values(np.asarray(value))  # this leaves out bytes between the fields
     else:
         encoder.blob(b"b", _without_odd_nans(np.asarray(value)).tobytes())
 
 
 @handles_family(lambda kind: issubclass(kind, np.ma.MaskedArray))
 def _masked(encoder: Encoder, value: np.ma.MaskedArray[Any, Any]) -> None:
-    if value is np.ma.masked:  # there is one, whose fill value numpy does not let anybody ask for
+    if value is np.ma.masked:  # there is a mask, whose fill value numpy does not return
         encoder.tagged("masked")
         return
-    # What lies under the mask counts too: `.data` shows it.
+    # Values under the mask count too: `.data` shows them.
     if (start := encoder.enter(value)) >= 0:
         mask = None if value.mask is np.ma.nomask else np.asarray(value.mask)
         base = None if value.baseclass is np.ndarray else value.baseclass
@@ -176,7 +176,7 @@ def _beside_mask(value: np.ma.MaskedArray[Any, Any]) -> dict[str, Any]:
     return {**beside, **getattr(value, "_optinfo", {})}
 
 
-#: Where numpy keeps what masks an array, and what it was made of.
+#: Where numpy stores an array's mask, and its original data.
 _MASKING: Final = frozenset(
     {"_mask", "_fill_value", "_hardmask", "_sharedmask", "_baseclass", "_isfield", "_optinfo", "_basedict"}
 )
@@ -200,8 +200,8 @@ def _ufunc(encoder: Encoder, value: np.ufunc) -> None:
 
 
 def digest_of_values(value: np.ndarray[Any, Any]) -> bytes:
-    """BLAKE3 over the values in C order."""
-    # One thread: pieces that fit the cache are too small to share, and workers have threads of their own.
+    """Return BLAKE3 over the values in C order."""
+    # One thread: pieces that fit the cache are too small to share, and workers have their threads.
     hasher = blake3()
     if value.dtype.fields is not None:
         # Field by field: between them may be bytes that belong to no value.
@@ -220,7 +220,7 @@ def digest_of_values(value: np.ndarray[Any, Any]) -> bytes:
 
 
 def _update_in_pieces(hasher: Any, value: np.ndarray[Any, Any]) -> None:
-    """Hash in C order what lies in another order, without a copy of the whole."""
+    """Hash values in C order that have another order in memory, without a full copy."""
     if value.nbytes <= _PIECE or value.ndim == 0:
         hasher.update(bytes_of(np.ascontiguousarray(value)))
         return
@@ -234,7 +234,7 @@ def _update_in_pieces(hasher: Any, value: np.ndarray[Any, Any]) -> None:
 
 
 def bytes_of(piece: np.ndarray[Any, Any]) -> memoryview:
-    """The bytes of a contiguous array that belong to its values."""
+    """Return the bytes of a contiguous array that belong to its values."""
     if piece.dtype.char in "gG" and np.finfo(piece.dtype).nmant == _EXTENDED:
         piece = _without_odd_nans(piece).reshape(-1, 1).view(np.uint8).reshape(-1, _PADDED)[:, :10].copy()
     flat: Any = _without_odd_nans(piece).reshape(-1).view(np.uint8)
@@ -242,7 +242,7 @@ def bytes_of(piece: np.ndarray[Any, Any]) -> memoryview:
 
 
 def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """NaN is one value, although many patterns of bits mean it. Takes contiguous arrays."""
+    """Map all bit patterns of NaN to one. Takes contiguous arrays."""
     if piece.dtype.kind not in "fc" or not piece.size:
         return piece
     floats = piece.reshape(-1).view(piece.real.dtype)
@@ -251,7 +251,7 @@ def _without_odd_nans(piece: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             return piece
     else:
         with np.errstate(all="ignore"):
-            # The maximum is quicker than a look at each, and is NaN when one of them is.
+            # The maximum is faster than a check of each, and is NaN if one of them is.
             if not np.isnan(floats.max()):
                 return piece
     floats = floats.copy()

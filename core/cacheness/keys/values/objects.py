@@ -1,7 +1,7 @@
-"""How instances are encoded: their class, and what the pickle protocol says they are made of.
+"""Encode instances: their class, and their state by the pickle protocol.
 
-The protocol's answer is walked like any other value. Its bytes are never used: they depend
-on the order of attributes, on which objects are shared, and on the version of Python.
+The protocol's result is encoded like any other value. Its bytes are never used: they depend on the
+order of attributes, on shared objects, and on the version of Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOCKS: Final = frozenset({"NonCallableMock", "_Call"})
 
 @handles_the_rest
 def instance(encoder: Encoder, value: Any) -> None:
-    """Append an instance: its class, and what the pickle protocol says it is made of."""
+    """Append an instance: its class, and its state by the pickle protocol."""
     if owner_of_class(type(value)) == OURS and hasattr(value, "__wrapped__"):
         encoder.add(value.__wrapped__)  # a cached function counts as the function
         return
@@ -39,20 +39,20 @@ def instance(encoder: Encoder, value: Any) -> None:
 
 
 def _is_namespace(kind: type) -> bool:
-    """Return True when instances are mere attributes, and show their order when they are printed."""
+    """Return True when instances are plain attributes, whose order shows when they are printed."""
     return issubclass(kind, types.SimpleNamespace) or any(
         base.__module__ == "argparse" and base.__qualname__ == "Namespace" for base in kind.__mro__
     )
 
 
 def is_mock(kind: type) -> bool:
-    """Return True for classes of mocks, of which each mock has one of its own."""
+    """Return True for classes of mocks: each mock has a separate one."""
     return any(base.__module__ == "unittest.mock" and base.__qualname__ in _MOCKS for base in kind.__mro__)
 
 
 @handles_family(is_mock)
 def _mock(_: Encoder, value: Any) -> None:
-    # It has whatever is asked of it, which has whatever is asked of it.
+    # A mock has every attribute, and each of them has every attribute too.
     raise Unencodable(f"a {type(value).__qualname__} answers as a test has set it up: pass what it stands for")
 
 
@@ -75,7 +75,7 @@ def _set_subclass(encoder: Encoder, value: set[Any] | frozenset[Any]) -> None:
 
 @handles_family(lambda kind: issubclass(kind, BaseException))
 def _exception(encoder: Encoder, value: BaseException) -> None:
-    # Libraries teach pickle to take tracebacks along, which say where and not what.
+    # Libraries extend pickle to include tracebacks, which give a place and not a value.
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("exception", type(value), value.args)
         add_attributes(encoder, value, _members(value) | held(value))
@@ -83,7 +83,7 @@ def _exception(encoder: Encoder, value: BaseException) -> None:
 
 
 def _members(error: BaseException) -> dict[str, Any]:
-    """What an exception of Python's holds beside its arguments: its cause and context, a file's name."""
+    """Return the attributes of a Python exception besides its arguments: its cause and context, a file's name."""
     found = {}
     for cls in type(error).__mro__:
         if cls.__module__ != "builtins":
@@ -92,7 +92,7 @@ def _members(error: BaseException) -> dict[str, Any]:
             if type(member) in _MEMBERS and name not in _NOT_PARTS:
                 with suppress(AttributeError):
                     found[name] = getattr(error, name)
-    # What is not set is left out, so that a member that a later Python adds changes no key.
+    # Unset attributes are left out, so that a member that a later Python adds changes no key.
     return {name: part for name, part in found.items() if part is not None and part is not False}
 
 
@@ -104,13 +104,13 @@ _NOT_PARTS: Final = frozenset({"args", "__dict__", "__traceback__"})
 def _enum(encoder: Encoder, value: enum.Enum) -> None:
     if (start := encoder.enter(value)) >= 0:
         encoder.tagged("enum", type(value), value.name, value.value)
-        # Enums keep their own notes under names like `_value_`.
+        # Enums keep internal data under names like `_value_`.
         own = {name: part for name, part in held(value).items() if not (name[:1] == "_" == name[-1:])}
         add_attributes(encoder, value, {name: part for name, part in own.items() if name != "__objclass__"})
         encoder.leave(value, start)
 
 
-#: Things that read a file, and of which only the file's name is known.
+#: Objects that read a file of which only the name is known.
 _NAMES_ONLY: Final = frozenset({("zipfile", "Path"), ("zipfile._path", "Path"), ("zipp", "Path")})
 
 
@@ -122,7 +122,7 @@ def _place_in_archive(_: Encoder, value: Any) -> None:
     )
 
 
-#: What is written in C since Python 3.12, and keeps no dictionary of these; evaluated when it is asked for.
+#: Written in C since Python 3.12, without a dictionary of these; evaluated on access.
 _OF_TYPING: Final = {
     **dict.fromkeys(("TypeVar", "ParamSpec", "TypeVarTuple"), ("__bound__", "__constraints__", "__default__")),
     "TypeAliasType": ("__value__", "__type_params__"),
@@ -142,7 +142,7 @@ def _of_typing(encoder: Encoder, value: Any) -> None:
 
 
 def _global(encoder: Encoder, value: Any, name: str) -> None:
-    """A thing that pickle would find by its name: a library's counts by that; the user's by what it is, too."""
+    """Append an object that pickle would find by its name: a library's by name; the user's by content, too."""
     if name.endswith("(vectorized)"):
         raise Unencodable("a function that `numpy.frompyfunc` made hides the one that it calls")
     module = getattr(value, "__module__", None)
@@ -167,7 +167,7 @@ def _reduce(value: Any) -> Any:
 
 
 def _states_fields(kind: type) -> bool:
-    """Whether attrs or dataclasses wrote how instances are pickled, and instances are nothing but attributes."""
+    """Return True when attrs or dataclasses wrote the pickling, and instances are only attributes."""
     states = getattr(kind, "__getstate__", None)
     generated = getattr(states, "__globals__", {}).get("__name__") in ("attr._make", "dataclasses")
     return generated and not issubclass(kind, (dict, list, tuple)) and kind.__reduce_ex__ is object.__reduce_ex__
@@ -186,7 +186,7 @@ def _walk(encoder: Encoder, value: Any, reduced: tuple[Any, ...]) -> None:
     else:
         encoder.tagged("made", type(value), make)
     if isinstance(value, tuple):
-        encoder.add(getattr(type(value), "_fields", None))  # a library makes classes that differ in nothing else
+        encoder.add(getattr(type(value), "_fields", None))  # a library creates classes that differ in nothing else
     encoder.step("", arguments)
     _add_state(encoder, value, state)
     encoder.step("", None if items is None else list(items))
@@ -208,7 +208,7 @@ def _add_state(encoder: Encoder, value: Any, state: Any) -> None:
     encoder.open("state", len(halves))
     for half in halves:
         if half is None:
-            add_attributes(encoder, value, {})  # no different from an empty dictionary
+            add_attributes(encoder, value, {})  # the same as an empty dictionary
         elif type(half) is dict and all(type(name) is str for name in half):
             add_attributes(encoder, value, half)
         else:

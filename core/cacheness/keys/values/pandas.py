@@ -1,4 +1,4 @@
-"""How the frames, series and times of pandas are encoded: labels, types and values, column by column."""
+"""Encode frames, series and times of pandas: labels, types and values, column by column."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _add_numbers(encoder: Encoder, column: np.ndarray[Any, Any]) -> None:
 
 
 def _add_names(encoder: Encoder, columns: pd.Index[Any], names: list[Any]) -> None:
-    """Append the names of columns: remembered by what they are, because the slices of a frame repeat them."""
+    """Append the names of columns, memoised by content, because the slices of a frame repeat them."""
     dtype: Any = columns.dtype
     is_usual = type(columns) is pd.Index and not _beside(columns) and type(columns.name) in _NAMES
     if is_usual and type(dtype) is pd.StringDtype and set(map(type, names)) == {str}:
@@ -60,7 +60,7 @@ def _names_as_bytes(names: tuple[str, ...], name: str | None, storage: Any, with
 
 
 def _columns_of(value: pd.DataFrame) -> Sequence[Any]:
-    """The columns as arrays: from the blocks that hold them, which is quicker than to ask for one after the other."""
+    """Return the columns as arrays, from their blocks, which is faster than one access per column."""
     found: list[Any] = [None] * value.shape[1]
     for block in getattr(getattr(value, "_mgr", None), "blocks", ()):
         values = block.values  # noqa: PD011 - of a block, which has nothing else
@@ -80,7 +80,7 @@ def _series(encoder: Encoder, value: pd.Series[Any]) -> None:
 
 
 def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any], base: type) -> None:
-    """Open a value around a frame that is more than its labels and values, as few are."""
+    """Begin a value around a frame if it has more than labels and values, as few have."""
     kind = type(value)
     beside = _beside(value)
     if kind is not base:
@@ -94,12 +94,12 @@ def _add_notes(encoder: Encoder, value: pd.DataFrame | pd.Series[Any], base: typ
 
 
 def _beside(value: Any) -> dict[str, Any]:
-    """Attributes that somebody has given it. What pandas itself keeps begins with an underscore."""
+    """Attributes that user code has set. Those of pandas begin with an underscore."""
     return {name: part for name, part in vars(value).items() if name[:1] != "_" and name != "sortorder"}
 
 
 def _metadata_of(value: Any) -> list[str]:
-    """The names under which a frame or a type keeps what pandas shall carry along."""
+    """The names of a frame's or type's attributes that pandas must keep."""
     return list(getattr(value, "_metadata", ()))
 
 
@@ -123,7 +123,7 @@ def _frequency_of(value: Any) -> Any:
     frequency = getattr(value, "freq", None)
     if frequency is None:
         return None
-    # Its name alone does not tell the holidays of a calendar.
+    # Its name alone does not identify the holidays of a calendar.
     return (frequency.freqstr, frequency.__reduce_ex__(4)[1])
 
 
@@ -151,7 +151,7 @@ def _column(encoder: Encoder, value: Any) -> None:
     elif isinstance(value, pd.arrays.SparseArray):
         filled = value.sp_index.to_int_index().indices
         encoder.tagged("sparse", value.dtype, value.kind, len(value), filled, value.sp_values)
-    elif isinstance(value, pd.arrays.NumpyExtensionArray):  # texts that are Python's own
+    elif isinstance(value, pd.arrays.NumpyExtensionArray):  # texts that are Python's
         encoder.tagged("texts", value.dtype)
         add_objects(encoder, value.tolist())
     else:
@@ -159,21 +159,21 @@ def _column(encoder: Encoder, value: Any) -> None:
 
 
 def _add_extension(encoder: Encoder, value: Any) -> None:
-    """A column of a type that pandas does not bring along, or that Arrow knows as well."""
+    """Append a column of a type that pandas does not define, or that Arrow knows as well."""
     encoder.tagged("extension", value.dtype)
     try:
         elements = value.__arrow_array__()
     except _NOT_FOR_ARROW:
-        # One by one: geometries give their well-known binary form, others what pickle would take.
+        # One by one: geometries return their well-known binary form, others their pickle state.
         encoder.step("", [value[at] for at in range(len(value))])
-        # What it holds beside them, as the coordinate system of geometries.
+        # Attributes besides the values, such as the coordinate system of geometries.
         add_attributes(encoder, value, _beside_elements(value))
     else:
         encoder.add(elements)
 
 
 def _beside_elements(value: Any) -> dict[str, Any]:
-    """What a column holds that is no array. What it keeps for speed, such as a spatial index, it does not pickle."""
+    """Attributes of a column that are not arrays. Its caches, such as a spatial index, are not pickled."""
     kept = held(value)
     if inspect.getattr_static(type(value), "__getstate__") is not vars(object)["__getstate__"]:
         state = value.__getstate__()
@@ -185,7 +185,7 @@ def _parts_of(state: Any) -> Sequence[Any]:
     return state if isinstance(state, (tuple, list)) else (state,)
 
 
-#: How a column may say that Arrow has no type for it, or that it has not heard of Arrow.
+#: Exceptions with which a column reports that Arrow has no type for it, or that it does not support Arrow.
 _NOT_FOR_ARROW = (AttributeError, ImportError, NotImplementedError, TypeError, ValueError)
 
 

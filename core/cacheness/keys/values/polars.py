@@ -1,4 +1,4 @@
-"""How the frames, series and expressions of polars are encoded: names, types, values through Arrow, plans."""
+"""Encode frames, series and expressions of polars: names, types, values through Arrow, plans."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ def _lazy(encoder: Encoder, value: pl.LazyFrame) -> None:
 
 @handles_family(lambda kind: issubclass(kind, pl.Expr))
 def _expression(encoder: Encoder, value: pl.Expr) -> None:
-    # The text form is slow to make of a large literal.
+    # A large literal takes long to convert to text.
     if _PICKLE.search(value.__getstate__()):
         _add_plan(encoder, value, _plan_of(lambda: value.meta.serialize(format="json")))
     else:
         instance(encoder, value)
 
 
-#: How a pickle begins, also where every byte above 127 has a mark.
+#: The start of a pickle, also if bytes above 127 are each escaped.
 _PICKLE: Final = re.compile(rb"\x80[\4\5]\xcc?\x95")
-#: Before it, polars says by what the pickle was made, and in which Python.
+#: Before it, polars writes which pickle library made it, and in which Python.
 _FUNCTION: Final = re.compile(rb"[\0\1]%b(?=\x80[\4\5]\x95)" % re.escape(bytes(sys.version_info[1:3])))
-#: Before that, what polars knows of a function of columns: an array of four.
+#: Before that, polars' data about a function of columns: an array of four.
 _HEAD: Final = b"PLPYFN\x94"
-#: Parts of a plan that hold data, in which bytes are the user's.
+#: Parts of a plan that contain data, in which bytes are the user's.
 _DATA: Final = frozenset({"df", "Literal", "sources"})
 
 
 def _add_plan(encoder: Encoder, value: Any, plan: Any) -> None:
-    """Append a frame or an expression; functions of Python's in it count by their code, and the rest by its plan."""
+    """Append a frame or an expression; functions of Python in it count by their code, and the rest by its plan."""
     functions: list[Any] = []
     rest = _without_functions(plan, functions)
     if not functions:
@@ -102,12 +102,12 @@ def _without_functions(plan: Any, functions: list[Any]) -> Any:
             raise Unencodable("a function of Python's in an expression of polars, which cannot be seen")
         return plan
     rest = io.BytesIO(content[found.end() :])
-    functions.append(pickle.load(rest))  # polars wrote it a moment ago, in this process
+    functions.append(pickle.load(rest))  # polars wrote it just now, in this process
     return [list(_without_memo(content[: found.start()])), list(rest.read())]
 
 
 def _without_memo(head: bytes) -> bytes:
-    # Polars writes the type that was asked for, the column that it made of that when it ran, and two flags.
+    # Polars writes the requested type, the column that resulted when it ran, and two flags.
     if not head.startswith(_HEAD):
         return head
     try:
@@ -117,9 +117,9 @@ def _without_memo(head: bytes) -> bytes:
         return head
 
 
-#: The numbers in MessagePack that stand before a value of a known length, with that length.
+#: Markers of MessagePack before a value of a known length, with that length.
 _FIXED: Final = {0xCC: 1, 0xD0: 1, 0xCD: 2, 0xD1: 2, 0xCA: 4, 0xCE: 4, 0xD2: 4, 0xCB: 8, 0xCF: 8, 0xD3: 8}
-#: Those that stand before the length of a text or of bytes, of an array, of a map, with the length of that number.
+#: Markers before the length of a text or of bytes, of an array, of a map, with the length of that number.
 _TEXTS: Final = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
 _ARRAYS: Final = {0xDC: 2, 0xDD: 4}
 _MAPS: Final = {0xDE: 2, 0xDF: 4}
@@ -146,7 +146,7 @@ def _end_of_value(data: bytes, at: int) -> int:
 def _plan_of(serialize: Callable[[], str]) -> Any:
     try:
         with warnings.catch_warnings():
-            # The binary form is for polars alone; what is read of this one is checked.
+            # The binary form is internal to polars; what is read from it is checked.
             warnings.simplefilter("ignore")
             return json.loads(serialize())
     except (pl.exceptions.PolarsError, TypeError, ValueError, NotImplementedError) as error:
@@ -154,7 +154,7 @@ def _plan_of(serialize: Callable[[], str]) -> Any:
 
 
 def _sources_in(plan: Any) -> Iterator[str]:
-    """The files that a plan reads."""
+    """Return the files that a plan reads."""
     if isinstance(plan, list):
         for part in plan:
             yield from _sources_in(part)

@@ -1,4 +1,4 @@
-"""How scipy's sparse arrays are encoded: format, shape, and the arrays they are made of."""
+"""Encode scipy's sparse arrays: format, shape, and their component arrays."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ARRAYS = {
 
 @handles_family(lambda kind: issubclass(kind, (sp.sparray, sp.spmatrix)))
 def _sparse(encoder: Encoder, value: Any) -> None:
-    # The name is enough of a type of scipy's, whose version does not decide what a matrix holds.
+    # The name of a scipy type is enough: the version does not decide what a matrix contains.
     kind = type(value)
     name = kind.__name__ if module_of(kind).partition(".")[0] == "scipy" else kind
     beside = {} if name is not kind else {name: part for name, part in held(value).items() if not name.startswith("_")}
     names, shown = _ARRAYS.get(value.format), value.maxprint
     if names is None:
         names, value = _ARRAYS["coo"], value.tocoo()
-    # Not its __dict__, which remembers whether somebody has looked if it is sorted.
+    # Not its __dict__, which stores whether it was found to be sorted.
     encoder.tagged("scipy sparse", name, value.shape, [getattr(value, part) for part in names], shown)
     add_attributes(encoder, value, {n: part for n, part in beside.items() if n not in names})

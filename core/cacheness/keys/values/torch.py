@@ -1,4 +1,4 @@
-"""How torch's tensors are encoded: type, shape, gradient, attributes, and values wherever they are.
+"""Encode torch's tensors: type, shape, gradient, attributes, and values on any device.
 
 Neither the device nor the layout in memory counts: strides, sharing, views, lazy conjugates.
 """
@@ -24,7 +24,7 @@ _BY_COLUMN = (torch.sparse_csc, torch.sparse_bsc)
 def _tensor(encoder: Encoder, value: torch.Tensor) -> None:
     if (start := encoder.enter(value)) < 0:
         return
-    # What a subclass does when it is asked for its values is its own affair.
+    # A subclass may override how its values are read.
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001 - torch has no other name for it
         _refuse(value)
         kind = type(value)
@@ -108,7 +108,7 @@ def _digest_of(value: torch.Tensor) -> bytes:
         if dense.is_floating_point() or dense.is_complex():
             return digest_of_values(dense.to(wider).numpy())  # exact, and any NaN is one value
     except (RuntimeError, NotImplementedError):
-        pass  # some of the smallest types are only for storing
+        pass  # some of the smallest types support only storage
     return digest_of_values(dense.reshape(-1).view(torch.uint8).numpy())
 
 

@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class Unordered(dict[K, V]):
-    """A dict that says: what reads me does not care in which order my items are. Made by `unordered`."""
+    """A dict whose readers do not depend on the order of its items. Made by `unordered`."""
 
     __slots__ = ()
 
@@ -23,8 +23,8 @@ class Unordered(dict[K, V]):
 def unordered(items: Mapping[K, V] | Iterable[tuple[K, V]]) -> Unordered[K, V]:
     """Return the items as a dict that counts the same in every order. Dicts within it keep theirs.
 
-    It may stand anywhere: as an argument, in a list, in a global, in what `key=` or a function given to `register`
-    returns.
+    It may be anywhere: an argument, in a list, in a global, in the result of `key=` or of a
+    function given to `register`.
 
     Args:
         items: a mapping, or pairs of a key and a value.

@@ -1,4 +1,4 @@
-"""How xarray's datasets and arrays are encoded: dimensions, values, coordinates and attributes."""
+"""Encode xarray's datasets and arrays: dimensions, values, coordinates and attributes."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _array(encoder: Encoder, value: xr.DataArray) -> None:
 
 @handles(xr.Variable, xr.IndexVariable)
 def _variable(encoder: Encoder, value: xr.Variable) -> None:
-    # Not how it was stored in the file that it came from (`encoding`).
+    # Without its storage in the original file (`encoding`).
     encoder.tagged("Variable", type(value).__name__, value.dims, value.attrs, value.data)
 
 
 def _indexes_of(value: xr.Dataset | xr.DataArray) -> dict[Any, Any]:
-    """By which coordinates one may look up: xarray's own indexes by their type, others by all that they are."""
+    """Coordinates for look-ups: xarray's indexes by their type, others by all their attributes."""
     return {
         name: type(index).__name__ if module_of(type(index)).partition(".")[0] == "xarray" else index
         for name, index in value.xindexes.items()
