@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from dask._task_spec import DataNode, Task, TaskRef, _execute_subgraph
 
-from cacheness import UnifiedCache
+from cacheness import UnifiedCache, bodies
 from cacheness.keys import fingerprint
 from cacheness.records import Equivalence, Presence
 from cacheness_dask.bound import is_partial
@@ -170,6 +170,12 @@ class EarlierCode:
     def _told(self, changes: Collection[Equivalence]) -> str:
         widest = max(map(self._cache.acceptances.described, changes), key=lambda one: one.bound)
         return f"which earlier code made, accepted: {widest.sentence()}"
+
+
+def is_within_a_body() -> bool:
+    """Return True when a cached function or a Prefect task may compute the graph: its result would rest on this one."""
+    is_there = bool(bodies.under_way.get()) or bodies.are_running() or bodies.is_elsewhere(besides="dask")
+    return is_there or bodies.is_child_process()
 
 
 def _worlds(rows: list[Equivalence]) -> Iterator[list[Equivalence]]:

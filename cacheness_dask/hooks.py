@@ -166,7 +166,7 @@ def _is_computing() -> bool:
     return bool(_inside or installed) or is_worker() or multiprocessing.parent_process() is not None
 
 
-computing_elsewhere.append(_is_computing)
+computing_elsewhere["dask"] = _is_computing
 
 
 def come_in(blocks: int = 1) -> None:

@@ -25,7 +25,7 @@ from cacheness.modes import writes
 from cacheness.records import Presence
 from cacheness.units import number_of, seconds_named
 from cacheness_dask import live, worker
-from cacheness_dask.earlier_code import EarlierCode, StandIns
+from cacheness_dask.earlier_code import EarlierCode, StandIns, is_within_a_body
 from cacheness_dask.figures import Failures, FunctionReasons, count_ended, count_graph
 from cacheness_dask.fingerprint import Fingerprints, Names, entry_key, fingerprints
 from cacheness_dask.futures import KeptFutures
@@ -337,7 +337,7 @@ class Run:
             present, noted, seconds = self._look_up(graph, prints)
         finder = EarlierCode(self.cache, graph, keys, prints, present, held=held.terms)
         earlier = StandIns()
-        if self._takes_earlier:
+        if self._takes_earlier and not is_within_a_body():
             earlier = finder.find(lambda world: fingerprinted(instead=world), self._unreadable, audits=audits)
         if earlier.standing:
             own, prints = prints.digests, fingerprinted(standing=earlier.standing)

@@ -23,6 +23,7 @@ from cacheness.keys import Inputs, register
 from cacheness.keys.code.writers import effects_of
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.values.files import digest_of_file
+from cacheness.references import has_reference
 from cacheness_dask.encoding import NotCacheable
 from cacheness_dask.reasons import HANDLE, LEAVES, NOTHING, SINK
 from cacheness_dask.remote import asking_once, version_of
@@ -320,6 +321,8 @@ def why_not(value: Any) -> str:
         return f"{NOTHING} it stands for a result that is not there"
     if what := handle_in(value):
         return f"{HANDLE} {what}"
+    if has_reference(value):
+        return f"{HANDLE} a Ref to another result: return its .value"
     return f"{HANDLE} it can be read only once" if isinstance(value, (Iterator, Awaitable)) else ""
 
 

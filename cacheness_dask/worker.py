@@ -519,7 +519,7 @@ class Compared(Calling):
             if hit is not None and not is_same(hit.value, value, None, cache.round_trip):
                 detail = differing(hit, value)
                 for one in cache.acceptances.every():
-                    if (one.new, one.old) in self._with.changes and one.until:
+                    if (one.new, one.old) in self._with.changes and one.until > 0:
                         cache.acceptances.end(one, detail)
 
     def __reduce__(self) -> tuple[Any, ...]:

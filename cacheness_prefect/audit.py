@@ -7,7 +7,8 @@ costs the run nothing: it has a result.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -18,7 +19,7 @@ from prefect.events import emit_event
 from prefect.results import ResultRecord  # type: ignore[attr-defined]
 from prefect.utilities.callables import call_with_parameters
 
-from cacheness import Entry, Key
+from cacheness import Entry, Key, bodies
 from cacheness.audit import NotComparable, Sampler, describe_difference, digest_or_none, is_checkable, is_same
 from cacheness.keys import Observed
 from cacheness.keys.code.writers import writes_to
@@ -74,7 +75,7 @@ class RunAudit:
         """Return what calls the body."""
         context = TaskRunContext.get()
         parameters = {} if context is None else context.parameters
-        return BodyCall(self.fn, parameters, Observed(self.key.inputs, self.fn))
+        return BodyCall(self.fn, parameters, self.key)
 
     def is_disputed(self, entry: Entry, record: ResultRecord[Any], call: BodyCall) -> bool:
         """Compare what a body returned with the stored result; return True when the new one is to be returned."""
@@ -118,19 +119,29 @@ class RunAudit:
 class BodyCall:
     """One call of a task's body, and what came of it."""
 
-    def __init__(self, fn: Callable[..., Any], parameters: Mapping[str, Any], observed: Observed) -> None:
+    def __init__(self, fn: Callable[..., Any], parameters: Mapping[str, Any], key: Key) -> None:
         self._fn = fn
+        self._key = key
         self._parameters = dict(parameters)
         self.is_asynchronous = inspect.iscoroutinefunction(fn)
-        self.observed = observed  #: its files
+        self.observed = Observed(key.inputs, fn)  #: its files
         self.value: Any = None
         self.error: Exception | None = None
         self.moved: tuple[str, ...] = ()  #: generators of random numbers
 
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        token = bodies.Token()
+        bodies.begin(token, self._fn, self._key, leaves_out=True)
+        try:
+            yield
+        finally:
+            bodies.end(token)
+
     def make(self) -> None:
         """Call the body where a thread may wait."""
         before = positions()
-        with self.observed:
+        with self.observed, self._running():
             try:
                 self.value = call_with_parameters(self._fn, self._parameters)
             except Exception as error:  # noqa: BLE001  the user's; there is a result already
@@ -140,7 +151,7 @@ class BodyCall:
     async def amake(self) -> None:
         """Call the body on the event loop."""
         before = positions()
-        with self.observed:
+        with self.observed, self._running():
             try:
                 coroutine: Any = call_with_parameters(self._fn, self._parameters)
                 self.value = await coroutine

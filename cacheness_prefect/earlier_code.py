@@ -7,7 +7,7 @@ from typing import Any
 
 import prefect
 
-from cacheness import Key
+from cacheness import Key, bodies
 from cacheness.audit import NotComparable, differing, is_same
 from cacheness.keys.code.writers import writes_to
 from cacheness.modes import writes
@@ -74,7 +74,9 @@ def of_earlier_code(
     task: prefect.Task[..., Any],
     key: Key,
     options: Mapping[str, Any],
+    *,
     wanted: int | None = None,
+    is_nested: bool = False,
 ) -> tuple[Key, Comparison | None]:
     """Return the key under which earlier code stored the result of a call, where that counts, else the key itself.
 
@@ -86,6 +88,7 @@ def of_earlier_code(
         key: the call's.
         options: what `UnifiedCache.cached` takes for the task: `options_of`.
         wanted: runs that are compared, as they miss, before results of earlier code count.
+        is_nested: whether another task runs this one, and its result would rest on that of this one.
     """
     cache, mode = store.open(), store.config().mode
     acceptances, new = cache.acceptances, key.fingerprint
@@ -94,6 +97,8 @@ def of_earlier_code(
     if new is None or task.result_serializer is not None or not (acceptances.of(new) or wanted):
         return key, None
     if key.draws or options.get("check") == 0 or writes_to(task.fn) or cache.present([key]):
+        return key, None
+    if is_nested or bodies.under_way.get() or bodies.may_be_within(task.fn):
         return key, None
     if wanted and not acceptances.has_looked_for(new):
         cache.try_earlier(function_of(store, task, **options), key, wanted)

@@ -83,10 +83,19 @@ class CachenessPolicy(CachePolicy):
         earlier: Comparison | None = None
         if found is key and self.code:
             nothing: tuple[Key, Comparison | None] = (key, None)
-            look = partial(of_earlier_code, store, task, key, self._options(task), self.accept)
+            is_nested = "__parents__" in task_ctx.task_run.task_inputs
+            look = partial(
+                of_earlier_code, store, task, key, self._options(task), wanted=self.accept, is_nested=is_nested
+            )
             found, earlier = shielded("look for earlier code", look, nothing)
         audit = self._audit(store, task, inputs, key) if found is key else None
-        self._take_over(task_ctx, store, Making.of(task.fn, key, found, tags=self.tags, audit=audit, earlier=earlier))
+        leaves_out = bool(self._options(task)["ignore"])
+        making = Making.of(task.fn, key, found, tags=self.tags, audit=audit, earlier=earlier, leaves_out=leaves_out)
+        self._take_over(
+            task_ctx,
+            store,
+            making,
+        )
         return found.hex
 
     def _options(self, task: prefect.Task[..., Any]) -> dict[str, Any]:
@@ -190,7 +199,7 @@ def _is_computing() -> bool:
     return TaskRunContext.get() is not None
 
 
-computing_elsewhere.append(_is_computing)
+computing_elsewhere["prefect"] = _is_computing
 
 
 def make_policy(

@@ -27,9 +27,10 @@ from prefect.transactions import CommitMode, TransactionState, get_transaction
 from prefect.types import DateTime
 from pydantic import PrivateAttr
 
-from cacheness import Key, NotCached
+from cacheness import Key, NotCached, bodies
 from cacheness.keys import Observed
 from cacheness.off_loop import off_loop
+from cacheness.references import has_reference
 from cacheness_prefect.audit import BodyCall, RunAudit
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.earlier_code import Comparison
@@ -103,6 +104,7 @@ class Making:
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
     seen: RunFigures = field(default_factory=RunFigures)
+    body: bodies.Token = field(default_factory=bodies.Token)
 
     @classmethod
     def of(
@@ -114,6 +116,7 @@ class Making:
         tags: tuple[str, ...],
         audit: RunAudit | None = None,
         earlier: Comparison | None = None,
+        leaves_out: bool = False,
     ) -> Making:
         """The task run that begins now; Prefect asks for its key last."""
         observed = Observed(key.inputs, fn)
@@ -121,11 +124,14 @@ class Making:
         if earlier is not None:
             earlier.begin()
         paths = frozenset({key.hex, found.hex})
-        return cls(key=key, paths=paths, observed=observed, tags=tags, audit=audit, earlier=earlier)
+        made = cls(key=key, paths=paths, observed=observed, tags=tags, audit=audit, earlier=earlier)
+        bodies.begin(made.body, fn, key, leaves_out=leaves_out)
+        return made
 
     def end(self) -> None:
         """Stop watching: the body has returned, or there is none."""
         self.observed.end()
+        bodies.end(self.body)
         if self.earlier is not None:
             self.earlier.end()
 
@@ -158,6 +164,8 @@ class Making:
         outcome = self.observed.outcome(value)
         if outcome.not_stored:
             return address(path), outcome.not_stored
+        if has_reference(value):
+            return address(path), "it holds a Ref to another result: return its .value"
         if path in self.paths:
             return self.key.after(outcome), ""
         stored = address(path)

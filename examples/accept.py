@@ -57,7 +57,7 @@ def main(folder: str) -> None:
     (change,) = cache.accepted_changes()
     print("bound:", f"{100 * change.bound:.1f} %")
     cache.revoke(change.id)
-    print("after it was revoked:", len(cache.accepted_changes()), "accepted")
+    print("after it was revoked:", *(one.state for one in cache.accepted_changes()))
     cache.close()
 
 

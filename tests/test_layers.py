@@ -18,9 +18,11 @@ ROOT = Path(__file__).parent.parent
 PUBLIC = {
     "__init__",
     "audit",
+    "bodies",
     "keys",
     "errors",
     "records",
+    "references",
     "incomplete",
     "isolation",
     "jitter",

@@ -16,6 +16,7 @@ from cacheness.keys import RESERVED, Digest, Key, make_key
 from cacheness.memoize import CachedOptions, Options
 from cacheness.options import check_names
 from cacheness.records import Entry
+from cacheness.references import key_of_values
 from cacheness.results.fields import is_text
 from cacheness.units import Duration, seconds_of
 
@@ -97,7 +98,10 @@ def key_of(
         both = set(args or ()).intersection(named)
         if both:
             raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
-        return make_key(args={**(args or {}), **named}, prefix=prefix, version=version, function=function)
+        return key_of_values(
+            {**(args or {}), **named},
+            lambda given: make_key(args=given, prefix=prefix, version=version, function=function),
+        )
     if args or named or prefix or version is not None or function is not None:
         raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
     return key if isinstance(key, Key) else Key(digest_named(key))

@@ -62,9 +62,36 @@ def is_same(
     try:
         expected = digest_of(stored, "result")
         # What storing changes is no difference: a codec may leave out what an object keeps for speed.
-        return digest_of(computed, "result") == expected or digest_of(round_trip(computed), "result") == expected
+        if digest_of(computed, "result") == expected or digest_of(round_trip(computed), "result") == expected:
+            return True
     except CachenessError as error:
         raise NotComparable(f"{error}. Say what is equal: same=") from error
+    if name := _named_anew_in(computed):
+        raise NotComparable(f"each {name} gets another name when it is made. Say what is equal: same=")
+    return False
+
+
+#: Classes whose instances get a name when they are made, by chance or by counting; Dask's collections are others.
+_NAMED_ANEW: Final = frozenset({("pandas.io.formats.style", "Styler"), ("bokeh.model.model", "Model")})
+#: Parts of a result that are looked at.
+_MOST_PARTS: Final = 1000
+
+
+def _named_anew_in(value: Any) -> str:
+    """The class of what cannot come out the same twice, in a result or in its lists, tuples and dictionaries."""
+    waiting = [value]
+    for _ in range(_MOST_PARTS):
+        if not waiting:
+            break
+        part = waiting.pop()
+        kind = type(part)
+        if kind in (list, tuple):
+            waiting += part[:_MOST_PARTS]
+        elif kind is dict:
+            waiting += itertools.islice(part.values(), _MOST_PARTS)
+        elif hasattr(kind, "__dask_graph__") or any((c.__module__, c.__name__) in _NAMED_ANEW for c in kind.__mro__):
+            return f"{kind.__module__}.{kind.__qualname__}"
+    return ""
 
 
 def digest_or_none(value: Any) -> bytes | None:

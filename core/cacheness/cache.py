@@ -74,7 +74,7 @@ from cacheness.records import (
     Use,
     Where,
 )
-from cacheness.references import Ref, caches
+from cacheness.references import caches, resolved
 from cacheness.results.batch import Batch
 from cacheness.results.store import UNKNOWN_SIGNER, Cache, Draft, PutDetails
 from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
@@ -211,8 +211,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if key is not None:
             check_order(value, key)
         self._require_writing("put")
-        if type(value) is Ref:
-            value = value.value
+        value = resolved(value)
         about = PutDetails(
             ttl=self._lifetime(ttl),
             tags=checked_tags(tags),
@@ -637,6 +636,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         self._flush_if_it_holds(digest)
         return None if self._is_off else self._store.lookup(digest, why)
 
+    def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
+        """Return the result of earlier code under a key, while that counts for the code of today.
+
+        Args:
+            key: the key.
+            fingerprint: that of the code of today.
+            unread: return the entry without its value.
+        """
+        return None if self._is_off else self.acceptances.peek(fingerprint, key.digest, unread=unread)
+
     @property
     def reasons(self) -> MissReasons:
         """The reasons for misses that this process has noted."""
@@ -817,17 +826,19 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return cached if cached.cache is self else type(cached)(self, cached.__wrapped__, cached.options)
 
     def accepted_changes(self) -> list[AcceptedChange]:
-        """Return the changes that were accepted, are being tried, or were ended by a difference."""
+        """Return the changes that were accepted, are being tried, were ended by a difference, or revoked."""
         return [] if self._is_off else [change_of(one) for one in self.acceptances.every()]
 
     def revoke(self, change: str, /) -> bool:
         """Withdraw an accepted change. Results of earlier code stop counting at once, everywhere, and none is deleted.
 
+        It lasts: `accept=` of a function does not compare calls for this change again. `accept` does.
+
         Args:
             change: the `id` of the change, or its first digits.
 
         Returns:
-            False when there is no such change.
+            False when there is no such change, or it was revoked before.
 
         Raises:
             ValueError: several changes begin with these digits.
@@ -836,7 +847,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         found = [one for one in self.acceptances.every() if change and one.id.startswith(change)]
         if len(found) > 1:
             raise ValueError(f"several accepted changes begin with {change}: {', '.join(one.id for one in found)}")
-        return bool(found) and self.acceptances.delete(found[0])
+        return bool(found) and self.acceptances.revoke(found[0])
 
     @property
     def acceptances(self) -> Acceptances:
@@ -854,11 +865,14 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         from cacheness.memoize.accept import NEWEST, Acceptor, why_never
 
         known = {one.old: one for one in self.acceptances.of(key.fingerprint)}
+        revoked = {one.old: one for one in self.acceptances.revoked(key.fingerprint)}
         if not why_never(cached, self.disputed_functions()):
             acceptor = Acceptor(self, cached)
             for one in acceptor.earlier(None, 1, NEWEST):
                 if one.fingerprint in known:
                     acceptor.watch_for(known[one.fingerprint])
+                elif one.fingerprint in revoked:
+                    self.acceptances.log_revoked(revoked[one.fingerprint])
                 else:
                     acceptor.begin(one, wanted)
 

@@ -28,5 +28,5 @@ class isolated:  # noqa: N801  used like a function
         return True
 
 
-#: Whether something else than `cached` computes what is stored, where a call is made: who does so adds a function.
-computing_elsewhere: list[Callable[[], bool]] = []
+#: Whether something else than `cached` computes what is stored, where a call is made: by its name, who does so.
+computing_elsewhere: dict[str, Callable[[], bool]] = {}

@@ -1,14 +1,17 @@
 """References: results that count by their digest and are loaded only when somebody looks.
 
 A call with a reference has the key of the call with its value. The digest that the entry keeps stands for the
-value; where there is none, because code or files decide it, the value is loaded to be counted.
+value; where there is none, because code or files decide it, the value is loaded to be counted. That holds where the
+body gets the value: for an argument, and within exact lists, tuples and dictionaries. Anywhere else (in an attribute,
+a named tuple, a global) the body gets the reference, and what counts is the reference: its key and its value.
 """
 
 from __future__ import annotations
 
+import threading
 import weakref
-from collections.abc import Callable
-from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from cacheness.errors import CachenessError, NotCached
 from cacheness.keys import Digest, Key, closed_digest
@@ -35,6 +38,10 @@ class Holder(Protocol):
         """The result under a key, which is not counted as a call."""
         ...
 
+    def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
+        """The result of earlier code under a key, while it counts for the code of this fingerprint."""
+        ...
+
 
 #: The caches of this process, among which an unpickled reference finds its own.
 caches: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -55,10 +62,22 @@ class Ref(Generic[T_co]):
         function: module:qualified name.
         again: computes the result when it is no longer stored.
         held: the value, where it is already in memory.
+        stamp: the digest of what is stored; None where the result was not stored.
+        earlier: where earlier code made the result: the fingerprint of the code of today, and its key of the call.
         place: the ids of the database and of the namespace.
     """
 
-    __slots__ = ("_again", "_digest", "_function", "_held", "_holder", "_is_lent", "_key", "_namespace", "_store")
+    __slots__ = (
+        *("_again", "_digest", "_earlier", "_function", "_held", "_holder", "_is_lent", "_is_taken", "_key"),
+        *("_namespace", "_stamp", "_store"),
+    )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name[:1] == "_":
+                raise AttributeError(name)
+            raise AttributeError(f"{self._sentence()}; a Ref has no attribute {name!r}")
 
     def __init__(
         self,
@@ -69,20 +88,24 @@ class Ref(Generic[T_co]):
         *,
         again: Callable[[], T_co] | None = None,
         held: Any = _NOTHING,
+        stamp: bytes | None = None,
+        earlier: tuple[bytes, bytes] | None = None,
         place: tuple[str, str] = ("", ""),
     ) -> None:
         _made[:] = [True]
         self._holder, self._key, self._digest, self._function = holder, key, digest, function
         self._again, self._held = again, held
         self._is_lent = False  #: what is held was given to the body of a function
+        self._is_taken = False  #: what is held was given to whoever asked for `value`
+        self._stamp, self._earlier = stamp, earlier
         self._store, self._namespace = place
 
     @property
     def value(self) -> T_co:
         """The result: read when it is first asked for, computed again where it is not there any more."""
-        is_changed = self._is_lent and self._digest is not None and closed_digest(self._held, None) != self._digest
-        if self._held is _NOTHING or is_changed:
-            self._held, self._is_lent = self._load(), False
+        if self._held is _NOTHING or (self._is_lent and self._may_have_changed()):
+            self._load_anew()
+        self._is_taken = True
         return cast("T_co", self._held)
 
     @property
@@ -111,12 +134,22 @@ class Ref(Generic[T_co]):
         return f"<Ref to a {self.label}, {state}, {by}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        store, namespace = self._place()
-        return (_restored, (store, namespace, self._key, self._digest, self._function))
+        more = {"stamp": self._stamp, "earlier": self._earlier}
+        return (_restored, (self._place(), self._key, self._digest, self._function, more))
 
     def _place(self) -> tuple[str, str]:
         holder = self._holder
         return (self._store, self._namespace) if holder is None else (holder.store_id, holder.namespace)
+
+    def digest_to_count(self) -> bytes | None:
+        """The digest by which it counts as an argument, None where the value does.
+
+        Of a result of earlier code, while the change is accepted: the code of today decides what it is afterwards.
+        """
+        if self._earlier is not None and self._held is _NOTHING and self._digest is not None and self._is_revoked():
+            self._held = self._compute()
+            self._digest = closed_digest(self._held)
+        return self._digest
 
     def as_loaded(self) -> Any:
         """The value for the body of a function, which must be the one that counted in the call's key.
@@ -125,33 +158,49 @@ class Ref(Generic[T_co]):
         another one still.
         """
         if self._digest is None:
-            return self.value
+            counted, value = self._stamp, self.as_counted()
+            if self._stamp != counted:
+                raise Differs
+            self._is_lent = True
+            return value
         # What is held may have been changed in place since, by the code that took it, and the body may change it.
-        if self._held is not _NOTHING and closed_digest(self._held, None) == self._digest:
+        if self._held is not _NOTHING and not self._may_have_changed():
             self._is_lent = True
             return self._held
         hit = self._lookup()
         if hit is not None and hit.entry.value == self._digest:
             return hit.value  # not held: the body may change it in place
-        self._held, self._is_lent = self._compute(), True
+        self._held, self._is_lent, self._is_taken = self._compute(), True, False
         if closed_digest(self._held, None) != self._digest:
             self._digest = None  # from now on it counts by the value
+            self._is_lent = False
             raise Differs
         return self._held
 
     def as_counted(self) -> Any:
         """The value for a key. What is held may have been changed in place since, by the code that took it."""
-        if self._digest is None:
-            return self.value
-        if self._held is not _NOTHING and closed_digest(self._held, None) == self._digest:
-            return self._held
-        self._held, self._is_lent = self._load(), False
+        if self._held is _NOTHING or self._may_have_changed():
+            self._load_anew()
         return self._held
+
+    def _may_have_changed(self) -> bool:
+        """Whether what is held may be another value than what was stored."""
+        if self._digest is None:
+            return self._is_lent or self._is_taken
+        return closed_digest(self._held, None) != self._digest
+
+    def _load_anew(self) -> None:
+        self._held, self._is_lent, self._is_taken = self._load(), False, False
 
     def _load(self) -> Any:
         hit = self._lookup()
         if hit is not None and self._digest in (None, hit.entry.value):
+            if self._digest is None and self._store and self._stamp not in (None, hit.entry.digest):
+                self._compute()  # raises, because another result counted in the process that made this
+            self._stamp = hit.entry.digest
             return hit.value
+        if self._digest is None and self._stamp is None and self._held is not _NOTHING:
+            return self._held  # it was never stored, and would perhaps come out otherwise
         value = self._compute()
         if self._digest is not None and closed_digest(value, None) != self._digest:
             self._digest = None
@@ -160,7 +209,15 @@ class Ref(Generic[T_co]):
     def _lookup(self) -> Hit | None:
         if self._holder is None:
             self._holder = self._found()
+        if self._earlier is not None:
+            return self._holder.peek_earlier(Key(self._key), self._earlier[0])
         return self._holder.peek(Key(self._key))
+
+    def _is_revoked(self) -> bool:
+        if self._holder is None:
+            self._holder = self._found()
+        fingerprint = b"" if self._earlier is None else self._earlier[0]
+        return self._holder.peek_earlier(Key(self._key), fingerprint, unread=True) is None
 
     def _compute(self) -> Any:
         if self._again is None:
@@ -168,6 +225,9 @@ class Ref(Generic[T_co]):
                 f"the result of {self._function or 'these arguments'} that a Ref names is not in the cache any more"
                 f" (key {self.key}), and this process cannot compute it: make the Ref here, by calling .lazy(…)"
             )
+        if self._earlier is not None:
+            self._key, self._earlier = self._earlier[1], None
+        self._stamp = None
         return self._again()
 
     def _is_of(self, cache: Any) -> bool:
@@ -185,10 +245,11 @@ class Ref(Generic[T_co]):
             f" process (namespace {self._namespace!r}): open it first"
         )
 
+    def _sentence(self) -> str:
+        return f"this is a Ref to a result of {self._function or 'arguments'}, and not the result: take its .value"
+
     def _refuse(self, *_: object) -> NoReturn:
-        raise TypeError(
-            f"this is a Ref to a result of {self._function or 'arguments'}, and not the result: take its .value"
-        )
+        raise TypeError(self._sentence())
 
     __bool__ = __len__ = __iter__ = __contains__ = __getitem__ = __call__ = _refuse
     __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __hash__ = _refuse
@@ -211,45 +272,103 @@ class Differs(Exception):
     """The value of a reference is not the one by which it counted."""
 
 
-def _restored(store: str, namespace: str, key: bytes, digest: bytes | None, function: str) -> Ref[Any]:
-    return Ref(None, key, digest, function, place=(store, namespace))
+class _Unloadable(CachenessError):
+    """The value of a reference, which counts in a key, cannot be had: for the reason that is its cause."""
+
+
+def _restored(place: tuple[str, str], key: bytes, digest: bytes | None, function: str, more: Any) -> Ref[Any]:
+    return Ref(None, key, digest, function, place=place, **more)
+
+
+class _Met(threading.local):
+    """How many references this thread has encoded as such."""
+
+    count = 0
+
+
+_met = _Met()
 
 
 @handles(Ref)
 def _ref(encoder: Encoder, value: Ref[Any]) -> None:
-    encoder.add(value.as_counted())  # within a container, only the value gives the bytes that it has there
+    # Where the body gets the value, `counted` has put it before.
+    _met.count += 1
+    try:
+        held = value.as_counted()
+    except Exception as error:
+        raise _Unloadable(f"{value!r} counts, and cannot be loaded: {type(error).__name__}: {error}") from error
+    encoder.tagged("Ref", value.label, value.key, held)
 
 
-def by_digest(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Arguments as they count: a reference by its digest, where it has one."""
-    return {name: _counted(value) for name, value in arguments.items()} if _made else arguments
+def key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], Key]) -> Key:
+    """Make a key of arguments, in which references among them count as their values.
+
+    Args:
+        arguments: the arguments, by name.
+        make: makes the key.
+    """
+    if not _made:
+        return make(arguments)
+    given = {name: _counted(value) for name, value in arguments.items()}
+    before = _met.count
+    try:
+        key = make(given)
+        if _met.count == before:
+            return key
+        # There are some within: to look for them each time would cost a walk more.
+        values = {name: _Unwrapper(Ref.as_counted).of(value) for name, value in given.items()}
+        return key if all(values[name] is part for name, part in given.items()) else make(values)
+    except _Unloadable as failure:
+        raise (failure.__cause__ or failure) from None
 
 
 def _counted(value: Any) -> Any:
     if type(value) is not Ref:
         return value
-    digest = value.digest
-    return value.value if digest is None else Digest(digest, value.label)
+    digest = value.digest_to_count()
+    return value.as_counted() if digest is None else Digest(digest, value.label)
 
 
-def loaded(value: Any) -> Any:
-    """The value with each reference in exact lists, tuples and dictionaries replaced by what it refers to.
+def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Arguments with each reference in exact lists, tuples and dictionaries replaced by what it refers to.
 
     Containers without one stay the same objects.
     """
     if not _made:
-        return value
-    return _Unwrapper().of(value)
+        return args, kwargs
+    unwrapper = _Unwrapper(Ref.as_loaded)
+    return unwrapper.of(args), unwrapper.of(dict(kwargs))
+
+
+def resolved(value: Any) -> Any:
+    """A result as it is stored and returned: with values in place of references, as `loaded` puts them.
+
+    An entry that names another would be lost with it.
+    """
+    return _Unwrapper(lambda ref: ref.value).of(value) if _made else value
+
+
+def has_reference(value: Any) -> bool:
+    """Return True when a result is a reference, or holds one where `resolved` looks.
+
+    Args:
+        value: the result.
+    """
+    return bool(_made) and _Unwrapper(lambda _: None).of(value) is not value
 
 
 class _Unwrapper:
-    def __init__(self) -> None:
+    def __init__(self, value_of: Callable[[Ref[Any]], Any]) -> None:
+        self._value_of = value_of
         self._above: set[int] = set()
+        self._values: dict[int, Any] = {}
 
     def of(self, value: Any) -> Any:
         kind = type(value)
         if kind is Ref:
-            return value.as_loaded()
+            if id(value) not in self._values:
+                self._values[id(value)] = self._value_of(value)
+            return self._values[id(value)]
         if kind not in (list, tuple, dict) or id(value) in self._above:
             return value
         self._above.add(id(value))

@@ -19,11 +19,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import dask
+import dask.array
 import numpy as np
 import pandas as pd
 import pytest
 
 from cacheness import Config, ConfigError, UnifiedCache
+from cacheness.audit import NotComparable, is_same
 from tests.conftest import World
 
 
@@ -264,6 +267,27 @@ def test_values_that_cannot_be_compared_are_said_so_once(cache: UnifiedCache, ca
     assert [f(1) for _ in range(4)] == [1] * 4
     assert caplog.text.count("same= failed (ValueError: cannot)") == 1
     assert cache.disputes() == []
+
+
+def nameless(what: str, size: int = 2) -> Any:
+    if what == "delayed":
+        return dask.delayed(len)([1] * size)
+    if what == "within":
+        return {"a": [(dask.delayed(len)([1] * size),)]}
+    return pd.DataFrame({"a": [1.0] * size}).style
+
+
+@pytest.mark.parametrize("what", ["delayed", "within", "styler"])
+def test_what_gets_another_name_whenever_it_is_made_is_no_dispute(cache: UnifiedCache, what: str) -> None:
+    make = cache.cached(check=1.0)(nameless)
+    for _ in range(3):
+        make(what)
+    assert cache.disputes() == []
+    with pytest.raises(NotComparable, match=r"each .* gets another name when it is made. Say what is equal: same="):
+        is_same(nameless(what), nameless(what, 3), None, cache.round_trip)
+    assert is_same(nameless(what), nameless(what), lambda one, other: type(one) is type(other), cache.round_trip)
+    one = dask.array.ones(3)
+    assert is_same(one, dask.array.ones(3), None, cache.round_trip)  # its name says what it is made of
 
 
 def test_same_says_what_is_equal(cache: UnifiedCache) -> None:

@@ -153,6 +153,7 @@ def test_the_command_accepts_lists_and_revokes(pipeline: Callable[[str], Any]) -
         module.clean(number), module.load(number)
     module.cache.close()
     module = pipeline(AGAIN)
+    assert "Nothing was made by earlier code, or accepted." in accept("--list")
     told = accept("pipeline", "--sample", 20)
     assert "pipeline:clean  20 equal calls: at most 13.9 % of such calls differ, at 95 %" in told
     assert "changed: code of `pipeline.clean` changed" in told
@@ -162,8 +163,11 @@ def test_the_command_accepts_lists_and_revokes(pipeline: Callable[[str], Any]) -
     assert listed["id"] in accept("--list")
     assert sum(module.cache.explain(module.clean, number).hit for number in range(30)) == 30
     accept("--revoke", listed["id"][:4])
-    assert "Nothing was made by earlier code, or accepted." in accept("--list")
+    assert "pipeline:clean  revoked: by " in accept("--list")
     assert sum(module.cache.explain(module.clean, number).hit for number in range(30)) == 20
+    accept("--revoke", listed["id"][:4], code=1)
+    assert "20 equal calls" in accept("pipeline", "--sample", 20)
+    assert "20 equal calls" in accept("--list")
     module.cache.close()
 
 

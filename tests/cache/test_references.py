@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import operator
 import pickle
 import sys
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType, SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -160,6 +164,238 @@ def test_what_its_taker_changes_in_place_counts_as_it_was_stored(cache: UnifiedC
     assert total(place([0, 1, 2, 3, 1000])) == 1006
     assert total(place([0, 1, 2, 3])) == 6
     assert total.explain(place([0, 1, 2, 3])).hit
+
+
+class Pair(NamedTuple):
+    a: Any
+
+
+@dataclass
+class Data:
+    a: Any
+
+
+class Plain:
+    def __init__(self, a: Any) -> None:
+        self.a = a
+
+    def kind(self) -> str:
+        return type(self.a).__name__
+
+
+def object_array(a: Any) -> Any:
+    array = np.empty(1, object)
+    array[0] = a
+    return array
+
+
+#: Where the body gets the reference itself, and how it takes it out.
+ELSEWHERE: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "named tuple": (Pair, lambda held: held.a),
+    "in a list of one": (lambda a: Pair([a]), lambda held: held.a[0]),
+    "one in a list": (lambda a: [Pair(a)], lambda held: held[0].a),
+    "OrderedDict": (lambda a: OrderedDict(a=a), lambda held: held["a"]),
+    "defaultdict": (lambda a: defaultdict(list, a=a), lambda held: held["a"]),
+    "deque": (lambda a: deque([a]), lambda held: held[0]),
+    "mapping proxy": (lambda a: MappingProxyType({"a": a}), lambda held: held["a"]),
+    "slice": (lambda a: slice(a), lambda held: held.stop),
+    "dataclass": (Data, lambda held: held.a),
+    "attribute": (Plain, lambda held: held.a),
+    "namespace": (lambda a: SimpleNamespace(a=a), lambda held: held.a),
+    "partial": (lambda a: functools.partial(type, a), lambda held: held.args[0]),
+    "array of objects": (object_array, lambda held: held[0]),
+    "closure": (lambda a: lambda: a, lambda held: held()),
+    "cycle": (lambda a: cyclic(a), lambda held: held[1][0]),
+}
+
+
+def cyclic(a: Any) -> list[Any]:
+    outer = [a]
+    outer.append(outer)
+    return outer
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("place", ELSEWHERE)
+def test_a_reference_that_the_body_gets_as_such_counts_as_such(cache: UnifiedCache, place: str, order: int) -> None:
+    cache.clear()
+    hold, taken = ELSEWHERE[place]
+
+    @cache.cached
+    def kind(held: Any) -> str:
+        return type(taken(held)).__name__
+
+    for by_value in (None, False):
+        source = cache.cached(by_value=by_value)(lambda n: [n] * 3)
+        ref = source.lazy(3)
+        for given in [ref.arg, [3, 3, 3]][::order]:
+            for _ in range(2):
+                assert kind(hold(given)) == type(taken(hold(given))).__name__
+    by_hand = cache.key(x=hold(ref)), cache.key(x=hold([3, 3, 3]))
+    assert by_hand[0] != by_hand[1]
+    assert cache.key(x=[ref, {"k": (ref,)}], y=ref) == cache.key(x=[[3] * 3, {"k": ([3] * 3,)}], y=[3] * 3)
+
+
+KEPT: Any = None
+
+
+def test_a_reference_in_a_global_a_closure_a_default_and_an_instance_counts_as_such(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = cache.cached(lambda n: [n] * 3)
+    ref = source.lazy(5)
+
+    @cache.cached
+    def of_global() -> str:
+        return type(KEPT).__name__
+
+    def of_closure(held: Any) -> Any:
+        return cache.cached(lambda: type(held).__name__)()
+
+    def of_default(held: Any) -> Any:
+        def kind(given: Any = held) -> str:
+            return type(given).__name__
+
+        return cache.cached(kind)()
+
+    def of_instance(held: Any) -> Any:
+        return cache.cached(Plain(held).kind)()
+
+    for held, name in ((ref, "Ref"), ([5, 5, 5], "list"), (ref, "Ref")):
+        monkeypatch.setattr(sys.modules[__name__], "KEPT", held)
+        assert of_global() == name
+        assert [of(held) for of in (of_closure, of_default, of_instance)] == [name] * 3
+
+
+def test_a_global_reference_whose_entry_changed_gives_no_stale_result(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for by_value in (None, False):
+        cache.clear()
+        source = cache.cached(by_value=by_value)(lambda n: [n] * 3)
+
+        @cache.cached
+        def total(n: int) -> int:
+            return sum(KEPT.value) + n
+
+        for value in ([1, 1, 1], [2, 2, 2]):
+            cache.put(value, source.key(1))
+            monkeypatch.setattr(sys.modules[__name__], "KEPT", source.lazy(1))
+            assert total(0) == sum(value)
+
+
+def test_what_a_reference_lacks_is_said_by_its_name(cache: UnifiedCache) -> None:
+    ref = cache.cached(lambda n: [n]).lazy(1)
+    with pytest.raises(AttributeError, match=r"not the result: take its \.value; a Ref has no attribute 'sum'"):
+        ref.sum()  # type: ignore[attr-defined]
+    assert not hasattr(ref, "_no")
+
+
+class Changing:
+    def __init__(self, n: int) -> None:
+        self.rows = [n]
+
+
+@pytest.mark.parametrize("how", ["lent", "taken", "nested", "not stored"])
+def test_what_is_changed_in_place_stays_as_it_was_stored_without_a_digest_too(cache: UnifiedCache, how: str) -> None:
+    cache.clear()
+    ran: list[int] = []
+
+    @cache.cached(ignore=("ran",), condition=(lambda _: False) if how == "not stored" else None)
+    def make(n: int, ran: list[int]) -> Any:
+        ran.append(n)
+        return Changing(n)
+
+    @cache.cached
+    def changed(one: Any, times: int) -> list[int]:
+        one = one[0] if isinstance(one, list) else one
+        one.rows.append(times)
+        return list(one.rows)
+
+    ref = make.lazy(7, ran)
+    assert ref.digest is None
+    if how == "taken":
+        ref.value.rows.append(0)
+    given = [ref.arg] if how == "nested" else ref.arg
+    if how == "not stored":  # there is no other copy: what it is counts, and is what the body gets
+        assert changed(given, 1) == [7, 1]
+        assert changed(given, 2) == [7, 1, 2]
+        assert (changed(Changing(7), 2), ran) == ([7, 2], [7])
+        return
+    for times in (1, 2, 1):
+        assert changed(given, times) == [7, times]
+    assert changed.explain(given, 1).hit
+    if how != "taken":
+        assert ref.value.rows == [7]
+    assert changed(Changing(7), 2) == [7, 2]
+    assert ran == [7]
+
+
+def test_one_reference_twice_in_a_call_is_one_value(cache: UnifiedCache) -> None:
+    make = cache.cached(lambda n: Changing(n))
+    both = cache.cached(lambda one, more: one is more[0])
+    ref = make.lazy(8)
+    assert both(ref.arg, [ref.arg])
+    ref = make.lazy(9)
+    ref.value.rows.append(1)
+    assert both(ref.arg, [ref.arg])
+
+
+def test_what_counted_in_the_process_that_pickled_it_is_what_another_loads(cache: UnifiedCache) -> None:
+    make = cache.cached(lambda n: Changing(n))
+    pickled = pickle.dumps(make.lazy(3))
+    assert pickle.loads(pickled).value.rows == [3]
+    cache.put(Changing(4), make.key(3))
+    with pytest.raises(NotCached, match="not in the cache any more"):
+        pickle.loads(pickled).value  # noqa: B018
+
+
+@pytest.mark.parametrize("place", [lambda ref: ref, lambda ref: [ref], lambda ref: {"a": (ref,)}, Plain])
+def test_what_its_function_raises_passes_as_it_is(cache: UnifiedCache, tmp_path: Path, place: Any) -> None:
+    down = tmp_path / "down"
+
+    @cache.cached(ignore=("down",))
+    def load(n: int, down: Any) -> Any:
+        if down.exists():
+            raise ConnectionError("the server is down")
+        return [n]
+
+    use = cache.cached(lambda held: repr(held))
+    load(6, down)
+    ref = load.lazy(6, down)  # not loaded
+    load.invalidate(6, down)
+    down.touch()
+    with pytest.raises(ConnectionError, match="the server is down"):
+        use(place(ref.arg))
+
+
+def test_a_function_that_returns_a_reference_returns_its_value(cache: UnifiedCache) -> None:
+    cache.clear()
+    source = cache.cached(lambda n: [n] * 2)
+
+    @cache.cached
+    def alone(n: int) -> Any:
+        return source.lazy(n)
+
+    @cache.cached
+    def within(n: int) -> Any:
+        return {"r": [source.lazy(n), n]}, "x"
+
+    @cache.cached
+    async def awaited(n: int) -> Any:
+        return source.lazy(n)
+
+    for _ in range(2):
+        assert alone(1) == [1, 1]
+        assert within(1) == ({"r": [[1, 1], 1]}, "x")
+        assert alone.refresh(2) == [2, 2]
+        assert alone.lazy(3).value == [3, 3]
+        assert asyncio.run(awaited(4)) == [4, 4]
+    entry = cache.put([source.lazy(1)], x="several")
+    source.invalidate(1)
+    assert cache.get(entry) == [[1, 1]]
+    uncached = cache.cached(condition=lambda _: False)(lambda n: source.lazy(n))
+    assert [uncached(5), uncached(5)] == [[5, 5], [5, 5]]
 
 
 def test_an_entry_that_was_overwritten_since_gives_no_stale_result(cache: UnifiedCache, ran: list[str]) -> None:

@@ -35,6 +35,30 @@ class Closed:
         raise TypeError("this is nobody's business")
 
 
+def kind_of(x: Any) -> str:
+    return type(x[0] if isinstance(x, list) else x).__name__
+
+
+def test_a_reference_in_a_graph_is_one_and_no_result_holds_one(cache: UnifiedCache) -> None:
+    source = cache.cached(zeros)
+    ref, value = source.lazy(5), np.zeros(5)
+
+    def task_that_returns(ref: Any) -> Any:
+        return {"r": ref}
+
+    with cd.caching(cache, which="all", scheduler="sync") as run:
+        for given, kind in ((ref.arg, "Ref"), (value, "ndarray"), (ref.arg, "Ref")):
+            assert dask.delayed(kind_of)(given).compute() == kind
+            assert dask.delayed(kind_of)([given]).compute() == kind
+        for _ in range(2):
+            found = dask.delayed(task_that_returns)(source.lazy(5)).compute()
+            assert kind_of(found["r"]) == "Ref"
+            run.flush()
+        assert "a Ref to another result: return its .value" in str(run.unstored)
+        with pytest.raises(AttributeError, match=r"take its \.value"):
+            dask.delayed(lambda x: x[0].sum())([ref.arg]).compute()
+
+
 def nothing(x: int) -> None:
     """Works by side effect."""
 

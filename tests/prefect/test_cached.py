@@ -50,6 +50,25 @@ class Asked:
         return len(whole) + len(bound)
 
 
+def test_a_reference_is_one_for_a_task_and_no_result_holds_one(store: CachenessStorage) -> None:
+    source = store.open().cached(lambda n: [n])
+
+    @task(cache_policy=store.policy())
+    def kind(x: Any) -> str:
+        return type(x[0] if isinstance(x, tuple) else x).__name__
+
+    @task(cache_policy=store.policy())
+    def lazily(n: int) -> Any:
+        return source.lazy(n)
+
+    @flow
+    def work() -> Any:
+        ref = source.lazy(3)
+        return [kind(ref), kind([3]), kind((ref,)), kind(([3],)), *(type(lazily(n)).__name__ for n in (1, 1))]
+
+    assert work() == ["Ref", "list", "Ref", "list", "Ref", "Ref"]
+
+
 @pytest.fixture
 def asked(postgres_url, s3_url) -> Iterator[Asked]:
     asked = Asked(postgres_url, s3_url)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
+import dask
 import pytest
 from prefect import flow, task
 
+import cacheness_dask
 from cacheness import ConfigError, NotAccepted
 from cacheness.audit import Sampler
+from cacheness.keys import fingerprint
 
 #: Calls, by the code that made them.
 calls: list[tuple[str, int]] = []
@@ -89,6 +94,55 @@ def test_the_first_difference_of_a_task_ends_its_change(store: Any, monkeypatch:
     assert (ended.state, ended.why[:27]) == ("ended", "the code of today makes [0]")
     with pytest.raises(NotAccepted, match="its result_serializer encodes them"):
         store.accept(task(after, cache_policy=store.policy(), result_serializer="json"))
+
+
+def _in_a_thread(function: Any, *args: Any) -> Any:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result()
+
+
+@pytest.mark.parametrize("how", ["nested", "submitted", "in a thread", "cached", "cached in a thread", "graph"])
+def test_a_result_of_a_task_never_rests_on_earlier_code(store: Any, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setattr(Sampler, "chooses", lambda *_: False)
+    cache = store.open()
+    inner, cached = task(wrong, cache_policy=store.policy()), cache.cached(wrong)
+    states_of(store, before, [3])
+    cache.cached(before)(3)
+    evidence = {"function": f"{__name__}:wrong", "state": "accepted", "equal": 200, "by_place": ""}
+    one = cache.acceptances.write(fingerprint(wrong).digest, fingerprint(before).digest, {}, evidence)
+    assert cached(3) == [4, 8]  # outside of any task
+    assert states_of(store, wrong, [3]) == [("Cached", [4, 8])]
+
+    def nested(x: int) -> Any:
+        return inner(x)
+
+    def submitted(x: int) -> Any:
+        return inner.submit(x).result()
+
+    def in_a_thread(x: int) -> Any:
+        return _in_a_thread(copy_context().run, inner, x)
+
+    def cached_in_place(x: int) -> Any:
+        return cached(x)
+
+    def cached_in_a_thread(x: int) -> Any:
+        return _in_a_thread(cached, x)
+
+    def graph(x: int) -> Any:
+        with cacheness_dask.caching(cache, which="all", scheduler="sync"):
+            return dask.delayed(wrong)(x).compute()
+
+    ways = dict(
+        zip(
+            ["nested", "submitted", "in a thread", "cached", "cached in a thread", "graph"],
+            [nested, submitted, in_a_thread, cached_in_place, cached_in_a_thread, graph],
+            strict=True,
+        )
+    )
+    assert states_of(store, ways[how], [3]) == [("Completed", [3, 6])]
+    assert one is not None
+    assert cache.revoke(one.id)
+    assert states_of(store, ways[how], [3]) == [("Cached", [3, 6])]
 
 
 class _Unseen(list[int]):

@@ -159,8 +159,11 @@ def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
     with place.opened() as cache:
         if revoke is not None:
             if not cache.revoke(revoke):
-                raise Misuse(f"no accepted change begins with {revoke}: cacheness accept --list shows them")
-            say(f"{revoke} is revoked: results of that code no longer count. None was deleted")
+                raise Misuse(f"no accepted change begins with {revoke}, or it is revoked: cacheness accept --list")
+            say(
+                f"{revoke} is revoked: results of that code no longer count, until somebody accepts it again. None was"
+                " deleted"
+            )
             return
         found = [_shown(one.as_dict(), one.sentence()) for one in cache.accepted_changes()]
     if as_json:

@@ -7,6 +7,7 @@ from cacheness.keys.code.fingerprint import (
     Reached,
     fingerprint,
     group_of,
+    may_call,
     name_of_function,
     reached_by,
 )
@@ -49,6 +50,7 @@ __all__ = [
     "fingerprint",
     "group_of",
     "make_key",
+    "may_call",
     "merged",
     "name_of_function",
     "names_of",

@@ -49,6 +49,8 @@ KEPT: Final = 4096
 _EACH_SET: Final = 3
 #: The most files of an argument in a row.
 _NAMED: Final = 8
+#: What the encodings contain of functions, of objects that say what counts of them, and of what is shortened.
+_OF_CODE: Final = (b"@4:code", b"@3:own", b"@a:registered", *(b"#%c" % tag for tag in b"([{<>@"))
 #: Encodings of arguments that seed nothing.
 _NO_SEEDS: Final = frozenset({encode(None), encode(False)})
 #: The prefix of a longer encoding that is kept to describe it.
@@ -84,6 +86,12 @@ class _Argument:
     def describe(self) -> str:
         """Return a short description."""
         return self.label or describe(self.encoding, self.digest)
+
+    @property
+    def may_hold_code(self) -> bool:
+        """Whether it may hold a function, or an object with methods."""
+        is_short = self.whole or not self.encoding  # of a Digest, nothing is known but that a value has it
+        return not is_short or any(sign in self.encoding for sign in _OF_CODE)
 
     def part(self) -> list[str]:
         """Return, for `explain`, a short digest, a description, and a short digest without order if there is one."""
@@ -190,6 +198,12 @@ class Key:
     def argument_names(self) -> frozenset[str]:
         """Return the names of the arguments that count."""
         return frozenset() if self._origin is None else frozenset(self._origin.arguments)
+
+    @property
+    def may_hold_code(self) -> bool:
+        """Whether an argument may hold a function, or an object with methods, that the body can call."""
+        arguments = () if self._origin is None else self._origin.arguments.values()
+        return any(argument.may_hold_code for argument in arguments)
 
     def under(self, fingerprint: bytes, parameters: Mapping[str, Mapping[str, str]]) -> bytes | None:
         """Return the key, 32 bytes, of the same call under another fingerprint.

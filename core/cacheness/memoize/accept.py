@@ -256,7 +256,7 @@ class Acceptor:
             "skipped": dict(trial.skipped),
             "forced": watch.missing,
         }
-        written = self._cache.acceptances.write(self.fingerprint, one.fingerprint, parameters, evidence)
+        written = self._cache.acceptances.write(self.fingerprint, one.fingerprint, parameters, evidence, renews=True)
         if written is None:
             about |= {"state": "refused", "why": "a difference ended it: revoke it before it is accepted again"}
             return change_of(unwritten(self.fingerprint, one.fingerprint, about))

@@ -11,13 +11,13 @@ import json
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Literal, TypeAlias
 
 from cacheness import forks
 from cacheness.audit import Sampler
-from cacheness.errors import NotAccepted
-from cacheness.keys import Key
+from cacheness.errors import CodecError, NotAccepted
+from cacheness.keys import Digest, Key, call_of
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.memoize.lines import LineWatch
@@ -40,7 +40,12 @@ _NOT_COMPARED: Final = "it was accepted when tasks of graphs were not served: ac
 #: The share of calls that a bound leaves out.
 _CONFIDENCE: Final = 0.95
 
-State: TypeAlias = Literal["accepted", "trying", "ended", "refused"]
+#: In place of a time, in the row of a change that a difference has ended, and that a person has revoked: the row
+#: is kept, and no `accept=` tries the change again.
+ENDED: Final = 0
+REVOKED: Final = -1
+
+State: TypeAlias = Literal["accepted", "trying", "ended", "revoked", "refused"]
 
 
 def bound_of(equal: int) -> float:
@@ -55,9 +60,9 @@ class AcceptedChange:
     id: str  #: twelve hexadecimal digits, for `revoke`
     function: str  #: module:qualified name, today
     was: str  #: … and when the results were made
-    state: State  #: accepted; trying: calls are compared; ended: by a difference; refused: nothing was written
+    state: State  #: accepted; trying: calls are compared; ended: by a difference; revoked; refused: nothing was written
     equal: int  #: calls that were compared and came out equal
-    why: str = ""  #: why it ended or was refused
+    why: str = ""  #: why it ended or was refused, or who revoked it
     parameters: Mapping[str, str] | None = None  #: of those with another name then, or that are new: in words
     changes: tuple[str, ...] = ()  #: what changed in the code
     unrun: Mapping[str, Sequence[int]] | None = None  #: lines of changed functions that no compared call ran
@@ -105,15 +110,26 @@ class Acceptances:
         """Take another lock than one that a thread of the parent may hold."""
         self._lock = threading.RLock()
         self._known: dict[bytes, list[Equivalence]] = {}
+        self._revoked: dict[bytes, list[Equivalence]] = {}
         self._ask_at = float("-inf")
         self._watches: dict[tuple[bytes, bytes], LineWatch] = {}
         self._looked_for: set[bytes] = set()
 
     def of(self, new: bytes | None) -> Sequence[Equivalence]:
-        """The equivalences of a fingerprint, as this process knows them."""
+        """The equivalences of a fingerprint that nobody has revoked, as this process knows them."""
         if time.monotonic() >= self._ask_at:
             self._load()
         return self._known.get(new, ()) if new is not None else ()
+
+    def log_revoked(self, one: Equivalence) -> None:
+        """Log why no calls are compared for a change."""
+        change = change_of(one)
+        text = "%s: the change %s was revoked %s, so accept= compares no calls for it"
+        _log.info(text, change.function, change.id, change.why)
+
+    def revoked(self, new: bytes | None) -> Sequence[Equivalence]:
+        """The changes of a fingerprint that somebody has revoked, as this process knows them."""
+        return self._revoked.get(new, ()) if new is not None else ()
 
     def forget(self) -> None:
         """Have the rows asked for again."""
@@ -159,6 +175,20 @@ class Acceptances:
                         return EarlierHit(hit, one, is_accepted, self._watches.get((one.new, one.old)))
         return None
 
+    def peek(self, new: bytes, key: bytes, *, unread: bool = False) -> Hit | None:
+        """The result under a key that earlier code made, while it counts for a fingerprint.
+
+        Args:
+            new: the fingerprint of the code of today.
+            key: 32 bytes: the key that the call had under the earlier code.
+            unread: return the entry without its value.
+        """
+        for entry, one in self._cache.metadata.find_equivalent(self._cache.namespace, new, [key]):
+            is_meant = one.new == new and entry.key == key and _fingerprint_in(entry) == one.old
+            if is_meant and self._is_valid(one) and _state_of(one) == "accepted" and not entry.outputs:
+                return self._read(entry, unread=unread)
+        return None
+
     def keys_of(self, key: Key) -> list[bytes]:
         """The keys that this call had under earlier code, as far as this process knows of it."""
         return [under for one in self.of(key.fingerprint) if (under := _key_under(key, one)) is not None]
@@ -191,41 +221,74 @@ class Acceptances:
         evidence: Mapping[str, Any],
         *,
         is_over: bool = False,
+        renews: bool = False,
     ) -> Equivalence | None:
-        """Sign and write an equivalence. None where a difference has ended it, or the namespace has too many."""
-        cache, now = self._cache, self._cache.metadata.now()
-        known = cache.metadata.equivalences(cache.namespace)
-        if len(known) >= MOST and not any((one.new, one.old) == (new, old) for one in known):
-            raise NotAccepted(
-                f"the namespace {cache.namespace} has {MOST:,} accepted changes, and takes no more: revoke some"
-            )
-        signed = cache.keyring.sign_equivalence(
+        """Sign and write an equivalence. None where a difference or a person has ended it.
+
+        Args:
+            new: the fingerprint of the code of today.
+            old: that of the earlier code.
+            parameters: how those that differ were called.
+            evidence: what is known.
+            is_over: results of earlier code do not count any more.
+            renews: a person accepts it: what was revoked counts again.
+        """
+        now = self._cache.metadata.now()
+        self._make_room(new, old, renews=renews)
+        return self._sign_and_set(
             Equivalence(
-                namespace=cache.namespace,
+                namespace=self._cache.namespace,
                 new=new,
                 old=old,
-                store=cache.store_id,
+                store=self._cache.store_id,
                 parameters=_canonical(parameters),
                 evidence=_canonical(evidence),
                 created_at=now,
-                until=0 if is_over else now + EQUIVALENCE_LASTS,
+                until=ENDED if is_over else now + EQUIVALENCE_LASTS,
                 by=_who(),
                 key_id="",
                 mac=b"",
             )
         )
-        is_written = cache.metadata.set_equivalence(signed)
-        self.forget()
-        return signed if is_written else None
 
     def described(self, one: Equivalence) -> AcceptedChange:
         """Return what an equivalence says, for people."""
         return change_of(one)
 
-    def delete(self, one: Equivalence) -> bool:
-        """Delete an equivalence; nothing else changes."""
+    def revoke(self, one: Equivalence) -> bool:
+        """Have results of earlier code count no longer, until a person accepts the change again.
+
+        The row stays, so that no `accept=` compares calls for it. False when it was revoked before.
+        """
+        if one.until == REVOKED:
+            return False
+        known, who = json.loads(one.evidence), _who()
+        evidence = {**known, "state": "revoked", "why": f"by {who}, until somebody accepts it again"}
+        if one.until == ENDED:
+            self._cache.metadata.delete_equivalence(one.namespace, one.new, one.old)
+        self._sign_and_set(replace(one, evidence=_canonical(evidence), until=REVOKED, by=who, key_id="", mac=b""))
+        _log.info("results of earlier code no longer count for %s: revoked by %s", known.get("function"), who)
+        return True
+
+    def _sign_and_set(self, one: Equivalence) -> Equivalence | None:
+        signed = self._cache.keyring.sign_equivalence(one)
+        is_written = self._cache.metadata.set_equivalence(signed)
         self.forget()
-        return self._cache.metadata.delete_equivalence(one.namespace, one.new, one.old)
+        return signed if is_written else None
+
+    def _make_room(self, new: bytes, old: bytes, *, renews: bool) -> None:
+        """Delete the row that a person has revoked and now accepts, or the oldest such one of too many rows."""
+        metadata, namespace = self._cache.metadata, self._cache.namespace
+        known = metadata.equivalences(namespace)
+        revoked = [one for one in known if one.until == REVOKED]
+        own = [one for one in known if (one.new, one.old) == (new, old)]
+        dropped = [one for one in own if renews and one in revoked]
+        if len(known) >= MOST and not own:
+            dropped = sorted(revoked, key=lambda one: one.created_at)[:1]
+            if not dropped:
+                raise NotAccepted(f"the namespace {namespace} has {MOST:,} accepted changes, and takes no more")
+        for one in dropped:
+            metadata.delete_equivalence(namespace, one.new, one.old)
 
     def note(self, earlier: EarlierHit, *, same: bool, detail: str) -> None:
         """Take in what came of computing a result of earlier code again."""
@@ -265,9 +328,10 @@ class Acceptances:
             # Also when it fails: a miss must not wait for a store in trouble each time.
             self._ask_at = time.monotonic() + LOOK_EVERY
             known: dict[bytes, list[Equivalence]] = {}
+            revoked: dict[bytes, list[Equivalence]] = {}
             for one in self.every():
-                known.setdefault(one.new, []).append(one)
-            self._known = known
+                (revoked if one.until == REVOKED else known).setdefault(one.new, []).append(one)
+            self._known, self._revoked = known, revoked
 
     def _counts(self, one: Equivalence) -> bool:
         cache = self._cache
@@ -276,8 +340,11 @@ class Acceptances:
 
     def _leads_to(self, key: Key, one: Equivalence, entry: Entry) -> bool:
         """Whether the very row that came along lets this entry count for this call."""
-        is_valid = self._counts(one) and one.new == key.fingerprint and one.until > self._cache.metadata.now()
-        return is_valid and _key_under(key, one) == entry.key and not entry.outputs
+        is_meant = one.new == key.fingerprint and _key_under(key, one) == entry.key
+        return is_meant and self._is_valid(one) and not entry.outputs
+
+    def _is_valid(self, one: Equivalence) -> bool:
+        return self._counts(one) and one.until > self._cache.metadata.now()
 
     def _read(self, entry: Entry, *, unread: bool) -> Hit | None:
         if not unread:
@@ -320,6 +387,15 @@ def in_words(parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def _is_by_place(one: Equivalence) -> bool:
     found: str = json.loads(one.evidence).get("by_place", _NOT_COMPARED)
     return not found
+
+
+def _fingerprint_in(entry: Entry) -> bytes | None:
+    """The fingerprint of the code that made an entry."""
+    try:
+        function = call_of(entry.args)[1]["function"]
+    except CodecError:
+        return None
+    return function.digest if isinstance(function, Digest) else None
 
 
 def _state_of(one: Equivalence) -> str:

@@ -78,7 +78,7 @@ class CollectedEvidence:
         added = defaults_added(self._parameters, self._function)
         parameters = {name: {"default": digest_of_argument(name, default).hex()} for name, default in added.items()}
         accepted = {**evidence, "state": "accepted", "forced": self.watch.missing}
-        written = self._cache.acceptances.write(self.new, self.old, parameters, accepted)
+        written = self._cache.acceptances.write(self.new, self.old, parameters, accepted, renews=True)
         if written is None:
             why = "a difference ended it: revoke it before it is accepted again"
             return change_of(unwritten(self.new, self.old, {**evidence, "state": "refused", "why": why}))

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias, TypedDict
 
-from cacheness import telemetry
+from cacheness import bodies, telemetry
 from cacheness.audit import (
     NotComparable,
     Sampler,
@@ -31,7 +31,7 @@ from cacheness.coordination.leases import ComputeLeases
 from cacheness.elsewhere import OF_FUNCTION, no_attribute
 from cacheness.errors import CachenessError, ModeRefused, NotCached
 from cacheness.incomplete import Incomplete, may_cache
-from cacheness.isolation import computing_elsewhere, isolated
+from cacheness.isolation import isolated
 from cacheness.jitter import between
 from cacheness.keys import FunctionCode, Key, Observed, covers, make_key, name_of_function, still_left, unseen
 from cacheness.keys.code.writers import writes_to
@@ -52,13 +52,12 @@ from cacheness.memoize.steps import (
     Failed,
     Sleep,
     computes_all,
-    under_way,
 )
 from cacheness.modes import writes
 from cacheness.off_loop import to_the_end
 from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, RAISED, Dispute, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
-from cacheness.references import Differs, Ref, by_digest, loaded
+from cacheness.references import Differs, Ref, key_of_values, loaded, resolved
 from cacheness.units import Duration
 
 _log = logger_of(__name__)
@@ -117,6 +116,10 @@ class CacheLike(Protocol):
 
     def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
         """The result under a key, which is not counted as a call."""
+        ...
+
+    def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
+        """The result of earlier code under a key, while it counts for the code of this fingerprint."""
         ...
 
     def count(
@@ -332,12 +335,12 @@ class Cached:
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
         """The key of a call."""
-        return make_key(
-            args=self._arguments(args, kwargs),
-            prefix=self.options.prefix,
-            version=self.options.version,
-            function=self.__wrapped__,
-        )
+        options = self.options
+
+        def make(given: dict[str, Any]) -> Key:
+            return make_key(args=given, prefix=options.prefix, version=options.version, function=self.__wrapped__)
+
+        return key_of_values(self._arguments(args, kwargs), make)
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Delete the result of a call; return True when there was one."""
@@ -444,13 +447,13 @@ class Cached:
             raise NotCached((yield functools.partial(self._why_not_cached, key, found)))
         if found is None and not writes(mode):
             yield from self._call_uncached(key, call)
-        if found is None and self.options.single_flight and key.digest not in under_way.get():
+        if found is None and self.options.single_flight and key.digest not in bodies.under_way.get():
             found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
             seconds = time.perf_counter() - began if waited else 0.0
             self.cache.count_hit(found, "waited" if waited else "hit", function=key.function, spent=seconds)
             if call.is_lazy:
-                yield Done(self._reference(call, found.entry.key, found.entry.value))
+                yield Done(self._reference(call, key, found.entry, is_earlier=earlier is not None))
             if earlier is None and self._is_checked(found.entry):
                 yield from self._audit(key, call, found)
             yield Done(found.value)
@@ -458,19 +461,25 @@ class Cached:
             # A cache that cannot be read is not written to either.
             outcome: CallOutcome = "failed" if found is _FAILED else "not cacheable"
             given, _ = yield functools.partial(_loaded, call)
-            value = yield CallFunction(key, given, failed=functools.partial(self._count, key, "failed", RAISED, began))
+            failed = functools.partial(self._count, key, "failed", RAISED, began)
+            value = yield from self._call(CallFunction(key, given, failed=failed, of=self))
             self._count(key, outcome, NO_ANSWER if found is _FAILED else "", began)
-            yield Done(self._reference(call, key.digest, None, value) if call.is_lazy else value)
+            yield Done(self._reference(call, key, None, value) if call.is_lazy else value)
         else:
             yield from self._compute(key, call, reason, earlier)
 
     def _call_uncached(self, key: Key | None, call: CallArguments) -> _Steps:
         given, _ = yield functools.partial(_loaded, call)
-        value = yield CallFunction(key, given)
+        value = yield from self._call(CallFunction(key, given, of=self))
         if call.is_lazy:
             key = key or (yield functools.partial(self.key, *given.args, **given.kwargs))
-            value = self._reference(call, key.digest, None, value)
+            value = self._reference(call, key, None, value)
         yield Done(value)
+
+    def _call(self, step: CallFunction) -> Generator[Any, Any, Any]:
+        """Call the function; what it returns has values in place of references, so that an entry names no other."""
+        value = yield step
+        return (yield functools.partial(resolved, value))
 
     def _refresh(self, call: CallArguments) -> _Steps:
         mode = self.cache.config.mode
@@ -535,14 +544,16 @@ class Cached:
     def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:
         """The result that accepted earlier code made of a call, or code that is being tried.
 
-        Not for a call within a function or a task whose result is stored: that would rest on it, and stay when the
-        change is revoked.
+        Not for a call within a function or a task whose result is stored, on whatever thread: that would rest on it,
+        and stay when the change is revoked.
         """
         acceptances, new = self.cache.acceptances, key.fingerprint
         wanted = self.options.accept if writes(self.cache.config.mode) else None
-        if new is None or under_way.get() or not (acceptances.of(new) or wanted):
+        if new is None or bodies.under_way.get() or not (acceptances.of(new) or wanted):
             return None
-        if not self._may_be_of_earlier_code() or key.draws or any(computes() for computes in computing_elsewhere):
+        if not self._may_be_of_earlier_code() or key.draws or bodies.is_elsewhere() or bodies.is_child_process():
+            return None
+        if bodies.may_be_within(self.__wrapped__):
             return None
         if wanted and not acceptances.has_looked_for(new):
             self.cache.try_earlier(self, key, wanted)
@@ -608,8 +619,7 @@ class Cached:
         if earlier is not None and not differs:
             yield functools.partial(self._ask, functools.partial(self._judge, done, earlier))
         if call.is_lazy:
-            at, digest = (entry.key, entry.value) if isinstance(entry, Entry) else (key.digest, None)
-            yield Done(self._reference(call, at, digest, value))
+            yield Done(self._reference(call, key, entry if isinstance(entry, Entry) else None, value))
         yield Done(value)
 
     def _run(
@@ -625,7 +635,8 @@ class Cached:
         observed = Observed(key.inputs, self.__wrapped__)
         before, began = positions(), time.perf_counter()
         failed = functools.partial(self._count, key, "failed", RAISED, began)
-        value = yield CallFunction(key, call, observed, failed, is_audit=is_audit, is_trial=is_trial, watch=watch)
+        step = CallFunction(key, call, observed, failed, of=self, is_audit=is_audit, is_trial=is_trial, watch=watch)
+        value = yield from self._call(step)
         return Computed(key, call, value, observed, time.perf_counter() - began, moved_since(before))
 
     def _is_checked(self, entry: Entry) -> bool:
@@ -722,11 +733,18 @@ class Cached:
         if self.cache.find(done.key) is None:
             self._ask(functools.partial(self._store, done, refreshes=False))
 
-    def _reference(self, call: CallArguments, key: bytes, digest: bytes | None, *held: Any) -> Ref[Any]:
+    def _reference(
+        self, call: CallArguments, key: Key, entry: Entry | None, *held: Any, is_earlier: bool = False
+    ) -> Ref[Any]:
         # A coroutine cannot be waited for where a value is asked for.
         again = None if isinstance(self, CachedCoroutine) else functools.partial(self, *call.args, **call.kwargs)
-        name = name_of_function(self.__wrapped__)
-        return Ref(self.cache, key, digest, name, again=again, **({"held": held[0]} if held else {}))
+        more: dict[str, Any] = {"held": held[0]} if held else {}
+        if entry is not None:
+            more["stamp"] = entry.digest
+        if is_earlier:
+            more["earlier"] = (key.fingerprint, key.digest)
+        at, digest = (key.digest, None) if entry is None else (entry.key, entry.value)
+        return Ref(self.cache, at, digest, name_of_function(self.__wrapped__), again=again, **more)
 
     def _store(self, done: Computed, *, refreshes: bool) -> Entry | None:
         """Store a result, unless there is a reason not to."""
@@ -816,7 +834,7 @@ class Cached:
             except TypeError:
                 self.binder.bind(args, kwargs)  # where the call is wrong, this says so of the function
                 raise
-        return by_digest(self.binder.bind_without(self.options.ignore, args, kwargs))
+        return self.binder.bind_without(self.options.ignore, args, kwargs)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Ask something of the cache. Its failure is `_FAILED`, and logged once."""
@@ -928,7 +946,7 @@ def _loaded(call: CallArguments) -> tuple[CallArguments, bool]:
     differs = False
     while True:
         try:
-            return CallArguments(loaded(call.args), loaded(dict(call.kwargs))), differs
+            return CallArguments(*loaded(call.args, call.kwargs)), differs
         except Differs:
             differs = True
 

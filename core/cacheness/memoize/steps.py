@@ -10,17 +10,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
-from cacheness import forks, telemetry
+from cacheness import bodies, forks, telemetry
+from cacheness.bodies import under_way
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
 from cacheness.keys import Key, Observed
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.lines import LineWatch
-
-#: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
-under_way: ContextVar[frozenset[bytes]] = ContextVar("cachenessunder_way", default=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,13 @@ class CallArguments:
 computes_all: ContextVar[bool] = ContextVar("cacheness_computes_all", default=False)
 
 
+class HasOptions(Protocol):
+    """A cached function, as far as a call of it asks."""
+
+    __wrapped__: Callable[..., Any]
+    options: Any
+
+
 class CallFunction:
     """Call the function, and observe its files; calls inside it do not wait for its key.
 
@@ -63,12 +68,13 @@ class CallFunction:
         observed: Observed | None = None,
         failed: Callable[[], None] = lambda: None,
         *,
+        of: HasOptions | None = None,
         is_audit: bool = False,
         is_trial: bool = False,
         watch: LineWatch | None = None,
     ) -> None:
-        self._key = frozenset() if key is None else frozenset({key.digest})
-        self._function = None if key is None else key.function
+        self._key = key
+        self._of = of
         self.call = call
         self._is_audit = is_audit
         self._is_trial = is_trial
@@ -78,18 +84,24 @@ class CallFunction:
         self._error: Exception | None = None  #: that an audit goes on after
 
     def __enter__(self) -> None:
-        self._token = under_way.set(under_way.get() | self._key)
+        key = self._key
+        self._token = under_way.set(under_way.get() if key is None else under_way.get() | {key.digest})
+        if key is not None and self._of is not None:
+            options = self._of.options
+            leaves_out = bool(options.ignore) or options.key is not None
+            bodies.begin(self, self._of.__wrapped__, key, leaves_out=leaves_out)
         self._inside = computes_all.set(self._is_trial) if self._is_trial else None
         self._computing = telemetry.NOBODY
-        if self._function is not None:
+        if key is not None:
             more = {"check": True} if self._is_audit else {}
-            self._computing = telemetry.operation(telemetry.COMPUTE, function=self._function, **more).__enter__()
+            self._computing = telemetry.operation(telemetry.COMPUTE, function=key.function, **more).__enter__()
         if self._observed is not None:
             self._observed.begin()
         if self._watch is not None:
             self._watch.begin()
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
+        bodies.end(self)
         if self._watch is not None:
             self._watch.end()
         if kind is not None:

@@ -215,6 +215,27 @@ def reached_by(fn: Any) -> list[Reached]:
     ]
 
 
+def may_call(caller: Any, callee: Any) -> bool:
+    """Return True when the code of a callable may lead to a function, which may be the callable itself.
+
+    Args:
+        caller: the callable.
+        callee: the function.
+    """
+    code = getattr(callee, "__code__", None)
+    nodes, _, _ = _explore(read(caller, _called(caller), {}, tolerant=False).edges, {})
+    if code is None or deciding(_unfollowed(nodes)):
+        return True
+    waiting = [edge for node in nodes for value in node.values for edge in value.edges]
+    while waiting:
+        thing = waiting.pop()
+        if type(thing) is Bag:
+            waiting += [edge for _, edges in thing.members for edge in edges]
+        elif getattr(thing, "__code__", None) is code:
+            return True
+    return False
+
+
 def group_of(name: str) -> str:
     """Return a component's name in a long list: its module's.
 

@@ -495,11 +495,11 @@ class JournalStore:
         return [(entry, one) for entry in found.values() for one in equal]
 
     def set_equivalence(self, equivalence: Equivalence) -> bool:
-        """Write an equivalence. Return False, and change nothing, if a difference has ended the existing one."""
+        """Write an equivalence. Return False, and change nothing, if the existing one has ended."""
         with self.exclusive(), self._reading:
             self._refresh()
             known = self._index.equivalences.get(equivalence.namespace, {}).get((equivalence.new, equivalence.old))
-            if known is not None and not known.until:
+            if known is not None and known.until <= 0:
                 return False
             self._append(lambda: [{"equal": [equivalence_to_json(equivalence)]}])
             return True
@@ -514,12 +514,12 @@ class JournalStore:
             return True
 
     def delete_old_equivalences(self, namespace: str, before: int) -> None:
-        """Drop the equivalences from before a time, in microseconds since the epoch."""
+        """Drop the equivalences from before a time, in microseconds since the epoch; keep revoked ones."""
         with self._reading:
             self._refresh()
             known = list(self._index.equivalences.get(namespace, {}).values())
         for one in known:
-            if one.created_at < before:
+            if one.created_at < before and one.until >= 0:
                 self.delete_equivalence(namespace, one.new, one.old)
 
     # tombstones

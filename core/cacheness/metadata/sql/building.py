@@ -544,7 +544,7 @@ class StatementBuilder:
 
     @property
     def set_equivalence(self) -> Statement:
-        """Write an equivalence, unless a difference has ended the existing one."""
+        """Write an equivalence, unless the existing one has ended."""
         said = self.flavour.upsert(equivalences).values(
             {name: _given(name, equivalences.c[name].type) for name in EQUIVALENCE}
         )
@@ -563,9 +563,9 @@ class StatementBuilder:
 
     @property
     def delete_old_equivalences(self) -> Statement:
-        """Drop old equivalences."""
+        """Drop old equivalences, except revoked ones."""
         row, before = equivalences.c, _given("before", sa.BigInteger())
-        old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before)
+        old = (row.namespace == _given("namespace", sa.Text()), row.created_at < before, row.until >= _ZERO)
         return self._compile(sa.delete(equivalences).where(*old))
 
     # tombstones

@@ -591,7 +591,7 @@ STATEMENTS: Final = {
     ),
     'delete_old_equivalences': Statement(
         'DELETE FROM cacheness.equivalences WHERE cacheness.equivalences.namespace = $1::VARCHAR AND '
-        'cacheness.equivalences.created_at < $2::BIGINT',
+        'cacheness.equivalences.created_at < $2::BIGINT AND cacheness.equivalences.until >= 0',
         {},
         ('namespace', 'before')
     ),

@@ -526,7 +526,7 @@ STATEMENTS: Final = {
     ),
     'delete_old_equivalences': Statement(
         'DELETE FROM equivalences WHERE equivalences.namespace = :namespace AND equivalences.created_at < '
-        ':before',
+        ':before AND equivalences.until >= 0',
         {},
         ()
     ),

@@ -414,7 +414,7 @@ class SqlStore(ABC):
         return [(entry_of(row[: len(COLUMNS)]), Equivalence(*row[len(COLUMNS) :])) for row in found]
 
     def set_equivalence(self, equivalence: Equivalence) -> bool:
-        """Write an equivalence. Return False, and change nothing, if a difference has ended the existing one."""
+        """Write an equivalence. Return False, and change nothing, if the existing one has ended."""
         row = {name: getattr(equivalence, name) for name in EQUIVALENCE}
         return self._change(self._sql.set_equivalence, row) > 0
 

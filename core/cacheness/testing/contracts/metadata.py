@@ -316,18 +316,23 @@ class MetadataStoreContract:
         assert store.set_equivalence(equivalence(1, 2, by="again", until=300))
         assert store.set_equivalence(equivalence(1, 2, until=0, by="ended"))
         assert not store.set_equivalence(equivalence(1, 2))
+        assert not store.set_equivalence(equivalence(1, 2, until=-1))
         assert [one.by for one in store.equivalences(NAMESPACE)] == ["ended"]
         assert store.delete_equivalence(NAMESPACE, key(1), key(2))
         assert store.set_equivalence(equivalence(1, 2))
+        assert store.set_equivalence(equivalence(1, 2, until=-1, by="revoked"))
+        assert not store.set_equivalence(equivalence(1, 2))
+        assert [one.by for one in store.equivalences(NAMESPACE)] == ["revoked"]
 
     def test_old_equivalences_are_dropped(self, store: MetadataStore) -> None:
         made = [equivalence(1, number, created_at=number, until=0) for number in (2, 3)]
-        for one in (*made, equivalence(1, 2, namespace="other", created_at=2)):
+        revoked = equivalence(1, 4, created_at=1, until=-1)
+        for one in (*made, revoked, equivalence(1, 2, namespace="other", created_at=2)):
             assert store.set_equivalence(one)
         store.delete_old_equivalences(NAMESPACE, 2)
-        assert store.equivalences(NAMESPACE) == made
+        assert store.equivalences(NAMESPACE) == [*made, revoked]
         store.delete_old_equivalences(NAMESPACE, 3)
-        assert store.equivalences(NAMESPACE) == made[1:]
+        assert store.equivalences(NAMESPACE) == [*made[1:], revoked]
         assert len(store.equivalences("other")) == 1
 
     def test_what_was_committed_is_found_field_for_field(self, store: MetadataStore, put: Any) -> None:
