@@ -1,7 +1,7 @@
-"""Audit of task runs: a share of those that would be cached computes, and the result is compared with what is stored.
+"""Audit task runs: a share of cached runs computes, and the result is compared with the stored one.
 
-The body is called where Prefect reads a stored result, in the run's own context and transaction. So one that fails
-costs the run nothing: it has a result.
+The body is called when Prefect reads a stored result, in the run's context and transaction. A
+failure of the body does not fail the run, because the run has a result.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import report_once, shielded, warn
 from cacheness_prefect.run_metadata import address, hex_key_of
 
-#: The event that an automation can react to.
+#: The event for automations.
 DISPUTED: Final = "cacheness.result.disputed"
 
-#: Says whether a stored result and a computed one are equal.
+#: Return True when a stored result and a computed one are equal.
 Same = Callable[[Any, Any], bool]
 
-_sampler_of: Final = lru_cache(maxsize=64)(Sampler)  # one for all runs, so that each has its turn
+_sampler_of: Final = lru_cache(maxsize=64)(Sampler)  # one for all runs, so that the share applies to all together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunAudit:
-    """How runs of a task are checked."""
+    """The audit options of a task's runs."""
 
     store: CachenessBlock
     fn: Callable[..., Any]  #: the task's
     name: str  #: the task's
     key: Key  #: of this call
-    make_key: Callable[[], Key]  #: makes it once more
+    make_key: Callable[[], Key]  #: calls it again
     share: float
-    is_own: bool  #: the task's policy says the share
+    is_own: bool  #: the task's policy sets the share
     same: Same | None
 
     def chooses(self, path: str) -> bool:
-        """Return True when the next cached run of a key has its turn."""
+        """Return True when the next cached run of a key is to be checked."""
         return self.share > 0 and _sampler_of(self.share).chooses(bytes.fromhex(hex_key_of(path)))
 
     def checkable(self, path: str) -> Entry | None:
-        """Return the entry of a cached run, None where computing it again would show nothing."""
+        """Return the entry of a cached run, None if computing it again would show nothing."""
         return shielded("choose what is checked", lambda: self._checkable(path), None)
 
     def _checkable(self, path: str) -> Entry | None:
@@ -67,18 +67,18 @@ class RunAudit:
         own_ttl = task.cache_expiration is not None
         if not self.store.stores_results or not is_checkable(entry, own_share=self.is_own, own_ttl=own_ttl):
             return None
-        # A body that was cut off would fail a run that has a result.
+        # A timeout in the body would fail a run that has a result.
         is_quick = task.timeout_seconds is None or 2 * entry.compute_seconds < task.timeout_seconds
         return entry if is_quick and not self.key.draws and not writes_to(self.fn) else None
 
     def begin(self) -> BodyCall:
-        """Return what calls the body."""
+        """Return a function that calls the body."""
         context = TaskRunContext.get()
         parameters = {} if context is None else context.parameters
         return BodyCall(self.fn, parameters, self.key)
 
     def is_disputed(self, entry: Entry, record: ResultRecord[Any], call: BodyCall) -> bool:
-        """Compare what a body returned with the stored result; return True when the new one is to be returned."""
+        """Compare a body's return value with the stored result; return True if the new one is to be returned."""
         return shielded("check a result", lambda: self._compare(entry, record, call), False)
 
     def _compare(self, entry: Entry, record: ResultRecord[Any], call: BodyCall) -> bool:
@@ -117,7 +117,7 @@ class RunAudit:
 
 
 class BodyCall:
-    """One call of a task's body, and what came of it."""
+    """One call of a task's body, and its result."""
 
     def __init__(self, fn: Callable[..., Any], parameters: Mapping[str, Any], key: Key) -> None:
         self._fn = fn
@@ -139,7 +139,7 @@ class BodyCall:
             bodies.end(token)
 
     def make(self) -> None:
-        """Call the body where a thread may wait."""
+        """Call the body in a thread that may wait."""
         before = positions()
         with self.observed, self._running():
             try:

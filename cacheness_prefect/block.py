@@ -1,4 +1,4 @@
-"""What our blocks share: the fields that configure a cache, and reading and writing in it."""
+"""Base of our blocks: the fields that configure a cache, and reading and writing in it."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ DAY = 24 * 3600.0
 
 
 class NotThere(FileNotFoundError, ValueError):
-    """No intact result under a path; also what Prefect's own local storage raises for one."""
+    """No intact result under a path; Prefect's local storage raises the same error."""
 
 
 _OWN_FIELDS = frozenset({"result_ttl"})
-#: Fields that are read here; the others are text or secrets, and `Config` reads them.
+#: Fields that are parsed here; the others are text or secrets, and `Config` parses them.
 _READ_HERE = READ.keys() | _OWN_FIELDS
 
-# What can be given for a number; Prefect's form asks for the number.
+# Accepted types for a number; Prefect's form asks for a number.
 if TYPE_CHECKING:
     Bytes: TypeAlias = Size
     Seconds: TypeAlias = Duration
@@ -57,12 +57,12 @@ else:
 
 
 def not_there(path: str) -> NotThere:
-    """For a path without an intact result."""
+    """The error for a path without an intact result."""
     return NotThere(f"the cache has no intact result under {path!r}: never stored, expired or evicted")
 
 
 def _default_storage() -> Any:
-    """Prefect's own storage; a file system where that one is a cache too."""
+    """Prefect's default storage; a local file system if that storage is a cache too."""
     storage: Any = get_default_result_storage(_sync=True)  # type: ignore[call-arg]
     if not isinstance(storage, CachenessBlock):
         return storage
@@ -70,15 +70,15 @@ def _default_storage() -> Any:
 
 
 def _read_field(block: type[CachenessBlock], name: str, value: Any) -> Any:
-    """Read a field as parameters and variables are read: "10GB", "1h", a timedelta, a Path.
+    """Parse a field like parameters and variables: "10GB", "1h", a timedelta, a Path.
 
-    A relative path is made absolute: workers run elsewhere, and it would be another directory for each.
+    A relative path is made absolute, because workers run in other directories.
     """
     field = block.model_fields.get(name)
     if field is None:
         return value
     if isinstance(value, str) and not value.strip():
-        return field.get_default()  # what is left empty in the form may come as an empty text
+        return field.get_default()  # an empty field of the form may arrive as an empty text
     if name not in _READ_HERE:
         return path(value) if isinstance(value, os.PathLike) else value
     if name in _OWN_FIELDS:
@@ -88,21 +88,21 @@ def _read_field(block: type[CachenessBlock], name: str, value: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _config_of(values: tuple[tuple[str, Any], ...], *_environment: str | None) -> Config:
-    """The configuration of these fields; what it reads in the environment is part of what it is remembered by."""
+    """Return the configuration of these fields, cached under the fields and the environment that it reads."""
     return Config(**dict(values)).in_mode().with_share()
 
 
 @lru_cache(maxsize=64)
 def _open(config: Config) -> UnifiedCache:
-    return UnifiedCache(config)  # for the life of the process: a run is not the place to reconnect
+    return UnifiedCache(config)  # until the process ends: a run should not reconnect
 
 
 class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI does not offer it
     """
     A cache as a Prefect block.
 
-    The fields are the parameters of `cacheness.UnifiedCache`. The block holds configuration and
-    nothing else; every process opens its own connections, once.
+    The fields are the parameters of `cacheness.UnifiedCache`. The block contains only
+    configuration; each process opens its connections once.
     """
 
     cache_dir: Directory | None = Field(
@@ -110,7 +110,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         title="Cache Directory",
         description="Where the embedded database and files live. Default: a folder in PREFECT_HOME.",
     )
-    # Not SecretStr("sqlite"): Prefect's form fills in the default as it looks, in asterisks, and saves those.
+    # Not SecretStr("sqlite"): Prefect's form shows the default as asterisks, and saves the asterisks.
     metadata_backend: SecretStr | None = Field(
         default=None,
         title="Metadata Backend",
@@ -227,7 +227,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     _since: float | None = PrivateAttr(default=None)  #: the start of the run that another process began
 
     def __init__(self, *args: Any, **fields: Any) -> None:
-        # Here and not in a validator, whose errors pydantic puts into one of its own.
+        # Not in a validator, because pydantic wraps a validator's errors.
         super().__init__(*args, **{name: _read_field(type(self), name, value) for name, value in fields.items()})
 
     def block_initialization(self) -> None:
@@ -242,13 +242,13 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         if extra:
             known = ", ".join(type(self).model_fields)
             raise ConfigError(f"{min(extra)!r} is not a field of {type(self).__name__}. Known: {known}")
-        self.check_config()  # what cannot work is an error here, not in the middle of a run
+        self.check_config()  # a wrong configuration raises here, not in the middle of a run
 
-    # what it stands for
+    # identity and configuration
 
     @property
     def saved_as(self) -> str | None:
-        """The name of the saved block; None when it is not saved."""
+        """Return the name of the saved block; None if it is not saved."""
         return self._block_document_name
 
     def config(self) -> Config:
@@ -259,16 +259,19 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         values["cache_dir"] = self.cache_dir or str(get_current_settings().home / "cacheness")
         if values["refresh_since"] is None:
             values["refresh_since"] = self._since
-        # A run asks some twenty times.
+        # A run reads it about twenty times.
         return _config_of(tuple(values.items()), *map(os.environ.get, ("CACHENESS_MODE", "CACHENESS_CHECK")))
 
     @property
     def stores_results(self) -> bool:
-        """Whether runs store their results here; where they do not, Prefect's default storage has them."""
+        """Return True when runs store their results here; otherwise Prefect's default storage has them."""
         return writes(self.config().mode)
 
     def __getstate__(self) -> dict[Any, Any]:
-        """What another process gets: where this run refreshes, its start with it, and no key that it does not need."""
+        """Return the fields for another process.
+
+        They contain the start of a run that refreshes, and no keys that the process does not need.
+        """
         config = self.config()
         if config.mode == "refresh" and config.refresh_since is None:
             try:
@@ -276,7 +279,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             except CachenessError as error:
                 report("find out when this run began", error)
         state = super().__getstate__()
-        # By the field alone: what this process has in its environment, the other one may not have.
+        # Only the field counts: another process may have other environment variables.
         if not writes(self.mode):
             sent = UnifiedCache.fit_to_send(config.but(mode=self.mode))
             key = None if sent.signing_key is None else SecretStr(sent.signing_key)
@@ -284,7 +287,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return state
 
     def check_config(self) -> None:
-        """Check the fields without opening anything, since blocks are made and saved on any machine.
+        """Check the fields without opening anything, because blocks are created and saved on any machine.
 
         Raises:
             ConfigError: they can work on no machine.
@@ -292,7 +295,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         UnifiedCache.check_config(self.config())
 
     def require_usable(self) -> None:
-        """Check that this machine can use the cache. A server that does not answer is no error: runs go on.
+        """Check that this machine can use the cache.
+
+        A server that does not answer is no error, because runs continue without it.
 
         Raises:
             ConfigError: a library or a directory is missing, or something else cannot work here.
@@ -303,10 +308,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             if not isinstance(error, StoreRefused | SchemaMismatch):
                 raise
         except CachenessError:
-            return  # what asks the cache for something reports it
+            return  # the first use of the cache reports the error
 
     def save(self, *args: Any, **kwargs: Any) -> Any:
-        """Save the block, unless it cannot work.
+        """Save the block, unless its configuration cannot work.
 
         Args:
             args: go to Prefect.
@@ -329,10 +334,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """Return the cache, opened in this process and shared by all blocks of the same configuration."""
         return _open(self.config())
 
-    # what Prefect asks of it
+    # methods that Prefect calls
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """Return what is stored for a key: bytes, or an `UnencodedValue` when the cache encoded it.
+        """Return the stored content of a key: bytes, or an `UnencodedValue` if the cache encoded it.
 
         Args:
             path: Prefect's key of the result.
@@ -360,7 +365,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: Any, _sync: bool | None = None
     ) -> None:
-        """Store content in place of what was there. A failure of the cache is logged and not raised.
+        """Store content, replacing the old one. A failure of the cache is logged and not raised.
 
         Args:
             path: Prefect's key of the result.
@@ -379,10 +384,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         recent.set(await off_loop(lambda: self._write(path, content)))
 
     def _resolve_path(self, path: str) -> None:
-        """Paths are names in the cache, also when the block is not saved: Prefect shall not make them files."""
+        """Paths are names in the cache, also when the block is not saved: Prefect must not make them file paths."""
 
     def _read(self, path: str) -> Any:
-        # Prefect takes every error here for "not there", silently; so it is logged before it is raised.
+        # Prefect treats every error here as "not there" without a message; so it is logged before it is raised.
         hit = shielded("read a result", lambda: self.open().peek(address(path)), None)
         if hit is None or form_of(hit) == "elsewhere":
             if not self.stores_results:
@@ -413,7 +418,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             tags=notes.tags,
             compute_seconds=notes.compute_seconds,
             provenance=notes.provenance(),
-            by_value=False,  # nothing of Prefect's asks for it
+            by_value=False,  # Prefect does not call this method
         )
         if entry.function:  # the call was counted when the task returned
             cache.count(entry.function, "miss", calls=0, size=entry.size)

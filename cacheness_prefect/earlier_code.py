@@ -1,4 +1,4 @@
-"""Results of a task's earlier code that count for its code of today, because the change was accepted."""
+"""Use results of a task's earlier code for today's code, if the change was accepted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cacheness_prefect.run_metadata import PREFIX
 
 
 class Comparison:
-    """The comparison of a run with what earlier code made of the same call.
+    """The comparison of a run with a result of earlier code for the same call.
 
     Args:
         store: where that is.
@@ -34,17 +34,17 @@ class Comparison:
         self._same = same
 
     def begin(self) -> None:
-        """Have the lines noted that run from here on, where the change is being tried."""
+        """Start to record the lines that run, if the change is being tried."""
         if self._earlier.watch is not None:
             self._earlier.watch.begin()
 
     def end(self) -> None:
-        """Stop noting lines."""
+        """Stop recording lines."""
         if self._earlier.watch is not None:
             self._earlier.watch.end()
 
     def compare(self, value: Any) -> None:
-        """Take in what the run came to.
+        """Compare the run's result.
 
         Args:
             value: what the task returned.
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def function_of(store: CachenessBlock, task: prefect.Task[..., Any], **options: Any) -> Any:
-    """Return a task's function as one that is cached under the keys of its runs, and whose results are not stored."""
+    """Return a task's function as a cached function with the keys of its runs, whose results are not stored."""
     cached: Any = store.open().cached
     return cached(task.fn, prefix=PREFIX, condition=_is_not_stored, **options)
 
@@ -78,9 +78,9 @@ def of_earlier_code(
     wanted: int | None = None,
     is_nested: bool = False,
 ) -> tuple[Key, Comparison | None]:
-    """Return the key under which earlier code stored the result of a call, where that counts, else the key itself.
+    """Return the key of earlier code's result for a call if that counts, otherwise the key itself.
 
-    One in twenty is computed in spite of it, and what is being tried always: then with what compares the results.
+    One call in twenty is computed in spite of it, and every call while a change is being tried; the result is compared.
 
     Args:
         store: where results are.
@@ -93,7 +93,7 @@ def of_earlier_code(
     cache, mode = store.open(), store.config().mode
     acceptances, new = cache.acceptances, key.fingerprint
     wanted = wanted if writes(mode) else None
-    # What another serializer encoded cannot be compared.
+    # A result encoded by another serializer cannot be compared.
     if new is None or task.result_serializer is not None or not (acceptances.of(new) or wanted):
         return key, None
     if key.draws or options.get("check") == 0 or writes_to(task.fn) or cache.present([key]):
@@ -111,5 +111,5 @@ def of_earlier_code(
 
 
 def _is_not_stored(_: object) -> bool:
-    """Of what is computed to be compared, there is no run, and so no record that Prefect could read."""
+    """Results that are computed only for comparison have no run, and so no record that Prefect could read."""
     return False

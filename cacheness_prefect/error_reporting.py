@@ -1,4 +1,4 @@
-"""Trouble in the cache: reported once a run on each machine, in the run's own log, and never the run's own trouble."""
+"""Report errors of the cache once per run and machine, in the run's log, without failing the run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 RUNS_REMEMBERED = 1000
 DAY = 24 * 3600.0
 
-#: Kinds of trouble that are reported once each, most special first, and what the error itself does not say to do.
+#: Kinds of errors that are reported once each, most specific first, with advice that the error does not contain.
 KINDS: tuple[tuple[type[Exception], str], ...] = (
     (UnhashableArgument, 'To leave the argument out of the key, use `policy - "name"`.'),
     (StoreUnavailable, "Look whether the database and the blob store are up; nothing needs to be run again."),
@@ -46,19 +46,19 @@ UNEXPECTED = "This should not happen: please report it, with the traceback that 
 
 _reported: OrderedDict[tuple[str, str], None] = OrderedDict()
 _lock = threading.RLock()
-#: No thread of the parent holds it in a child.
+#: A new lock in a child: a thread of the parent may hold the old one.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def shielded(doing: str, action: Callable[[], T], fallback: T) -> T:
-    """What an action on the cache returns; the fallback, with one report a run, when it fails in any way."""
+    """Return the result of an action on the cache; on any error, report once per run and return the fallback."""
     with isolated(partial(report, doing)):
         return action()
     return fallback
 
 
 def report(doing: str, error: Exception) -> None:
-    """Warn in the current run's log, once for each kind of trouble, that the run goes on without the cache."""
+    """Warn in the current run's log, once per kind of error, that the run continues without the cache."""
     kind, advice = _kind(error)
     logger = _logger()
     logger.debug("the cache could not %s", doing, exc_info=error)
@@ -68,28 +68,28 @@ def report(doing: str, error: Exception) -> None:
 
 
 def report_not_stored(why: str) -> None:
-    """Say in the current run's log that the cache does not keep the result, for a reason that is no trouble."""
+    """Log in the current run that the cache does not keep the result, for a reason that is no error."""
     _logger().info("%s: %s", NOT_STORED, why)
 
 
 def report_once(kind: str, what: str) -> None:
-    """Warn in the current run's log, once for each kind."""
+    """Warn in the current run's log, once per kind."""
     if _is_news(run_id(), kind):
         _logger().warning("%s", what)
 
 
 def inform(what: str) -> None:
-    """Say something in the current run's log."""
+    """Log a message in the current run."""
     _logger().info("%s", what)
 
 
 def warn(what: str) -> None:
-    """Warn in the current run's log."""
+    """Log a warning in the current run."""
     _logger().warning("%s", what)
 
 
 def run_id() -> str:
-    """The flow run that we are part of, else the task run; "" outside of runs."""
+    """Return the current flow run, otherwise the task run; "" outside of runs."""
     task_run = TaskRunContext.get()
     if task_run is not None:
         return str(task_run.task_run.flow_run_id or task_run.task_run.id)
@@ -122,7 +122,7 @@ def _is_news(run: str, kind: str) -> bool:
 
 
 def _is_first_here(name: str) -> bool:
-    """Return True when no other process of this machine has reported this. Worker processes share a run's trouble."""
+    """Return True when no other process of this machine has reported this. Worker processes share a run's errors."""
     folder = get_current_settings().home / "cacheness-reported"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def _is_first_here(name: str) -> bool:
         for mark in folder.iterdir():
             if mark.stat().st_mtime < time.time() - DAY:
                 mark.unlink(missing_ok=True)
-    except OSError as error:  # rather twice than never
+    except OSError as error:  # reporting twice is better than never
         return not isinstance(error, FileExistsError)
     return True
 

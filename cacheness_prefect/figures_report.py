@@ -1,4 +1,4 @@
-"""What a store did in the last day: an artifact for people, and events for automations."""
+"""Report what a store did in the last day: an artifact, and events for automations."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cacheness.records import COLUMNS
 from cacheness.units import number_of, seconds_named
 from cacheness_prefect.repair_artifacts import plain
 
-REPORT: Final = "cacheness.report"  #: the events that an automation can react to
+REPORT: Final = "cacheness.report"  #: the events for automations
 NO_HITS: Final = "cacheness.report.no-hits"
 
 DAY, WEEK = 24 * 3600.0, 7 * 24 * 3600.0
-#: Calls of a day from which on it means something that none was a hit.
+#: With this many calls per day, no hit at all is worth an event.
 ENOUGH_CALLS: Final = 20
 _FUNCTIONS: Final = 30  #: rows of the artifact
 _REASONS: Final = 20
 
 
 def publish_figures(cache: UnifiedCache, label: str) -> None:
-    """Tell what calls came to in the last day.
+    """Report the calls of the last day.
 
     Args:
         cache: an open cache.
@@ -54,7 +54,7 @@ def has_stopped_hitting(day: Report, week: Report) -> bool:
 
 
 def text_of(day: Report, reasons: Report) -> str:
-    """The artifact, in Markdown.
+    """Return the artifact, in Markdown.
 
     Args:
         day: by function.

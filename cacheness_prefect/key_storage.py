@@ -1,4 +1,4 @@
-"""The key storage that belongs to a `CachenessStorage`."""
+"""The key storage of a `CachenessStorage`."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from cacheness_prefect.run_metadata import (
 
 class CachenessKeys(CachenessBlock):
     """
-    The key storage of a `CachenessStorage`: knows a key when its result is there and intact.
+    The key storage of a `CachenessStorage`: has a key if its result is there and intact.
 
-    Prefect asks it for a record, and runs the task when there is none. The record is part of the
-    result's own entry, so the two cannot part.
+    Prefect reads a record from it, and runs the task if there is none. The record is part of the
+    result's entry, so the two are always consistent.
     """
 
     _block_type_name = "Cacheness Key Storage"
@@ -37,11 +37,11 @@ class CachenessKeys(CachenessBlock):
     _description = "The key storage of a Cacheness Storage; made by its `key_storage()`."
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """The record of a result that has just been verified; `NotThere` when there is none, or there is trouble."""
+        """Return the record of a result that was just verified; raise `NotThere` if there is none, or on an error."""
         return self._known(path) or self._remember(self._look(path), path)
 
     async def aread_path(self, path: str) -> Any:
-        """`read_path`, off the event loop."""
+        """Run `read_path` outside the event loop."""
         return self._known(path) or self._remember(await off_loop(lambda: self._look(path)), path)
 
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
@@ -53,7 +53,7 @@ class CachenessKeys(CachenessBlock):
             self._add(path, content, payload)
 
     async def awrite_path(self, path: str, content: bytes) -> None:
-        """`write_path`, off the event loop."""
+        """Run `write_path` outside the event loop."""
         payload = self._payload(path)
         if payload is None or payload.record != content.decode():
             await off_loop(lambda: self._add(path, content, payload))
@@ -83,7 +83,7 @@ class CachenessKeys(CachenessBlock):
         return cache.lookup(address(path)) if why is None else cache.peek(address(path), why)
 
     def _payload(self, path: str) -> Recent | None:
-        """What Prefect's step before this one stored here; None when another storage has the payload."""
+        """Return what Prefect's previous step stored here; None if another storage has the payload."""
         kept = recent.get()
         recent.set(None)
         return kept if kept is not None and self._is_ours(kept, path) else None

@@ -1,7 +1,7 @@
-"""Prefect's locks as compute leases of the cache: one computation of a key at a time, on any machine.
+"""Implement Prefect's locks with compute leases: one computation of a key at a time, on any machine.
 
-An economy and never a matter of correctness. A dead holder costs one lease; a dead database costs
-nothing but the economy; and a run never waits for itself.
+Locks save work and do not affect correctness. A dead holder costs the duration of one lease;
+without the database runs compute twice; and a run never waits for itself.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ POLL_AT_MOST: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a holder in this process has: a compute lease and the turn in line, or leave to go on without them."""
+    """What a holder in this process has: a compute lease and its turn, or permission to continue without them."""
 
-    token: str | None  #: None: computes unlocked, because the result is there, or to wait would be wrong
+    token: str | None  #: None: computes unlocked, because the result is there, or waiting would be wrong
 
 
-#: What the database answers to who asks for a compute lease; "away": it does not answer.
+#: The database's answer to a request for a compute lease; "away": it does not answer.
 Found = Literal["free", "there", "taken above", "taken by others", "away"]
 
 _claims: dict[tuple[Config, str, str], Claim] = {}  #: by cache, key and holder; holders are unique among processes
@@ -47,7 +47,7 @@ _claims_lock = threading.RLock()
 
 
 def _begin_in_child() -> None:
-    """Hold nothing in a forked child: the claims are the parent's, who releases them."""
+    """In a forked child, drop all leases: the parent holds and releases them."""
     _claims_lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
     _claims.clear()
 
@@ -56,7 +56,7 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class CachenessLockManager(LockManager):
-    """Locks for Prefect's transactions. It holds configuration only, by which it compares and pickles.
+    """Locks for Prefect's transactions. Contains only configuration, by which it is compared and pickled.
 
     Args:
         store: the storage block whose cache has the compute leases.
@@ -85,8 +85,9 @@ class CachenessLockManager(LockManager):
     ) -> bool:
         """Take the lock of a key, and wait for another holder.
 
-        It does not wait when the result exists, when a run further up computes the key, or when the database does not
-        answer. The lock lasts until it is released, its process dies, or `hold_timeout` has passed.
+        It does not wait when the result exists, when an outer run computes the key, or when the
+        database does not answer. The lock lasts until it is released, its process dies, or
+        `hold_timeout` has passed.
 
         Returns:
             False when the time to wait has passed.
@@ -115,7 +116,7 @@ class CachenessLockManager(LockManager):
                 turns.pass_on(self._place(key))
 
     def is_locked(self, key: str) -> bool:
-        """Return True when somebody computes this key, or a holder here took it and has lost the lease since."""
+        """Return True when a process computes this key, or a holder here took it and has lost the lease since."""
         with _claims_lock:
             place = self._place(key)
             claimed = any(at[:2] == place and claim.token is not None for at, claim in _claims.items())
@@ -124,13 +125,14 @@ class CachenessLockManager(LockManager):
     def is_lock_holder(self, key: str, holder: str) -> bool:
         """Return True when a holder may write: from taking the lock until it releases it.
 
-        That includes the time after its lease ran out, although another run may have computed the key: results of one
-        key are equal, so it may write again. Prefect would roll back a run that may not write.
+        This includes the time after its lease has run out, although another run may have computed
+        the key: results of one key are equal, so it may write again. Prefect would roll back a run
+        that may not write.
         """
         return self._claim_of(key, holder) is not None
 
     def wait_for_lock(self, key: str, timeout: float | None = None) -> bool:
-        """Wait until nobody computes the key.
+        """Wait until no process computes the key.
 
         Returns:
             False when the timeout has passed.
@@ -159,7 +161,7 @@ class CachenessLockManager(LockManager):
         if self._claim_of(key, holder) is not None:
             return True
         self.store.require_usable()
-        if not self.store.stores_results:  # each run computes for itself
+        if not self.store.stores_results:  # each run computes its result
             with _claims_lock:
                 _claims[(*self._place(key), holder)] = Claim(None)
             return True
@@ -169,7 +171,7 @@ class CachenessLockManager(LockManager):
         if not self._is_computed_above(key) and not shielded("lock a key", lambda: self._is_there(key), True):
             lease = self.lease if hold_timeout is None else min(hold_timeout, self.lease)
             token, acquired = yield from self._wait_for_turn(key, holder, lease, give_up)
-        # Prefect's transactions do not look at the answer: after `wait` they go on, and must be let write.
+        # Prefect's transactions ignore the return value: after `wait` they continue, and must be allowed to write.
         if acquired or acquire_timeout is None:
             with _claims_lock:
                 _claims[(*self._place(key), holder)] = Claim(token)
@@ -183,7 +185,7 @@ class CachenessLockManager(LockManager):
     def _wait_for_turn(
         self, key: str, holder: str, lease: float, give_up: float
     ) -> Generator[WaitStep, None, tuple[str | None, bool]]:
-        """First within this process, then among all: the token of the lease, and whether all is well without one."""
+        """First within this process, then among all: return the token of the lease, and whether none is needed."""
         place, run = self._place(key), task_run_id()
         above = _runs_above() | ({run} - {""})
         turn, token = turns.ask(place, run, above), None
@@ -193,7 +195,8 @@ class CachenessLockManager(LockManager):
                 left = give_up - time.monotonic()
                 if left <= 0 and turn.cancel():
                     return None, False
-                # Who has the turn may be done, and keep it until a task around both of us ends, which waits for us.
+                # The run with the turn may be done, and keep the turn until an outer task of both
+                # runs ends, which waits for us.
                 if self._is_computed_above(key) and turn.cancel():
                     return None, True
                 yield WaitStep(max(min(left, pause), 0.0), turn)
@@ -232,7 +235,7 @@ class CachenessLockManager(LockManager):
                 return "there"
             if not leases.acquire(hex_key, token, lease=lease):
                 return "taken above" if _is_above(leases.holder(hex_key), above) else "taken by others"
-            if self._is_there(key):  # stored between the look and the claim
+            if self._is_there(key):  # stored between the check and the lease
                 self._give_up(key, token)
                 return "there"
             return "free"
@@ -268,7 +271,7 @@ class CachenessLockManager(LockManager):
             return _claims.get((*self._place(key), holder))
 
     def _is_computed_above(self, key: str) -> bool:
-        """Return True when a transaction that we are part of has claimed this key, or waits in one to be committed."""
+        """Return True when an outer transaction holds this key, or a nested one that waits for the outer commit."""
         around = (transaction for transaction in _transactions_around() if transaction.key == key)
         return any(self._claim_of(key, transaction._holder) is not None for transaction in around)  # noqa: SLF001
 
@@ -298,10 +301,10 @@ def _is_above(token: str | None, above: Collection[str]) -> bool:
 
 
 def _runs_above() -> set[str]:
-    """The task runs that may be waiting for ours: around us in this process, or noted as the parents of those.
+    """Return the task runs that may wait for this one: outer runs in this process, or recorded as their parents.
 
-    Prefect takes one context along to another process, that of the run which submits; and a run notes
-    its parents alone. So a run knows all that is above it in its own process, and two processes up.
+    Prefect passes only the submitting run's context to another process, and a run records only its
+    parents. So a run knows all outer runs in its process, and two processes up.
     """
     found: set[str] = set()
     context = TaskRunContext.get()
@@ -315,7 +318,7 @@ def _runs_above() -> set[str]:
 
 
 def _context_around(context: TaskRunContext) -> TaskRunContext | None:
-    """The task run's context that this one was entered in, as the token tells that will restore it."""
+    """Return the outer task run's context, which the token of this one will restore."""
     token = context._token  # noqa: SLF001  Prefect has no public way up; its own transactions go this one
     around = Token.MISSING if token is None else token.old_value
     return around if isinstance(around, TaskRunContext) else None

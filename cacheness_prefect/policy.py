@@ -30,21 +30,22 @@ from cacheness_prefect.serializers import CachenessSerializer
 
 @dataclass
 class CachenessPolicy(CachePolicy):
-    """What `CachenessStorage.policy()` returns. It holds configuration only, so it can be sent to any worker.
+    """What `CachenessStorage.policy()` returns. It contains only configuration, so it can be sent to any worker.
 
-    The results of a task with this policy go to `store`, encoded by the cache, unless the task itself has a
-    `result_storage` or `result_serializer`. Without a store the policy only makes keys.
+    The results of a task with this policy are stored in `store`, encoded by the cache, unless the
+    task itself has a `result_storage` or `result_serializer`. Without a store the policy only makes
+    keys.
     """
 
-    store: CachenessBlock | None = None  #: where the results go
+    store: CachenessBlock | None = None  #: where the results are stored
     version: str | None = None  #: counts in place of the code
     ignore: tuple[str, ...] = ()  #: names of arguments that do not count
     code: bool = True  #: whether the code counts
-    tags: tuple[str, ...] = ()  #: names to find and delete the results by
-    incomplete: Incomplete = "warn"  #: what to do when the key could not see everything
-    check: float | None = None  #: share of cached runs that compute again and compare; None: as the store does
+    tags: tuple[str, ...] = ()  #: names with which results are found and deleted
+    incomplete: Incomplete = "warn"  #: what to do if the key is incomplete
+    check: float | None = None  #: share of cached runs that compute again and compare; None: the store's share
     accept: int | None = None  #: runs that are compared, as they miss, before results of earlier code count
-    same: Same | None = None  #: gets the stored result and a computed one; whether they are equal
+    same: Same | None = None  #: called with the stored result and a computed one; returns whether they are equal
 
     def compute_key(
         self,
@@ -66,10 +67,10 @@ class CachenessPolicy(CachePolicy):
         """
         policy: object = task_ctx.task.cache_policy
         if self.store is not None and self.store.config().mode == "off":
-            # Of a sum, the other parts would make a key that leaves the values out.
+            # In a sum, the other parts would make a key without the values.
             return None if policy is self else uuid.uuid4().hex
         if policy is not self:
-            # A sum takes None for "no opinion", and would leave the values out. Prefect logs what is raised.
+            # In a sum, None means "no part of the key", so the values would be left out. Prefect logs what is raised.
             return self._make_key(task_ctx, inputs)
         return shielded("make a key", lambda: self._make_key(task_ctx, inputs), None)
 
@@ -99,7 +100,7 @@ class CachenessPolicy(CachePolicy):
         return found.hex
 
     def _options(self, task: prefect.Task[..., Any]) -> dict[str, Any]:
-        """What `UnifiedCache.cached` needs to do as this policy does."""
+        """The options with which `UnifiedCache.cached` works like this policy."""
         left_out = tuple({*self.ignore, *_left_out(task.cache_policy)})
         return {"version": self.version, "ignore": left_out, "check": self.check, "same": self.same}
 
@@ -144,14 +145,15 @@ class CachenessPolicy(CachePolicy):
             raise UnhashableArgument(f"the key of {name} is incomplete: {quote(unseen)}")
 
     def __sub__(self, other: str) -> CachePolicy:
-        """The same policy, with one more argument that does not matter."""
+        """Return the same policy, with one more argument that does not count."""
         if not isinstance(other, str):
             raise TypeError(f"only the name of an argument can be taken from a cache policy, not {other!r}")
         return replace(self, ignore=(*self.ignore, other))
 
     def _take_over(self, task_ctx: TaskRunContext, store: CachenessBlock, making: Making) -> None:
-        # Prefect asks the context for the result store after it has asked for the key, in the same
-        # expression. If it ever asks before, the plain store does its work, without the run's details.
+        # Prefect reads the result store from the context after it has asked for the key, in the
+        # same expression. If a later version reads it earlier, the plain store is used, without the
+        # run's details.
         task, results = task_ctx.task, task_ctx.result_store
         changes: dict[str, Any] = {}
         if task.result_storage is None:
@@ -162,7 +164,7 @@ class CachenessPolicy(CachePolicy):
 
 
 def _written_by_itself(store: CachenessBlock, key: Key) -> Key:
-    """The key under which the result of an earlier run is, where the task itself wrote files that it names."""
+    """Return the key of an earlier run's result, if the task itself wrote files that it names."""
     texts = key.as_text()
     if not texts:
         return key
@@ -178,7 +180,7 @@ def _written_by_itself(store: CachenessBlock, key: Key) -> Key:
 
 
 def _minus(policy: CompoundCachePolicy, name: str) -> CachePolicy:
-    """A sum of policies without an argument, in each part that has arguments."""
+    """Return a sum of policies without an argument, in each part that has arguments."""
     less: Any = _prefects_minus(policy, name)
     if not any(isinstance(part, CachenessPolicy) for part in less.policies):
         return cast("CachePolicy", less)
@@ -186,8 +188,8 @@ def _minus(policy: CompoundCachePolicy, name: str) -> CachePolicy:
     return cast("CachePolicy", replace(less, policies=parts))
 
 
-# Prefect's own minus looks for its INPUTS alone, and without them it does nothing and says nothing. A class of
-# sums of ours would not do: `RUN_ID + store.policy()` is made by RUN_ID.
+# Prefect's own minus searches only its INPUTS, and does nothing without them. A class of our sums
+# would not help, because `RUN_ID + store.policy()` is created by RUN_ID.
 _prefects_minus: Final = CompoundCachePolicy.__sub__
 CompoundCachePolicy.__sub__ = _minus  # type: ignore[method-assign]
 
@@ -195,7 +197,7 @@ _PLAIN = CachenessPolicy()
 
 
 def _is_computing() -> bool:
-    """Whether this is called within a task, whose result rests on those of cached functions that it calls."""
+    """Return True inside a task whose result depends on those of cached functions that it calls."""
     return TaskRunContext.get() is not None
 
 
@@ -205,7 +207,7 @@ computing_elsewhere["prefect"] = _is_computing
 def make_policy(
     store: CachenessBlock, keys: CachenessKeys, *, single_flight: bool, wait: float, lease: float, **options: Any
 ) -> CachenessPolicy:
-    """What `CachenessStorage.policy` calls."""
+    """Make the policy for `CachenessStorage.policy`."""
     return CachenessPolicy(
         key_storage=keys,
         isolation_level="SERIALIZABLE" if single_flight else None,
@@ -218,8 +220,8 @@ def make_policy(
 def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
     """Return the key that covers a task's values and code, as a `cache_key_fn`, without storage and locks.
 
-    For a task with a `cache_key_fn` Prefect drops the storage and the locks of its policy; give the task
-    `result_storage=` as well.
+    For a task with a `cache_key_fn` Prefect drops the storage and the locks of its policy; set
+    `result_storage=` on the task as well.
 
     Args:
         context: the run's context.
@@ -232,7 +234,7 @@ def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | 
 
 
 def options_of(task: prefect.Task[..., Any]) -> dict[str, Any]:
-    """What `UnifiedCache.cached` needs to do as a task's policy does."""
+    """The options with which `UnifiedCache.cached` works like a task's policy."""
     policy: object = task.cache_policy
     parts = policy.policies if isinstance(policy, CompoundCachePolicy) else [policy]
     for part in parts:
@@ -242,7 +244,7 @@ def options_of(task: prefect.Task[..., Any]) -> dict[str, Any]:
 
 
 def _left_out(policy: Any) -> set[str]:
-    """Arguments that `(policy + INPUTS) - "name"` leaves out: Prefect notes them in `INPUTS` alone."""
+    """Arguments that `(policy + INPUTS) - "name"` leaves out: Prefect records them only in `INPUTS`."""
     if not isinstance(policy, CompoundCachePolicy):
         return set()
     return {name for part in policy.policies if isinstance(part, Inputs) for name in part.exclude}

@@ -1,4 +1,7 @@
-"""Why a task runs again in spite of a cache policy, and what one sees: docs/reference/prefect.md has this table."""
+"""List why a task runs again in spite of a cache policy, and what users see.
+
+docs/reference/prefect.md has this table.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ NO_STORE: Final = "the cache could not store a result"
 GOES_ON: Final = "the run goes on without it"
 NOT_STORED: Final = "The result is not stored"
 DISPUTED: Final = "it came out differently before, and nobody has decided: cacheness disputes"
-#: How the lines begin that say what the cache did for a run.
+#: Prefixes of the log lines about what the cache did for a run.
 HIT: Final = "Cache hit"
 WAITED: Final = "Waited for another run"
 MISS: Final = "Cache miss"
@@ -21,13 +24,13 @@ class ReasonForMiss:
     """One kind of reason."""
 
     means: str
-    says: str = ""  #: part of a message; "" where nothing is logged
+    says: str = ""  #: part of a message; "" if nothing is logged
     where: str = "a warning in the run's log, once a run"
-    instead: str = ""  #: what one sees where nothing is logged
+    instead: str = ""  #: what users see if nothing is logged
 
     @property
     def seen(self) -> str:
-        """What one sees, in words."""
+        """Return what users see."""
         if not self.says:
             return self.instead
         return f"`` {self.says} ``: {self.where}" if "`" in self.says else f"`{self.says}`: {self.where}"
@@ -78,6 +81,6 @@ REASONS: Final = (
 
 
 def rows() -> list[str]:
-    """The table, as docs/reference/prefect.md has it."""
+    """Return the table in docs/reference/prefect.md."""
     head = ["| the task | one sees |", "|---|---|"]
     return head + [f"| {reason.means} | {reason.seen} |" for reason in REASONS]

@@ -1,4 +1,4 @@
-"""The report of a repair: artifacts for people, an event for automations."""
+"""Report a repair: artifacts, and an event for automations."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cacheness import IntegrityReport
 from cacheness.errors import CachenessError
 from cacheness.records import Issue
 
-LISTED = 200  #: issues that the report spells out
-FOUND = "cacheness.integrity.found"  #: the events that an automation can react to
+LISTED = 200  #: issues that the report lists
+FOUND = "cacheness.integrity.found"  #: the events for automations
 CLEAN = "cacheness.integrity.clean"
 FAILED = "cacheness.integrity.failed"
 
@@ -35,7 +35,7 @@ class Page:
         self.label = label
         self.mode = mode
         self.title = f"Integrity {mode} of {label}"
-        # Prefect's types hide that a synchronous caller gets the identifier itself.
+        # Prefect's types do not show that a synchronous caller gets the identifier itself.
         self._progress: Any = create_progress_artifact(
             progress=0.0, key="cacheness-progress", description=f"{self.title}: parts of the store looked at"
         )
@@ -51,7 +51,7 @@ class Page:
     def publish(
         self, report: IntegrityReport, errors: Sequence[CachenessError], expired: int, disputed: Mapping[str, int]
     ) -> None:
-        """Tell what was found, and what could not be done.
+        """Report what was found, and what could not be done.
 
         Args:
             report: what was found.
@@ -80,12 +80,12 @@ class Page:
 
 
 def _distinct(errors: Sequence[CachenessError]) -> list[str]:
-    """What the errors say, each once: most parts of a store fail for the same reason."""
+    """Return the texts of the errors, each once: most parts of a store fail for the same reason."""
     return list(dict.fromkeys(str(error) for error in errors))
 
 
 def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[dict[str, Any]]:
-    found = [{**row, "bytes": f"{row['bytes']:,}"} for row in report.table()]  # Prefect shows numbers as they are
+    found = [{**row, "bytes": f"{row['bytes']:,}"} for row in report.table()]  # Prefect shows numbers unformatted
     nothing = {"kind": "none", "found": 0, "repaired": 0, "bytes": "0", "meaning": "nothing is wrong"}
     failed = [
         {"kind": "not done", "found": 0, "repaired": 0, "bytes": "0", "meaning": text} for text in _distinct(errors)
@@ -121,14 +121,14 @@ def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: in
 
 
 def _line(issue: Issue) -> str:
-    # The length of the names in a detail is more than any page is wide; the subject stands whole below.
+    # The length of the names in a detail does not fit on a page; the whole subject is listed below.
     detail = plain(_HEX.sub(r"\1…", issue.detail).rstrip("."))
     done = ", repaired" if issue.repaired else ""
     return f"- **{plain(issue.kind)}**{done}: {detail} ({issue.size:,} bytes)  \n  `{_UNSEEN.sub('?', issue.subject)}`"
 
 
 def plain(text: str) -> str:
-    """As it stands, also where Markdown would take it for marks: the asterisks of a hidden password."""
+    """Return text unchanged where Markdown would see markup: the asterisks of a hidden password."""
     return _MARKS.sub(r"\\\1", text)
 
 

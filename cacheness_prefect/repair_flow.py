@@ -1,7 +1,7 @@
 """The flow that checks or repairs a store by shards, and reports what it found.
 
-A repair is safe beside writers, readers and other repairs, and idempotent: a run that was killed
-leaves nothing to clean up, and the next one does what it left undone.
+A repair is safe while writers, readers and other repairs run, and idempotent: a run that was killed
+leaves nothing to clean up, and the next one continues its work.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def integrity_repair(
             wanting = {number: part for number, part in parts.items() if seen[number] or number == 0}
             repaired, errors = _side_by_side(block, wanting, "repair", page.phase(looked, 0.9), deep=deep, force=force)
             seen |= repaired
-            # Whatever its lifetime says, a result stays in the database and the bucket until somebody removes it.
+            # Whatever its lifetime, a result stays in the database and the bucket until it is deleted.
             expired = 0 if errors else _evict(block, page.phase(0.9, 1.0))
         except CachenessError as error:
             errors = [error]
@@ -154,7 +154,7 @@ def _evict(block: CachenessStorage, advance: Callable[[float], None]) -> int:
 
 
 def _now_and_then(show: Callable[[int, int | None], None]) -> Callable[[int, int | None], None]:
-    """Call it at most every few seconds: each update is a request to Prefect's server."""
+    """Called at most every few seconds, because each update is a request to Prefect's server."""
     shown = float("-inf")
 
     def seldom(gone: int, to_go: int | None) -> None:
@@ -167,7 +167,7 @@ def _now_and_then(show: Callable[[int, int | None], None]) -> Callable[[int, int
 
 
 def _parts(tasks: int) -> dict[int, Sequence[int]]:
-    """The shards that each task takes. A repair's first shard writes the store's marker, which all others read."""
+    """Return the shards of each task. A repair's first shard writes the store's marker, which all others read."""
     rest = range(1, SHARDS)
     return {0: [0], **{1 + part: rest[part::tasks] for part in range(min(tasks, len(rest)))}}
 
@@ -181,7 +181,10 @@ def _side_by_side(
     deep: bool,
     force: bool = False,
 ) -> tuple[dict[int, IntegrityReport], list[CachenessError]]:
-    """The report of each part, and what kept parts from reporting. Part 0 goes alone; if it fails, no other begins."""
+    """Return the report of each part, and errors of parts without one.
+
+    Part 0 runs alone; if it fails, no other starts.
+    """
     reports: dict[int, IntegrityReport] = {}
     errors: list[CachenessError] = []
     for several in ([0], [number for number in parts if number]):

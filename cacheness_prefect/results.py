@@ -1,12 +1,12 @@
-"""How a Prefect result becomes one entry of the cache.
+"""Store a Prefect result as one entry of the cache.
 
-Prefect stores a result in two steps, the payload and then a record that leads to it, and reads the
-record twice and then the payload. Here both are one entry: the value, encoded by the cache's own
+Prefect stores a result in two steps, the payload and then a record that names it, and reads the
+record twice and then the payload. Here both are one entry: the value, encoded by the cache's
 codecs, with the record in its signed provenance.
 
 A task with a `CachenessPolicy` gets a result store that makes its records (`KeptRecord`) when the
-task returns: only then are the value as it was, the key, its expiration and the run known all at once.
-When a record is written, it may be in another task's context, and the value may have changed.
+task returns: only then are the unchanged value, the key, its expiration and the run all known. A
+record may be written later, in another task's context, when the value may have changed.
 """
 
 from __future__ import annotations
@@ -50,19 +50,19 @@ from cacheness_prefect.run_metadata import (
 )
 from cacheness_prefect.serializers import CachenessSerializer
 
-#: Values that nobody can change after a task returned them.
+#: Immutable types of values.
 _UNCHANGING: Final = (type(None), bool, int, float, complex, str, bytes)
 
 
 class KeptRecord(ResultRecord[Any]):
-    """A record that hands its value to the cache instead of encoding it, and knows what to note about it."""
+    """A record that passes its value to the cache unencoded, with the metadata about it."""
 
     _notes: Notes = PrivateAttr()
     _task_run: TaskRun | None = PrivateAttr(default=None)
     _snapshot: bytes | None = PrivateAttr(default=None)
 
     def note(self, notes: Notes, *, written_later: bool) -> None:
-        """Say what is known; and encode the value now, if it may change before it is written."""
+        """Set the metadata; encode the value now if it may change before it is written."""
         self._notes = notes
         context = TaskRunContext.get()
         self._task_run = None if context is None else context.task_run
@@ -70,10 +70,10 @@ class KeptRecord(ResultRecord[Any]):
             try:
                 self._snapshot = super().serialize_result()
             except SerializationError:
-                return  # the commit meets the same error, where Prefect expects it
+                return  # the commit raises the same error, where Prefect expects it
 
     def serialize_result(self) -> Any:
-        """What `CachenessStorage.write_path` gets: a `UnencodedValue` value, not bytes."""
+        """The argument of `CachenessStorage.write_path`: an `UnencodedValue` value, not bytes."""
         content, self._snapshot = self._snapshot, None
         form = "bytes"
         if content is None and isinstance(self.serializer, CachenessSerializer):
@@ -85,7 +85,7 @@ class KeptRecord(ResultRecord[Any]):
         return UnencodedValue(content, replace(self._notes, form=form, record=record, refused=refused))
 
     def _is_of_failure(self) -> bool:
-        # Prefect caches what a task returned inside a Failed state, and the next run would be Cached.
+        # Prefect would cache what a task returned inside a Failed state, and the next run would be Cached.
         task_run, self._task_run = self._task_run, None
         state = None if task_run is None else task_run.state
         return state is not None and state.is_failed()
@@ -93,14 +93,15 @@ class KeptRecord(ResultRecord[Any]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """The task run that a result store works for."""
+    """The task run for which a result store works."""
 
     key: Key
-    paths: frozenset[str]  #: as which Prefect knows it
+    paths: frozenset[str]  #: its id in Prefect
     observed: Observed  #: the files of the run
     tags: tuple[str, ...] = ()  #: of the policy
-    audit: RunAudit | None = None  #: how the run is checked, should it be cached
-    earlier: Comparison | None = None  #: with what earlier code made, which is computed in spite of it
+    audit: RunAudit | None = None  #: how the run is checked, if it is cached
+    #: the comparison with a result of earlier code, if the run computes in spite of it
+    earlier: Comparison | None = None
     task_run: str = field(default_factory=task_run_id)
     started: float = field(default_factory=time.monotonic)
     seen: RunFigures = field(default_factory=RunFigures)
@@ -129,20 +130,20 @@ class Making:
         return made
 
     def end(self) -> None:
-        """Stop watching: the body has returned, or there is none."""
+        """Stop observing: the body has returned, or there is none."""
         self.observed.end()
         bodies.end(self.body)
         if self.earlier is not None:
             self.earlier.end()
 
     def notes(self, value: Any, path: str, expiration: datetime | None, *, without_key: float | None) -> Notes:
-        """What is known about the result that the task has just returned, or the error that ended it."""
+        """Return the metadata of the result that the task has just returned, or the error that ended it."""
         stored, refused = shielded(
             "look at its files again", lambda: self._place(value, path), (address(path), "its files are not known")
         )
         if refused:
             report_not_stored(refused)
-        elif self.earlier is not None and path in self.paths:  # else it is the error of a run that failed
+        elif self.earlier is not None and path in self.paths:  # otherwise it is the error of a failed run
             self.earlier.compare(value)
         run, tags = describe_run()
         ttl = None if expiration is None else max((expiration - datetime.now(UTC)).total_seconds(), 1e-3)
@@ -159,7 +160,7 @@ class Making:
         )
 
     def _place(self, value: Any, path: str) -> tuple[str | Key, str]:
-        """Under which key a result is stored, and why it is not."""
+        """Return the key under which a result is stored, or why it is not."""
         self.end()
         outcome = self.observed.outcome(value)
         if outcome.not_stored:
@@ -180,22 +181,25 @@ class PolicyResultStore(ResultStore):
     """The result store of one task run with a `CachenessPolicy`."""
 
     _making: Making = PrivateAttr()
-    _disputed: str = PrivateAttr(default="")  #: the key of the run, where what is stored came out differently
+    _disputed: str = PrivateAttr(default="")  #: the key of the run, if the stored result is disputed
 
     @classmethod
     def around(cls, store: ResultStore, making: Making, **changes: Any) -> PolicyResultStore:
-        """The same store, for the current task run."""
+        """Return the same store, for the current task run."""
         fields = {name: getattr(store, name) for name in ResultStore.model_fields}
         made = cls.model_construct(**{**fields, **changes})
         made.work_for(making)
         return made
 
     def work_for(self, making: Making) -> None:
-        """Say which task run this store belongs to."""
+        """Set the task run to which this store belongs."""
         self._making = making
 
     def exists(self, key: str) -> bool:
-        """Return True when a result is there; the first question of a task run, where what cannot work ends it."""
+        """Return True when a result is there.
+
+        A task run calls this first, so a wrong configuration ends the run here.
+        """
         self._require_usable()
         with self._asking() as why:
             found = super().exists(key)
@@ -205,7 +209,7 @@ class PolicyResultStore(ResultStore):
         return found or self._is_computed(key)
 
     async def aexists(self, key: str) -> bool:
-        """`exists`, off the event loop."""
+        """Run `exists` outside the event loop."""
         await off_loop(self._require_usable)
         with self._asking() as why:
             found = await super().aexists(key)
@@ -215,7 +219,7 @@ class PolicyResultStore(ResultStore):
         return found or self._is_computed(key)
 
     def _note_dispute(self, key: str) -> None:
-        """Note whether the result under a key came out differently: then another does not take its place."""
+        """Record whether the result under a key is disputed: then a new one does not replace it."""
         store = _keeper(self)
         if store is None or not store.stores_results:
             return
@@ -225,7 +229,7 @@ class PolicyResultStore(ResultStore):
 
     @contextmanager
     def _asking(self) -> Iterator[list[str]]:
-        """Have the key storage count nothing, because the run does."""
+        """Stop the key storage from counting, because the run does."""
         why: list[str] = []
         token = asking.set(why)
         try:
@@ -234,7 +238,7 @@ class PolicyResultStore(ResultStore):
             asking.reset(token)
 
     def _note(self, found: bool, why: Sequence[str]) -> None:
-        """Say in the run's log what became of its question, and count it."""
+        """Log the outcome of the look-up in the run, and count it."""
         making, storage = self._making, self.metadata_storage
         if isinstance(storage, CachenessBlock) and making.task_run == task_run_id() and storage.config().mode != "off":
             shielded("log why a task runs", partial(self._note_in, storage, recent.get() if found else None, why), None)
@@ -243,7 +247,7 @@ class PolicyResultStore(ResultStore):
         self._making.seen.note(storage.open(), self._making.key, found, why)
 
     def _is_computed(self, key: str) -> bool:
-        """False: what is not there is computed. Raises NotCached where nothing is."""
+        """False: a missing result is computed. Raises NotCached in a mode where nothing is computed."""
         storage = self.metadata_storage
         if isinstance(storage, CachenessBlock) and storage.config().mode == "offline":
             context = TaskRunContext.get()
@@ -264,9 +268,9 @@ class PolicyResultStore(ResultStore):
         making.seen.computed(store.open(), making.key, time.monotonic() - making.started)
 
     def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
-        """Read a result; if it is that of the current task run, there is no body whose files would be observed.
+        """Read a result; if it is that of the current task run, no body runs whose files would be observed.
 
-        Unless it is checked: then the body is called here.
+        Unless the run is checked: then the body is called here.
         """
         self._end_observing()
         audit = self._audit_of(key)
@@ -281,7 +285,7 @@ class PolicyResultStore(ResultStore):
         return self._checked(record, call, is_disputed=audit.is_disputed(entry, record, call))
 
     async def aread(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
-        """`read`, off the event loop."""
+        """Run `read` outside the event loop."""
         self._end_observing()
         audit = self._audit_of(key)
         entry = None if audit is None else await off_loop(lambda: audit.checkable(key))
@@ -296,17 +300,17 @@ class PolicyResultStore(ResultStore):
         return self._checked(record, call, is_disputed=is_disputed)
 
     def _audit_of(self, key: str) -> RunAudit | None:
-        """How the current task run is checked, where it is its turn."""
+        """Return how the current task run is checked, if it is selected."""
         making, transaction = self._making, get_transaction()
         is_own = making.task_run == task_run_id() and transaction is not None and transaction.key == key
         return making.audit if is_own and making.audit is not None and making.audit.chooses(key) else None
 
     def _checked(self, stored: ResultRecord[Any], call: BodyCall, *, is_disputed: bool) -> ResultRecord[Any]:
-        """What a checked run returns: what is stored, or a new record where the body came to something else."""
+        """Return the result of a checked run: the stored one, or a new record if the body's result differs."""
         transaction = get_transaction()
         if call.error is not None or transaction is None:
             return stored
-        # Its body has run, so that it is Completed, with hooks and all; and what is stored stays as it is.
+        # Its body has run, so the run is Completed, including hooks; the stored result is not changed.
         transaction.state = TransactionState.ACTIVE
         transaction.write_on_commit = transaction.write_on_commit and is_disputed
         return self.create_result_record(call.value) if is_disputed else stored
@@ -322,7 +326,7 @@ class PolicyResultStore(ResultStore):
         if key and key == self._disputed:
             key, expiration = None, None  # under its own name, for code that has the run's state
         plain = super().create_result_record(obj, key=key, expiration=expiration)
-        # Subflows and nested tasks copy this store; theirs are other runs, with policies of their own.
+        # Subflows and nested tasks copy this store; they are other runs, with other policies.
         making = self._making
         store = _keeper(self)
         if making.task_run != task_run_id() or store is None or not store.stores_results:
@@ -338,7 +342,7 @@ class PolicyResultStore(ResultStore):
 
 
 def _keeper(results: ResultStore) -> CachenessBlock | None:
-    """The storage of a task's records and results, when both go to one of ours."""
+    """Return the storage of a task's records and results, if both use one of ours."""
     keys, storage = results.metadata_storage, results.result_storage
     if isinstance(keys, CachenessKeys) and isinstance(storage, CachenessBlock) and keys.config() == storage.config():
         return storage
@@ -346,7 +350,7 @@ def _keeper(results: ResultStore) -> CachenessBlock | None:
 
 
 def _is_written_later() -> bool:
-    """Return True when a transaction around this task decides when its result is written."""
+    """Return True when an outer transaction decides when the result of this task is written."""
     transaction = get_transaction()
     if transaction is None or transaction.commit_mode == CommitMode.EAGER:
         return False

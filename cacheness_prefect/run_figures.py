@@ -1,4 +1,4 @@
-"""What a task run's question to the cache came to: a line in the run's log, and a call in the cache's figures."""
+"""Record the outcome of a task run's look-up: a line in the run's log, and a call in the cache's figures."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ REFRESHED = "refresh was asked for"  #: as `cached` counts it
 
 
 class RunFigures:
-    """The one call that a task run is. Prefect asks several times: before and after it waits for a lock."""
+    """The one call of a task run. Prefect looks up several times: before and after it waits for a lock."""
 
     def __init__(self) -> None:
         self._is_found = False
-        self._reason: str | None = None  #: of a miss, once there was one
+        self._reason: str | None = None  #: of a miss, after one
 
     def note(self, cache: UnifiedCache, key: Key, found: Recent | None, why: Sequence[str]) -> None:
-        """Take the answer to a question.
+        """Record the outcome of a look-up.
 
         Args:
             cache: which was asked.

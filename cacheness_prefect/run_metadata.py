@@ -1,4 +1,4 @@
-"""What is known about a Prefect result besides its value, and where the cache keeps it."""
+"""Metadata of a Prefect result, and where the cache stores it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from cacheness import Config, Hit, Key
 from cacheness.keys import make_key
 
 PREFIX: Final = "prefect"
-LONGEST_TAG: Final = 4096  #: characters that the cache takes
-LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter that an entry's provenance keeps
-#: Modules whose classes describe themselves in a moment.
+LONGEST_TAG: Final = 4096  #: the most characters in the cache
+LONGEST_PARAMETER: Final = 200  #: characters of a flow parameter in an entry's provenance
+#: Modules whose classes have a fast repr.
 _PLAIN_MODULES: Final = frozenset({"builtins", "datetime", "decimal", "fractions", "pathlib", "uuid"})
 _RECORD: Final = b'{"metadata":'
 _CACHE_KEY: Final = re.compile("[0-9a-f]{64}")
@@ -27,20 +27,20 @@ _CACHE_KEY: Final = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notes:
-    """What is known about a result besides its value, when its task returns."""
+    """The metadata of a result, when its task returns."""
 
     key: str | Key
     ttl: float | None = None
     tags: tuple[str, ...] = ()
     compute_seconds: float | None = None
     run: Mapping[str, Any] = field(default_factory=dict)
-    form: str = "bytes"  #: "value" when the cache encoded it, "bytes" when a serializer did, "elsewhere"
+    form: str = "bytes"  #: "value" if the cache encoded it, "bytes" if a serializer did, "elsewhere"
     record: str = ""  #: Prefect's record of the result, JSON
-    refused: bool = False  #: not a result to keep
-    path: str = ""  #: as which Prefect knows the result
+    refused: bool = False  #: not a result to store
+    path: str = ""  #: the result's id in Prefect
 
     def provenance(self) -> dict[str, Any]:
-        """As the entry keeps it."""
+        """Return the form stored in the entry."""
         record = self.record
         if isinstance(self.key, Key) and _CACHE_KEY.fullmatch(self.path):
             record = record.replace(self.path, self.key.hex)  # where the next run will look for it
@@ -49,7 +49,7 @@ class Notes:
 
 @dataclass(frozen=True, slots=True)
 class UnencodedValue:
-    """A value on its way between Prefect and the cache, which encodes it itself: no bytes yet, or any more."""
+    """A value between Prefect and the cache, which encodes it itself: not bytes yet, or no longer."""
 
     value: Any
     notes: Notes | None = None
@@ -57,41 +57,41 @@ class UnencodedValue:
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """What this task run has just verified, or just stored, so that Prefect's next step need not do it again."""
+    """What this task run has just verified or stored, so that Prefect's next step need not do it again."""
 
     store: Config
     path: str
     task_run: str
     record: str = ""
     content: Any = None  #: what was read; None after a write
-    failed: bool = False  #: the write failed, and that has been reported
+    failed: bool = False  #: the write failed, and that was reported
     hit: Hit | None = None  #: that was read
 
 
 recent: ContextVar[Recent | None] = ContextVar("cacheness_prefect_recent", default=None)
-#: Gets the reason of a miss, where the run that asks counts its calls itself.
+#: Receives the reason of a miss, if the run counts its calls itself.
 asking: ContextVar[list[str] | None] = ContextVar("cacheness_prefect_asking", default=None)
 
 
 def address(path: str) -> str | Key:
-    """The cache key of a Prefect storage key. What a `CachenessPolicy` returns is the cache key itself."""
+    """Return the cache key of a Prefect storage key. The result of a `CachenessPolicy` is already a cache key."""
     return path if _CACHE_KEY.fullmatch(path) else make_key(args={"key": path}, prefix=PREFIX)
 
 
 def hex_key_of(path: str) -> str:
-    """The same, as 64 hexadecimal digits."""
+    """Return the same, as 64 hexadecimal digits."""
     key = address(path)
     return key if isinstance(key, str) else key.digest.hex()
 
 
 def task_run_id() -> str:
-    """The task run that we are in; "" outside of task runs."""
+    """Return the current task run; "" outside of task runs."""
     context = TaskRunContext.get()
     return "" if context is None else str(context.task_run.id)
 
 
 def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Who computes: for an entry's provenance, and as tags to find it by."""
+    """Return who computes: for an entry's provenance, and as tags to find it."""
     run: dict[str, Any] = {}
     tags = [PREFIX]
     flow, task = FlowRunContext.get(), TaskRunContext.get()
@@ -110,20 +110,20 @@ def describe_run() -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _as_tag(text: str) -> str:
-    """What identifies a run, in the form that the cache takes for a tag."""
+    """Return a run's identity, in the cache's format for a tag."""
     plain = text.encode(errors="replace").decode().replace("\0", " ")
     return " ".join(plain.split())[:LONGEST_TAG]
 
 
 class _Short(reprlib.Repr):
-    """Describes plain values; of all others it says the class, for their own `__repr__` may take long or fail."""
+    """Describe plain values; others only by class, because their `__repr__` may take long or fail."""
 
     def __init__(self) -> None:
         super().__init__()
         self.maxstring = self.maxother = self.maxlong = LONGEST_PARAMETER
 
     def repr_instance(self, x: Any, level: int) -> str:
-        """Describe what is neither text, number nor collection."""
+        """Describe a value that is not text, a number or a collection."""
         is_plain = type(x).__module__.partition(".")[0] in _PLAIN_MODULES
         return super().repr_instance(x, level) if is_plain else f"<{type(x).__qualname__}>"
 
@@ -139,17 +139,17 @@ _SHORT: Final = _Short()
 
 
 def content_of(hit: Hit) -> Any:
-    """What a storage answers for an entry."""
+    """Return a storage's answer for an entry."""
     return UnencodedValue(hit.value) if form_of(hit) == "value" else hit.value
 
 
 def form_of(hit: Hit) -> str:
-    """How an entry keeps its result: see `Notes.form`."""
+    """Return how an entry stores its result: see `Notes.form`."""
     return str(about(hit).get("form", "bytes"))
 
 
 def about(hit: Hit) -> dict[str, Any]:
-    """What Prefect's side of an entry's provenance says."""
+    """Return Prefect's part of an entry's provenance."""
     noted: dict[str, Any] = json.loads(hit.entry.provenance).get(PREFIX, {})
     return noted
 
@@ -160,7 +160,7 @@ def is_record(content: Any) -> bool:
 
 
 def lifetime_of(content: Any, default: float | None) -> float | None:
-    """Seconds that a payload lives: as the record says that Prefect put around it, else the default."""
+    """Return the seconds that a payload lives: from the record that Prefect put around it, otherwise the default."""
     if not is_record(content):
         return default
     try:
@@ -173,7 +173,7 @@ def lifetime_of(content: Any, default: float | None) -> float | None:
 
 
 def seconds_left(expiration: str | None) -> float | None:
-    """Until a time in ISO format; never less than a moment, so that the past is a lifetime too."""
+    """Return the seconds until a time in ISO format; never zero or less, because a time in the past must expire too."""
     if expiration is None:
         return None
     return max((datetime.fromisoformat(expiration) - datetime.now(UTC)).total_seconds(), 1e-3)

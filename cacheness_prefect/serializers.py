@@ -1,13 +1,13 @@
-"""Prefect's way to say how a result becomes bytes.
+"""Serializers for Prefect that use the cache's encoding.
 
-`cacheness` is binary, and what tasks with a `CachenessPolicy` use: there the storage takes the value
-itself and the cache encodes it, so that arrays and tables are stored as such. Everywhere else, and
-with any other storage, it is a pickle with its large buffers beside it:
+`cacheness` is binary, and the one for tasks with a `CachenessPolicy`: there the storage takes the
+value itself and the cache encodes it, so that arrays and tables are stored in their formats. In all
+other cases, and with any other storage, it is a pickle followed by its large buffers:
 
     magic | how many: 8 bytes | sizes: 8 bytes each | pickle | buffer | buffer | …
 
 `cacheness/text` is the same in base64, for results without key storage: Prefect puts those into
-JSON, which takes no bytes.
+JSON, which cannot contain bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CachenessSerializer(Serializer):
     type: Literal["cacheness"] = Field(default="cacheness", frozen=True)
 
     def dumps(self, obj: Any) -> bytes:
-        """Return the value as bytes that `loads` takes in any process with the same libraries.
+        """Return the value as bytes that `loads` accepts in any process with the same libraries.
 
         Args:
             obj: the value.
@@ -46,7 +46,7 @@ class CachenessSerializer(Serializer):
         return b"".join([MAGIC, _SIZE.pack(len(pieces)), sizes, *pieces])
 
     def loads(self, blob: bytes | UnencodedValue) -> Any:
-        """Return the value; its arrays can be written to.
+        """Return the value; its arrays are writable.
 
         Args:
             blob: what `dumps` returned, or a value that the cache did not encode.
@@ -71,7 +71,7 @@ class CachenessTextSerializer(Serializer):
         return base64.b64encode(CachenessSerializer().dumps(obj))
 
     def loads(self, blob: bytes) -> Any:
-        """Return the value; its arrays can be written to.
+        """Return the value; its arrays are writable.
 
         Args:
             blob: what `dumps` returned.

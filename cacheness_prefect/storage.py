@@ -1,4 +1,4 @@
-"""The block that people configure: keeps results in a cacheness cache, finds and removes them."""
+"""The block that users configure: stores results in a cacheness cache, finds and deletes them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from cacheness_prefect.run_metadata import PREFIX, address
 class CachenessStorage(CachenessBlock):
     """Stores the results of tasks in a cache.
 
-    The fields are the parameters of `cacheness.UnifiedCache`. The block holds configuration only; each process opens
-    its own connections, once.
+    The fields are the parameters of `cacheness.UnifiedCache`. The block contains only
+    configuration; each process opens its connections once.
     """
 
     _block_type_name = "Cacheness Storage"
@@ -42,7 +42,7 @@ def clean(day: str): ...
 ```
 """
 
-    # Not `keys`: Prefect walks a task's arguments with dict(block), which then takes the block for a mapping.
+    # Not `keys`: Prefect walks a task's arguments with dict(block), which would treat the block as a mapping.
     def key_storage(self) -> CachenessKeys:
         """The key storage that belongs to this storage, for `policy.configure(key_storage=...)`."""
         fields = {name: getattr(self, name) for name in CachenessStorage.model_fields}
@@ -102,7 +102,7 @@ def clean(day: str): ...
             same=checked("same", same, optional=True),
         )
 
-    # what people ask of it
+    # methods for users
 
     def invalidate(
         self,
@@ -152,7 +152,7 @@ def clean(day: str): ...
     def explain(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Return why a call of a task would miss: what has changed since the nearest earlier result. Runs nothing.
 
-        It explains tasks whose key is a `CachenessPolicy`'s alone.
+        It supports tasks whose cache policy is a `CachenessPolicy` alone.
 
         Args:
             task: the task.
@@ -174,10 +174,10 @@ def clean(day: str): ...
         python: bool = False,
         force: bool = False,
     ) -> list[AcceptedChange]:
-        """Have results of a task's earlier code count for its code of today, where calls come out equal.
+        """Make results of a task's earlier code count for today's code, if repeated calls give equal results.
 
-        Stored calls are made again by calling the task's function, outside of any run; what they come to is not stored.
-        For tasks whose key is a `CachenessPolicy`'s alone.
+        Stored calls are repeated by calling the task's function, outside of any run; their results
+        are not stored. For tasks whose cache policy is a `CachenessPolicy` alone.
 
         Args:
             task: the task.

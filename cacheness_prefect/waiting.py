@@ -1,7 +1,7 @@
-"""Waiting for a key: in a thread or on an event loop, and in line within one process.
+"""Wait for a key: in a thread or on an event loop, in a queue per process.
 
-Of the runs in a process that want one key, one at a time asks the database for it; the others wait
-in line. Otherwise five hundred runs of one key would poll the database, each for itself.
+Of a process's runs for one key, one at a time requests it from the database; the others wait in a
+queue. Otherwise five hundred runs of one key would each poll the database.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from cacheness.off_loop import off_loop, submit
 
 @dataclass(frozen=True, slots=True)
 class WaitStep:
-    """What a run waits for before it goes on: so many seconds, or a future for so long."""
+    """What a run waits for: so many seconds, or a future, with a time limit."""
 
     seconds: float
     until: Future[bool] | None = None
 
 
-#: A run on its way to a key: short calls to a store, and pauses in between; at the end whether it got there.
+#: A run's steps to a key: short calls to a store, and pauses in between; returns whether it got the key.
 Steps = Generator[WaitStep, None, bool]
 
 
@@ -77,23 +77,23 @@ def _next(steps: Steps) -> WaitStep | bool:
 
 @dataclass(slots=True)
 class _Line:
-    """The runs of one process that want one key: who has the turn, and who waits for it."""
+    """The runs of one process for one key: the one with the turn, and the queue."""
 
     run: str
     waiting: deque[tuple[str, Future[bool]]] = field(default_factory=deque)
 
 
 class Turns:
-    """Who in this process may ask the database for a key."""
+    """Decides which run of this process may request a key from the database."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._lines: dict[Hashable, _Line] = {}
 
     def ask(self, place: Hashable, run: str, above: Collection[str]) -> Future[bool]:
-        """Stand in line. True: the turn has come. False: go on without it, for nobody has to wait any more.
+        """Join the queue. Return True for the turn, False to continue without it, because no run must wait any more.
 
-        Nobody waits for a turn of the runs `above`, which wait for us.
+        No run waits for a turn of its outer runs (`above`), which wait for it.
         """
         turn: Future[bool] = Future()
         with self._lock:
@@ -108,7 +108,7 @@ class Turns:
         return turn
 
     def pass_on(self, place: Hashable) -> None:
-        """Give the turn to the next in line."""
+        """Give the turn to the next in the queue."""
         with self._lock:
             line = self._lines[place]
             while line.waiting:
@@ -119,7 +119,7 @@ class Turns:
             del self._lines[place]
 
     def end(self, place: Hashable) -> None:
-        """Let everybody in line go on: what they wait for is there."""
+        """Let all runs in the queue continue: their result is there."""
         with self._lock:
             for _, turn in self._lines.pop(place).waiting:
                 if turn.set_running_or_notify_cancel():

@@ -80,7 +80,7 @@ __all__ = [
     "register",
 ]
 
-#: Where each name is. They are imported when they are wanted: the command line's help needs none of them.
+#: The module of each public name. Names are imported on first use: the command line's help needs none of them.
 _HOMES = {
     "cacheness.cache": ("UnifiedCache",),
     "cacheness.config": ("Config",),
@@ -116,7 +116,7 @@ _HOMES = {
 }
 
 
-if not typing.TYPE_CHECKING:  # else a type checker would find any name here
+if not typing.TYPE_CHECKING:  # otherwise a type checker would accept any name here
 
     def __getattr__(name: str) -> typing.Any:
         if name == "__version__":

@@ -1,4 +1,4 @@
-"""What a call to a cache may say, checked and put into the form that the layers below take."""
+"""Check the arguments of cache calls, and convert them for the layers below."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from cacheness.references import key_of_values
 from cacheness.results.fields import is_text
 from cacheness.units import Duration, seconds_of
 
-#: Characters of a prefix, a version or a tag. More belongs into an argument.
+#: Characters of a prefix, a version or a tag. Longer data belongs in an argument.
 TEXT_LENGTH: Final = 4096
-TEXT_SHOWN: Final = 300  #: characters of a reason that is kept
+TEXT_SHOWN: Final = 300  #: characters of a stored reason
 HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
 DIGEST_BYTES: Final = 32
 
@@ -31,12 +31,12 @@ Function: TypeAlias = Callable[..., Any] | Digest
 KeyLike: TypeAlias = Key | str | bytes | Entry
 
 
-#: Where a cache is when nothing is said.
+#: The default directory of a cache.
 HERE: Final = ".cacheness"
 
 
 def configured(place: Config | str | os.PathLike[str] | None, parameters: Mapping[str, Any]) -> Config:
-    """The configuration that is given, or that a directory and parameters spell; None is no cache."""
+    """Return the given configuration, or one for a directory and parameters; None for no cache."""
     if isinstance(place, Config):
         if parameters:
             raise TypeError("give a Config or its parameters, not both")
@@ -58,7 +58,7 @@ def configured(place: Config | str | os.PathLike[str] | None, parameters: Mappin
 
 
 def _meant_by(url: str) -> str:
-    """What to write for a URL that stands where a directory belongs."""
+    """Return the parameters to write instead of a URL that was given as a directory."""
     try:
         Config(metadata_backend=url)
     except ConfigError as error:
@@ -78,7 +78,7 @@ def key_of(
     version: str | None,
     function: Function | None,
 ) -> Key:
-    """The key that a call means: given as such, or made from arguments and options."""
+    """Return the key for a call: given as such, or made from arguments and options."""
     is_alone = not named and prefix == "" and args is None and version is None and function is None
     if key is not None and is_alone:  # most calls with a key
         return key if isinstance(key, Key) else Key(digest_named(key))
@@ -116,7 +116,7 @@ def _check_text(method: str, name: str, text: str) -> None:
 
 
 def digest_named(key: KeyLike) -> bytes:
-    """The digest of a key, however it is given; what the key was made from is not known."""
+    """Return the digest of a key in any form; the key's components are unknown."""
     digest = _digest_in(key)
     if digest is None:
         wrong = ValueError if isinstance(key, str | bytes) else TypeError
@@ -129,7 +129,7 @@ def digest_named(key: KeyLike) -> bytes:
 
 
 def check_order(value: Any, key: Any) -> None:
-    """Raise TypeError where a put has its key first and its value second."""
+    """Raise TypeError when a put has its key first and its value second."""
     if _digest_in(key) is None and (isinstance(value, str) or _digest_in(value) is not None):
         raise TypeError(
             f"put() takes the value first and then its key, and {key!r:.80} is not a key: put(value, key), or arguments"
@@ -138,7 +138,7 @@ def check_order(value: Any, key: Any) -> None:
 
 
 def _digest_in(thing: Any) -> bytes | None:
-    """The digest in what names one result; None for anything else."""
+    """Return the digest from what names one result; None for anything else."""
     if isinstance(thing, Key):
         return thing.digest
     if isinstance(thing, Entry):
@@ -149,7 +149,7 @@ def _digest_in(thing: Any) -> bytes | None:
 
 
 def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
-    """Tags, sorted, each once."""
+    """Return tags, sorted, each once."""
     if isinstance(tags, str):
         raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
     tags = list(tags)
@@ -163,7 +163,7 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a decorator, where they are written and not at the first call that uses them."""
+    """Check the options of a decorator, at the decoration and not at the first call that uses them."""
     defaults = Options()
     check_names("cached", "option", given, CachedOptions.__annotations__)
     chosen = {n: options.checked(n, value, optional=getattr(defaults, n) is None) for n, value in given.items()}
@@ -175,17 +175,17 @@ def checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_full_name(function: str) -> bool:
-    """Return True when a name is a module and a qualified name, with a colon between."""
+    """Return True when a name is a module and a qualified name, joined by a colon."""
     return all(function.partition(":")[::2])
 
 
 def functions_called(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Those of the known functions that go by a name: their module, their qualified name, or both."""
+    """Return the known functions with a name: their module, their qualified name, or both."""
     return tuple(function for function in known if name in _names_of(function))
 
 
 def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
-    """What a deletion by a name means, where that is clear: one function, or all of a module "module:"."""
+    """Return the target of a deletion by name, if it is unambiguous: one function, or all of a module "module:"."""
     if name in candidates:
         return (name,)
     if len(candidates) <= 1 or name.endswith(":"):
@@ -202,17 +202,17 @@ def _names_of(function: str) -> set[str]:
 
 
 def canonical_json(mapping: Mapping[str, Any]) -> str:
-    """The same text for equal mappings; what JSON does not know is written as its text."""
+    """Return the same text for equal mappings; values that JSON cannot represent are written as text."""
     return json.dumps(mapping, sort_keys=True, separators=(",", ":"), default=str) if mapping else "{}"
 
 
 def shown(text: str, most: int = TEXT_SHOWN) -> str:
-    """Text that every store takes and a line of a terminal shows; its beginning, where it is long."""
+    """Return text that every store accepts and one line of a terminal shows; truncated if long."""
     return "".join(char if char.isprintable() else " " for char in text[:most])
 
 
 def lifetime_of(ttl: Duration) -> float:
-    """A lifetime in seconds."""
+    """Return a lifetime in seconds."""
     seconds = seconds_of(ttl)
     if not seconds > 0:
         raise ValueError(f"ttl={ttl!r} must be greater than 0")

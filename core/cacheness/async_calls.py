@@ -1,4 +1,4 @@
-"""The calls of a cache for event loops."""
+"""Async versions of a cache's calls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from cacheness.units import Duration
 
 
 class AsyncCalls:
-    """Calls that an event loop waits for, while threads of the cache's own do the work.
+    """Calls for an event loop; threads of the cache do the work.
 
-    `aget`, `alookup` and `aget_many` end at once when they are cancelled. `aput` ends when the put has, so that nothing
-    is written behind it.
+    `aget`, `alookup` and `aget_many` end immediately when they are cancelled. `aput` ends when the
+    put has ended, so that nothing is written after it.
     """
 
     async def aget(
@@ -79,7 +79,7 @@ class AsyncCalls:
         by_value: bool | None = None,
         **named: Any,
     ) -> Entry:
-        """Do the same as `put` without blocking the event loop. It is no part of a `write_batch`.
+        """Do the same as `put` without blocking the event loop. It is not part of a `write_batch`.
 
         Args:
             value: the result, which must not be changed before this returns.

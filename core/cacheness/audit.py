@@ -1,4 +1,4 @@
-"""Audit: a share of hits is computed again and compared, so that a result that its key does not decide is found."""
+"""Audit a share of hits: compute them again and compare, to find results that their keys do not decide."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cacheness.isolation import isolated
 from cacheness.keys import Key, digest_of, reached_by
 from cacheness.records import Entry, Hit
 
-#: Seconds that a result may have taken to compute, to be computed again within a call.
+#: Seconds that a result may have taken to compute, to be computed again during a call.
 LONGEST: Final = 60.0
-#: Disputes that a function may have of one day; more would add nothing.
+#: The most disputes of a function per day; more would give no new information.
 MOST_A_DAY: Final = 100
 _WIDTH: Final = 60  #: characters of a value in a dispute
 _GOLDEN: Final = 0x9E3779B97F4A7C15
@@ -22,7 +22,7 @@ _ALL: Final = 1 << 64
 
 
 class NotComparable(Exception):
-    """Two values cannot be compared, for the reason that this says."""
+    """Two values cannot be compared; the message has the reason."""
 
 
 class Sampler:
@@ -31,19 +31,19 @@ class Sampler:
     def __init__(self, share: float) -> None:
         self.share = share
         self._below = int(share * _ALL)
-        # Begun anywhere, or the first hits of short processes would always, or never, be checked.
+        # Started at a random position; otherwise the first hits of short processes would always, or never, be checked.
         self._numbers = itertools.count(secrets.randbits(64) | 1, _GOLDEN)
 
     def chooses(self, key: bytes) -> bool:
-        """Return True when the next hit is checked."""
+        """Return True when the next hit is to be checked."""
         return (int.from_bytes(key[:8]) + next(self._numbers)) % _ALL < self._below
 
 
 def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
-    """Return True when computing an entry again can show anything.
+    """Return True when computing an entry again can show a difference.
 
-    Not where it was put by hand, took long, or comes from a function that writes files; and not where it may
-    change with time, as its function says by a ttl, unless that function asks for the check.
+    It cannot if the entry was put by hand, took long, or its function writes files; nor if a ttl
+    shows that the result may change with time, unless the function requests the check.
     """
     if entry.compute_seconds is None or entry.compute_seconds > LONGEST or entry.outputs:
         return False
@@ -53,7 +53,7 @@ def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
 def is_same(
     stored: Any, computed: Any, same: Callable[[Any, Any], bool] | None, round_trip: Callable[[Any], Any]
 ) -> bool:
-    """Return True when two results are one value. Raises NotComparable where that cannot be said."""
+    """Return True when two results are equal. Raises NotComparable if that cannot be decided."""
     if same is not None:
         try:
             return bool(same(stored, computed))
@@ -61,7 +61,7 @@ def is_same(
             raise NotComparable(f"its same= failed ({type(error).__name__}: {error})") from error
     try:
         expected = digest_of(stored, "result")
-        # What storing changes is no difference: a codec may leave out what an object keeps for speed.
+        # A change caused by storing is no difference: a codec may leave out an object's caches.
         if digest_of(computed, "result") == expected or digest_of(round_trip(computed), "result") == expected:
             return True
     except CachenessError as error:
@@ -95,7 +95,7 @@ def _named_anew_in(value: Any) -> str:
 
 
 def digest_or_none(value: Any) -> bytes | None:
-    """The digest of a value, where it has one."""
+    """Return the digest of a value, if it has one."""
     try:
         return digest_of(value, "result")
     except CachenessError:
@@ -103,12 +103,12 @@ def digest_or_none(value: Any) -> bytes | None:
 
 
 def describe_difference(stored: Any, computed: Any, key: Key, function: Any, moved: Sequence[str]) -> str:
-    """Both values of a call in short, and what may be to blame that they differ."""
+    """Describe both values of a call, and possible causes of the difference."""
     return compared(stored, computed, _suspects(key, function, moved))
 
 
 def compared(stored: Any, computed: Any, suspects: Iterable[str]) -> str:
-    """Both values in short, and what may be to blame that they differ."""
+    """Describe both values, and possible causes of the difference."""
     blame = "; ".join(dict.fromkeys(suspects)) or "nothing that was seen"
     return f"{brief(stored)} is stored, {brief(computed)} was computed. To blame may be: {blame}"
 
@@ -129,7 +129,7 @@ def _suspects(key: Key, function: Any, moved: Sequence[str]) -> Iterator[str]:
     yield from reads_of(function)
 
 
-#: Names in code that read what no key holds.
+#: Names in code that read inputs outside the key.
 _READERS: Final = {
     "the environment": {
         "environ",
@@ -159,10 +159,10 @@ _READERS: Final = {
 
 
 def reads_of(function: Any) -> Iterator[str]:
-    """What a function reads that no key holds, by the names in its code and in that of yours which it reaches."""
+    """Return what a function reads outside its key, by the names in its code and in the user code that it reaches."""
     own = getattr(function, "__code__", None)
     codes = [("its code", own)] if own is not None else []
-    with isolated(lambda _: None):  # a guess must not fail the call
+    with isolated(lambda _: None):  # an error in this guess must not fail the call
         codes += [
             (f"the code of `{one.name}`", one.code) for one in reached_by(function) if one.code not in (None, own)
         ]
@@ -174,7 +174,7 @@ def reads_of(function: Any) -> Iterator[str]:
 
 
 def names_in(code: Any) -> Iterator[str]:
-    """The names that code uses, and code within it."""
+    """Return the names that code uses, and code inside it."""
     yield from code.co_names
     for part in code.co_consts:
         if hasattr(part, "co_names"):
@@ -182,7 +182,7 @@ def names_in(code: Any) -> Iterator[str]:
 
 
 def brief(value: Any) -> str:
-    """Return a value in a few words."""
+    """Describe a value in a few words."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # noqa: BLE001  the user's own
@@ -191,5 +191,5 @@ def brief(value: Any) -> str:
 
 
 def differing(stored: Hit, computed: Any) -> str:
-    """Return how a result differs from that of earlier code, in words."""
+    """Describe how a result differs from that of earlier code."""
     return f"the code of today makes {brief(computed)} where {brief(stored.value)} is stored: {stored.entry.cache_key}"

@@ -1,11 +1,10 @@
-"""A circuit for servers that do not answer: retries within a bound, then no waiting.
+"""Retry calls to a server within limits, and stop calling a server that does not answer.
 
-Each driver bounds a single attempt. This module bounds what several attempts cost together,
-and what a run pays for a server that is down: after `failures` failed attempts in a row, or
-once they have cost `total` seconds, the circuit opens. Then every call fails at once instead of
-waiting again, except one: after 1, 2, 4 … `cooldown` seconds a single call tries a single time,
-and an answer closes the circuit. What others hold locked is waited for, and is no failure; what a
-caller asks wrongly is an answer.
+Each driver limits a single attempt. This module limits the total time of several attempts, and the
+cost of a server that is down: after `failures` failed attempts in a row, or once they have taken
+`total` seconds, the circuit opens. Then every call fails immediately, except one: after 1, 2, 4 …
+`cooldown` seconds one call makes a single attempt, and an answer closes the circuit. Waiting for
+other processes' locks is no failure; an error in the caller's request is an answer.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from cacheness.jitter import between
 
 T = TypeVar("T")
 
-#: Whether an open circuit further out is trying whether its server answers.
+#: Whether an outer open circuit is testing whether its server answers.
 _trying: ContextVar[bool] = ContextVar("cacheness_trying", default=False)
 
-#: Seconds until an open circuit tries for the first time; then twice as long each time.
+#: Seconds until an open circuit makes its first attempt; then twice as long each time.
 FIRST_TRY: Final = 1.0
 
 
 class Guard:
-    """Bounds the calls to one server. One per store and process; shared by its threads."""
+    """Limits the calls to one server. One per store and process; shared by its threads."""
 
     def __init__(self, what: str, limits: Limits) -> None:
         self._what = what
@@ -43,7 +42,7 @@ class Guard:
         self._wasted = 0.0
         self._counted_at = float("-inf")  #: when the last failure was counted
         self._last = ""
-        self._pause = 0.0  #: seconds between the last try and the next; 0 while the circuit is closed
+        self._pause = 0.0  #: seconds between the last attempt and the next; 0 while the circuit is closed
         self._open_until = 0.0
         self._is_trying = False
         forks.watch_forks(self)
@@ -51,7 +50,7 @@ class Guard:
     def call(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, again if the store was unavailable, within the limits.
 
-        An attempt must be harmless to repeat. An unanswered commit is never repeated here.
+        An attempt must be harmless to repeat. A commit without an answer is never repeated here.
         """
         try:
             return self.once(attempt)
@@ -61,7 +60,7 @@ class Guard:
         return self._again(attempt)
 
     def once(self, attempt: Callable[[], T]) -> T:
-        """Run `attempt` a single time, behind the same circuit."""
+        """Run `attempt` once, behind the same circuit."""
         if not self._pause:
             return self._once(attempt)
         self._refuse_while_open()
@@ -73,13 +72,13 @@ class Guard:
             self._is_trying = False
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds."""
+        """Make a new lock: a thread of the parent may hold the old one."""
         self._lock, self._is_trying = threading.RLock(), False
 
     def _again(self, attempt: Callable[[], T]) -> T:
-        # The first attempt ran outside of stamina, whose import takes longer than a fresh process has
+        # The first attempt ran without stamina, whose import takes longer than a new process has
         # for its first hit, and whose call costs more than a cached read.
-        with forks.no_fork():  # a child could never import what a thread of its parent was importing
+        with forks.no_fork():  # a child forked during a thread's import could never import that module
             import stamina
 
         _hush()
@@ -88,7 +87,7 @@ class Guard:
             on=self._is_worth_retrying,
             attempts=max(limits.attempts - 1, 1),
             timeout=limits.total,
-            # Its own jitter would draw from the generator that a user may have seeded.
+            # stamina's jitter would draw from the generator that a user may have seeded.
             wait_initial=between(0.05, 0.15),
             wait_max=1.0,
             wait_jitter=0.0,
@@ -100,12 +99,12 @@ class Guard:
         try:
             result = attempt()
         except StoreBusy:
-            raise  # neither a failure nor an answer: another's lock says nothing about the server
+            raise  # neither a failure nor an answer: a lock of another process shows nothing about the server
         except StoreUnavailable as error:
             self._count_failure(error, began, is_try=is_try)
             raise
         except CachenessError:
-            self._reset_failures()  # not what was hoped for, but an answer
+            self._reset_failures()  # an error, but an answer
             raise
         self._reset_failures()
         return result
@@ -123,7 +122,7 @@ class Guard:
     def _count_failure(self, error: StoreUnavailable, began: float, *, is_try: bool) -> None:
         with self._lock:
             self._last = str(error)
-            # What fails side by side is one failure: a server that refuses a burst may take the same a moment later.
+            # Parallel failures count as one: a server that rejects a burst may accept the same calls a moment later.
             if (self._pause or began < self._counted_at) and not is_try:
                 return
             self._counted_at = time.monotonic()
@@ -135,7 +134,7 @@ class Guard:
                 self._open_until = time.monotonic() + self._pause
 
     def _refuse_while_open(self) -> None:
-        """Let one caller try when it is time to. Raises StoreUnavailable for all others."""
+        """Let one caller make an attempt when it is due. Raises StoreUnavailable for all others."""
         with self._lock:
             left = self._open_until - time.monotonic()
             if left <= 0 and not self._is_trying:
@@ -147,7 +146,7 @@ class Guard:
 
 
 class _NotOurs(logging.Filter):
-    """Drops stamina's own line about a retry of ours: who gives up in the end says so, once."""
+    """Drops stamina's log line about a retry of ours: a final failure is logged once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return not str(record.__dict__.get("stamina.callable", "")).startswith("cacheness.")

@@ -23,11 +23,11 @@ from cacheness.units import Duration, Size, Time
 
 ENVIRONMENT_PREFIX = "CACHENESS_"
 EMBEDDED: Final = ("sqlite", "json")  #: metadata backends that are files in the cache's directory
-SERVERS: Final = ("postgresql", "postgres")  #: schemes of databases; the first one is kept
-AUTO: Final = "auto"  #: where a user's cache belongs
+SERVERS: Final = ("postgresql", "postgres")  #: schemes of databases; the first one is stored
+AUTO: Final = "auto"  #: the default place of a user's cache
 #: Also read from the environment, but not parameters of a cache.
 OTHER_VARIABLES = frozenset({"USER_CODE"})
-#: Parameters that are secrets or may hold them.
+#: Parameters that are secrets or may contain them.
 SECRETS: Final = ("metadata_backend", "blob_store", "signing_key")
 #: Parameters of which CACHENESS_<PARAMETER>_FILE names a file with the value.
 FROM_FILES: Final = (*SECRETS, "trust")
@@ -73,41 +73,41 @@ class CacheParameters(TypedDict, total=False):
 class Config:
     """The parameters of `UnifiedCache`.
 
-    Sizes are bytes or text ("10GB"), times are seconds, text ("1h") or a timedelta; both are kept as numbers.
-    Environment variables are read alike. Caches with equal configurations share their connections within a
-    process, so a Config is hashable. Its repr shows no secrets.
+    Sizes are bytes or text ("10GB"), times are seconds, text ("1h") or a timedelta; both are stored
+    as numbers. Environment variables have the same formats. Caches with equal configurations share
+    their connections within a process, so a Config is hashable. Its repr shows no secrets.
     """
 
-    cache_dir: str = ".cacheness"  #: of an embedded cache; kept as an absolute path
+    cache_dir: str = ".cacheness"  #: of an embedded cache; stored as an absolute path
     metadata_backend: Any = "sqlite"  #: "sqlite", "json", a database URL, or a MetadataStore
     blob_store: Any = None  #: None (files in cache_dir), a URL, or a BlobStore
-    namespace: str = "default"  #: caches that share stores and not entries: letters, digits, "-", "_"
-    mode: Mode = "readwrite"  #: or "read", "refresh", "offline", "off"; CACHENESS_MODE can only make it narrower
-    refresh_since: float | None = None  #: with mode="refresh": what is older is computed again; None: this run's start
+    namespace: str = "default"  #: separates caches that share stores but no entries: letters, digits, "-", "_"
+    mode: Mode = "readwrite"  #: or "read", "refresh", "offline", "off"; CACHENESS_MODE can only restrict it further
+    refresh_since: float | None = None  #: with mode="refresh": older entries are computed again; None: this run's start
     signing_key: str | None = field(default=None, repr=False)  #: "secret", "id:secret,id:secret" or "ed25519:name:key"
-    trust: str | None = None  #: the only keys whose entries are read: "ed25519-pub:name:key,hmac:id"
-    allow_unsigned: bool = False  #: let a shared cache work without a key: who can write to it can run code here
+    trust: str | None = None  #: the only keys whose entries are accepted: "ed25519-pub:name:key,hmac:id"
+    allow_unsigned: bool = False  #: let a shared cache work without a key: users who can write to it can run code here
     safe_codecs: bool = False  #: neither write nor read pickles
-    codecs: tuple[Codec, ...] = ()  #: codecs of yours, asked before the built-in ones; or "module:name, module:name"
-    inline_max_bytes: int = 32 * 1024  #: values up to this size live in the row
-    compression: Literal["auto", "zstd", "none"] = "auto"  #: "zstd": what becomes half as large; "auto": less on a disk
-    ttl: float | None = None  #: lifetime of entries that do not say their own; None keeps them
-    max_bytes: int | None = None  #: quota of stored bytes; past it the least valuable entries go
+    codecs: tuple[Codec, ...] = ()  #: additional codecs, tried before the built-in ones; or "module:name, module:name"
+    inline_max_bytes: int = 32 * 1024  #: values up to this size are stored in the row
+    compression: Literal["auto", "zstd", "none"] = "auto"  #: "zstd": if it halves the size; "auto": less on a disk
+    ttl: float | None = None  #: lifetime of entries without a ttl; None keeps them
+    max_bytes: int | None = None  #: quota of stored bytes; beyond it the least valuable entries are evicted
     max_entries: int | None = None  #: quota of entries
     eviction: Literal["lru", "cost"] = "lru"  #: least recently used, or least seconds to recompute x hits per byte
     on_error: Literal["compute", "raise"] = "compute"  #: what a decorated function does when the cache fails
-    incomplete: Incomplete = "warn"  #: decorated functions whose key could not see everything: or "serve", "refuse"
+    incomplete: Incomplete = "warn"  #: for decorated functions whose key is incomplete: or "serve", "refuse"
     check: float | None = None  #: share of hits that are computed again and compared; None: CACHENESS_CHECK, or none
     lease: float = 30.0  #: how long others wait for a computation whose process died
-    near: str | None = None  #: a directory for copies of blobs from far, on each machine; "auto": in the user's cache
-    near_bytes: int = 50_000_000_000  #: that all copies in it may take
+    near: str | None = None  #: a directory for copies of remote blobs, on each machine; "auto": in the user's cache
+    near_bytes: int = 50_000_000_000  #: quota of all copies in it
     shared_path: bool = False  #: every machine sees the same files under a local blob store's path
     connect_timeout: float = 2.0  #: for a connection to a server
     statement_timeout: float = 5.0  #: for one statement
-    blob_timeout: float = 10.0  #: for a transfer that makes no progress; it may also not fall below 1 MiB/s
+    blob_timeout: float = 10.0  #: for a transfer without progress; it may also not fall below 1 MiB/s
     busy_timeout: float = 30.0  #: for SQLite's write lock; 5 inside decorated functions
-    circuit_failures: int = 3  #: failures in a row after which a server is not asked for a while
-    circuit_seconds: float = 30.0  #: that while at most; the first one is 1 s, each next one twice as long
+    circuit_failures: int = 3  #: failures in a row after which a server is not called for a while
+    circuit_seconds: float = 30.0  #: the longest such pause; the first one is 1 s, each next one twice as long
 
     def __post_init__(self) -> None:
         for parameter in fields(self):
@@ -131,12 +131,12 @@ class Config:
         return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
 
     def __repr__(self) -> str:
-        # Error reports and logs quote it: a URL shows neither its password nor the values of its options.
+        # Error reports and logs contain it: a URL shows neither its password nor the values of its options.
         shown = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
         return f"Config({', '.join(f'{name}={_shown(name, value)!r}' for name, value in shown)})"
 
     def in_mode(self, *modes: Mode) -> Config:
-        """Return the configuration in the narrowest of its own mode, these, and that of CACHENESS_MODE.
+        """Return the configuration in the most restrictive of its mode, these, and CACHENESS_MODE.
 
         Args:
             modes: more modes.
@@ -148,7 +148,7 @@ class Config:
         return self if narrowest == self.mode else self.but(mode=narrowest)
 
     def with_share(self) -> Config:
-        """Return the configuration with the share of hits that CACHENESS_CHECK says, where it says none itself."""
+        """Return the configuration with the share of hits from CACHENESS_CHECK, unless it has one."""
         if self.check is not None:
             return self
         return self.but(check=os.environ.get(ENVIRONMENT_PREFIX + "CHECK", "").strip() or 0.0)
@@ -174,19 +174,19 @@ class Config:
 
 
 def user_code_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Distributions and modules that CACHENESS_USER_CODE adds to the user's own code."""
+    """Return the distributions and modules that CACHENESS_USER_CODE adds to the user's code."""
     text = (os.environ if environ is None else environ).get(ENVIRONMENT_PREFIX + "USER_CODE", "")
     return tuple(name for name in text.replace(",", " ").split() if name)
 
 
 def redacted(url: str) -> str:
-    """A URL fit for logs and errors: without password, and without the values of its options."""
+    """Return a URL for logs and errors: without password, and without the values of its options."""
     try:
         parts = urlsplit(url)
-    except ValueError:  # not a URL after all, and perhaps a secret
+    except ValueError:  # not a valid URL, and perhaps a secret
         return "…"
     query = "&".join(option.partition("=")[0] + "=…" for option in parts.query.split("&") if option)
-    if not parts.netloc:  # put together again, it would have another number of slashes
+    if not parts.netloc:  # urlunsplit would change the number of slashes
         return url.partition("#")[0].partition("?")[0] + (query and f"?{query}")
     host = parts.netloc.rpartition("@")[2]
     netloc = f"{parts.username or ''}:***@{host}" if parts.password else parts.netloc
@@ -194,7 +194,7 @@ def redacted(url: str) -> str:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if name == "trust" and isinstance(value, str):  # it should hold no secret, but may hold a wrong key
+    if name == "trust" and isinstance(value, str):  # it should contain no secret, but may contain a misplaced key
         items = (item.strip().split(":") for item in value.split(","))
         return ", ".join(":".join(item[:-1] or ["…"]) for item in items)
     return redacted(value) if name in SECRETS and isinstance(value, str) else value
@@ -222,10 +222,10 @@ def _check_near(config: Config) -> None:
 
 
 def near_directory(near: str) -> str:
-    """The directory that `near=` means on this machine: "auto" is cacheness/ where XDG puts a user's cache."""
+    """Return the directory for `near=` on this machine: "auto" is cacheness/ in the user's cache (XDG)."""
     if near == AUTO:
         base = os.environ.get("XDG_CACHE_HOME", "")
-        # A relative path there has to be ignored (XDG Base Directory Specification).
+        # A relative path there must be ignored (XDG Base Directory Specification).
         near = os.path.join(base if os.path.isabs(base) else "~/.cache", "cacheness")
     return os.path.abspath(os.path.expanduser(near))
 
@@ -233,7 +233,7 @@ def near_directory(near: str) -> str:
 def _path_on_each_machine(value: Any) -> str:
     if value == AUTO:
         return AUTO
-    # Workers have homes of their own.
+    # Workers have different home directories.
     is_home = isinstance(value, str | os.PathLike) and str(os.fspath(value)).startswith("~")
     return str(os.fspath(value)) if is_home else options.path(value)
 
@@ -246,7 +246,7 @@ def _backend(value: Any) -> Any:
         return backend.lower()
     scheme = urlsplit(backend).scheme.partition("+")[0]
     if scheme in SERVERS:
-        # What SQLAlchemy calls a dialect with a driver: ours is psycopg, whatever is named.
+        # SQLAlchemy's URLs may name a driver; ours is psycopg, whatever is named.
         return SERVERS[0] + backend[backend.index(":") :]
     shown = redacted(backend)
     if scheme == "sqlite":
@@ -272,7 +272,7 @@ def _blobs(value: Any) -> Any:
 
 
 def _store(value: Any, protocol: type, wanted: str) -> Any:
-    """An object of the user's own that has what the cache calls."""
+    """An object of the user that has the methods that the cache calls."""
     calls = [name for name in dir(protocol) if not name.startswith("_")]
     if isinstance(value, type) or any(not hasattr(value, name) for name in calls):
         raise TypeError(f"{value!r:.60} is not {wanted}, or an object with the methods of {protocol.__name__}")
@@ -318,7 +318,7 @@ def _check_codec(codec: Any) -> None:
 _CODEC_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
 
 
-#: How the parameters are read that no decorator and no plug-in has.
+#: Readers of the parameters that decorators and plug-ins do not have.
 _READ: Final[Mapping[str, options.Read]] = {
     **options.READ,
     "metadata_backend": _backend,
@@ -342,7 +342,7 @@ def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str
             continue
         if variable not in known and variable not in files:
             raise ConfigError(f"{variable} is not a setting of cacheness. Known: {', '.join(sorted({*known, *files}))}")
-        if not text.strip():  # an empty variable is one that is not set
+        if not text.strip():  # an empty variable counts as not set
             continue
         name = known.get(variable) or files[variable]
         if name in found:
@@ -352,7 +352,7 @@ def _read_environment(cls: type[Config], environ: Mapping[str, str]) -> dict[str
 
 
 def _secret_in(path: str, variable: str) -> str:
-    """The text of a file, without white space around it. What is in the file shows in no error."""
+    """Return the text of a file, without surrounding white space. No error contains the text."""
     try:
         with open(os.path.expanduser(path), "rb") as file:
             content = file.read(LARGEST_SECRET + 1)

@@ -1,4 +1,4 @@
-"""How long a call may take: patience for what others hold locked, and the limits of calls to one server."""
+"""Limit how long a call may take: waits for locks of other processes, and calls to one server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Patience:
-    """Seconds that the calls inside its blocks may wait for locks, all together. May be entered again and again."""
+    """The total seconds that calls inside its blocks may wait for locks. May be entered several times."""
 
     def __init__(self, seconds: float) -> None:
         self.left = seconds
@@ -38,13 +38,13 @@ def patience(seconds: float) -> Patience:
 
 
 def patience_or(default: float) -> float:
-    """Seconds that the current call may still wait for a lock."""
+    """Return the seconds that the current call may still wait for a lock."""
     return max(min([default, *(outer.left for outer in _patience.get())]), 0.0)
 
 
 @contextmanager
 def waiting(default: float) -> Iterator[float]:
-    """Wait for a lock inside the block, until the moment that it is given; the time counts as patience spent."""
+    """Measure a wait for a lock: the time inside the block reduces the remaining patience."""
     began = time.monotonic()
     try:
         yield began + patience_or(default)
@@ -57,9 +57,9 @@ def waiting(default: float) -> Iterator[float]:
 def retry(
     attempt: Callable[[], T], is_passing: Callable[[Exception], bool], seconds: float, pauses: tuple[float, float]
 ) -> T:
-    """Return what `attempt` returns. Run it again while another's lock or transaction is in its way.
+    """Return what `attempt` returns. Repeat it while another process's lock or transaction blocks it.
 
-    For stores whose every other error says at once that it will not pass; a server that does not answer has a `Guard`.
+    For stores whose other errors are all permanent; a server that does not answer has a `Guard`.
 
     Args:
         attempt: Must be harmless to repeat.
@@ -87,18 +87,18 @@ def retry(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds on calls to one server, in seconds where not said otherwise."""
+    """Limits of calls to one server, in seconds unless noted otherwise."""
 
     connect: float = 2.0
     statement: float = 5.0
     stall: float = 10.0  #: without progress in a blob transfer
-    least_rate: float = float(1 << 20)  #: bytes a second that a blob transfer must average
+    least_rate: float = float(1 << 20)  #: bytes per second that a blob transfer must average
     busy: float = 30.0  #: waiting for SQLite's write lock
     attempts: int = 3
     total: float = 10.0  #: all attempts of one call, unless a transfer is making progress
     failures: int = 3  #: failed attempts in a row that open the circuit
-    cooldown: float = 30.0  #: longest time between two tries of an open circuit
+    cooldown: float = 30.0  #: longest time between two attempts of an open circuit
 
     def transfer(self, size: int) -> float:
-        """Seconds that moving `size` bytes may take."""
+        """Return the seconds that moving `size` bytes may take."""
         return self.stall + size / self.least_rate

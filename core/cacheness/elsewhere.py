@@ -1,4 +1,4 @@
-"""Names that people bring along from functools, joblib, diskcache and others, and what is written here."""
+"""Suggest our names for names that users know from functools, joblib, diskcache and others."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ OF_CACHE: Final = {
     "values": _LIST,
     "volume": 'write cache.stats()["bytes"]',
 }
-#: What is written of a dictionary, and of a cache.
+#: Operations of a dictionary, and what to write for a cache.
 OF_DICTIONARY: Final = {
     "__contains__": _IS_THERE,
     "__delitem__": "write cache.invalidate(name=…)",
@@ -101,7 +101,7 @@ OF_CALLS: Final = {
 
 
 def no_attribute(owner: object, name: str, instead: Mapping[str, str]) -> AttributeError:
-    """The error for an attribute that is not there; it says what to write where the name is known from elsewhere."""
+    """Return the error for a missing attribute, with our name if the attribute is known from another library."""
     said = f"{type(owner).__name__!r} object has no attribute {name!r}"
     if name in instead:
         return AttributeError(f"{said}: {instead[name]}")
@@ -109,9 +109,9 @@ def no_attribute(owner: object, name: str, instead: Mapping[str, str]) -> Attrib
 
 
 class NoDictionary:
-    """What is written with a cache as if it were a dictionary ends in a sentence that says what to write."""
+    """Operations of a dictionary on a cache raise an error that contains what to write."""
 
-    if not TYPE_CHECKING:  # a type checker finds it before
+    if not TYPE_CHECKING:  # a type checker finds it earlier
 
         def __getattr__(self, name: str) -> Any:
             raise no_attribute(self, name, OF_CACHE)

@@ -1,5 +1,5 @@
 """
-Everything that cacheness raises, grouped by what the caller does next.
+Define all errors that cacheness raises, grouped by what the caller does next.
 
 CachenessError
 ├── StoreUnavailable     try again later; the result may well exist
@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from typing import Final
 
-#: How to install libraries whose own name is not enough.
+#: How to install libraries whose distribution has another name.
 _DISTRIBUTIONS: Final = {
     "attr": "attrs",
     "nacl": "pynacl",
@@ -44,15 +44,15 @@ class CachenessError(Exception):
 
 
 class StoreUnavailable(CachenessError):
-    """A store did not answer in time, or answered that it cannot serve now."""
+    """A store did not answer in time, or cannot serve now."""
 
 
 class CommitUnanswered(StoreUnavailable):
-    """The connection was lost during a commit; only the row shows if it took place."""
+    """The connection was lost during a commit; only the row shows whether it happened."""
 
 
 class StoreBusy(StoreUnavailable):
-    """Others kept a lock or every connection for as long as the call could wait; the store itself is well."""
+    """Other processes held a lock or every connection too long; the store itself works."""
 
 
 class StoreFull(CachenessError):
@@ -60,11 +60,11 @@ class StoreFull(CachenessError):
 
 
 class SessionLost(CachenessError):
-    """The writer's session was fenced or ended, so its commit was refused as a whole."""
+    """The writer's session was fenced or ended, so its whole commit was rejected."""
 
 
 class ClockMoved(CachenessError):
-    """An entry's time is too far from the database's clock, so its commit was refused as a whole."""
+    """An entry's time is too far from the database's clock, so the whole commit was rejected."""
 
 
 class BlobMissing(CachenessError):
@@ -76,7 +76,7 @@ class CorruptEntry(CachenessError):
 
 
 class ForgedEntry(CorruptEntry):
-    """The row fails its signature, or was signed by nobody we know."""
+    """The row's signature is invalid, or of an unknown key."""
 
 
 class CodecError(CachenessError):
@@ -84,7 +84,7 @@ class CodecError(CachenessError):
 
 
 class UnhashableArgument(CachenessError, TypeError):
-    """An argument has no canonical encoding; the message names the path to the culprit."""
+    """An argument has no canonical encoding; the message names the path to it."""
 
 
 class RepairRefused(CachenessError):
@@ -92,15 +92,15 @@ class RepairRefused(CachenessError):
 
 
 class NotCached(CachenessError):
-    """A result that was asked for is not in the cache, and nobody here may or can compute it."""
+    """A requested result is not in the cache, and this process may not or cannot compute it."""
 
 
 class NotAccepted(CachenessError):
-    """Results of earlier code are not served for the code of today, for the reason that the message gives."""
+    """Results of earlier code are not served for today's code; the message has the reason."""
 
 
 class NotAudited(CachenessError):
-    """No stored call of a function was made again to be compared, for the reason that the message gives."""
+    """No stored call of a function was repeated for comparison; the message has the reason."""
 
 
 class CacheClosed(CachenessError, ValueError):
@@ -108,11 +108,11 @@ class CacheClosed(CachenessError, ValueError):
 
 
 class ConfigError(CachenessError, ValueError):
-    """The configuration cannot work as it stands; the message says what to change."""
+    """The configuration cannot work; the message contains what to change."""
 
 
 class StoreRefused(ConfigError):
-    """A store answered that we may not: credentials, permissions, or no such bucket."""
+    """A store denied access: credentials, permissions, or no such bucket."""
 
 
 class ModeRefused(ConfigError):
@@ -136,7 +136,7 @@ class MissingExtra(ConfigError, ImportError):
 
     @classmethod
     def of(cls, error: ImportError, library: str, extra: str, purpose: str) -> MissingExtra:
-        """What an import that failed comes to: this library, or one that it needs, is missing, or broken.
+        """Return the error for a failed import: this library, or one that it needs, is missing or broken.
 
         Args:
             error: what the import raised.

@@ -1,4 +1,4 @@
-"""Opens the stores, codecs and keys that a configuration names, once in each process."""
+"""Open the stores, codecs and keys of a configuration, once per process."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ add_user_code(*user_code_names())
 
 @dataclass(frozen=True, slots=True)
 class OpenCache:
-    """Everything that works together for one configuration in this process."""
+    """All objects for one configuration in this process."""
 
     cache: Cache
     compute_leases: ComputeLeases
@@ -62,14 +62,14 @@ class OpenCache:
     reasons: MissReasons = field(default_factory=MissReasons)
 
     def close(self) -> None:
-        """Give up compute leases, end the session, close the stores."""
+        """Release compute leases, end the session, close the stores."""
         self.compute_leases.close()
         self.cache.close()
 
 
 @dataclass(slots=True)
 class Slot:
-    """The place of one configuration: its open cache, and how many handles it has."""
+    """The place of one configuration: its open cache, and its number of handles."""
 
     config: Config
     guard: Guard
@@ -83,8 +83,8 @@ class _Registry:
     """The slots of this process."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()  # reentrant, because a finalizer of the user's may open or close a cache within
-        self.pid = os.getpid()  # kept, because asking the kernel costs a fifth of a hit
+        self.lock = threading.RLock()  # reentrant, because a finalizer of the user may open or close a cache inside it
+        self.pid = os.getpid()  # stored, because a system call costs a fifth of a hit
         self.slots: dict[Config, Slot] = {}
         #: Handles that were collected. Its `put` takes no lock that a thread could hold already.
         self.dropped: SimpleQueue[Slot] = SimpleQueue()
@@ -92,10 +92,9 @@ class _Registry:
         self.inherited: list[object] = []
 
     def reset_after_fork(self) -> None:
-        """Begin with no caches and new locks in a forked child.
+        """In a forked child, start with no caches and new locks.
 
-        What was open stays alive on purpose: to collect a parent's connection in the child would
-        end it for both.
+        Open objects stay alive on purpose: collecting a parent's connection in the child would end it for both.
         """
         self.inherited.append(self.slots)
         self.slots = {}
@@ -104,12 +103,12 @@ class _Registry:
         self.pid = os.getpid()
 
     def close(self) -> None:
-        """At exit: end sessions, so that nobody has to prove this process dead."""
+        """At exit: end sessions, so that no other process has to prove that this one is dead."""
         for slot in list(self.slots.values()):
             try:
                 if slot.opened is not None:
                     slot.opened.close()
-            except CachenessError as error:  # the others are closed too
+            except CachenessError as error:  # an error must not keep the others open
                 _log.debug("a cache could not be closed at exit: %s", error)
         self.slots.clear()
 
@@ -132,24 +131,24 @@ def hold(config: Config) -> Slot:
 def drop(slot: Slot) -> None:
     """Have a thread release a slot whose handle was collected.
 
-    A finalizer runs in the middle of anything, and so takes no lock and closes nothing itself.
+    A finalizer may run at any point, and so takes no lock and closes nothing itself.
     """
     _registry.dropped.put(slot)
 
 
 def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
-    while True:  # stores of the user's are closed here too, and others wait behind them
+    while True:  # stores of the user are closed here too, and other slots wait behind them
         with isolated(lambda error: _log.debug("a cache that nobody closed could not be closed: %s", error)):
             release(dropped.get())
 
 
 def is_inherited(slot: Slot) -> bool:
-    """Return True when a slot is a parent's, seen in a forked child, where it must not be used."""
+    """Return True when a slot belongs to the parent of a forked child, which must not use it."""
     return slot.pid != _registry.pid
 
 
 def release(slot: Slot) -> None:
-    """Count one user less; the last one closes the cache. Does nothing in a forked child."""
+    """Remove one user; the last one closes the cache. Does nothing in a forked child."""
     if is_inherited(slot):
         return
     with _registry.lock:
@@ -163,11 +162,11 @@ def release(slot: Slot) -> None:
 
 
 def open_cache(slot: Slot) -> OpenCache:
-    """Return the open cache of a held configuration, and open it first if need be.
+    """Return the open cache of a held configuration; open it if necessary.
 
-    Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does
-    not answer; that one is remembered for `circuit_seconds`, so that a dead server costs a run
-    its deadline once.
+    Raises ConfigError when the configuration cannot work, StoreUnavailable when a server does not
+    answer; the latter is kept for `circuit_seconds`, so that a dead server costs a run its deadline
+    once.
     """
     if slot.opened is None:
         _wait_for_opener(slot)
@@ -186,9 +185,9 @@ def _wait_for_opener(slot: Slot) -> None:
 
 
 def embedded_kind(directory: str | Path) -> str | None:
-    """Which metadata an embedded cache's directory holds: "sqlite", "json", or None for neither."""
+    """Return the metadata in an embedded cache's directory: "sqlite", "json", or None for neither."""
     for kind, name in (("sqlite", SQLITE_FILE), ("json", JOURNAL_FILE)):
-        if os.path.exists(os.path.join(directory, name)):  # False as well where we may not look
+        if os.path.exists(os.path.join(directory, name)):  # False as well without permission to read it
             return kind
     return None
 
@@ -200,7 +199,7 @@ def _take(config: Config) -> Slot:
             guard = Guard(f"opening {_name(config.metadata_backend)}", replace(config.limits(), failures=1))
             slot = _registry.slots.setdefault(config, Slot(config, guard))
         slot.handles += 1
-        if _registry.slots.get(config) is slot:  # else a finalizer has just closed the last handle of it
+        if _registry.slots.get(config) is slot:  # otherwise a finalizer has just closed its last handle
             return slot
 
 
@@ -223,11 +222,11 @@ def _open(config: Config) -> OpenCache:
 
 
 def fit_to_send(config: Config) -> Config:
-    """The configuration without private keys, where the mode does not write: it may go to other machines."""
+    """Return the configuration without private keys if the mode does not write, because it may go to other machines."""
     if writes(config.mode) or config.mode == "off" or config.signing_key is None:
         return config
     if config.trust is None and not _is_server(config):
-        return config  # the key in the directory counts too, which `trust` would rule out
+        return config  # the key in the directory counts too, which `trust` would exclude
     signing_key, trust = without_private_keys(config.signing_key, config.trust)
     return config.but(signing_key=signing_key, trust=trust)
 
@@ -237,7 +236,7 @@ _starts: dict[Config, float] = {}
 
 
 def begun(config: Config) -> Config:
-    """The configuration with the start of its run, where it refreshes: by the database's clock, once a process."""
+    """Return the configuration with its run's start if it refreshes: by the database's clock, once per process."""
     if config.mode != "refresh" or config.refresh_since is not None:
         return config
     start = _starts.get(config) or _starts.setdefault(config, _now_at(config))
@@ -287,7 +286,7 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
 
 
 def _compressed_share(config: Config) -> Share:
-    """Return when a value is compressed, by where its bytes go."""
+    """Return when values are compressed, depending on where the bytes go."""
     if config.compression == "none":
         return compression.never
     is_here = config.blob_store is None or str(config.blob_store).startswith(("file:", "memory:"))
@@ -297,19 +296,19 @@ def _compressed_share(config: Config) -> Share:
 
 
 def codecs_of(config: Config) -> tuple[Codec, ...]:
-    """Return the codecs in order of preference: those that the configuration gives, then the built-in ones."""
+    """Return the codecs in order of preference: the configured ones, then the built-in ones."""
     if taken := {codec.name for codec in CODECS} & {codec.name for codec in config.codecs}:
         raise ConfigError(f"codecs cannot be used: {min(taken)!r} is the name of a built-in codec. Choose another name")
     return (*map(OutsideCodec, config.codecs), *(CODECS if config.safe_codecs else TRUSTING_CODECS))
 
 
 def marker_of(config: Config, metadata: MetadataStore, blobs: BlobStore) -> Marker:
-    """The tie between the two stores of a configuration."""
+    """Return the relation between the two stores of a configuration."""
     return Marker(metadata, blobs, travel_together=_travel_together(config))
 
 
 def _travel_together(config: Config) -> bool:
-    """Whether who copies the metadata copies the blobs with it: both are in one directory, and not through a link."""
+    """Return True when a copy of the metadata includes the blobs: both in one directory, without a link."""
     if config.blob_store is not None or config.metadata_backend not in _EMBEDDED:
         return False
     directory = Path(config.cache_dir).resolve()
@@ -317,8 +316,8 @@ def _travel_together(config: Config) -> bool:
 
 
 def open_metadata(config: Config) -> MetadataStore:
-    """The metadata store that `metadata_backend` names, or is."""
-    # Imports stand inside of `no_fork`: a child could never import what a thread of its parent was importing.
+    """Return the metadata store that `metadata_backend` names, or is."""
+    # Imports are inside `no_fork`: a child forked during a thread's import could never import that module.
     backend = config.metadata_backend
     if not isinstance(backend, str):
         return cast("MetadataStore", backend)
@@ -361,7 +360,7 @@ def _directory(config: Config, *, other: str) -> Path:
 
 
 def open_blobs(config: Config) -> BlobStore:
-    """The blob store that `blob_store` names, or is."""
+    """Return the blob store that `blob_store` names, or is."""
     url = config.blob_store
     if url is not None and not isinstance(url, str):
         return cast("BlobStore", url)
@@ -420,7 +419,7 @@ def check_sharing(config: Config) -> None:
 
 
 def check(config: Config) -> None:
-    """Raise ConfigError for what can work on no machine. Touches no disk and asks no server."""
+    """Raise ConfigError for what can work on no machine. Reads no disk and calls no server."""
     check_sharing(config)
     codecs_of(config)
     if isinstance(config.blob_store, str) and urlsplit(config.blob_store).scheme not in _HERE:
@@ -477,7 +476,7 @@ def _shared_keyring(config: Config) -> Keyring:
 
 def _make(directory: Path) -> None:
     if directory.is_dir():
-        return  # with whatever else is in it: only a directory of ours is marked as one that can be made again
+        return  # a directory with other files is not marked: only a directory of ours can be made again
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:  # a ValueError for a NUL
@@ -485,7 +484,7 @@ def _make(directory: Path) -> None:
             f"cache_dir {str(directory)!r} cannot be made: {getattr(error, 'strerror', error)}."
             " Choose a directory that you may write to"
         ) from error
-    with suppress(OSError):  # as good without it
+    with suppress(OSError):  # the mark is optional
         tag_cache(directory, "Results of computations, by cacheness. Its docs say how to back it up.")
 
 

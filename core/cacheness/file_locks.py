@@ -1,4 +1,4 @@
-"""Lock files that show that a process still lives, or keep others out for a while."""
+"""Lock files: they show that a process is alive, or lock out other processes for a while."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FileLocks:
         forks.watch_forks(self)
 
     def take(self, name: str) -> bool:
-        """Lock a file, which is made when it is not there. False: somebody else holds it."""
+        """Lock a file, creating it if missing. Return False if another process holds it."""
         file = _open(self._folder / name)
         if not _lock(file.fileno()):
             forks.close(file)
@@ -35,7 +35,7 @@ class FileLocks:
         return True
 
     def release(self, name: str) -> None:
-        """Let others lock a file."""
+        """Unlock a file."""
         with self._mutex:
             file = self._held.pop(name, None)
         if file is not None:
@@ -48,8 +48,8 @@ class FileLocks:
         self.release(name)
 
     def is_free(self, name: str) -> bool:
-        """Return True when nobody holds a file. One that was removed is held by nobody."""
-        with forks.no_fork():  # a child would keep the lock that this look takes
+        """Return True when no process holds a file. A deleted file is held by none."""
+        with forks.no_fork():  # a forked child would keep the lock that this check takes
             try:
                 descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -68,12 +68,12 @@ class FileLocks:
             self.release(name)
 
     def reset_after_fork(self) -> None:
-        """Hold nothing in a child: the locks are the parent's, and their files are closed here."""
+        """In a child, drop all locks: they are the parent's, and their files are closed here."""
         self._held, self._mutex = {}, threading.RLock()
 
 
 def _open(path: Path) -> io.FileIO:
-    with forks.no_fork():  # a child must know of the file, to close it
+    with forks.no_fork():  # a child must know the file, to close it
         file = io.FileIO(path, "a")
         forks.close_in_children(file)
         return file
@@ -87,7 +87,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def unlock(file: io.FileIO) -> None:
-    """Free a lock and close its file; twice is fine, because an interruption may come right after the first time."""
+    """Free a lock and close its file; may run twice, because an interruption may come right after the first time."""
     if not file.closed:
         # Explicitly, because a child that is about to call exec() may have the file open too.
         platform.unlock(file.fileno())
@@ -95,10 +95,10 @@ def unlock(file: io.FileIO) -> None:
 
 
 def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
-    """Lock a file behind all who asked before: the file, for `unlock`. None: the time was over.
+    """Lock a file after all earlier callers; return it for `unlock`, or None when the time is over.
 
-    The kernel serves those who wait in flock() in order of arrival, and wakes one at a time. To ask
-    again and again instead starves the unlucky: of 64 writers the slowest waited ten times the mean.
+    The kernel serves processes that wait in flock() in order of arrival, and wakes one at a time.
+    Polling would starve some of them: of 64 writers the slowest waited ten times the mean.
     """
     file = _open(path)
     try:
@@ -110,7 +110,7 @@ def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
 
 
 class _Waiter:
-    """A thread that waits in flock(), which knows no time limit, on behalf of one that has no time."""
+    """A thread that waits in flock(), which has no time limit, for a caller that has one."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -130,7 +130,7 @@ class _Waiter:
         return None if self._given_up else self._file
 
     def _ask_again(self, seconds: float) -> None:
-        """Without a thread: nobody is in line, and the lucky one gets it."""
+        """Without a thread there is no queue: whichever process polls first gets the lock."""
         until = time.monotonic() + seconds
         try:
             while not platform.lock(self._file.fileno()):

@@ -1,4 +1,4 @@
-"""Which kind of file system a path is on, and the mark of a directory that can be made again."""
+"""Detect the type of a path's file system, and mark directories as caches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ NETWORK_FILE_SYSTEMS: Final = (
     *("glusterfs", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "smb2", "smb3", "smbfs"),
     *("afpfs", "webdav"),
 )
-#: By this file, backup programs know a cache: https://bford.info/cachedir/
+#: Backup programs recognise a cache by this file: https://bford.info/cachedir/
 CACHE_TAG: Final = "CACHEDIR.TAG"
 _SIGNATURE: Final = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 
 def file_system_of(path: str | os.PathLike[str]) -> str:
-    """Return the type of the file system that holds a path, "" where the system does not say."""
+    """Return the type of the file system that holds a path, "" if the system does not provide it."""
     resolved, best, kind = Path(path).resolve(), "", ""
     for point, fstype in mounts():
         if resolved.is_relative_to(point) and len(point) >= len(best):
@@ -29,7 +29,7 @@ def file_system_of(path: str | os.PathLike[str]) -> str:
 
 
 def is_local(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is on a disk of this machine, and not one that another process serves."""
+    """Return whether a path is on a local disk, and not served by another process."""
     kind = file_system_of(path)
     return kind not in NETWORK_FILE_SYSTEMS and not kind.startswith("fuse")
 

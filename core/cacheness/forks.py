@@ -1,10 +1,10 @@
-"""Forks: what a fork must not meet half done, and what a forked child must make again.
+"""Manage forks: what must be complete before a fork, and what a forked child must make new.
 
-SQLite keeps state of each open file, and its allocator a lock, inside the C library; Python keeps
-a lock for each module that is being imported. A child inherits all of it, as it was at that
-moment, without the threads that would have gone on. So a fork waits until no thread is inside such
-a call, and then closes every connection to SQLite: the child begins with a library that has no
-file open. Where that cannot be had, `refusal()` gives the reason, and SQLite is not used there.
+SQLite keeps state of each open file, and its allocator a lock, inside the C library; Python keeps a
+lock for each module that is being imported. A child inherits all of it in its state at the fork,
+without the threads that would have continued. So a fork waits until no thread is inside such a
+call, and then closes every connection to SQLite: the child starts with a library that has no file
+open. If that is impossible, `refusal()` returns the reason, and SQLite is not used there.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _FOREIGN: Final = "this process was forked without Python's knowledge while SQLi
 
 
 class ForkAware(Protocol):
-    """Something that a forked child must not go on using as it is."""
+    """An object that a forked child must not continue to use unchanged."""
 
     def reset_after_fork(self) -> None:
-        """Make locks, queues, counters and connections new; called in the child, before anything else runs there."""
+        """Make locks, queues, counters and connections new; called in the child, before other code runs there."""
         ...
 
 
 class Closing(ForkAware, Protocol):
-    """Something that is closed across a fork."""
+    """An object that is closed across a fork."""
 
     def close_before_fork(self) -> None:
         """Close what is open; called in the forking thread, while no thread is inside `no_fork`."""
@@ -47,28 +47,29 @@ class Closing(ForkAware, Protocol):
 
 
 class _ForkState:
-    """What one process has to do at a fork. A child begins with a new one."""
+    """One process's state for forks. A child starts with a new one."""
 
     def __init__(self, generation: int) -> None:
         self.pid = os.getpid()
         self.generation = generation
         self.refusal = ""
-        # Taken in this order: one fork at a time, the locks of threads, the sets below. A thread that is inside
-        # `no_fork` may need the last, to import what is closed across forks, and so a fork waits without holding it.
+        # Order of locks: one fork at a time, the locks of threads, the sets below. A thread inside
+        # `no_fork` may need the last, to import a module whose objects are closed across forks, and
+        # so a fork waits without holding it.
         self.forking = threading.RLock()  # reentrant, because a signal handler may fork
         self.registry = threading.RLock()
         self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
         self.thread = _Thread(self)
-        self.taken: list[list[Any]] = []  # by the forks that are going on
-        self.files: weakref.WeakSet[io.FileIO] = weakref.WeakSet()  # one that an interruption loses frees its lock
+        self.taken: list[list[Any]] = []  # by the forks in progress
+        self.files: weakref.WeakSet[io.FileIO] = weakref.WeakSet()  # a list lost to an interruption frees its locks
         self.closing: weakref.WeakSet[Closing] = weakref.WeakSet()
 
 
 class _Thread(threading.local):
     """The lock of one thread, held while a fork must wait for it.
 
-    One lock for each thread, because threads must not wait for each other. A lock made in C, because
-    an interruption between taking a lock and entering its block cannot happen there.
+    One lock per thread, because threads must not wait for each other. A lock implemented in C,
+    because no interruption can occur between taking it and entering its block.
     """
 
     def __init__(self, process: _ForkState) -> None:
@@ -84,8 +85,9 @@ _watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 class LazyAttribute(Generic[T]):
     """Compute an attribute when it is first read, and keep it.
 
-    Not `functools.cached_property`: that of Python 3.11 holds a lock while it computes, and a child which is
-    forked beside another thread's first read would wait for that thread for ever. Here both compute.
+    Not `functools.cached_property`: Python 3.11's holds a lock while it computes, and a child
+    forked during another thread's first read would wait for that thread for ever. Here both
+    compute.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -104,13 +106,13 @@ class LazyAttribute(Generic[T]):
     def __get__(self, instance: object | None, owner: type) -> LazyAttribute[T] | T:
         if instance is None:
             return self
-        # The name is found in the instance from now on, before this descriptor.
+        # From now on the name is found in the instance, before this descriptor.
         value = instance.__dict__[self._name] = self._compute(instance)
         return value
 
 
 def no_fork() -> contextlib.AbstractContextManager[Any]:
-    """Return a block during which other threads' forks wait. Never wait in it, nor run a user's code."""
+    """Return a block during which other threads' forks wait. Never wait in it, nor run user code."""
     return _process.thread.lock
 
 
@@ -131,7 +133,7 @@ def close_in_children(file: io.FileIO) -> None:
 
 
 def close(file: io.FileIO) -> None:
-    """Close a file that `close_in_children` was called with."""
+    """Unregister a file of `close_in_children`."""
     _process.files.discard(file)
     file.close()
 
@@ -142,7 +144,7 @@ def generation() -> int:
 
 
 def refusal() -> str:
-    """Return why SQLite must not be used in this process; empty where it may."""
+    """Return why SQLite must not be used in this process; empty if it may."""
     if _process.refusal or _process.pid == os.getpid():
         return _process.refusal
     return _FOREIGN  # Python's handlers did not run, so nothing was closed
@@ -153,8 +155,9 @@ def _before() -> None:
     process.forking.acquire()
     taken: list[Any] = []
     process.taken.append(taken)
-    # A thread inside of its own call does not wait for it: the child inherits that call half done. When others do not
-    # leave in time, what is open stays open, for the child to find and to refuse.
+    # A fork does not wait for a call of its own thread: the child inherits that call incomplete. If
+    # other threads do not leave in time, open connections stay open, and the child detects and
+    # rejects them.
     if not _is_inside(process.thread.lock) and _take_all(process, taken):
         for closing in list(process.closing):
             closing.close_before_fork()
@@ -163,7 +166,7 @@ def _before() -> None:
 
 
 def _take_all(process: _ForkState, taken: list[Any]) -> bool:
-    """Take the lock of every other thread, and the registry, so that none is added; False when time runs out."""
+    """Take the lock of every other thread, and the registry, so that none is added; return False on timeout."""
     deadline = time.monotonic() + PATIENCE
     known = {id(process.thread.lock)}
     while True:
@@ -176,7 +179,7 @@ def _take_all(process: _ForkState, taken: list[Any]) -> bool:
             if not lock.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
                 return False
             known.add(id(lock))
-            taken.append(lock)  # and kept, so that its id stays its own
+            taken.append(lock)  # and stored, so that its id is not reused
 
 
 def _after_in_parent() -> None:
@@ -187,7 +190,7 @@ def _after_in_parent() -> None:
 
 
 def _after_in_child() -> None:
-    global _process  # a child has its own state, made new in one step
+    global _process  # a child gets a new state in one step
     parent, _process = _process, _ForkState(_process.generation + 1)
     _process.refusal = parent.refusal or _why_refused(parent)
     for file in list(parent.files):
@@ -203,7 +206,7 @@ def _after_in_child() -> None:
 def _why_refused(parent: _ForkState) -> str:
     if _is_inside(parent.thread.lock):
         return "it was forked by a thread that was inside SQLite, in a signal handler perhaps"
-    # A thread that another fork waits for counts as inside: its lock is taken, by whom does not show.
+    # A thread whose lock is taken by another fork counts as inside, because a lock does not show its owner.
     if not all(lock.acquire(blocking=False) for lock in list(parent.locks)):
         return f"it was forked while another thread had been inside SQLite for more than {PATIENCE:g} s"
     if any(closing.has_connections() for closing in list(parent.closing)):

@@ -1,4 +1,4 @@
-"""BLAKE3 with threads where that pays, in a way that survives forks."""
+"""Compute BLAKE3, with threads for large data, safely after forks."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ _THREADS: Final = min(os.cpu_count() or 1, 8)
 
 def hasher_for(size: int) -> blake3:
     """Return a hasher for about so many bytes."""
-    # Not blake3.AUTO: it shares one pool of threads, which a forked child inherits dead and waits for.
+    # Not blake3.AUTO: it uses one pool of threads, which a forked child inherits without its threads and waits for.
     return blake3(max_threads=_THREADS if size >= _THREADED_FROM else 1)

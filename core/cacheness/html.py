@@ -1,4 +1,4 @@
-"""What notebooks show: small tables, in which every text is escaped."""
+"""Render small HTML tables for notebooks; all text is escaped."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ LONGEST: Final = 300  #: characters of one text
 
 
 def of_fields(title: str, fields: Mapping[str, object]) -> str:
-    """A title, and a row for each field that says something."""
+    """Return a title, and a row for each field that is not empty."""
     rows = [f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in fields.items() if value != ""]
     return f"<table><caption>{_text(title)}</caption>{''.join(rows)}</table>"
 
 
 def of_rows(title: str, head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A title, a head, and rows."""
+    """Return a title, a head, and rows."""
     names = "".join(f"<th>{_text(name)}</th>" for name in head)
     cells = ("".join(f"<td>{_text(value)}</td>" for value in row) for row in rows)
     lines = "".join(f"<tr>{line}</tr>" for line in cells)

@@ -1,4 +1,4 @@
-"""What becomes of results whose keys are incomplete: something that can decide them could not be seen."""
+"""Decide about results whose keys are incomplete: an input that can decide them is not visible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 Incomplete = Literal["warn", "serve", "refuse"]
 CHOICES: Final[tuple[str, ...]] = get_args(Incomplete)
-#: Lines that a warning quotes.
+#: Lines that a warning contains.
 _QUOTED: Final = 3
 
 _warned: set[tuple[Any, str]] = set()
@@ -16,7 +16,7 @@ _warned: set[tuple[Any, str]] = set()
 def may_cache(
     choice: str, function: str, unseen: Sequence[str], warn: Callable[[str], None], where: Any = None
 ) -> bool:
-    """Return whether the results of a function may be cached; warn once a function, where that is the choice.
+    """Return whether the results of a function may be cached; warn once per function, if so configured.
 
     `unseen` is what the key could not see, `where` distinguishes caches.
     """

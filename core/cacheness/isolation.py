@@ -1,4 +1,4 @@
-"""The edge between the user's work and the cache: no error of the cache reaches the work, and whose work it is."""
+"""Separate the user's work from the cache: errors of the cache do not reach the user's code."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from types import TracebackType
 
 
 class isolated:  # noqa: N801  used like a function
-    """Pass an error inside of the block to `report`, and go on after the block.
+    """Pass an error inside the block to `report`, and continue after the block.
 
-    `report` may raise it again. What is not an Exception, such as KeyboardInterrupt, passes. It is a class and not a
-    generator because a cached call enters it several times.
+    `report` may raise it again. Exceptions outside Exception, such as KeyboardInterrupt, are not
+    caught. A class and not a generator, because a cached call enters it several times.
     """
 
     __slots__ = ("_report",)

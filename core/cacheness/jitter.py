@@ -1,4 +1,4 @@
-"""Random pauses and choices, so that rivals and waiters do not come back at the same moment."""
+"""Random pauses and choices, so that competing processes do not retry at the same moment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 T = TypeVar("T")
 
-#: Draws from the system and keeps no state: the sequence that a user has seeded in `random` stays as it is,
+#: Draws from the system and keeps no state: a user's seeded sequence in `random` is not changed,
 #: and a forked child does not repeat its parent's pauses.
 _SYSTEM: Final = random.SystemRandom()
 
@@ -19,10 +19,10 @@ def between(shortest: float, longest: float) -> float:
 
 
 def below(bound: int) -> int:
-    """Return a random whole number from 0 to less than the bound."""
+    """Return a random whole number from 0 to less than the limit."""
     return _SYSTEM.randrange(bound)
 
 
 def chosen(items: Sequence[T], most: int) -> list[T]:
-    """Return some of the items, at random; all of them when there are no more."""
+    """Return some of the items, at random; all of them if there are no more."""
     return _SYSTEM.sample(items, min(most, len(items)))

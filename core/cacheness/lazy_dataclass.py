@@ -1,7 +1,7 @@
-"""The standard library's `dataclass`, whose methods are made when one of them is first used.
+"""A `dataclass` like the standard library's, whose methods are created on first use.
 
-To write and compile them takes a third of the time in which a fresh process imports this package, and it
-uses a fifth of them.
+Generating and compiling them takes a third of the time in which a new process imports this package,
+and it uses a fifth of them.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ else:
 
 
 class _Later:
-    """Stands for a method until it is looked up, by a call or by inspection, and then makes it and its like."""
+    """Replaces a method until it is looked up, by a call or by inspection; then creates all generated methods."""
 
     def __init__(self, cls: type, name: str, names: list[str], make: Callable[[], type]) -> None:
         self._cls, self._name, self._names, self._make = cls, name, names, make
 
     def __get__(self, instance: object, owner: type) -> Any:
         made = vars(self._make())
-        # No lock, in which a forked child could find itself: two threads make the same.
+        # No lock, which a forked child could inherit locked: two threads create the same.
         for name in self._names:
             setattr(self._cls, name, made[name])
-        return made[self._name].__get__(instance, owner)  # as the method's own class has it, also for super()
+        return made[self._name].__get__(instance, owner)  # also correct for super()

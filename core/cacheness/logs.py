@@ -1,4 +1,4 @@
-"""The loggers below `cacheness`: a message is one line, whatever names and errors say."""
+"""Loggers below `cacheness`: each message is one line, whatever names and errors contain."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def logger_of(module: str) -> OneLineLogger:
 
 
 class OneLineLogger(logging.LoggerAdapter[logging.Logger]):
-    """Writes texts and errors so that they can neither end a line nor steer a terminal."""
+    """Formats texts and errors so that they cannot end a line or control a terminal."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        """Log a message; what it is made of is made printable."""
+        """Log a message; its arguments are made printable."""
         if self.isEnabledFor(level):
             # The frame of this method is not the caller's.
             super().log(level, msg, *map(_one_line, args), **{"stacklevel": 2, **kwargs})

@@ -1,4 +1,4 @@
-"""From an older version of cacheness to this one: the tables, then what is not read any more."""
+"""Migrate a store from an older version of cacheness: the tables, then entries that are no longer read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cacheness.results.tombstones import BULK, Tombstones
 
 @dataclass(frozen=True, slots=True)
 class Migrated:
-    """What a migration has done."""
+    """The result of a migration."""
 
     before: int  #: version of the schema; 0 for an empty database
     after: int
@@ -27,7 +27,7 @@ class Migrated:
 
 
 def entries_to_drop(config: Config) -> int:
-    """How many entries a migration would drop."""
+    """Return how many entries a migration would drop."""
     if config.metadata_backend == "json":
         from cacheness.metadata.journal import migration
 
@@ -38,14 +38,14 @@ def entries_to_drop(config: Config) -> int:
 
 
 def migrate(config: Config, progress: Callable[[int, int], None] | None = None) -> Migrated:
-    """Bring a store to this version's schema; interrupted, it may be run again, and goes on.
+    """Bring a store to this version's schema; after an interruption, run it again to continue.
 
     `progress` is called with the entries dropped and the blobs deleted so far. Blobs are deleted
     only where the marker in the blob store names this database; elsewhere they wait for `adopt`.
     """
     with ExitStack() as last:
         if entries_to_drop(config):
-            # Before anything is changed: whether the blobs can be reached.
+            # Checked before any change: whether the blobs are reachable.
             factory.check_sharing(config)
             last.callback(factory.open_blobs(config).close)
         before, after, entries = _migrate_metadata(config, progress)
@@ -75,10 +75,10 @@ def _migrate_metadata(config: Config, progress: Callable[[int, int], None] | Non
 def _drain(
     config: Config, metadata: MetadataStore, blobs: BlobStore, progress: Callable[[int], object]
 ) -> tuple[int, int, str | None]:
-    """Delete the blobs that have tombstones: how many were, how many are left, and why."""
+    """Delete the blobs that have tombstones; return how many were deleted, how many are left, and why."""
     why, goes_on = None, blobs.stat(MARKER) is not None
     if not goes_on:
-        # A marker could be written into an empty store, and the tombstones of another one would be lost then.
+        # A marker could be written into an empty store, and the tombstones of another store would be lost then.
         why = f"the blob store holds no {MARKER}, which says whose blobs these are, so it may be the wrong one"
     tombstones = Tombstones(metadata, blobs, factory.marker_of(config, metadata, blobs))
     deleted, left, after = 0, 0, ""
@@ -88,7 +88,7 @@ def _drain(
         deleted += len(removal.gone)
         left += len(names) - len(removal.gone)
         why = why or next(iter(removal.kept.values()), None)
-        goes_on = bool(removal.gone)  # where not one could be deleted, the others would only wait for it in turn
+        goes_on = bool(removal.gone)  # if none could be deleted, the others would only time out in turn
         progress(deleted)
     return deleted, left, why
 

@@ -1,7 +1,7 @@
-"""Calls that an event loop waits for, in threads of their own.
+"""Run calls for an event loop in separate threads.
 
-Not `asyncio.to_thread`: its few threads are everybody's, and who fills them with waits would keep the cache from
-answering. None of the calls made here waits for another one of them.
+Not `asyncio.to_thread`: all users share its few threads, and long waits there would block the
+cache. None of the calls made here waits for another one of them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Threads:
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
         if getattr(self._here, "is_ours", False):
-            # A user's code that is run here has an event loop of its own: it must not wait for these threads.
+            # User code in such a call uses a different event loop, so that it does not wait for these threads.
             return ThreadPoolExecutor(1, thread_name_prefix="cacheness-inner").submit(call)
         with self._lock:
             if self._pool is None:
@@ -54,7 +54,7 @@ def submit(call: Callable[[], T]) -> Future[T]:
 
 
 async def off_loop(call: Callable[[], T], on_cancel: Callable[[], object] | None = None) -> T:
-    """Wait for a call. One that had begun when it was cancelled goes on, and `on_cancel` follows it."""
+    """Wait for a call. If it had begun when this was cancelled, it continues, and `on_cancel` follows it."""
     import asyncio
 
     future = submit(call)
@@ -68,7 +68,7 @@ async def off_loop(call: Callable[[], T], on_cancel: Callable[[], object] | None
 
 
 async def to_the_end(call: Callable[[], T]) -> T:
-    """Wait for a call, also when this was cancelled: what it takes or writes must not be left behind it."""
+    """Wait for a call, also after a cancellation: what it takes or writes must not be left behind."""
     import asyncio
 
     waiting = asyncio.wrap_future(submit(call))

@@ -1,4 +1,4 @@
-"""Options and how they are read: alike in parameters, environment variables, blocks, decorators and plug-ins."""
+"""Options and their formats, the same in parameters, environment variables, blocks, decorators and plug-ins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cacheness.incomplete import CHOICES
 from cacheness.modes import MODES
 from cacheness.units import bytes_of, seconds_of, time_of, whole
 
-#: Turns what was written into what is used. Raises TypeError or ValueError in words that can follow a colon.
+#: Converts a given value to the used one. Raises TypeError or ValueError with a text for use after a colon.
 Read: TypeAlias = Callable[[Any], Any]
 
 _FLAGS: Final = {
@@ -29,21 +29,21 @@ _FLAGS: Final = {
 
 
 def path(value: Any) -> str:
-    """The absolute path of a directory: a relative one would be another after a chdir, or in another process."""
+    """Return the absolute path of a directory: a relative one would change after a chdir, or in another process."""
     if not isinstance(value, str | os.PathLike) or not str(os.fspath(value)).strip():
         raise ValueError(f"{value!r:.80} is not the path of a directory; leave it out for the default")
     return os.path.abspath(os.path.expanduser(str(os.fspath(value))))
 
 
 def text(value: Any) -> str:
-    """What must be text already: a number could be spelt in several ways."""
+    """Accept only text: a number could be written in several ways."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r:.40} is not text")
     return value
 
 
 def choice(*known: str) -> Read:
-    """One of a few words, in capitals or not."""
+    """Accept one of a few words, in any case."""
 
     def read(value: Any) -> str:
         chosen = value.strip().lower() if isinstance(value, str) else value
@@ -55,15 +55,15 @@ def choice(*known: str) -> Read:
 
 
 def flag(value: Any) -> bool:
-    """True or False, also as the text that a variable has."""
+    """Accept True or False, also as text, as in a variable."""
     found = _FLAGS.get(value.strip().lower()) if isinstance(value, str) else value
-    if found not in (True, False) or not isinstance(found, int):  # 1 and 0 as well, and no 1.0
+    if found not in (True, False) or not isinstance(found, int):  # 1 and 0 as well, and not 1.0
         raise TypeError(f"{value!r:.40} is neither True nor False")
     return bool(found)
 
 
 def whole_number(value: Any) -> int:
-    """A whole number, also as text such as "1000" or "1e6"."""
+    """Accept a whole number, also as text such as "1000" or "1e6"."""
     try:
         return (
             whole(value)
@@ -77,7 +77,7 @@ def whole_number(value: Any) -> int:
 
 
 def share(value: Any) -> float:
-    """A share from 0 to 1: a number, or text such as "0.05" or "5%"."""
+    """Accept a share from 0 to 1: a number, or text such as "0.05" or "5%"."""
     said = f"{value!r:.40} is not a share: give a number from 0 to 1"
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(said)
@@ -92,7 +92,7 @@ def share(value: Any) -> float:
 
 
 def names(value: Any) -> tuple[str, ...]:
-    """Several names."""
+    """Accept several names."""
     if isinstance(value, str):
         raise TypeError(f"{value!r:.40} is a string; give a list: [{value!r:.40}]")
     if not isinstance(value, Iterable):
@@ -105,14 +105,14 @@ def names(value: Any) -> tuple[str, ...]:
 
 
 def plain_function(value: Any) -> Any:
-    """A function that can be called where a coroutine cannot be awaited."""
+    """Accept a function that can be called without awaiting a coroutine."""
     if not callable(value) or inspect.iscoroutinefunction(value):
         raise TypeError(f"{value!r:.80} is not a plain function, which is what the decorator calls")
     return value
 
 
 def at_least(least: float, read: Read) -> Read:
-    """The same, and not below a bound."""
+    """Accept the same, not below a limit."""
 
     def checked(value: Any) -> Any:
         found = read(value)
@@ -124,7 +124,7 @@ def at_least(least: float, read: Read) -> Read:
 
 
 def above_zero(read: Read) -> Read:
-    """The same, and more than nothing."""
+    """Accept the same, greater than zero."""
 
     def checked(value: Any) -> Any:
         found = read(value)
@@ -135,7 +135,7 @@ def above_zero(read: Read) -> Read:
     return checked
 
 
-#: What each name means, wherever it is said. None may be given where it is the default.
+#: How each option is read, wherever it is given. None may be given if it is the default.
 READ: Final[Mapping[str, Read]] = {
     # of a cache
     "cache_dir": path,
@@ -192,7 +192,7 @@ def checked(name: str, value: Any, read: Read | None = None, *, optional: bool =
 
 
 def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise TypeError for a name that is not known, with the one that was probably meant."""
+    """Raise TypeError for an unknown name, with the most similar known one."""
     known = list(known)
     for name in given:
         if name not in known:
@@ -200,7 +200,7 @@ def check_names(callee: str, kind: str, given: Iterable[str], known: Iterable[st
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question that follows a sentence about an unknown name; "" where no known one is near."""
+    """Return a question that follows a message about an unknown name; "" if no known one is similar."""
     import difflib
 
     known = list(known)

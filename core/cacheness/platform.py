@@ -1,7 +1,7 @@
-"""What operating systems do differently: locks, syncs, mounts, and who still runs.
+"""Hide differences between operating systems: locks, syncs, mounts, and running processes.
 
-Linux has the most of it in /proc. Elsewhere psutil is used, which has no notion of containers. Tests take these
-portable ways on Linux too, with CACHENESS_TEST_PORTABLE=1.
+Linux provides most of it in /proc. Elsewhere psutil is used, which does not know containers. Tests
+use the portable code on Linux too, with CACHENESS_TEST_PORTABLE=1.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ except ImportError as error:  # Windows
         " Use it in WSL 2, or in a Linux container"
     ) from error
 
-#: Whether /proc is left alone.
+#: Whether /proc is not used.
 IS_PORTABLE: Final = not sys.platform.startswith("linux") or os.environ.get("CACHENESS_TEST_PORTABLE", "") == "1"
-#: Seconds by which two readings of a process's start may differ where it is computed from a clock that is set.
+#: Seconds by which two readings of a process's start may differ if it is computed from an adjustable clock.
 _START_TOLERANCE: Final = 2.0
 _MOUNTS: Final = Path("/proc/mounts")
 _FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
-#: Whether a plain sync leaves bytes in the disk's own memory, which a power cut empties (macOS).
+#: Whether a plain sync leaves bytes in the disk's cache, which a power cut clears (macOS).
 SYNCS_IN_TWO_STEPS: Final = _FULL_SYNC is not None
 
 
 def lock(descriptor: int, *, waits: bool = False) -> bool:
-    """Lock an open file for this process alone. The system frees the lock when the process ends, however it ends.
+    """Lock an open file for this process alone. The system frees the lock when the process ends.
 
     A record lock (`fcntl.lockf`) would not do: any close of the file by the same process frees it.
 
@@ -54,7 +54,7 @@ def unlock(descriptor: int) -> None:
 
 
 def sync(descriptor: int) -> None:
-    """Bring what was written to an open file, or directory, onto the disk: a power cut leaves it there."""
+    """Sync an open file, or directory, to the disk, so that it survives a power cut."""
     if _FULL_SYNC is None:
         os.fsync(descriptor)
     else:
@@ -62,7 +62,7 @@ def sync(descriptor: int) -> None:
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Bring the names in a directory onto the disk."""
+    """Sync the names in a directory to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sync(descriptor)
@@ -71,7 +71,7 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 
 def reserve(descriptor: int, size: int) -> None:
-    """Let a new file take this many bytes of the disk. Raises OSError where there is no room."""
+    """Reserve this many bytes of the disk for a new file. Raises OSError if there is no space."""
     if IS_PORTABLE or not hasattr(os, "posix_fallocate"):
         with open(descriptor, "wb", closefd=False) as file:
             file.write(bytes(size))
@@ -80,7 +80,7 @@ def reserve(descriptor: int, size: int) -> None:
 
 
 def boot() -> str:
-    """What changes at every boot of this kernel; "" where it does not say."""
+    """Return what changes at every boot of this kernel; "" if it is unknown."""
     if IS_PORTABLE:
         try:
             return f"{_psutil().boot_time():.0f}"
@@ -90,7 +90,7 @@ def boot() -> str:
 
 
 def namespace() -> str:
-    """Within which pids mean one process each: on Linux a container has its own; "" where that is not known."""
+    """Return the pid namespace, in which a pid means one process: on Linux a container has its own; "" if unknown."""
     if IS_PORTABLE:
         return "all"
     try:
@@ -100,7 +100,7 @@ def namespace() -> str:
 
 
 def start_of(pid: int) -> str | None:
-    """When a process of this namespace started, in words of this system.
+    """Return when a process of this namespace started, in a format of this system.
 
     Returns:
         "" when it has ended and its parent has not asked how; None when that cannot be read.
@@ -114,7 +114,7 @@ def start_of(pid: int) -> str | None:
             return ""
         except (psutil.Error, OSError):
             return None
-    # The command name, in parentheses, may itself hold spaces and parentheses (man 5 proc).
+    # The command name, in parentheses, may itself contain spaces and parentheses (man 5 proc).
     after_name = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
     if not after_name:
         return None
@@ -122,13 +122,13 @@ def start_of(pid: int) -> str | None:
 
 
 def has_ended(pid: int, start: str) -> bool:
-    """Return True when no process of this namespace has this pid and start. What cannot be read proves nothing."""
+    """Return True when no process of this namespace has this pid and start. Unreadable data prove nothing."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass  # it runs, as somebody else
+        pass  # it runs, as another user
     found = start_of(pid)
     if found is None:
         return False
@@ -138,7 +138,7 @@ def has_ended(pid: int, start: str) -> bool:
 
 
 def mounts() -> Iterator[tuple[str, str]]:
-    """Where file systems are mounted, and their types; nothing where the system does not say."""
+    """Return where file systems are mounted, and their types; nothing if the system does not provide it."""
     if IS_PORTABLE:
         for part in _psutil().disk_partitions(all=True):
             yield part.mountpoint, part.fstype
@@ -153,7 +153,7 @@ def mounts() -> Iterator[tuple[str, str]]:
 
 
 def devices() -> Iterator[tuple[int, str]]:
-    """The numbers of devices that are mounted, and the types of their file systems; may ask a server that hangs."""
+    """Return the numbers of mounted devices, and the types of their file systems; may call a server that hangs."""
     if IS_PORTABLE:
         for point, kind in mounts():
             try:

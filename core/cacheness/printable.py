@@ -1,15 +1,15 @@
-"""Text from a store, made safe to show: it may hold what steers a terminal or turns the direction of writing."""
+"""Make text from a store safe to show: it may contain control characters of terminals or writing direction."""
 
 from __future__ import annotations
 
 
 def printable(text: str, *, also: str = "") -> str:
-    """Text whose characters that cannot be seen are written as Python writes them, but for those in `also`."""
+    """Return text with invisible characters escaped as in Python, except those in `also`."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in also else repr(char)[1:-1] for char in text)
 
 
 def cut(text: str, most: int) -> str:
-    """Text of at most so many characters; an ellipsis says that there was more."""
+    """Return text of at most so many characters, with an ellipsis if it was truncated."""
     return text if len(text) <= most else text[: most - 1] + "…"

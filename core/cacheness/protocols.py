@@ -1,7 +1,7 @@
-"""What the cache asks of a store or a codec, and nothing more.
+"""Protocols of stores and codecs: the methods that the cache calls.
 
-Classes do not inherit from these; a line `_conforms: type[BlobStore] = LocalBlobStore` lets
-the type checker prove that a class fits. `cacheness.testing.contracts` proves the behaviour.
+Classes do not inherit from these; a line `_conforms: type[BlobStore] = LocalBlobStore` lets the
+type checker prove that a class fits. `cacheness.testing.contracts` proves the behaviour.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class BlobStore(Protocol):
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
         """Store the buffers, one after the other, as one blob: durable and whole, or not at all.
 
-        Writing a name again replaces the blob whole. Nothing is visible before the last byte.
+        Writing a name again replaces the whole blob. Nothing is visible before the last byte.
         """
         ...
 
     def read(self, name: str, size: int) -> Buffer:
-        """The blob's bytes, in a writable buffer that belongs to the caller alone.
+        """Return the blob's bytes, in a writable buffer that belongs to the caller alone.
 
         Raises BlobMissing when there is no such blob, CorruptEntry when it is not `size` bytes
         long; never holds more than `size` bytes of it.
@@ -65,30 +65,30 @@ class BlobStore(Protocol):
         ...
 
     def stat(self, name: str) -> BlobInfo | None:
-        """Ask for one blob by name. None means that it is not there, never "could not ask"."""
+        """Return one blob's name and size. None means that it is not there, never that the store failed."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a blob. One that is gone already is no error."""
+        """Delete a blob. A blob that is already deleted is no error."""
         ...
 
     def delete_many(self, names: Collection[str]) -> dict[str, CachenessError]:
-        """Remove blobs, in few requests where the store can; why each that may still be there is."""
+        """Delete blobs, in few requests if possible; return the error of each that may still be there."""
         ...
 
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """List blobs whose names start with `prefix`, sorted by name (code points), in pages.
 
-        A listing that begins `after` a name does not read what comes before it.
+        A listing that begins `after` a name does not read earlier names.
         """
         ...
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
-        """List uploads that were begun and not finished, where the store can list them."""
+        """List unfinished uploads, if the store can list them."""
         ...
 
     def abort(self, upload: Upload) -> None:
-        """Drop an unfinished upload. One that is gone already is no error."""
+        """Delete an unfinished upload. One that is already gone is no error."""
         ...
 
     def close(self) -> None:
@@ -100,19 +100,19 @@ class Clock(Protocol):
     """The database's clock."""
 
     def now(self) -> int:
-        """Microseconds since the epoch by the database's clock; costs no round trip."""
+        """Return microseconds since the epoch by the database's clock; costs no round trip."""
         ...
 
     def measure_clock(self) -> None:
-        """Ask the database for its time, so that `now()` follows a clock that was set; may cost a round trip."""
+        """Read the database's clock, so that `now()` follows when it is set; may cost a round trip."""
         ...
 
 
 class OwnIdentity(Protocol):
-    """Which database a store is, for the tie to its blob store."""
+    """A store's database, for its relation to the blob store."""
 
     def identity(self) -> Identity:
-        """Which database this is, asked of the server."""
+        """Read the database's identity from the server."""
         ...
 
     def begin_epoch(self, epoch: str) -> None:
@@ -123,86 +123,91 @@ class OwnIdentity(Protocol):
         ...
 
     def is_unused(self) -> bool:
-        """Return True when nobody has used this database: no repair, no session and no entry with a blob."""
+        """Return True when this database is unused: no repair, no session and no entry with a blob."""
         ...
 
 
 class EntryRows(Protocol):
-    """Entries: one row for each key."""
+    """Entries: one row per key."""
 
     def find(self, namespace: str, key: bytes) -> Entry | None:
-        """One row by its key, expired or not, in one round trip; none that is disputed."""
+        """Return one row by its key, expired or not, in one round trip; none that is disputed."""
         ...
 
     def last_change(self) -> object | None:
-        """A mark that equals an earlier one only when nobody has committed in between, in this process or another.
+        """Return a mark that equals an earlier one only if no process has committed in between.
 
-        None where the store cannot say so for much less than `find` takes.
+        None if the store cannot provide it for much less time than `find` takes.
         """
         ...
 
     def find_many(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Entry]:
-        """Rows by their keys that are not disputed, one statement per 1,000, since inline bytes come along."""
+        """Return undisputed rows by their keys, one statement per 1,000, because inline bytes are included."""
         ...
 
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
-        """Which keys have a row that neither expired nor is disputed; one statement per 10,000, no inline bytes.
+        """Return the keys with a row that is neither expired nor disputed.
 
-        A link counts only where the row that it names is such a row with the same alias; the sizes are of that.
+        One statement per 10,000, no inline bytes.
+
+        A link counts only if the row that it names is such a row with the same alias; the sizes are of that row.
         """
         ...
 
     def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
-        """Publish entries in one transaction, if the session still lives.
+        """Publish entries in one transaction, if the session is still live.
 
-        Locks the session's row, inserts or replaces the entries, and leaves a tombstone for
-        every blob that was replaced; returns those blobs' names. `fresh` entries were made
-        now: a server refuses those whose `created_at` is more than a minute from its clock. Raises
-        SessionLost or ClockMoved (and nothing happened), or CommitUnanswered (and nobody knows).
+        Locks the session's row, inserts or replaces the entries, and writes a tombstone for every
+        replaced blob; returns those blobs' names. `fresh` entries were made now: a server rejects
+        those whose `created_at` differs by more than a minute from its clock. Raises SessionLost or
+        ClockMoved (nothing was changed), or CommitUnanswered (unknown).
         """
         ...
 
     def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
-        """Some entries that say that this is their alias, none that is a link or disputed; the newest first."""
+        """Return some entries with this alias, newest first, without links and disputed ones."""
         ...
 
     def named_codes(self, namespace: str, digests: Sequence[bytes]) -> set[bytes]:
-        """Which of these an entry names as its `fn`; one statement per 10,000, a step for each."""
+        """Return which of these digests an entry names as its `fn`.
+
+        One statement per 10,000, one index look-up each.
+        """
         ...
 
     def keys_by_value(self, namespace: str, values: Sequence[bytes]) -> dict[bytes, list[bytes]]:
-        """The keys of entries that say that their value has one of these digests, by digest; a thousand at most."""
+        """Return the keys of entries whose value has one of these digests, by digest; a thousand at most."""
         ...
 
     def scan(self, where: Where, *, after: bytes = b"", limit: int = 1000) -> list[Entry]:
-        """The first `limit` matching entries with a key greater than `after`, in key order."""
+        """Return the first `limit` matching entries with a key greater than `after`, in key order."""
         ...
 
     def functions(self, namespace: str) -> list[str]:
-        """The functions that entries name, each once, sorted; a step for each of them, not for each entry."""
+        """Return the functions that entries name, each once, sorted; one look-up per function, not per entry."""
         ...
 
     def newest(self, where: Where, *, before: tuple[int, bytes] | None = None, limit: int = 1000) -> list[Entry]:
-        """The newest matching entries, those after `before` (its time and key) in that order.
+        """Return the newest matching entries before `before` (a time and key), newest first.
 
-        By an index where the conditions are a single function or none.
+        Uses an index if the conditions are a single function or none.
         """
         ...
 
     def sample(self, namespace: str, start: bytes, limit: int) -> list[Candidate]:
-        """Neighbours in key order, from a key on and round the end: what eviction chooses from."""
+        """Return neighbours in key order, starting at a key and wrapping around: candidates for eviction."""
         ...
 
     def swap(self, old: Entry, new: Entry) -> bool:
-        """Replace expiry and signature of a row that is still exactly `old`."""
+        """Replace expiry and signature of a row that still equals `old`."""
         ...
 
     def delete(self, where: Where, *, most: int | None = None, waits: bool = True, lasting: bool = True) -> Deleted:
-        """Delete matching rows, the links to them, uses and tags, in batches, each with tombstones and totals at once.
+        """Delete matching rows, their links, uses and tags, in batches, each with tombstones and totals.
 
-        At `most` so many, and without `waits` none that another transaction has locked. Those of a
-        function or an age are found by its index, others in key order. A power cut may undo what is not
-        `lasting`, but never the deletion of a row whose blob is in the result.
+        At `most` so many, and without `waits` none that another transaction has locked. Rows of a
+        function or an age are found by its index, others in key order. A power cut may undo a
+        deletion that is not `lasting`, but never that of a row whose blob is in the result.
         """
         ...
 
@@ -218,47 +223,47 @@ class UsageRows(Protocol):
         ...
 
     def uses(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Use]:
-        """When the entries under these keys were used last, and how often."""
+        """Return when the entries under these keys were last used, and how often."""
         ...
 
     def totals(self, namespace: str) -> Totals:
-        """Entries and bytes, as every transaction keeps them; nothing is counted."""
+        """Return the totals of entries and bytes that every transaction keeps; nothing is counted."""
         ...
 
     def recount(self, namespace: str, *, correct: bool) -> tuple[int, int]:
-        """By how many entries and bytes the kept totals are too low; `correct` adds what is missing."""
+        """Return by how many entries and bytes the kept totals are too low; `correct` adds the difference."""
         ...
 
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
-        """Write the figures of a process, whole: they replace those that it wrote for the same hours before."""
+        """Replace the figures that a process wrote for the same hours by these."""
         ...
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old figures of processes to hour, day and month, and drop what is too old; how many."""
+        """Add up to `most` old figures of processes to hour, day and month, and drop older ones; return how many."""
         ...
 
     def activity(self, namespace: str, since: int | None = None) -> list[Activity]:
-        """What calls came to, of all processes together, by function, outcome and reason: since an hour, or ever."""
+        """Return calls since an hour, or ever, of all processes, by function, outcome and reason."""
         ...
 
     def activity_by_hour(self, namespace: str, since: int) -> list[Activity]:
-        """What calls came to in each span since an hour, by outcome; functions and reasons are left empty."""
+        """Return calls in each span since an hour, by outcome; functions and reasons are left empty."""
         ...
 
 
 class QuotaRows(Protocol):
-    """What a namespace may hold."""
+    """The quota of a namespace."""
 
     def holdings(self, namespace: str) -> Holdings:
-        """What the namespace holds, what it may hold, and when it was looked after; nothing is counted."""
+        """Return what the namespace holds, its quota, and when it was last maintained; nothing is counted."""
         ...
 
     def set_quota(self, namespace: str, quota: Quota) -> bool:
-        """Say what the namespace may hold; whether that is news."""
+        """Set the namespace's quota; return whether it changed."""
         ...
 
     def note_maintenance(self, namespace: str) -> None:
-        """Note that somebody looks after the namespace now."""
+        """Record that a process maintains the namespace now."""
         ...
 
 
@@ -266,78 +271,80 @@ class UnstoredRows(Protocol):
     """Why results are not stored."""
 
     def note_unstored(self, namespace: str, reasons: Mapping[bytes, str]) -> None:
-        """Keep beside keys why their results were not stored: key -> reason, which is text that `is_text`."""
+        """Store the reasons why results of keys were not stored: key -> reason, a text that passes `is_text`."""
         ...
 
     def unstored(self, namespace: str, keys: Sequence[bytes], age: int) -> dict[bytes, str]:
-        """The reasons that were noted at most so many microseconds ago; one statement per 10,000 keys."""
+        """Return the reasons that were recorded at most so many microseconds ago; one statement per 10,000 keys."""
         ...
 
     def delete_unstored(self, namespace: str, age: int) -> None:
-        """Drop the reasons that were noted longer ago than this, in microseconds."""
+        """Drop the reasons that were recorded longer ago than this, in microseconds."""
         ...
 
 
 class FunctionRows(Protocol):
-    """The code that made results, a row for each fingerprint. A hint: who reads one compares its digest."""
+    """The code that made results, a row per fingerprint. A hint: readers compare its digest."""
 
     def note_functions(self, namespace: str, functions: Sequence[FunctionCode]) -> None:
-        """Keep rows, and that they were seen today; a power cut may undo that. What is so already is not written."""
+        """Store rows, and that they were seen today, unless that is stored already; a power cut may undo this."""
         ...
 
     def function_codes(self, namespace: str, digests: Sequence[bytes]) -> dict[bytes, FunctionCode]:
-        """The rows under many digests, as they are; one statement per 1,000."""
+        """Return the rows under many digests; one statement per 1,000."""
         ...
 
     def forget_functions(self, namespace: str, age: int, most: int) -> int:
-        """Of the rows last seen longer ago than this, in microseconds, look at most so many; how many it looked at.
+        """Drop unused rows among at most so many last seen longer ago than this; return how many were checked.
 
-        What no entry names is dropped; the others count as seen today.
+        The age is in microseconds.
+
+        A row that no entry names is dropped; the others count as seen today.
         """
         ...
 
 
 class DisputeRows(Protocol):
-    """Results that came out differently when they were computed again."""
+    """Results that differed when they were computed again."""
 
     def dispute(self, namespace: str, dispute: Dispute, most: int) -> bool:
-        """Keep the entry under a key from being found; False where its function has `most` of the last day."""
+        """Stop serving the entry under a key; return False if its function has `most` disputes of the last day."""
         ...
 
     def disputes(self, namespace: str, keys: Sequence[bytes] | None = None) -> list[Dispute]:
-        """The disputes about entries that are still those, in key order; of these keys, or of all."""
+        """Return the disputes about entries that still exist, in key order; of these keys, or of all."""
         ...
 
     def settle(self, namespace: str, keys: Collection[bytes]) -> int:
-        """Drop the disputes about these keys; returns how many there were."""
+        """Drop the disputes about these keys; return how many there were."""
         ...
 
     def delete_stale_disputes(self, namespace: str) -> None:
-        """Drop the disputes about entries that are gone, or others by now."""
+        """Drop the disputes about entries that are deleted or replaced."""
         ...
 
 
 class EquivalenceRows(Protocol):
-    """Fingerprints of code whose results count for each other's."""
+    """Fingerprints of code whose results count for each other."""
 
     def equivalences(self, namespace: str) -> list[Equivalence]:
-        """The equivalences of a namespace, by their fingerprints; a thousand at most."""
+        """Return the equivalences of a namespace, by their fingerprints; a thousand at most."""
         ...
 
     def find_equivalent(self, namespace: str, new: bytes, keys: Sequence[bytes]) -> list[tuple[Entry, Equivalence]]:
-        """Each row under one of a few keys that is not disputed, with each equivalence of this fingerprint now."""
+        """Return each undisputed row under one of a few keys, with each current equivalence of this fingerprint."""
         ...
 
     def set_equivalence(self, equivalence: Equivalence) -> bool:
-        """Write an equivalence. False, and nothing is changed, where a difference has ended the one that is there."""
+        """Write an equivalence. Return False, and change nothing, if a difference has ended the existing one."""
         ...
 
     def delete_equivalence(self, namespace: str, new: bytes, old: bytes) -> bool:
-        """Delete an equivalence; False when there is none."""
+        """Delete an equivalence; return False if there is none."""
         ...
 
     def delete_old_equivalences(self, namespace: str, before: int) -> None:
-        """Drop the equivalences that were made before a time, in microseconds since the epoch."""
+        """Drop the equivalences from before a time, in microseconds since the epoch."""
         ...
 
 
@@ -345,11 +352,11 @@ class TombstoneRows(Protocol):
     """Blobs that wait to be deleted."""
 
     def tombstones(self, prefix: str = "", *, after: str = "", limit: int = 1000) -> list[str]:
-        """Blobs waiting to be deleted, sorted by name."""
+        """Return blobs that wait to be deleted, sorted by name."""
         ...
 
     def clear_tombstones(self, blobs: Collection[str]) -> None:
-        """Delete the tombstones of blobs that are gone."""
+        """Delete the tombstones of deleted blobs."""
         ...
 
 
@@ -357,42 +364,42 @@ class SessionRows(Protocol):
     """Writer processes, and which of them are dead."""
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
-        """Begin to write: a new session's id, 16 hexadecimal digits.
+        """Open a new session; return its id, 16 hexadecimal digits.
 
-        What is not `lasting` a power cut may undo until the session's first commit is answered.
+        A power cut may undo a session that is not `lasting` until its first commit is confirmed.
         """
         ...
 
     def renew_session(self, session: str) -> bool:
-        """Extend the lease; False when the session is no longer live."""
+        """Extend the lease; return False when the session is no longer live."""
         ...
 
     def end_session(self, session: str) -> None:
-        """Set a session ended; waits for a commit of it that is running."""
+        """Mark a session as ended; waits for its running commit."""
         ...
 
     def live_sessions(self) -> list[SessionInfo]:
-        """Sessions not yet fenced or ended."""
+        """Return sessions that are not fenced or ended."""
         ...
 
     def fence(self, session: str) -> bool:
-        """Refuse all later commits of a session. False: it is committing right now, so it lives."""
+        """Reject all later commits of a session. Return False if it is committing now, so it is alive."""
         ...
 
     def dead_sessions(self, sessions: Collection[str]) -> set[str]:
-        """Which of these are fenced or ended, and so will never commit again."""
+        """Return which of these are fenced or ended, and so will never commit again."""
         ...
 
     def condemn(self, sessions: Collection[str]) -> set[str]:
-        """Fence those of these sessions that this database does not know, so that none can commit; which they are."""
+        """Fence those of these sessions that this database does not know, so that none can commit; return them."""
         ...
 
     def delete_sessions(self, age: int) -> int:
-        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; returns how many."""
+        """Drop the rows of sessions fenced or ended longer ago than this, in microseconds; return how many."""
         ...
 
     def exclusive(self) -> AbstractContextManager[None]:
-        """Held over each put and each repair by a store that has no sessions; else does nothing."""
+        """Return a lock for each put and each repair if a store has no sessions; otherwise it does nothing."""
         ...
 
 
@@ -400,17 +407,17 @@ class CheckRows(Protocol):
     """When a check last read which blobs."""
 
     def check_times(self, namespace: str) -> dict[int, int]:
-        """When each shard was last checked deeply: first byte of its keys -> microseconds."""
+        """Return when each shard was last checked deeply: first byte of its keys -> microseconds."""
         ...
 
     def record_checks(self, namespace: str, shards: Sequence[int], at: int) -> None:
-        """Note that shards were checked deeply."""
+        """Record that shards were checked deeply."""
         ...
 
     def damage(self, *, whole: bool) -> list[str] | None:
-        """Return what is broken in the database itself, in words; None where it cannot be asked.
+        """Return descriptions of damage in the database itself; None if it cannot be checked.
 
-        It reads all of it; `whole` compares indexes with their tables, too.
+        It reads the whole database; `whole` compares indexes with their tables, too.
         """
         ...
 
@@ -419,11 +426,11 @@ class ComputeLeaseRows(Protocol):
     """The right to compute a key."""
 
     def take_compute_lease(self, namespace: str, key: bytes, token: str, seconds: float) -> bool:
-        """Take or renew the right to compute a key; False when another token holds it."""
+        """Take or renew the right to compute a key; return False when another token holds it."""
         ...
 
     def end_compute_lease(self, namespace: str, key: bytes, token: str) -> None:
-        """Give up a compute lease. One that is gone, or another token's, stays as it is."""
+        """Release a compute lease. One that is gone, or another token's, is not changed."""
         ...
 
     def compute_lease_holder(self, namespace: str, key: bytes) -> str | None:
@@ -447,14 +454,14 @@ class MetadataStore(
     ComputeLeaseRows,
     Protocol,
 ):
-    """Rows, and the transactions that keep them true. Safe to call from many threads.
+    """Rows, and the transactions that keep them consistent. Safe to call from many threads.
 
     Raises StoreUnavailable, StoreRefused, StoreFull or SchemaMismatch, never a driver's exception.
     """
 
     @property
     def needs_key(self) -> bool:
-        """True when other people can write here, so that unsigned entries must not be trusted."""
+        """Return True when other users can write here, so that unsigned entries must not be trusted."""
         ...
 
     def close(self) -> None:
@@ -463,17 +470,18 @@ class MetadataStore(
 
 
 class Codec(Protocol):
-    """Turns values of some kinds into bytes and back.
+    """Encodes values of some types as bytes and decodes them.
 
-    Give one of your own as `UnifiedCache(codecs=[…])`, where you write and where you read. Its name is in the
-    signed row, so that an entry is decoded by the codec that wrote it. `CodecContract` in
-    `cacheness.testing.contracts.codecs` has tests for it. Make it hashable, and equal to its copies (a frozen
-    dataclass is): caches with equal configurations share their connections.
+    Pass one of your own as `UnifiedCache(codecs=[…])`, both when you write and when you read. Its
+    name is in the signed row, so that an entry is decoded by the codec that wrote it.
+    `CodecContract` in `cacheness.testing.contracts.codecs` has tests for it. Make it hashable, and
+    equal to its copies (a frozen dataclass is): caches with equal configurations share their
+    connections.
     """
 
     @property
     def name(self) -> str:
-        """Return 1 to 32 small letters, digits and hyphens, which never change: rows hold them."""
+        """Return 1 to 32 small letters, digits and hyphens, which never change, because rows contain them."""
         ...
 
     @property
@@ -482,7 +490,7 @@ class Codec(Protocol):
         ...
 
     def accepts(self, value: Any) -> bool:
-        """Return True when `encode` takes this value. It is called in every put, so it is quick and imports nothing.
+        """Return True when `encode` accepts this value. Every put calls it, so it is fast and imports nothing.
 
         Args:
             value: the value of a put.
@@ -490,7 +498,7 @@ class Codec(Protocol):
         ...
 
     def encode(self, value: Any) -> list[Buffer]:
-        """Return the encoded value as buffers, which share memory with the value where they can.
+        """Return the encoded value as buffers, which share memory with the value if possible.
 
         Args:
             value: a value that `accepts` takes.

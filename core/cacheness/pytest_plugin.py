@@ -1,6 +1,6 @@
-"""For tests of code that uses a cache: fixtures, a marker and an option of pytest, which finds them by itself.
+"""pytest plug-in for tests of code that uses a cache: fixtures, a marker and an option.
 
-It imports nothing of cacheness until a test asks for it.
+It imports nothing of cacheness until a test requests it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _VARIABLE: Final = "CACHENESS_MODE"
 _MODES: Final = ("off", "offline", "read", "refresh", "readwrite")
-#: Files in it are in memory.
+#: A folder whose files are in memory.
 _MEMORY: Final = "/dev/shm"  # noqa: S108 - the name in it is a random one
 
 
@@ -54,7 +54,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def cacheness_cache() -> Iterator[UnifiedCache]:
-    """A cache of this test's own, empty, which is gone after it; in memory where the machine has such a folder."""
+    """Return a new, empty cache for this test, deleted after it; in memory if the machine has such a folder."""
     from cacheness import UnifiedCache
 
     memory = _MEMORY if os.access(_MEMORY, os.W_OK) else None
@@ -67,7 +67,7 @@ def cacheness_cache() -> Iterator[UnifiedCache]:
 
 @pytest.fixture
 def cacheness_calls(request: pytest.FixtureRequest) -> Callable[..., AbstractContextManager[HeardCalls]]:
-    """Give a function that hears what calls of a cache come to in a block; without one, calls of `cacheness_cache`."""
+    """Return a function that records calls of a cache in a block; by default of `cacheness_cache`."""
     from cacheness.testing.calls import HeardCalls
 
     @contextmanager
@@ -80,7 +80,7 @@ def cacheness_calls(request: pytest.FixtureRequest) -> Callable[..., AbstractCon
 
 
 def _set_variable(mode: str) -> Callable[[], None]:
-    """Set CACHENESS_MODE; what is returned sets it back."""
+    """Set CACHENESS_MODE; the returned function resets it."""
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = mode
 
@@ -95,7 +95,7 @@ def _set_variable(mode: str) -> Callable[[], None]:
 
 @contextmanager
 def _open_caches_off() -> Iterator[None]:
-    """Turn the caches off that a module has opened when it was imported."""
+    """Switch off the caches that a module opened when it was imported."""
     references = sys.modules.get("cacheness.references")
     before = [] if references is None else [(cache, cache.config) for cache in list(references.caches)]
     for cache, config in before:

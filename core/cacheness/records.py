@@ -1,4 +1,4 @@
-"""The records that move between the layers: plain, frozen, without behaviour of their own."""
+"""The records that the layers exchange: plain, frozen, without behaviour."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ HOUR: Final = 3600 * MICROSECONDS
 DAY: Final = 24 * HOUR
 EQUIVALENCE_LASTS: Final = 180 * DAY
 REASONS_KEPT: Final = 30 * DAY  #: why a result was not stored
-CODE_KEPT: Final = 90 * DAY  #: what code made results, after an entry last named it
-_LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any zone
+CODE_KEPT: Final = 90 * DAY  #: since an entry last named the code
+_LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any time zone
 
-#: What a blob of ours is called: <namespace>/<hh>/<key>.<session>.<random>
+#: The format of our blobs' names: <namespace>/<hh>/<key>.<session>.<random>
 OBJECT_NAME: Final = re.compile(
     r"(?P<namespace>[A-Za-z0-9][A-Za-z0-9_-]{0,62})/(?P<shard>[0-9a-f]{2})/"
     r"(?P<key>(?P=shard)[0-9a-f]{62})\.(?P<session>[0-9a-f]{16})\.(?P<random>[0-9a-f]{16})"
@@ -42,7 +42,7 @@ class Entry:
     The signature covers every field; it covers `inline` by its digest.
     """
 
-    namespace: str  #: the namespace that it belongs to
+    namespace: str  #: the namespace to which it belongs
     key: bytes  #: 32 bytes
     blob: str | None  #: name of the blob, used by this entry alone; None when inline
     inline: bytes | None  #: the stored bytes themselves, when small
@@ -52,31 +52,31 @@ class Entry:
     codec: str  #: codec name, "+zstd" appended when compressed
     created_at: int  #: microseconds since the epoch, by the database's clock
     expires_at: int | None  #: microseconds since the epoch; None never expires
-    compute_seconds: float | None  #: what it cost to compute, when known
-    function: str  #: module:qualified name of the function, "" when there is none
-    prefix: str  #: the `prefix=` option, "" when there is none
-    args: bytes  #: canonical encoding of what `put(**args)` needs to make the same key
-    components: str  #: canonical JSON: the arguments that the key was made from, for `explain`
-    value: bytes | None  #: 32 bytes: the digest of the value as an argument, where it has one
-    # Where no code counts, None. Of a task of Dask's, what the task says itself.
+    compute_seconds: float | None  #: the cost of its computation, if known
+    function: str  #: module:qualified name of the function, "" if there is none
+    prefix: str  #: the `prefix=` option, "" if there is none
+    args: bytes  #: canonical encoding of the arguments with which `put(**args)` makes the same key
+    components: str  #: canonical JSON: the arguments from which the key was made, for `explain`
+    value: bytes | None  #: 32 bytes: the digest of the value as an argument, if it has one
+    # None if no code counts. For a task of Dask, its own code and literals.
     fn: bytes | None  #: 32 bytes: digest of the row of `functions` that describes the code
-    alias: bytes | None  #: 32 bytes: by which a graph finds the result before its inputs are loaded
-    link: bytes | None  #: key of the entry that this one names; it has no bytes of its own then
+    alias: bytes | None  #: 32 bytes: with it a graph finds the result before its inputs are loaded
+    link: bytes | None  #: key of the entry that this one names; it then has no bytes itself
     outputs: str | None  #: canonical JSON: the files that the function wrote
     tags: tuple[str, ...]  #: sorted, without line breaks
     provenance: str  #: canonical JSON object: who computed this, where and when
-    key_id: str  #: which signing key; "" when unsigned
-    mac: bytes  #: HMAC-SHA256; b"" when unsigned
+    key_id: str  #: id of the signing key; "" if unsigned
+    mac: bytes  #: the signature; b"" if unsigned
 
     @property
     def cache_key(self) -> str:
-        """The key as 64 hexadecimal digits, as every method takes it."""
+        """Return the key as 64 hexadecimal digits, as every method accepts it."""
         return self.key.hex()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entry for people: times with a zone, and `args` as `put(**args)` takes them.
+        """Return the entry as a readable dictionary: times with a zone, and `args` as `put(**args)` takes them.
 
-        In place of what cannot be read stands a text with the reason.
+        A part that cannot be read is replaced by a text with the reason.
         """
         return {
             "cache_key": self.cache_key,
@@ -100,7 +100,7 @@ class Entry:
         return html.of_fields("Entry", _shown(self))
 
     def __getitem__(self, name: str) -> Any:
-        """What `list_entries` shows under this name, so that both read alike."""
+        """Return what `list_entries` shows under this name, so that both have the same names."""
         return self.as_dict()[name]
 
 
@@ -109,8 +109,8 @@ class Hit:
     """A result that was found. Its value may be `None`; a miss has no Hit."""
 
     value: Any  #: the value, decoded
-    entry: Entry  #: where it comes from
-    near: bool = False  #: its bytes are those of a copy on this machine
+    entry: Entry  #: its entry
+    near: bool = False  #: its bytes come from a copy on this machine
 
     def __repr__(self) -> str:
         return f"Hit({reprlib.repr(self.value)}, {_brief(self.entry)})"
@@ -121,19 +121,19 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """The sizes and the cost of a result that exists, without its value."""
+    """The sizes and the cost of an existing result, without its value."""
 
     size: int  #: stored bytes
-    raw_size: int  #: bytes in memory, about
-    compute_seconds: float | None  #: what it cost to compute, when known
+    raw_size: int  #: bytes in memory, approximately
+    compute_seconds: float | None  #: the cost of its computation, if known
     outputs: str | None = None  #: as in the entry, and not verified
     created_at: int = field(default=0, compare=False)  #: microseconds since the epoch, and not verified
-    link: bytes | None = None  #: key of the entry that has it, where another key names it
+    link: bytes | None = None  #: key of the entry with the bytes, if this one is a link
 
 
 @dataclass(frozen=True, slots=True)
 class BlobInfo:
-    """One object of a blob store, as a listing shows it."""
+    """One object of a blob store, as listed."""
 
     name: str
     size: int
@@ -141,7 +141,7 @@ class BlobInfo:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An upload that was begun and never finished. `handle` means something to its store only."""
+    """An upload that was never finished. `handle` has a meaning only for its store."""
 
     name: str
     handle: str
@@ -149,18 +149,18 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """Who writes: enough to prove later, on the same machine, that it is dead."""
+    """A writer: enough to prove later, on the same machine, that it is dead."""
 
     host: str
     boot_id: str  #: changes at every boot of the kernel
-    pid_ns: str  #: inode of the pid namespace; pids mean something only within one
+    pid_ns: str  #: inode of the pid namespace, in which a pid is unique
     pid: int
     pid_start: str  #: start time of the process, distinguishes a reused pid from the old one
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """One session that the database believes to be live."""
+    """One session that is live according to the database."""
 
     id: str
     process: Process
@@ -169,7 +169,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """Which entries of a namespace: every condition that is given must hold."""
+    """Selects entries of a namespace: every given condition must hold."""
 
     namespace: str
     keys: tuple[bytes, ...] | None = None
@@ -179,14 +179,14 @@ class Where:
     functions: tuple[str, ...] | None = None  #: one of these
     prefix: str | None = None
     created_before: int | None = None  #: microseconds since the epoch
-    older_than: int | None = None  #: microseconds, by the database's clock when it is asked
-    expired: bool = False  #: whose lifetime has passed, by the database's clock when it is asked
+    older_than: int | None = None  #: microseconds, by the database's clock during the call
+    expired: bool = False  #: whose lifetime is over, by the database's clock during the call
     shard: int | None = None  #: first byte of the key, 0 to 255
 
 
 @dataclass(frozen=True, slots=True)
 class Deleted:
-    """What a deletion did: rows gone, and the blobs that now have tombstones."""
+    """The result of a deletion: deleted rows, and the blobs that now have tombstones."""
 
     entries: int
     blobs: tuple[str, ...]
@@ -194,22 +194,22 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """When an entry was used last, and how often. Not signed: it decides what is evicted, and nothing else.
+    """When an entry was last used, and how often. Not signed: it decides only about eviction.
 
-    A use is each time that a program was given the result, whatever its call counts as. To look at an entry is none.
+    A use is each time that a program gets the result, in any kind of call. Inspecting an entry is none.
     """
 
     accessed_at: int  #: microseconds since the epoch
     hits: int
 
     def as_dict(self) -> dict[str, Any]:
-        """The use as people read it: the time with a zone."""
+        """Return the use in readable form: the time with a zone."""
         return {"accessed_at": _time(self.accessed_at), "uses": self.hits}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """What decides whether an entry makes room for others. Not verified: it decides nothing that is served."""
+    """What decides whether an entry is evicted. Not verified: it decides nothing that is served."""
 
     key: bytes
     size: int
@@ -227,55 +227,59 @@ class Totals:
     bytes: int  #: stored bytes, inline ones included
 
 
-#: Reasons of misses that figures give; those of code and of what was not stored go on with more.
+#: Reasons of misses in figures; those about code and results that were not stored have further text.
 CODE_CHANGED: Final = "code changed"
 NEVER_SEEN: Final = "never seen"
 NEW_ARGUMENTS: Final = "new arguments"
 EXPIRED: Final = "expired"
 DISPUTED: Final = "disputed: it came out differently"
 NOT_STORED_BEFORE: Final = "not stored before"
-#: And why a call failed.
+#: Reasons of failed calls.
 RAISED: Final = "the function raised"
 
-#: What a call came to. hit: it was given a stored result at once; a near hit is one of a copy on this machine. waited:
-#: given what another call was computing. miss: it computed, or found nothing. failed: the function raised, or the cache
-#: did not answer. not cacheable: it went past the cache. docs/how-to/figures.md has the words.
+#: The outcome of a call. hit: it returned a stored result at once; a near hit is one from a copy on
+#: this machine. waited: it returned what another call was computing. miss: it computed, or found
+#: nothing. failed: the function raised, or the cache did not answer. not cacheable: it did not use
+#: the cache. docs/how-to/figures.md explains the terms.
 Outcome: TypeAlias = Literal["hit", "near hit", "miss", "waited", "not cacheable", "failed"]
 HITS: Final = ("hit", "near hit")
-#: Numbers of calls as every table of them has them: all, and then those that add up to it.
+#: Numbers of calls as in every table: all, and then those that add up to it.
 COLUMNS: Final = ("calls", "hits", "misses", "waited", "not cacheable", "failed")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one call came to."""
+    """The record of one call."""
 
-    function: str  #: module:qualified name, "" where none was named
+    function: str  #: module:qualified name, "" if none was given
     outcome: Outcome  #: hit, near hit, miss, waited, not cacheable, or failed
-    reason: str  #: of a miss, "" where it is not known
-    seconds_spent: float  #: computing, or waiting for another
-    seconds_saved: float  #: of a hit: what the result cost when it was computed
+    reason: str  #: of a miss, "" if it is not known
+    seconds_spent: float  #: computing, or waiting for another process
+    seconds_saved: float  #: of a hit: the cost of the result's computation
     bytes: int  #: stored bytes that a hit read, or that a miss stored
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What calls of one function came to, in one span of time."""
+    """Calls of one function in one span of time."""
 
     span: str  #: hour, day or month; all: of any length
-    hour: int  #: in which the span begins, counted from the epoch
-    function: str  #: module:qualified name, "" where none was named
+    hour: int  #: the hour in which the span begins, counted from the epoch
+    function: str  #: module:qualified name, "" if none was given
     outcome: Outcome
-    reason: str  #: of a miss, "" where it is not known
+    reason: str  #: of a miss, "" if it is not known
     calls: int
-    seconds_spent: float  #: computing, or waiting for another
-    seconds_saved: float  #: of hits: what the results cost when they were computed
+    seconds_spent: float  #: computing, or waiting for another process
+    seconds_saved: float  #: of hits: the cost of the results' computation
     bytes: int  #: of the results that were read or stored
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """How much a namespace may hold, and what goes first. It belongs to the namespace: every process keeps to it."""
+    """How much a namespace may hold, and what is evicted first.
+
+    It belongs to the namespace: every process applies it.
+    """
 
     max_bytes: int | None = None
     max_entries: int | None = None
@@ -284,7 +288,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What a namespace holds, what it may hold, and when somebody last looked after it."""
+    """What a namespace holds, its quota, and when it was last maintained."""
 
     entries: int
     bytes: int
@@ -294,27 +298,27 @@ class Holdings:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which database this is. A clone or a restored copy differs in `system` or `epoch`.
+    """The identity of a database. A clone or a restored copy differs in `system` or `epoch`.
 
-    A standby that takes over differs in `timeline` only, and in nothing until it is promoted.
+    A standby that takes over differs only in `timeline`, and does not differ until it is promoted.
     """
 
     store_id: str  #: drawn at random when the schema was created
-    system: str  #: what the server says of itself: cluster and database
+    system: str  #: the server's identity: cluster and database
     epoch: str  #: each repair draws a new one; the last ones, newest first, with commas between
-    timeline: int | None = None  #: raised by each promotion of a standby; None where there is none to be known
+    timeline: int | None = None  #: incremented at each promotion of a standby; None if unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Dispute:
-    """A result that came out differently when it was computed again. Not signed: it keeps one from being served."""
+    """A result that differed when it was computed again. Not signed: it stops a result from being served."""
 
     key: bytes
     at: int  #: microseconds since the epoch; an entry that was made later is not disputed
-    stored: bytes | None  #: digest of the value in the cache, where it has one
-    computed: bytes | None  #: … and of the one that was computed
+    stored: bytes | None  #: digest of the value in the cache, if it has one
+    computed: bytes | None  #: … and of the computed one
     function: str  #: module:qualified name
-    detail: str  #: both values in short, and what may be to blame
+    detail: str  #: short texts of both values, and possible causes
 
     @property
     def cache_key(self) -> str:
@@ -322,23 +326,24 @@ class Dispute:
         return self.key.hex()
 
     def as_dict(self) -> dict[str, Any]:
-        """The dispute as people read it."""
+        """Return the dispute in readable form."""
         return {"cache_key": self.cache_key, "function": self.function, "at": _time(self.at), "detail": self.detail}
 
 
 @dataclass(frozen=True, slots=True)
 class Equivalence:
-    """Two fingerprints of a function, and how far their results were found to be equal. The signature covers it all.
+    """Two fingerprints of a function, and how far their results were found equal. The signature covers all of it.
 
-    Look-ups under the new fingerprint count results of the old one while the row is there, is accepted, and lasts.
+    Look-ups under the new fingerprint accept results of the old one while the row exists, is
+    accepted, and has not expired.
     """
 
     namespace: str
-    new: bytes  #: 32 bytes: the fingerprint of the code that asks
+    new: bytes  #: 32 bytes: the fingerprint of the calling code
     old: bytes  #: 32 bytes: … and of the code that made the results
-    store: str  #: the id of the database: a copied row does not count in another
+    store: str  #: the id of the database: a copied row is invalid in another
     parameters: str  #: canonical JSON: parameters that had another name, or are new and have their default
-    evidence: str  #: canonical JSON: the names, what is known by whom, and what came of comparing
+    evidence: str  #: canonical JSON: the names, evidence by source, and results of the comparison
     created_at: int  #: microseconds since the epoch
     until: int  #: microseconds since the epoch; 0 when a difference ended it, -1 when somebody revoked it
     by: str  #: who accepted it
@@ -347,12 +352,12 @@ class Equivalence:
 
     @property
     def id(self) -> str:
-        """Twelve hexadecimal digits, by which people name it."""
+        """Return twelve hexadecimal digits, as users name it."""
         return blake3(self.new + self.old).hexdigest()[:12]
 
 
 class IssueKind(StrEnum):
-    """The kinds of issues. Each is also the text that stands for it."""
+    """The kinds of issues. Each is also the text for it."""
 
     ORPHANED = "orphaned"
     DANGLING = "dangling"
@@ -375,15 +380,15 @@ class IssueKind(StrEnum):
 class Issue:
     """One difference that an integrity check found."""
 
-    kind: IssueKind  #: `IntegrityReport.table()` has what each means
+    kind: IssueKind  #: `IntegrityReport.table()` has the meaning of each
     subject: str  #: the object's name, or the entry's key
-    detail: str  #: what is wrong, in words
+    detail: str  #: what is wrong, as text
     size: int = 0  #: bytes concerned
-    repaired: bool = False  #: True when a repair put it right
+    repaired: bool = False  #: True when a repair fixed it
 
 
 def _brief(entry: Entry) -> str:
-    """An entry in a few words: a beginning of its key, what made it, its size."""
+    """Return a short description of an entry: the start of its key, its function, its size."""
     made_by = f" of {entry.function[:200]}" if entry.function else ""
     return f"{entry.cache_key[:12]}…{made_by}, {bytes_named(entry.size)}"
 
@@ -412,15 +417,15 @@ def _readable(read: Callable[[Any], Any], stored: Any) -> Any:
 
 
 def _time(microseconds: int) -> datetime:
-    # Of what has no name in the calendar, the last that has one.
+    # A time after the last date is shown as the last date.
     return datetime.fromtimestamp(min(microseconds, _LAST_TIME) / MICROSECONDS, UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierHit:
-    """A result of earlier code for a call, and the equivalence that leads to it."""
+    """A result of earlier code for a call, and the equivalence that was used."""
 
     hit: Hit
     equivalence: Equivalence
     is_accepted: bool
-    watch: Any = None  #: notes the lines that run, of a change that is being tried
+    watch: Any = None  #: records the lines that run, while the change is being tried

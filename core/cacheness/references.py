@@ -1,4 +1,4 @@
-"""References: results that count by their digest and are loaded only when somebody looks.
+"""References: results that count by their digest and are loaded only when needed.
 
 A call with a reference has the key of the call with its value. The digest that the entry keeps stands for the
 value; where there is none, because code or files decide it, the value is loaded to be counted. That holds where the
@@ -22,20 +22,20 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Holder(Protocol):
-    """What a reference asks of the cache that has its result."""
+    """The methods of the result's cache that a reference needs."""
 
     @property
     def store_id(self) -> str:
-        """Which database this is."""
+        """Return the identity of the database."""
         ...
 
     @property
     def namespace(self) -> str:
-        """Under which name it keeps results."""
+        """Return the namespace of its results."""
         ...
 
     def peek(self, key: Key, /) -> Hit | None:
-        """The result under a key, which is not counted as a call."""
+        """Return the result under a key, without counting a call."""
         ...
 
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
@@ -43,17 +43,17 @@ class Holder(Protocol):
         ...
 
 
-#: The caches of this process, among which an unpickled reference finds its own.
+#: The caches of this process, in which an unpickled reference finds its own.
 caches: weakref.WeakSet[Any] = weakref.WeakSet()
-#: Whether there has been a reference in this process: else no call has to look for one among its arguments.
+#: Whether there has been a reference in this process: otherwise no call must search its arguments for one.
 _made: list[bool] = []
 _NOTHING: Any = object()
 
 
 class Ref(Generic[T_co]):
-    """A cached result that is not loaded yet: `.value` is the result, `.arg` what one passes on to a cached function.
+    """A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
 
-    `f.lazy(…)` makes it. It pickles without the value and without any secret.
+    `f.lazy(…)` creates it. It is pickled without the value and without secrets.
 
     Args:
         holder: what opens the cache.
@@ -95,14 +95,14 @@ class Ref(Generic[T_co]):
         _made[:] = [True]
         self._holder, self._key, self._digest, self._function = holder, key, digest, function
         self._again, self._held = again, held
-        self._is_lent = False  #: what is held was given to the body of a function
+        self._is_lent = False  #: the loaded value was given to a function's body
         self._is_taken = False  #: what is held was given to whoever asked for `value`
         self._stamp, self._earlier = stamp, earlier
         self._store, self._namespace = place
 
     @property
     def value(self) -> T_co:
-        """The result: read when it is first asked for, computed again where it is not there any more."""
+        """The result: read when first needed, and computed again if it no longer exists."""
         if self._held is _NOTHING or (self._is_lent and self._may_have_changed()):
             self._load_anew()
         self._is_taken = True
@@ -110,22 +110,22 @@ class Ref(Generic[T_co]):
 
     @property
     def arg(self) -> T_co:
-        """This reference, for a type checker a value: what a cached function takes in place of the value."""
+        """This reference, typed as the value: the argument for a cached function in place of the value."""
         return cast("T_co", self)
 
     @property
     def key(self) -> str:
-        """The key of the result, as 64 hexadecimal digits."""
+        """Return the key of the result, as 64 hexadecimal digits."""
         return self._key.hex()
 
     @property
     def digest(self) -> bytes | None:
-        """By which it counts without being loaded; None where something else than the value decides it."""
+        """Return the digest that counts in keys without loading; None if more than the value decides it."""
         return self._digest
 
     @property
     def label(self) -> str:
-        """What it refers to, in a few words; kept in the row of an entry that was made from it."""
+        """Return a short description of the result; stored in the row of an entry that was made from it."""
         return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
 
     def __repr__(self) -> str:
@@ -152,10 +152,9 @@ class Ref(Generic[T_co]):
         return self._digest
 
     def as_loaded(self) -> Any:
-        """The value for the body of a function, which must be the one that counted in the call's key.
+        """Return the value for the body of a function; it must be the one that counted in the call's key.
 
-        An entry that is another by now is computed again, and so is one that is gone. `Differs` when the value is
-        another one still.
+        An entry that was replaced or deleted is computed again. Raises `Differs` if the value is still another one.
         """
         if self._digest is None:
             counted, value = self._stamp, self.as_counted()
@@ -163,13 +162,13 @@ class Ref(Generic[T_co]):
                 raise Differs
             self._is_lent = True
             return value
-        # What is held may have been changed in place since, by the code that took it, and the body may change it.
+        # Code may have changed the loaded value in place, and the body may change it again.
         if self._held is not _NOTHING and not self._may_have_changed():
             self._is_lent = True
             return self._held
         hit = self._lookup()
         if hit is not None and hit.entry.value == self._digest:
-            return hit.value  # not held: the body may change it in place
+            return hit.value  # not kept: the body may change it in place
         self._held, self._is_lent, self._is_taken = self._compute(), True, False
         if closed_digest(self._held, None) != self._digest:
             self._digest = None  # from now on it counts by the value
@@ -178,7 +177,7 @@ class Ref(Generic[T_co]):
         return self._held
 
     def as_counted(self) -> Any:
-        """The value for a key. What is held may have been changed in place since, by the code that took it."""
+        """Return the value for a key. Code may have changed the loaded value in place since."""
         if self._held is _NOTHING or self._may_have_changed():
             self._load_anew()
         return self._held
@@ -233,7 +232,7 @@ class Ref(Generic[T_co]):
     def _is_of(self, cache: Any) -> bool:
         try:
             return bool(cache.store_id == self._store)
-        except CachenessError:  # who does not answer has nothing to give either; another may be the one
+        except CachenessError:  # a cache that does not answer has no result either; another may have it
             return False
 
     def _found(self) -> Holder:

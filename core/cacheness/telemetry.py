@@ -1,6 +1,6 @@
-"""Spans and measures for OpenTelemetry: its API only, and only where a program has imported it and set a provider.
+"""Spans and metrics for OpenTelemetry: only if a program has imported its API and set a provider.
 
-A program that has done neither pays a look at `sys.modules` for each operation.
+Without these, a program pays one look-up in `sys.modules` per operation.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SCOPE: Final = "cacheness"
 LOOKUP: Final = "cacheness.lookup"
 COMPUTE: Final = "cacheness.compute"
 STORE: Final = "cacheness.store"
-#: What is counted of calls: name -> (unit, meaning).
+#: Counters of calls: name -> (unit, meaning).
 COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "cacheness.calls": ("{call}", "Calls by function and outcome."),
     "cacheness.saved": ("s", "Seconds that results of hits cost when they were computed."),
     "cacheness.spent": ("s", "Seconds that calls computed or waited."),
     "cacheness.read": ("By", "Stored bytes that hits read."),
 }
-#: What is measured of operations.
+#: Histograms of operations.
 HISTOGRAMS: Final[Mapping[str, tuple[str, str]]] = {
     "cacheness.lookup.duration": ("s", "Making a key, and asking for its result."),
     "cacheness.compute.duration": ("s", "Computing a result."),
@@ -72,14 +72,14 @@ class Operation:
         return self
 
     def came_to(self, outcome: str, reason: str = "", **about: Any) -> None:
-        """Say how it ended: the outcome, the reason of it, and what else is known."""
+        """Set the outcome, its reason, and further attributes."""
         self._about |= {"outcome": outcome, **({"reason": reason} if reason else {}), **about}
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.end(error)
 
     def end(self, error: BaseException | None = None, *, is_current: bool = True) -> None:
-        """End it.
+        """End the operation.
 
         Args:
             error: what ended it early.
@@ -122,7 +122,7 @@ class Operation:
 
 
 class _NoOperation(Operation):
-    """In place of one that nobody listens to."""
+    """Replaces an operation if there is no provider."""
 
     def __init__(self) -> None:
         pass
@@ -165,7 +165,7 @@ def count(
     saved: float = 0.0,
     size: int = 0,
 ) -> None:
-    """Count calls, as the figures of a cache do."""
+    """Count calls, like the figures of a cache."""
     meter = _meters()
     if meter is None:
         return
@@ -173,14 +173,14 @@ def count(
         about = {"namespace": namespace, "function": function, "outcome": outcome, "reason": reason}
         labels = _labels(about)
         meter.counters["cacheness.calls"].add(calls, labels)
-        read = 0 if outcome == "miss" else size  # of a miss it is what was stored
+        read = 0 if outcome == "miss" else size  # for a miss, the stored bytes
         for name, amount in (("saved", saved), ("spent", spent), ("read", read)):
             if amount > 0:
                 meter.counters[f"cacheness.{name}"].add(amount, labels)
 
 
 def _labels(about: Mapping[str, Any]) -> dict[str, str]:
-    """The labels of a measure: of a reason its kind alone, because there is no end of what it names."""
+    """Return the attributes of a metric: only the kind of a reason, because the names in reasons are unlimited."""
     known = {name: str(about[name]) for name in ("namespace", "function", "outcome", "reason") if about.get(name)}
     if "reason" in known:
         known["reason"] = known["reason"].partition(":")[0]
@@ -200,17 +200,17 @@ def _meters() -> _Instruments | None:
 
 
 class _Global:
-    """A provider that a program may set, once for the process."""
+    """A provider that a program may set, once per process."""
 
     def __init__(self, module: str, getter: str, holder: str, variable: str) -> None:
         self._module, self._getter, self._holder, self._variable = module, getter, holder, variable
         self._is_asked = False
 
     def provider(self) -> Any:
-        """The provider; None where there is none, and the API's own stands for it, which does nothing."""
+        """Return the provider; None if there is only the API's default, which does nothing."""
         module = sys.modules.get(self._module)
-        # To ask costs a look at the environment, a microsecond or more, so it is done once while none is set.
-        # Without this variable of a later version it is done each time.
+        # The call reads the environment, which takes a microsecond or more, so it is made once
+        # while no provider is set. If a later version lacks this variable, it is made each time.
         if module is None or (
             self._is_asked and getattr(sys.modules.get(self._holder), self._variable, module) is None
         ):

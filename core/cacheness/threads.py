@@ -1,4 +1,4 @@
-"""Threads beside the caller's. At its end Python starts none any more, and the system has a limit."""
+"""Start background threads. At its exit Python starts none any more, and the system has a limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def started(run: Callable[[], object], name: str) -> threading.Thread | None:
-    """Run it in a daemon thread, which never keeps a process alive; None where no thread can be started."""
+    """Run a function in a daemon thread, which never keeps a process alive; return None if none can be started."""
     thread = threading.Thread(target=run, name=name, daemon=True)
     try:
         thread.start()

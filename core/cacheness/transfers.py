@@ -1,4 +1,4 @@
-"""Do the same with many blobs side by side: a store that is far away makes each of them wait."""
+"""Transfer many blobs in parallel, because a remote store has a delay for each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cacheness.errors import CachenessError
 T = TypeVar("T")
 R = TypeVar("R")
 
-TRANSFERS: Final = 64  #: blobs that travel at the same time
-BYTES_AT_MOST: Final = 512 << 20  #: and how many bytes of them; a larger blob travels alone
+TRANSFERS: Final = 64  #: blobs that are transferred at the same time
+BYTES_AT_MOST: Final = 512 << 20  #: and their bytes in total; a larger blob is transferred alone
 
 
 class _Room:
-    """How many bytes may be transferred at a time; others wait."""
+    """Limits the bytes in transfer at a time; other transfers wait."""
 
     def __init__(self) -> None:
         self._taken = 0
@@ -27,7 +27,7 @@ class _Room:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Take another lock than one that a thread of the parent may hold."""
+        """Make a new lock, because a thread of the parent may hold the old one."""
         self._changed = threading.Condition()
 
     @contextmanager
@@ -44,9 +44,9 @@ class _Room:
 
 
 def concurrently(work: Callable[[T], R], items: Iterable[T], size: Callable[[T], int] = lambda _: 0) -> list[R]:
-    """The results of `work` for each item, in order; a single item needs no thread.
+    """Yield the results of `work` for each item, in order; a single item needs no thread.
 
-    `size` says how many bytes an item holds while it is worked on.
+    `size` returns how many bytes an item holds during the work.
     """
     items, room = list(items), _Room()
     if len(items) <= 1:
@@ -56,11 +56,11 @@ def concurrently(work: Callable[[T], R], items: Iterable[T], size: Callable[[T],
         with room.of(size(item)):
             return work(item)
 
-    # A pool starts no thread while another one is idle, so that a store at hand gets by with a few.
+    # A pool starts no thread while another one is idle, so that a fast store needs few.
     with ThreadPoolExecutor(min(TRANSFERS, len(items)), thread_name_prefix="cacheness-transfer") as pool:
         try:
             done = pool.map(bounded, items)
-        except RuntimeError:  # what is stored while the interpreter exits finds no more threads
+        except RuntimeError:  # during the interpreter's exit no threads can be started
             done = map(work, items)
         return list(done)
 
@@ -68,7 +68,7 @@ def concurrently(work: Callable[[T], R], items: Iterable[T], size: Callable[[T],
 def failures_of(
     work: Callable[[str], None], names: Iterable[str], *, side_by_side: bool = True
 ) -> dict[str, CachenessError]:
-    """Do it with each name, side by side where that saves waiting; what failed, and why."""
+    """Run a function for each name, in parallel if that saves waiting; return errors by name."""
 
     def attempt(name: str) -> tuple[str, CachenessError] | None:
         try:

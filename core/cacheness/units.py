@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: 10_000_000, "10GB", "512 KiB", 3600, "1h", "1 day", timedelta(hours=1)."""
+"""Parse and format sizes and durations: 10_000_000, "10GB", "512 KiB", 3600, "1h", timedelta(hours=1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Size: TypeAlias = int | str
 Duration: TypeAlias = float | timedelta | str
 Time: TypeAlias = float | datetime | str
 
-#: Seconds: from today, these end before the year 9999 does.
+#: In seconds; the most that, counted from today, ends before the year 9999 does.
 LONGEST: Final = 7000 * 365.25 * 86400
 
 _NUMBER: Final = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
@@ -38,9 +38,9 @@ _SECONDS: Final = {
 
 
 def bytes_of(size: Size) -> int:
-    """A size in bytes. "1 kB" is 1,000 bytes and "1 KiB" 1,024, as Dask has it.
+    """Return a size in bytes. "1 kB" is 1,000 bytes and "1 KiB" 1,024, as in Dask.
 
-    Raises TypeError for what is neither a whole number nor text, ValueError for text that is no size.
+    Raises TypeError for other types than a whole number or text, ValueError for text that is not a size.
     """
     if isinstance(size, str):
         found = _SIZE.fullmatch(size.strip())
@@ -56,7 +56,7 @@ def bytes_of(size: Size) -> int:
 
 
 def whole(number: float) -> int:
-    """A whole number, however it is spelled: 10, 1e9, an integer of NumPy's. Raises TypeError for any other."""
+    """Return a whole number in any notation: 10, 1e9, an integer of NumPy. Raises TypeError for others."""
     if isinstance(number, float) and number.is_integer():
         return int(number)
     if isinstance(number, bool):
@@ -65,9 +65,9 @@ def whole(number: float) -> int:
 
 
 def seconds_of(duration: Duration) -> float:
-    """A duration in seconds; text has units, "90" alone is seconds.
+    """Return a duration in seconds; text has units, "90" alone is seconds.
 
-    Raises TypeError for what is neither a number nor text nor a timedelta, ValueError for text that is no duration.
+    Raises TypeError for other types than a number, text or timedelta, ValueError for text that is not a duration.
     """
     if isinstance(duration, str):
         seconds = _seconds_in(duration)
@@ -86,7 +86,7 @@ def seconds_of(duration: Duration) -> float:
 def time_of(time: Time) -> float:
     """Return a moment in seconds since the epoch; text is such a number, or a date and time in ISO 8601.
 
-    Raises TypeError for what is neither a number nor text nor a datetime, ValueError for what names no moment.
+    Raises TypeError for other types than a number, text or datetime, ValueError for text that is not a moment.
     """
     wanted = f"{time!r:.40} is not a time: give seconds since the epoch, or ISO 8601 with a zone"
     if isinstance(time, str):
@@ -106,13 +106,13 @@ def time_of(time: Time) -> float:
 
 
 def number_of(number: int, one: str) -> str:
-    """Return a number of things for people: "1 miss", "2 misses", "3 entries"."""
+    """Return a number of things as text: "1 miss", "2 misses", "3 entries"."""
     many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}es" if one.endswith("s") else f"{one}s"
     return f"{number:,} {one if number == 1 else many}"
 
 
 def bytes_named(size: float) -> str:
-    """Return a size for people."""
+    """Return a size as text."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
@@ -121,7 +121,7 @@ def bytes_named(size: float) -> str:
 
 
 def seconds_named(seconds: float) -> str:
-    """Return a duration for people."""
+    """Return a duration as text."""
     for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"

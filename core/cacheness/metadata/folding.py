@@ -1,4 +1,4 @@
-"""Add old statistics up: rows of processes to rows per hour, day, month and of all time.
+"""Add old figures up: rows of processes to rows per hour, day, month and of all time.
 
 There are rows per function, and for all functions together. Rows of hours and days are dropped when
 reports of that time may be less detailed; so a report sums up a limited number of rows per

@@ -26,7 +26,7 @@ LAST_SECONDS: Final = 1.0  #: the most time that closing a cache takes to write 
 
 
 class UseCounter:
-    """Uses and statistics of this process. A crash, a lock or a read-only store loses only counts."""
+    """Uses and figures of this process. A crash, a lock or a read-only store loses only counts."""
 
     def __init__(self, metadata: MetadataStore, namespace: str, *, counts: bool = True) -> None:
         self.figures = Figures()

@@ -49,7 +49,7 @@ COPY_LOOKS = 3  #: damaged local copies that a reader may find before it reads t
 MOVED_ROW_LOOKS = 5  #: times that a reader repeats a look-up of a row that is being overwritten
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are checked
-#: Why an existing entry is not served, as statistics report it.
+#: Why an existing entry is not served, as figures report it.
 FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "a file that it wrote changed",
     "damaged",

@@ -144,7 +144,7 @@ class JournalIndex:
         return Totals(len(self._entries.get(namespace, {})), self._sizes[namespace])
 
     def old_figures(self, namespace: str, hour: int, most: int) -> list[tuple[Place, Sums]]:
-        """Return statistics that are old enough, in this hour, to be added to others."""
+        """Return figures that are old enough, in this hour, to be added to others."""
         known = self.activity.get(namespace, {})
         return [(place, known[place]) for place in sorted(known) if is_due(place, hour)][:most]
 

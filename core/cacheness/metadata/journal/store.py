@@ -305,16 +305,16 @@ class JournalStore:
         """Return zero: the totals are computed from the file's lines each time it is read."""
         return 0, 0
 
-    # statistics
+    # figures
 
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
-        """Replace the statistics that a process wrote for the same hours by these."""
+        """Replace the figures that a process wrote for the same hours by these."""
         if rows:
             lines = [[namespace, *_place_of(row, who), *_sums_of(row)] for row in rows]
             self._append(lambda: [{"figures": lines}], durable=False)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old rows of statistics to others, or drop those that were added; return how many."""
+        """Add up to `most` old rows of figures to others, or drop those that were added; return how many."""
         hour = self.now() // HOUR
         with self._reading:
             self._refresh()

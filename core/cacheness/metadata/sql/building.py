@@ -347,16 +347,16 @@ class StatementBuilder:
         """Delete the tags of many keys."""
         return self._compile(self._delete_hints(tags))
 
-    # statistics
+    # figures
 
     @property
     def record_activity(self) -> Statement:
-        """Write a row of statistics, replacing the previous one."""
+        """Write a row of figures, replacing the previous one."""
         return self._write_activity(lambda row, name: row.excluded[name])
 
     @property
     def add_activity(self) -> Statement:
-        """Add a row of statistics to the existing one."""
+        """Add a row of figures to the existing one."""
         return self._write_activity(lambda row, name: activity.c[name] + row.excluded[name])
 
     @property
@@ -371,7 +371,7 @@ class StatementBuilder:
 
     @property
     def delete_activity(self) -> Statement:
-        """Delete one row of statistics."""
+        """Delete one row of figures."""
         return self._compile(
             sa.delete(activity).where(*(column == _given(column.name, column.type) for column in activity.primary_key))
         )

@@ -105,7 +105,7 @@ class SqlStore(ABC):
         """Run a statement that may read every row, and may take longer; return its rows."""
 
     def _sum_up(self, statement: Statement, values: Values) -> list[Row]:
-        """Run a statement that groups much of the statistics; return its rows."""
+        """Run a statement that groups much of the figures; return its rows."""
         return self._long_query(statement, values)
 
     @abstractmethod
@@ -267,15 +267,15 @@ class SqlStore(ABC):
             transaction.run_many(self._sql.correct_totals, [missing])
         return entries, size
 
-    # statistics
+    # figures
 
     def record_activity(self, namespace: str, who: str, rows: Sequence[Activity]) -> None:
-        """Replace the statistics that a process wrote for the same hours by these."""
+        """Replace the figures that a process wrote for the same hours by these."""
         values = [{"namespace": namespace, "who": who, **asdict(row)} for row in rows]
         self._change_each(self._sql.record_activity, values)
 
     def fold_activity(self, namespace: str, most: int) -> int:
-        """Add up to `most` old rows of statistics to others, or drop those that were added; return how many."""
+        """Add up to `most` old rows of figures to others, or drop those that were added; return how many."""
         hour = self.now() // HOUR
 
         def fold(transaction: Transaction) -> int:
