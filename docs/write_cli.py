@@ -20,14 +20,19 @@ Options name the cache; without them the `CACHENESS_…` variables do, and else 
 in place of text. Into a pipe, each row is a line, with whole keys, and tabs between columns. Nothing is coloured there,
 nor with `NO_COLOR`.
 
-What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no terminal it is needed.
+What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no terminal it is needed. `verify` without
+`--repair` changes nothing. A filter that nothing meets is no error: `list --function` shows nothing, with exit code 0.
+
+A function is named as `list` shows it, `module:name`, or as `module.name` or `name` alone, which may be several
+functions; a module or a package names all that are in it. `delete` refuses a name that several functions go by, unless
+it is `module:`. What is named as a key is the key or its beginning, four digits at least.
 
 | exit code | |
 |---|---|
 | 0 | done |
 | 1 | something was found: issues, a call that would miss, entries that were not copied |
-| 2 | a command that cannot be meant so |
-| 3 | it could not be done |
+| 2 | a command that cannot be meant so: options, values, a key that is none or that begins several |
+| 3 | it could not be done, or what is named is not there: a cache, key, dispute, function, module or file |
 | 130 | after Ctrl-C; what was done until then is said |
 | 141 | whoever read the output has closed it, as `head` does; nothing is said |
 

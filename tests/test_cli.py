@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
@@ -115,8 +116,11 @@ def test_keys_are_made_listed_trusted_and_rotated(tmp_path: Path, monkeypatch: p
     assert keys("trust", new["trust"]) == f"{public},{new['trust']}"
     monkeypatch.setenv("CACHENESS_TRUST", f"{public},{new['trust']}")
     assert keys("trust", "--without", "ci") == new["trust"]
-    for wrong, words in ((["--without", "nobody"], "no trusted key"), (["ed25519-pub:x:y"], "43 characters")):
-        with pytest.raises(Misuse, match=words):
+    for wrong, words, kind in (
+        (["--without", "nobody"], "no trusted key", CouldNot),
+        (["ed25519-pub:x:y"], "43 characters", Misuse),
+    ):
+        with pytest.raises(kind, match=words):
             app(["keys", "trust", *wrong], standalone_mode=False)
 
     monkeypatch.setenv("CACHENESS_SIGNING_KEY", f"{new['signing_key']},{old}")
@@ -141,8 +145,15 @@ def test_disputes_are_listed_and_decided(directory: Path) -> None:
     assert "'two' was computed" in cacheness("disputes", "-d", directory, code=1)
     told = json.loads(cacheness("disputes", kept.cache_key[:20], "-d", directory, "--json", code=1))
     assert [one["cache_key"] for one in told] == [kept.cache_key]
-    assert "no dispute about 0123" in cacheness("disputes", KEY, "-d", directory, code=2)
-    assert "1 disputes settled" in cacheness("disputes", kept.cache_key, "-d", directory, "--keep", "old")
+    assert "no dispute about 0123" in cacheness("disputes", KEY, "-d", directory, code=3)
+    for keep, became in (("old", "served again"), ("new", "deleted")):
+        told = cacheness("disputes", "-d", directory, "--keep", keep, "--dry-run")
+        assert f"2 disputes would be settled: what is stored would be {became}" in told
+    would = cacheness("disputes", "-d", directory, "--keep", "new", "--dry-run", "--json")
+    assert json.loads(would) == {"disputes": 2, "keep": "new", "settled": False}
+    assert len(json.loads(cacheness("disputes", "-d", directory, "--json", code=1))) == 2
+    assert "--dry-run is for --keep" in cacheness("disputes", "-d", directory, "--dry-run", code=2)
+    assert "1 dispute settled" in cacheness("disputes", kept.cache_key, "-d", directory, "--keep", "old")
     assert "add --yes" in cacheness("disputes", "-d", directory, "--keep", "new", code=2)
     assert "deleted" in cacheness("disputes", "-d", directory, "--keep", "new", "--yes")
     assert "No disputes" in cacheness("disputes", "-d", directory)
@@ -288,7 +299,6 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("copy", "{d}", "{d}"), "the same"),
         (("copy", "{d}", "{d}-new", "--to", "xml"), "xml"),
         (("copy", "{d}", "postgresql://nobody@127.0.0.1/x", "--to", "json"), "--to json"),
-        (("copy", "{d}", "{d}-new", "--target-key", "@{d}/no-such-file"), "no-such-file"),
     ],
 )
 def test_what_cannot_be_meant_is_an_error_in_words_with_exit_code_2(directory, arguments, named):
@@ -297,6 +307,61 @@ def test_what_cannot_be_meant_is_an_error_in_words_with_exit_code_2(directory, a
     text = cacheness(*given, *where, code=2)
     assert named in " ".join(text.replace("│", " ").split())
     assert not Path(f"{directory}-new").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("show", KEY),
+        ("delete", KEY, "--yes"),
+        ("lineage", KEY),
+        ("disputes", KEY),
+        ("disputes", KEY, "--keep", "old"),
+        ("accept", "--revoke", KEY),
+        ("plan", "nowhere"),
+        ("audit", "nowhere:nothing"),
+        ("accept", "nowhere"),
+        ("explain", "nowhere:nothing"),
+        ("import", "joblib", "{d}/nowhere", "nowhere:nothing"),
+        ("copy", "{d}/nowhere", "{d}-new"),
+        ("copy", "{d}", "{d}-new", "--target-key", "@{d}/nowhere"),
+        ("report", "--html", "{d}/nowhere/page.html"),
+    ],
+)
+def test_what_is_named_and_not_there_has_exit_code_3(directory, arguments):
+    given = [argument.replace("{d}", str(directory)) for argument in arguments]
+    said = cacheness(*given, *([] if given[0] == "copy" else ["-d", directory]), code=3)
+    assert "error: " in said
+    assert "Traceback" not in said
+
+
+def test_a_function_is_named_in_one_way_by_every_command(tmp_path):
+    known = ["pipe.line:clean", "pipe.line:load", "pipe.line:Table.load", "pipe.other:load", "pipeline:f"]
+    with UnifiedCache(tmp_path / "cache") as cache:
+        for number, name in enumerate(known):
+            function = types.FunctionType((lambda x: x).__code__, {}, name)
+            function.__module__, function.__qualname__ = name.split(":")
+            cache.put(number, cache.key(function=function, args={"x": number}))
+        assert cache.functions() == sorted(known)
+    for named, wanted in (
+        ("pipe.line:clean", known[:1]),
+        ("pipe.line.clean", known[:1]),
+        ("clean", known[:1]),
+        ("load", [known[1], known[3]]),
+        ("pipe.line.Table", [known[2]]),
+        ("pipe.line", known[:3]),
+        ("pipe.line:", known[:3]),
+        ("pipe", known[:4]),
+        ("pip", []),
+        ("line", []),
+    ):
+        listed = run("list", "-d", tmp_path / "cache", "--function", named, "--json")
+        assert sorted(entry["function"] for entry in listed) == sorted(wanted), named
+        planned = run("plan", named, "-d", tmp_path / "cache", "--json", code=1 if wanted else 3)
+        assert not wanted or sorted(one["function"] for one in planned) == sorted(wanted), named
+        may = len(wanted) <= 1 or named.endswith(":")
+        would = run("delete", "--function", named, "-d", tmp_path / "cache", "--dry-run", code=0 if may else 2)
+        assert ("could be" in would) is not may, named
 
 
 def test_a_misspelt_variable_is_an_error_in_words(directory):
@@ -465,12 +530,12 @@ def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(dir
         (("stats", "-d", tmp_path / hostile), 3),
         (("copy", tmp_path / hostile, tmp_path / "new"), 3),
         (("report", "-d", directory, "--html", tmp_path / hostile / "x" / "y"), 3),
-        (("plan", hostile, "-d", directory), 2),
+        (("plan", hostile, "-d", directory), 3),
         (("show", hostile, "-d", directory), 2),
-        (("disputes", hostile, "-d", directory), 2),
+        (("disputes", hostile, "-d", directory), 3),
         (("explain", hostile, "-d", directory), 2),
-        (("explain", f"{hostile}:f", "-d", directory), 2),
-        (("accept", "--revoke", hostile, "-d", directory), 2),
+        (("explain", f"{hostile}:f", "-d", directory), 3),
+        (("accept", "--revoke", hostile, "-d", directory), 3),
         (("accept", "a.b", "--renamed", hostile, "-d", directory), 2),
         (("keys", "new", hostile), 2),
         (("keys", "trust", hostile), 2),
@@ -651,14 +716,14 @@ def test_explain_says_why_a_call_would_miss(busy):
     assert run("explain", "tests.demo_calls:double", "--arg", "x=1", *where).startswith("hit: ")
     answer = run("explain", "tests.demo_calls:double", "--arg", "x=2", *where, "--json", code=1)
     assert answer["changes"][0]["name"] == "x"
-    for wrong, named in (
-        (("tests.demo_calls",), "module:function"),
-        (("tests.demo_calls:no",), "cannot be imported"),
-        (("no_such_module_anywhere:f",), "cannot be imported"),
-        (("tests.demo_calls:double", "--arg", "y=2"), "cannot be called so"),
-        (("tests.demo_calls:double", "--arg", "2"), "NAME=VALUE"),
+    for wrong, named, code in (
+        (("tests.demo_calls",), "module:function", 2),
+        (("tests.demo_calls:no",), "cannot be imported", 3),
+        (("no_such_module_anywhere:f",), "cannot be imported", 3),
+        (("tests.demo_calls:double", "--arg", "y=2"), "cannot be called so", 2),
+        (("tests.demo_calls:double", "--arg", "2"), "NAME=VALUE", 2),
     ):
-        assert named in run("explain", *wrong, *where, code=2)
+        assert named in run("explain", *wrong, *where, code=code)
 
 
 def test_report_and_stats_tell_what_calls_came_to(busy):

@@ -70,7 +70,7 @@ COMMANDS = {
     "verify --deep": (0, "No issues found"),
     "audit pipeline:double": (0, "pipeline:double  "),
     "disputes": (1, "1 is stored, 2 was computed"),
-    "disputes {disputed} --keep old": (0, "1 disputes settled"),
+    "disputes {disputed} --keep old": (0, "1 dispute settled"),
     "plan pipeline --json": (1, '"state": "changed"'),
     "accept pipeline:rewritten --sample 20": (0, "20 equal calls"),
     "lineage {key}": (0, "pipeline:double"),

@@ -180,8 +180,22 @@ def is_full_name(function: str) -> bool:
 
 
 def functions_called(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the known functions with a name: their module, their qualified name, or both."""
-    return tuple(function for function in known if name in _names_of(function))
+    """Return those of the known functions that a name selects, as each command and method takes it.
+
+    "module:name" or "module.name" is one function, "name" alone that of any module, "module:" all of a module, and
+    "module", "package" or "module.Class" all below it.
+    """
+    known = list(known)
+    if name in known:
+        return (name,)
+    if name.endswith(":"):
+        return tuple(function for function in known if function.startswith(name))
+    dotted = name.replace(":", ".") + "."
+    return tuple(
+        function
+        for function in known
+        if f"{function.replace(':', '.')}.".startswith(dotted) or function.partition(":")[2] == name
+    )
 
 
 def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
@@ -194,11 +208,6 @@ def one_function(name: str, candidates: tuple[str, ...]) -> tuple[str, ...]:
         f"function={name!r} could be {len(candidates)} functions: {', '.join(candidates)}. Nothing was deleted; give"
         ' one of these names, or "module:" for all of a module'
     )
-
-
-def _names_of(function: str) -> set[str]:
-    module, colon, name = function.partition(":")
-    return {function, module + colon, module, name, f"{module}.{name}"} if colon else {function}
 
 
 def canonical_json(mapping: Mapping[str, Any]) -> str:

@@ -1050,28 +1050,32 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         function: str | Callable[..., Any] | None = None,
         prefix: str | None = None,
         older_than: Duration | None = None,
+        dry_run: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
         """Delete the entries that match every given condition.
 
         Args:
             function: a function or its name; "module:" selects all functions of a module.
+            dry_run: count them, and delete nothing.
             progress: is called with the number of deleted entries, and how many of the 256 shards were looked through.
 
         Returns:
-            How many entries were deleted.
+            How many entries were deleted, or would be.
 
         Raises:
             TypeError: no condition is given; `clear` deletes everything.
             ValueError: several functions have this name; the message lists them.
         """
-        self._require_writing("delete_matching")
+        if not dry_run:
+            self._require_writing("delete_matching")
         if all(condition is None for condition in (tag, function, prefix, older_than)):
             raise TypeError("delete_matching needs a tag, function, prefix or older_than; clear() deletes everything")
         names = self._called(function)
         if isinstance(function, str):
             names = one_function(function, names or ())
-        return self._delete(self._where(tag, names, prefix, older_than), progress)
+        where = self._where(tag, names, prefix, older_than)
+        return sum(1 for _ in self._entries(where, PAGE)) if dry_run else self._delete(where, progress)
 
     def deep_checks(self) -> dict[int, datetime]:
         """Return when the entries of each shard were last read whole, by a deep check or repair, in UTC."""
@@ -1359,7 +1363,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def _require_writing(self, method: str) -> None:
         if not writes(self.config.mode):
             raise ModeRefused(
-                f"{method} is not done with mode={self.config.mode!r}, which changes nothing in the cache: open it with"
+                f"mode={self.config.mode!r} changes nothing in the cache, and {method} would: open it with"
                 " mode='readwrite', or look at CACHENESS_MODE"
             )
 

@@ -26,6 +26,19 @@ class Migrated:
     why: str | None  #: they wait
 
 
+def planned_for(config: Config) -> Migrated:
+    """What a migration would do: the versions, and the entries that it would drop. It changes nothing."""
+    if config.metadata_backend == "json":
+        from cacheness.metadata.journal import migration
+
+        before, after = migration.versions(_journal(config))
+    else:
+        from cacheness.metadata import migrations
+
+        before, after = migrations.versions(_database(config))
+    return Migrated(before, after, entries_to_drop(config), 0, 0, None)
+
+
 def entries_to_drop(config: Config) -> int:
     """Return how many entries a migration would drop."""
     if config.metadata_backend == "json":

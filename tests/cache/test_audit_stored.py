@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from cacheness import NotAudited, UnifiedCache
 from cacheness.cli import app
-from cacheness.cli.endings import Misuse
+from cacheness.cli.endings import CouldNot, Misuse
 from tests.conftest import World
 
 made: list[Any] = []
@@ -230,12 +230,12 @@ def test_bad_input_is_one_sentence(pipeline: Any) -> None:
     def error_of(*arguments: object) -> BaseException | None:
         return CliRunner().invoke(app, ["audit", *map(str, arguments), "-d", "cache"]).exception
 
-    for arguments, words in (
-        (["pipeline_audited", "--sample", 0], "--sample 0 is no number of calls"),
-        (["elsewhere"], "no function of elsewhere has results"),
+    for arguments, words, kind in (
+        (["pipeline_audited", "--sample", 0], "--sample 0 is no number of calls", Misuse),
+        (["elsewhere"], "no function of elsewhere has results", CouldNot),
     ):
         error = error_of(*arguments)
-        assert isinstance(error, Misuse)
+        assert isinstance(error, kind)
         assert words in str(error)
     assert "it has check=0" in str(error_of("pipeline_audited.chosen"))
     Path("pipeline_audited.py").write_text("raise OSError('no network')\n")

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
 from cacheness.cli import app
-from cacheness.cli.endings import Misuse
+from cacheness.cli.endings import CouldNot, Misuse
+from cacheness.errors import CachenessError
 
 BEFORE = """\
 import os
@@ -182,14 +183,20 @@ def test_the_command_says_in_a_sentence_what_it_does_not_accept(pipeline: Callab
     assert "python did not change" in accept("pipeline", "--python", code=1)
     for arguments, words in (
         (["--list", "pipeline"], "stand alone"),
-        (["--revoke", "nothing"], "no accepted change begins with nothing"),
         (["pipeline", "--sample", "0"], "--sample 0 is no number of calls"),
         (["pipeline", "--renamed", "x"], "--renamed x is no pair: NEW=OLD"),
-        (["elsewhere"], "no function of elsewhere has results"),
         ([], "name a function, a module or a package, or what was upgraded"),
     ):
         error = CliRunner().invoke(app, ["accept", *arguments, "-d", "cache"]).exception
         assert isinstance(error, Misuse)
+        assert words in str(error)
+    for arguments, words in (
+        (["--revoke", "nothing"], "no accepted change begins with nothing"),
+        (["elsewhere"], "no function of elsewhere has results"),
+        (["pipeline.clean", "--former", "pipeline:was"], "pipeline:was, which pipeline.clean is said to have been"),
+    ):
+        error = CliRunner().invoke(app, ["accept", *arguments, "-d", "cache"]).exception
+        assert isinstance(error, CouldNot | CachenessError)
         assert words in str(error)
     error = CliRunner().invoke(app, ["accept", "pipeline.load", "-d", "cache"]).exception
     assert "was made by earlier code" in str(error)

@@ -345,6 +345,11 @@ def test_the_command_says_what_it_drops_and_asks_a_person(config: Config) -> Non
             [*command, *options], capture_output=True, text=True, input="y\n", timeout=60, check=False, env=environment
         )
 
+    for _ in range(2):  # it changes nothing
+        would = run("--dry-run")
+        assert would.returncode == 0, would.stderr
+        assert f"the schema would be upgraded from version 1 to {SCHEMA_VERSION}" in would.stdout
+        assert "6 entries would be dropped" in would.stdout
     asked = run()
     assert asked.returncode == 2
     assert "6 entries of an older version" in asked.stdout
@@ -355,6 +360,7 @@ def test_the_command_says_what_it_drops_and_asks_a_person(config: Config) -> Non
     assert f"upgraded from version 1 to {SCHEMA_VERSION}" in done.stdout
     assert "6 entries dropped, 3 blobs deleted, 0 left" in done.stdout
     assert f"at version {SCHEMA_VERSION} already" in run().stdout
+    assert f"at version {SCHEMA_VERSION} already" in run("--dry-run").stdout
 
 
 #: As the first version wrote it: an overwritten and a deleted blob, a live one, and one that is gone already.

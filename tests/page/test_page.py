@@ -224,15 +224,49 @@ def test_nothing_is_changed_without_the_token_or_from_elsewhere(
         ({"sure": "yes", "token": "wrong"}, {}),
         (good, {"Origin": "http://evil.example"}),
         (good, {"Origin": "null"}),
+        (good, {"Sec-Fetch-Site": "cross-site"}),
+        (good, {"Sec-Fetch-Site": "same-site"}),
+        (good, {"Origin": page.url.partition("/?")[0], "Sec-Fetch-Site": "cross-site"}),
+        ({"sure": "yes"}, {"Sec-Fetch-Site": "same-origin", "Origin": page.url.partition("/?")[0]}),
         ({**good, "filler": "x" * 20_000}, {}),
     ):
         assert browser.post(path, data=data, headers=headers).status_code == 403
-    assert browser.post(path, data={"token": page.token}).status_code == 404  # not sure
+    unsure = browser.post(path, data={"token": page.token})
+    assert (unsure.status_code, "nothing was deleted" in unsure.text) == (400, True)
     assert browser.get(path).status_code == 405
     assert browser.get(f"{path}?sure=yes&token={page.token}", follow_redirects=False).status_code == 405
     browser.cookies.clear()
     assert browser.post(path, data=good).status_code == 403
     assert cache.cached(tripled).explain(1).hit
+
+
+def test_a_program_needs_the_token_in_both_places_and_no_origin(
+    cache: UnifiedCache, page: ServedPage, stranger: httpx.Client
+) -> None:
+    key, token = cache.cached(tripled).key(1).hex, page.token
+    where, form = f"{page.url.partition('/?')[0]}/entry/{key}", {"sure": "yes", "token": page.token}
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert stranger.get(where, headers={"Authorization": f"{scheme} {token}"}).status_code == 200
+    for wrong in ("", token, f"Basic {token}", f"Bearer{token}", "bearer", f"bearer {token}x"):
+        assert stranger.get(where, headers={"Authorization": wrong}).status_code == 403
+    named = {"Authorization": f"bearer {token}"}
+    assert stranger.post(f"{where}/delete", data={"sure": "yes"}, headers=named).status_code == 403
+    assert stranger.post(f"{where}/delete", data=form).status_code == 403
+    assert cache.cached(tripled).explain(1).hit
+    done = stranger.post(f"{where}/delete", data=form, headers=named, follow_redirects=False)
+    assert done.status_code == 303
+    assert not cache.cached(tripled).explain(1).hit
+
+
+def test_what_is_gone_or_settled_already_is_said(cache: UnifiedCache, page: ServedPage, browser: httpx.Client) -> None:
+    key = cache.cached(tripled).key(1).hex
+    form = {"sure": "yes", "token": page.token, "keep": "old"}
+    assert browser.post(f"/entry/{key}/delete", data=form).status_code == 200
+    again = browser.post(f"/entry/{key}/delete", data=form)
+    assert (again.status_code, "no such entry any more" in again.text) == (404, True)
+    settled = browser.post(f"/disputes/{key}", data=form)
+    assert (settled.status_code, "no such dispute any more" in settled.text) == (404, True)
+    assert browser.post(f"/disputes/{key}", data={"token": page.token}).status_code == 400
 
 
 def test_an_entry_is_deleted_and_a_dispute_is_settled(
@@ -256,7 +290,7 @@ def test_an_entry_is_deleted_and_a_dispute_is_settled(
     assert browser.get("/").headers["referrer-policy"] == "same-origin"
     assert cache.disputes() == []
     assert (cache.get(one), cache.get(other)) == (3, None)
-    assert browser.post(f"/disputes/{one}", data={"keep": "both", "token": page.token}).status_code == 404
+    assert browser.post(f"/disputes/{one}", data={"keep": "both", "token": page.token}).status_code == 400
     deleted = browser.post(f"/entry/{one}/delete", data={"sure": "yes", "token": page.token}, follow_redirects=False)
     assert deleted.headers["location"] == "/entries"
     assert cache.get(one) is None

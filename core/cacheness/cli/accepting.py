@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 import typer
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
-from cacheness.cli.endings import FOUND, Misuse
-from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.endings import FOUND, CouldNot, Misuse
+from cacheness.cli.options import TARGETS_HELP, AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
 from cacheness.errors import NotAccepted
 from cacheness.printable import printable
@@ -34,16 +34,15 @@ class _AcceptOptions(TypedDict):
 
 @about_a_cache
 def accept(
-    targets: Annotated[
-        list[str] | None, typer.Argument(help="Functions, modules or packages: pipeline.clean, pipeline.")
-    ] = None,
+    targets: Annotated[list[str] | None, typer.Argument(help=TARGETS_HELP)] = None,
     *,
     place: Place,
     sample: Annotated[
         int, typer.Option(help="Calls of each earlier code that are made again, chosen at random.")
     ] = 200,
     former: Annotated[
-        str | None, typer.Option(help="What the function was called: module:name, where its code changed, too.")
+        str | None,
+        typer.Option(help="What the function was called before, module:name, where its code changed, too."),
     ] = None,
     renamed: Annotated[
         list[str] | None, typer.Option(help="A parameter that has another name now: NEW=OLD. May be repeated.")
@@ -124,7 +123,7 @@ def _names(cache: UnifiedCache, given: _AcceptOptions) -> Iterator[str]:
     for target in given["targets"]:
         try:
             yield from named_by(target, known)
-        except Misuse:
+        except CouldNot:
             # Under its name of today it may have no results yet.
             module, _, name = target.replace(":", ".").rpartition(".")
             if not module:
@@ -159,7 +158,7 @@ def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
     with place.opened() as cache:
         if revoke is not None:
             if not cache.revoke(revoke):
-                raise Misuse(f"no accepted change begins with {revoke}, or it is revoked: cacheness accept --list")
+                raise CouldNot(f"no accepted change begins with {revoke}, or it is revoked: cacheness accept --list")
             say(
                 f"{revoke} is revoked: results of that code no longer count, until somebody accepts it again. None was"
                 " deleted"

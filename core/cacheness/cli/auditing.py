@@ -9,7 +9,7 @@ import typer
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by, tell
 from cacheness.cli.endings import FOUND, Misuse
-from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.options import TARGETS_HELP, AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
 from cacheness.errors import NotAudited
 from cacheness.printable import printable
@@ -25,7 +25,7 @@ class _AuditOptions(TypedDict):
 
 @about_a_cache
 def audit(
-    targets: Annotated[list[str], typer.Argument(help="Functions, modules or packages: pipeline.clean, pipeline.")],
+    targets: Annotated[list[str], typer.Argument(help=TARGETS_HELP)],
     *,
     place: Place,
     sample: Annotated[

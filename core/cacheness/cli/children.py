@@ -11,7 +11,7 @@ from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from cacheness.cli.endings import Misuse
+from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.options import Place
 from cacheness.errors import CachenessError
 
@@ -61,6 +61,8 @@ def in_a_child(
         found = json.loads(answer.read_text())
     if "misuse" in found:
         raise Misuse(found["misuse"])
+    if "could not" in found:
+        raise CouldNot(found["could not"])
     if "error" in found:
         raise CachenessError(found["error"])
     return found["answer"]
@@ -81,6 +83,8 @@ def child() -> None:
             found = {"answer": work(cache, given)}
         except Misuse as error:
             found = {"misuse": str(error)}
+        except CouldNot as error:
+            found = {"could not": str(error)}
         except CachenessError as error:
             found = {"error": str(error)}
     Path(answer).write_text(json.dumps(found))
@@ -124,11 +128,12 @@ def _progress_of(what: str) -> Iterator[int]:
 
 
 def named_by(target: str, known: Sequence[str]) -> list[str]:
-    """The functions with results that a target names: all in a module or package, or one. Raises Misuse for none."""
-    dotted = target.replace(":", ".")
-    found = [n for n in known if (n.replace(":", ".") + ".").startswith(dotted + ".")]
+    """The functions with results that a target names, as `--function` does elsewhere. Raises CouldNot for none."""
+    from cacheness.arguments import functions_called
+
+    found = list(functions_called(target, known))
     if not found:
-        raise Misuse(f"no function of {target} has results: cacheness list shows what has")
+        raise CouldNot(f"no function of {target} has results: cacheness list shows what has")
     return found
 
 

@@ -10,7 +10,7 @@ import typer
 
 from cacheness.cli.endings import Misuse
 from cacheness.cli.entries import entry_named
-from cacheness.cli.options import AsJson, DryRun, Place, Yes, about_a_cache
+from cacheness.cli.options import FUNCTION_HELP, AsJson, DryRun, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, print_json, progress, say, telling_what_is_left
 from cacheness.units import number_of
 
@@ -24,7 +24,7 @@ def delete(
     *,
     place: Place,
     tag: Annotated[str | None, typer.Option(help="Entries with this tag.")] = None,
-    function: Annotated[str | None, typer.Option(help="Entries of this function.")] = None,
+    function: Annotated[str | None, typer.Option(help=f"Of this {FUNCTION_HELP}, or a whole module (module:).")] = None,
     prefix: Annotated[str | None, typer.Option(help="Entries with this prefix.")] = None,
     older_than: Annotated[
         str | None, typer.Option(metavar="AGE", help="Entries made longer ago: 7d, '3 hours'.")
@@ -47,7 +47,7 @@ def delete(
             found, what = 1, f"entry {entry.cache_key}"
         else:
             try:
-                found = sum(1 for _ in cache.iter_entries(**given))
+                found = cache.delete_matching(**given, dry_run=True)
             except ValueError as error:
                 raise Misuse(str(error)) from None
             what = number_of(found, "entry")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from cacheness.cli.endings import FOUND, Misuse
-from cacheness.cli.options import AsJson, Place, Yes, about_a_cache
+from cacheness.cli.endings import FOUND, CouldNot, Misuse
+from cacheness.cli.options import AsJson, DryRun, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, hint, print_json, say
 from cacheness.printable import printable
 from cacheness.units import number_of
@@ -26,6 +26,7 @@ def disputes(
         Literal["old", "new"] | None,
         typer.Option(help="Serve what is stored again (old), or delete it, so that it is computed again (new)."),
     ] = None,
+    dry_run: DryRun = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -33,10 +34,13 @@ def disputes(
 
     They are not served until then. Exit code 1 where there are any.
     """
+    if dry_run and keep is None:
+        raise Misuse("--dry-run is for --keep: without it, disputes are only listed")
     with place.opened() as cache:
         found = _chosen(cache.disputes(), keys or [])
         if keep is not None:
-            _settle(cache, found, keep, yes=yes)
+            settled = len(found) if dry_run else _settle(cache, found, keep, yes=yes)
+            _tell(settled, keep, dry_run=dry_run, as_json=as_json)
             return
     if as_json:
         print_json([one.as_dict() for one in found])
@@ -48,15 +52,23 @@ def disputes(
 def _chosen(found: list[Dispute], keys: list[str]) -> list[Dispute]:
     unknown = [key for key in keys if not any(one.cache_key.startswith(key) for one in found)]
     if unknown:
-        raise Misuse(f"there is no dispute about {', '.join(unknown)}: cacheness disputes lists those that there are")
+        raise CouldNot(f"there is no dispute about {', '.join(unknown)}: cacheness disputes lists those that there are")
     return [one for one in found if not keys or any(one.cache_key.startswith(key) for key in keys)]
 
 
-def _settle(cache: UnifiedCache, found: list[Dispute], keep: Literal["old", "new"], *, yes: bool) -> None:
+def _settle(cache: UnifiedCache, found: list[Dispute], keep: Literal["old", "new"], *, yes: bool) -> int:
     if keep == "new" and found:
         confirm(f"Delete {number_of(len(found), 'stored result')}, so that the next call computes again?", yes=yes)
-    settled = sum(cache.settle(one.key, keep=keep) for one in found)
-    say(f"{settled:,} disputes settled: " + ("the stored results are served again" if keep == "old" else "deleted"))
+    return sum(cache.settle(one.key, keep=keep) for one in found)
+
+
+def _tell(disputes: int, keep: Literal["old", "new"], *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"disputes": disputes, "keep": keep, "settled": not dry_run})
+        return
+    would = "would be " if dry_run else ""
+    became = f"{would or 'is '}served again" if keep == "old" else f"{would or 'is '}deleted"
+    say(f"{number_of(disputes, 'dispute')} {would}settled: what is stored {became}")
 
 
 def _print(found: list[Dispute]) -> None:

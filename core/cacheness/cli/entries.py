@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
-from cacheness.cli.options import AsJson, KeyArgument, Place, about_a_cache
+from cacheness.cli.options import FUNCTION_HELP, AsJson, KeyArgument, Place, about_a_cache
 from cacheness.cli.screen import (
     NAME,
     NUMBER,
@@ -42,7 +42,7 @@ def list_entries(
     *,
     place: Place,
     tag: Annotated[str | None, typer.Option(help="Only entries with this tag.")] = None,
-    function: Annotated[str | None, typer.Option(help="Only entries of this function.")] = None,
+    function: Annotated[str | None, typer.Option(help=f"Only of this {FUNCTION_HELP}, module or package.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
@@ -181,7 +181,7 @@ def _imported(name: str) -> Any:
         for part in path.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
-        raise Misuse(f"{name} cannot be imported: {error}") from None
+        raise CouldNot(f"{name} cannot be imported: {error}") from None
     return found
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict
 import typer
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, tell
-from cacheness.cli.endings import FOUND, Misuse
+from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import print_json, say
 from cacheness.lazy_dataclass import dataclass
@@ -76,7 +76,7 @@ def take_over(
             f"name the functions whose results are in {folder}: cacheness import {source} {folder} pipeline:clean"
         )
     if not Path(folder).is_dir():
-        raise Misuse(f"{folder} is not a directory")
+        raise CouldNot(f"{folder} is not a directory")
     with UnifiedCache(config_of(place.cache_dir, place.metadata_backend, place.blob_store, place.namespace)) as cache:
         cache.stats()  # which makes the cache where it is new
     given = _ImportOptions(source=source, folder=folder, functions=functions, check=check)

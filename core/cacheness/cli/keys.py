@@ -74,7 +74,9 @@ def trust(
         items = list(dict.fromkeys([*items, *(keys or [])]))
         known = {item.split(":")[1] for item in items if ":" in item}
         if unknown := set(without or []) - known:
-            raise Misuse(f"there is no trusted key {', '.join(sorted(unknown))}; there is: {', '.join(sorted(known))}")
+            raise CouldNot(
+                f"there is no trusted key {', '.join(sorted(unknown))}; there is: {', '.join(sorted(known))}"
+            )
         left = [item for item in items if item.partition(":")[2].partition(":")[0] not in set(without or [])]
         if not left:
             raise Misuse("no key would be left: name one, ed25519-pub:NAME:KEY as `cacheness keys new` prints it")

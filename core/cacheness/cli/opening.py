@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cacheness.cli.endings import Misuse
+from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.config import EMBEDDED, Config
 from cacheness.errors import ConfigError
 from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, embedded_kind
@@ -88,7 +88,7 @@ def _secret(key: str) -> str:
         return Path(key[1:]).read_text("ascii").strip()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
-        raise Misuse(f"the signing key cannot be read from {key[1:]}: {reason}") from None
+        raise CouldNot(f"the signing key cannot be read from {key[1:]}: {reason}") from None
 
 
 def place_of(text: str) -> str:

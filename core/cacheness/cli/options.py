@@ -24,6 +24,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 KeyArgument = Annotated[str, typer.Argument(help="A key as `list` shows it: its first digits are enough.")]
+#: What a function may be named by, everywhere.
+FUNCTION_HELP: Final = "function (module:name, module.name or name)"
+TARGETS_HELP: Final = "Functions (pipeline:clean, pipeline.clean or clean), modules or packages."
 KEY_HELP: Final = "@FILE reads it from a file; an embedded cache has its own."
 
 

@@ -9,7 +9,7 @@ import typer
 
 from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
 from cacheness.cli.endings import FOUND
-from cacheness.cli.options import AsJson, Place, about_a_cache
+from cacheness.cli.options import TARGETS_HELP, AsJson, Place, about_a_cache
 from cacheness.cli.screen import NAME, NOTE, NUMBER, WHOLE, hint, print_json, table
 from cacheness.printable import printable
 from cacheness.units import number_of
@@ -25,7 +25,7 @@ _COLUMNS: Final = ("function", "state", "served", "stale", "stale\nbytes", "hour
 
 @about_a_cache
 def plan(
-    targets: Annotated[list[str], typer.Argument(help="Modules, packages or functions: pipeline, pipeline.clean.")],
+    targets: Annotated[list[str], typer.Argument(help=TARGETS_HELP)],
     *,
     place: Place,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, for a pull request.")] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cacheness.cli.endings import FOUND, Misuse
-from cacheness.cli.options import KEY_HELP, AsJson, Namespace, Place, Yes, about_a_cache, about_a_store
+from cacheness.cli.options import KEY_HELP, AsJson, DryRun, Namespace, Place, Yes, about_a_cache, about_a_store
 from cacheness.cli.screen import confirm, hint, print_json, progress, say, telling
 from cacheness.units import number_of
 
@@ -119,20 +119,29 @@ def copy(
 
 
 @about_a_store
-def migrate(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
+def migrate(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False) -> None:
     """Upgrade the database's schema to this version of the library. Interrupted, run it again: it goes on.
 
     Entries that this version does not read are dropped, with their blobs; it says how many and asks first.
     """
-    from cacheness.migrating import entries_to_drop
     from cacheness.migrating import migrate as migrate_store
+    from cacheness.migrating import planned_for
 
     config = place.config()
-    if old := entries_to_drop(config):
+    planned = planned_for(config)
+    if planned.entries:
         (hint if as_json else say)(
-            f"{old:,} entries of an older version are not read by this one. They are dropped, their blobs are deleted,"
-            " and their results will be computed again. Stop processes that use the older version."
+            f"{number_of(planned.entries, 'entry')} of an older version cannot be read by this one. What cannot be read"
+            " is dropped, its blobs are deleted, and the results will be computed again. Stop processes that use the"
+            " older version."
         )
+    if dry_run:
+        if as_json:
+            print_json({**asdict(planned), "migrated": False})
+        else:
+            _say_planned(planned)
+        return
+    if planned.entries:
         confirm("Go on?", yes=yes)
     seen = "nothing was dropped"
 
@@ -152,6 +161,15 @@ def migrate(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     if done.left:
         hint(f"blobs are left: {done.why}. A repair deletes them once this database owns them: cacheness adopt")
         raise typer.Exit(FOUND)
+
+
+def _say_planned(planned: Migrated) -> None:
+    if planned.before == planned.after:
+        say(f"the schema is at version {planned.after} already")
+    else:
+        say(f"the schema would be upgraded from version {planned.before} to {planned.after}")
+    if planned.entries:
+        say(f"{number_of(planned.entries, 'entry')} would be dropped")
 
 
 def _say_migrated(done: Migrated) -> None:
@@ -179,8 +197,8 @@ def adopt(*, place: Place, yes: Yes = False, as_json: AsJson = False) -> None:
     say("this database owns the blob store now")
     if unknown:
         say(
-            f"{unknown:,} blobs there are of sessions that this database does not know. If no other database uses"
-            " them, delete them with: cacheness verify --repair --force"
+            f"{number_of(unknown, 'blob')} there: written by sessions that this database does not know. If no other"
+            " database uses what they wrote, delete it with: cacheness verify --repair --force"
         )
 
 

@@ -121,10 +121,10 @@ def _signatures(cache: Cache) -> Iterator[Finding]:
     foreign = [entry for entry in some if not cache.is_genuine(entry)]
     if foreign:
         ids = ", ".join(sorted({entry.key_id or "none" for entry in foreign}))
-        text = f"{len(foreign)} of {len(some)} entries are signed by keys that are not known here (ids: {ids})"
+        text = f"of {number_of(len(some), 'entry')}, {len(foreign)} signed by keys that are not known here (ids: {ids})"
         yield Finding("reading", False, text, "give the signing_key= that other machines have, with old ones after it")
     else:
-        yield Finding("reading", True, f"{len(some)} entries were looked at, and their signatures are good")
+        yield Finding("reading", True, f"{number_of(len(some), 'entry')} looked at: the signatures are good")
 
 
 def _round_trip(cache: Cache, config: Config) -> Iterator[Finding]:

@@ -156,11 +156,16 @@ class Acceptor:
             raise NotAccepted(f"no change of {self._dotted} is accepted: {why}")
         found = self.earlier(former, sample * _SPARE)
         if not found:
-            there = f"of {former}" if former else f"of {self._dotted}, or of the same code under another name,"
+            if former:
+                raise NotAccepted(
+                    f"{former}, which {self._dotted} is said to have been called, has no results that a call can be"
+                    " compared with: cacheness list shows the functions that have results"
+                )
+            there = f"of {self._dotted}, or of the same code under another name,"
             in_graphs = self._name.partition(":")[2] in self._cache.functions()
             raise NotAccepted(
                 f"no result {there} was made by earlier code. Of a function that was renamed and changed, say what it"
-                " was called: former="
+                " was called: former=, or --former"
                 + (". Results of tasks are compared by cacheness_dask.accept(collection)" if in_graphs else "")
             )
         return [self._try(one, sample, renamed, upgrade, force=force) for one in found]

@@ -24,6 +24,7 @@ from cacheness.memoize.lines import LineWatch
 from cacheness.printable import printable
 from cacheness.records import EQUIVALENCE_LASTS, EarlierHit, Entry, Equivalence, Hit
 from cacheness.results.store import Cache
+from cacheness.units import number_of
 
 _log = logger_of(__name__)
 
@@ -85,11 +86,13 @@ class AcceptedChange:
 
     def sentence(self) -> str:
         """Return what is known in one line."""
-        evidence = f"{self.equal:,} equal calls: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
+        evidence = (
+            f"{number_of(self.equal, 'equal call')}: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
+        )
         if self.state == "accepted":
             return evidence
         if self.state == "trying":
-            return f"being tried: {self.equal:,} calls came out equal so far"
+            return f"being tried: {number_of(self.equal, 'call')} came out equal so far"
         return f"{self.state}: {self.why}"
 
     def as_dict(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cacheness.memoize.decorator import Cached, Computed
 from cacheness.memoize.steps import CallArguments, Failed
 from cacheness.memoize.stored_calls import CHANGES, ResultsByValue, StoredCalls, awaited
 from cacheness.records import Entry, Hit
+from cacheness.units import number_of
 
 #: Results that are held for each that is compared, because some cannot be.
 _SPARE: Final = 4
@@ -44,8 +45,8 @@ class AuditedFunction:
         """Return what is known in one line."""
         different = len(self.disputed or ())
         if different:
-            return f"{different:,} of {self.equal + different:,} calls came out differently"
-        return f"{self.equal:,} equal calls: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
+            return f"{different:,} of {number_of(self.equal + different, 'call')} came out differently"
+        return f"{number_of(self.equal, 'equal call')}: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as data that JSON can hold."""

@@ -88,7 +88,8 @@ class ServedPage:
             moved = RedirectResponse(request.url.path + (f"?{query}" if query else ""), 303)
             moved.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
             return moved
-        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+        bearer = bearer.strip() if scheme.lower() == "bearer" else ""
         for text in (request.cookies.get(self._cookie, ""), bearer):
             if secrets.compare_digest(text.encode(), self.token.encode()):
                 return None
@@ -97,8 +98,14 @@ class ServedPage:
         )
 
     def _may_change(self, request: Request, form: dict[str, str]) -> bool:
+        """Return True for a form of a page of ours: it names the token, and no browser says it came from elsewhere.
+
+        Browsers say where a form comes from; what says nothing is a program that was given the token.
+        """
         origin = request.headers.get("origin")
+        site = request.headers.get("sec-fetch-site")
         is_ours = origin is None or urlsplit(origin).netloc in self._names
+        is_ours = is_ours and site in {None, "same-origin", "none"}
         return is_ours and secrets.compare_digest(form.get("token", "").encode(), self.token.encode())
 
     def _shown(self, show: _Action, request: Request, given: dict[str, str]) -> Response:
@@ -119,16 +126,30 @@ class ServedPage:
 
     def _delete(self, request: Request, given: dict[str, str]) -> Response | None:
         key = request.path_params["key"]
-        if not _is_key(key) or given.get("sure") != "yes":
+        if not _is_key(key):
             return None
-        self._cache.invalidate(key)
+        if given.get("sure") != "yes":
+            return self._html(views.message("Not done", "Tick the box, if you mean it: nothing was deleted."), 400)
+        if not self._cache.invalidate(key):
+            return self._html(
+                views.message("Gone already", "There is no such entry any more: it was deleted or evicted meanwhile."),
+                404,
+            )
         return RedirectResponse("/entries", 303)
 
     def _settle(self, request: Request, given: dict[str, str]) -> Response | None:
         key, keep = request.path_params["key"], given.get("keep")
-        if not _is_key(key) or keep not in ("old", "new"):
+        if not _is_key(key):
             return None
-        self._cache.settle(key, keep="old" if keep == "old" else "new")
+        if keep not in ("old", "new"):
+            return self._html(views.message("Not done", "Say which is to be kept: nothing was changed."), 400)
+        if not self._cache.settle(key, keep="old" if keep == "old" else "new"):
+            return self._html(
+                views.message(
+                    "Settled already", "There is no such dispute any more: somebody has decided, or it is gone."
+                ),
+                404,
+            )
         return RedirectResponse("/disputes", 303)
 
     def _metrics(self, request: Request, given: dict[str, str]) -> Response:

@@ -21,7 +21,7 @@ from cacheness.page.chart import Bar, bars
 from cacheness.page.preview import not_served, preview
 from cacheness.printable import cut, printable
 from cacheness.records import COLUMNS
-from cacheness.units import bytes_named, seconds_named
+from cacheness.units import bytes_named, number_of, seconds_named
 
 if TYPE_CHECKING:
     import jinja2
@@ -212,7 +212,14 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_plain,
     )  # fmt: skip
-    templates.filters |= {"size": bytes_named, "seconds": _seconds, "share": _share, "when": _when, "called": _called}
+    templates.filters |= {
+        "size": bytes_named,
+        "seconds": _seconds,
+        "share": _share,
+        "when": _when,
+        "called": _called,
+        "number": number_of,
+    }
     return templates
 
 

@@ -31,6 +31,12 @@ def upgrade(path: Path, *, limits: Limits) -> tuple[int, int, int]:
         return old.version, JOURNAL_VERSION, len(old.blobs)
 
 
+def versions(path: Path) -> tuple[int, int]:
+    """Return the version of a journal, and the one that an upgrade would bring it to."""
+    version = _Old(path).version
+    return version, max(version, JOURNAL_VERSION)
+
+
 def old_entries(path: Path) -> int:
     """Return how many entries an upgrade drops."""
     old = _Old(path)

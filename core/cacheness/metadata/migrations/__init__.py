@@ -56,6 +56,12 @@ def upgrade(where: str | Path, *, more: Sequence[Path] = ()) -> tuple[int, int]:
     return versions
 
 
+def versions(where: str | Path) -> tuple[int, int]:
+    """Return the version of a database's schema, 0 where it is empty, and the one that an upgrade would bring it to."""
+    before = _transact(where, partial(_version, name=_name_of(where)))
+    return before or 0, max(before or 0, SCHEMA_VERSION)
+
+
 def old_entries(where: str | Path) -> int:
     """Return how many entries of an earlier schema an upgrade would drop, or has not dropped yet."""
     return _transact(where, _count_old) or 0
@@ -96,6 +102,14 @@ def _migrate(connection: sa.Connection, *, more: Sequence[Path], name: str) -> t
     command.upgrade(config, "head")
     after, _ = connection.execute(versions).one()
     return int(before), int(after)
+
+
+def _version(connection: sa.Connection, *, name: str) -> int:
+    version, min_reader = connection.execute(
+        sa.select(sa.select(schema_version.c.version_num).scalar_subquery(), store.c.min_reader)
+    ).one()
+    refuse_newer(version, min_reader, name)
+    return int(version)
 
 
 def _count_old(connection: sa.Connection) -> int:
