@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Protocol, TypeVar, cast
 
 from cacheness.errors import CachenessError, NotCached
 from cacheness.keys import Digest, Key, closed_digest
@@ -23,6 +23,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 class Holder(Protocol):
     """The methods of the result's cache that a reference needs."""
+
+    config: Any
 
     @property
     def store_id(self) -> str:
@@ -48,6 +50,8 @@ caches: weakref.WeakSet[Any] = weakref.WeakSet()
 #: Whether there has been a reference in this process: otherwise no call must search its arguments for one.
 _made: list[bool] = []
 _NOTHING: Any = object()
+#: Where the body gets values in place of references.
+_CONTAINERS: Final = frozenset({list, tuple, dict})
 
 
 class Ref(Generic[T_co]):
@@ -208,15 +212,23 @@ class Ref(Generic[T_co]):
     def _lookup(self) -> Hit | None:
         if self._holder is None:
             self._holder = self._found()
-        if self._earlier is not None:
-            return self._holder.peek_earlier(Key(self._key), self._earlier[0])
-        return self._holder.peek(Key(self._key))
+        try:
+            if self._earlier is not None:
+                return self._holder.peek_earlier(Key(self._key), self._earlier[0])
+            return self._holder.peek(Key(self._key))
+        except CachenessError:
+            if self._again is None or self._holder.config.on_error == "raise":
+                raise
+            return None  # a cache that does not answer must not fail the call: it is computed again
 
     def _is_revoked(self) -> bool:
         if self._holder is None:
             self._holder = self._found()
         fingerprint = b"" if self._earlier is None else self._earlier[0]
-        return self._holder.peek_earlier(Key(self._key), fingerprint, unread=True) is None
+        try:
+            return self._holder.peek_earlier(Key(self._key), fingerprint, unread=True) is None
+        except CachenessError:
+            return False  # what is loaded for the body is asked for again
 
     def _compute(self) -> Any:
         if self._again is None:
@@ -356,6 +368,9 @@ def has_reference(value: Any) -> bool:
     return bool(_made) and _Unwrapper(lambda _: None).of(value) is not value
 
 
+_LOOKED_INTO: Final = _CONTAINERS | {Ref}
+
+
 class _Unwrapper:
     def __init__(self, value_of: Callable[[Ref[Any]], Any]) -> None:
         self._value_of = value_of
@@ -368,8 +383,10 @@ class _Unwrapper:
             if id(value) not in self._values:
                 self._values[id(value)] = self._value_of(value)
             return self._values[id(value)]
-        if kind not in (list, tuple, dict) or id(value) in self._above:
+        if kind not in _CONTAINERS or id(value) in self._above:
             return value
+        if _LOOKED_INTO.isdisjoint(map(type, value.values() if kind is dict else value)):
+            return value  # soon said of a million numbers
         self._above.add(id(value))
         try:
             if kind is dict:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from cacheness import NotCached, Ref, UnifiedCache
+from cacheness import NotCached, Ref, StoreUnavailable, UnifiedCache
 from cacheness.testing.proxy import Proxy
 from tests.conftest import SIGNING_KEY, World
 from tests.keys.corpus import values
@@ -367,6 +367,28 @@ def test_what_its_function_raises_passes_as_it_is(cache: UnifiedCache, tmp_path:
     down.touch()
     with pytest.raises(ConnectionError, match="the server is down"):
         use(place(ref.arg))
+
+
+@pytest.mark.parametrize("by_value", [None, False])
+@pytest.mark.parametrize("place", [lambda ref: ref, lambda ref: [ref], Plain])
+def test_a_store_that_stops_answering_fails_no_call_with_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_value: bool | None, place: Any
+) -> None:
+    with UnifiedCache(tmp_path) as cache:
+        load = cache.cached(by_value=by_value)(lambda n: [n] * 3)
+        load(6), load(7)
+        use = cache.cached(lambda held: repr(getattr(held, "a", held)).startswith("<Ref"))
+        fresh, taken = load.lazy(6), load.lazy(7)
+        assert taken.value == [7] * 3
+
+        def fails(*_: Any, **__: Any) -> Any:
+            raise StoreUnavailable("nobody answers")
+
+        for name in ("find", "find_many", "find_equivalent", "commit"):
+            monkeypatch.setattr(cache._store.metadata, name, fails)
+        for ref in (fresh, taken):
+            assert use(place(ref.arg)) is (place is Plain)
+        assert fresh.value == [6] * 3
 
 
 def test_a_function_that_returns_a_reference_returns_its_value(cache: UnifiedCache) -> None:
