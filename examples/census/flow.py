@@ -38,8 +38,9 @@ def storage(config: Config) -> CachenessStorage:
 
 def table_of(files: Mapping[str, Path]) -> pa.Table:
     """Measure each file as a node of a Dask graph, and tabulate. A path counts by the file's content."""
-    facts = dask.compute(*(dask.delayed(measure)(path) for path in files.values()))
-    return tabulated(list(files), facts)
+    facts = [dask.delayed(measure)(path) for path in files.values()]
+    table: pa.Table = dask.delayed(tabulated)(list(files), facts).compute()
+    return table
 
 
 def census(
