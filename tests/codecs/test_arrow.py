@@ -53,7 +53,7 @@ def column(cells: Any, **more: Any) -> pd.DataFrame:
 
 #: Text is a type of its own in pandas 3. Before, it is in columns of objects, which do not fit, and "string" comes
 #: back as an option of the process says; the names of columns are objects.
-IS_PANDAS_3 = pd.__version__ >= "3"
+IS_PANDAS_3 = not pd.__version__.startswith("2.")
 OF_TEXT = (
     column(["text", None]),
     column(pd.array(["text", None], "string[pyarrow]")),

@@ -27,7 +27,7 @@ import scipy.sparse as sp
 
 from cacheness.keys import Digest, File, digest_of, make_key
 
-IS_PANDAS_3 = pd.__version__ >= "3"
+IS_PANDAS_3 = not pd.__version__.startswith("2.")
 #: Types of text in which NaN is what is missing.
 TEXT_WITH_NAN: list[Any] = (
     [pd.StringDtype("pyarrow", np.nan), pd.StringDtype("python", np.nan)]

@@ -76,7 +76,7 @@ def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
         return has_rows and type(categories) is pd.Index and categories.name is None and _plain(categories.dtype)
     if isinstance(dtype, pd.StringDtype):
         # Before pandas 3, such a column comes back as an option of the process has it, which is Python's own texts.
-        return bool(dtype.storage == "pyarrow") and pd.__version__ >= "3"
+        return bool(dtype.storage == "pyarrow") and not pd.__version__.startswith("2.")
     return _plain(dtype) or (pd.api.types.is_extension_array_dtype(dtype) and dtype.name in _MASKED)
 
 
