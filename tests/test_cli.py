@@ -479,6 +479,14 @@ def test_an_output_that_cannot_be_written_is_an_error_in_words(directory, argume
     )
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["no-such-command"], 2), (["stats", "-d", "nowhere"], 3)])
+def test_the_exit_code_stays_where_an_error_cannot_be_written(arguments, code):
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-W", "error", "-m", "cacheness", *arguments]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=full, timeout=60, check=False)
+    assert done.returncode == code
+
+
 def test_an_output_that_nobody_reads_to_its_end_is_no_issue_that_was_found(directory):
     with UnifiedCache(cache_dir=directory) as cache:
         cache.put_many([(number, {"number": number}) for number in range(2000)])

@@ -624,7 +624,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         opened = self._slot.opened
         if opened is not None:
             came = "near hit" if hit.near and outcome == "hit" else outcome
-            opened.cache.uses.count_hit(hit.entry, came, function=function, spent=spent)
+            opened.cache.uses.count_hit(hit.entry, came, function, spent)
 
     def peek(self, key: KeyLike, /, why: list[str] | None = None) -> Hit | None:
         """Look a result up as `lookup` does, for a caller that counts the call itself.

@@ -1,7 +1,7 @@
 """The command line: look at a cache, delete from it, repair it, copy it, migrate its database.
 
 Exit codes: 0, 1 when something was found (issues, entries that were not copied), 2 for a command that
-cannot be meant so, 3 when it could not be done, 130 after Ctrl-C.
+cannot be meant so, 3 when it could not be done, 130 after Ctrl-C, 141 when who read the output has closed it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -129,7 +130,8 @@ def _code_of(error: Exception) -> int | None:
     if (show := getattr(error, "show", None)) is not None:  # of the command line's library
         text = io.StringIO()
         show(file=text)
-        sys.stderr.write(printable(text.getvalue(), also="\n"))  # what was typed may steer a terminal
+        with suppress(OSError):  # nothing can be said there
+            sys.stderr.write(printable(text.getvalue(), also="\n"))  # what was typed may steer a terminal
         return MISUSE
     if isinstance(error, Misuse | CachenessError | CouldNot):
         _say_error(str(error))
@@ -160,4 +162,5 @@ def _end_unread() -> NoReturn:
 def _say_error(message: str) -> None:
     from rich.text import Text
 
-    err().print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)
+    with suppress(OSError):  # nothing can be said there
+        err().print(Text.assemble(("error: ", "bold red"), printable(message)), soft_wrap=True)

@@ -13,7 +13,7 @@ from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
 from cacheness.protocols import MetadataStore
-from cacheness.records import HITS, Candidate, Entry, Outcome
+from cacheness.records import Candidate, Entry, Outcome
 from cacheness.results.call_counts import Figures
 
 _log = logger_of(__name__)
@@ -65,14 +65,15 @@ class UseCounter:
             for one in sample
         ]
 
-    def count_hit(self, entry: Entry, outcome: Outcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
+    def count_hit(self, entry: Entry, outcome: Outcome = "hit", function: str = "", spent: float = 0.0) -> None:
         """Count a call that returned this entry, whose use is counted already. Only a hit saves something.
 
         `function` is the one that was called: another function of the same code may have made the entry.
         """
         if self._counts:
-            saved, size = (entry.compute_seconds or 0.0, entry.size) if outcome in HITS else (0.0, 0)
-            name = function or entry.function
+            name, saved, size = function or entry.function, 0.0, 0
+            if outcome != "waited":
+                saved, size = entry.compute_seconds or 0.0, entry.size
             self.figures.count_hit(name, outcome, spent, saved, size)
             telemetry.count(self._namespace, name, outcome, spent=spent, saved=saved, size=size)
 
