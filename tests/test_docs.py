@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import json
 import re
 import runpy
@@ -35,6 +36,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CODE = [path for folder in ("core", "cacheness_dask", "cacheness_prefect") for path in (ROOT / folder).rglob("*.py")]
 SERVERS = {"postgresql://user@host/db": "postgres_url", "s3://bucket/prefix": "s3_url"}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+#: What a page says that a line prints: a value, or the word that it begins with.
+STATED = re.compile(r"^ *print\(.+\) +# (\[.*\]|\(.*\)|\{.*\}|-?[\d,]*\.?\d+|True|False|None|hit|miss)(?![\w…])")
 
 
 def name_of(page: Path) -> str:
@@ -71,6 +76,20 @@ def programs() -> Iterator[Any]:
             yield pytest.param(page, marks=needs + starts, id=name_of(page))
 
 
+class Printed(io.StringIO):
+    """What each line of a page's program prints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_line: dict[int, str] = {}
+
+    def write(self, text: str) -> int:
+        frame = sys._getframe(1)
+        if frame.f_code.co_filename == "page.py":
+            self.by_line[frame.f_lineno] = self.by_line.get(frame.f_lineno, "") + text
+        return super().write(text)
+
+
 @pytest.mark.xdist_group("docs")
 @pytest.mark.parametrize("page", list(programs()))
 def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: Any) -> None:
@@ -82,7 +101,12 @@ def test_python_in_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "stdout", printed := Printed())
     runpy.run_path("page.py", run_name="__main__")
+    for line, text in enumerate(program.splitlines(), 1):
+        said = printed.by_line.get(line)
+        if said is not None and (stated := STATED.match(text)):
+            assert said.startswith(stated[1]), f"{page.name}:{line} says {stated[1]}, and prints {said}"
     for name, text in files.items():
         sys.modules.pop(name.removesuffix(".py"), None)
         if "__main__" in text:  # what starts processes is a script, as its reader would run it
