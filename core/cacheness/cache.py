@@ -1,4 +1,4 @@
-"""The class that users hold: UnifiedCache."""
+"""UnifiedCache, the class for users."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ from cacheness.results.batch import Batch
 from cacheness.results.store import UNKNOWN_SIGNER, Cache, Draft, PutDetails
 from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 
-if TYPE_CHECKING:  # what few processes use is imported where it is used
+if TYPE_CHECKING:  # modules that few processes use are imported on use
     from cacheness.maintenance.doctor import Finding
     from cacheness.memoize.audit_stored import AuditedFunction
     from cacheness.memoize.collected import CollectedEvidence
@@ -95,11 +95,11 @@ PAGE = 1000
 class UnifiedCache(AsyncCalls, NoDictionary):
     """A cache of results in one namespace of a store.
 
-    `UnifiedCache()` keeps SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder, and
-    `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves many machines.
+    `UnifiedCache()` uses SQLite and files in ./.cacheness, `UnifiedCache("folder")` in that folder,
+    and `UnifiedCache(metadata_backend="postgresql://…", blob_store="s3://…")` serves many machines.
 
-    Threads may share it, and so may processes after a fork. Pickling keeps its configuration, secrets included;
-    one that only reads on shared stores holds no private key.
+    Threads may share it, and so may processes after a fork. Pickling keeps its configuration,
+    secrets included; a cache that only reads shared stores holds no private key.
 
     Args:
         place: the path of a directory, a Config, or None for no cache: mode="off".
@@ -117,7 +117,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         version: counts in the key in place of the function's code.
         function: the function that computed the result, or its name: counts in the key, and selects. To select, a
             name is a module, a qualified name, or both with a colon or a dot between.
-        ttl: how long an entry may be used: seconds, a timedelta, or text such as "1h". None takes that of the cache.
+        ttl: how long an entry may be used: seconds, a timedelta, or text such as "1h". None uses the cache's ttl.
         tag: selects the entries that were put with this tag.
         older_than: selects the entries that were made longer ago than this: seconds, a timedelta, or text.
         limit: the most entries to return; None for all.
@@ -135,7 +135,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             if not self._is_off:
                 factory.open_cache(self._slot)
         except StoreUnavailable:
-            pass  # a server that is down now may be up when it is needed; its next caller gets the error
+            pass  # a server that is down now may be up when it is needed; the next caller gets the error
         except BaseException:
             self.close()
             raise
@@ -147,7 +147,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @staticmethod
     def fit_to_send(config: Config) -> Config:
-        """Return a configuration as another process gets it: without private keys, where its mode does not write.
+        """Return a configuration for another process: without private keys, if its mode does not write.
 
         Args:
             config: the configuration.
@@ -156,7 +156,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @staticmethod
     def check_config(config: Config) -> None:
-        """Check a configuration without opening anything or asking a server.
+        """Check a configuration without opening anything or calling a server.
 
         Args:
             config: the configuration.
@@ -187,8 +187,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     ) -> Entry:
         """Store a result under its arguments or under a key.
 
-        It is durable when this returns, and inside `write_batch` when the block ends. When it fails, an earlier
-        entry of the same key stays.
+        It is durable when this returns, and inside `write_batch` when the block ends. If it fails,
+        an earlier entry of the same key stays.
 
         Args:
             value: the result.
@@ -267,7 +267,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         function: Function | None = None,
         **named: Any,
     ) -> Any:
-        """Return a result, or a default for a miss. `lookup` tells a cached None from a miss.
+        """Return a result, or a default for a miss. `lookup` distinguishes a cached None from a miss.
 
         Args:
             default: what a miss returns.
@@ -280,7 +280,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return default if hit is None else hit.value
 
     def find(self, key: KeyLike, /, *, is_use: bool = False) -> Entry | None:
-        """Return the entry under a key without reading its value; None where `lookup` would find nothing in the row.
+        """Return the entry under a key without reading its value; None if the row shows a miss.
 
         Args:
             is_use: count it as a use, because the value will be read later.
@@ -298,7 +298,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         function: Function | None = None,
         **named: Any,
     ) -> Key:
-        """Return the key of these arguments, which `get`, `put` and others take; its `.hex` is the entry's `cache_key`.
+        """Return the key of these arguments for `get`, `put` and others; its `.hex` is the entry's `cache_key`.
 
         Raises:
             UnhashableArgument: an argument cannot count in a key.
@@ -417,7 +417,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return {digest.hex(): presence for digest, presence in served}
 
     def lookup_alias(self, alias: bytes, /) -> Hit | None:
-        """Look a result up by what computes it and the values that it was given, wherever these came from.
+        """Look a result up by its code and its input values, from any source.
 
         Args:
             alias: the alias, as the `Key` had it under which the result was put.
@@ -441,7 +441,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return draft.entry
 
     def known_code(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Return which of many digests entries name as the code that made them.
+        """Return which of these digests entries name as the code that made them.
 
         Args:
             digests: the digests; one statement asks for 10,000.
@@ -449,7 +449,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return set() if self._is_off else self._store.metadata.named_codes(self.config.namespace, digests)
 
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
-        """Store for 30 days, beside keys, why their results were not stored; `unstored` returns it.
+        """Store for 30 days why the results of keys were not stored; `unstored` returns it.
 
         Args:
             reasons: key -> reason.
@@ -473,10 +473,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         found = self._store.metadata.unstored(self.config.namespace, asked, REASONS_KEPT)
         return {digest.hex(): why for digest, why in found.items()}
 
-    # results that came out differently
+    # disputes
 
     def disputes(self, keys: Sequence[KeyLike] | None = None) -> list[Dispute]:
-        """Return the results that came out differently when they were computed again, and are not served.
+        """Return the results that differed when they were computed again, and are not served.
 
         Args:
             keys: the keys to ask for; None for all.
@@ -504,7 +504,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return cache.metadata.settle(self.config.namespace, [digest]) > 0
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
-        """Stop serving an entry, because its result came out differently when it was computed again.
+        """Stop serving an entry, because its result differed when it was computed again.
 
         Args:
             entry: the entry.
@@ -526,11 +526,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return metadata.dispute(self.config.namespace, dispute, MOST_A_DAY)
 
     def is_disputed(self, key: KeyLike, /) -> bool:
-        """Return True when the result under a key came out differently, so that it is not served."""
+        """Return True when the result under a key is disputed, so that it is not served."""
         return bool(self.disputes([key]))
 
     def round_trip(self, value: Any) -> Any:
-        """Return a value as it would come out of the cache: encoded and decoded, and not stored.
+        """Return a value as a look-up would: encoded and decoded, and not stored.
 
         Args:
             value: the value.
@@ -541,8 +541,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def write_batch(self) -> Iterator[None]:
         """Make the puts of this thread inside the block share transactions.
 
-        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded values, or ten
-        seconds. When the block raises, what was written by then stays, and the rest is dropped.
+        Results are durable when the block ends, or earlier: after 1,000 results, 64 MiB of encoded
+        values, or ten seconds. If the block raises, results written before stay, and the rest is
+        dropped.
         """
         if self._batch is not None:
             yield  # an inner batch is part of the outer one
@@ -559,7 +560,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def report(
         self, *, since: Duration | None = None, by: Literal["function", "hour", "outcome", "reason"] = "function"
     ) -> Report:
-        """Return what calls came to: hits, misses, seconds saved and spent.
+        """Return the counts of calls: hits, misses, seconds saved and spent.
 
         Other processes write their figures once a minute, and when they close their cache.
 
@@ -588,7 +589,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         saved: float = 0.0,
         size: int = 0,
     ) -> None:
-        """Count calls in the figures, for those who compute outside of `cached`. They are written once a minute.
+        """Count calls in the figures, for callers that compute outside of `cached`. They are written once a minute.
 
         Args:
             outcome: what the calls came to.
@@ -605,7 +606,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
 
     def listening(self) -> AbstractContextManager[list[Call]]:
-        """Collect what each call of this process comes to, in all its threads, while a block lasts.
+        """Record each call of this process, in all its threads, during a block.
 
         Returns:
             A context manager, which gives the list that grows.
@@ -613,7 +614,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._store.uses.figures.listening()
 
     def count_hit(self, hit: Hit, outcome: Outcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
-        """Count a call that got a result which `peek` found.
+        """Count a call that got a result through `peek`.
 
         Args:
             hit: the result.
@@ -637,7 +638,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return None if self._is_off else self._store.lookup(digest, why)
 
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
-        """Return the result of earlier code under a key, while that counts for the code of today.
+        """Return the result of earlier code under a key, while that counts for today's code.
 
         Args:
             key: the key.
@@ -648,7 +649,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def reasons(self) -> MissReasons:
-        """The reasons for misses that this process has noted."""
+        """Return the reasons for misses that this process has recorded."""
         return self._opened.reasons
 
     # computing
@@ -656,7 +657,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def get_or_compute(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Return the cached result of `fn(*args, **kwargs)`, or compute and store it.
 
-        Of many threads and machines that ask for one result at once, one computes it. `cached` takes options.
+        If many threads and machines need one result at once, one computes it. `cached` has options.
 
         Args:
             args: arguments of the call.
@@ -703,7 +704,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return explain_call(self, fn, args, kwargs)
 
     def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
-        """Return which results of functions their present code serves, and what it would cost to compute the others.
+        """Return which results of functions their present code serves, and the cost to compute the others.
 
         It computes nothing. Results of earlier code stay; a call that needs one computes it.
 
@@ -715,7 +716,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def lineage(self, key: KeyLike, /, *, up: int = 3) -> Lineage:
         """Return which earlier results have the values that a result was made from.
 
-        They are found by the digests of values that entries keep.
+        They are found by the digests of values in entries.
 
         Args:
             up: the steps that are followed.
@@ -732,7 +733,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return lineage_of(entry, up, self._with_values)
 
     def _with_values(self, values: Sequence[bytes]) -> dict[bytes, list[Entry]]:
-        """The entries that hold values with these digests, as far as their signatures say so."""
+        """Return the entries that hold values with these digests, if their signatures are valid."""
         cache = self._store
         keys = cache.metadata.keys_by_value(self.config.namespace, values)
         found = cache.metadata.find_many(self.config.namespace, [key for some in keys.values() for key in some])
@@ -757,9 +758,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return without_code(name, state, why, self.iter_entries(function=name))
 
     def audit(self, function: Callable[..., Any], /, *, sample: int = 200) -> AuditedFunction:
-        """Make stored calls of a function again, and compare: for results that take too long for `check=`.
+        """Repeat stored calls of a function, and compare: for results that take too long for `check=`.
 
-        What comes out differently is disputed. Nothing is stored.
+        A result that differs is disputed. Nothing is stored.
 
         Args:
             function: the function, or what `cached` made of it, whose options count.
@@ -789,10 +790,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         python: bool = False,
         force: bool = False,
     ) -> list[AcceptedChange]:
-        """Have results of a function's earlier code count for its code of today, where calls come out equal.
+        """Make results of a function's earlier code count for today's code, if repeated calls give equal results.
 
-        Calls that are stored are made again, and cached functions within them computed, too. What they come to is
-        stored, under the keys of today.
+        Stored calls are repeated, and cached functions inside them computed, too. Their results are
+        stored, under today's keys.
 
         Args:
             function: the function, or what `cached` made of it, whose options count.
@@ -819,7 +820,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return Acceptor(self, cached).accept(sample, former=former, renamed=renamed or {}, upgrade=asked, force=force)
 
     def _as_cached_here(self, function: Callable[..., Any]) -> Cached:
-        """A function as one whose results are in this cache, whatever cache it was decorated with."""
+        """Return a function as one whose results are in this cache, whatever cache decorated it."""
         from cacheness.memoize.plan import version_of
 
         cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
@@ -830,9 +831,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return [] if self._is_off else [change_of(one) for one in self.acceptances.every()]
 
     def revoke(self, change: str, /) -> bool:
-        """Withdraw an accepted change. Results of earlier code stop counting at once, everywhere, and none is deleted.
+        """Revoke an accepted change. Results of earlier code stop counting at once, everywhere; none is deleted.
 
-        It lasts: `accept=` of a function does not compare calls for this change again. `accept` does.
+        It is permanent: `accept=` of a function does not compare calls for this change again. `accept` does.
 
         Args:
             change: the `id` of the change, or its first digits.
@@ -851,11 +852,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def acceptances(self) -> Acceptances:
-        """Which results of earlier code count, as this process knows it."""
+        """Return which results of earlier code count, as far as this process knows."""
         return self._opened.acceptances
 
     def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:
-        """Begin to compare calls of a function, as they miss, with the results that its earlier code made.
+        """Begin to compare calls of a function, as they miss, with the results of its earlier code.
 
         Args:
             cached: the function.
@@ -877,7 +878,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
                     acceptor.begin(one, wanted)
 
     def collect_evidence(self, function: Callable[..., Any], earlier: bytes, parameters: str, /) -> CollectedEvidence:
-        """Begin to compare calls of a function, which the caller makes, with results that its earlier code made.
+        """Begin to compare calls of a function, which the caller makes, with results of its earlier code.
 
         Args:
             function: the function.
@@ -891,11 +892,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return CollectedEvidence(self, self._as_cached_here(function), earlier, parameters)
 
     def disputed_functions(self) -> frozenset[str]:
-        """Return the functions that have results which came out differently."""
+        """Return the functions with disputed results."""
         return frozenset(one.function for one in self.disputes())
 
     def result_of(self, entry: Entry, /) -> Hit | None:
-        """Return the result of an entry, or of the one in its place; None where it is not served.
+        """Return the result of an entry, or of the one that replaced it; None if it is not served.
 
         Args:
             entry: the entry.
@@ -931,7 +932,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def compute_leases(self) -> ComputeLeases:
-        """The leases on keys, for those who compute outside of `cached`: who computes what."""
+        """Return the compute leases, for callers that compute outside of `cached`."""
         self._require_writing("compute_leases")
         return self._opened.compute_leases
 
@@ -946,9 +947,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         older_than: Duration | None = None,
         limit: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Return entries as dictionaries, for people. `entry["args"]` is what `put(**args)` needs to make the same key.
+        """Return entries as dictionaries. `put(**entry["args"])` makes the same key.
 
-        They come in the order of their keys; those selected by function or age come newest first.
+        They are in the order of their keys; those selected by function or age are newest first.
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
@@ -973,7 +974,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         ]
 
     def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
-        """Return the code that made entries, by their `fn`, whether or not that code is still to be found.
+        """Return the code that made entries, by their `fn`, whether or not that code still exists.
 
         Args:
             entries: the entries. Their signatures vouch for it; put by hand, or with a `version`, they name no code.
@@ -996,7 +997,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def entry(self, key: KeyLike, /) -> Entry | None:
         """Return an entry without reading its value, expired or not; None when there is none.
 
-        Of a key as text, the first digits are enough, four at least, when only one entry begins with them.
+        For a key as text, the first digits are enough, at least four, if only one entry begins with them.
 
         Raises:
             ValueError: several entries begin with these digits, or they are no digits of a key.
@@ -1015,7 +1016,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return named[0] if named else None
 
     def value_of(self, entry: Entry, /) -> Any:
-        """Return the value of an entry, for who looks at it: it counts neither as a call nor as a use.
+        """Return the value of an entry for inspection: it counts neither as a call nor as a use.
 
         Args:
             entry: the entry.
@@ -1026,9 +1027,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._store.value_of(entry)
 
     def why_not_served(self, entry: Entry) -> str:
-        """Return why an entry is not served now: it is disputed, has expired …; "" where it is.
+        """Return why an entry is not served now: it is disputed, has expired …; "" if it is served.
 
-        Its row says so, its signature and the files that it left; its blob is not looked at.
+        Checks its row, its signature and the files that its function wrote; its blob is not read.
 
         Args:
             entry: the entry.
@@ -1078,7 +1079,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return sum(1 for _ in self._entries(where, PAGE)) if dry_run else self._delete(where, progress)
 
     def deep_checks(self) -> dict[int, datetime]:
-        """Return when the entries of each shard were last read whole, by a deep check or repair, in UTC."""
+        """Return when the entries of each shard were last read in full, by a deep check or repair, in UTC."""
         times = self._store.metadata.check_times(self.config.namespace)
         return {shard: datetime.fromtimestamp(at / MICROSECONDS, UTC) for shard, at in times.items()}
 
@@ -1094,7 +1095,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     ) -> IntegrityReport:
         """Compare rows with blobs, and report every difference.
 
-        A check changes nothing. A repair is safe beside writers, readers and other repairs.
+        A check changes nothing. A repair is safe while writers, readers and other repairs run.
 
         Args:
             repair: put right what can be put right.
@@ -1104,7 +1105,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             sample: with `deep`, the share of blobs to read: 0.1 reads the next tenth.
             force: repair however much is wrong; after `adopt`, delete also blobs whose sessions this database does not
                 know.
-            progress: is called with (blobs, entries) so far.
+            progress: called with (blobs, entries) so far.
 
         Returns:
             The report; its `len()` is the number of issues.
@@ -1126,7 +1127,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             report += look(scope, progress=progress)
             if deep:
                 broken = inspector.read_all(scope, repair=repair, force=force, sample=sample, progress=progress)
-                # The first look has reported and repaired these.
+                # The first pass has reported and repaired these.
                 reported = {issue.subject for issue in report}
                 report = report.with_issues(issue for issue in broken if issue.subject not in reported)
         except StoreRefused:
@@ -1147,7 +1148,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self.overview().stats
 
     def overview(self) -> Overview:
-        """Return `stats()` and, by its `report`, all calls there ever were, from one look at the figures."""
+        """Return `stats()` and, in its `report`, all calls ever counted, from one read of the figures."""
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
@@ -1187,7 +1188,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._opened.evictor.would_delete()
 
     def diagnose(self) -> list[Finding]:
-        """Try each part of the store, with results that are put, read and deleted again where the mode writes.
+        """Test each part of the store, with results that are put, read and deleted again if the mode writes.
 
         Returns:
             What was found of each part, and what to do about it.
@@ -1228,7 +1229,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._opened.inspector.adopt()
 
     def now(self) -> float:
-        """Return the time by the database's clock, asked now, in seconds since the epoch."""
+        """Return the time by the database's clock, read now, in seconds since the epoch."""
         metadata = self._store.metadata
         metadata.measure_clock()
         return metadata.now() / MICROSECONDS
@@ -1258,19 +1259,19 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def store_id(self) -> str:
-        """The random id that the database was given when it was made."""
+        """Return the random id of the database, set at its creation."""
         if not self._store_id:
             self._store_id = self._store.metadata.identity().store_id
         return self._store_id
 
     @property
     def namespace(self) -> str:
-        """The name under which this cache keeps results."""
+        """Return the namespace of this cache's results."""
         return self.config.namespace
 
     @property
     def is_open(self) -> bool:
-        """True until this cache is closed."""
+        """Return True until this cache is closed."""
         return self._finalizer.alive
 
     def close(self) -> None:
@@ -1309,8 +1310,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return html.of_fields("UnifiedCache", said)
 
     def _chosen(self) -> dict[str, object]:
-        """Where the cache is, and the parameters that differ from their defaults, without secrets."""
-        default = Config(check=0.0)  # what an open cache has where nothing is said
+        """Return the cache's place, and the parameters that differ from their defaults, without secrets."""
+        default = Config(check=0.0)  # the values of an open cache by default
         chosen: dict[str, object] = {"cache_dir": self.config.cache_dir}
         for parameter in fields(Config):
             value = getattr(self.config, parameter.name)
@@ -1318,7 +1319,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
                 chosen[parameter.name] = redacted(value) if isinstance(value, str) else value
         return chosen
 
-    # inside
+    # internals
 
     def _counted(self, key: Key) -> Hit | None:
         self._flush_if_it_holds(key.digest)
@@ -1343,7 +1344,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def _hold(self) -> None:
         self._slot = factory.hold(self.config)
         self._finalizer = weakref.finalize(self, factory.drop, self._slot)
-        self._finalizer.atexit = False  # the registry closes everything then
+        self._finalizer.atexit = False  # the registry closes everything in that case
         caches.add(self)
 
     @property
@@ -1433,7 +1434,7 @@ def _check_sample(sample: object) -> None:
 
 
 def _pages(metadata: MetadataStore, where: Where, size: int) -> Iterator[list[Entry]]:
-    """Return matching entries in pages, by the index that leads to the fewest rows."""
+    """Return matching entries in pages, by the index with the fewest rows."""
     if where.tag is not None or where.prefix or (where.functions is None and where.older_than is None):
         after = b""
         while page := metadata.scan(where, after=after, limit=size):

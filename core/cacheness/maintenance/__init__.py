@@ -1,1 +1,1 @@
-"""Care for a whole store: check and repair it, make room in it, copy it."""
+"""Maintain a whole store: check, repair, evict, copy."""

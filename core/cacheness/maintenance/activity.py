@@ -1,4 +1,4 @@
-"""What calls came to, summed up for people: by function, hour, outcome, or reason of a miss."""
+"""Sum up calls for reports: by function, hour, outcome, or reason of a miss."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """What calls came to that have something in common."""
+    """The sum of calls with a common property."""
 
-    name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" where none is known
-    hits: int = 0  #: given a stored result at once; near hits among them
+    name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" if unknown
+    hits: int = 0  #: returned a stored result at once; includes near hits
     misses: int = 0  #: computed here, or found nothing
-    waited: int = 0  #: given what another call was computing
-    not_cacheable: int = 0  #: went past the cache
+    waited: int = 0  #: returned what another call was computing
+    not_cacheable: int = 0  #: did not use the cache
     failed: int = 0  #: the function raised, or the cache did not answer
     seconds_spent: float = 0.0  #: computing and waiting
-    seconds_saved: float = 0.0  #: what the results of hits cost when they were computed
-    bytes_saved: int = 0  #: stored bytes that were read in place of computing
+    seconds_saved: float = 0.0  #: the cost of the hits' results when they were computed
+    bytes_saved: int = 0  #: stored bytes that were read instead of computing
     bytes_stored: int = 0
 
     @property
     def calls(self) -> int:
-        """All of them."""
+        """Return the number of all calls."""
         return self.hits + self.misses + self.waited + self.not_cacheable + self.failed
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of calls in the order of `COLUMNS`: all, and by what they came to."""
+        """Return numbers of calls in the order of `COLUMNS`: all, and by outcome."""
         return self.calls, self.hits, self.misses, self.waited, self.not_cacheable, self.failed
 
     @property
     def looked_up(self) -> int:
-        """Those that looked for a result, and were answered: hits, misses and waited."""
+        """Return the calls that looked for a result, and got an answer: hits, misses and waited."""
         return self.hits + self.misses + self.waited
 
     @property
     def hit_rate(self) -> float | None:
-        """The share of hits among those that looked for a result; None when there were none."""
+        """Return the share of hits among calls that looked for a result; None when there were none."""
         return self.hits / self.looked_up if self.looked_up else None
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures as data, with calls, hit rate and how many looked for a result."""
+        """Return the figures as data, with calls, hit rate and the number of look-ups."""
         return {**asdict(self), "calls": self.calls, "looked_up": self.looked_up, "hit_rate": self.hit_rate}
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What calls came to, those with the most seconds spent first, hours in their order."""
+    """Sums of calls, most seconds spent first, hours in order."""
 
-    by: By  #: by what they are summed up
-    rows: tuple[Sum, ...]  #: a sum for each function, hour, outcome or reason
-    total: Sum  #: of the rows: by reason, of the misses alone
+    by: By  #: the property by which calls are summed up
+    rows: tuple[Sum, ...]  #: a sum per function, hour, outcome or reason
+    total: Sum  #: of the rows: by reason, only of the misses
 
     @classmethod
     def of(cls, activity: Iterable[Activity], by: By) -> Report:
-        """The figures summed up.
+        """Return the summed figures.
 
         Args:
             activity: rows of hours.
@@ -83,7 +83,7 @@ class Report:
             found = [row for row in found if row.outcome == "miss"]
         for row in found:
             groups.setdefault(_name(row, by), []).append(row)
-        if by == "reason":  # seconds of Dask's tasks are counted apart from their misses, and have no reason
+        if by == "reason":  # seconds of Dask's tasks are counted separately from their misses, and have no reason
             groups = {name: group for name, group in groups.items() if any(row.calls for row in group)}
         rows = [_sum(name, group) for name, group in groups.items()]
         if by == "hour":
@@ -99,7 +99,7 @@ class Report:
         return iter(self.rows)
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole report as plain data, fit for JSON."""
+        """Return the whole report as plain data for JSON."""
         return {"by": self.by, "rows": [row.as_dict() for row in self.rows], "total": self.total.as_dict()}
 
     def _repr_html_(self) -> str:
@@ -115,13 +115,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What a namespace holds, and what all calls there ever were came to, from one look."""
+    """The totals of a namespace, and all its calls ever counted, from one read."""
 
-    stats: dict[str, Any]  #: as `UnifiedCache.stats` has them
-    activity: tuple[Activity, ...]  #: of each function, outcome and reason
+    stats: dict[str, Any]  #: as returned by `UnifiedCache.stats`
+    activity: tuple[Activity, ...]  #: per function, outcome and reason
 
     def report(self, by: Literal["function", "outcome", "reason"] = "function") -> Report:
-        """The calls summed up.
+        """Return the calls summed up.
 
         Args:
             by: what a row of the report is for.

@@ -1,9 +1,9 @@
-"""Compare the blobs with the rows: what is wrong, and what a repair would do about it.
+"""Compare blobs with rows: find what is wrong, and what a repair would do about it.
 
-A plan lists the blobs first and reads the rows afterwards, page by page, both in key order.
-A blob that no row names is being written, or is an orphan: an orphan exactly when its session
-can never commit again. A row whose blob is not there is dangling only after the blob was
-asked for by name. Nothing is decided by a storage server's clock.
+A plan lists the blobs first and reads the rows afterwards, page by page, both in key order. A blob
+that no row names is being written, or is an orphan: an orphan exactly if its session can never
+commit again. A row whose blob is missing counts as dangling only after a request for the blob by
+name. Nothing depends on a storage server's clock.
 """
 
 from __future__ import annotations
@@ -24,50 +24,53 @@ from cacheness.transfers import concurrently
 
 _log = logger_of(__name__)
 
-PAGE = 1000  #: blobs, and rows, that are held at a time
+PAGE = 1000  #: blobs, and rows, that are in memory at a time
 
 SHARDS = 256  #: by the first byte of the key
 
 _UNKNOWN = "its session is not known to this database; deleted only with force, after `cacheness adopt`"
 
-Progress = Callable[[int, int], None]  #: called with (blobs, entries) looked at so far
+Progress = Callable[[int, int], None]  #: called with (blobs, entries) checked so far
 
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one check looks at: a namespace, or the part of it whose keys begin with one byte."""
+    """The scope of one check: a namespace, or the part of it whose keys begin with one byte."""
 
     namespace: str
     shard: int | None = None
 
     @property
     def prefix(self) -> str:
-        """What the names of its blobs begin with."""
+        """The prefix of the names of its blobs."""
         return f"{self.namespace}/" if self.shard is None else f"{self.namespace}/{self.shard:02x}/"
 
     @property
     def listed(self) -> str:
-        """Where the listing looks: everywhere when whole, and in the last shard, so that foreign names are seen too.
+        """Return the prefix of the listing.
 
-        So the reports of all shards add up to the report of the whole, but for foreign names within the shards of
-        other namespaces. Not in the first shard, which the others of a repair wait for.
+        It is empty for the whole, and for the last shard, so that foreign names are found too.
+
+        So the reports of all shards add up to the report of the whole, except foreign names within
+        the shards of other namespaces. Not in the first shard, which a repair's other shards wait
+        for.
         """
         return "" if self.shard in {None, SHARDS - 1} else self.prefix
 
     @property
     def passed_over(self) -> re.Pattern[str] | None:
-        """Names in the last shard's listing that the other shards look at."""
+        """Return the names in the last shard's listing that the other shards check."""
         last = self.shard == SHARDS - 1
         return re.compile(rf"{self.namespace}/(?!{self.shard:02x})[0-9a-f]{{2}}/") if last else None
 
     def where(self) -> Where:
-        """The rows of this scope."""
+        """Return the rows of this scope."""
         return Where(self.namespace, shard=self.shard)
 
 
 @dataclass(slots=True)
 class RepairPlan:
-    """What is wrong, and what a repair would do about it. A dry run is a plan left unexecuted."""
+    """What is wrong, and what a repair would do about it. A dry run makes a plan without executing it."""
 
     scope: Scope
     issues: list[Issue] = field(default_factory=list)
@@ -79,16 +82,16 @@ class RepairPlan:
     unknown_uploads: list[Upload] = field(default_factory=list)
     blobs: int = 0  #: of this scope, listed
     entries: int = 0  #: of this scope, read
-    strangers: int = 0  #: objects of other namespaces, seen and passed over
+    strangers: int = 0  #: objects of other namespaces, seen and skipped
     is_whole: bool = True  #: whether the listing was read to its end
 
     def report(self, issues: Sequence[Issue] | None = None, *, repaired: bool = False) -> IntegrityReport:
-        """What was found; with `issues`, what became of it."""
+        """Return what was found; with `issues`, the state of each."""
         return IntegrityReport(tuple(self.issues if issues is None else issues), self.blobs, self.entries, repaired)
 
 
 class Planner:
-    """Looks at one store for what is wrong with it; changes nothing."""
+    """Checks one store for faults; changes nothing."""
 
     def __init__(self, cache: Cache) -> None:
         self._metadata = cache.metadata
@@ -96,10 +99,9 @@ class Planner:
         self._is_genuine = cache.is_genuine
 
     def plan(self, scope: Scope, presumed: set[str], progress: Progress | None = None) -> RepairPlan:
-        """Compare the listing with the rows. Touches nothing.
+        """Compare the listing with the rows. Changes nothing.
 
-        `presumed` are sessions to take for dead although nobody has fenced them: fit for a
-        report, never for a repair.
+        `presumed` are sessions that count as dead although they are not fenced: for a report, never for a repair.
         """
         plan = RepairPlan(scope)
         self._plan_totals(plan)
@@ -119,7 +121,7 @@ class Planner:
     # the listing
 
     def _pages(self, plan: RepairPlan) -> Iterator[list[BlobInfo]]:
-        """Our objects in key order, about PAGE at a time, never parting the objects of one key."""
+        """Yield our objects in key order, about PAGE at a time, never separating the objects of one key."""
         page: list[BlobInfo] = []
         for _, group in groupby(self._ours(plan), key=lambda info: info.name.partition(".")[0]):
             page.extend(group)
@@ -130,9 +132,9 @@ class Planner:
             yield page
 
     def _listing(self, plan: RepairPlan) -> Iterator[BlobInfo]:
-        """What the store lists. Where it refuses to, each entry's blob is still asked for by name.
+        """Yield the store's listing. If listing is denied, each entry's blob is still requested by name.
 
-        Not where it does not show the marker either: it may be another store, or none, in which no blob is found.
+        Not if the marker is not visible either: it may be another store, or none, in which no blob would be found.
         """
         scope = plan.scope
         try:
@@ -147,13 +149,13 @@ class Planner:
             plan.issues.append(Issue(IssueKind.UNSEEN, plan.scope.listed or "the listing", detail))
 
     def _passing_over(self, scope: Scope) -> Iterator[BlobInfo]:
-        """List what no other shard lists; skips each folder of another shard, which takes a request."""
+        """List names that no other shard lists; skips each folder of another shard, which takes a request."""
         begun, after = False, ""
         while not begun or after:
             begun, listing, after = True, self._blobs.scan(after=after), ""
             for info in listing:
                 if OBJECT_NAME.fullmatch(info.name) and not info.name.startswith(scope.prefix):
-                    after = f"{info.name.rpartition('/')[0]}/z"  # behind every name of ours
+                    after = f"{info.name.rpartition('/')[0]}/z"  # after every name of ours
                     break
                 yield info
 
@@ -176,8 +178,8 @@ class Planner:
 
     def _plan_page(self, plan: RepairPlan, page: Sequence[BlobInfo], presumed: set[str], after: bytes) -> bytes:
         last = _key_of(page[-1].name)
-        # Before the rows are read: a session that commits and ends between the two would look dead,
-        # and the blob that it has just committed like an orphan.
+        # Before the rows are read: otherwise a session that commits and ends in between would look
+        # dead, and its newly committed blob like an orphan.
         states = self._states({session_of(info.name) for info in page}, presumed)
         listed = {info.name: info for info in page}
         named: set[str] = set()
@@ -193,7 +195,7 @@ class Planner:
         return {s: "dead" if s in dead else "live" if s in live else "unknown" for s in sessions}
 
     def rows(self, scope: Scope, after: bytes = b"", upto: bytes | None = None) -> Iterator[list[Entry]]:
-        """The entries of a scope with keys greater than `after`, a page at a time, in key order."""
+        """Yield the entries of a scope with keys greater than `after`, a page at a time, in key order."""
         while True:
             entries = self._metadata.scan(scope.where(), after=after, limit=PAGE)
             wanted = [entry for entry in entries if upto is None or entry.key <= upto]
@@ -204,7 +206,7 @@ class Planner:
             after = wanted[-1].key
 
     def unknown(self) -> Iterator[list[BlobInfo]]:
-        """Blobs of any namespace whose sessions this database does not know, and that no entry names."""
+        """Yield blobs of any namespace whose sessions this database does not know, and that no entry names."""
         names = (
             (match["namespace"], info) for info in self._blobs.scan() if (match := OBJECT_NAME.fullmatch(info.name))
         )
@@ -220,7 +222,7 @@ class Planner:
         named = {entry.blob for entry in rows.values()}
         return [info for info in unknown if info.name not in named and not self._has_tombstone(info.name)]
 
-    # what is wrong
+    # issues
 
     def _plan_unnamed(self, plan: RepairPlan, unnamed: Sequence[BlobInfo], states: dict[str, str]) -> None:
         for info in unnamed:
@@ -250,7 +252,7 @@ class Planner:
         issues = concurrently(lambda item: self._examine(*item), unsure, lambda item: item[0].size)
         examined = {entry.key: issue for (entry, _), issue in zip(unsure, issues, strict=True)}
         for entry in entries:
-            # A row that is not signed is never deleted: with the wrong key at hand, every row of others looks like it.
+            # An unsigned row is never deleted: with a wrong key, every row of others looks unsigned.
             issue = examined.get(entry.key) if entry.key in genuine else _forged(entry)
             if issue is None:
                 continue
@@ -259,7 +261,7 @@ class Planner:
                 plan.bad_rows.append((issue, entry))
 
     def _examine(self, entry: Entry, blob: str) -> Issue | None:
-        """Ask for an entry's blob by name, which the listing does not show as the entry has it."""
+        """Request an entry's blob by name if the listing does not match the entry."""
         try:
             info = self._blobs.stat(blob)
         except StoreRefused as error:
@@ -275,7 +277,7 @@ class Planner:
     def _dangling(self, entry: Entry) -> Issue | None:
         now = self._metadata.find(entry.namespace, entry.key)
         if now is None or now.blob != entry.blob:
-            return None  # overwritten or deleted while we looked
+            return None  # overwritten or deleted during the check
         return Issue(IssueKind.DANGLING, entry.cache_key, f"its blob {entry.blob} is gone", entry.size)
 
     def _plan_totals(self, plan: RepairPlan) -> None:
@@ -297,7 +299,7 @@ class Planner:
     def _plan_uploads(self, plan: RepairPlan, presumed: set[str]) -> None:
         try:
             found = list(self._blobs.uploads(plan.scope.prefix))
-        except StoreRefused as error:  # a right that listing blobs does not need; the rest goes on
+        except StoreRefused as error:  # a right that listing blobs does not need; the rest continues
             _log.warning("unfinished uploads are not looked for: %s", error)
             return
         ours = [upload for upload in found if OBJECT_NAME.fullmatch(upload.name)]

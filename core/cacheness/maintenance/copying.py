@@ -1,4 +1,4 @@
-"""Copies the entries of a cache to another: keys, times, tags and provenance stay, signatures are new."""
+"""Copy the entries of a cache to another: keys, times, tags and provenance stay, signatures are new."""
 
 from __future__ import annotations
 
@@ -16,34 +16,34 @@ _log = logger_of(__name__)
 
 PAGE = 1000
 BATCH_BYTES = 64 << 20
-#: Entries in a row that a store refused for its own reasons, after which the store is taken for down.
+#: After so many entries in a row with failures of a store, the store counts as down.
 TROUBLE_IN_A_ROW = 10
 _OF_THE_STORE = (StoreUnavailable, StoreFull, StoreRefused)
 
 
 @dataclass(slots=True)
 class Copied:
-    """What a copy has done so far."""
+    """The progress of a copy."""
 
     copied: int = 0
-    already_there: int = 0  #: the same bytes, made at the same time, signed by a key of the target
-    expired: int = 0  #: no results any more, so not copied
+    already_there: int = 0  #: the same bytes and time, signed by a key of the target
+    expired: int = 0  #: expired or disputed, so not copied
     unreadable: int = 0  #: missing, corrupt or not signed by a key of the source, so not copied
     refused: int = 0  #: the target cannot store them
 
     @property
     def skipped(self) -> int:
-        """Results that were to be copied and were not."""
+        """Return the number of results that should have been copied and were not."""
         return self.unreadable + self.refused
 
     @property
     def seen(self) -> int:
-        """Entries that the copy has dealt with."""
+        """Return the number of entries that the copy has processed."""
         return self.copied + self.already_there + self.expired + self.skipped
 
 
 def every_row(cache: Cache) -> Iterator[Entry]:
-    """Every row of the namespace in key order, verified or not: a copy has to name what it leaves out."""
+    """Yield every row of the namespace in key order, verified or not: a copy must report what it skips."""
     after = b""
     while page := cache.metadata.scan(Where(cache.namespace), after=after, limit=PAGE):
         yield from page
@@ -58,10 +58,11 @@ def copy(
     *,
     skipped: Callable[[Entry, CachenessError], None] | None = None,
 ) -> Copied:
-    """Copy entries, verified, as stored bytes: nothing is decoded. Interrupted, it may be run again.
+    """Copy entries, verified, as stored bytes: nothing is decoded. After an interruption, run it again.
 
-    An entry that cannot be copied is left out, counted, and given to `skipped` with the reason; without
-    `skipped` it is logged. A store that fails for many entries in a row ends the copy with its error.
+    An entry that cannot be copied is skipped, counted, and passed to `skipped` with the reason;
+    without `skipped` it is logged. If a store fails for many entries in a row, the copy ends with
+    its error.
     """
     run = _Copy(source, target, skipped or _log_skipped)
     rest = iter(entries)
@@ -84,7 +85,7 @@ class _Copy:
         self.done = Copied()
 
     def wanted(self, page: list[Entry]) -> list[Entry]:
-        """Those of a page that are results, and not in the target yet."""
+        """Return the entries of a page that are results, and not in the target yet."""
         source = self._source
         alive = [entry for entry in page if not (source.is_genuine(entry) and source.is_expired(entry))]
         self.done.expired += len(page) - len(alive)
@@ -94,7 +95,7 @@ class _Copy:
         return missing
 
     def batches(self, entries: list[Entry]) -> Iterator[list[Draft]]:
-        """Read entries, a batch in memory at a time. What cannot be read is counted, and left out."""
+        """Read entries, a batch in memory at a time. Unreadable ones are counted, and skipped."""
         batch: list[Draft] = []
         held = 0
         codes = self._source.code_of(entries)
@@ -115,7 +116,7 @@ class _Copy:
         yield batch
 
     def publish(self, drafts: list[Draft]) -> None:
-        """Store a batch; when it is refused, its halves, until the entry is found that is to blame."""
+        """Store a batch; if it fails, its halves, until the entry with the error is found."""
         if not drafts:
             return
         try:
@@ -157,7 +158,7 @@ class _Copy:
 
 
 def _bare(entry: Entry, namespace: str) -> Entry:
-    """The entry without what belongs to one store: its place and its signature."""
+    """Return the entry without its store-specific fields: its place and its signature."""
     return replace(entry, namespace=namespace, blob=None, inline=None, key_id="", mac=b"")
 
 

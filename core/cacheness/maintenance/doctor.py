@@ -1,4 +1,4 @@
-"""Does each part work? A put, a get and a deletion as a program makes them, and what commonly is wrong besides."""
+"""Test each part of a store: a put, a get and a deletion, and common faults."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from cacheness.results.store import Cache, PutDetails
 from cacheness.units import number_of
 
 CLOCK_APART: Final = 5.0  #: seconds
-DISK_LEAST: Final = 0.05  #: of a disk, free
-CONNECTIONS_AT_MOST: Final = 0.8  #: of those that a server takes
-SAMPLE: Final = 100  #: entries whose signatures are looked at
+DISK_LEAST: Final = 0.05  #: free part of a disk
+CONNECTIONS_AT_MOST: Final = 0.8  #: share of the server's maximum
+SAMPLE: Final = 100  #: entries whose signatures are checked
 
 
 _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?[^;]*?>=\s*(?P<least>[\d.]+)")
@@ -32,7 +32,7 @@ _REQUIREMENT: Final = re.compile(r"(?P<name>[\w.-]+)(?:\[[^]]*\])?[^;]*?>=\s*(?P
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one part."""
+    """The result for one part."""
 
     part: str
     ok: bool
@@ -40,12 +40,12 @@ class Finding:
     advice: str = ""  #: what to do about it
 
     def as_dict(self) -> dict[str, Any]:
-        """The finding as data."""
+        """Return the result as data."""
         return asdict(self)
 
 
 def diagnose(cache: Cache, config: Config) -> list[Finding]:
-    """Try each part; one that fails keeps no other from being tried."""
+    """Test each part; a failure of one does not prevent the other tests."""
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "clock": lambda: _clock(cache),
         "database": lambda: _database(cache),
@@ -70,7 +70,7 @@ def diagnose(cache: Cache, config: Config) -> list[Finding]:
 
 
 def without_opening(error: CachenessError) -> list[Finding]:
-    """What can be said of a store that cannot be opened: why, and the libraries."""
+    """Return results for a store that cannot be opened: the reason, and the libraries."""
     why = Finding("opening", False, f"{type(error).__name__}: {error}", "nothing else can be tried before this works")
     return [why, *_libraries()]
 
@@ -97,7 +97,7 @@ def _clock(cache: Cache) -> Iterator[Finding]:
 def _database(cache: Cache) -> Iterator[Finding]:
     damage = cache.metadata.damage(whole=False)
     if damage is None:
-        return  # it cannot be asked
+        return  # it cannot be read
     if damage:
         more = f"; and {number_of(len(damage) - 1, 'other finding')}" if damage[1:] else ""
         advice = "take over what it still reads (cacheness copy), restore a backup, or move it out of the way"
@@ -107,7 +107,7 @@ def _database(cache: Cache) -> Iterator[Finding]:
 
 
 def _owner(cache: Cache) -> Iterator[Finding]:
-    """Whether a repair would delete: the first to learn that it does not is otherwise who runs one."""
+    """Check whether a repair would delete; otherwise only a running repair would show that it cannot."""
     difference = cache.marker.why_not_ours(afresh=True)
     if difference is None:
         yield Finding("owner", True, "the blob store belongs to this database")
@@ -138,7 +138,7 @@ def _round_trip(cache: Cache, config: Config) -> Iterator[Finding]:
         try:
             hit = cache.lookup(key.digest)
             if hit is not None:
-                cache.read_bytes(hit.entry)  # of the blob store itself, and of no copy
+                cache.read_bytes(hit.entry)  # of the blob store itself, and not of a copy
         finally:
             cache.delete(Where(cache.namespace, keys=(key.digest,)))
         seconds = time.perf_counter() - began
@@ -187,7 +187,7 @@ def _connections(cache: Cache) -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    """Packages that are older than this one needs; pip says so once, while it installs."""
+    """Return packages that are older than required; pip warns only once, during the installation."""
     old = [one for one in map(_older, metadata.requires("cacheness") or ()) if one]
     for name, has, needs in sorted(set(old)):
         yield Finding("libraries", False, f"{name} {has} is older than {needs}", f"pip install -U '{name}>={needs}'")
@@ -196,14 +196,14 @@ def _libraries() -> Iterator[Finding]:
 
 
 def _older(requirement: str) -> tuple[str, str, str] | None:
-    """The package, the version that is there, and the one that is needed, where the first is older."""
+    """Return the package, its version, and the required one, if the package is too old."""
     found = _REQUIREMENT.match(requirement)
     if found is None:
         return None
     try:
         has = metadata.version(found["name"])
     except metadata.PackageNotFoundError:
-        return None  # of an extra that is not wanted
+        return None  # of an extra that is not used
     return (found["name"], has, found["least"]) if _numbers(has) < _numbers(found["least"]) else None
 
 

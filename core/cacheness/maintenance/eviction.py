@@ -1,7 +1,7 @@
-"""Which rows have expired or must make room.
+"""Select rows that have expired or must be evicted, and delete them.
 
-Totals are kept with the rows, so nothing is counted, and the work is divided: each process that puts
-deletes a slice after its commit. That is right with any number of processes, and needs no lease.
+Totals are stored with the rows, so nothing is counted, and the work is divided: each process that
+puts deletes a slice after its commit. This works with any number of processes, and needs no lease.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from cacheness.results.store import Cache, Draft
 
 _log = logger_of(__name__)
 
-FULL_TO = 100  #: a full namespace is emptied by one part in so many, so that not every put evicts
-LARGE = 20  #: what is larger than one part of the quota in so many has room made before it is stored
-WRITERS = 256  #: each of so many may write its share of what is free before it looks again
-SAMPLE = 128  #: neighbours among which victims are chosen
+FULL_TO = 100  #: a full namespace is reduced by this fraction (1/n), so that not every put evicts
+LARGE = 20  #: for a value larger than this fraction (1/n) of the quota, space is freed before it is stored
+WRITERS = 256  #: so many processes may each write their share of the free space before the next check
+SAMPLE = 128  #: neighbours from which entries to evict are chosen
 GO_OF_SAMPLE = 16  #: of one sample
 SLICE_ROWS = 200
-SLICE_LEAST = 16  #: rows, however slow the last were: a put adds few, so that even this empties a full namespace
-ATTEMPTS = 3  #: to evict, of which none deletes anything
-AT_A_TIME = 1000  #: expired entries that are deleted between two words about the progress
+SLICE_LEAST = 16  #: rows, however slow the last slice was: a put adds few, so even this reduces a full namespace
+ATTEMPTS = 3  #: samples in a row without any deletion, before it stops
+AT_A_TIME = 1000  #: expired entries that are deleted between two calls of progress
 SLICE_SECONDS = 0.01
 LOOK_EVERY = 5.0  #: seconds, at a put
-FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended, and code that nobody names
+FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended, and code that no entry names
 NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
-ROOM_PATIENCE = 5.0  #: seconds that a large put makes room
+ROOM_PATIENCE = 5.0  #: seconds that a large put may spend on eviction
 
-#: Called with how many entries are gone, and about how many have still to go, where that is known.
+#: Called with the number of deleted entries, and an estimate of the remaining ones, if known.
 Progress = Callable[[int, int | None], None]
 
 
@@ -65,15 +65,15 @@ class Evictor:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Begin as a process that has put nothing yet: what a parent may write unseen is not each child's too."""
+        """Start as a process that has put nothing yet: the parent's unchecked writes are not the child's."""
         self._lock = threading.RLock()
         self._looked_at = self._cleaned_at = self._folded_at = float("-inf")
-        self._bytes_left = self._entries_left = 0.0  #: before the next look
-        self._seen_first: Holdings | None = None  #: before the first put, which does not look again
-        self._row_seconds = SLICE_SECONDS / SLICE_ROWS  #: that each row of the last slice took
+        self._bytes_left = self._entries_left = 0.0  #: before the next check
+        self._seen_first: Holdings | None = None  #: before the first put, which does not check again
+        self._row_seconds = SLICE_SECONDS / SLICE_ROWS  #: seconds per row of the last slice
 
     def before_put(self, drafts: Sequence[Draft]) -> None:
-        """Make room for what is large beside the quota. Raises StoreFull for what never fits."""
+        """Free space for a value that is large for the quota. Raises StoreFull if it can never fit."""
         if self._quota is None:
             self._try(self._look_first, "the quota of the cache is not known")
         most = None if self._quota is None else self._quota.max_bytes
@@ -89,20 +89,20 @@ class Evictor:
             self._try(lambda: self._make_room_for(size), "the cache may exceed its quota: eviction failed")
 
     def after_put(self, entries: Sequence[Entry]) -> None:
-        """Delete a slice of what has expired or exceeds the quota, when it is time to look."""
+        """Delete a slice of expired entries, or of entries over the quota, when a check is due."""
         size = sum(entry.size for entry in entries)
         with self._lock:
             self._bytes_left -= size
             self._entries_left -= len(entries)
-            # The first put looks too: where every process lives for one put, nobody else would.
+            # The first put checks too: if every process makes only one put, no other check would happen.
             is_late = self._cleaned_at == float("-inf") or time.monotonic() - self._looked_at > LOOK_EVERY
             if not is_late and self._bytes_left >= 0 and self._entries_left >= 0:
                 return
-        # The put itself is durable; failing it now would say otherwise.
+        # The put itself is durable; an exception now would suggest that it failed.
         self._try(lambda: self._look_after(size, len(entries)), "the cache may exceed its quota: eviction failed")
 
     def make_room(self, progress: Progress | None = None) -> int:
-        """Delete everything that has expired and, past the quota, the least valuable; returns how many."""
+        """Delete everything that has expired and, over the quota, the least valuable; return how many."""
         gone, is_begun = self._delete_expired(progress), False
         self._cache.metadata.delete_unstored(self._cache.namespace, REASONS_KEPT)
         while self._cache.metadata.fold_activity(self._cache.namespace, AT_A_TIME):
@@ -120,15 +120,16 @@ class Evictor:
                 progress(gone, _about(holdings, excess))
             if not any(excess):
                 break
-            # Who looks for victims keeps nobody waiting: only the deletion has to be short. Where all victims are
-            # locked, it waits for them: the least valuable would be the same ones again.
+            # The search for entries to evict blocks no other process: only the deletion must be
+            # short. If all chosen ones are locked, it waits for them, because the least valuable
+            # would be the same again.
             evicted, _ = self._evict(holdings, excess, 0, seconds=float("inf"), waits=attempts > 0)
             gone, is_begun = gone + evicted, is_begun or evicted > 0
             attempts = 0 if evicted else attempts + 1
         return gone
 
     def would_delete(self) -> int:
-        """About how many entries `make_room` would delete now."""
+        """Return about how many entries `make_room` would delete now."""
         expired, after = 0, b""
         where = Where(self._cache.namespace, expired=True)
         while page := self._cache.metadata.scan(where, after=after, limit=AT_A_TIME):
@@ -136,7 +137,7 @@ class Evictor:
         holdings = self._cache.metadata.holdings(self._cache.namespace)
         quota = self._asked or holdings.quota
         about = _about(holdings, _excess_of(replace(holdings, quota=quota)))
-        return max(expired, about)  # what has expired goes first, and makes room too
+        return max(expired, about)  # expired entries are deleted first, and free space too
 
     def _delete_expired(self, progress: Progress | None) -> int:
         gone, expired = 0, Where(self._cache.namespace, expired=True)
@@ -153,7 +154,7 @@ class Evictor:
             _log.warning("%s: %s", trouble, error)
 
     def _look(self) -> Holdings:
-        """What the namespace holds. The first look also says what it may hold, if this process was given a quota."""
+        """Return the totals of the namespace. The first call also sets the quota, if this process has one."""
         metadata, namespace = self._cache.metadata, self._cache.namespace
         holdings = metadata.holdings(namespace)
         if self._quota is None and self._asked is not None and self._asked != holdings.quota:
@@ -184,7 +185,7 @@ class Evictor:
             self._evict(holdings, excess, size)
 
     def _clean(self, holdings: Holdings, *, is_full: bool) -> int:
-        """Delete a slice of what has expired, where there is no room, and now and then."""
+        """Delete a slice of expired entries, if there is no space, and periodically."""
         now, before = time.monotonic(), self._cleaned_at
         if not is_full and now - before < LOOK_EVERY:
             return 0
@@ -193,9 +194,9 @@ class Evictor:
         if neglected:
             self._cache.metadata.note_maintenance(self._cache.namespace)
         if not is_full and before == float("-inf") and not (neglected and holdings.maintained_at):
-            return 0  # a process that lives for one put leaves it to others, and in a new namespace there is nothing
+            return 0  # a process with one put leaves it to others, and a new namespace has nothing expired
         if now - self._folded_at > FOLD_EVERY:
-            # A full slice has a next one, at the next look.
+            # A full slice is followed by another, at the next check.
             full = self._cache.metadata.fold_activity(self._cache.namespace, SLICE_ROWS) == SLICE_ROWS
             full |= self._cache.metadata.forget_functions(self._cache.namespace, CODE_KEPT, SLICE_ROWS) == SLICE_ROWS
             self._folded_at = float("-inf") if full else now
@@ -220,11 +221,14 @@ class Evictor:
         seconds: float = SLICE_SECONDS,
         waits: bool = False,
     ) -> tuple[int, int]:
-        """Delete the least valuable of some samples: a slice, but at least twice what was put; rows and bytes."""
+        """Delete the least valuable of some samples; return rows and bytes.
+
+        Deletes a slice, but at least twice the size of the put.
+        """
         victims = self._victims(holdings, excess, size, seconds)
         if not victims:
             return 0, 0
-        # Not what was put under the same key since it was sampled.
+        # Not an entry that was put under the same key since it was sampled.
         sampled = max(victim.created_at for victim in victims) + 1
         keys = tuple(sorted(victim.key for victim in victims))
         where = Where(self._cache.namespace, keys=keys, created_before=sampled)
@@ -234,7 +238,7 @@ class Evictor:
         return gone, sum(victim.size for victim in victims)
 
     def _rows_in_time(self) -> int:
-        """How many rows a slice deletes in its time, at the pace of the last one."""
+        """Return how many rows a slice deletes in its time, at the speed of the last one."""
         return max(SLICE_LEAST, min(SLICE_ROWS, int(SLICE_SECONDS / max(self._row_seconds, 1e-6))))
 
     def _victims(self, holdings: Holdings, excess: tuple[int, int], size: int, seconds: float) -> list[Candidate]:
@@ -246,7 +250,7 @@ class Evictor:
             if victims and is_slice and freed >= 2 * size:
                 break
             sample = self._cache.metadata.sample(self._cache.namespace, secrets.token_bytes(32), SAMPLE)
-            # With what this process has not written yet: writing it first would keep the caller waiting.
+            # Includes uses that this process has not written yet: writing them first would keep the caller waiting.
             sample = self._cache.uses.with_uses(sample)
             chosen = [one for one in least_valuable(sample, holdings.quota.policy) if one.key not in victims]
             if not chosen:
@@ -260,7 +264,7 @@ class Evictor:
 
 
 def least_valuable(sample: Sequence[Candidate], policy: Literal["lru", "cost"]) -> list[Candidate]:
-    """The eighth of a sample that is worth the least: not used for long, or least seconds x hits per byte."""
+    """Return the least valuable eighth of a sample: least recently used, or least seconds x hits per byte."""
     worth = _cost if policy == "cost" else _last_use
     return sorted(sample, key=worth)[: max(1, len(sample) * GO_OF_SAMPLE // SAMPLE)]
 
@@ -270,13 +274,13 @@ def _last_use(one: Candidate) -> tuple[float, int]:
 
 
 def _cost(one: Candidate) -> tuple[float, int]:
-    # One more than the hits, so that a costly result that nobody has asked for yet is worth more
-    # than a cheap one; one more than the size, because nothing divides by zero.
+    # One more than the hits, so that an expensive result that was not used yet is worth more than a
+    # cheap one; one more than the size, to avoid a division by zero.
     return one.compute_seconds * (one.hits + 1) / (one.size + 1.0), one.accessed_at
 
 
 def _excess_of(holdings: Holdings, *, is_begun: bool = False) -> tuple[int, int]:
-    """Bytes and entries that have to go where the quota is exceeded, and a little more; or what is left of that."""
+    """Return bytes and entries to delete because of the quota, and a little more; or the rest of that."""
     quota = holdings.quota
     return (
         _over(holdings.bytes, quota.max_bytes, is_begun=is_begun),
@@ -292,7 +296,7 @@ def _over(held: int, most: int | None, *, is_begun: bool) -> int:
 
 
 def _about(holdings: Holdings, excess: tuple[int, int]) -> int:
-    """About how many entries have to go for that excess."""
+    """Return about how many entries must be deleted for that excess."""
     of_bytes = excess[0] * holdings.entries // max(holdings.bytes, 1)
     return max(excess[1], of_bytes)
 

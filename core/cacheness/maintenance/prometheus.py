@@ -1,4 +1,4 @@
-"""Figures as Prometheus reads them, from a file or a page: names and labels stay as they are."""
+"""Format figures for Prometheus, as a file or a page: names and labels never change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OUTCOMES = {"hit": "hits", "miss": "misses", "waited": "waited", "not cacheable
 
 
 def text_of(namespace: str, stats: Mapping[str, Any], report: Report) -> str:
-    """What a namespace holds and what calls ever came to, in Prometheus' text format."""
+    """Return the totals of a namespace and all its calls, in Prometheus' text format."""
     here = {"namespace": namespace}
     of = [(row, {**here, "function": row.name}) for row in report]
     calls = (
@@ -55,6 +55,6 @@ def _metric(name: str, kind: str, meaning: str, values: Iterable[tuple[Mapping[s
 
 
 def _escaped(text: str) -> str:
-    """A label's value: other characters than these three stand for themselves there, but a terminal may read it."""
+    """Return a label's value: only these three characters have a meaning there, but a terminal may show it."""
     text = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return "".join(char if char.isprintable() else f"\\\\x{ord(char):02x}" for char in text)

@@ -1,4 +1,4 @@
-"""The first entries in an order, for who wants to know what fills a cache and what may go."""
+"""Find the first entries in some order, to show what takes space in a cache and what may be evicted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-#: What makes an entry, as `list_entries` describes it, come before others.
+#: The order of entries, by a property of `list_entries`.
 WORTH: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
     "size": lambda entry: entry["size"],
     "uses": lambda entry: entry["uses"],
@@ -18,5 +18,5 @@ WORTH: Final[Mapping[str, Callable[[dict[str, Any]], Any]]] = {
 def first_of(
     best: Sequence[dict[str, Any]], more: Sequence[dict[str, Any]], most: int, order: str
 ) -> list[dict[str, Any]]:
-    """Return the first entries of those that were the first so far and of more, in their order."""
+    """Return the first entries, in order, of the first ones so far and of more."""
     return heapq.nlargest(most, [*best, *more], key=WORTH[order])

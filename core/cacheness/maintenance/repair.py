@@ -1,7 +1,7 @@
-"""Check and repair: find what is wrong with a store, and put right what may be put right.
+"""Check and repair: find what is wrong with a store, and fix what is safe to fix.
 
-`plan` finds it, `tombstones` deletes blobs, and this module decides what is deleted, and when a
-repair refuses.
+`plan` finds issues, `tombstones` deletes blobs, and this module decides what is deleted, and when a
+repair stops with an error.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from cacheness.results.tombstones import Removal
 
 _log = logger_of(__name__)
 
-SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload that is delayed for longer has no writer any more
+SESSIONS_KEPT = 7 * 24 * 3600 * MICROSECONDS  #: an upload that lasts longer has no writer any more
 
 
 @dataclass(slots=True)
 class Judged:
-    """What reading a shard whole has shown."""
+    """The result of reading a whole shard."""
 
     looked_at: int = 0
     broken: int = 0
 
 
 class Inspector:
-    """Looks at one store for what is wrong with it, and repairs what may be repaired."""
+    """Checks one store for issues, and repairs what is safe to repair."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -43,7 +43,7 @@ class Inspector:
         self._marker = cache.marker
         self._tombstones = cache.tombstones
         self._planner = Planner(cache)
-        self._judged: dict[tuple[str, int], Judged] = {}  #: of each namespace and shard, when last read whole
+        self._judged: dict[tuple[str, int], Judged] = {}  #: of each namespace and shard, when last read in full
 
     def check(self, scope: Scope, progress: Progress | None = None) -> IntegrityReport:
         """Report what is wrong; changes nothing."""
@@ -52,7 +52,7 @@ class Inspector:
         return plan.report()
 
     def damage(self, scope: Scope, *, whole: bool) -> list[Issue]:
-        """What is broken in the database itself. Of all shards, the first looks for it."""
+        """Return damage in the database itself. Of all shards, only the first checks it."""
         if scope.shard:
             return []
         return [Issue(IssueKind.DAMAGED, "the database", text) for text in self._metadata.damage(whole=whole) or ()]
@@ -60,9 +60,9 @@ class Inspector:
     def read_all(
         self, scope: Scope, *, repair: bool, force: bool, sample: float, progress: Progress | None = None
     ) -> Iterator[Issue]:
-        """Read every entry whole, shard by shard, those least recently read first.
+        """Read every entry in full, shard by shard, those least recently read first.
 
-        Each shard is noted when it is done, so that an interrupted check goes on where it
+        Each shard is recorded when it is done, so that an interrupted check continues where it
         stopped, and a `sample` of the shards takes the next ones each time.
         """
         looked_at = 0
@@ -70,7 +70,7 @@ class Inspector:
             judged: dict[int, Judged] = {}
             unnoted = shards.start
             for shard, entries in self._entries_by_shard(scope.namespace, shards):
-                if shard > unnoted:  # what comes before it has been read
+                if shard > unnoted:  # earlier shards have been read
                     self._note(scope.namespace, range(unnoted, shard), judged)
                     unnoted = shard
                 looked_at += len(entries)
@@ -89,17 +89,20 @@ class Inspector:
             self._note(scope.namespace, range(unnoted, shards.stop), judged)
 
     def _entries_by_shard(self, namespace: str, shards: range) -> Iterator[tuple[int, list[Entry]]]:
-        """The entries of neighbouring shards, at most a page at once. Most of a small store's 256 shards are empty."""
+        """Yield the entries of neighbouring shards, at most a page at once.
+
+        Most of a small store's 256 shards are empty.
+        """
         after = bytes([shards.start - 1]) + b"\xff" * 32 if shards.start else b""
         for page in self._planner.rows(Scope(namespace), after, upto=bytes([shards.stop - 1]) + b"\xff" * 32):
             for shard, entries in groupby(page, key=lambda entry: entry.key[0]):
                 yield shard, list(entries)
 
     def repair(self, scope: Scope, *, force: bool = False, progress: Progress | None = None) -> IntegrityReport:
-        """Fence the dead, plan, and do it. Safe beside writers, readers and other repairs.
+        """Fence dead sessions, plan, and execute. Safe while writers, readers and other repairs run.
 
-        Raises RepairRefused, with nothing deleted, when the blob store belongs to another
-        database, when the database is broken, or when the plan looks implausible and `force` is not given.
+        Raises RepairRefused, with nothing deleted, if the blob store belongs to another database,
+        if the database is damaged, or if the plan looks implausible and `force` is not given.
         """
         with self._metadata.exclusive():
             began = time.monotonic()
@@ -114,14 +117,14 @@ class Inspector:
             if not is_marked and not self._begin_epoch(scope):
                 _log.warning("the disk is full, so a restore of the database from before this repair may go unnoticed")
             if scope.shard is None and plan.is_whole and not plan.strangers:
-                # Every blob of the store was looked at, so none of a session that died long ago is left.
+                # Every blob of the store was checked, so none of a session that died long ago is left.
                 lasted = int((time.monotonic() - began) * MICROSECONDS)
                 self._metadata.delete_sessions(SESSIONS_KEPT + lasted)
                 self._metadata.delete_unstored(scope.namespace, REASONS_KEPT)
             return plan.report(issues, repaired=True)
 
     def _require_sound(self, scope: Scope) -> None:
-        """A broken database does not show all its rows: the blobs of those would look like nobody's."""
+        """A damaged database does not show all its rows: the blobs of the missing ones would look like orphans."""
         damage = self.damage(scope, whole=False)
         if damage:
             raise RepairRefused(
@@ -133,21 +136,20 @@ class Inspector:
         report = plan.report()
         report.require_plausible()
         if plan.scope.shard is not None and report.has_more_than(1 / SHARDS):
-            # 256 shards, each within its bounds and repaired one after the other, could lose any number.
+            # 256 shards, each within its limits and repaired one after the other, could lose any number.
             self._planner.plan(Scope(plan.scope.namespace), set()).report().require_plausible()
 
     def adopt(self) -> int:
-        """Make this database the owner of the blob store; how many blobs there are of unknown sessions.
+        """Make this database the owner of the blob store; return how many blobs belong to unknown sessions.
 
-        A repair with `force` deletes those from then on: no session that this database does not
-        know can commit here.
+        A repair with `force` deletes those from then on: no session that this database does not know can commit here.
         """
         with self._metadata.exclusive():
             self._marker.adopt()
             return sum(len(infos) for infos in self._planner.unknown())
 
     def _begin_epoch(self, scope: Scope) -> bool:
-        """Mark the blob store with a new epoch, once a repair. False: it has no room for the marker."""
+        """Write a new epoch into the marker, once per repair. Return False if there is no space for the marker."""
         if scope.shard:  # the first of its shards did, for all of them
             return True
         try:
@@ -184,13 +186,13 @@ class Inspector:
         except BlobMissing:
             return None  # dangling, or overwritten in between; the listing has shown which
         except ForgedEntry:
-            return None  # reported by the first look, and never touched
+            return None  # reported by the first pass, and never changed
         except CorruptEntry as error:
             return Issue(IssueKind.CORRUPT, entry.cache_key, str(error), entry.size)
         return None
 
     def _execute(self, plan: RepairPlan, *, unknown_too: bool) -> list[Issue]:
-        """Do what the plan says; every issue once, as repaired only where what it names is gone."""
+        """Execute the plan; report every issue once, as repaired only if its blob or row is gone."""
         outcomes: dict[str, Removal] = {
             "tombstone": self._tombstones.drain(plan.tombstones),
             "orphaned": self._tombstones.delete(info.name for info in plan.orphans),
@@ -205,14 +207,14 @@ class Inspector:
         return [rows.get(id(issue)) or _outcome(issue, outcomes.get(issue.kind)) for issue in plan.issues]
 
     def _abort(self, uploads: Sequence[Upload]) -> Removal:
-        """Drop uploads; in the result they have the names of their blobs."""
+        """Delete uploads; the result has the names of their blobs."""
         by_handle = {upload.handle: upload.name for upload in uploads}
         removal = self._tombstones.abort(uploads)
         kept = {by_handle[handle]: why for handle, why in removal.kept.items()}
         return Removal({by_handle[handle] for handle in removal.gone} - set(kept), kept)
 
     def _delete_unknown(self, plan: RepairPlan) -> Removal:
-        # Condemned after the listing, and in the database: a session that began in between is known and kept.
+        # Fenced after the listing, and in the database: a session that began in between is known and kept.
         names = [info.name for info in plan.unknown] + [upload.name for upload in plan.unknown_uploads]
         dead = self._metadata.condemn({session_of(name) for name in names})
         blobs = self._tombstones.delete(info.name for info in plan.unknown if session_of(info.name) in dead)
@@ -220,7 +222,7 @@ class Inspector:
         return Removal(blobs.gone | uploads.gone, {**blobs.kept, **uploads.kept})
 
     def _remove(self, issue: Issue, entry: Entry) -> Issue:
-        # Asked for a second time: one false "not found" must not cost a row.
+        # Requested a second time: one wrong "not found" must not cost a row.
         is_dangling = issue.kind == IssueKind.DANGLING
         if is_dangling and entry.blob is not None and self._cache.blobs.stat(entry.blob) is not None:
             return issue
@@ -234,7 +236,7 @@ class Inspector:
         deleted = self._metadata.delete(unchanged)
         removal = self._tombstones.drain(deleted.blobs)
         if not deleted.entries:
-            # Another repair was quicker, or the entry was replaced since: what the issue names is gone then.
+            # Another repair was faster, or the entry was replaced since: in both cases the issue is resolved.
             return replace(issue, repaired=not self._is_there(entry))
         if is_dangling or not removal.kept:
             return replace(issue, repaired=True)
@@ -247,7 +249,7 @@ class Inspector:
 
 
 def _runs(shards: Sequence[int]) -> list[range]:
-    """Neighbours together, in the order given."""
+    """Group neighbours, in the order given."""
     runs: list[range] = []
     for shard in shards:
         if runs and runs[-1].stop == shard:

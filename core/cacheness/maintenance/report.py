@@ -1,4 +1,4 @@
-"""What an integrity check found: counts, iterates, prints, and converts to data."""
+"""The result of an integrity check: counts, iterates, prints, and converts to data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cacheness.printable import printable
 from cacheness.records import Issue, IssueKind
 from cacheness.units import number_of
 
-#: What each kind of issue means to the person on call.
+#: The meaning of each kind of issue, for operators.
 MEANINGS: Final[Mapping[IssueKind, str]] = {
     IssueKind.ORPHANED: "blobs that no entry names, left by writers that died; a repair removes them",
     IssueKind.DANGLING: "entries whose blob is gone; a repair removes the row",
@@ -29,10 +29,11 @@ MEANINGS: Final[Mapping[IssueKind, str]] = {
     IssueKind.UNSEEN: "what could not be looked at, because a right is missing; nothing is concluded from it",
     IssueKind.FOREIGN: "names in the blob store that are not ours; never touched",
 }
-LINES = 20  #: issues that a printed report spells out
+LINES = 20  #: issues that a printed report lists
 
-#: Past these a repair stops, because a truncated listing or a wrong database is likelier than so
-#: much damage: rows to delete, and objects to delete, as (at least, share of what was looked at).
+#: Above these limits a repair stops, because a truncated listing or a wrong database is more likely
+#: than so much damage: rows to delete, and objects to delete, as (at least, share of the checked
+#: ones).
 ROWS_AT_MOST = (100, 0.01)
 BLOBS_AT_MOST = (1000, 0.05)
 
@@ -41,14 +42,14 @@ BLOBS_AT_MOST = (1000, 0.05)
 class IntegrityReport:
     """The issues that `verify_integrity` found. `len()` is their number, repaired ones included."""
 
-    issues: tuple[Issue, ...]  #: what was found
-    blobs: int  #: blobs looked at
-    entries: int  #: rows looked at
+    issues: tuple[Issue, ...]  #: the issues
+    blobs: int  #: blobs checked
+    entries: int  #: rows checked
     repaired: bool  #: whether this was a repair, not only a check
 
     @property
     def ok(self) -> bool:
-        """True when nothing is wrong any more: no issue was found, or each one is repaired."""
+        """Return True when nothing is wrong any more: no issue was found, or each one is repaired."""
         return all(issue.repaired for issue in self.issues)
 
     def __len__(self) -> int:
@@ -61,7 +62,7 @@ class IntegrityReport:
         return iter(self.issues)
 
     def __add__(self, other: IntegrityReport) -> IntegrityReport:
-        """The reports of two shards as one."""
+        """Return the reports of two shards as one."""
         return IntegrityReport(
             self.issues + other.issues,
             self.blobs + other.blobs,
@@ -80,8 +81,9 @@ class IntegrityReport:
     def require_plausible(self) -> None:
         """Check that no more is wrong than a working store can have.
 
-        Every repair calls this before it changes anything. Who repairs shard by shard calls it for the sum of their
-        reports first; a repair of one shard stops when that shard alone has more than half of what is plausible for it.
+        Every repair calls this before it changes anything. A caller that repairs shard by shard
+        first calls it for the sum of their reports; a repair of one shard stops if that shard alone
+        has more than half of what is plausible for it.
 
         Raises:
             RepairRefused: more is wrong.
@@ -107,7 +109,7 @@ class IntegrityReport:
         yield "blobs that no entry names", found.get("orphaned", 0), self.blobs, BLOBS_AT_MOST
 
     def counts(self) -> dict[str, int]:
-        """Return how many issues there are of each kind that was found, in the order of `IssueKind`."""
+        """Return how many issues of each kind were found, in the order of `IssueKind`."""
         found = Counter(issue.kind for issue in self.issues)
         return {kind.value: found[kind] for kind in IssueKind if found[kind]}
 
@@ -125,7 +127,7 @@ class IntegrityReport:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as data that JSON can hold."""
+        """Return the report as data for JSON."""
         return {
             "blobs": self.blobs,
             "entries": self.entries,

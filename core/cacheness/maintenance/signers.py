@@ -1,4 +1,4 @@
-"""Who signed the entries of a store, and how a new key takes the place of an old one."""
+"""List the signers of a store's entries, and replace an old key by a new one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _PAGE: Final = 1000
 
 @dataclass(slots=True)
 class Signer:
-    """A key that entries name, or that this cache holds."""
+    """A key that entries name, or that this cache has."""
 
     id: str  #: "" for entries without a signature
-    is_trusted: bool  #: this cache holds the key, and reads what it signed
+    is_trusted: bool  #: this cache has the key, and accepts its entries
     signs: bool  #: this cache signs with it
     entries: int = 0
-    forged: int = 0  #: of them, those that name a trusted key and were not signed by it
+    forged: int = 0  #: of them, those that name a trusted key but have an invalid signature
 
 
 def signers(cache: Cache) -> list[Signer]:
@@ -36,9 +36,9 @@ def signers(cache: Cache) -> list[Signer]:
 
 
 def sign_again(cache: Cache, *, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> int:
-    """Sign with the first key what another trusted key has signed; what does not verify stays as it is.
+    """Sign entries of other trusted keys with the first key; invalid ones are not changed.
 
-    An entry that another process replaces during the run is left as it is then. It can be interrupted and run again.
+    An entry that another process replaces during the run is not changed. It can be interrupted and run again.
 
     Args:
         cache: the store, whose mode writes.

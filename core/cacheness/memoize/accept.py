@@ -1,7 +1,8 @@
-"""Accepting a change: stored calls run under the code of today, and are compared with what is stored.
+"""Accept a change: stored calls run with today's code, and are compared with the stored results.
 
-Reading code cannot distinguish a change that loses every result (a rename, a log line, a helper, a patch release) from
-one that matters. So evidence decides, and its bound is reported.
+Reading code cannot distinguish a change that invalidates every key but no result (a rename, a log
+line, a helper, a patch release) from one that changes results. So evidence decides, and its bound
+is reported.
 """
 
 from __future__ import annotations
@@ -40,13 +41,13 @@ from cacheness.records import Entry, Equivalence, Hit
 
 T = TypeVar("T")
 
-#: Calls that must come out equal at least, where there are so many results: they mean 14 % at most.
+#: Calls that must be equal at least, if there are so many results: they mean 14 % at most.
 LEAST: Final = 20
-#: Results that are held for each that is compared, because some cannot be.
+#: Sampled results per compared one, because some cannot be compared.
 _SPARE: Final = 4
-#: Results of a function that are looked at for earlier code, when calls are compared as they miss.
+#: Results of a function that are read to find earlier code, when calls are compared as they miss.
 NEWEST: Final = 200
-#: Names in code that begin what runs unseen.
+#: Prefixes of names in code that run code unseen.
 _ELSEWHERE: Final = frozenset(
     {"subprocess", "Popen", "run_command", "system", "fork", "multiprocessing", "ProcessPoolExecutor", "Process"}
 )
@@ -55,51 +56,51 @@ Parameters = Mapping[str, Mapping[str, str]]
 
 
 class AcceptingCache(Protocol):
-    """What accepting asks of a cache."""
+    """The methods of a cache that accepting needs."""
 
     @property
     def acceptances(self) -> Acceptances:
-        """Which results of earlier code count."""
+        """Return which results of earlier code count."""
         ...
 
     def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """The entries of a function, the newest first."""
+        """Return the entries of a function, newest first."""
         ...
 
     def functions(self) -> list[str]:
-        """The functions that have entries."""
+        """Return the functions that have entries."""
         ...
 
     def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
-        """The code that made entries."""
+        """Return the code that made entries."""
         ...
 
     def result_of(self, entry: Entry) -> Hit | None:
-        """The result of an entry."""
+        """Return the result of an entry."""
         ...
 
     def value_with(self, digest: bytes) -> Hit | None:
-        """A result whose value has this digest."""
+        """Return a result whose value has this digest."""
         ...
 
     def disputed_functions(self) -> frozenset[str]:
-        """The functions that have results which came out differently."""
+        """Return the functions with disputed results."""
         ...
 
 
 @dataclass
 class EarlierResults:
-    """Results that one fingerprint made, and a random sample of them."""
+    """Results of one fingerprint, and a random sample of them."""
 
     fingerprint: bytes
-    name: str  #: of the function, then
+    name: str  #: the function's name at that time
     newest: Entry
     most: int
     results: int = 0
     sample: list[Entry] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
-        """Take a result in, so that each has the same chance to be in the sample."""
+        """Add a result, so that each has the same chance to be in the sample."""
         self.results += 1
         if len(self.sample) < self.most:
             self.sample.append(entry)
@@ -109,7 +110,7 @@ class EarlierResults:
 
 @dataclass(frozen=True)
 class Upgrade:
-    """Which changes are looked at: all, or those of libraries and Python only."""
+    """Which changes are considered: all, or only those of libraries and Python."""
 
     library: str = ""
     python: bool = False
@@ -119,7 +120,7 @@ class Upgrade:
 
 
 def why_never(cached: Cached, disputed: frozenset[str]) -> str:
-    """Return why no change of a function is ever accepted, in words; "" where it may be."""
+    """Return why no change of a function can be accepted; "" if it can."""
     function, options = cached.__wrapped__, cached.options
     name = name_of_function(function)
     qualname = name.partition(":")[2].rpartition("<locals>.")[2]
@@ -135,7 +136,7 @@ def why_never(cached: Cached, disputed: frozenset[str]) -> str:
 
 
 class Acceptor:
-    """Compares the results of a function's earlier code with what its code of today computes."""
+    """Compares the results of a function's earlier code with those of today's code."""
 
     def __init__(self, cache: AcceptingCache, cached: Cached) -> None:
         self._cache = cache
@@ -148,7 +149,7 @@ class Acceptor:
     def accept(
         self, sample: int, *, former: str | None, renamed: Mapping[str, str], upgrade: Upgrade, force: bool
     ) -> list[AcceptedChange]:
-        """Compare, and accept what comes out equal. Raises NotAccepted where nothing can be compared at all."""
+        """Compare, and accept fingerprints with equal results. Raises NotAccepted if nothing can be compared."""
         why = why_never(self._cached, self._cache.disputed_functions())
         if not why and self._cached.options.key is not None:
             why = "its key= stands for its arguments, which are not kept: only accept= of the function can compare"
@@ -171,7 +172,7 @@ class Acceptor:
         return [self._try(one, sample, renamed, upgrade, force=force) for one in found]
 
     def earlier(self, former: str | None, most: int, looked_at: int | None = None) -> list[EarlierResults]:
-        """Results of earlier code, by their fingerprints, the newest of which come first."""
+        """Return results of earlier code, by their fingerprints, newest first."""
         for names in ([former or self._name], [] if former else self._same_body()):
             found: dict[bytes, EarlierResults] = {}
             for name in names:
@@ -187,7 +188,7 @@ class Acceptor:
         return []
 
     def begin(self, one: EarlierResults, wanted: int) -> None:
-        """Have calls compared, one by one as they miss."""
+        """Start to compare calls, one by one as they miss."""
         parameters = self.parameters_of(one.newest, {})
         watch = self.watch_of(one)
         evidence = {**self._about(one), "state": "trying", "equal": 0, "wanted": wanted, "unrun": watch.state()}
@@ -196,7 +197,7 @@ class Acceptor:
             self._cache.acceptances.watch(written, watch)
 
     def watch_for(self, one: Equivalence) -> None:
-        """Have lines noted for calls that another process began to compare."""
+        """Record lines for calls that another process began to compare."""
         names = change_names(one)
         codes = {reached.name: [reached.code] for reached in self._reached if reached.code and reached.name in names}
         watch = LineWatch(codes)
@@ -205,7 +206,7 @@ class Acceptor:
 
     @property
     def fingerprint(self) -> bytes:
-        """That of today's code."""
+        """The description of today's code."""
         return self._today.fingerprint or b""
 
     @property
@@ -213,7 +214,7 @@ class Acceptor:
         return self._name.replace(":", ".")
 
     def _same_body(self) -> list[str]:
-        """Functions of another name whose code is the same."""
+        """Functions of another name with the same code."""
         mine = self._today.code
         if mine is None or not mine.data.get("body"):
             return []
@@ -226,7 +227,7 @@ class Acceptor:
         return names
 
     def _fingerprint_of(self, entry: Entry) -> bytes | None:
-        """The fingerprint that made an entry, where it is another than today's and there is no reason against it."""
+        """Return the fingerprint that made an entry, if it differs from today's and nothing speaks against it."""
         try:
             _, options = call_of(entry.args)
         except CodecError:
@@ -279,7 +280,7 @@ class Acceptor:
         }
 
     def _why_not_by_place(self, one: EarlierResults) -> str:
-        """Why tasks of graphs compute all the same, which have their arguments by place; "" if they do not."""
+        """Return why tasks of graphs, which have positional arguments, compute anyway; "" if they do not."""
         code = self._cache.code_of([one.newest]).get(one.newest.fn or b"")
         return why_not_by_place("" if code is None else code.data.get("parameters", ""), self._function)
 
@@ -289,7 +290,7 @@ class Acceptor:
     def _check_upgrade(self, one: EarlierResults, upgrade: Upgrade) -> None:
         if not upgrade:
             return
-        # Of another Python, the compiled code is other, too.
+        # The compiled code of another Python version differs, too.
         kinds = {"code"} if upgrade.python else set()
         names = {upgrade.library, "python"} if upgrade.python else {upgrade.library}
         changes = self._changes(one)
@@ -300,7 +301,7 @@ class Acceptor:
             raise NotAccepted(f"{' and '.join(filter(None, names))} did not change")
 
     def parameters_of(self, entry: Entry, renamed: Mapping[str, str]) -> dict[str, dict[str, str]]:
-        """The parameters that had another name when a result was made, and those that are new."""
+        """Return the parameters that had another name when a result was made, and new ones."""
         try:
             then = set(call_of(entry.args)[0])
         except CodecError as error:
@@ -329,7 +330,10 @@ class Acceptor:
         }
 
     def watch_of(self, one: EarlierResults) -> LineWatch:
-        """The lines of every function that changed; of all where a library did, or it is not known what."""
+        """Return the lines of every changed function.
+
+        Of all functions if a library changed, or the change is unknown.
+        """
         return LineWatch(codes_of(self._changed(one)))
 
     def _changed(self, one: EarlierResults) -> list[Any]:
@@ -364,7 +368,7 @@ class _Trial:
 
     @property
     def skipped(self) -> Counter[str]:
-        """How many could not be compared, by the reason."""
+        """Return how many could not be compared, by reason."""
         return self._calls.skipped
 
     def run(self, wanted: int, parameters: Parameters, watch: LineWatch) -> None:
@@ -398,13 +402,13 @@ class _Trial:
 
 
 def change_names(one: Equivalence) -> dict[str, list[str]]:
-    """The functions of which lines are missing, with where."""
+    """Return the functions with missing lines, and where."""
     found: dict[str, list[str]] = json.loads(one.evidence).get("unrun", {})
     return found
 
 
 def not_watched(code: FunctionCode | None, reached: Iterable[Reached]) -> list[str]:
-    """Return what calls of a function may run unseen, in words.
+    """Return what calls of a function may run unseen, as texts.
 
     Args:
         code: the function's code.
@@ -420,7 +424,7 @@ def not_watched(code: FunctionCode | None, reached: Iterable[Reached]) -> list[s
 
 
 def codes_of(reached: Iterable[Reached]) -> dict[str, list[Any]]:
-    """Return the code of functions that are reached, by their names."""
+    """Return the code of reached functions, by their names."""
     codes: dict[str, list[Any]] = {}
     for one in reached:
         if one.code is not None:
@@ -429,7 +433,7 @@ def codes_of(reached: Iterable[Reached]) -> dict[str, list[Any]]:
 
 
 def check_evidence(equal: int, results: int, sample: int, skipped: Counter[str], watch: LineWatch) -> None:
-    """Raise NotAccepted where too few calls came out equal, or lines of what changed never ran.
+    """Raise NotAccepted if too few calls were equal, or lines of changed code never ran.
 
     Args:
         equal: how many calls came out equal.
@@ -448,5 +452,5 @@ def check_evidence(equal: int, results: int, sample: int, skipped: Counter[str],
 
 
 def unwritten(new: bytes, old: bytes, evidence: Mapping[str, Any]) -> Equivalence:
-    """Return an equivalence that says why it is none."""
+    """Return a rejected equivalence with the reason."""
     return Equivalence("", new, old, "", "{}", json.dumps(evidence), 0, 0, "", "", b"")

@@ -1,8 +1,8 @@
-"""Accepted changes: results of earlier code that count for the code of today, and what is known about that.
+"""Handle accepted changes: results of earlier code that count for today's code.
 
-A row of `equivalences` says it of two fingerprints. Look-ups widen by it, and nothing else changes: what today's code
-computes is stored under its own key. The statement that finds an old result joins the row, so that a deleted row stops
-answering at once, in every process.
+A row of `equivalences` relates two fingerprints. It affects only look-ups: results of today's code
+are stored under today's key. The statement that finds an old result joins this row, so that a
+deleted row takes effect at once, in every process.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from cacheness.units import number_of
 
 _log = logger_of(__name__)
 
-#: Seconds after which a process asks again which changes are accepted, at a miss.
+#: Seconds after which a process reads the accepted changes again, at a miss.
 LOOK_EVERY: Final = 60.0
-#: Share of hits by results of earlier code that are computed in spite of it, and compared.
+#: Share of hits on results of earlier code that are computed anyway, and compared.
 AUDITED: Final = 0.05
-#: Earlier fingerprints that may count for one: the keys that one miss asks for.
+#: Earlier fingerprints that may count for one: the keys that one miss looks up.
 MOST_EARLIER: Final = 8
-#: Equivalences of a namespace, which a process keeps in memory.
+#: Equivalences of a namespace that a process keeps in memory.
 MOST: Final = 1000
-#: Why a change that was accepted by an earlier version of cacheness does not count for tasks of graphs.
+#: Why a change that an earlier version of cacheness accepted does not count for tasks of graphs.
 _NOT_COMPARED: Final = "it was accepted when tasks of graphs were not served: accept it again"
-#: The share of calls that a bound leaves out.
+#: The error probability of a bound.
 _CONFIDENCE: Final = 0.95
 
-#: In place of a time, in the row of a change that a difference has ended, and that a person has revoked: the row
+#: Special times in the row of a change that a difference ended, or that a person revoked: the row
 #: is kept, and no `accept=` tries the change again.
 ENDED: Final = 0
 REVOKED: Final = -1
@@ -50,34 +50,34 @@ State: TypeAlias = Literal["accepted", "trying", "ended", "revoked", "refused"]
 
 
 def bound_of(equal: int) -> float:
-    """Return the largest share of calls that may differ, at 95 %, after so many came out equal, chosen at random."""
+    """Return the largest share of calls that may differ, at 95 %, after so many random ones were equal."""
     return 1.0 - (1.0 - _CONFIDENCE) ** (1.0 / equal) if equal else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class AcceptedChange:
-    """Results of earlier code that count for the code of today, or why they do not, and the evidence."""
+    """Results of earlier code that count for today's code, or why they do not, and the evidence."""
 
     id: str  #: twelve hexadecimal digits, for `revoke`
     function: str  #: module:qualified name, today
     was: str  #: … and when the results were made
     state: State  #: accepted; trying: calls are compared; ended: by a difference; revoked; refused: nothing was written
-    equal: int  #: calls that were compared and came out equal
-    why: str = ""  #: why it ended or was refused, or who revoked it
-    parameters: Mapping[str, str] | None = None  #: of those with another name then, or that are new: in words
+    equal: int  #: calls that were compared and were equal
+    why: str = ""  #: why it ended or was rejected, or who revoked it
+    parameters: Mapping[str, str] | None = None  #: parameters with another name then, or new ones: as text
     changes: tuple[str, ...] = ()  #: what changed in the code
     unrun: Mapping[str, Sequence[int]] | None = None  #: lines of changed functions that no compared call ran
     not_watched: tuple[str, ...] = ()  #: what the compared calls may have run unseen
-    skipped: Mapping[str, int] | None = None  #: how many results could not be compared, by the reason
+    skipped: Mapping[str, int] | None = None  #: how many results could not be compared, by reason
     results: int = 0  #: of the earlier code, when it was accepted
     created_at: int = 0  #: microseconds since the epoch
     until: int = 0  #: microseconds since the epoch
     by: str = ""  #: who accepted it
-    not_in_graphs: str = ""  #: why tasks of Dask's graphs compute all the same; "" where it counts for them, too
+    not_in_graphs: str = ""  #: why tasks of Dask's graphs compute anyway; "" if it counts for them, too
 
     @property
     def bound(self) -> float:
-        """The largest share of such calls that may differ, at 95 %."""
+        """Return the largest share of such calls that may differ, at 95 %."""
         return bound_of(self.equal)
 
     def __str__(self) -> str:
@@ -85,7 +85,7 @@ class AcceptedChange:
         return printable(f"{name}: {self.sentence()}")
 
     def sentence(self) -> str:
-        """Return what is known in one line."""
+        """Return a description in one line."""
         evidence = (
             f"{number_of(self.equal, 'equal call')}: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
         )
@@ -96,12 +96,12 @@ class AcceptedChange:
         return f"{self.state}: {self.why}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as data that JSON can hold."""
+        """Return it as data for JSON."""
         return asdict(self) | {"bound": self.bound}
 
 
 class Acceptances:
-    """What this process knows of accepted changes. Thread-safe; asks for the rows of a namespace once a minute."""
+    """The accepted changes that this process knows. Thread-safe; reads the rows of a namespace once a minute."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -110,7 +110,7 @@ class Acceptances:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Take another lock than one that a thread of the parent may hold."""
+        """Make a new lock, because a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
         self._known: dict[bytes, list[Equivalence]] = {}
         self._revoked: dict[bytes, list[Equivalence]] = {}
@@ -119,7 +119,7 @@ class Acceptances:
         self._looked_for: set[bytes] = set()
 
     def of(self, new: bytes | None) -> Sequence[Equivalence]:
-        """The equivalences of a fingerprint that nobody has revoked, as this process knows them."""
+        """Return the equivalences of a fingerprint that are not revoked, as this process knows them."""
         if time.monotonic() >= self._ask_at:
             self._load()
         return self._known.get(new, ()) if new is not None else ()
@@ -131,20 +131,20 @@ class Acceptances:
         _log.info(text, change.function, change.id, change.why)
 
     def revoked(self, new: bytes | None) -> Sequence[Equivalence]:
-        """The changes of a fingerprint that somebody has revoked, as this process knows them."""
+        """Return the revoked changes of a fingerprint, as this process knows them."""
         return self._revoked.get(new, ()) if new is not None else ()
 
     def forget(self) -> None:
-        """Have the rows asked for again."""
+        """Drop the kept rows, so that they are read again."""
         self._ask_at = float("-inf")
 
     def every(self) -> list[Equivalence]:
-        """The equivalences of the namespace that are signed for this store and last."""
+        """Return the equivalences of the namespace that are signed for this store and not expired."""
         cache = self._cache
         return [one for one in cache.metadata.equivalences(cache.namespace) if self._counts(one)]
 
     def of_graphs(self, *, fresh: bool = False) -> list[Equivalence]:
-        """The accepted changes that count for tasks of graphs, the latest first.
+        """Return the accepted changes that count for tasks of graphs, latest first.
 
         Args:
             fresh: ask for the rows now, and not once a minute.
@@ -159,7 +159,7 @@ class Acceptances:
         return sorted(counting, key=lambda one: one.created_at, reverse=True)
 
     def find(self, key: Key, *, unread: bool = False) -> EarlierHit | None:
-        """A result of earlier code for this call, by one statement; of what is accepted before what is being tried.
+        """Return a result of earlier code for this call, by one statement; accepted changes before those being tried.
 
         Args:
             key: the call's key.
@@ -179,7 +179,7 @@ class Acceptances:
         return None
 
     def peek(self, new: bytes, key: bytes, *, unread: bool = False) -> Hit | None:
-        """The result under a key that earlier code made, while it counts for a fingerprint.
+        """Return the result of earlier code under a key, while it counts for a fingerprint.
 
         Args:
             new: the fingerprint of the code of today.
@@ -193,26 +193,26 @@ class Acceptances:
         return None
 
     def keys_of(self, key: Key) -> list[bytes]:
-        """The keys that this call had under earlier code, as far as this process knows of it."""
+        """Return the keys of this call under earlier code, as far as this process knows it."""
         return [under for one in self.of(key.fingerprint) if (under := _key_under(key, one)) is not None]
 
     def is_audited(self, earlier: EarlierHit) -> bool:
-        """Return True when a result of earlier code is computed in spite of it, to be compared."""
+        """Return True when a result of earlier code is computed anyway, to be compared."""
         return self.chooses(earlier.hit.entry.key)
 
     def chooses(self, key: bytes) -> bool:
-        """Return True when the result of earlier code under this key is computed in spite of it, to be compared."""
+        """Return True when the result of earlier code under this key is computed anyway, to be compared."""
         return self._sampler.chooses(key)
 
     def has_looked_for(self, new: bytes) -> bool:
-        """Return True from the second time on that this is asked for a fingerprint: it is a survey."""
+        """Return True from the second call for a fingerprint on, when reading entries is worthwhile."""
         with self._lock:
             is_known = new in self._looked_for
             self._looked_for.add(new)
             return is_known
 
     def watch(self, one: Equivalence, watch: LineWatch) -> None:
-        """Have lines noted while an equivalence is being tried."""
+        """Record lines while an equivalence is being tried."""
         with self._lock:
             self._watches[one.new, one.old] = watch
 
@@ -226,7 +226,7 @@ class Acceptances:
         is_over: bool = False,
         renews: bool = False,
     ) -> Equivalence | None:
-        """Sign and write an equivalence. None where a difference or a person has ended it.
+        """Sign and write an equivalence. Return None if a difference or a person has ended it.
 
         Args:
             new: the fingerprint of the code of today.
@@ -255,13 +255,13 @@ class Acceptances:
         )
 
     def described(self, one: Equivalence) -> AcceptedChange:
-        """Return what an equivalence says, for people."""
+        """Return the description of an equivalence."""
         return change_of(one)
 
     def revoke(self, one: Equivalence) -> bool:
-        """Have results of earlier code count no longer, until a person accepts the change again.
+        """Stop results of earlier code from counting, until a person accepts the change again.
 
-        The row stays, so that no `accept=` compares calls for it. False when it was revoked before.
+        The row stays, so that no `accept=` compares calls for it. Returns False if it was revoked before.
         """
         if one.until == REVOKED:
             return False
@@ -280,7 +280,7 @@ class Acceptances:
         return signed if is_written else None
 
     def _make_room(self, new: bytes, old: bytes, *, renews: bool) -> None:
-        """Delete the row that a person has revoked and now accepts, or the oldest such one of too many rows."""
+        """Delete a revoked row that a person now accepts, or the oldest revoked one if there are too many rows."""
         metadata, namespace = self._cache.metadata, self._cache.namespace
         known = metadata.equivalences(namespace)
         revoked = [one for one in known if one.until == REVOKED]
@@ -294,14 +294,14 @@ class Acceptances:
             metadata.delete_equivalence(namespace, one.new, one.old)
 
     def note(self, earlier: EarlierHit, *, same: bool, detail: str) -> None:
-        """Take in what came of computing a result of earlier code again."""
+        """Record the result of computing a result of earlier code again."""
         if not same:
             self.end(earlier.equivalence, detail)
         elif not earlier.is_accepted:
             self._note_trial(earlier, json.loads(earlier.equivalence.evidence))
 
     def end(self, one: Equivalence, why: str) -> None:
-        """Have results of earlier code count no longer, for anybody, because one of them differs."""
+        """Stop results of earlier code from counting, everywhere, because one of them differs."""
         known = json.loads(one.evidence)
         changed = {**known, "state": "ended", "why": why}
         self.write(one.new, one.old, json.loads(one.parameters), changed, is_over=True)
@@ -328,7 +328,7 @@ class Acceptances:
         with self._lock:
             if time.monotonic() < self._ask_at:
                 return
-            # Also when it fails: a miss must not wait for a store in trouble each time.
+            # Also after a failure: a miss must not wait for a failing store each time.
             self._ask_at = time.monotonic() + LOOK_EVERY
             known: dict[bytes, list[Equivalence]] = {}
             revoked: dict[bytes, list[Equivalence]] = {}
@@ -342,7 +342,7 @@ class Acceptances:
         return is_ours and cache.keyring.is_genuine_equivalence(one)
 
     def _leads_to(self, key: Key, one: Equivalence, entry: Entry) -> bool:
-        """Whether the very row that came along lets this entry count for this call."""
+        """Return True when the row that was read with this entry lets it count for this call."""
         is_meant = one.new == key.fingerprint and _key_under(key, one) == entry.key
         return is_meant and self._is_valid(one) and not entry.outputs
 
@@ -356,7 +356,7 @@ class Acceptances:
 
 
 def change_of(one: Equivalence) -> AcceptedChange:
-    """Return what an equivalence says, for people.
+    """Return the description of an equivalence.
 
     Args:
         one: a row whose signature is good.
@@ -383,7 +383,7 @@ def change_of(one: Equivalence) -> AcceptedChange:
 
 
 def in_words(parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """Return the parameters that differ, in words."""
+    """Describe the parameters that differ."""
     return {name: f"was `{change['was']}`" if "was" in change else "is new" for name, change in parameters.items()}
 
 
@@ -393,7 +393,7 @@ def _is_by_place(one: Equivalence) -> bool:
 
 
 def _fingerprint_in(entry: Entry) -> bytes | None:
-    """The fingerprint of the code that made an entry."""
+    """Return the fingerprint of the code that made an entry."""
     try:
         function = call_of(entry.args)[1]["function"]
     except CodecError:

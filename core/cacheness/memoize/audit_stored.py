@@ -1,6 +1,6 @@
-"""Audit of stored results: stored calls are made again and compared, without a caller that needs them.
+"""Audit stored results: repeat stored calls and compare, outside of a program's calls.
 
-For functions that take long, which no call of a program computes twice.
+For functions that take too long to be computed twice in a call.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from cacheness.memoize.stored_calls import CHANGES, ResultsByValue, StoredCalls,
 from cacheness.records import Entry, Hit
 from cacheness.units import number_of
 
-#: Results that are held for each that is compared, because some cannot be.
+#: Sampled results per compared one, because some cannot be compared.
 _SPARE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedFunction:
-    """What came of making stored calls of a function again."""
+    """The result of repeating stored calls of a function."""
 
     function: str  #: module:qualified name
-    results: int = 0  #: that are stored, of its code of today
-    equal: int = 0  #: calls that came out as stored
-    disputed: Mapping[str, str] | None = None  #: keys of those that did not, and how they differ
-    skipped: Mapping[str, int] | None = None  #: how many could not be compared, by the reason
+    results: int = 0  #: stored results of today's code
+    equal: int = 0  #: calls with an equal result
+    disputed: Mapping[str, str] | None = None  #: keys of the others, and how they differ
+    skipped: Mapping[str, int] | None = None  #: how many could not be compared, by reason
 
     @property
     def bound(self) -> float:
-        """The largest share of such calls that may differ, at 95 %, where none did."""
+        """Return the largest share of such calls that may differ, at 95 %, if none did."""
         return 1.0 if self.disputed else bound_of(self.equal)
 
     def sentence(self) -> str:
-        """Return what is known in one line."""
+        """Return a description in one line."""
         different = len(self.disputed or ())
         if different:
             return f"{different:,} of {number_of(self.equal + different, 'call')} came out differently"
         return f"{number_of(self.equal, 'equal call')}: at most {100 * self.bound:.1f} % of such calls differ, at 95 %"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as data that JSON can hold."""
+        """Return it as data for JSON."""
         return asdict(self) | {"bound": self.bound}
 
 
 class AuditedCache(ResultsByValue, Protocol):
-    """What an audit of stored results asks of a cache."""
+    """The methods of a cache that an audit of stored results needs."""
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
-        """Note that a result came out differently; False where it is another by now, or there are too many."""
+        """Dispute a result; return False if it was replaced, or there are too many disputes."""
         ...
 
 
 def audit_stored(cache: AuditedCache, cached: Cached, sample: int) -> AuditedFunction:
-    """Make so many stored calls of a function again, chosen at random. Raises NotAudited where none can be."""
+    """Repeat so many stored calls of a function, chosen at random. Raises NotAudited if none can be repeated."""
     name = name_of_function(cached.__wrapped__)
     why = _why_not(cached)
     results, held = (0, []) if why else _sample_of(cache, cached, name, sample * _SPARE)
@@ -80,7 +80,7 @@ def audit_stored(cache: AuditedCache, cached: Cached, sample: int) -> AuditedFun
 
 
 class _StoredAudit:
-    """Calls of a sample, made one by one."""
+    """Calls of a sample, repeated one by one."""
 
     def __init__(self, cache: AuditedCache, cached: Cached) -> None:
         self._cache = cache
@@ -126,7 +126,7 @@ class _StoredAudit:
 
 
 def _why_not(cached: Cached) -> str:
-    """Why calls of a function are never made again; "" where they may be."""
+    """Return why calls of a function are never repeated; "" if they are."""
     if writes_to(cached.__wrapped__):
         return "it writes files, and would write them again"
     if cached.options.check == 0:
@@ -137,7 +137,7 @@ def _why_not(cached: Cached) -> str:
 
 
 def _sample_of(cache: AuditedCache, cached: Cached, name: str, most: int) -> tuple[int, list[Entry]]:
-    """How many results the code of today made, and some of them, each with the same chance."""
+    """Return how many results today's code has made, and a random sample of them."""
     options = cached.options
     today = make_key(args={}, function=cached.__wrapped__, version=options.version).fingerprint
     results, held = 0, list[Entry]()

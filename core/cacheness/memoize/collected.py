@@ -1,4 +1,4 @@
-"""Evidence about a change of code that somebody else collects, who makes calls again where they stand in a graph."""
+"""Evidence about a change of code from a caller that repeats calls itself, within a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cacheness.memoize.steps import computes_all
 
 
 class CollectedEvidence:
-    """What came of comparing calls of a function of today with results of one earlier code.
+    """Comparisons of a function's calls today with results of one earlier code.
 
     Args:
         cache: the cache.
@@ -32,10 +32,10 @@ class CollectedEvidence:
         self.name = name_of_function(self._function)
         self.new, self.old = key.fingerprint or b"", old
         self.results = 0  #: of the earlier code
-        self.equal = 0  #: calls that came out equal
-        self.skipped: Counter[str] = Counter()  #: how many could not be compared, by the reason
-        self.refused = self._why_never(cached)  #: why it is not accepted, as far as that is known
-        # What of the code changed is not known, so that all of it has to run.
+        self.equal = 0  #: calls that were equal
+        self.skipped: Counter[str] = Counter()  #: how many could not be compared, by reason
+        self.refused = self._why_never(cached)  #: why it is not accepted, if known already
+        # The changed part of the code is unknown, so all of it must run.
         self.watch = LineWatch(codes_of(reached))
         self._not_watched = not_watched(key.code, reached)
 
@@ -47,7 +47,7 @@ class CollectedEvidence:
 
     @contextmanager
     def making_a_call(self) -> Iterator[None]:
-        """Note the lines that run in the block; cached functions within it compute, too."""
+        """Record the lines that run in the block; cached functions inside it compute, too."""
         token = computes_all.set(True)
         self.watch.begin()
         try:
@@ -57,7 +57,7 @@ class CollectedEvidence:
             computes_all.reset(token)
 
     def finish(self, sample: int, *, force: bool) -> AcceptedChange:
-        """Accept the change where the evidence is enough, and say what came of it.
+        """Accept the change if the evidence is enough, and return the outcome.
 
         Args:
             sample: how many calls were to be compared.

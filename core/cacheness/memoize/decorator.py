@@ -1,7 +1,7 @@
-"""@cached: functions, coroutine functions and methods that are computed once.
+"""Implement @cached for functions, coroutine functions and methods.
 
-What happens at a call is written once, as a generator of steps. The wrapper of a plain function
-takes them where it is; that of a coroutine function takes them in a thread.
+The steps of a call are written once, as a generator. The wrapper of a plain function runs them in
+the caller's thread; that of a coroutine function in a separate one.
 """
 
 from __future__ import annotations
@@ -62,20 +62,20 @@ from cacheness.units import Duration
 
 _log = logger_of(__name__)
 
-#: Seconds that a call waits for locks of the cache, all its questions together.
+#: Seconds that a call waits for locks of the cache in total.
 PATIENCE: Final = 5.0
-#: Seconds between looks at what another computes: the first pause, and the longest.
+#: Seconds between checks for a result that another process computes: the first pause, and the longest.
 PAUSES: Final = (0.05, 1.0)
-#: Earlier entries of a function that are compared with a call that somebody asks about: the newest.
+#: Earlier entries of a function that `explain` compares with a call: the newest.
 CANDIDATES: Final = 1000
-#: … and with one that is only logged.
+#: … and for a call that is only logged.
 FEW_CANDIDATES: Final = 10
 
-#: In place of what a cache would answer: the call goes past it, because the cache failed, or must not be asked.
+#: Replaces an answer of the cache: the call runs without it, because the cache failed, or must not be used.
 _FAILED: Final = object()
 _REFUSED: Final = object()
 _WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
-#: Reasons that figures give.
+#: Reasons in figures.
 REFRESHED: Final = "refresh was asked for"
 NO_ANSWER: Final = "the cache did not answer"
 
@@ -83,43 +83,43 @@ _Steps: TypeAlias = Generator[Any, Any, None]
 
 
 class CacheLike(Protocol):
-    """What a cached function asks of its cache."""
+    """The methods of a cache that a cached function needs."""
 
     config: Config
 
     @property
     def compute_leases(self) -> ComputeLeases:
-        """Who computes what."""
+        """Return the compute leases."""
         ...
 
     def entry(self, key: Key, /) -> Entry | None:
-        """The entry under a key, served or not."""
+        """Return the entry under a key, served or not."""
         ...
 
     def disputes(self, keys: Sequence[Key] | None = None) -> list[Dispute]:
-        """Results that came out differently, of these keys or of all."""
+        """Return disputes, of these keys or of all."""
         ...
 
     @property
     def reasons(self) -> MissReasons:
-        """Why results are not there."""
+        """Return the recorded reasons of misses."""
         ...
 
     @property
     def acceptances(self) -> Acceptances:
-        """Which results of earlier code count."""
+        """Return which results of earlier code count."""
         ...
 
     def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:
-        """Begin to compare calls of a function with the results that its earlier code made."""
+        """Begin to compare calls of a function with the results of its earlier code."""
         ...
 
     def peek(self, key: Key, /, why: list[str] | None = None) -> Hit | None:
-        """The result under a key, which is not counted as a call."""
+        """Return the result under a key, without counting a call."""
         ...
 
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
-        """The result of earlier code under a key, while it counts for the code of this fingerprint."""
+        """Return the result of earlier code under a key, while it counts for the code of this fingerprint."""
         ...
 
     def count(
@@ -136,21 +136,21 @@ class CacheLike(Protocol):
         ...
 
     def count_hit(self, hit: Hit, outcome: CallOutcome = "hit", *, function: str = "", spent: float = 0.0) -> None:
-        """Count a call of a function that was given a result."""
+        """Count a call of a function that got a result."""
         ...
 
     @property
     def store_id(self) -> str:
-        """Which database this is."""
+        """Return the identity of the database."""
         ...
 
     @property
     def namespace(self) -> str:
-        """Under which name it keeps results."""
+        """Return the namespace of its results."""
         ...
 
     def find(self, key: Key, /, *, is_use: bool = False) -> Entry | None:
-        """The entry under a key, without its value."""
+        """Return the entry under a key, without its value."""
         ...
 
     def put(
@@ -172,11 +172,11 @@ class CacheLike(Protocol):
         ...
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
-        """Note that a result came out differently; False where it is another by now, or there are too many."""
+        """Dispute a result; return False if it was replaced, or there are too many disputes."""
         ...
 
     def is_disputed(self, key: Key, /) -> bool:
-        """Return True when the result under a key came out differently."""
+        """Return True when the result under a key is disputed."""
         ...
 
     def settle(self, key: Key, /) -> bool:
@@ -184,24 +184,24 @@ class CacheLike(Protocol):
         ...
 
     def round_trip(self, value: Any) -> Any:
-        """A value as it would come out of the cache."""
+        """Return a value as a look-up would."""
         ...
 
     def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """The entries of a function, the newest first."""
+        """Return the entries of a function, newest first."""
         ...
 
     def functions(self) -> list[str]:
-        """The functions that have entries."""
+        """Return the functions that have entries."""
         ...
 
     def code_of(self, entries: Iterable[Entry]) -> Mapping[bytes, FunctionCode]:
-        """The code that made entries, by their `fn`."""
+        """Return the code that made entries, by their `fn`."""
         ...
 
 
 class CachedOptions(TypedDict, total=False):
-    """What `@cache.cached(…)` may say, for editors and type checkers; `Options` has defaults and meanings."""
+    """The options of `@cache.cached(…)`, for editors and type checkers; `Options` has defaults and meanings."""
 
     ttl: Duration | None
     version: str | None
@@ -221,47 +221,47 @@ class CachedOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What `@cache.cached(…)` may say."""
+    """The options of `@cache.cached(…)`."""
 
     ttl: Duration | None = None  #: seconds, a timedelta, or text such as "1h"
     version: str | None = None  #: counts in place of the function's code
     prefix: str = ""  #: a group of results: counts in the key
     ignore: tuple[str, ...] = ()  #: parameters that do not count
-    tags: tuple[str, ...] = ()  #: names to find and delete the results by
-    key: Callable[..., Any] | None = None  #: gets the arguments; what it returns counts in their place
-    condition: Callable[[Any], bool] | None = None  #: gets a result; whether it is stored
-    single_flight: bool = True  #: let the others wait while one computes
-    wait: float = 3600.0  #: how long to wait for another
-    incomplete: Incomplete | None = None  #: what to do when the key could not see everything; None: as the cache does
-    by_value: bool | None = None  #: keep the digest of a result however many members it has, or never
-    check: float | None = None  #: share of hits that are computed again and compared; None: as the cache does
+    tags: tuple[str, ...] = ()  #: names with which results are found and deleted
+    key: Callable[..., Any] | None = None  #: called with the arguments; its return value counts in their place
+    condition: Callable[[Any], bool] | None = None  #: called with a result; returns whether it is stored
+    single_flight: bool = True  #: let others wait while one computes
+    wait: float = 3600.0  #: how long to wait for another process
+    incomplete: Incomplete | None = None  #: what to do if the key is incomplete; None: the cache's setting
+    by_value: bool | None = None  #: store the digest of a result however many members it has, or never
+    check: float | None = None  #: share of hits that are computed again and compared; None: the cache's share
     accept: int | None = None  #: calls that are compared, as they miss, before results of earlier code count
     same: Callable[[Any, Any], bool] | None = None  #: gets the stored result and a computed one; whether they are equal
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What a call came to."""
+    """The outcome of a call."""
 
     key: Key
     call: CallArguments
     value: Any
     observed: Observed  #: its files
     seconds: float
-    moved: Sequence[str]  #: generators of random numbers that stand elsewhere since
+    moved: Sequence[str]  #: process-wide random number generators that moved
 
 
 class LookedUp(NamedTuple):
-    """What a call finds before it computes anything."""
+    """The state of a call before it computes anything."""
 
-    key: Key | None  #: None: the cache is not asked
-    found: Any  #: the Hit; None for a miss; else why the call goes past the cache
+    key: Key | None  #: None: the cache is not used
+    found: Any  #: the Hit; None for a miss; otherwise why the call does not use the cache
     reason: str  #: of a miss
-    earlier: EarlierHit | None  #: what earlier code made: the result itself, or only there to be compared with it
+    earlier: EarlierHit | None  #: a result of earlier code: to be returned, or only to be compared
 
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
-    """Keep the results of a function in a cache. What may be said is in `Options`."""
+    """Keep the results of a function in a cache. `Options` has the options."""
     if isinstance(fn, (staticmethod, classmethod, property, functools.cached_property)):
         raise TypeError(f"put @cached below @{type(fn).__name__}, next to the function")
     if not callable(fn):
@@ -279,7 +279,7 @@ def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
 def explain_call(
     cache: CacheLike, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Explanation:
-    """Why would this call miss? A function that is cached already is asked with its own options."""
+    """Return why this call would miss. A cached function uses its own options."""
     cached = fn if isinstance(fn, Cached | BoundCached) else memoize(cache, fn)
     return cached.explain(*args, **kwargs)
 
@@ -287,8 +287,8 @@ def explain_call(
 class Cached:
     """A function whose results are cached. It is called like the function; a method binds like one.
 
-    A failing cache does not fail a call: the function's own result is returned, and the first
-    failure of each kind is logged. `on_error="raise"` raises instead.
+    A failing cache does not fail a call: the computed result is returned, and the first failure of
+    each kind is logged. `on_error="raise"` raises instead.
     """
 
     __wrapped__: Callable[..., Any]
@@ -310,7 +310,7 @@ class Cached:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The cached result, or that of the function."""
+        """Return the cached result, or call the function."""
         call = CallArguments(args, kwargs)
         lease = ComputeLease(self._leases, PATIENCE)
         with lease.patience, unseen():
@@ -324,7 +324,7 @@ class Cached:
         return self._take(self._steps(lease, call, looked), lease)
 
     def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
-        """A reference to the cached result, which is computed where there is none, and loaded when somebody looks."""
+        """Return a reference to the cached result, which is computed if there is none, and loaded when needed."""
         lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._steps(lease, CallArguments(args, kwargs, is_lazy=True)), lease)
 
@@ -334,7 +334,7 @@ class Cached:
         return self._take(self._refresh(CallArguments(args, kwargs)), lease)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
-        """The key of a call."""
+        """Return the key of a call."""
         options = self.options
 
         def make(given: dict[str, Any]) -> Key:
@@ -345,12 +345,12 @@ class Cached:
     def invalidate(self, /, *args: Any, **kwargs: Any) -> bool:
         """Delete the result of a call; return True when there was one."""
         key = self.key(*args, **kwargs)
-        # What earlier code made would be served in its place.
+        # Otherwise a result of earlier code would be served in its place.
         earlier = map(Key, self.cache.acceptances.keys_of(key) if writes(self.cache.config.mode) else ())
         return sum(self.cache.invalidate(one) for one in (key, *key.as_text().values(), *earlier)) > 0
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
-        """Why would this call miss? Never computes it."""
+        """Return why this call would miss. Never computes it."""
         key = self.key(*args, **kwargs)
         earlier = list(self._earlier(key, CANDIDATES))
         own = self.cache.find(key)
@@ -365,12 +365,12 @@ class Cached:
         return found if found.hit else self._explain_accepted(key, found)
 
     def _explain_briefly(self, key: Key, reason: str) -> Explanation:
-        """For a line of a log: what the look-up saw, or how the key differs from a few entries."""
+        """Return a reason for the log: from the look-up, or how the key differs from a few entries."""
         kept_back = self._kept_back(key) if reason in (EXPIRED, DISPUTED) else None
         return kept_back or self._explain(key, self._earlier(key, FEW_CANDIDATES))
 
     def _kept_back(self, key: Key) -> Explanation | None:
-        """The explanation of a miss by a result that is there and not served: it has expired, or is disputed."""
+        """Return the explanation of a miss with an existing result: it has expired, or is disputed."""
         entry, now = self.cache.entry(key), int(time.time() * MICROSECONDS)
         if entry is None:
             return None
@@ -382,7 +382,7 @@ class Cached:
         return explain(key, [entry], self.cache.code_of([entry]), now, past=past) if past else None
 
     def _explain_accepted(self, key: Key, found: Explanation) -> Explanation:
-        """The explanation of a hit by a result of earlier code, where there is one."""
+        """Return the explanation of a hit on a result of earlier code, if there is one."""
         if self._may_be_of_earlier_code() and not key.draws:
             earlier = self.cache.acceptances.find(key, unread=True)
             if earlier is not None and earlier.is_accepted:
@@ -434,7 +434,7 @@ class Cached:
                     self._ask(lease.end)
 
     def _steps(self, lease: ComputeLease, call: CallArguments, looked: LookedUp | None = None) -> _Steps:
-        """What a call does, in order; a plain function has looked already."""
+        """Run the steps of a call in order; a plain function has done its look-up already."""
         if looked is None:
             looked = yield functools.partial(self._look, call)
         mode = self.cache.config.mode
@@ -458,7 +458,7 @@ class Cached:
                 yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
-            # A cache that cannot be read is not written to either.
+            # If the cache cannot be read, it is not written to either.
             outcome: CallOutcome = "failed" if found is _FAILED else "not cacheable"
             given, _ = yield functools.partial(_loaded, call)
             failed = functools.partial(self._count, key, "failed", RAISED, began)
@@ -477,7 +477,7 @@ class Cached:
         yield Done(value)
 
     def _call(self, step: CallFunction) -> Generator[Any, Any, Any]:
-        """Call the function; what it returns has values in place of references, so that an entry names no other."""
+        """Call the function; replace references in its result by values, so that an entry names no other."""
         value = yield step
         return (yield functools.partial(resolved, value))
 
@@ -499,7 +499,7 @@ class Cached:
         return f"{name} has no cached result for this call, and mode='offline' computes none: {reason}"
 
     def _look(self, call: CallArguments) -> LookedUp:
-        """Make the key of a call, and look its result up, unless this call must not ask the cache."""
+        """Make the key of a call, and look its result up, unless this call must not use the cache."""
         if self.cache.config.mode == "off" or computes_all.get():
             return LookedUp(None, None, "", None)
         with telemetry.operation(telemetry.LOOKUP, namespace=self.cache.namespace) as looking:
@@ -526,7 +526,7 @@ class Cached:
             earlier = None
         elif self._serves(earlier):
             return LookedUp(key, earlier.hit, "", earlier)
-        elif call.is_lazy:  # it was found without the value that is to be compared
+        elif call.is_lazy:  # found without the value for the comparison
             read = self._ask(functools.partial(self.cache.acceptances.find, key))
             earlier = read if isinstance(read, EarlierHit) else None
         return LookedUp(key, None, self._reason_of_miss(key, why), earlier)
@@ -542,10 +542,10 @@ class Cached:
         return reason
 
     def _of_earlier_code(self, key: Key, call: CallArguments) -> EarlierHit | None:
-        """The result that accepted earlier code made of a call, or code that is being tried.
+        """Return the result of accepted earlier code for a call, or of code that is being tried.
 
-        Not for a call within a function or a task whose result is stored, on whatever thread: that would rest on it,
-        and stay when the change is revoked.
+        Not for a call inside a function or a task whose result is stored, on any thread: that
+        result would depend on it, and stay when the change is revoked.
         """
         acceptances, new = self.cache.acceptances, key.fingerprint
         wanted = self.options.accept if writes(self.cache.config.mode) else None
@@ -570,9 +570,9 @@ class Cached:
         return not writes(self.cache.config.mode) or not self.cache.acceptances.is_audited(earlier)
 
     def _look_up(self, key: Key, call: CallArguments, why: list[str] | None = None) -> Hit | None:
-        """The result of a call: under its key, or where its function itself wrote the files that it names.
+        """Return the result of a call: under its key, or the key in which its own output files count by name.
 
-        Of a call that returns a reference, without the value.
+        For a call that returns a reference, without the value.
         """
         found = self._look_at(key, call, why)
         for as_text, other in key.as_text().items() if found is None else ():
@@ -588,14 +588,15 @@ class Cached:
         return None if entry is None else Hit(None, entry)
 
     def _queue(self, lease: ComputeLease, key: Key, call: CallArguments) -> Generator[Any, Any, Any]:
-        """Take the lease of this key, or wait for the result of who holds it: the result, and whether it waited."""
+        """Take the lease of this key, or wait for its holder's result; return the result, and whether it waited."""
         look_up = functools.partial(self._ask, functools.partial(self._look_up, key, call))
         give_up = time.monotonic() + self.options.wait
         pause, waited = PAUSES[0], False
         while True:
             taken = yield functools.partial(self._ask, functools.partial(lease.begin, key))
             if taken is not False:
-                # It may have landed since we looked. A lease that cannot be taken is done without.
+                # The result may have been stored since the look-up. If no lease can be taken, the
+                # call computes without one.
                 return (yield look_up) if taken is True else None, waited
             if time.monotonic() >= give_up:
                 return None, True
@@ -608,7 +609,7 @@ class Cached:
     def _compute(self, key: Key, call: CallArguments, reason: str, earlier: EarlierHit | None = None) -> _Steps:
         key.as_text()  # before the function can change its arguments
         loaded, differs = yield functools.partial(_loaded, call)
-        if differs:  # what a reference names came out otherwise: the call is another one
+        if differs:  # the value of a reference has changed: the key of the call is another one
             key = yield functools.partial(self.key, *loaded.args, **loaded.kwargs)
         is_trial, watch = (False, None) if earlier is None else (not earlier.is_accepted, earlier.watch)
         done = yield from self._run(key, loaded, is_trial=is_trial, watch=watch)
@@ -631,7 +632,7 @@ class Cached:
         is_trial: bool = False,
         watch: LineWatch | None = None,
     ) -> Generator[Any, Any, Computed]:
-        """Call the function, and watch what it does to files and generators of random numbers."""
+        """Call the function, and observe its files and the random number generators."""
         observed = Observed(key.inputs, self.__wrapped__)
         before, began = positions(), time.perf_counter()
         failed = functools.partial(self._count, key, "failed", RAISED, began)
@@ -659,7 +660,7 @@ class Cached:
         yield Done(hit.value)
 
     def _compare(self, done: Computed, hit: Hit) -> bool:
-        """Return True when a result came out the same; what differs is disputed."""
+        """Return True when the results are equal; otherwise the stored one is disputed."""
         key, value = done.key, done.value
         try:
             if self.came_out_as(done, hit.value) is not False:
@@ -680,7 +681,7 @@ class Cached:
         return current is None or current.mac != hit.entry.mac
 
     def came_out_as(self, done: Computed, stored: Any) -> bool | None:
-        """Return whether a call came out as stored; None where files or arguments changed during the call."""
+        """Return whether the result equals the stored one; None if files or arguments changed during the call."""
         if done.observed.outcome(done.value).not_stored:
             return None
         if self.key(*done.call.args, **done.call.kwargs).digest != done.key.digest:
@@ -688,7 +689,7 @@ class Cached:
         return is_same(stored, done.value, self.options.same, self.cache.round_trip)
 
     def _judge(self, done: Computed, earlier: EarlierHit) -> None:
-        """Take in whether a call came out as its earlier code made it."""
+        """Record whether the result equals that of earlier code."""
         try:
             same = self.came_out_as(done, earlier.hit.value)
         except NotComparable as error:
@@ -699,7 +700,7 @@ class Cached:
             self.cache.acceptances.note(earlier, same=same, detail=detail)
 
     def try_again(self, call: CallArguments, watch: LineWatch) -> Any:
-        """Call the function, and cached functions within it, without looking a result up; what came of it is stored.
+        """Call the function, and cached functions inside it, without look-ups; the outcome is stored.
 
         Returns:
             What was computed, whose value is `Failed` when the function raised; of a coroutine function, to be awaited.
@@ -708,7 +709,7 @@ class Cached:
         return self._take(self._try_again(call, watch), lease)
 
     def compute_again(self, call: CallArguments) -> Any:
-        """Call the function without looking its result up, as a check of a hit does; nothing is stored.
+        """Call the function without a look-up, as a check of a hit does; nothing is stored.
 
         Returns:
             What was computed, as `try_again` does.
@@ -736,7 +737,7 @@ class Cached:
     def _reference(
         self, call: CallArguments, key: Key, entry: Entry | None, *held: Any, is_earlier: bool = False
     ) -> Ref[Any]:
-        # A coroutine cannot be waited for where a value is asked for.
+        # A coroutine cannot be awaited where a value is needed.
         again = None if isinstance(self, CachedCoroutine) else functools.partial(self, *call.args, **call.kwargs)
         more: dict[str, Any] = {"held": held[0]} if held else {}
         if entry is not None:
@@ -786,7 +787,7 @@ class Cached:
 
     def _is_wanted(self, value: Any) -> bool:
         condition = self.options.condition
-        # The work is done: an error of the user's condition is not raised by on_error="raise" either.
+        # The work is done: an error in the user's condition is not raised by on_error="raise" either.
         with isolated(lambda error: _log_once(self, error, "has a condition= that failed, so a result was not stored")):
             return condition is None or bool(condition(value))
         return False
@@ -810,11 +811,11 @@ class Cached:
         return explain(next(served, key), entries, self.cache.code_of(entries), int(time.time() * MICROSECONDS))
 
     def _earlier(self, key: Key, most: int) -> Iterator[Entry]:
-        """The newest entries of this function, by its module and name."""
+        """Return the newest entries of this function, by its module and name."""
         return self.cache.iter_entries(function=key.function, limit=most)
 
     def _renamed(self, key: Key) -> Iterator[Entry]:
-        """Entries of functions with the same code under other names: one entry of each function is looked at."""
+        """Return entries of functions with the same code under other names; one entry of each function is checked."""
         body = key.all_components.get("body")
         for name in self.cache.functions() if body else ():
             entries = self.cache.iter_entries(function=name) if name != key.function else iter(())
@@ -832,12 +833,12 @@ class Cached:
             try:
                 return {"key": Stated(self.options.key(*given.args, **given.kwargs))}
             except TypeError:
-                self.binder.bind(args, kwargs)  # where the call is wrong, this says so of the function
+                self.binder.bind(args, kwargs)  # a wrong call raises the function's TypeError here
                 raise
         return self.binder.bind_without(self.options.ignore, args, kwargs)
 
     def _ask(self, question: Callable[[], Any]) -> Any:
-        """Ask something of the cache. Its failure is `_FAILED`, and logged once."""
+        """Call a method of the cache. After a failure return `_FAILED`, and log it once."""
         with isolated(self._report):
             return question()
         return _FAILED
@@ -849,14 +850,14 @@ class Cached:
 
 
 class CachedCoroutine(Cached):
-    """A coroutine function whose results are cached. The event loop goes on while the cache is asked."""
+    """A coroutine function whose results are cached. The event loop continues during calls of the cache."""
 
     def __init__(self, cache: CacheLike, fn: Callable[..., Any], options: Options) -> None:
         super().__init__(cache, fn, options)
         _mark_as_coroutine_function(self)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The cached result, or that of the coroutine; to be awaited."""
+        """Return the cached result, or that of the coroutine; to be awaited."""
         lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._steps(lease, CallArguments(args, kwargs)), lease)
 
@@ -908,11 +909,11 @@ class BoundCached:
             _mark_as_coroutine_function(self)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
-        """The cached result, or that of the method."""
+        """Return the cached result, or that of the method."""
         return self.__func__(self.__self__, *args, **kwargs)
 
     def lazy(self, /, *args: Any, **kwargs: Any) -> Any:
-        """A reference to the cached result, which is loaded when somebody looks."""
+        """Return a reference to the cached result, which is loaded when needed."""
         return self.__func__.lazy(self.__self__, *args, **kwargs)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
@@ -920,7 +921,7 @@ class BoundCached:
         return self.__func__.refresh(self.__self__, *args, **kwargs)
 
     def key(self, /, *args: Any, **kwargs: Any) -> Key:
-        """The key of a call."""
+        """Return the key of a call."""
         return self.__func__.key(self.__self__, *args, **kwargs)
 
     def __repr__(self) -> str:
@@ -931,7 +932,7 @@ class BoundCached:
         return self.__func__.invalidate(self.__self__, *args, **kwargs)
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Explanation:
-        """Why would this call miss? Never computes it."""
+        """Return why this call would miss. Never computes it."""
         return self.__func__.explain(self.__self__, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -942,7 +943,7 @@ class BoundCached:
 
 
 def _loaded(call: CallArguments) -> tuple[CallArguments, bool]:
-    """A call with the values of its references, and whether one of these is not the value that counted in the key."""
+    """Return a call with the values of its references, and whether one of these differs from the value in the key."""
     differs = False
     while True:
         try:
@@ -956,7 +957,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 
 def _shown(fn: Callable[..., Any]) -> str:
-    """A function without the address that its own repr has."""
+    """Return a description of a function without the address in its repr."""
     kind = "coroutine function" if _is_coroutine_function(fn) else "function"
     name = getattr(fn, "__qualname__", None) or getattr(fn, "__name__", None)
     return f"{kind} {getattr(fn, '__module__', '?')}.{name}" if name else f"callable of {type(fn).__qualname__}"
@@ -977,7 +978,7 @@ def _mark_as_coroutine_function(wrapper: Any) -> None:
         wrapper._is_coroutine = vars(coroutines)["_is_coroutine"]  # noqa: SLF001 - Python 3.11 has no other mark
 
 
-# trouble
+# errors
 
 _logged: set[tuple[Any, ...]] = set()
 

@@ -1,4 +1,4 @@
-"""Why would this miss? What two keys were made from, compared part by part."""
+"""Explain a miss: compare the components of two keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cacheness.lazy_dataclass import dataclass
 from cacheness.printable import printable
 from cacheness.records import MICROSECONDS, Entry
 
-#: How a change of each part is described: both sides known, only the new one, only the old one.
+#: How a change of each component is described: both sides known, only the new one, only the old one.
 _SENTENCES = {
     "arg": ("arg `{name}` {before} -> {after}", "arg `{name}` {after} is new", "arg `{name}` {before} is gone"),
     "code": ("code of `{name}` changed", "code of `{name}` is reached now", "code of `{name}` is no longer reached"),
@@ -31,14 +31,14 @@ _DECIDES = ", which can decide the result"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One part of a key that differs."""
+    """A component that differs between two keys."""
 
     #: arg, file (of an argument), code, value, bound (in a partial or method), library, version, prefix,
     #: function (another name for the same code); order: the same items in another order
     kind: str
     name: str
-    before: str | None  #: None: it was not there
-    after: str | None  #: None: it is gone
+    before: str | None  #: None: it was absent
+    after: str | None  #: None: it is absent now
 
     def __str__(self) -> str:
         if self.kind == "output":
@@ -59,19 +59,19 @@ class Explanation:
     hit: bool  #: True when the call would return a cached result
     key: str  #: 64 hexadecimal digits
     function: str  #: module:qualified name
-    changes: tuple[Change, ...]  #: against the nearest entry
-    nearest: str | None  #: key of that entry, or of the one that is hit
+    changes: tuple[Change, ...]  #: compared with the nearest entry
+    nearest: str | None  #: key of that entry, or of the hit
     age: float | None  #: of that entry, in seconds
-    unfollowed: tuple[str, ...]  #: what could not be seen, or counts by its type only
+    unfollowed: tuple[str, ...]  #: what is not visible, or counts by its type only
     files: tuple[str, ...] = ()  #: arguments, or strings in them, that count by the content of a file
     folders: tuple[str, ...] = ()  #: strings that name a folder
-    incomplete: tuple[str, ...] = ()  #: of what is not followed, what can decide the result
+    incomplete: tuple[str, ...] = ()  #: of what is not followed, the parts that can decide the result
     text: tuple[str, ...] = ()  #: strings that name a file or folder and count by their text only
     # It drew or seeded, or another thread did.
-    moved: tuple[str, ...] = ()  #: process-wide generators of random numbers that moved while that entry was computed
-    mode: str = ""  #: why the cache's mode makes it a miss although the result is there; "" where it does not
-    past: str = ""  #: why a result that is there is not served: expired, or disputed; "" where it is not there
-    accepted: str = ""  #: the evidence by which a result of earlier code is served; "" where today's code made it
+    moved: tuple[str, ...] = ()  #: generators of random numbers that moved while that entry was computed
+    mode: str = ""  #: why the cache's mode makes it a miss although the result exists; "" otherwise
+    past: str = ""  #: why an existing result is not served: expired, or disputed; "" if there is none
+    accepted: str = ""  #: the evidence with which a result of earlier code is served; "" for a result of today's code
 
     def __str__(self) -> str:
         lines = [self.sentence()]
@@ -104,16 +104,16 @@ class Explanation:
         return f"miss: {changes}; nearest entry {_brief(self.nearest)} from {_ago(self.age)}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the explanation as data that JSON can hold."""
+        """Return the explanation as data for JSON."""
         return asdict(self)
 
 
-#: The code that made entries, by their `fn`.
+#: Return the code that made entries, by their `fn`.
 Codes: TypeAlias = Mapping[bytes, FunctionCode]
 
 
 def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int, past: str = "") -> Explanation:
-    """Compare a key with entries of the same function, or of the one that it was.
+    """Compare a key with entries of the same function, or of its former name.
 
     Args:
         now: microseconds since the epoch.
@@ -149,7 +149,7 @@ def explain(key: Key, candidates: Iterable[Entry], codes: Codes, now: int, past:
 
 
 def changes_of_code(entry: Entry, codes: Codes, key: Key) -> Iterator[Change]:
-    """What of the code differs from an entry, whatever its arguments were."""
+    """Return the differences in code from an entry, whatever its arguments were."""
     ours = ("arg", "file", "prefix")
     return (c for c in _changes_since(entry, codes, key, _parts_of(key.all_components, "")) if c.kind not in ours)
 
@@ -158,7 +158,7 @@ def _changes_since(entry: Entry, codes: Codes, key: Key, mine: _Parts) -> Iterat
     code = None if entry.fn is None else codes.get(entry.fn)
     then = _parts_of(merged(entry.components, code), entry.prefix)
     if entry.fn is not None and code is None:
-        # Nobody knows what its code was: the row was lost, or is not what the entry was signed with.
+        # Its code is unknown: the row was lost, or does not match the signed digest.
         then = {**then, **{kind: mine[kind] for kind in ("code", "value", "bound", "library")}}
     if entry.function == key.function:
         yield from _changes(then, mine)
@@ -179,13 +179,13 @@ def _renamed(name: str, before: str, after: str) -> str:
     return f"{after}.{name[len(before) + 1 :]}" if name.startswith(f"{before}.") else name
 
 
-#: What distinguishes a part from another, its name, and what distinguishes it when no order counts.
+#: A component's digest, its name, and its digest without order.
 _Part = tuple[str, str, str]
 _Parts = Mapping[str, Mapping[str, _Part]]
 
 
 def _parts_of(found: Mapping[str, Any], prefix: str) -> _Parts:
-    """The parts of each kind, by name."""
+    """Return the components by kind and name."""
     version = found.get("version")
     return {
         "version": {} if version is None else {"": (version, repr(version), version)},
@@ -203,14 +203,14 @@ def _parts_of(found: Mapping[str, Any], prefix: str) -> _Parts:
 
 
 def _named_in(parts: Mapping[str, Any], kind: str) -> Iterator[tuple[str, str]]:
-    """Each argument with each of its files, folders, or names that count by their text."""
+    """Return each argument with each of its files, folders, or names that count by their text."""
     for arg, files in parts.get("files", {}).items():
         for name in files.get(kind, ()):
             yield arg, name
 
 
 def _files_in(files: Mapping[str, Any]) -> _Part:
-    """What distinguishes the files of an argument from others, and their names."""
+    """Return the digests of an argument's files, and their names."""
     named: Mapping[str, str] = files["files"]
     digests = json.dumps(named, sort_keys=True)
     return digests, ", ".join(sorted(named)), digests
@@ -231,7 +231,7 @@ def _named(digests: Mapping[str, str], loose: Mapping[str, str]) -> dict[str, _P
 def _changes(before: _Parts, after: _Parts) -> Iterator[Change]:
     for kind, now in after.items():
         then = before[kind]
-        # A file says more than the argument that names it.
+        # A file is more specific than the argument that names it.
         files = {*after["file"], *before["file"]} if kind == "arg" else ()
         for name in sorted({*then, *now}.difference(files)):
             old, new = then.get(name), now.get(name)

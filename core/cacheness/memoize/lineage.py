@@ -1,4 +1,4 @@
-"""Where a result comes from: which earlier results have the values that it was made from."""
+"""Find where a result comes from: earlier results with the values of its arguments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cacheness.lazy_dataclass import dataclass
 from cacheness.printable import printable
 from cacheness.records import Entry
 
-#: Encoded bytes of a value that two results hardly have by chance.
+#: Bytes of an encoded value from which on two results are unlikely to have it by chance.
 TELLING: Final = 64
-#: Results that are looked at; a value that many results have leads far.
+#: The most results that are checked; a value that many results have leads to many.
 MOST: Final = 1000
 
 #: Finds the entries that hold values with these digests.
@@ -31,23 +31,23 @@ class LineageEdge:
     result: str  #: key
     argument: str
     source: str  #: key
-    is_certain: bool  #: it was passed as a reference, or is the only result with a value that is no coincidence
+    is_certain: bool  #: passed as a reference, or the only result with a value that is no coincidence
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a result comes from."""
+    """The origin of a result."""
 
     key: str
     functions: Mapping[str, str]  #: by key
     edges: tuple[LineageEdge, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """The lineage as data."""
+        """Return the lineage as data."""
         return asdict(self)
 
     def mermaid(self) -> str:
-        """The lineage as a diagram in Mermaid's language; a dotted line is one that may be."""
+        """Return the lineage as a Mermaid diagram; a dotted line is a possible step."""
         names = {key: f"n{number}" for number, key in enumerate(self.functions)}
         lines = [f'    {names[key]}["{_in_diagram(name)}<br>{key[:12]}"]' for key, name in self.functions.items()]
         lines += [
@@ -67,7 +67,10 @@ class Lineage:
 
 
 def _in_diagram(name: str) -> str:
-    """A name from a store as text in Mermaid's language: what is no letter, digit or plain sign becomes a number."""
+    """Return a name from a store as text in Mermaid.
+
+    Characters except letters, digits and plain signs become numbers.
+    """
     return re.sub(r"[^\w .:/-]", lambda found: f"#{ord(found[0])};", printable(name))
 
 
@@ -96,7 +99,7 @@ def lineage_of(entry: Entry, up: int, find: Finder) -> Lineage:
 
 
 def _values_in(entry: Entry) -> Iterator[tuple[str, bytes, bool, str]]:
-    """Each argument of a result: its name and digest, whether the value distinguishes it from others, and its label."""
+    """Yield each argument of a result: its name and digest, whether the value identifies it, and its label."""
     try:
         found = arguments_of(entry.args)
     except CachenessError:
@@ -105,7 +108,7 @@ def _values_in(entry: Entry) -> Iterator[tuple[str, bytes, bool, str]]:
     given = {n: v for n, v in found.items() if n not in RESERVED} | (clashing if isinstance(clashing, dict) else {})
     for name, value in given.items():
         if isinstance(value, Digest):
-            yield name, value.digest, True, value.label  # it is longer than a row keeps
+            yield name, value.digest, True, value.label  # it is longer than a row stores
         else:
             encoding = encode(value)
             yield name, blake3(encoding).digest(), len(encoding) >= TELLING, ""

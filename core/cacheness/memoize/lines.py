@@ -1,7 +1,7 @@
-"""Which lines of functions run: evidence about a call says nothing about a line that it never came to.
+"""Record which lines of functions run: a call is no evidence about lines that it did not run.
 
-Python 3.12 reports lines by `sys.monitoring`, at no cost to other code; 3.11 by `sys.settrace`. What runs in C, in
-other processes, or on Python 3.11 in threads that were there before, is not seen.
+Python 3.12 reports lines by `sys.monitoring`, at no cost to other code; 3.11 by `sys.settrace`.
+Code in C, in other processes, or on Python 3.11 in threads that existed before, is not traced.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from blake3 import blake3
 from cacheness import forks
 from cacheness.errors import NotAccepted
 
-#: Tool ids that no debugger, profiler or coverage tool has by convention.
+#: Tool ids that by convention no debugger, profiler or coverage tool uses.
 _IDS: Final = (3, 4)
 _NAME: Final = "cacheness"
 
 
 class LineWatch:
-    """Notes which lines of some functions run between `begin` and `end`, in any thread.
+    """Records which lines of some functions run between `begin` and `end`, in any thread.
 
     Args:
         functions: the functions' code, by names for people.
@@ -33,38 +33,38 @@ class LineWatch:
     def __init__(self, functions: Mapping[str, Sequence[types.CodeType]]) -> None:
         named = [(name, part) for name, codes in functions.items() for code in codes for part in _within(code)]
         self.codes = tuple(code for _, code in named)
-        # By identity: to compare two code objects compares all their constants.
+        # By identity: comparing two code objects compares all their constants.
         self._names = {id(code): name for name, code in named}
         self._layouts = {name: _layout_of(codes) for name, codes in functions.items()}
         self._missing = {place for _, places in self._layouts.values() for place in places}
 
     def begin(self) -> None:
-        """Begin to look. May be begun again, also before it ended."""
+        """Begin to record. May be called again, also before `end`."""
         if self._missing:
             _watcher.add(self)
 
     def end(self) -> None:
-        """Stop looking."""
+        """Stop recording."""
         _watcher.remove(self)
 
     def see(self, code: types.CodeType, line: int) -> None:
-        """Note that a line runs."""
+        """Record that a line runs."""
         self._missing.discard((id(code), line))
 
     def looks_at(self, code: types.CodeType) -> bool:
-        """Return True when lines of this code are noted."""
+        """Return True when lines of this code are recorded."""
         return id(code) in self._names
 
     @property
     def missing(self) -> dict[str, list[int]]:
-        """The lines that never ran, by the name of their function; none when all did."""
+        """Return the lines that never ran, by the name of their function; none if all did."""
         found: dict[str, set[int]] = {}
         for code, line in list(self._missing):
             found.setdefault(self._names[code], set()).add(line)
         return {name: sorted(found[name]) for name in sorted(found)}
 
     def state(self) -> dict[str, list[str]]:
-        """What is missing, for another process: a digest of each function's layout, and places of lines in it."""
+        """Return missing lines for another process: a digest of each function's layout, and places in it."""
         found: dict[str, list[str]] = {}
         for name, (layout, places) in self._layouts.items():
             missing = [str(number) for number, place in enumerate(places) if place in self._missing]
@@ -73,10 +73,10 @@ class LineWatch:
         return found
 
     def merge(self, state: Mapping[str, Sequence[str]]) -> None:
-        """Take lines as seen that another process has seen.
+        """Add lines that another process has recorded.
 
-        Of a function whose lines are laid out otherwise there, nothing is taken: a comment moves lines, and does not
-        change a fingerprint.
+        A function with another layout of lines there is skipped: a comment moves lines, and does
+        not change a fingerprint.
 
         Args:
             state: its `state()`.
@@ -89,7 +89,7 @@ class LineWatch:
 
 
 def _within(code: types.CodeType) -> Iterator[types.CodeType]:
-    """A function's code, and that of functions, comprehensions and classes in it."""
+    """Return a function's code, and that of functions, comprehensions and classes in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -97,7 +97,7 @@ def _within(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _lines_of(code: types.CodeType) -> dict[int, list[int]]:
-    """The lines whose code runs when the body does, and where it begins: not that of the `def`, nor of a docstring."""
+    """Return the lines that run with the body, and where it begins: not the line of the `def`, nor of a docstring."""
     begin = next((step.offset for step in dis.get_instructions(code) if step.opname == "RESUME"), -1)
     lines: dict[int, list[int]] = {}
     for start, _, line in code.co_lines():
@@ -107,7 +107,7 @@ def _lines_of(code: types.CodeType) -> dict[int, list[int]]:
 
 
 def _layout_of(codes: Iterable[types.CodeType]) -> tuple[str, list[tuple[int, int]]]:
-    """A digest of where in some code its lines begin, and the lines, each with the code that it belongs to."""
+    """Return a digest of the layout of lines in some code, and the lines, each with its code."""
     within = [part for code in codes for part in _within(code)]
     lines = [_lines_of(code) for code in within]
     layout = repr([list(one.values()) for one in lines]).encode()
@@ -116,7 +116,7 @@ def _layout_of(codes: Iterable[types.CodeType]) -> tuple[str, list[tuple[int, in
 
 
 class _Watcher:
-    """Hands lines that run to the watches that look for them."""
+    """Passes executed lines to the watches for them."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
@@ -124,7 +124,7 @@ class _Watcher:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Take another lock than one that a thread of the parent may hold."""
+        """Make a new lock, because a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
 
     def add(self, watch: LineWatch) -> None:

@@ -1,4 +1,4 @@
-"""Why a call missed, as far as that is known without a survey: what the look-up saw, and one earlier entry."""
+"""Find why a call missed, cheaply: from the look-up, and one earlier entry."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from cacheness.records import CODE_CHANGED, DISPUTED, NEVER_SEEN, NEW_ARGUMENTS,
 
 EVICTED: Final = "evicted or deleted"
 KEPT: Final = 10_000  #: keys
-ASK_AGAIN: Final = 3600.0  #: seconds, after which a function's newest entry is looked at again
-#: In the order in which they are looked for: the part of a function's code, and the reason when it differs.
+ASK_AGAIN: Final = 3600.0  #: seconds, after which a function's newest entry is read again
+#: In the order of the checks: the component of a function's code, and the reason when it differs.
 _PARTS: Final = (
     *((part, CODE_CHANGED) for part in ("code", "values", "bound")),
     ("versions", "library changed"),
@@ -25,25 +25,25 @@ _NAMED: Final = 3  #: of what changed
 
 
 class Asked(Protocol):
-    """A cache that is asked about a miss. It may fail."""
+    """A cache for questions about a miss. It may fail."""
 
     def iter_entries(self, *, function: str, limit: int) -> Iterator[Entry]:
-        """The newest entries of a function."""
+        """Return the newest entries of a function."""
         ...
 
     def code_of(self, entries: Iterable[Entry], /) -> Mapping[bytes, FunctionCode]:
-        """The code that made entries, by their `fn`."""
+        """Return the code that made entries, by their `fn`."""
         ...
 
     def disputes(self, keys: Sequence[Key] | None = None) -> list[Dispute]:
-        """Results that came out differently, of these keys or of all."""
+        """Return disputes, of these keys or of all."""
         ...
 
 
 class MissReasons:
-    """What this process knows of keys and functions. Thread-safe; asks for one entry an hour and function.
+    """The knowledge of this process about keys and functions. Thread-safe; reads one entry per hour and function.
 
-    It asks for all disputes once an hour, and about a key where its function has some.
+    It reads all disputes once an hour, and those of a key if its function has some.
     """
 
     def __init__(self) -> None:
@@ -51,33 +51,33 @@ class MissReasons:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Take another lock than one that a thread of the parent may hold."""
+        """Make a new lock, because a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
-        self._keys: OrderedDict[bytes, str] = OrderedDict()  #: why it was not stored; "" for one that was
+        self._keys: OrderedDict[bytes, str] = OrderedDict()  #: why it was not stored; "" if it was
         self._functions: OrderedDict[tuple[Any, ...], tuple[float, str]] = OrderedDict()
         self._disputed: set[str] = set()  #: functions
         self._asked_for_disputes = float("-inf")
 
     def stored(self, key: bytes) -> None:
-        """Note that the result of a key was stored."""
+        """Record that the result of a key was stored."""
         self._note(key, "")
 
     def not_stored(self, key: bytes, why: str) -> None:
-        """Note why the result of a key was not stored."""
+        """Record why the result of a key was not stored."""
         self._note(key, why)
 
     def disputed(self, function: str) -> None:
-        """Note that a result of a function is disputed now."""
+        """Record that a result of a function is disputed now."""
         with self._lock:
             self._disputed.add(function)
 
     def of(self, key: Key, cache: Asked) -> str:
-        """Why a key is not there."""
+        """Return why a key was not found."""
         with self._lock:
             known = self._keys.get(key.digest)
         if known:
             return known if known == DISPUTED else f"{NOT_STORED_BEFORE}: {known}"
-        if known is not None:  # what this process stored is gone, or kept back
+        if known is not None:  # an entry of this process was deleted, or is disputed
             return DISPUTED if cache.disputes([key]) else EVICTED
         if not key.function:
             return ""

@@ -1,4 +1,4 @@
-"""What an edit costs: which results were made by the code of today, and which by an earlier one."""
+"""Compute the cost of an edit: which results belong to today's code, and which to earlier code."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ State: TypeAlias = Literal["unchanged", "changed", "new", "not importable", "gon
 
 @dataclass(frozen=True, slots=True)
 class FunctionPlan:
-    """One function: whether its results count today, and what is at stake where they do not."""
+    """One function: whether its results count today, and the cost if they do not."""
 
     function: str  #: module:qualified name
     state: State
-    changes: tuple[str, ...] = ()  #: since the newest result of an earlier code, and why others are not served
-    results: int = 0  #: that are served today, those of accepted earlier code among them
+    changes: tuple[str, ...] = ()  #: compared with the newest result of earlier code, and why others are not served
+    results: int = 0  #: that are served today, including those of accepted earlier code
     bytes: int = 0
-    stale: int = 0  #: results that are computed again when they are asked for: of an earlier code, or not served
+    stale: int = 0  #: results that would be computed again: of earlier code, or not served
     stale_bytes: int = 0
-    stale_seconds: float = 0.0  #: what they cost to compute
+    stale_seconds: float = 0.0  #: the cost of computing them
 
     def as_dict(self) -> dict[str, Any]:
-        """The plan as data."""
+        """Return the plan as data."""
         return asdict(self)
 
 
@@ -44,11 +44,12 @@ def plan_of(
     accepted: Collection[tuple[bytes | None, bytes | None]] = (),
     why_not: Callable[[Entry], str] = lambda _: "",
 ) -> FunctionPlan:
-    """Compare the code of a function with that of its results, the newest of which come first.
+    """Compare the code of a function with that of its results, newest first.
 
-    Without a version, a result that a version pins is compared with the function under that version. Results of
-    fingerprints that are `accepted`, as pairs of today's and an earlier one, are served, too. `why_not` says why one
-    is not served whatever made it, such as that it is disputed; "" where it is.
+    Without a version, a result with a pinned version is compared with the function under that
+    version. Results of fingerprints that are `accepted`, as pairs of today's and an earlier one,
+    are served, too. `why_not` returns why a result is not served regardless of its code, such as a
+    dispute; "" if it is served.
     """
     pinned: dict[str | None, Key] = {}
     changes: tuple[str, ...] = ()
@@ -78,7 +79,7 @@ def plan_of(
 
 
 def without_code(name: str, state: State, why: str, entries: Iterable[Entry]) -> FunctionPlan:
-    """The plan of a function whose code cannot be looked at: none of its results is known to be served."""
+    """Return the plan of a function whose code cannot be read: none of its results is known to be served."""
     stale, size, seconds = 0, 0, 0.0
     for entry in entries:
         stale, size, seconds = stale + 1, size + entry.size, seconds + (entry.compute_seconds or 0.0)
@@ -87,7 +88,7 @@ def without_code(name: str, state: State, why: str, entries: Iterable[Entry]) ->
 
 
 def _code_in(args: bytes) -> tuple[bytes | None, str | None]:
-    """The fingerprint of the function that arguments in a row were given to, and the version that pins it."""
+    """Return the fingerprint of a row's function with its bound arguments, and its pinned version."""
     try:
         found = arguments_of(args)
     except CachenessError:
@@ -97,7 +98,7 @@ def _code_in(args: bytes) -> tuple[bytes | None, str | None]:
 
 
 def version_of(function: Any) -> tuple[Callable[..., Any], str | None]:
-    """The function within what a decorator made of it, and the version that pins its code."""
+    """Return the function inside a decorator's result, and its pinned version."""
     options = getattr(function, "options", None)
     inner = getattr(function, "__wrapped__", None) if options is not None else getattr(function, "fn", None)
     return (inner if callable(inner) else function), getattr(options, "version", None)

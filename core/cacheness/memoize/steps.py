@@ -1,6 +1,6 @@
-"""The steps of a cached call, which a plain function takes where it is, and a coroutine function in a thread.
+"""The steps of a cached call, run in the caller's thread for a function, in another for a coroutine.
 
-Any other callable is a step too: what it returns is sent back.
+Any other callable is a step too: its return value is sent back.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Do nothing for a while."""
+    """Pause for a while."""
 
     seconds: float
 
@@ -44,12 +44,12 @@ class CallArguments:
     is_lazy: bool = False
 
 
-#: True while a call is compared with a result of earlier code: calls of cached functions within compute, too.
+#: True while a call is compared with a result of earlier code: calls of cached functions inside compute, too.
 computes_all: ContextVar[bool] = ContextVar("cacheness_computes_all", default=False)
 
 
 class HasOptions(Protocol):
-    """A cached function, as far as a call of it asks."""
+    """A cached function, as far as a call of it needs."""
 
     __wrapped__: Callable[..., Any]
     options: Any
@@ -58,7 +58,7 @@ class HasOptions(Protocol):
 class CallFunction:
     """Call the function, and observe its files; calls inside it do not wait for its key.
 
-    With `is_trial`, calls of cached functions inside it compute, too; `watch` notes the lines that run.
+    With `is_trial`, calls of cached functions inside it compute, too; `watch` records the lines that run.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class CallFunction:
         self._watch = watch
         self._observed = observed
         self._failed = failed  #: called when the function raises
-        self._error: Exception | None = None  #: that an audit goes on after
+        self._error: Exception | None = None  #: errors after which an audit continues
 
     def __enter__(self) -> None:
         key = self._key
@@ -117,7 +117,7 @@ class CallFunction:
         self._computing.end(error or self._error, is_current=is_here)
 
     def failed(self, error: Exception) -> Failed:
-        """What is sent back in place of a result; only an audit, whose caller has one, goes on."""
+        """Sent back instead of a result; only an audit, whose caller has a result, continues."""
         if not self._is_audit:
             raise error
         self._error = error
@@ -126,7 +126,7 @@ class CallFunction:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The function raised an error while a result of it was checked."""
+    """The function raised an error while its result was checked."""
 
     error: Exception
 
@@ -142,9 +142,9 @@ class ComputeLease:
         self.begun = False
 
     def begin(self, key: Key) -> bool:
-        """Take it; False when another has it."""
+        """Take it; return False when another process has it."""
         self._key, self._token = key.hex, self._token or secrets.token_hex(16)
-        self.begun = True  # even when the answer is lost
+        self.begun = True  # even if the answer is lost
         self._generation = forks.generation()
         self._taken_of = self._leases()
         taken = self._taken_of.acquire(self._key, self._token)
@@ -152,12 +152,12 @@ class ComputeLease:
         return taken
 
     def end(self) -> None:
-        """Leave it to others. In a child that was forked while computing, it is still the parent's."""
+        """Release it. In a child that was forked during the computation, it is still the parent's."""
         if self._generation == forks.generation():
             self._leases().release(self._key, self._token)
 
     def abandon(self) -> None:
-        """Have the heartbeat end it, because a coroutine that is collected can wait for nothing."""
+        """Have the heartbeat release it, because a coroutine that is collected cannot wait."""
         if self.begun and self._generation == forks.generation():
             self._taken_of.abandon(self._key, self._token)
         self.begun = False

@@ -1,4 +1,4 @@
-"""Calls that made stored results: their arguments are restored, so that they can be made again."""
+"""Restore the calls that made stored results, so that they can be repeated."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from cacheness.memoize.decorator import Cached, CachedCoroutine
 from cacheness.memoize.steps import CallArguments
 from cacheness.records import Entry, Hit
 
-#: Why what a call came to says nothing.
+#: Why the result of a call is no evidence.
 CHANGES: Final = "change their arguments or files"
 
 
 class ResultsByValue(Protocol):
-    """What making calls again asks of a cache."""
+    """The methods of a cache that repeating calls needs."""
 
     def iter_entries(self, *, function: str | None = None, limit: int | None = None) -> Iterator[Entry]:
-        """The entries of a function, the newest first."""
+        """Return the entries of a function, newest first."""
         ...
 
     def result_of(self, entry: Entry) -> Hit | None:
-        """The result of an entry."""
+        """Return the result of an entry."""
         ...
 
     def value_with(self, digest: bytes) -> Hit | None:
-        """A result whose value has this digest."""
+        """Return a result whose value has this digest."""
         ...
 
 
@@ -45,7 +45,7 @@ class StoredCalls:
         self.skipped: Counter[str] = Counter()  #: by the reason
 
     def result_of(self, entry: Entry) -> Hit | None:
-        """Return the stored result; None, and counted, where it is not served."""
+        """Return the stored result; count and return None if it is not served."""
         try:
             found = self._cache.result_of(entry)
         except CodecError:
@@ -58,7 +58,7 @@ class StoredCalls:
     def call_of(
         self, entry: Entry, fingerprint: bytes | None, parameters: Mapping[str, Mapping[str, str]]
     ) -> CallArguments | None:
-        """Return the call that made an entry, under today's names and proven by its key; None, and counted, for none.
+        """Return an entry's call with today's names, verified by its key; count and return None if there is none.
 
         Args:
             entry: the entry.
@@ -100,7 +100,7 @@ class StoredCalls:
         return found
 
     def _whole(self, value: Any, files: Sequence[str]) -> Any:
-        """A value whose digests are loaded from entries that have them as values, or `_GONE`."""
+        """Return a value with digests replaced by the entries' values, or `_GONE`."""
         if isinstance(value, Digest):
             return self._loaded(value, files)
         if type(value) in (list, tuple):
@@ -125,12 +125,12 @@ class StoredCalls:
         return tuple(json.loads(entry.components).get("files", {}).get(name, {}).get("files", ()))
 
 
-#: In place of an argument that cannot be found again.
+#: Replaces an argument that cannot be found again.
 _GONE: Final = object()
 
 
 def awaited(begin: Callable[[], Any], cached: Cached) -> Any:
-    """Return what a call returns; of a coroutine function, in a loop of its own, in a thread where one runs already."""
+    """Return a call's result; a coroutine runs in a new event loop, in a thread if a loop already runs."""
     if not isinstance(cached, CachedCoroutine):
         return begin()
 
