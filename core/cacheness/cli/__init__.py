@@ -1,4 +1,4 @@
-"""The command line: look at a cache, delete from it, repair it, copy it, migrate its database.
+"""The command line: inspect a cache, delete from it, repair it, copy it, migrate its database.
 
 Exit codes: 0, 1 when something was found (issues, entries that were not copied), 2 for a command that
 cannot be meant so, 3 when it could not be done, 130 after Ctrl-C, 141 when who read the output has closed it.
@@ -45,11 +45,11 @@ from cacheness.printable import printable
 app: Final = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # plain help, which needs no second to appear
+    rich_markup_mode=None,  # plain help, which appears without delay
     help=__doc__.partition("\n")[0],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-# In the order of the help. A module imports what its commands need within them.
+# In the order of the help. A module imports what its commands need inside them.
 app.command("list")(entries.list_entries)
 app.command()(entries.show)
 app.command()(entries.explain)
@@ -93,13 +93,13 @@ def _options(
 
 
 def main() -> None:
-    """Run a command; expected trouble is one sentence and an exit code, never a traceback."""
+    """Run a command; an expected error is one message and an exit code, never a traceback."""
     _make_writable()
     try:
         try:
             code = app(standalone_mode=False)
         finally:
-            sys.stdout.flush()  # or the interpreter finds out at its end, and says so with a code of its own
+            sys.stdout.flush()  # otherwise the interpreter finds the error at its end, and exits with another code
     except SystemExit as end:
         if isinstance(end.__context__, BrokenPipeError):
             _end_unread()
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def _code_of(error: Exception) -> int | None:
-    """Say what went wrong, and return the exit code; None for what was not expected."""
+    """Print an error, and return the exit code; None for an unexpected one."""
     if isinstance(error, BrokenPipeError):
         _end_unread()
     if isinstance(error, StoppedByUser):
@@ -124,14 +124,14 @@ def _code_of(error: Exception) -> int | None:
         hint("nothing was done")
         return FOUND
     if isinstance(error, OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of the output cannot be written at the end either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # buffered output cannot be written at the end either
         _say_error(f"the output could not be written: {error.strerror}")
         return COULD_NOT
     if (show := getattr(error, "show", None)) is not None:  # of the command line's library
         text = io.StringIO()
         show(file=text)
         with suppress(OSError):  # nothing can be said there
-            sys.stderr.write(printable(text.getvalue(), also="\n"))  # what was typed may steer a terminal
+            sys.stderr.write(printable(text.getvalue(), also="\n"))  # typed text may control a terminal
         return MISUSE
     if isinstance(error, Misuse | CachenessError | CouldNot):
         _say_error(str(error))
@@ -140,12 +140,12 @@ def _code_of(error: Exception) -> int | None:
 
 
 def _make_writable() -> None:
-    """Have outputs that take each character, and that are there: a closed one's number would go to a database."""
+    """Make outputs accept every character, and exist: the number of a closed one would be given to a database."""
     for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115  for good
         stream = getattr(sys, name)
         if number and hasattr(stream, "reconfigure"):
@@ -153,7 +153,7 @@ def _make_writable() -> None:
 
 
 def _end_unread() -> NoReturn:
-    """End as other tools do of whom somebody has read enough: as by SIGPIPE, and without a word."""
+    """End like other tools whose reader has closed the pipe: as by SIGPIPE, without a message."""
     for number in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     sys.exit(UNREAD)

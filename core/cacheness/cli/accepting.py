@@ -1,4 +1,4 @@
-"""The command that keeps results over a change of code: accept it by evidence, list what was accepted, revoke it."""
+"""The command that keeps results over a change of code: accept by evidence, list, revoke."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def accept(
     revoke: Annotated[str | None, typer.Option(help="The id of a change, whose results stop counting at once.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let results of earlier code count, where stored calls come out equal under the code of today.
+    """Let results of earlier code count, if repeated stored calls are equal with today's code.
 
-    Calls are made again, in a process of its own that imports the modules that are named, and no others; with
-    --upgrade or --python, and no name, those of this folder. Exit code 1 where something was refused.
+    Calls are repeated in a separate process that imports only the named modules; with --upgrade or
+    --python, and no name, the modules in this folder. Exit code 1 if something was rejected.
     """
     if show or revoke is not None:
         if targets or (show and revoke is not None):
@@ -109,7 +109,7 @@ def accepted_in(cache: UnifiedCache, given: _AcceptOptions) -> list[dict[str, An
         except NotAccepted as error:
             if len(names) == 1:
                 raise
-            if "was made by earlier code" not in str(error):  # of a whole module, most have not changed
+            if "was made by earlier code" not in str(error):  # most functions of a whole module have not changed
                 found.append(_refused(name, str(error)))
         else:
             found += [_shown(change.as_dict(), change.sentence()) for change in changes]
@@ -124,7 +124,7 @@ def _names(cache: UnifiedCache, given: _AcceptOptions) -> Iterator[str]:
         try:
             yield from named_by(target, known)
         except CouldNot:
-            # Under its name of today it may have no results yet.
+            # Under its current name it may have no results yet.
             module, _, name = target.replace(":", ".").rpartition(".")
             if not module:
                 raise
@@ -132,7 +132,7 @@ def _names(cache: UnifiedCache, given: _AcceptOptions) -> Iterator[str]:
 
 
 def _is_here(name: str) -> bool:
-    """Whether a module stands in this folder, so that it is the project's own."""
+    """Return True when a module is in this folder, so that it belongs to the project."""
     top = name.partition(":")[0].partition(".")[0]
     return top != "__main__" and any(
         os.path.exists(os.path.join(folder, top + end)) for folder in (".", "src") for end in ("", ".py")

@@ -1,4 +1,4 @@
-"""The command that finds results which their keys do not decide: stored calls are made again, and compared."""
+"""The command that finds results which their keys do not decide: it repeats stored calls, and compares."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def audit(
     ] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Make stored calls again under the code of today, and compare: whatever time they take.
+    """Repeat stored calls with today's code, and compare, however long they take.
 
-    It imports the modules that are named, in a process of its own, and no others. What comes out differently is
-    disputed: it is not served until `cacheness disputes` decides. Exit code 1 where anything did.
+    It imports only the named modules, in a separate process. A result that differs is disputed: it
+    is not served until `cacheness disputes` settles it. Exit code 1 if any differed.
     """
     if sample < 1:
         raise Misuse(f"--sample {sample} is no number of calls to compare: 1 at least")
@@ -50,7 +50,7 @@ def audit(
 
 
 def audited_in(cache: UnifiedCache, given: _AuditOptions) -> list[dict[str, Any]]:
-    """Make the calls, in the process that imports the modules."""
+    """Repeat the calls, in the process that imports the modules."""
     names = list(dict.fromkeys(name for target in given["targets"] for name in named_by(target, cache.functions())))
     found = []
     for number, name in enumerate(names):

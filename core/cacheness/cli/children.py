@@ -1,4 +1,4 @@
-"""Commands that import modules of the user's, in a process of its own: only those that are named."""
+"""Run commands that import the user's modules in a separate process, which imports only the named ones."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from cacheness.errors import CachenessError
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
 
-_ABOUT: Final = 100  #: characters that say what is done
+_ABOUT: Final = 100  #: characters of a progress message
 _PATIENCE: Final = 1.0  #: seconds
 _pipes: Final[list[int]] = []  #: in a child, to the command that started it
 _CHILD: Final = "from cacheness.cli.children import child; child()"
 
 
 class NotImportable(Exception):
-    """A function cannot be imported by its name, for the reason that this says, if there is one to say."""
+    """A function cannot be imported by its name; the message has the reason, if known."""
 
     def __init__(self, state: Literal["not importable", "gone"], why: str = "") -> None:
         super().__init__(why)
@@ -35,11 +35,11 @@ class NotImportable(Exception):
 def in_a_child(
     place: Place, work: Callable[[UnifiedCache, Any], Any], given: Any, what: str, *, patience: float | None
 ) -> Any:
-    """Return what `work(cache, given)` returns in a process that may import modules, as JSON has it.
+    """Return the result of `work(cache, given)`, run in a process that may import modules, as JSON.
 
-    What these print is not shown, so that it does not mix with what the command prints.
+    Their output is not shown, so that it does not mix with the command's.
     """
-    # Late, as in every module of the commands: the help imports all of them.
+    # Imported late, as in every module of the commands: the help imports all of them.
     import json
     import pickle
     import subprocess
@@ -91,7 +91,7 @@ def child() -> None:
 
 
 def tell(about: str, done: int, total: int) -> None:
-    """Say in the child how far its work is: the command shows it as a bar."""
+    """Report progress from the child: the command shows it as a bar."""
     import json
 
     for pipe in _pipes:
@@ -101,7 +101,7 @@ def tell(about: str, done: int, total: int) -> None:
 
 @contextmanager
 def _progress_of(what: str) -> Iterator[int]:
-    """A bar that moves as a child tells: the end of a pipe that it writes to."""
+    """A progress bar for a child, which writes to a pipe; this is its reading end."""
     import json
     import threading
 
@@ -124,11 +124,11 @@ def _progress_of(what: str) -> Iterator[int]:
             yield theirs
         finally:
             os.close(theirs)
-            shower.join(_PATIENCE)  # what a module has started may keep the other end
+            shower.join(_PATIENCE)  # processes that a module has started may keep the writing end open
 
 
 def named_by(target: str, known: Sequence[str]) -> list[str]:
-    """The functions with results that a target names, as `--function` does elsewhere. Raises CouldNot for none."""
+    """Return the functions with results that a target names, as `--function` does. Raises CouldNot for none."""
     from cacheness.arguments import functions_called
 
     found = list(functions_called(target, known))
@@ -138,7 +138,7 @@ def named_by(target: str, known: Sequence[str]) -> list[str]:
 
 
 def imported(name: str) -> Any:
-    """The function of this module and qualified name, with a colon between. Raises NotImportable."""
+    """Return the function of this module and qualified name, joined by a colon. Raises NotImportable."""
     module, _, qualname = name.partition(":")
     if module == "__main__" or "<locals>" in qualname or not qualname:
         raise NotImportable("not importable")

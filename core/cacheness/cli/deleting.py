@@ -15,7 +15,7 @@ from cacheness.cli.screen import confirm, print_json, progress, say, telling_wha
 from cacheness.units import number_of
 
 MANY: Final = 20_000  #: entries, whose deletion takes long enough for a bar
-SHARDS: Final = 256  #: in which they are deleted
+SHARDS: Final = 256  #: entries per step
 
 
 @about_a_cache
@@ -33,7 +33,7 @@ def delete(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete one entry, or those that meet every condition that is given."""
+    """Delete one entry, or those that meet every given condition."""
     conditions = {"tag": tag, "function": function, "prefix": prefix, "older_than": older_than}
     given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
     if (key is None) == (not given):
@@ -63,7 +63,7 @@ def delete(
 
 @about_a_cache
 def evict(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Delete expired entries, and what exceeds the quota: what puts do in slices. It asks nothing."""
+    """Delete expired entries, and those over the quota: what puts do in slices. It asks for no confirmation."""
     with place.opened() as cache, telling_what_is_left(cache):
         if dry_run:
             gone = cache.evictable()
@@ -98,7 +98,7 @@ def clear(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: A
 
 @contextmanager
 def _bar(entries: int) -> Iterator[Callable[[int, int], None] | None]:
-    """What moves a bar while entries are deleted; None where there are few: in parts, it takes longer."""
+    """Return a function that moves a bar during deletion; None for few entries, because steps take longer."""
     if entries < MANY:
         yield None
         return

@@ -1,4 +1,4 @@
-"""The command that says where a result comes from."""
+"""The command that shows where a result comes from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def lineage(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="Print a diagram in Mermaid's language.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which earlier results have the values that a result was made from."""
+    """Show the earlier results with the values from which a result was made."""
     with place.opened() as cache:
         found = cache.lineage(entry_named(cache, key).cache_key, up=up)
     if as_json:

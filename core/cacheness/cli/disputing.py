@@ -1,4 +1,4 @@
-"""The command about results that came out differently when they were computed again."""
+"""The command about disputes: results that differed when they were computed again."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def disputes(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
-    """List results that came out differently when they were computed again, or decide about them.
+    """List results that differed when they were computed again, or settle their disputes.
 
-    They are not served until then. Exit code 1 where there are any.
+    They are not served until then. Exit code 1 if there are any.
     """
     if dry_run and keep is None:
         raise Misuse("--dry-run is for --keep: without it, disputes are only listed")

@@ -1,22 +1,22 @@
-"""How a command ends: its exit code, and the two ways to end it before its end."""
+"""Exit codes of a command, and two exceptions that end it early."""
 
 from __future__ import annotations
 
 from typing import Final
 
 FOUND: Final = 1  #: issues, entries that were not copied, a call that would miss
-MISUSE: Final = 2  #: a command that cannot be meant so
+MISUSE: Final = 2  #: a wrong command
 COULD_NOT: Final = 3
 INTERRUPTED: Final = 130  #: by Ctrl-C
-UNREAD: Final = 141  #: who read the output has closed it
+UNREAD: Final = 141  #: the reader of the output has closed it
 
 
 class Misuse(Exception):
-    """What was typed cannot be meant so."""
+    """The command line is wrong."""
 
 
 class CouldNot(Exception):
-    """What was asked for cannot be done."""
+    """The command failed."""
 
 
 class StoppedByUser(Exception):

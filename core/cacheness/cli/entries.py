@@ -1,4 +1,4 @@
-"""Commands that look at entries, and change nothing."""
+"""Commands that inspect entries, and change nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cacheness.records import Entry
 
 PAGE: Final = 1000
-MOST: Final = 1_000_000_000  #: entries that can be asked for
+MOST: Final = 1_000_000_000  #: entries that can be requested
 LONGEST: Final = 2000  #: characters of arguments that are shown
 TopBy = Literal["size", "uses", "seconds", "unused"]
 ShowValue = Annotated[bool, typer.Option("--value", help="Read the value, and show what it looks like.")]
@@ -64,7 +64,7 @@ def list_entries(
 
 @about_a_cache
 def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: ShowValue = False) -> None:
-    """Show one entry: its arguments, what made it and from what code, its size and uses."""
+    """Show one entry: its arguments, its function and code, its size and uses."""
     from cacheness.page.preview import not_served, preview
 
     with place.opened() as cache:
@@ -110,14 +110,14 @@ def explain(
     arg: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A Python literal, or else text.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a call would miss, or that it would hit. Exit code 1 when it would miss."""
+    """Show why a call would miss, or that it would hit. Exit code 1 when it would miss."""
     from cacheness.memoize.decorator import Cached
 
     found, arguments = _imported(function), dict(_argument(text) for text in arg or ())
     with place.opened() as cache:
         own = found if isinstance(found, Cached) else None
         try:
-            # A function that is cached elsewhere is asked about this cache, with its own options.
+            # A function that is cached elsewhere is compared with this cache, with its own options.
             asked = found if own is None else type(own)(cache, own.__wrapped__, own.options)
             answer = cache.explain(asked, **arguments)
         except TypeError as error:
@@ -141,7 +141,7 @@ def top(
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="So many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List the largest entries, or those with the most uses, the most seconds, or not used for longest."""
+    """List the largest entries, or those with the most uses, the most seconds, or the longest time without use."""
     from cacheness.maintenance.ranking import first_of
 
     with place.opened() as cache, progress() as bar:
@@ -158,7 +158,7 @@ def top(
 
 
 def entry_named(cache: UnifiedCache, key: str) -> Entry:
-    """The entry that was named by its key or the beginning of it."""
+    """Return the entry with a key or its first digits."""
     try:
         entry = cache.entry(key)
     except ValueError as error:
@@ -224,7 +224,7 @@ def _print_entries(entries: list[dict[str, Any]]) -> None:
         return
     if not entries:
         return
-    # What tells most comes first, and stays where the window is narrow.
+    # The most informative column comes first, and stays in a narrow window.
     kinds = (WHOLE, NAME, TEXT, NUMBER, WHOLE, WHOLE, NUMBER)
     head = dict(zip(("key", "function", "arguments", "size", "created", "expires", "uses"), kinds, strict=True))
     rows = []
@@ -246,8 +246,8 @@ def _columns(entry: dict[str, Any]) -> tuple[str, ...]:
 
 
 def arguments_in(args: object) -> str:
-    """Arguments as they were given, or why they cannot be read."""
+    """Return arguments as given, or why they cannot be read."""
     if not isinstance(args, dict):
         return repr(args)
-    # Options of the key, which are said elsewhere; arguments that are named like them stand in `args`.
+    # Return the key's options, which are shown elsewhere; arguments of the same name are in `args`.
     return ", ".join(f"{name}={value!r}" for name, value in args.items() if name not in ("function", "prefix"))

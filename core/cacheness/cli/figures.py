@@ -1,4 +1,4 @@
-"""Commands that show what calls came to, and whether the store works."""
+"""Commands that show figures of calls, and whether the store works."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def report(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what calls came to: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
+    """Show figures of calls: hits, misses, seconds saved and spent. Into a pipe: columns between tabs."""
     try:
         age = None if since is None else seconds_of(since)
     except ValueError as error:
@@ -90,7 +90,7 @@ def _print_report(found: Report) -> None:
         rate = "-" if row.hit_rate is None else f"{row.hit_rate:.0%}"
         name = function_named(row.name) if by == "function" else printable(row.name) or "not known"
         times = (seconds_named(row.seconds_saved), seconds_named(row.seconds_spent))
-        if by == "reason":  # a miss is nothing else
+        if by == "reason":  # misses are the only outcome with these reasons
             rows.append((name, f"{row.misses:,}", times[1]))
         else:
             rows.append((name, *(f"{number:,}" for number in row.counts), rate, *times))
@@ -104,7 +104,7 @@ def _print_report(found: Report) -> None:
 
 @about_a_cache
 def doctor(*, place: Place, as_json: AsJson = False) -> None:
-    """Try each part of the store, and say what to do about what does not work. Exit code 1 when something does not."""
+    """Test each part of the store, and print what to do about failures. Exit code 1 when something fails."""
     from cacheness.errors import CachenessError
     from cacheness.maintenance.doctor import without_opening
 

@@ -1,4 +1,4 @@
-"""The command that takes results over from joblib.Memory or diskcache, for functions that are named."""
+"""The command that imports results from joblib.Memory or diskcache, for named functions."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class _ImportOptions(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """A call whose result the other cache has, or why its arguments are not known."""
+    """A call whose result the other cache has, or why its arguments are unknown."""
 
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     load: Callable[[], Any]
-    seconds: float | None = None  #: that it took to compute, where the other cache knows
-    ttl: float | None = None  #: seconds that are left of its lifetime
+    seconds: float | None = None  #: of its computation, if the other cache has them
+    ttl: float | None = None  #: seconds until it expires
     why_not: str = ""
 
 
@@ -60,11 +60,11 @@ def take_over(
     check: Annotated[int, typer.Option(help="So many calls of each function are made again, and must be equal.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Take results over from joblib.Memory or diskcache, under the keys that calls have today.
+    """Import results from joblib.Memory or diskcache, under the keys that calls have today.
 
-    It unpickles what is in the folder, and imports the modules that are named, in a process of its own. Results are
-    taken as those of the code of today: nothing is stored of a function of which a call comes out differently. Exit
-    code 1 where something was left out.
+    It unpickles the contents of the folder, and imports only the named modules, in a separate
+    process. Results count as those of today's code: nothing of a function is stored if one of its
+    repeated calls differs. Exit code 1 if something was skipped.
     """
     from cacheness.cache import UnifiedCache
     from cacheness.cli.opening import config_of
@@ -78,7 +78,7 @@ def take_over(
     if not Path(folder).is_dir():
         raise CouldNot(f"{folder} is not a directory")
     with UnifiedCache(config_of(place.cache_dir, place.metadata_backend, place.blob_store, place.namespace)) as cache:
-        cache.stats()  # which makes the cache where it is new
+        cache.stats()  # this creates a new cache
     given = _ImportOptions(source=source, folder=folder, functions=functions, check=check)
     found: list[dict[str, Any]] = in_a_child(place, taken_over_in, given, "the import", patience=None)
     if as_json:
@@ -90,7 +90,7 @@ def take_over(
 
 
 def taken_over_in(cache: UnifiedCache, given: _ImportOptions) -> list[dict[str, Any]]:
-    """Take results over, in the process that imports the modules."""
+    """Import results, in the process that imports the modules."""
     return [_of_one(cache, name, given) for name in given["functions"]]
 
 
@@ -103,7 +103,7 @@ def _of_one(cache: UnifiedCache, name: str, given: _ImportOptions) -> dict[str, 
     function = inspect.unwrap(named)
     while not inspect.isfunction(function) and callable(getattr(function, "func", None)):  # joblib's wrapper
         function = function.func
-    # A function that is decorated already keeps its options.
+    # An already decorated function keeps its options.
     cached = named if hasattr(named, "options") and hasattr(named, "key") else cache.cached(function)
     read = _joblib_calls if given["source"] == "joblib" else _diskcache_calls
     try:
@@ -122,11 +122,11 @@ def _of_one(cache: UnifiedCache, name: str, given: _ImportOptions) -> dict[str, 
 
 
 class _Refused(Exception):
-    """Nothing is taken over of a function, for the reason that this says."""
+    """No result of a function is imported; the message has the reason."""
 
 
 def _check(calls: Sequence[FoundCall], function: Callable[..., Any], wanted: int) -> int:
-    """Make calls again, evenly spread over those that were found. Raises _Refused at the first difference."""
+    """Repeat calls, evenly spread over those that were found. Raises _Refused at the first difference."""
     from cacheness.errors import CachenessError
     from cacheness.keys import digest_of
 
@@ -162,10 +162,10 @@ def _take(cache: UnifiedCache, cached: Any, call: FoundCall, done: dict[str, Any
 
 @contextmanager
 def _joblib_calls(folder: str, function: Callable[..., Any]) -> Iterator[list[FoundCall]]:
-    """The calls of a function whose results joblib has under the source of today."""
+    """Return the calls of a function for whose present source joblib has results."""
     inspecting, memory = map(_library, ("joblib.func_inspect", "joblib.memory"))
     modules, name = inspecting.get_func_name(function)
-    # It makes a folder of its own in one that is given as text, and none in one that is given as a path.
+    # joblib creates a subfolder in a folder given as text, and none in one given as a path.
     places = [Path(folder, *within, *modules, name) for within in (["joblib"], [])]
     own = next((place for place in places if (place / "func_code.py").exists()), None)
     if own is None:
@@ -177,7 +177,7 @@ def _joblib_calls(folder: str, function: Callable[..., Any]) -> Iterator[list[Fo
 
 
 def _joblib_call(item: Path, function: Callable[..., Any]) -> FoundCall:
-    """Read the arguments of a result, where their text, which joblib keeps, is that of literals; its hash tells."""
+    """Read the arguments of a result if joblib's text of them consists of literals; its hash verifies them."""
     import ast
     import json
 
@@ -198,7 +198,7 @@ def _joblib_call(item: Path, function: Callable[..., Any]) -> FoundCall:
 
 @contextmanager
 def _diskcache_calls(folder: str, function: Callable[..., Any]) -> Iterator[list[FoundCall]]:
-    """The calls of a function whose results diskcache's `memoize` has."""
+    """Return the calls of a function with results of diskcache's `memoize`."""
     diskcache = _library("diskcache")
     if not any(Path(folder, name).exists() for name in ("cache.db", "000/cache.db")):
         raise _Refused(f"{folder} is no folder of diskcache's")
@@ -215,7 +215,7 @@ def _diskcache_calls(folder: str, function: Callable[..., Any]) -> Iterator[list
 def _diskcache_call(
     other: Any, key: tuple[Any, ...], made: Sequence[Callable[..., Any]], signature: inspect.Signature
 ) -> FoundCall:
-    """A key is the name, the positional arguments, None, and pairs of the others: tried against what makes it."""
+    """A key is the name, the positional arguments, None, and pairs of the others; verified by making the key again."""
     possible = []
     for at in (at for at, part in enumerate(key) if at and part is None):
         args, rest = key[1:at], key[at + 1 :]
@@ -256,7 +256,7 @@ def _library(name: str) -> Any:
 
 
 def _nothing() -> None:
-    """Load nothing: the call is not known."""
+    """Load nothing: the call is unknown."""
 
 
 def _shown(call: FoundCall) -> str:

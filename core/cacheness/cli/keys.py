@@ -26,10 +26,10 @@ def new(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a key that signs, with a public key for those who only read.
+    """Create a signing key, with a public key for readers.
 
-    The first line is for CACHENESS_SIGNING_KEY of the writer, the second for CACHENESS_TRUST of everybody. With --to,
-    the first line goes to a file, for CACHENESS_SIGNING_KEY_FILE.
+    The first line is for CACHENESS_SIGNING_KEY of the writer, the second for CACHENESS_TRUST of all
+    others. With --to, the first line is written to a file, for CACHENESS_SIGNING_KEY_FILE.
     """
     from cacheness.errors import ConfigError
     from cacheness.results.signing_keys import new_private_key, public_keys_of
@@ -58,10 +58,11 @@ def trust(
     without: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Drop the key of this name.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a value for CACHENESS_TRUST: today's, with these keys, and without those that are dropped.
+    """Print a value for CACHENESS_TRUST: the current one, with these keys, and without the removed ones.
 
-    Where there is none today, it begins with the public key of the signing key. Nothing is changed by it: put the line
-    where the variable is set. What was signed by a key that is dropped is not read any more, from any time.
+    If there is no current value, it begins with the public key of the signing key. It changes
+    nothing: set the variable to the printed line. Entries of a removed key are no longer read, old
+    ones included.
     """
     from cacheness.config import Config
     from cacheness.errors import ConfigError
@@ -118,7 +119,7 @@ def list_keys(*, place: Place, as_json: AsJson = False) -> None:
 def sign(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> None:
     """Sign again, with the first key, the entries that another trusted key has signed.
 
-    Before an old key is dropped. What does not verify is left as it is, and can be run again after Ctrl-C.
+    Run it before an old key is removed. Invalid entries are not changed, and it can be run again after Ctrl-C.
     """
     signed = 0
     with (

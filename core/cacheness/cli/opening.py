@@ -1,4 +1,4 @@
-"""From what was typed to a configuration: an existing cache, or the two ends of a copy."""
+"""Find the configuration for a command's options: an existing cache, or the two ends of a copy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def config_of(
     namespace: str | None,
     signing_key: str | None = None,
 ) -> Config:
-    """The configuration that these options and the environment describe. Raises Misuse where they cannot be meant."""
+    """Return the configuration of these options and the environment. Raises Misuse if they are contradictory."""
     given = {
         "cache_dir": cache_dir,
         "metadata_backend": metadata_backend or (cache_dir and _kind_of(cache_dir)),
@@ -31,13 +31,13 @@ def config_of(
     except ConfigError as error:
         raise Misuse(str(error)) from None
     if cache_dir is not None and blob_store is None and os.path.isdir(os.path.join(cache_dir, BLOB_DIRECTORY)):
-        # The environment's blob store is that of another cache: this directory has blobs of its own.
+        # The environment's blob store belongs to another cache: this directory has its own blobs.
         return config.but(blob_store=None)
     return config
 
 
 def existing(config: Config, hint: str = "") -> Config:
-    """The configuration itself, unless a mistyped directory would make an empty cache."""
+    """Return the configuration, unless a mistyped directory would create an empty cache."""
     if config.metadata_backend in EMBEDDED and _kind_of(config.cache_dir) is None:
         raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}{hint}")
     return config
@@ -58,7 +58,7 @@ def _kind_of(place: str) -> str | None:
 
 
 def endpoint(place: str, blobs: str | None, namespace: str | None, key: str | None, kind: str = "sqlite") -> Config:
-    """One end of a copy: a directory, or the URL of a database."""
+    """Return one end of a copy: a directory, or the URL of a database."""
     secret = None if key is None else _secret(key)
     if "://" in place:
         return config_of(None, place, blobs, namespace, secret)
@@ -67,7 +67,7 @@ def endpoint(place: str, blobs: str | None, namespace: str | None, key: str | No
 
 
 def target_of(place: str, blobs: str | None, namespace: str | None, key: str | None, to: str | None) -> Config:
-    """The end of a copy that is written to; a directory may be new."""
+    """Return the target of a copy; a directory may be new."""
     held = _kind_of(place)
     if to is not None and "://" in place:
         raise Misuse(f"--to {to} is for a target that is a directory, and {place.partition('://')[0]}:// is a server")
@@ -76,7 +76,7 @@ def target_of(place: str, blobs: str | None, namespace: str | None, key: str | N
     config = endpoint(place, blobs, namespace, key, to or "sqlite")
     has_own = held is None or os.path.exists(os.path.join(place, KEY_FILE))
     if key is None and "://" not in place and has_own:
-        # The environment's key is that of a shared cache; who opens the directory later may not have it.
+        # The environment's key is that of a shared cache; a later user of the directory may not have it.
         return config.but(signing_key=None)
     return config
 
@@ -92,5 +92,5 @@ def _secret(key: str) -> str:
 
 
 def place_of(text: str) -> str:
-    """What two names of one place have in common."""
+    """Return a form that is equal for two names of one place."""
     return text if "://" in text else os.path.realpath(text)

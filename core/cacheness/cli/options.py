@@ -1,4 +1,4 @@
-"""Options that commands have in common, those that name a cache above all."""
+"""Options that commands share, above all those that name a cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 KeyArgument = Annotated[str, typer.Argument(help="A key as `list` shows it: its first digits are enough.")]
-#: What a function may be named by, everywhere.
+#: The ways to name a function, in all commands.
 FUNCTION_HELP: Final = "function (module:name, module.name or name)"
 TARGETS_HELP: Final = "Functions (pipeline:clean, pipeline.clean or clean), modules or packages."
 KEY_HELP: Final = "@FILE reads it from a file; an embedded cache has its own."
@@ -32,7 +32,7 @@ KEY_HELP: Final = "@FILE reads it from a file; an embedded cache has its own."
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The cache that a command is about, as it was named."""
+    """The cache for a command, as it was named."""
 
     cache_dir: str | None = None
     metadata_backend: str | None = None
@@ -40,7 +40,7 @@ class Place:
     namespace: str | None = None
 
     def config(self) -> Config:
-        """The configuration of a cache that exists: a mistyped directory is an error, not an empty cache."""
+        """Return the configuration of an existing cache: a mistyped directory is an error, not an empty cache."""
         from cacheness.cli.opening import config_of, existing
 
         hint = "" if self.cache_dir else ". Name its folder with -d"
@@ -48,7 +48,7 @@ class Place:
 
     @contextmanager
     def opened(self) -> Iterator[UnifiedCache]:
-        """The cache, open for the length of a block."""
+        """Open the cache for the duration of a block."""
         from cacheness.cache import UnifiedCache
 
         with UnifiedCache(self.config()) as cache:
@@ -64,12 +64,12 @@ _NAMED_BY: Final[dict[str, Any]] = {
 
 
 def about_a_cache(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name a cache; its parameter `place` gets what they say."""
+    """Add the options that name a cache to a command; its parameter `place` gets them."""
     return _with_options(command, _NAMED_BY)
 
 
 def about_a_store(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that name a store, without one for a namespace."""
+    """Add the options that name a store, without one for a namespace, to a command."""
     return _with_options(command, {name: hint for name, hint in _NAMED_BY.items() if name != "namespace"})
 
 
@@ -83,7 +83,7 @@ def _with_options(command: Callable[..., None], options: Mapping[str, Any]) -> C
     own = [p.replace(annotation=hints[p.name]) for p in parameters if p.name != "place"]
     kind = inspect.Parameter.KEYWORD_ONLY
     ours = [inspect.Parameter(name, kind, default=None, annotation=hint) for name, hint in options.items()]
-    # What typer reads of a function.
+    # The attributes of a function that typer reads.
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {**hints, **options}
     run.__signature__ = inspect.Signature([*own, *ours])  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The page in a browser, and the same as a file."""
+"""The page in a browser, and as a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ui(
 ) -> None:
     """Show the cache as a page in a browser, until Ctrl-C: figures, entries, disputes, integrity.
 
-    Only this machine can open it, and only with the token in the address that is printed. It needs the extra `ui`.
+    Only this machine can open it, and only with the token in the printed address. It needs the extra `ui`.
     """
     import socket
 
@@ -39,7 +39,7 @@ def ui(
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, port))
-            listener.listen()  # a program that reads the address may ask at once
+            listener.listen()  # a program that reads the address may connect at once
         except OSError as error:
             raise CouldNot(f"port {port} cannot be used: {error.strerror}") from None
         page = ServedPage(cache, listener.getsockname()[1])
@@ -50,7 +50,7 @@ def ui(
 
 
 def write_report(cache: UnifiedCache, path: str) -> None:
-    """Write the first page into a file, whole or not at all. A pipe or a device stays what it is."""
+    """Write the first page into a file, whole or not at all. A pipe or a device is not replaced."""
     import secrets
 
     from cacheness.errors import MissingExtra

@@ -1,4 +1,4 @@
-"""The command that says what an edit costs, before anything runs."""
+"""The command that shows the cost of an edit, before anything runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache
     from cacheness.memoize.plan import FunctionPlan
 
-#: Seconds in which the modules that are named must be imported.
+#: Seconds in which the named modules must be imported.
 PATIENCE: Final = 60.0
 _COLUMNS: Final = ("function", "state", "served", "stale", "stale\nbytes", "hours\nat stake", "why")
 
@@ -31,9 +31,9 @@ def plan(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, for a pull request.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say which results the code of today would serve, and which it would compute again, with what they cost.
+    """Show which results today's code would serve, and which it would compute again, with their cost.
 
-    Imports the modules that are named, in a process of its own, and no others. Exit code 1 where a result is stale.
+    Imports only the named modules, in a separate process. Exit code 1 if a result is stale.
     """
     found: list[dict[str, Any]] = in_a_child(place, plans_in, list(targets), "the plan", patience=PATIENCE)
     if as_json:

@@ -1,4 +1,4 @@
-"""What a command shows: text that cannot steer the terminal, JSON, questions, and how far it is."""
+"""Output of commands: text that cannot control the terminal, JSON, questions, and progress."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @once
 def out() -> Console:
-    """Where results go. Imported late, as all of rich: the help needs none of it."""
+    """Standard output. Imported late, like all of rich: the help needs none of it."""
     from rich.console import Console
 
     return Console(highlight=False, _environ=_environment())
@@ -32,44 +32,46 @@ def out() -> Console:
 
 @once
 def err() -> Console:
-    """Where hints, errors and progress go."""
+    """Standard error, for hints, errors and progress."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, _environ=_environment())
 
 
 def _environment() -> Mapping[str, str]:
-    """The environment, without a width of nothing: a program that does not know it says 0."""
+    """Return the environment, without a width of zero: a program that does not know the width sets 0."""
     is_known = os.environ.get("COLUMNS", "").strip("0 ") != ""
     return os.environ if is_known else {name: text for name, text in os.environ.items() if name != "COLUMNS"}
 
 
 def short(text: str, most: int | None) -> str:
-    """Printable text, cut at so many characters."""
+    """Return printable text of at most so many characters."""
     return printable(text) if most is None else cut(printable(text[: most + 1]), most)
 
 
 def function_named(name: str, most: int | None = None) -> str:
-    """A function's name, or its end where that is too long: modules begin alike."""
+    """Return a function's name, or its end if it is too long: modules have the same beginnings."""
     name = printable(name[-1000:]) or "-"
     return name if most is None or len(name) <= most else "…" + name[1 - most :]
 
 
-#: Kinds of columns: numbers and others that are never cut, names, whose ends differ, texts, and notes, which wrap.
+#: Kinds of columns: numbers and others that are never cut, names, which differ at the end, texts,
+#: and notes, which wrap.
 NUMBER: Final = "number"
 WHOLE: Final = "whole"
 NAME: Final = "name"
 TEXT: Final = "text"
 NOTE: Final = "note"
-_LEAST: Final = 10  #: characters at which a name or a text still says something
+_LEAST: Final = 10  #: characters to which a name or a text can be cut
 _GAP: Final = 2  #: between columns
 
 
 def table(head: Mapping[str, str], rows: Sequence[tuple[str, ...]], leave_out: Sequence[str] = ()) -> None:
-    """Rows under a head of columns with their kinds; whole and between tabs where nobody looks.
+    """Print rows under a head of columns with their kinds; whole and separated by tabs if not for a terminal.
 
-    Where they do not fit, columns that are zero in all rows go, then those of `leave_out` in their order, until they
-    do; then texts are cut. Numbers never are: where nothing else helps, each row is written line by line.
+    If they do not fit, columns that are zero in all rows are left out, then those of `leave_out` in
+    their order, until they fit; then texts are cut. Numbers never are: if nothing else helps, each
+    row is written line by line.
     """
     if not out().is_terminal:
         for row in rows:
@@ -129,7 +131,7 @@ def _fitted(cell: str, kind: str, most: int) -> str:
 
 
 def _print_lines(head: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
-    """Rows of a window in which they do not fit as columns: a line for each cell."""
+    """Return rows for a window in which they do not fit as columns: a line for each cell."""
     names = [name.replace("\n", " ") for name in head]
     wide = max(map(len, names))
     for row in rows:
@@ -139,7 +141,7 @@ def _print_lines(head: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> No
 
 
 def _share(widths: list[int], room: int) -> int:
-    """The width at which texts are cut so that all fit, where those that are shorter leave room to the others."""
+    """Return the width at which texts are cut so that all fit; shorter ones leave space to the others."""
     left = sorted(widths)
     while left and left[0] * len(left) <= room:
         room -= left.pop(0)
@@ -147,28 +149,28 @@ def _share(widths: list[int], room: int) -> int:
 
 
 def say(text: str) -> None:
-    """Print lines, whole; what would steer a terminal is escaped."""
+    """Print whole lines; control characters are escaped."""
     from rich.text import Text
 
     out().print(Text(printable(text, also="\n")), soft_wrap=True)
 
 
 def hint(text: str) -> None:
-    """Print a sentence to stderr, whole, in one line."""
+    """Print a whole sentence to stderr, in one line."""
     from rich.text import Text
 
     err().print(Text(printable(text)), soft_wrap=True)
 
 
 def print_json(data: object) -> None:
-    """Print data as JSON, not through rich's width: what reads it wants it whole."""
+    """Print data as JSON, not limited to rich's width, because programs need all of it."""
     import json
 
     print(json.dumps(data, indent=2, default=str))
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is deleted, and end the command where the answer is no."""
+    """Ask for confirmation before a deletion, and end the command if the answer is no."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -178,7 +180,7 @@ def confirm(question: str, *, yes: bool) -> None:
 
 @contextmanager
 def telling(what_was_done: Callable[[], str]) -> Iterator[None]:
-    """After Ctrl-C, say what was done until then."""
+    """After Ctrl-C, print what was done until then."""
     try:
         yield
     except KeyboardInterrupt:
@@ -187,7 +189,7 @@ def telling(what_was_done: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def telling_what_is_left(cache: UnifiedCache) -> Iterator[None]:
-    """After Ctrl-C, say how many entries were deleted and how many are left."""
+    """After Ctrl-C, print how many entries were deleted and how many are left."""
     before = cache.stats()["entries"]
 
     def what_was_done() -> str:
@@ -203,10 +205,10 @@ def telling_what_is_left(cache: UnifiedCache) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A bar on stderr, where that is a terminal."""
+    """Return a bar on stderr, if that is a terminal."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    spins = [SpinnerColumn()] if err().encoding.startswith("utf") else []  # its dots are in no other
+    spins = [SpinnerColumn()] if err().encoding.startswith("utf") else []  # its dots occur nowhere else
     columns: list[Any] = [*spins, BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn()]
     bar = Progress(*columns, console=err(), transient=True, disable=not err().is_terminal)
     if bar.disable:  # before version 14, rich ends it with an empty line

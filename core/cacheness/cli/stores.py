@@ -77,9 +77,9 @@ def copy(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Copy every entry; keys, times and tags stay. Interrupted, run it again: it goes on.
+    """Copy every entry; keys, times and tags stay. After an interruption, run it again to continue.
 
-    What cannot be copied is named on stderr, and the exit code is 1 then.
+    Entries that cannot be copied are listed on stderr, and the exit code is then 1.
     """
     from cacheness.cache import UnifiedCache
     from cacheness.cli.opening import endpoint, existing, place_of, target_of
@@ -120,9 +120,9 @@ def copy(
 
 @about_a_store
 def migrate(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json: AsJson = False) -> None:
-    """Upgrade the database's schema to this version of the library. Interrupted, run it again: it goes on.
+    """Upgrade the database's schema to this version of the library. After an interruption, run it again.
 
-    Entries that this version does not read are dropped, with their blobs; it says how many and asks first.
+    Entries that this version does not read are dropped, with their blobs, after a confirmation with their number.
     """
     from cacheness.migrating import migrate as migrate_store
     from cacheness.migrating import planned_for

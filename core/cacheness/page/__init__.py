@@ -1,1 +1,1 @@
-"""The page for a browser: what a cache holds, what it saved, and why calls missed. Without JavaScript."""
+"""A page for a browser: a cache's contents, what it saved, and why calls missed. Without JavaScript."""

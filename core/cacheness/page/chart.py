@@ -1,4 +1,4 @@
-"""Bars over time as SVG, drawn on the server; colours come from the style sheet."""
+"""Draw bars over time as SVG on the server; colours come from the style sheet."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LABELS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One hour: its name, and the parts that stand on one another, each with the class that colours it."""
+    """One hour: its name, and the stacked parts, each with its CSS class."""
 
     name: str
     parts: Sequence[tuple[str, float]]
 
 
 def bars(title: str, columns: Sequence[Bar], named: Callable[[float], str] | None = None) -> str:
-    """Return a chart with a column for each bar. Screen readers read out its title and the figures of each column.
+    """Return a chart with a column for each bar. Screen readers read its title and the figures of each column.
 
     Args:
         title: of the chart.

@@ -1,4 +1,4 @@
-"""One entry as people look at it: whether it is served, what to do where it is not, and what its value looks like."""
+"""Show one entry: whether it is served, what to do if not, and its value."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _ADVICE: Final[Mapping[str, str]] = {
 
 
 def not_served(cache: UnifiedCache, entry: Entry) -> str:
-    """Why an entry is not served, and what to do about it; "" where it is, as far as its row shows."""
+    """Return why an entry is not served, and what to do about it; "" if it is, as far as its row shows."""
     return _advised(cache.why_not_served(entry), entry)
 
 
 def preview(cache: UnifiedCache, entry: Entry, most: int | None = None) -> str:
-    """What the value of an entry looks like, or why it is not shown: of at most so many characters, or a few words."""
+    """Return a text for an entry's value, or why it is not shown: at most so many characters, or a few words."""
     try:
         if reason := not_served(cache, entry):
             return f"(not served: {reason})"

@@ -1,7 +1,7 @@
-"""Serves the page on this machine, and to nobody else.
+"""Serve the page on this machine only.
 
-Whoever opens it needs the token of the printed URL; then a cookie has it. What changes something is a POST that names
-the token again, from a page of our own: another site can send neither.
+A user needs the token of the printed URL; after that a cookie has it. A change is a POST that
+contains the token again, from our own page: another site can send neither.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Action = Callable[[Request, dict[str, str]], Response | View | None]
 
 
 class ServedPage:
-    """The application for one cache. `app` is what an ASGI server runs."""
+    """The application for one cache. An ASGI server runs `app`."""
 
     def __init__(self, cache: UnifiedCache, port: int, token: str | None = None) -> None:
         self.token = token or secrets.token_urlsafe(24)
@@ -79,8 +79,8 @@ class ServedPage:
         return answer
 
     async def _refusal(self, request: Request) -> Response | None:
-        """What stands in the way of an answer: another host's name, or no token. A token moves into a cookie."""
-        if request.headers.get("host") not in self._names:  # a name of somebody else's that leads here
+        """Return the response to a wrong host name, or a missing token. A token is moved into a cookie."""
+        if request.headers.get("host") not in self._names:  # another domain's name that resolves to this address
             return PlainTextResponse("unknown host", 400)
         given = request.query_params.get("token", "")
         if secrets.compare_digest(given.encode(), self.token.encode()):
@@ -98,9 +98,9 @@ class ServedPage:
         )
 
     def _may_change(self, request: Request, form: dict[str, str]) -> bool:
-        """Return True for a form of a page of ours: it names the token, and no browser says it came from elsewhere.
+        """Return True for a form of our page: it contains the token, and no browser reports another origin.
 
-        Browsers say where a form comes from; what says nothing is a program that was given the token.
+        Browsers send the origin of a form; a request without one is from a program that has the token.
         """
         origin = request.headers.get("origin")
         site = request.headers.get("sec-fetch-site")

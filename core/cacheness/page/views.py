@@ -1,4 +1,4 @@
-"""What each page shows: data of a cache, put into templates that escape every text."""
+"""The contents of each page: data of a cache, in templates that escape every text."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 HOURS: Final = 48  #: that the charts show
 ROWS: Final = 50  #: of a table on the first page
-LISTED: Final = 100  #: entries of a list
-LOOK_SECONDS: Final = 2.0  #: that a look through the entries may take
+LISTED: Final = 100  #: entries in a list
+LOOK_SECONDS: Final = 2.0  #: that reading the entries may take
 PAGE: Final = 500
 TEXT: Final = 2000  #: characters of one text
 PREVIEW: Final = 2000
@@ -48,14 +48,14 @@ ORDERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One page: the template, and what it is given."""
+    """One page: the template, and its data."""
 
     template: str
     title: str
     data: Mapping[str, Any]
 
     def html(self, *, token: str = "", is_file: bool = False) -> str:
-        """The page as HTML. A page that is a file has its style within, and neither links nor buttons."""
+        """Return the page as HTML. A page that is a file contains its style, and neither links nor buttons."""
         style = (HERE / "templates/style.css").read_text() if is_file else ""
         made = datetime.now(UTC)
         return (
@@ -74,7 +74,7 @@ class View:
 
 
 def overview(cache: UnifiedCache) -> View:
-    """What the cache holds, what it saved, by function and hour, and why calls missed. Looks through no entries."""
+    """Show the cache's contents, what it saved, by function and hour, and why calls missed. Reads no entries."""
     hours = {row.name: row for row in cache.report(since=timedelta(hours=HOURS), by="hour")}
     ever = cache.overview()
     names = [_hour(ago) for ago in reversed(range(HOURS))]
@@ -95,7 +95,7 @@ def overview(cache: UnifiedCache) -> View:
 
 
 def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
-    """Entries: by the beginning of a key, function, tag or prefix, or those first that an order puts first."""
+    """Show entries: by the first digits of a key, function, tag or prefix, or the first in some order."""
     chosen = {name: asked[name] for name in ("function", "tag", "prefix") if asked.get(name)}
     order, key = asked.get("order", ""), asked.get("key", "").strip()
     note, found = "", list[dict[str, Any]]()
@@ -108,7 +108,7 @@ def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
         else:
             found = cache.list_entries(**chosen, limit=LISTED + 1)
             note = f"the first {LISTED} are shown" if len(found) > LISTED else ""
-    except (ValueError, CodecError) as error:  # of what no store can hold, such as NUL
+    except (ValueError, CodecError) as error:  # for text that no store can contain, such as NUL
         note = str(error)
     return View(
         "entries.html",
@@ -123,7 +123,7 @@ def entries(cache: UnifiedCache, asked: Mapping[str, str]) -> View:
 
 
 def entry(cache: UnifiedCache, key: str, *, shows_value: bool = False) -> View | None:
-    """One entry: what made it, from what, where it came from, and on demand its value. None when it is not there."""
+    """Show one entry: its function, inputs, origin, and on demand its value. Return None if it does not exist."""
     found = cache.entry(key)
     if found is None:
         return None
@@ -146,7 +146,7 @@ def entry(cache: UnifiedCache, key: str, *, shows_value: bool = False) -> View |
 
 
 def disputes(cache: UnifiedCache) -> View:
-    """Results that came out differently when they were computed again."""
+    """Show results that differed when they were computed again."""
     return View("disputes.html", "Disputes", {"disputes": [one.as_dict() for one in cache.disputes()]})
 
 
@@ -159,7 +159,7 @@ def integrity(cache: UnifiedCache, shard: str = "") -> View:
 
 
 def trouble(what: str, error: Exception) -> View:
-    """Why a page cannot be shown."""
+    """The reason why a page cannot be shown."""
     return View("trouble.html", "Not now", {"what": what, "error": f"{type(error).__name__}: {error}"})
 
 
@@ -169,7 +169,7 @@ def message(title: str, text: str) -> View:
 
 
 def _ordered(cache: UnifiedCache, chosen: Mapping[str, Any], order: str) -> tuple[list[dict[str, Any]], str]:
-    """The first entries in an order, of those that are looked at in the time that a page may take."""
+    """Return the first entries in an order, of those that are read in the time for a page."""
     best, looked_at, until = list[dict[str, Any]](), 0, time.monotonic() + LOOK_SECONDS
     left = cache.iter_entries(**chosen)
     while page := cache.describe(islice(left, PAGE)):
@@ -224,7 +224,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _plain(value: Any) -> Any:
-    """A text for a page: of bounded length, and without characters that would turn the direction of writing."""
+    """Return a text for a page: of limited length, and without characters that change the direction of writing."""
     if value is None or isinstance(value, Markup):
         return "" if value is None else value
     return printable(cut(f"{value}", TEXT), also="\n\t")
@@ -250,7 +250,7 @@ def _called(given: Any) -> str:
 
 def _arguments(given: Mapping[str, Any]) -> Iterator[str]:
     for name, value in given.items():
-        if name in ("function", "prefix"):  # options of the key, which are said elsewhere
+        if name in ("function", "prefix"):  # options of the key, which are shown elsewhere
             continue
         try:
             yield f"{name}={cut(repr(value), ARGUMENT)}"

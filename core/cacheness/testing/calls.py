@@ -1,4 +1,4 @@
-"""What calls of cached functions came to in a test, and assertions about it."""
+"""Record calls of cached functions in a test, and assert their outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SERVED = frozenset({"hit", "near hit", "waited"})
 
 
 class HeardCalls:
-    """The calls of a block, in order: what `cacheness_calls()` gives.
+    """The calls of a block, in order: the result of `cacheness_calls()`.
 
     Args of several methods:
         function: a function, or its name: a module, a qualified name, or both with a colon or a dot between.

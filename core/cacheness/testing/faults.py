@@ -1,8 +1,8 @@
 """Stop, kill or fail a cache at a named step.
 
-Every step of the commit protocol is a call to a store, so a wrapper around the stores reaches
-all of them and the product needs no hooks of its own. A step is `blobs.write`, `metadata.commit`
-and so on; each has a moment before it and a moment after it.
+Every step of the commit protocol is a call of a store, so a wrapper around the stores reaches all
+of them and the product needs no hooks. A step is `blobs.write`, `metadata.commit` and so on; each
+has a moment before it and a moment after it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Crashed(BaseException):
 
 
 class Stepwise:
-    """A store that calls `on_step` before and after each step, and passes on what that raises."""
+    """A store that calls `on_step` before and after each step, and raises its exceptions."""
 
     def __init__(self, inner: Any, name: str, on_step: OnStep) -> None:
         self._inner = inner
@@ -66,8 +66,8 @@ class Stepwise:
 
 
 def stepwise(config: Config, on_step: OnStep) -> UnifiedCache:
-    """The cache of this configuration, with its own connections, seen step by step."""
-    UnifiedCache(config).close()  # makes the signing key, which comes before the database
+    """Return the cache of this configuration, with separate connections, whose steps are observed."""
+    UnifiedCache(config).close()  # creates the signing key, before the database
     return UnifiedCache(
         config.but(
             metadata_backend=Stepwise(factory.open_metadata(config), "metadata", on_step),
@@ -77,7 +77,7 @@ def stepwise(config: Config, on_step: OnStep) -> UnifiedCache:
 
 
 class Countdown:
-    """Does something at the n-th moment: n = 1, 2, … until a run passes untouched covers them all."""
+    """Acts at the n-th moment: n = 1, 2, … until a run ends before it covers all moments."""
 
     def __init__(self, n: int, act: Callable[[str], None]) -> None:
         self.left = n
@@ -93,12 +93,12 @@ class Countdown:
 
     @property
     def reached(self) -> bool:
-        """True when the run was long enough to get there."""
+        """Return True when the run was long enough to reach it."""
         return self.left <= 0
 
 
 class At:
-    """Does something at one named moment, once."""
+    """Acts at one named moment, once."""
 
     def __init__(self, step: str, when: str, act: Callable[[str], None]) -> None:
         self._moment = (step, when)

@@ -1,12 +1,13 @@
 """
-Keeps one server for as long as somebody needs it. Run as a program, by `servers.py`.
+Keep one server running as long as its owner needs it. Run as a program, by `servers.py`.
 
-The keeper is a process of its own, in a session of its own, so that Ctrl-C does not reach it
-and a killed test run cannot take it along: it sees its owner go, stops the server, and removes
-the folder. If the keeper itself is killed, the kernel stops the server.
+The keeper is a separate process in a separate session, so that Ctrl-C does not reach it and a
+killed test run does not kill it: when its owner ends, it stops the server and removes the folder.
+If the keeper itself is killed, the kernel stops the server.
 
-A server that ends without an order is recorded in the file `ended`, so that the owner need not wait for it.
-The module needs the standard library only, and reads what to do from the JSON file that is its argument.
+If the server ends by itself, this is recorded in the file `ended`, so that the owner need not wait
+for it. The module needs only the standard library, and reads its configuration from the JSON file
+in its argument.
 """
 
 from __future__ import annotations
@@ -34,25 +35,25 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What to run, for whom, and where."""
+    """What to run, for which owner, and where."""
 
-    owner: int  #: pid; the server goes when this process does
-    folder: str  #: removed at the end, whatever is in it
+    owner: int  #: pid; the server is stopped when this process ends
+    folder: str  #: removed at the end, with all contents
     prepare: list[str]  #: a command to run first; may be empty
     command: list[str]
     environment: dict[str, str]
     user: str | None  #: run the server as this user
-    stop: str  #: name of the signal that stops the server in good order
+    stop: str  #: name of the signal that stops the server cleanly
     orders: bool  #: whether stdin carries orders, and its end means the end
 
     @property
     def log(self) -> Path:
-        """Where the server's output goes."""
+        """The server's output."""
         return Path(self.folder, "server.log")
 
     @property
     def ended(self) -> Path:
-        """Written when a command ended although nobody had stopped it: which, and how."""
+        """Written when a command ended by itself: which, and how."""
         return Path(self.folder, "ended")
 
 
@@ -66,7 +67,7 @@ class Keeper:
         self._wanted = False
 
     def run(self) -> None:
-        """Serve until the owner is gone, or until told to end by SIGTERM or a closed stdin."""
+        """Serve until the owner has ended, or until SIGTERM or a closed stdin."""
         try:
             if self._prepare():
                 self.start()
@@ -78,7 +79,7 @@ class Keeper:
         finally:
             self.stop(self._task.stop)
             shutil.rmtree(self._task.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # the last one takes the folder around it, too
+            with contextlib.suppress(OSError):  # the last keeper also removes the folder around it
                 os.rmdir(os.path.dirname(self._task.folder))
 
     def start(self) -> None:
@@ -93,7 +94,7 @@ class Keeper:
         self._wanted = self._server is not None
 
     def stop(self, how: str) -> None:
-        """Stop the server with a signal, and with SIGKILL when it does not go."""
+        """Stop the server with a signal, and with SIGKILL if it does not end."""
         self._wanted = False
         if self._server is None:
             return
@@ -155,14 +156,14 @@ class Keeper:
 
 
 def as_user(user: str | None) -> dict[str, Any]:
-    """Return what `subprocess` needs to run a command as a user."""
+    """Return the arguments for `subprocess` to run a command as a user."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
 
 
 def _orders(task: Task) -> Iterator[str]:
-    """Lines from stdin, until the owner ends or stdin does; "" after each moment without one."""
+    """Yield lines from stdin, until the owner or stdin ends; "" after each moment without one."""
     pidfd = os.pidfd_open(task.owner) if hasattr(os, "pidfd_open") else -1
     sources = [0] * task.orders + [pidfd] * (pidfd >= 0)
     pending = b""
@@ -181,7 +182,7 @@ def _orders(task: Task) -> Iterator[str]:
 
 
 def _is_dying(pid: int) -> bool:
-    """Return True when a process was killed, and its first thread is gone: `poll` tells only when its last one is."""
+    """Return True when a process was killed, and its first thread is gone: `poll` waits for its last one."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:

@@ -1,7 +1,7 @@
-"""Random operations on a cache, checked against a dictionary.
+"""Run random operations on a cache, and compare with a dictionary.
 
-Reopening, crashing, fencing, expiring, evicting and repairing are moves like any other. Subclass
-`CacheMachine`, override `make_config`, and hand it to Hypothesis:
+Reopening, crashing, fencing, expiring, evicting and repairing are operations like any other.
+Subclass `CacheMachine`, override `make_config`, and pass it to Hypothesis:
 
     class TestMine(CacheMachine):
         def make_config(self): ...
@@ -26,7 +26,7 @@ from cacheness.testing.faults import Countdown, Crashed, OnStep, crash, stepwise
 MISSING: Final = "<a miss>"
 
 keys = st.integers(0, 3)
-#: None, what lies in a row, and what needs a blob: too random to be compressed into a row.
+#: None, values that fit in a row, and values that need a blob: too random to be compressed into a row.
 values = st.one_of(st.none(), st.integers(), st.binary(max_size=20)) | st.integers(0, 9).map(
     lambda seed: random.Random(seed).randbytes(40_000)
 )
@@ -34,10 +34,10 @@ moments = st.integers(1, 12)
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """A cache beside a dictionary that says, for each key, what may be found."""
+    """A cache and a dictionary with the values that may be found for each key."""
 
     def make_config(self) -> Config:
-        """The cache to test; a fresh one for every run. Override for other stores."""
+        """Return the cache to test; a new one for every run. Override for other stores."""
         return Config(cache_dir=self.directory)
 
     @initialize()
@@ -119,7 +119,7 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def agrees_with_a_dictionary(self) -> None:
-        """I2 and I3: what was acknowledged is found, and nothing else."""
+        """I2 and I3: acknowledged results are found, and no others."""
         for key, allowed in self.model.items():
             hit = self.cache.lookup(k=key)
             found = MISSING if hit is None else hit.value
@@ -127,10 +127,10 @@ class CacheMachine(RuleBasedStateMachine):
             self.model[key] = [found]
 
     def teardown(self) -> None:
-        """I6: at rest, after one repair, as many blobs as rows that name one."""
+        """I6: when nothing runs, after one repair, as many blobs as rows that name one."""
         if not hasattr(self, "cache"):
             return
-        self.cache.evict()  # what has expired is not listed, yet has its blob
+        self.cache.evict()  # expired entries are not listed, but still have blobs
         self.cache.verify_integrity(repair=True)
         report = self.cache.verify_integrity(deep=True)
         assert list(report) == []
@@ -139,7 +139,7 @@ class CacheMachine(RuleBasedStateMachine):
         shutil.rmtree(self.directory)
 
     def _crashes(self, moment: int, operation: Any) -> bool:
-        """Do it in another "process" that dies at this moment, if it lasts so long."""
+        """Act as another "process" that dies at this moment, if it runs so long."""
         countdown = Countdown(moment, crash)
         try:
             with stepwise(self.config, countdown) as cache:

@@ -1,5 +1,5 @@
 """
-A proxy on loopback that misbehaves on demand: in front of PostgreSQL, S3 or anything on TCP.
+A proxy on loopback that injects faults: in front of PostgreSQL, S3 or anything on TCP.
 
 ```python
 with Proxy.before(database_url) as proxy:
@@ -9,8 +9,8 @@ with Proxy.before(database_url) as proxy:
     proxy.heal()                    # as if nothing had been
 ```
 
-Faults hold for all connections, old and new, until `heal`. A fault with a `match` strikes when
-the bytes appear in what a client sends, as often as `times` says.
+Faults apply to all connections, old and new, until `heal`. A fault with a `match` applies when the
+bytes appear in a client's data, at most `times` times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 from cacheness.lazy_dataclass import dataclass
 
 _BLOCK: Final = 1 << 16
-_OVERLAP: Final = 256  #: a match may lie across two blocks
+_OVERLAP: Final = 256  #: a match may span two blocks
 _RESET: Final = struct.pack("ii", 1, 0)  #: close with RST instead of FIN
 
 
@@ -41,7 +41,7 @@ class _FaultRule:
 
 
 class Proxy:
-    """Forwards connections to one address, until a test makes it misbehave."""
+    """Forwards connections to one address, with the faults that a test sets."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
@@ -55,14 +55,14 @@ class Proxy:
         self.requests: list[bytes] = []  #: the first bytes of each block that clients sent
         self.round_trips = 0  #: how often a client sent something after an answer
         self.stalled = False
-        self.rate: float | None = None  #: bytes a second that servers' answers may take
-        self.delay = 0.0  #: seconds that a request is on its way, like to a server far away
+        self.rate: float | None = None  #: limit of bytes per second for servers' answers
+        self.delay = 0.0  #: seconds of delay for a request, as for a remote server
         self.cut_left: int | None = None  #: bytes of answers until the next connection is cut
         self._listen()
 
     @classmethod
     def before(cls, url: str) -> Proxy:
-        """A proxy before the server of a database URL, or of an S3 URL's `endpoint_url`; see `url`."""
+        """Return a proxy before the server of a database URL, or of an S3 URL's `endpoint_url`; see `url`."""
         parts = urlsplit(url)
         options = dict(parse_qsl(parts.query))
         server = urlsplit(options.get("endpoint_url", url))
@@ -93,7 +93,7 @@ class Proxy:
     # faults
 
     def refuse(self) -> None:
-        """Cut every connection and refuse new ones, like a server that is down."""
+        """Cut every connection and reject new ones, like a server that is down."""
         with self._lock:
             listener, self._listener = self._listener, None
         if listener is not None:
@@ -104,31 +104,31 @@ class Proxy:
         self._cut_all()
 
     def stall(self) -> None:
-        """Accept connections and bytes, and pass nothing on."""
+        """Accept connections and bytes, and forward nothing."""
         self.stalled = True
 
     def throttle(self, rate: float) -> None:
-        """Let answers trickle: so many bytes a second, a few at a time."""
+        """Slow down answers: so many bytes per second, a few at a time."""
         self.rate = rate
 
     def lag(self, seconds: float) -> None:
-        """Let each request arrive so much later: once for each answer that is waited for, however long it is."""
+        """Delay each request: once per answer that is waited for, however long it is."""
         self.delay = seconds
 
     def cut_response(self, after: int) -> None:
-        """Reset a connection, once, when so many more bytes of answers have passed."""
+        """Reset a connection, once, after so many more bytes of answers."""
         self.cut_left = after
 
     def reset_before(self, match: bytes, *, times: int = 1) -> None:
-        """Reset the connection instead of passing the request on."""
+        """Reset the connection instead of forwarding the request."""
         self._rules.append(_FaultRule(match, "reset", times))
 
     def drop_response(self, match: bytes, *, times: int = 1) -> None:
-        """Pass the request on, and reset the connection instead of passing its answer back."""
+        """Forward the request, and reset the connection instead of returning its answer."""
         self._rules.append(_FaultRule(match, "drop", times))
 
     def stall_before(self, match: bytes, *, times: int = 1) -> None:
-        """Keep the request, and say nothing."""
+        """Keep the request, and send nothing."""
         self._rules.append(_FaultRule(match, "stall", times))
 
     def answer(
@@ -140,7 +140,7 @@ class Proxy:
         *,
         times: int = 1_000_000,
     ) -> None:
-        """Answer an HTTP request oneself."""
+        """Answer an HTTP request in the proxy."""
         lines = {
             "Content-Length": str(len(body)),
             "Content-Type": "application/xml",
@@ -153,12 +153,12 @@ class Proxy:
         )
 
     def has_struck(self) -> bool:
-        """Return True when every fault that waits for a match has met it, as often as it was to."""
+        """Return True when every fault that waits for a match has occurred as often as requested."""
         with self._lock:
             return not any(rule.left for rule in self._rules)
 
     def heal(self) -> None:
-        """Behave from now on. Connections that were stalled are reset."""
+        """Forward normally from now on. Stalled connections are reset."""
         self._rules.clear()
         self.rate = self.cut_left = None
         self.delay = 0.0
@@ -168,7 +168,7 @@ class Proxy:
         if self._listener is None:
             self._listen()
 
-    # machinery
+    # implementation
 
     def _listen(self) -> None:
         listener = socket.socket()
@@ -204,7 +204,7 @@ class Proxy:
         self._links.discard(link)
 
     def rule_for(self, data: bytes) -> _FaultRule | None:
-        """The first fault that these bytes set off, used up by one."""
+        """Return the first fault that these bytes trigger, and reduce its count by one."""
         with self._lock:
             for rule in self._rules:
                 if rule.left and rule.match in data:
@@ -213,7 +213,7 @@ class Proxy:
         return None
 
     def allowance(self, count: int) -> int:
-        """How many of these bytes of an answer may pass; fewer than all: then cut the connection."""
+        """Return how many of these bytes of an answer may pass; if not all, the connection is then cut."""
         with self._lock:
             if self.cut_left is None or self.cut_left >= count:
                 self.cut_left = None if self.cut_left is None else self.cut_left - count
@@ -231,7 +231,7 @@ class _Link:
         self._target = target
         self._server: socket.socket | None = None
         self._dropping = False
-        self._answered = True  # so that what comes next is a new request
+        self._answered = True  # so that the next bytes are a new request
         self._ended = 0
 
     def start(self) -> None:
@@ -252,7 +252,7 @@ class _Link:
         try:
             self._server = socket.create_connection(self._target, timeout=10)
             self._server.settimeout(None)
-            for side in (self._client, self._server):  # or the kernel holds the end of a request back
+            for side in (self._client, self._server):  # otherwise the kernel delays the end of a request
                 side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
             self.cut()
@@ -272,7 +272,7 @@ class _Link:
         self.cut()
 
     def _requests(self) -> bool:
-        """Return True when the client ended the connection in good order."""
+        """Return True when the client closed the connection cleanly."""
         assert self._server is not None
         seen = b""
         while data := self._client.recv(_BLOCK):
@@ -299,7 +299,7 @@ class _Link:
         return True
 
     def _answers(self) -> bool:
-        """Return True when the server ended the connection in good order."""
+        """Return True when the server closed the connection cleanly."""
         assert self._server is not None
         while data := self._server.recv(_BLOCK):
             self._answered = True
@@ -327,7 +327,7 @@ class _Link:
                 raise OSError("the link was cut")
 
     def _reply(self, data: bytes, reply: bytes) -> None:
-        # The body first: a client that is still sending may never see an answer.
+        # The body first: a client that is still sending may not read an answer.
         head, _, body = data.partition(b"\r\n\r\n")
         names = (line.partition(b":") for line in head.split(b"\r\n"))
         headers = {name.strip().lower(): value.strip() for name, _, value in names}

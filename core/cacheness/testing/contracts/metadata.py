@@ -1,4 +1,4 @@
-"""What every metadata store promises, as tests. Subclass one of these and override `open_store`.
+"""Tests for every metadata store. Subclass one of these and override `open_store`.
 
 ```python
 class TestMyStore(SessionStoreContract):
@@ -50,17 +50,17 @@ SOMEBODY = Process(host="here", boot_id="boot", pid_ns="4026531836", pid=4711, p
 
 
 def key(number: int) -> bytes:
-    """The key with this number: keys sort like their numbers."""
+    """Return the key with this number: keys sort like their numbers."""
     return number.to_bytes(32, "big")
 
 
 def blob_name(of: bytes, session: str = "0" * 16) -> str:
-    """A fresh name for a blob."""
+    """Return a fresh name for a blob."""
     return f"{NAMESPACE}/{of.hex()[:2]}/{of.hex()}.{session}.{secrets.token_hex(8)}"
 
 
 def equivalence(new: int, old: int, **fields: Any) -> Equivalence:
-    """An equivalence of the fingerprints with these numbers."""
+    """Return an equivalence of the fingerprints with these numbers."""
     plain: dict[str, Any] = {
         "namespace": NAMESPACE,
         "store": "a store",
@@ -76,7 +76,7 @@ def equivalence(new: int, old: int, **fields: Any) -> Equivalence:
 
 
 def entry(number: int = 1, **fields: Any) -> Entry:
-    """An entry with a blob, under the key with this number."""
+    """Return an entry with a blob, under the key with this number."""
     plain: dict[str, Any] = {
         "namespace": NAMESPACE,
         "key": key(number),
@@ -107,21 +107,21 @@ def entry(number: int = 1, **fields: Any) -> Entry:
 
 
 def inline(number: int = 1, data: bytes = b"\x00\n\xffbytes", **fields: Any) -> Entry:
-    """An entry that carries its bytes itself."""
+    """Return an entry with inline bytes."""
     return entry(number, **{"blob": None, "inline": data, "size": len(data), **fields})
 
 
 class MetadataStoreContract:
-    """The promises that every metadata store keeps."""
+    """The guarantees of every metadata store."""
 
     @pytest.fixture
     def open_store(self) -> OpenStore:
-        """How to open the store under test; each call gives another handle on the same data."""
+        """Open the store under test; each call returns another handle on the same data."""
         raise AssertionError("override the fixture `open_store`")
 
     @pytest.fixture
     def opened(self, open_store: OpenStore) -> Iterator[OpenStore]:
-        """Like `open_store`; what it opened is closed when the test ends."""
+        """Like `open_store`; the store is closed when the test ends."""
         stores: list[MetadataStore] = []
 
         def open_another() -> MetadataStore:
@@ -134,7 +134,7 @@ class MetadataStoreContract:
 
     @pytest.fixture
     def store(self, opened: OpenStore) -> MetadataStore:
-        """A fresh, empty store."""
+        """Return a fresh, empty store."""
         return opened()
 
     @pytest.fixture
@@ -631,7 +631,7 @@ class MetadataStoreContract:
 
     def test_figures_since_an_hour_are_the_same_when_they_are_added_up(self, store: MetadataStore) -> None:
         now = store.now() // HOUR
-        # Each hour has a share of its own in `calls`, so that a sum tells which hours are in it.
+        # Each hour has a distinct share of `calls`, so that a sum shows which hours it includes.
         ages = {age: 1 << place for place, age in enumerate((0, 1, 5, 23, 24, 30, 47, 71, 150, 191))}
         for age, calls in ages.items():
             row = Activity("hour", now - age, f"f{age % 2}", "hit", "", calls, 0.0, 0.5, 7)
@@ -738,7 +738,7 @@ class MetadataStoreContract:
         assert store.delete(Where(NAMESPACE, expired=True), most=3, waits=False).entries == 2
         assert [one.key for one in store.scan(Where(NAMESPACE))] == [key(9)]
 
-    # what leads to an entry
+    # hints to an entry
 
     @pytest.mark.parametrize("condition", [{"tag": "old"}, {"prefix": "old"}])
     def test_an_overwritten_entry_is_not_found_by_what_it_was(
@@ -886,7 +886,7 @@ class MetadataStoreContract:
 
 
 class SessionStoreContract(MetadataStoreContract):
-    """The promises of stores where many write at once: sessions and compute leases."""
+    """The guarantees of stores with many writers: sessions and compute leases."""
 
     def test_a_new_session_is_live_and_tells_its_process(self, store: MetadataStore) -> None:
         session = store.open_session(SOMEBODY)
