@@ -1,4 +1,4 @@
-"""Dask graphs whose results are kept: computed once, by anyone, on any scheduler."""
+"""Cache the results of Dask graphs: computed once, on any machine and scheduler."""
 
 import cacheness_dask.delayed  # noqa: F401  registers delayed values with the encoder of keys
 from cacheness import File

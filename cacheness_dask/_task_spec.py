@@ -1,7 +1,8 @@
-"""What of ours runs a user's functions: errors pass through these frames, and through no others.
+"""Run the user's functions: errors pass through these frames only.
 
-Dask shows a user no frames of files that are called `dask/_task_spec.py`, in the process that asked and in the log of
-a worker alike. It has no other way to leave a frame out, but for a configuration that belongs to the user.
+Dask hides frames of files that are called `dask/_task_spec.py`, in the client's process and in the
+log of a worker. It has no other way to hide a frame, except a configuration that belongs to the
+user.
 """
 
 from __future__ import annotations
@@ -16,16 +17,16 @@ from dask._task_spec import GraphNode, execute_graph
 
 from cacheness.errors import CachenessError
 
-#: How often a computation starts again because entries vanished under it, before it runs without hits.
+#: How often a computation restarts because entries were deleted during it, before it runs without hits.
 _ATTEMPTS: Final = 3
 
 
 class EntryVanished(CachenessError):
-    """An entry was deleted after it had been looked up, and the way to recompute it is too long to carry."""
+    """An entry was deleted after the look-up, and too many tasks would be needed to recompute it."""
 
 
 class Calling:
-    """A task's function, with something to do before and after it."""
+    """A task's function, with hooks before and after it."""
 
     __slots__ = ("_name", "_store", "func")
 
@@ -41,7 +42,7 @@ class Calling:
         return self.func
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """What the task's own function returns."""
+        """Return the result of the task's own function."""
         around = self._before(args, kwargs)
         found = self._instead(around)
         if found is not None:
@@ -53,20 +54,20 @@ class Calling:
 
     @abstractmethod
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
-        """What is open while the function runs."""
+        """Return a context manager that is open while the function runs."""
 
     def _instead(self, around: Any) -> tuple[Any] | None:
-        """What is returned in place of what the function would; None where it runs."""
+        """Return a value instead of the function's; None to run it."""
         return None
 
     @abstractmethod
     def _after(self, around: Any, value: Any) -> None:
-        """To be done with what it returned."""
+        """Process the function's result."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """The tasks that make a result, in case that its entry has vanished."""
+    """The tasks that make a result, in case its entry was deleted."""
 
     tasks: dict[Any, GraphNode]
     key: Any
@@ -76,27 +77,27 @@ class Fallback:
         return execute_graph(dict(self.tasks), keys={self.key})[self.key]
 
 
-#: A tuple of a value that was read, or how to compute it.
+#: Return a tuple of a value that was read, or how to compute it.
 Found: TypeAlias = tuple[Any] | Fallback
 
 
 class Loading:
-    """A result that is read, or else computed."""
+    """A result that is read, or otherwise computed."""
 
     __slots__ = ()
 
     def __call__(self) -> Any:
-        """The value."""
+        """Return the value."""
         found = self.found()
         return found.compute() if isinstance(found, Fallback) else found[0]
 
     @abstractmethod
     def found(self) -> Found:
-        """The value that was read, or how to compute it."""
+        """Return the value that was read, or how to compute it."""
 
 
 class Consuming:
-    """A task with the small results that it takes, which are read together where it runs, and given to it.
+    """A task with its small input results, which are read together where it runs, and passed to it.
 
     Args:
         node: the task.
@@ -109,7 +110,7 @@ class Consuming:
         self._node, self._given = node, given
 
     def __call__(self, *values: Any) -> Any:
-        """What the task returns."""
+        """Return the task's result."""
         scope = dict(zip(self._given, values, strict=True))
         for key, found in self._read().items():
             scope[key] = found.compute() if isinstance(found, Fallback) else found[0]
@@ -117,16 +118,16 @@ class Consuming:
 
     @abstractmethod
     def _read(self) -> Mapping[Any, Found]:
-        """What was read, by key."""
+        """Return what was read, by key."""
 
 
 class Scheduling:
-    """A scheduler that decides first what another one runs."""
+    """A scheduler that decides what another scheduler runs."""
 
     beneath: Callable[..., Any]
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
-        """Compute the keys of a graph or expression; the values, nested as the keys are."""
+        """Compute the keys of a graph or expression; return the values, nested like the keys."""
         for _ in range(_ATTEMPTS):
             plan = self._decided(dsk, keys)
             if plan is None:
@@ -145,20 +146,20 @@ class Scheduling:
 
     @abstractmethod
     def _aside(self) -> AbstractContextManager[None]:
-        """Where what the other one computes is not decided about again."""
+        """Return a block in which graphs of the other scheduler are not decided about again."""
 
     @abstractmethod
     def _decided(self, dsk: Any, keys: Any) -> Any:
-        """What is to run; None where nothing could be decided."""
+        """Return what is to run; None if no decision was possible."""
 
     @abstractmethod
     def _shipped(self, plan: Any, dsk: Any) -> Any:
-        """The same, in the form that the scheduler takes."""
+        """Return the same, in the form for the scheduler."""
 
     @abstractmethod
     def _done(self) -> None:
-        """The results are there."""
+        """Handle the computed results."""
 
     @abstractmethod
     def _let_go(self, error: EntryVanished, keys: Any) -> None:
-        """Prepare to begin again."""
+        """Prepare to start again."""

@@ -1,4 +1,4 @@
-"""Accepting changes by the tasks of a graph: they run under the code of today, and are compared with what is stored."""
+"""Accept changes by the tasks of a graph: they run with today's code, and are compared with stored results."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from cacheness_dask.explain import looking, planned
 from cacheness_dask.fingerprint import entry_key, fingerprints
 from cacheness_dask.rewrite import name_of
 
-#: Earlier codes of one function that are tried, the newest first.
+#: Earlier fingerprints of one function that are tried, newest first.
 _MOST_EARLIER: Final = 8
-#: Entries of a function that are looked at for earlier code.
+#: Entries of a function that are read to find earlier code.
 _NEWEST: Final = 1000
 
 
 def accept(
     collection: Any, cache: Place | None = None, *, sample: int = 200, force: bool = False
 ) -> list[AcceptedChange]:
-    """Have results of earlier code count for the tasks of a collection, where these come out equal.
+    """Make results of earlier code count for the tasks of a collection, if comparisons are equal.
 
-    Tasks of which there is a result by earlier code run here, one after the other, under the code of today, with what
-    they were given then. Nothing is stored but what was accepted, which counts for all graphs, and for calls of the
-    functions outside of any.
+    Tasks with a result of earlier code run here, one after the other, with today's code and their
+    earlier inputs. Only the accepted changes are stored; they count for all graphs, and for calls
+    of the functions outside of graphs.
 
     Args:
         collection: a Dask collection, or several in a list, tuple or dictionary.
@@ -67,21 +67,21 @@ def accept(
 
 @dataclass(slots=True)
 class _CodeOfResults:
-    """What entries say of one earlier code of a function."""
+    """What entries record about one earlier code of a function."""
 
-    parameters: str  #: what stands for those that it had
+    parameters: str  #: digest of its parameters
     results: int = 0  #: entries of tasks that called it
 
 
 class _ChangedFunctions:
-    """The earlier codes of the functions of a graph, as far as entries tell."""
+    """Return the earlier codes of the functions of a graph, as far as entries record them."""
 
     def __init__(self, cache: UnifiedCache, graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> None:
         self._cache, self._graph, self._keys = cache, graph, list(keys)
         self._own = fingerprints(graph, self._keys).digests
         self._calls = {key: list(functions_in(graph[key])) for key in self._own}
         self._functions = {fingerprint(one).digest: one for calls in self._calls.values() for one in calls}
-        #: For the digest of each function of today those of its earlier codes, the newest first.
+        #: Return, for the digest of each function today, those of its earlier codes, newest first.
         self.codes: dict[bytes, dict[bytes, _CodeOfResults]] = {}
         today = {fingerprint(one).name: digest for digest, one in self._functions.items()}
         for name in {name_of(graph[key]) for key in self._own}:
@@ -92,7 +92,7 @@ class _ChangedFunctions:
                         codes.setdefault(digest, _CodeOfResults(parameters)).results += 1
 
     def accept(self, number: int, sample: int, *, force: bool) -> list[AcceptedChange]:
-        """Try one earlier code of each function, or the last of those that have fewer: all of them together."""
+        """Try one earlier code of each function together, or the last one of functions with fewer."""
         evidence: dict[bytes, Any] = {}
         for new, codes in self.codes.items():
             old, known = list(codes.items())[min(number, len(codes) - 1)]
@@ -104,10 +104,14 @@ class _ChangedFunctions:
         return [one.finish(sample, force=force) for one in fresh]
 
     def _differs(self, evidence: Mapping[bytes, Any], sample: int) -> bool:
-        """Compare tasks. True when some functions are refused, so that the others are to be tried without them."""
+        """Compare tasks.
+
+        Returns True when some functions are rejected, so that the others must be tried without them.
+        """
         found = _TasksOfToday(self._cache, self._graph, self._earlier(evidence))
         called = {key: [evidence[new] for new in self._new_in([key]) if new in evidence] for key in found.entries}
-        # Those that call a changed function themselves say most; what follows them is compared with all between.
+        # Tasks that themselves call a changed function are the best evidence; later ones are
+        # compared with all tasks in between.
         for is_direct in (True, False):
             keys = [key for key in found.entries if bool(called[key]) is is_direct]
             for key in chosen(keys, len(keys)):
@@ -126,7 +130,7 @@ class _ChangedFunctions:
         return False
 
     def _earlier(self, evidence: Mapping[bytes, Any]) -> dict[Any, str]:
-        """The entries that the tasks have under the earlier codes, where these are others than today's."""
+        """Return the entries of the tasks under the earlier codes, if these differ from today's."""
         instead = {new: one.old for new, one in evidence.items()}
         earlier = fingerprints(self._graph, self._keys, instead=instead).digests if instead else {}
         return {key: entry_key(digest) for key, digest in earlier.items()}
@@ -136,18 +140,18 @@ class _ChangedFunctions:
 
 
 class _TasksOfToday:
-    """Tasks that run under the code of today, with what earlier code made of those before them."""
+    """Tasks that run with today's code, with inputs made by earlier code."""
 
     def __init__(self, cache: UnifiedCache, graph: Mapping[Any, GraphNode], names: Mapping[Any, str]) -> None:
         self._cache, self._graph, self._names = cache, graph, names
         there = cache.present(sorted(set(names.values())))
         self._there = {key: name for key, name in names.items() if name in there and not there[name].outputs}
         own = fingerprints(graph, list(names)).digests if names else {}
-        #: Tasks whose results earlier code made: the entries.
+        #: Return the entries of tasks whose results earlier code made.
         self.entries = {key: name for key, name in self._there.items() if entry_key(own[key]) != name}
 
     def tasks_of(self, key: Any) -> dict[Any, GraphNode] | None:
-        """A task, and those before it as far back as results are there; None where something is never kept."""
+        """Return a task, and those before it back to stored results; None if one of them is never stored."""
         tasks: dict[Any, GraphNode] = {}
         stack = [key]
         while stack:
@@ -171,7 +175,7 @@ class _TasksOfToday:
                 yield key
 
     def compare(self, key: Any, tasks: dict[Any, GraphNode], involved: list[Any]) -> str:
-        """Return how a task came out differently; "" where it did not, or could not be compared."""
+        """Return how a task's result differs; "" if it is equal, or could not be compared."""
         try:
             hit = self._hit(self.entries[key])
             with ExitStack() as stack:
@@ -211,4 +215,4 @@ def _note_skipped(evidence: Iterable[Any], why: str) -> None:
 
 
 class _Skipped(Exception):
-    """A task cannot be compared; the message says why, as a part of a sentence about results."""
+    """A task cannot be compared; the message has the reason, as a part of a sentence about results."""

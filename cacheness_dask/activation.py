@@ -1,4 +1,4 @@
-"""`caching()` and `install()`: the two ways to have a cache used."""
+"""`caching()` and `install()`: the two ways to use a cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cacheness_dask.policy import Policy, Which
 from cacheness_dask.run import CacheUnavailable, Run
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: A cache, or where one is; None for no cache.
+#: A cache, or its place; None for no cache.
 Place = UnifiedCache | str | os.PathLike[str] | None
 
 _ELSEWHERE: Final = (
@@ -49,27 +49,27 @@ def caching(
 ) -> Caching:
     """Let everything that is computed in the block use a cache, on any scheduler and client.
 
-    What is to be stored is stored when the block ends. What is not given is what `dask.config` says of it, under
-    `cacheness`. An asynchronous client needs `async with`, which does not
-    block the event loop.
+    Waiting results are stored when the block ends. Defaults come from `dask.config`, under
+    `cacheness`. An asynchronous client needs `async with`, which does not block the event loop.
 
     Args:
         cache: an open cache, or a directory or database URL to open for the block; None for no cache. With a URL, the
-            environment gives the other parameters, as for `UnifiedCache.from_env`. Left out: `cacheness.cache` of
-            `dask.config`, or else what the environment says.
-        which: what to store: "auto", the default, for outputs, marks, and what took longer to compute than it takes to
-            load; "outputs", "all" or "marked" for just that.
-        scheduler: what Dask's `scheduler=` takes; None for the one that Dask would use.
+            environment provides the other parameters, as for `UnifiedCache.from_env`. Without it:
+            `cacheness.cache` of `dask.config`, otherwise from the environment.
+        which: what to store: "auto", the default, for outputs, marks, and results that took longer
+            to compute than to load; "outputs", "all" or "marked" for only these.
+        scheduler: a value for Dask's `scheduler=`; None for Dask's default.
         max_value_bytes: results larger than this are not stored; bytes, or text such as "1 GiB", the default.
         queue_bytes: the most memory, in each process, of results that wait to be stored; "64 MiB".
-        incomplete: for a task whose key cannot see everything that can decide its result: "warn" once for each
-            function and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the cache does.
+        incomplete: for a task whose key is incomplete: "warn" once per function and cache it,
+            "serve" to cache it silently, "refuse" not to cache it; None for the cache's setting.
         check_inputs: the share of tasks, 0 to 1, whose inputs are digested before and after: a task that changes them
             in place is named, and its result is not stored.
-        check: the share of hits, 0 to 1, that are computed again from cached inputs: one that comes out differently is
-            disputed, and not served until `cacheness disputes` decides; None as the cache does, or CACHENESS_CHECK.
-        mode: as of `UnifiedCache`, for the block; the narrower of the two counts. "refresh" begins at the block,
-            "offline" raises NotCached before anything runs.
+        check: the share of hits, 0 to 1, that are computed again from cached inputs: a result that
+            differs is disputed, and not served until `cacheness disputes` settles it; None for the
+            cache's share, or CACHENESS_CHECK.
+        mode: as for `UnifiedCache`, for the block; the more restrictive one applies. "refresh"
+            begins at the block, "offline" raises NotCached before anything runs.
     """
     policy = _policy(
         which=which,
@@ -83,7 +83,7 @@ def caching(
 
 
 class Caching:
-    """What `caching()` returns: for `with`, for `async with`, or a decorator."""
+    """The result of `caching()`: for `with`, for `async with`, or as a decorator."""
 
     def __init__(self, cache: Place, policy: Policy, scheduler: Any, mode: Mode = "readwrite") -> None:
         self._made_of = cache, policy, scheduler, mode
@@ -93,7 +93,7 @@ class Caching:
         return self._enter(is_everywhere=False)
 
     def enter_everywhere(self) -> Run:
-        """Enter a block that encloses every thread and task of this process, until it is left."""
+        """Enter a block that applies to every thread and task of this process, until it is left."""
         return self._enter(is_everywhere=True)
 
     def _enter(self, *, is_everywhere: bool) -> Run:
@@ -205,7 +205,7 @@ def install(
 
 
 class RegisteredCache:
-    """A cache for all that this process computes, in every thread: from `register` on, as with `dask.cache.Cache`.
+    """A cache for all graphs of this process, in every thread: from `register` on, like `dask.cache.Cache`.
 
     A `caching()` block inside uses its own cache. It may also be used in a `with` statement.
 
@@ -218,7 +218,7 @@ class RegisteredCache:
         self._caching = caching(cache, **options)
 
     def register(self) -> Run:
-        """Let what is computed from now on use the cache.
+        """Let computations from now on use the cache.
 
         Returns:
             What was computed, as `caching()` gives it.
@@ -226,7 +226,7 @@ class RegisteredCache:
         return self._caching.enter_everywhere()
 
     def unregister(self) -> None:
-        """Store what waits, and end what `register` began."""
+        """Store all waiting results, and undo `register`."""
         self._caching.__exit__(None, None, None)
 
     def __enter__(self) -> Run:
@@ -240,7 +240,7 @@ class RegisteredCache:
 
 
 def uninstall(client: Any) -> None:
-    """Store everything that waits, and end what `install` began.
+    """Store all waiting results, and undo `install`.
 
     Args:
         client: the distributed client.
@@ -252,7 +252,7 @@ def uninstall(client: Any) -> None:
 
 
 def run_with(cache: Place, policy: Policy | None = None, mode: Mode = "readwrite") -> Run:
-    """A run with a cache, which is opened for it and closed with it unless it is open."""
+    """Return a run with a cache, which is opened for it and closed with it unless it is open."""
     cache = _checked(cache)
     if cache is None:
         return Run(UnifiedCache(None), policy, owns=True)
@@ -270,7 +270,10 @@ def run_with(cache: Place, policy: Policy | None = None, mode: Mode = "readwrite
 
 
 def _for_block(cache: UnifiedCache, mode: Mode) -> Config:
-    """The configuration of an open cache in a narrower mode; a refresh begins here, unless the cache began one."""
+    """Return the configuration of an open cache in a more restrictive mode.
+
+    A refresh begins here, unless the cache began one.
+    """
     config = cache.config.in_mode(mode)
     if config.mode != "refresh" or cache.config.mode == "refresh":
         return config
@@ -286,7 +289,7 @@ def _policy(**given: Any) -> Policy:
 
 def _mode(mode: Mode | None) -> Mode:
     found = configured(mode=mode)["mode"]
-    narrowed: Mode = checked("mode", "off" if found is False else found)  # what YAML makes of a bare `off`
+    narrowed: Mode = checked("mode", "off" if found is False else found)  # YAML's value for a bare `off`
     return narrowed
 
 

@@ -1,7 +1,7 @@
-"""Whose block is it: the cache that the code running here is to use, if any.
+"""Find the block that applies to the running code: the cache that it uses, if any.
 
-Each thread and each asyncio task has its own, by `contextvars`. What a block encloses is what runs in
-its context: tasks and `asyncio.to_thread` started inside belong to it, plain threads do not.
+Each thread and each asyncio task has its own block, by `contextvars`. A block applies to its
+context: tasks and `asyncio.to_thread` started inside belong to it, plain threads do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cacheness_dask.run import Run
 
 
 class Block:
-    """One `caching()` or `nocache()` block that was entered. Leaving it closes this one only, in any order."""
+    """One `caching()` or `nocache()` block that was entered. Leaving it closes only this one, in any order."""
 
     __slots__ = ("_choice", "_is_everywhere", "left", "outer", "run")
 
@@ -25,7 +25,7 @@ class Block:
         self.run = run  #: None in `nocache()`
         self.outer: Block | None = current()
         self.left = False
-        #: The scheduler that was asked for, and what Dask was configured to use then.
+        #: The requested scheduler, and Dask's configured one at that time.
         self._choice: tuple[Any, Any] = scheduler, _configured()
         self._is_everywhere = is_everywhere
         if is_everywhere:
@@ -35,15 +35,16 @@ class Block:
 
     @property
     def scheduler(self) -> Any:
-        """What this block, or else one around it, was given for `scheduler=`, unless Dask was given another since."""
+        """Return the `scheduler=` of this block, or of an outer one, unless Dask was given another since."""
         chosen, configured = self._choice
         if chosen is None or self.left:
             return self.outer.scheduler if self.outer is not None else None
         return chosen if configured is _configured() else None
 
     def leave(self) -> bool:
-        """Enclose nothing any more, in any context. Says whether the code running here was enclosed."""
-        # No token of the variable: blocks are left in another order, and in another context, than they were entered.
+        """Leave the block, in every context. Return whether the running code was inside it."""
+        # The variable's token is not used, because blocks are left in another order, and in another
+        # context, than they were entered.
         self.left = True
         if self._is_everywhere:
             _everywhere.remove(self)
@@ -58,12 +59,12 @@ class Block:
 
 
 _innermost: ContextVar[Block | None] = ContextVar("cacheness_dask_block", default=None)
-#: Blocks around all that runs in this process, the innermost last.
+#: Blocks that apply to the whole process, the innermost last.
 _everywhere: list[Block] = []
 
 
 def current() -> Block | None:
-    """The innermost block around the code running here that was not left yet."""
+    """Return the innermost block around the running code that was not left yet."""
     block = _innermost.get()
     while block is not None and block.left:
         block = block.outer

@@ -1,4 +1,4 @@
-"""What a task calls: the user's function, with its arguments and those that are bound in it."""
+"""Find what a task calls: the user's function, with its arguments and bound ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_partial(func: Any) -> bool:
 
 
 def called_in(node: Task, given: tuple[tuple[Any, ...], dict[str, Any]] | None = None) -> tuple[Any, int]:
-    """The function that a task calls, the user's own where one of Dask's calls it.
+    """Return the function that a task calls, the user's if one of Dask calls it.
 
     Args:
         node: the task.
@@ -39,7 +39,7 @@ def called_in(node: Task, given: tuple[tuple[Any, ...], dict[str, Any]] | None =
 
 
 def is_listing(node: Task) -> bool:
-    """Return True when this is Dask's `reify`, of what another task within it gives."""
+    """Return True when this is Dask's `reify` of an inner task's result."""
     func = node.func
     return (
         getattr(func, "__name__", "") == "reify"
@@ -49,7 +49,7 @@ def is_listing(node: Task) -> bool:
 
 
 def bound_in(func: Any) -> list[tuple[str, Any]]:
-    """What a partial or a method holds beside its code, each with a name for people."""
+    """Return the data of a partial or a method besides its code, each with a readable name."""
     if is_partial(func):
         placed = [(f"argument {place} bound in", value) for place, value in enumerate(func.args, 1)]
         return placed + [(f"argument `{name}` bound in", value) for name, value in keywords_that_decide(func).items()]
@@ -59,10 +59,11 @@ def bound_in(func: Any) -> list[tuple[str, Any]]:
 
 
 def arguments_that_decide(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a task that decide its result.
+    """Return the arguments of a task that decide its result.
 
-    Not the lock of a `getter`, because who waits for whom decides no block. Not the seed of a sample for borders,
-    because Dask draws it from the frame's name, which is another one for delayed parts and for touched files.
+    Not the lock of a `getter`, because waiting decides no block. Not the seed of a sample for
+    borders, because Dask draws it from the frame's name, which differs for delayed parts and for
+    rewritten files with the same content.
     """
     if _takes_lock(node.func):
         return node.args[:3], {name: value for name, value in node.kwargs.items() if name != "lock"}
@@ -70,9 +71,9 @@ def arguments_that_decide(node: Task) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def keywords_that_decide(func: Any) -> dict[str, Any]:
-    """The arguments by name that are bound in a partial, and decide its result."""
+    """Return the bound keyword arguments of a partial that decide its result."""
     inner, keywords = func.func, func.keywords
-    # Dask's CSV reader carries the first rows of the first file to every block, for their types only.
+    # Dask's CSV reader passes the first rows of the first file to every block, only for their types.
     if getattr(inner, "__name__", "") == "_read_csv" and inner.__module__ == "dask.dataframe.io.csv":
         head, path = keywords["head"].iloc[:0], keywords.get("colname")
         if path is not None:  # of a set of the files' names; the reader sorts them
@@ -88,11 +89,11 @@ def _is_function(value: Any) -> bool:
 
 
 def _takes_lock(func: Any) -> bool:
-    """Return True when this is one of Dask's functions that read a block, `getter` and its kin."""
+    """Return True when this is one of Dask's functions that read a block, `getter` and similar ones."""
     return getattr(func, "__module__", "") == "dask.array.core" and func.__name__.startswith("getter")
 
 
 def _samples_borders(func: Any) -> bool:
-    """Return True when this is Dask's function that samples a column, to choose where the sorted frame is cut."""
+    """Return True when this is Dask's function that samples a column, to choose the borders of the sorted frame."""
     module = getattr(func, "__module__", "")
     return module == "dask.dataframe.partitionquantiles" and func.__name__ == "percentiles_summary"

@@ -1,7 +1,7 @@
-"""Tasks that draw random numbers which no argument seeds: their results are neither looked up nor stored.
+"""Find tasks that draw random numbers without a seed: their results are neither looked up nor stored.
 
-What draws is the core's rule, for tasks as for any function. Here it is asked of tasks: of what they call,
-of the objects that they are given, and of what their arguments seed.
+The core's rule decides what draws, for tasks as for any function. Here it is applied to tasks: to
+the functions they call, to the objects in their arguments, and to the seeds in their arguments.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from cacheness_dask.encoding import NotCacheable
 
 
 def reads_chance(thing: Any) -> str:
-    """Why the result of a function may differ each time, when it is called without arguments that seed it."""
+    """Return why a function's result may differ each time, if it is called without a seed."""
     chance = Chance(thing)
     return next(iter(chance.always or chance.in_call((), {})), "")
 
 
 def draws_by_itself(value: Any) -> str:
-    """Why what is given this object may differ each time: an estimator without a seed."""
+    """Return why the result of a task with this argument may differ each time: an estimator without a seed."""
     draw = kept_in(value)
-    # A generator that a task is given counts by its state.
+    # A generator in the arguments counts by its state.
     return f"unseeded randomness: {draw.what}" if draw is not None and draw.sources else ""
 
 
@@ -49,7 +49,7 @@ def _drawn_by(node: Task, chances: dict[int, Chance]) -> str:
             return reason[0]
     for value in _callables((*node.args, *node.kwargs.values())):
         given = chances.get(id(value))
-        # It is called with what else the task is given, by whom is not known: by place or by name.
+        # The function may be called with the task's other arguments, by position or by name.
         if given is not None and (
             reason := given.in_call([UNKNOWN] * _places(node), dict.fromkeys(_names(node), UNKNOWN))
         ):
@@ -70,7 +70,7 @@ def _callables(values: Iterable[Any]) -> Iterator[Any]:
 
 
 def _members(value: Any) -> Iterable[Any] | None:
-    """What a container holds; None for other values. A task within a task is looked at by itself."""
+    """Return the items of a container; None for other values. An inner task is checked separately."""
     if isinstance(value, (list, tuple)):
         return value
     if isinstance(value, dict):
@@ -89,7 +89,7 @@ def _is_dict(value: Any) -> bool:
 
 
 def _places(node: Task) -> int:
-    """How many arguments without names a function gets that is handed to this task: as many as it has lists."""
+    """Return how many positional arguments the task gives to a function in its arguments: one per list."""
     lists = [len(list(_members(value) or ())) for value in node.args if _is_list(value)]
     plain = [value for value in node.args if value is not None and not callable(value) and _members(value) is None]
     return max([len(plain), *lists])

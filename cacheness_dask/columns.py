@@ -1,7 +1,8 @@
-"""Names of files in arrays and columns, as `da.from_array(paths)` and a table of images have them.
+"""Recognise file names in arrays and columns, as in `da.from_array(paths)` and a table of images.
 
-The core takes no text in an array for a name. In a graph it often is one: each block gets some of the names and
-reads the files. Where none of the first texts looks like a name, none of them is one.
+The core takes no text in an array as a name. In a graph it often is one: each block gets some of
+the names and reads the files. If none of the first texts looks like a name, none of the others
+counts as one.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _FIRST: Final = 32
 
 
 def names_in(value: Any) -> list[str]:
-    """The texts in an array, series, index or frame that may name files; each once, and no more than are looked at."""
+    """Return the texts in an array, series, index or frame that may name files; each once, up to the limit."""
     texts = (
         text for column in _columns(value) if any(map(paths_in, _texts(column, _FIRST))) for text in _texts(column)
     )
@@ -39,7 +40,7 @@ def _columns(value: Any) -> Iterator[Any]:
 
 
 def _pandas(*names: str) -> Any:
-    """Classes of pandas; none as long as nobody, or another thread just now, has imported them."""
+    """Classes of pandas; none if it is not imported, or another thread is just importing it."""
     found = (getattr(sys.modules.get("pandas"), name, None) for name in names)
     return tuple(kind for kind in found if kind is not None)
 

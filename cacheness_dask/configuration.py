@@ -1,4 +1,4 @@
-"""What `dask.config` says of caches: keys under `cacheness`, and `DASK_CACHENESS__…` in the environment."""
+"""Read the configuration from `dask.config`: keys under `cacheness`, and `DASK_CACHENESS__…` in the environment."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _KNOWN: Final[dict[str, Any]] = _DEFAULTS["cacheness"]
 
 
 def load() -> None:
-    """Give Dask the defaults of the keys; what a user has configured stays."""
+    """Give Dask the defaults of the keys; values configured by the user stay."""
     dask.config.update_defaults(_DEFAULTS)
 
 
 def configured(**given: Any) -> dict[str, Any]:
-    """The options of a block; for None, what Dask's configuration says.
+    """Return the options of a block; None is replaced from Dask's configuration.
 
-    Raises ConfigError for a key of the configuration that is not known.
+    Raises ConfigError for an unknown key of the configuration.
     """
     _check_keys()
     return {name: _found(name.replace("_", "-")) if value is None else value for name, value in given.items()}
 
 
 def configured_cache() -> UnifiedCache | str:
-    """The cache that is used where none is named."""
+    """Return the default cache."""
     place: str | None = _found("cache")
     return UnifiedCache(Config.from_env()) if place is None else place
 
@@ -55,5 +55,5 @@ def _listed() -> str:
 
 def _found(key: str) -> Any:
     found = dask.config.get(f"cacheness.{key}", None)
-    # `dask.config.set(cacheness={…})` takes away the keys that it does not name.
+    # `dask.config.set(cacheness={…})` removes the keys that it does not contain.
     return _KNOWN[key] if found is None else found

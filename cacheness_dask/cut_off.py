@@ -1,9 +1,9 @@
-"""Early cut-off: a task whose inputs came out the same as for an earlier result is not computed.
+"""Early cut-off: a task with the same inputs as for an earlier result is not computed.
 
-A result is kept with an *alias*: the digest of what its task says itself (code and literals), and of the values that
-the task was given, taken before its body ran. When something upstream was edited, the fingerprint of the task is
-another, and its alias is the same if the values are. Then a link under the new fingerprint names the old result, so
-that the next run is planned without loading any input.
+A result is stored with an *alias*: the digest of the task's own code and literals, and of its input
+values, taken before its body ran. After an edit upstream, the fingerprint of the task differs, and
+its alias is the same if the values are. Then a link under the new fingerprint names the old result,
+so that the next run is planned without loading any input.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from dask._task_spec import GraphNode, Task, TaskRef, _execute_subgraph
 from cacheness.keys import FORMAT, closed_digest, encode
 from cacheness_dask.sizes import size_of
 
-#: Bytes of inputs that are digested for a result that is stored only if that pays.
+#: Bytes of inputs that are digested for a result that is stored only if worthwhile.
 _CHEAP: Final = 1 << 20
-#: Of a fused task, the number of its first input: before it stand its steps, which is the last, and names.
+#: For a fused task, the index of its first input: before it are its steps, the name of the last one, and names.
 FIRST_INPUT: Final = 3
-#: Types of values that nothing can change.
+#: Immutable types of values.
 _UNCHANGING: Final = frozenset({type(None), bool, int, float, complex, str, bytes})
 
 
 @dataclass(frozen=True, slots=True)
 class TaskInputs:
-    """What a task says itself, and where the values come in that other tasks give it."""
+    """A task's own content, and the places of other tasks' values in it."""
 
     own: bytes  #: digest of its code and literals, and of which input goes where
-    places: tuple[int | str, ...]  #: arguments that hold results of other tasks: their numbers and names
-    is_fused: bool  #: several tasks in one, whose arguments are its steps and then what it is given
+    places: tuple[int | str, ...]  #: arguments with results of other tasks: their numbers and names
+    is_fused: bool  #: several tasks in one, whose arguments are its steps and then its inputs
     is_known: bool = False  #: there is an earlier result of such a task
 
 
 class GivenValues:
-    """The values that a task is given, as they are before it runs.
+    """The input values of a task, as they are before it runs.
 
     Args:
         inputs: where they are.
@@ -55,13 +55,13 @@ class GivenValues:
 
     @property
     def alias(self) -> bytes | None:
-        """By which the result is found again; None where not only the values decide their digests."""
+        """Return the alias, by which the result is found again; None if the digests depend on more than values."""
         if self._digests is None:
             return None
         return blake3(encode(("alias", FORMAT, self.own, self._digests))).digest()
 
     def is_unchanged(self) -> bool:
-        """Return True when the task, which ran since, has not changed the values that it was given."""
+        """Return True when the task, which ran since, has not changed its input values."""
         return all(
             type(value) in _UNCHANGING or closed_digest(value) == digest
             for value, digest in zip(self._values, self._digests or (), strict=True)
@@ -79,7 +79,7 @@ def _digests_of(values: list[Any]) -> list[bytes] | None:
 
 
 def places_in(node: Task, is_result: Any) -> tuple[int | str, ...]:
-    """The arguments of a task that hold results of others.
+    """Return the arguments of a task that contain results of others.
 
     Args:
         node: the task.
@@ -104,5 +104,5 @@ def _keys_in(value: Any) -> Iterator[Any]:
 
 
 def is_fused(node: Task) -> bool:
-    """Return True for several tasks in one, which is given its steps before its inputs."""
+    """Return True for several tasks in one, whose arguments begin with its steps."""
     return node.func is _execute_subgraph

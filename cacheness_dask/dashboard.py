@@ -1,4 +1,4 @@
-"""A page of the scheduler's dashboard, and a part of its performance report: what the cache did for the cluster."""
+"""Add a page to the scheduler's dashboard, and a part to its performance report: the cluster's figures."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tornado.web import RequestHandler
 from cacheness.isolation import isolated
 from cacheness_dask.live import TOPIC, Progress, logger
 
-#: Seconds after which the page asks again.
+#: Seconds after which the page reloads.
 REFRESH: Final = 2
-#: Reasons that it names.
+#: Reasons that it lists.
 _MOST_SHOWN: Final = 20
-#: Events that are kept for reports: a worker sends two a second at most.
+#: Events that are kept for reports: a worker sends at most two per second.
 _MOST_KEPT: Final = 100_000
-#: After so long without a graph or a task, the graphs that ran are over.
+#: After so long without a graph or a task, the running graphs count as finished.
 _QUIET: Final = 60.0
 
 
 def show_page(client: Any) -> None:
-    """Have the scheduler of a client show the page."""
+    """Make the scheduler of a client show the page."""
     client.loop.add_callback(_register, client)
 
 
@@ -36,15 +36,15 @@ async def _register(client: Any) -> None:
 
 
 class DashboardPlugin(SchedulerPlugin):
-    """Adds up events on the scheduler, and shows them under `/cacheness`."""
+    """Sums up events on the scheduler, and shows them under `/cacheness`."""
 
     name = "cacheness"
     idempotent = True
 
     async def start(self, scheduler: Scheduler) -> None:
-        """Show the page, and add to reports."""
+        """Add the page, and the part of reports."""
         self.total = Progress()
-        self.current = Progress()  #: since the first of the graphs that run
+        self.current = Progress()  #: since the first of the running graphs
         self.at = 0.0
         self.events: deque[tuple[float, Progress]] = deque(maxlen=_MOST_KEPT)
         for moment, event in scheduler.get_events(TOPIC):
@@ -57,7 +57,7 @@ class DashboardPlugin(SchedulerPlugin):
         scheduler.handlers["performance_report"] = self._reporting(beneath)
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Take an event in."""
+        """Add an event."""
         if topic == TOPIC:
             self._add(time.time(), Progress.of(msg))
 
@@ -69,7 +69,7 @@ class DashboardPlugin(SchedulerPlugin):
         self.at = moment
 
     def since(self, start: float) -> Progress:
-        """What became of results from a time on."""
+        """Return the sum of events from a time on."""
         found = Progress()
         for moment, progress in self.events:
             if moment >= start:
@@ -79,7 +79,7 @@ class DashboardPlugin(SchedulerPlugin):
     def _reporting(self, beneath: Callable[..., Any]) -> Callable[..., Any]:
         async def performance_report(start: float, last_count: int, code: str = "", mode: str | None = None) -> Any:
             with isolated(_log):
-                # The report ends its first tab with the code, as it is, within <pre>.
+                # The report ends its first tab with the code, unescaped, within <pre>.
                 code += f"</pre><h2>Cacheness</h2>{_table(self.since(start))}<pre>"
             return await beneath(start=start, last_count=last_count, code=code, mode=mode)
 
@@ -87,21 +87,21 @@ class DashboardPlugin(SchedulerPlugin):
 
 
 class DashboardPage(RequestHandler):
-    """The page. It has no script, and asks for itself again."""
+    """The page. It has no script, and reloads itself."""
 
     def initialize(self, plugin: DashboardPlugin) -> None:
-        """Keep the plugin, whose sums are shown."""
+        """Store the plugin whose sums are shown."""
         self._plugin = plugin
 
     def get(self) -> None:
-        """Answer with the page."""
+        """Send the page."""
         self.set_header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
         self.set_header("Cache-Control", "no-store")
         self.write(page_of(self._plugin.current, self._plugin.total))
 
 
 def page_of(current: Progress, total: Progress) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="refresh" content="{REFRESH}">'
         f"<title>Cacheness</title><style>{_STYLE}</style></head><body><h1>Cacheness</h1>"
@@ -111,7 +111,7 @@ def page_of(current: Progress, total: Progress) -> str:
 
 
 def _bar(what: str, done: int, wanted: int) -> str:
-    done = min(done, wanted)  # of one that vanished, both reading and computing are reported
+    done = min(done, wanted)  # for a deleted entry, both reading and computing are reported
     return (
         f"<label>{done:,} of {wanted:,} {what}"
         f'<progress max="{max(wanted, 1)}" value="{done if wanted else 1}"></progress></label>'
@@ -151,7 +151,7 @@ def _is_done(progress: Progress) -> bool:
 
 
 def _link(scheduler: Scheduler) -> None:
-    """Name the page in the dashboard's menu."""
+    """Add the page to the dashboard's menu."""
     from distributed.dashboard.scheduler import template_variables
 
     pages = template_variables(scheduler)["pages"]

@@ -1,8 +1,8 @@
-"""Decisions beside the expression: how a large graph that mostly misses goes to a distributed scheduler.
+"""Send decisions with an expression: for a large graph with many misses on a distributed scheduler.
 
-Dask sends an array or a data frame as an expression of a few kilobytes, and the scheduler makes the
-tasks. Rewritten on the client, each task would travel by itself. So what is sent is the expression as
-it is, with what was decided about its keys, and the scheduler does the rewriting, too.
+Dask sends an array or a data frame as an expression of a few kilobytes, and the scheduler creates
+the tasks. If the client rewrote them, each task would be sent separately. So the unchanged
+expression is sent with the decisions about its keys, and the scheduler rewrites the graph.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from dask.highlevelgraph import HighLevelGraph, Layer
 from cacheness_dask.graphs import Annotations, Graph, as_expression, materialised, of_graph
 from cacheness_dask.rewrite import GraphPlan, apply
 
-#: Tasks that run. Below, either way takes less than half a second and 2 MB: docs/explanation/decisions/0009.
+#: Tasks that run. Below this, either way takes less than half a second and 2 MB: docs/explanation/decisions/0009.
 LARGE: Final = 10_000
 
 
 class Beside(Expr):
-    """An expression that its scheduler rewrites as decided, when it makes the tasks."""
+    """An expression that the scheduler rewrites as decided, when it creates the tasks."""
 
     _parameters: list[str] = ["expr", "decisions"]  # noqa: RUF012  Dask's own declaration
-    #: What was materialised on one side is not sent to the other.
+    #: The graph that was created on one side is not sent to the other.
     _pickle_functools_cache = False
 
     def __dask_keys__(self) -> list[Any]:
@@ -48,33 +48,34 @@ class Beside(Expr):
 
 
 class Plain(Graph):
-    """A graph for a scheduler in this process: a dictionary, and asked for its graph as Dask's expressions are."""
+    """A graph for a scheduler in this process: a dictionary with the interface of Dask's expressions."""
 
     def __dask_graph__(self) -> Graph:
         return self
 
 
 def shipped(plan: GraphPlan, dsk: Any, annotations: Annotations, client: Any) -> Any:
-    """What runs, in the form that its scheduler takes. The plan lets go of its graph."""
+    """Return what runs, in the scheduler's form. The plan drops its graph."""
     graph, plan.graph = plan.graph, {}
     if client is not None and isinstance(dsk, Expr) and _pays(plan, len(graph), dsk):
-        # A name is given, or Dask would hash all the decisions to make one.
+        # With a given name, Dask does not hash all the decisions to make one.
         return cast("Any", Beside)(_unmade(dsk), plan.decisions.for_elsewhere(), _determ_token=uuid4().hex)
     made = apply(plan.decisions, graph, annotations)
     return Plain(made) if client is None else as_expression(made, annotations)
 
 
 def _pays(plan: GraphPlan, size: int, expr: Expr) -> bool:
-    """Return True when rewriting on the scheduler costs little there, and loses nothing."""
+    """Return True when rewriting on the scheduler is cheap there, and loses nothing."""
     if len(plan.runs) < LARGE or 2 * len(plan.runs) < size or plan.cut:
         return False
-    # Which blocks of an array are fused goes by the hash seed, and a key that is fused away over there is
-    # neither loaded nor stored. That may befall what is stored on the off chance, not a hit or a mark.
+    # The hash seed decides which blocks of an array are fused, and a key that is fused away on the
+    # scheduler is neither loaded nor stored. This may happen to results that are stored only if
+    # worthwhile, not to a hit or a mark.
     return not (plan.hits or plan.decisions.marked) or next(_low_level(expr), None) is None
 
 
 def _low_level(expr: Expr) -> Iterator[Expr]:
-    """The parts of an expression that are optimised where they are materialised."""
+    """Return the parts of an expression that are optimised where its graph is created."""
     if hasattr(type(expr), "_optimized_dsk"):
         yield expr
     for operand in expr.dependencies():
@@ -82,7 +83,7 @@ def _low_level(expr: Expr) -> Iterator[Expr]:
 
 
 def _unmade(part: Any) -> Any:
-    """An expression without the tasks that were made of it: it keeps them, and would take them along."""
+    """Return an expression without its created tasks, which it would otherwise keep and send along."""
     if isinstance(part, HighLevelGraph):
         layers = {name: _unmade_layer(layer) for name, layer in part.layers.items()}
         return HighLevelGraph(layers, part.dependencies, part.key_dependencies)

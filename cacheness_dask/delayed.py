@@ -1,7 +1,7 @@
-"""Delayed values and other collections that a function or an argument refers to: their keys are new in every process.
+"""Encode delayed values and other collections in functions or arguments: their keys are new in every process.
 
-Importing this module registers with the encoder of keys what they stand for: a delayed function for what it
-calls, any other collection for its graph, with what one sees of it without computing it.
+Importing this module registers encodings for keys: a delayed function counts as the function that
+it calls, any other collection by its graph and its metadata.
 """
 
 from __future__ import annotations

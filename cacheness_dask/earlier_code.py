@@ -1,8 +1,9 @@
-"""Results of earlier code that stand in for those of a graph's tasks, because the change was accepted.
+"""Use results of earlier code for a graph's tasks, if the change was accepted.
 
-The graph is fingerprinted once more with the digest of the earlier code in place of each accepted function's. What is
-found under such a fingerprint *stands in* for the task's own result; what follows it is fingerprinted anew, from what
-it is really given. So each key says which code made the result, and none has to be deleted when a change is revoked.
+The graph is fingerprinted once more with the digest of the earlier code in place of each accepted
+function's. A result found under such a fingerprint *stands in* for the task's own result; later
+tasks are fingerprinted again, from their real inputs. So each key shows which code made the result,
+and none has to be deleted when a change is revoked.
 """
 
 from __future__ import annotations
@@ -27,36 +28,36 @@ MOST_WORLDS: Final = 8
 
 _MADE_OF_IT: Final = "made of results of earlier code"
 
-#: Members of a literal that are looked at for functions.
+#: Members of a literal that are searched for functions.
 _MOST_MEMBERS: Final = 100
-#: What has no function in it.
+#: Types without functions in them.
 _PLAIN: Final = (TaskRef, int, float, str, bytes, type(None))
 
-#: Digests of functions of today, each with that of its earlier code.
+#: Digests of today's functions, each with that of its earlier code.
 World = Mapping[bytes, bytes]
-#: Of an accepted change: the digests of the code of today, and of the earlier code.
+#: Of an accepted change: the digests of today's code, and of the earlier code.
 Pair = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class ToCompare:
-    """A result of earlier code that a task computes in spite of, and compares with."""
+    """A result of earlier code with which a task, computed anyway, is compared."""
 
     entry: str  #: its key
-    changes: tuple[Pair, ...]  #: that end where it differs
+    changes: tuple[Pair, ...]  #: that end if it differs
 
 
 @dataclass(slots=True)
 class StandIns:
     """Results of earlier code for the tasks of one graph."""
 
-    standing: dict[Any, bytes] = field(default_factory=dict)  #: fingerprints, by key of the task that they stand in for
+    standing: dict[Any, bytes] = field(default_factory=dict)  #: fingerprints, by key of the replaced task
     present: dict[str, Presence] = field(default_factory=dict)  #: their entries
-    told: dict[Any, str] = field(default_factory=dict)  #: what is known of the changes, for people
-    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: tasks that compute in spite of one
+    told: dict[Any, str] = field(default_factory=dict)  #: descriptions of the changes
+    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: tasks that compute anyway
 
     def tell_of(self, own: Mapping[Any, bytes], given: Mapping[Any, bytes]) -> None:
-        """Say of tasks that they are made of what stands in for others.
+        """Mark tasks that are made from replaced results.
 
         Args:
             own: the fingerprints of tasks, by the code of today alone.
@@ -67,7 +68,7 @@ class StandIns:
 
 
 class EarlierCode:
-    """Finds what earlier code made of the tasks of a graph that miss.
+    """Finds results of earlier code for the tasks of a graph that miss.
 
     Args:
         cache: the cache.
@@ -100,7 +101,7 @@ class EarlierCode:
     def find(
         self, refingerprinted: Callable[[World], Fingerprints], never: Container[bytes], *, audits: bool
     ) -> StandIns:
-        """Return what was found: nothing where nothing misses, or no change was accepted.
+        """Return the results: none if nothing misses, or no change was accepted.
 
         Args:
             refingerprinted: makes the fingerprints with the digests of earlier code.
@@ -126,7 +127,7 @@ class EarlierCode:
         asked = (key for key in self._missing if key in earlier and key not in self._found.standing)
         digests = {key: earlier[key] for key in asked if earlier[key] != own[key] and earlier[key] not in never}
         there = self._cache.present(sorted({entry_key(digest) for digest in digests.values()})) if digests else {}
-        # Of a file that earlier code wrote, the code of today may make another one.
+        # Today's code may write a file differently from earlier code.
         served = {name: one for name, one in there.items() if not one.outputs}
         new = {key: digest for key, digest in digests.items() if entry_key(digest) in served}
         self._found.standing |= new
@@ -134,14 +135,14 @@ class EarlierCode:
         self._used |= dict.fromkeys(new, changes)
 
     def _drop_revoked(self) -> None:
-        """Let only those stand in whose changes count now: the rows are asked for after the entries."""
+        """Keep only results whose changes count now: the rows are read after the entries."""
         now = {(one.new, one.old, one.mac) for one in self._cache.acceptances.of_graphs(fresh=True)}
         for key in list(self._found.standing):
             if any((one.new, one.old, one.mac) not in now for one in self._used[key]):
                 del self._found.standing[key]
 
     def _choose_audited(self) -> None:
-        """Have some of those that would be loaded computed by the code of today, with all that leads to them."""
+        """Let some results that would be loaded be computed by today's code, with all tasks that lead to them."""
         standing = self._found.standing
         for key in list(self._loaded()):
             name = entry_key(standing[key]) if key in standing else ""
@@ -155,7 +156,7 @@ class EarlierCode:
                 standing.pop(node, None)
 
     def _loaded(self) -> Iterator[Any]:
-        """The tasks that are wanted or needed, and in whose place a result of earlier code would be loaded."""
+        """Return the wanted or needed tasks for which a result of earlier code would be loaded."""
         stack, seen = [key for key in self._wanted if key in self._graph], set[Any]()
         while stack:
             key = stack.pop()
@@ -173,15 +174,20 @@ class EarlierCode:
 
 
 def is_within_a_body() -> bool:
-    """Return True when a cached function or a Prefect task may compute the graph: its result would rest on this one."""
+    """Return True when a cached function or a Prefect task may compute the graph.
+
+    Its result would depend on this one.
+    """
     is_there = bool(bodies.under_way.get()) or bodies.are_running() or bodies.is_elsewhere(besides="dask")
     return is_there or bodies.is_child_process()
 
 
 def _worlds(rows: list[Equivalence]) -> Iterator[list[Equivalence]]:
-    """Sets of accepted changes as they may have been made: all of them, then the latest, the latest two, and so on.
+    """Return sets of accepted changes as they may have been made.
 
-    Of several earlier codes of one function, the one that was accepted first counts in a set: it is further back.
+    All of them, then the latest, the latest two, and so on.
+
+    Of several earlier codes of one function, the set contains the one that was accepted first, because it is older.
     """
     sets = [{one.new: one for one in rows[:count]} for count in (len(rows), *range(1, len(rows)))]
     seen: list[dict[bytes, Equivalence]] = []
@@ -192,7 +198,7 @@ def _worlds(rows: list[Equivalence]) -> Iterator[list[Equivalence]]:
 
 
 def functions_in(value: Any) -> Iterator[FunctionType]:
-    """The functions that a task calls, or hands to one that it calls.
+    """Yield the functions that a task calls, or passes to a function that it calls.
 
     Args:
         value: a node of a graph, or what is in one.
@@ -207,13 +213,13 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
 
 
 class CodeOfTasks:
-    """Says which code of the user's a task calls, for its entry: by that, results of earlier code are found."""
+    """Records which user code a task calls, for its entry: by that, results of earlier code are found."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[Any, tuple[str, ...]]] = {}
 
     def of(self, node: Any) -> str:
-        """Return what names the code, and what its digest is: what `codes_in` reads."""
+        """Return the code's name and its digest, in the format that `codes_in` reads."""
         is_shared = isinstance(node, Task) and node.func is _execute_subgraph  # by the blocks of an array
         parts = (node.args[0],) if is_shared else _parts_of(node)
         return ";".join(dict.fromkeys(code for part in parts for code in self._codes(part)))
@@ -235,7 +241,7 @@ def _code_of(function: FunctionType) -> str:
 
 
 def codes_in(text: str) -> Iterator[tuple[str, bytes, str]]:
-    """Read what `CodeOfTasks` said: for each function its name, its digest, and what stands for its parameters.
+    """Read the text of `CodeOfTasks`: for each function its name, its digest, and the digest of its parameters.
 
     Args:
         text: what was said.

@@ -1,4 +1,4 @@
-"""Terms: the bytes that stand for the parts of a task. Each says where it ends, so that none runs into the next.
+"""Terms: the encodings of parts of a task. Each marks its end, so that none merges with the next.
 
 N T F i f s b   None, True, False, int, float, text, bytes
 S               a shuffle's name, which is a token
@@ -19,14 +19,14 @@ from blake3 import blake3
 
 
 class NotCacheable(Exception):
-    """This task has no fingerprint; the message says why, for `explain`."""
+    """This task has no fingerprint; the message has the reason, for `explain`."""
 
 
-#: Enters every fingerprint. Raise it when the meaning of a term changes.
+#: Part of every fingerprint. Raise it when the meaning of a term changes.
 DOMAIN: Final = b"cacheness-dask/2"
 #: The tag of a task's result, as a number.
 RESULT: Final = ord("r")
-#: The same of a text that names a file.
+#: The same for a text that names a file.
 NAMED_FILE: Final = ord("p")
 
 _pack_size = struct.Struct(">Q").pack
@@ -40,7 +40,7 @@ def text(value: str) -> bytes:
 
 
 def container(kind: bytes, terms: list[bytes]) -> bytes:
-    """The term of something that is made of other terms."""
+    """Return the term of an object that consists of other terms."""
     return b"c" + blake3(b"%b %b %d " % (DOMAIN, kind, len(terms)) + b"".join(terms)).digest()
 
 

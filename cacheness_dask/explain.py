@@ -1,4 +1,4 @@
-"""Look before you compute: what would be loaded, computed or refused, and why; as rows and as a picture."""
+"""Explain a collection before it is computed: what would be loaded, computed or refused, and why."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cacheness_dask.miss_reasons import Reasons
 from cacheness_dask.rewrite import GraphPlan, name_of
 from cacheness_dask.run import Run
 
-_MOST_NODES: Final = 400  #: more than anyone can read in a picture
+_MOST_NODES: Final = 400  #: more than one can read in a picture
 _COLOURS: Final = {"hit": "#2e9e5b", "skipped": "#bfe6cd", "miss": "#f2a33c", "refused": "#c9505a", "data": "#e4e7ec"}
 _MEANS: Final = {
     "hit": "hit: loaded",
@@ -39,7 +39,7 @@ _MEANS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What would happen to one task."""
+    """The status of one task."""
 
     key: Any  #: the key of the task
     name: str  #: the function
@@ -48,7 +48,7 @@ class Row:
 
 
 class GraphExplanation(Sequence[Row]):
-    """The tasks of a collection, inputs first, each with what would happen to it.
+    """The tasks of a collection, inputs first, each with its status.
 
     Args:
         rows: a Row for each task.
@@ -112,7 +112,7 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
 
 
 def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place | None = None) -> Picture:
-    """Draw the graph of a collection as an SVG or PNG file, coloured by what would happen to each task.
+    """Draw the graph of a collection as an SVG or PNG file, coloured by status.
 
     Args:
         collection: a Dask collection.
@@ -161,7 +161,7 @@ class Picture:
 
 @contextmanager
 def looking(cache: Place | None) -> Iterator[Run]:
-    """A run with this cache, or with the one of the block around."""
+    """Return a run with this cache, or with that of the block around."""
     run = run_with(cache) if cache is not None else active()
     if run is None:
         raise ValueError("no cache is in use here. Give one: explain(collection, cache), or call it inside caching()")
@@ -173,7 +173,7 @@ def looking(cache: Place | None) -> Iterator[Run]:
 
 
 def planned(collection: Any, run: Run) -> tuple[list[Any], GraphPlan, Fingerprints]:
-    """What would happen to a collection: the nodes of its graph in order, the plan, and the fingerprints."""
+    """Return the state of a collection: the nodes of its graph in order, the plan, and the fingerprints."""
     found, _ = unpack_collections(collection)
     if not found:
         raise TypeError(f"{type(collection).__name__} is not a Dask collection")
@@ -206,7 +206,7 @@ def _why(key: Any, status: str, plan: GraphPlan, reasons: Reasons) -> str:
 
 
 def _about_hit(key: Any, plan: GraphPlan, run: Run) -> str:
-    """That a hit is one by early cut-off, and that it may be chance, because a process-wide generator moved."""
+    """Return notes for a hit: by early cut-off, or suspected random, because a process-wide generator moved."""
     entry = run.cache.entry(plan.hits[key]) if key in plan.hits else None
     if entry is not None and key in plan.earlier:
         return f": {plan.earlier[key]}" + _moved(entry)
@@ -223,7 +223,7 @@ def _moved(entry: Entry | None) -> str:
 # the picture
 
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y, _MARGIN = 156, 30, 18, 46, 24
-_PNG_ZOOM = 2  #: pixels of one of these: screens and slides show it larger
+_PNG_ZOOM = 2  #: pixels of one of these: screens and slides enlarge it
 _LETTERS = 23  #: of a label, in a box
 _LEGEND = 164  #: from one entry of the legend to the next
 
@@ -244,7 +244,7 @@ def _draw(graph: Mapping[Any, GraphNode], order: list[Any], plan: GraphPlan) -> 
 
 
 def _layers(graph: Mapping[Any, GraphNode], order: list[Any]) -> list[list[Any]]:
-    """Nodes by distance from the inputs; within a layer, each near the nodes that it needs."""
+    """Return nodes by distance from the inputs; within a layer, each near the nodes that it needs."""
     depth: dict[Any, int] = {}
     for key in order:
         depth[key] = 1 + max((depth[dep] for dep in graph[key].dependencies if dep in depth), default=-1)
@@ -302,7 +302,7 @@ def _label(key: Any, node: GraphNode) -> str:
 
 
 def _hint(key: Any, node: GraphNode) -> str:
-    """What distinguishes a task from its neighbours: its place, or its first argument when that is short."""
+    """Return what distinguishes a task from its neighbours: its place, or its first argument if that is short."""
     if isinstance(key, tuple):
         return " " + ", ".join(map(str, key[1:]))
     first = node.args[0] if isinstance(node, Task) and node.args else None

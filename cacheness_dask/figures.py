@@ -1,4 +1,4 @@
-"""What a graph came to, in the figures of its cache: once decided, because tasks run elsewhere and at any time."""
+"""Count a graph in the figures of its cache: once decided, because tasks run elsewhere and at any time."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from cacheness.records import NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, RAIS
 from cacheness_dask.miss_reasons import Reasons
 from cacheness_dask.rewrite import GraphPlan, name_of
 
-#: Functions whose newest entry is looked at for a graph; the misses of others have no reason.
+#: Functions whose newest entry is read for a graph; the misses of others have no reason.
 _ASKED_AT_MOST: Final = 20
-#: Seconds after which it is looked at again.
+#: Seconds after which it is read again.
 _ASK_AGAIN: Final = 3600.0
-#: In place of a function's name, for what was not needed.
+#: In place of a function's name, for tasks that were not needed.
 NOT_NEEDED: Final = "(not needed)"
 
 
-#: How many tasks of a function raised, and the seconds that they took, by its name.
+#: The number of failed tasks of a function, and their seconds, by its name.
 Failures: TypeAlias = Mapping[str, tuple[int, float]]
 
 
 class FunctionReasons:
-    """Why tasks of functions miss, as far as the newest entry of each shows. It is asked for once an hour."""
+    """Finds why tasks of functions miss, from the newest entry of each. It is read once an hour."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, str]] = {}
 
     def of(self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache) -> dict[Any, str]:
-        """The reason of each miss, by key."""
+        """Return the reason of each miss, by key."""
         reasons, now, asked = Reasons(plan, clues, cache, most=1), time.monotonic(), 0
         of_functions: dict[str, str] = {}
         found: dict[Any, str] = {}
@@ -55,7 +55,7 @@ class FunctionReasons:
 def count_graph(
     plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, reasons: FunctionReasons
 ) -> Counter[tuple[str, str]]:
-    """Count what was decided about a graph, but for its misses: the number of those, by function and reason.
+    """Count a decided graph, except its misses; return the number of those, by function and reason.
 
     Hits are counted where they are read, misses when they have ended: some may fail.
     """
@@ -72,7 +72,7 @@ def count_graph(
 
 
 def count_ended(misses: Mapping[tuple[str, str], int], failed: Failures, cache: UnifiedCache) -> None:
-    """Count tasks that were to be computed: those that failed as failed, the others as misses."""
+    """Count tasks that were to be computed: failed ones as failed, the others as misses."""
     left = {name: calls for name, (calls, _) in failed.items()}
     for (name, reason), calls in misses.items():
         raised = min(calls, left.get(name, 0))

@@ -1,6 +1,6 @@
-"""The files that a task names: checked where the task runs, before and after it.
+"""Check the files that a task names where the task runs, before and after it.
 
-A worker may stand in another directory, or on another machine, where a name means something else.
+A worker may have another working directory, or be on another machine, where a name means another file.
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from cacheness_dask.fingerprint import Fingerprints, Names
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a task gets about its files when it is planned: small, and true wherever the task runs."""
+    """What a task knows about its files from planning: small, and valid wherever the task runs."""
 
     found: tuple[tuple[str, Counted], ...]  #: with the place, which is as relative as the name
     groups: tuple[Names, ...]  #: of these, those that count together
     absent: tuple[tuple[str, str], ...]
     folders: tuple[str, ...]
-    written: frozenset[str]  #: names that the task's code hands to something that writes
+    written: frozenset[str]  #: names that the task's code passes to code that writes
     texts: dict[Names, bytes]  #: the task's fingerprints with some of its files by their names
     writes: bool  #: the task's code writes files
-    unseen: str  #: what in the task's code writes a file that only the code names, in a way that no hook sees
-    known: dict[str, Any]  #: so that what is the same file is not read again
+    unseen: str  #: how the task's code writes a file that only the code names, invisibly to hooks
+    known: dict[str, Any]  #: so that the same file is not read again
 
     def observed(self) -> tuple[Observed, dict[str, str]]:
-        """What observes a task that is about to run, and what is wrong with files, unless it only appends to them."""
+        """Return the observer for a task that is about to run, and what is wrong with its files.
+
+        A task may always append to files.
+        """
         take_over(self.known)
         groups = {str(number): Inputs() for number, _ in enumerate(self.groups)}
         group_of = {name: str(number) for number, names in enumerate(self.groups) for name in names}
@@ -53,13 +56,13 @@ class Files:
         return Observed({**groups, "": others}, written=self.written), trouble
 
     def text_of(self, as_text: Collection[str]) -> bytes | None:
-        """The fingerprint of a result that these groups of `observed` were written for; None when there is none."""
+        """Return the fingerprint of a result for which these groups were written; None if there is none."""
         names = frozenset[str]().union(*(self.groups[int(group)] for group in as_text if group))
         return self.texts.get(names)
 
 
 def files_of(prints: Fingerprints, key: Any, node: Any) -> Files:
-    """The files that a task names, for where it runs. What lies elsewhere is asked for again by the client."""
+    """Return the files that a task names, for its place. The client checks remote files again."""
     inputs = prints.inputs.get(key) or Inputs()
     local = [counted for counted in inputs.found.values() if counted.path]
     effects = list(_effects(node))
@@ -92,7 +95,7 @@ def _effects(node: Any) -> Iterator[Effects]:
 
 
 class WritingTasks:
-    """Tells as `is_writer` does of the many tasks of a graph, once for a function and the types that it is given."""
+    """Like `is_writer`, but for the many tasks of a graph: once per function and types of arguments."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], bool] = {}  # the graph keeps the functions alive
@@ -109,7 +112,7 @@ class WritingTasks:
 
 
 def _written(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
-    """The names among a task's arguments that its code hands to something that writes."""
+    """Return the names among a task's arguments that its code passes to code that writes."""
     code = getattr(unwrapped(func), "__code__", None)
     if code is None:
         return []

@@ -1,11 +1,11 @@
-"""A materialised graph to Merkle fingerprints: what each task computes, whatever its key is called.
+"""Compute Merkle fingerprints of a materialised graph: what each task computes, independent of its key.
 
 Dask's own keys and tokens cannot be used: they differ between interpreters, and they collide. A
-fingerprint is BLAKE3 over the function's fingerprint, the literal arguments by the core's canonical
-encoding, and the fingerprints of the dependencies. Each value becomes a *term* (`terms.py`).
+fingerprint is BLAKE3 over the function's fingerprint, the literal arguments in the core's canonical
+encoding, and the fingerprints of the dependencies. Each value becomes a *term* (`encoding.py`).
 
 A literal and a data node with the same value have the same term, and so have a task and the same
-task inside of a fused one: fusion moves with the hash seed.
+task inside of a fused one, because fusion depends on the hash seed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ from cacheness_dask.sources_and_sinks import (
 )
 from cacheness_dask.task_checksums import clue, of_step, parts_of_call
 
-#: Steps of a shuffle that leave data somewhere else than in their result.
+#: Steps of a shuffle whose results are not their return values.
 _PLUMBING: Final = frozenset(
     {
         "distributed.shuffle._core:p2p_barrier",
@@ -77,19 +77,19 @@ _PLUMBING: Final = frozenset(
     }
 )
 
-#: What one can do about an argument without an encoding: no function is decorated here, and no key is given.
+#: What a user can do about an argument without an encoding: no function is decorated here, and no key is given.
 _WAYS_OUT: Final = (
     "Say what counts of its type (cacheness_dask.register_source(type, identity) or a __cacheness_key__ method), or"
     " make it inside of the task"
 )
 
 Names: TypeAlias = frozenset[str]
-#: Stands for a result that a task is given, whichever it is.
+#: Represents the result of another task, whichever it is.
 _SLOT: Final = b"r" + bytes(32)
 
 
 class Clues(Mapping[Any, bytes]):
-    """What `explain` compares, by key of a task. Most are never asked for: those of plain calls are made when they are.
+    """What `explain` compares, by key of a task. Most are never needed: those of plain calls are made on demand.
 
     Args:
         known: those that were made.
@@ -119,7 +119,7 @@ class Clues(Mapping[Any, bytes]):
 
 @dataclass(slots=True)
 class Fingerprints:
-    """What is known of each task that the wanted keys need."""
+    """The facts about each task that the wanted keys need."""
 
     digests: dict[Any, bytes] = field(default_factory=dict)  #: of tasks that may be looked up and stored
     terms: dict[Any, bytes] = field(default_factory=dict)  #: of every node that has one
@@ -127,19 +127,19 @@ class Fingerprints:
     plumbing: set[Any] = field(default_factory=set)  #: fingerprinted, and never looked up or stored
     marked: set[bytes] = field(default_factory=set)  #: digests of results that a user marked
     cuttable: list[Any] = field(default_factory=list)  #: fused tasks with a mark inside
-    clues: Mapping[Any, bytes] = field(default_factory=dict)  #: by which `explain` finds what of a task changed
-    incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result, and was not seen
-    files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, as they were
+    clues: Mapping[Any, bytes] = field(default_factory=dict)  #: with these, `explain` finds what changed in a task
+    incomplete: dict[Any, tuple[str, ...]] = field(default_factory=dict)  #: what can decide a result and is not visible
+    files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, with their state
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
-    functions: dict[bytes, types.FunctionType] = field(default_factory=dict)  #: those that were met, by their digests
+    functions: dict[bytes, types.FunctionType] = field(default_factory=dict)  #: those that occurred, by their digests
     _names: dict[bytes, str] = field(default_factory=dict, repr=False)
     groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
     texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
-    #: What a task says itself, and where the results come in that it is given; None where that is not known.
+    #: Return a task's own content, and the places of other tasks' results in it; None if unknown.
     inputs_of: Callable[[Any], TaskInputs | None] = field(default=lambda _: None, repr=False)
 
     def entry_of(self, digest: bytes) -> str:
-        """The key of the entry with this fingerprint, as `entry_key`, which is asked for several times."""
+        """Return the key of the entry with this fingerprint, like `entry_key`, but cached."""
         name = self._names.get(digest)
         if name is None:
             name = self._names[digest] = entry_key(digest)
@@ -158,11 +158,12 @@ def fingerprints(
 ) -> Fingerprints:
     """Fingerprint every node that `keys` need.
 
-    `futures` are the keys that a client holds already, with the term of what was submitted under
-    them, or None where nobody knows. Dask gives their results, whatever this graph says of them.
-    `as_text` are for some tasks the files that count by their names, because these tasks wrote them.
-    `instead` has for some functions' digests those of earlier code, which count in their place; `standing` for some
-    tasks the fingerprints of the results that stand in for theirs, so that what follows is made from these.
+    `futures` are the keys that a client already holds, with the term of the submitted task, or None
+    if it is unknown. Dask uses their results, whatever this graph contains for them. `as_text` has
+    for some tasks the files that count by their names, because these tasks wrote them. `instead`
+    has for some functions' digests those of earlier code, which count in their place; `standing`
+    has for some tasks the fingerprints of results that stand in for theirs, so that later tasks are
+    made from these.
     """
     guard_nested()
     with noting_files() as files:
@@ -173,9 +174,9 @@ def fingerprints(
 
 
 def entry_key(digest: bytes) -> str:
-    """The key of the entry that holds the result with this fingerprint, as 64 hexadecimal digits.
+    """Return the key of the entry with this fingerprint, as 64 hexadecimal digits.
 
-    It is what `make_key(args={}, function=Digest(digest))` says, without encoding the rest each time.
+    It equals `make_key(args={}, function=Digest(digest))`, without encoding the rest each time.
     """
     return blake3(_BEFORE + digest + _AFTER).hexdigest()
 
@@ -210,22 +211,22 @@ class _Walk:
         self._literals: dict[int, tuple[Any, bytes, Inputs]] = {}
         self._strings: dict[str, tuple[bytes, Inputs]] = {}  # those that may name files
         self._inputs = Inputs()  # of the current node
-        self._left = MOST_STRINGS  # strings of the current argument that may still be looked at
-        self._targets: set[Any] = set()  # and what these are made of
-        self._bound: dict[int, list[bytes]] = {}  # terms of the code and of what is bound, of partials and methods
+        self._left = MOST_STRINGS  # strings of the current argument that may still be checked
+        self._targets: set[Any] = set()  # and of what these are made
+        self._bound: dict[int, list[bytes]] = {}  # terms of the code and of bound arguments, of partials and methods
         self._chances: dict[int, Chance] = {}  # of functions that draw unless they are seeded
-        self._kinds: dict[type, str] = {}  # why what is given such a thing is refused: it may call any method
+        self._kinds: dict[type, str] = {}  # why a task with such an argument is refused: it may call any method
         self._orders: dict[int, tuple[Any, list[Any]]] = {}
         self._refuse_incomplete = refuse_incomplete
-        self._gaps: dict[int, tuple[str, ...]] = {}  # what could not be seen of a function or literal
-        self._unseen: list[str] = []  # the same, of the present task
-        #: Functions whose calls with scalars and results are these and nothing else: how the digest of a call begins.
+        self._gaps: dict[int, tuple[str, ...]] = {}  # what is not visible of a function or literal
+        self._unseen: list[str] = []  # the same, of the current task
+        #: Functions whose calls have only scalars and results as arguments: the start of a call's digest.
         self._plain: dict[int, tuple[Any, bytes]] = {}
         self._marks = 0
-        self._parts: tuple[int, list[bytes]] = (0, [])  # of the task just seen: steps, and terms
+        self._parts: tuple[int, list[bytes]] = (0, [])  # of the previous task: steps, and terms
         self._shuffles = {
             cast("Any", node).spec.id for node in graph.values() if type(node).__name__ == "P2PBarrierTask"
-        }  # made of tokens, so they must not enter a fingerprint
+        }  # made of tokens, so they must not be part of a fingerprint
 
     def run(self, keys: list[Any], standing: Mapping[Any, bytes]) -> Fingerprints:
         found, graph, futures = self._found, self._graph, self._futures
@@ -266,7 +267,7 @@ class _Walk:
         return found
 
     def _plain_call(self, node: GraphNode) -> list[bytes] | None:
-        """The terms of a call that is known to be plain; None for what has to be looked at as a whole."""
+        """Return the terms of a call that is known to be plain; None if it must be encoded as a whole."""
         if type(node) is not Task or node.kwargs:
             return None
         known = self._plain.get(id(node.func))
@@ -291,7 +292,7 @@ class _Walk:
         return parts
 
     def _note_plain(self, node: Task) -> None:
-        """Note that calls of this function need no second look: it was looked at, and nothing was found."""
+        """Record that calls of this function need no further check: it was checked, and nothing was found."""
         func = node.func
         if type(func) is not types.FunctionType or (func.__module__ or "").startswith("dask.") or is_mark(node):
             return
@@ -306,7 +307,7 @@ class _Walk:
         return None if parts is None else clue(0, [parts[0].removeprefix(DOMAIN), *parts[1:]])
 
     def _inputs_of(self, key: Any) -> TaskInputs | None:
-        """The fingerprint of a task with a number in place of each result that it is given."""
+        """Return the fingerprint of a task with a number in place of each input result."""
         node, terms = self._graph[key], self._found.terms
         if not node.dependencies:
             return None
@@ -324,8 +325,8 @@ class _Walk:
         return TaskInputs(blake3(DOMAIN + b"own" + term).digest(), places, is_fused(node))
 
     def _own_of_fused(self, node: Task, slots: Mapping[Any, bytes], places: Container[Any]) -> bytes:
-        # Which input a step takes must be told: f(a) - f(b) is not f(b) - f(a). The order of the inputs may change
-        # from process to process, and then the task is computed.
+        # The position of each input must be distinguished: f(a) - f(b) is not f(b) - f(a). The
+        # order of the inputs may change from process to process, and then the task is computed.
         inner, out, names, *values = node.args
         within = {
             name: b"r" + blake3(b"input %d" % place).digest() if place in places else self._term(value, slots)
@@ -336,14 +337,14 @@ class _Walk:
         return within[out]
 
     def _tell(self, key: Any) -> None:
-        """Keep what a node names, and what of it could not be seen."""
+        """Record the files that a node names, and what of it is not visible."""
         if self._unseen:
             self._found.incomplete[key] = tuple(dict.fromkeys(self._unseen))
         if self._inputs:
             self._found.inputs[key] = self._inputs
 
     def _with_names(self, key: Any, node: GraphNode, term: bytes) -> bytes:
-        """The term of a task that names files; notes those that it has with some of these by their names."""
+        """Return the term of a task that names files; record those with some of these by their names."""
         inputs, parts, groups = self._inputs, self._parts, list(dict.fromkeys(self._groups))
         texts: dict[Names, bytes] = {}
         try:
@@ -362,7 +363,7 @@ class _Walk:
         return self._node(node, self._found.terms)
 
     def _targets_in(self, order: Iterable[Any]) -> Iterator[Any]:
-        """The keys of what tasks write to."""
+        """Return the keys of the targets of writing tasks."""
         inside: dict[int, set[Any]] = {}  # of the steps that many blocks share
         others = set[int]()  # functions that write to none
         for key in order:
@@ -431,7 +432,7 @@ class _Walk:
         func = node.func
         if func is _execute_subgraph:
             return self._fused(node, scope)
-        if func is IDENTITY:  # which task is within it, and which beside it, depends on the names of the keys
+        if func is IDENTITY:  # it depends on the keys' names which task is inside it, and which is separate
             return self._term(node.args[0], scope)
         if func is _identity_cast:
             return self._members(node.kwargs["typ"], node.args, scope)
@@ -461,7 +462,7 @@ class _Walk:
             parts.append(self._pieces(func, node.args))
         refuse_chance(node, self._chances)
         called, place = called_in(node, (args, kwargs))
-        if place >= 0:  # otherwise it has the parts of the task within it
+        if place >= 0:  # otherwise it has the parts of the inner task
             bound = self._bound.get(id(called))
             self._parts = (0, parts_of_call(parts, place, bound) if place or bound else parts)
         return b"r" + blake3(DOMAIN + b"".join(parts)).digest()
@@ -498,7 +499,7 @@ class _Walk:
         return b"r" + blake3(b"".join(parts)).digest()
 
     def _pieces(self, reader: Any, args: tuple[Any, ...]) -> bytes:
-        """Row groups that Dask's reader takes from a file system that is not this machine's."""
+        """Return row groups that Dask's reader takes from a file system that is not local."""
         if "Local" in type(reader.fs).__name__:
             return b""  # their paths are literals that name regular files
         parts: list[Any] = args[0] if isinstance(args[0], list) else [args[0]]
@@ -526,7 +527,7 @@ class _Walk:
         if kind is list or kind is tuple or kind is set or kind is frozenset:
             return self._members(kind, value, scope)
         if kind is dict:
-            # In order: a function may well see it, as pandas.DataFrame does.
+            # In order: a function may depend on it, as pandas.DataFrame does.
             parts = [
                 part for name, kept in value.items() for part in (self._word(name, scope), self._term(kept, scope))
             ]
@@ -550,7 +551,7 @@ class _Walk:
         return known[1]
 
     def _take(self, inputs: Inputs) -> None:
-        """Note the files of a part."""
+        """Record the files of a part."""
         if inputs:
             self._inputs.merge(inputs)
             if inputs.found:
@@ -558,7 +559,7 @@ class _Walk:
 
     @contextmanager
     def _apart(self) -> Iterator[Inputs]:
-        """Note files by themselves, where what they belong to is met again."""
+        """Record files separately, if the object with them occurs again."""
         outer, self._inputs, left, self._left = self._inputs, Inputs(), self._left, MOST_STRINGS
         token = noted.set(self._inputs)
         try:
@@ -586,7 +587,7 @@ class _Walk:
         return container(b"names", [term, *named]) if named else term
 
     def _word(self, value: Any, scope: Mapping[Any, bytes]) -> bytes:
-        """The term of a dictionary's key, which names no file."""
+        """Return the term of a dictionary's key, which names no file."""
         return b"s" + text(value) if type(value) is str else self._term(value, scope)
 
     def _string(self, value: str) -> bytes:
@@ -604,7 +605,7 @@ class _Walk:
             term = b"s" + text(value)
             if counted is not None:
                 term = b"p" + text(value) + counted.encoding
-            elif is_named:  # a pattern, and what matches it
+            elif is_named:  # a pattern, and its matches
                 term = b"p" + text(value) + blake3(encoder.out).digest()
             known = self._strings[value] = (term, inputs)
         if known[1].found and self._text.issuperset(known[1].found):
@@ -662,7 +663,7 @@ class _Walk:
         return self._decorated(func) or b"v" + self._digest(func)
 
     def _decorated(self, func: Any) -> bytes:
-        """The term of a cached function, where earlier code counts in place of its own; else b""."""
+        """Return the term of a cached function, if earlier code counts in place of its own; otherwise b""."""
         inner = getattr(func, "__wrapped__", None)
         if not isinstance(inner, types.FunctionType) or not type(func).__module__.startswith("cacheness."):
             return b""
@@ -718,13 +719,13 @@ class _MissingFingerprint(NotCacheable):
 
 
 def _is_reader(node: Task) -> bool:
-    """Return True when this is one of Dask's own readers, which write nothing."""
+    """Return True when this is one of Dask's readers, which write nothing."""
     func = node.func if hasattr(node.func, "__qualname__") else type(node.func)
     return node.func is not _execute_subgraph and str(getattr(func, "__module__", "")).startswith("dask.")
 
 
 def _targets_of(steps: Iterable[GraphNode]) -> set[Any]:
-    """What these tasks write to, by the keys that they know it by."""
+    """Return the targets of these tasks, by their keys."""
     found = (target_of(step) for step in steps if isinstance(step, Task))
     return {target.key for target in found if isinstance(target, TaskRef)}
 

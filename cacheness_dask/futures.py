@@ -1,4 +1,4 @@
-"""What the futures of a distributed client stand for, so that graphs built on them have fingerprints."""
+"""Track what the futures of a distributed client represent, so that graphs with futures have fingerprints."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from weakref import WeakKeyDictionary
 _lock = threading.RLock()
 #: By client and key: the state that all futures of that key share while one lives, and what was submitted.
 _known: WeakKeyDictionary[Any, dict[Any, tuple[Any, bytes]]] = WeakKeyDictionary()
-#: No thread of the parent holds it in a child.
+#: A new lock in a child, because a thread of the parent may hold the old one.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class KeptFutures:
-    """The futures that a client has while a graph is looked at and submitted.
+    """The futures of a client while a graph is examined and submitted.
 
-    Those whose keys are in the graph are kept alive meanwhile: were one released in between, Dask would
-    run the graph's own task under a key that we take for the earlier one.
+    Those whose keys are in the graph are kept alive during this: if one were released in between,
+    Dask would run the graph's own task under a key that we take for the earlier one.
     """
 
     def __init__(self, client: Any, graph: Collection[Any]) -> None:
-        self.terms: dict[Any, bytes | None] = {}  #: None where nobody knows what was submitted
+        self.terms: dict[Any, bytes | None] = {}  #: None if the submitted task is unknown
         self._client = client
         self._alive: list[Any] = []
         if client is not None:
@@ -41,14 +41,14 @@ class KeptFutures:
             self.terms = {key: _term(known.get(key), state) for key, state in held.items()}
 
     def submits(self, keys: Collection[Any], terms: Mapping[Any, bytes]) -> None:
-        """Note what is about to be submitted under these keys."""
+        """Record what is about to be submitted under these keys."""
         from distributed import Future
 
         client = self._client
         if client is None:
             return
         with client._refcount_lock, _lock:  # noqa: SLF001
-            # Here already, so that we see the state that is theirs: their futures will find it.
+            # Here already, so that we get the same state as their futures.
             self._alive += [Future(key, client) for key in keys]
             known = _known.setdefault(client, {})
             for key in [key for key, (state, _) in known.items() if client.futures.get(key) is not state]:
@@ -57,6 +57,6 @@ class KeptFutures:
 
 
 def _term(known: tuple[Any, bytes] | None, state: Any) -> bytes | None:
-    # Scattered data and futures from elsewhere are unknown: a key says nothing of their content. Neither does
-    # it when all our futures of that key are gone, and somebody else's came after them.
+    # Scattered data and futures from elsewhere are unknown: a key does not identify their content.
+    # The same is true if all our futures of that key are gone, and others were created later.
     return known[1] if known is not None and known[0] is state else None

@@ -1,4 +1,4 @@
-"""Graphs in Dask's own shapes: how they come, in which order they run, how they are handed on."""
+"""Handle graphs in Dask's forms: materialise, order, and pass them on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Graph = dict[Any, GraphNode]
 #: By type and key.
 Annotations = dict[str, dict[Any, Any]]
 
-#: What Dask wraps around a task to give it another name.
+#: Dask's wrapper of a task that gives it another name.
 IDENTITY: Final = ProhibitReuse._identity  # noqa: SLF001  there is no other way to it
 
 
 def materialised(dsk: Any) -> tuple[Graph, Annotations]:
-    """The graph of an expression, and its annotations."""
+    """Return the graph of an expression, and its annotations."""
     annotations: Annotations = {}
     if isinstance(dsk, HighLevelGraph):
         dsk = HLGExpr(dsk)
@@ -39,7 +39,7 @@ def materialised(dsk: Any) -> tuple[Graph, Annotations]:
 
 
 def last_step(node: GraphNode) -> GraphNode:
-    """The node whose result a fused task, or one under another name, has."""
+    """Return the node whose result a fused task, or one under another name, has."""
     scope: Mapping[Any, GraphNode] = {}
     while True:
         if isinstance(node, Alias) and node.target in scope:
@@ -58,20 +58,20 @@ def _is_renamed(node: Task) -> bool:
 
 
 def as_expression(graph: Graph, annotations: Annotations) -> Expr:
-    """A graph in the form that the scheduler keeps annotations of."""
-    # No LLGExpr: making one hashes every task, which takes ten times as long as sending them.
+    """Return a graph in the form that keeps annotations for the scheduler."""
+    # Not an LLGExpr: creating one hashes every task, which takes ten times as long as sending them.
     kept = {kind: by_key.get for kind, by_key in of_graph(annotations, graph).items()}
     layers = {"cacheness": MaterializedLayer(graph, annotations=kept or None)}
     return HLGExpr(HighLevelGraph(layers, {"cacheness": set()}))
 
 
 def of_graph(annotations: Annotations, graph: Graph) -> Annotations:
-    """The annotations of the tasks that are in a graph."""
+    """Return the annotations of the tasks that are in a graph."""
     return {kind: {k: v for k, v in by_key.items() if k in graph} for kind, by_key in annotations.items()}
 
 
 def dependents_in(graph: Mapping[Any, GraphNode]) -> dict[Any, list[Any]]:
-    """What needs each node."""
+    """Return the dependents of each node."""
     found: dict[Any, list[Any]] = {}
     for key, node in graph.items():
         for dependency in node.dependencies:
@@ -80,7 +80,7 @@ def dependents_in(graph: Mapping[Any, GraphNode]) -> dict[Any, list[Any]]:
 
 
 def downstream(dependents: Mapping[Any, list[Any]], keys: Iterable[Any]) -> list[Any]:
-    """These keys, and all that needs them."""
+    """Return these keys, and all their dependents."""
     found = dict.fromkeys(keys)
     waiting = list(found)
     while waiting:
@@ -91,7 +91,7 @@ def downstream(dependents: Mapping[Any, list[Any]], keys: Iterable[Any]) -> list
 
 
 def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any]:
-    """The nodes of a graph that `keys` need, each after those that it needs. Culls as it goes."""
+    """Return the nodes of a graph that `keys` need, each after its inputs. Culls during the pass."""
     order: list[Any] = []
     done: set[Any] = set()
     stack = [key for key in reversed(list(keys)) if key in graph]

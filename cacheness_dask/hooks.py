@@ -1,9 +1,10 @@
-"""The two places where graphs come in, open while a block or an installed client needs them.
+"""Intercept graphs at two places, while a block or an installed client needs it.
 
-Dask asks `dask.base.get_scheduler` for each compute() and persist(), whatever chose the scheduler; a
-distributed client hands everything that it submits to `_graph_to_futures`. Dask's configuration would
-be the official place for a scheduler. It is one for all threads, is given back in the order in which it
-was taken or wrongly, and `compute(scheduler=…)`, `dask.config.set` and a new client go past it in silence.
+Dask calls `dask.base.get_scheduler` for each compute() and persist(), whatever chose the scheduler;
+a distributed client passes everything that it submits to `_graph_to_futures`. Dask's configuration
+would be the official place for a scheduler. But it is one for all threads, must be restored in the
+reverse order, and `compute(scheduler=…)`, `dask.config.set` and a new client ignore it without a
+message.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.scheduler import CachingScheduler
 from cacheness_dask.worker import is_worker
 
-#: Functions of `dask.base` that find a scheduler by asking for another one.
+#: Functions of `dask.base` that find a scheduler by calling another one.
 _ASK_AGAIN: Final = frozenset({"get_scheduler", "_ensure_not_async"})
 #: By client: `install`.
 installed: WeakKeyDictionary[Any, Run] = WeakKeyDictionary()
 
 
 def active() -> Run | None:
-    """The run in use here: of the block that we are in, or of the current client."""
+    """Return the run in use here: of the block around, or of the current client."""
     block = current()
     if block is not None or not installed:
         return block.run if block is not None else None
@@ -50,7 +51,7 @@ def active() -> Run | None:
         return None
 
 
-# the doors
+# the intercepted functions
 
 
 def _get_scheduler(dasks: Callable[..., Any]) -> Callable[..., Any]:
@@ -68,10 +69,11 @@ def _get_scheduler(dasks: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _computes(asking: types.FrameType) -> bool:
-    """Whether who asks for a scheduler runs a graph on it.
+    """Return True when the caller that asks for a scheduler runs a graph on it.
 
-    Others choose a lock by it, and compare it with Dask's. They may have taken Dask's function before ours stood in for
-    it, and reach ours only through that, which calls itself where the configuration names a scheduler.
+    Others choose a lock by it, and compare it with Dask's. A caller may have Dask's original
+    function from before the replacement, and reach ours only through that, which calls itself if
+    the configuration names a scheduler.
     """
     return asking.f_globals.get("__name__") == "dask.base" and asking.f_code.co_name not in _ASK_AGAIN
 
@@ -97,7 +99,7 @@ def _graph_to_futures(distributeds: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _asking(distributeds: Callable[..., Any]) -> Callable[..., Any]:
-    """`submit` and `map`, past the cache where a user says that each call is to run."""
+    """`submit` and `map` without the cache, if the user requests that each call runs."""
 
     @functools.wraps(distributeds)
     def asking(client: Any, *args: Any, **kwargs: Any) -> Any:
@@ -109,19 +111,19 @@ def _asking(distributeds: Callable[..., Any]) -> Callable[..., Any]:
     return asking
 
 
-# opening and closing
+# install and remove
 
 
 class _Door:
-    """A function of Dask's that ours stands in for while the door is open."""
+    """A function of Dask that ours replaces while the hook is active."""
 
     def __init__(self, name: str, takes: tuple[str, ...], ours: Callable[..., Any]) -> None:
         self._name, self._names, self._ours = name, takes, ours
-        #: What each of our functions stands in for: another library may have put its own before one of them.
+        #: The original of each of our functions: another library may have replaced one of them before.
         self._theirs: dict[Any, Any] = {}
 
     def open(self, owner: Any) -> bool:
-        """Put our function in. False where theirs is not what we know: then all is left as it is."""
+        """Install our function. Return False if Dask's is not a known one: then nothing is changed."""
         found = getattr(owner, self._name, None)
         if found in self._theirs:
             return True
@@ -133,7 +135,7 @@ class _Door:
         return True
 
     def close(self, owner: Any) -> None:
-        """Put theirs back. Where somebody else's stands before ours, ours stays, and does nothing."""
+        """Restore Dask's function. If another library has wrapped ours, ours stays, and does nothing."""
         while (found := getattr(owner, self._name, None)) in self._theirs:
             setattr(owner, self._name, self._theirs.pop(found))
 
@@ -154,14 +156,14 @@ _CLIENTS: Final = (
     _Door("submit", ("func", "pure"), _asking),
     _Door("map", ("func", "pure"), _asking),
 )
-#: No thread of the parent holds it in a child.
+#: A new lock in a child, because a thread of the parent may hold the old one.
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _is_computing() -> bool:
-    """Whether a cached function that is called in this process may be within a task, whose result rests on its own.
+    """Return True when a cached function called in this process may be inside a task, whose result depends on it.
 
-    A task that is not stored counts, too: others are made from what it returns, and their keys know only the graph.
+    A task that is not stored counts, too: others are made from its result, and their keys contain only the graph.
     """
     return bool(_inside or installed) or is_worker() or multiprocessing.parent_process() is not None
 
@@ -170,7 +172,7 @@ computing_elsewhere["dask"] = _is_computing
 
 
 def come_in(blocks: int = 1) -> None:
-    """Open the doors, for one block more."""
+    """Activate the hooks, for one more block."""
     global _inside  # noqa: PLW0603
     with _lock:
         _inside += blocks
@@ -188,7 +190,7 @@ def come_in(blocks: int = 1) -> None:
 
 
 def go_out(blocks: int = 1) -> None:
-    """Close the doors behind the last block and the last installed client."""
+    """Deactivate the hooks after the last block and the last installed client."""
     global _inside  # noqa: PLW0603
     with _lock:
         _inside -= blocks

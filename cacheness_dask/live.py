@@ -1,4 +1,4 @@
-"""What becomes of results while graphs run: reported to callbacks here, and by the scheduler to those elsewhere."""
+"""Report results while graphs run: to callbacks here, and by the scheduler to those elsewhere."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cacheness.logs import logger_of
 
 logger = logger_of("cacheness.dask")
 
-#: Under which the scheduler has these events: `client.get_events`, `client.subscribe_topic`.
+#: The topic of these events on the scheduler: `client.get_events`, `client.subscribe_topic`.
 TOPIC: Final = "cacheness"
 #: Seconds between two events of a worker.
 EVERY: Final = 0.5
-#: Reasons that an event names.
+#: Reasons in an event.
 MOST_REASONS: Final = 50
 _REASON_LENGTH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """What became of results since the last event: of a graph that was decided about, or of tasks that ran.
+    """Results since the last event: of a graph that was decided about, or of tasks that ran.
 
-    The sum of all events is what happened.
+    The sum of all events is the total.
     """
 
     graphs: int = 0  #: that were decided about
@@ -38,19 +38,19 @@ class Progress:
     skipped: int = 0  #: tasks that only hits need
     misses: int = 0  #: tasks that are computed
     refused: int = 0  #: tasks that are computed, and never stored
-    seconds_saved: float = 0.0  #: what hits and skipped tasks cost when they were computed
+    seconds_saved: float = 0.0  #: the cost of hits and skipped tasks when they were computed
     loaded: int = 0  #: results that were read
     loaded_bytes: int = 0  #: stored bytes of these
-    load_seconds: float = 0.0  #: that reading them took
+    load_seconds: float = 0.0  #: for reading them
     to_compute: int = 0  #: misses whose end is reported
     computed: int = 0  #: of these, those that ended
-    compute_seconds: float = 0.0  #: that these took
+    compute_seconds: float = 0.0  #: for these
     stored: int = 0  #: results
     stored_bytes: int = 0  #: in memory
-    reasons: Mapping[str, int] = field(default_factory=dict)  #: why results are refused or not stored: how many
+    reasons: Mapping[str, int] = field(default_factory=dict)  #: why results are refused or not stored, with counts
 
     def __add__(self, other: Progress) -> Progress:
-        """Both together."""
+        """Return the sum of both."""
         sums = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in _NUMBERS}
         reasons = Counter(self.reasons)
         for why, count in other.reasons.items():
@@ -58,12 +58,12 @@ class Progress:
         return Progress(**sums, reasons=dict(reasons))
 
     def as_dict(self) -> dict[str, Any]:
-        """The event as the scheduler has it."""
+        """Return the event as the scheduler stores it."""
         return {name: value for name, value in asdict(self).items() if value}
 
     @classmethod
     def of(cls, event: object) -> Progress:
-        """The event that the scheduler has; what else is under this topic is nothing.
+        """Return the event of the scheduler's data; an empty one for other data under this topic.
 
         Args:
             event: what the scheduler has under `TOPIC`.
@@ -78,9 +78,10 @@ _NUMBERS: Final = tuple(one for one in fields(Progress) if one.name != "reasons"
 
 
 class Callback:
-    """Hears what becomes of results while a block lasts: `with Callback(print): …`, or a subclass with an `event`.
+    """Receives events during a block: `with Callback(print): …`, or a subclass with an `event`.
 
-    On a distributed scheduler, events of workers arrive once or twice a second, and the last with the results' storing.
+    On a distributed scheduler, events of workers arrive once or twice a second, and the last one
+    when all results are stored.
 
     Args:
         event: is called with each Progress; an error in it is logged.
@@ -90,7 +91,7 @@ class Callback:
         self._event = event
 
     def event(self, progress: Progress) -> None:
-        """Hear one event. It comes in any thread.
+        """Receive one event. It may come in any thread.
 
         Args:
             progress: what became of results since the last one.
@@ -127,7 +128,7 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 def tell(client: Any = None, **what: Any) -> None:
-    """Tell what became of results in this process, or was decided here about a graph for the scheduler of a client.
+    """Report results of this process, or decisions here about a graph for a client's scheduler.
 
     Args:
         client: the distributed client, where a graph was decided about.
@@ -158,7 +159,7 @@ def send() -> None:
 
 
 def follow(client: Any) -> None:
-    """Hand events of a client's workers to callbacks of this process."""
+    """Pass events of a client's workers to callbacks of this process."""
     if _callbacks:
         with isolated(_log):
             client.subscribe_topic(TOPIC, _heard)
@@ -186,7 +187,7 @@ def _call(progress: Progress) -> None:
 
 def _heard(event: tuple[float, object]) -> None:
     progress = Progress.of(event[1])
-    # What this client decided was told when it was.
+    # This client's decisions were reported when they were made.
     if not progress.graphs and _worker() is None:
         _call(progress)
 
@@ -197,10 +198,10 @@ async def _send(client: Any, progress: Progress) -> None:
 
 
 def _worker() -> Any:
-    """A worker of Distributed in this process; None where there is none."""
+    """Return a worker of Distributed in this process; None if there is none."""
     distributed = sys.modules.get("distributed.worker")
     known = distributed.Worker._instances if distributed else ()  # noqa: SLF001
-    workers = list(known) if len(known) else []  # going through a weak set that is empty takes longer than its length
+    workers = list(known) if len(known) else []  # iterating an empty weak set takes longer than its length
     return next((worker for worker in workers if worker.status.name == "running"), None)
 
 

@@ -1,8 +1,8 @@
-"""`mark(collection)`: say that a result in the middle of a graph is worth storing.
+"""`mark(collection)`: mark an intermediate result of a graph to be stored.
 
-A mark is a task that returns its argument. It has no part in any fingerprint, so that marking a
-collection changes no key; and a fused task that contains a mark is taken apart again, so that the
-marked result is a task of its own.
+A mark is a task that returns its argument. It is not part of any fingerprint, so that marking a
+collection changes no key; and a fused task that contains a mark is split again, so that the marked
+result is a separate task.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ C = TypeVar("C")
 
 
 def marked(value: Any) -> Any:
-    """What a marked task calls."""
+    """The function that a marked task calls."""
     return list(value) if isinstance(value, Iterator) else value
 
 
 def mark(collection: C) -> C:
-    """Mark a collection, so that its results are stored whatever the policy says.
+    """Mark a collection, so that its results are stored whatever the policy.
 
     Args:
         collection: a delayed value, array, data frame, series or bag, or an xarray object on Dask arrays.
@@ -70,7 +70,7 @@ def _ends_in_mark(node: GraphNode) -> bool:
 
 
 def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, GraphNode]:
-    """The graph, with these fused tasks cut after each mark."""
+    """Return the graph, with these fused tasks split after each mark."""
     made = dict(graph)
     pending = list(keys)
     while pending:
@@ -81,7 +81,7 @@ def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, Grap
         inner, out, outside = _flat(node)
         at = next(name for name, step in inner.items() if name != out and is_mark(step))
         name = f"{key!s}-marked-{len(made)}"
-        # Each part is fused again: a step of a bag may pass on an iterator, which cannot leave its task.
+        # Each part is fused again: a step of a bag may return an iterator, which cannot leave its task.
         made[name] = _fused(name, inner, at, outside)
         rest = {step: task for step, task in inner.items() if step != at}
         made[key] = _fused(key, rest, out, {**outside, at: TaskRef(name)})
@@ -90,7 +90,7 @@ def apart(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> dict[Any, Grap
 
 
 def _flat(node: Task) -> tuple[dict[Any, GraphNode], Any, dict[Any, Any]]:
-    """The steps of a fused task, those of fused tasks within it included; the last one; what comes from outside."""
+    """Return the steps of a fused task, inner fused tasks included; the last one; its outside inputs."""
     inner, out, names, *values = node.args
     steps: dict[Any, GraphNode] = {}
     for key, step in inner.items():

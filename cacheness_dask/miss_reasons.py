@@ -1,4 +1,4 @@
-"""Why a task misses: which part of it is not what it was for the nearest entry of the same function."""
+"""Find why a task misses: the part that differs from the nearest entry of the same function."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cacheness_dask.worker import NAMED
 
 #: Comparisons of a task with an entry, for all the tasks of a graph.
 _MOST: Final = 100_000
-#: Entries that are read for each function, for who asks.
+#: Entries that are read for each function, depending on the caller.
 _READ_AT_MOST: Final = 1_000
-#: Kinds of reasons that a cache's figures give, of what changed, by how that begins.
+#: Kinds of reasons in a cache's figures, by the beginning of the change.
 _KINDS: Final = {
     "code of": CODE_CHANGED,
     "what comes from": "something upstream changed",
@@ -36,12 +36,12 @@ _KINDS: Final = {
     "an input file": "an input file changed",
 }
 
-#: Files of one argument that are named, and parts of it that are looked at.
+#: Files of one argument that are named, and parts of it that are checked.
 _MOST_PATHS: Final = NAMED
 _MOST_MEMBERS: Final = 1_000
 
 
-#: What a part of a task is called, and its value.
+#: The name of a part of a task, and its value.
 _Part: TypeAlias = tuple[str, Any]
 
 
@@ -51,12 +51,12 @@ class _EarlierEntry:
 
     clue: bytes
     created_at: datetime
-    files: frozenset[str] | None  #: names of files that counted; None where the entry does not say
+    files: frozenset[str] | None  #: names of files that counted; None if the entry does not contain them
 
 
 @dataclass(frozen=True, slots=True)
 class _FilesOfArgument:
-    """The files that an argument names."""
+    """Return the files that the argument names."""
 
     names: tuple[str, ...]
     argument: str
@@ -65,13 +65,13 @@ class _FilesOfArgument:
         return f"input {self.names[0]}" if len(self.names) == 1 else f"one of the inputs {', '.join(self.names)}"
 
     def not_of(self, entry: _EarlierEntry | None) -> list[str]:
-        """Those that an earlier entry was not made from, as far as it says: it names no more than a few."""
+        """Return those that an earlier entry was not made from, as far as known: it lists only a few."""
         known = entry.files if entry is not None and entry.files else frozenset[str]()
         return [name for name in self.names if name not in known] if 0 < len(known) < NAMED else []
 
 
 class Reasons:
-    """Says for each miss of a plan what changed, as far as the clues of earlier entries show."""
+    """Finds for each miss of a plan what changed, from the checksums of earlier entries."""
 
     def __init__(
         self, plan: GraphPlan, clues: Mapping[Any, bytes], cache: UnifiedCache, most: int = _READ_AT_MOST
@@ -82,7 +82,7 @@ class Reasons:
         self._each = max(1, _MOST // max(1, len(plan.misses)))
 
     def of(self, key: Any) -> str:
-        """Why the task with this key misses."""
+        """Return why the task with this key misses."""
         node = self._plan.graph[key]
         name = name_of(node)
         earlier = self._entries(name)
@@ -96,7 +96,7 @@ class Reasons:
         return f"{what}{between}{_ago(entry.created_at)}"
 
     def kind(self, key: Any) -> str:
-        """Why the task with this key misses, in the words of a cache's figures; "" where that is not known."""
+        """Return why the task with this key misses, in the terms of a cache's figures; "" if unknown."""
         node = self._plan.graph[key]
         earlier = self._entries(name_of(node))
         if not earlier:
@@ -108,7 +108,7 @@ class Reasons:
         return NEW_ARGUMENTS if what else ""
 
     def _entries(self, name: str) -> list[_EarlierEntry]:
-        """Entries of a function, newest first."""
+        """Return entries of a function, newest first."""
         known = self._earlier.get(name)
         if known is None:
             clued = [
@@ -121,7 +121,7 @@ class Reasons:
         return known
 
     def _nearest(self, key: Any, earlier: list[_EarlierEntry]) -> tuple[list[int], _EarlierEntry | None]:
-        """Where the task differs from the entry that it differs least from."""
+        """Return the difference from the entry that differs least."""
         mine = self._clues.get(key, b"")
         files = self._plan.decisions.files.get(key)
         names = frozenset() if files is None else frozenset(counted.name for _, counted in files.found)
@@ -140,7 +140,7 @@ class Reasons:
         for place in places:
             source, what = self._part(node, place) if isinstance(node, Task) else (None, "")
             (changed if source is None else upstream).append(what)
-        # What is upstream explains itself in a row of its own.
+        # An upstream task has its own row with its reason.
         told = list(dict.fromkeys(filter(None, changed)))
         if not told:
             return f"what comes from {upstream[0]} changed" if upstream else ""
@@ -153,7 +153,7 @@ class Reasons:
         return ", and ".join(sentences)
 
     def _part(self, node: Task, place: int) -> tuple[Any, str | _FilesOfArgument]:
-        """The task upstream where a change comes from, None when it is here; and what to call it."""
+        """Return the upstream task that causes a change, None if it is here; and its name."""
         if node.func is not _execute_subgraph:
             return self._argument(node, place)
         steps = list(_steps(node))
@@ -167,7 +167,7 @@ class Reasons:
         node = last if isinstance(last, Task) else node
         called, at = called_in(node)
         name, (args, kwargs) = name_of(node), arguments_that_decide(node)
-        # Where another one is called, this one is Dask's.
+        # If another function is called, this one is Dask's.
         whole: list[_Part] = [(f"code of `{getattr(node.func, '__name__', 'Dask')}`", None)]
         whole += [(f"argument {at}", value) for at, value in enumerate(args, 1)]
         whole += [(f"argument `{keyword}`", value) for keyword, value in kwargs.items()]
@@ -188,14 +188,14 @@ class Reasons:
         return None, f"code of `{value.__qualname__}`" if hasattr(value, "__qualname__") and not needs else name
 
     def _task_of(self, key: Any) -> Any:
-        """The key of the task that others know by this key, too."""
+        """Return the key of the task that others know by this key, too."""
         while isinstance(node := self._plan.graph.get(key), Alias):
             key = node.target
         return key
 
 
 def _code_of(node: GraphNode) -> str:
-    """What the function of a task is called when it is what changed."""
+    """Return a name for the function of a task when it has changed."""
     last = last_step(node)
     called: Any = called_in(last)[0] if isinstance(last, Task) else last
     while is_partial(called):
@@ -213,7 +213,7 @@ def _names(told: Any) -> frozenset[str] | None:
 
 
 def _steps(node: GraphNode) -> Iterator[GraphNode]:
-    """What a fused task consists of, in the order of its clue."""
+    """Return the parts of a fused task, in the order of its checksums."""
     if not isinstance(node, Task) or node.func is not _execute_subgraph:
         yield node
         return
@@ -229,14 +229,14 @@ def _needs(value: Any) -> list[Any]:
 
 
 def _inputs_of(step: GraphNode) -> str | _FilesOfArgument:
-    """The files among the arguments of a step, or else its arguments."""
+    """Return the files among the arguments of a step, or otherwise its arguments."""
     name = f"arguments of `{name_of(step)}`"
     paths = tuple(islice(_paths(step), _MOST_PATHS))
     return _FilesOfArgument(paths, name) if paths else name
 
 
 def _paths(value: Any) -> Iterator[str]:
-    """The files that a value names, or that a task reads."""
+    """Return the files that a value names, or that a task reads."""
     if isinstance(value, DataNode):
         value = value.value
     if isinstance(value, Task):
@@ -254,7 +254,7 @@ def _paths(value: Any) -> Iterator[str]:
 
 
 def _path(value: Any) -> str:
-    """The file that a value stands for; "" when there is none."""
+    """Return the file that a value represents; "" if there is none."""
     value = getattr(value, "fragment", value)  # Dask's, of a Parquet file
     path = value if isinstance(value, (str, os.PathLike)) else getattr(value, "path", None)
     if not isinstance(path, (str, os.PathLike)) or (isinstance(path, str) and not paths_in(path)):

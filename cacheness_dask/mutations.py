@@ -1,4 +1,4 @@
-"""Tasks that change in place what they are given: found in a sample, by digests before and after."""
+"""Detect tasks that change their arguments in place, in a sample, by digests before and after."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from cacheness.keys import Inputs, digest_of
 from cacheness_dask.reasons import IN_PLACE
 from cacheness_dask.sources_and_sinks import handle_in
 
-#: Types of values that nothing can change.
+#: Immutable types of values.
 _UNCHANGING: Final = frozenset({type(None), bool, int, float, complex, str, bytes, range, slice})
 
 
 class Sample:
-    """The arguments of a task as they were before it ran; of a task that is not looked at, none."""
+    """The arguments of a task before it ran; none for a task that is not checked."""
 
     def __init__(
         self, fraction: float, func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -29,20 +29,20 @@ class Sample:
         self._before = {name: digest for name, value in self._given.items() if (digest := _digest(value))}
 
     def why_not(self) -> str:
-        """Why the result is not stored: which arguments are no longer what they were. Else ""."""
+        """Return why the result is not stored: which arguments have changed. Otherwise ""."""
         changed = [name for name, digest in self._before.items() if _digest(self._given[name]) != digest]
         return f"{IN_PLACE} it changes {', '.join(changed)}" if changed else ""
 
 
 def change_told(name: str, why: str) -> str:
-    """The same, in a sentence for the user."""
+    """Return the same as a sentence for the user."""
     what = why.removeprefix(IN_PLACE).removeprefix(" it")
     return f"{name}{what} in place, so that other tasks get the one value or the other: let it change a copy"
 
 
 def _arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a function is given that can change, by words for it."""
-    fused = func is _execute_subgraph  # is given its steps first, and then what comes from other tasks
+    """Yield a function's mutable arguments, with names for them."""
+    fused = func is _execute_subgraph  # its first arguments are its steps, then results of other tasks
     for number, value in enumerate(args[3:] if fused else args, 1):
         if type(value) not in _UNCHANGING and not handle_in(value):
             yield f"{'input' if fused else 'argument'} {number} ({type(value).__name__})", value
@@ -52,7 +52,7 @@ def _arguments(func: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[
 
 
 def _digest(value: Any) -> bytes:
-    """Stands for a value; b"" for one that cannot be read, such as a lock. Files in it count by their names."""
+    """Return a digest of a value; b"" for one that cannot be read, such as a lock. Files in it count by their names."""
     with suppress(CachenessError):
         return digest_of(value, inputs=Inputs(as_text=True))
     return b""

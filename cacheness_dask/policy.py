@@ -1,4 +1,4 @@
-"""Which results deserve storing: what was asked for, and what takes longer to compute than to load."""
+"""Decide which results are stored: the requested ones, and those that take longer to compute than to load."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cacheness_dask.reasons import LASTING, TOO_LARGE
 Which = Literal["auto", "outputs", "all", "marked"]
 
 _SMALL: Final = 64 * 1024  #: reads below this measure the latency, larger ones the throughput
-_WEIGHT: Final = 0.2  #: of a new measurement against the earlier ones
+_WEIGHT: Final = 0.2  #: weight of a new measurement
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a user asked for. Sizes in bytes, times in seconds."""
+    """The user's settings. Sizes in bytes, times in seconds."""
 
     which: Which = "auto"
     max_value_bytes: int = 1 << 30  #: larger results are never stored
-    queue_bytes: int = 64 << 20  #: what may wait in a worker to be stored
-    incomplete: Incomplete | None = None  #: tasks whose key could not see everything; None: as the cache has it
-    check_inputs: float = 0.0  #: the part of all tasks whose inputs are looked at before and after
-    check: float | None = None  #: the part of all hits that are computed again and compared; None: as the cache has it
-    latency: float = 0.0  #: of one round trip, as the client measured it
+    queue_bytes: int = 64 << 20  #: limit of results that wait in a worker to be stored
+    incomplete: Incomplete | None = None  #: for tasks whose key is incomplete; None: the cache's setting
+    check_inputs: float = 0.0  #: the share of all tasks whose inputs are checked before and after
+    check: float | None = None  #: the share of all hits that are computed again and compared; None: the cache's share
+    latency: float = 0.0  #: of one round trip, as measured by the client
 
     @classmethod
     def checked(
@@ -42,7 +42,7 @@ class Policy:
         check_inputs: float | str = 0.0,
         check: float | str | None = None,
     ) -> Policy:
-        """The policy that a user's arguments mean."""
+        """Return the policy for a user's arguments."""
         return cls(
             which=checked("which", which, choice(*get_args(Which))),
             max_value_bytes=checked("max_value_bytes", max_value_bytes, above_zero(bytes_of)),
@@ -53,15 +53,15 @@ class Policy:
         )
 
     def always(self, *, output: bool, marked: bool) -> bool:
-        """Return True when a task's result is stored whatever it cost."""
+        """Return True when a task's result is stored whatever its cost."""
         return self.which == "all" or marked or (output and self.which in ("auto", "outputs"))
 
     def too_large(self, size: int) -> str:
-        """Why a result of this size is not stored; "" when it may be."""
+        """Return why a result of this size is not stored; "" if it is."""
         return f"{TOO_LARGE} {format_bytes(size)}, {self._most()}" if size > self.max_value_bytes else ""
 
     def is_lasting(self, why: str) -> bool:
-        """Return True when a reason for which a result was not stored holds whenever the same is computed again."""
+        """Return True when the reason why a result was not stored remains valid for the same task."""
         return why.endswith(self._most()) if why.startswith(TOO_LARGE) else why.startswith(LASTING)
 
     def _most(self) -> str:
@@ -69,12 +69,12 @@ class Policy:
 
     @property
     def measures(self) -> bool:
-        """True when other tasks are stored when they turn out to be worth it."""
+        """Return True when other tasks are stored if worthwhile."""
         return self.which == "auto"
 
 
 class Meter:
-    """How long this process waits for the store, learned from every read and write."""
+    """How long this process waits for the store, measured at every read and write."""
 
     def __init__(self, latency: float) -> None:
         self._latency = latency
@@ -82,7 +82,7 @@ class Meter:
         self._lock = threading.RLock()
 
     def saw(self, size: int, seconds: float) -> None:
-        """Learn from a read or write of `size` bytes."""
+        """Add the measurement of a read or write of `size` bytes."""
         with self._lock:
             if size < _SMALL:
                 self._latency += _WEIGHT * (seconds - self._latency)
@@ -91,5 +91,5 @@ class Meter:
             self._rate = rate if self._rate is None else self._rate + _WEIGHT * (rate - self._rate)
 
     def load_seconds(self, size: int) -> float:
-        """How long loading a value back would take, about."""
+        """Return an estimate of the time to load a value."""
         return self._latency + (size / self._rate if self._rate else 0.0)

@@ -1,30 +1,30 @@
-"""Why a result is not stored, or is never cached: how each reason begins. docs/reference/dask.md shows this table."""
+"""The reasons why a result is not stored, or is never cached. docs/reference/dask.md has this table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-#: A task that leaves something behind, and what its code was seen to write to.
+#: A task with external effects, and the target that its code writes to.
 SINK: Final = "sink:"
 LEAVES: Final = f"{SINK} it writes to"
-#: Files were not what the fingerprint says.
+#: Files did not match the fingerprint.
 FILE: Final = "files:"
-#: A result that stands for something outside of it.
+#: A result that represents something external.
 HANDLE: Final = "handle:"
 NOTHING: Final = "None:"
-#: A task that changes what it is given.
+#: A task that changes its arguments.
 IN_PLACE: Final = "in place:"
-#: A result over the bound of `max_value_bytes`.
+#: A result over the limit of `max_value_bytes`.
 TOO_LARGE: Final = "too large:"
-#: A result that no codec takes.
+#: A result that no codec accepts.
 UNPICKLABLE: Final = "cannot be pickled:"
-#: A result that came out differently when it was computed again.
+#: A result that differed when it was computed again.
 DISPUTED: Final = "disputed:"
-#: A result of earlier code that was to stand in for that of a task.
+#: A result of earlier code that should have replaced a task's.
 UNREADABLE: Final = "unreadable:"
 CHEAP: Final = "cheaper to compute than to load"
-#: A task that could be kept, were it not for one before it.
+#: A task that could be stored, except for one before it.
 FOLLOWS: Final = ("downstream of ", "needs the future ")
 
 
@@ -32,14 +32,14 @@ FOLLOWS: Final = ("downstream of ", "needs the future ")
 class Reason:
     """One kind of reason."""
 
-    begins: str  #: what `explain` and `run.unstored` show begins so; "…" stands for a name
+    begins: str  #: prefix in `explain` and `run.unstored`; "…" represents a name
     means: str
-    planned: bool  #: known before anything runs, or else once it was computed
-    lasting: bool = True  #: holds whenever the same is computed again, so that the next run knows it when it plans
+    planned: bool  #: known before anything runs, or only after the computation
+    lasting: bool = True  #: remains valid for the same task, so that the next run knows it when it plans
 
     @property
     def known(self) -> str:
-        """When it is known, in words."""
+        """Return when it is known."""
         if self.planned:
             return "before it runs"
         return "once it ran, and in the next run" if self.lasting else "once it ran"
@@ -72,11 +72,11 @@ REASONS: Final = (
     ),
     Reason(CHEAP, 'took less time than loading it would, with `which="auto"`', planned=False, lasting=False),
 )
-#: What is too large depends on the bound, too.
+#: What is too large depends on the limit, too.
 LASTING: Final = (SINK, *(r.begins for r in REASONS if not r.planned and r.lasting and r.begins != TOO_LARGE))
 
 
 def rows() -> list[str]:
-    """The table, as docs/reference/dask.md has it."""
+    """Return the table in docs/reference/dask.md."""
     head = ["| the reason begins with | because the task | known |", "|---|---|---|"]
     return head + [f"| `{reason.begins}` | {reason.means} | {reason.known} |" for reason in REASONS]

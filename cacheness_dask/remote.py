@@ -1,4 +1,4 @@
-"""Versions of files that lie elsewhere: the ETag where there is one. A file is asked for once for a graph."""
+"""Read versions of remote files: the ETag if there is one. Each file is requested once per graph."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any, Final
 from cacheness.isolation import isolated
 from cacheness_dask.encoding import NotCacheable
 
-#: What stores call a name for the content, the most specific first; the last is only the time of change.
+#: Attributes with which stores identify the content, the most specific first; the last is only the time of change.
 _TAGS: Final = ("ETag", "etag", "version_id", "generation", "md5Hash", "content_md5")
 _TIMES: Final = ("LastModified", "last_modified", "mtime", "updated", "modified")
-#: So many files of one directory are asked for one by one; then one listing has all.
+#: So many files of one directory are requested one by one; beyond that one listing returns all.
 _FEW: Final = 8
 
 
 class _Versions:
-    """What the files of one graph are now."""
+    """The current versions of the files of one graph."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[int, str], Any] = {}
@@ -28,7 +28,7 @@ class _Versions:
         self._asked: Counter[tuple[int, str]] = Counter()
 
     def of(self, filesystem: Any, path: str) -> Any:
-        """What stands for the content of a file."""
+        """Return the identity of the content of a file."""
         key = (id(filesystem), path)
         if key not in self._known:
             with isolated(partial(_unanswered, path)):
@@ -41,11 +41,11 @@ class _Versions:
         if not hasattr(filesystem, "info"):
             return _arrow_info(filesystem, path)
         if new:
-            filesystem.invalidate_cache()  # what it remembers of a listing may be old
+            filesystem.invalidate_cache()  # its cached listing may be old
         place = (id(filesystem), path.rpartition("/")[0])
         self._asked[place] += 1
         if self._asked[place] == _FEW:
-            with isolated(lambda _: None):  # what cannot be listed is asked for one by one
+            with isolated(lambda _: None):  # a file that cannot be listed is requested separately
                 filesystem.ls(place[1], detail=True)
         info: Mapping[str, Any] = filesystem.info(path)
         return info
@@ -56,7 +56,7 @@ _versions: ContextVar[_Versions] = ContextVar("cacheness_dask_versions")
 
 @contextmanager
 def asking_once() -> Iterator[None]:
-    """Within the block, each file is asked for its version once."""
+    """Within the block, the version of each file is requested once."""
     token = _versions.set(_Versions())
     try:
         yield
@@ -65,7 +65,7 @@ def asking_once() -> Iterator[None]:
 
 
 def version_of(filesystem: Any, path: str) -> Any:
-    """What stands for the content of a file, on a file system of fsspec's or Arrow's."""
+    """Return the identity of the content of a file, on a file system of fsspec or Arrow."""
     return _versions.get(_Versions()).of(filesystem, path)
 
 
@@ -79,7 +79,7 @@ def _arrow_info(filesystem: Any, path: str) -> Mapping[str, Any]:
 def _told(filesystem: Any, path: str, info: Mapping[str, Any]) -> Any:
     for name in (*_TAGS, *_TIMES):
         if info.get(name):
-            # Some stores put an ETag in quotes when asked for one file, and not when they list many.
+            # Some stores put an ETag in quotes for one file, and not in listings.
             return [type(filesystem).__name__, name, str(info[name]).strip('"'), info.get("size")]
     raise NotCacheable(f"{path} has neither an ETag nor a time of change")
 

@@ -1,4 +1,4 @@
-"""Known results in, new results out: decide what is loaded and what is stored, then make it so in a graph."""
+"""Decide which results are loaded and stored, and rewrite a graph accordingly."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from cacheness_dask.marks import is_mark
 from cacheness_dask.sources_and_sinks import FileState
 from cacheness_dask.worker import Checked, CheckedLoad, Compared, Compute, Consume, EarlierLoad, Load, Store, ToStore
 
-#: Tasks that a hit may carry along, in case that its entry vanishes before it is read.
+#: Tasks that a hit may contain, in case its entry is deleted before it is read.
 FALLBACK_TASKS: Final = 50
-#: The same, for all the hits of a graph whose results nobody waits for.
+#: The same, for all hits of a graph whose results are not waited for.
 FALLBACK_TOTAL: Final = 100_000
-#: Bytes in memory of a hit that the task that takes it reads itself: less work than a task is for Dask.
+#: Bytes in memory of a hit that its dependent task reads itself: less work than a task is for Dask.
 SMALL: Final = 64 << 10
-#: The same, of all the hits that one task reads: Dask does not know of them, and they are read in one thread.
+#: The same, of all hits that one task reads: Dask does not know them, and they are read in one thread.
 SMALL_TOTAL: Final = 16 << 20
 
-#: Annotations that say where a task runs.
+#: Annotations about where a task runs.
 _PLACES: Final = ("workers", "resources")
 _DIGEST: Final = 32  #: bytes
 
@@ -44,27 +44,27 @@ _NOTHING: Final = StandIns()
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """What becomes of a graph, said without the graph: small, and true wherever the graph is."""
+    """Decisions about a graph, without the graph: small, and valid wherever the graph is."""
 
     keys: tuple[Any, ...]  #: wanted
     hits: dict[Any, str]  #: loaded: the entry's key
-    stored: dict[Any, ToStore]  #: computed, and stored where that is worth it
+    stored: dict[Any, ToStore]  #: computed, and stored if worthwhile
     marked: frozenset[Any]  #: of these, stored because a user marked them
     store: Store
-    waits: bool  #: someone waits for the results, and runs the graph again should a hit have vanished
-    files: dict[Any, Files] = field(default_factory=dict)  #: of what is stored, where a task names any
+    waits: bool  #: a caller waits for the results, and runs the graph again if a hit was deleted
+    files: dict[Any, Files] = field(default_factory=dict)  #: of results to be stored, if a task names any
     checks: dict[Any, dict[Any, str]] = field(default_factory=dict)  #: hits that are computed again: entries of inputs
-    earlier: dict[Any, bytes] = field(default_factory=dict)  #: hits that earlier code made: the fingerprints of these
-    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: computed, and compared with what earlier code made
-    small: dict[Any, int] = field(default_factory=dict)  #: hits that the only task that takes them may read: bytes
+    earlier: dict[Any, bytes] = field(default_factory=dict)  #: hits of earlier code: the fingerprints of these
+    compared: dict[Any, ToCompare] = field(default_factory=dict)  #: computed, and compared with earlier code's
+    small: dict[Any, int] = field(default_factory=dict)  #: hits that their only dependent task may read: bytes
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An object for each of thousands of tasks would take twice the bytes.
+        # One object per task, of thousands, would take twice the bytes.
         given = {one.name: getattr(self, one.name) for one in fields(self)}
         return _unpacked, ({**given, "stored": _Columns.of(self.stored)},)
 
     def for_elsewhere(self) -> Decisions:
-        """The same for a graph that is materialised elsewhere, where a fused task may be fused of others."""
+        """Return the same for a graph that is created elsewhere, where other tasks may be fused."""
         stored = {
             key: (digest, clue, None if inputs is not None and inputs.is_fused else inputs, code)
             for key, (digest, clue, inputs, code) in self.stored.items()
@@ -74,7 +74,7 @@ class Decisions:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """What is to be stored, on its way to another process."""
+    """Results to be stored, in a compact form for another process."""
 
     keys: tuple[Any, ...]
     digests: bytes  #: one after the other
@@ -90,7 +90,7 @@ class _Columns:
         return cls(tuple(stored), digests, clues, places, tuple(table))
 
     def stored(self) -> dict[Any, ToStore]:
-        """What they were made of."""
+        """Return the original decisions."""
         digests = (self.digests[at : at + _DIGEST] for at in range(0, len(self.digests), _DIGEST))
         rows = zip(self.keys, digests, self.clues, self.places, strict=True)
         return {key: (digest, clue, *self.table[place]) for key, digest, clue, place in rows}
@@ -102,25 +102,25 @@ def _unpacked(given: dict[str, Any]) -> Decisions:
 
 @dataclass(slots=True)
 class GraphPlan:
-    """What happens to each node that the wanted keys need. Made before anything runs."""
+    """The decision for each node that the wanted keys need. Made before anything runs."""
 
-    graph: Mapping[Any, GraphNode]  #: what the decisions are about
+    graph: Mapping[Any, GraphNode]  #: the graph
     decisions: Decisions
     runs: set[Any] = field(default_factory=set)  #: computed or loaded
     misses: dict[Any, str] = field(default_factory=dict)  #: computed, and may be stored: the entry's key
     refused: dict[Any, str] = field(default_factory=dict)  #: computed, and never stored: why
-    cut: bool = False  #: fused tasks were cut apart, so that the graph has keys of its own
+    cut: bool = False  #: fused tasks were split, so that the graph has additional keys
     skipped: int = 0  #: needed by hits only, so neither computed nor loaded
     seconds_saved: float = 0.0
     seconds_spared: float = 0.0  #: of these, those of tasks that are neither computed nor loaded
-    files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, as they were
-    earlier: Mapping[Any, str] = field(default_factory=dict)  #: of what earlier code made, or is made of that: in words
+    files: dict[str, FileState] = field(default_factory=dict)  #: read by the misses, with their state
+    earlier: Mapping[Any, str] = field(default_factory=dict)  #: descriptions of results by earlier code
     noted: Mapping[str, str] = field(default_factory=dict)  #: why results were not stored, by the entry's key
     keeping: Any = None  #: what must stay alive until the graph is submitted
 
     @property
     def hits(self) -> dict[Any, str]:
-        """Loaded: the entry's key."""
+        """Return the entry's key of a loaded result."""
         return self.decisions.hits
 
 
@@ -137,11 +137,12 @@ def decide(
     waits: bool = True,
     earlier: StandIns = _NOTHING,
 ) -> GraphPlan:
-    """Which results are loaded, and which of those that are computed are to be stored.
+    """Decide which results are loaded, and which of the computed ones are to be stored.
 
-    `held` are keys that the client has futures for: these and what they need stay as they are. `never` says
-    of fingerprints why their results are not stored; `known_code`, of which tasks there are earlier results; `earlier`,
-    which results of earlier code stand in for those of tasks, in whose fingerprints these are.
+    `held` are keys for which the client has futures: these and their inputs are not changed.
+    `never` has, by fingerprint, why a result is not stored; `known_code`, of which tasks there are
+    earlier results; `earlier`, which results of earlier code stand in for those of tasks, whose
+    fingerprints contain them.
     """
     wanted = {*keys, *(task for _, task in _other_names(graph, keys))}
     untouched = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
@@ -169,7 +170,7 @@ def decide(
             made.misses[key] = name
             always = store.policy.always(output=key in wanted, marked=digest in prints.marked)
             if (always or store.policy.measures) and not is_mark(node):
-                # What a mark marks is stored where it is computed.
+                # A marked result is stored where it is computed.
                 stored[key] = digest, prints.clues[key], None, codes.of(node)
                 if digest in prints.marked:
                     marked.add(key)
@@ -179,7 +180,7 @@ def decide(
     files = {k: files_of(prints, k, graph[k]) for k in stored if k in named or writes.holds(graph[k])}
     inputs = {key: found for key in stored if key not in files and (found := prints.inputs_of(key)) is not None}
     known = known_code(sorted({one.own for one in inputs.values()})) if inputs else ()
-    # Blocks share one, so that it travels once.
+    # Blocks share one, so that it is sent once.
     shared = {one: replace(one, is_known=one.own in known) for one in inputs.values()}
     stored |= {key: (*stored[key][:2], shared[one], stored[key][3]) for key, one in inputs.items()}
     for key, task in _other_names(graph, keys):  # elsewhere, the task may have another name
@@ -204,7 +205,7 @@ def decide(
 def _to_check(
     made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presence]
 ) -> Iterator[tuple[Any, dict[Any, str]]]:
-    """The hits that are computed again, each with the entries of its inputs: all of these must be there."""
+    """Return the hits that are computed again, each with the entries of its inputs: all of these must exist."""
     sampler = _sampler_of(made.decisions.store.policy.check)
     for key, name in made.hits.items():
         node, found = made.graph[key], present[name]
@@ -220,7 +221,7 @@ def _to_check(
             yield key, entries
 
 
-_sampler_of: Final = lru_cache(maxsize=8)(Sampler)  # one for all graphs, so that each hit has its turn
+_sampler_of: Final = lru_cache(maxsize=8)(Sampler)  # one for all graphs, so that the share applies to all together
 
 
 def apply(
@@ -228,10 +229,10 @@ def apply(
     graph: Mapping[Any, GraphNode],
     annotations: Mapping[str, Collection[Any]] = MappingProxyType({}),
 ) -> dict[Any, GraphNode]:
-    """The graph that runs: hits are loads, what only they need is gone, misses store their results.
+    """Return the graph that runs: hits are loads, tasks needed only by them are removed, misses store their results.
 
-    The graph may be materialised again elsewhere, and differ in what is fused into what: a key stands
-    for one value, and a task whose key is not decided about is computed as it is.
+    The graph may be created again elsewhere, and be fused differently: a key represents one value,
+    and a task without a decision for its key is computed unchanged.
     """
     wanted = {*decisions.keys, *(task for _, task in _other_names(graph, decisions.keys))}
     made = _storing(decisions, graph, wanted)
@@ -244,7 +245,7 @@ def apply(
 
 
 def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Collection[Any]) -> dict[Any, GraphNode]:
-    """What runs: misses store their results, and hits are as they were."""
+    """Return what runs: misses store their results, and hits are unchanged."""
     made: dict[Any, GraphNode] = {}
     stored, files = dict(decisions.stored), dict(decisions.files)
     for key, task in _other_names(graph, decisions.keys):
@@ -265,7 +266,7 @@ def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Colle
             always = policy.always(output=key in wanted, marked=key in decisions.marked)
             digest, clue, inputs, code = stored[key]
             if inputs is not None and inputs.is_fused != is_fused(node):
-                inputs = None  # its arguments are others than were looked at
+                inputs = None  # its arguments differ from those that were checked
             func = Compute(node.func, decisions.store, (digest, clue, inputs, code), name_of(node), always)
             func.files = files.get(key)
             made[key] = _calling(node, func)
@@ -276,7 +277,7 @@ def _storing(decisions: Decisions, graph: Mapping[Any, GraphNode], wanted: Colle
 
 
 def _compare(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[Any, GraphNode]) -> None:
-    """Have tasks compare what they return with what earlier code made."""
+    """Make tasks compare their results with those of earlier code."""
     for key, what in decisions.compared.items():
         node = made.get(key)
         if isinstance(node, Task):
@@ -284,7 +285,7 @@ def _compare(made: dict[Any, GraphNode], decisions: Decisions, graph: Mapping[An
 
 
 def _other_names(graph: Mapping[Any, GraphNode], keys: Collection[Any]) -> Iterator[tuple[Any, Any]]:
-    """The wanted keys that are only other names, each with what it names: a fused task has a name of its own."""
+    """Return the wanted keys that are only aliases, each with its target: a fused task has its own name."""
     for key in keys:
         node = graph.get(key)
         while isinstance(node, Alias):
@@ -298,8 +299,8 @@ def _note_refusal(made: GraphPlan, key: Any, prints: Fingerprints) -> None:
 
 
 def _calling(node: Task, func: Callable[..., Any]) -> GraphNode:
-    """The same task with another function."""
-    # Given to the constructor, the arguments would be searched for dependencies once more.
+    """Return the same task with another function."""
+    # The constructor would search the arguments for dependencies once more.
     wrapped = Task(node.key, func, _data_producer=node.data_producer)
     wrapped.args, wrapped.kwargs = node.args, node.kwargs
     wrapped._dependencies = node._dependencies  # noqa: SLF001
@@ -327,7 +328,7 @@ def _load(decisions: Decisions, graph: Mapping[Any, GraphNode], key: Any, fallba
 
 
 def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Collection[Any]) -> None:
-    """Let the task that takes small hits read them, where it is the only one. Others share what is read once."""
+    """Let a task read small hits that only it needs. Others share a result that is read once."""
     takers: dict[Any, list[Any]] = {}
     for key, node in made.items():
         for dep in node.dependencies & decisions.small.keys():
@@ -354,13 +355,13 @@ def _is_only_read(load: object) -> TypeGuard[Load]:
 
 
 def _may_read(node: GraphNode, graph: Mapping[Any, GraphNode]) -> bool:
-    """Return True when this is a task that runs in a thread, and takes no future, which the scheduler must see."""
-    is_coroutine = "distributed" in sys.modules and node.is_coro  # nobody else has any
+    """Return True when this task runs in a thread, and takes no future, which the scheduler must see."""
+    is_coroutine = "distributed" in sys.modules and node.is_coro  # only this graph needs them
     return type(node) is Task and not is_coroutine and node.dependencies <= graph.keys()
 
 
 def _again(graph: Mapping[Any, GraphNode], key: Any, decisions: Decisions) -> Fallback | None:
-    """The task of a hit, with its inputs loaded; None where it needs others than were looked up."""
+    """Return the task of a hit, with its inputs loaded; None if it needs others than were looked up."""
     entries = decisions.checks[key]
     tasks: dict[Any, GraphNode] = {key: graph[key]}
     for dep in graph[key].dependencies:
@@ -374,7 +375,7 @@ def _again(graph: Mapping[Any, GraphNode], key: Any, decisions: Decisions) -> Fa
 
 
 def _fallback(graph: Mapping[Any, GraphNode], key: Any, limit: int) -> Fallback | None:
-    """The tasks that make a result, None when they are too many or need the scheduler."""
+    """Return the tasks that make a result, None if they are too many or need the scheduler."""
     tasks: dict[Any, GraphNode] = {}
     stack = [key]
     while stack:
@@ -402,10 +403,10 @@ def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presen
 
 
 def name_of(node: GraphNode) -> str:
-    """A name for people: the function that a task calls, the user's own where it is wrapped."""
+    """Return a name for messages: the function that a task calls, the user's if it is wrapped."""
     func = getattr(node, "func", None)
     if type(func) is FunctionType and not (func.__module__ or "").startswith("dask."):
-        return func.__qualname__  # as below, without looking for what it calls
+        return func.__qualname__  # as below, without searching for what it calls
     node = last_step(node)
     return _function_name(node) if isinstance(node, Task) else type(node).__name__
 
@@ -416,5 +417,5 @@ def _function_name(node: Task) -> str:
         func = func.func
     if isinstance(func, methodcaller):
         return str(func.method)
-    # No text of an object: it has its address, and runs the user's code.
+    # Not the text of an object: it contains its address, and runs the user's code.
     return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__qualname__)

@@ -1,4 +1,4 @@
-"""A stretch of work with one cache: decide for each graph what runs, and keep the history."""
+"""One use of a cache: decide for each graph what runs, and keep the history."""
 
 from __future__ import annotations
 
@@ -40,32 +40,32 @@ from cacheness_dask.worker import Store
 
 logger = logger_of("cacheness.dask")
 
-#: Tasks of which a run remembers why they were not stored.
+#: Tasks for which a run remembers why they were not stored.
 _MOST_REASONS = 100_000
-#: Writing tasks of a graph that are looked at one by one.
+#: Writing tasks of a graph that are tracked one by one.
 _MOST_WRITERS = 1_000
-#: Results that an error names.
+#: Results that an error lists.
 _MOST_NAMED = 20
-#: Reasons that are told apart for one function.
+#: Reasons that are counted separately for one function.
 _MOST_KINDS = 100
 _UNSTORED = "not stored: "
 _COLUMNS = ("hits", "skipped", "misses", "refused", "seconds_saved", "lookup_seconds")
 
 
 class CacheUnavailable(UserWarning):
-    """The cache did not answer, so that everything is computed."""
+    """The cache did not answer, so everything is computed."""
 
 
 @dataclass(slots=True)
 class Record:
-    """What one compute or persist did. Each task is counted once: hit, skipped, miss or refused."""
+    """The record of one compute or persist. Each task is counted once: hit, skipped, miss or refused."""
 
     hits: int  #: loaded
     skipped: int  #: needed by hits only
-    misses: int  #: computed, unless they were cut, and stored where the policy says so
-    refused: int  #: computed, because they cannot be fingerprinted or must always run
-    seconds_saved: float  #: what the hits and the skipped tasks cost when they were computed
-    lookup_seconds: float  #: fingerprinting, lookup and rewriting
+    misses: int  #: computed, unless they were cut, and stored if the policy requires it
+    refused: int  #: computed, because they have no fingerprint or must always run
+    seconds_saved: float  #: the cost of the hits and the skipped tasks when they were computed
+    lookup_seconds: float  #: for fingerprinting, lookup and rewriting
     reasons: dict[Any, str] = field(default_factory=dict, repr=False)  #: why, by key of a refused task
     _missed: tuple[str, ...] = field(default=(), repr=False)
     _count: Callable[[Collection[str]], int] | None = field(default=None, repr=False)
@@ -82,28 +82,28 @@ class Record:
 
     @property
     def stored(self) -> int:
-        """How many of the misses are in the store now."""
+        """Return how many of the misses are in the store now."""
         return self._count(self._missed) if self._count is not None else 0
 
     @property
     def cut(self) -> int:
-        """How many of the misses were not computed, because their inputs came out the same as for an earlier result."""
+        """Return how many misses were not computed, because their inputs came out the same as for an earlier result."""
         return self._count_links(self._missed) if self._count_links is not None else 0
 
     def settle(self) -> None:
-        """Count for the last time what is stored, before the cache is closed."""
+        """Count the stored results for the last time, before the cache is closed."""
         stored, cut = self.stored, self.cut
         self._count, self._count_links = (lambda _: stored), (lambda _: cut)
 
 
 class _Reading:
-    """The input files of a graph, which must be as they were when its results are there."""
+    """The input files of a graph, which must be unchanged when its results are there."""
 
     def __init__(self, plan: GraphPlan) -> None:
         self.entries = tuple(plan.misses.values())  #: made from them
         self._states = plan.files
         self._counted: dict[str, Counted] = {}
-        #: For each file, entries of which there is one when a task of the graph's itself wrote it.
+        #: For each file, entries of which one exists if a task of the graph itself wrote it.
         self._written: dict[str, set[str]] = {}
         for files in plan.decisions.files.values():
             for _, counted in files.found:
@@ -112,12 +112,12 @@ class _Reading:
                 self._counted[counted.path] = counted
 
     def changed(self) -> set[str]:
-        """The files whose content is another now, as far as that is known."""
+        """Return the files whose content has changed, as far as known."""
         touched = {path for path, state in self._states.items() if state_of(path) != state}
         return {path for path in touched if path not in self._counted or not self._counted[path].is_same()}
 
     def written(self, cache: UnifiedCache) -> set[str]:
-        """The files that tasks of the graph's wrote."""
+        """Return the files that tasks of the graph wrote."""
         there = cache.present(sorted({key for keys in self._written.values() for key in keys}))
         return {path for path, keys in self._written.items() if not there.keys().isdisjoint(keys)}
 
@@ -133,16 +133,16 @@ class Run:
 
     def __init__(self, cache: UnifiedCache, policy: Policy | None = None, *, owns: bool = False) -> None:
         self.cache = cache
-        self._owns = owns  #: the cache was opened for this run, and ends with it
-        self._holds = False  #: this process's handle on it is kept open for us
+        self._owns = owns  #: the cache was opened for this run, and closes with it
+        self._holds = False  #: this process's handle on it stays open for this run
         self.history: list[Record] = []
         self.unstored: dict[str, Counter[str]] = {}  #: why results were not stored, by function and reason
-        #: How many results may be chance, because a process-wide generator moved meanwhile, by function and generator.
+        #: Return how many results may be random, because a process-wide generator moved, by function and generator.
         self.suspected: dict[str, Counter[str]] = {}
-        self._sinks: set[str] = set()  #: functions of which it was said
-        self._changers: set[str] = set()  #: the same, of those that change what they are given
-        self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of what follows tasks that may be sinks
-        self._never: dict[bytes, str] = {}  #: the same of what can never be stored, by fingerprint
+        self._sinks: set[str] = set()  #: functions that were logged
+        self._changers: set[str] = set()  #: the same, of those that change their arguments
+        self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of tasks after those that may be sinks
+        self._never: dict[bytes, str] = {}  #: the same for results that can never be stored, by fingerprint
         self._unreadable: set[bytes] = set()  #: fingerprints of results of earlier code that could not be read
         self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
         self._warned = False
@@ -150,7 +150,7 @@ class Run:
         self._misses: Counter[tuple[str, str]] = Counter()  #: of graphs that have not ended, by function and reason
         self._reading: list[_Reading] = []
         self._clients: list[Any] = []
-        self._unflushed = False  #: something was computed since the workers last stored all they had
+        self._unflushed = False  #: something was computed since the workers last stored everything
         self._policy = policy or Policy()
         self._takes_earlier = self._policy.check != 0  #: results of earlier code, some of which are computed again
         if self._policy.check is None:
@@ -160,7 +160,7 @@ class Run:
         self._mode = cache.config.mode
         self._stores = writes(self._mode)
         if not self._stores:
-            self._policy = replace(self._policy, check=0.0)  # a dispute is written down
+            self._policy = replace(self._policy, check=0.0)  # a dispute is stored
         self._provenance = {"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"}
 
     def __repr__(self) -> str:
@@ -211,7 +211,7 @@ class Run:
         Returns:
             The plan; None when the cache does not answer, and the graph is to be computed without it.
 
-        Raises NotCached with `mode="offline"`, where something is not there that may be.
+        Raises NotCached with `mode="offline"`, if a result that may be cached is missing.
         """
         if self._mode == "off":
             return None
@@ -257,13 +257,13 @@ class Run:
             worker.hold(self._config)
         with isolated(_not_cached if self._mode == "offline" else self._warn):
             if waits and self._unflushed:
-                self.flush()  # or the results of the computation before this one might be missed
+                self.flush()  # otherwise results of the previous computation might be missed
             made, prints = self._plan(graph, keys, client, waits=waits, audits=self._stores)
             self._misses += count_graph(made, prints.clues, self.cache, self._reasons)
         return made
 
     def _count_ended(self, failures: Iterable[Failures]) -> None:
-        """Count the misses of graphs that have ended, and tasks of them that raised."""
+        """Count the misses of graphs that have ended, and failed tasks of them."""
         sums: dict[str, tuple[int, float]] = {}
         for name, (calls, seconds) in (item for failed in failures for item in failed.items()):
             before = sums.get(name, (0, 0.0))
@@ -272,7 +272,7 @@ class Run:
         count_ended(misses, sums, self.cache)
 
     def _await_results(self, made: GraphPlan, *, pool: bool) -> None:
-        """Remember what is about to be computed, and from what."""
+        """Record what is about to be computed, and from what."""
         self._unflushed = self._unflushed or bool(made.misses)
         if made.files and made.misses:
             self._reading.append(_Reading(made))
@@ -288,25 +288,25 @@ class Run:
             self._following.update(dict.fromkeys(standing.values(), names))
 
     def _note_writers(self, made: GraphPlan) -> None:
-        """Remember what follows tasks that name or write files: it goes with them, should they not be stored."""
+        """Record dependents of tasks that name or write files: they are deleted if those are not stored."""
         writers = [key for key in made.decisions.files if key in made.misses]
         if not writers:
             return
         dependents = dependents_in(made.graph)
-        # Of very many, what follows any of them is taken together.
+        # If there are very many, their dependents are recorded together.
         groups = [[key] for key in writers] if len(writers) <= _MOST_WRITERS else [writers]
         for group in groups:
             following = tuple(made.misses[key] for key in downstream(dependents, group) if key in made.misses)
             self._following.update({made.decisions.stored[key][0]: following for key in group})
 
     def done(self) -> None:
-        """Note that the results of a graph have arrived."""
+        """Record that the results of a graph have arrived."""
         self._count_ended([worker.failed(self._config)])
-        with isolated(self._warn):  # the results are right, whatever became of the entries
+        with isolated(self._warn):  # the results are right, whatever happened to the entries
             self.delete_stale()
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
-        """Return what would happen to a graph: its nodes in order, the plan, and the fingerprints of its tasks.
+        """Return the state of a graph: its nodes in order, the plan, and the fingerprints of its tasks.
 
         Args:
             graph: the graph.
@@ -365,7 +365,7 @@ class Run:
             logger.warning("%s", change_told(name, why))
 
     def _refuse_sinks(self, graph: Graph, prints: Fingerprints) -> None:
-        """Refuse what was seen to leave something behind, with all that follows it."""
+        """Refuse tasks that were seen to have external effects, with all their dependents."""
         sinks = {digest: why for digest, why in self._never.items() if SINK in why}
         found = {key: sinks[digest] for key, digest in prints.digests.items() if digest in sinks} if sinks else {}
         for following in downstream(dependents_in(graph), found) if found else ():
@@ -373,7 +373,7 @@ class Run:
                 prints.refused[following] = found.get(following) or "downstream of a sink, which runs every time"
 
     def _look_up(self, graph: Graph, prints: Fingerprints) -> tuple[dict[str, Presence], dict[str, str], float]:
-        """What is there, why the rest is not as far as that is known, and how long an answer takes."""
+        """Return existing results, known reasons for missing ones, and how long an answer takes."""
         entry_of = prints.entry_of
         asked = sorted({entry_of(digest) for digest in _digests_in(prints)})
         start = time.perf_counter()
@@ -421,10 +421,10 @@ class Run:
             self._warned = True
             warnings.warn(trouble, CacheUnavailable, stacklevel=2)
 
-    # the workers
+    # workers
 
     def uses(self, client: Any) -> None:
-        """Keep a client, whose workers have queues to flush.
+        """Remember a client, whose workers have queues to flush.
 
         Args:
             client: the distributed client.
@@ -437,7 +437,7 @@ class Run:
             dashboard.show_page(client)
 
     def flush(self) -> None:
-        """Wait until every worker has stored what it has to store."""
+        """Wait until every worker has stored all its results."""
         answers = [worker.told(self._config)]
         for client in self._running():
             if not client.asynchronous:
@@ -476,11 +476,11 @@ class Run:
         self.delete_stale()
 
     def _stored_in(self, pools: Mapping[str, tuple[bytes, str]]) -> set[str]:
-        """The entries that are there and were computed. Of a hit that could not be read, the row may be there."""
+        """Return the existing entries of computed tasks. For a hit that could not be read, the row may exist."""
         return {key for key in self.cache.present(list(pools)) if pools[key][0] not in self._following}
 
     def _learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
-        """Count what was not stored, and remember what can never be."""
+        """Count results that were not stored, and remember those that never can be."""
         for digest, (name, why) in unstored.items():
             if why.startswith(SINK):
                 self._say_sink(name, why)
@@ -504,7 +504,7 @@ class Run:
         counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
 
     def delete_stale(self) -> None:
-        """Delete what was computed from files that changed during the run: its key is that of the old content."""
+        """Delete results from files that changed during the run: their keys are those of the old content."""
         reading, self._reading = self._reading, []
         if not any(graph.changed() for graph in reading):
             return
@@ -529,7 +529,7 @@ class Run:
         await asyncio.to_thread(self._release)
 
     def _release(self) -> None:
-        self._count_ended([worker.failed(self._config)])  # where the workers could not be asked
+        self._count_ended([worker.failed(self._config)])  # if the workers could not be reached
         with isolated(self._warn):
             if self._owns:
                 for record in self.history:
@@ -546,7 +546,10 @@ def _not_cached(error: Exception) -> None:
 
 
 def _require_cached(made: GraphPlan) -> None:
-    """Raise NotCached for what may be cached and is not there. Of what was once not stored, the reason is known."""
+    """Raise NotCached for a missing result that may be cached.
+
+    For a result that was not stored, the reason is known.
+    """
     asked = made.misses.keys() & made.decisions.stored.keys()
     lacking = Counter(name_of(made.graph[key]) for key in asked if made.misses[key] not in made.noted)
     if not lacking:
@@ -560,7 +563,7 @@ def _require_cached(made: GraphPlan) -> None:
 
 
 def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:
-    """What the fingerprints could not see, by name of the task's function."""
+    """Return what is not visible to the fingerprints, by name of the task's function."""
     found: dict[str, list[str]] = {}
     for key, unseen in prints.incomplete.items():
         found.setdefault(name_of(graph[key]), []).extend(unseen)
@@ -574,7 +577,7 @@ def _digests_in(prints: Fingerprints) -> Iterator[bytes]:
 
 
 def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: Mapping[Any, Names]) -> dict[Any, Names]:
-    """Tasks whose results are there under the names of some of their files, which are as these tasks left them."""
+    """Return tasks whose results exist under the names of some of their files, which are unchanged since."""
     found: dict[Any, Names] = {}
     for key, texts in prints.texts.items():
         if key in served or key not in prints.digests or prints.entry_of(prints.digests[key]) in present:
@@ -587,7 +590,7 @@ def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: M
 
 
 def _anywhere(config: Config) -> Config:
-    """A configuration that means the same in a process with another working directory."""
+    """Return a configuration with the same meaning in a process with another working directory."""
     return config.but(cache_dir=os.path.abspath(config.cache_dir))
 
 

@@ -1,4 +1,4 @@
-"""The scheduler that compute() gets in a block: it looks results up, runs the rest on Dask's own, and stores."""
+"""The scheduler for compute() in a block: it looks results up, runs the rest on Dask's own, and stores."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from cacheness_dask.run import Run
 
 logger = logger_of("cacheness.dask")
 
-#: Seconds that letting go of a failed future may take.
+#: Seconds that releasing a failed future may take.
 _PATIENCE: Final = 5.0
 
 
 class CachingScheduler(Scheduling):
-    """A scheduler function with a cache before the one that Dask would call."""
+    """Return a scheduler function that uses a cache and then calls Dask's scheduler."""
 
     def __init__(self, run: Run, beneath: Callable[..., Any]) -> None:
         self.run, self.beneath = run, beneath
         self._client = _client_of(beneath)
         self._is_pool = getattr(beneath, "__module__", "") == "dask.multiprocessing"
         if self._client is not None:
-            # Where `dask.persist` looks for a client: it calls the client's own `persist`, which has its own door.
+            # `dask.persist` looks for a client here: it calls the client's own `persist`, which is
+            # intercepted separately.
             self.__self__ = self._client
 
     def _aside(self) -> AbstractContextManager[None]:
@@ -59,7 +60,7 @@ def _wanted(keys: Any) -> list[Any]:
 
 
 def _client_of(scheduler: Callable[..., Any]) -> Any:
-    """The distributed client that a scheduler function belongs to, None for a local one."""
+    """Return the distributed client of a scheduler function, None for a local one."""
     owner = getattr(scheduler, "__self__", None)
     return owner if hasattr(owner, "scheduler_info") else None
 

@@ -1,4 +1,4 @@
-"""How large a value is in memory, about. Dask's own estimates draw samples, and so move the user's generators."""
+"""Estimate a value's size in memory. Dask's estimates draw samples, and so move the user's generators."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dask.sizeof import sizeof
 _MEMBERS: Final = 10
 #: Objects of a column that are measured.
 _OBJECTS: Final = 100
-#: What a frame and a column take beside their values.
+#: The size of a frame and a column besides their values.
 _OVERHEAD: Final = 1200
 
 
 def size_of(value: Any) -> int:
-    """Bytes in memory, about."""
-    # By the function that Dask has for the type, because users register others for types of theirs.
+    """Return the bytes in memory, approximately."""
+    # By Dask's function for the type, because users register functions for their types.
     estimate = _OURS.get(getattr(sizeof.dispatch(type(value)), "__name__", ""))
     return int(sizeof(value)) if estimate is None else estimate(value)
 
@@ -57,7 +57,7 @@ def _holds_objects(kind: Any) -> bool:
 
 
 def _of_objects(column: Any) -> int:
-    """The objects that a column refers to; few of them may be shared by many rows."""
+    """Return the size of a column's objects; many rows may share few of them."""
     sample = _spread(column.array, _OBJECTS).to_numpy().tolist()
     different = {id(each): each for each in sample}.values()
     size = sum(map(size_of, different))
@@ -65,11 +65,11 @@ def _of_objects(column: Any) -> int:
 
 
 def _spread(values: Any, count: int) -> Any:
-    """Some members of a sequence, from its beginning to its end."""
+    """Return some members of a sequence, from its beginning to its end."""
     return values[:: max(1, len(values) // count)]
 
 
-#: For those of Dask's estimates that draw.
+#: Replaces those of Dask's estimates that draw.
 _OURS: Final[dict[str, Callable[[Any], int]]] = {
     "sizeof_python_collection": _of_collection,
     "sizeof_python_dict": _of_mapping,

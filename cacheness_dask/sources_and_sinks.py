@@ -1,8 +1,8 @@
-"""What a graph reads, and what it must not be asked twice: sources, sinks, and things without content.
+"""Recognise what a graph reads and writes: sources, sinks, and objects without content.
 
 A *source* counts by the content behind it: a file, an open-file description, a row group. A *sink*
-leaves something behind outside of Dask, so it runs every time. What is neither, and cannot be told
-by its value (a handle, a lock, a future), is refused with the reason.
+has effects outside of Dask, so it runs every time. An object that is neither, and has no value (a
+handle, a lock, a future), is refused with the reason.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from cacheness_dask.reasons import HANDLE, LEAVES, NOTHING, SINK
 from cacheness_dask.remote import asking_once, version_of
 
 FileState = tuple[int, ...]
-#: Only within `noting_files`: the state of each file when it was first looked at, and the digest of its content.
+#: Only within `noting_files`: the state of each file when it was first read, and the digest of its content.
 _read: ContextVar[dict[str, FileState]] = ContextVar("cacheness_dask_files")
 _digests: ContextVar[dict[str, bytes]] = ContextVar("cacheness_dask_digests")
-#: Where the files behind a source are noted.
+#: Where the files behind a source are recorded.
 noted: ContextVar[Inputs | None] = ContextVar("cacheness_dask_noted", default=None)
 
 _sources: dict[type, Callable[[Any], Any]] = {}
 _sinks: set[Any] = set()
 _stateful: set[Any] = set()
 
-#: Functions and callable classes of Dask's own that write. A name is module:qualified name.
+#: Functions and callable classes of Dask that write. A name is module:qualified name.
 _SINKS: Final = frozenset(
     {
         "dask.array.core:store_chunk",
@@ -68,11 +68,11 @@ _SINK_METHODS: Final = frozenset(
     {"to_csv", "to_parquet", "to_feather", "to_hdf", "to_sql", "to_zarr", "to_netcdf", "to_excel", "to_pickle"}
 )
 
-#: What one can do about an argument without content: no function is decorated here, and no key is given.
+#: What a user can do about an argument without content: no function is decorated here, and no key is given.
 WAYS_OUT_OF_HANDLES: Final = (
     "Make it inside of the task, or say what counts of its type (cacheness_dask.register_source(type, identity))"
 )
-#: Types without content of their own, by the module that defines them (and its submodules).
+#: Types without content, by the module that defines them (and its submodules).
 _HANDLES: Final = {
     "_io": "an open file",
     "_thread": "a lock",
@@ -101,7 +101,7 @@ _HANDLES: Final = {
     "pyarrow._parquet": "an open Parquet file",
     "dask.array.core:_IOArray": "an open file",
 }
-#: The same, of what counts in an argument by what one would read through it, and is no value as a result.
+#: The same, for types that count in an argument by what one reads through them, and are no value as a result.
 _READERS: Final = {
     "h5py": "an open HDF5 file",
     "h5netcdf": "an open NetCDF file",
@@ -110,7 +110,7 @@ _READERS: Final = {
     "icechunk": "an Icechunk store",
     "xarray.backends": "an open file of xarray",
 }
-#: They hold what was written to them, and are values as results.
+#: They contain what was written to them, and are values as results.
 _BUFFERS: Final = (io.BytesIO, io.StringIO)
 _RESULT_TYPES: Final = {
     "numpy.memmap": "an array that is mapped from a file",
@@ -139,8 +139,9 @@ _LAZY_BUILTINS: Final[tuple[type, ...]] = (
 )
 
 
-#: Types whose instances hide inside of other objects, where only the core's encoder meets them. What it knows by
-#: itself, such as the handles of fsspec, Zarr and HDF5, is not among them: there is one rule for that.
+#: Types whose instances occur inside other objects, where only the core's encoder sees them. Types
+#: that it knows itself, such as the handles of fsspec, Zarr and HDF5, are not listed: there is one
+#: rule for those.
 _NESTED: Final = (
     ("dask.utils", "SerializableLock"),
     ("distributed.client", "Client"),
@@ -150,7 +151,7 @@ _guarded: set[tuple[str, str]] = set()
 
 
 def guard_nested() -> None:
-    """Tell the core's encoder about sources and handles of the libraries that are imported by now."""
+    """Register sources and handles of the imported libraries with the core's encoder."""
     for module, name in _NESTED:
         kind = getattr(sys.modules.get(module), name, None)  # another thread may be importing the module
         if kind is not None and (module, name) not in _guarded:
@@ -166,14 +167,14 @@ def _identity_within(value: Any) -> Any:
 
 
 def register_source(type_: type, identity: Callable[[Any], Any]) -> None:
-    """Let objects of a type count by an identity, such as an ETag or a version, because what they stand for can change.
+    """Let objects of a type count by an identity, such as an ETag or a version, because their content can change.
 
     Args:
         type_: the type.
         identity: is called with an object, and returns what counts.
     """
     _sources[type_] = identity
-    register(type_, identity)  # where it is inside of another object, only the core's encoder meets it
+    register(type_, identity)  # inside another object, only the core's encoder sees it
 
 
 def register_sink(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -192,9 +193,9 @@ def register_sink(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def register_stateful(thing: Any) -> Any:
-    """Never cache a task that calls a function, or that is given an object of a class. Also a decorator.
+    """Never cache a task that calls a function, or has an object of a class as argument. Also a decorator.
 
-    It is for what depends on more than its arguments: a clock, a service, a database.
+    It is for functions that depend on more than their arguments: a clock, a service, a database.
 
     Args:
         thing: the function or class.
@@ -207,7 +208,7 @@ def register_stateful(thing: Any) -> Any:
 
 
 def refuse_function(func: Any) -> str:
-    """Why a task that calls `func` must always run; "" when there is no reason."""
+    """Return why a task that calls `func` must always run; "" if there is no reason."""
     name = _identity_of(func)
     method = getattr(func, "method", None) or getattr(func, "__name__", "")
     if name in _SINKS or name in _sinks or _identity_of(type(func)) in _SINKS or _identity_of(type(func)) in _sinks:
@@ -227,16 +228,16 @@ def is_storing(func: Any) -> bool:
 
 
 def target_of(node: Any) -> Any:
-    """What Dask's own writer of chunks writes to, as its task names it; None for any other task."""
+    """Return the target of Dask's own writer of chunks, as its task names it; None for any other task."""
     if not is_storing(node.func):
         return None
     return node.args[1] if len(node.args) > 1 else node.kwargs.get("out")
 
 
 def identity_of_source(value: Any) -> Any:
-    """What stands for the content behind a source, or None when the value is no source.
+    """Return the identity of the content behind a source, or None if the value is no source.
 
-    Raises Refused for a handle, a lock, a future: anything whose content cannot be read.
+    Raises Refused for a handle, a lock, a future: any object whose content cannot be read.
     """
     kind = type(value)
     handler = _by_type.get(kind) or _classify(kind)
@@ -244,10 +245,10 @@ def identity_of_source(value: Any) -> Any:
 
 
 def file_at(path: str) -> bytes | None:
-    """The digest of a file's content, None when `path` names no regular file on this machine."""
+    """Return the digest of a file's content, None if `path` names no regular file on this machine."""
     if not note_file(path):
         return None
-    # The blocks of one large file all name it: it is read once for a graph.
+    # The blocks of one large file all name it: it is read once per graph.
     digests = _digests.get({})
     known = digests.get(path)
     if known is None:
@@ -261,7 +262,7 @@ def file_at(path: str) -> bytes | None:
 
 
 def note_file(path: str) -> bool:
-    """Remember the state of a file whose content is about to count. False: it is no regular file."""
+    """Record the state of a file whose content is about to count. Return False if it is no regular file."""
     state = state_of(path)
     if state is not None:
         _read.get({}).setdefault(path, state)
@@ -269,7 +270,7 @@ def note_file(path: str) -> bool:
 
 
 def state_of(path: str) -> FileState | None:
-    """What changes when a file does: size, time of change, inode. None when it is no regular file."""
+    """Return what changes when a file does: size, time of change, inode. None if it is no regular file."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -294,7 +295,7 @@ def noting_files() -> Iterator[dict[str, FileState]]:
 
 
 def remote_file(filesystem: Any, path: str) -> Any:
-    """What stands for the content of a file that an fsspec filesystem reads."""
+    """Return the identity of the content of a file on an fsspec filesystem."""
     if "LocalFileSystem" in type(filesystem).__name__:
         local = file_at(filesystem._strip_protocol(path))  # noqa: SLF001  public in all but name
         if local is None:
@@ -316,7 +317,7 @@ def _stateful_types() -> tuple[type, ...]:
 
 
 def why_not(value: Any) -> str:
-    """Why a result cannot stand for itself later; "" when it can."""
+    """Return why a result cannot be stored as a value; "" if it can."""
     if value is None:
         return f"{NOTHING} it stands for a result that is not there"
     if what := handle_in(value):
@@ -327,7 +328,7 @@ def why_not(value: Any) -> str:
 
 
 def handle_in(value: Any) -> str:
-    """What kind of handle a result is, or holds in a list, tuple or dictionary; "" for none."""
+    """Return which kind of handle a result is, or contains in a list, tuple or dictionary; "" for none."""
     waiting, left = [value], _MOST_PARTS
     while waiting and left:
         left -= 1
@@ -351,7 +352,7 @@ def _what_handle(kind: type) -> str:
     return _kinds[kind]
 
 
-#: Parts of a result that are looked at.
+#: Parts of a result that are checked.
 _MOST_PARTS: Final = 1000
 _kinds: dict[type, str] = {}
 
@@ -390,19 +391,19 @@ def _handler_for(kind: type) -> Callable[[Any], Any]:
 
 
 def _handle_in(base: type) -> str:
-    """What kind of handle a class is, by the module that defines it; "" for none."""
+    """Return which kind of handle a class is, by the module that defines it; "" for none."""
     known = (_HANDLES[module] for module in _parents(base.__module__) if module in _HANDLES)
     return "" if _is_description(base) else next(known, "")
 
 
 def _handle_of(base: type) -> str:
-    """The same, of a result."""
+    """Return the same for a result."""
     known = (_READERS[module] for module in _parents(base.__module__) if module in _READERS)
     return _handle_in(base) or ("" if _is_description(base) else next(known, ""))
 
 
 def _is_description(base: type) -> bool:
-    # A filesystem says where to look, and carries no content; so do records and exceptions.
+    # A filesystem is a place, without content; so are records and exceptions.
     return base.__name__.endswith("FileSystem") or issubclass(base, Exception)
 
 

@@ -1,12 +1,12 @@
-"""Clues: two bytes for each part of a task, by which `explain` finds what differs from an earlier entry.
+"""Two-byte checksums of each part of a task, with which `explain` finds the difference from an earlier entry.
 
-They travel with each task that may be stored, so they are small: too small to prove that two parts are
-the same, and large enough to say which one is not. Nothing is looked up by them.
+They are sent with each task that may be stored, so they are small: too small to prove that two
+parts are the same, and large enough to show which one differs. Nothing is looked up by them.
 
-A clue begins with the number of steps of a fused task, 0 for a plain one. A plain task has its
-function (the user's, where Dask's calls it), what is bound in that, then its arguments. A fused one
-has for each step its function and what else the step itself says, in any order; what it is given
-from outside is left out, so that blocks of an array share one.
+The checksums begin with the number of steps of a fused task, 0 for a plain one. A plain task has
+its function (the user's, if Dask's calls it), its bound arguments, then its arguments. A fused one
+has for each step its function and the step's other content, in any order; inputs from outside are
+left out, so that blocks of an array share one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ _pack = tuple(struct.Struct(f"<{n}H").pack for n in range(MOST_PARTS + 1))
 
 
 def clue(steps: int, terms: Sequence[bytes]) -> bytes:
-    """The clue of a task from its terms; none for one with very many parts."""
+    """Return the checksums of a task from its terms; none for one with very many parts."""
     if len(terms) > MOST_PARTS:
         return b""
     return bytes((steps,)) + _pack[len(terms)](*[crc32(term) & 0xFFFF for term in terms])
 
 
 def parts_of_call(parts: list[T], place: int, bound: Sequence[T] | None) -> list[T]:
-    """The parts of a plain task in the order of a clue: what it calls comes first, and then what is bound in that.
+    """Return the parts of a plain task in the order of checksums.
+
+    The function comes first, and then its bound arguments.
 
     Args:
         parts: the function of the task, and its arguments.
@@ -45,7 +47,7 @@ def parts_of_call(parts: list[T], place: int, bound: Sequence[T] | None) -> list
 
 
 def of_step(steps: int, terms: Sequence[bytes], result: bytes, seen: Container[bytes]) -> Sequence[bytes]:
-    """What a step of a fused task says itself: its function, and its arguments that were not seen as results."""
+    """Return a step's own content in a fused task: its function, and its arguments that are not results."""
     if steps:  # fused itself
         return terms
     function, *arguments = terms or [result]
@@ -53,16 +55,16 @@ def of_step(steps: int, terms: Sequence[bytes], result: bytes, seen: Container[b
 
 
 def differences(mine: bytes, theirs: bytes) -> list[int] | None:
-    """The places of the parts that the other clue does not have. None when the two cannot be compared.
+    """Return the places of the parts that the other checksums lack. None if the two cannot be compared.
 
-    The place after the last step of a fused task is what it is given.
+    The place after the last step of a fused task is its inputs.
     """
     if len(mine) < 3 or mine[:1] != theirs[:1] or len(mine) != len(theirs):
         return None
     steps = mine[0]
     if not steps:
         return [place for place, (new, old) in enumerate(zip(_parts(mine), _parts(theirs), strict=True)) if new != old]
-    # The steps of a fused task stand in the order of the process that fused them.
+    # The steps of a fused task are in the order of the process that fused them.
     new, old = _parts(mine), _parts(theirs)
     functions = set(old[::2])
     changed = _missing(_pairs(new), _pairs(old))

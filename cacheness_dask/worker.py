@@ -1,4 +1,4 @@
-"""What runs where the tasks run: load a stored result, or compute one, time it and store it."""
+"""Code that runs with the tasks: load a stored result, or compute one, time it and store it."""
 
 from __future__ import annotations
 
@@ -47,23 +47,23 @@ _lock = threading.RLock()
 _open: dict[Config, WorkerCache] = {}
 #: How many runs of this process use a cache.
 _holders: Counter[Config] = Counter()
-#: What went wrong with a cache in this process, since somebody last asked: the first of it.
+#: The first error of a cache in this process since the last report.
 _troubles: dict[Config, str] = {}
-#: What was not stored, and why, since somebody last asked: by fingerprint, the function and the reason.
+#: Results that were not stored since the last report: by fingerprint, the function and the reason.
 _unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
-#: How many results were stored while a process-wide generator moved, since somebody last asked: by function and that.
+#: How many results were stored while a process-wide generator moved, since the last report: by function and generator.
 _moved: dict[Config, Counter[tuple[str, str]]] = {}
-#: How many tasks raised, and the seconds that they took, since somebody last asked, by function.
+#: How many tasks raised, and their seconds, since the last report, by function.
 _failed: dict[Config, dict[str, tuple[int, float]]] = {}
-#: Results that are remembered until somebody asks.
+#: Results that are remembered until the next report.
 _MOST_UNSTORED: Final = 10_000
 _UNREADABLE: Final = "are computed again, because they cannot be read"
-#: Files whose names an entry's provenance keeps, for `explain`.
+#: Files whose names an entry's provenance contains, for `explain`.
 NAMED: Final = 8
 
 
 def _begin_in_child() -> None:
-    """Open caches of its own in a forked child: the parent's queues store what waits in them."""
+    """In a forked child, open separate caches: the parent's queues store what waits in them."""
     _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
     _open.clear()
     _holders.clear()
@@ -80,18 +80,18 @@ os.register_at_fork(after_in_child=_begin_in_child)
 class Store:
     """What every task of a run needs to know about the cache: small, and the same for all of them."""
 
-    config: Config = field(repr=False)  # its URLs may hold passwords
+    config: Config = field(repr=False)  # its URLs may contain passwords
     policy: Policy
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def opened(self) -> WorkerCache:
-        """This process's handle on the cache."""
+        """Return this process's handle on the cache."""
         found = _open.get(self.config)
         return found if found is not None else _opened(self)
 
 
 class WorkerCache:
-    """One cache in one process, with the queue of what it is to store and what is known of its speed."""
+    """One cache in one process, with its queue of results to be stored and its measured speed."""
 
     def __init__(self, store: Store) -> None:
         self.cache = Late(partial(UnifiedCache, store.config))
@@ -108,25 +108,25 @@ def _opened(store: Store) -> WorkerCache:
 
 
 def _warn(config: Config, error: BaseException, what: str = "are not stored") -> None:
-    """Note what went wrong, for `flush` to report: a client logs it once, however many tasks and workers met it."""
+    """Record an error for `flush` to report: a client logs it once, however many tasks and workers had it."""
     trouble = f"Some results {what}: {error}"
     logger.log(logging.DEBUG if config in _troubles or _is_asked() else logging.WARNING, "%s", trouble)
     _troubles.setdefault(config, trouble)
 
 
 def _is_asked() -> bool:
-    """Return True when anybody calls `flush` here: on workers and in the user's process, not in a pool's."""
+    """Return True when `flush` is called here: on workers and in the user's process, not in a pool's."""
     return multiprocessing.parent_process() is None or is_worker()
 
 
 def is_worker() -> bool:
-    """Return True when this process has a worker of Distributed, which draws numbers by itself."""
+    """Return True when this process has a worker of Distributed, which itself draws numbers."""
     distributed = sys.modules.get("distributed.worker")
     return bool(distributed and distributed.Worker._instances)  # noqa: SLF001
 
 
 def flush(config: Config) -> str:
-    """Wait until everything that this process has to store is stored. Says what went wrong, if anything did."""
+    """Wait until everything that this process has to store is stored. Return the first error, if any."""
     found = _open.get(config)
     if found is not None:
         found.queue.flush()
@@ -135,28 +135,28 @@ def flush(config: Config) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What became of the results of one process since somebody last asked."""
+    """Results of one process since the last report."""
 
-    trouble: str  #: what went wrong, if anything did
+    trouble: str  #: the first error, if any
     unstored: dict[bytes, tuple[str, str]]  #: by fingerprint: the function, and why its result is not stored
-    moved: Counter[tuple[str, str]]  #: results that may be chance, by function and generator
-    failed: dict[str, tuple[int, float]]  #: tasks that raised and the seconds that they took, by function
+    moved: Counter[tuple[str, str]]  #: results that may be random, by function and generator
+    failed: dict[str, tuple[int, float]]  #: tasks that raised and their seconds, by function
 
 
 def told(config: Config) -> Told:
-    """`flush`, and what became of results since somebody last asked."""
+    """Return the result of `flush`, and the results since the last report."""
     trouble = flush(config)
     live.send()
     return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()), failed(config))
 
 
 def failed(config: Config) -> dict[str, tuple[int, float]]:
-    """Tasks of this process that raised since somebody last asked, and the seconds that they took, by function."""
+    """Return tasks of this process that raised since the last report, and their seconds, by function."""
     return _failed.pop(config, {})
 
 
 async def told_soon(config: Config) -> Told:
-    """The same, for the event loop of a worker, which must go on meanwhile."""
+    """Do the same for the event loop of a worker, which must not be blocked."""
     return await asyncio.to_thread(told, config)
 
 
@@ -167,7 +167,7 @@ def hold(config: Config) -> None:
 
 
 def release(config: Config) -> None:
-    """Store what is waiting, and close this process's handle when nobody else holds it."""
+    """Store what is waiting, and close this process's handle if there are no other users."""
     with _lock:
         _holders[config] -= 1
         if _holders[config] > 0:
@@ -179,7 +179,7 @@ def release(config: Config) -> None:
 
 
 class Load(Loading):
-    """A hit: reads the value where it is needed. Carries how to recompute it, when that is small."""
+    """A hit: reads the value where it is needed. Contains how to recompute it, if that is small."""
 
     __slots__ = ("_fallback", "_key", "_name", "_store")
 
@@ -196,12 +196,12 @@ class Load(Loading):
         return self._key
 
     def found(self) -> Found:
-        """The value that was read, or how to compute it."""
+        """Return the value that was read, or how to compute it."""
         hit = self._lookup()
         return self.recomputed() if hit is None else (hit.value,)
 
     def recomputed(self) -> Fallback:
-        """How to compute it, where it cannot be read."""
+        """Return how to compute it, if it cannot be read."""
         if self._fallback is None:
             raise EntryVanished(
                 f"the entry {self._key} of {self._name} was deleted after it had been looked up, and too much"
@@ -228,7 +228,7 @@ class Load(Loading):
 
 
 class CheckedLoad(Load):
-    """A hit that is computed again beside being read: what comes out differently is disputed, and returned."""
+    """A hit that is computed again besides being read: a result that differs is disputed, and returned."""
 
     __slots__ = ("_again",)
 
@@ -237,7 +237,7 @@ class CheckedLoad(Load):
         self._again = again
 
     def found(self) -> Found:
-        """The value that was read or came out differently, or how to compute it."""
+        """Return the value that was read or that differed, or how to compute it."""
         hit = self._lookup()
         if hit is None:
             return self.recomputed()
@@ -262,7 +262,7 @@ class CheckedLoad(Load):
 
 
 class EarlierLoad(Load):
-    """A hit that earlier code made. Where it cannot be read, what is computed in its place is not what keys say."""
+    """A hit of earlier code. If it cannot be read, the computed replacement does not match the keys after it."""
 
     __slots__ = ("_digest",)
 
@@ -271,11 +271,11 @@ class EarlierLoad(Load):
         self._digest = digest
 
     def recomputed(self) -> Fallback:
-        """How to compute it by the code of today; what follows is not kept."""
+        """Return how to compute it with today's code; later tasks are not stored."""
         why = f"{UNREADABLE} a result of earlier code, the entry {self._key}"
         _note(self._store.config, self._digest, self._name, why)
         with isolated(partial(_warn, self._store.config)):
-            self._store.opened().queue.note(self._key, why)  # a process of a pool tells nobody else
+            self._store.opened().queue.note(self._key, why)  # a process of a pool reports nowhere else
         return super().recomputed()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -283,7 +283,7 @@ class EarlierLoad(Load):
 
 
 class Consume(Consuming):
-    """A task that reads the small hits that it takes: one statement, where each would be a task of its own."""
+    """A task that reads its small input hits: one statement, instead of a task for each."""
 
     __slots__ = ("_loads", "_store")
 
@@ -299,7 +299,7 @@ class Consume(Consuming):
             hit = hits.pop(load.entry, None)
             if hit is not None:
                 read[key] = (hit.value,)
-            # Two tasks with one result give two values: what follows may change one of them in place.
+            # Two tasks with one result get two values: later tasks may change one of them in place.
             else:
                 read[key] = load.found() if load.entry in known else load.recomputed()
         return read
@@ -324,21 +324,22 @@ def _log_unchecked(name: str, error: Exception) -> None:
     logger.info("a result of %s cannot be checked: %s: %s", name, type(error).__name__, error)
 
 
-#: What a task gets whose result may be stored: its fingerprint; the clue, which is kept for `explain`; and what
-#: it says itself and is given by others, where an alias can be made of that; and the code of the user's that it calls.
+#: What a task needs whose result may be stored: its fingerprint; the checksums, which are stored
+#: for `explain`; its own content and inputs, if an alias can be made of them; and the user code
+#: that it calls.
 ToStore: TypeAlias = tuple[bytes, bytes, TaskInputs | None, str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What is watched while a task runs: its files, and a sample of its arguments."""
+    """Observes a task while it runs: its files, and a sample of its arguments."""
 
     observed: Observed
     troubles: dict[str, str]  #: with its files, before it ran
     sample: Sample
-    generators: Mapping[str, Any]  #: where the process-wide generators of random numbers stood
+    generators: Mapping[str, Any]  #: positions of the process-wide random number generators
     start: float
-    failed: Callable[[float], None]  #: is told that the task raised, and after how many seconds
+    failed: Callable[[float], None]  #: called if the task raised, with its seconds
     given: GivenValues | None = None  #: the results of other tasks among its arguments
     computing: telemetry.Operation = telemetry.NOBODY
 
@@ -356,7 +357,7 @@ class _Around:
 
 
 class Compute(Calling):
-    """A miss: runs the task's own function, and stores what it returned if that is worth it."""
+    """A miss: runs the task's own function, and stores the result if worthwhile."""
 
     __slots__ = ("_told", "_wanted", "files")
 
@@ -366,7 +367,7 @@ class Compute(Calling):
         super().__init__(func, store, name)
         self.files: Files | None = None  #: that the task names
         self._told = told
-        self._wanted = wanted  #: store it whatever it cost
+        self._wanted = wanted  #: store it whatever its cost
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         observed, troubles = Observed({}), dict[str, str]()
@@ -386,7 +387,7 @@ class Compute(Calling):
         return _Around(observed, troubles, sample, generators, time.perf_counter(), failed, given, computing)
 
     def _instead(self, around: _Around) -> tuple[Any] | None:
-        """The earlier result of the same task with the same values, which the new fingerprint names from now on."""
+        """Return the earlier result of the same task with the same values, and store a link to it."""
         alias = around.given.alias if around.given is not None else None
         inputs = self._told[2]
         if alias is None or inputs is None or not inputs.is_known:
@@ -417,7 +418,7 @@ class Compute(Calling):
                 self._note(trouble)
 
     def _keep(self, value: Any, seconds: float, around: _Around) -> str:
-        """Store a result, or say why not."""
+        """Store a result, or return why not."""
         policy = self._store.policy
         if not (self._wanted or policy.measures):
             return ""
@@ -433,7 +434,7 @@ class Compute(Calling):
     def _put(self, value: Any, seconds: float, outcome: Outcome, around: _Around) -> str:
         policy, opened = self._store.policy, self._store.opened()
         if not (self._wanted or seconds > opened.meter.load_seconds(0)):
-            return CHEAP  # whatever its size is
+            return CHEAP  # whatever its size
         moved = moved_since(around.generators) if around.generators else ()
         size = size_of(value)
         if trouble := policy.too_large(size):
@@ -450,7 +451,7 @@ class Compute(Calling):
         key.outputs = outcome.outputs
         given = around.given
         if given is not None and not outcome.outputs and given.alias is not None and given.is_unchanged():
-            # Of a task that changes what it is given, the value is not all that it does.
+            # For a task that changes its arguments, the value is not its only effect.
             key.alias, key.own = given.alias, given.own
         about = {**self._store.provenance, "clue": clue.hex(), **({"code": code} if code else {})}
         if self.files is not None:
@@ -468,7 +469,7 @@ class Compute(Calling):
         self._note(f"{UNPICKLABLE} {error}")
 
     def _note(self, why: str) -> None:
-        """Remember why the result is not stored, here and beside its key."""
+        """Record why the result is not stored, here and with its key."""
         digest = self._told[0]
         _note(self._store.config, digest, self._name, why)
         self._store.opened().queue.note(entry_key(digest), why)
@@ -478,7 +479,7 @@ class Compute(Calling):
 
 
 class Checked(Calling):
-    """A task that is not stored: runs its own function, and reports when that changes what it is given."""
+    """A task that is not stored: runs its own function, and reports if that changes its arguments."""
 
     __slots__ = ()
 
@@ -499,7 +500,7 @@ class Checked(Calling):
 
 
 class Compared(Calling):
-    """A task that computes in spite of a result of earlier code: what differs ends the accepted changes."""
+    """A task that computes in spite of a result of earlier code: a difference ends the accepted changes."""
 
     __slots__ = ("_with",)
 
@@ -533,7 +534,7 @@ def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 
 def _note_failure(config: Config, name: str, seconds: float) -> None:
-    """Remember until somebody asks that a task raised."""
+    """Remember until the next report that a task raised."""
     with _lock:
         known = _failed.setdefault(config, {})
         calls, spent = known.get(name, (0, 0.0))
@@ -541,7 +542,7 @@ def _note_failure(config: Config, name: str, seconds: float) -> None:
 
 
 def _note(config: Config, digest: bytes, name: str, why: str) -> None:
-    """Remember until somebody asks why a result was not stored."""
+    """Remember until the next report why a result was not stored."""
     live.tell(reasons={f"{name}: {why}": 1})
     known = _unstored.setdefault(config, {})
     if why.startswith(IN_PLACE) and not _is_asked() and (name, why) not in known.values():

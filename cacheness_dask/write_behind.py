@@ -1,4 +1,4 @@
-"""The write-behind queue of one process: bounded by bytes, never drops, stores in batches."""
+"""The write-behind queue of one process: limited by bytes, never drops, stores in batches."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ from cacheness_dask.policy import Meter
 
 #: Results in one transaction.
 _BATCH: Final = 1_000
-#: Bytes in memory of these, about: the last may be larger.
+#: Bytes in memory of these, approximately: the last may be larger.
 _BATCH_BYTES: Final = 4 << 20
-#: Seconds for which a result waits for company: a commit costs as much as storing many. No longer, because who persists
-#: the same again looks at once, and waits for nothing.
+#: Seconds that a result waits for others: a commit costs as much as storing many. No longer,
+#: because a client that persists the same again looks it up at once, without waiting.
 _LINGER: Final = 0.005
-#: What `frozen` raises for a value that cannot be stored.
+#: Raised by `frozen` for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
-#: Reasons that wait for company before they are written.
+#: Reasons that wait together before they are written.
 _MOST_NOTES: Final = 1_000
 _PLAIN: Final = (int, float, complex, bool, str, bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class ComputeDetails:
-    """What is stored with a result."""
+    """The metadata of a result."""
 
-    seconds: float  #: what it cost to compute
+    seconds: float  #: the cost of its computation
     provenance: Mapping[str, Any]
-    refused: Callable[[CodecError], None] | None = None  #: called when the value turns out not to be storable
+    refused: Callable[[CodecError], None] | None = None  #: called if the value cannot be stored
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """One result on its way to the store."""
+    """One result in the queue."""
 
     key: Key
     thaw: Callable[[], Any]  #: the value, as it was when its task ended
@@ -60,7 +60,7 @@ class Pending:
 
 
 class Late:
-    """A cache that is opened when it is first needed, mostly by the thread that stores."""
+    """A cache that is opened on first use, mostly by the thread that stores."""
 
     def __init__(self, open_cache: Callable[[], UnifiedCache]) -> None:
         self._open = open_cache
@@ -68,7 +68,7 @@ class Late:
         self._cache: UnifiedCache | None = None
 
     def __call__(self) -> UnifiedCache:
-        """The cache, open."""
+        """Return the open cache."""
         with self._lock:
             if self._cache is None:
                 self._cache = self._open()
@@ -81,12 +81,12 @@ class Late:
                 self._cache.close()
 
     def reset_after_fork(self) -> None:
-        """Have a lock that no thread of the parent holds."""
+        """Make a new lock: a thread of the parent may hold the old one."""
         self._lock = threading.RLock()
 
 
 class WriteBehind:
-    """Stores results in a thread of its own. When the queue is full, the caller stores its own."""
+    """Stores results in a background thread. If the queue is full, the caller stores its own."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class WriteBehind:
         self._room = limit // 2
         self._queue: deque[Pending] = deque()
         self._notes: dict[str, str] = {}  # why results are not stored, by key
-        self._waiting = 0  # bytes in the queue and in the present batch
+        self._waiting = 0  # bytes in the queue and in the current batch
         self._stored = 0
         self._flushing = 0  # callers that wait
         self._state = threading.Condition()
@@ -108,11 +108,11 @@ class WriteBehind:
         self._thread: threading.Thread | None = None
         _queues.add(self)
         atexit.register(self.close)
-        # A child of multiprocessing, such as a Dask worker, leaves without running atexit.
+        # A child of multiprocessing, such as a Dask worker, exits without running atexit.
         self._finalizer = multiprocessing.util.Finalize(self, self.close, exitpriority=100)
 
     def put(self, key: Key, value: Any, size: int, about: ComputeDetails) -> None:
-        """Store a result soon, or now when too much is waiting."""
+        """Store a result soon, or now if too much is waiting."""
         if size <= self._room:
             pending = Pending(key, frozen(value), size, about)
             with self._state:
@@ -131,7 +131,7 @@ class WriteBehind:
         self._store_here()
 
     def note(self, key: str, why: str) -> None:
-        """Keep beside a key, at the latest when it is flushed, why its result is not stored."""
+        """Store with a key, at the latest when it is flushed, why its result is not stored."""
         with self._state:
             self._notes[key] = why
             if len(self._notes) >= _MOST_NOTES:
@@ -139,11 +139,11 @@ class WriteBehind:
 
     @property
     def waiting(self) -> int:
-        """Bytes that wait to be stored."""
+        """Return the bytes that wait to be stored."""
         return self._waiting
 
     def flush(self) -> int:
-        """Wait until nothing is waiting; returns how many results were stored so far."""
+        """Wait until nothing is waiting; return how many results were stored so far."""
         with self._state:
             self._flushing += 1
             self._state.notify_all()
@@ -163,7 +163,7 @@ class WriteBehind:
         self._cache.close()
 
     def reset_after_fork(self) -> None:
-        """Leave what is waiting to the parent: a child has no thread that stores it, and would wait at its exit."""
+        """In a forked child, drop what is waiting: the parent stores it, and the child has no thread for it."""
         self._state, self._thread, self._waiting, self._stored = threading.Condition(), None, 0, 0
         self._flushing = 0
         self._queue, self._notes, self._noting = deque(), {}, threading.Lock()
@@ -173,7 +173,7 @@ class WriteBehind:
         self._queue.append(pending)
         # Counted from one on, so that `flush` also waits for values without a size.
         self._waiting += max(pending.size, 1)
-        if len(self._queue) == 1 or self._is_due():  # otherwise the thread waits for company, and is left alone
+        if len(self._queue) == 1 or self._is_due():  # otherwise the thread waits for more results
             self._wake()
 
     def _wake(self) -> None:
@@ -181,12 +181,12 @@ class WriteBehind:
             self._thread = threading.Thread(target=self._drain, name="cacheness-write-behind", daemon=True)
             try:
                 self._thread.start()
-            except RuntimeError:  # Python starts no more at its end, nor beyond the system's limit
+            except RuntimeError:  # at its exit Python starts none any more, and the system has a limit
                 self._thread = None
         self._state.notify_all()
 
     def _store_here(self) -> None:
-        """Store what is waiting where no thread could be started for it."""
+        """Store what is waiting, if no thread could be started for it."""
         while self._thread is None:
             with self._state:
                 batch = self._take()
@@ -215,7 +215,7 @@ class WriteBehind:
                 self._state.notify_all()
 
     def _is_due(self) -> bool:
-        """Whether there is a batch, or somebody waits for what there is."""
+        """Return True when there is a batch, or a caller waits for what there is."""
         waits = self._flushing or len(self._notes) >= _MOST_NOTES
         return bool(waits) or len(self._queue) >= _BATCH or self._waiting >= min(_BATCH_BYTES, self._room)
 
@@ -231,9 +231,7 @@ class WriteBehind:
             with self._state:
                 notes, self._notes = self._notes, {}
             if notes:
-                with isolated(
-                    lambda _: None
-                ):  # they are for who asks; trouble with the store is told by what is stored
+                with isolated(lambda _: None):  # reasons are optional; errors of the store are reported by results
                     self._cache().note_unstored(notes)
 
     def _store(self, batch: list[Pending]) -> None:
@@ -283,10 +281,10 @@ os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def frozen(value: Any) -> Callable[[], Any]:
-    """A way to get this value again as it is now.
+    """Return a function that restores this value in its current state.
 
-    The tasks that follow may change it in place, as pandas code likes to do; what is stored must be
-    what the task returned.
+    Later tasks may change it in place, as pandas code often does; the stored value must be the one
+    that the task returned.
     """
     if isinstance(value, _PLAIN):
         return lambda: value
@@ -295,6 +293,6 @@ def frozen(value: Any) -> Callable[[], Any]:
         return lambda: copy
     try:
         data = pickle.dumps(value, protocol=5)
-    except CANNOT_BE_PICKLED:  # lambdas, and classes made in a notebook
+    except CANNOT_BE_PICKLED:  # lambdas, and classes defined in a notebook
         data = cloudpickle.dumps(value, protocol=5)
     return lambda: pickle.loads(data)
