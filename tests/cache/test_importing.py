@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
 from cacheness.cli import app
-from cacheness.cli.endings import Misuse
+from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.cli.importing import taken_over_in
 
 CODE = """
@@ -129,10 +129,10 @@ def test_from_the_command_line(pipeline: ModuleType, tmp_path: Path, monkeypatch
     )
     with UnifiedCache("new") as cache:
         assert cache.cached(pipeline.scale).explain(1).hit
-    for words, why in (
-        (["prefect", "old"], "arguments are not kept"),
-        (["joblib", "old"], "name the functions"),
-        (["joblib", "nowhere", "a:b"], "not a directory"),
+    for words, error, why in (
+        (["prefect", "old"], Misuse, "arguments are not kept"),
+        (["joblib", "old"], Misuse, "name the functions"),
+        (["joblib", "nowhere", "a:b"], CouldNot, "not a directory"),
     ):
-        with pytest.raises(Misuse, match=why):
+        with pytest.raises(error, match=why):
             CliRunner().invoke(app, ["import", *words], catch_exceptions=False)

@@ -306,7 +306,7 @@ def test_counters_are_written_along_with_a_put_when_it_is_time(world, monkeypatc
     for thread in threading.enumerate():
         if thread.name == "cacheness-uses":
             thread.join()
-    assert {entry["args"]["k"]: entry["hits"] for entry in world.cache.list_entries()} == {1: 1, 2: 0}
+    assert {entry["args"]["k"]: entry["uses"] for entry in world.cache.list_entries()} == {1: 1, 2: 0}
 
 
 def refuse(*args: object) -> None:

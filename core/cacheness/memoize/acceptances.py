@@ -127,8 +127,12 @@ class Acceptances:
     def log_revoked(self, one: Equivalence) -> None:
         """Log why no calls are compared for a change."""
         change = change_of(one)
-        text = "%s: the change %s was revoked %s, so accept= compares no calls for it"
-        _log.info(text, change.function, change.id, change.why)
+        _log.info(
+            "%s: the change %s was revoked %s, so accept= compares no calls for it",
+            change.function,
+            change.id,
+            change.why,
+        )
 
     def revoked(self, new: bytes | None) -> Sequence[Equivalence]:
         """Return the revoked changes of a fingerprint, as this process knows them."""
