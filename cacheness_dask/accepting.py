@@ -51,7 +51,7 @@ def accept(
     """
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
         raise ValueError(
-            f"sample={sample!r:.40} is no number of tasks to compare: it must be a whole number, 1 at least"
+            f"sample={sample!r:.40} is not a number of tasks to compare: give a whole number of at least 1"
         )
     with looking(cache) as run:
         _, plan, _ = planned(collection, run)
@@ -59,7 +59,7 @@ def accept(
         if not tried.codes:
             raise NotAccepted(
                 "no result of a function of this collection was made by earlier code of it: a function that was renamed"
-                " is another one, and entries of earlier versions of cacheness do not say whose code made them"
+                " is another one, and entries of earlier versions of cacheness do not record whose code made them"
             )
         rounds = range(min(_MOST_EARLIER, max(map(len, tried.codes.values()))))
         return [change for number in rounds for change in tried.accept(number, sample, force=force)]

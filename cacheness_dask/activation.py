@@ -98,9 +98,7 @@ class Caching:
 
     def _enter(self, *, is_everywhere: bool) -> Run:
         if self._entered is not None:
-            raise RuntimeError(
-                "this block is entered already; each block, thread and task needs a caching() of its own"
-            )
+            raise RuntimeError("this block is entered already; each block, thread and task needs a separate caching()")
         place, policy, scheduler, mode = self._made_of
         run = run_with(place, policy, mode)
         self._entered = Block(run, scheduler, is_everywhere=is_everywhere), run

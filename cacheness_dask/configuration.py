@@ -44,9 +44,7 @@ def _check_keys() -> None:
     for key in map(str, found):
         if key.replace("_", "-") not in _KNOWN:
             meant = did_you_mean(key.replace("_", "-"), _KNOWN)
-            raise ConfigError(
-                f"dask.config has cacheness.{key}, which cacheness does not know.{meant} Known: {_listed()}"
-            )
+            raise ConfigError(f"dask.config has cacheness.{key}, which is unknown.{meant} Known: {_listed()}")
 
 
 def _listed() -> str:

@@ -131,7 +131,7 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
         )
     path = Path(filename)
     if path.suffix.lower() not in (".svg", ".png"):
-        raise ValueError(f"{path.name} is no .svg and no .png file; these are the formats that visualize writes")
+        raise ValueError(f"{path.name} is not an .svg or .png file, the formats that visualize writes")
     picture = Picture(_draw(plan.graph, order, plan))
     path.write_bytes(picture.svg.encode() if path.suffix.lower() == ".svg" else _png_of(picture.svg))
     return picture

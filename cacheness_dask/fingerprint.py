@@ -79,7 +79,7 @@ _PLUMBING: Final = frozenset(
 
 #: What a user can do about an argument without an encoding: no function is decorated here, and no key is given.
 _WAYS_OUT: Final = (
-    "Say what counts of its type (cacheness_dask.register_source(type, identity) or a __cacheness_key__ method), or"
+    "Define what counts of its type (cacheness_dask.register_source(type, identity) or a __cacheness_key__ method), or"
     " make it inside of the task"
 )
 

@@ -182,8 +182,8 @@ def come_in(blocks: int = 1) -> None:
         known = all(opened) and known
     if not known:
         warnings.warn(
-            "This version of Dask or distributed takes graphs in a way that cacheness does not know, so not everything"
-            " that is computed uses the cache.",
+            "This version of Dask or distributed handles graphs in a way that cacheness does not support, so not"
+            " everything that is computed uses the cache.",
             CacheUnavailable,
             stacklevel=4,
         )

@@ -45,7 +45,9 @@ def mark(collection: C) -> C:
         return _xarray(whole)  # type: ignore[no-any-return]
     if isinstance(whole, Item):
         return whole.apply(marked)  # type: ignore[no-any-return]
-    raise TypeError(f"{type(collection).__name__} cannot be marked: it is no Dask collection that cacheness knows")
+    raise TypeError(
+        f"{type(collection).__name__} cannot be marked: it is not a Dask collection that cacheness supports"
+    )
 
 
 def is_mark(node: GraphNode) -> bool:

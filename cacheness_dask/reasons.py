@@ -46,15 +46,15 @@ class Reason:
 
 
 REASONS: Final = (
-    Reason(SINK, "writes somewhere: Dask's writers, `register_sink`, code that names a path of its own", planned=True),
+    Reason(SINK, "writes somewhere: Dask's writers, `register_sink`, code that names its own path", planned=True),
     Reason("unseeded randomness", "draws numbers that no argument seeds", planned=True),
-    Reason(
-        "argument is", "is given a handle, a lock, an iterator or a client, whose content nobody knows", planned=True
-    ),
+    Reason("argument is", "is given a handle, a lock, an iterator or a client, whose content is unknown", planned=True),
     Reason("argument cannot be hashed", "is given an object that cannot be taken apart", planned=True),
-    Reason("… is registered as stateful", "asks a clock, a service, a database: `register_stateful`", planned=True),
+    Reason("… is registered as stateful", "reads a clock, a service, a database: `register_stateful`", planned=True),
     Reason("… is a coroutine function", "returns what can be awaited once", planned=True),
-    Reason("its key is incomplete", 'refers to what no key can see, with `incomplete="refuse"`', planned=True),
+    Reason(
+        "its key is incomplete", 'refers to something that no key can see, with `incomplete="refuse"`', planned=True
+    ),
     Reason(FOLLOWS[0].strip(), "needs one of these", planned=True),
     Reason(FOLLOWS[1].strip(), "needs a future that this client did not submit", planned=True),
     Reason(DISPUTED, "came out differently when it was computed again: `cacheness disputes` decides", planned=True),
@@ -63,7 +63,7 @@ REASONS: Final = (
     Reason(UNPICKLABLE, "returned what cannot be pickled, or not be read again", planned=False),
     Reason(TOO_LARGE, "returned more than `max_value_bytes`", planned=False),
     Reason(IN_PLACE, "changed its arguments: `check_inputs`", planned=False),
-    Reason(FILE, "its files were others where it ran, or changed meanwhile", planned=False, lasting=False),
+    Reason(FILE, "its files differed where it ran, or changed during the run", planned=False, lasting=False),
     Reason(
         UNREADABLE,
         "has a result of earlier code that could not be read: what follows is not kept",

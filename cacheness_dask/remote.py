@@ -87,4 +87,4 @@ def _told(filesystem: Any, path: str, info: Mapping[str, Any]) -> Any:
 def _unanswered(path: str, error: Exception) -> None:
     if isinstance(error, NotCacheable):
         raise error
-    raise NotCacheable(f"{path} cannot be asked for its version: {error}") from error
+    raise NotCacheable(f"{path} does not return its version: {error}") from error

@@ -558,7 +558,7 @@ def _require_cached(made: GraphPlan) -> None:
     more = f", and {len(lacking) - _MOST_NAMED} more functions" if len(lacking) > _MOST_NAMED else ""
     raise NotCached(
         f"mode='offline' computes nothing, and {lacking.total()} of the results that are needed are not in the cache:"
-        f" {named}{more}. cacheness_dask.explain says why"
+        f" {named}{more}. cacheness_dask.explain shows why"
     )
 
 

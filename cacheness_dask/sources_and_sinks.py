@@ -70,7 +70,7 @@ _SINK_METHODS: Final = frozenset(
 
 #: What a user can do about an argument without content: no function is decorated here, and no key is given.
 WAYS_OUT_OF_HANDLES: Final = (
-    "Make it inside of the task, or say what counts of its type (cacheness_dask.register_source(type, identity))"
+    "Make it inside of the task, or define what counts of its type (cacheness_dask.register_source(type, identity))"
 )
 #: Types without content, by the module that defines them (and its submodules).
 _HANDLES: Final = {
@@ -319,7 +319,7 @@ def _stateful_types() -> tuple[type, ...]:
 def why_not(value: Any) -> str:
     """Return why a result cannot be stored as a value; "" if it can."""
     if value is None:
-        return f"{NOTHING} it stands for a result that is not there"
+        return f"{NOTHING} it represents a result that does not exist"
     if what := handle_in(value):
         return f"{HANDLE} {what}"
     if has_reference(value):

@@ -124,7 +124,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     namespace: str = Field(default="default", description="Keeps several caches in one database and bucket apart.")
     mode: Mode = Field(
         default="readwrite",
-        description="What runs may do: readwrite, refresh, read, offline, off. CACHENESS_MODE can make it narrower.",
+        description="What runs may do: readwrite, refresh, read, offline, off. CACHENESS_MODE can restrict it further.",
     )
     refresh_since: float | None = Field(
         default=None,
@@ -153,7 +153,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     ttl: Seconds | None = Field(
         default=None,
         title="Lifetime",
-        description="Seconds that results live when their task says nothing. None: forever.",
+        description="Lifetime of results in seconds, if their task sets none. None: forever.",
     )
     result_ttl: float | None = Field(
         default=30 * DAY,
@@ -167,12 +167,14 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         default="auto",
         description="zstd compresses what becomes half as large; auto less where everything is on this machine's disk.",
     )
-    max_bytes: Bytes | None = Field(default=None, title="Quota", description="Bytes at which old results make room.")
+    max_bytes: Bytes | None = Field(
+        default=None, title="Quota", description="Bytes above which old results are evicted."
+    )
     max_entries: int | None = Field(
-        default=None, title="Quota of Entries", description="Results at which old results make room."
+        default=None, title="Quota of Entries", description="Number of results above which old ones are evicted."
     )
     eviction: Literal["lru", "cost"] = Field(
-        default="lru", description="What makes room: the least recently used, or the cheapest to compute again."
+        default="lru", description="What is evicted: the least recently used, or the cheapest to compute again."
     )
     near: Directory | None = Field(
         default=None,
@@ -195,28 +197,28 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     incomplete: Literal["warn", "serve", "refuse"] = Field(
         default="warn",
         title="Incomplete Keys",
-        description="What becomes of results whose key could not see everything, unless a policy says.",
+        description="What to do with results whose key is incomplete, unless a policy sets it.",
     )
     check: Share | None = Field(
         default=None,
         title="Checked Share",
-        description="Share of cached runs, 0 to 1, that compute in spite of it, to be compared, unless a policy says."
+        description="Share of cached runs, 0 to 1, that compute anyway, to be compared, unless a policy sets it."
         " Default: CACHENESS_CHECK, or none.",
     )
     lease: Seconds = Field(
         default=30.0,
-        description="Seconds until others take over a computation whose process died, unless a policy says.",
+        description="Seconds until others take over a computation whose process died, unless a policy sets it.",
     )
     connect_timeout: Seconds = Field(default=2.0, title="Connect Timeout", description="Seconds to reach a server.")
     statement_timeout: Seconds = Field(default=5.0, title="Statement Timeout", description="Seconds for the database.")
     blob_timeout: Seconds = Field(default=10.0, title="Blob Timeout", description="Seconds without progress of a blob.")
     busy_timeout: Seconds = Field(
-        default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run goes on."
+        default=5.0, title="Busy Timeout", description="Seconds to wait for SQLite's lock before a run continues."
     )
     circuit_failures: int = Field(
         default=3,
         title="Failures Before a Pause",
-        description="Failures in a row after which a server is not asked for a while.",
+        description="Failures in a row after which a server is not called for a while.",
     )
     circuit_seconds: Seconds = Field(
         default=30.0,

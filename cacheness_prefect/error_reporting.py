@@ -42,7 +42,7 @@ KINDS: tuple[tuple[type[Exception], str], ...] = (
     (CorruptEntry, "The integrity_repair flow shows how much is damaged."),
     (ConfigError, ""),
 )
-UNEXPECTED = "This should not happen: please report it, with the traceback that the debug log holds."
+UNEXPECTED = "This should not happen: please report it, with the traceback in the debug log."
 
 _reported: OrderedDict[tuple[str, str], None] = OrderedDict()
 _lock = threading.RLock()

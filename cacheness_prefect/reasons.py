@@ -10,9 +10,9 @@ from typing import Final
 
 NO_KEY: Final = "the cache could not make a key"
 NO_STORE: Final = "the cache could not store a result"
-GOES_ON: Final = "the run goes on without it"
+GOES_ON: Final = "the run continues without it"
 NOT_STORED: Final = "The result is not stored"
-DISPUTED: Final = "it came out differently before, and nobody has decided: cacheness disputes"
+DISPUTED: Final = "it came out differently before, and the dispute is open: cacheness disputes"
 #: Prefixes of the log lines about what the cache did for a run.
 HIT: Final = "Cache hit"
 WAITED: Final = "Waited for another run"
@@ -40,7 +40,7 @@ REASONS: Final = (
     ReasonForMiss(
         "has an argument, or refers to a value, that no key can cover, or whose code fails for a key", NO_KEY
     ),
-    ReasonForMiss('refers to what no key can see, with `incomplete="refuse"`', "is incomplete"),
+    ReasonForMiss('refers to something that no key can see, with `incomplete="refuse"`', "is incomplete"),
     ReasonForMiss(
         "has such an argument, in a sum of policies (`store.policy() + INPUTS`)",
         "Error encountered when computing cache key",
@@ -51,7 +51,7 @@ REASONS: Final = (
     ReasonForMiss("ran while the database or the bucket was down, or damaged", GOES_ON),
     ReasonForMiss("had other files when it ended than when it began", NOT_STORED, "a line in the run's log"),
     ReasonForMiss(
-        "came out differently when a run of it was checked, and nobody has decided",
+        "came out differently when a run of it was checked, and the dispute is open",
         "cacheness disputes",
         "a line in the run's log",
     ),
@@ -75,7 +75,7 @@ REASONS: Final = (
         instead="nothing; with `transaction(commit_mode=CommitMode.EAGER)` around the calls it is `Cached`",
     ),
     ReasonForMiss(
-        "is a generator: Prefect runs these each time", instead="nothing: from the second time on it says `Cached`"
+        "is a generator: Prefect runs these each time", instead="nothing: from the second time on it is `Cached`"
     ),
 )
 

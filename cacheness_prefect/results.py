@@ -254,7 +254,7 @@ class PolicyResultStore(ResultStore):
             name = "a task" if context is None else f"task {context.task.name!r}"
             raise NotCached(
                 f"{name} has no cached result for this call (key {key}), and mode='offline' computes none."
-                " `CachenessStorage.explain` says why"
+                " `CachenessStorage.explain` shows why"
             )
         return False
 

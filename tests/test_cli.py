@@ -286,7 +286,7 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("list", "--limit", "0"), "--limit"),
         (("list", "--limit", "many"), "--limit"),
         (("list", "--limit", "99999999999999999999"), "--limit"),
-        (("lineage", "abc"), "'abc' is no key"),
+        (("lineage", "abc"), "'abc' is not a key"),
         (("verify", "--deep", "--sample", "0"), "--sample 0"),
         (("verify", "--deep", "--sample", "nan"), "--sample nan"),
         (("verify", "--deep", "--sample", "1.5"), "--sample 1.5"),
@@ -811,10 +811,10 @@ def test_what_deletes_says_what_it_would_delete_and_asks(busy):
     assert run("delete", key, *where, "--yes") == "1 entry deleted\n"
     assert run("delete", "--function", f"{__name__}:dump", *where, "--yes", "--json") == {"entries": 2, "deleted": True}
     assert "no entry" in run("delete", key, *where, "--yes", code=3)
-    assert "say what to delete" in run("delete", *where, code=2)
+    assert "name what to delete" in run("delete", *where, code=2)
     for option in ("--prefix", "--tag", "--function", "--older-than"):
         assert f"{option} is empty" in run("delete", option, "", *where, "--yes", code=2)
-    assert "say what to delete" in run("delete", key, "--tag", "old", *where, code=2)
+    assert "name what to delete" in run("delete", key, "--tag", "old", *where, code=2)
     with UnifiedCache(busy) as cache:
         cache.put(1, k=1, ttl=0.001)
     assert run("evict", *where, "--dry-run", "--json") == {"entries": 1, "deleted": False}
@@ -1018,4 +1018,4 @@ def test_prometheus_reads_each_line_also_of_hostile_names(busy):
     assert {sample.fullmatch(line)[1] for line in samples} == comments
     assert f'cacheness_calls_total{{namespace="default",function="{__name__}:dump",outcome="miss"}} 2' in samples
     assert 'cacheness_entries{namespace="default"} 4' in samples
-    assert "goes with none" in run("report", "-d", busy, "--prometheus", "--json", code=2)
+    assert "cannot be combined with" in run("report", "-d", busy, "--prometheus", "--json", code=2)

@@ -346,7 +346,7 @@ def test_remembered_rows_stay_few_and_stay_true(monkeypatch: pytest.MonkeyPatch)
         ("hmac:a secret of enough length", None, "none of"),
         ("PUBLIC", None, "cannot sign"),
         ("PRIVATE,PRIVATE", None, "repeats an id"),
-        (None, "PRIVATE", "nobody but its writer"),
+        (None, "PRIVATE", "only its writer"),
         (None, "PUBLIC,PUBLIC", "repeats the name"),
         (None, "ed25519-pub:ci:AAAA", "43 characters"),
         (None, "", "no known kind"),

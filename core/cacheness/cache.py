@@ -1006,7 +1006,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             where = Where(self.config.namespace, keys=(digest_named(key),))
             return next(iter(self._store.metadata.scan(where, limit=1)), None)  # also one that is disputed
         if len(key) < 4 or set(key) - set("0123456789abcdef"):
-            raise ValueError(f"{key!r:.70} is no key, and not its beginning: give at least four of its 64 digits")
+            raise ValueError(f"{key!r:.70} is not a key or its first digits: give at least four of its 64 digits")
         before = int(key.ljust(64, "0"), 16) - 1
         after = before.to_bytes(32, "big") if before >= 0 else b""
         found = self._store.metadata.scan(Where(self.config.namespace), after=after, limit=2)
@@ -1352,7 +1352,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if not self._finalizer.alive:
             raise CacheClosed("this cache is closed: open another one")
         if self._is_off:
-            raise ModeRefused("this cache was opened with mode='off', in which nothing is asked of its stores")
+            raise ModeRefused("this cache was opened with mode='off', in which its stores are not used")
         if factory.is_inherited(self._slot):
             self._hold()
         return factory.open_cache(self._slot)
@@ -1429,7 +1429,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 def _check_sample(sample: object) -> None:
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 1:
         raise ValueError(
-            f"sample={sample!r:.40} is no number of calls to compare: it must be a whole number, 1 at least"
+            f"sample={sample!r:.40} is not a number of calls to compare: give a whole number of at least 1"
         )
 
 

@@ -141,7 +141,8 @@ class Guard:
                 self._is_trying = True
                 return
         raise StoreUnavailable(
-            f"{self._last} ({self._what} failed several times in a row and is not asked again for {max(left, 0):.0f} s)"
+            f"{self._last} ({self._what} failed several times in a row"
+            f" and is not called again for {max(left, 0):.0f} s)"
         )
 
 

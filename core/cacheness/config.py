@@ -217,7 +217,7 @@ def _check_near(config: Config) -> None:
     if os.path.commonpath([near, config.cache_dir]) == near:
         raise ConfigError(
             f"near={config.near!r} holds cache_dir {config.cache_dir!r}, but what is in a near directory are copies,"
-            " which may be deleted and are left out of backups: give it a directory of its own"
+            " which may be deleted and are left out of backups: use a separate directory"
         )
 
 
@@ -253,7 +253,7 @@ def _backend(value: Any) -> Any:
         # Three slashes and a relative path, or four and an absolute one.
         directory = os.path.dirname(urlsplit(backend).path.removeprefix("/")) or "."
         raise ValueError(
-            f"{shown!r} is the URL of a file, and a cache on SQLite is a directory with files of its own: leave it out,"
+            f"{shown!r} is the URL of a file, and a cache on SQLite is a directory with several files: leave it out,"
             f" and give the directory, as cache_dir={directory!r}"
         )
     raise ValueError(f"{shown!r} is not known: use 'sqlite', 'json', or 'postgresql://user@host/database'")

@@ -5,7 +5,7 @@ CachenessError
 ├── StoreUnavailable     try again later; the result may well exist
 │   ├── CommitUnanswered the commit may or may not have happened; ask the row
 │   └── StoreBusy        somebody else had a lock for longer than this call could wait
-├── StoreFull            make room; nothing was stored, nothing was lost
+├── StoreFull            free space; nothing was stored, nothing was lost
 ├── SessionLost          take a new session and write again under a new name
 ├── ClockMoved           measure the database's clock again, and sign again
 ├── BlobMissing          look at the row again; the blob was replaced or lost

@@ -138,7 +138,7 @@ def drop(slot: Slot) -> None:
 
 def _close_dropped(dropped: SimpleQueue[Slot]) -> None:
     while True:  # stores of the user are closed here too, and other slots wait behind them
-        with isolated(lambda error: _log.debug("a cache that nobody closed could not be closed: %s", error)):
+        with isolated(lambda error: _log.debug("a cache that was left open could not be closed: %s", error)):
             release(dropped.get())
 
 
@@ -438,7 +438,9 @@ def _check_scheme(url: str) -> None:
             f"blob_store {redacted(url)!r} is not a URL: use file:///path, s3://bucket/prefix, or any fsspec URL"
         )
     if scheme not in available_protocols():
-        raise ConfigError(f"blob_store {redacted(url)!r} is of no kind that fsspec knows: is {scheme!r} spelt right?")
+        raise ConfigError(
+            f"blob_store {redacted(url)!r} has no scheme that fsspec supports: is {scheme!r} spelt right?"
+        )
 
 
 def _keyring(config: Config) -> Keyring:
@@ -461,7 +463,7 @@ def _shared_keyring(config: Config) -> Keyring:
         if writes(config.mode):
             raise ConfigError(
                 "a cache with trust= and without signing_key= can only read, because it has no key to sign with: give"
-                " mode='read' (CACHENESS_MODE=read), or a signing key of its own (cacheness keys new)"
+                " mode='read' (CACHENESS_MODE=read), or a separate signing key (cacheness keys new)"
             )
         return Keyring.parse(None, trust=config.trust)
     if config.allow_unsigned:
@@ -485,7 +487,7 @@ def _make(directory: Path) -> None:
             " Choose a directory that you may write to"
         ) from error
     with suppress(OSError):  # the mark is optional
-        tag_cache(directory, "Results of computations, by cacheness. Its docs say how to back it up.")
+        tag_cache(directory, "Results of computations, by cacheness. Its documentation describes how to back it up.")
 
 
 def _name(backend: object) -> str:

@@ -26,7 +26,7 @@ def may_cache(
         _warned.add((where, function))
         warn(
             f"the key of {function} does not cover everything that can decide its result: {quote(unseen)}."
-            " Hand it in as an argument, say what counts of it (cacheness.register), or pin the function"
+            " Pass it as an argument, define what counts of it (cacheness.register), or pin the function"
             " (version=). Its results are cached; incomplete='serve' does so silently, incomplete='refuse' does not"
         )
     return choice != "refuse"

@@ -92,7 +92,7 @@ def _drain(
     why, goes_on = None, blobs.stat(MARKER) is not None
     if not goes_on:
         # A marker could be written into an empty store, and the tombstones of another store would be lost then.
-        why = f"the blob store holds no {MARKER}, which says whose blobs these are, so it may be the wrong one"
+        why = f"the blob store holds no {MARKER}, which names the owner of the blobs, so it may be the wrong one"
     tombstones = Tombstones(metadata, blobs, factory.marker_of(config, metadata, blobs))
     deleted, left, after = 0, 0, ""
     while names := metadata.tombstones(after=after, limit=BULK):

@@ -235,4 +235,4 @@ def _log_once(error: Exception) -> None:
     kind = type(error).__name__
     if kind not in _logged:
         _logged.add(kind)
-        _log.warning("OpenTelemetry failed, and results stay right: %s: %s; this is said once", kind, error)
+        _log.warning("OpenTelemetry failed, and results stay right: %s: %s; this is logged once", kind, error)

@@ -79,7 +79,7 @@ def seconds_of(duration: Duration) -> float:
         except OverflowError:
             seconds = math.inf
     if not abs(seconds) < LONGEST:
-        raise ValueError(f"{duration!r:.40} is not a duration that a calendar holds: give less than 7,000 years")
+        raise ValueError(f"{duration!r:.40} is not a duration within the calendar: give less than 7,000 years")
     return seconds
 
 

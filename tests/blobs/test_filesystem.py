@@ -126,7 +126,7 @@ def test_a_filesystem_that_hangs_is_left_behind_after_its_deadline(troubled, fil
     filesystem.trouble = lambda: woken.wait(60)
     with pytest.raises(StoreUnavailable):
         CALLS[what](troubled)
-    with pytest.raises(StoreUnavailable, match="not asked again"):
+    with pytest.raises(StoreUnavailable, match="not called again"):
         troubled.stat("a/b")
     woken.set()
 

@@ -265,7 +265,7 @@ def test_nobody_waits_for_a_blob_that_is_too_large_to_be_copied(store: NearBlobS
 @pytest.mark.parametrize("near_directory", ["one/cache", "one", "one/cache/../../one/", "."])
 def test_the_directory_of_a_cache_is_no_directory_of_copies(tmp_path: Path, near_directory: str, kind: str) -> None:
     directory, apart = tmp_path / "one/cache", {"metadata_backend": "postgresql://there/db"}
-    with pytest.raises(ConfigError, match="a directory of its own"):
+    with pytest.raises(ConfigError, match="a separate directory"):
         Config(cache_dir=str(directory), near=str(tmp_path / near_directory), metadata_backend=kind)
     assert Config(cache_dir=str(directory), near=str(directory / "near"), metadata_backend=kind).near
     assert Config(cache_dir=str(directory), near=str(tmp_path / near_directory), **apart).near

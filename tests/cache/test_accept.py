@@ -607,7 +607,7 @@ def test_revoked_changes_make_room_for_new_ones(
     for number in range(2):
         written = write(bytes(32), bytes([number]) * 32, parameters, {"state": "accepted"})
         assert written is not None
-    with pytest.raises(NotAccepted, match="takes no more"):
+    with pytest.raises(NotAccepted, match="which is the limit"):
         write(bytes(32), b"2" * 32, parameters, {"state": "accepted"})
     assert cache.acceptances.revoke(written)
     assert write(bytes(32), b"2" * 32, parameters, {"state": "accepted"}) is not None
@@ -677,7 +677,7 @@ def unchanged(x):
         (module.Of().method, {}, "it is a method"),
         (module.writes, {}, "it writes files"),
         (module.slow, {"check": 0}, "it has check=0"),
-        (module.slow, {"key": lambda x: x}, "its key= stands for its arguments"),
+        (module.slow, {"key": lambda x: x}, "its key= replaces its arguments"),
         (
             module.unchanged,
             {},
@@ -687,7 +687,7 @@ def unchanged(x):
         with pytest.raises(NotAccepted, match=words):
             cache.accept(cache.cached(**options)(function))
     for sample in (0, -1, True, 2.5):
-        with pytest.raises(ValueError, match=r"sample=.* is no number of calls"):
+        with pytest.raises(ValueError, match=r"sample=.* is not a number of calls"):
             cache.accept(module.slow, sample=sample)  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="accept cannot be used"):
             cache.cached(accept=sample)(module.slow)  # type: ignore[arg-type]

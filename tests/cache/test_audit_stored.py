@@ -146,7 +146,7 @@ def test_what_is_never_called_again_is_said_in_a_sentence(cache: UnifiedCache, t
     for function, words in (
         (made(writing), "it writes files"),
         (made(odd, check=0), "it has check=0"),
-        (made(odd, key=lambda x: x), "its key= stands for its arguments"),
+        (made(odd, key=lambda x: x), "its key= replaces its arguments"),
         (made(odd, prefix="nothing"), "no result is stored that its code of today made"),
         (made(odd, same=broken), "its results cannot be compared: its same= failed"),
     ):
@@ -161,7 +161,7 @@ def test_what_is_never_called_again_is_said_in_a_sentence(cache: UnifiedCache, t
             cache.audit(fails)
     assert cache.disputes() == []
     for wrong in (0, True, 1.5, "all"):
-        with pytest.raises(ValueError, match="is no number of calls to compare"):
+        with pytest.raises(ValueError, match="is not a number of calls to compare"):
             cache.audit(fails, sample=wrong)
 
 
@@ -231,7 +231,7 @@ def test_bad_input_is_one_sentence(pipeline: Any) -> None:
         return CliRunner().invoke(app, ["audit", *map(str, arguments), "-d", "cache"]).exception
 
     for arguments, words, kind in (
-        (["pipeline_audited", "--sample", 0], "--sample 0 is no number of calls", Misuse),
+        (["pipeline_audited", "--sample", 0], "--sample 0 is not a number of calls", Misuse),
         (["elsewhere"], "no function of elsewhere has results", CouldNot),
     ):
         error = error_of(*arguments)

@@ -124,7 +124,7 @@ def test_none_is_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_can_work_nowhere_is_said_before_a_server_is_asked(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no kind that fsspec knows"):
+    with pytest.raises(ConfigError, match="no scheme that fsspec supports"):
         UnifiedCache(metadata_backend="postgresql://u@127.0.0.1:1/d", blob_store="sthree://b/x", signing_key="k" * 32)
 
 

@@ -114,7 +114,7 @@ def test_results_that_the_code_of_today_does_not_return_are_refused(
 def test_what_is_not_there_is_said(pipeline: ModuleType, cache: UnifiedCache, tmp_path: Path) -> None:
     (tmp_path / "old").mkdir()
     assert "has no results" in take_over(cache, "joblib", tmp_path / "old", "scale")[0]["refused"]
-    assert "no folder of diskcache's" in take_over(cache, "diskcache", tmp_path / "old", "scale")[0]["refused"]
+    assert "not a folder of diskcache" in take_over(cache, "diskcache", tmp_path / "old", "scale")[0]["refused"]
     assert "gone" in take_over(cache, "joblib", tmp_path / "old", "gone")[0]["refused"]
 
 

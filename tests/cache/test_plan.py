@@ -182,9 +182,9 @@ def test_the_command_says_in_a_sentence_what_it_does_not_accept(pipeline: Callab
     assert "more than numpy changed: code of `pipeline.helper` changed" in accept("--upgrade", "numpy", code=1)
     assert "python did not change" in accept("pipeline", "--python", code=1)
     for arguments, words in (
-        (["--list", "pipeline"], "stand alone"),
-        (["pipeline", "--sample", "0"], "--sample 0 is no number of calls"),
-        (["pipeline", "--renamed", "x"], "--renamed x is no pair: NEW=OLD"),
+        (["--list", "pipeline"], "take nothing else"),
+        (["pipeline", "--sample", "0"], "--sample 0 is not a number of calls"),
+        (["pipeline", "--renamed", "x"], "--renamed x is not a pair: NEW=OLD"),
         ([], "name a function, a module or a package, or what was upgraded"),
     ):
         error = CliRunner().invoke(app, ["accept", *arguments, "-d", "cache"]).exception
@@ -193,7 +193,7 @@ def test_the_command_says_in_a_sentence_what_it_does_not_accept(pipeline: Callab
     for arguments, words in (
         (["--revoke", "nothing"], "no accepted change begins with nothing"),
         (["elsewhere"], "no function of elsewhere has results"),
-        (["pipeline.clean", "--former", "pipeline:was"], "pipeline:was, which pipeline.clean is said to have been"),
+        (["pipeline.clean", "--former", "pipeline:was"], "pipeline:was, given as the former name of pipeline.clean"),
     ):
         error = CliRunner().invoke(app, ["accept", *arguments, "-d", "cache"]).exception
         assert isinstance(error, CouldNot | CachenessError)

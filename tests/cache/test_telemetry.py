@@ -196,7 +196,7 @@ def test_providers_that_fail_cost_one_warning_and_no_result(cache, telemetered, 
     assert cache.cached(len)("four") == 4
     assert cache.cached(len)("four") == 4
     assert [r.message for r in caplog.records if r.levelno >= logging.WARNING] == [
-        "OpenTelemetry failed, and results stay right: RuntimeError: no collector; this is said once"
+        "OpenTelemetry failed, and results stay right: RuntimeError: no collector; this is logged once"
     ]
 
 

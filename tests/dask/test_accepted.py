@@ -293,7 +293,7 @@ def test_other_parameters_count_by_name_and_not_in_graphs(
     old, new = edited(before, takes=then), edited(after, takes=now)
     run(cache, graph(old))
     if "more" in now:
-        assert "say which was which" in accepted(cache, old, new).why
+        assert "map the names" in accepted(cache, old, new).why
     else:
         change = accepted(cache, old, new)
         assert change.state == "accepted", change.why
@@ -512,7 +512,7 @@ def test_who_looks_for_calls_of_a_task_is_told_where_to_look(cache: UnifiedCache
 
 def test_a_sample_is_a_number_and_a_cache_is_needed(cache: UnifiedCache) -> None:
     for sample in (0, True, "20"):
-        with pytest.raises(ValueError, match="is no number of tasks to compare"):
+        with pytest.raises(ValueError, match="is not a number of tasks to compare"):
             cd.accept(graph(feat), cache, sample=sample)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no cache is in use here"):
         cd.accept(graph(feat))

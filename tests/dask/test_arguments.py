@@ -101,8 +101,8 @@ def test_what_is_not_given_is_as_dask_is_configured(tmp_path: Path, monkeypatch:
             {"cacheness.queue-byte": "1 MB"},
             "cacheness.queue-byte, which .* mean 'queue-bytes'.* Known: cacheness.cache, ",
         ),
-        ({"cacheness.max_bytes": "1 MB"}, "cacheness.max_bytes, which cacheness does not know"),
-        ({"cacheness": {"colour": None}}, "cacheness.colour, which cacheness does not know. Known"),
+        ({"cacheness.max_bytes": "1 MB"}, "cacheness.max_bytes, which is unknown"),
+        ({"cacheness": {"colour": None}}, "cacheness.colour, which is unknown. Known"),
         ({"cacheness": "folder"}, "cacheness: 'folder', which names no key. Known"),
     ],
 )

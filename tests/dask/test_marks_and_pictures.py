@@ -117,7 +117,7 @@ def test_a_picture_of_too_much_is_refused(cache: UnifiedCache, tmp_path: Path) -
     many = dask.delayed(total)([dask.delayed(inc)(i) for i in range(500)])
     with pytest.raises(ValueError, match="501 nodes"):
         cd.visualize(many, tmp_path / "graph.svg", cache)
-    with pytest.raises(ValueError, match=r"graph.pdf is no .svg and no .png file"):
+    with pytest.raises(ValueError, match=r"graph.pdf is not an .svg or .png file"):
         cd.visualize(graph(), tmp_path / "graph.pdf", cache)
 
 

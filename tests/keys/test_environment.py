@@ -71,7 +71,7 @@ def test_a_name_in_the_code_hides_nothing(name: str) -> None:
 
 def test_all_variables_handed_on_decide_nothing_that_is_known() -> None:
     found: Any = fingerprint(load("import os\ndef f(x): return x(env=dict(os.environ))\n", "settings_of").f)
-    assert found.unfollowed == ("settings_of.f: hands all environment variables about",)
+    assert found.unfollowed == ("settings_of.f: passes all environment variables on",)
     assert found.incomplete == ()
 
 

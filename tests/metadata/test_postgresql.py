@@ -246,7 +246,7 @@ def test_a_server_that_stalls_or_trickles_costs_a_bounded_time_and_then_nothing(
                 store.find(NAMESPACE, key(1))
         with took_at_most(1):
             for _ in range(50):
-                with pytest.raises(StoreUnavailable, match="not asked again"):
+                with pytest.raises(StoreUnavailable, match="not called again"):
                     store.find(NAMESPACE, key(1))
 
 
@@ -273,7 +273,7 @@ def test_a_long_query_that_takes_too_long_says_nothing_of_a_read_by_key(
     rival.execute("LOCK TABLE entries IN ACCESS EXCLUSIVE MODE")
     with pytest.raises(StoreUnavailable):
         store.recount(NAMESPACE, correct=False)
-    with pytest.raises(StoreUnavailable, match="not asked again"):
+    with pytest.raises(StoreUnavailable, match="not called again"):
         store.functions(NAMESPACE)
     rival.rollback()
     assert store.find(NAMESPACE, key(1)) == inline(1)

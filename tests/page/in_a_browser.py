@@ -270,7 +270,7 @@ class Checks:
         self.tab.loading(lambda: self.tab.press("Enter", 13, "\r"))
         assert self.tab.value("location.pathname") == "/entries", self.tab.text()
         self.tab.go(f"{self.home}/entry/{self.keys['second']}")
-        assert "no such entry" in self.tab.text(), self.tab.text()
+        assert "This entry does not exist" in self.tab.text(), self.tab.text()
         self.tab.go(f"{self.home}/disputes")
         self.tab.tab_to("button[value=old], form[action*=disputes] button")
         self.tab.loading(lambda: self.tab.press("Enter", 13, "\r"))

@@ -158,7 +158,7 @@ def test_an_entry_shows_what_made_it_and_its_value_on_demand(cache: UnifiedCache
     assert " 6 " in seen(browser, f"/entry/{key}?value=1").text
     assert cache.stats()["hits"] == 1  # a look is no use
     for gone in ("0" * 64, "x", key[:10]):
-        assert "no such entry" in seen(browser, f"/entry/{gone}", 404).text
+        assert "This entry does not exist" in seen(browser, f"/entry/{gone}", 404).text
 
 
 def test_lineage_leads_from_an_entry_to_those_it_was_made_from(tmp_path: Path) -> None:
@@ -263,9 +263,9 @@ def test_what_is_gone_or_settled_already_is_said(cache: UnifiedCache, page: Serv
     form = {"sure": "yes", "token": page.token, "keep": "old"}
     assert browser.post(f"/entry/{key}/delete", data=form).status_code == 200
     again = browser.post(f"/entry/{key}/delete", data=form)
-    assert (again.status_code, "no such entry any more" in again.text) == (404, True)
+    assert (again.status_code, "This entry no longer exists" in again.text) == (404, True)
     settled = browser.post(f"/disputes/{key}", data=form)
-    assert (settled.status_code, "no such dispute any more" in settled.text) == (404, True)
+    assert (settled.status_code, "This dispute no longer exists" in settled.text) == (404, True)
     assert browser.post(f"/disputes/{key}", data={"token": page.token}).status_code == 400
 
 

@@ -160,14 +160,14 @@ class FilesystemStore:
         if found["type"] != "file":
             raise FileNotFoundError(path)
         if found["size"] != size:
-            raise CorruptEntry(f"blob {name} has {found['size']} bytes where its row says {size}")
+            raise CorruptEntry(f"blob {name} has {found['size']} bytes where its row has {size}")
         buffer = allocate(size)
         with memoryview(buffer) as view, self._filesystem.open(path, "rb", cache_type="none") as file:
             done = 0
             while done < size:
                 chunk = file.read(min(CHUNK, size - done))
                 if not chunk:
-                    raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
+                    raise CorruptEntry(f"blob {name} ends after {done} bytes where its row has {size}")
                 view[done : done + len(chunk)] = chunk
                 done += len(chunk)
         return buffer
@@ -236,7 +236,7 @@ def _in_time(request: Callable[[threading.Event], T], seconds: float) -> T:
 
 def _check(given_up: threading.Event) -> None:
     if given_up.is_set():
-        raise StoreUnavailable("nobody waits for this any more")
+        raise StoreUnavailable("the caller no longer waits for this")
 
 
 def _translated(error: Exception, text: str) -> CachenessError:
@@ -245,7 +245,7 @@ def _translated(error: Exception, text: str) -> CachenessError:
         return BlobMissing(text)
     number = getattr(error, "errno", None)
     if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFull(f"{text}. Nothing was stored; make room or raise the limit")
+        return StoreFull(f"{text}. Nothing was stored; free space or raise the limit")
     if isinstance(error, PermissionError) or number == errno.EROFS:
         return StoreRefused(f"{text}. Check the credentials, and what they may do")
     return StoreUnavailable(text)

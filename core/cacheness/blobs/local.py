@@ -215,7 +215,7 @@ class LocalBlobStore:
     def _translated(self, error: OSError, verb: str, name: str) -> Exception:
         where = f"cannot {verb} {name} in {self._root}: {error.strerror or error}"
         if error.errno in _FULL:
-            return StoreFull(f"{where}. Nothing was stored; make room or raise the limit")
+            return StoreFull(f"{where}. Nothing was stored; free space or raise the limit")
         if error.errno in _REFUSED:
             return StoreRefused(f"{where}. Check the owner and the mode of the directory, and how it is mounted")
         return StoreUnavailable(where)
@@ -223,11 +223,11 @@ class LocalBlobStore:
 
 def _read_whole(descriptor: int, name: str, found: int, size: int) -> Buffer:
     if found != size:
-        raise CorruptEntry(f"blob {name} has {found} bytes where its row says {size}")
+        raise CorruptEntry(f"blob {name} has {found} bytes where its row has {size}")
     buffer = allocate(size)
     done = read_into(buffer, descriptor)
     if done < size:
-        raise CorruptEntry(f"blob {name} ends after {done} bytes where its row says {size}")
+        raise CorruptEntry(f"blob {name} ends after {done} bytes where its row has {size}")
     return buffer
 
 

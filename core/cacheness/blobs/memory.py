@@ -27,7 +27,7 @@ class MemoryBlobStore:
         if blob is None:
             raise BlobMissing(f"there is no blob {name} in memory")
         if len(blob) != size:
-            raise CorruptEntry(f"blob {name} has {len(blob)} bytes where its row says {size}")
+            raise CorruptEntry(f"blob {name} has {len(blob)} bytes where its row has {size}")
         return bytearray(blob)
 
     def stat(self, name: str) -> BlobInfo | None:

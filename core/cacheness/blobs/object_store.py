@@ -206,7 +206,7 @@ class ObjectStore:
         if found.meta["e_tag"] is None:
             raise no_answer_of_s3(self._options.place, f"read {name}", "it has no ETag")
         if found.meta["size"] != size:
-            raise CorruptEntry(f"blob {name} has {found.meta['size']} bytes where its row says {size}")
+            raise CorruptEntry(f"blob {name} has {found.meta['size']} bytes where its row has {size}")
         if size <= CHUNK:
             return bytearray(found.bytes())
         buffer = allocate(size)
@@ -437,7 +437,7 @@ def _translated(error: Exception, place: str, what: str) -> CachenessError:
     if status is None and "redirect" in text:
         return meaning(place, what, status=301, detail="redirected, probably to another region")
     clock = _CLOCK.search(text)
-    detail = f"the server's clock says {clock[1]}" if clock else ""
+    detail = f"the server's clock shows {clock[1]}" if clock else ""
     return meaning(
         place,
         what,

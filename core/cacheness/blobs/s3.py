@@ -171,7 +171,7 @@ def meaning(place: str, what: str, *, code: str = "", status: int | None = None,
     said = " ".join(str(word) for word in (status, code, detail) if word) or "no answer"
     text = f"cannot {what} in {place}: {said}"
     if code in _FULL or status == 507:
-        return StoreFull(f"{text}. Nothing was stored; make room or raise the quota")
+        return StoreFull(f"{text}. Nothing was stored; free space or raise the quota")
     if code == SKEWED:
         return StoreRefused(
             f"{text}. The clocks of this machine and of the server differ by more than S3 allows, 15 minutes:"
@@ -323,7 +323,7 @@ class S3Client:
         versioning = self._configuration(self._client.get_bucket_versioning, about).get("Status")
         if versioning == "Enabled" and not any("NoncurrentVersionExpiration" in rule for rule in ours):
             yield (
-                "the bucket keeps versions, so deleted blobs go on taking room",
+                "the bucket keeps versions, so deleted blobs still take space",
                 "add a lifecycle rule with NoncurrentVersionExpiration of one day",
             )
 
@@ -355,7 +355,7 @@ class S3Client:
         while True:
             page = self._call(what, partial(request, Bucket=self._options.bucket, **arguments))
             if not page.keys() - _WITHOUT_A_BODY:
-                raise no_answer_of_s3(self._options.place, what, "it is no listing")
+                raise no_answer_of_s3(self._options.place, what, "it is not a listing")
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -398,7 +398,7 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
         code = str(error.response.get("Error", {}).get("Code", ""))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         server_time = error.response.get("Error", {}).get("ServerTime")
-        detail = f"the server's clock says {server_time}" if server_time else ""
+        detail = f"the server's clock shows {server_time}" if server_time else ""
         if is_of_the_clock(str(error)):
             code = SKEWED
         return meaning(place, what, code="" if code.isdigit() else code, status=status, detail=detail)
@@ -408,7 +408,7 @@ def from_botocore(error: Exception, place: str, what: str) -> CachenessError:
     if isinstance(error, (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError, ParamValidationError)):
         return StoreRefused(f"cannot {what} in {place}: {error}")
     if isinstance(error, ResponseParserError):
-        return no_answer_of_s3(place, what, "it is no XML")
+        return no_answer_of_s3(place, what, "it is not XML")
     return StoreUnavailable(f"cannot {what} in {place}: {type(error).__name__}: {error}")
 
 

@@ -202,7 +202,7 @@ class S3fsStore:
             if "ETag" not in response:
                 raise no_answer_of_s3(self._options.place, f"read {name}", "it has no ETag")
             if response["ContentLength"] != size:
-                raise CorruptEntry(f"blob {name} has {response['ContentLength']} bytes where its row says {size}")
+                raise CorruptEntry(f"blob {name} has {response['ContentLength']} bytes where its row has {size}")
             buffer = allocate(size)
             done = 0
             with memoryview(buffer) as view:

@@ -65,13 +65,13 @@ def accept(
     """
     if show or revoke is not None:
         if targets or (show and revoke is not None):
-            raise Misuse("--list and --revoke stand alone: cacheness accept --list")
+            raise Misuse("--list and --revoke take nothing else: cacheness accept --list")
         _look_after(place, revoke, as_json=as_json)
         return
     if not targets and not upgrade and not python:
         raise Misuse("name a function, a module or a package, or what was upgraded: cacheness accept pipeline.clean")
     if sample < 1:
-        raise Misuse(f"--sample {sample} is no number of calls to compare: 1 at least")
+        raise Misuse(f"--sample {sample} is not a number of calls to compare: give at least 1")
     given = _AcceptOptions(
         targets=targets or [],
         sample=sample,
@@ -142,7 +142,7 @@ def _is_here(name: str) -> bool:
 def _pair(text: str) -> tuple[str, str]:
     new, equals, old = text.partition("=")
     if not (new and equals and old):
-        raise Misuse(f"--renamed {text} is no pair: NEW=OLD")
+        raise Misuse(f"--renamed {text} is not a pair: NEW=OLD")
     return new, old
 
 
@@ -160,7 +160,7 @@ def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
             if not cache.revoke(revoke):
                 raise CouldNot(f"no accepted change begins with {revoke}, or it is revoked: cacheness accept --list")
             say(
-                f"{revoke} is revoked: results of that code no longer count, until somebody accepts it again. None was"
+                f"{revoke} is revoked: results of that code no longer count, until a person accepts it again. None was"
                 " deleted"
             )
             return

@@ -39,7 +39,7 @@ def audit(
     is not served until `cacheness disputes` settles it. Exit code 1 if any differed.
     """
     if sample < 1:
-        raise Misuse(f"--sample {sample} is no number of calls to compare: 1 at least")
+        raise Misuse(f"--sample {sample} is not a number of calls to compare: give at least 1")
     given = _AuditOptions(targets=targets, sample=sample)
     found: list[dict[str, Any]] = in_a_child(place, audited_in, given, "the audit", patience=None)
     if as_json:

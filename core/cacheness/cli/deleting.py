@@ -37,7 +37,7 @@ def delete(
     conditions = {"tag": tag, "function": function, "prefix": prefix, "older_than": older_than}
     given: dict[str, Any] = {name: value for name, value in conditions.items() if value is not None}
     if (key is None) == (not given):
-        raise Misuse("say what to delete: a key, or conditions such as --function; everything is deleted by clear")
+        raise Misuse("name what to delete: a key, or conditions such as --function; everything is deleted by clear")
     if empty := [name.replace("_", "-") for name, value in given.items() if not value.strip()]:
         why = "as a shell's variable is that was not set; everything is deleted by clear"
         raise Misuse(f"--{empty[0]} is empty, {why}")

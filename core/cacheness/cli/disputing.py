@@ -52,7 +52,7 @@ def disputes(
 def _chosen(found: list[Dispute], keys: list[str]) -> list[Dispute]:
     unknown = [key for key in keys if not any(one.cache_key.startswith(key) for one in found)]
     if unknown:
-        raise CouldNot(f"there is no dispute about {', '.join(unknown)}: cacheness disputes lists those that there are")
+        raise CouldNot(f"there is no dispute about {', '.join(unknown)}: cacheness disputes lists all")
     return [one for one in found if not keys or any(one.cache_key.startswith(key) for key in keys)]
 
 

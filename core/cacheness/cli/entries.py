@@ -174,7 +174,7 @@ def _imported(name: str) -> Any:
 
     module, _, path = name.partition(":")
     if not path:
-        raise Misuse(f"{name} is no function: write module:function")
+        raise Misuse(f"{name} is not a function: write module:function")
     sys.path.insert(0, "")  # as `python -m` does
     try:
         found: Any = importlib.import_module(module)

@@ -60,7 +60,7 @@ def report(
     if prometheus and (since is not None or by != "function" or as_json):
         raise Misuse("--prometheus is the whole: it goes with none of --since, --by and --json")
     if html is not None and (since is not None or by != "function" or as_json or prometheus):
-        raise Misuse("--html is a page of its own: it goes with none of --since, --by, --json and --prometheus")
+        raise Misuse("--html writes a separate page: it cannot be combined with --since, --by, --json and --prometheus")
     with place.opened() as cache:
         if html is not None:
             from cacheness.cli.page import write_report

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TOLD_EVERY: Final = 20  #: calls
 Source = Literal["joblib", "diskcache", "prefect"]
 _PREFECT: Final = (
-    "Prefect's own results cannot be taken over: they are found by keys that Prefect makes of arguments, and the"
+    "Prefect's own results cannot be imported: they are found by keys that Prefect makes of arguments, and the"
     " arguments are not kept. Give the tasks a policy of cacheness_prefect, and let the next run compute"
 )
 
@@ -137,7 +137,7 @@ def _check(calls: Sequence[FoundCall], function: Callable[..., Any], wanted: int
         try:
             is_equal = digest_of(computed, "result") == digest_of(stored, "result")
         except CachenessError as error:
-            raise _Refused(f"results cannot be compared: {error}. --check 0 takes them over as they are") from error
+            raise _Refused(f"results cannot be compared: {error}. --check 0 imports them without a check") from error
         if not is_equal:
             raise _Refused(
                 f"the code of today returns another value for {_shown(call)}: nothing was stored. Results that no code"
@@ -201,7 +201,7 @@ def _diskcache_calls(folder: str, function: Callable[..., Any]) -> Iterator[list
     """Return the calls of a function with results of diskcache's `memoize`."""
     diskcache = _library("diskcache")
     if not any(Path(folder, name).exists() for name in ("cache.db", "000/cache.db")):
-        raise _Refused(f"{folder} is no folder of diskcache's")
+        raise _Refused(f"{folder} is not a folder of diskcache")
     kind = diskcache.Cache if Path(folder, "cache.db").exists() else diskcache.FanoutCache
     with kind(folder) as other:
         made = [other.memoize(typed=typed)(function).__cache_key__ for typed in (False, True)]
@@ -233,7 +233,7 @@ def _diskcache_call(
             ):
                 possible.append((args, kwargs))
     if len(possible) != 1:
-        return FoundCall((), {}, _nothing, why_not="keys that do not say which arguments they are of")
+        return FoundCall((), {}, _nothing, why_not="keys without the arguments that they were made from")
     _, expires = other.get(key, expire_time=True)
     ttl = None if expires is None else max(expires - time.time(), 0.001)
     return FoundCall(*possible[0], lambda: other[key], ttl=ttl)

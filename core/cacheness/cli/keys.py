@@ -14,7 +14,7 @@ from cacheness.cli.screen import NAME, NUMBER, WHOLE, hint, print_json, progress
 from cacheness.printable import printable
 from cacheness.units import number_of
 
-app = typer.Typer(no_args_is_help=True, help="Make keys, say whose entries are read, and sign entries again.")
+app = typer.Typer(no_args_is_help=True, help="Create keys, choose whose entries are accepted, and sign entries again.")
 
 
 @app.command()

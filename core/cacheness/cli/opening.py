@@ -72,7 +72,7 @@ def target_of(place: str, blobs: str | None, namespace: str | None, key: str | N
     if to is not None and "://" in place:
         raise Misuse(f"--to {to} is for a target that is a directory, and {place.partition('://')[0]}:// is a server")
     if to is not None and held is not None and held != to:
-        raise Misuse(f"{place} holds a cache of kind {held} already: leave out --to {to}, or name a new directory")
+        raise Misuse(f"{place} contains a cache of kind {held} already: leave out --to {to}, or name a new directory")
     config = endpoint(place, blobs, namespace, key, to or "sqlite")
     has_own = held is None or os.path.exists(os.path.join(place, KEY_FILE))
     if key is None and "://" not in place and has_own:

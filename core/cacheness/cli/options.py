@@ -21,7 +21,7 @@ Backend = Annotated[str | None, typer.Option("--metadata-backend", "-m", help="s
 Blobs = Annotated[str | None, typer.Option("--blob-store", "-b", help="URL of the blob store.")]
 Namespace = Annotated[str | None, typer.Option("--namespace", "-n", help="Namespace within the store.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 KeyArgument = Annotated[str, typer.Argument(help="A key as `list` shows it: its first digits are enough.")]
 #: The ways to name a function, in all commands.

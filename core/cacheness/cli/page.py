@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def ui(
     *,
     place: Place,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free one.")] = 0,
 ) -> None:
     """Show the cache as a page in a browser, until Ctrl-C: figures, entries, disputes, integrity.
 

@@ -174,7 +174,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Misuse("nobody can be asked here, because stdin is no terminal: add --yes if you mean it")
+        raise Misuse("a confirmation is not possible here, because stdin is no terminal: add --yes to confirm")
     typer.confirm(question, abort=True, err=True)
 
 

@@ -37,7 +37,7 @@ def verify(
     if sample is not None and not 0 < sample <= 1:
         raise Misuse(f"--sample {sample:g} is not a share of the entries: more than 0 and at most 1, 0.1 for a tenth")
     if sample is not None and not deep:
-        raise Misuse("--sample says how much of the bytes to read, and without --deep none are read: add --deep")
+        raise Misuse("--sample sets how much of the bytes to read, and without --deep none are read: add --deep")
     if force and not repair:
         raise Misuse("--force is for a repair: add --repair")
     seen = "nothing yet"
@@ -105,7 +105,7 @@ def copy(
 
     with UnifiedCache(origin) as old, UnifiedCache(destination) as new, progress() as bar:
         task = bar.add_task("copying", total=old.stats()["entries"])
-        with telling(lambda: f"{_tally(done)}. Run it again, and it goes on"):
+        with telling(lambda: f"{_tally(done)}. Run it again to continue"):
             before, after = old._store, new._store  # noqa: SLF001  stored bytes move, not values
             done = copy_entries(before, after, every_row(before), show, skipped=name)
     if as_json:
@@ -152,7 +152,7 @@ def migrate(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json:
 
     with progress() as bar:
         task = bar.add_task("migrating", total=None)
-        with telling(lambda: f"{seen}. Run it again, and it goes on"):
+        with telling(lambda: f"{seen}. Run it again to continue"):
             done = migrate_store(config, show)
     if as_json:
         print_json(asdict(done))

@@ -186,7 +186,7 @@ class Marker:
         if mark.timeline is not None and here.timeline is not None and mark.timeline > here.timeline:
             return "the database was left behind by a failover: the blob store's marker names its successor"
         if mark.epoch not in here.epoch.split(","):
-            return "the database was restored from a backup: it does not know the last repair of its blob store"
+            return "the database was restored from a backup: it lacks the last repair of its blob store"
         return None
 
     def _write(self, *, adopted: bool) -> None:
@@ -221,7 +221,7 @@ class Marker:
             _log.warning("nothing is deleted in the blob store for now, and tombstones wait for a repair: %s", why_not)
         elif is_news:
             _log.warning(
-                "%s. Reading and writing go on; nothing is deleted in the blob store, and a repair refuses, until"
+                "%s. Reading and writing continue; nothing is deleted in the blob store, and a repair stops, until"
                 " you run: cacheness adopt",
                 why_not,
             )

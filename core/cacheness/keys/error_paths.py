@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 WAYS_OUT: Final = (
-    "Leave it out of the key (ignore=), say what counts of its type (cacheness.register(type, fn) or"
+    "Leave it out of the key (ignore=), define what counts of its type (cacheness.register(type, fn) or"
     " a __cacheness_key__ method), or give the key yourself (key=)"
 )
 

@@ -178,10 +178,10 @@ def _connections(cache: Cache) -> Iterator[Finding]:
     used, most, is_pooled = connections()
     text = f"{used:,} of {most:,} connections to the server are in use"
     if is_pooled:
-        text += ", and a pooler such as PgBouncer stands between: nothing is prepared there"
+        text += ", and a pooler such as PgBouncer is in between: nothing is prepared there"
     if used > most * CONNECTIONS_AT_MOST:
         advice = "raise max_connections" if is_pooled else "put PgBouncer in front, in transaction mode"
-        yield Finding("connections", False, text, f"{advice}; docs/backends.md says how")
+        yield Finding("connections", False, text, f"{advice}; docs/how-to/backends.md describes how")
     else:
         yield Finding("connections", True, text)
 

@@ -152,21 +152,21 @@ class Acceptor:
         """Compare, and accept fingerprints with equal results. Raises NotAccepted if nothing can be compared."""
         why = why_never(self._cached, self._cache.disputed_functions())
         if not why and self._cached.options.key is not None:
-            why = "its key= stands for its arguments, which are not kept: only accept= of the function can compare"
+            why = "its key= replaces its arguments, which are not stored: only accept= of the function can compare"
         if why:
             raise NotAccepted(f"no change of {self._dotted} is accepted: {why}")
         found = self.earlier(former, sample * _SPARE)
         if not found:
             if former:
                 raise NotAccepted(
-                    f"{former}, which {self._dotted} is said to have been called, has no results that a call can be"
+                    f"{former}, given as the former name of {self._dotted}, has no results that a call can be"
                     " compared with: cacheness list shows the functions that have results"
                 )
             there = f"of {self._dotted}, or of the same code under another name,"
             in_graphs = self._name.partition(":")[2] in self._cache.functions()
             raise NotAccepted(
-                f"no result {there} was made by earlier code. Of a function that was renamed and changed, say what it"
-                " was called: former=, or --former"
+                f"no result {there} was made by earlier code. For a function that was renamed and changed, give its"
+                " former name: former=, or --former"
                 + (". Results of tasks are compared by cacheness_dask.accept(collection)" if in_graphs else "")
             )
         return [self._try(one, sample, renamed, upgrade, force=force) for one in found]
@@ -320,7 +320,7 @@ class Acceptor:
         new -= set(pairs)
         if gone or any(binder.default_of(name) is inspect.Parameter.empty for name in new):
             raise NotAccepted(
-                f"its parameters were {', '.join(sorted(then))} and are {', '.join(sorted(now))}: say which was which,"
+                f"its parameters were {', '.join(sorted(then))} and are {', '.join(sorted(now))}: map the names,"
                 ' renamed={"new": "old"}. One that is gone cannot be left out, and a new one needs a default'
             )
         defaults = {name: digest_of_argument(name, binder.default_of(name)).hex() for name in new}

@@ -270,7 +270,7 @@ class Acceptances:
         if one.until == REVOKED:
             return False
         known, who = json.loads(one.evidence), _who()
-        evidence = {**known, "state": "revoked", "why": f"by {who}, until somebody accepts it again"}
+        evidence = {**known, "state": "revoked", "why": f"by {who}, until a person accepts it again"}
         if one.until == ENDED:
             self._cache.metadata.delete_equivalence(one.namespace, one.new, one.old)
         self._sign_and_set(replace(one, evidence=_canonical(evidence), until=REVOKED, by=who, key_id="", mac=b""))
@@ -293,7 +293,7 @@ class Acceptances:
         if len(known) >= MOST and not own:
             dropped = sorted(revoked, key=lambda one: one.created_at)[:1]
             if not dropped:
-                raise NotAccepted(f"the namespace {namespace} has {MOST:,} accepted changes, and takes no more")
+                raise NotAccepted(f"the namespace {namespace} has {MOST:,} accepted changes, which is the limit")
         for one in dropped:
             metadata.delete_equivalence(namespace, one.new, one.old)
 

@@ -122,7 +122,7 @@ class _StoredAudit:
             if self._cache.dispute(stored.entry, *digests, detail):
                 self.disputed[stored.entry.cache_key] = detail
             else:
-                self.skipped["came out differently, and are replaced by now, or one too many to note of a day"] += 1
+                self.skipped["came out differently, but were replaced since, or exceed the disputes of a day"] += 1
 
 
 def _why_not(cached: Cached) -> str:
@@ -132,7 +132,7 @@ def _why_not(cached: Cached) -> str:
     if cached.options.check == 0:
         return "it has check=0"
     if cached.options.key is not None:
-        return "its key= stands for its arguments, which are not kept: check= of the function can compare"
+        return "its key= replaces its arguments, which are not stored: check= of the function can compare"
     return ""
 
 

@@ -988,7 +988,7 @@ def _log_once(cached: Cached, error: Exception, what: str = "was computed withou
     if known not in _logged:
         _logged.add(known)
         _log.warning(
-            "%s %s: %s: %s. Results stay right, only slower; this is said once",
+            "%s %s: %s: %s. Results stay right, only slower; this is logged once",
             _name_of(cached.__wrapped__),
             what,
             type(error).__name__,

@@ -129,7 +129,7 @@ class SqliteStore(SqlStore):
             self._locks.take(_lock_of(session))
         except OSError as error:
             raise StoreRefused(
-                f"cannot write a lock file beside the metadata database {self._file.path} ({error}). Check that"
+                f"cannot write a lock file next to the metadata database {self._file.path} ({error}). Check that"
                 " this user may write to its directory"
             ) from error
         self._change(self._sql.open_session, row, lasting=lasting)
@@ -249,8 +249,8 @@ class SqliteStore(SqlStore):
             self._writing.once(lambda: self._file.transact(self._create_schema))
         elif ("store",) not in names or ("schema_version",) not in names:
             raise ConfigError(
-                f"{self._file.path} is a database of something else: it holds {', '.join(sorted(n for (n,) in names))}."
-                " Set cache_dir to a directory of its own"
+                f"{self._file.path} is a database of another program: it has {', '.join(sorted(n for (n,) in names))}."
+                " Set cache_dir to a separate directory"
             )
         _, _, min_reader, version = self._query(self._sql.identity, {})[0]
         check_schema(version, min_reader, f"the metadata database {self._file.path}")

@@ -22,7 +22,7 @@ _ADVICE: Final[Mapping[str, str]] = {
     REFRESHED: _AGAIN,
     FILE_CHANGED: _AGAIN,
     LINK_BROKEN: _AGAIN,
-    DAMAGED: "cacheness verify --deep says what is wrong, and --repair removes it",
+    DAMAGED: "cacheness verify --deep shows what is wrong, and --repair removes it",
     UNKNOWN_SIGNER: "give the signing_key= that wrote it, or trust= its public key",
 }
 

@@ -114,7 +114,7 @@ class ServedPage:
         except CachenessError as error:
             return self._html(views.trouble("The cache does not answer as it should. Try again later.", error), 503)
         if found is None:
-            return self._html(views.message("Not there", "There is no such entry, or not any more."), 404)
+            return self._html(views.message("Not there", "This entry does not exist, or no longer exists."), 404)
         return found if isinstance(found, Response) else self._html(found)
 
     def _html(self, view: View, status: int = 200) -> Response:
@@ -132,7 +132,7 @@ class ServedPage:
             return self._html(views.message("Not done", "Tick the box, if you mean it: nothing was deleted."), 400)
         if not self._cache.invalidate(key):
             return self._html(
-                views.message("Gone already", "There is no such entry any more: it was deleted or evicted meanwhile."),
+                views.message("Gone already", "This entry no longer exists: it was deleted or evicted."),
                 404,
             )
         return RedirectResponse("/entries", 303)
@@ -146,7 +146,7 @@ class ServedPage:
         if not self._cache.settle(key, keep="old" if keep == "old" else "new"):
             return self._html(
                 views.message(
-                    "Settled already", "There is no such dispute any more: somebody has decided, or it is gone."
+                    "Settled already", "This dispute no longer exists: it was settled, or its entry was deleted."
                 ),
                 404,
             )

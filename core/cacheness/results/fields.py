@@ -51,7 +51,7 @@ def is_text(value: object) -> bool:
 
 def _text(name: str, value: Any) -> str:
     if not is_text(value):
-        raise _refused(name, value, "it is no text, or holds a NUL or half of a surrogate pair")
+        raise _refused(name, value, "it is not text, or contains a NUL or half of a surrogate pair")
     return str.__str__(value)
 
 
@@ -68,7 +68,7 @@ def _tag(value: Any) -> str:
 
 def _bytes(name: str, value: Any) -> bytes:
     if not isinstance(value, bytes):
-        raise _refused(name, value, "it is no bytes")
+        raise _refused(name, value, "it is not bytes")
     return bytes(value)
 
 
@@ -86,7 +86,7 @@ def _number(name: str, value: Any, most: int) -> int:
     try:
         number = value.__index__()
     except AttributeError:
-        raise _refused(name, value, "it is no whole number") from None
+        raise _refused(name, value, "it is not a whole number") from None
     if not 0 <= number <= most:
         raise _refused(name, value, f"it is not between 0 and {most}")
     return int(number)
@@ -98,9 +98,9 @@ def _seconds(value: Any) -> float:
     try:
         seconds = float(value) + 0.0  # databases turn -0.0 into 0.0
     except (TypeError, ValueError, OverflowError):
-        raise _refused("compute_seconds", value, "it is no number of seconds") from None
+        raise _refused("compute_seconds", value, "it is not a number of seconds") from None
     if not 0.0 <= seconds < math.inf:
-        raise _refused("compute_seconds", value, "it is no number of seconds")
+        raise _refused("compute_seconds", value, "it is not a number of seconds")
     return seconds
 
 

@@ -112,7 +112,7 @@ class Keyring:
         except _BAD_ROW:
             raise _forged(entry, "as a row whose columns had other types") from None
         if not genuine:
-            raise _forged(entry, "with other contents, or by somebody else")
+            raise _forged(entry, "with other contents, or by another key holder")
 
     def sign_equivalence(self, equivalence: Equivalence) -> Equivalence:
         """Return the equivalence, signed by the first key."""

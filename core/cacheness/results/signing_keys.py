@@ -131,12 +131,12 @@ def read_signing_keys(text: str) -> dict[str, SigningKey]:
     A secret without an id gets one derived from it. No error message contains a secret.
     """
     if len(text.strip().splitlines()) > 1:  # otherwise the lines would become one wrong secret
-        raise ConfigError("signing_key holds a line break: several keys stand on one line, with commas between them")
+        raise ConfigError("signing_key contains a line break: write several keys on one line, with commas between them")
     keys: dict[str, SigningKey] = {}
     for number, item in enumerate(text.split(","), 1):
         key_id, key = _read_signing_key(item.strip())
         if key_id in keys:
-            raise ConfigError(f"signing key number {number} repeats an id. Give each key an id of its own")
+            raise ConfigError(f"signing key number {number} repeats an id. Give each key a different id")
         keys[key_id] = key
     # A secret is also accepted under its derived id, so that it may be given a name later.
     for item in text.split(","):
@@ -160,7 +160,7 @@ def read_trusted_keys(text: str, own: dict[str, SigningKey]) -> dict[str, Verify
         kind, _, rest = item.partition(":")
         name, key = _read_trusted_key(kind, rest, number, own)
         if name in keys:
-            raise ConfigError(f"trusted key number {number} repeats the name {name!r}. Give each key a name of its own")
+            raise ConfigError(f"trusted key number {number} repeats the name {name!r}. Give each key a different name")
         keys[name] = key
     for name, key in own.items():
         if isinstance(key, PrivateKey) and name in keys and not _are_equal(keys[name], key):
@@ -203,7 +203,7 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name) or name in _KINDS:
         raise ConfigError(
             "a signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores, and"
-            f" none of {', '.join(_KINDS)}. Several keys are written id:key,id2:key2, so a key holds neither comma nor"
+            f" none of {', '.join(_KINDS)}. Several keys are written id:key,id2:key2, so a key has neither comma nor"
             " colon"
         )
 
@@ -223,7 +223,7 @@ def _read_signing_key(item: str) -> tuple[str, SigningKey]:
     if not colon:
         return derived_id(key_id.encode()), HmacKey(key_id.encode())
     if key_id == PUBLIC:
-        raise ConfigError("signing_key holds a public key, which cannot sign: public keys are for trust=")
+        raise ConfigError("signing_key contains a public key, which cannot sign: public keys are for trust=")
     if key_id != PRIVATE:
         check_name(key_id)
         return key_id, HmacKey(secret.encode())
@@ -235,11 +235,11 @@ def _read_signing_key(item: str) -> tuple[str, SigningKey]:
 def _read_trusted_key(kind: str, rest: str, number: int, own: dict[str, SigningKey]) -> tuple[str, VerifyingKey]:
     if kind == SHARED:
         if not isinstance(own.get(rest), HmacKey):
-            raise ConfigError(f"trust names hmac:{rest:.40}, and signing_key holds no key for HMAC with this id")
+            raise ConfigError(f"trust names hmac:{rest:.40}, and signing_key contains no key for HMAC with this id")
         return rest, own[rest]
     if kind == PRIVATE:
         raise ConfigError(
-            "trust holds a private key, which nobody but its writer may have: public keys begin ed25519-pub:"
+            "trust contains a private key, which only its writer may have: public keys begin ed25519-pub:"
         )
     if kind != PUBLIC:
         raise ConfigError(f"trusted key number {number} is of no known kind: write {PUBLIC}:NAME:KEY or {SHARED}:ID")
@@ -260,12 +260,12 @@ def _encoded(raw: bytes) -> str:
 def _decoded(text: str, where: str, form: str) -> bytes:
     if not _RAW.fullmatch(text):
         raise ConfigError(
-            f"{where} holds a key that cannot be read: it is written {form}, with 43 characters of base64"
+            f"{where} contains a key that cannot be read: it is written {form}, with 43 characters of base64"
         )
     try:
         return base64.urlsafe_b64decode(text + "=")
     except binascii.Error:
-        raise ConfigError(f"{where} holds a key that cannot be read") from None
+        raise ConfigError(f"{where} contains a key that cannot be read") from None
 
 
 def _import(module: str) -> Any:

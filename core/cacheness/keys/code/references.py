@@ -327,7 +327,7 @@ def unseen_in(thing: Any) -> list[str]:
     if "computed" in environment:
         lines.append("reads environment variables by a computed name")
     elif "all" in environment:
-        lines.append(Harmless("hands all environment variables about"))
+        lines.append(Harmless("passes all environment variables on"))
     if settings_of(thing) == []:
         lines.append("reads options of Dask by a computed name")
     place = name_of(thing)

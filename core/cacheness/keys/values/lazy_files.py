@@ -90,7 +90,7 @@ def _path_like(encoder: Encoder, value: os.PathLike[Any]) -> None:
     try:
         path = os.fsdecode(os.fspath(value))
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise Unencodable(f"{type(value).__qualname__} does not say which file it means ({error})") from error
+        raise Unencodable(f"{type(value).__qualname__} does not show its file ({error})") from error
     encoder.open("path like", 2)
     names, encoder.names = encoder.names, False  # its text counts in addition to the content
     try:

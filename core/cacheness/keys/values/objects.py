@@ -53,7 +53,7 @@ def is_mock(kind: type) -> bool:
 @handles_family(is_mock)
 def _mock(_: Encoder, value: Any) -> None:
     # A mock has every attribute, and each of them has every attribute too.
-    raise Unencodable(f"a {type(value).__qualname__} answers as a test has set it up: pass what it stands for")
+    raise Unencodable(f"a {type(value).__qualname__} answers as a test has set it up: pass the value that it replaces")
 
 
 @handles_family(_is_namespace)
@@ -117,7 +117,7 @@ _NAMES_ONLY: Final = frozenset({("zipfile", "Path"), ("zipfile._path", "Path"), 
 @handles_family(lambda kind: any((base.__module__, base.__qualname__) in _NAMES_ONLY for base in kind.__mro__))
 def _place_in_archive(_: Encoder, value: Any) -> None:
     raise Unencodable(
-        f"a {type(value).__module__}.{type(value).__qualname__} tells where something is in an archive, and not what:"
+        f"a {type(value).__module__}.{type(value).__qualname__} is a place in an archive, and not its content:"
         " pass the archive's path and the name within"
     )
 

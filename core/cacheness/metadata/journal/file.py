@@ -114,7 +114,7 @@ class JournalFile:
         try:
             os.ftruncate(self._descriptor, 0)
         except OSError as error:
-            _log.debug("%s: what it replaced goes when nobody has it open: %s", self.path, error)
+            _log.debug("%s: the replaced file is deleted when no process has it open: %s", self.path, error)
 
     def append(self, records: Sequence[dict[str, Any]], *, durable: bool = True) -> None:
         """Append records: all durably, or none. The caller holds the lock, and has read all new records."""
@@ -205,7 +205,7 @@ class JournalFile:
         if error.errno in _NO_ROOM:
             raise StoreFull(
                 f"the disk that holds the journal {self.path} is full ({error.strerror}). Nothing was stored and"
-                " nothing was lost: make room, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
+                " nothing was lost: free space, or delete entries (clear, invalidate, or evict with less max_bytes)"
             ) from error
         if error.errno in _NOT_OURS:
             raise StoreRefused(

@@ -161,7 +161,7 @@ class GroupCommit:
     def _look_after(self, put: _Put, generation: int, *, is_late: bool) -> bool:
         """Return True when a waiting put must lead, because there is no leader."""
         if generation != forks.generation():
-            raise StoreUnavailable("this process was forked within a put, which its parent goes on with")
+            raise StoreUnavailable("this process was forked within a put, which its parent continues")
         if put.done.is_set():
             return False  # another thread became leader just now
         if self._leader() is None:

@@ -139,7 +139,7 @@ class SqliteTransaction:
     def _connection(self) -> sqlite3.Connection:
         if self._generation != forks.generation():
             # A signal handler forked here; the child has the connection, and none of its locks.
-            raise StoreUnavailable("this process was forked within a transaction, which its parent goes on with")
+            raise StoreUnavailable("this process was forked within a transaction, which its parent continues")
         return self._inner
 
 
@@ -307,7 +307,7 @@ class SqliteFile:
     def _full(self, why: object) -> str:
         return (
             f"the disk that holds the metadata database {self.path} is full ({why}). Nothing was stored and nothing was"
-            " lost: make room, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
+            " lost: free space, or delete entries (clear, invalidate, or evict with a smaller max_bytes)"
         )
 
     def _log_size(self) -> int:
@@ -332,7 +332,7 @@ class SqliteFile:
                         return pages
                     time.sleep(between(*_PAUSES))
             except (CachenessError, sqlite3.Error) as error:
-                _log.debug("%s: the log was not brought into the database: %s", self.path, error)
+                _log.debug("%s: the log was not checkpointed: %s", self.path, error)
                 return 0
             finally:
                 if turn is not None:

@@ -631,8 +631,8 @@ def refuse_newer(version: str, min_reader: int, where: str) -> None:
     """Raise an error for a database that a newer library has changed incompatibly."""
     if min_reader > SCHEMA_VERSION:
         raise SchemaMismatch(
-            f"{where} has schema {int(version)}, made by a newer version of cacheness; this one knows schema"
-            f" {SCHEMA_VERSION}, and the database asks for {min_reader} or later. Upgrade cacheness on this machine;"
+            f"{where} has schema {int(version)}, made by a newer version of cacheness; this one supports schema"
+            f" {SCHEMA_VERSION}, and the database requires {min_reader} or later. Upgrade cacheness on this machine;"
             " nothing was read or changed"
         )
 
