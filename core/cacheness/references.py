@@ -72,8 +72,8 @@ class Ref(Generic[T_co]):
     """
 
     __slots__ = (
-        *("_again", "_digest", "_earlier", "_function", "_held", "_holder", "_is_lent", "_is_taken", "_key"),
-        *("_namespace", "_stamp", "_store"),
+        *("_again", "_digest", "_earlier", "_free", "_function", "_holder", "_is_only_copy", "_key"),
+        *("_namespace", "_stamp", "_store", "_taken"),
     )
 
     if not TYPE_CHECKING:
@@ -98,19 +98,20 @@ class Ref(Generic[T_co]):
     ) -> None:
         _made[:] = [True]
         self._holder, self._key, self._digest, self._function = holder, key, digest, function
-        self._again, self._held = again, held
-        self._is_lent = False  #: the loaded value was given to a function's body
-        self._is_taken = False  #: what is held was given to whoever asked for `value`
+        self._again = again
+        self._is_only_copy = held is not _NOTHING and stamp is None  #: the result was not stored
+        self._taken = held if self._is_only_copy else _NOTHING  #: what whoever asked for `value` has
+        #: The value as it was stored, which nobody else has: who takes it out, by `pop`, may change it.
+        self._free: list[Any] = [] if held is _NOTHING or self._is_only_copy else [held]
         self._stamp, self._earlier = stamp, earlier
         self._store, self._namespace = place
 
     @property
     def value(self) -> T_co:
         """The result: read when first needed, and computed again if it no longer exists."""
-        if self._held is _NOTHING or (self._is_lent and self._may_have_changed()):
-            self._load_anew()
-        self._is_taken = True
-        return cast("T_co", self._held)
+        if self._taken is _NOTHING:
+            self._taken = self.take()
+        return cast("T_co", self._taken)
 
     @property
     def arg(self) -> T_co:
@@ -133,7 +134,7 @@ class Ref(Generic[T_co]):
         return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
 
     def __repr__(self) -> str:
-        state = "not loaded" if self._held is _NOTHING else "loaded"
+        state = "loaded" if self._is_loaded() else "not loaded"
         by = "counts by its digest" if self._digest else "is loaded to be counted"
         return f"<Ref to a {self.label}, {state}, {by}>"
 
@@ -150,9 +151,10 @@ class Ref(Generic[T_co]):
 
         Of a result of earlier code, while the change is accepted: the code of today decides what it is afterwards.
         """
-        if self._earlier is not None and self._held is _NOTHING and self._digest is not None and self._is_revoked():
-            self._held = self._compute()
-            self._digest = closed_digest(self._held)
+        if self._earlier is not None and self._digest is not None and not self._is_loaded() and self._is_revoked():
+            value = self._compute()
+            self._digest = closed_digest(value)
+            self.give_back(value)
         return self._digest
 
     def as_loaded(self) -> Any:
@@ -160,40 +162,35 @@ class Ref(Generic[T_co]):
 
         An entry that was replaced or deleted is computed again. Raises `Differs` if the value is still another one.
         """
-        if self._digest is None:
-            counted, value = self._stamp, self.as_counted()
-            if self._stamp != counted:
-                raise Differs
-            self._is_lent = True
-            return value
-        # Code may have changed the loaded value in place, and the body may change it again.
-        if self._held is not _NOTHING and not self._may_have_changed():
-            self._is_lent = True
-            return self._held
-        hit = self._lookup()
-        if hit is not None and hit.entry.value == self._digest:
-            return hit.value  # not kept: the body may change it in place
-        self._held, self._is_lent, self._is_taken = self._compute(), True, False
-        if closed_digest(self._held, None) != self._digest:
-            self._digest = None  # from now on it counts by the value
-            self._is_lent = False
+        digest, value = self._digest, self.take()
+        if self._digest != digest:  # from now on it counts by the value
+            self.give_back(value)
             raise Differs
-        return self._held
+        return value
 
-    def as_counted(self) -> Any:
-        """Return the value for a key. Code may have changed the loaded value in place since."""
-        if self._held is _NOTHING or self._may_have_changed():
-            self._load_anew()
-        return self._held
+    def take(self) -> Any:
+        """Return the value as it was stored, for the caller alone: other threads load it for themselves.
 
-    def _may_have_changed(self) -> bool:
-        """Whether what is held may be another value than what was stored."""
-        if self._digest is None:
-            return self._is_lent or self._is_taken
-        return closed_digest(self._held, None) != self._digest
+        A result that was not stored is one object for all.
+        """
+        if self._is_only_copy:
+            return self._taken
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._load()
 
-    def _load_anew(self) -> None:
-        self._held, self._is_lent, self._is_taken = self._load(), False, False
+    def give_back(self, value: Any) -> None:
+        """Keep a value that was taken out, and that nobody has changed.
+
+        Args:
+            value: the value.
+        """
+        if not self._is_only_copy and not self._free:
+            self._free.append(value)
+
+    def _is_loaded(self) -> bool:
+        return bool(self._free) or self._taken is not _NOTHING
 
     def _load(self) -> Any:
         hit = self._lookup()
@@ -202,8 +199,6 @@ class Ref(Generic[T_co]):
                 self._compute()  # raises, because another result counted in the process that made this
             self._stamp = hit.entry.digest
             return hit.value
-        if self._digest is None and self._stamp is None and self._held is not _NOTHING:
-            return self._held  # it was never stored, and would perhaps come out otherwise
         value = self._compute()
         if self._digest is not None and closed_digest(value, None) != self._digest:
             self._digest = None
@@ -292,12 +287,21 @@ def _restored(place: tuple[str, str], key: bytes, digest: bytes | None, function
 
 
 class _Met(threading.local):
-    """How many references this thread has encoded as such."""
+    """What this thread has met while it makes a key."""
 
-    count = 0
+    count = 0  #: references that it has encoded as such
+
+    def __init__(self) -> None:
+        self.borrowed: list[tuple[Ref[Any], Any]] = []  #: the values that it has borrowed, until the key is made
 
 
 _met = _Met()
+
+
+def _borrowed(ref: Ref[Any]) -> Any:
+    value = ref.take()
+    _met.borrowed.append((ref, value))
+    return value
 
 
 @handles(Ref)
@@ -305,10 +309,13 @@ def _ref(encoder: Encoder, value: Ref[Any]) -> None:
     # Where the body gets the value, `counted` has put it before.
     _met.count += 1
     try:
-        held = value.as_counted()
+        borrowed = value.take()
     except Exception as error:
         raise _Unloadable(f"{value!r} counts, and cannot be loaded: {type(error).__name__}: {error}") from error
-    encoder.tagged("Ref", value.label, value.key, held)
+    try:
+        encoder.tagged("Ref", value.label, value.key, borrowed)
+    finally:
+        value.give_back(borrowed)
 
 
 def key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], Key]) -> Key:
@@ -320,35 +327,58 @@ def key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], Ke
     """
     if not _made:
         return make(arguments)
-    given = {name: _counted(value) for name, value in arguments.items()}
-    before = _met.count
+    outer, _met.borrowed = _met.borrowed, []
     try:
-        key = make(given)
-        if _met.count == before:
-            return key
-        # There are some within: to look for them each time would cost a walk more.
-        values = {name: _Unwrapper(Ref.as_counted).of(value) for name, value in given.items()}
-        return key if all(values[name] is part for name, part in given.items()) else make(values)
+        return _key_of_values(arguments, make)
     except _Unloadable as failure:
         raise (failure.__cause__ or failure) from None
+    finally:
+        for ref, value in _met.borrowed:
+            ref.give_back(value)
+        _met.borrowed = outer
+
+
+def _key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], Key]) -> Key:
+    given = {name: _counted(value) for name, value in arguments.items()}
+    before = _met.count
+    key = make(given)
+    if _met.count == before:
+        return key
+    # There are some within: to look for them each time would cost a walk more.
+    unwrapper = _Unwrapper(_borrowed)
+    values = {name: unwrapper.of(value) for name, value in given.items()}
+    return key if all(values[name] is part for name, part in given.items()) else make(values)
 
 
 def _counted(value: Any) -> Any:
     if type(value) is not Ref:
         return value
     digest = value.digest_to_count()
-    return value.as_counted() if digest is None else Digest(digest, value.label)
+    return _borrowed(value) if digest is None else Digest(digest, value.label)
 
 
-def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any], bool]:
     """Arguments with each reference in exact lists, tuples and dictionaries replaced by what it refers to.
 
     Containers without one stay the same objects.
+
+    Args:
+        args: the arguments by place.
+        kwargs: the arguments by name.
+
+    Returns:
+        The arguments, and whether one is a value that no digest says to be the one that counted.
     """
     if not _made:
-        return args, kwargs
-    unwrapper = _Unwrapper(Ref.as_loaded)
-    return unwrapper.of(args), unwrapper.of(dict(kwargs))
+        return args, kwargs, False
+    unsure: list[bool] = []
+
+    def value_of(ref: Ref[Any]) -> Any:
+        unsure.extend([True] if ref.digest is None else [])
+        return ref.as_loaded()
+
+    unwrapper = _Unwrapper(value_of)
+    return unwrapper.of(args), unwrapper.of(dict(kwargs)), bool(unsure)
 
 
 def resolved(value: Any) -> Any:

@@ -7,8 +7,10 @@ import functools
 import operator
 import pickle
 import sys
+import threading
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
@@ -329,6 +331,33 @@ def test_what_is_changed_in_place_stays_as_it_was_stored_without_a_digest_too(ca
         assert ref.value.rows == [7]
     assert changed(Changing(7), 2) == [7, 2]
     assert ran == [7]
+
+
+@pytest.mark.parametrize("by_value", [None, False])
+@pytest.mark.parametrize("place", [lambda ref: ref, lambda ref: [ref]])
+def test_threads_that_share_a_reference_get_values_of_their_own(
+    cache: UnifiedCache, by_value: bool | None, place: Any
+) -> None:
+    cache.clear()
+    source = cache.cached(by_value=by_value)(lambda n: np.arange(float(n)))
+    gate = threading.Barrier(4)
+
+    @cache.cached(ignore=("gate",))
+    def raised(rows: Any, step: int, gate: Any) -> float:
+        rows = rows[0] if isinstance(rows, list) else rows
+        gate.wait(30)
+        rows += step
+        gate.wait(30)
+        return float(rows.sum())
+
+    ref = source.lazy(5)
+    seen = ref.value
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda step: raised(place(ref.arg), step, gate), range(4)))
+    assert found == [10.0 + 5 * step for step in range(4)]
+    assert all(raised.explain(place(np.arange(5.0)), step, gate).hit for step in range(4))
+    assert seen.sum() == 10.0
+    assert ref.value is seen
 
 
 def test_one_reference_twice_in_a_call_is_one_value(cache: UnifiedCache) -> None:

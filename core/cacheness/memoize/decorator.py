@@ -608,9 +608,12 @@ class Cached:
 
     def _compute(self, key: Key, call: CallArguments, reason: str, earlier: EarlierHit | None = None) -> _Steps:
         key.as_text()  # before the function can change its arguments
-        loaded, differs = yield functools.partial(_loaded, call)
-        if differs:  # the value of a reference has changed: the key of the call is another one
-            key = yield functools.partial(self.key, *loaded.args, **loaded.kwargs)
+        loaded, is_unsure = yield functools.partial(_loaded, call)
+        differs = False
+        if is_unsure:  # if the value of a reference has changed, the key of the call is another one
+            asked, key = key, (yield functools.partial(self.key, *loaded.args, **loaded.kwargs))
+            key.as_text()
+            differs = key.digest != asked.digest
         is_trial, watch = (False, None) if earlier is None else (not earlier.is_accepted, earlier.watch)
         done = yield from self._run(key, loaded, is_trial=is_trial, watch=watch)
         value = done.value
@@ -652,6 +655,8 @@ class Cached:
     def _audit(self, key: Key, call: CallArguments, hit: Hit) -> _Steps:
         """Compute a result again, and compare. Without a lease, because nothing is stored."""
         given, differs = yield functools.partial(_loaded, call)
+        if differs:
+            differs = (yield functools.partial(self.key, *given.args, **given.kwargs)).digest != key.digest
         done = yield from self._run(key, given, is_audit=True)
         if isinstance(done.value, Failed):
             _log_once(self, done.value.error, "could not be computed again to be checked")
@@ -943,13 +948,14 @@ class BoundCached:
 
 
 def _loaded(call: CallArguments) -> tuple[CallArguments, bool]:
-    """Return a call with the values of its references, and whether one of these differs from the value in the key."""
-    differs = False
+    """Return a call with the values of its references, and whether one may differ from the value in the key."""
+    is_unsure = False
     while True:
         try:
-            return CallArguments(*loaded(call.args, call.kwargs)), differs
+            args, kwargs, is_open = loaded(call.args, call.kwargs)
+            return CallArguments(args, kwargs), is_unsure or is_open
         except Differs:
-            differs = True
+            is_unsure = True
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
