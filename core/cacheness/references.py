@@ -40,6 +40,10 @@ class Holder(Protocol):
         """Return the result under a key, without counting a call."""
         ...
 
+    def round_trip(self, value: Any) -> Any:
+        """Return a value as it would come out of the cache."""
+        ...
+
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
         """The result of earlier code under a key, while it counts for the code of this fingerprint."""
         ...
@@ -199,6 +203,10 @@ class Ref(Generic[T_co]):
                 self._compute()  # raises, because another result counted in the process that made this
             self._stamp = hit.entry.digest
             return hit.value
+        if self._holder is not None and self._taken is not _NOTHING and self._digest is not None:
+            copy = self._holder.round_trip(self._taken)  # the entry is gone, and this is what `value` gave
+            if closed_digest(copy, None) == self._digest:
+                return copy
         value = self._compute()
         if self._digest is not None and closed_digest(value, None) != self._digest:
             self._digest = None

@@ -360,6 +360,30 @@ def test_threads_that_share_a_reference_get_values_of_their_own(
     assert ref.value is seen
 
 
+def test_what_value_gave_counts_where_the_entry_is_gone(cache: UnifiedCache) -> None:
+    cache.clear()
+    ran: list[int] = []
+
+    @cache.cached(ignore=("ran",))
+    def numbered(ran: list[int]) -> list[int]:
+        ran.append(1)
+        return [len(ran)] * 3
+
+    @cache.cached
+    def changed(rows: list[int]) -> int:
+        rows.append(7)
+        return sum(rows)
+
+    ref = numbered.lazy(ran)
+    seen = ref.value
+    numbered.invalidate(ran)
+    assert (changed(ref.arg), changed([1, 1, 1]), ran) == (10, 10, [1])
+    assert seen == ref.value == [1, 1, 1]
+    seen.append(1000)  # what the user changed is no copy of the result any more
+    assert changed([ref.arg][0]) == 10
+    assert changed.lazy(numbered.lazy(ran).arg).value == 13
+
+
 def test_one_reference_twice_in_a_call_is_one_value(cache: UnifiedCache) -> None:
     make = cache.cached(lambda n: Changing(n))
     both = cache.cached(lambda one, more: one is more[0])
