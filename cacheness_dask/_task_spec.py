@@ -101,7 +101,7 @@ class Consuming:
 
     Args:
         node: the task.
-        given: the keys of what it is given besides, in the order in which it comes.
+        given: the keys of its inputs, in order.
     """
 
     __slots__ = ("_given", "_node")

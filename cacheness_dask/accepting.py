@@ -39,12 +39,12 @@ def accept(
 
     Args:
         collection: a Dask collection, or several in a list, tuple or dictionary.
-        cache: what `caching` takes; None for the cache of the `caching()` block around.
+        cache: as for `caching`; None for the cache of the `caching()` block around.
         sample: how many tasks of each function are compared, chosen at random.
-        force: accept also where lines of changed functions ran in none of them, or few can be compared.
+        force: accept also if lines of changed functions did not run, or few tasks can be compared.
 
     Returns:
-        What came of each earlier code of each function: its `state` is "accepted" or "refused".
+        The result for each earlier code of each function: its `state` is "accepted" or "refused".
 
     Raises:
         NotAccepted: no result of a function of the collection was made by earlier code.

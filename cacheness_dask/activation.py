@@ -182,7 +182,7 @@ def install(
         mode: as in `caching`.
 
     Returns:
-        What was computed, as `caching()` gives it.
+        The run, as `caching()` returns it.
     """
     if not hasattr(client, "scheduler_info"):
         raise ConfigError(f"install takes a distributed client, not {type(client).__name__}: install(client, cache)")
@@ -219,7 +219,7 @@ class RegisteredCache:
         """Let computations from now on use the cache.
 
         Returns:
-            What was computed, as `caching()` gives it.
+            The run, as `caching()` returns it.
         """
         return self._caching.enter_everywhere()
 

@@ -20,11 +20,11 @@ def called_in(node: Task, given: tuple[tuple[Any, ...], dict[str, Any]] | None =
 
     Args:
         node: the task.
-        given: its arguments that decide, where they are known.
+        given: its arguments that decide, if they are known.
 
     Returns:
-        The function, and its place in the task: 0, or that of an argument, those by name last; -1 for a task that makes
-        a list of what another task within it gives, which has both of its own.
+        The function, and its place in the task: 0, or that of an argument, keyword arguments last;
+        -1 for a task that makes a list of an inner task's result, which has both itself.
     """
     func = node.func
     if not (getattr(func, "__module__", None) or "").startswith("dask."):

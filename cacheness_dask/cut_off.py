@@ -40,10 +40,10 @@ class GivenValues:
     """The input values of a task, as they are before it runs.
 
     Args:
-        inputs: where they are.
+        inputs: the places of the inputs.
         args: the arguments.
-        kwargs: the arguments by name.
-        wanted: the result is stored whatever it cost, so that large values are digested, too.
+        kwargs: the keyword arguments.
+        wanted: the result is stored whatever its cost, so that large values are digested, too.
     """
 
     def __init__(self, inputs: TaskInputs, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, wanted: bool) -> None:
@@ -83,7 +83,7 @@ def places_in(node: Task, is_result: Any) -> tuple[int | str, ...]:
 
     Args:
         node: the task.
-        is_result: says of a key whether it is that of a result, and no literal.
+        is_result: returns whether a key is that of a result, and not of a literal.
     """
     begins = FIRST_INPUT if is_fused(node) else 0
     named: list[tuple[int | str, Any]] = [*enumerate(node.args[begins:], begins), *node.kwargs.items()]

@@ -60,8 +60,8 @@ class StandIns:
         """Mark tasks that are made from replaced results.
 
         Args:
-            own: the fingerprints of tasks, by the code of today alone.
-            given: … and by what they are really given.
+            own: the fingerprints of tasks, by today's code alone.
+            given: … and by their real inputs.
         """
         changed = [key for key, digest in given.items() if own.get(key) != digest]
         self.told = dict.fromkeys(changed, _MADE_OF_IT) | self.told
@@ -75,8 +75,8 @@ class EarlierCode:
         graph: the graph.
         wanted: the keys whose results are wanted.
         prints: the fingerprints of its tasks.
-        present: the entries that are there under these.
-        held: keys that a client has futures for; these and what they need stay as they are.
+        present: the existing entries under these.
+        held: keys for which a client has futures; these and their inputs are not changed.
     """
 
     def __init__(
@@ -105,8 +105,8 @@ class EarlierCode:
 
         Args:
             refingerprinted: makes the fingerprints with the digests of earlier code.
-            never: fingerprints whose results were not readable.
-            audits: whether some are computed in spite of it, and compared.
+            never: fingerprints of unreadable results.
+            audits: whether some are computed anyway, and compared.
         """
         accepted = self._cache.acceptances.of_graphs() if self._missing else []
         rows = [one for one in accepted if one.new in self._prints.functions]
@@ -201,7 +201,7 @@ def functions_in(value: Any) -> Iterator[FunctionType]:
     """Yield the functions that a task calls, or passes to a function that it calls.
 
     Args:
-        value: a node of a graph, or what is in one.
+        value: a node of a graph, or a part of one.
     """
     if isinstance(value, FunctionType):
         yield value
@@ -244,7 +244,7 @@ def codes_in(text: str) -> Iterator[tuple[str, bytes, str]]:
     """Read the text of `CodeOfTasks`: for each function its name, its digest, and the digest of its parameters.
 
     Args:
-        text: what was said.
+        text: the recorded text.
     """
     for code in filter(None, text.split(";")):
         name, digest, parameters = code.rsplit(" ", 2)

@@ -92,7 +92,7 @@ def explain(collection: Any, cache: Place | None = None) -> GraphExplanation:
 
     Args:
         collection: a Dask collection, or several in a list, tuple or dictionary.
-        cache: what `caching` takes; None for the cache of the `caching()` block around.
+        cache: as for `caching`; None for the cache of the `caching()` block around.
     """
     with looking(cache) as run:
         order, plan, prints = planned(collection, run)
@@ -116,8 +116,8 @@ def visualize(collection: Any, filename: str | Path = "graph.svg", cache: Place 
 
     Args:
         collection: a Dask collection.
-        filename: where to write the file: its ending says which of the two. PNG needs the extra `png`.
-        cache: what `caching` takes; None for the cache of the `caching()` block around.
+        filename: where to write the file; its suffix selects the format. PNG needs the extra `png`.
+        cache: as for `caching`; None for the cache of the `caching()` block around.
 
     Returns:
         The image, which a notebook shows.

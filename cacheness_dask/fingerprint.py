@@ -92,7 +92,7 @@ class Clues(Mapping[Any, bytes]):
     """What `explain` compares, by key of a task. Most are never needed: those of plain calls are made on demand.
 
     Args:
-        known: those that were made.
+        known: those that exist already.
         made: makes another one.
     """
 

@@ -66,7 +66,7 @@ class Progress:
         """Return the event of the scheduler's data; an empty one for other data under this topic.
 
         Args:
-            event: what the scheduler has under `TOPIC`.
+            event: the scheduler's data under `TOPIC`.
         """
         known = event if isinstance(event, dict) else {}
         numbers = {one.name: known[one.name] for one in _NUMBERS if isinstance(known.get(one.name), int | float)}
@@ -84,7 +84,7 @@ class Callback:
     when all results are stored.
 
     Args:
-        event: is called with each Progress; an error in it is logged.
+        event: called with each Progress; an error in it is logged.
     """
 
     def __init__(self, event: Callable[[Progress], object] | None = None) -> None:
@@ -94,7 +94,7 @@ class Callback:
         """Receive one event. It may come in any thread.
 
         Args:
-            progress: what became of results since the last one.
+            progress: the results since the last one.
         """
         if self._event is not None:
             self._event(progress)
@@ -131,7 +131,7 @@ def tell(client: Any = None, **what: Any) -> None:
     """Report results of this process, or decisions here about a graph for a client's scheduler.
 
     Args:
-        client: the distributed client, where a graph was decided about.
+        client: the distributed client, if a graph was decided about.
         what: the fields of `Progress`.
     """
     worker = _worker() if client is None and "graphs" not in what else None

@@ -209,7 +209,7 @@ class Run:
             pool: tasks run in other processes without a client, and write to files why they store nothing.
 
         Returns:
-            The plan; None when the cache does not answer, and the graph is to be computed without it.
+            The plan; None if the cache does not answer, and the graph must be computed without it.
 
         Raises NotCached with `mode="offline"`, if a result that may be cached is missing.
         """

@@ -171,7 +171,7 @@ def register_source(type_: type, identity: Callable[[Any], Any]) -> None:
 
     Args:
         type_: the type.
-        identity: is called with an object, and returns what counts.
+        identity: called with an object; returns what counts.
     """
     _sources[type_] = identity
     register(type_, identity)  # inside another object, only the core's encoder sees it

@@ -38,8 +38,8 @@ def parts_of_call(parts: list[T], place: int, bound: Sequence[T] | None) -> list
 
     Args:
         parts: the function of the task, and its arguments.
-        place: of what it calls among these.
-        bound: the code of what it calls, and what is bound in that. Left out where these are too many for a clue.
+        place: of the called function among these.
+        bound: the code of the called function, and its bound arguments. Left out if these are too many.
     """
     others = [*parts[:place], *parts[place + 1 :]]
     split = [*(bound or ()), *others]

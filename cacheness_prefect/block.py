@@ -292,7 +292,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """Check the fields without opening anything, because blocks are created and saved on any machine.
 
         Raises:
-            ConfigError: they can work on no machine.
+            ConfigError: they cannot work on any machine.
         """
         UnifiedCache.check_config(self.config())
 
@@ -302,7 +302,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         A server that does not answer is no error, because runs continue without it.
 
         Raises:
-            ConfigError: a library or a directory is missing, or something else cannot work here.
+            ConfigError: a library or a directory is missing, or another setting cannot work here.
         """
         try:
             self.open()
@@ -316,8 +316,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """Save the block, unless its configuration cannot work.
 
         Args:
-            args: go to Prefect.
-            kwargs: go to Prefect.
+            args: passed to Prefect.
+            kwargs: passed to Prefect.
         """
         self.check_config()
         return super().save(*args, **kwargs)
@@ -326,8 +326,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """Do the same as `save` on an event loop.
 
         Args:
-            args: go to Prefect.
-            kwargs: go to Prefect.
+            args: passed to Prefect.
+            kwargs: passed to Prefect.
         """
         self.check_config()
         return await super().asave(*args, **kwargs)

@@ -21,9 +21,9 @@ class Comparison:
     """The comparison of a run with a result of earlier code for the same call.
 
     Args:
-        store: where that is.
-        earlier: what earlier code made, and the change that is accepted or being tried.
-        same: says whether two results are equal, where the task's policy does.
+        store: the store of the result.
+        earlier: the result of earlier code, and the change that is accepted or being tried.
+        same: returns whether two results are equal, if the task's policy has it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Comparison:
         """Compare the run's result.
 
         Args:
-            value: what the task returned.
+            value: the task's return value.
         """
         shielded("compare a result", lambda: self._compare(value), None)
 
@@ -83,12 +83,12 @@ def of_earlier_code(
     One call in twenty is computed in spite of it, and every call while a change is being tried; the result is compared.
 
     Args:
-        store: where results are.
+        store: the store of results.
         task: the task.
-        key: the call's.
-        options: what `UnifiedCache.cached` takes for the task: `options_of`.
+        key: the key of the call.
+        options: options of `UnifiedCache.cached` for the task, from `options_of`.
         wanted: runs that are compared, as they miss, before results of earlier code count.
-        is_nested: whether another task runs this one, and its result would rest on that of this one.
+        is_nested: whether another task runs this one, so that its result would depend on this one's.
     """
     cache, mode = store.open(), store.config().mode
     acceptances, new = cache.acceptances, key.fingerprint

@@ -27,7 +27,7 @@ def publish_figures(cache: UnifiedCache, label: str) -> None:
 
     Args:
         cache: an open cache.
-        label: what people call it.
+        label: its name for users.
     """
     day, reasons = cache.report(since=DAY), cache.report(since=DAY, by="reason")
     create_markdown_artifact(

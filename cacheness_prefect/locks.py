@@ -65,7 +65,7 @@ class CachenessLockManager(LockManager):
 
     Args of several methods:
         key: Prefect's key of a result.
-        holder: who locks: names a transaction.
+        holder: the transaction that locks.
         acquire_timeout: seconds to wait; None for `wait`.
         hold_timeout: seconds after which the lock ends by itself.
         timeout: seconds to wait; None for no limit.
@@ -90,7 +90,7 @@ class CachenessLockManager(LockManager):
         `hold_timeout` has passed.
 
         Returns:
-            False when the time to wait has passed.
+            False if the time to wait is over.
         """
         return run_steps(self._acquire(key, holder, acquire_timeout, hold_timeout))
 
@@ -135,7 +135,7 @@ class CachenessLockManager(LockManager):
         """Wait until no process computes the key.
 
         Returns:
-            False when the timeout has passed.
+            False if the timeout is over.
         """
         return run_steps(self._wait_until_free(key, timeout))
 

@@ -63,7 +63,7 @@ class CachenessPolicy(CachePolicy):
             kwargs: not used.
 
         Returns:
-            64 hexadecimal digits; None, with a warning, when an argument cannot count in a key.
+            64 hexadecimal digits; None, with a warning, if an argument has no encoding.
         """
         policy: object = task_ctx.task.cache_policy
         if self.store is not None and self.store.config().mode == "off":
@@ -228,7 +228,7 @@ def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | 
         parameters: the arguments, by name.
 
     Returns:
-        64 hexadecimal digits; None, with a warning, when an argument cannot count in a key.
+        64 hexadecimal digits; None, with a warning, if an argument has no encoding.
     """
     return shielded("make a key", lambda: _PLAIN.key(context.task, parameters).hex, None)
 

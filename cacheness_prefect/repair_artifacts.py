@@ -56,8 +56,8 @@ class Page:
         Args:
             report: what was found.
             errors: what could not be done.
-            expired: how many expired results were removed.
-            disputed: how many results came out differently, by function.
+            expired: how many expired results were deleted.
+            disputed: how many results differed, by function.
         """
         summary = f"{self.title}: {_verdict(report, errors)}"
         create_markdown_artifact(

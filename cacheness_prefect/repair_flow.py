@@ -63,8 +63,8 @@ def integrity_repair(
 
     Args:
         storage: a saved block or its name.
-        mode: "check" changes nothing; "repair" also repairs what was found, and deletes what has expired or exceeds
-            the quota.
+        mode: "check" changes nothing; "repair" also repairs what was found, and deletes expired
+            results and those over the quota.
         deep: read every blob.
         tasks: how many tasks the store is divided among.
         force: repair however much is wrong.
@@ -125,8 +125,8 @@ def repair_deployment(
         cron: when it runs; None for no schedule.
         mode: as in `integrity_repair`.
         deep: as in `integrity_repair`.
-        name: of the deployment; None takes the storage's.
-        options: go to `RunnerDeployment.from_flow`.
+        name: of the deployment; None for the storage's name.
+        options: passed to `RunnerDeployment.from_flow`.
     """
     reference = _reference(storage)
     parameters = {"storage": reference, "mode": mode, "deep": deep}

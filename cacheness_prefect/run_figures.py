@@ -25,10 +25,10 @@ class RunFigures:
         """Record the outcome of a look-up.
 
         Args:
-            cache: which was asked.
+            cache: the cache of the look-up.
             key: of the call.
-            found: what is there.
-            why: the reason why nothing is, where the look-up saw one.
+            found: the result.
+            why: why there is none, if the look-up knows the reason.
         """
         if self._is_found:
             return
@@ -45,7 +45,7 @@ class RunFigures:
         Args:
             cache: in which it may be stored.
             key: of the call.
-            seconds: that it took.
+            seconds: of its computation.
         """
         reason = REFRESHED if self._reason is None else self._reason
         cache.count(key.function, "miss", reason, spent=seconds)

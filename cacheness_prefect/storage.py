@@ -72,16 +72,18 @@ def clean(day: str): ...
             ignore: names of arguments that do not count.
             code: False leaves the code out of the key.
             single_flight: of several runs of one key at once, let one compute and the others wait.
-            tags: names to find and delete the results by.
+            tags: names with which results are found and deleted.
             wait: how long to wait for another run: seconds, a timedelta, or text such as "1h".
-            lease: how long until the lease of a dead run ends; None as the block says.
-            incomplete: for a task whose key cannot see everything that can decide its result: "warn" in the run's log
-                and cache it, "serve" to cache it silently, "refuse" not to cache it; None as the block says.
-            check: share, 0 to 1, of the runs that would be cached and compute in spite of it: what comes out otherwise
-                is disputed, and not served until `cacheness disputes` decides; None as the block says.
-            accept: runs whose only change is code that are compared, as they miss, with what the earlier code made;
-                when so many came out equal, the rest is cached by it.
-            same: gets a stored result and a computed one, and returns True when they are equal.
+            lease: how long until the lease of a dead run ends; None for the block's setting.
+            incomplete: for a task whose key is incomplete: "warn" in the run's log and cache it,
+                "serve" to cache it silently, "refuse" not to cache it; None for the block's
+                setting.
+            check: share, 0 to 1, of cached runs that compute anyway and compare: a result that
+                differs is disputed, and not served until `cacheness disputes` settles it; None for
+                the block's share.
+            accept: runs of changed code that are compared, as they miss, with results of earlier
+                code; after so many equal ones, the rest is cached by them.
+            same: called with the stored result and a computed one; returns True when they are equal.
 
         Raises:
             ConfigError: an option cannot be used.
@@ -182,11 +184,11 @@ def clean(day: str): ...
         Args:
             task: the task.
             sample: how many calls of each earlier code are compared, chosen at random.
-            former: what the function was called, as module:qualified name, where its code changed, too.
-            renamed: parameters that have another name now: new name -> old name.
-            upgrade: accept earlier code only where nothing but the version of this library changed.
+            former: the function's former name, as module:qualified name, if its code changed, too.
+            renamed: renamed parameters: new name -> old name.
+            upgrade: accept earlier code only if nothing but the version of this library changed.
             python: … or nothing but the version of Python.
-            force: accept also where lines of changed functions ran in none of the calls, or few calls can be compared.
+            force: accept also if lines of changed functions did not run, or few calls can be compared.
 
         Raises:
             NotAccepted: there is nothing to compare, or changes of such a task are never accepted.

@@ -34,7 +34,7 @@ class AsyncCalls:
         """Do the same as `get` without blocking the event loop.
 
         Args:
-            default: what a miss returns.
+            default: returned for a miss.
         """
         about = {"args": args, "prefix": prefix, "version": version, "function": function}
         return await off_loop(partial(self.get, key, default=default, **about, **named))
@@ -83,10 +83,10 @@ class AsyncCalls:
 
         Args:
             value: the result, which must not be changed before this returns.
-            tags: names to find and delete entries by.
-            compute_seconds: what the result cost to compute.
-            provenance: where it was computed; anything that JSON can hold.
-            by_value: whether the entry holds the value's digest, as of `put`.
+            tags: names with which entries are found and deleted.
+            compute_seconds: the cost of computing the result.
+            provenance: where it was computed; any value for JSON.
+            by_value: whether the entry has the value's digest, as for `put`.
         """
         about = {"args": args, "prefix": prefix, "version": version, "function": function, "ttl": ttl, "tags": tags}
         more = {"compute_seconds": compute_seconds, "provenance": provenance, "by_value": by_value}

@@ -71,14 +71,14 @@ def is_same(
     return False
 
 
-#: Classes whose instances get a name when they are made, by chance or by counting; Dask's collections are others.
+#: Classes whose instances get a random or counted name at their creation; Dask's collections are others.
 _NAMED_ANEW: Final = frozenset({("pandas.io.formats.style", "Styler"), ("bokeh.model.model", "Model")})
-#: Parts of a result that are looked at.
+#: Parts of a result that are checked.
 _MOST_PARTS: Final = 1000
 
 
 def _named_anew_in(value: Any) -> str:
-    """The class of what cannot come out the same twice, in a result or in its lists, tuples and dictionaries."""
+    """Return the class of an object with such a name, in a result or in its lists, tuples and dictionaries."""
     waiting = [value]
     for _ in range(_MOST_PARTS):
         if not waiting:

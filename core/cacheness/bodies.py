@@ -1,8 +1,8 @@
-"""Which functions run now whose results are kept: what is computed within one rests on what it is given there.
+"""Track running functions whose results are stored: a result computed inside one is an input of its result.
 
-A body that calls a cached function by a thread of a pool, or by an executor, is not known by the context of that
-thread. So the functions that run are noted for the process, and a call may be within each of them whose code, or
-whose arguments, may lead to it.
+The context of a pool's or executor's thread does not show which body has called a cached function.
+So running functions are recorded for the process, and a call may be inside each of them whose code,
+or whose arguments, may lead to it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any, Final
 from cacheness.isolation import computing_elsewhere
 from cacheness.keys import Key, may_call
 
-#: Keys that this thread or task is computing: asked for again within, they do not wait for themselves.
+#: Keys that this thread or task is computing: a nested call with one of them does not wait for itself.
 under_way: Final[ContextVar[frozenset[bytes]]] = ContextVar("cacheness_under_way", default=frozenset())
 
 
 class Token:
-    """Names the run of a function. The run has ended when nobody holds this any more."""
+    """Identifies the run of a function. The run has ended when this is collected."""
 
 
 #: By the id of its token: the token, the function, the key of the call, and whether the key leaves arguments out.
@@ -29,10 +29,10 @@ _running: Final[dict[int, tuple[weakref.ref[object], Callable[..., Any], Key, bo
 
 
 def begin(token: object, function: Callable[..., Any], key: Key, *, leaves_out: bool = False) -> None:
-    """Note that a function runs.
+    """Record that a function runs.
 
     Args:
-        token: names this run for `end`.
+        token: identifies this run for `end`.
         function: the function.
         key: of the call.
         leaves_out: whether the key leaves out arguments of the call.
@@ -42,10 +42,10 @@ def begin(token: object, function: Callable[..., Any], key: Key, *, leaves_out: 
 
 
 def end(token: object) -> None:
-    """Note that a function has returned. In a forked child, those of the parent's other threads never do.
+    """Record that a function has returned. In a forked child, those of the parent's other threads never do.
 
     Args:
-        token: what `begin` was given.
+        token: the value given to `begin`.
     """
     _running.pop(id(token), None)
 
@@ -56,22 +56,22 @@ def are_running() -> bool:
 
 
 def is_child_process() -> bool:
-    """Return True in a child that `multiprocessing` began, by a parent of which nothing is known."""
+    """Return True in a child of `multiprocessing`, whose parent's running functions are unknown."""
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None
 
 
 def is_elsewhere(besides: str = "") -> bool:
-    """Return True when something else than `cached` may compute what is stored, where this is called.
+    """Return True when another caller than `cached` may compute the stored result here.
 
     Args:
-        besides: who asks, and means others.
+        besides: the asking function, to be left out.
     """
     return any(computes() for name, computes in computing_elsewhere.items() if name != besides)
 
 
 def may_be_within(function: Callable[..., Any]) -> bool:
-    """Return True when a function that runs, on any thread of this process, may call another.
+    """Return True when a running function, on any thread of this process, may call another.
 
     Args:
         function: the other.

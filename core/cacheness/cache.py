@@ -110,7 +110,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             call that needs it.
 
     Args of several methods:
-        key: which result: a Key, an Entry, or a key's 64 hexadecimal digits, in place of the arguments.
+        key: which result: a Key, an Entry, or a key's 64 hexadecimal digits, instead of the arguments.
         named: the arguments that name the result, by name.
         args: the same as a mapping, for arguments whose names are those of options.
         prefix: a group of results: counts in the key, and selects in `list_entries` and `delete_matching`.
@@ -162,7 +162,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             config: the configuration.
 
         Raises:
-            ConfigError: it can work on no machine.
+            ConfigError: it cannot work on any machine.
         """
         factory.check(config)
 
@@ -192,20 +192,20 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             value: the result.
-            tags: names to find and delete entries by.
-            compute_seconds: what the result cost to compute; `eviction="cost"` keeps the costly ones longer.
-            provenance: where it was computed; anything that JSON can hold.
-            by_value: True and False: whether the entry holds the value's digest. None: where nothing but the value
-                decides the digest, and the value has at most 200 members.
+            tags: names with which entries are found and deleted.
+            compute_seconds: the cost of computing the result; `eviction="cost"` keeps expensive ones longer.
+            provenance: where it was computed; any value for JSON.
+            by_value: True and False: whether the entry has the value's digest. None: if the value
+                alone decides the digest, and has at most 200 members.
 
         Returns:
             The entry.
 
         Raises:
-            UnhashableArgument: an argument cannot count in a key.
+            UnhashableArgument: an argument has no encoding.
             CodecError: no codec can store the value.
             StoreFull: the disk or the quota is full.
-            StoreRefused: the store does not let this user write.
+            StoreRefused: this user may not write to the store.
             StoreUnavailable: the store does not answer.
         """
         if key is not None:
@@ -246,8 +246,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Look a result up.
 
         Returns:
-            A Hit, whose value may be None; or None for a miss. An entry that has expired is a miss, and so is one that
-            is damaged or was not signed by a known key, which is also logged.
+            A Hit, whose value may be None; or None for a miss. An entry that has expired is a miss,
+            and so is one that is damaged or was not signed by a known key; the latter two are also
+            logged.
 
         Raises:
             CodecError: the stored value cannot be decoded in this process.
@@ -270,7 +271,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return a result, or a default for a miss. `lookup` distinguishes a cached None from a miss.
 
         Args:
-            default: what a miss returns.
+            default: returned for a miss.
 
         Raises:
             CodecError: the stored value cannot be decoded in this process.
@@ -301,7 +302,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return the key of these arguments for `get`, `put` and others; its `.hex` is the entry's `cache_key`.
 
         Raises:
-            UnhashableArgument: an argument cannot count in a key.
+            UnhashableArgument: an argument has no encoding.
         """
         return key_of("key", None, named, args=args, prefix=prefix, version=version, function=function)
 
@@ -319,7 +320,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Delete one result.
 
         Returns:
-            True when there was one.
+            True if there was one.
         """
         self._require_writing("invalidate")
         digest = key_of("invalidate", key, named, args=args, prefix=prefix, version=version, function=function).digest
@@ -341,7 +342,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Give an entry a new lifetime, which begins now.
 
         Returns:
-            False when there is no such entry, it has expired, or another one takes its place during the call.
+            False if there is no such entry, it has expired, or another one replaces it during the call.
         """
         self._require_writing("touch")
         digest = key_of("touch", key, named, args=args, prefix=prefix, version=version, function=function).digest
@@ -364,7 +365,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             keys: the keys.
 
         Returns:
-            The hits, by key in hexadecimal digits. What cannot be decoded is left out and logged.
+            The hits, by key in hexadecimal digits. Results that cannot be decoded are left out and logged.
         """
         asked = [(digest_named(key), key.function if isinstance(key, Key) else "") for key in keys]
         digests, functions = [digest for digest, _ in asked], dict(asked)
@@ -387,7 +388,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Store many results in few transactions.
 
         Args:
-            items: pairs of a value and its key, or of a value and a mapping of what `put` takes by name.
+            items: pairs of a value and its key, or of a value and a mapping of keyword arguments for `put`.
 
         Returns:
             The entries, in the order of the items.
@@ -402,10 +403,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return which keys have an entry that `lookup` would find, with its size; reads no values.
 
         Args:
-            keys: the keys; one statement asks for 10,000.
+            keys: the keys; one statement reads 10,000.
 
         Returns:
-            A Presence for each key that has one, by key in hexadecimal digits.
+            A Presence for each key that has an entry, by key in hexadecimal digits.
         """
         asked = [digest_named(key) for key in keys]
         if self._is_off:
@@ -420,7 +421,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Look a result up by its code and its input values, from any source.
 
         Args:
-            alias: the alias, as the `Key` had it under which the result was put.
+            alias: the alias in the `Key` under which the result was put.
         """
         return None if self._is_off else self._store.lookup_alias(alias)
 
@@ -430,7 +431,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Args:
             key: the key.
             entry: an entry with an alias.
-            provenance: where that was found; anything that JSON can hold.
+            provenance: where that was found; any value for JSON.
         """
         self._require_writing("link")
         draft = self._store.draft_link(key, entry, canonical_json(provenance or {}))
@@ -444,7 +445,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return which of these digests entries name as the code that made them.
 
         Args:
-            digests: the digests; one statement asks for 10,000.
+            digests: the digests; one statement reads 10,000.
         """
         return set() if self._is_off else self._store.metadata.named_codes(self.config.namespace, digests)
 
@@ -465,7 +466,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             keys: the keys.
 
         Returns:
-            key in hexadecimal digits -> reason, for those that `note_unstored` was called for.
+            key in hexadecimal digits -> reason, for those given to `note_unstored`.
         """
         asked = [digest_named(key) for key in keys]
         if self._is_off:
@@ -479,7 +480,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return the results that differed when they were computed again, and are not served.
 
         Args:
-            keys: the keys to ask for; None for all.
+            keys: the keys; None for all.
         """
         asked = None if keys is None else [digest_named(key) for key in keys]
         return self._store.metadata.disputes(self.config.namespace, asked)
@@ -491,7 +492,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             keep: "old" for the stored result, "new" to delete it.
 
         Returns:
-            False when there is no dispute.
+            False if there is no dispute.
         """
         if keep not in ("old", "new"):
             raise ValueError(f"keep={keep!r:.40} is neither 'old' nor 'new'")
@@ -510,10 +511,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             entry: the entry.
             stored: the digest of the stored value.
             computed: the digest of the value that was computed.
-            detail: how they differ, and what is to blame.
+            detail: how they differ, and possible causes.
 
         Returns:
-            False when the entry was replaced, or its function has a hundred disputes of the last day.
+            False if the entry was replaced, or its function has a hundred disputes of the last day.
         """
         self._require_writing("dispute")
         metadata = self._store.metadata
@@ -566,7 +567,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             since: how far back, to the hour: seconds, a timedelta, or text such as "1 day"; None for ever.
-            by: what a row of the report is for: a function, an hour, an outcome or a reason of a miss.
+            by: what the rows of the report are: functions, hours, outcomes or reasons of misses.
         """
         cache = self._store
         cache.uses.flush()
@@ -592,11 +593,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Count calls in the figures, for callers that compute outside of `cached`. They are written once a minute.
 
         Args:
-            outcome: what the calls came to.
+            outcome: the outcome of the calls.
             reason: the reason of a miss.
             calls: how many.
-            spent: seconds that they took to compute.
-            saved: seconds that the results of hits cost to compute.
+            spent: seconds of their computation.
+            saved: the cost of the hits' results in seconds.
             size: stored bytes that hits read, or that misses stored.
         """
         opened = self._slot.opened
@@ -609,7 +610,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Record each call of this process, in all its threads, during a block.
 
         Returns:
-            A context manager, which gives the list that grows.
+            A context manager, which returns a growing list of calls.
         """
         return self._store.uses.figures.listening()
 
@@ -618,9 +619,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             hit: the result.
-            outcome: what the call came to: a hit, or waited.
-            function: what was called; "" for the function that made the entry.
-            spent: seconds that it took.
+            outcome: the outcome of the call: a hit, or waited.
+            function: the called function; "" for the function that made the entry.
+            spent: seconds of the call.
         """
         opened = self._slot.opened
         if opened is not None:
@@ -631,7 +632,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Look a result up as `lookup` does, for a caller that counts the call itself.
 
         Args:
-            why: gets the reason of a miss.
+            why: receives the reason of a miss.
         """
         digest = key.digest if isinstance(key, Key) else digest_named(key)
         self._flush_if_it_holds(digest)
@@ -642,7 +643,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             key: the key.
-            fingerprint: that of the code of today.
+            fingerprint: that of today's code.
             unread: return the entry without its value.
         """
         return None if self._is_off else self.acceptances.peek(fingerprint, key.digest, unread=unread)
@@ -719,7 +720,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         They are found by the digests of values in entries.
 
         Args:
-            up: the steps that are followed.
+            up: the number of steps.
 
         Raises:
             NotCached: there is no such entry.
@@ -749,7 +750,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             name: module:qualified name.
-            state: what is known of it.
+            state: what is known about it.
             why: the reason.
         """
         with forks.no_fork():
@@ -763,11 +764,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         A result that differs is disputed. Nothing is stored.
 
         Args:
-            function: the function, or what `cached` made of it, whose options count.
-            sample: how many calls are made again, chosen at random.
+            function: the function, or the result of `cached`, whose options count.
+            sample: how many calls are repeated, chosen at random.
 
         Raises:
-            NotAudited: nothing can be compared, or such a function is never called again.
+            NotAudited: nothing can be compared, or calls of such a function are never repeated.
         """
         self._require_writing("audit")
         _check_sample(sample)
@@ -796,16 +797,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         stored, under today's keys.
 
         Args:
-            function: the function, or what `cached` made of it, whose options count.
+            function: the function, or the result of `cached`, whose options count.
             sample: how many calls of each earlier code are compared, chosen at random.
-            former: what the function was called, as module:qualified name, where its code changed, too.
-            renamed: parameters that have another name now: new name -> old name; one that is alone is found.
-            upgrade: accept earlier code only where nothing but the version of this library changed.
+            former: the function's former name, as module:qualified name, if its code changed, too.
+            renamed: renamed parameters: new name -> old name; a single one is found automatically.
+            upgrade: accept earlier code only if nothing but the version of this library changed.
             python: … or nothing but the version of Python.
-            force: accept also where lines of changed functions ran in none of the calls, or few calls can be compared.
+            force: accept also if lines of changed functions did not run, or few calls can be compared.
 
         Returns:
-            What came of each earlier code: its `state` is "accepted" or "refused".
+            The result for each earlier code: its `state` is "accepted" or "refused".
 
         Raises:
             NotAccepted: there is nothing to compare, or changes of such a function are never accepted.
@@ -839,7 +840,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             change: the `id` of the change, or its first digits.
 
         Returns:
-            False when there is no such change, or it was revoked before.
+            False if there is no such change, or it was revoked before.
 
         Raises:
             ValueError: several changes begin with these digits.
@@ -861,7 +862,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Args:
             cached: the function.
             key: the key of a call.
-            wanted: how many calls must come out equal.
+            wanted: how many calls must be equal.
         """
         from cacheness.memoize.accept import NEWEST, Acceptor, why_never
 
@@ -883,7 +884,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Args:
             function: the function.
             earlier: the fingerprint of the earlier code.
-            parameters: what stood for its parameters.
+            parameters: the digest of its parameters.
         """
         self._require_writing("accept")
         with forks.no_fork():
@@ -977,7 +978,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return the code that made entries, by their `fn`, whether or not that code still exists.
 
         Args:
-            entries: the entries. Their signatures vouch for it; put by hand, or with a `version`, they name no code.
+            entries: the entries. Their signatures verify it; entries put by hand, or with a `version`, name no code.
         """
         return {} if self._is_off else self._store.code_of(entries)
 
@@ -1000,7 +1001,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         For a key as text, the first digits are enough, at least four, if only one entry begins with them.
 
         Raises:
-            ValueError: several entries begin with these digits, or they are no digits of a key.
+            ValueError: several entries begin with these digits, or they are not digits of a key.
         """
         if not isinstance(key, str) or len(key) == 64:
             where = Where(self.config.namespace, keys=(digest_named(key),))
@@ -1059,7 +1060,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Args:
             function: a function or its name; "module:" selects all functions of a module.
             dry_run: count them, and delete nothing.
-            progress: is called with the number of deleted entries, and how many of the 256 shards were looked through.
+            progress: called with the number of deleted entries, and how many of the 256 shards were read.
 
         Returns:
             How many entries were deleted, or would be.
@@ -1098,9 +1099,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         A check changes nothing. A repair is safe while writers, readers and other repairs run.
 
         Args:
-            repair: put right what can be put right.
-            deep: read every blob too, those first that were not read for longest; continues where an earlier call was
-                interrupted.
+            repair: fix what is safe to fix.
+            deep: read every blob too, least recently read first; continues after an interrupted call.
             shard: check only the keys that begin with this byte, 0 to 255.
             sample: with `deep`, the share of blobs to read: 0.1 reads the next tenth.
             force: repair however much is wrong; after `adopt`, delete also blobs whose sessions this database does not
@@ -1139,11 +1139,12 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return what the namespace holds and how it was used, from kept totals.
 
         Returns:
-            entries and bytes, those that have expired and are not deleted yet among them; of all calls there ever were
-            calls, hits, misses, waited, not_cacheable and failed, the share of hits among those that looked for a
-            result (hit_rate, None before the first), seconds_saved and bytes_saved: what the results of hits cost to
-            compute, and the stored bytes that hits read. With `near=` also near: the bytes of all copies, and how many
-            blobs this process read from copies and from far.
+            entries and bytes, including expired ones that are not deleted yet; of all calls ever
+            counted calls, hits, misses, waited, not_cacheable and failed, the share of hits among
+            those that looked for a result (hit_rate, None before the first), seconds_saved and
+            bytes_saved: the cost of the hits' results, and the stored bytes that hits read. With
+            `near=` also near: the bytes of all copies, and how many blobs this process read from
+            copies and from the remote store.
         """
         return self.overview().stats
 
@@ -1174,8 +1175,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Delete expired entries, and as many others as the quota requires.
 
         Args:
-            progress: is called with the number of deleted entries, and about how many are left to delete, or None
-                where that is not known.
+            progress: called with the number of deleted entries, and about how many are left to
+                delete, or None if unknown.
 
         Returns:
             How many entries were deleted.
@@ -1191,7 +1192,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Test each part of the store, with results that are put, read and deleted again if the mode writes.
 
         Returns:
-            What was found of each part, and what to do about it.
+            The result for each part, and what to do about failures.
         """
         with forks.no_fork():
             from cacheness.maintenance.doctor import diagnose
@@ -1207,7 +1208,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Args:
             dry_run: only count them.
-            progress: is called with the numbers of entries that were looked at and signed so far.
+            progress: called with the numbers of entries that were checked and signed so far.
 
         Returns:
             How many entries were signed.
@@ -1222,8 +1223,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Make this database the owner of the blob store, after a clone, a restore or a move.
 
         Returns:
-            How many blobs neither an entry nor a session of this database names: a lost database left them, or another
-            one still uses them. A repair reports them, and with `force` deletes them.
+            How many blobs neither an entry nor a session of this database names: a lost database
+            left them, or another one still uses them. A repair reports them, and with `force`
+            deletes them.
         """
         self._require_writing("adopt")
         return self._opened.inspector.adopt()
@@ -1238,7 +1240,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Delete every entry of the namespace.
 
         Args:
-            progress: is called with the number of deleted entries, and how many of the 256 shards were looked through.
+            progress: called with the number of deleted entries, and how many of the 256 shards were read.
 
         Returns:
             How many entries were deleted.

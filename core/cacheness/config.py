@@ -123,10 +123,10 @@ class Config:
         The keys and the URLs of the stores may be in files: CACHENESS_SIGNING_KEY_FILE names one, for example.
 
         Args:
-            environ: the variables; None takes those of the process.
+            environ: the variables; None for those of the process.
 
         Raises:
-            ConfigError: a variable is misspelt, or its value cannot be used.
+            ConfigError: a variable is unknown, or its value is invalid.
         """
         return cls(**_read_environment(cls, os.environ if environ is None else environ))  # type: ignore[arg-type] # text
 

@@ -63,8 +63,8 @@ def retry(
 
     Args:
         attempt: Must be harmless to repeat.
-        is_passing: Gets its error; True when a later attempt may do better.
-        seconds: How long to go on, unless the caller has less patience. The last error is raised then.
+        is_passing: Called with its error; True if a later attempt may succeed.
+        seconds: How long to continue, unless the caller has less patience. After that, the last error is raised.
         pauses: Bounds in seconds. The first pause lasts at most the first bound, each later one at most twice as long
             as the one before, up to the second bound.
     """

@@ -139,10 +139,10 @@ class MissingExtra(ConfigError, ImportError):
         """Return the error for a failed import: this library, or one that it needs, is missing or broken.
 
         Args:
-            error: what the import raised.
-            library: what was imported.
-            extra: which extra of cacheness brings it.
-            purpose: what needs it.
+            error: the exception of the import.
+            library: the imported library.
+            extra: the extra of cacheness that installs it.
+            purpose: the feature that needs it.
         """
         name = error.name or ""
         if isinstance(error, ModuleNotFoundError) and name.isidentifier() and not name.startswith("_"):

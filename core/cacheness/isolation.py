@@ -28,5 +28,5 @@ class isolated:  # noqa: N801  used like a function
         return True
 
 
-#: Whether something else than `cached` computes what is stored, where a call is made: by its name, who does so.
+#: Functions that return True where another caller than `cached` computes the stored result, by the caller's name.
 computing_elsewhere: dict[str, Callable[[], bool]] = {}

@@ -36,10 +36,10 @@ def lock(descriptor: int, *, waits: bool = False) -> bool:
     A record lock (`fcntl.lockf`) would not do: any close of the file by the same process frees it.
 
     Returns:
-        False when somebody else has it.
+        False if another process has it.
 
     Raises:
-        OSError: the file cannot be locked, by anybody.
+        OSError: the file cannot be locked, by any process.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
@@ -103,7 +103,7 @@ def start_of(pid: int) -> str | None:
     """Return when a process of this namespace started, in a format of this system.
 
     Returns:
-        "" when it has ended and its parent has not asked how; None when that cannot be read.
+        "" if it has ended and its parent has not waited for it; None if that cannot be read.
     """
     if IS_PORTABLE:
         psutil = _psutil()

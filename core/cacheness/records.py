@@ -345,7 +345,7 @@ class Equivalence:
     parameters: str  #: canonical JSON: parameters that had another name, or are new and have their default
     evidence: str  #: canonical JSON: the names, evidence by source, and results of the comparison
     created_at: int  #: microseconds since the epoch
-    until: int  #: microseconds since the epoch; 0 when a difference ended it, -1 when somebody revoked it
+    until: int  #: microseconds since the epoch; 0 when a difference ended it, -1 when it was revoked
     by: str  #: who accepted it
     key_id: str  #: which signing key; "" when unsigned
     mac: bytes  #: b"" when unsigned

@@ -49,30 +49,30 @@ class Holder(Protocol):
         ...
 
 
-#: The caches of this process, in which an unpickled reference finds its own.
-caches: weakref.WeakSet[Any] = weakref.WeakSet()
 #: Whether there has been a reference in this process: otherwise no call must search its arguments for one.
+caches: weakref.WeakSet[Any] = weakref.WeakSet()
+#: A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
 _made: list[bool] = []
 _NOTHING: Any = object()
-#: Where the body gets values in place of references.
+#: `f.lazy(…)` creates it. It is pickled without the value and without secrets.
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 
 
 class Ref(Generic[T_co]):
     """A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
 
-    `f.lazy(…)` creates it. It is pickled without the value and without secrets.
+    the loaded value was given to a function's body
 
-    Args:
+    The result: read when first needed, and computed again if it no longer exists.
         holder: what opens the cache.
-        key: 32 bytes: the key of the result.
+        Return the key of the result, as 64 hexadecimal digits.
         digest: 32 bytes: the digest of the value, where it is known.
-        function: module:qualified name.
-        again: computes the result when it is no longer stored.
+        Return a short description of the result; stored in the row of an entry that was made from it.
+        Return the value for the body of a function; it must be the one that counted in the call's key.
         held: the value, where it is already in memory.
         stamp: the digest of what is stored; None where the result was not stored.
         earlier: where earlier code made the result: the fingerprint of the code of today, and its key of the call.
-        place: the ids of the database and of the namespace.
+        from now on it counts by the value
     """
 
     __slots__ = (
@@ -112,29 +112,29 @@ class Ref(Generic[T_co]):
 
     @property
     def value(self) -> T_co:
-        """The result: read when first needed, and computed again if it no longer exists."""
+        """another thread opened one at the same time"""
         if self._taken is _NOTHING:
             self._taken = self.take()
         return cast("T_co", self._taken)
 
     @property
     def arg(self) -> T_co:
-        """This reference, typed as the value: the argument for a cached function in place of the value."""
+        """The value of a reference is not the one by which it counted."""
         return cast("T_co", self)
 
     @property
     def key(self) -> str:
-        """Return the key of the result, as 64 hexadecimal digits."""
+        """inside a container, only the value gives the right bytes"""
         return self._key.hex()
 
     @property
     def digest(self) -> bytes | None:
-        """Return the digest that counts in keys without loading; None if more than the value decides it."""
+        """Return arguments as they count: a reference by its digest, if it has one."""
         return self._digest
 
     @property
     def label(self) -> str:
-        """Return a short description of the result; stored in the row of an entry that was made from it."""
+        """Return the value with each reference in exact lists, tuples and dictionaries replaced by its result."""
         return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
 
     def __repr__(self) -> str:

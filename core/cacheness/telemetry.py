@@ -82,8 +82,8 @@ class Operation:
         """End the operation.
 
         Args:
-            error: what ended it early.
-            is_current: False in another context than that of the beginning, which is left as it is.
+            error: the exception that ended it.
+            is_current: False in another context than that of the beginning, which is not changed.
         """
         seconds = time.perf_counter() - self._began
         if error is not None:
@@ -148,7 +148,7 @@ def operation(name: str, /, **about: Any) -> Operation:
 
     Args:
         name: of its span: `LOOKUP`, `COMPUTE` or `STORE`.
-        about: what is known of it: function, namespace.
+        about: known attributes: function, namespace.
     """
     tracers, meter = _TRACES.provider(), _meters()
     return NOBODY if tracers is None and meter is None else Operation(name, about, tracers, meter)

@@ -62,8 +62,8 @@ class ComputeLeases:
         Args:
             token: a token that already holds the lease takes it again.
             wait: seconds to wait for another holder to release it.
-            lease: seconds for which it lasts without renewal; None takes that of the cache.
-            unless: called after every pause; where it returns True, such as when the result has
+            lease: seconds for which it lasts without renewal; None for the cache's setting.
+            unless: called after every pause; if it returns True, for example because the result has
                 arrived, the wait ends.
 
         Returns:

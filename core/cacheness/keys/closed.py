@@ -40,7 +40,7 @@ def closed_digest(value: Any, most: int | None = MOST_NODES) -> bytes | None:
         most: the most members that it may have; None for any number.
 
     Returns:
-        32 bytes; None where something else decides it, or the value has more members.
+        32 bytes; None if the digest depends on more, or the value has more members.
     """
     encoder = _Closed(sys.maxsize if most is None else most)
     try:

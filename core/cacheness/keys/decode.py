@@ -25,10 +25,10 @@ def decode(data: bytes) -> Any:
     """Return the value of canonical bytes.
 
     Args:
-        data: what `encode` returned.
+        data: the result of `encode`.
 
     Raises:
-        CodecError: the encoding does not keep enough of the value, or the bytes are damaged.
+        CodecError: the encoding does not contain enough of the value, or the bytes are damaged.
     """
     decoder = _Decoder(data)
     try:

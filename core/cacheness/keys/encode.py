@@ -126,11 +126,11 @@ def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> byte
 
     Args:
         value: the value.
-        path: what an error calls the value.
+        path: the name of the value in errors.
         inputs: with these, texts that name a file count by its content, and are added here.
 
     Raises:
-        UnhashableArgument: something in the value cannot count; the message has its place below `path`.
+        UnhashableArgument: a part of the value has no encoding; the message has its place below `path`.
     """
     encoder = Encoder(inputs)
     encoder.run(value, path)
@@ -144,12 +144,12 @@ def digest_of(
 
     Args:
         value: the value.
-        path: what an error calls the value.
+        path: the name of the value in errors.
         inputs: with these, texts that name a file count by its content, and are added here.
-        unfollowed: gets the names of what could not be seen of the functions and classes in the value.
+        unfollowed: receives the names of what is not visible of the functions and classes in the value.
 
     Raises:
-        UnhashableArgument: something in the value cannot count; the message has its place below `path`.
+        UnhashableArgument: a part of the value has no encoding; the message has its place below `path`.
     """
     if type(value) is Digest:
         return value.digest
@@ -165,7 +165,7 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
 
     Args:
         type_: the type.
-        fn: is called with an instance, and returns what counts.
+        fn: called with an instance; returns what counts.
     """
     _overrides[type_] = fn
     # A type that was resolved earlier may be a subclass of this one.

@@ -129,9 +129,9 @@ class Inputs:
         """Add what counted by its content.
 
         Args:
-            name: the file's name as it was given.
+            name: the file's name as given.
             encoding: the canonical bytes that counted.
-            again: returns these bytes as they are now.
+            again: returns the current bytes.
         """
         try:
             found = os.stat(name)
@@ -149,7 +149,7 @@ class Inputs:
             text: the text.
 
         Returns:
-            False when the text names no file, and counts as it stands.
+            False if the text names no file, and counts by itself.
         """
         self.left -= 1
         if self.left < 0:

@@ -108,7 +108,7 @@ class Key:
         args: the canonical encoding of the arguments and options.
         components: canonical JSON of the components.
         code: the code of the function.
-        origin: what the args and components were not encoded from yet.
+        origin: components that are not encoded yet.
     """
 
     __slots__ = (
@@ -210,11 +210,12 @@ class Key:
 
         Args:
             fingerprint: of the other code.
-            parameters: of those that differ there, by name: {"was": another name}, or {"default": the digest of the
-                value that they must have}, in hexadecimal digits, where they are not there.
+            parameters: of those that differ there, by name: {"was": another name}, or {"default":
+                the digest of the value that they must have}, in hexadecimal digits, if they are
+                absent there.
 
         Returns:
-            None where an argument that is not there has another value than its default.
+            None if an argument that is absent there has another value than its default.
         """
         if self._origin is None:
             return None
@@ -361,7 +362,7 @@ def make_key(
         function: the function that computes the result, if there is one.
 
     Raises:
-        UnhashableArgument: an argument cannot count in a key.
+        UnhashableArgument: an argument has no encoding.
     """
     source = _source(function, version)
     # Names given by a user are labels; only a function reads files.

@@ -78,7 +78,7 @@ class Observed:
         """Begin to observe: the function is about to run.
 
         Args:
-            alone: do not pass on what is opened to an outer call, because the end of the function may go unseen.
+            alone: do not record for an outer call, because the end of the function may not be observed.
         """
         self._start = time.time_ns()
         if self._opened is not None:
@@ -93,7 +93,7 @@ class Observed:
         """Check every file again, and return the key for the result.
 
         Args:
-            result: what the function returned.
+            result: the function's return value.
         """
         try:
             return self._judge(dict(self._named_in(result)), {os.path.abspath(t) for t in _texts_in(result)})

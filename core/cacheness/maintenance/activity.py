@@ -70,7 +70,7 @@ class Report:
 
         Args:
             activity: rows of hours.
-            by: what makes a row of the report.
+            by: the property of a row of the report.
 
         Raises:
             ValueError: `by` is none of these.
@@ -124,7 +124,7 @@ class Overview:
         """Return the calls summed up.
 
         Args:
-            by: what a row of the report is for.
+            by: what the rows of the report are.
         """
         return Report.of(self.activity, by)
 

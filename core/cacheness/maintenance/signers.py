@@ -43,7 +43,7 @@ def sign_again(cache: Cache, *, dry_run: bool = False, progress: Callable[[int, 
     Args:
         cache: the store, whose mode writes.
         dry_run: only count.
-        progress: is called after each page with the numbers of entries that were looked at and signed.
+        progress: called after each page with the numbers of entries that were checked and signed.
 
     Returns:
         How many entries were signed, or would be.

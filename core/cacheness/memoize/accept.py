@@ -436,11 +436,11 @@ def check_evidence(equal: int, results: int, sample: int, skipped: Counter[str],
     """Raise NotAccepted if too few calls were equal, or lines of changed code never ran.
 
     Args:
-        equal: how many calls came out equal.
+        equal: how many calls were equal.
         results: how many results there are.
         sample: how many calls were to be compared.
-        skipped: how many could not be compared, by the reason.
-        watch: noted the lines that ran.
+        skipped: how many could not be compared, by reason.
+        watch: recorded the lines that ran.
     """
     least = min(LEAST, sample, results)
     if equal < max(least, 1):

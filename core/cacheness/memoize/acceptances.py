@@ -151,7 +151,7 @@ class Acceptances:
         """Return the accepted changes that count for tasks of graphs, latest first.
 
         Args:
-            fresh: ask for the rows now, and not once a minute.
+            fresh: read the rows now, and not once a minute.
         """
         if fresh:
             self.forget()
@@ -167,7 +167,7 @@ class Acceptances:
 
         Args:
             key: the call's key.
-            unread: return the entry without its value, where it would be served.
+            unread: return the entry without its value, if it would be served.
         """
         new, keys = key.fingerprint, self.keys_of(key)
         if new is None or not keys:
@@ -186,7 +186,7 @@ class Acceptances:
         """Return the result of earlier code under a key, while it counts for a fingerprint.
 
         Args:
-            new: the fingerprint of the code of today.
+            new: the fingerprint of today's code.
             key: 32 bytes: the key that the call had under the earlier code.
             unread: return the entry without its value.
         """
@@ -233,12 +233,12 @@ class Acceptances:
         """Sign and write an equivalence. Return None if a difference or a person has ended it.
 
         Args:
-            new: the fingerprint of the code of today.
+            new: the fingerprint of today's code.
             old: that of the earlier code.
-            parameters: how those that differ were called.
-            evidence: what is known.
-            is_over: results of earlier code do not count any more.
-            renews: a person accepts it: what was revoked counts again.
+            parameters: former names of parameters that differ.
+            evidence: the evidence.
+            is_over: results of earlier code no longer count.
+            renews: a person accepts it: a revoked change counts again.
         """
         now = self._cache.metadata.now()
         self._make_room(new, old, renews=renews)
@@ -363,7 +363,7 @@ def change_of(one: Equivalence) -> AcceptedChange:
     """Return the description of an equivalence.
 
     Args:
-        one: a row whose signature is good.
+        one: a row with a valid signature.
     """
     known = json.loads(one.evidence)
     return AcceptedChange(

@@ -23,7 +23,7 @@ class CollectedEvidence:
         cache: the cache.
         cached: the function.
         old: the fingerprint of the earlier code.
-        parameters: what stands for the parameters that it had.
+        parameters: the digest of its former parameters.
     """
 
     def __init__(self, cache: AcceptingCache, cached: Cached, old: bytes, parameters: str) -> None:
@@ -61,7 +61,7 @@ class CollectedEvidence:
 
         Args:
             sample: how many calls were to be compared.
-            force: accept it also where few could be, or lines never ran.
+            force: accept it also if few could be compared, or lines never ran.
         """
         evidence: dict[str, Any] = {
             "function": self.name,

@@ -708,7 +708,7 @@ class Cached:
         """Call the function, and cached functions inside it, without look-ups; the outcome is stored.
 
         Returns:
-            What was computed, whose value is `Failed` when the function raised; of a coroutine function, to be awaited.
+            The outcome, whose value is `Failed` if the function raised; of a coroutine function, to be awaited.
         """
         lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._try_again(call, watch), lease)
@@ -717,7 +717,7 @@ class Cached:
         """Call the function without a look-up, as a check of a hit does; nothing is stored.
 
         Returns:
-            What was computed, as `try_again` does.
+            The outcome, as for `try_again`.
         """
         lease = ComputeLease(self._leases, PATIENCE)
         return self._take(self._compute_again(call), lease)

@@ -27,7 +27,7 @@ class LineWatch:
     """Records which lines of some functions run between `begin` and `end`, in any thread.
 
     Args:
-        functions: the functions' code, by names for people.
+        functions: the functions' code, by readable names.
     """
 
     def __init__(self, functions: Mapping[str, Sequence[types.CodeType]]) -> None:

@@ -62,8 +62,8 @@ class StoredCalls:
 
         Args:
             entry: the entry.
-            fingerprint: that of the code that made it; None where that is the code of today.
-            parameters: which had other names then, or are new.
+            fingerprint: that of the code that made it; None for today's code.
+            parameters: those that had other names then, or are new.
         """
         arguments = self._restored(entry)
         if arguments is None:

@@ -29,7 +29,7 @@ def bars(title: str, columns: Sequence[Bar], named: Callable[[float], str] | Non
     Args:
         title: of the chart.
         columns: in their order.
-        named: how a size is said; None for a plain number.
+        named: how a size is formatted; None for a plain number.
     """
     say = named or _short
     most = max((sum(size for _, size in column.parts) for column in columns), default=0.0) or 1.0

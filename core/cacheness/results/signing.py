@@ -67,7 +67,7 @@ class Keyring:
         """Read "secret", "id:secret,id2:secret2" or "ed25519:name:key". The first key signs, and all verify.
 
         Args:
-            text: the signing keys; None for a reader, who signs nothing.
+            text: the signing keys; None for a reader, which signs nothing.
             also: one more secret, that verifies.
             trust: the only keys that verify: "ed25519-pub:name:key,hmac:id".
         """

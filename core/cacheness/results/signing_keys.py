@@ -153,7 +153,7 @@ def read_trusted_keys(text: str, own: dict[str, SigningKey]) -> dict[str, Verify
 
     Args:
         text: the setting `trust`.
-        own: our signing keys, of which those for HMAC are trusted only where `hmac:id` names them.
+        own: our signing keys; those for HMAC are trusted only if `hmac:id` names them.
     """
     keys: dict[str, VerifyingKey] = {}
     for number, item in enumerate(trusted_items(text) or [text], 1):

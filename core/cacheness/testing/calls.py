@@ -18,7 +18,7 @@ class HeardCalls:
 
     Args of several methods:
         function: a function, or its name: a module, a qualified name, or both with a colon or a dot between.
-        times: how many calls must have come out so; None for one at least.
+        times: how many calls must have this outcome; None for at least one.
     """
 
     def __init__(self, calls: Sequence[Call]) -> None:

@@ -134,8 +134,8 @@ class Chance:
         """Return what a call with these arguments draws, as texts.
 
         Args:
-            args: what is known of the arguments.
-            keywords: what is known of the arguments by name.
+            args: what is known about the arguments.
+            keywords: what is known about the keyword arguments.
         """
         call = CallInCode(self._callee, tuple(args), keywords)
         return self.always or of_call([draw for draw in self._chances.when_called(call) if not draw.unless], {})

@@ -34,9 +34,10 @@ class FunctionCode:
         """What decides the results.
 
         Returns:
-            fingerprint: the digest that counts in keys. code, values: short digests of the functions and globals that
-            are reached, by name. versions: of libraries. unfollowed: what could not be seen; incomplete: what of it can
-            decide a result. Empty where the components are no JSON object.
+            fingerprint: the digest that counts in keys. code, values: short digests of the
+                functions and globals that are reached, by name. versions: of libraries. unfollowed:
+                what is not visible; incomplete: the part of it that can decide a result. Empty if
+                the components are no JSON object.
         """
         try:
             found = json.loads(self.components)
@@ -69,7 +70,7 @@ def merged(components: str, code: FunctionCode | None) -> dict[str, Any]:
     """Return all components of a key.
 
     Args:
-        components: those that its entry keeps, which are of the arguments.
+        components: those in its entry, which describe the arguments.
         code: the code that made the entry.
     """
     own = json.loads(components)

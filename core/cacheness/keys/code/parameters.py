@@ -38,7 +38,7 @@ def why_not_by_place(then: str, function: Callable[..., Any]) -> str:
     """Return why a call with the same positional arguments may have a different meaning now; "" if it cannot.
 
     Args:
-        then: what `parameters_of` said of the earlier code.
+        then: the result of `parameters_of` for the earlier code.
         function: the function, today.
     """
     now = _parameters(function)
@@ -57,7 +57,7 @@ def defaults_added(then: str, function: Callable[..., Any]) -> dict[str, Any]:
     """Return the parameters that were appended since, with their defaults.
 
     Args:
-        then: what `parameters_of` said of the earlier code.
+        then: the result of `parameters_of` for the earlier code.
         function: the function, today.
     """
     return {one.name: one.default for one in (_parameters(function) or ())[len(then) // _EACH :]}

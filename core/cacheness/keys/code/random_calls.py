@@ -155,7 +155,7 @@ def register_random(thing: Any, *, seed: str | None = None, draws: bool = True) 
 
     Args:
         thing: the function or class, or its dotted name, which imports nothing.
-        seed: calls that give this parameter draw nothing.
+        seed: calls with this parameter draw nothing.
         draws: False declares that it draws nothing, whatever its code or its signature looks like; what it calls is
             then not checked.
     """

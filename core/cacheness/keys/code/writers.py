@@ -187,7 +187,7 @@ def effects_of(function: Any, arguments: Sequence[Any] = ()) -> Effects:
 
     Args:
         function: the function.
-        arguments: what it is called with: methods of the user's objects among these are read, too.
+        arguments: its arguments: methods of the user's objects among these are read, too.
     """
     fn = unwrapped(function)
     if isinstance(fn, operator.methodcaller):

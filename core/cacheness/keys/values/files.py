@@ -36,7 +36,7 @@ class File:
 
     Args:
         url: a path, a URL, or a pattern of either.
-        options: go to fsspec: where the store is and how to log in. They do not count.
+        options: passed to fsspec: where the store is and how to log in. They do not count.
     """
 
     __slots__ = ("options", "url")

@@ -63,9 +63,9 @@ class GroupCommit:
     """The puts of one process into one database.
 
     Args:
-        transact: runs work in a synced transaction, once: after an error before its commit nothing of it is there.
-        publish: stores entries under a session within a transaction; returns the blobs that were replaced.
-        refuse: raises what a driver's error means.
+        transact: runs work in a synced transaction, once: after an error before its commit nothing of it is stored.
+        publish: stores entries under a session within a transaction; returns the replaced blobs.
+        refuse: raises our error for a driver's error.
         busy: seconds that a put waits for others.
     """
 
@@ -95,8 +95,8 @@ class GroupCommit:
 
         Raises:
             SessionLost: the session was ended or fenced; nothing of these entries was stored.
-            StoreBusy: others kept the database locked for too long; nothing of these entries was stored.
-            CommitUnanswered: whether they were stored is not known.
+            StoreBusy: other processes kept the database locked for too long; nothing of these entries was stored.
+            CommitUnanswered: it is unknown whether they were stored.
         """
         put = _Put(entries, session)
         try:
