@@ -5,7 +5,7 @@ S               a shuffle's name, which is a token
 p               text that names a regular file: the text, and the digest of the content
 v               any other literal, by the core's digest
 r               the result of a task, by its fingerprint
-c               a container, a partial, a source: the digest of its own terms
+c               a container, a partial, a source: the digest of its terms
 """
 
 from __future__ import annotations

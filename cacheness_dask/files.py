@@ -22,7 +22,7 @@ from cacheness_dask.fingerprint import Fingerprints, Names
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What a task knows about its files from planning: small, and valid wherever the task runs."""
+    """The data about a task's files from planning: small, and valid wherever the task runs."""
 
     found: tuple[tuple[str, Counted], ...]  #: with the place, which is as relative as the name
     groups: tuple[Names, ...]  #: of these, those that count together

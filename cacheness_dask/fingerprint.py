@@ -663,7 +663,7 @@ class _Walk:
         return self._decorated(func) or b"v" + self._digest(func)
 
     def _decorated(self, func: Any) -> bytes:
-        """Return the term of a cached function, if earlier code counts in place of its own; otherwise b""."""
+        """Return the term of a cached function, if earlier code counts instead of its code; otherwise b""."""
         inner = getattr(func, "__wrapped__", None)
         if not isinstance(inner, types.FunctionType) or not type(func).__module__.startswith("cacheness."):
             return b""

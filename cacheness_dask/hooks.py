@@ -69,7 +69,7 @@ def _get_scheduler(dasks: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _computes(asking: types.FrameType) -> bool:
-    """Return True when the caller that asks for a scheduler runs a graph on it.
+    """Return True when the caller of `get_scheduler` runs a graph on it.
 
     Others choose a lock by it, and compare it with Dask's. A caller may have Dask's original
     function from before the replacement, and reach ours only through that, which calls itself if

@@ -35,7 +35,7 @@ class Reason:
     begins: str  #: prefix in `explain` and `run.unstored`; "…" represents a name
     means: str
     planned: bool  #: known before anything runs, or only after the computation
-    lasting: bool = True  #: remains valid for the same task, so that the next run knows it when it plans
+    lasting: bool = True  #: remains valid for the same task, so that the next run uses it when it plans
 
     @property
     def known(self) -> str:

@@ -140,7 +140,7 @@ _LAZY_BUILTINS: Final[tuple[type, ...]] = (
 
 
 #: Types whose instances occur inside other objects, where only the core's encoder sees them. Types
-#: that it knows itself, such as the handles of fsspec, Zarr and HDF5, are not listed: there is one
+#: with encoders there, such as the handles of fsspec, Zarr and HDF5, are not listed: there is one
 #: rule for those.
 _NESTED: Final = (
     ("dask.utils", "SerializableLock"),

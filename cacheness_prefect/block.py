@@ -46,7 +46,7 @@ _OWN_FIELDS = frozenset({"result_ttl"})
 #: Fields that are parsed here; the others are text or secrets, and `Config` parses them.
 _READ_HERE = READ.keys() | _OWN_FIELDS
 
-# Accepted types for a number; Prefect's form asks for a number.
+# Accepted types for a number; Prefect's form accepts a number.
 if TYPE_CHECKING:
     Bytes: TypeAlias = Size
     Seconds: TypeAlias = Duration

@@ -304,7 +304,7 @@ def _runs_above() -> set[str]:
     """Return the task runs that may wait for this one: outer runs in this process, or recorded as their parents.
 
     Prefect passes only the submitting run's context to another process, and a run records only its
-    parents. So a run knows all outer runs in its process, and two processes up.
+    parents. So the context contains all outer runs in this process, and two processes up.
     """
     found: set[str] = set()
     context = TaskRunContext.get()

@@ -119,7 +119,7 @@ class Making:
         earlier: Comparison | None = None,
         leaves_out: bool = False,
     ) -> Making:
-        """The task run that begins now; Prefect asks for its key last."""
+        """The task run that begins now; Prefect computes its key last."""
         observed = Observed(key.inputs, fn)
         observed.begin(alone=True)
         if earlier is not None:

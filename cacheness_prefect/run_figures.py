@@ -28,7 +28,7 @@ class RunFigures:
             cache: the cache of the look-up.
             key: of the call.
             found: the result.
-            why: why there is none, if the look-up knows the reason.
+            why: why there is none, if the look-up has the reason.
         """
         if self._is_found:
             return

@@ -142,7 +142,7 @@ def _name_of_type(annotation: Any) -> str:
 def _default(field: dataclasses.Field[Any]) -> str:
     if field.default is not dataclasses.MISSING:
         return f"`{field.default!r}`"
-    return "" if field.default_factory is dataclasses.MISSING else "made anew"
+    return "" if field.default_factory is dataclasses.MISSING else "a new one each"
 
 
 class _Plain:

@@ -16,25 +16,26 @@ HEAD = """# The command line
 
 Written from the commands by `make docs`; edit their docstrings instead.
 
-Options name the cache; without them the `CACHENESS_…` variables do, and else it is `.cacheness`. `--json` prints data
-in place of text. Into a pipe, each row is a line, with whole keys, and tabs between columns. Nothing is coloured there,
+Options name the cache; without them the `CACHENESS_…` variables do, otherwise it is `.cacheness`. `--json` prints data
+instead of text. Into a pipe, each row is a line, with whole keys, and tabs between columns. Colours are not used there,
 nor with `NO_COLOR`.
 
-What deletes has `--dry-run`, and asks; `--yes` answers, and where stdin is no terminal it is needed. `verify` without
-`--repair` changes nothing. A filter that nothing meets is no error: `list --function` shows nothing, with exit code 0.
+Commands that delete have `--dry-run`, and need a confirmation; `--yes` gives it, and is required if stdin is no
+terminal. `verify` without `--repair` changes nothing. A filter without matches is no error: `list --function` shows
+nothing, with exit code 0.
 
 A function is named as `list` shows it, `module:name`, or as `module.name` or `name` alone, which may be several
-functions; a module or a package names all that are in it. `delete` refuses a name that several functions go by, unless
-it is `module:`. What is named as a key is the key or its beginning, four digits at least.
+functions; a module or a package names all functions in it. `delete` rejects a name that several functions have, unless
+it is `module:`. A key may be given by its first digits, at least four.
 
 | exit code | |
 |---|---|
 | 0 | done |
 | 1 | something was found: issues, a call that would miss, entries that were not copied |
-| 2 | a command that cannot be meant so: options, values, a key that is none or that begins several |
-| 3 | it could not be done, or what is named is not there: a cache, key, dispute, function, module or file |
+| 2 | a wrong command: options, values, text that is not a key or that begins several |
+| 3 | the command failed, or what it names does not exist: a cache, key, dispute, function, module or file |
 | 130 | after Ctrl-C; what was done until then is said |
-| 141 | whoever read the output has closed it, as `head` does; nothing is said |
+| 141 | the reader of the output has closed it, as `head` does; there is no message |
 
 `cacheness --install-completion` completes commands and options in bash, zsh and fish.
 

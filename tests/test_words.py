@@ -6,9 +6,11 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -101,3 +103,65 @@ def messages(path: Path) -> Iterator[str]:
 def test_messages_have_the_words_of_the_glossary() -> None:
     found = [text for path in FILES for text in messages(path) if retired_in(text.partition(": ")[2])]
     assert found == []
+
+
+#: Words that comments, docstrings and pages do without: archaic ones, and verbs of speech said of programs.
+LEFT_OUT = re.compile(
+    r"\b((?i:lest|anew|beforehand|meanwhile|whoever|whence|nobody's|of its own|let go of|under way|all the same)"
+    r"|(?i:come to nothing|told|tells|asks|knows|says|mend(s|ed)?|promises))\b|^(Who|Nobody) "
+)
+GENERATED = re.compile(r"_texts\.py$|/migrations/versions/")
+PAGES = [
+    path
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+    if "decisions" not in path.parts
+]
+
+
+def left_out_of_code(path: Path) -> Iterator[str]:
+    """Places in comments and docstrings."""
+    source = path.read_text()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and LEFT_OUT.search(token.string.lstrip("#: ")):
+            yield f"{path.relative_to(ROOT)}:{token.start[0]}: {token.string}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            for number, line in enumerate(node.value.value.splitlines(), node.lineno):
+                if LEFT_OUT.search(re.sub(r"`[^`]*`", "", line).strip()):
+                    yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+def left_out_of_page(path: Path) -> Iterator[str]:
+    """Places in prose: not in programs, code, or the addresses of links."""
+    is_program = False
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            is_program = not is_program
+        elif not is_program and LEFT_OUT.search(re.sub(r"`[^`]*`|\]\([^)]*\)", "", line)):
+            yield f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+
+
+def test_comments_and_docstrings_are_in_plain_words() -> None:
+    files = [path for path in FILES if not GENERATED.search(str(path))]
+    assert [place for path in files for place in left_out_of_code(path)] == []
+
+
+def test_pages_are_in_plain_words() -> None:
+    assert [place for path in PAGES for place in left_out_of_page(path)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "is_left_out"),
+    [
+        ("# what a caller is told", True),
+        ('"""Who writes goes on."""', True),
+        ("x = 'told'", False),
+        ("# a told_at", False),
+    ],
+)
+def test_words_that_are_left_out_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, *, is_left_out: bool
+) -> None:
+    monkeypatch.setattr("tests.test_words.ROOT" if __name__.startswith("tests.") else f"{__name__}.ROOT", tmp_path)
+    (tmp_path / "one.py").write_text(f"{text}\n")
+    assert bool(list(left_out_of_code(tmp_path / "one.py"))) is is_left_out

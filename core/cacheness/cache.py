@@ -853,7 +853,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def acceptances(self) -> Acceptances:
-        """Return which results of earlier code count, as far as this process knows."""
+        """Return which results of earlier code count, as far as this process has read them."""
         return self._opened.acceptances
 
     def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:

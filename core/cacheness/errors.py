@@ -3,8 +3,8 @@ Define all errors that cacheness raises, grouped by what the caller does next.
 
 CachenessError
 ├── StoreUnavailable     try again later; the result may well exist
-│   ├── CommitUnanswered the commit may or may not have happened; ask the row
-│   └── StoreBusy        somebody else had a lock for longer than this call could wait
+│   ├── CommitUnanswered the commit may or may not have happened; read the row
+│   └── StoreBusy        another process held a lock longer than this call could wait
 ├── StoreFull            free space; nothing was stored, nothing was lost
 ├── SessionLost          take a new session and write again under a new name
 ├── ClockMoved           measure the database's clock again, and sign again

@@ -155,7 +155,7 @@ def _before() -> None:
     process.forking.acquire()
     taken: list[Any] = []
     process.taken.append(taken)
-    # A fork does not wait for a call of its own thread: the child inherits that call incomplete. If
+    # A fork does not wait for a call of the forking thread: the child inherits that call incomplete. If
     # other threads do not leave in time, open connections stay open, and the child detects and
     # rejects them.
     if not _is_inside(process.thread.lock) and _take_all(process, taken):
@@ -215,7 +215,7 @@ def _why_refused(parent: _ForkState) -> str:
 
 
 def _is_inside(lock: Any) -> bool:
-    return bool(lock._is_owned())  # noqa: SLF001 - what threading.Condition asks of its lock
+    return bool(lock._is_owned())  # noqa: SLF001 - threading.Condition calls it
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)

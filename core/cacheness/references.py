@@ -1,9 +1,10 @@
 """References: results that count by their digest and are loaded only when needed.
 
-A call with a reference has the key of the call with its value. The digest that the entry keeps stands for the
-value; where there is none, because code or files decide it, the value is loaded to be counted. That holds where the
-body gets the value: for an argument, and within exact lists, tuples and dictionaries. Anywhere else (in an attribute,
-a named tuple, a global) the body gets the reference, and what counts is the reference: its key and its value.
+A call with a reference has the same key as the call with its value. The digest in the entry
+represents the value; if there is none, because code or files decide it, the value is loaded to make
+the key. This applies where the body gets the value: for an argument, and within exact lists, tuples
+and dictionaries. Anywhere else (in an attribute, a named tuple, a global) the body gets the
+reference, and the key contains the reference: its key and its value.
 """
 
 from __future__ import annotations
@@ -45,34 +46,34 @@ class Holder(Protocol):
         ...
 
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
-        """The result of earlier code under a key, while it counts for the code of this fingerprint."""
+        """Return the result of earlier code under a key, while it counts for the code of this fingerprint."""
         ...
 
 
-#: Whether there has been a reference in this process: otherwise no call must search its arguments for one.
+#: The caches of this process, in which an unpickled reference finds its own.
 caches: weakref.WeakSet[Any] = weakref.WeakSet()
-#: A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
+#: Whether there has been a reference in this process: otherwise no call must search its arguments for one.
 _made: list[bool] = []
 _NOTHING: Any = object()
-#: `f.lazy(…)` creates it. It is pickled without the value and without secrets.
+#: Where the body gets values in place of references.
 _CONTAINERS: Final = frozenset({list, tuple, dict})
 
 
 class Ref(Generic[T_co]):
     """A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
 
-    the loaded value was given to a function's body
+    `f.lazy(…)` creates it. It is pickled without the value and without secrets.
 
-    The result: read when first needed, and computed again if it no longer exists.
-        holder: what opens the cache.
-        Return the key of the result, as 64 hexadecimal digits.
-        digest: 32 bytes: the digest of the value, where it is known.
-        Return a short description of the result; stored in the row of an entry that was made from it.
-        Return the value for the body of a function; it must be the one that counted in the call's key.
-        held: the value, where it is already in memory.
-        stamp: the digest of what is stored; None where the result was not stored.
-        earlier: where earlier code made the result: the fingerprint of the code of today, and its key of the call.
-        from now on it counts by the value
+    Args:
+        holder: opens the cache.
+        key: 32 bytes: the key of the result.
+        digest: 32 bytes: the digest of the value, if it is known.
+        function: module:qualified name.
+        again: computes the result when it is no longer stored.
+        held: the value, if it is already in memory.
+        stamp: the digest of the stored value; None if the result was not stored.
+        earlier: if earlier code made the result: the fingerprint of today's code, and its key of the call.
+        place: the ids of the database and of the namespace.
     """
 
     __slots__ = (
@@ -104,37 +105,37 @@ class Ref(Generic[T_co]):
         self._holder, self._key, self._digest, self._function = holder, key, digest, function
         self._again = again
         self._is_only_copy = held is not _NOTHING and stamp is None  #: the result was not stored
-        self._taken = held if self._is_only_copy else _NOTHING  #: what whoever asked for `value` has
-        #: The value as it was stored, which nobody else has: who takes it out, by `pop`, may change it.
+        self._taken = held if self._is_only_copy else _NOTHING  #: the value that `value` has returned
+        #: The stored value, which no other code has: a caller that takes it, by `pop`, may change it.
         self._free: list[Any] = [] if held is _NOTHING or self._is_only_copy else [held]
         self._stamp, self._earlier = stamp, earlier
         self._store, self._namespace = place
 
     @property
     def value(self) -> T_co:
-        """another thread opened one at the same time"""
+        """The result: read when first needed, and computed again if it no longer exists."""
         if self._taken is _NOTHING:
             self._taken = self.take()
         return cast("T_co", self._taken)
 
     @property
     def arg(self) -> T_co:
-        """The value of a reference is not the one by which it counted."""
+        """This reference, typed as the value: the argument for a cached function in place of the value."""
         return cast("T_co", self)
 
     @property
     def key(self) -> str:
-        """inside a container, only the value gives the right bytes"""
+        """Return the key of the result, as 64 hexadecimal digits."""
         return self._key.hex()
 
     @property
     def digest(self) -> bytes | None:
-        """Return arguments as they count: a reference by its digest, if it has one."""
+        """Return the digest that counts in keys without loading; None if more than the value decides it."""
         return self._digest
 
     @property
     def label(self) -> str:
-        """Return the value with each reference in exact lists, tuples and dictionaries replaced by its result."""
+        """Return a short description of the result; stored in the row of an entry that was made from it."""
         return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
 
     def __repr__(self) -> str:
@@ -151,9 +152,9 @@ class Ref(Generic[T_co]):
         return (self._store, self._namespace) if holder is None else (holder.store_id, holder.namespace)
 
     def digest_to_count(self) -> bytes | None:
-        """The digest by which it counts as an argument, None where the value does.
+        """Return the digest by which it counts as an argument, None if the value counts.
 
-        Of a result of earlier code, while the change is accepted: the code of today decides what it is afterwards.
+        For a result of earlier code, while the change is accepted: today's code decides it afterwards.
         """
         if self._earlier is not None and self._digest is not None and not self._is_loaded() and self._is_revoked():
             value = self._compute()
@@ -173,9 +174,9 @@ class Ref(Generic[T_co]):
         return value
 
     def take(self) -> Any:
-        """Return the value as it was stored, for the caller alone: other threads load it for themselves.
+        """Return the stored value, for the caller alone: other threads load it for themselves.
 
-        A result that was not stored is one object for all.
+        A result that was not stored is one object for all callers.
         """
         if self._is_only_copy:
             return self._taken
@@ -185,7 +186,7 @@ class Ref(Generic[T_co]):
             return self._load()
 
     def give_back(self, value: Any) -> None:
-        """Keep a value that was taken out, and that nobody has changed.
+        """Keep a value that was taken out and not changed.
 
         Args:
             value: the value.
@@ -231,7 +232,7 @@ class Ref(Generic[T_co]):
         try:
             return self._holder.peek_earlier(Key(self._key), fingerprint, unread=True) is None
         except CachenessError:
-            return False  # what is loaded for the body is asked for again
+            return False  # what is loaded for the body is read again
 
     def _compute(self) -> Any:
         if self._again is None:
@@ -287,7 +288,7 @@ class Differs(Exception):
 
 
 class _Unloadable(CachenessError):
-    """The value of a reference, which counts in a key, cannot be had: for the reason that is its cause."""
+    """The value of a reference in a key cannot be loaded; its cause has the reason."""
 
 
 def _restored(place: tuple[str, str], key: bytes, digest: bytes | None, function: str, more: Any) -> Ref[Any]:
@@ -295,7 +296,7 @@ def _restored(place: tuple[str, str], key: bytes, digest: bytes | None, function
 
 
 class _Met(threading.local):
-    """What this thread has met while it makes a key."""
+    """The references and values that this thread has handled while it makes a key."""
 
     count = 0  #: references that it has encoded as such
 
@@ -314,7 +315,7 @@ def _borrowed(ref: Ref[Any]) -> Any:
 
 @handles(Ref)
 def _ref(encoder: Encoder, value: Ref[Any]) -> None:
-    # Where the body gets the value, `counted` has put it before.
+    # Where the body gets the value, `counted` has inserted it before.
     _met.count += 1
     try:
         borrowed = value.take()
@@ -327,7 +328,7 @@ def _ref(encoder: Encoder, value: Ref[Any]) -> None:
 
 
 def key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], Key]) -> Key:
-    """Make a key of arguments, in which references among them count as their values.
+    """Make a key from arguments, in which references count as their values.
 
     Args:
         arguments: the arguments, by name.
@@ -352,7 +353,7 @@ def _key_of_values(arguments: dict[str, Any], make: Callable[[dict[str, Any]], K
     key = make(given)
     if _met.count == before:
         return key
-    # There are some within: to look for them each time would cost a walk more.
+    # There are some inside: searching for them each time would cost another pass.
     unwrapper = _Unwrapper(_borrowed)
     values = {name: unwrapper.of(value) for name, value in given.items()}
     return key if all(values[name] is part for name, part in given.items()) else make(values)
@@ -366,7 +367,7 @@ def _counted(value: Any) -> Any:
 
 
 def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any], bool]:
-    """Arguments with each reference in exact lists, tuples and dictionaries replaced by what it refers to.
+    """Return arguments with each reference in exact lists, tuples and dictionaries replaced by its result.
 
     Containers without one stay the same objects.
 
@@ -375,7 +376,7 @@ def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any,
         kwargs: the arguments by name.
 
     Returns:
-        The arguments, and whether one is a value that no digest says to be the one that counted.
+        The arguments, and whether one is a value that no digest proves to be the one that counted.
     """
     if not _made:
         return args, kwargs, False
@@ -390,7 +391,7 @@ def loaded(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any,
 
 
 def resolved(value: Any) -> Any:
-    """A result as it is stored and returned: with values in place of references, as `loaded` puts them.
+    """Return a result as it is stored and returned: with values in place of references, as `loaded` inserts them.
 
     An entry that names another would be lost with it.
     """
@@ -398,7 +399,7 @@ def resolved(value: Any) -> Any:
 
 
 def has_reference(value: Any) -> bool:
-    """Return True when a result is a reference, or holds one where `resolved` looks.
+    """Return True when a result is a reference, or contains one where `resolved` searches.
 
     Args:
         value: the result.
@@ -424,7 +425,7 @@ class _Unwrapper:
         if kind not in _CONTAINERS or id(value) in self._above:
             return value
         if _LOOKED_INTO.isdisjoint(map(type, value.values() if kind is dict else value)):
-            return value  # soon said of a million numbers
+            return value  # a fast answer for a million numbers
         self._above.add(id(value))
         try:
             if kind is dict:

@@ -362,7 +362,7 @@ class S3Client:
             following = {name: page[f"Next{name}"] for name in _CURSORS if f"Next{name}" in page}
             if not following:
                 raise StoreUnavailable(
-                    f"cannot {what} in {self._options.place}: a page says that more follows, not where"
+                    f"cannot {what} in {self._options.place}: a page is followed by another, without its token"
                 )
             arguments = {**arguments, **following}
 

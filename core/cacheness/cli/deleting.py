@@ -63,7 +63,7 @@ def delete(
 
 @about_a_cache
 def evict(*, place: Place, dry_run: DryRun = False, as_json: AsJson = False) -> None:
-    """Delete expired entries, and those over the quota: what puts do in slices. It asks for no confirmation."""
+    """Delete expired entries, and those over the quota: what puts do in slices. It needs no confirmation."""
     with place.opened() as cache, telling_what_is_left(cache):
         if dry_run:
             gone = cache.evictable()

@@ -15,5 +15,5 @@ from cacheness.protocols import Codec
 
 CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(), TensorCodec(), PickleCodec())
 
-#: The same list for readers that trust whoever signs to run code here: tables need no second check.
+#: The same list for readers that let signers run code here: tables need no second check.
 TRUSTING_CODECS: Final[tuple[Codec, ...]] = (NumpyCodec(), ArrowCodec(validates=False), TensorCodec(), PickleCodec())

@@ -30,7 +30,7 @@ class Sessions:
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
-        """Leave its session to the parent, whose thread renews it: a child that puts opens one of its own."""
+        """In a forked child, drop the parent's session; the child's first put opens another."""
         self._lock = threading.RLock()
         self._current: str | None = None
         self._lasts = False  #: whether the row of the current session survives a power cut

@@ -101,7 +101,7 @@ class AcceptedChange:
 
 
 class Acceptances:
-    """The accepted changes that this process knows. Thread-safe; reads the rows of a namespace once a minute."""
+    """The accepted changes that this process has read. Thread-safe; reads the rows of a namespace once a minute."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -119,7 +119,7 @@ class Acceptances:
         self._looked_for: set[bytes] = set()
 
     def of(self, new: bytes | None) -> Sequence[Equivalence]:
-        """Return the equivalences of a fingerprint that are not revoked, as this process knows them."""
+        """Return the equivalences of a fingerprint that are not revoked, as this process has read them."""
         if time.monotonic() >= self._ask_at:
             self._load()
         return self._known.get(new, ()) if new is not None else ()
@@ -135,7 +135,7 @@ class Acceptances:
         )
 
     def revoked(self, new: bytes | None) -> Sequence[Equivalence]:
-        """Return the revoked changes of a fingerprint, as this process knows them."""
+        """Return the revoked changes of a fingerprint, as this process has read them."""
         return self._revoked.get(new, ()) if new is not None else ()
 
     def forget(self) -> None:
@@ -197,7 +197,7 @@ class Acceptances:
         return None
 
     def keys_of(self, key: Key) -> list[bytes]:
-        """Return the keys of this call under earlier code, as far as this process knows it."""
+        """Return the keys of this call under earlier code, as far as this process has read them."""
         return [under for one in self.of(key.fingerprint) if (under := _key_under(key, one)) is not None]
 
     def is_audited(self, earlier: EarlierHit) -> bool:

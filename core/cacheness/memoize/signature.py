@@ -139,7 +139,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-#: Passes a call on unchanged, and has no parameters of its own.
+#: Passes a call on unchanged, and has no other parameters.
 _LRU_CACHE: Final = type(functools.lru_cache(len))
 
 

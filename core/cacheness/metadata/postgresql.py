@@ -100,7 +100,7 @@ class PostgresqlStore(SqlStore):
         self._limits = limits
         self._pool = Pool(url, limits, _HELLO)
         self._guard = Guard(self._pool.name, limits)
-        # Separate limits: a count that takes too long says nothing about a read by key.
+        # Separate limits: a slow count does not mean that a read by key is slow.
         self._long_queries = Guard(f"a long query of {self._pool.name}", limits)
         try:
             self._open_schema()

@@ -1,7 +1,7 @@
 """Keys that sign rows, and keys that verify them.
 
 The algorithm belongs to the key, and is never read from a row. Otherwise an attacker could make the
-ring use the text of a public key as an HMAC secret, and anybody can sign with that.
+ring use the text of a public key as an HMAC secret, and anyone can sign with that.
 """
 
 from __future__ import annotations

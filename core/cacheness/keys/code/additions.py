@@ -10,7 +10,7 @@ import gc
 import sys
 import types
 import weakref
-from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
+from _abc import _get_dump  # type: ignore[import-not-found] # the only list of what was registered
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import field

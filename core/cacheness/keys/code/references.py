@@ -12,7 +12,7 @@ import os
 import sys
 import types
 import typing
-from _abc import _get_dump  # type: ignore[import-not-found] # nothing else tells what was registered
+from _abc import _get_dump  # type: ignore[import-not-found] # the only list of what was registered
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final

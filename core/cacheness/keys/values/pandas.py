@@ -159,7 +159,7 @@ def _column(encoder: Encoder, value: Any) -> None:
 
 
 def _add_extension(encoder: Encoder, value: Any) -> None:
-    """Append a column of a type that pandas does not define, or that Arrow knows as well."""
+    """Append a column of a type that pandas does not define, or that Arrow supports as well."""
     encoder.tagged("extension", value.dtype)
     try:
         elements = value.__arrow_array__()

@@ -180,8 +180,7 @@ class JournalFile:
     def _check_header(self) -> None:
         if "cacheness" not in self.header:
             raise ConfigError(
-                f"{self.path} is not a journal of a cache. Move it out of the way, or set cache_dir to a directory"
-                " of its own"
+                f"{self.path} is not a journal of a cache. Move it out of the way, or set cache_dir to another directory"
             )
         if self.header["cacheness"] < JOURNAL_VERSION and not self._reads_older:
             raise SchemaMismatch(
