@@ -34,7 +34,7 @@ it is `module:`. A key may be given by its first digits, at least four.
 | 1 | something was found: issues, a call that would miss, entries that were not copied |
 | 2 | a wrong command: options, values, text that is not a key or that begins several |
 | 3 | the command failed, or what it names does not exist: a cache, key, dispute, function, module or file |
-| 130 | after Ctrl-C; what was done until then is said |
+| 130 | after Ctrl-C; the message lists what was done until then |
 | 141 | the reader of the output has closed it, as `head` does; there is no message |
 
 `cacheness --install-completion` completes commands and options in bash, zsh and fish.

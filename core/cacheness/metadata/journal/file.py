@@ -180,7 +180,7 @@ class JournalFile:
     def _check_header(self) -> None:
         if "cacheness" not in self.header:
             raise ConfigError(
-                f"{self.path} is not a journal of a cache. Move it out of the way, or set cache_dir to another directory"
+                f"{self.path} is not a journal of a cache. Move it away, or set cache_dir to another directory"
             )
         if self.header["cacheness"] < JOURNAL_VERSION and not self._reads_older:
             raise SchemaMismatch(
