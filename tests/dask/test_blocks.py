@@ -269,7 +269,7 @@ def test_a_block_that_encloses_nothing_is_told(caches: Any) -> None:
 def test_a_block_is_entered_once_at_a_time(caches: Any) -> None:
     block = sync(caches[0])
     for n in range(2):
-        with block, pytest.raises(RuntimeError, match="of its own"):
+        with block, pytest.raises(RuntimeError, match="separate caching"):
             compute(n)
             block.__enter__()
     with pytest.raises(RuntimeError, match="was not entered"):

@@ -547,7 +547,7 @@ def test_a_sqlite_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE entries (mine TEXT)")
     connection.close()
-    with pytest.raises(ConfigError, match="something else"):
+    with pytest.raises(ConfigError, match="another program"):
         SqliteStore(path, limits=Limits())
     path.write_text("no database at all, but long enough to have a header of one hundred bytes" * 3)
     with pytest.raises(StoreRefused, match="not a SQLite database"):
