@@ -130,7 +130,7 @@ def test_another_distributed_is_left_alone_with_a_warning(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Client, "_graph_to_futures", lambda self, graph: graph)
-        with pytest.warns(cd.CacheUnavailable, match="does not know"):
+        with pytest.warns(cd.CacheUnavailable, match="does not support"):
             cd.install(client, cache)
         assert client._graph_to_futures("as before") == "as before"
     cd.uninstall(client)
