@@ -53,7 +53,7 @@ class StandIns:
 
     standing: dict[Any, bytes] = field(default_factory=dict)  #: fingerprints, by key of the replaced task
     present: dict[str, Presence] = field(default_factory=dict)  #: their entries
-    told: dict[Any, str] = field(default_factory=dict)  #: descriptions of the changes
+    descriptions: dict[Any, str] = field(default_factory=dict)  #: descriptions of the changes
     compared: dict[Any, ToCompare] = field(default_factory=dict)  #: tasks that compute anyway
 
     def tell_of(self, own: Mapping[Any, bytes], given: Mapping[Any, bytes]) -> None:
@@ -64,7 +64,7 @@ class StandIns:
             given: … and by their real inputs.
         """
         changed = [key for key, digest in given.items() if own.get(key) != digest]
-        self.told = dict.fromkeys(changed, _MADE_OF_IT) | self.told
+        self.descriptions = dict.fromkeys(changed, _MADE_OF_IT) | self.descriptions
 
 
 class EarlierCode:
@@ -117,7 +117,7 @@ class EarlierCode:
             self._drop_revoked()
         if audits:
             self._choose_audited()
-        found.told = {key: self._told(self._used[key]) for key in found.standing}
+        found.descriptions = {key: self._describe(self._used[key]) for key in found.standing}
         return found
 
     def _look_up(
@@ -168,7 +168,7 @@ class EarlierCode:
             elif key in self._misses or key not in self._prints.digests:
                 stack += [dep for dep in self._graph[key].dependencies if dep in self._graph]
 
-    def _told(self, changes: Collection[Equivalence]) -> str:
+    def _describe(self, changes: Collection[Equivalence]) -> str:
         widest = max(map(self._cache.acceptances.described, changes), key=lambda one: one.bound)
         return f"which earlier code made, accepted: {widest.sentence()}"
 

@@ -89,7 +89,7 @@ class Reasons:
         if not earlier:
             return f"no earlier entry of `{name}`"
         places, entry = self._nearest(key, earlier)
-        what = self._told(node, places, entry)
+        what = self._difference(node, places, entry)
         if entry is None or not what:
             return f"no entry {self._plan.misses[key][:12]}…"
         between = " since the entry of " if what.endswith(" changed") else ", "
@@ -101,7 +101,7 @@ class Reasons:
         earlier = self._entries(name_of(node))
         if not earlier:
             return NEVER_SEEN
-        what = self._told(node, *self._nearest(key, earlier))
+        what = self._difference(node, *self._nearest(key, earlier))
         for begins, kind in _KINDS.items():
             if what.startswith(begins):
                 return f"{kind}: {name_of(node)}" if kind == CODE_CHANGED else kind
@@ -134,18 +134,18 @@ class Reasons:
                 nearest, least = (found, entry), distance
         return nearest
 
-    def _told(self, node: GraphNode, places: list[int], entry: _EarlierEntry | None) -> str:
+    def _difference(self, node: GraphNode, places: list[int], entry: _EarlierEntry | None) -> str:
         upstream: list[Any] = []
         changed: list[Any] = []
         for place in places:
             source, what = self._part(node, place) if isinstance(node, Task) else (None, "")
             (changed if source is None else upstream).append(what)
         # An upstream task has its own row with its reason.
-        told = list(dict.fromkeys(filter(None, changed)))
-        if not told:
+        differences = list(dict.fromkeys(filter(None, changed)))
+        if not differences:
             return f"what comes from {upstream[0]} changed" if upstream else ""
-        others = [name for what in told if isinstance(what, _FilesOfArgument) for name in what.not_of(entry)]
-        same = [str(what) for what in told if not (isinstance(what, _FilesOfArgument) and what.not_of(entry))]
+        others = [name for what in differences if isinstance(what, _FilesOfArgument) for name in what.not_of(entry)]
+        same = [str(what) for what in differences if not (isinstance(what, _FilesOfArgument) and what.not_of(entry))]
         sentences = [f"{', '.join(same)} changed"] if same else []
         if others and entry is not None:
             known = ", ".join(sorted(entry.files or ()))
@@ -208,8 +208,8 @@ def _time_of(entry: Entry) -> datetime:
     return datetime.fromtimestamp(entry.created_at / MICROSECONDS, UTC)
 
 
-def _names(told: Any) -> frozenset[str] | None:
-    return None if told is None else frozenset(map(str, told))
+def _names(listed: Any) -> frozenset[str] | None:
+    return None if listed is None else frozenset(map(str, listed))
 
 
 def _steps(node: GraphNode) -> Iterator[GraphNode]:

@@ -32,7 +32,7 @@ class _Versions:
         key = (id(filesystem), path)
         if key not in self._known:
             with isolated(partial(_unanswered, path)):
-                self._known[key] = _told(filesystem, path, self._info(filesystem, path))
+                self._known[key] = _identity_of(filesystem, path, self._info(filesystem, path))
         return self._known[key]
 
     def _info(self, filesystem: Any, path: str) -> Mapping[str, Any]:
@@ -76,7 +76,7 @@ def _arrow_info(filesystem: Any, path: str) -> Mapping[str, Any]:
     return {"etag": info["ETag"]} if found is None else {"mtime": found.mtime_ns, "size": found.size}
 
 
-def _told(filesystem: Any, path: str, info: Mapping[str, Any]) -> Any:
+def _identity_of(filesystem: Any, path: str, info: Mapping[str, Any]) -> Any:
     for name in (*_TAGS, *_TIMES):
         if info.get(name):
             # Some stores put an ETag in quotes for one file, and not in listings.

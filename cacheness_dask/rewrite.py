@@ -187,7 +187,7 @@ def decide(
         if task in stored:
             stored[key] = stored[task]
             files |= {key: files[task]} if task in files else {}
-    made.earlier = earlier.told
+    made.earlier = earlier.descriptions
     standing = {key: digest for key, digest in earlier.standing.items() if key in hits}
     compared = {key: what for key, what in earlier.compared.items() if key in made.misses}
     made.decisions = replace(made.decisions, earlier=standing, compared=compared)

@@ -278,7 +278,7 @@ class Run:
             self._reading.append(_Reading(made))
         if pool:
             stored = made.decisions.stored.items()
-            self._in_pools |= {entry_key(told[0]): (told[0], name_of(made.graph[key])) for key, told in stored}
+            self._in_pools |= {entry_key(item[0]): (item[0], name_of(made.graph[key])) for key, item in stored}
             earlier = made.decisions.earlier.items()
             self._in_pools |= {made.hits[key]: (digest, name_of(made.graph[key])) for key, digest in earlier}
         self._note_writers(made)
@@ -438,35 +438,35 @@ class Run:
 
     def flush(self) -> None:
         """Wait until every worker has stored all its results."""
-        answers = [worker.told(self._config)]
+        answers = [worker.report(self._config)]
         for client in self._running():
             if not client.asynchronous:
                 # A worker that is gone has nothing left to store.
-                answers += client.run(worker.told_soon, self._config, on_error="ignore").values()
+                answers += client.run(worker.report_soon, self._config, on_error="ignore").values()
         self._flushed(answers)
 
     async def aflush(self) -> None:
         """Wait as `flush` does, in a coroutine, and for workers of an asynchronous client."""
-        answers = [await worker.told_soon(self._config)]
+        answers = [await worker.report_soon(self._config)]
         for client in self._running():
             if client.asynchronous:
-                told = await client.run(worker.told_soon, self._config, on_error="ignore")
+                reports = await client.run(worker.report_soon, self._config, on_error="ignore")
             else:
-                told = await asyncio.to_thread(client.run, worker.told_soon, self._config, on_error="ignore")
-            answers += told.values()
+                reports = await asyncio.to_thread(client.run, worker.report_soon, self._config, on_error="ignore")
+            answers += reports.values()
         self._flushed(answers)
 
     def _running(self) -> list[Any]:
         return [client for client in self._clients if client.status == "running"]
 
-    def _flushed(self, answers: list[worker.Told]) -> None:
-        for told in answers:
-            if told.trouble:
-                self._say(told.trouble)
-            self._learn(told.unstored)
-            for (name, generator), count in told.moved.items():
+    def _flushed(self, answers: list[worker.WorkerReport]) -> None:
+        for report in answers:
+            if report.trouble:
+                self._say(report.trouble)
+            self._learn(report.unstored)
+            for (name, generator), count in report.moved.items():
                 self.suspected.setdefault(name, Counter())[generator] += count
-        self._count_ended(told.failed for told in answers)
+        self._count_ended(report.failed for report in answers)
         pools, self._in_pools = self._in_pools, {}
         if pools and (missing := pools.keys() - self._stored_in(pools)):
             self._learn(

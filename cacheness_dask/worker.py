@@ -134,7 +134,7 @@ def flush(config: Config) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class WorkerReport:
     """Results of one process since the last report."""
 
     trouble: str  #: the first error, if any
@@ -143,11 +143,11 @@ class Told:
     failed: dict[str, tuple[int, float]]  #: tasks that raised and their seconds, by function
 
 
-def told(config: Config) -> Told:
+def report(config: Config) -> WorkerReport:
     """Return the result of `flush`, and the results since the last report."""
     trouble = flush(config)
     live.send()
-    return Told(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()), failed(config))
+    return WorkerReport(trouble, _unstored.pop(config, {}), _moved.pop(config, Counter()), failed(config))
 
 
 def failed(config: Config) -> dict[str, tuple[int, float]]:
@@ -155,9 +155,9 @@ def failed(config: Config) -> dict[str, tuple[int, float]]:
     return _failed.pop(config, {})
 
 
-async def told_soon(config: Config) -> Told:
+async def report_soon(config: Config) -> WorkerReport:
     """Do the same for the event loop of a worker, which must not be blocked."""
-    return await asyncio.to_thread(told, config)
+    return await asyncio.to_thread(report, config)
 
 
 def hold(config: Config) -> None:
@@ -359,14 +359,14 @@ class _Around:
 class Compute(Calling):
     """A miss: runs the task's own function, and stores the result if worthwhile."""
 
-    __slots__ = ("_told", "_wanted", "files")
+    __slots__ = ("_task", "_wanted", "files")
 
     _store: Store
 
-    def __init__(self, func: Callable[..., Any], store: Store, told: ToStore, name: str, wanted: bool) -> None:
+    def __init__(self, func: Callable[..., Any], store: Store, task: ToStore, name: str, wanted: bool) -> None:
         super().__init__(func, store, name)
         self.files: Files | None = None  #: that the task names
-        self._told = told
+        self._task = task
         self._wanted = wanted  #: store it whatever its cost
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
@@ -378,7 +378,7 @@ class Compute(Calling):
         sample = _sample(self._store, self.func, args, kwargs)
         generators = {} if is_worker() else positions()
         given = None
-        inputs = self._told[2]
+        inputs = self._task[2]
         if inputs is not None and self.files is None:
             with isolated(partial(_warn, self._store.config)):
                 given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
@@ -389,14 +389,14 @@ class Compute(Calling):
     def _instead(self, around: _Around) -> tuple[Any] | None:
         """Return the earlier result of the same task with the same values, and store a link to it."""
         alias = around.given.alias if around.given is not None else None
-        inputs = self._told[2]
+        inputs = self._task[2]
         if alias is None or inputs is None or not inputs.is_known:
             return None
         with isolated(partial(_warn, self._store.config)):
             opened = self._store.opened()
             hit = opened.cache().lookup_alias(alias)
             if hit is not None:
-                digest, clue, _, code = self._told
+                digest, clue, _, code = self._task
                 key = make_key(args={}, function=Digest(digest, self._name))
                 about = {**self._store.provenance, "clue": clue.hex(), **({"code": code} if code else {})}
                 if moved := json.loads(hit.entry.provenance).get("moved"):
@@ -441,7 +441,7 @@ class Compute(Calling):
             return trouble
         if not (self._wanted or seconds > opened.meter.load_seconds(size)):
             return CHEAP
-        digest, clue, _, code = self._told
+        digest, clue, _, code = self._task
         if self.files is not None and outcome.as_text - {""}:
             text = self.files.text_of(outcome.as_text)
             if text is None:
@@ -470,12 +470,12 @@ class Compute(Calling):
 
     def _note(self, why: str) -> None:
         """Record why the result is not stored, here and with its key."""
-        digest = self._told[0]
+        digest = self._task[0]
         _note(self._store.config, digest, self._name, why)
         self._store.opened().queue.note(entry_key(digest), why)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (Compute, (self.func, self._store, self._told, self._name, self._wanted), (None, {"files": self.files}))
+        return (Compute, (self.func, self._store, self._task, self._name, self._wanted), (None, {"files": self.files}))
 
 
 class Checked(Calling):

@@ -254,7 +254,7 @@ def test_decisions_hold_for_a_graph_that_is_fused_in_another_way(cache: UnifiedC
         plan = decide(known, ["c"], fingerprints(known, ["c"]), {}, store)
         made = apply(plan.decisions, other)
         assert made.keys() == other.keys()
-        assert (made[task].func._told[0], made[task].func._wanted) == (digest, True)
+        assert (made[task].func._task[0], made[task].func._wanted) == (digest, True)
 
 
 def test_a_hit_that_is_fused_away_is_computed(cache: UnifiedCache) -> None:

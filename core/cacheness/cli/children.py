@@ -47,11 +47,11 @@ def in_a_child(
 
     with tempfile.TemporaryDirectory() as folder, _progress_of(what) as pipe:
         answer = Path(folder) / "answer.json"
-        told = pickle.dumps((place.config(), work, given, str(answer), pipe))
+        request = pickle.dumps((place.config(), work, given, str(answer), pipe))
         try:
             command = [sys.executable, "-c", _CHILD]
             done = subprocess.run(
-                command, input=told, capture_output=True, timeout=patience, check=False, pass_fds=[pipe]
+                command, input=request, capture_output=True, timeout=patience, check=False, pass_fds=[pipe]
             )
         except subprocess.TimeoutExpired:
             raise CachenessError(f"{what} took more than {patience:.0f} s, importing included") from None

@@ -49,8 +49,8 @@ def bars(title: str, columns: Sequence[Bar], named: Callable[[float], str] | Non
                     f'<rect class="{name}" x="{x + step * 0.1:.1f}" y="{y:.1f}" width="{step * 0.8:.1f}"'
                     f' height="{height:.1f}"/>'
                 )
-        told = ", ".join(f"{say(size)} {kind}" for kind, size in column.parts)
-        shown.append(f"<g><title>{escape(column.name)}: {escape(told)}</title>{''.join(rectangles)}</g>")
+        parts = ", ".join(f"{say(size)} {kind}" for kind, size in column.parts)
+        shown.append(f"<g><title>{escape(column.name)}: {escape(parts)}</title>{''.join(rectangles)}</g>")
         if number % every == 0:
             shown.append(f'<text x="{x + step * 0.1:.1f}" y="{HEIGHT - 6}">{escape(column.name[-5:])}</text>')
     return (

@@ -54,15 +54,15 @@ class HeardCalls:
             return
         wanted = "at least one" if times is None else str(times)
         about = "" if function is None else f" of {getattr(function, '__name__', function)}"
-        heard = "".join(f"\n  {call.function or '(by hand)'}: {_told(call)}" for call in self.of(function))
+        heard = "".join(f"\n  {call.function or '(by hand)'}: {_described(call)}" for call in self.of(function))
         raise AssertionError(f"wanted {wanted} {what}{about}, and there were {len(found)} among:{heard or ' no calls'}")
 
     def __len__(self) -> int:
         return len(self._calls)
 
     def __repr__(self) -> str:
-        return f"HeardCalls({[_told(call) for call in self._calls]})"
+        return f"HeardCalls({[_described(call) for call in self._calls]})"
 
 
-def _told(call: Call) -> str:
+def _described(call: Call) -> str:
     return f"{call.outcome}, {call.reason}" if call.reason else call.outcome

@@ -268,20 +268,20 @@ class MetadataStoreContract:
     ) -> None:
         now = store.now()
         put(entry(1, created_at=now - 5), entry(2, created_at=now - 5), entry(3, created_at=now - 5))
-        told = [Dispute(key(n), now, bytes(32), None, "m:f", "1 is stored ☂, 2 was computed") for n in (1, 2, 9)]
-        assert [store.dispute(NAMESPACE, one, 3) for one in told] == [True] * 3
+        disputed = [Dispute(key(n), now, bytes(32), None, "m:f", "1 is stored ☂, 2 was computed") for n in (1, 2, 9)]
+        assert [store.dispute(NAMESPACE, one, 3) for one in disputed] == [True] * 3
         assert not store.dispute(NAMESPACE, Dispute(key(3), now, None, None, "m:f", "one too many"), 3)
         assert store.dispute("other", Dispute(key(3), now, None, None, "m:f", "elsewhere"), 3)
-        assert store.disputes(NAMESPACE) == told[:2]
-        assert store.disputes(NAMESPACE, [key(2), key(3)]) == told[1:2]
+        assert store.disputes(NAMESPACE) == disputed[:2]
+        assert store.disputes(NAMESPACE, [key(2), key(3)]) == disputed[1:2]
         keys = [key(n) for n in (1, 2, 3)]
         assert store.find(NAMESPACE, key(1)) is None
         assert list(store.find_many(NAMESPACE, keys)) == list(store.present(NAMESPACE, keys)) == [key(3)]
         assert [found.key for found in store.scan(Where(NAMESPACE))] == keys
         put(entry(1, created_at=now + 1))
         assert store.find(NAMESPACE, key(1)) is not None
-        assert store.disputes(NAMESPACE) == told[1:2]
-        assert store.dispute(NAMESPACE, told[1], 9)
+        assert store.disputes(NAMESPACE) == disputed[1:2]
+        assert store.dispute(NAMESPACE, disputed[1], 9)
         assert store.settle(NAMESPACE, [key(2), key(3)]) == 1
         assert store.disputes(NAMESPACE) == []
         assert sorted(store.present(NAMESPACE, keys)) == keys
