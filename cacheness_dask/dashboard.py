@@ -121,10 +121,10 @@ def _bar(what: str, done: int, wanted: int) -> str:
 def _table(progress: Progress) -> str:
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in _lines(progress))
     reasons = sorted(progress.reasons.items(), key=lambda item: (-item[1], item[0]))
-    rows = "".join(f"<tr><td>{count:,}</td><td>{escape(why)}</td></tr>" for why, count in reasons[:_MOST_SHOWN])
+    causes = "".join(f"<tr><td>{count:,}</td><td>{escape(why)}</td></tr>" for why, count in reasons[:_MOST_SHOWN])
     more = len(reasons) - _MOST_SHOWN
     rest = f"<tr><td></td><td>and {more} more reasons</td></tr>" if more > 0 else ""
-    why = f"<h3>Refused or not stored, and why</h3><table>{rows}{rest}</table>" if rows else ""
+    why = f"<h3>Refused or not stored, and why</h3><table>{causes}{rest}</table>" if causes else ""
     return f"<table>{rows}</table>{why}"
 
 
