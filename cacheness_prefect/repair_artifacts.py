@@ -17,6 +17,7 @@ from prefect.events import emit_event
 from cacheness import IntegrityReport
 from cacheness.errors import CachenessError
 from cacheness.records import Issue
+from cacheness.units import number_of
 
 LISTED = 200  #: issues that the report lists
 FOUND = "cacheness.integrity.found"  #: the events for automations
@@ -95,19 +96,19 @@ def _table(report: IntegrityReport, errors: Sequence[CachenessError]) -> list[di
 
 def _verdict(report: IntegrityReport, errors: Sequence[CachenessError]) -> str:
     repaired = sum(issue.repaired for issue in report)
-    found = f"{_count(len(report), 'issue')} found, {repaired:,} repaired" if report else "no issues found"
+    found = f"{number_of(len(report), 'issue')} found, {repaired:,} repaired" if report else "no issues found"
     return f"{found}, and not everything was done" if errors else found
 
 
 def _text(report: IntegrityReport, errors: Sequence[CachenessError], expired: int, disputed: Mapping[str, int]) -> str:
     verdict = _verdict(report, errors)
-    looked = f"Looked at {_count(report.entries, 'entry')} and {_count(report.blobs, 'blob')}."
+    looked = f"Looked at {number_of(report.entries, 'entry')} and {number_of(report.blobs, 'blob')}."
     lines = [f"**{verdict[0].upper()}{verdict[1:]}.** {looked}"]
     lines += [f"\n**Not done:** {plain(text)}" for text in _distinct(errors)]
     if expired:
-        lines.append(f"\n{_count(expired, 'expired result')} removed.")
+        lines.append(f"\n{number_of(expired, 'expired result')} removed.")
     if disputed:
-        count = _count(sum(disputed.values()), "result")
+        count = number_of(sum(disputed.values()), "result")
         by = ", ".join(f"{plain(name)} ({number:,})" for name, number in sorted(disputed.items())[:LISTED])
         lines.append(
             f"\n**{count} came out differently** when computed again, and wait for `cacheness disputes`: {by}."
@@ -130,7 +131,3 @@ def _line(issue: Issue) -> str:
 def plain(text: str) -> str:
     """Return text unchanged where Markdown would see markup: the asterisks of a hidden password."""
     return _MARKS.sub(r"\\\1", text)
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

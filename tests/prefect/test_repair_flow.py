@@ -96,7 +96,7 @@ def test_a_check_tells_and_changes_nothing_and_a_repair_mends(damaged, runner, c
     assert [[row["kind"] for row in table] for table in mine] == [["dangling", "corrupt", "foreign"]] * 2
     assert [sum(row["repaired"] for row in table) for table in mine] == [0, 2]
     report = artifacts(client, "cacheness-report", damaged)[-1]["data"]
-    assert "3 issues found, 2 repaired" in report
+    assert "**3 issues found, 2 repaired.** Looked at 20 entries and 19 blobs." in report
     assert before[0].name.partition(".")[0] in report
     assert artifacts(client, "cacheness-progress", damaged)[-1]["data"] == 100.0
     told = events(client, "cacheness.integrity.found", damaged.saved_as)
