@@ -26,7 +26,8 @@ nothing, with exit code 0.
 
 A function is named as `list` shows it, `module:name`, or as `module.name` or `name` alone, which may be several
 functions; a module or a package names all functions in it. `delete` rejects a name that several functions have, unless
-it is `module:`. A key may be given by its first digits, at least four.
+it is `module:`. A key may be given by its first digits, at least four, in upper or lower
+case.
 
 | exit code | |
 |---|---|

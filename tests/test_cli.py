@@ -287,6 +287,11 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("list", "--limit", "many"), "--limit"),
         (("list", "--limit", "99999999999999999999"), "--limit"),
         (("lineage", "abc"), "'abc' is not a key"),
+        (("show", "f" * 65), "is not a key or its first digits"),
+        (("delete", "f" * 65, "--yes"), "is not a key or its first digits"),
+        (("lineage", "F" * 1000), "is not a key or its first digits"),
+        (("disputes", "f" * 65), "is not a key or its first digits"),
+        (("show", "z" * 64), "is not a key or its first digits"),
         (("verify", "--deep", "--sample", "0"), "--sample 0"),
         (("verify", "--deep", "--sample", "nan"), "--sample nan"),
         (("verify", "--deep", "--sample", "1.5"), "--sample 1.5"),
@@ -333,6 +338,16 @@ def test_what_is_named_and_not_there_has_exit_code_3(directory, arguments):
     said = cacheness(*given, *([] if given[0] == "copy" else ["-d", directory]), code=3)
     assert "error: " in said
     assert "Traceback" not in said
+
+
+def test_a_key_may_be_in_upper_case(directory):
+    with UnifiedCache(cache_dir=directory) as cache:
+        key = cache.key(x=1).hex
+        assert cache.get(key.upper()) == LARGE
+        assert cache.dispute(cache.entry(key.upper()), None, None, "another") is True
+    for text in (key.upper(), key[:9].upper()):
+        assert key in cacheness("show", text, "-d", directory)
+        assert key in cacheness("disputes", text, "-d", directory, code=1)
 
 
 def test_a_function_is_named_in_one_way_by_every_command(tmp_path):
@@ -540,7 +555,7 @@ def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(dir
         (("report", "-d", directory, "--html", tmp_path / hostile / "x" / "y"), 3),
         (("plan", hostile, "-d", directory), 3),
         (("show", hostile, "-d", directory), 2),
-        (("disputes", hostile, "-d", directory), 3),
+        (("disputes", hostile, "-d", directory), 2),
         (("explain", hostile, "-d", directory), 2),
         (("explain", f"{hostile}:f", "-d", directory), 3),
         (("accept", "--revoke", hostile, "-d", directory), 3),

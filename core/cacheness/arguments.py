@@ -23,7 +23,8 @@ from cacheness.units import Duration, seconds_of
 #: Characters of a prefix, a version or a tag. Longer data belongs in an argument.
 TEXT_LENGTH: Final = 4096
 TEXT_SHOWN: Final = 300  #: characters of a stored reason
-HEX_KEY: Final = re.compile(r"[0-9a-f]{64}")
+HEX_KEY: Final = re.compile(r"[0-9a-fA-F]{64}")
+FIRST_DIGITS: Final = re.compile(r"[0-9a-fA-F]{4,64}")  #: of a key
 DIGEST_BYTES: Final = 32
 
 Function: TypeAlias = Callable[..., Any] | Digest
@@ -126,6 +127,15 @@ def digest_named(key: KeyLike) -> bytes:
             f" entry['cache_key']. Arguments are given by name{such_as}"
         )
     return digest
+
+
+def first_digits(text: str) -> str:
+    """Return the first digits of a key, in lower case. Raises ValueError for other text."""
+    if not FIRST_DIGITS.fullmatch(text):
+        raise ValueError(
+            f"{text!r:.70} is not a key or its first digits: give at least four of its 64 hexadecimal digits"
+        )
+    return text.lower()
 
 
 def check_order(value: Any, key: Any) -> None:

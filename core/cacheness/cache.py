@@ -25,6 +25,7 @@ from cacheness.arguments import (
     checked_tags,
     configured,
     digest_named,
+    first_digits,
     functions_called,
     is_full_name,
     key_of,
@@ -998,16 +999,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def entry(self, key: KeyLike, /) -> Entry | None:
         """Return an entry without reading its value, expired or not; None when there is none.
 
-        For a key as text, the first digits are enough, at least four, if only one entry begins with them.
+        For a key as text, the first digits are enough, at least four, if only one entry begins with them. They may be
+        in upper case.
 
         Raises:
             ValueError: several entries begin with these digits, or they are not digits of a key.
         """
+        key = first_digits(key) if isinstance(key, str) else key
         if not isinstance(key, str) or len(key) == 64:
             where = Where(self.config.namespace, keys=(digest_named(key),))
             return next(iter(self._store.metadata.scan(where, limit=1)), None)  # also one that is disputed
-        if len(key) < 4 or set(key) - set("0123456789abcdef"):
-            raise ValueError(f"{key!r:.70} is not a key or its first digits: give at least four of its 64 digits")
         before = int(key.ljust(64, "0"), 16) - 1
         after = before.to_bytes(32, "big") if before >= 0 else b""
         found = self._store.metadata.scan(Where(self.config.namespace), after=after, limit=2)

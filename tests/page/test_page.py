@@ -135,6 +135,7 @@ def test_entries_are_found_by_what_they_have(cache: UnifiedCache, browser: httpx
         "?prefix=raw": 1,
         "?function=tests.page.test_page:tripled": 2,
         f"?key={raw[:8]}": 1,
+        f"?key={raw.upper()}": 1,
         "?tag=none": 0,
         "?order=size": 3,
         "?order=unused": 3,
@@ -146,7 +147,8 @@ def test_entries_are_found_by_what_they_have(cache: UnifiedCache, browser: httpx
         assert len([link for link in links if link and link.startswith("/entry/")]) == found, query
     first = [value for name, value in seen(browser, "/entries?order=size").attributes if name == "href"]
     assert next(link for link in first if link and link.startswith("/entry/")) == f"/entry/{raw}"
-    assert "at least" in seen(browser, "/entries?key=f").text or "no such" in seen(browser, "/entries?key=f").text
+    for wrong in ("f", "f" * 65, "f" * 10_000, "z" * 64):
+        assert "is not a key or its first digits" in seen(browser, f"/entries?key={wrong}").text
 
 
 def test_an_entry_shows_what_made_it_and_its_value_on_demand(cache: UnifiedCache, browser: httpx.Client) -> None:

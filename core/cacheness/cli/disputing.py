@@ -36,8 +36,14 @@ def disputes(
     """
     if dry_run and keep is None:
         raise Misuse("--dry-run is for --keep: without it, disputes are only listed")
+    from cacheness.arguments import first_digits
+
+    try:
+        beginnings = [first_digits(key) for key in keys or ()]
+    except ValueError as error:
+        raise Misuse(str(error)) from None
     with place.opened() as cache:
-        found = _chosen(cache.disputes(), keys or [])
+        found = _chosen(cache.disputes(), beginnings)
         if keep is not None:
             settled = len(found) if dry_run else _settle(cache, found, keep, yes=yes)
             _tell(settled, keep, dry_run=dry_run, as_json=as_json)

@@ -58,7 +58,7 @@ def report(
     except ValueError as error:
         raise Misuse(f"--since {error}") from None
     if prometheus and (since is not None or by != "function" or as_json):
-        raise Misuse("--prometheus is the whole: it goes with none of --since, --by and --json")
+        raise Misuse("--prometheus prints all figures: it cannot be combined with --since, --by and --json")
     if html is not None and (since is not None or by != "function" or as_json or prometheus):
         raise Misuse("--html writes a separate page: it cannot be combined with --since, --by, --json and --prometheus")
     with place.opened() as cache:

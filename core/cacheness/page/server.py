@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from cacheness.arguments import HEX_KEY
 from cacheness.errors import CachenessError
 from cacheness.maintenance.prometheus import text_of
 from cacheness.page import views
@@ -159,7 +160,7 @@ class ServedPage:
 
 
 def _is_key(text: str) -> bool:
-    return len(text) == 64 and all(char in "0123456789abcdef" for char in text)
+    return HEX_KEY.fullmatch(text) is not None
 
 
 async def _form(request: Request) -> dict[str, str]:
