@@ -90,6 +90,7 @@ class _Registry:
         self.dropped: SimpleQueue[Slot] = SimpleQueue()
         self.closer: threading.Thread | None = None
         self.inherited: list[object] = []
+        self.flushes_at_end = False
 
     def reset_after_fork(self) -> None:
         """In a forked child, start with no caches and new locks.
@@ -101,6 +102,7 @@ class _Registry:
         self.lock = threading.RLock()
         self.dropped, self.closer = SimpleQueue(), None
         self.pid = os.getpid()
+        self.flushes_at_end = False
 
     def close(self) -> None:
         """At exit: end sessions, so that no other process has to prove that this one is dead."""
@@ -111,6 +113,18 @@ class _Registry:
             except CachenessError as error:  # an error must not keep the others open
                 _log.debug("a cache could not be closed at exit: %s", error)
         self.slots.clear()
+
+    def flush_at_end(self) -> None:
+        """Have counts written when a child of `multiprocessing` ends, because `atexit` is not run there."""
+        if not self.flushes_at_end:
+            self.flushes_at_end = True
+            forks.at_end_of_child(self._flush, self)
+
+    def _flush(self) -> None:
+        # Not `close`: threads of the user may still run.
+        for slot in list(self.slots.values()):
+            if slot.opened is not None:
+                slot.opened.cache.uses.flush()
 
 
 _registry = _Registry()
@@ -173,6 +187,7 @@ def open_cache(slot: Slot) -> OpenCache:
         try:
             if slot.opened is None:
                 slot.opened = slot.guard.once(lambda: _open(slot.config))
+                _registry.flush_at_end()
         finally:
             slot.lock.release()
     return slot.opened

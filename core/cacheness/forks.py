@@ -13,6 +13,7 @@ import contextlib
 import io
 import logging  # noqa: F401  registered first, its lock is taken last: who holds no_fork may ask for a logger
 import os
+import sys
 import threading
 import time
 import weakref
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 #: Seconds that a fork waits for other threads to leave SQLite.
 PATIENCE: Final = 5.0
+#: Finalizers of multiprocessing with a lower priority run later; its own have at least -100.
+_AFTER_THE_USERS: Final = -1000
 _FOREIGN: Final = "this process was forked without Python's knowledge while SQLite was in use"
 
 
@@ -119,6 +122,25 @@ def no_fork() -> contextlib.AbstractContextManager[Any]:
 def watch_forks(aware: ForkAware) -> None:
     """Call `reset_after_fork` of an object in every child, as long as the object exists."""
     _watched.add(aware)
+
+
+def at_end_of_child(work: Callable[[], None], owner: object) -> None:
+    """Call a function when this process ends, if it is a child of `multiprocessing`: `atexit` is not run there.
+
+    Args:
+        work: the function.
+        owner: the object that must still exist in a child which is made later.
+    """
+    process, util = (sys.modules.get(f"multiprocessing.{name}") for name in ("process", "util"))
+    if process is None or util is None:
+        return
+
+    def register(_: object) -> None:
+        util.Finalize(None, work, exitpriority=_AFTER_THE_USERS)
+
+    if process.parent_process() is not None:
+        register(owner)
+    util.register_after_fork(owner, register)  # a child removes all finalizers after it has imported the user's module
 
 
 def close_across_forks(closing: Closing) -> None:

@@ -6,6 +6,9 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import subprocess
+import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -335,6 +338,45 @@ def test_a_forked_child_counts_its_own_calls_and_not_those_of_its_parent(world):
 
     assert ended(fork(child)) == 0
     assert world.cache.stats()["hits"] == 2
+
+
+CHILDREN = """
+    import multiprocessing, sys
+    from concurrent.futures import ProcessPoolExecutor
+    from cacheness import UnifiedCache
+
+    cache = UnifiedCache(sys.argv[-1])
+
+    @cache.cached
+    def double(x):
+        return 2 * x
+
+    def work():
+        return [double(number % 5) for number in range(20)]
+
+    if __name__ == "__main__":
+        for how in ("fork", "forkserver"):
+            process = multiprocessing.get_context(how).Process(target=work)
+            process.start()
+            process.join()
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as executor:
+            executor.submit(work).result()
+        pool = multiprocessing.get_context("fork").Pool(1)
+        pool.apply(work)
+        pool.close()
+        pool.join()
+        calls = cache.stats()
+        print(calls["hits"], calls["misses"], sum(entry["uses"] for entry in cache.list_entries()))
+"""
+
+
+@pytest.mark.slow
+def test_children_of_multiprocessing_write_their_counts_as_they_end(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent(CHILDREN))
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", program, tmp_path / "cache"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (done.stdout.split(), done.stderr) == (["75", "5", "75"], "")
 
 
 def test_figures_that_could_not_be_written_are_written_later_and_once(world, monkeypatch):
