@@ -2,9 +2,9 @@
 
 A call with a reference has the same key as the call with its value. The digest in the entry
 represents the value; if there is none, because code or files decide it, the value is loaded to make
-the key. This applies where the body gets the value: for an argument, and within exact lists, tuples
-and dictionaries. Anywhere else (in an attribute, a named tuple, a global) the body gets the
-reference, and the key contains the reference: its key and its value.
+the key. This applies where the body gets the value: for an argument or the default of a parameter,
+and within exact lists, tuples and dictionaries. Anywhere else (in an attribute, a named tuple, a
+global) the body gets the reference, and the key contains the reference: its key and its value.
 """
 
 from __future__ import annotations

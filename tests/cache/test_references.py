@@ -241,7 +241,7 @@ def test_a_reference_that_the_body_gets_as_such_counts_as_such(cache: UnifiedCac
 KEPT: Any = None
 
 
-def test_a_reference_in_a_global_a_closure_a_default_and_an_instance_counts_as_such(
+def test_a_reference_in_a_global_a_closure_and_an_instance_counts_as_such(
     cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = cache.cached(lambda n: [n] * 3)
@@ -254,19 +254,66 @@ def test_a_reference_in_a_global_a_closure_a_default_and_an_instance_counts_as_s
     def of_closure(held: Any) -> Any:
         return cache.cached(lambda: type(held).__name__)()
 
-    def of_default(held: Any) -> Any:
-        def kind(given: Any = held) -> str:
-            return type(given).__name__
-
-        return cache.cached(kind)()
-
     def of_instance(held: Any) -> Any:
         return cache.cached(Plain(held).kind)()
 
     for held, name in ((ref, "Ref"), ([5, 5, 5], "list"), (ref, "Ref")):
         monkeypatch.setattr(sys.modules[__name__], "KEPT", held)
         assert of_global() == name
-        assert [of(held) for of in (of_closure, of_default, of_instance)] == [name] * 3
+        assert [of(held) for of in (of_closure, of_instance)] == [name] * 2
+
+
+def _awaited(call: Any) -> Any:
+    return asyncio.run(call) if asyncio.iscoroutine(call) else call
+
+
+@pytest.mark.parametrize("inside", [lambda it: it, lambda it: [it], lambda it: ({"a": it},)])
+@pytest.mark.parametrize("options", [{}, {"version": "1"}, {"ignore": ("n",)}, {"key": lambda n: n}, {"accept": 1}])
+def test_a_body_gets_the_value_of_a_reference_in_a_default(
+    cache: UnifiedCache, ran: list[str], inside: Any, options: Any
+) -> None:
+    ref = cache.cached(lambda n: {"of": n}).lazy(4)
+    given, loaded = inside(ref.arg), inside({"of": 4})
+
+    def last(n: int, x: Any = given) -> str:
+        return repr((n, x))
+
+    def named(n: int, *more: Any, x: Any = given, **rest: Any) -> str:
+        return repr((n, x))
+
+    def by_place(n: int, x: Any = given, /, y: int = 0) -> str:
+        return repr((n, x))
+
+    async def awaited(n: int, x: Any = given) -> str:
+        return repr((n, x))
+
+    partial = functools.partial(lambda n, *, x: repr((n, x)), x=given)
+    for fn in (last, named, by_place, awaited, partial):
+        cached = cache.cached(fn, **options)
+        assert [_awaited(cached(1)) for _ in range(2)] == [repr((1, loaded))] * 2
+        assert _awaited(cached.refresh(1)) == repr((1, loaded))
+        assert _awaited(cache.get_or_compute(fn, 2)) == repr((2, loaded))
+        assert _awaited(cached.lazy(1)).value == repr((1, loaded))
+        if fn is last:
+            assert "key" in options or cached.key(1) == cached.key(1, loaded) == cached.key(1, given)
+            with pytest.raises(TypeError, match=r"last\(\) missing 1 required positional argument: 'n'"):
+                cached()
+
+
+def test_a_method_and_a_check_and_a_cache_that_is_off_load_a_default(cache: UnifiedCache) -> None:
+    ref = cache.cached(lambda n: [n]).lazy(6)
+
+    class Scale:
+        @cache.cached(check=1, key=lambda _self, n: n)
+        def by(self, n: int, x: Any = ref.arg) -> Any:
+            x.append(n)  # in place, as people do
+            return x
+
+    assert [Scale().by(2) for _ in range(3)] == [[6, 2]] * 3
+    assert not cache.disputes()
+    assert ref.value == [6]
+    off = UnifiedCache(None).cached(Scale.by.__wrapped__)
+    assert off(Scale(), 2) == [6, 2]
 
 
 def test_a_global_reference_whose_entry_changed_gives_no_stale_result(

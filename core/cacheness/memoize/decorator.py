@@ -460,7 +460,7 @@ class Cached:
         elif found is _FAILED or found is _REFUSED:
             # If the cache cannot be read, it is not written to either.
             outcome: CallOutcome = "failed" if found is _FAILED else "not cacheable"
-            given, _ = yield functools.partial(_loaded, call)
+            given, _ = yield functools.partial(_loaded, call, self.binder)
             failed = functools.partial(self._count, key, "failed", RAISED, began)
             value = yield from self._call(CallFunction(key, given, failed=failed, of=self))
             self._count(key, outcome, NO_ANSWER if found is _FAILED else "", began)
@@ -469,10 +469,10 @@ class Cached:
             yield from self._compute(key, call, reason, earlier)
 
     def _call_uncached(self, key: Key | None, call: CallArguments) -> _Steps:
-        given, _ = yield functools.partial(_loaded, call)
+        given, _ = yield functools.partial(_loaded, call, self.binder)
         value = yield from self._call(CallFunction(key, given, of=self))
         if call.is_lazy:
-            key = key or (yield functools.partial(self.key, *given.args, **given.kwargs))
+            key = key or (yield functools.partial(self._key_again, given))
             value = self._reference(call, key, None, value)
         yield Done(value)
 
@@ -608,10 +608,10 @@ class Cached:
 
     def _compute(self, key: Key, call: CallArguments, reason: str, earlier: EarlierHit | None = None) -> _Steps:
         key.as_text()  # before the function can change its arguments
-        loaded, is_unsure = yield functools.partial(_loaded, call)
+        loaded, is_unsure = yield functools.partial(_loaded, call, self.binder)
         differs = False
         if is_unsure:  # if the value of a reference has changed, the key of the call is another one
-            asked, key = key, (yield functools.partial(self.key, *loaded.args, **loaded.kwargs))
+            asked, key = key, (yield functools.partial(self._key_again, loaded))
             key.as_text()
             differs = key.digest != asked.digest
         is_trial, watch = (False, None) if earlier is None else (not earlier.is_accepted, earlier.watch)
@@ -654,9 +654,9 @@ class Cached:
 
     def _audit(self, key: Key, call: CallArguments, hit: Hit) -> _Steps:
         """Compute a result again, and compare. Without a lease, because nothing is stored."""
-        given, differs = yield functools.partial(_loaded, call)
+        given, differs = yield functools.partial(_loaded, call, self.binder)
         if differs:
-            differs = (yield functools.partial(self.key, *given.args, **given.kwargs)).digest != key.digest
+            differs = (yield functools.partial(self._key_again, given)).digest != key.digest
         done = yield from self._run(key, given, is_audit=True)
         if isinstance(done.value, Failed):
             _log_once(self, done.value.error, "could not be computed again to be checked")
@@ -689,7 +689,7 @@ class Cached:
         """Return whether the result equals the stored one; None if files or arguments changed during the call."""
         if done.observed.outcome(done.value).not_stored:
             return None
-        if self.key(*done.call.args, **done.call.kwargs).digest != done.key.digest:
+        if self._key_again(done.call).digest != done.key.digest:
             return None
         return is_same(stored, done.value, self.options.same, self.cache.round_trip)
 
@@ -725,11 +725,13 @@ class Cached:
     def _compute_again(self, call: CallArguments) -> _Steps:
         key = yield functools.partial(self.key, *call.args, **call.kwargs)
         key.as_text()
+        call, _ = yield functools.partial(_loaded, call, self.binder)
         yield Done((yield from self._run(key, call, is_audit=True)))
 
     def _try_again(self, call: CallArguments, watch: LineWatch) -> _Steps:
         key = yield functools.partial(self.key, *call.args, **call.kwargs)
         key.as_text()
+        call, _ = yield functools.partial(_loaded, call, self.binder)
         done = yield from self._run(key, call, is_audit=True, is_trial=True, watch=watch)
         if not isinstance(done.value, Failed):
             yield functools.partial(self._store_if_new, done)
@@ -842,6 +844,12 @@ class Cached:
                 raise
         return self.binder.bind_without(self.options.ignore, args, kwargs)
 
+    def _key_again(self, call: CallArguments) -> Key:
+        """Return the key of a call whose references were loaded. `key=` is called as it was at first."""
+        if call.given is not None and self.options.key is not None:
+            call = call.given
+        return self.key(*call.args, **call.kwargs)
+
     def _ask(self, question: Callable[[], Any]) -> Any:
         """Call a method of the cache. After a failure return `_FAILED`, and log it once."""
         with isolated(self._report):
@@ -947,13 +955,21 @@ class BoundCached:
 # functions
 
 
-def _loaded(call: CallArguments) -> tuple[CallArguments, bool]:
-    """Return a call with the values of its references, and whether one may differ from the value in the key."""
+def _loaded(call: CallArguments, binder: Binder | None = None) -> tuple[CallArguments, bool]:
+    """Return a call with the values of its references, and whether one may differ from the value in the key.
+
+    With a binder, references in defaults are loaded too.
+    """
     is_unsure = False
     while True:
         try:
             args, kwargs, is_open = loaded(call.args, call.kwargs)
-            return CallArguments(args, kwargs), is_unsure or is_open
+            given = CallArguments(args, kwargs)
+            whole = None if binder is None else binder.with_defaults(args, kwargs)
+            if whole is None:
+                return given, is_unsure or is_open
+            args, kwargs, is_open_default = loaded(*whole)
+            return CallArguments(args, kwargs, given=given), is_unsure or is_open or is_open_default
         except Differs:
             is_unsure = True
 

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from cacheness.references import has_reference
+
 
 class Binder:
     """Return the arguments of a call by name, with defaults, however they were passed."""
@@ -48,6 +50,17 @@ class Binder:
         bound = inspect.BoundArguments(self._signature, known)
         bound.apply_defaults()
         self._signature.bind(*bound.args, **bound.kwargs)
+        return bound.args, bound.kwargs
+
+    def with_defaults(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], Mapping[str, Any]] | None:
+        """Return the call with its defaults as arguments if one of them has a reference; otherwise None."""
+        if not any(map(has_reference, self._defaults.values())):
+            return None
+        self.bind(args, kwargs)  # raises Python's message for a wrong call
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
         return bound.args, bound.kwargs
 
     def default_of(self, name: str) -> Any:

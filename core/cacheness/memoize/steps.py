@@ -42,6 +42,7 @@ class CallArguments:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     is_lazy: bool = False
+    given: CallArguments | None = None  #: the same without defaults that were added
 
 
 #: True while a call is compared with a result of earlier code: calls of cached functions inside compute, too.
