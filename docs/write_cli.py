@@ -9,7 +9,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from cacheness.cli import app
+from cacheness.cli.commands import app
 
 PAGE = Path(__file__).parent / "reference/cli.md"
 HEAD = """# The command line
@@ -22,20 +22,20 @@ nor with `NO_COLOR`.
 
 Commands that delete have `--dry-run`, and need a confirmation; `--yes` gives it, and is required if stdin is no
 terminal. `verify` without `--repair` changes nothing. A filter without matches is no error: `list --function` shows
-nothing, with exit code 0.
+nothing, with exit code 0. With `CACHENESS_MODE=off` every command that reads or changes a cache ends with 3.
 
 A function is named as `list` shows it, `module:name`, or as `module.name` or `name` alone, which may be several
 functions; a module or a package names all functions in it. `delete` rejects a name that several functions have, unless
-it is `module:`. A key may be given by its first digits, at least four, in upper or lower
-case.
+it is `module:`. `explain` and `import` need one function; for them and `accept`, one without results is `module:name`
+or `module.name`. A key may be given by its first digits, at least four, in upper or lower case.
 
 | exit code | |
 |---|---|
 | 0 | done |
-| 1 | something was found: issues, a call that would miss, entries that were not copied |
-| 2 | a wrong command: options, values, text that is not a key or that begins several |
-| 3 | the command failed, or what it names does not exist: a cache, key, dispute, function, module or file |
-| 130 | after Ctrl-C; the message lists what was done until then |
+| 1 | something was found: issues, a call that would miss, entries that were not copied; or you answered no |
+| 2 | a wrong command: options, their combination, values, text that is not a key or that begins several |
+| 3 | the command failed, or what it names does not exist or cannot be imported: a cache, key, module or file |
+| 130 | after Ctrl-C; the message lists what was done until then, and there is none before a command began |
 | 141 | the reader of the output has closed it, as `head` does; there is no message |
 
 `cacheness --install-completion` completes commands and options in bash, zsh and fish.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import importlib.abc
 import io
 import json
 import os
@@ -28,7 +29,8 @@ from typer.testing import CliRunner
 
 from cacheness import UnifiedCache, __version__
 from cacheness.blobs.local import LocalBlobStore
-from cacheness.cli import app, children, main, screen
+from cacheness.cli import children, main, screen
+from cacheness.cli.commands import app
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import RepairRefused, StoreRefused
 from cacheness.maintenance.doctor import diagnose
@@ -304,6 +306,9 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("copy", "{d}", "{d}"), "the same"),
         (("copy", "{d}", "{d}-new", "--to", "xml"), "xml"),
         (("copy", "{d}", "postgresql://nobody@127.0.0.1/x", "--to", "json"), "--to json"),
+        (("stats", "-m", "postgresql://nobody@127.0.0.1/x"), "blobs are in a local path"),
+        (("stats", "-m", "json"), "contains a cache of kind sqlite"),
+        (("stats", "-b", "nonsense://x"), "nonsense"),
     ],
 )
 def test_what_cannot_be_meant_is_an_error_in_words_with_exit_code_2(directory, arguments, named):
@@ -338,6 +343,106 @@ def test_what_is_named_and_not_there_has_exit_code_3(directory, arguments):
     said = cacheness(*given, *([] if given[0] == "copy" else ["-d", directory]), code=3)
     assert "error: " in said
     assert "Traceback" not in said
+
+
+IMPORTS = {
+    "syntax": "def (",
+    "indented": " x = 1\n  y = 2",
+    "raises": "raise RuntimeError('not today')",
+    "exits": "import sys; sys.exit(0)",
+    "skips": "import pytest; pytest.skip('no', allow_module_level=True)",
+}
+
+
+@pytest.mark.parametrize("kind", [*IMPORTS, "../relative"])
+def test_a_module_that_cannot_be_imported_is_an_error_with_exit_code_3(directory, tmp_path, monkeypatch, kind):
+    if kind in IMPORTS:
+        (tmp_path / f"unimportable_{kind}.py").write_text(IMPORTS[kind])
+        kind = f"unimportable_{kind}"
+    monkeypatch.syspath_prepend(tmp_path)
+    said = cacheness("explain", f"{kind}:f", "-d", directory, code=3)
+    assert said.startswith(f"error: {kind} cannot be imported: ")
+    with pytest.raises(children.NotImportable, match="cannot be imported"):
+        children.imported(f"{kind}:f")
+
+
+def test_a_module_that_exits_is_reported_by_commands_that_import_in_a_child(directory, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("exits_later.py").write_text("def f(x):\n    return x\n")
+    fill = f"import exits_later, cacheness; cacheness.UnifiedCache({str(directory)!r}).cached(exits_later.f)(1)"
+    subprocess.run([sys.executable, "-c", fill], check=True, timeout=60)
+    Path("exits_later.py").write_text(IMPORTS["exits"])
+    for command, code in (("plan", 1), ("accept", 1), ("audit", 3)):
+        assert "SystemExit: 0" in cacheness(command, "exits_later:f", "-d", directory, code=code)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "list",
+            "list --json",
+            f"show {KEY}",
+            "explain a:b",
+            "report",
+            "top",
+            "stats",
+            f"delete {KEY} --yes",
+            "evict",
+        ),
+        *("clear --yes", "verify", "audit a", "disputes", "plan a", "accept --list", f"lineage {KEY}", "migrate", "ui"),
+        *("adopt --yes", "keys list", "keys sign", "import joblib . a:b"),
+    ],
+)
+def test_every_command_about_a_cache_refuses_mode_off(directory, command):
+    said = cacheness(*command.split(), "-d", directory, code=3, CACHENESS_MODE="off")
+    assert "mode='off'" in said
+    assert "No entries" not in said
+
+
+@pytest.mark.parametrize(
+    "command", [("show", KEY), ("delete", KEY, "--yes"), ("delete", "--tag", "a"), ("lineage", KEY)]
+)
+def test_a_damaged_database_is_a_failure_and_no_wrong_command(directory, command):
+    for path in directory.glob("*.sqlite*"):
+        path.write_bytes(b"damaged" * 10_000)
+    assert "error: " in cacheness(*command, "-d", directory, code=3)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [("n", 1), ("", 1), (EOFError, 1), (KeyboardInterrupt, 130)],
+)
+def test_nothing_is_done_without_a_yes(directory, monkeypatch, answer, code):
+    def typed(_: str) -> str:
+        if isinstance(answer, str):
+            return answer
+        raise answer
+
+    termui = sys.modules[typer.confirm.__module__]
+    monkeypatch.setattr(termui, "visible_prompt_func", typed)
+    terminal = types.SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(screen, "sys", types.SimpleNamespace(stdin=terminal))
+    assert "nothing was done" in cacheness("clear", "-d", directory, code=code)
+    assert "2 entries" in cacheness("stats", "-d", directory)
+
+
+def test_ctrl_c_during_imports_ends_a_command_quietly(monkeypatch):
+    class Interrupt(importlib.abc.MetaPathFinder):
+        def find_spec(self, name: str, path: object, target: object = None) -> None:
+            if name == "cacheness.cli.commands":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "cacheness.cli.commands")
+    monkeypatch.setattr(sys, "meta_path", [Interrupt(), *sys.meta_path])
+    assert cacheness("list", code=130) == ""
+
+
+def test_the_entry_point_imports_little_before_it_catches_ctrl_c():
+    heavy = ["typer", "rich", "asyncio", "cacheness.cli.commands"]
+    code = f"import sys, cacheness.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "[]\n"
 
 
 def test_a_key_may_be_in_upper_case(directory):
@@ -556,7 +661,7 @@ def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(dir
         (("plan", hostile, "-d", directory), 3),
         (("show", hostile, "-d", directory), 2),
         (("disputes", hostile, "-d", directory), 2),
-        (("explain", hostile, "-d", directory), 2),
+        (("explain", hostile, "-d", directory), 3),
         (("explain", f"{hostile}:f", "-d", directory), 3),
         (("accept", "--revoke", hostile, "-d", directory), 3),
         (("accept", "a.b", "--renamed", hostile, "-d", directory), 2),
@@ -736,11 +841,14 @@ def test_explain_says_why_a_call_would_miss(busy):
     )
     with UnifiedCache(busy) as cache:
         cache.cached(double)(1)
-    assert run("explain", "tests.demo_calls:double", "--arg", "x=1", *where).startswith("hit: ")
+    for name in ("tests.demo_calls:double", "tests.demo_calls.double", "double"):
+        assert run("explain", name, "--arg", "x=1", *where).startswith("hit: ")
     answer = run("explain", "tests.demo_calls:double", "--arg", "x=2", *where, "--json", code=1)
     assert answer["changes"][0]["name"] == "x"
     for wrong, named, code in (
-        (("tests.demo_calls",), "module:function", 2),
+        ((":double",), "write module:function", 2),
+        (("tests.demo_calls:",), "write module:function", 2),
+        (("tests.demo_calls:__file__",), "is not a function", 3),
         (("tests.demo_calls:no",), "cannot be imported", 3),
         (("no_such_module_anywhere:f",), "cannot be imported", 3),
         (("tests.demo_calls:double", "--arg", "y=2"), "cannot be called so", 2),
@@ -1016,7 +1124,9 @@ def test_completion_knows_the_commands(monkeypatch):
 
 def test_the_help_imports_neither_the_cache_nor_what_it_needs():
     heavy = ["sqlalchemy", "numpy", "cacheness.cache", "rich.console", "socket", "pickle", "json"]
-    code = f"import sys; from cacheness.cli import app; print([name for name in {heavy} if name in sys.modules])"
+    code = (
+        f"import sys; from cacheness.cli.commands import app; print([name for name in {heavy} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import typer.main
 
-from cacheness.cli import app
+from cacheness.cli.commands import app
 from cacheness.testing import servers
 from tests.conftest import SIGNING_KEY
 

@@ -169,7 +169,7 @@ def test_make_targets_exist(page: Path) -> None:
 def test_commands_exist(page: Path) -> None:
     from typer.main import get_command
 
-    from cacheness.cli import app
+    from cacheness.cli.commands import app
 
     known = set(getattr(get_command(app), "commands"))  # noqa: B009 - a group has them, a command does not
     named = set(re.findall(r"`(?:[^`]*/)?cacheness ([a-z]+)", page.read_text()))

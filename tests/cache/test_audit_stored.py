@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cacheness import NotAudited, UnifiedCache
-from cacheness.cli import app
+from cacheness.cli.commands import app
 from cacheness.cli.endings import CouldNot, Misuse
 from tests.conftest import World
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
-from cacheness.cli import app
+from cacheness.cli.commands import app
 from cacheness.errors import StoreUnavailable
 from cacheness.keys import FunctionCode
 from cacheness.maintenance.copying import copy

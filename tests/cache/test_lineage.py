@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cacheness import NotCached, UnifiedCache
-from cacheness.cli import app
+from cacheness.cli.commands import app
 from tests.conftest import World
 
 

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cacheness import UnifiedCache
-from cacheness.cli import app
+from cacheness.cli.commands import app
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import CachenessError
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypedDict
 
 import typer
 
-from cacheness.cli.children import NotImportable, imported, in_a_child, named_by
+from cacheness.cli.children import NotImportable, imported, in_a_child, named_or_new
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import TARGETS_HELP, AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
@@ -121,14 +121,7 @@ def _names(cache: UnifiedCache, given: _AcceptOptions) -> Iterator[str]:
     if not given["targets"]:
         yield from (name for name in known if _is_here(name))
     for target in given["targets"]:
-        try:
-            yield from named_by(target, known)
-        except CouldNot:
-            # Under its current name it may have no results yet.
-            module, _, name = target.replace(":", ".").rpartition(".")
-            if not module:
-                raise
-            yield target if ":" in target else f"{module}:{name}"
+        yield from named_or_new(target, known)  # under its current name it may have no results yet
 
 
 def _is_here(name: str) -> bool:

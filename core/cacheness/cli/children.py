@@ -137,6 +137,41 @@ def named_by(target: str, known: Sequence[str]) -> list[str]:
     return found
 
 
+def one_named(target: str, known: Sequence[str]) -> str:
+    """Return the function that a target names, as module:name, with results or without.
+
+    Raises Misuse if they are several, CouldNot for none.
+    """
+    from cacheness.arguments import is_full_name
+
+    if is_full_name(target):
+        return target
+    if ":" in target:
+        raise Misuse(f"{target} is not a function: write module:function")
+    try:
+        found = named_or_new(target, known)
+    except CouldNot as error:
+        raise CouldNot(f"{error}. Name one without results as module:name") from None
+    if len(found) > 1:
+        raise Misuse(f"{target} could be {len(found)} functions: {', '.join(found)}. Give one of these names")
+    return found[0]
+
+
+def named_or_new(target: str, known: Sequence[str]) -> list[str]:
+    """Return the functions that a target names: those with results, otherwise one without. Raises CouldNot for none."""
+    from cacheness.arguments import is_full_name
+
+    try:
+        return named_by(target, known)
+    except CouldNot:
+        if is_full_name(target):
+            return [target]
+        module, _, name = target.rpartition(".")
+        if not module or ":" in target:
+            raise
+        return [f"{module}:{name}"]
+
+
 def imported(name: str) -> Any:
     """Return the function of this module and qualified name, joined by a colon. Raises NotImportable."""
     module, _, qualname = name.partition(":")
@@ -144,7 +179,9 @@ def imported(name: str) -> Any:
         raise NotImportable("not importable")
     try:
         found = importlib.import_module(module)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also a SystemExit, and the exception with which pytest skips a module
         why = f"{module} cannot be imported: {type(error).__name__}: {error}"
         raise NotImportable("not importable", why) from error
     try:

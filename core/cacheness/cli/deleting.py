@@ -12,6 +12,7 @@ from cacheness.cli.endings import Misuse
 from cacheness.cli.entries import entry_named
 from cacheness.cli.options import FUNCTION_HELP, AsJson, DryRun, Place, Yes, about_a_cache
 from cacheness.cli.screen import confirm, print_json, progress, say, telling_what_is_left
+from cacheness.errors import CachenessError
 from cacheness.units import number_of
 
 MANY: Final = 20_000  #: entries, whose deletion takes long enough for a bar
@@ -48,6 +49,8 @@ def delete(
         else:
             try:
                 found = cache.delete_matching(**given, dry_run=True)
+            except CachenessError:  # some are ValueErrors
+                raise
             except ValueError as error:
                 raise Misuse(str(error)) from None
             what = number_of(found, "entry")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-FOUND: Final = 1  #: issues, entries that were not copied, a call that would miss
+FOUND: Final = 1  #: issues, entries that were not copied, a call that would miss, an answer that was no
 MISUSE: Final = 2  #: a wrong command
 COULD_NOT: Final = 3
 INTERRUPTED: Final = 130  #: by Ctrl-C
@@ -17,6 +17,10 @@ class Misuse(Exception):
 
 class CouldNot(Exception):
     """The command failed."""
+
+
+class Declined(Exception):
+    """The answer to a question was no."""
 
 
 class StoppedByUser(Exception):

@@ -23,6 +23,7 @@ from cacheness.cli.screen import (
     short,
     table,
 )
+from cacheness.errors import CachenessError
 from cacheness.printable import printable
 from cacheness.units import bytes_named, number_of, seconds_named
 
@@ -104,7 +105,7 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
 
 @about_a_cache
 def explain(
-    function: Annotated[str, typer.Argument(metavar="MODULE:FUNCTION", help="It is imported, and not called.")],
+    function: Annotated[str, typer.Argument(help=f"One {FUNCTION_HELP}: imported, and not called.")],
     *,
     place: Place,
     arg: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A Python literal, or else text.")] = None,
@@ -113,8 +114,9 @@ def explain(
     """Show why a call would miss, or that it would hit. Exit code 1 when it would miss."""
     from cacheness.memoize.decorator import Cached
 
-    found, arguments = _imported(function), dict(_argument(text) for text in arg or ())
+    arguments = dict(_argument(text) for text in arg or ())
     with place.opened() as cache:
+        found = _imported(cache, function)
         own = found if isinstance(found, Cached) else None
         try:
             # A function that is cached elsewhere is compared with this cache, with its own options.
@@ -159,8 +161,12 @@ def top(
 
 def entry_named(cache: UnifiedCache, key: str) -> Entry:
     """Return the entry with a key or its first digits."""
+    from cacheness.arguments import first_digits
+
     try:
-        entry = cache.entry(key)
+        entry = cache.entry(first_digits(key))
+    except CachenessError:  # some are ValueErrors
+        raise
     except ValueError as error:
         raise Misuse(str(error)) from None
     if entry is None:
@@ -168,20 +174,21 @@ def entry_named(cache: UnifiedCache, key: str) -> Entry:
     return entry
 
 
-def _imported(name: str) -> Any:
-    import importlib
+def _imported(cache: UnifiedCache, target: str) -> Any:
     import sys
 
-    module, _, path = name.partition(":")
-    if not path:
-        raise Misuse(f"{name} is not a function: write module:function")
+    from cacheness.cli.children import NotImportable, imported, one_named
+
+    name = one_named(target, cache.functions())
     sys.path.insert(0, "")  # as `python -m` does
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise CouldNot(f"{name} cannot be imported: {error}") from None
+        found = imported(name)
+    except NotImportable as error:
+        module, _, path = name.partition(":")
+        why = f"there is no {path} in {module}" if error.state == "gone" else f"{module} is not a module of a file"
+        raise CouldNot(str(error) or f"{name} cannot be imported: {why}") from None
+    if not callable(found):
+        raise CouldNot(f"{name} is not a function")
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypedDict
 
 import typer
 
-from cacheness.cli.children import NotImportable, imported, in_a_child, tell
+from cacheness.cli.children import NotImportable, imported, in_a_child, one_named, tell
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
 from cacheness.cli.screen import print_json, say
@@ -96,6 +96,8 @@ def taken_over_in(cache: UnifiedCache, given: _ImportOptions) -> list[dict[str, 
 
 def _of_one(cache: UnifiedCache, name: str, given: _ImportOptions) -> dict[str, Any]:
     done: dict[str, Any] = {"function": name, "imported": 0, "there": 0, "checked": 0, "left_out": {}, "refused": ""}
+    name = one_named(name, cache.functions())
+    done["function"] = name
     try:
         named = imported(name)
     except NotImportable as error:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.config import EMBEDDED, Config
-from cacheness.errors import ConfigError
-from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, embedded_kind
+from cacheness.errors import ConfigError, MissingExtra
+from cacheness.factory import BLOB_DIRECTORY, KEY_FILE, check, embedded_kind
 
 
 def config_of(
@@ -37,9 +37,28 @@ def config_of(
 
 
 def existing(config: Config, hint: str = "") -> Config:
-    """Return the configuration, unless a mistyped directory would create an empty cache."""
-    if config.metadata_backend in EMBEDDED and _kind_of(config.cache_dir) is None:
-        raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}{hint}")
+    """Return the configuration, unless a mistyped directory would create an empty cache.
+
+    Raises Misuse if it cannot work, or the cache is of another kind.
+    """
+    backend = config.metadata_backend
+    if backend in EMBEDDED:
+        held = _kind_of(config.cache_dir)
+        if held is None:
+            raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}{hint}")
+        if held != backend:
+            raise Misuse(f"{config.cache_dir} contains a cache of kind {held}, not {backend}")
+    return possible(config)
+
+
+def possible(config: Config) -> Config:
+    """Return the configuration. Raises Misuse for one that can work on no machine."""
+    try:
+        check(config)
+    except MissingExtra:
+        raise
+    except ConfigError as error:
+        raise Misuse(str(error)) from None
     return config
 
 

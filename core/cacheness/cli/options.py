@@ -42,9 +42,13 @@ class Place:
     def config(self) -> Config:
         """Return the configuration of an existing cache: a mistyped directory is an error, not an empty cache."""
         from cacheness.cli.opening import config_of, existing
+        from cacheness.errors import ModeRefused
 
         hint = "" if self.cache_dir else ". Name its folder with -d"
-        return existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace), hint)
+        config = existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace), hint)
+        if config.mode == "off":
+            raise ModeRefused("mode='off' uses no store, and a command needs one: look at CACHENESS_MODE")
+        return config
 
     @contextmanager
     def opened(self) -> Iterator[UnifiedCache]:

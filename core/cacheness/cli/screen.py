@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from cacheness.cli.endings import Misuse, StoppedByUser
+from cacheness.cli.endings import Declined, Misuse, StoppedByUser
 from cacheness.printable import cut, printable
 from cacheness.units import number_of
 
@@ -175,7 +175,8 @@ def confirm(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise Misuse("a confirmation is not possible here, because stdin is no terminal: add --yes to confirm")
-    typer.confirm(question, abort=True, err=True)
+    if not typer.confirm(question, err=True):
+        raise Declined
 
 
 @contextmanager

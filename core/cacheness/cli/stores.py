@@ -82,13 +82,13 @@ def copy(
     Entries that cannot be copied are listed on stderr, and the exit code is then 1.
     """
     from cacheness.cache import UnifiedCache
-    from cacheness.cli.opening import endpoint, existing, place_of, target_of
+    from cacheness.cli.opening import endpoint, existing, place_of, possible, target_of
     from cacheness.errors import ForgedEntry
     from cacheness.maintenance.copying import Copied, every_row
     from cacheness.maintenance.copying import copy as copy_entries
 
     origin = existing(endpoint(source, source_blobs, namespace, source_key))
-    destination = target_of(target, target_blobs, namespace, target_key, to)
+    destination = possible(target_of(target, target_blobs, namespace, target_key, to))
     if place_of(source) == place_of(target):
         raise Misuse(f"source and target are the same: {source}")
     done, forged = Copied(), 0
