@@ -930,6 +930,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             self.code_of,
             accepted=accepted,
             why_not=lambda entry: DISPUTED if entry.key in disputed else self._store.why_not_served(entry),
+            present=self.present,
         )
 
     @property

@@ -188,7 +188,7 @@ FULL = """
         try:
             store.write(name, [bytes(700_000), bytes(700_000)])
         except StoreFull as error:
-            assert "make room" in str(error)
+            assert "free space" in str(error)
         else:
             raise AssertionError("the write went through")
     assert os.listdir(os.path.join(root, "a")) == ["old"], os.listdir(root + "/a")

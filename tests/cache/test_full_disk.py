@@ -42,7 +42,7 @@ def fill(cache):
             cache.put(value(len(kept)), n=len(kept), tags=["even"] if len(kept) % 2 == 0 else [])
             kept.append(len(kept))
     except StoreFull as error:
-        assert "clear, invalidate" in str(error) or "make room" in str(error), error
+        assert "clear, invalidate" in str(error) or "free space" in str(error), error
     assert len(kept) > 10, kept
     assert reserve.stat().st_blocks * 512 >= 1 << 20, "puts used up what is kept back"
     return kept

@@ -66,7 +66,7 @@ def test_a_plan_tells_what_is_served_what_is_stale_and_why(pipeline: Callable[[s
     cache: UnifiedCache = changed.cache
     clean, load, pinned, other = cache.plan(changed.clean, changed.load, changed.pinned, changed.other)
     assert (clean.function, clean.state) == ("pipeline:clean", "changed")
-    assert (clean.results, clean.stale) == (1, 3)
+    assert (clean.results, clean.stale, clean.replaced) == (1, 3, 0)
     assert clean.changes == ("code of `pipeline.helper` changed",)
     assert clean.stale_bytes > 0
     assert clean.stale_seconds > 0
@@ -74,6 +74,46 @@ def test_a_plan_tells_what_is_served_what_is_stale_and_why(pipeline: Callable[[s
     assert (pinned.state, pinned.results) == ("unchanged", 3)
     assert (other.state, other.results, other.stale) == ("new", 0, 0)
     assert cache.plan(changed.clean.__wrapped__) == [clean]
+    cache.close()
+
+
+def test_what_was_computed_again_is_not_stale_any_more(pipeline: Callable[[str], Any]) -> None:
+    fill(pipeline(BEFORE))
+    changed = pipeline(AFTER)
+    changed.clean(1)
+    cache: UnifiedCache = changed.cache
+    (plan,) = cache.plan(changed.clean)
+    assert (plan.state, plan.results, plan.stale, plan.replaced) == ("changed", 1, 2, 1)
+    for number in range(3):
+        changed.clean(number)
+    (plan,) = cache.plan(changed.clean)
+    assert (plan.state, plan.changes, plan.results, plan.stale, plan.replaced) == ("unchanged", (), 3, 0, 3)
+    cache.close()
+
+
+def test_methods_of_each_kind_are_planned_under_their_own_names(tmp_path: Path) -> None:
+    cache = UnifiedCache(tmp_path / "of_methods")
+
+    class Model:
+        @classmethod
+        @cache.cached
+        def of_class(cls, x: int) -> int:
+            return x
+
+        @staticmethod
+        @cache.cached
+        def static(x: int) -> int:
+            return x
+
+        @cache.cached
+        def plain(self, x: int) -> int:
+            return x
+
+    Model.of_class(1), Model.static(1), Model().plain(1)
+    plans = cache.plan(Model.of_class, Model.static, Model.plain, Model().plain)
+    assert [(plan.function.rpartition(".")[2], plan.results) for plan in plans] == [
+        *(("of_class", 1), ("static", 1), ("plain", 1), ("plain", 1))
+    ]
     cache.close()
 
 
@@ -103,7 +143,7 @@ def test_what_a_look_up_does_not_serve_is_no_result_that_a_plan_counts_as_served
     entry = edited.cache.find(edited.load.key(1))
     assert edited.cache.dispute(entry, None, None, "again")
     (again,) = edited.cache.plan(edited.load)
-    assert (again.state, again.results, again.stale, len(again.changes)) == ("changed", 0, 4, 2)
+    assert (again.state, again.results, again.stale, len(again.changes)) == ("changed", 0, 3, 2)
     cache.close(), edited.cache.close()
 
 

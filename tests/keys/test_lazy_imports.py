@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cacheness.keys import fingerprint
+from cacheness.keys.code.sources import is_module
 
 #: What `lazy_loader.attach` gives, for a package with a submodule `shapes` and a name of it.
 _ATTACHED = """
@@ -136,3 +137,27 @@ def test_chance_behind_a_lazy_import_is_seen(folder: Path, monkeypatch: pytest.M
     module = _load(folder, "lazy_main", "def f(x): return uniform(0, x)\n")
     module.uniform = _Lazy("random", "uniform")
     assert fingerprint(module.f).chance
+
+
+def test_a_text_that_is_no_modules_name_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`importlib.util.find_spec` imports the package in front of each dot: a script beside the user's would run."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("cleanup", "tidy_up", "packed/__init__", "packed/inner", "packed/inner_too"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.py").write_text("print(__name__)")
+
+    def scripts() -> list[object]:
+        path = __import__("pathlib").Path
+        return [path("cleanup.py"), path("tidy_up.py.bak"), "packed.missing", "nowhere.inner"]
+
+    def plugin() -> object:
+        return __import__("packed.inner")
+
+    fingerprint(scripts)
+    assert capsys.readouterr().out == ""
+    fingerprint(plugin)
+    assert capsys.readouterr().out.split() == ["packed", "packed.inner"]
+    assert is_module("packed.inner_too")
+    assert not is_module("packed.missing")

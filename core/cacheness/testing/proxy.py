@@ -313,11 +313,11 @@ class _Link:
         return True
 
     def _send_slowly(self, data: bytes) -> None:
-        while data and self._proxy.rate:
-            step = max(1, int(self._proxy.rate / 20))
+        while data and (rate := self._proxy.rate):  # which a test may change at any time
+            step = max(1, int(rate / 20))
             self._client.sendall(data[:step])
             data = data[step:]
-            time.sleep(step / self._proxy.rate)
+            time.sleep(step / rate)
         self._client.sendall(data)
 
     def _wait_while_stalled(self) -> None:

@@ -39,6 +39,7 @@ from cacheness.keys.code.environment import (
 )
 from cacheness.keys.code.introspection import parts_asked_of
 from cacheness.keys.code.settings_classes import sources_of_settings
+from cacheness.keys.code.sources import is_module
 from cacheness.keys.code.texts import texts_of
 from cacheness.keys.code.write_only import only_written, places_in
 from cacheness.keys.encode import Encoder, handles
@@ -422,7 +423,7 @@ def _folder_as_used(value: Any, fn: types.FunctionType, beside: FilesBeside, *, 
 def _named_in_text(module: str) -> Any:
     """Return the user's module that a text may name; most texts name none."""
     try:
-        is_there = module in sys.modules or importlib.util.find_spec(module) is not None
+        is_there = module in sys.modules or is_module(module)
     except FAILURES:
         is_there = False
     return _imported(Import(module, 0), {}) if is_there else MISSING

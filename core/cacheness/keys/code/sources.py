@@ -12,6 +12,7 @@ import functools
 import os
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
+from importlib.util import find_spec
 from typing import Any, Final
 
 from cacheness.keys.error_paths import FAILURES
@@ -76,6 +77,18 @@ def source_file_of(module: str) -> str:
 
 
 _file_of: Final = functools.cache(source_file_of)
+
+
+def is_module(name: str) -> bool:
+    """Return True when a dotted name is that of a module. Imports nothing, not even the packages around it."""
+    name, *rest = name.split(".")
+    found = find_spec(name)
+    for part in rest:
+        if found is None:
+            return False
+        name = f"{name}.{part}"
+        found = PathFinder.find_spec(name, list(found.submodule_search_locations or ()))
+    return found is not None
 
 
 def _parameters(module: str, name: str, steps: int) -> FunctionParameters:
