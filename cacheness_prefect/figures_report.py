@@ -74,16 +74,16 @@ def text_of(day: Report, reasons: Report) -> str:
     for row in day.rows[:_FUNCTIONS]:
         share = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
         lines.append(
-            f"| {_cell(row.name)} | {' | '.join(f'{count:,}' for count in row.counts)} |"
+            f"| {_cell(day.name_of(row))} | {' | '.join(f'{count:,}' for count in row.counts)} |"
             f" {share} | {seconds_named(row.seconds_saved)} | {seconds_named(row.seconds_spent)} |"
         )
     if len(day.rows) > _FUNCTIONS:
         lines.append(f"\n… and {len(day.rows) - _FUNCTIONS:,} more functions.")
     if reasons.rows:
         lines += ["", "Why calls missed:", "", "| reason | misses |", "|---|---:|"]
-        lines += [f"| {_cell(row.name)} | {row.misses:,} |" for row in reasons.rows[:_REASONS]]
+        lines += [f"| {_cell(reasons.name_of(row))} | {row.misses:,} |" for row in reasons.rows[:_REASONS]]
     return "\n".join(lines)
 
 
 def _cell(name: str) -> str:
-    return plain("".join(char if char.isprintable() else "?" for char in name) or "(none)")
+    return plain("".join(char if char.isprintable() else "?" for char in name))

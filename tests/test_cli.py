@@ -37,6 +37,7 @@ from cacheness.maintenance.doctor import diagnose
 from cacheness.maintenance.prometheus import text_of
 from cacheness.page.views import overview
 from cacheness_prefect.figures_report import text_of as markdown_of
+from tests.conftest import SIGNING_KEY
 from tests.demo_calls import double
 
 pytestmark = pytest.mark.slow
@@ -345,6 +346,30 @@ def test_what_is_named_and_not_there_has_exit_code_3(directory, arguments):
     assert "Traceback" not in said
 
 
+def test_arguments_that_are_too_long_to_show_are_called_so(tmp_path):
+    with UnifiedCache(cache_dir=tmp_path / "cache") as cache:
+        entry = cache.put(1, **{"a" * 100_000: 1})
+        other = cache.put(1, **{f"{'a' * 99}{number}": number for number in range(1000)})
+    for one in (entry, other):
+        assert "too long to show" in cacheness("show", one.cache_key, "-d", tmp_path / "cache")
+
+
+def test_a_database_that_is_down_is_said_in_one_sentence_and_the_page_is_served(monkeypatch, tmp_path):
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: print("served"))
+    monkeypatch.chdir(tmp_path)
+    named = {
+        "CACHENESS_METADATA_BACKEND": "postgresql://nobody@127.0.0.1:1/nothing",
+        "CACHENESS_BLOB_STORE": "memory://",
+        "CACHENESS_SIGNING_KEY": SIGNING_KEY,
+    }
+    said = cacheness("stats", code=3, **named)
+    assert re.search(r"cannot be reached: [^?]*\w\. Check that the server runs", said), said
+    address, *others = cacheness("ui", **named).splitlines()
+    assert address.startswith("http://127.0.0.1:")
+    assert others[1].startswith("The cache does not answer now")
+    assert others[2] == "served"
+
+
 IMPORTS = {
     "syntax": "def (",
     "indented": " x = 1\n  y = 2",
@@ -582,7 +607,7 @@ main()
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    words = {"verify": "nothing was changed", "copy": "0 entries copied", "clear": "2 left", "evict": "2 left"}
+    words = {"verify": "nothing was changed", "copy": "verify --repair", "clear": "2 left", "evict": "2 left"}
     assert f"interrupted: {'looked at ' if command == 'verify' else ''}" in said.decode()
     assert words[command] in said.decode()
     assert b"Traceback" not in said

@@ -9,6 +9,7 @@ import logging
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,13 +19,15 @@ from typing import Any
 import pytest
 
 from cacheness import UnifiedCache
-from cacheness.errors import StoreUnavailable
+from cacheness.errors import StoreUnavailable, UnhashableArgument
 from cacheness.maintenance.activity import Report, Sum
 from cacheness.memoize import decorator, miss_reasons
 from cacheness.page.preview import preview
+from cacheness.page.views import overview
 from cacheness.records import HOUR, Activity, Hit
 from cacheness.results import call_counts
 from cacheness.results.call_counts import OTHERS, Figures
+from cacheness_prefect.figures_report import text_of
 from tests.forked import ended, fork
 
 
@@ -85,6 +88,61 @@ def test_rows_add_up_to_their_total_and_calls_to_what_they_came_to():
             assert row.looked_up == row.hits + row.misses + row.waited
             assert row.hit_rate == (row.hits / row.looked_up if row.looked_up else None)
     assert Report.of(rows, "reason").total.calls == Report.of(rows, "function").total.misses
+
+
+def test_calls_without_a_function_or_a_reason_have_the_same_words_everywhere(cache):
+    assert cache.lookup(x=1) is None
+    for by, words in (("function", "no function"), ("reason", "not known")):
+        report = cache.report(by=by)
+        assert str(report).startswith(f"{words}: 1 call, 0 hits, 1 miss")
+        assert words in report._repr_html_()
+        assert [row["name"] for row in report.as_dict()["rows"]] == [""]
+        assert report.name_of(report.total) == "total"
+    shown = " ".join(overview(cache).html().split())
+    assert "<td>no function</td>" in shown
+    assert "<td>not known</td>" in shown
+    shown = text_of(cache.report(), cache.report(by="reason"))
+    assert "| no function | 1 | 0 | 1 |" in shown
+    assert "| not known | 1 |" in shown
+
+
+@pytest.mark.parametrize("mode", ["read", "offline"])
+def test_who_listens_hears_a_cache_that_writes_no_figures(tmp_path, mode):
+    def f(x):
+        if x > 2:
+            raise ZeroDivisionError
+        return x
+
+    with UnifiedCache(tmp_path) as writer:
+        writer.cached(f)(1)
+        writer.put(1, a=1)
+    with UnifiedCache(tmp_path, mode=mode) as cache, cache.listening() as heard:
+        cached = cache.cached(f)
+        cached(1)
+        assert (cache.get(a=1), cache.get(a=2)) == (1, None)
+        cache.get_many([cache.key(a=2), cache.key(a=3)])
+        if mode == "read":
+            cached(2)
+            with pytest.raises(ZeroDivisionError):
+                cached(3)
+        cache.count("f", "not cacheable", calls=2)
+    done = ["hit", "hit", "miss", "miss", "miss", *(["miss", "failed"] if mode == "read" else [])]
+    assert [call.outcome for call in heard] == [*done, "not cacheable", "not cacheable"]
+    with UnifiedCache(tmp_path) as writer:
+        assert writer.stats()["calls"] == 1
+
+
+def test_a_call_whose_argument_has_no_key_counts_as_failed(cache):
+    @cache.cached
+    def f(x):
+        return 1
+
+    with cache.listening() as heard:
+        for _ in range(2):
+            with pytest.raises(UnhashableArgument):
+                f(threading.Lock())
+    assert [(call.outcome, call.reason) for call in heard] == [("failed", "an argument has no key")] * 2
+    assert cache.report().total.failed == 2
 
 
 def test_only_hits_save_something(cache):

@@ -47,7 +47,10 @@ def list_entries(
     limit: Annotated[int, typer.Option(min=1, max=MOST, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """List entries, in key order. Into a pipe: a line each, whole keys, columns between tabs."""
+    """List entries, in key order; with --function, each function's newest first.
+
+    Into a pipe: a line each, whole keys, columns between tabs.
+    """
     with place.opened() as cache:
         entries = cache.list_entries(tag=tag, function=function, limit=limit)
         if as_json:

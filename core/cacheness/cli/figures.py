@@ -8,7 +8,7 @@ import typer
 
 from cacheness.cli.endings import FOUND, Misuse
 from cacheness.cli.options import AsJson, Place, about_a_cache
-from cacheness.cli.screen import NAME, NUMBER, TEXT, function_named, hint, print_json, say, table
+from cacheness.cli.screen import NAME, NUMBER, TEXT, hint, print_json, say, table
 from cacheness.printable import printable
 from cacheness.units import bytes_named, number_of, seconds_named, seconds_of
 
@@ -88,7 +88,7 @@ def _print_report(found: Report) -> None:
     rows: list[tuple[str, ...]] = []
     for row in (*found.rows, found.total) if len(found.rows) > 1 else found.rows:
         rate = "-" if row.hit_rate is None else f"{row.hit_rate:.0%}"
-        name = function_named(row.name) if by == "function" else printable(row.name) or "not known"
+        name = printable(found.name_of(row))
         times = (seconds_named(row.seconds_saved), seconds_named(row.seconds_spent))
         if by == "reason":  # misses are the only outcome with these reasons
             rows.append((name, f"{row.misses:,}", times[1]))

@@ -27,7 +27,7 @@ def ui(
     """
     import socket
 
-    from cacheness.errors import MissingExtra
+    from cacheness.errors import CachenessError, MissingExtra
 
     try:
         import uvicorn
@@ -45,6 +45,10 @@ def ui(
         page = ServedPage(cache, listener.getsockname()[1])
         say(page.url)
         hint("Ctrl-C ends it.")
+        try:
+            cache.stats()
+        except CachenessError as error:
+            hint(f"The cache does not answer now, and its pages say so until it does: {error}")
         server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off", ws="none"))
         server.run(sockets=[listener])
 

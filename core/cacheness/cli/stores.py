@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from cacheness.migrating import Migrated
     from cacheness.records import Entry
 
+_AFTER_COPY: Final = (
+    "Run it again to continue. Blobs that the target does not name are removed there by: cacheness verify --repair"
+)
 Force = Annotated[bool, typer.Option("--force", help="Repair even when the damage looks implausible.")]
 
 
@@ -105,7 +108,7 @@ def copy(
 
     with UnifiedCache(origin) as old, UnifiedCache(destination) as new, progress() as bar:
         task = bar.add_task("copying", total=old.stats()["entries"])
-        with telling(lambda: f"{_tally(done)}. Run it again to continue"):
+        with telling(lambda: f"{_tally(done)}. {_AFTER_COPY}"):
             before, after = old._store, new._store  # noqa: SLF001  stored bytes move, not values
             done = copy_entries(before, after, every_row(before), show, skipped=name)
     if as_json:

@@ -12,12 +12,13 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from cacheness.errors import CodecError
 from cacheness.keys.encode import Digest
 from cacheness.keys.values.unordered import Unordered
 
+_TOO_LONG: Final = "too long to show: only the digest of a part is kept"
 _unpack_float: Final = struct.Struct(">d").unpack_from
 
 
@@ -53,6 +54,8 @@ class _Decoder:
         return _readers[tag](self)
 
     def number(self, end: bytes = b":") -> int:
+        if self._data.startswith(b"#", self.at):
+            raise CodecError(_TOO_LONG)
         stop = self._data.index(end, self.at)
         number = int(self._data[self.at : stop], 16)
         self.at = stop + 1
@@ -75,6 +78,10 @@ class _Decoder:
 
     def items(self) -> list[Any]:
         return [self.value() for _ in range(self.number())]
+
+    def digest(self) -> NoReturn:
+        """A long list, tuple, dictionary or object: a letter and a digest."""
+        raise CodecError(_TOO_LONG)
 
     def pairs(self) -> dict[Any, Any]:
         return {self.value(): self.value() for _ in range(self.number())}
@@ -99,6 +106,7 @@ _readers: Final[Mapping[bytes, Callable[[_Decoder], Any]]] = {
     b"<": lambda d: set(d.items()),
     b">": lambda d: frozenset(d.items()),
     b"@": _Decoder.named,
+    b"#": _Decoder.digest,
 }
 
 

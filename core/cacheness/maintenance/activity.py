@@ -20,7 +20,7 @@ By: TypeAlias = Literal["function", "hour", "outcome", "reason"]
 class Sum:
     """The sum of calls with a common property."""
 
-    name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" if unknown
+    name: str  #: function, hour (2026-11-29 16:00), outcome, or reason; "" for none, or if not known
     hits: int = 0  #: returned a stored result at once; includes near hits
     misses: int = 0  #: computed here, or found nothing
     waited: int = 0  #: returned what another call was computing
@@ -98,19 +98,40 @@ class Report:
     def __iter__(self) -> Iterator[Sum]:
         return iter(self.rows)
 
+    def name_of(self, row: Sum) -> str:
+        """Return the name of a row; for one without a name, words: "no function", or "not known" for a reason.
+
+        Args:
+            row: a row of this report, or its total.
+        """
+        return row.name or ("not known" if self.by == "reason" else "no function")
+
     def as_dict(self) -> dict[str, Any]:
         """Return the whole report as plain data for JSON."""
         return {"by": self.by, "rows": [row.as_dict() for row in self.rows], "total": self.total.as_dict()}
 
     def _repr_html_(self) -> str:
         head = [self.by, *COLUMNS, "hit rate", "seconds saved", "seconds spent"]
-        return html.of_rows("What calls came to", head, [_cells(row) for row in (*self.rows, self.total)])
+        return html.of_rows("What calls came to", head, [self._cells(row) for row in (*self.rows, self.total)])
 
     def __str__(self) -> str:
         if not self.total.calls:
             return "no calls were counted"
-        lines = [_line(row) for row in (*self.rows, self.total)]
+        lines = [self._line(row) for row in (*self.rows, self.total)]
         return "\n".join(lines)
+
+    def _cells(self, row: Sum) -> list[str]:
+        rate = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
+        times = (f"{seconds:,.1f}" for seconds in (row.seconds_saved, row.seconds_spent))
+        return [self.name_of(row), *(f"{number:,}" for number in row.counts), rate, *times]
+
+    def _line(self, row: Sum) -> str:
+        rate = "" if row.hit_rate is None else f", hit rate {row.hit_rate:.0%}"
+        return (
+            f"{printable(self.name_of(row))}: {number_of(row.calls, 'call')}, {number_of(row.hits, 'hit')},"
+            f" {number_of(row.misses, 'miss')}, {row.waited:,} waited, {row.not_cacheable:,} not cacheable,"
+            f" {row.failed:,} failed{rate}; {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +176,4 @@ def _sum(name: str, rows: Iterable[Activity]) -> Sum:
         seconds_saved=saved,
         bytes_saved=read,
         bytes_stored=stored,
-    )
-
-
-def _cells(row: Sum) -> list[str]:
-    rate = "" if row.hit_rate is None else f"{row.hit_rate:.0%}"
-    times = (f"{seconds:,.1f}" for seconds in (row.seconds_saved, row.seconds_spent))
-    return [row.name or "(none)", *(f"{number:,}" for number in row.counts), rate, *times]
-
-
-def _line(row: Sum) -> str:
-    rate = "" if row.hit_rate is None else f", hit rate {row.hit_rate:.0%}"
-    name = printable(row.name) or "(none)"
-    return (
-        f"{name}: {number_of(row.calls, 'call')}, {number_of(row.hits, 'hit')}, {number_of(row.misses, 'miss')},"
-        f" {row.waited:,} waited, {row.not_cacheable:,} not cacheable, {row.failed:,} failed{rate};"
-        f" {row.seconds_saved:,.1f} s saved, {row.seconds_spent:,.1f} s spent"
     )

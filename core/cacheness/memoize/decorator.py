@@ -29,7 +29,7 @@ from cacheness.audit import (
 from cacheness.config import Config
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.elsewhere import OF_FUNCTION, no_attribute
-from cacheness.errors import CachenessError, ModeRefused, NotCached
+from cacheness.errors import CachenessError, ModeRefused, NotCached, UnhashableArgument
 from cacheness.incomplete import Incomplete, may_cache
 from cacheness.isolation import isolated
 from cacheness.jitter import between
@@ -77,6 +77,7 @@ _REFUSED: Final = object()
 _WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
 #: Reasons in figures.
 REFRESHED: Final = "refresh was asked for"
+NO_KEY: Final = "an argument has no key"
 NO_ANSWER: Final = "the cache did not answer"
 
 _Steps: TypeAlias = Generator[Any, Any, None]
@@ -446,7 +447,7 @@ class Cached:
         if mode == "offline" and (found is None or found is _FAILED):
             raise NotCached((yield functools.partial(self._why_not_cached, key, found)))
         if found is None and not writes(mode):
-            yield from self._call_uncached(key, call)
+            yield from self._call_uncached(key, call, reason)
         if found is None and self.options.single_flight and key.digest not in bodies.under_way.get():
             found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
@@ -468,9 +469,15 @@ class Cached:
         else:
             yield from self._compute(key, call, reason, earlier)
 
-    def _call_uncached(self, key: Key | None, call: CallArguments) -> _Steps:
+    def _call_uncached(self, key: Key | None, call: CallArguments, reason: str = "") -> _Steps:
+        began = time.perf_counter()
         given, _ = yield functools.partial(_loaded, call, self.binder)
-        value = yield from self._call(CallFunction(key, given, of=self))
+        if key is None:
+            value = yield from self._call(CallFunction(key, given, of=self))
+        else:
+            failed = functools.partial(self._count, key, "failed", RAISED, began)
+            value = yield from self._call(CallFunction(key, given, failed=failed, of=self))
+            self._count(key, "miss", reason, began)
         if call.is_lazy:
             key = key or (yield functools.partial(self._key_again, given))
             value = self._reference(call, key, None, value)
@@ -503,7 +510,7 @@ class Cached:
         if self.cache.config.mode == "off" or computes_all.get():
             return LookedUp(None, None, "", None)
         with telemetry.operation(telemetry.LOOKUP, namespace=self.cache.namespace) as looking:
-            key = self.key(*call.args, **call.kwargs)
+            key = self._key_of(call)
             looked = self._look_under(key, call)
             if looking is not telemetry.NOBODY:
                 found = looked.found
@@ -511,6 +518,13 @@ class Cached:
                 outcome = hit if isinstance(found, Hit) else _WITHOUT.get(found, "miss")
                 looking.came_to(outcome, looked.reason, function=key.function)
         return looked
+
+    def _key_of(self, call: CallArguments) -> Key:
+        try:
+            return self.key(*call.args, **call.kwargs)
+        except UnhashableArgument:
+            self.cache.count(name_of_function(self.__wrapped__), "failed", NO_KEY)
+            raise
 
     def _look_under(self, key: Key, call: CallArguments) -> LookedUp:
         if not self._may_cache(key):

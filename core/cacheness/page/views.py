@@ -77,6 +77,7 @@ def overview(cache: UnifiedCache) -> View:
     """Show the cache's contents, what it saved, by function and hour, and why calls missed. Reads no entries."""
     hours = {row.name: row for row in cache.report(since=timedelta(hours=HOURS), by="hour")}
     ever = cache.overview()
+    functions, reasons = ever.report("function"), ever.report("reason")
     names = [_hour(ago) for ago in reversed(range(HOURS))]
     return View(
         "overview.html",
@@ -85,8 +86,9 @@ def overview(cache: UnifiedCache) -> View:
             "namespace": cache.config.namespace,
             "columns": COLUMNS,
             "stats": ever.stats,
-            "functions": islice(ever.report("function"), ROWS),
-            "reasons": islice(ever.report("reason"), ROWS),
+            "functions": functions,
+            "reasons": reasons,
+            "rows": ROWS,
             "disputes": len(cache.disputes()),
             "calls": _chart("Calls in each hour", names, hours, _calls),
             "saved": _chart("Time saved in each hour", names, hours, _saved, seconds_named),

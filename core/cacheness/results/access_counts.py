@@ -13,7 +13,7 @@ from cacheness.deadlines import patience
 from cacheness.errors import CachenessError
 from cacheness.logs import logger_of
 from cacheness.protocols import MetadataStore
-from cacheness.records import Candidate, Entry, Outcome
+from cacheness.records import Call, Candidate, Entry, Outcome
 from cacheness.results.call_counts import Figures
 
 _log = logger_of(__name__)
@@ -22,6 +22,7 @@ PIECE: Final = 200  #: keys that one transaction writes
 FLUSH_EVERY: Final = 60.0  #: seconds
 FLUSH_AT: Final = 5_000  #: different keys, if reached earlier
 KEPT_AT_MOST: Final = 50_000  #: different keys; further ones are not counted while the store stays locked
+_AT_FIRST: Final = {"calls": 1, "spent": 0.0, "saved": 0.0, "size": 0}  #: figures of calls, if they are not given
 LAST_SECONDS: Final = 1.0  #: the most time that closing a cache takes to write them
 
 
@@ -70,19 +71,29 @@ class UseCounter:
 
         `function` is the one that was called: another function of the same code may have made the entry.
         """
-        if self._counts:
-            name, saved, size = function or entry.function, 0.0, 0
-            if outcome != "waited":
-                saved, size = entry.compute_seconds or 0.0, entry.size
+        name, saved, size = function or entry.function, 0.0, 0
+        if outcome != "waited":
+            saved, size = entry.compute_seconds or 0.0, entry.size
+        if not self._counts:
+            self._let_hear(Call(name, outcome, "", spent, saved, size))
+        else:
             self.figures.count_hit(name, outcome, spent, saved, size)
             telemetry.count(self._namespace, name, outcome, spent=spent, saved=saved, size=size)
 
     def count_calls(self, function: str, outcome: Outcome, reason: str = "", **figures: Any) -> None:
         """Count calls with other outcomes."""
-        if self._counts:
+        if not self._counts:
+            calls, *numbers = (figures.get(name, at_first) for name, at_first in _AT_FIRST.items())
+            self._let_hear(*[Call(function, outcome, reason, *numbers)] * calls)
+        else:
             self.figures.count(function, outcome, reason, **figures)
             telemetry.count(self._namespace, function, outcome, reason, **figures)
             self.write_when_due()
+
+    def _let_hear(self, *calls: Call) -> None:
+        """Give calls that are not counted to who listens in this process."""
+        for heard in self.figures.listeners:
+            heard.extend(calls)
 
     def write_when_due(self) -> None:
         """Start a thread that writes the buffer, if the last write was long ago or the buffer is large."""

@@ -54,6 +54,8 @@ _OUTAGES: Final = ("53", "57", "58", "F0", "XX")
 #: psycopg's message about the connection itself, without a code of the server.
 _CONNECTION_ERRORS: Final = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError)
 #: The message of a refused connection; on connecting, libpq returns the text but not the code.
+#: In libpq's messages, which our own advice replaces.
+_QUESTION: Final = re.compile(r" ?\bIs the server running [^?]*\?")
 _REFUSALS: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|permission denied"
     r"|is not permitted to log in|role .* is not"
@@ -458,8 +460,8 @@ def _read_url(url: str) -> tuple[str, int]:
 
 
 def _sentence(error: Exception) -> str:
-    """Return a driver's message in one line. It never contains the password."""
-    return " ".join(str(error).split()).rstrip(".")
+    """Return a driver's message in one line, without its question. It never contains the password."""
+    return _QUESTION.sub("", " ".join(str(error).split())).rstrip(".")
 
 
 def _advice(code: str, asked: str) -> str:
