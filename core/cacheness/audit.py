@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 import secrets
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from blake3 import blake3
+
 from cacheness.errors import CachenessError
 from cacheness.isolation import isolated
-from cacheness.keys import Key, digest_of, reached_by
+from cacheness.keys import Key, reached_by
+from cacheness.keys.encode import Encoder
 from cacheness.records import Entry, Hit
 
 #: Seconds that a result may have taken to compute, to be computed again during a call.
 LONGEST: Final = 60.0
 #: The most disputes of a function per day; more would give no new information.
 MOST_A_DAY: Final = 100
+#: Seconds that a comparison of two results may take, whose caller waits. The members of one array are not interrupted.
+LONGEST_COMPARISON: Final = 5.0
+#: Seconds after which a comparison that failed is not tried again in this process.
+SLOW_COMPARISON: Final = 1.0
+_STEP: Final = 256  #: values that are encoded between two looks at the clock
 _WIDTH: Final = 60  #: characters of a value in a dispute
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _ALL: Final = 1 << 64
@@ -23,6 +33,37 @@ _ALL: Final = 1 << 64
 
 class NotComparable(Exception):
     """Two values cannot be compared; the message has the reason."""
+
+    is_slow = False  #: it took long to find this out
+
+
+class _TooLong(CachenessError):
+    """The time for a comparison is over."""
+
+
+class _Timed(Encoder):
+    """Stops at a time, because an object may lead to any number of others, and make them as they are read."""
+
+    __slots__ = ("_left", "_until")
+
+    def __init__(self, until: float) -> None:
+        super().__init__()
+        self._until = until
+        self._left = 1
+
+    def add(self, value: Any) -> None:
+        self._left -= 1
+        if self._left <= 0:
+            if time.monotonic() > self._until:
+                raise _TooLong(f"its comparison takes longer than {LONGEST_COMPARISON:.0f} seconds")
+            self._left = _STEP
+        super().add(value)
+
+
+def _digest(value: Any, until: float) -> bytes:
+    encoder = _Timed(until)
+    encoder.run(value, "result")
+    return blake3(encoder.out).digest()
 
 
 class Sampler:
@@ -59,13 +100,17 @@ def is_same(
             return bool(same(stored, computed))
         except Exception as error:
             raise NotComparable(f"its same= failed ({type(error).__name__}: {error})") from error
+    began = time.monotonic()
+    until = began + LONGEST_COMPARISON
     try:
-        expected = digest_of(stored, "result")
+        expected = _digest(stored, until)
         # A change caused by storing is no difference: a codec may leave out an object's caches.
-        if digest_of(computed, "result") == expected or digest_of(round_trip(computed), "result") == expected:
+        if _digest(computed, until) == expected or _digest(round_trip(computed), until) == expected:
             return True
     except CachenessError as error:
-        raise NotComparable(f"{error}. Say what is equal: same=") from error
+        failure = NotComparable(f"{error}. Say what is equal: same=")
+        failure.is_slow = time.monotonic() - began > SLOW_COMPARISON
+        raise failure from error
     if name := _named_anew_in(computed):
         raise NotComparable(f"each {name} gets another name when it is made. Say what is equal: same=")
     return False
@@ -95,9 +140,9 @@ def _named_anew_in(value: Any) -> str:
 
 
 def digest_or_none(value: Any) -> bytes | None:
-    """Return the digest of a value, if it has one."""
+    """Return the digest of a value, if it has one that can be made in time."""
     try:
-        return digest_of(value, "result")
+        return _digest(value, time.monotonic() + LONGEST_COMPARISON)
     except CachenessError:
         return None
 
@@ -181,10 +226,36 @@ def names_in(code: Any) -> Iterator[str]:
             yield from names_in(part)
 
 
+class _Brief(reprlib.Repr):
+    """`repr` that goes over no more of a container than is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxtuple = self.maxlist = self.maxarray = self.maxdict = self.maxset = self.maxfrozenset = 20
+        self.maxdeque = 20
+        self.maxstring = self.maxlong = self.maxother = 4 * _WIDTH
+
+    def repr_dict(self, value: dict[Any, Any], level: int) -> str:
+        """Show the items in their order."""
+        if level <= 0:
+            return "{...}" if value else "{}"
+        items = itertools.islice(value.items(), self.maxdict)
+        shown = [f"{self.repr1(key, level - 1)}: {self.repr1(item, level - 1)}" for key, item in items]
+        return "{" + ", ".join(shown + ["..."] * (len(value) > self.maxdict)) + "}"
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        """Show any other object as `repr` does."""
+        return repr(value)
+
+
+_repr: Final = _Brief()
+
+
 def brief(value: Any) -> str:
     """Describe a value in a few words."""
     try:
-        text = " ".join(repr(value).split())
+        text = " ".join(_repr.repr(value).split())
     except Exception:  # noqa: BLE001  the user's own
         text = f"a {type(value).__qualname__}"
     return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"

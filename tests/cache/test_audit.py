@@ -25,8 +25,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cacheness import Config, ConfigError, UnifiedCache
-from cacheness.audit import NotComparable, is_same
+from cacheness import Config, ConfigError, UnhashableArgument, UnifiedCache, audit
+from cacheness.audit import NotComparable, brief, digest_or_none, is_same
+from cacheness.keys import digest_of, encode
 from tests.conftest import World
 
 
@@ -288,6 +289,86 @@ def test_what_gets_another_name_whenever_it_is_made_is_no_dispute(cache: Unified
     assert is_same(nameless(what), nameless(what), lambda one, other: type(one) is type(other), cache.round_trip)
     one = dask.array.ones(3)
     assert is_same(one, dask.array.ones(3), None, cache.round_trip)  # its name says what it is made of
+
+
+class Peer:
+    """Leads to all others, as the parts of a figure do."""
+
+    def __init__(self) -> None:
+        self.links: list[Peer] = []
+
+
+def peers(count: int) -> list[Peer]:
+    found = [Peer() for _ in range(count)]
+    for one in found:
+        one.links = list(found)
+    return found
+
+
+class Branching:
+    """Makes others whenever it is read, each with less below it."""
+
+    def __init__(self, left: int = 25) -> None:
+        self.left = left
+
+    def __reduce__(self) -> Any:
+        below = [Branching(self.left - 1), Branching(self.left - 1)] if self.left else []
+        return (Branching, (self.left,), {"below": below})
+
+
+def test_objects_that_lead_to_each_other_end_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.import_module("cacheness.keys.encode"), "MOST_REPEATED", 200)
+    for value in (peers(12)[0], {"deep": [peers(12)]}):
+        with pytest.raises(UnhashableArgument, match="its objects lead to each other in too many ways"):
+            digest_of(value)
+        assert digest_or_none(value) is None
+    top = Peer()
+    top.links = [Peer() for _ in range(1000)]  # a tree whose parts know what they are in, is listed once
+    for one in top.links:
+        one.links = [top]
+    shared = (1, 2)
+    assert digest_of(top) == digest_of(top)
+    assert encode([shared] * 1000)
+
+
+def test_a_comparison_ends_and_is_not_begun_again(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(importlib.import_module("cacheness.keys.encode"), "MOST_REPEATED", 200)
+    ran = []
+
+    def made(n: int) -> Any:
+        ran.append(n)
+        return peers(12)
+
+    for limit, times in ((audit.LONGEST_COMPARISON, 5), (-1.0, 2)):  # … and one that was slow
+        monkeypatch.setattr(audit, "SLOW_COMPARISON", limit)
+        ran.clear()
+        checked = cache.cached(check=1.0, key=lambda n: (n, times))(made)
+        for _ in range(5):
+            assert len(checked(1)) == 12
+        assert len(ran) == times
+    assert cache.disputes() == []
+    assert caplog.text.count("cannot be checked") == 1
+    assert "Say what is equal: same=" in caplog.text
+
+
+def test_a_comparison_of_what_has_no_end_stops_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "LONGEST_COMPARISON", 0.01)
+    for value in (Branching(), [1, {"a": Branching()}]):
+        with pytest.raises(NotComparable, match=r"its comparison takes longer than 0 seconds. Say what is equal"):
+            is_same(value, value, None, lambda given: given)
+        assert digest_or_none(value) is None
+    assert is_same(Branching(), Branching(), lambda one, other: True, lambda given: given)
+
+
+def test_a_value_is_described_without_going_over_all_of_it() -> None:
+    endless: Any = []
+    for _ in range(60):
+        endless = [endless, endless]
+    assert brief(endless).startswith("[[[[")
+    for value in ({"b": 1, "a": {2}}, [1.5, "x" * 300], ("a",), 10**99, np.float64(2), {}, [()], 1j):
+        assert brief(value)[:60] == " ".join(repr(value).split())[:60]
 
 
 def test_same_says_what_is_equal(cache: UnifiedCache) -> None:

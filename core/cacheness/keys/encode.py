@@ -42,6 +42,9 @@ _HEADS: Final = [b"s%x:" % size for size in range(256)]
 
 #: Fixed, so that a value can be encoded or not independent of the call's depth in the program.
 DEEPEST: Final = 128
+#: How often containers may occur again that must be encoded each time, because they refer to one
+#: around them. In a graph of objects that all lead to each other there is no end of these.
+MOST_REPEATED: Final = 1 << 18
 
 _NOWHERE: Final = 1 << 62
 
@@ -181,7 +184,10 @@ def is_registered(types: Iterable[type]) -> bool:
 class Encoder:
     """Appends the encodings of values to `out`."""
 
-    __slots__ = ("_code", "_levels", "_lowest", "_memo", "_stack", "inputs", "names", "orders", "out", "unfollowed")
+    __slots__ = (
+        *("_code", "_levels", "_lowest", "_memo", "_repeated", "_stack"),
+        *("inputs", "names", "orders", "out", "unfollowed"),
+    )
 
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
@@ -198,7 +204,9 @@ class Encoder:
         self._levels: dict[int, int] = {}
         self._code: dict[int, tuple[Any, str, bytes]] = {}  # with the object, so that its id is not reused
         self._lowest = _NOWHERE  # the outermost level to which an unfinished value refers back
-        self._memo: dict[int, tuple[Any, bytes, bytes, bool]] = {}
+        #: With the object, so that its id is not reused; the last is None if it must be encoded each time.
+        self._memo: dict[int, tuple[Any, bytes, bytes, bool | None]] = {}
+        self._repeated = 0
 
     def run(self, value: Any, path: str) -> None:
         """Encode a value; an error contains the path below `path` to the part that failed."""
@@ -298,11 +306,18 @@ class Encoder:
         if level is not None:
             self.out += b"^%x;" % (len(self._stack) - level)
             self._lowest = min(self._lowest, level)
+            for inner in self._stack[level + 1 :]:  # they refer to one around them
+                if type(inner) is not Step:
+                    self._memo.setdefault(id(inner), (inner, b"", b"", None))
             return -1
         known = self._memo.get(key)
         if known is not None and known[3] is self.names:
             self._append_short(known[1], known[2])
             return -1
+        if known is not None and known[3] is None:
+            self._repeated += 1
+            if self._repeated > MOST_REPEATED:
+                raise Unencodable("its objects lead to each other in too many ways")
         if len(self._stack) > DEEPEST:
             raise Unencodable(f"nested more than {DEEPEST} levels deep")
         self._levels[key] = len(self._stack)

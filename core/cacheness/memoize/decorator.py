@@ -307,6 +307,7 @@ class Cached:
         share = (cache.config.check or 0.0) if options.check is None else options.check
         self._sampler = Sampler(share) if share > 0 and not writes_to(fn) else None
         self._is_for_earlier: bool | None = None
+        self._not_comparable = ""  #: why results cannot be compared, if it takes long to find out
         if unknown := set(options.ignore) - self.binder.ignorable:
             raise TypeError(f"ignore={sorted(unknown)}: {_name_of(fn)} has no such parameter")
 
@@ -661,6 +662,7 @@ class Cached:
         options = self.options
         return (
             self._sampler is not None
+            and not self._not_comparable
             and self._sampler.chooses(entry.key)
             and writes(self.cache.config.mode)
             and is_checkable(entry, own_share=options.check is not None, own_ttl=options.ttl is not None)
@@ -705,7 +707,14 @@ class Cached:
             return None
         if self._key_again(done.call).digest != done.key.digest:
             return None
-        return is_same(stored, done.value, self.options.same, self.cache.round_trip)
+        if self._not_comparable:
+            raise NotComparable(self._not_comparable)
+        try:
+            return is_same(stored, done.value, self.options.same, self.cache.round_trip)
+        except NotComparable as error:
+            if error.is_slow:
+                self._not_comparable = str(error)
+            raise
 
     def _judge(self, done: Computed, earlier: EarlierHit) -> None:
         """Record whether the result equals that of earlier code."""
