@@ -25,6 +25,7 @@ from cacheness import Config
 from cacheness.jitter import between
 from cacheness_prefect.block import CachenessBlock
 from cacheness_prefect.error_reporting import shielded
+from cacheness_prefect.run_figures import note_wait
 from cacheness_prefect.run_metadata import hex_key_of, task_run_id
 from cacheness_prefect.waiting import Steps, WaitStep, run_steps, run_steps_off_loop, turns
 
@@ -167,10 +168,13 @@ class CachenessLockManager(LockManager):
             return True
         wait = self.wait if acquire_timeout is None else min(acquire_timeout, self.wait)
         give_up = time.monotonic() + wait
-        token, acquired = None, True
+        token, acquired, waited = None, True, False
+        began = time.monotonic()
         if not self._is_computed_above(key) and not shielded("lock a key", lambda: self._is_there(key), True):
             lease = self.lease if hold_timeout is None else min(hold_timeout, self.lease)
-            token, acquired = yield from self._wait_for_turn(key, holder, lease, give_up)
+            token, acquired, waited = yield from self._wait_for_turn(key, holder, lease, give_up)
+        if waited and token is None:
+            note_wait(task_run_id(), time.monotonic() - began)
         # Prefect's transactions ignore the return value: after `wait` they continue, and must be allowed to write.
         if acquired or acquire_timeout is None:
             with _claims_lock:
@@ -184,31 +188,38 @@ class CachenessLockManager(LockManager):
 
     def _wait_for_turn(
         self, key: str, holder: str, lease: float, give_up: float
-    ) -> Generator[WaitStep, None, tuple[str | None, bool]]:
-        """First within this process, then among all: return the token of the lease, and whether none is needed."""
+    ) -> Generator[WaitStep, None, tuple[str | None, bool, bool]]:
+        """Wait within this process, then among all.
+
+        Returns:
+            The token of the lease; whether the run may continue; whether it waited for another one.
+        """
         place, run = self._place(key), task_run_id()
         above = _runs_above() | ({run} - {""})
         turn, token = turns.ask(place, run, above), None
         looked, pause = turn.done(), POLL_SECONDS
+        waited = not looked
         try:
             while not turn.done():
                 left = give_up - time.monotonic()
                 if left <= 0 and turn.cancel():
-                    return None, False
+                    return None, False, waited
                 # The run with the turn may be done, and keep the turn until an outer task of both
                 # runs ends, which waits for us.
                 if self._is_computed_above(key) and turn.cancel():
-                    return None, True
+                    return None, True, waited
                 yield WaitStep(max(min(left, pause), 0.0), turn)
                 pause = min(2 * pause, POLL_AT_MOST)
             if not turn.result():
-                return None, True
-            token, found = yield from self._take_lease(key, f"{run}:{holder}", lease, give_up, above, looked=looked)
+                return None, True, waited
+            token, found, waited_for_lease = yield from self._take_lease(
+                key, f"{run}:{holder}", lease, give_up, above, looked=looked
+            )
             if found == "there":
                 turns.end(place)
             elif token is None:
                 turns.pass_on(place)
-            return token, found != "taken by others"
+            return token, found != "taken by others", waited or waited_for_lease
         except BaseException:
             if not turn.cancel() and turn.result():
                 turns.pass_on(place)
@@ -216,15 +227,16 @@ class CachenessLockManager(LockManager):
 
     def _take_lease(
         self, key: str, name: str, lease: float, give_up: float, above: Collection[str], *, looked: bool
-    ) -> Generator[WaitStep, None, tuple[str | None, Found]]:
+    ) -> Generator[WaitStep, None, tuple[str | None, Found, bool]]:
         token = f"{name}:{uuid.uuid4().hex[:8]}"
-        pause = POLL_SECONDS
+        pause, waited = POLL_SECONDS, False
         while True:
             found = self._ask_database(key, token, lease, above, looked=looked)
             if found == "free":
-                return token, found
+                return token, found, waited
             if found != "taken by others" or time.monotonic() >= give_up:
-                return None, found
+                return None, found, waited
+            waited = True
             yield WaitStep(min(pause * between(0.5, 1.0), max(give_up - time.monotonic(), 0.0)))
             pause, looked = min(2 * pause, POLL_AT_MOST), False
 

@@ -263,9 +263,10 @@ class PolicyResultStore(ResultStore):
             if isinstance(storage, CachenessBlock):
                 storage.require_usable()
 
-    def _count(self, store: CachenessBlock) -> None:
+    def _count(self, store: CachenessBlock, *, raised: bool) -> None:
         making = self._making
-        making.seen.computed(store.open(), making.key, time.monotonic() - making.started)
+        count = making.seen.raised if raised else making.seen.computed
+        count(store.open(), making.key, time.monotonic() - making.started)
 
     def read(self, key: str, holder: str | None = None) -> ResultRecord[Any]:
         """Read a result; if it is that of the current task run, no body runs whose files would be observed.
@@ -331,7 +332,10 @@ class PolicyResultStore(ResultStore):
         store = _keeper(self)
         if making.task_run != task_run_id() or store is None or not store.stores_results:
             return plain
-        shielded("count a task run", partial(self._count, store), None)
+        transaction = get_transaction()
+        # What a task returned has the key of the run; Prefect gives what it raised a random one.
+        raised = isinstance(obj, BaseException) and (transaction is None or key != transaction.key)
+        shielded("count a task run", partial(self._count, store, raised=raised), None)
         record = KeptRecord(metadata=plain.metadata, result=obj)
         path, ttl = plain.metadata.storage_key or "", store.result_ttl
         notes = shielded("describe a result", lambda: making.notes(obj, path, expiration, without_key=ttl), None)

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from cacheness import Hit, Key, UnifiedCache
 from cacheness.records import HITS, MICROSECONDS, Outcome
 from cacheness_prefect.error_reporting import inform
 from cacheness_prefect.reasons import HIT, MISS, WAITED
-from cacheness_prefect.run_metadata import Recent, about
+from cacheness_prefect.run_metadata import Recent, about, task_run_id
 
+RAISED = "the function raised"
 REFRESHED = "refresh was asked for"  #: as `cached` counts it
+
+
+#: Seconds that task runs waited for other runs, by the id of the run, until they are counted.
+_waits: OrderedDict[str, float] = OrderedDict()
+_WAITS_KEPT: Final = 1000  #: runs that end without being counted leave theirs
+
+
+def note_wait(task_run: str, seconds: float) -> None:
+    """Record that a task run waited for another run of its key.
+
+    Args:
+        task_run: the id of the run.
+        seconds: of its waiting.
+    """
+    _waits[task_run] = seconds
+    while len(_waits) > _WAITS_KEPT:
+        _waits.popitem(last=False)
 
 
 class RunFigures:
@@ -39,6 +59,16 @@ class RunFigures:
             self._reason = why[-1] if why else cache.reasons.of(key, cache)
             inform(f"{MISS}: {self._reason or 'the reason is not known'}")
 
+    def raised(self, cache: UnifiedCache, key: Key, seconds: float) -> None:
+        """Count a task that raised.
+
+        Args:
+            cache: in which its result would be stored.
+            key: of the call.
+            seconds: until it raised.
+        """
+        cache.count(key.function, "failed", RAISED, spent=seconds)
+
     def computed(self, cache: UnifiedCache, key: Key, seconds: float) -> None:
         """Count a miss, whose task has returned.
 
@@ -52,8 +82,13 @@ class RunFigures:
 
     def _count_hit(self, cache: UnifiedCache, key: Key, hit: Hit) -> None:
         entry, run = hit.entry, about(hit)
-        outcome: Outcome = "waited" if self._reason is not None else "near hit" if hit.near else "hit"
-        cache.count(key.function, outcome, saved=entry.compute_seconds or 0.0, size=entry.size)
+        seconds = _waits.pop(task_run_id(), None)
+        if seconds is not None or self._reason is not None:
+            outcome: Outcome = "waited"
+            cache.count(key.function, outcome, spent=seconds or 0.0)
+        else:
+            outcome = "near hit" if hit.near else "hit"
+            cache.count(key.function, outcome, saved=entry.compute_seconds or 0.0, size=entry.size)
         is_hit = outcome in HITS
         saved = f", {entry.compute_seconds:,.1f} s saved" if is_hit and entry.compute_seconds is not None else ""
         by = " of ".join(str(run[name]) for name in ("task_run", "flow_run") if run.get(name))

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import logging
+import os
 import subprocess
 import sys
 import textwrap
@@ -512,3 +513,29 @@ def test_who_listens_hears_each_call_and_nothing_afterwards(world):
     assert [call.outcome for call in inner] == ["hit"]
     assert heard[0].function == inner[0].function
     assert inner[0].seconds_saved > 0
+
+
+def test_a_hit_that_is_checked_saves_nothing_and_a_difference_is_a_miss(cache, monkeypatch):
+    monkeypatch.setenv("RATE", "1")
+
+    @cache.cached(check=1.0, version="1")
+    def read(x):
+        return int(os.environ["RATE"])
+
+    with cache.listening() as calls:
+        assert [read(0), read(0)] == [1, 1]
+        monkeypatch.setenv("RATE", "2")
+        assert read(0) == 2
+    assert [(call.outcome, call.reason) for call in calls] == [
+        *(("miss", "never seen"), ("hit", ""), ("miss", "disputed: it came out differently"))
+    ]
+    assert cache.stats()["seconds_saved"] == 0
+    assert all(call.seconds_spent > 0 for call in calls)
+
+
+def test_a_function_whose_results_are_never_stored_is_never_seen(cache):
+    unwanted = cache.cached(doubled, condition=lambda _: False)
+    wanted = cache.cached(doubled, version="1")
+    for number in range(3):
+        unwanted(number), wanted(number)
+    assert reasons(cache) == {"never seen": 4, "new arguments": 2}

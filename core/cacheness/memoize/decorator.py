@@ -319,8 +319,8 @@ class Cached:
             looked = self._look(call)
         key, found, _, earlier = looked
         if isinstance(found, Hit) and earlier is None and key is not None:
-            self.cache.count_hit(found, function=key.function)
             if self._sampler is None or not self._is_checked(found.entry):  # most calls end here
+                self.cache.count_hit(found, function=key.function)
                 return found.value
             return self._take(self._audit(key, call, found), lease)
         return self._take(self._steps(lease, call, looked), lease)
@@ -452,12 +452,12 @@ class Cached:
         if found is None and self.options.single_flight and key.digest not in bodies.under_way.get():
             found, waited = yield from self._queue(lease, key, call)
         if isinstance(found, Hit):
+            if earlier is None and not call.is_lazy and not waited and self._is_checked(found.entry):
+                yield from self._audit(key, call, found)
             seconds = time.perf_counter() - began if waited else 0.0
             self.cache.count_hit(found, "waited" if waited else "hit", function=key.function, spent=seconds)
             if call.is_lazy:
                 yield Done(self._reference(call, key, found.entry, is_earlier=earlier is not None))
-            if earlier is None and self._is_checked(found.entry):
-                yield from self._audit(key, call, found)
             yield Done(found.value)
         elif found is _FAILED or found is _REFUSED:
             # If the cache cannot be read, it is not written to either.
@@ -669,7 +669,7 @@ class Cached:
         )
 
     def _audit(self, key: Key, call: CallArguments, hit: Hit) -> _Steps:
-        """Compute a result again, and compare. Without a lease, because nothing is stored."""
+        """Compute a result again, compare, and count the call. Without a lease, because nothing is stored."""
         given, differs = yield functools.partial(_loaded, call, self.binder)
         if differs:
             differs = (yield functools.partial(self._key_again, given)).digest != key.digest
@@ -677,7 +677,9 @@ class Cached:
         if isinstance(done.value, Failed):
             _log_once(self, done.value.error, "could not be computed again to be checked")
         elif not differs and (yield functools.partial(self._ask, functools.partial(self._compare, done, hit))) is False:
+            self.cache.count(key.function, "miss", DISPUTED, spent=done.seconds)
             yield Done(done.value)
+        self.cache.count(key.function, "hit", spent=done.seconds, size=hit.entry.size)
         yield Done(hit.value)
 
     def _compare(self, done: Computed, hit: Hit) -> bool:
@@ -790,7 +792,7 @@ class Cached:
         elif not refreshes and self.cache.is_disputed(stored):
             why = DISPUTED
         if why or not self._may_cache(key):
-            self.cache.reasons.not_stored(key.digest, why)
+            self.cache.reasons.not_stored(key, why)
             about = {"namespace": self.cache.namespace, "function": key.function}
             with telemetry.operation(telemetry.STORE, **about) as storing:
                 storing.came_to("not stored", why)
@@ -805,9 +807,9 @@ class Cached:
                 by_value=options.by_value,
             )
         except CachenessError as error:
-            self.cache.reasons.not_stored(key.digest, type(error).__name__)
+            self.cache.reasons.not_stored(key, type(error).__name__)
             raise
-        self.cache.reasons.stored(key.digest)
+        self.cache.reasons.stored(key)
         if refreshes:
             self.cache.settle(stored)
         return entry

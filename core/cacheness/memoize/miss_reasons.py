@@ -55,16 +55,23 @@ class MissReasons:
         self._lock = threading.RLock()
         self._keys: OrderedDict[bytes, str] = OrderedDict()  #: why it was not stored; "" if it was
         self._functions: OrderedDict[tuple[Any, ...], tuple[float, str]] = OrderedDict()
+        self._stores: OrderedDict[tuple[Any, ...], bool] = OrderedDict()  #: whether it stored a result of a function
         self._disputed: set[str] = set()  #: functions
         self._asked_for_disputes = float("-inf")
 
-    def stored(self, key: bytes) -> None:
+    def stored(self, key: Key) -> None:
         """Record that the result of a key was stored."""
-        self._note(key, "")
+        self._note(key.digest, "")
+        with self._lock:
+            self._stores[_about(key)] = True
+            _cut(self._stores)
 
-    def not_stored(self, key: bytes, why: str) -> None:
+    def not_stored(self, key: Key, why: str) -> None:
         """Record why the result of a key was not stored."""
-        self._note(key, why)
+        self._note(key.digest, why)
+        with self._lock:
+            self._stores.setdefault(_about(key), False)
+            _cut(self._stores)
 
     def disputed(self, function: str) -> None:
         """Record that a result of a function is disputed now."""
@@ -85,11 +92,12 @@ class MissReasons:
         return DISPUTED if self._has_disputes(key.function, cache) and cache.disputes([key]) else reason
 
     def _of_function(self, key: Key, cache: Asked) -> str:
-        now, about = time.monotonic(), (key.function, _version_of(key.components), key.code)
+        now, about = time.monotonic(), _about(key)
         with self._lock:
             asked, reason = self._functions.get(about, (float("-inf"), ""))
             if now - asked < ASK_AGAIN:
-                return NEW_ARGUMENTS if reason == NEVER_SEEN else reason
+                # The result of the first call is stored by now, unless none was.
+                return NEW_ARGUMENTS if reason == NEVER_SEEN and self._stores.get(about, True) else reason
         reason = _compared(key, next(cache.iter_entries(function=key.function, limit=1), None), cache)
         with self._lock:
             self._functions[about] = now, reason
@@ -110,6 +118,11 @@ class MissReasons:
             self._keys[key] = why
             self._keys.move_to_end(key)
             _cut(self._keys)
+
+
+def _about(key: Key) -> tuple[Any, ...]:
+    """Return what identifies a function, its version and its code."""
+    return key.function, _version_of(key.components), key.code
 
 
 def _compared(key: Key, earlier: Entry | None, cache: Asked) -> str:
