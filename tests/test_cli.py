@@ -375,6 +375,8 @@ IMPORTS = {
     "indented": " x = 1\n  y = 2",
     "raises": "raise RuntimeError('not today')",
     "exits": "import sys; sys.exit(0)",
+    "has no text": "class Odd(Exception):\n    def __str__(self):\n        raise ValueError\nraise Odd",
+    "is lazy": "def __getattr__(name):\n    raise RuntimeError(name)",
     "skips": "import pytest; pytest.skip('no', allow_module_level=True)",
 }
 
@@ -382,11 +384,12 @@ IMPORTS = {
 @pytest.mark.parametrize("kind", [*IMPORTS, "../relative"])
 def test_a_module_that_cannot_be_imported_is_an_error_with_exit_code_3(directory, tmp_path, monkeypatch, kind):
     if kind in IMPORTS:
-        (tmp_path / f"unimportable_{kind}.py").write_text(IMPORTS[kind])
-        kind = f"unimportable_{kind}"
+        text, kind = IMPORTS[kind], f"unimportable_{kind.replace(' ', '_')}"
+        (tmp_path / f"{kind}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     said = cacheness("explain", f"{kind}:f", "-d", directory, code=3)
-    assert said.startswith(f"error: {kind} cannot be imported: ")
+    assert re.match(rf"error: {re.escape(kind)}(:f)? cannot be imported: ", said), said
     with pytest.raises(children.NotImportable, match="cannot be imported"):
         children.imported(f"{kind}:f")
 
@@ -399,6 +402,14 @@ def test_a_module_that_exits_is_reported_by_commands_that_import_in_a_child(dire
     Path("exits_later.py").write_text(IMPORTS["exits"])
     for command, code in (("plan", 1), ("accept", 1), ("audit", 3)):
         assert "SystemExit: 0" in cacheness(command, "exits_later:f", "-d", directory, code=code)
+    Path("exits_later.py").write_text("import os; os._exit(0)")
+    for command in ("plan", "explain"):
+        assert "ended with exit code 0" in cacheness(command, "exits_later:f", "-d", directory, code=3)
+    Path("exits_later.py").write_text("import sys\ndef f(x):\n    return sys.exit(7)\n")
+    assert "called sys.exit(7)" in cacheness("accept", "exits_later:f", "-d", directory, code=3)
+    Path("exits_later.py").write_text("print('loading')\ndef f(x):\n    return x\n")
+    said = cacheness("explain", "exits_later:f", "--arg", "x=1", "-d", directory, "--json")
+    assert json.loads(said)["hit"] is True
 
 
 @pytest.mark.parametrize(

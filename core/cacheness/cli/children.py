@@ -57,7 +57,7 @@ def in_a_child(
             raise CachenessError(f"{what} took more than {patience:.0f} s, importing included") from None
         if not answer.exists():
             last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-            raise CachenessError(f"{what} could not be made: {last}")
+            raise CachenessError(f"{what} could not be made: {last or _end_of(done.returncode)}")
         found = json.loads(answer.read_text())
     if "misuse" in found:
         raise Misuse(found["misuse"])
@@ -87,7 +87,13 @@ def child() -> None:
             found = {"could not": str(error)}
         except CachenessError as error:
             found = {"error": str(error)}
+        except SystemExit as error:
+            found = {"error": f"a function called sys.exit({error.code!r})"}
     Path(answer).write_text(json.dumps(found))
+
+
+def _end_of(code: int) -> str:
+    return f"its process ended with exit code {code}" if code >= 0 else f"its process was killed by signal {-code}"
 
 
 def tell(about: str, done: int, total: int) -> None:
@@ -182,9 +188,19 @@ def imported(name: str) -> Any:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # also a SystemExit, and the exception with which pytest skips a module
-        why = f"{module} cannot be imported: {type(error).__name__}: {error}"
-        raise NotImportable("not importable", why) from error
+        raise NotImportable("not importable", f"{module} cannot be imported: {_named(error)}") from error
     try:
         return reduce(getattr, qualname.split("."), found)
     except AttributeError:
         raise NotImportable("gone") from None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # of the module's __getattr__
+        raise NotImportable("not importable", f"{name} cannot be imported: {_named(error)}") from error
+
+
+def _named(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception as another:  # noqa: BLE001  of the error's own class
+        return f"{type(error).__name__}, whose text cannot be made: {type(another).__name__}"

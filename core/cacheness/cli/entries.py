@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from cacheness.cli.children import NotImportable, imported, in_a_child, one_named
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import FUNCTION_HELP, AsJson, KeyArgument, Place, about_a_cache
 from cacheness.cli.screen import (
@@ -23,7 +24,7 @@ from cacheness.cli.screen import (
     short,
     table,
 )
-from cacheness.errors import CachenessError
+from cacheness.errors import CachenessError, UnhashableArgument
 from cacheness.printable import printable
 from cacheness.units import bytes_named, number_of, seconds_named
 
@@ -108,32 +109,45 @@ def show(key: KeyArgument, *, place: Place, as_json: AsJson = False, value: Show
 
 @about_a_cache
 def explain(
-    function: Annotated[str, typer.Argument(help=f"One {FUNCTION_HELP}: imported, and not called.")],
+    function: Annotated[str, typer.Argument(help=f"One {FUNCTION_HELP}; it is not called.")],
     *,
     place: Place,
     arg: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A Python literal, or else text.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show why a call would miss, or that it would hit. Exit code 1 when it would miss."""
+    """Show why a call would miss, or that it would hit. Exit code 1 when it would miss.
+
+    It imports only the named module, in a separate process.
+    """
+    arguments = dict(_argument(text) for text in arg or ())
+    answer = in_a_child(place, explained_in, (function, arguments), "the explanation", patience=None)
+    if as_json:
+        print_json(answer["data"])
+    else:
+        for line in answer["lines"]:
+            say(printable(line))
+    if not answer["data"]["hit"]:
+        raise typer.Exit(FOUND)
+
+
+def explained_in(cache: UnifiedCache, given: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """Explain a call, in the process that imports the module."""
+    import json
+
     from cacheness.memoize.decorator import Cached
 
-    arguments = dict(_argument(text) for text in arg or ())
-    with place.opened() as cache:
-        found = _imported(cache, function)
-        own = found if isinstance(found, Cached) else None
-        try:
-            # A function that is cached elsewhere is compared with this cache, with its own options.
-            asked = found if own is None else type(own)(cache, own.__wrapped__, own.options)
-            answer = cache.explain(asked, **arguments)
-        except TypeError as error:
-            raise Misuse(f"{function} cannot be called so: {error}") from None
-    if as_json:
-        print_json(answer.as_dict())
-    else:
-        for line in str(answer).splitlines():
-            say(printable(line))
-    if not answer.hit:
-        raise typer.Exit(FOUND)
+    target, arguments = given
+    found = _imported(cache, target)
+    own = found if isinstance(found, Cached) else None
+    try:
+        # A function that is cached elsewhere is compared with this cache, with its own options.
+        asked = found if own is None else type(own)(cache, own.__wrapped__, own.options)
+        answer = cache.explain(asked, **arguments)
+    except UnhashableArgument:
+        raise
+    except TypeError as error:
+        raise Misuse(f"{target} cannot be called so: {error}") from None
+    return {"data": json.loads(json.dumps(answer.as_dict(), default=str)), "lines": str(answer).splitlines()}
 
 
 @about_a_cache
@@ -178,12 +192,7 @@ def entry_named(cache: UnifiedCache, key: str) -> Entry:
 
 
 def _imported(cache: UnifiedCache, target: str) -> Any:
-    import sys
-
-    from cacheness.cli.children import NotImportable, imported, one_named
-
     name = one_named(target, cache.functions())
-    sys.path.insert(0, "")  # as `python -m` does
     try:
         found = imported(name)
     except NotImportable as error:
