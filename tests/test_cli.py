@@ -35,6 +35,7 @@ from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import RepairRefused, StoreRefused
 from cacheness.maintenance.doctor import diagnose
 from cacheness.maintenance.prometheus import text_of
+from cacheness.memoize import acceptances
 from cacheness.page.views import overview
 from cacheness_prefect.figures_report import text_of as markdown_of
 from tests.conftest import SIGNING_KEY
@@ -294,6 +295,11 @@ def test_list_counts_what_matches_and_not_the_whole_cache(directory):
         (("delete", "f" * 65, "--yes"), "is not a key or its first digits"),
         (("lineage", "F" * 1000), "is not a key or its first digits"),
         (("disputes", "f" * 65), "is not a key or its first digits"),
+        (("plan", ":f"), "names no module"),
+        (("accept", ":f"), "names no module"),
+        (("audit", ""), "names no module"),
+        (("explain", ":"), "write module:function"),
+        (("accept", "--revoke", ""), "--revoke is empty"),
         (("show", "z" * 64), "is not a key or its first digits"),
         (("verify", "--deep", "--sample", "0"), "--sample 0"),
         (("verify", "--deep", "--sample", "nan"), "--sample nan"),
@@ -479,6 +485,14 @@ def test_the_entry_point_imports_little_before_it_catches_ctrl_c():
     code = f"import sys, cacheness.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == "[]\n"
+
+
+def test_a_change_that_several_ids_begin_with_is_a_wrong_command(directory, monkeypatch):
+    several = [types.SimpleNamespace(id="abc1"), types.SimpleNamespace(id="abc2")]
+    monkeypatch.setattr(acceptances.Acceptances, "every", lambda _: several)
+    assert "several accepted changes begin with abc: abc1, abc2" in cacheness(
+        "accept", "--revoke", "abc", "-d", directory, code=2
+    )
 
 
 def test_a_key_may_be_in_upper_case(directory):

@@ -13,7 +13,7 @@ from cacheness.cli.children import NotImportable, imported, in_a_child, named_or
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import TARGETS_HELP, AsJson, Place, about_a_cache
 from cacheness.cli.screen import hint, print_json, say
-from cacheness.errors import NotAccepted
+from cacheness.errors import CachenessError, NotAccepted
 from cacheness.printable import printable
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def _shown(change: Mapping[str, Any], sentence: str) -> dict[str, Any]:
 def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
     with place.opened() as cache:
         if revoke is not None:
-            if not cache.revoke(revoke):
+            if not _is_revoked(cache, revoke):
                 raise CouldNot(f"no accepted change begins with {revoke}, or it is revoked: cacheness accept --list")
             say(
                 f"{revoke} is revoked: results of that code no longer count, until a person accepts it again. None was"
@@ -162,6 +162,17 @@ def _look_after(place: Place, revoke: str | None, *, as_json: bool) -> None:
         print_json(found)
     else:
         _print(found)
+
+
+def _is_revoked(cache: UnifiedCache, change: str) -> bool:
+    if not change.strip():
+        raise Misuse("--revoke is empty: give the id of a change, as cacheness accept --list shows it")
+    try:
+        return cache.revoke(change)
+    except CachenessError:  # some are ValueErrors
+        raise
+    except ValueError as error:
+        raise Misuse(str(error)) from None
 
 
 def _print(found: Sequence[Mapping[str, Any]]) -> None:

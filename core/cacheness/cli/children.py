@@ -137,6 +137,8 @@ def named_by(target: str, known: Sequence[str]) -> list[str]:
     """Return the functions with results that a target names, as `--function` does. Raises CouldNot for none."""
     from cacheness.arguments import functions_called
 
+    if not target.partition(":")[0].strip():
+        raise Misuse(f"{target!r} names no module: write module:function")
     found = list(functions_called(target, known))
     if not found:
         raise CouldNot(f"no function of {target} has results: cacheness list shows what has")
