@@ -56,6 +56,22 @@ def test_a_result_is_read_twice_and_no_more(counted) -> None:
     assert counted.cache.get(n=1) == [1, 2]
 
 
+def test_a_row_is_read_again_where_no_connection_can_be_opened_to_watch_for_changes(counted, monkeypatch) -> None:
+    counted.cache.put(1, n=1)
+    counted.keep(n=1)
+    file = counted.cache._store.metadata._file
+    file._watching.close_before_fork()
+
+    def locked(url: str) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(file, "_connect", locked)
+        assert counted.cache.get(n=1) == 1
+        assert counted.reads(n=1) == 1
+    counted.keep(n=1)
+
+
 def test_many_are_read_twice_and_no_more(counted) -> None:
     cache = counted.cache
     keys = [cache.put([n], n=n).cache_key for n in range(20)]

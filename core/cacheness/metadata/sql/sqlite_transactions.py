@@ -187,7 +187,10 @@ class SqliteFile:
         if self.why_read_only:  # another connection at each statement
             return None
         with forks.no_fork():
-            connection, lease = self._take(self._watching)
+            try:
+                connection, lease = self._take(self._watching)
+            except sqlite3.Error:  # a new connection waits for no lock: the row is read instead, with patience
+                return None
             try:
                 return connection, next(connection.execute(_CHANGES))[0]
             except sqlite3.Error:
