@@ -952,7 +952,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     ) -> list[dict[str, Any]]:
         """Return entries as dictionaries. `put(**entry["args"])` makes the same key.
 
-        They are in the order of their keys; those selected by function or age are newest first.
+        They are in the order of their keys; selected by function, in that of functions, each with its newest first;
+        selected by age, newest first.
         """
         where = self._where(tag, self._called(function), prefix, older_than)
         entries = list(islice(self._entries(where, PAGE if limit is None else limit), limit))
