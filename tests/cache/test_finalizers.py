@@ -34,6 +34,7 @@ FINALIZERS = {
     "cacheness/metadata/sql/sqlite_connections.py: finalize(self, _dropped.add, self._open)",  # appends to a deque
     "cacheness/metadata/sql/sqlite_connections.py: __del__ in line 59",  # appends to a deque
     "cacheness/factory.py: register(_registry.close)",  # at exit, where nothing is interrupted
+    "cacheness/forks.py: Finalize(None, work, exitpriority=_AFTER_THE_USERS)",  # without an object: only at exit
     "cacheness_dask/write_behind.py: register(self.close)",  # at exit
     "cacheness_dask/write_behind.py: Finalize(self, self.close, exitpriority=100)",  # called only at exit
 }
