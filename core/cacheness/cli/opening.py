@@ -36,10 +36,10 @@ def config_of(
     return config
 
 
-def existing(config: Config, hint: str = "") -> Config:
+def existing(config: Config, hint: str = "", *, reads_entries: bool = True) -> Config:
     """Return the configuration, unless a mistyped directory would create an empty cache.
 
-    Raises Misuse if it cannot work, or the cache is of another kind.
+    Raises Misuse if the cache is of another kind, or, for a command that reads entries, if it cannot work.
     """
     backend = config.metadata_backend
     if backend in EMBEDDED:
@@ -48,7 +48,7 @@ def existing(config: Config, hint: str = "") -> Config:
             raise ConfigError(f"there is no cache in {config.cache_dir}{_why_not(config.cache_dir)}{hint}")
         if held != backend:
             raise Misuse(f"{config.cache_dir} contains a cache of kind {held}, not {backend}")
-    return possible(config)
+    return possible(config) if reads_entries else config
 
 
 def possible(config: Config) -> Config:

@@ -39,13 +39,18 @@ class Place:
     blob_store: str | None = None
     namespace: str | None = None
 
-    def config(self) -> Config:
-        """Return the configuration of an existing cache: a mistyped directory is an error, not an empty cache."""
+    def config(self, *, reads_entries: bool = True) -> Config:
+        """Return the configuration of an existing cache: a mistyped directory is an error, not an empty cache.
+
+        Args:
+            reads_entries: whether the command reads entries, and so needs the signing key.
+        """
         from cacheness.cli.opening import config_of, existing
         from cacheness.errors import ModeRefused
 
         hint = "" if self.cache_dir else ". Name its folder with -d"
-        config = existing(config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace), hint)
+        named = config_of(self.cache_dir, self.metadata_backend, self.blob_store, self.namespace)
+        config = existing(named, hint, reads_entries=reads_entries)
         if config.mode == "off":
             raise ModeRefused("mode='off' uses no store, and a command needs one: look at CACHENESS_MODE")
         return config

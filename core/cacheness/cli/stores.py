@@ -130,7 +130,7 @@ def migrate(*, place: Place, dry_run: DryRun = False, yes: Yes = False, as_json:
     from cacheness.migrating import migrate as migrate_store
     from cacheness.migrating import planned_for
 
-    config = place.config()
+    config = place.config(reads_entries=False)
     planned = planned_for(config)
     if planned.entries:
         (hint if as_json else say)(
