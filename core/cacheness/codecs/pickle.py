@@ -106,9 +106,7 @@ def _thoroughly(value: Any) -> tuple[_PickleBuffers, list[memoryview]]:
     import cloudpickle
 
     stream, buffers = _PickleBuffers(), list[memoryview]()
-    pickler = _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers))
-    pickler.dispatch_table = {**pickler.dispatch_table, **shared.reducers()}
-    pickler.dump(value)
+    _thorough_pickler()(stream, PROTOCOL, buffer_callback=_keeping_small_ones(buffers)).dump(value)
     # cloudpickle pickles only __main__ by value. The registration stays, because other processes
     # never can import these names.
     strangers = _nowhere(stream) - {"__main__"} - cloudpickle.list_registry_pickle_by_value()
@@ -122,6 +120,10 @@ def _thorough_pickler() -> Any:
     import cloudpickle
 
     class SharedPickler(cloudpickle.Pickler):  # type: ignore[misc]
+        @property
+        def dispatch_table(self) -> Any:  # read once, when a pickler is made
+            return {**super().dispatch_table, **shared.reducers()}
+
         def reducer_override(self, value: Any) -> Any:
             reduced = shared.reduce_part(value)
             return super().reducer_override(value) if reduced is NotImplemented else reduced
@@ -194,10 +196,8 @@ def _children(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _pickles(value: Any) -> bool:
-    import cloudpickle
-
     try:
-        attempt(cloudpickle.Pickler(_Nothing(), PROTOCOL).dump, value)
+        attempt(_thorough_pickler()(_Nothing(), PROTOCOL).dump, value)
     except CodecError:
         return False
     return True

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import copyreg
+import io
 import pickle
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from cacheness.codecs.libraries import library
 from cacheness.codecs.tensors import reduce_tensor
@@ -29,9 +31,52 @@ def reduce_part(value: Any) -> Any:
 def reducers() -> dict[type, Callable[[Any], Any]]:
     """The `dispatch_table` of a pickler."""
     table = copyreg.dispatch_table.copy()
+    table.update(_OWN)
     if numpy := sys.modules.get("numpy"):
         table[numpy.ma.MaskedArray] = _reduce_masked
     return table
+
+
+def _reduce_view(value: memoryview) -> Any:
+    memory: Any = value if value.c_contiguous else value.tobytes()
+    if not value.readonly and memory is not value:
+        memory = bytearray(memory)
+    about = (value.format, value.shape or (), value.readonly)
+    rebuild_view(pickle.PickleBuffer(memory).raw(), *about)  # raises where Python cannot make such a view of bytes
+    return rebuild_view, (pickle.PickleBuffer(memory), *about)
+
+
+def rebuild_view(memory: Any, format_: str, shape: tuple[int, ...], readonly: bool) -> memoryview:
+    """Read a memoryview. Stored pickles name this function: it never moves."""
+    view = memoryview(memory)
+    if (view.format, view.shape) != (format_, shape):
+        view = view.cast(format_, shape)  # type: ignore[call-overload]
+    return view.toreadonly() if readonly else view
+
+
+def _refuse(value: Any) -> NoReturn:
+    raise TypeError(f"{type(value).__name__} would be read back as another type")
+
+
+def _reduce_file(value: io.TextIOWrapper) -> Any:
+    for name in ("stdout", "stderr"):
+        if value is getattr(sys, name):
+            return getattr, (sys, name)
+    return _refuse(value)
+
+
+#: cloudpickle would store a view and a file as their content; pickle, iterators of these as those of lists.
+_OWN: Final[dict[type, Callable[[Any], Any]]] = {
+    memoryview: _reduce_view,
+    io.TextIOWrapper: _reduce_file,
+    **{
+        type(make()): _refuse
+        for container in (dict[str, int](), collections.OrderedDict[str, int]())
+        for view in (container.keys(), container.values(), container.items())
+        for make in (view.__iter__, view.__reversed__)
+    },
+    type(iter(set())): _refuse,
+}
 
 
 def _reduce_masked(value: Any) -> Any:

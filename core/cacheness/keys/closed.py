@@ -24,8 +24,8 @@ _CLOSED: Final = frozenset(
     for name in ("arrow", "builtins", "numpy", "pandas", "polars", "scipy", "torch", "unordered", "xarray")
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
-#: Known types whose digest as an argument belongs to another value, or that no codec returns unchanged.
-_NOT_AS_STORED: Final = frozenset({Digest, Stated, memoryview})
+#: Known types whose digest as an argument belongs to another value.
+_NOT_AS_STORED: Final = frozenset({Digest, Stated})
 
 
 class _Open(Unencodable):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import islice
@@ -49,6 +49,7 @@ COPY_LOOKS = 3  #: damaged local copies that a reader may find before it reads t
 MOVED_ROW_LOOKS = 5  #: times that a reader repeats a look-up of a row that is being overwritten
 FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to have written
 KINDS_AT_MOST = 20  #: items of a container whose types are checked
+ITEMS_AT_MOST = 1000  #: items whose types are compared with those that are read back
 #: Why an existing entry is not served, as figures report it.
 FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "a file that it wrote changed",
@@ -187,15 +188,19 @@ class Cache:
         return Draft(plain(link), [b""], None)
 
     def _read_back(self, codec: Codec, value: Any, raw: Sequence[Buffer], size: int) -> None:
-        """Raise CodecError if the first value of its type cannot be decoded in this process."""
+        """Raise CodecError if the first value of its type cannot be decoded in this process, or gets another type."""
         kind = _kind_of(value)
         if kind in self._readable or size > READ_BACK_AT_MOST:
             return
         try:
-            codec.decode(bytearray(b"".join(raw)))
+            decoded = codec.decode(bytearray(b"".join(raw)))
         except CodecError as error:
-            name = f"{type(value).__module__}.{type(value).__qualname__}"
+            name = _name_of_type(value)
             raise CodecError(f"a {name} is not stored, because it cannot be read back: {error}") from error
+        for one, read in _side_by_side(value, decoded):
+            before, after = _name_of_type(one), _name_of_type(read)
+            if before != after:  # by name, because a class may be defined again
+                raise CodecError(f"a {before} is not stored, because it would be read back as a {after}")
         self._readable.add(kind)
 
     def round_trip(self, value: Any) -> Any:
@@ -579,15 +584,38 @@ def fresh_name(entry: Entry, session: str) -> str:
     return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
 
 
+def _name_of_type(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _side_by_side(value: Any, decoded: Any) -> Iterator[tuple[Any, Any]]:
+    """Return a value and what was read back, and the same of the first items in containers, at any depth."""
+    waiting, left = [(value, decoded)], ITEMS_AT_MOST
+    while waiting and left:
+        left -= 1
+        one, read = waiting.pop()
+        yield one, read
+        kind = type(one)
+        if kind is type(read) and kind in (dict, list, tuple) and len(one) == len(read):
+            items = zip(one.values(), read.values(), strict=True) if kind is dict else zip(one, read, strict=True)
+            waiting += islice(items, left)
+
+
 def _kind_of(value: Any) -> tuple[int, ...]:
-    """Return the ids of the types of a value and of the first items of a container."""
-    items: Iterable[Any] = ()
-    if type(value) is dict:
-        items = islice(value.values(), KINDS_AT_MOST)
-    elif type(value) in {list, tuple}:
-        items = value[:KINDS_AT_MOST]
-    # By id, because a class need not be hashable. A class that gets the id of a deleted class is not checked.
-    return (id(type(value)), *sorted({id(type(item)) for item in items}))
+    """Return the ids of the types of a value and of the first items in containers, at any depth."""
+    waiting, found = [value], set[int]()
+    for at in range(1 + KINDS_AT_MOST):
+        if at == len(waiting):
+            break
+        one = waiting[at]
+        kind = type(one)
+        # By id, because a class need not be hashable. A class that gets the id of a deleted class is not checked.
+        found.add(id(kind))
+        if kind is dict:
+            waiting += islice(one.values(), KINDS_AT_MOST)
+        elif kind is list or kind is tuple:
+            waiting += one[:KINDS_AT_MOST]
+    return (id(type(value)), *sorted(found))
 
 
 def _is_named_by(link: Entry, entry: Entry) -> bool:
