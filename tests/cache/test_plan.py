@@ -17,6 +17,7 @@ from cacheness import UnifiedCache
 from cacheness.cli.commands import app
 from cacheness.cli.endings import CouldNot, Misuse
 from cacheness.errors import CachenessError
+from cacheness.memoize import plan as plans
 
 BEFORE = """\
 import os
@@ -77,7 +78,11 @@ def test_a_plan_tells_what_is_served_what_is_stale_and_why(pipeline: Callable[[s
     cache.close()
 
 
-def test_what_was_computed_again_is_not_stale_any_more(pipeline: Callable[[str], Any]) -> None:
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+def test_what_was_computed_again_is_not_stale_any_more(
+    pipeline: Callable[[str], Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "AT_ONCE", at_once)
     fill(pipeline(BEFORE))
     changed = pipeline(AFTER)
     changed.clean(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, TypeAlias
+from itertools import islice
+from typing import Any, Final, Literal, TypeAlias
 
 from cacheness.errors import CachenessError
 from cacheness.keys import Digest, Key, arguments_of, call_of, make_key, name_of_function
@@ -13,6 +14,8 @@ from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.explain import Codes, changes_of_code
 from cacheness.records import Entry
 from cacheness.units import number_of
+
+AT_ONCE: Final = 1000  #: results that are compared with those that are present, in one statement
 
 State: TypeAlias = Literal["unchanged", "changed", "new", "not importable", "gone"]
 
@@ -54,54 +57,91 @@ def plan_of(
     dispute; "" if it is served. `present` returns the keys that have results, in hexadecimal digits:
     a result of earlier code is not stale if the same call has one of today's. Each call counts once.
     """
-    pinned: dict[str | None, Key] = {}
-    kept_back: Counter[str] = Counter()
-    served, served_bytes, replaced = 0, 0, 0
-    stale = _Stale()
-    counted: set[bytes] = set()
-    earlier: list[tuple[Entry, Key | None]] = []
-    for entry in entries:
-        found, its_version = _code_in(entry.args)
-        chosen = its_version if version is None else version
-        if chosen not in pinned:
-            pinned[chosen] = make_key(args={}, function=function, version=chosen)
-        today = pinned[chosen]
-        if (found == today.fingerprint or (today.fingerprint, found) in accepted) and its_version == chosen:
-            why = why_not(entry)
-            if not why:
-                served, served_bytes = served + 1, served_bytes + entry.size
-                continue
-            kept_back[why] += 1
-            stale.add(entry)
-            counted.add(entry.key)
+    results = _ResultsSoFar(function, version, code_of, accepted=accepted, why_not=why_not, present=present)
+    waiting = iter(entries)
+    while page := list(islice(waiting, AT_ONCE)):
+        results.add(page)
+    return results.plan()
+
+
+class _ResultsSoFar:
+    """The results of a function so far, compared with its code of today; `plan_of` describes the parameters."""
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        version: str | None,
+        code_of: Callable[[Iterable[Entry]], Codes],
+        *,
+        accepted: Collection[tuple[bytes | None, bytes | None]],
+        why_not: Callable[[Entry], str],
+        present: Callable[[Sequence[Key]], Collection[str]],
+    ) -> None:
+        self._function, self._version, self._code_of = function, version, code_of
+        self._accepted, self._why_not, self._present = accepted, why_not, present
+        self._pinned: dict[str | None, Key] = {}
+        self._counted: set[bytes] = set()  #: keys of today whose calls count as stale
+        self._kept_back: Counter[str] = Counter()
+        self._changes: tuple[str, ...] = ()
+        self._served, self._served_bytes, self._replaced = 0, 0, 0
+        self._stale = _Stale()
+
+    def add(self, page: Sequence[Entry]) -> None:
+        """Compare some results, newest first."""
+        earlier: list[tuple[Entry, Key, Key | None]] = []
+        for entry in page:
+            found, its_version = _code_in(entry.args)
+            chosen = its_version if self._version is None else self._version
+            today = self._under(chosen)
+            if (found == today.fingerprint or (today.fingerprint, found) in self._accepted) and its_version == chosen:
+                self._add_todays(entry)
+            else:
+                earlier.append((entry, today, _todays_key(entry, self._function, chosen)))
+        there = frozenset(self._present([key for _, _, key in earlier if key is not None])) if earlier else frozenset()
+        for entry, today, key in earlier:
+            if key is not None and (key.hex in there or key.digest in self._counted):
+                self._replaced += 1
+            else:
+                self._add_stale(entry, entry.key if key is None else key.digest)
+                self._changes = self._changes or self._described(entry, today)
+
+    def plan(self) -> FunctionPlan:
+        """Return the plan of all results that were added."""
+        is_there = self._served or self._stale.count
+        why = tuple(f"{why} ({number_of(count, 'result')})" for why, count in self._kept_back.items())
+        return FunctionPlan(
+            function=name_of_function(self._function),
+            state="changed" if self._changes else "unchanged" if is_there else "new",
+            changes=self._changes + why,
+            results=self._served,
+            bytes=self._served_bytes,
+            stale=self._stale.count,
+            stale_bytes=self._stale.bytes,
+            stale_seconds=self._stale.seconds,
+            replaced=self._replaced,
+        )
+
+    def _under(self, version: str | None) -> Key:
+        """Return a key of the function under a version, whose code counts."""
+        if version not in self._pinned:
+            self._pinned[version] = make_key(args={}, function=self._function, version=version)
+        return self._pinned[version]
+
+    def _add_todays(self, entry: Entry) -> None:
+        why = self._why_not(entry)
+        if why:
+            self._kept_back[why] += 1
+            self._add_stale(entry, entry.key)
         else:
-            earlier.append((entry, _todays_key(entry, function, chosen)))
-    changes: tuple[str, ...] = ()
-    there = frozenset(present([key for _, key in earlier if key is not None]))
-    for entry, key in earlier:
-        if key is not None:
-            if key.hex in there or key.digest in counted:
-                replaced += 1
-                continue
-            counted.add(key.digest)
-        stale.add(entry)
-        if not changes:
-            today = pinned[_code_in(entry.args)[1] if version is None else version]
-            described = tuple(str(change) for change in changes_of_code(entry, code_of([entry]), today))
-            changes = described or ("what leads to what in the code changed",)
-    state: State = "changed" if changes else "unchanged" if served or stale.count else "new"
-    changes += tuple(f"{why} ({number_of(count, 'result')})" for why, count in kept_back.items())
-    return FunctionPlan(
-        name_of_function(function),
-        state,
-        changes,
-        served,
-        served_bytes,
-        stale.count,
-        stale.bytes,
-        stale.seconds,
-        replaced,
-    )
+            self._served, self._served_bytes = self._served + 1, self._served_bytes + entry.size
+
+    def _add_stale(self, entry: Entry, key: bytes) -> None:
+        self._stale.add(entry)
+        self._counted.add(key)
+
+    def _described(self, entry: Entry, today: Key) -> tuple[str, ...]:
+        changes = tuple(str(change) for change in changes_of_code(entry, self._code_of([entry]), today))
+        return changes or ("what leads to what in the code changed",)
 
 
 class _Stale:
