@@ -8,14 +8,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cacheness import Hit, Key, UnifiedCache
-from cacheness.records import HITS, MICROSECONDS, Outcome
+from cacheness.records import HITS, MICROSECONDS, RAISED, REFRESHED, Outcome
 from cacheness_prefect.error_reporting import inform
 from cacheness_prefect.reasons import HIT, MISS, WAITED
 from cacheness_prefect.run_metadata import Recent, about, task_run_id
-
-RAISED = "the function raised"
-REFRESHED = "refresh was asked for"  #: as `cached` counts it
-
 
 #: Seconds that task runs waited for other runs, by the id of the run, until they are counted.
 _waits: OrderedDict[str, float] = OrderedDict()

@@ -234,6 +234,7 @@ NEW_ARGUMENTS: Final = "new arguments"
 EXPIRED: Final = "expired"
 DISPUTED: Final = "disputed: it came out differently"
 NOT_STORED_BEFORE: Final = "not stored before"
+REFRESHED: Final = "refresh was asked for"
 #: Reasons of failed calls.
 RAISED: Final = "the function raised"
 

@@ -55,7 +55,7 @@ from cacheness.memoize.steps import (
 )
 from cacheness.modes import writes
 from cacheness.off_loop import to_the_end
-from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, RAISED, Dispute, EarlierHit, Entry, Hit
+from cacheness.records import DISPUTED, EXPIRED, MICROSECONDS, RAISED, REFRESHED, Dispute, EarlierHit, Entry, Hit
 from cacheness.records import Outcome as CallOutcome
 from cacheness.references import Differs, Ref, key_of_values, loaded, resolved
 from cacheness.units import Duration
@@ -76,7 +76,6 @@ _FAILED: Final = object()
 _REFUSED: Final = object()
 _WITHOUT: Final = {_FAILED: "failed", _REFUSED: "not cacheable"}
 #: Reasons in figures.
-REFRESHED: Final = "refresh was asked for"
 NO_KEY: Final = "an argument has no key"
 NO_ANSWER: Final = "the cache did not answer"
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from cacheness.errors import BlobMissing, CachenessError, CorruptEntry
 from cacheness.printable import cut
-from cacheness.records import DISPUTED, EXPIRED
-from cacheness.results.store import DAMAGED, FILE_CHANGED, LINK_BROKEN, REFRESHED, UNKNOWN_SIGNER
+from cacheness.records import DISPUTED, EXPIRED, REFRESHED
+from cacheness.results.store import DAMAGED, FILE_CHANGED, LINK_BROKEN, UNKNOWN_SIGNER
 
 if TYPE_CHECKING:
     from cacheness.cache import UnifiedCache

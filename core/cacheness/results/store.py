@@ -34,7 +34,7 @@ from cacheness.keys.closed import MOST_NODES
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.records import DAY, EXPIRED, MICROSECONDS, Entry, Hit, Where
+from cacheness.records import DAY, EXPIRED, MICROSECONDS, REFRESHED, Entry, Hit, Where
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
 from cacheness.results.kept import KeptRows
@@ -51,10 +51,9 @@ FUNCTIONS_NOTED = 10_000  #: rows of `functions` that a process remembers to hav
 KINDS_AT_MOST = 20  #: items of a container whose types are checked
 ITEMS_AT_MOST = 1000  #: items whose types are compared with those that are read back
 #: Why an existing entry is not served, as figures report it.
-FILE_CHANGED, DAMAGED, REFRESHED, LINK_BROKEN, UNKNOWN_SIGNER = (
+FILE_CHANGED, DAMAGED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "a file that it wrote changed",
     "damaged",
-    "refresh was asked for",
     "the result that it names is gone",
     "signed by a key that is not known here",
 )
