@@ -150,7 +150,7 @@ class _Storm:
     def aftermath(self, name: str, seconds: float, failovers: int) -> Outcome:
         """Adopt, repair once, and look at everything."""
         self.world.give_rights_back()
-        config = self.world.config
+        config = self.world.config.but(statement_timeout=60.0)  # what it checks is the same on a busy machine
         counts = {counter: self._board.total(counter) for counter in Board.COUNTERS if counter != "at_work"}
         with UnifiedCache(config) as cache, UnifiedCache(config.but(namespace="quota")) as quota:
             found = self._judge(cache)
