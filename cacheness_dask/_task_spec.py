@@ -139,7 +139,7 @@ class Scheduling:
                 del plan
                 self._let_go(error, keys)
                 continue
-            self._done()
+            self._done(plan)
             return values
         with self._aside():
             return self.beneath(dsk, keys, **kwargs)
@@ -157,7 +157,7 @@ class Scheduling:
         """Return the same, in the form for the scheduler."""
 
     @abstractmethod
-    def _done(self) -> None:
+    def _done(self, plan: Any) -> None:
         """Handle the computed results."""
 
     @abstractmethod

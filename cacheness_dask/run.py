@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 from rich.table import Table
 
@@ -33,6 +34,7 @@ from cacheness_dask.graphs import Graph, dependents_in, downstream, topological
 from cacheness_dask.marks import apart
 from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
+from cacheness_dask.pools import Pools
 from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, UNREADABLE
 from cacheness_dask.rewrite import GraphPlan, decide, name_of
 from cacheness_dask.sources_and_sinks import state_of
@@ -144,7 +146,7 @@ class Run:
         self._following: dict[bytes, tuple[str, ...]] = {}  #: entries of tasks after those that may be sinks
         self._never: dict[bytes, str] = {}  #: the same for results that can never be stored, by fingerprint
         self._unreadable: set[bytes] = set()  #: fingerprints of results of earlier code that could not be read
-        self._in_pools: dict[str, tuple[bytes, str]] = {}  #: computed there: fingerprint and function
+        self._pools = Pools(cache)
         self._warned = False
         self._reasons = FunctionReasons()
         self._misses: Counter[tuple[str, str]] = Counter()  #: of graphs that have not ended, by function and reason
@@ -216,13 +218,13 @@ class Run:
         if self._mode == "off":
             return None
         start = time.perf_counter()
-        made = self._planned(graph, keys, client, waits=waits)
+        made = self._planned(graph, keys, client, waits=waits, pool=uuid4().bytes if pool else b"")
         if made is None:
             return None
         if self._mode == "offline":
             _require_cached(made)
         if self._stores:
-            self._await_results(made, pool=pool)
+            self._await_results(made)
         else:
             made.decisions = replace(made.decisions, stored={}, files={})
         self._record(made, time.perf_counter() - start)
@@ -248,7 +250,9 @@ class Run:
         )
         return made
 
-    def _planned(self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool) -> GraphPlan | None:
+    def _planned(
+        self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, pool: bytes
+    ) -> GraphPlan | None:
         made = None
         if client is not None:
             self.uses(client)
@@ -258,7 +262,7 @@ class Run:
         with isolated(_not_cached if self._mode == "offline" else self._warn):
             if waits and self._unflushed:
                 self.flush()  # otherwise results of the previous computation might be missed
-            made, prints = self._plan(graph, keys, client, waits=waits, audits=self._stores)
+            made, prints = self._plan(graph, keys, client, waits=waits, audits=self._stores, pool=pool)
             self._misses += count_graph(made, prints.clues, self.cache, self._reasons)
         return made
 
@@ -271,16 +275,12 @@ class Run:
         misses, self._misses = self._misses, Counter()
         count_ended(misses, sums, self.cache)
 
-    def _await_results(self, made: GraphPlan, *, pool: bool) -> None:
+    def _await_results(self, made: GraphPlan) -> None:
         """Record what is about to be computed, and from what."""
         self._unflushed = self._unflushed or bool(made.misses)
         if made.files and made.misses:
             self._reading.append(_Reading(made))
-        if pool:
-            stored = made.decisions.stored.items()
-            self._in_pools |= {entry_key(item[0]): (item[0], name_of(made.graph[key])) for key, item in stored}
-            earlier = made.decisions.earlier.items()
-            self._in_pools |= {made.hits[key]: (digest, name_of(made.graph[key])) for key, digest in earlier}
+        self._pools.begin(made)
         self._note_writers(made)
         if standing := made.decisions.earlier:
             following = downstream(dependents_in(made.graph), standing)
@@ -299,8 +299,13 @@ class Run:
             following = tuple(made.misses[key] for key in downstream(dependents, group) if key in made.misses)
             self._following.update({made.decisions.stored[key][0]: following for key in group})
 
-    def done(self) -> None:
-        """Record that the results of a graph have arrived."""
+    def done(self, made: GraphPlan) -> None:
+        """Record that the results of a graph have arrived.
+
+        Args:
+            made: its plan.
+        """
+        self._pools.succeeded(made)
         self._count_ended([worker.failed(self._config)])
         with isolated(self._warn):  # the results are right, whatever happened to the entries
             self.delete_stale()
@@ -317,7 +322,7 @@ class Run:
         return topological(made.graph, keys), made, prints
 
     def _plan(
-        self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, audits: bool
+        self, graph: Graph, keys: Collection[Any], client: Any, *, waits: bool, audits: bool, pool: bytes = b""
     ) -> tuple[GraphPlan, Fingerprints]:
         held = KeptFutures(client, graph)
         refuse = self._incomplete == "refuse"
@@ -346,7 +351,7 @@ class Run:
             earlier.tell_of(own, prints.digests)
         if not waits:
             held.submits(keys, prints.terms)
-        store = Store(self._config, replace(self._policy, latency=seconds), self._provenance)
+        store = Store(self._config, replace(self._policy, latency=seconds), self._provenance, pool)
         made = decide(
             graph, keys, prints, present, store,
             held=held.terms, never=self._never, known_code=self.cache.known_code, waits=waits, earlier=earlier,
@@ -466,18 +471,10 @@ class Run:
             self._learn(report.unstored)
             for (name, generator), count in report.moved.items():
                 self.suspected.setdefault(name, Counter())[generator] += count
-        self._count_ended(report.failed for report in answers)
-        pools, self._in_pools = self._in_pools, {}
-        if pools and (missing := pools.keys() - self._stored_in(pools)):
-            self._learn(
-                {pools[key][0]: (pools[key][1], why) for key, why in self.cache.unstored(list(missing)).items()}
-            )
+        self._count_ended([*(report.failed for report in answers), *self._pools.failures()])
+        self._learn(self._pools.unstored(self._following))
         self._unflushed = False
         self.delete_stale()
-
-    def _stored_in(self, pools: Mapping[str, tuple[bytes, str]]) -> set[str]:
-        """Return the existing entries of computed tasks. For a hit that could not be read, the row may exist."""
-        return {key for key in self.cache.present(list(pools)) if pools[key][0] not in self._following}
 
     def _learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
         """Count results that were not stored, and remember those that never can be."""

@@ -47,8 +47,8 @@ class CachingScheduler(Scheduling):
         made, annotations = plan
         return shipped(made, dsk, annotations, self._client)
 
-    def _done(self) -> None:
-        self.run.done()
+    def _done(self, plan: tuple[GraphPlan, Annotations]) -> None:
+        self.run.done(plan[0])
 
     def _let_go(self, error: EntryVanished, keys: Any) -> None:
         logger.warning("%s. It is run again now", error)

@@ -83,6 +83,7 @@ class Store:
     config: Config = field(repr=False)  # its URLs may contain passwords
     policy: Policy
     provenance: dict[str, Any] = field(default_factory=dict)
+    pool: bytes = b""  #: the graph, if its tasks run in a pool of processes: they report through the cache
 
     def opened(self) -> WorkerCache:
         """Return this process's handle on the cache."""
@@ -383,7 +384,7 @@ class Compute(Calling):
             with isolated(partial(_warn, self._store.config)):
                 given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
         computing = telemetry.operation(telemetry.COMPUTE, function=self._name)
-        failed = partial(_note_failure, self._store.config, self._name)
+        failed = partial(_note_failure, self._store, self._name, self._task[0])
         return _Around(observed, troubles, sample, generators, time.perf_counter(), failed, given, computing)
 
     def _instead(self, around: _Around) -> tuple[Any] | None:
@@ -487,7 +488,7 @@ class Checked(Calling):
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         sample = _sample(self._store, self.func, args, kwargs)
-        failed = partial(_note_failure, self._store.config, self._name)
+        failed = partial(_note_failure, self._store, self._name, None)
         return _Around(Observed({}), {}, sample, {}, time.perf_counter(), failed)
 
     def _after(self, around: _Around, value: Any) -> None:
@@ -533,10 +534,25 @@ def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwarg
     return Sample(0.0, func, args, kwargs)
 
 
-def _note_failure(config: Config, name: str, seconds: float) -> None:
-    """Remember until the next report that a task raised."""
+def failure_key(pool: bytes, digest: bytes) -> str:
+    """Return the key under which a process of a pool writes the seconds of a task that raised.
+
+    Args:
+        pool: identifies the graph: another one may have the same task.
+        digest: the task's fingerprint.
+    """
+    return entry_key(blake3(pool + digest).digest())
+
+
+def _note_failure(store: Store, name: str, digest: bytes | None, seconds: float) -> None:
+    """Remember until the next report that a task raised. A process of a pool writes it into the cache."""
+    if store.pool:
+        if digest is not None:
+            with isolated(partial(_warn, store.config)):
+                store.opened().cache().note_unstored({failure_key(store.pool, digest): str(seconds)})
+        return
     with _lock:
-        known = _failed.setdefault(config, {})
+        known = _failed.setdefault(store.config, {})
         calls, spent = known.get(name, (0, 0.0))
         known[name] = calls + 1, spent + seconds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import multiprocessing
 import operator
 import re
 import threading
@@ -12,6 +13,7 @@ import time
 import types
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,27 @@ def test_a_task_that_raises_has_failed_and_is_no_miss(cache: UnifiedCache, sched
         dask.compute(task(2), task(4), task(7))
     total = cache.report().total
     assert (total.failed, total.calls) == (3, sum(total.counts[1:]))
+
+
+@pytest.mark.slow
+def test_tasks_of_a_pool_of_processes_that_raise_have_failed(cache: UnifiedCache) -> None:
+    task = delayed(odd)
+    spawn = multiprocessing.get_context("spawn")
+    with (
+        ProcessPoolExecutor(1, mp_context=spawn) as pool,
+        cache.listening() as heard,
+        cd.caching(cache, which="all", scheduler="processes") as run,
+    ):
+        for wanted in ((task(2), task(3)), (task(3),), (task(4),), (task(5), task(3))):
+            with contextlib.suppress(ValueError), dask.config.set(pool=pool, chunksize=1):
+                dask.compute(*wanted)
+        assert not run.unstored
+    total = cache.report().total
+    assert (total.failed, total.misses, total.calls) == (3, 3, 6)
+    assert {one.name: one.failed for one in cache.report(by="outcome")} == {"miss": 0, "failed": 3}
+    assert {call.reason for call in heard if call.outcome == "failed"} == {"the function raised"}
+    (row,) = cd.explain(task(3), cache)
+    assert row.why.startswith("argument 1 changed")
 
 
 def test_tasks_of_workers_that_raise_have_failed(cluster: Any, cache: UnifiedCache) -> None:

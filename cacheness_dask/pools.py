@@ -1,0 +1,62 @@
+"""Learn the fate of tasks in a pool of processes: such a process reports to nobody, and writes into the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from cacheness import UnifiedCache
+from cacheness_dask.fingerprint import entry_key
+from cacheness_dask.rewrite import GraphPlan, name_of
+from cacheness_dask.worker import failure_key
+
+#: By fingerprint: the function, and why its result is not stored.
+Unstored: TypeAlias = dict[bytes, tuple[str, str]]
+
+
+class Pools:
+    """The tasks that run in pools, since the last report.
+
+    Args:
+        cache: the cache, which has the reports.
+    """
+
+    def __init__(self, cache: UnifiedCache) -> None:
+        self._cache = cache
+        self._tasks: dict[str, tuple[bytes, str]] = {}  #: by key of the entry: fingerprint and function
+        self._running: dict[bytes, dict[bytes, str]] = {}  #: by graph: functions by fingerprint
+
+    def begin(self, plan: GraphPlan) -> None:
+        """Record the tasks of a graph that is about to run in a pool, if it is."""
+        pool = plan.decisions.store.pool
+        if not pool:
+            return
+        computed = {item[0]: name_of(plan.graph[key]) for key, item in plan.decisions.stored.items()}
+        self._running[pool] = computed
+        self._tasks |= {entry_key(digest): (digest, name) for digest, name in computed.items()}
+        earlier = plan.decisions.earlier.items()
+        self._tasks |= {plan.hits[key]: (digest, name_of(plan.graph[key])) for key, digest in earlier}
+
+    def succeeded(self, plan: GraphPlan) -> None:
+        """Record that all tasks of a graph returned."""
+        self._running.pop(plan.decisions.store.pool, None)
+
+    def failures(self) -> Iterable[Mapping[str, tuple[int, float]]]:
+        """Return the tasks that raised since the last report: one each, and its seconds, by function."""
+        running, self._running = self._running, {}
+        keys = {failure_key(pool, digest): name for pool, names in running.items() for digest, name in names.items()}
+        found = self._cache.unstored(list(keys)) if keys else {}
+        return [{keys[key]: (1, float(seconds))} for key, seconds in found.items()]
+
+    def unstored(self, following: Collection[bytes]) -> Unstored:
+        """Return the results that were not stored since the last report.
+
+        Args:
+            following: fingerprints of tasks that others follow. If they are hits, their entries exist.
+        """
+        tasks, self._tasks = self._tasks, {}
+        if not tasks:
+            return {}
+        stored = {key for key in self._cache.present(list(tasks)) if tasks[key][0] not in following}
+        reasons: Mapping[str, Any] = self._cache.unstored(list(tasks.keys() - stored))
+        return {tasks[key][0]: (tasks[key][1], why) for key, why in reasons.items()}
