@@ -19,6 +19,7 @@ import sys
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from cacheness.memoize import acceptances
 from cacheness.page.views import overview
 from cacheness_prefect.figures_report import text_of as markdown_of
 from tests.conftest import SIGNING_KEY
-from tests.demo_calls import double
+from tests.demo_calls import Colour, double, typed
 
 pytestmark = pytest.mark.slow
 
@@ -905,6 +906,22 @@ def test_explain_says_why_a_call_would_miss(busy):
         (("tests.demo_calls:double", "--arg", "2"), "NAME=VALUE", 2),
     ):
         assert named in run("explain", *wrong, *where, code=code)
+
+
+def test_explain_gives_arguments_the_types_of_the_parameters(busy):
+    with UnifiedCache(busy) as cache:
+        cache.cached(typed)(Path("notes.txt"), date(2026, 1, 31), Colour.RED, "7", 7)
+        cache.cached(typed)(None, date(2026, 1, 31), Colour.BLUE, "None", 7)
+    names = ("path", "day", "colour", "name", "number")
+
+    def ask(*texts, code=0):
+        given = (part for name, text in zip(names, texts, strict=True) for part in ("--arg", f"{name}={text}"))
+        return run("explain", "tests.demo_calls:typed", *given, "-d", busy, code=code)
+
+    assert ask("notes.txt", "2026-01-31", "RED", "7", "7").startswith("hit: ")
+    assert ask("None", "2026-01-31", "#00f", "None", "7").startswith("hit: ")
+    assert "--arg day=monday is no date" in ask("notes.txt", "monday", "RED", "7", "7", code=2)
+    assert "--arg colour=green is no Colour" in ask("notes.txt", "2026-01-31", "green", "7", "7", code=2)
 
 
 def test_report_and_stats_tell_what_calls_came_to(busy):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
+from cacheness.cli.argument_texts import named_text, values_of
 from cacheness.cli.children import NotImportable, imported, in_a_child, one_named
 from cacheness.cli.endings import FOUND, CouldNot, Misuse
 from cacheness.cli.options import FUNCTION_HELP, AsJson, KeyArgument, Place, about_a_cache
@@ -112,14 +113,17 @@ def explain(
     function: Annotated[str, typer.Argument(help=f"One {FUNCTION_HELP}; it is not called.")],
     *,
     place: Place,
-    arg: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A Python literal, or else text.")] = None,
+    arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A Python literal, or text; converted to the type of the parameter."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show why a call would miss, or that it would hit. Exit code 1 when it would miss.
 
     It imports only the named module, in a separate process.
     """
-    arguments = dict(_argument(text) for text in arg or ())
+    arguments = dict(map(named_text, arg or ()))
     answer = in_a_child(place, explained_in, (function, arguments), "the explanation", patience=None)
     if as_json:
         print_json(answer["data"])
@@ -130,14 +134,15 @@ def explain(
         raise typer.Exit(FOUND)
 
 
-def explained_in(cache: UnifiedCache, given: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+def explained_in(cache: UnifiedCache, given: tuple[str, dict[str, str]]) -> dict[str, Any]:
     """Explain a call, in the process that imports the module."""
     import json
 
     from cacheness.memoize.decorator import Cached
 
-    target, arguments = given
+    target, texts = given
     found = _imported(cache, target)
+    arguments = values_of(texts, found)
     own = found if isinstance(found, Cached) else None
     try:
         # A function that is cached elsewhere is compared with this cache, with its own options.
@@ -202,18 +207,6 @@ def _imported(cache: UnifiedCache, target: str) -> Any:
     if not callable(found):
         raise CouldNot(f"{name} is not a function")
     return found
-
-
-def _argument(text: str) -> tuple[str, Any]:
-    import ast
-
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise Misuse(f"--arg {short(text, 80)} is not NAME=VALUE")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
 
 
 def _read_json(text: str) -> Any:
