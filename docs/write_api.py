@@ -25,12 +25,12 @@ def page() -> str:
 
 #: What a call of the cache returns or takes and users do not import, by where it is and what to call it.
 OTHERS = (
-    ("cacheness.memoize.decorator.Options", "Options of `@cache.cached`"),
+    ("cacheness.memoize.options.Options", "Options of `@cache.cached`"),
     ("cacheness.protocols.CachedFunction", "What `@cache.cached` returns"),
     ("cacheness.coordination.leases.ComputeLeases", "What `cache.compute_leases` is"),
 )
 #: What may be given for the fields of a record that keeps them in another form.
-GIVEN_AS = {"Config": "cacheness.config.CacheParameters", "Options": "cacheness.memoize.decorator.CachedOptions"}
+GIVEN_AS = {"Config": "cacheness.config.CacheParameters", "Options": "cacheness.memoize.options.CachedOptions"}
 
 
 def _found(dotted: str) -> Any:

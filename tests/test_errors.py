@@ -366,7 +366,7 @@ def test_names_from_elsewhere_are_answered_with_what_to_write(name: str, tmp_pat
 
 def test_what_is_answered_in_place_of_names_from_elsewhere_exists(tmp_path: Path) -> None:
     from cacheness import Config, elsewhere
-    from cacheness.memoize.decorator import Cached, CachedOptions
+    from cacheness.memoize import Cached, CachedOptions
 
     tables = (elsewhere.OF_MODULE, elsewhere.OF_CACHE, elsewhere.OF_DICTIONARY, elsewhere.OF_FUNCTION)
     shown = " ".join(answer for table in tables for answer in table.values())

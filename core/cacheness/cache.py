@@ -55,9 +55,11 @@ from cacheness.maintenance.eviction import Progress as EvictionProgress
 from cacheness.maintenance.report import IntegrityReport
 from cacheness.maintenance.signers import Signer, sign_again, signers
 from cacheness.memoize.acceptances import Acceptances, AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached, CachedOptions, explain_call, memoize
+from cacheness.memoize.decorator import Cached, explain_call, memoize
 from cacheness.memoize.explain import Explanation
+from cacheness.memoize.function import MemoizedFunction
 from cacheness.memoize.miss_reasons import MissReasons
+from cacheness.memoize.options import CachedOptions
 from cacheness.modes import writes
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import (
@@ -857,7 +859,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return which results of earlier code count, as far as this process has read them."""
         return self._opened.acceptances
 
-    def try_earlier(self, cached: Cached, key: Key, wanted: int, /) -> None:
+    def try_earlier(self, cached: MemoizedFunction, key: Key, wanted: int, /) -> None:
         """Begin to compare calls of a function, as they miss, with the results of its earlier code.
 
         Args:

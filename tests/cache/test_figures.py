@@ -22,7 +22,7 @@ import pytest
 from cacheness import UnifiedCache
 from cacheness.errors import StoreUnavailable, UnhashableArgument
 from cacheness.maintenance.activity import Report, Sum
-from cacheness.memoize import decorator, miss_reasons
+from cacheness.memoize import explain_call, miss_reasons
 from cacheness.page.preview import preview
 from cacheness.page.views import overview
 from cacheness.records import HOUR, Activity, Hit
@@ -328,7 +328,7 @@ def test_what_has_expired_or_is_disputed_is_the_reason_that_figures_and_explanat
 
 
 def test_an_entry_older_than_all_that_are_compared_is_explained_as_the_hit_that_it_is(world, monkeypatch):
-    monkeypatch.setattr(decorator, "CANDIDATES", 2)
+    monkeypatch.setattr(explain_call, "CANDIDATES", 2)
 
     @world.cache.cached
     def f(x):

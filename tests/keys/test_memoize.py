@@ -21,7 +21,8 @@ import pytest
 
 from cacheness import CachenessError, ConfigError, StoreUnavailable, UnhashableArgument, UnifiedCache
 from cacheness.keys import Digest, fingerprint
-from cacheness.memoize import decorator as memoizing
+from cacheness.memoize import function as memoizing
+from cacheness.memoize import lookup
 
 
 @pytest.fixture
@@ -712,9 +713,9 @@ def test_a_miss_says_why_when_the_log_wants_to_know(cache: UnifiedCache, caplog:
 
     f(1)
     caplog.clear()
-    with caplog.at_level(logging.INFO, memoizing.__name__):
+    with caplog.at_level(logging.INFO, lookup.__name__):
         f(2)
-    (line,) = [record.getMessage() for record in caplog.records if record.name == memoizing.__name__]
+    (line,) = [record.getMessage() for record in caplog.records if record.name == lookup.__name__]
     assert "miss: arg `x` 1 -> 2; nearest entry" in line
 
 

@@ -138,7 +138,7 @@ def explained_in(cache: UnifiedCache, given: tuple[str, dict[str, str]]) -> dict
     """Explain a call, in the process that imports the module."""
     import json
 
-    from cacheness.memoize.decorator import Cached
+    from cacheness.memoize import Cached
 
     target, texts = given
     found = _imported(cache, target)

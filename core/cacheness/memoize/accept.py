@@ -32,10 +32,14 @@ from cacheness.keys import (
 from cacheness.keys.code.writers import writes_to
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import MOST_EARLIER, Acceptances, AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached, Computed
+from cacheness.memoize.audits import came_out_as
+from cacheness.memoize.body import Failed
+from cacheness.memoize.call_arguments import CallArguments
+from cacheness.memoize.compute import Computed
 from cacheness.memoize.explain import changes_of_code
+from cacheness.memoize.function import MemoizedFunction
 from cacheness.memoize.lines import LineWatch
-from cacheness.memoize.steps import CallArguments, Failed
+from cacheness.memoize.repeat import try_again
 from cacheness.memoize.stored_calls import CHANGES, StoredCalls, awaited
 from cacheness.records import Entry, Equivalence, Hit
 
@@ -119,7 +123,7 @@ class Upgrade:
         return bool(self.library) or self.python
 
 
-def why_never(cached: Cached, disputed: frozenset[str]) -> str:
+def why_never(cached: MemoizedFunction, disputed: frozenset[str]) -> str:
     """Return why no change of a function can be accepted; "" if it can."""
     function, options = cached.__wrapped__, cached.options
     name = name_of_function(function)
@@ -138,7 +142,7 @@ def why_never(cached: Cached, disputed: frozenset[str]) -> str:
 class Acceptor:
     """Compares the results of a function's earlier code with those of today's code."""
 
-    def __init__(self, cache: AcceptingCache, cached: Cached) -> None:
+    def __init__(self, cache: AcceptingCache, cached: MemoizedFunction) -> None:
         self._cache = cache
         self._cached = cached
         self._function = cached.__wrapped__
@@ -359,7 +363,7 @@ class Acceptor:
 class _Trial:
     """Calls of a sample, compared one by one."""
 
-    def __init__(self, cache: AcceptingCache, cached: Cached, one: EarlierResults) -> None:
+    def __init__(self, cache: AcceptingCache, cached: MemoizedFunction, one: EarlierResults) -> None:
         self._cached = cached
         self._one = one
         self._calls = StoredCalls(cache, cached)
@@ -382,7 +386,7 @@ class _Trial:
                 self._compare(call, stored, watch)
 
     def _compare(self, call: CallArguments, stored: Hit, watch: LineWatch) -> None:
-        done: Computed = awaited(lambda: self._cached.try_again(call, watch), self._cached)
+        done: Computed = awaited(lambda: try_again(self._cached, call, watch), self._cached)
         if isinstance(done.value, Failed):
             error = done.value.error
             raise NotAccepted(
@@ -390,7 +394,7 @@ class _Trial:
                 f" {stored.entry.cache_key}"
             )
         try:
-            same = self._cached.came_out_as(done, stored.value)
+            same = came_out_as(self._cached, done, stored.value)
         except NotComparable as error:
             raise NotAccepted(f"its results cannot be compared: {error}") from error
         if same is None:

@@ -16,8 +16,12 @@ from cacheness.keys import Digest, call_of, make_key, name_of_function
 from cacheness.keys.code.writers import writes_to
 from cacheness.lazy_dataclass import dataclass
 from cacheness.memoize.acceptances import bound_of
-from cacheness.memoize.decorator import Cached, Computed
-from cacheness.memoize.steps import CallArguments, Failed
+from cacheness.memoize.audits import came_out_as
+from cacheness.memoize.body import Failed
+from cacheness.memoize.call_arguments import CallArguments
+from cacheness.memoize.compute import Computed
+from cacheness.memoize.function import MemoizedFunction
+from cacheness.memoize.repeat import compute_again
 from cacheness.memoize.stored_calls import CHANGES, ResultsByValue, StoredCalls, awaited
 from cacheness.records import Entry, Hit
 from cacheness.units import number_of
@@ -61,7 +65,7 @@ class AuditedCache(ResultsByValue, Protocol):
         ...
 
 
-def audit_stored(cache: AuditedCache, cached: Cached, sample: int) -> AuditedFunction:
+def audit_stored(cache: AuditedCache, cached: MemoizedFunction, sample: int) -> AuditedFunction:
     """Repeat so many stored calls of a function, chosen at random. Raises NotAudited if none can be repeated."""
     name = name_of_function(cached.__wrapped__)
     why = _why_not(cached)
@@ -82,7 +86,7 @@ def audit_stored(cache: AuditedCache, cached: Cached, sample: int) -> AuditedFun
 class _StoredAudit:
     """Calls of a sample, repeated one by one."""
 
-    def __init__(self, cache: AuditedCache, cached: Cached) -> None:
+    def __init__(self, cache: AuditedCache, cached: MemoizedFunction) -> None:
         self._cache = cache
         self._cached = cached
         self._calls = StoredCalls(cache, cached)
@@ -104,12 +108,12 @@ class _StoredAudit:
                 self._compare(call, stored)
 
     def _compare(self, call: CallArguments, stored: Hit) -> None:
-        done: Computed = awaited(lambda: self._cached.compute_again(call), self._cached)
+        done: Computed = awaited(lambda: compute_again(self._cached, call), self._cached)
         if isinstance(done.value, Failed):
             self.skipped[f"fail when they are made again ({type(done.value.error).__name__})"] += 1
             return
         try:
-            same = self._cached.came_out_as(done, stored.value)
+            same = came_out_as(self._cached, done, stored.value)
         except NotComparable as error:
             raise NotAudited(f"{done.key.function} is not audited: its results cannot be compared: {error}") from error
         if same is None:
@@ -125,7 +129,7 @@ class _StoredAudit:
                 self.skipped["came out differently, but were replaced since, or exceed the disputes of a day"] += 1
 
 
-def _why_not(cached: Cached) -> str:
+def _why_not(cached: MemoizedFunction) -> str:
     """Return why calls of a function are never repeated; "" if they are."""
     if writes_to(cached.__wrapped__):
         return "it writes files, and would write them again"
@@ -136,7 +140,7 @@ def _why_not(cached: Cached) -> str:
     return ""
 
 
-def _sample_of(cache: AuditedCache, cached: Cached, name: str, most: int) -> tuple[int, list[Entry]]:
+def _sample_of(cache: AuditedCache, cached: MemoizedFunction, name: str, most: int) -> tuple[int, list[Entry]]:
     """Return how many results today's code has made, and a random sample of them."""
     options = cached.options
     today = make_key(args={}, function=cached.__wrapped__, version=options.version).fingerprint

@@ -11,9 +11,9 @@ from cacheness.errors import NotAccepted
 from cacheness.keys import defaults_added, digest_of_argument, make_key, name_of_function, reached_by, why_not_by_place
 from cacheness.memoize.accept import AcceptingCache, check_evidence, codes_of, not_watched, unwritten, why_never
 from cacheness.memoize.acceptances import AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached
+from cacheness.memoize.body import computes_all
+from cacheness.memoize.function import MemoizedFunction
 from cacheness.memoize.lines import LineWatch
-from cacheness.memoize.steps import computes_all
 
 
 class CollectedEvidence:
@@ -26,7 +26,7 @@ class CollectedEvidence:
         parameters: the digest of its former parameters.
     """
 
-    def __init__(self, cache: AcceptingCache, cached: Cached, old: bytes, parameters: str) -> None:
+    def __init__(self, cache: AcceptingCache, cached: MemoizedFunction, old: bytes, parameters: str) -> None:
         self._cache, self._parameters, self._function = cache, parameters, cached.__wrapped__
         key, reached = make_key(args={}, function=self._function), reached_by(self._function)
         self.name = name_of_function(self._function)
@@ -39,7 +39,7 @@ class CollectedEvidence:
         self.watch = LineWatch(codes_of(reached))
         self._not_watched = not_watched(key.code, reached)
 
-    def _why_never(self, cached: Cached) -> str:
+    def _why_never(self, cached: MemoizedFunction) -> str:
         disputed = self._cache.disputed_functions()
         if self.name.partition(":")[2] in disputed:  # results of tasks have the name without the module
             disputed |= {self.name}

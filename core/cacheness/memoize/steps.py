@@ -1,143 +1,37 @@
-"""The steps of a cached call, run in the caller's thread for a function, in another for a coroutine.
+"""Run the steps of a call: in the caller's thread for a function, in another one for a coroutine function.
 
-Any other callable is a step too: its return value is sent back.
+The steps are coroutines in both cases. Those of a plain function never wait for an event loop, so
+that `InThread.finish` runs them to their end like a call.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from contextvars import ContextVar
-from types import TracebackType
-from typing import Any, Protocol
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
-from cacheness import bodies, forks, telemetry
-from cacheness.bodies import under_way
+from cacheness import forks
 from cacheness.coordination.leases import ComputeLeases
 from cacheness.deadlines import Patience
-from cacheness.keys import Key, Observed
-from cacheness.lazy_dataclass import dataclass
-from cacheness.memoize.lines import LineWatch
+from cacheness.keys import Key, unseen
+from cacheness.memoize.body import Body
+from cacheness.memoize.function import MemoizedFunction, Without
+from cacheness.off_loop import to_the_end
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The call is over."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """Pause for a while."""
-
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class CallArguments:
-    """The arguments of a call, and whether it returns a reference."""
-
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    is_lazy: bool = False
-    given: CallArguments | None = None  #: the same without defaults that were added
-
-
-#: True while a call is compared with a result of earlier code: calls of cached functions inside compute, too.
-computes_all: ContextVar[bool] = ContextVar("cacheness_computes_all", default=False)
-
-
-class HasOptions(Protocol):
-    """A cached function, as far as a call of it needs."""
-
-    __wrapped__: Callable[..., Any]
-    options: Any
-
-
-class CallFunction:
-    """Call the function, and observe its files; calls inside it do not wait for its key.
-
-    With `is_trial`, calls of cached functions inside it compute, too; `watch` records the lines that run.
-    """
-
-    def __init__(
-        self,
-        key: Key | None,
-        call: CallArguments,
-        observed: Observed | None = None,
-        failed: Callable[[], None] = lambda: None,
-        *,
-        of: HasOptions | None = None,
-        is_audit: bool = False,
-        is_trial: bool = False,
-        watch: LineWatch | None = None,
-    ) -> None:
-        self._key = key
-        self._of = of
-        self.call = call
-        self._is_audit = is_audit
-        self._is_trial = is_trial
-        self._watch = watch
-        self._observed = observed
-        self._failed = failed  #: called when the function raises
-        self._error: Exception | None = None  #: errors after which an audit continues
-
-    def __enter__(self) -> None:
-        key = self._key
-        self._token = under_way.set(under_way.get() if key is None else under_way.get() | {key.digest})
-        if key is not None and self._of is not None:
-            options = self._of.options
-            leaves_out = bool(options.ignore) or options.key is not None
-            bodies.begin(self, self._of.__wrapped__, key, leaves_out=leaves_out)
-        self._inside = computes_all.set(self._is_trial) if self._is_trial else None
-        self._computing = telemetry.NOBODY
-        if key is not None:
-            more = {"check": True} if self._is_audit else {}
-            self._computing = telemetry.operation(telemetry.COMPUTE, function=key.function, **more).__enter__()
-        if self._observed is not None:
-            self._observed.begin()
-        if self._watch is not None:
-            self._watch.begin()
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: TracebackType | None) -> None:
-        bodies.end(self)
-        if self._watch is not None:
-            self._watch.end()
-        if kind is not None:
-            self._failed()
-        if self._observed is not None:
-            self._observed.end()
-        is_here = False
-        with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
-            under_way.reset(self._token)
-            if self._inside is not None:
-                computes_all.reset(self._inside)
-            is_here = True
-        self._computing.end(error or self._error, is_current=is_here)
-
-    def failed(self, error: Exception) -> Failed:
-        """Sent back instead of a result; only an audit, whose caller has a result, continues."""
-        if not self._is_audit:
-            raise error
-        self._error = error
-        return Failed(error)
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The function raised an error while its result was checked."""
-
-    error: Exception
+#: Seconds that a call waits for locks of the cache in total.
+PATIENCE: Final = 5.0
 
 
 class ComputeLease:
-    """The right to compute one key, for one call, and how long the call may wait for locks in all its steps."""
+    """The right to compute one key, for one call."""
 
-    def __init__(self, leases: Callable[[], ComputeLeases], patience: float) -> None:
+    def __init__(self, leases: Callable[[], ComputeLeases]) -> None:
         self._leases = leases
-        self.patience = Patience(patience)
         self._token = ""
         self._key = ""
         self.begun = False
@@ -162,3 +56,130 @@ class ComputeLease:
         if self.begun and self._generation == forks.generation():
             self._taken_of.abandon(self._key, self._token)
         self.begun = False
+
+
+class Steps(Protocol):
+    """What the steps of a call await. They share the seconds that the call may wait for locks."""
+
+    lease: ComputeLease
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what this work of the cache returns."""
+        ...
+
+    async def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
+        """Return the cache's answer, or that it failed."""
+        ...
+
+    async def run_body(self, body: Body) -> Any:
+        """Return what the function returns; `Failed` if an audit's function raised."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause for a while."""
+        ...
+
+
+class InThread:
+    """Runs steps in the caller's thread."""
+
+    def __init__(self, cached: MemoizedFunction, patience: Patience | None = None) -> None:
+        self._cached = cached
+        self._patience = patience or Patience(PATIENCE)
+        self._stop: StopIteration | None = None  #: raised by user code; a coroutine cannot raise it itself
+        self.lease = ComputeLease(cached.leases)
+
+    def finish(self, steps: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the result of steps, and release the lease that they took."""
+        try:
+            steps(*args, **kwargs).send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        except RuntimeError:
+            if self._stop is not None:
+                raise self._stop from None
+            raise
+        finally:
+            if self.lease.begun:
+                with self._patience, unseen():
+                    self._cached.ask(self.lease.end)
+        raise AssertionError("a step of a plain function waits for an event loop")
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what this work of the cache returns."""
+        with self._patience, unseen():
+            try:
+                return work(*args, **kwargs)
+            except StopIteration as stop:
+                self._stop = stop
+                raise
+
+    async def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
+        """Return the cache's answer, or that it failed."""
+        with self._patience, unseen():
+            return self._cached.ask(question, *args, **kwargs)
+
+    async def run_body(self, body: Body) -> Any:
+        """Return what the function returns; `Failed` if an audit's function raised."""
+        with body:
+            try:
+                return self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
+            except StopIteration as stop:
+                self._stop = stop
+                return body.failed(stop)
+            except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                return body.failed(error)
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause for a while."""
+        time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
+
+
+class OffLoop:
+    """Runs the cache's steps in another thread, and the function in the event loop."""
+
+    def __init__(self, cached: MemoizedFunction) -> None:
+        self._cached = cached
+        self._patience = Patience(PATIENCE)
+        self.lease = ComputeLease(cached.leases)
+
+    async def finish(self, steps: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return the result of steps, and release the lease that they took."""
+        try:
+            return await steps(*args, **kwargs)
+        except GeneratorExit:
+            self.lease.abandon()
+            raise
+        finally:
+            if self.lease.begun:
+                await self.ask(self.lease.end)
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what this work of the cache returns."""
+        with self._patience, unseen():
+            return await to_the_end(partial(work, *args, **kwargs))
+
+    async def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
+        """Return the cache's answer, or that it failed."""
+        with self._patience, unseen():
+            return await to_the_end(lambda: self._cached.ask(question, *args, **kwargs))
+
+    async def run_body(self, body: Body) -> Any:
+        """Return what the coroutine returns; `Failed` if an audit's function raised."""
+        with body:
+            try:
+                return await self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
+            except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                return body.failed(error)
+
+    async def sleep(self, seconds: float) -> None:
+        """Pause for a while."""
+        import asyncio
+
+        await asyncio.sleep(seconds)
+
+
+def runner_for(cached: MemoizedFunction) -> InThread | OffLoop:
+    """Return what runs the steps of a call of this function, by its kind."""
+    return OffLoop(cached) if cached.is_coroutine else InThread(cached)

@@ -12,8 +12,8 @@ from typing import Any, Final, Protocol
 
 from cacheness.errors import CachenessError, CodecError
 from cacheness.keys import Digest, Key, call_of, digest_of_argument
-from cacheness.memoize.decorator import Cached, CachedCoroutine
-from cacheness.memoize.steps import CallArguments
+from cacheness.memoize.call_arguments import CallArguments
+from cacheness.memoize.function import MemoizedFunction
 from cacheness.records import Entry, Hit
 
 #: Why the result of a call is no evidence.
@@ -39,7 +39,7 @@ class ResultsByValue(Protocol):
 class StoredCalls:
     """Restores calls of a function, and counts those that it cannot restore."""
 
-    def __init__(self, cache: ResultsByValue, cached: Cached) -> None:
+    def __init__(self, cache: ResultsByValue, cached: MemoizedFunction) -> None:
         self._cache = cache
         self._cached = cached
         self.skipped: Counter[str] = Counter()  #: by the reason
@@ -129,9 +129,9 @@ class StoredCalls:
 _GONE: Final = object()
 
 
-def awaited(begin: Callable[[], Any], cached: Cached) -> Any:
+def awaited(begin: Callable[[], Any], cached: MemoizedFunction) -> Any:
     """Return a call's result; a coroutine runs in a new event loop, in a thread if a loop already runs."""
-    if not isinstance(cached, CachedCoroutine):
+    if not cached.is_coroutine:
         return begin()
 
     async def whole() -> Any:
