@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,24 @@ def installed(only: Iterable[str] = (), *, copies: Mapping[str, Path] | None = N
         if name not in found and (not wanted or name in wanted):
             found[name] = _sources(dist, roots.get(name))
     return sorted((s for s in found.values() if s.files), key=lambda s: (-len(s.files), s.name.lower()))
+
+
+def needed_by(*names: str) -> set[str]:
+    """Return these distributions and all that they require here, by name."""
+    found: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        try:
+            dist = distribution(name)
+        except PackageNotFoundError:  # of an extra, or for another system
+            continue
+        found[name] = dist.name
+        required = map(Requirement, dist.requires or ())
+        waiting += [one.name for one in required if one.marker is None or one.marker.evaluate({"extra": ""})]
+    return set(found.values())
 
 
 def copied(source: Sources, folder: Path) -> Path:

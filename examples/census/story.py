@@ -105,6 +105,8 @@ class Story:
         copied(source, self.folder / EDITED)
         self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
         self.console.print(self._where())
+        if self.only:
+            self.console.print(f"It takes {len(self.only)} distributions; FULL=1 takes all.")
 
     def run(self, title: str, *options: str) -> Figures:
         """One census in a process of its own, with a hash seed of its own."""

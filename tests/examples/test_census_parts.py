@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from examples.census.__main__ import TAKEN
 from examples.census.measure import measure
 from examples.census.picture import draw, picture_of
 from examples.census.report import report
-from examples.census.sources import copied, installed, modules_provided
+from examples.census.sources import copied, installed, modules_provided, needed_by
+from examples.census.story import EDITED
 from examples.census.tables import SCHEMA, Summary, import_graph, summarised, tabulated
 
 SOURCE = '''"""Documented."""
@@ -43,6 +45,13 @@ def file(tmp_path: Path) -> Path:
     path = tmp_path / "module.py"
     path.write_text(SOURCE)
     return path
+
+
+def test_a_distribution_needs_what_it_requires_and_what_that_requires() -> None:
+    found = needed_by("distributed")
+    assert {"distributed", "dask", "click", "toolz"} <= found  # toolz through dask
+    assert not {"pytest", "prefect", "colorama"} & found  # colorama on Windows only
+    assert EDITED in needed_by(*TAKEN)
 
 
 def test_a_file_is_measured(file: Path) -> None:
