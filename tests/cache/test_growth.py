@@ -44,6 +44,7 @@ class Seen:
 def seeing() -> Iterator[Seen]:
     seen = Seen()
     run, ask = sqlite_transactions._run, postgresql_pool.Connection.run
+    run_many = sqlite_transactions._run_many
     ask_many = postgresql_pool.PostgresqlTransaction.run_many
 
     def run_seen(connection, statement, values):
@@ -53,6 +54,15 @@ def seeing() -> Iterator[Seen]:
         connection.set_progress_handler(None, 1)
         seen.note(statement, values, found[0], next(steps))
         return found
+
+    def run_many_seen(connection, statement, values):
+        steps = itertools.count()
+        connection.set_progress_handler(lambda: next(steps) < 0, 1)
+        changed = run_many(connection, statement, values)
+        connection.set_progress_handler(None, 1)
+        if values:
+            seen.note(statement, values[0], (), next(steps) // len(values))
+        return changed
 
     def ask_seen(self, statement, values):
         found = ask(self, statement, values)
@@ -67,6 +77,7 @@ def seeing() -> Iterator[Seen]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sqlite_transactions, "_run", run_seen)
+        patch.setattr(sqlite_transactions, "_run_many", run_many_seen)
         patch.setattr(postgresql_pool.Connection, "run", ask_seen)
         patch.setattr(postgresql_pool.PostgresqlTransaction, "run_many", ask_many_seen)
         yield seen

@@ -12,7 +12,7 @@ from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRef
 from cacheness.metadata.sql.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
 from cacheness.metadata.sql.postgresql_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.schema import POSTGRESQL_SCHEMA, SCHEMA_VERSION
-from cacheness.metadata.sql.statements import COLUMNS, Builder, Statement, Statements, hints_of, row_of
+from cacheness.metadata.sql.statements import COLUMNS, Builder, Statement, Statements, row_of
 from cacheness.metadata.sql.store import (
     Row,
     SqlStore,
@@ -21,6 +21,7 @@ from cacheness.metadata.sql.store import (
     check_schema,
     new_session,
     new_store,
+    staying,
     version_name,
 )
 from cacheness.protocols import MetadataStore
@@ -144,14 +145,10 @@ class PostgresqlStore(SqlStore):
         """Publish entries in one transaction, if the session is still live."""
         if not entries:
             return []
-        # In key order, so that two batches never deadlock. Of two entries under one key the later stays.
-        by_key = {(entry.namespace, entry.key): entry for entry in entries}
-        stay = [by_key[key] for key in sorted(by_key)]
-        staying = {entry.blob for entry in stay}
-        unseen = [entry.blob for entry in entries if entry.blob is not None and entry.blob not in staying]
+        stay, unseen = staying(entries)
         values = _row(stay[0]) if len(stay) == 1 else _rows(stay)
         values |= {"session": session, "fresh": fresh}
-        publish = _PUBLISH[len(stay) > 1, any(map(hints_of, stay))]
+        publish = _PUBLISH[len(stay) > 1, any(entry.tags or entry.prefix for entry in stay)]
         size = sum(len(entry.inline or b"") for entry in stay)
         seconds = size / self._limits.least_rate + (len(stay) - 1) * ROW_SECONDS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,6 +29,7 @@ from cacheness.metadata.sql.store import (
     check_schema,
     new_session,
     new_store,
+    staying,
     version_name,
 )
 from cacheness.protocols import MetadataStore
@@ -178,30 +179,47 @@ class SqliteStore(SqlStore):
         self._file.close()
 
     def _publish(self, transaction: Transaction, entries: Sequence[Entry], session: str) -> list[str]:
-        if not transaction.run(self._sql.session_lives, {"session": session}):
-            raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
-        sizes: dict[str, list[int | None]] = {}  # of what was replaced, by namespace
-        replaced = [name for entry in entries if (name := self._replace(transaction, entry, sizes)) is not None]
-        transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
-        for namespace, old in sizes.items():
-            added = sum(entry.size for entry in entries if entry.namespace == namespace)
-            more = {"entries": old.count(None), "bytes": added - sum(size or 0 for size in old)}
-            transaction.run_many(self._sql.add_totals, [{"namespace": namespace, **more}])
+        """Put entries, if their session is live, and bury the blobs that they replace; return these."""
+        stay, replaced = staying(entries)
+        for namespace in {entry.namespace for entry in stay}:
+            rows = [row_of(entry) for entry in stay if entry.namespace == namespace]
+            replaced += self._replace(transaction, namespace, rows, session)
+        if replaced:
+            transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
         return replaced
 
-    def _replace(self, transaction: Transaction, entry: Entry, sizes: dict[str, list[int | None]]) -> str | None:
-        """Put one entry; return the blob that it replaced."""
-        row = row_of(entry)
-        # No other process writes during this transaction, so a read before the upsert is enough.
-        size, blob, *named = (transaction.run(self._sql.replaced_by, row) or [(None, None, "", "")])[0]
-        sizes.setdefault(entry.namespace, []).append(size)
-        transaction.run(self._sql.put, row)
-        transaction.run(self._sql.begin_use, row)
-        if named != [row["tags"], row["prefix"]]:
-            if any(named):
-                transaction.run(self._sql.untag, {**row, "keys": self._sql.keys([entry.key])})
-            transaction.run_many(self._sql.tag, [{**row, "kind": kind, "tag": tag} for kind, tag in hints_of(entry)])
-        return blob if isinstance(blob, str) and blob != entry.blob else None
+    def _replace(self, transaction: Transaction, namespace: str, rows: Sequence[Values], session: str) -> list[str]:
+        # No other process writes during this transaction, so one look before the upserts is enough.
+        asked = {"namespace": namespace, "session": session}
+        if len(rows) == 1:
+            found = transaction.run(self._sql.replaced_by, {**asked, "key": rows[0]["key"]})
+        else:
+            keys = self._sql.keys([row["key"] for row in rows])
+            found = transaction.run(self._sql.replaced_by_many, {**asked, "keys": keys})
+        if not found:
+            raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
+        old = {row[0]: row for row in found if row[0] is not None}
+        transaction.run_many(self._sql.put, rows)
+        transaction.run_many(self._sql.begin_use, rows)
+        self._name(transaction, namespace, rows, old)
+        size = sum(row["size"] for row in rows) - sum(size for _, size, *_ in old.values())
+        added = {"namespace": namespace, "entries": len(rows) - len(old), "bytes": size}
+        transaction.run_many(self._sql.add_totals, [added])
+        blobs = {row["blob"] for row in rows}
+        return [blob for _, _, blob, *_ in old.values() if isinstance(blob, str) and blob not in blobs]
+
+    def _name(self, transaction: Transaction, namespace: str, rows: Sequence[Values], old: Mapping[bytes, Row]) -> None:
+        """Write the tags and prefixes that differ from those of the replaced rows."""
+        unnamed = (None, None, None, "", "")
+        changed = [row for row in rows if [row["tags"], row["prefix"]] != list(old.get(row["key"], unnamed)[3:])]
+        if not changed:
+            return
+        stale = [row["key"] for row in changed if any(old.get(row["key"], unnamed)[3:])]
+        if stale:
+            transaction.run_many(self._sql.untag, [{"namespace": namespace, "keys": self._sql.keys(stale)}])
+        names = [{**row, "kind": kind, "tag": name} for row in changed for kind, name in hints_of(row)]
+        if names:
+            transaction.run_many(self._sql.tag, names)
 
     def _note_deletion(self, rows: int, seconds: float) -> None:
         if rows >= NARROW_BATCH:

@@ -137,12 +137,12 @@ class StatementBuilder:
     @property
     def find(self) -> Statement:
         """Read one row by its key, unless it is disputed."""
-        return self._compile(_rows().where(_this_key(), ~_is_disputed()))
+        return self._compile(_rows().where(this_key(), ~_is_disputed()))
 
     @property
     def find_many(self) -> Statement:
         """Read the undisputed rows under many keys."""
-        return self._compile(_rows().where(_this_namespace(), self._among_keys(), ~_is_disputed()))
+        return self._compile(_rows().where(_this_namespace(), self.among_keys(), ~_is_disputed()))
 
     @property
     def present(self) -> Statement:
@@ -154,7 +154,7 @@ class StatementBuilder:
         ]
         named = sa.and_(target.c.namespace == entries.c.namespace, target.c.key == entries.c.link)
         is_whole = sa.and_(target.c.alias == entries.c.alias, target.c.link.is_(None), *self._is_served(target))
-        these = (_this_namespace(), self._among_keys(), *self._is_served(entries))
+        these = (_this_namespace(), self.among_keys(), *self._is_served(entries))
         found = (
             sa.select(entries.c.key, *columns, entries.c.link)
             .select_from(entries.outerjoin(target, named))
@@ -198,17 +198,6 @@ class StatementBuilder:
         return self._compile(sa.select(entries.c.value, entries.c.key).where(*these).limit(sa.literal_column("1000")))
 
     @property
-    def replaced_by(self) -> Statement:
-        """Read what a put of this key replaces: its size and blob, and where else the key is named."""
-        replaced = (plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
-        return self._compile(sa.select(*replaced).where(_this_key()))
-
-    @property
-    def put(self) -> Statement:
-        """Insert or replace one entry; the transaction holds the writer's session."""
-        return self._compile(replacing(self.flavour.upsert(entries).values({n: _value(n) for n in COLUMNS})))
-
-    @property
     def swap(self) -> Statement:
         """Change expiry and signature, if nothing else has changed."""
         same = [
@@ -216,7 +205,7 @@ class StatementBuilder:
             for name in ("blob", "digest", "created_at", "expires_at", "key_id", "mac")
         ]
         new = {name: _given(f"new_{name}", entries.c[name].type) for name in ("expires_at", "key_id", "mac")}
-        return self._compile(sa.update(entries).where(_this_key(), *same).values(new))
+        return self._compile(sa.update(entries).where(this_key(), *same).values(new))
 
     @property
     def totals(self) -> Statement:
@@ -303,15 +292,9 @@ class StatementBuilder:
     @property
     def delete(self) -> Statement:
         """Delete the rows under many keys."""
-        return self._compile(sa.delete(entries).where(_this_namespace(), self._among_keys()))
+        return self._compile(sa.delete(entries).where(_this_namespace(), self.among_keys()))
 
     # uses
-
-    @property
-    def begin_use(self) -> Statement:
-        """Record that an entry is new."""
-        values = {"accessed_at": _given("created_at", sa.BigInteger()), "hits": _ZERO}
-        return self._compile(unused(self.flavour.upsert(uses).values(**_named_key(), **values)))
 
     @property
     def record_use(self) -> Statement:
@@ -325,7 +308,7 @@ class StatementBuilder:
     @property
     def uses(self) -> Statement:
         """Read the uses of many keys, which have entries."""
-        these = (_this_namespace(), self._among_keys())
+        these = (_this_namespace(), self.among_keys())
         found = sa.select(uses.c.key, uses.c.accessed_at, uses.c.hits).select_from(entries.join(uses, _same_key(uses)))
         return self._compile(found.where(*these))
 
@@ -335,12 +318,6 @@ class StatementBuilder:
         return self._compile(self._delete_hints(uses))
 
     # tags
-
-    @property
-    def tag(self) -> Statement:
-        """Record that an entry has a tag."""
-        values = {name: _given(name, sa.Text()) for name in ("kind", "tag")}
-        return self._compile(self.flavour.upsert(tags).values(**_named_key(), **values).on_conflict_do_nothing())
 
     @property
     def untag(self) -> Statement:
@@ -420,7 +397,7 @@ class StatementBuilder:
     def note_unstored(self) -> Statement:
         """Record why a result was not stored; an unchanged reason is written again only after a day."""
         reason = _given("reason", sa.Text())
-        noted = self.flavour.upsert(not_stored).values(**_named_key(), reason=reason, at=self.flavour.clock)
+        noted = self.flavour.upsert(not_stored).values(**named_key(), reason=reason, at=self.flavour.clock)
         new = {name: noted.excluded[name] for name in ("reason", "at")}
         old = sa.or_(not_stored.c.reason != noted.excluded.reason, not_stored.c.at < noted.excluded.at - _DAY)
         return self._compile(noted.on_conflict_do_update(index_elements=_KEY, set_=new, where=old))
@@ -540,7 +517,7 @@ class StatementBuilder:
         row = equivalences.c
         theirs = (row.namespace == _given("namespace", sa.Text()), row.new == _given("new", sa.LargeBinary()))
         wanted = sa.select(*(entries.c[name] for name in COLUMNS), *(row[name] for name in EQUIVALENCE))
-        return self._compile(wanted.where(_this_namespace(), self._among_keys(), ~_is_disputed(), *theirs))
+        return self._compile(wanted.where(_this_namespace(), self.among_keys(), ~_is_disputed(), *theirs))
 
     @property
     def set_equivalence(self) -> Statement:
@@ -597,15 +574,10 @@ class StatementBuilder:
         return self._compile(sa.insert(sessions).values({c.name: _given(c.name, c.type) for c in sessions.c}))
 
     @property
-    def session_lives(self) -> Statement:
-        """Return one row when a session is live."""
-        return self._compile(sa.select(sessions.c.id).where(_this_session(), sessions.c.state == LIVE))
-
-    @property
     def retire(self) -> Statement:
         """Mark a session as ended or fenced, permanently."""
         retired = {"state": _given("new_state", sa.Text()), "fenced_at": self.flavour.clock}
-        return self._compile(sa.update(sessions).where(_this_session(), sessions.c.state == LIVE).values(retired))
+        return self._compile(sa.update(sessions).where(this_session(), sessions.c.state == LIVE).values(retired))
 
     @property
     def live_sessions(self) -> Statement:
@@ -698,9 +670,8 @@ class StatementBuilder:
 
     def _add_to_totals(self, slot: sa.ColumnElement[int]) -> Statement:
         changes = {name: _given(name, sa.BigInteger()) for name in ("entries", "bytes")}
-        return self._compile(
-            adding(self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes))
-        )
+        added = self.flavour.upsert(totals).values(namespace=_given("namespace", sa.Text()), slot=slot, **changes)
+        return self._compile(adding(added.inline()))  # without RETURNING, which nobody reads
 
     # pages of entries by a condition
 
@@ -729,7 +700,7 @@ class StatementBuilder:
         if where.keys is None:
             matching.append((tags if hint else entries).c.key > _given("after", sa.LargeBinary()))
         else:
-            matching = [self._among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
+            matching = [self.among_keys(), *(_only_filtering(condition) for condition in matching[1:])]
         key = entries.c.key
         wanted = _rows()
         if purpose != "scan":
@@ -752,7 +723,7 @@ class StatementBuilder:
 
     def _condition(self, name: str, where: Where) -> sa.ColumnElement[bool]:
         if name == "keys":
-            return self._among_keys()
+            return self.among_keys()
         if name == "functions":
             names = [_given(f"function_{number}", sa.Text()) for number in range(len(where.functions or ()))]
             return entries.c.function.in_(names) if names else sa.literal_column("1 = 0", sa.Boolean)
@@ -771,7 +742,8 @@ class StatementBuilder:
         age = _given(name, sa.BigInteger())
         return entries.c.created_at < (age if name == "created_before" else self.flavour.now - age)
 
-    def _among_keys(self) -> sa.ColumnElement[bool]:
+    def among_keys(self) -> sa.ColumnElement[bool]:
+        """Return whether a row's key is in the parameter `keys`."""
         return self.flavour.among(entries.c.key, 32)
 
     def _delete_hints(self, table: sa.Table) -> sa.ClauseElement:
@@ -814,10 +786,6 @@ def _given(name: str, kind: sa.types.TypeEngine[Any]) -> sa.BindParameter[Any]:
     return sa.bindparam(name, type_=kind)
 
 
-def _value(name: str) -> sa.BindParameter[Any]:
-    return _given(name, entries.c[name].type)
-
-
 def _is(table: sa.Table) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return (table.c.namespace == _given("namespace", sa.Text()), table.c.key == _given("key", sa.LargeBinary()))
 
@@ -827,7 +795,8 @@ def _this_function() -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
     return functions.c.namespace == _given("namespace", sa.Text()), digest
 
 
-def _this_key() -> sa.ColumnElement[bool]:
+def this_key() -> sa.ColumnElement[bool]:
+    """Return whether an entry is the one in the parameters `namespace` and `key`."""
     return sa.and_(*_is(entries))
 
 
@@ -840,7 +809,8 @@ def _is_disputed() -> sa.ColumnElement[bool]:
     return sa.exists().where(_same_key(disputes), disputes.c.at >= entries.c.created_at)
 
 
-def _named_key() -> dict[str, Any]:
+def named_key() -> dict[str, Any]:
+    """Return the values of the columns `namespace` and `key`: the parameters of these names."""
     return {name: _given(name, entries.c[name].type) for name in _KEY}
 
 
@@ -889,5 +859,6 @@ def _this_namespace() -> sa.ColumnElement[bool]:
     return entries.c.namespace == _given("namespace", sa.Text())
 
 
-def _this_session() -> sa.ColumnElement[bool]:
+def this_session() -> sa.ColumnElement[bool]:
+    """Return whether a session is the one in the parameter `session`."""
     return sessions.c.id == _given("session", sa.Text())

@@ -132,32 +132,6 @@ STATEMENTS: Final = {
         {},
         ('namespace', 'keys')
     ),
-    'replaced_by': Statement(
-        'SELECT CASE WHEN (cacheness.entries.size BETWEEN 0 AND 1125899906842624) THEN cacheness.entries.size '
-        'ELSE 0 END AS anon_1, cacheness.entries.blob, cacheness.entries.tags, cacheness.entries.prefix FROM '
-        'cacheness.entries WHERE cacheness.entries.namespace = $1::VARCHAR AND cacheness.entries.key = $2',
-        {},
-        ('namespace', 'key')
-    ),
-    'put': Statement(
-        'INSERT INTO cacheness.entries (namespace, key, blob, inline, size, raw_size, digest, codec, '
-        'created_at, expires_at, compute_seconds, function, prefix, args, components, value, fn, alias, link, '
-        'outputs, tags, provenance, key_id, mac) VALUES ($1::VARCHAR, $2, $3::VARCHAR COLLATE "C", $4, '
-        '$5::BIGINT, $6::BIGINT, $7, $8::VARCHAR, $9::BIGINT, $10::BIGINT, $11, $12::VARCHAR, $13::VARCHAR, '
-        '$14, $15::VARCHAR, $16, $17, $18, $19, $20::VARCHAR, $21::VARCHAR, $22::VARCHAR, $23::VARCHAR, $24) '
-        'ON CONFLICT (namespace, key) DO UPDATE SET blob = excluded.blob, inline = excluded.inline, size = '
-        'excluded.size, raw_size = excluded.raw_size, digest = excluded.digest, codec = excluded.codec, '
-        'created_at = excluded.created_at, expires_at = excluded.expires_at, compute_seconds = '
-        'excluded.compute_seconds, function = excluded.function, prefix = excluded.prefix, args = '
-        'excluded.args, components = excluded.components, value = excluded.value, fn = excluded.fn, alias = '
-        'excluded.alias, link = excluded.link, outputs = excluded.outputs, tags = excluded.tags, provenance = '
-        'excluded.provenance, key_id = excluded.key_id, mac = excluded.mac, replaced = '
-        'cacheness.entries.blob, replaced_size = cacheness.entries.size',
-        {},
-        ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
-        'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',
-        'link', 'outputs', 'tags', 'provenance', 'key_id', 'mac')
-    ),
     'swap': Statement(
         'UPDATE cacheness.entries SET expires_at=$1::BIGINT, key_id=$2::VARCHAR, mac=$3 WHERE '
         'cacheness.entries.namespace = $4::VARCHAR AND cacheness.entries.key = $5 AND cacheness.entries.blob '
@@ -190,15 +164,14 @@ STATEMENTS: Final = {
     'add_totals': Statement(
         'INSERT INTO cacheness.totals (namespace, slot, entries, bytes) VALUES ($1::VARCHAR, '
         '(pg_backend_pid() & 63), $2::BIGINT, $3::BIGINT) ON CONFLICT (namespace, slot) DO UPDATE SET entries '
-        '= (cacheness.totals.entries + excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes) '
-        'RETURNING cacheness.totals.slot',
+        '= (cacheness.totals.entries + excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes)',
         {},
         ('namespace', 'entries', 'bytes')
     ),
     'correct_totals': Statement(
         'INSERT INTO cacheness.totals (namespace, slot, entries, bytes) VALUES ($1::VARCHAR, 0, $2::BIGINT, '
         '$3::BIGINT) ON CONFLICT (namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + '
-        'excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes) RETURNING cacheness.totals.slot',
+        'excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes)',
         {},
         ('namespace', 'entries', 'bytes')
     ),
@@ -258,13 +231,6 @@ STATEMENTS: Final = {
         {},
         ('namespace', 'keys')
     ),
-    'begin_use': Statement(
-        'INSERT INTO cacheness.uses (namespace, key, accessed_at, hits) VALUES ($1::VARCHAR, $2, $3::BIGINT, '
-        '0) ON CONFLICT (namespace, key) DO UPDATE SET accessed_at = excluded.accessed_at, hits = '
-        'excluded.hits',
-        {},
-        ('namespace', 'key', 'created_at')
-    ),
     'record_use': Statement(
         'UPDATE cacheness.uses SET accessed_at=CASE WHEN (cacheness.uses.accessed_at > $1::BIGINT) THEN '
         'cacheness.uses.accessed_at ELSE $1::BIGINT END, hits=(cacheness.uses.hits + $2::BIGINT) WHERE '
@@ -287,12 +253,6 @@ STATEMENTS: Final = {
         '($2::BYTEA[])',
         {},
         ('namespace', 'keys')
-    ),
-    'tag': Statement(
-        'INSERT INTO cacheness.tags (namespace, key, kind, tag) VALUES ($1::VARCHAR, $2, $3::VARCHAR, '
-        '$4::VARCHAR) ON CONFLICT DO NOTHING',
-        {},
-        ('namespace', 'key', 'kind', 'tag')
     ),
     'untag': Statement(
         'DELETE FROM cacheness.tags WHERE cacheness.tags.namespace = $1::VARCHAR AND cacheness.tags.key = ANY '
@@ -619,12 +579,6 @@ STATEMENTS: Final = {
         '$8::BIGINT)',
         {},
         ('id', 'host', 'boot_id', 'pid_ns', 'pid', 'pid_start', 'state', 'fenced_at')
-    ),
-    'session_lives': Statement(
-        'SELECT cacheness.sessions.id FROM cacheness.sessions WHERE cacheness.sessions.id = $1::VARCHAR AND '
-        "cacheness.sessions.state = 'live'",
-        {},
-        ('session',)
     ),
     'retire': Statement(
         'UPDATE cacheness.sessions SET state=$1::VARCHAR, fenced_at=(extract(epoch FROM clock_timestamp()) * '

@@ -9,11 +9,23 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert, pysqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from cacheness.metadata.sql.building import StatementBuilder, one_line
-from cacheness.metadata.sql.statements import Statement
-from cacheness.metadata.sql.tables import tables
+from cacheness.metadata.sql.building import (
+    LIVE,
+    StatementBuilder,
+    named_key,
+    one_line,
+    plausible,
+    replacing,
+    this_key,
+    this_session,
+    unused,
+)
+from cacheness.metadata.sql.statements import COLUMNS, Statement
+from cacheness.metadata.sql.tables import entries, sessions, tables, tags, uses
 
 _dialect: Final = pysqlite.dialect(paramstyle="named")
+#: For the statement with the most values: SQLite looks each name up, which takes as long as storing it.
+_in_order: Final = pysqlite.dialect(paramstyle="qmark")
 
 CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
     "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)", sa.BigInteger
@@ -60,6 +72,55 @@ class _Sqlite:
         return sa.func.instr(column, text)
 
 
+class _SqliteBuilder(StatementBuilder):
+    """The statements that only SQLite runs."""
+
+    def __init__(self) -> None:
+        super().__init__(_Sqlite())
+
+    @property
+    def session_lives(self) -> Statement:
+        """Return one row when a session is live."""
+        return self._compile(sa.select(sessions.c.id).where(this_session(), sessions.c.state == LIVE))
+
+    @property
+    def replaced_by(self) -> Statement:
+        """Read what a put of this key replaces; no row when the session is not live, and NULL where nothing is."""
+        return self._compile(_replaced(this_key()))
+
+    @property
+    def replaced_by_many(self) -> Statement:
+        """Read what a put of many keys replaces; no row when the session is not live."""
+        here = entries.c.namespace == sa.bindparam("namespace", type_=sa.Text())
+        return self._compile(_replaced(sa.and_(here, self.among_keys())))
+
+    @property
+    def put(self) -> Statement:
+        """Insert or replace one entry; the transaction holds the writer's session."""
+        values = {name: sa.bindparam(name, type_=entries.c[name].type) for name in COLUMNS}
+        compiled = replacing(insert(entries).values(values)).compile(dialect=_in_order)
+        return Statement(one_line(compiled), {}, tuple(compiled.positiontup))
+
+    @property
+    def begin_use(self) -> Statement:
+        """Record that an entry is new."""
+        values = {"accessed_at": sa.bindparam("created_at", type_=sa.BigInteger()), "hits": sa.literal_column("0")}
+        return self._compile(unused(insert(uses).values(**named_key(), **values)))
+
+    @property
+    def tag(self) -> Statement:
+        """Record that an entry has a tag."""
+        values = {name: sa.bindparam(name, type_=sa.Text()) for name in ("kind", "tag")}
+        return self._compile(insert(tags).values(**named_key(), **values).on_conflict_do_nothing())
+
+
+def _replaced(these: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the size and blob of entries, and where else their keys are named, if the session is live."""
+    replaced = (entries.c.key, plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
+    found = sa.select(*replaced).select_from(sessions.outerjoin(entries, these))
+    return found.where(this_session(), sessions.c.state == LIVE)
+
+
 def definitions() -> Iterator[str]:
     """Return the statements that create a new database."""
     for table in tables.sorted_tables:
@@ -68,4 +129,4 @@ def definitions() -> Iterator[str]:
             yield one_line(CreateIndex(index).compile(dialect=_dialect))
 
 
-builder: Final = StatementBuilder(_Sqlite())
+builder: Final = _SqliteBuilder()

@@ -117,29 +117,6 @@ STATEMENTS: Final = {
         {'width': 32, 'param_1': 0},
         ()
     ),
-    'replaced_by': Statement(
-        'SELECT CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE 0 END AS '
-        'anon_1, entries.blob, entries.tags, entries.prefix FROM entries WHERE entries.namespace = :namespace '
-        'AND entries."key" = :key',
-        {},
-        ()
-    ),
-    'put': Statement(
-        'INSERT INTO entries (namespace, "key", blob, inline, size, raw_size, digest, codec, created_at, '
-        'expires_at, compute_seconds, function, prefix, args, components, value, fn, alias, link, outputs, '
-        'tags, provenance, key_id, mac) VALUES (:namespace, :key, :blob, :inline, :size, :raw_size, :digest, '
-        ':codec, :created_at, :expires_at, :compute_seconds, :function, :prefix, :args, :components, :value, '
-        ':fn, :alias, :link, :outputs, :tags, :provenance, :key_id, :mac) ON CONFLICT (namespace, "key") DO '
-        'UPDATE SET blob = excluded.blob, inline = excluded.inline, size = excluded.size, raw_size = '
-        'excluded.raw_size, digest = excluded.digest, codec = excluded.codec, created_at = '
-        'excluded.created_at, expires_at = excluded.expires_at, compute_seconds = excluded.compute_seconds, '
-        'function = excluded.function, prefix = excluded.prefix, args = excluded.args, components = '
-        'excluded.components, value = excluded.value, fn = excluded.fn, alias = excluded.alias, link = '
-        'excluded.link, outputs = excluded.outputs, tags = excluded.tags, provenance = excluded.provenance, '
-        'key_id = excluded.key_id, mac = excluded.mac, replaced = entries.blob, replaced_size = entries.size',
-        {},
-        ()
-    ),
     'swap': Statement(
         'UPDATE entries SET expires_at=:new_expires_at, key_id=:new_key_id, mac=:new_mac WHERE '
         'entries.namespace = :namespace AND entries."key" = :key AND entries.blob IS :old_blob AND '
@@ -166,14 +143,14 @@ STATEMENTS: Final = {
     'add_totals': Statement(
         'INSERT INTO totals (namespace, slot, entries, bytes) VALUES (:namespace, 0, :entries, :bytes) ON '
         'CONFLICT (namespace, slot) DO UPDATE SET entries = (totals.entries + excluded.entries), bytes = '
-        '(totals.bytes + excluded.bytes) RETURNING slot',
+        '(totals.bytes + excluded.bytes)',
         {},
         ()
     ),
     'correct_totals': Statement(
         'INSERT INTO totals (namespace, slot, entries, bytes) VALUES (:namespace, 0, :entries, :bytes) ON '
         'CONFLICT (namespace, slot) DO UPDATE SET entries = (totals.entries + excluded.entries), bytes = '
-        '(totals.bytes + excluded.bytes) RETURNING slot',
+        '(totals.bytes + excluded.bytes)',
         {},
         ()
     ),
@@ -229,12 +206,6 @@ STATEMENTS: Final = {
         {'width': 32},
         ()
     ),
-    'begin_use': Statement(
-        'INSERT INTO uses (namespace, "key", accessed_at, hits) VALUES (:namespace, :key, :created_at, 0) ON '
-        'CONFLICT (namespace, "key") DO UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits',
-        {},
-        ()
-    ),
     'record_use': Statement(
         'UPDATE uses SET accessed_at=CASE WHEN (uses.accessed_at > :at) THEN uses.accessed_at ELSE :at END, '
         'hits=(uses.hits + :uses) WHERE uses.namespace = :namespace AND uses."key" = :key AND (EXISTS (SELECT '
@@ -256,12 +227,6 @@ STATEMENTS: Final = {
         '(SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= '
         'length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key FROM at)',
         {'width': 32},
-        ()
-    ),
-    'tag': Statement(
-        'INSERT INTO tags (namespace, "key", kind, tag) VALUES (:namespace, :key, :kind, :tag) ON CONFLICT DO '
-        'NOTHING',
-        {},
         ()
     ),
     'untag': Statement(
@@ -553,11 +518,6 @@ STATEMENTS: Final = {
         {},
         ()
     ),
-    'session_lives': Statement(
-        "SELECT sessions.id FROM sessions WHERE sessions.id = :session AND sessions.state = 'live'",
-        {},
-        ()
-    ),
     'retire': Statement(
         "UPDATE sessions SET state=:new_state, fenced_at=CAST((julianday('now') - 2440587.5) * 86400000000 AS "
         "INTEGER) WHERE sessions.id = :session AND sessions.state = 'live'",
@@ -621,6 +581,58 @@ STATEMENTS: Final = {
         'SELECT compute_leases.token FROM compute_leases WHERE compute_leases.namespace = :namespace AND '
         'compute_leases."key" = :key AND compute_leases.until >= CAST((julianday(\'now\') - 2440587.5) * '
         '86400000000 AS INTEGER)',
+        {},
+        ()
+    ),
+    'session_lives': Statement(
+        "SELECT sessions.id FROM sessions WHERE sessions.id = :session AND sessions.state = 'live'",
+        {},
+        ()
+    ),
+    'replaced_by': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix FROM sessions LEFT OUTER JOIN entries ON '
+        'entries.namespace = :namespace AND entries."key" = :key WHERE sessions.id = :session AND '
+        "sessions.state = 'live'",
+        {},
+        ()
+    ),
+    'replaced_by_many': Statement(
+        'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
+        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix FROM sessions LEFT OUTER JOIN entries ON '
+        'entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
+        'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
+        'substr(:keys, 1 + i * :width, :width) AS key FROM at) WHERE sessions.id = :session AND '
+        "sessions.state = 'live'",
+        {'width': 32},
+        ()
+    ),
+    'put': Statement(
+        'INSERT INTO entries (namespace, "key", blob, inline, size, raw_size, digest, codec, created_at, '
+        'expires_at, compute_seconds, function, prefix, args, components, value, fn, alias, link, outputs, '
+        'tags, provenance, key_id, mac) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '
+        '?, ?, ?, ?) ON CONFLICT (namespace, "key") DO UPDATE SET blob = excluded.blob, inline = '
+        'excluded.inline, size = excluded.size, raw_size = excluded.raw_size, digest = excluded.digest, codec '
+        '= excluded.codec, created_at = excluded.created_at, expires_at = excluded.expires_at, '
+        'compute_seconds = excluded.compute_seconds, function = excluded.function, prefix = excluded.prefix, '
+        'args = excluded.args, components = excluded.components, value = excluded.value, fn = excluded.fn, '
+        'alias = excluded.alias, link = excluded.link, outputs = excluded.outputs, tags = excluded.tags, '
+        'provenance = excluded.provenance, key_id = excluded.key_id, mac = excluded.mac, replaced = '
+        'entries.blob, replaced_size = entries.size',
+        {},
+        ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
+        'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',
+        'link', 'outputs', 'tags', 'provenance', 'key_id', 'mac')
+    ),
+    'begin_use': Statement(
+        'INSERT INTO uses (namespace, "key", accessed_at, hits) VALUES (:namespace, :key, :created_at, 0) ON '
+        'CONFLICT (namespace, "key") DO UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits',
+        {},
+        ()
+    ),
+    'tag': Statement(
+        'INSERT INTO tags (namespace, "key", kind, tag) VALUES (:namespace, :key, :kind, :tag) ON CONFLICT DO '
+        'NOTHING',
         {},
         ()
     ),

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import quote
@@ -107,7 +108,7 @@ class SqliteTransaction:
 
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
         """Run a statement for each set of values; return the number of changed rows."""
-        return sum(_run(self._connection, statement, each)[1] for each in values)
+        return _run_many(self._connection, statement, values)
 
     def define(self, text: str) -> None:
         """Run a statement that defines a table or an index."""
@@ -488,6 +489,17 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
         return cursor.fetchall(), cursor.rowcount
     finally:
         cursor.close()  # an error's traceback could keep it alive, and with it the file, after the connection is closed
+
+
+def _run_many(connection: sqlite3.Connection, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
+    if statement.constants:
+        values = [{**statement.constants, **each} for each in values]
+    rows = map(itemgetter(*statement.order), values) if statement.order else values
+    cursor = connection.executemany(statement.text, rows)
+    try:
+        return cursor.rowcount
+    finally:
+        cursor.close()
 
 
 def _refuse_network_file_system(path: Path) -> None:

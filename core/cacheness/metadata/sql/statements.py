@@ -33,7 +33,7 @@ class Statement:
 
     text: str
     constants: Mapping[str, Any]  #: values that are part of the statement
-    order: tuple[str, ...]  #: of numbered placeholders; empty for named ones
+    order: tuple[str, ...]  #: of values, for placeholders without names
 
 
 class Builder(Protocol):
@@ -157,7 +157,8 @@ def _tags_of(tags: Any) -> tuple[str, ...]:
     return tuple(tags[1:-1].split("\n")) if is_ours else (tags,)
 
 
-def hints_of(entry: Entry) -> list[tuple[str, str]]:
-    """Return the hints by which an entry is found besides key and function: kind and tag."""
-    named = [*(("tag", tag) for tag in entry.tags), *([("prefix", entry.prefix)] if entry.prefix else [])]
+def hints_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the hints by which a row's entry is found besides key and function: kind and tag."""
+    named = [("tag", tag) for tag in row["tags"][1:-1].split("\n")] if row["tags"] else []
+    named += [("prefix", row["prefix"])] if row["prefix"] else []
     return [(kind, name[:HINT_LENGTH]) for kind, name in named]

@@ -601,6 +601,16 @@ class SqlStore(ABC):
         transaction.run_many(self._sql.add_totals, [less])
 
 
+def staying(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+    """Return the last entry of each key, in key order, so that two batches never deadlock; and the others' blobs."""
+    if len(entries) == 1:
+        return list(entries), []
+    by_key = {(entry.namespace, entry.key): entry for entry in entries}
+    stay = [by_key[key] for key in sorted(by_key)]
+    blobs = {entry.blob for entry in stay}
+    return stay, [entry.blob for entry in entries if entry.blob is not None and entry.blob not in blobs]
+
+
 def new_session(process: Process) -> Values:
     """Return the row of a new session."""
     row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
