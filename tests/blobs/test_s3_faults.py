@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from cacheness.blobs.s3 import S3Options
 from cacheness.deadlines import Limits
 from cacheness.errors import BlobMissing, CorruptEntry, StoreFull, StoreRefused, StoreUnavailable
 from cacheness.records import BlobInfo
+from cacheness.testing import servers
 from cacheness.testing.proxy import Proxy
 
 LIMITS = Limits(connect=1.0, stall=1.0, total=2.5, least_rate=4 << 20, cooldown=0.5)
@@ -307,24 +309,40 @@ def test_an_empty_listing_does_not_hide_a_blob_from_who_asks_by_name(store, prox
     assert store.stat("a/b") == BlobInfo("a/b", 3)
 
 
-def test_a_listing_that_fails_on_its_second_page_goes_on_there(store, proxy, direct) -> None:
-    names = [f"a/{index:04d}" for index in range(1010)]
-    for name in names:
-        direct.write(name, [b"x"])
-    found = store.scan()
-    first = [next(found).name for _ in range(5)]
-    proxy.answer(b"list-type=2", 503, error_body("SlowDown"), times=1)
-    assert first + [info.name for info in found] == names
+#: More names than a page of a listing has.
+MANY = [f"a/{index:04d}" for index in range(1010)]
 
 
-def test_a_listing_that_breaks_off_is_an_error_and_never_a_short_listing(store, proxy, direct) -> None:
-    for index in range(1010):
-        direct.write(f"a/{index:04d}", [b"x"])
-    found = store.scan()
-    next(found)
-    proxy.answer(b"list-type=2", 503, error_body("SlowDown"))
-    with pytest.raises(StoreUnavailable):
-        list(found)
+@pytest.fixture(scope="module")
+def many_url(s3_server, shared_servers):
+    """A prefix with objects of those names, which takes a second to write."""
+    ours = "CACHENESS_TEST_S3_URL" not in os.environ
+    with servers.fresh_prefix(s3_server, shared_servers.bucket if ours else None) as url:
+        store = ObjectStore.from_url(url, limits=Limits())
+        for name in MANY:
+            store.write(name, [b"x"])
+        store.close()
+        yield url
+
+
+@pytest.mark.xdist_group("listings of two pages")
+class TestListingOfTwoPages:
+    @pytest.fixture
+    def s3_url(self, many_url):
+        return many_url
+
+    def test_a_listing_that_fails_on_its_second_page_goes_on_there(self, store, proxy) -> None:
+        found = store.scan()
+        first = [next(found).name for _ in range(5)]
+        proxy.answer(b"list-type=2", 503, error_body("SlowDown"), times=1)
+        assert first + [info.name for info in found] == MANY
+
+    def test_a_listing_that_breaks_off_is_an_error_and_never_a_short_listing(self, store, proxy) -> None:
+        found = store.scan()
+        next(found)
+        proxy.answer(b"list-type=2", 503, error_body("SlowDown"))
+        with pytest.raises(StoreUnavailable):
+            list(found)
 
 
 def test_a_listing_out_of_order_is_refused(store, proxy, s3_url) -> None:

@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import certifi
 import pytest
 import yaml
 from prefect import context, settings
@@ -22,6 +21,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from cacheness.testing.servers import SharedServers
 from cacheness_prefect import CachenessStorage
+from tests.conftest import AUTHORITY
 from tests.prefect.pool import OnePoolTaskRunner, shared_pool
 from tests.prefect.server import shared_api
 
@@ -85,20 +85,10 @@ def logging_config(prefect_home: Path, run_log: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def one_certificate(prefect_home: Path) -> Path:
-    """A file that each HTTP client reads in place of all authorities, in a tenth of the time. Nothing here uses TLS."""
-    path = prefect_home / "certificate.pem"
-    end = "-----END CERTIFICATE-----"
-    path.write_text(Path(certifi.where()).read_text().partition(end)[0] + end)
-    return path
-
-
-@pytest.fixture(scope="session")
 def prefect_api(
     prefect_home: Path,
     prefect_database: Path,
     logging_config: Path,
-    one_certificate: Path,
     shared_servers: SharedServers,
 ) -> Iterator[str]:
     """The API's URL; children of the tests find it in their environment."""
@@ -116,13 +106,13 @@ def prefect_api(
         **quiet,
         "PREFECT_HOME": str(prefect_home),
         "PREFECT_API_URL": url,
-        "PREFECT_API_SSL_CERT_FILE": str(one_certificate),
+        "PREFECT_API_SSL_CERT_FILE": str(AUTHORITY),
         "PREFECT_LOGGING_CONFIG_PATH": str(logging_config),
     }
     updates = {
         settings.PREFECT_HOME: prefect_home,
         settings.PREFECT_API_URL: url,
-        settings.PREFECT_API_SSL_CERT_FILE: str(one_certificate),
+        settings.PREFECT_API_SSL_CERT_FILE: str(AUTHORITY),
         settings.PREFECT_LOGGING_LEVEL: "WARNING",
         settings.PREFECT_LOGGING_TO_API_ENABLED: False,
         settings.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED: False,

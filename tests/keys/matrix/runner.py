@@ -1,7 +1,8 @@
 """One process that makes keys in forked children, each of which sees one carrier in one place.
 
 Reads jobs as lines of JSON on its standard input and answers each with a line. It imports what is
-slow to import and never makes a key itself, so that a child is as good as a fresh process.
+slow to import and never makes a key itself, so that a child is as good as a fresh process. A library is
+imported when the first carrier names it: a key looks at every class there is, and a fork copies all of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import inspect
 import json
 import os
 import pathlib
+import re
 import sys
 import traceback
 import warnings
@@ -35,14 +37,23 @@ _SLOW: Final = (
 
 def main() -> None:
     """Answer jobs until the input ends."""
-    for name in _SLOW:
-        if importlib.util.find_spec(name.partition(".")[0]) is not None:
-            importlib.import_module(name)
-    gc.freeze()  # a collection in a child would copy all of these objects
-    additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
+    _import({"numpy"})
     for line in sys.stdin:
         job = json.loads(line)
+        source = next(pathlib.Path(job["folder"]).rglob("subject.py")).read_text()
+        _import(set(re.findall(r"\w+", source)))
         print(json.dumps(_answer(job)), flush=True)
+
+
+def _import(words: set[str]) -> None:
+    """Import the slow libraries among some words, for this child and those that follow."""
+    tops = {name: name.partition(".")[0] for name in _SLOW if name not in sys.modules}
+    named = [name for name, top in tops.items() if top in words and importlib.util.find_spec(top) is not None]
+    if named:
+        for name in named:
+            importlib.import_module(name)
+        gc.freeze()  # a collection in a child would copy all of these objects
+        additions_to({"encode"})  # whose all these modules are takes long to find out, and stays the same
 
 
 def _answer(job: dict[str, str]) -> dict[str, Any]:
