@@ -27,7 +27,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         shared |= {"blob_timeout": 120.0}  # how fast the server writes a gigabyte is not what is measured
     all_of_them = (
         ("array", "files", embedded, 1.3),
-        ("pandas frame", "files", embedded, 2.2),
+        ("pandas frame", "files", embedded, 1.3),
         ("Arrow table", "files", embedded, 1.3),
         ("array", "S3", shared, 1.3),
     )

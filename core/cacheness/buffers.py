@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from cacheness.protocols import Buffer
 #: machine, reading a cached file: 1 MiB 30 us into a bytearray against 490 us into a mapping; 64
 #: MiB 35 ms into a bytearray, 32 ms into a mapping, 5 ms into a mapping of huge pages.
 LARGE: Final = 4 << 20
+_HUGE_PAGE: Final = 2 << 20
 
 
 def views_of(buffers: Sequence[Buffer]) -> tuple[list[memoryview], int]:
@@ -23,17 +25,24 @@ def views_of(buffers: Sequence[Buffer]) -> tuple[list[memoryview], int]:
 
 
 def allocate(size: int) -> Buffer:
-    """Return a zeroed, writable buffer of `size` bytes that belongs to this process alone."""
+    """Return a writable buffer of `size` bytes, of any content, that belongs to this process alone."""
     if size < LARGE:
         return bytearray(size)
+    empty = getattr(sys.modules.get("numpy"), "empty", None)  # None while another thread imports it
+    if empty is not None:
+        # NumPy uses huge pages, and below 32 MiB memory that was freed before, where the system clears each page of a
+        # new mapping: 13 MB were read in 0.8 ms instead of 1.9 ms.
+        return memoryview(empty(size, "u1"))
     # Never a private mapping of the file itself: if another process truncates it, access raises
     # SIGBUS, and pages that were not read yet would show later changes. And never the default
     # flags, which share the memory with every forked child.
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # The system aligns a mapping to huge pages only if it is a multiple of them.
+    room = -(-size // _HUGE_PAGE) * _HUGE_PAGE
+    memory = mmap.mmap(-1, room, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+            memory.madvise(mmap.MADV_HUGEPAGE, 0, size // _HUGE_PAGE * _HUGE_PAGE)  # the rest in small ones, as needed
+    return memoryview(memory)[:size]
 
 
 def read_into(buffer: Buffer, descriptor: int) -> int:

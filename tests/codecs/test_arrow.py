@@ -13,13 +13,15 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from polars.testing.parametric import dataframes
 
+from cacheness.codecs import pandas_blocks
 from cacheness.codecs.arrow import ArrowCodec
 from cacheness.codecs.pickle import PickleCodec
 from cacheness.errors import CodecError
+from cacheness.protocols import Buffer
 from cacheness.testing.contracts.codecs import CodecContract
 
 CODEC = ArrowCodec()
@@ -138,12 +140,123 @@ class TestFramesOfPandas(CodecContract):
         return same_frame(one, other)
 
 
+@pytest.fixture
+def small_columns_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames of any size stay in the memory that was read."""
+    monkeypatch.setattr(pandas_blocks, "_WORTHWHILE", 0)
+    monkeypatch.setattr(pandas_blocks, "_LEAST_USED", 0)
+
+
+@pytest.mark.usefixtures("small_columns_stay")
+class TestFramesOfPandasOnTheirMemory(TestFramesOfPandas):
+    pass
+
+
+@pytest.mark.parametrize("make", [bytes, bytearray])
 @pytest.mark.parametrize("frame", FRAMES)
-def test_a_decoded_frame_can_be_written_to(frame: pd.DataFrame) -> None:
-    decoded = CODEC.decode(payload(frame))
+@pytest.mark.usefixtures("small_columns_stay")
+def test_a_decoded_frame_can_be_written_to(frame: pd.DataFrame, make: type[Buffer]) -> None:
+    decoded = CODEC.decode(make(payload(frame)))
     for position in range(len(frame.columns) if len(frame) else 0):
         decoded.iloc[0, position] = decoded.iloc[-1, position]
         assert decoded.iloc[[0], position].equals(decoded.iloc[[-1], position].set_axis(decoded.index[[0]]))
+
+
+ROWS = 100_000
+HOURS = pd.DatetimeIndex(np.arange(ROWS).astype("M8[h]").astype("M8[s]"))
+in_pandas_3 = pytest.mark.skipif(not IS_PANDAS_3, reason="before version 3, numbers of a frame are copied")
+
+
+def memory_of(values: Any) -> Any:
+    """The array of numbers in a column or an index, whatever pandas puts around it."""
+    array = values.array
+    if isinstance(array, pd.Categorical):
+        return array.codes
+    return np.asarray(array.view("i8") if zone_of(array) else array)
+
+
+def many_columns() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "i": np.arange(ROWS),
+            "x": np.arange(ROWS) / 7,
+            "j": np.arange(ROWS) // 3,
+            "y": -np.arange(ROWS, dtype=float),
+            "s": [f"text {n}" for n in range(ROWS)],
+            "t": HOURS,
+            "z": HOURS.tz_localize(dt.UTC).tz_convert(ZoneInfo("Europe/Berlin")),
+            "c": pd.Categorical.from_codes(np.arange(ROWS) % 3, list("zxy")),
+            "b": np.arange(ROWS) % 2 == 0,
+            "n": np.where(np.arange(ROWS) % 2, 1.5, np.nan),
+        },
+        index=pd.Index(np.arange(ROWS) * 2, name="k"),
+    )
+
+
+@in_pandas_3
+def test_numbers_of_a_large_frame_stay_in_the_memory_that_was_read() -> None:
+    frame = many_columns()
+    data = bytearray(payload(frame))
+    decoded = CODEC.decode(data)
+    assert same_frame(decoded, frame)
+    here = np.frombuffer(data, np.uint8)
+    parts = {**decoded, "index": decoded.index}
+    on_it = {name for name, part in parts.items() if name != "s" and np.shares_memory(memory_of(part), here)}
+    assert on_it == {"i", "x", "j", "y", "t", "z", "c", "index"}
+
+
+@in_pandas_3
+def test_columns_of_one_type_are_one_block() -> None:
+    frame = pd.DataFrame({f"{kind}{n}": np.arange(ROWS, dtype=kind) + n for n in range(3) for kind in ("i8", "f8")})
+    decoded = CODEC.decode(bytearray(payload(frame)))
+    assert same_frame(decoded, frame)
+    floats = decoded[["f80", "f81", "f82"]].to_numpy()
+    assert np.array_equal(floats[1], [1.0, 2.0, 3.0])
+    bases = {memory_of(decoded[name]).base.shape for name in frame}
+    assert bases == {(3, ROWS)}
+
+
+@in_pandas_3
+def test_a_change_of_one_column_changes_no_other() -> None:
+    frame = many_columns()
+    data = payload(frame)
+    decoded, other = CODEC.decode(bytearray(data)), CODEC.decode(bytearray(data))
+    view = decoded[:]
+    for name in frame:
+        decoded.iloc[1:3, decoded.columns.get_loc(name)] = decoded[name].iloc[0]
+        expected = frame.copy()
+        expected.iloc[1:3, expected.columns.get_loc(name)] = expected[name].iloc[0]
+        assert same_frame(decoded[[name]], expected[[name]])
+    assert same_frame(other, frame)
+    assert same_frame(view, frame)
+
+
+@pytest.mark.usefixtures("small_columns_stay")
+def test_a_column_can_be_added_to_a_frame_of_many_columns_with_gaps() -> None:
+    frame = pd.DataFrame({f"c{n}": np.arange(4) if n % 3 else [0.5, np.nan, 1, 2] for n in range(400)})
+    decoded = CODEC.decode(bytearray(payload(frame)))
+    assert same_frame(decoded, frame)
+    decoded["new"] = 1  # pandas warns of too many blocks
+
+
+@pytest.mark.parametrize("made", ["small", "large"])
+@pytest.mark.parametrize("labels", [np.arange(ROWS), HOURS, HOURS - HOURS[0]])
+def test_a_series_made_of_an_index_can_be_written_to(labels: Any, made: str) -> None:
+    index = pd.Index(labels[: 3 if made == "small" else ROWS])
+    if hasattr(index, "freq"):
+        index.freq = None
+    labels_read = pd.Series(CODEC.decode(bytearray(payload(column(np.arange(len(index)), index=index)))).index)
+    labels_read.iloc[0] = labels_read.iloc[1]
+    assert labels_read.iloc[0] == index[1]
+
+
+@in_pandas_3
+def test_a_frame_that_needs_little_of_the_memory_is_copied() -> None:
+    frame = pd.DataFrame({"n": np.where(np.arange(ROWS) % 2, 1.5, np.nan), "m": np.arange(ROWS).astype("i1")})
+    data = bytearray(payload(frame))
+    decoded = CODEC.decode(data)
+    assert same_frame(decoded, frame)
+    assert not np.shares_memory(memory_of(decoded["m"]), np.frombuffer(data, np.uint8))
 
 
 @pytest.mark.parametrize("frame", REFUSED_FRAMES[2:])
@@ -188,11 +301,13 @@ def frames(draw: st.DrawFn, cells: dict[str, st.SearchStrategy[Any]]) -> pd.Data
 
 
 @pytest.mark.slow
-@given(frames(CELLS))
-def test_any_frame_of_plain_columns_comes_back_exactly(frame: pd.DataFrame) -> None:
+@pytest.mark.usefixtures("small_columns_stay")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(frames(CELLS), st.sampled_from([bytes, bytearray]))
+def test_any_frame_of_plain_columns_comes_back_exactly(frame: pd.DataFrame, make: type[Buffer]) -> None:
     assume(len(frame) or "category" not in frame.dtypes.to_list())
     assert CODEC.accepts(frame)
-    assert same_frame(CODEC.decode(payload(frame)), frame)
+    assert same_frame(CODEC.decode(make(payload(frame))), frame)
 
 
 @pytest.mark.slow

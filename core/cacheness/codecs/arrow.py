@@ -47,7 +47,7 @@ class ArrowCodec:
         return attempt(lambda table: _write(_CONVERSIONS[kind].to_arrow(table), kind), value)
 
     def decode(self, data: Buffer) -> Any:
-        """Return the value. Arrow and polars use the memory of `data`; pandas has separate blocks."""
+        """Return the value. It uses the memory of `data`, where pandas can: see `pandas_blocks`."""
         try:
             return attempt(self._read, data)
         except CodecError as error:
@@ -62,7 +62,7 @@ class ArrowCodec:
         table, kind = tables.unlabelled(table)
         if kind not in _CONVERSIONS:
             raise CodecError(f"it holds {kind or 'nothing'!r}, which is unknown to this version")
-        return _CONVERSIONS[kind].from_arrow(table)
+        return _CONVERSIONS[kind].from_arrow(table, data)
 
 
 class _BufferFile:

@@ -12,7 +12,9 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from cacheness.codecs.libraries import library
+from cacheness.codecs.pandas_blocks import frame_on
 from cacheness.codecs.tables import Conversion
+from cacheness.protocols import Buffer
 
 #: Arrow gives an index without a name such a column, and before version 26 mistook a column of the
 #: frame with such a name for it.
@@ -96,14 +98,27 @@ def _to_arrow(frame: Any) -> Any:
     return library("pyarrow").Table.from_pandas(frame)
 
 
-def _from_arrow(table: Any) -> Any:
-    pd = library("pandas")
+def _from_arrow(table: Any, memory: Buffer) -> Any:
+    frame = frame_on(table, memory)
+    return _in_our_zones(_copied(table) if frame is None else frame)
+
+
+def _copied(table: Any) -> Any:
+    pd, np = library("pandas"), library("numpy")
     frame = table.to_pandas()
+    # Only categories and the index still use Arrow's memory after decoding, and would be read-only.
     for position, dtype in enumerate(frame.dtypes):
         if isinstance(dtype, pd.CategoricalDtype):
-            # Only these columns still use Arrow's memory after decoding, and would be read-only.
             frame.isetitem(position, frame.iloc[:, position].copy())
-        elif isinstance(dtype, pd.DatetimeTZDtype):
+    if isinstance(frame.index.dtype, np.dtype) and type(frame.index) is not pd.RangeIndex:
+        frame.index = frame.index.copy(deep=True)
+    return frame
+
+
+def _in_our_zones(frame: Any) -> Any:
+    pd = library("pandas")
+    for position, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, pd.DatetimeTZDtype):
             frame.isetitem(position, frame.iloc[:, position].dt.tz_convert(_zone_called(dtype.tz)))
     if isinstance(frame.index.dtype, pd.DatetimeTZDtype):
         frame.index = frame.index.tz_convert(_zone_called(frame.index.dtype.tz))

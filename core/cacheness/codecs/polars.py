@@ -7,6 +7,7 @@ from typing import Any, Final
 from cacheness.codecs.libraries import library
 from cacheness.codecs.tables import Conversion
 from cacheness.errors import CodecError
+from cacheness.protocols import Buffer
 
 _PLAIN: Final = frozenset(
     {
@@ -46,7 +47,7 @@ def _to_arrow(frame: Any) -> Any:
     return frame.to_arrow(compat_level=levels.oldest())
 
 
-def _from_arrow(table: Any) -> Any:
+def _from_arrow(table: Any, _: Buffer) -> Any:
     pl = library("polars")
     try:
         found = pl.from_arrow(table, rechunk=False)
@@ -60,5 +61,7 @@ def _from_arrow(table: Any) -> Any:
 
 FRAME: Final = Conversion(_frame_fits, _to_arrow, _from_arrow)
 SERIES: Final = Conversion(
-    _series_fits, lambda series: _to_arrow(series.to_frame()), lambda table: _from_arrow(table).to_series(0)
+    _series_fits,
+    lambda series: _to_arrow(series.to_frame()),
+    lambda table, memory: _from_arrow(table, memory).to_series(0),
 )

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from cacheness.codecs.libraries import library
 from cacheness.lazy_dataclass import dataclass
+from cacheness.protocols import Buffer
 
 _LABEL: Final = b"cacheness"
 
@@ -17,7 +18,7 @@ class Conversion:
 
     fits: Callable[[Any], bool]  #: whether it comes back unchanged
     to_arrow: Callable[[Any], Any]
-    from_arrow: Callable[[Any], Any]
+    from_arrow: Callable[[Any, Buffer], Any]  #: of the table, and the memory in which it lies
 
 
 def labelled(table: Any, kind: str) -> Any:
@@ -55,7 +56,7 @@ def _batch_fits(batch: Any) -> bool:
     return batch.num_columns > 0 and _table_fits(batch)
 
 
-def _only_batch(table: Any) -> Any:
+def _only_batch(table: Any, _: Buffer) -> Any:
     # to_batches() skips a batch without rows.
     columns = [column.chunk(0) for column in table.columns]
     return library("pyarrow").RecordBatch.from_arrays(columns, schema=table.schema)
@@ -67,12 +68,14 @@ def _validated(value: Any) -> Any:
     return value
 
 
-def _unchanged(value: Any) -> Any:
+def _unchanged(value: Any, _: Buffer) -> Any:
     return value
 
 
 TABLE: Final = Conversion(_table_fits, _validated, _unchanged)
 BATCH: Final = Conversion(_batch_fits, _validated, _only_batch)
 CHUNKED_ARRAY: Final = Conversion(
-    _column_fits, lambda array: library("pyarrow").table([_validated(array)], names=[""]), lambda table: table.column(0)
+    _column_fits,
+    lambda array: library("pyarrow").table([_validated(array)], names=[""]),
+    lambda table, _: table.column(0),
 )
