@@ -24,10 +24,11 @@ from benchmarks.bench import SIGNING_KEY, Bench, main
 from benchmarks.rows import Row, compare
 from cacheness import UnifiedCache
 from cacheness_dask import graphs
-from cacheness_dask.deferred_rewrite import shipped
-from cacheness_dask.fingerprint import entry_key, fingerprints
-from cacheness_dask.rewrite import apply
+from cacheness_dask.apply import apply
+from cacheness_dask.fingerprint import fingerprints
+from cacheness_dask.prints import entry_key
 from cacheness_dask.run import Run
+from cacheness_dask.ship import shipped
 
 
 def measure(bench: Bench) -> Iterator[Row]:

@@ -20,7 +20,8 @@ import cacheness_dask as cd
 from benchmarks.bench import Bench, main
 from benchmarks.dask_graphs import materialised
 from benchmarks.rows import Row, Timing, compare
-from cacheness_dask.fingerprint import entry_key, fingerprints
+from cacheness_dask.fingerprint import fingerprints
+from cacheness_dask.prints import entry_key
 
 
 def measure(bench: Bench) -> Iterator[Row]:

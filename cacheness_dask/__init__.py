@@ -9,9 +9,10 @@ from cacheness_dask.activation import caching, install, uninstall
 from cacheness_dask.blocks import nocache
 from cacheness_dask.configuration import load as _load_configuration
 from cacheness_dask.explain import GraphExplanation, Picture, Row, explain, visualize
+from cacheness_dask.history import Record
 from cacheness_dask.live import Callback, Progress
 from cacheness_dask.marks import mark
-from cacheness_dask.run import CacheUnavailable, Record, Run
+from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.sources_and_sinks import register_sink, register_source, register_stateful
 
 __all__ = [

@@ -19,8 +19,9 @@ from cacheness_dask._task_spec import Fallback
 from cacheness_dask.activation import Place
 from cacheness_dask.earlier_code import codes_in, functions_in
 from cacheness_dask.explain import looking, planned
-from cacheness_dask.fingerprint import entry_key, fingerprints
-from cacheness_dask.rewrite import name_of
+from cacheness_dask.fingerprint import fingerprints
+from cacheness_dask.graphs import name_of
+from cacheness_dask.prints import entry_key
 
 #: Earlier fingerprints of one function that are tried, newest first.
 _MOST_EARLIER: Final = 8

@@ -32,7 +32,7 @@ def draws_by_itself(value: Any) -> str:
 
 
 def refuse_chance(node: Task, chances: dict[int, Chance]) -> None:
-    """Raise Refused for a task that draws. `chances` are of functions that draw unless they are seeded."""
+    """Raise NotCacheable for a task that draws. `chances` are of functions that draw unless they are seeded."""
     if chances and (reason := _drawn_by(node, chances)):
         raise NotCacheable(reason)
 

@@ -19,11 +19,11 @@ from dask.utils import key_split
 from cacheness import Entry, MissingExtra
 from cacheness.incomplete import quote
 from cacheness_dask.activation import Place, run_with
-from cacheness_dask.fingerprint import Fingerprints
-from cacheness_dask.graphs import materialised
+from cacheness_dask.decisions import GraphPlan
+from cacheness_dask.graphs import materialised, name_of
 from cacheness_dask.hooks import active
 from cacheness_dask.miss_reasons import Reasons
-from cacheness_dask.rewrite import GraphPlan, name_of
+from cacheness_dask.prints import Fingerprints
 from cacheness_dask.run import Run
 
 _MOST_NODES: Final = 400  #: more than one can read in a picture

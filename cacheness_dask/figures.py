@@ -10,8 +10,9 @@ from typing import Any, Final, TypeAlias
 from cacheness import UnifiedCache
 from cacheness.isolation import isolated
 from cacheness.records import NEVER_SEEN, NEW_ARGUMENTS, NOT_STORED_BEFORE, RAISED
+from cacheness_dask.decisions import GraphPlan
+from cacheness_dask.graphs import name_of
 from cacheness_dask.miss_reasons import Reasons
-from cacheness_dask.rewrite import GraphPlan, name_of
 
 #: Functions whose newest entry is read for a graph; the misses of others have no reason.
 _ASKED_AT_MOST: Final = 20

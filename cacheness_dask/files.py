@@ -17,7 +17,7 @@ from cacheness.keys.code.writers import Effects, effects_of, unwrapped, writes_t
 from cacheness.keys.inputs import Counted
 from cacheness.keys.outcome import Observed, place_of
 from cacheness.keys.values.files import known_of, take_over
-from cacheness_dask.fingerprint import Fingerprints, Names
+from cacheness_dask.prints import Fingerprints, Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
+from types import FunctionType
 from typing import Any, Final
 
 from dask._expr import Expr, HLGExpr, ProhibitReuse
 from dask._task_spec import Alias, GraphNode, Task, _execute_subgraph, convert_legacy_graph
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
-from dask.utils import ensure_dict
+from dask.utils import ensure_dict, methodcaller
 
-from cacheness_dask.bound import is_listing
+from cacheness_dask.bound import called_in, is_listing
 
 Graph = dict[Any, GraphNode]
 #: By type and key.
@@ -108,3 +110,22 @@ def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any
         done.add(key)
         order.append(key)
     return order
+
+
+def name_of(node: GraphNode) -> str:
+    """Return a name for messages: the function that a task calls, the user's if it is wrapped."""
+    func = getattr(node, "func", None)
+    if type(func) is FunctionType and not (func.__module__ or "").startswith("dask."):
+        return func.__qualname__  # as below, without searching for what it calls
+    node = last_step(node)
+    return _function_name(node) if isinstance(node, Task) else type(node).__name__
+
+
+def _function_name(node: Task) -> str:
+    func = called_in(node)[0]
+    while isinstance(func, partial):
+        func = func.func
+    if isinstance(func, methodcaller):
+        return str(func.method)
+    # Not the text of an object: it contains its address, and runs the user's code.
+    return str(getattr(func, "__qualname__", None) or getattr(func, "__name__", None) or type(func).__qualname__)

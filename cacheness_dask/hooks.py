@@ -26,11 +26,11 @@ from dask.core import flatten
 
 from cacheness.isolation import computing_elsewhere
 from cacheness_dask.blocks import current, nocache
-from cacheness_dask.deferred_rewrite import shipped
 from cacheness_dask.graphs import materialised
+from cacheness_dask.reports import is_worker
 from cacheness_dask.run import CacheUnavailable, Run
 from cacheness_dask.scheduler import CachingScheduler
-from cacheness_dask.worker import is_worker
+from cacheness_dask.ship import shipped
 
 #: Functions of `dask.base` that find a scheduler by calling another one.
 _ASK_AGAIN: Final = frozenset({"get_scheduler", "_ensure_not_async"})

@@ -17,10 +17,10 @@ from cacheness import Entry, UnifiedCache
 from cacheness.keys.inputs import paths_in
 from cacheness.records import CODE_CHANGED, MICROSECONDS, NEVER_SEEN, NEW_ARGUMENTS
 from cacheness_dask.bound import arguments_that_decide, bound_in, called_in, is_partial
-from cacheness_dask.graphs import last_step, topological
-from cacheness_dask.rewrite import GraphPlan, name_of
+from cacheness_dask.computing import NAMED
+from cacheness_dask.decisions import GraphPlan
+from cacheness_dask.graphs import last_step, name_of, topological
 from cacheness_dask.task_checksums import differences, parts_of_call
-from cacheness_dask.worker import NAMED
 
 #: Comparisons of a task with an entry, for all the tasks of a graph.
 _MOST: Final = 100_000

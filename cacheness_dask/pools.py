@@ -1,17 +1,29 @@
-"""Learn the fate of tasks in a pool of processes: such a process reports to nobody, and writes into the cache."""
+"""Learn what happened to tasks in a pool of processes: these report only through the cache."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from blake3 import blake3
+
 from cacheness import UnifiedCache
-from cacheness_dask.fingerprint import entry_key
-from cacheness_dask.rewrite import GraphPlan, name_of
-from cacheness_dask.worker import failure_key
+from cacheness_dask.decisions import GraphPlan
+from cacheness_dask.graphs import name_of
+from cacheness_dask.prints import entry_key
 
 #: By fingerprint: the function, and why its result is not stored.
 Unstored: TypeAlias = dict[bytes, tuple[str, str]]
+
+
+def failure_key(pool: bytes, digest: bytes) -> str:
+    """Return the key under which a process of a pool writes the seconds of a task that raised.
+
+    Args:
+        pool: identifies the graph: another one may have the same task.
+        digest: the task's fingerprint.
+    """
+    return entry_key(blake3(pool + digest).digest())
 
 
 class Pools:
@@ -31,7 +43,7 @@ class Pools:
         pool = plan.decisions.store.pool
         if not pool:
             return
-        computed = {item[0]: name_of(plan.graph[key]) for key, item in plan.decisions.stored.items()}
+        computed = {one.digest: name_of(plan.graph[key]) for key, one in plan.decisions.stored.items()}
         self._running[pool] = computed
         self._tasks |= {entry_key(digest): (digest, name) for digest, name in computed.items()}
         earlier = plan.decisions.earlier.items()

@@ -12,10 +12,10 @@ from dask.core import flatten
 from cacheness.logs import logger_of
 from cacheness_dask._task_spec import EntryVanished, Scheduling
 from cacheness_dask.blocks import nocache
-from cacheness_dask.deferred_rewrite import shipped
+from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.graphs import Annotations, materialised
-from cacheness_dask.rewrite import GraphPlan
 from cacheness_dask.run import Run
+from cacheness_dask.ship import shipped
 
 logger = logger_of("cacheness.dask")
 

@@ -237,7 +237,7 @@ def target_of(node: Any) -> Any:
 def identity_of_source(value: Any) -> Any:
     """Return the identity of the content behind a source, or None if the value is no source.
 
-    Raises Refused for a handle, a lock, a future: any object whose content cannot be read.
+    Raises NotCacheable for a handle, a lock, a future: any object whose content cannot be read.
     """
     kind = type(value)
     handler = _by_type.get(kind) or _classify(kind)

@@ -13,7 +13,7 @@ from workloads import WORKLOADS, each, write_inputs
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask import worker
+from cacheness_dask import loading
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -77,7 +77,7 @@ def test_what_comes_out_differently_is_disputed_until_somebody_decides(
 def test_a_share_of_hits_is_checked(quiet: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
     compute(quiet, rated)
     checked: list[int] = []
-    monkeypatch.setattr(worker.CheckedLoad, "_is_disputed", lambda *_: bool(checked.append(1)))
+    monkeypatch.setattr(loading.CheckedLoad, "_is_disputed", lambda *_: bool(checked.append(1)))
     for _ in range(20):
         compute(quiet, rated, check=0.25)
     assert 4 <= len(checked) <= 6
@@ -87,7 +87,7 @@ def test_the_share_comes_from_the_block_the_cache_or_the_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
-    monkeypatch.setattr(worker.CheckedLoad, "_is_disputed", lambda *_: bool(checked.append(1)))
+    monkeypatch.setattr(loading.CheckedLoad, "_is_disputed", lambda *_: bool(checked.append(1)))
 
     def count(cache: Any, **options: Any) -> int:
         checked.clear()
@@ -124,9 +124,9 @@ def test_nothing_is_disputed_in_the_workloads(
     monkeypatch.setenv("COUNT_FILE", str(tmp_path / "count"))
     write_inputs(tmp_path)
     checked: list[bool] = []
-    look = worker.CheckedLoad._is_disputed
+    look = loading.CheckedLoad._is_disputed
     monkeypatch.setattr(
-        worker.CheckedLoad, "_is_disputed", lambda self, *found: checked.append(True) or look(self, *found)
+        loading.CheckedLoad, "_is_disputed", lambda self, *found: checked.append(True) or look(self, *found)
     )
     for check in (0, 1):
         with cd.caching(quiet, which="all", scheduler="sync", check=check):

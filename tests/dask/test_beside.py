@@ -27,14 +27,19 @@ from workloads import WORKLOADS, inc, ran, runs, shown, total, write_inputs
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.records import Presence
-from cacheness_dask import deferred_rewrite, rewrite
-from cacheness_dask.fingerprint import entry_key, fingerprints
+from cacheness_dask import ship
+from cacheness_dask.apply import apply
+from cacheness_dask.decide import decide
+from cacheness_dask.decisions import CachedResults, GraphRequest
+from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import as_expression, materialised
 from cacheness_dask.policy import Policy
-from cacheness_dask.rewrite import apply, decide
+from cacheness_dask.prints import entry_key
 from cacheness_dask.worker import Store
 
 HERE = Path(__file__).parent
+
+NOTHING = CachedResults({}, {}, 0.0)
 
 
 def part(number: int) -> pd.DataFrame:
@@ -65,14 +70,14 @@ def refuse(*_: object, **__: object) -> None:
 @pytest.fixture
 def only_beside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every graph counts as large, and none may be rewritten by the client."""
-    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
-    monkeypatch.setattr(deferred_rewrite, "as_expression", refuse)
+    monkeypatch.setattr(ship, "LARGE", 1)
+    monkeypatch.setattr(ship, "as_expression", refuse)
 
 
 @pytest.fixture
 def never_beside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
-    monkeypatch.setattr(deferred_rewrite, "Beside", refuse)
+    monkeypatch.setattr(ship, "LARGE", 1)
+    monkeypatch.setattr(ship, "Beside", refuse)
 
 
 @pytest.mark.usefixtures("client")
@@ -83,8 +88,8 @@ def test_what_was_stored_by_a_graph_sent_as_it_is_is_found_again(
     (plain,) = dask.compute(COLLECTIONS[kind](), scheduler="sync")
     with cd.caching(cache) as run:
         with monkeypatch.context() as patch:
-            patch.setattr(deferred_rewrite, "LARGE", 1)
-            patch.setattr(deferred_rewrite, "as_expression", refuse)
+            patch.setattr(ship, "LARGE", 1)
+            patch.setattr(ship, "as_expression", refuse)
             (first,) = dask.compute(COLLECTIONS[kind]())
         collection = COLLECTIONS[kind]()
         runs()
@@ -117,7 +122,7 @@ def test_an_array_with_hits_is_rewritten_where_its_fusion_is_known(cache: Unifie
         with pytest.raises(AssertionError, match="not this way"):
             known.compute()  # nothing is known yet, so nothing is lost
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(deferred_rewrite, "LARGE", 100)
+            patch.setattr(ship, "LARGE", 100)
             known.compute()
         assert da.concatenate([known, other]).compute().sum() == 136
     assert run.history[-1].hits == 2
@@ -164,7 +169,7 @@ def test_futures_and_what_is_built_on_them(cache: UnifiedCache, cluster: object)
         cd.uninstall(client)
     assert sum(record.stored for record in run.history) > 7
     with Client(cluster) as client, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(deferred_rewrite, "as_expression", as_expression)
+        patch.setattr(ship, "as_expression", as_expression)
         run = cd.install(client, cache)
         runs()
         assert work(client) == (10, 36)
@@ -175,7 +180,7 @@ def test_futures_and_what_is_built_on_them(cache: UnifiedCache, cluster: object)
 
 @pytest.mark.usefixtures("client", "only_beside")
 def test_an_entry_that_vanishes_runs_the_graph_again(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rewrite, "FALLBACK_TASKS", 0)  # the scheduler of this cluster is in this process
+    monkeypatch.setattr("cacheness_dask.apply.FALLBACK_TASKS", 0)  # the scheduler of this cluster is in this process
     with cd.caching(cache, which="all") as run:
         assert len(frame(3).compute()) == 9
         present = cache.present
@@ -197,7 +202,7 @@ def planned(collection: Any, cache: UnifiedCache, which: Any) -> tuple[Any, Any,
     graph, annotations = materialised(expression)
     keys = list(flatten(expression.__dask_keys__()))
     store = Store(cache.config, Policy(which=which))
-    return expression, annotations, decide(graph, keys, fingerprints(graph, keys), {}, store)
+    return expression, annotations, decide(GraphRequest(graph, keys), fingerprints(graph, keys), NOTHING, store)
 
 
 LARGE_GRAPHS = {
@@ -212,8 +217,8 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
     collection = LARGE_GRAPHS[kind]()
     expression, annotations, plan = planned(collection, cache, "auto")
     tasks, graph = len(plan.runs), plan.graph
-    sent = deferred_rewrite.shipped(plan, expression, annotations, client=object())
-    assert tasks >= deferred_rewrite.LARGE
+    sent = ship.shipped(plan, expression, annotations, client=object())
+    assert tasks >= ship.LARGE
     assert pickle.loads(pickle.dumps(plan.decisions)) == plan.decisions
     assert len(pickle.dumps(sent)) < 65 * tasks
     assert len(pickle.dumps(sent)) * 2 < len(pickle.dumps(as_expression(apply(plan.decisions, graph), annotations)))
@@ -226,18 +231,18 @@ def test_a_large_graph_is_sent_in_few_bytes(cache: UnifiedCache, kind: str) -> N
 def test_what_is_not_to_be_stored_costs_nothing(cache: UnifiedCache) -> None:
     expression, annotations, plan = planned(LARGE_GRAPHS["dataframe"]().sum(), cache, "outputs")
     tasks = len(plan.runs)
-    assert len(pickle.dumps(deferred_rewrite.shipped(plan, expression, annotations, client=object()))) < tasks
+    assert len(pickle.dumps(ship.shipped(plan, expression, annotations, client=object()))) < tasks
 
 
 def test_a_small_graph_and_one_that_mostly_hits_are_rewritten_by_the_client(
     cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expression, annotations, plan = planned(frame(100), cache, "auto")
-    assert type(deferred_rewrite.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
-    monkeypatch.setattr(deferred_rewrite, "LARGE", 1)
+    assert type(ship.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
+    monkeypatch.setattr(ship, "LARGE", 1)
     expression, annotations, plan = planned(frame(100), cache, "auto")
     plan.runs = set(list(plan.runs)[:40])
-    assert type(deferred_rewrite.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
+    assert type(ship.shipped(plan, expression, annotations, client=object())).__name__ == "HLGExpr"
 
 
 def test_decisions_hold_for_a_graph_that_is_fused_in_another_way(cache: UnifiedCache) -> None:
@@ -251,7 +256,7 @@ def test_decisions_hold_for_a_graph_that_is_fused_in_another_way(cache: UnifiedC
     digest = fingerprints(apart, ["c"]).digests["c"]
     store = Store(cache.config, Policy(which="outputs"))
     for known, other, task in ((apart, fused, "a-b-c"), (fused, apart, "c")):
-        plan = decide(known, ["c"], fingerprints(known, ["c"]), {}, store)
+        plan = decide(GraphRequest(known, ["c"]), fingerprints(known, ["c"]), NOTHING, store)
         made = apply(plan.decisions, other)
         assert made.keys() == other.keys()
         assert (made[task].func._task[0], made[task].func._wanted) == (digest, True)
@@ -263,7 +268,7 @@ def test_a_hit_that_is_fused_away_is_computed(cache: UnifiedCache) -> None:
     store = Store(cache.config, Policy(which="marked"))
     prints = fingerprints(apart, ["b"])
     hit = entry_key(prints.digests["a"])
-    plan = decide(apart, ["b"], prints, {hit: Presence(10, 10, 0.1)}, store)
+    plan = decide(GraphRequest(apart, ["b"]), prints, CachedResults({hit: Presence(10, 10, 0.1)}, {}, 0.0), store)
     assert plan.hits == {"a": hit}
     assert execute_graph(apply(plan.decisions, fused), keys=["b"])["b"] == 3
 
@@ -307,8 +312,8 @@ def test_a_scheduler_with_another_hash_seed_decides_the_same(
     (plain,) = dask.compute(WORKLOADS[name](tmp_path), scheduler=elsewhere)
     with cd.caching(cache, scheduler=elsewhere) as run:
         with monkeypatch.context() as patch:
-            patch.setattr(deferred_rewrite, "LARGE", 1)
-            patch.setattr(deferred_rewrite, "as_expression", refuse)
+            patch.setattr(ship, "LARGE", 1)
+            patch.setattr(ship, "as_expression", refuse)
             (first,) = dask.compute(WORKLOADS[name](tmp_path))
         collection = WORKLOADS[name](tmp_path)
         runs()

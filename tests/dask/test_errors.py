@@ -14,8 +14,9 @@ from distributed import Client
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness_dask._task_spec import Fallback
+from cacheness_dask.loading import Load
 from cacheness_dask.policy import Policy
-from cacheness_dask.worker import Load, Store
+from cacheness_dask.worker import Store
 
 
 def divided(x: int) -> float:

@@ -33,9 +33,9 @@ from workloads import WORKLOADS, inc, write_inputs
 
 from cacheness import UnhashableArgument
 from cacheness.keys import Digest, digest_of, make_key
-from cacheness_dask.fingerprint import Fingerprints, entry_key, fingerprints
-from cacheness_dask.graphs import IDENTITY, materialised
-from cacheness_dask.rewrite import name_of
+from cacheness_dask.fingerprint import fingerprints
+from cacheness_dask.graphs import IDENTITY, materialised, name_of
+from cacheness_dask.prints import Fingerprints, entry_key
 
 
 def of(collection: Any) -> tuple[dict[Any, Any], list[Any], Fingerprints]:

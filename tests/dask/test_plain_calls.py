@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from workloads import WORKLOADS, inc, total, write_inputs
 
-from cacheness_dask import fingerprint
+from cacheness_dask import walk
 from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import materialised
 from cacheness_dask.marks import marked
@@ -83,7 +83,7 @@ def both(graph: dict[Any, Any], keys: list[Any]) -> int:
     """How many calls were taken as plain; everything that is known of all tasks is the same without that."""
     found = fingerprints(graph, keys)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fingerprint._Walk, "_note_plain", lambda self, node: None)
+        patch.setattr(walk.Walk, "_note_plain", lambda self, node: None)
         whole = fingerprints(graph, keys)
     assert list(found.digests.items()) == list(whole.digests.items())
     for name in ("terms", "refused", "plumbing", "marked", "cuttable", "incomplete", "files", "groups", "texts"):

@@ -16,7 +16,7 @@ from workloads import inc, runs
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask import rewrite, worker
+from cacheness_dask import apply, decide, worker
 from cacheness_dask.live import Callback, Progress
 
 pytestmark = pytest.mark.timeout(120)
@@ -93,13 +93,13 @@ def test_what_it_makes_of_them_is_found_again(known: UnifiedCache) -> None:
     [
         (lambda: [over(parts, 1) for parts in [numbers(2)] for _ in range(2)], 2),  # two take each
         (lambda: [each for parts in [numbers(2)] for each in (over(parts, 1), parts[0])], 1),  # one is wanted by itself
-        (lambda: [dask.delayed(operator.getitem)(dask.delayed(zeros)(rewrite.SMALL + 1), 5)], 1),  # it is large
+        (lambda: [dask.delayed(operator.getitem)(dask.delayed(zeros)(decide.SMALL + 1), 5)], 1),  # it is large
         (lambda: [dask.delayed(operator.getitem)(dask.delayed(zeros)(100), 5)], 0),
     ],
 )
 def test_other_hits_are_tasks_of_their_own(cache: UnifiedCache, make: Callable[[], list[Any]], loads: int) -> None:
     with cd.caching(cache, scheduler="sync", which="all") as run:
-        dask.compute(numbers(2), dask.delayed(zeros)(rewrite.SMALL + 1), dask.delayed(zeros)(100))
+        dask.compute(numbers(2), dask.delayed(zeros)(decide.SMALL + 1), dask.delayed(zeros)(100))
         values, names = counted(lambda: dask.compute(*make()))
         assert len(names) == loads + run.history[-1].misses
     assert values == dask.compute(*make(), scheduler="sync")
@@ -107,7 +107,7 @@ def test_other_hits_are_tasks_of_their_own(cache: UnifiedCache, make: Callable[[
 
 def test_a_task_reads_no_more_than_fits(known: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
     size = max(entry.raw_size for entry in known.iter_entries())
-    monkeypatch.setattr(rewrite, "SMALL_TOTAL", 4 * size)
+    monkeypatch.setattr(apply, "SMALL_TOTAL", 4 * size)
     with cd.caching(known, scheduler="sync"):
         value, names = counted(lambda: over(numbers(), 1).compute())
     assert (value, len(names)) == (22, 1 + 2)
@@ -188,7 +188,7 @@ def test_a_store_that_goes_down_costs_one_warning(known: UnifiedCache) -> None:
 def test_what_takes_too_much_to_compute_again_runs_the_graph_again(
     known: UnifiedCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rewrite, "FALLBACK_TASKS", 0)
+    monkeypatch.setattr(apply, "FALLBACK_TASKS", 0)
     present = known.present
 
     def present_and_then_gone(keys: Any) -> Any:

@@ -451,8 +451,10 @@ def test_none_and_iterators_are_never_stored(cache: UnifiedCache) -> None:
 
 
 def test_tasks_can_be_pickled_with_their_cache(cache: UnifiedCache) -> None:
+    from cacheness_dask.computing import Compute
+    from cacheness_dask.loading import Load
     from cacheness_dask.policy import Policy
-    from cacheness_dask.worker import Compute, Load, Store
+    from cacheness_dask.worker import Store
 
     store = Store(cache.config, Policy())
     for task in (Compute(inc, store, bytes(32), "inc", True), Load(store, "0" * 64, "inc", None)):

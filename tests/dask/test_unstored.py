@@ -216,7 +216,7 @@ def test_clearing_a_cache_forgets_the_reasons(cache: UnifiedCache) -> None:
 def test_very_many_reasons_of_one_function_are_summed_up(cache: UnifiedCache) -> None:
     with cd.caching(cache, scheduler="sync") as run:
         for number in range(150):
-            run._count_unstored("f", f"files: {number}.csv changed")
+            run._learned._count("f", f"files: {number}.csv changed")
     assert sum(run.unstored["f"].values()) == 150
     assert run.unstored["f"]["other reasons"] == 50
 

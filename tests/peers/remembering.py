@@ -24,7 +24,7 @@ from numpy.random import bit_generator
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask.rewrite import name_of
+from cacheness_dask.graphs import name_of
 from cacheness_dask.run import Run
 
 EVERY, FROM = int(os.environ.get("PEER_EVERY", "1")), int(os.environ.get("PEER_FROM", "0"))

@@ -16,8 +16,9 @@ from uuid import uuid4
 from dask._expr import Expr
 from dask.highlevelgraph import HighLevelGraph, Layer
 
+from cacheness_dask.apply import apply
+from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.graphs import Annotations, Graph, as_expression, materialised, of_graph
-from cacheness_dask.rewrite import GraphPlan, apply
 
 #: Tasks that run. Below this, either way takes less than half a second and 2 MB: docs/explanation/decisions/0009.
 LARGE: Final = 10_000
