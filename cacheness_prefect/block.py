@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from abc import ABC
+from collections.abc import Callable
+from copy import deepcopy
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from uuid import UUID
@@ -95,6 +97,11 @@ def _config_of(values: tuple[tuple[str, Any], ...], *_environment: str | None) -
 @lru_cache(maxsize=64)
 def _open(config: Config) -> UnifiedCache:
     return UnifiedCache(config)  # until the process ends: a run should not reconnect
+
+
+@lru_cache(maxsize=64)
+def _schema_of(make: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return make(*args, **kwargs)
 
 
 class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI does not offer it
@@ -247,6 +254,19 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         self.check_config()  # a wrong configuration raises here, not in the middle of a run
 
     # identity and configuration
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """
+        Return the JSON schema of the fields.
+
+        Prefect asks for it once a field, whenever it saves a block or submits a task to another process.
+
+        Args:
+            args: passed to Prefect.
+            kwargs: passed to Prefect.
+        """
+        return deepcopy(_schema_of(super().model_json_schema, *args, **kwargs))
 
     @property
     def saved_as(self) -> str | None:

@@ -24,6 +24,7 @@ from prefect.settings import PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK, temporary_se
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.transactions import CommitMode, transaction
+from pydantic.json_schema import GenerateJsonSchema
 
 from cacheness.blobs.object_store import ObjectStore
 from cacheness.deadlines import Limits
@@ -76,6 +77,20 @@ def test_a_block_keeps_its_identity_on_its_way_to_another_process(store) -> None
     assert pickle.loads(cloudpickle.dumps(store)) == copy.deepcopy(store) == store
     loaded = CachenessStorage.load(store.saved_as)
     assert loaded.config() == store.config()
+
+
+def test_a_block_on_its_way_to_another_process_makes_no_schema_again(store, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = ResultStore(result_storage=store, metadata_storage=store.key_storage())
+    schema = store.model_json_schema()
+    schema.clear()  # whose it is
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("the schema was made once more")
+
+    monkeypatch.setattr(GenerateJsonSchema, "generate", refuse)
+    dumped = results.model_dump(serialize_as_any=True, context={"include_secrets": True})
+    assert dumped["result_storage"]["cache_dir"] == store.cache_dir
+    assert store.model_json_schema()["secret_fields"] == ["metadata_backend", "blob_store", "signing_key"]
 
 
 def test_a_block_that_only_reads_hands_on_no_private_key(make_store) -> None:
