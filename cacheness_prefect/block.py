@@ -260,7 +260,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         """
         Return the JSON schema of the fields.
 
-        Prefect asks for it once a field, whenever it saves a block or submits a task to another process.
+        Prefect calls this once per field, whenever it saves a block or submits a task to another process.
 
         Args:
             args: passed to Prefect.
