@@ -111,11 +111,9 @@ LEFT_OUT = re.compile(
     r"|(?i:come to nothing|told|tells|asks|knows|says|mend(s|ed)?|promises))\b|^(Who|Nobody) "
 )
 GENERATED = re.compile(r"_texts\.py$|/migrations/versions/")
-PAGES = [
-    path
-    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
-    if "decisions" not in path.parts
-]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")]
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
+DECISIONS = sorted((ROOT / "docs/explanation/decisions").glob("0*.md"))
 
 
 def left_out_of_code(path: Path) -> Iterator[str]:
@@ -148,6 +146,17 @@ def test_comments_and_docstrings_are_in_plain_words() -> None:
 
 def test_pages_are_in_plain_words() -> None:
     assert [place for path in PAGES for place in left_out_of_page(path)] == []
+
+
+def test_decisions_have_one_form() -> None:
+    form = ["## Problem", "## Considered", "## Decision", "## Consequences"]
+    headings = {path.name: re.findall(r"^## .*", path.read_text(), re.MULTILINE) for path in DECISIONS}
+    assert {name: there for name, there in headings.items() if there not in (form, [form[0], *form[2:]])} == {}
+
+
+def test_the_index_lists_each_decision_by_its_title() -> None:
+    listed = re.findall(r"^- \[(.*)\]\((.*)\)$", (DECISIONS[0].parent / "index.md").read_text(), re.MULTILINE)
+    assert listed == [(path.read_text().partition("\n")[0].removeprefix("# "), path.name) for path in DECISIONS]
 
 
 @pytest.mark.parametrize(
