@@ -6,9 +6,11 @@ use the portable code on Linux too, with CACHENESS_TEST_PORTABLE=1.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ IS_PORTABLE: Final = not sys.platform.startswith("linux") or os.environ.get("CAC
 #: Seconds by which two readings of a process's start may differ if it is computed from an adjustable clock.
 _START_TOLERANCE: Final = 2.0
 _MOUNTS: Final = Path("/proc/mounts")
+_SYNC_FILE_RANGE_WRITE: Final = 2
 _FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 #: Whether a plain sync leaves bytes in the disk's cache, which a power cut clears (macOS).
 SYNCS_IN_TWO_STEPS: Final = _FULL_SYNC is not None
@@ -59,6 +62,21 @@ def sync(descriptor: int) -> None:
         os.fsync(descriptor)
     else:
         fcntl.fcntl(descriptor, _FULL_SYNC)
+
+
+def begin_sync(descriptor: int, start: int) -> None:
+    """Start writing a file to the disk, from this byte on, and do not wait. Only after `sync` is it durable."""
+    call = None if IS_PORTABLE else _sync_file_range()
+    if call is not None:
+        call(descriptor, start, 0, _SYNC_FILE_RANGE_WRITE)  # `sync` raises the error of a disk, as it always did
+
+
+@cache
+def _sync_file_range() -> Any:
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)  # Linux has it, and Python has no name for it
+    if call is not None:
+        call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

@@ -76,6 +76,26 @@ def test_file_and_directories_are_synced_around_the_rename(store, root, monkeypa
     ]
 
 
+def test_the_disk_starts_with_a_large_file_while_the_rest_is_copied(store, root, monkeypatch) -> None:
+    steps = []
+    monkeypatch.setattr(local, "_PIECE", 1 << 16)
+    monkeypatch.setattr(local.platform, "begin_sync", lambda descriptor, start: steps.append((start, size(descriptor))))
+    monkeypatch.setattr(local.platform, "sync", lambda descriptor: steps.append(("sync", size(descriptor))))
+    buffers = [b"header", os.urandom(150_000), b"", memoryview(os.urandom(1 << 16)), bytearray(os.urandom(70_001))]
+    content = b"".join(buffers)
+    store.write("large", buffers)
+    assert bytes(store.read("large", len(content))) == content
+    starts, (last, whole) = steps[:-2], steps[-2]
+    assert (last, whole) == ("sync", len(content))
+    assert starts
+    for (start, _), (following, written) in zip([(0, 0), *starts], starts, strict=False):
+        assert start <= following < written <= len(content)
+
+
+def size(descriptor: int) -> int:
+    return os.fstat(descriptor).st_size
+
+
 def test_a_directory_that_somebody_else_made_is_synced_once_too(store, root, monkeypatch) -> None:
     (root / "ns").mkdir()
     synced = []
