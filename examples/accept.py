@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Keep results over a change of code: by evidence, with a bound, and until somebody revokes it.
+"""Keep results after a change of code: by evidence, with a bound, until the change is revoked.
 
 python examples/accept.py [folder]
 """
@@ -18,13 +18,13 @@ from cacheness import UnifiedCache
 
 
 def before(mass: float, height: float) -> float:
-    """The index as it was computed when the results were stored."""
+    """Return the index, by the code that stored the results."""
     index = mass / height**2
     return round(index, 1)
 
 
 def tidied(mass: float, height: float, digits: int = 1) -> float:
-    """The same with a helper, and a parameter that is new."""
+    """Return the same, with a helper and a new parameter."""
     return round(mass / _square(height), digits)
 
 
@@ -33,27 +33,27 @@ def _square(height: float) -> float:
 
 
 def wrong(mass: float, height: float) -> float:
-    """Another result for tall people."""
+    """Return another result for tall people."""
     if height > 1.9:
         height -= 0.01
     return round(mass / height**2, 1)
 
 
 def main(folder: str) -> None:
-    """Store results, change the function twice, and let the harmless change count."""
+    """Store results, change the function twice, and accept the harmless change."""
     cache = UnifiedCache(folder)
     old = cache.cached(before)
     people = [(50.0 + n % 60, 1.5 + n % 50 / 100) for n in range(300)]
     for person in people:
         old(*person)
-    (name,) = cache.functions()  # in a script, the module is called as its file
+    (name,) = cache.functions()  # the module of a script has the name of its file
 
     for function in (tidied, wrong):
         for change in cache.accept(function, former=name):
             print(f"{function.__name__}: {change.state}, {change.equal} calls came out equal")
 
     hits = _hits(cache, tidied, people)
-    print(f"at least 250 of {len(people)} are served: {hits >= 250}")  # one in twenty of the others is compared
+    print(f"at least 250 of {len(people)} are served: {hits >= 250}")  # of the others, one in twenty is compared
     (change,) = cache.accepted_changes()
     print("bound:", f"{100 * change.bound:.1f} %")
     cache.revoke(change.id)

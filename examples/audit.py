@@ -2,7 +2,7 @@
 # requires-python = ">=3.11"
 # dependencies = []
 # ///
-"""Is my cache telling the truth? A result that its key does not decide, found by computing a share of hits again.
+"""Find a result that its key does not determine, by computing a share of hits again.
 
 python examples/audit.py [folder]
 """
@@ -15,11 +15,11 @@ import tempfile
 
 from cacheness import UnifiedCache
 
-RATES = "exchange-rates"  # a file without a suffix: to the key, this is a text like any other
+RATES = "exchange-rates"  # without a suffix, this text does not count as the name of a file
 
 
 def main(folder: str) -> None:
-    """Ask for a price until the audit sees that a rate has changed, and decide."""
+    """Compute a price until the audit finds that a rate has changed; then settle the dispute."""
     os.chdir(folder)
     cache = UnifiedCache("cache")
 
@@ -42,7 +42,7 @@ def main(folder: str) -> None:
             print("call 1, stale:", found)
     (dispute,) = cache.disputes()
     print("why:", dispute.detail)
-    print("served meanwhile:", cache.get(dispute.key, default="nothing"))
+    print("served until then:", cache.get(dispute.key, default="nothing"))
     cache.settle(dispute.key, keep="new")
     print("after the decision:", price(100))
     cache.close()

@@ -2,11 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["dask[array,dataframe]>=2026.8", "distributed>=2026.8"]
 # ///
-"""Delayed functions that remember: run it twice, and the second run reads nothing and counts nothing.
+"""Cache delayed functions: run it twice, and the second run reads and counts nothing.
 
     python examples/dask_delayed.py [folder]
 
-The input is real: modules of Python's own library. The folder keeps the cache and the picture.
+The input is modules of Python's standard library. The folder holds the cache and the picture.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ MODULES: list[ModuleType] = [_argparse, _dataclasses, _inspect, _typing]
 
 @dask.delayed
 def names_in(path: str) -> Counter[str]:
-    """Every name that a module uses, and how often. The path counts by the file's content."""
-    print(f"  parsing {Path(path).name}\n", end="")  # in one piece: several threads print
+    """Count each name that a module uses. The path counts by the file's content."""
+    print(f"  parsing {Path(path).name}\n", end="")  # one write, because several threads print
     with tokenize.open(path) as source:
         words = (token.string for token in tokenize.generate_tokens(source.readline) if token.type == tokenize.NAME)
         return Counter(word for word in words if not keyword.iskeyword(word))
@@ -43,18 +43,18 @@ def names_in(path: str) -> Counter[str]:
 
 @dask.delayed
 def merged(counts: list[Counter[str]]) -> Counter[str]:
-    """All counts in one."""
+    """Return the sum of all counts."""
     return sum(counts, Counter())
 
 
 @dask.delayed
 def most_common(counts: Counter[str], most: int) -> list[tuple[str, int]]:
-    """The names at the top."""
+    """Return the most common names."""
     return counts.most_common(most)
 
 
 def main(folder: Path) -> None:
-    """Count, count again, then ask another question of the same counts."""
+    """Count, count again, then compute another result from the same counts."""
     cache = UnifiedCache(cache_dir=folder / "cache")
     everything = merged([names_in(str(module.__file__)) for module in MODULES])
     with cd.caching(cache, which="all", scheduler="threads") as run:
@@ -62,7 +62,7 @@ def main(folder: Path) -> None:
             print(f"the {most} most common names:")
             print(" ", most_common(everything, most).compute())
         show(run)
-        # One module more: its parsing and the merging would run, the rest would be loaded.
+        # With one more module, its parsing and the merging would run; the rest would be loaded.
         more = merged([names_in(str(module.__file__)) for module in [*MODULES, _ast]])
         cd.visualize(most_common(more, 5), folder / "graph.svg")
         print(cd.explain(most_common(more, 5)))

@@ -2,11 +2,11 @@
 # requires-python = ">=3.11"
 # dependencies = ["dask[array,dataframe]>=2026.8", "distributed>=2026.8", "pyarrow>=18"]
 # ///
-"""Data frames and futures on a cluster: the workers load and store, the client only asks.
+"""Cache data frames and futures on a cluster: the workers load and store, not the client.
 
     python examples/dask_frames_and_futures.py [folder]
 
-Writes a year of invented measurements as a file a month, averages them, rewrites one month, and
+It writes a year of random measurements, one file per month, averages them, rewrites one month, and
 averages again: eleven months come from the cache.
 """
 
@@ -25,31 +25,31 @@ from cacheness import UnifiedCache
 
 
 def write_month(folder: Path, month: int, seed: int) -> None:
-    """A file of hourly temperatures."""
+    """Write a file of hourly temperatures."""
     hours = pd.date_range(f"2025-{month:02}-01", periods=28 * 24, freq="h")
     degrees = 10 - 8 * np.cos(month / 2) + np.random.default_rng(seed).normal(size=len(hours))
     pd.DataFrame({"hour": hours, "degrees": degrees}).to_csv(folder / f"{month:02}.csv", index=False)
 
 
 def cleaned(frame: pd.DataFrame) -> pd.DataFrame:
-    """Without outliers, and with the month."""
+    """Return the frame without outliers, and with the month."""
     kept = frame[(frame.degrees - frame.degrees.mean()).abs() < 3 * frame.degrees.std()]
     return kept.assign(month=pd.to_datetime(kept.hour).dt.month)
 
 
 def averages(folder: Path) -> dd.Series:
-    """The mean temperature of each month."""
+    """Return the mean temperature of each month."""
     frame = dd.read_csv(str(folder / "*.csv")).map_partitions(cleaned)
-    return cd.mark(frame).groupby("month").degrees.mean()  # the cleaned frames are worth keeping
+    return cd.mark(frame).groupby("month").degrees.mean()  # `mark` stores the cleaned frames
 
 
 def celsius_to_fahrenheit(degrees: float) -> float:
-    """For those who prefer it."""
+    """Convert a temperature."""
     return degrees * 9 / 5 + 32
 
 
 def main(folder: Path) -> None:
-    """Average a year, rewrite a month, average again; then futures."""
+    """Average a year, rewrite a month, average again; then compute futures twice."""
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     for month in range(1, 13):

@@ -3,7 +3,7 @@
 # dependencies = ["prefect>=3.8.8"]
 # ///
 """
-A Prefect flow whose tasks remember: the second run executes nothing, in any process.
+Cache the tasks of a Prefect flow: the second run executes nothing, in any process.
 
 python examples/prefect_cached_tasks.py
 """
@@ -22,20 +22,20 @@ store = CachenessStorage(cache_dir=sys.argv[1] if len(sys.argv) > 1 else ".cache
 
 @task(cache_policy=store.policy())
 def measure(day: str) -> np.ndarray:
-    """Takes long, in real life."""
+    """Return measurements; a real task takes longer."""
     print(f"measuring {day}")
     return np.random.default_rng(len(day)).random(100_000)
 
 
 @task(cache_policy=store.policy())
 def mean(values: np.ndarray) -> float:
-    """A small result of a large one: the array counts by its content."""
+    """Return the mean. The array counts by its content."""
     return float(values.mean())
 
 
 @flow
 def report() -> list[str]:
-    """Says of each task what happened."""
+    """Return the state of each task: Completed or Cached."""
     values = [measure(day, return_state=True) for day in ("monday", "tuesday")]
     means = [mean(state.result(), return_state=True) for state in values]
     return [state.name for state in (*values, *means)]

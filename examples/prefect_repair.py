@@ -3,7 +3,7 @@
 # dependencies = ["prefect>=3.8.8"]
 # ///
 """
-The repair flow: damage a store, check it, repair it, look again.
+Run the repair flow: damage a store, check it, repair it, check it.
 
 `cacheness_prefect.repair_deployment` puts the same flow on a schedule.
 
@@ -21,7 +21,7 @@ store = CachenessStorage(cache_dir=sys.argv[1] if len(sys.argv) > 1 else ".cache
 
 
 def main() -> None:
-    """Keep the numbers from one to ten, and lose one."""
+    """Store the numbers from one to ten, delete a blob, and repair."""
     with store.open().write_batch():
         for number in range(1, 11):
             store.open().put(f"the number {number}", number=number)

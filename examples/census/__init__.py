@@ -1,1 +1,1 @@
-"""A census of real Python code: every installed distribution parsed, measured and drawn, each file once."""
+"""A census of installed Python code: parse and measure each file once, and draw the result."""

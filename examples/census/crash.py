@@ -1,4 +1,4 @@
-"""A writer that dies between the blob and the row, as a pulled plug would have it."""
+"""A writer that is killed between the blob and the row, as by a power failure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cacheness.testing.faults import At, kill, stepwise
 
 
 def main() -> None:
-    """Put a value too large for the row; the process ends as soon as its blob is durable."""
+    """Put a value too large for the row; the process ends when its blob is durable."""
     cache = stepwise(Config.from_env(), At("blobs.write", "after", kill))
     cache.put(os.urandom(1 << 20), prefix="a writer that dies")
 

@@ -1,4 +1,4 @@
-"""What a run tells the story. Free of Prefect and Dask, which have words of their own for whom they start in."""
+"""The figures of a run. This module imports neither Prefect nor Dask, which print and log when they start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
-    """What a run did, for the comparison at the end."""
+    """What a run did, for the comparison of runs."""
 
     seconds: float
     distributions: int
@@ -16,5 +16,5 @@ class Figures:
     loaded: int  #: parse tasks whose result the cache had
     made: int  #: tables that were made
     cached: int  #: tables that Prefect took from the cache
-    entries: int  #: new in the store
-    bytes: int  #: new in the store
+    entries: int  #: added to the store
+    bytes: int  #: added to the store

@@ -1,7 +1,7 @@
-"""The census as a Prefect flow: a task for each distribution, and in each task a Dask graph of its files.
+"""The census as a Prefect flow: one task per distribution, and in each task a Dask graph of its files.
 
-Both remember through cacheness. A distribution whose files and code are unchanged is `Cached` as a
-whole; of one that has changed, Dask parses the changed files and loads the facts about the others.
+Both use cacheness. A distribution whose files and code are unchanged is `Cached` as a whole; of one
+that has changed, Dask parses the changed files and loads the facts about the others.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from examples.census.measure import measure
 from examples.census.sources import Sources
 from examples.census.tables import tabulated
 
-AT_ONCE = 8  #: distributions at the same time, so that small ones do not leave the workers idle
+AT_ONCE = 8  #: distributions at the same time; with fewer, small ones leave workers idle
 
 
 def storage(config: Config) -> CachenessStorage:
-    """The block that keeps Prefect's results where the cache of this configuration keeps its own; saved as "census"."""
+    """Return a block that stores Prefect's results in the cache of this configuration; save it as "census"."""
     store = CachenessStorage(
         cache_dir=config.cache_dir,
         metadata_backend=config.metadata_backend,
@@ -37,7 +37,7 @@ def storage(config: Config) -> CachenessStorage:
 
 
 def table_of(files: Mapping[str, Path]) -> pa.Table:
-    """Measure each file as a node of a Dask graph, and tabulate. A path counts by the file's content."""
+    """Measure each file in a Dask graph, and return a table. A path counts by the file's content."""
     facts = [dask.delayed(measure)(path) for path in files.values()]
     table: pa.Table = dask.delayed(tabulated)(list(files), facts).compute()
     return table
@@ -46,13 +46,13 @@ def table_of(files: Mapping[str, Path]) -> pa.Table:
 def census(
     sources: Iterable[Sources], store: CachenessStorage, seen: Callable[[Sources, str], None]
 ) -> dict[str, pa.Table]:
-    """Run the flow. `seen` is told of each finished distribution, and of its state: Completed or Cached."""
-    remembered = task(table_of, cache_policy=store.policy())
+    """Run the flow. It calls `seen` with each finished distribution and its state, Completed or Cached."""
+    cached = task(table_of, cache_policy=store.policy())
 
     @flow(name="census", task_runner=ThreadPoolTaskRunner(max_workers=AT_ONCE))
     def run() -> dict[str, pa.Table]:
         futures: dict[PrefectFuture[pa.Table], Sources] = {
-            remembered.with_options(task_run_name=source.name).submit(source.files): source for source in sources
+            cached.with_options(task_run_name=source.name).submit(source.files): source for source in sources
         }
         tables = {}
         for future in as_completed(list(futures)):

@@ -1,4 +1,4 @@
-"""A process that runs the census once, as a scheduled job would. Its workers import this module, but not a run."""
+"""A process that runs the census once, like a scheduled job. Workers that import this module start no run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 def _stop_at_once(*_: object) -> None:
     from rich.console import Console
 
-    # Prefect would wait for the tasks under way, which takes a minute. The cache is made for worse.
+    # Prefect would wait a minute for running tasks. The cache stays intact without that.
     Console(stderr=True).show_cursor()
     os._exit(130)
 

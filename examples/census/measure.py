@@ -1,4 +1,4 @@
-"""One source file, parsed and counted. The result depends on the file's content and on nothing else."""
+"""Parse and measure one source file. Only the file's content decides the result."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandl
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 IMPORTS = (ast.Import, ast.ImportFrom)
-#: Up to Python 3.12, to parse beside other threads can fail with SystemError for no reason
+#: Up to Python 3.12, parsing while other threads run can fail with SystemError without a cause
 #: (https://github.com/python/cpython/issues/106905).
 ATTEMPTS = 20
 
 
 class Facts(TypedDict):
-    """What the census knows about a file."""
+    """The measurements of a file."""
 
     lines: int
     functions: int
@@ -32,14 +32,14 @@ class Facts(TypedDict):
 
 
 def measure(path: Path) -> Facts:
-    """Parse a file and count. What no longer parses, such as Python 2 test data, counts its lines only."""
+    """Parse a file and count. Of a file that cannot be parsed, such as Python 2, only lines count."""
     source = path.read_bytes()
     with collector_off():
         return counted(source)
 
 
 def counted(source: bytes) -> Facts:
-    """What the text of a file says."""
+    """Return the measurements of a source text."""
     nodes: dict[type[ast.AST], list[Any]] = {}
     for node in ast.walk(parsed(source)):
         nodes.setdefault(type(node), []).append(node)
@@ -57,7 +57,7 @@ def counted(source: bytes) -> Facts:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """A block whose objects have no cycles. To look for these in a syntax tree takes longer than to parse it."""
+    """Disable the garbage collector in a block: to search a syntax tree for cycles takes longer than to parse it."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -68,14 +68,14 @@ def collector_off() -> Iterator[None]:
 
 
 def of_kinds(nodes: Mapping[type[ast.AST], Sequence[Any]], kinds: Iterable[type[ast.AST]]) -> list[Any]:
-    """Those nodes of a tree that are of these kinds."""
+    """Return the nodes of these types."""
     return [node for kind in kinds for node in nodes.get(kind, ())]
 
 
 def parsed(source: bytes) -> ast.Module:
-    """The syntax tree; an empty one for what is not Python as this interpreter knows it."""
+    """Return the syntax tree; an empty one if this interpreter cannot parse the source."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # escapes that were fine when the file was written
+        warnings.simplefilter("ignore")  # escapes that older versions of Python accepted
         for _ in range(ATTEMPTS):
             try:
                 return ast.parse(source)
@@ -87,7 +87,7 @@ def parsed(source: bytes) -> ast.Module:
 
 
 def imports_of(node: ast.Import | ast.ImportFrom) -> list[str]:
-    """The top-level packages that an import statement names; a relative one names none."""
+    """Return the top-level packages that an import statement names; a relative one names none."""
     if isinstance(node, ast.Import):
         return [alias.name.partition(".")[0] for alias in node.names]
     return [node.module.partition(".")[0]] if node.module and not node.level else []

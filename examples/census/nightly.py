@@ -1,4 +1,4 @@
-"""The repair flow, served on its schedule until Ctrl-C."""
+"""Serve the repair flow on its schedule until Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes what the demo did as one page: what ran, what was served, where a table comes from, and the repair."""
+"""Write a page about the demo: what ran, what was served, where a table comes from, and the repair."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TASK = "task:table_of"  #: the tag that the plug-in gives to results of this tas
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Read the story that the demo has written, ask the cache for the rest, and write the page."""
-    story, picture, target = (Path(argument) for argument in arguments)
+    """Read the summary that the demo has written, read the rest from the cache, and write the page."""
+    summary, picture, target = (Path(argument) for argument in arguments)
     with UnifiedCache.from_env() as cache:
-        target.write_text(page(json.loads(story.read_text()), picture.read_bytes(), cache))
+        target.write_text(page(json.loads(summary.read_text()), picture.read_bytes(), cache))
 
 
-def page(story: dict[str, Any], picture: bytes, cache: UnifiedCache) -> str:
-    """The whole page, which loads nothing from elsewhere."""
+def page(summary: dict[str, Any], picture: bytes, cache: UnifiedCache) -> str:
+    """Return the page, which loads nothing from other addresses."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -32,7 +32,7 @@ def page(story: dict[str, Any], picture: bytes, cache: UnifiedCache) -> str:
         keep_trailing_newline=True,
     )
     return templates.get_template("page.html").render(
-        story,
+        summary,
         picture=base64.b64encode(picture).decode(),
         stats=cache.stats(),
         report=str(cache.report()),
@@ -41,7 +41,7 @@ def page(story: dict[str, Any], picture: bytes, cache: UnifiedCache) -> str:
 
 
 def lineage_of_the_largest_table(cache: UnifiedCache) -> list[tuple[str, str]]:
-    """What the entry of the largest table knows of itself."""
+    """Return the provenance of the largest table, from its entry."""
     entry = max(cache.list_entries(tag=TASK), key=lambda entry: entry["size"])
     made_by, code = entry["provenance"]["prefect"], entry["code"]
     return [

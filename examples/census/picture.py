@@ -1,4 +1,4 @@
-"""The picture: the largest, the most complex, and the import graph between distributions."""
+"""Draw the largest distributions, the most complex ones, and the imports between them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from examples.census.tables import Summary
 
 INK, FAINT, BLUE, ORANGE = "#22272e", "#8b949e", "#2f6f9f", "#d9722e"
 BARS = 15
-NODES = 44  #: more labels than this touch one another around the circle
+NODES = 44  #: with more, labels around the circle overlap
 mpl.rcParams.update({"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "svg.fonttype": "none"})
 
 
 def draw(summaries: Sequence[Summary], edges: Counter[tuple[str, str]], path: Path) -> None:
-    """Write the picture; the ending of the path says whether as PNG or SVG."""
+    """Write the picture, as PNG or SVG by the suffix of the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture_of(summaries, edges).savefig(path, dpi=110)
 
 
 def picture_of(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Figure:
-    """Bars on the left, the graph on the right."""
+    """Return the picture: bars on the left, the graph on the right."""
     figure = Figure(figsize=(17, 10.5), facecolor="white")
     files, lines = (sum(getattr(s, column) for s in summaries) for column in ("files", "lines"))
     figure.text(0.018, 0.952, "A census of the installed Python code", fontsize=19, weight="bold")
@@ -76,7 +76,7 @@ def _circle(axes: Axes, lines: Mapping[str, int], edges: Counter[tuple[str, str]
     axes.set_xlim(-1.64, 1.64)
     axes.set_ylim(-1.64, 1.64)
     axes.axis("off")
-    axes.figure.text(0.42, 0.952, f"Who imports whom: the {len(names)} best connected", fontsize=11, weight="bold")
+    axes.figure.text(0.42, 0.952, f"Imports between {len(names)} well-connected packages", fontsize=11, weight="bold")
     axes.figure.text(
         0.42,
         0.907,
@@ -92,7 +92,7 @@ def _best_connected(edges: Counter[tuple[str, str]]) -> list[str]:
 
 
 def _neighbours_together(names: list[str], edges: Mapping[tuple[str, str], int]) -> list[str]:
-    """Order around the circle by the graph's slowest mode, which puts what is connected side by side."""
+    """Order names by the graph's lowest eigenvectors, so that connected ones are neighbours."""
     index = {name: i for i, name in enumerate(names)}
     weight = np.zeros((len(names), len(names)))
     for (a, b), files in edges.items():
@@ -106,7 +106,7 @@ def _neighbours_together(names: list[str], edges: Mapping[tuple[str, str], int])
 
 
 def _curve(axes: Axes, start: float, end: float, files: int) -> None:
-    """A line that bends towards the middle, drawn in two halves, each in its own colour."""
+    """Draw a line that bends towards the centre, in two halves of different colours."""
     a, b = (np.array([np.cos(t), np.sin(t)]) for t in (start, end))
     bend = 0.35 * (a + b) / 2
     middle = (a + 2 * bend + b) / 4

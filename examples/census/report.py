@@ -1,4 +1,4 @@
-"""The report on the terminal: the largest, the most complex, and who leans on whom."""
+"""The report on the terminal: the largest, the most complex and the most imported distributions."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.text import Text
 from examples.census.tables import Summary
 
 ROWS = 8
-ENOUGH_FUNCTIONS = 50  #: below this an average says little
+ENOUGH_FUNCTIONS = 50  #: with fewer, an average is not significant
 
 
 def console() -> Console:
-    """Where the demo prints: as wide as the terminal, within reason, and 100 columns in a file or a pipe."""
+    """Return the console: at most 100 columns, and 100 in a file or a pipe."""
     found = Console(highlight=False)
     found.width = min(found.width, 100) if found.is_terminal else 100
     return found
 
 
 def report(summaries: Sequence[Summary], edges: Counter[tuple[str, str]]) -> Group:
-    """Everything that fits on one screen."""
+    """Return the report, which fits on one screen."""
     files, lines = (sum(getattr(s, column) for s in summaries) for column in ("files", "lines"))
     functions = sum(s.functions for s in summaries)
     head = Text(
@@ -64,7 +64,7 @@ def _imported(edges: Counter[tuple[str, str]]) -> Table:
         users[used] += 1
         statements[used] += files
     table = Table(
-        title="The most leaned upon", title_justify="left", title_style="bold", box=None, pad_edge=False,
+        title="The most imported", title_justify="left", title_style="bold", box=None, pad_edge=False,
         padding=(0, 2, 0, 0),
     )  # fmt: skip
     table.add_column("distribution", min_width=20)

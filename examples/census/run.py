@@ -1,4 +1,4 @@
-"""One run of the census. Prints progress, writes figures."""
+"""Run the census once, print progress, and write figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from examples.census.tables import import_graph, summarised
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run, report, and leave the figures behind."""
+    """Run, report, and write the figures."""
     options = _options().parse_args(arguments)
     copies = {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in options.copy)}
     sources = installed(options.only, copies=copies)
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         seconds=seconds,
         distributions=len(sources),
         files=sum(len(source.files) for source in sources),
-        # Of each graph, the table is made besides.
+        # Each graph has one more task, which makes the table.
         parsed=sum(part.misses for part in run.history) - states["Completed"],
         loaded=sum(part.hits for part in run.history),
         made=states["Completed"],
@@ -75,7 +75,7 @@ def _options() -> argparse.ArgumentParser:
 
 @contextmanager
 def _workers(*, restart: bool) -> Iterator[None]:
-    """The Dask cluster that DASK_SCHEDULER_ADDRESS names, or two worker processes of our own."""
+    """Connect to the cluster that DASK_SCHEDULER_ADDRESS names, or start two worker processes."""
     if dask.config.get("scheduler-address", None):
         with Client() as client:
             if restart:

@@ -1,4 +1,4 @@
-"""What the census runs on: a Prefect server, a Dask cluster, PostgreSQL and S3, each for the length of a block."""
+"""Run a Prefect server, a Dask cluster, PostgreSQL and S3, each for the time of a block."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pathlib import Path
 from cacheness.testing import servers
 
 PATIENCE = 120.0  #: seconds that a service may take to start on a busy machine
-#: The demo's own words stand alone on the terminal. Errors still show; everything else is in the logs.
+#: Only the demo and errors print on the terminal; everything else is in the logs.
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
     "DASK_LOGGING__DISTRIBUTED": "error",
     "DO_NOT_TRACK": "1",
-    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # semaphores that a Ctrl-C leaves to the system
+    "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # semaphores that remain after Ctrl-C
 }
 
 
 @contextmanager
 def embedded(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
-    """One machine's own: SQLite and files, a local Prefect server. Yields the environment of a run."""
+    """Start a local Prefect server beside SQLite and files. Yield the environment of a run."""
     with prefect_server(folder, ui=ui) as url:
         yield {**QUIET, "PREFECT_API_URL": url, "PREFECT_HOME": str(folder / "prefect"),
                "CACHENESS_CACHE_DIR": str(folder / "cache")}  # fmt: skip
@@ -38,7 +38,7 @@ def embedded(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def cluster(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
-    """A fleet's: PostgreSQL, S3, a Prefect server, and a Dask cluster of two worker processes."""
+    """Start PostgreSQL, S3, a Prefect server and two Dask workers. Yield the environment of a run."""
     with ExitStack() as stack:
         shared = {
             "CACHENESS_METADATA_BACKEND": stack.enter_context(servers.postgresql()),
@@ -53,7 +53,7 @@ def cluster(folder: Path, *, ui: bool = False) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def prefect_server(folder: Path, *, ui: bool = False) -> Iterator[str]:
-    """Prefect's server on a free port, with a home of its own. Yields its API's URL."""
+    """Start a Prefect server on a free port, with a separate home. Yield the URL of its API."""
     port = _free_port()
     url = f"http://127.0.0.1:{port}/api"
     settings = {**QUIET, "PREFECT_HOME": str(folder / "prefect"), "PREFECT_UI_ENABLED": str(ui).lower(),
@@ -66,7 +66,7 @@ def prefect_server(folder: Path, *, ui: bool = False) -> Iterator[str]:
 
 @contextmanager
 def dask_cluster(folder: Path, settings: Mapping[str, str], workers: int = 2) -> Iterator[str]:
-    """A scheduler and worker processes, as on separate machines. Yields the scheduler's address."""
+    """Start a scheduler and worker processes, as on separate machines. Yield the scheduler's address."""
     port = _free_port()
     address = f"tcp://127.0.0.1:{port}"
     scheduler = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"]
@@ -82,7 +82,7 @@ def dask_cluster(folder: Path, settings: Mapping[str, str], workers: int = 2) ->
 
 @contextmanager
 def nightly(folder: Path, settings: Mapping[str, str]) -> Iterator[None]:
-    """The repair flow, served on its schedule."""
+    """Serve the repair flow on its schedule."""
     with _running(["-m", "examples.census.nightly"], folder / "nightly.log", settings):
         yield
 
@@ -105,7 +105,7 @@ def _running(command: Sequence[str], log: Path, settings: Mapping[str, str]) -> 
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill what a process with a session of its own has left running, and the process too."""
+    """Kill a process and all processes of its session."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -115,7 +115,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]
     deadline = time.monotonic() + PATIENCE
     while not ready():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError(f"{log.stem} did not start; it said:\n{log.read_text()[-2000:]}")
+            raise RuntimeError(f"{log.stem} did not start; its log:\n{log.read_text()[-2000:]}")
         time.sleep(0.1)
 
 

@@ -1,4 +1,4 @@
-"""Which distributions are installed here, and which source files each of them brought."""
+"""Find the installed distributions and the source files of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """One distribution: what it is called, and its files by their names within it."""
+    """One distribution: its name, and its files by their names within it."""
 
     name: str
     version: str
@@ -21,7 +21,7 @@ class Sources:
 
 
 def installed(only: Iterable[str] = (), *, copies: Mapping[str, Path] | None = None) -> list[Sources]:
-    """Every distribution with Python files, those with most files first.
+    """Return every distribution with Python files, those with most files first.
 
     `copies` names distributions whose files are taken from another folder instead.
     """
@@ -54,7 +54,7 @@ def needed_by(*names: str) -> set[str]:
 
 
 def copied(source: Sources, folder: Path) -> Path:
-    """Copy a distribution's files, so that they can be edited; the environment stays as it is."""
+    """Copy a distribution's files, so that they can be edited without a change of the environment."""
     for name, path in source.files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def copied(source: Sources, folder: Path) -> Path:
 
 
 def modules_provided(sources: Iterable[Sources]) -> dict[str, str]:
-    """From the name that an import statement begins with to the distribution that answers it."""
+    """Return the distribution of each top-level module."""
     owners: dict[str, str] = {}
     for source in sources:
         for name in source.files:
@@ -77,7 +77,7 @@ def _sources(dist: Distribution, root: Path | None) -> Sources:
 
 
 def _python_files(dist: Distribution) -> list[str]:
-    # `dist.files` asks the disk about every file that was ever installed: 10 s for this environment, RECORD 0.3 s.
+    # `dist.files` looks for every installed file on the disk: 10 s for this environment; RECORD takes 0.3 s.
     record = dist.read_text("RECORD") or ""
     names = (row[0] for row in csv.reader(record.splitlines()) if row)
     return [

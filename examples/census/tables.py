@@ -1,4 +1,4 @@
-"""An Arrow table for each distribution, a row for each file; and the summary of them all."""
+"""Make an Arrow table per distribution, with a row per file, and a summary of all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Summary:
 
 
 def tabulated(names: Sequence[str], facts: Sequence[Facts]) -> pa.Table:
-    """The facts of a distribution's files as a table."""
+    """Return the facts of a distribution's files as a table."""
     rows = [
         {"file": name, "complexity": complexity(fact["functions"], fact["branches"]), **fact}
         for name, fact in zip(names, facts, strict=True)
@@ -45,12 +45,12 @@ def tabulated(names: Sequence[str], facts: Sequence[Facts]) -> pa.Table:
 
 
 def complexity(functions: int, branches: int) -> float:
-    """Ways through an average function: one, and one more for each branch."""
+    """Return the number of paths through an average function: one, and one more for each branch."""
     return (functions + branches) / max(functions, 1)
 
 
 def summarised(name: str, table: pa.Table) -> Summary:
-    """A distribution in one line."""
+    """Return a distribution as one line of the report."""
     total = {column: pc.sum(table[column]).as_py() or 0 for column in COUNTS}
     weighted = pc.sum(pc.multiply(table["complexity"], table["functions"])).as_py() or 0.0
     return Summary(
@@ -65,7 +65,7 @@ def summarised(name: str, table: pa.Table) -> Summary:
 
 
 def import_graph(tables: Mapping[str, pa.Table], owners: Mapping[str, str]) -> Counter[tuple[str, str]]:
-    """How many files of the first distribution import the second."""
+    """Count for each pair how many files of the first distribution import the second."""
     edges: Counter[tuple[str, str]] = Counter()
     for name, table in tables.items():
         for imports in table["imports"].to_pylist():

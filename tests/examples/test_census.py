@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from examples.census.demo import Demo
 from examples.census.report import console
 from examples.census.services import embedded
-from examples.census.story import Story
 
 ROOT = Path(__file__).parent.parent.parent
 #: Parts of the server that look at all runs every few seconds.
@@ -85,10 +85,10 @@ def test_a_run_and_a_repair_on_one_machine(
         monkeypatch.setenv(name, value)
     (folder := tmp_path / "census").mkdir()
     with embedded(folder) as settings:
-        story = Story(folder, settings, FEW, False, console())
-        story.introduce()
-        done = story.run("The first run")
-        story.crash_and_repair()
+        demo = Demo(folder, settings, FEW, False, console())
+        demo.introduce()
+        done = demo.run("The first run")
+        demo.crash_and_repair()
     assert (done.parsed + done.loaded, done.made) == (done.files, len(FEW))
     words = "".join(capfd.readouterr())
     assert "After the repair flow it is 0" in words
@@ -118,7 +118,7 @@ def test_a_demo_that_is_told_to_end_leaves_no_process(tmp_path: Path) -> None:
     code = """
 import contextlib, os, signal, sys
 import examples.census.services as s
-from examples.census.story import Story
+from examples.census.demo import Demo
 
 SLEEP = "import time; time.sleep(600)"
 SERVER = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEP!r}]); {SLEEP}"
@@ -128,11 +128,11 @@ def one_server(folder, ui):
     with s._running(["-c", SERVER], folder / "server.log", {}):
         yield dict(os.environ)
 
-def waits(story):
+def waits(demo):
     print("ready", flush=True)
     signal.pause()
 
-s.embedded, Story.introduce = one_server, waits
+s.embedded, Demo.introduce = one_server, waits
 sys.argv[1:] = ["--out", sys.argv[1]]
 from examples.census.__main__ import main
 sys.exit(main())

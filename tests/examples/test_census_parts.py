@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from examples.census.__main__ import TAKEN
+from examples.census.demo import EDITED
 from examples.census.measure import measure
 from examples.census.picture import draw, picture_of
 from examples.census.report import report
 from examples.census.sources import copied, installed, modules_provided, needed_by
-from examples.census.story import EDITED
 from examples.census.tables import SCHEMA, Summary, import_graph, summarised, tabulated
 
 SOURCE = '''"""Documented."""

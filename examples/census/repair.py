@@ -1,4 +1,4 @@
-"""What a crash left behind, and the repair flow that removes it."""
+"""Find what a crash left, and remove it with the repair flow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from examples.census.report import console
 
 
 def main() -> int:
-    """Check, repair, check again. Returns 0 when there was one orphan, and now there is none."""
+    """Check, repair, check again. Return 0 if there was one orphan, and is none now."""
     terminal = console()
     with UnifiedCache.from_env() as cache:
         found = cache.verify_integrity()
@@ -30,7 +30,7 @@ def main() -> int:
 
 
 def _short(name: str) -> str:
-    """A blob's name with the middle of each long part left out."""
+    """Return a blob's name without the middle of long components."""
     return re.sub(r"([0-9a-f]{8})[0-9a-f]{8,}", r"\1…", name)
 
 

@@ -1,4 +1,4 @@
-"""What the demo shows, step by step: four runs with one cache, a crash, and its repair."""
+"""The steps of the demo: four runs with one cache, a crash, and its repair."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ HELPER = ("    return (functions + branches) / max(functions, 1)", "    return 1
 
 
 class DemoFailed(Exception):
-    """A step did not do what it should; the message says which, and where to look."""
+    """A step did not do what it should; the message names it."""
 
 
-def tell(folder: Path, *, clustered: bool, only: Sequence[str] = (), keep: bool = False) -> None:
-    """The whole story. Raises DemoFailed when a step does not do what it says."""
+def run_demo(folder: Path, *, clustered: bool, only: Sequence[str] = (), keep: bool = False) -> None:
+    """Run all steps. Raise DemoFailed if a step does not do what it should."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     terminal = console()
@@ -42,31 +42,32 @@ def tell(folder: Path, *, clustered: bool, only: Sequence[str] = (), keep: bool 
             (services.cluster if clustered else services.embedded)(folder, ui=keep)
         )
     with services_running:
-        story = Story(folder, settings, only, clustered, terminal)
-        story.introduce()
-        first = story.run("The first run", "--picture", str(story.picture))
-        story.expect(first.parsed == first.files - first.loaded, "every file is parsed or loaded")
-        again = story.run("The same again, in a new process")
-        story.expect(again.parsed == again.made == 0, "a second run executes nothing")
-        story.edit_a_file()
-        edited = story.run(f"One file of {EDITED} edited, in a copy")
-        story.expect(edited.parsed == edited.made == 1, "one edited file is one file parsed and one table made")
-        story.edit_a_helper()
-        helper = story.run("One helper function edited: complexity(), which only the tables use", "--restart-workers")
-        story.expect(
-            helper.parsed == 0 and helper.cached == 0, "an edited helper makes the tables anew and parses nothing"
+        demo = Demo(folder, settings, only, clustered, terminal)
+        demo.introduce()
+        first = demo.run("The first run", "--picture", str(demo.picture))
+        demo.expect(first.parsed == first.files - first.loaded, "every file is parsed or loaded")
+        again = demo.run("The same again, in a new process")
+        demo.expect(again.parsed == again.made == 0, "a second run executes nothing")
+        demo.edit_a_file()
+        edited = demo.run(f"One file of {EDITED} edited, in a copy")
+        demo.expect(edited.parsed == edited.made == 1, "one edited file is one file parsed and one table made")
+        demo.edit_a_helper()
+        helper = demo.run("One helper function edited: complexity(), which only the tables use", "--restart-workers")
+        demo.expect(
+            helper.parsed == 0 and helper.cached == 0,
+            "an edited helper changes all tables and parses nothing",
         )
-        story.compare()
-        story.crash_and_repair()
-        story.write_page()
-        story.point_onwards()
+        demo.compare()
+        demo.crash_and_repair()
+        demo.write_page()
+        demo.point_onwards()
         if keep:
-            story.keep()
+            demo.keep()
 
 
 @dataclass
-class Story:
-    """The demo's folder, its environment, and what the runs have done so far."""
+class Demo:
+    """The folder of a demo, its environment, and the figures of its runs."""
 
     folder: Path
     settings: Mapping[str, str]
@@ -78,12 +79,12 @@ class Story:
 
     @property
     def picture(self) -> Path:
-        """Where the picture goes."""
+        """Return the path of the picture."""
         return self.folder.with_suffix(".png")
 
     @property
     def page(self) -> Path:
-        """Where the page goes."""
+        """Return the path of the page."""
         return self.folder.parent / "report.html"
 
     @property
@@ -99,7 +100,7 @@ class Story:
         return f"On {services_of}. Each run is a new process."
 
     def introduce(self) -> None:
-        """Copy what will be edited, and say what runs where."""
+        """Copy the files that will be edited, and print what runs where."""
         shutil.copytree(HERE, self.folder / "code/examples/census", ignore=shutil.ignore_patterns("__pycache__"))
         [source] = installed([EDITED])
         copied(source, self.folder / EDITED)
@@ -109,7 +110,7 @@ class Story:
             self.console.print(f"It takes {len(self.only)} distributions; FULL=1 takes all.")
 
     def run(self, title: str, *options: str) -> Figures:
-        """One census in a process of its own, with a hash seed of its own."""
+        """Run one census in a new process, with another hash seed."""
         self._head(title)
         figures = self.folder / f"run-{len(self.runs) + 1}.json"
         copy = f"{EDITED}={self.folder / EDITED}"
@@ -130,14 +131,14 @@ class Story:
             file.write(ADDED)
 
     def edit_a_helper(self) -> None:
-        """Write the same formula in another way, as a careful reviewer might: the code is what counts."""
+        """Rewrite a formula; the code counts in the key, though the values stay the same."""
         file = self.folder / "code/examples/census/tables.py"
         before = file.read_text()
-        self.expect(before.count(HELPER[0]) == 1, "the helper is where the demo looks for it")
+        self.expect(before.count(HELPER[0]) == 1, "the helper is in the file")
         file.write_text(before.replace(*HELPER))
 
     def compare(self) -> None:
-        """The runs side by side."""
+        """Print the figures of all runs."""
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         table.add_column("run")
         for column in ("seconds", "files parsed", "files loaded", "tables made", "tables cached", "stored"):
@@ -155,19 +156,19 @@ class Story:
         self._head("A writer is killed between blob and row")
         ended = self._process("crash")
         self.expect(ended == -signal.SIGKILL, "the writer dies by SIGKILL")
-        self.expect(self._process("mend", str(self._repair)) == 0, "the repair flow leaves a clean store")
+        self.expect(self._process("repair", str(self._repair)) == 0, "the repair flow leaves a clean store")
 
     def write_page(self) -> None:
-        """Everything on one page."""
+        """Write one page about the demo."""
         runs = [{"title": title} | asdict(done) for title, done in self.runs]
-        story = self.folder / "story.json"
+        summary = self.folder / "summary.json"
         repair = json.loads(self._repair.read_text())
-        story.write_text(json.dumps({"where": self._where(), "runs": runs, "repair": repair}))
-        ended = self._process("page", str(story), str(self.picture), str(self.page))
+        summary.write_text(json.dumps({"where": self._where(), "runs": runs, "repair": repair}))
+        ended = self._process("page", str(summary), str(self.picture), str(self.page))
         self.expect(ended == 0, "the page is written")
 
     def point_onwards(self) -> None:
-        """Where to look next."""
+        """Print where to read more."""
         rows = [("the picture", _near(self.picture)), ("the flow", "examples/census/flow.py")]
         if not self.clustered:
             rows.append(("the cache", f".venv/bin/cacheness list --cache-dir {_near(self.folder / 'cache')}"))
@@ -182,16 +183,16 @@ class Story:
         self.console.print(f"\nAll of it on one page: {self.page.as_uri()}", soft_wrap=True)
 
     def keep(self) -> None:
-        """Leave the servers up, and the repair on its schedule, until Ctrl-C."""
+        """Keep the servers and the scheduled repair running until Ctrl-C."""
         url = self.settings["PREFECT_API_URL"].removesuffix("/api")
         with services.nightly(self.folder, self.settings), contextlib.suppress(KeyboardInterrupt):
-            self.console.print(f"\nPrefect's UI is at {url}, with the nightly repair. Ctrl-C ends it all.")
+            self.console.print(f"\nPrefect's UI is at {url}, with the nightly repair. Ctrl-C ends both.")
             signal.pause()
 
-    def expect(self, holds: bool, promise: str) -> None:
-        """Stop the demo at a broken promise."""
+    def expect(self, holds: bool, condition: str) -> None:
+        """Raise DemoFailed if a condition does not hold."""
         if not holds:
-            raise DemoFailed(f"this did not hold: {promise}")
+            raise DemoFailed(f"this did not hold: {condition}")
 
     def _head(self, title: str) -> None:
         self._steps += 1
@@ -203,7 +204,7 @@ class Story:
             "PYTHONPATH": str(self.folder / "code"), "PYTHONHASHSEED": str(self._steps),
         }  # fmt: skip
         command = [sys.executable, "-m", f"examples.census.{module}", *options]
-        # In a session of its own, so that Ctrl-C reaches the run first and not the workers under it.
+        # In a new session, so that Ctrl-C reaches the run first, not its workers.
         process = subprocess.Popen(command, cwd=self.folder, env=environment, start_new_session=True)
         try:
             return process.wait()
@@ -216,7 +217,7 @@ class Story:
 
 
 def _near(path: Path) -> str:
-    """A path as one would type it from here."""
+    """Return a path relative to the working directory, if it is below it."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
