@@ -87,14 +87,8 @@ def key_of(
     if misplaced:
         name = min(misplaced)
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
-    wrong = not is_text(prefix) or not (version is None or is_text(version))
-    if wrong or not (args is None or isinstance(args, Mapping)):
-        raise TypeError(
-            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
-            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
-        )
-    for name, text in (("prefix", prefix), ("version", version or "")):
-        _check_text(method, name, text)
+    if prefix != "" or version is not None or args is not None:
+        _check_options(method, args, prefix, version)
     if key is None:
         both = set(args or ()).intersection(named)
         if both:
@@ -106,6 +100,17 @@ def key_of(
     if args or named or prefix or version is not None or function is not None:
         raise TypeError(f"{method}() takes a key or the arguments that make one, not both")
     return key if isinstance(key, Key) else Key(digest_named(key))
+
+
+def _check_options(method: str, args: object, prefix: str, version: str | None) -> None:
+    wrong = not is_text(prefix) or not (version is None or is_text(version))
+    if wrong or not (args is None or isinstance(args, Mapping)):
+        raise TypeError(
+            f"{method}() takes prefix= and version= as text and args= as a mapping, not"
+            f" prefix={prefix!r:.40}, version={version!r:.40}, args={args!r:.40}"
+        )
+    for name, text in (("prefix", prefix), ("version", version or "")):
+        _check_text(method, name, text)
 
 
 def _check_text(method: str, name: str, text: str) -> None:

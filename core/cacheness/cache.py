@@ -60,7 +60,7 @@ from cacheness.memoize.explain import Explanation
 from cacheness.memoize.function import MemoizedFunction
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.options import CachedOptions
-from cacheness.modes import writes
+from cacheness.modes import WRITING
 from cacheness.protocols import CachedFunction, MetadataStore
 from cacheness.records import (
     DISPUTED,
@@ -225,10 +225,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         named_key = key_of("put", key, named, args=args, prefix=prefix, version=version, function=function)
         of = {"namespace": self.config.namespace, "function": named_key.function}
         with telemetry.operation(telemetry.STORE, **of) as storing:
-            draft = self._store.draft(named_key, value, about)
+            opened = self._opened
+            draft = opened.cache.draft(named_key, value, about)
             batch = self._batch
             if batch is None:
-                entry = self._publish([draft])[0]
+                entry = self._publish(opened, [draft])[0]
                 storing.came_to("stored", size=entry.size)
                 return entry
             batch.add(draft)
@@ -440,7 +441,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         draft = self._store.draft_link(key, entry, canonical_json(provenance or {}))
         batch = self._batch
         if batch is None:
-            return self._publish([draft])[0]
+            return self._publish(self._opened, [draft])[0]
         batch.add(draft)
         return draft.entry
 
@@ -1329,10 +1330,13 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     # internals
 
     def _counted(self, key: Key) -> Hit | None:
-        self._flush_if_it_holds(key.digest)
+        batch = self._batch
+        if batch is not None:
+            batch.flush_if_it_holds(key.digest)
         if self._is_off:
             return None
-        cache, why = self._store, list[str]()
+        cache = self._opened.cache
+        why: list[str] = []
         with telemetry.operation(telemetry.LOOKUP, namespace=self.config.namespace, function=key.function) as looking:
             hit = cache.lookup(key.digest, why)
             if hit is not None:
@@ -1360,16 +1364,18 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             raise CacheClosed("this cache is closed: open another one")
         if self._is_off:
             raise ModeRefused("this cache was opened with mode='off', in which its stores are not used")
-        if factory.is_inherited(self._slot):
+        opened = factory.opened(self._slot)
+        if opened is None:
             self._hold()
-        return factory.open_cache(self._slot)
+            opened = factory.open_cache(self._slot)
+        return opened
 
     @property
     def _is_off(self) -> bool:
         return self.config.mode == "off"
 
     def _require_writing(self, method: str) -> None:
-        if not writes(self.config.mode):
+        if self.config.mode not in WRITING:
             raise ModeRefused(
                 f"mode={self.config.mode!r} changes nothing in the cache, and {method} would: open it with"
                 " mode='readwrite', or look at CACHENESS_MODE"
@@ -1379,8 +1385,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def _batch(self) -> Batch | None:
         return getattr(self._local, "batch", None)
 
-    def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
-        opened = self._opened
+    def _publish(self, opened: factory.OpenCache, drafts: Sequence[Draft]) -> list[Entry]:
         opened.evictor.before_put(drafts)
         try:
             entries = opened.cache.publish(drafts)
@@ -1393,7 +1398,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     def _publish_together(self, drafts: Sequence[Draft]) -> None:
         with telemetry.operation(telemetry.STORE, namespace=self.config.namespace) as storing:
-            entries = self._publish(drafts)
+            entries = self._publish(self._opened, drafts)
             storing.came_to("stored", entries=len(entries), size=sum(entry.size for entry in entries))
 
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from cacheness import forks
 from cacheness.deadlines import Limits
 from cacheness.errors import CachenessError, CommitUnanswered, StoreBusy, StoreUnavailable
 from cacheness.jitter import between
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 #: Whether an outer open circuit is testing whether its server answers.
@@ -47,29 +48,31 @@ class Guard:
         self._is_trying = False
         forks.watch_forks(self)
 
-    def call(self, attempt: Callable[[], T]) -> T:
+    def call(self, attempt: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `attempt`, again if the store was unavailable, within the limits.
 
         An attempt must be harmless to repeat. A commit without an answer is never repeated here.
         """
         try:
-            return self.once(attempt)
+            return self.once(attempt, *args, **kwargs)
         except StoreUnavailable as error:
             if not self._is_worth_retrying(error):
                 raise
-        return self._again(attempt)
+        return self._again(functools.partial(attempt, *args, **kwargs))
 
-    def once(self, attempt: Callable[[], T]) -> T:
+    def once(self, attempt: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `attempt` once, behind the same circuit."""
-        if not self._pause:
-            return self._once(attempt)
-        self._refuse_while_open()
-        token = _trying.set(True)
+        if self._pause:
+            return self._try_once(functools.partial(attempt, *args, **kwargs))
+        began = time.monotonic()
         try:
-            return self._once(attempt, is_try=True)
-        finally:
-            _trying.reset(token)
-            self._is_trying = False
+            result = attempt(*args, **kwargs)
+        except CachenessError as error:
+            self._count(error, began)
+            raise
+        if self._failed or self._pause:
+            self._reset_failures()
+        return result
 
     def reset_after_fork(self) -> None:
         """Make a new lock: a thread of the parent may hold the old one."""
@@ -92,22 +95,31 @@ class Guard:
             wait_max=1.0,
             wait_jitter=0.0,
         )
-        return retrying(self._once)(attempt)
+        return retrying(self.once)(attempt)
 
-    def _once(self, attempt: Callable[[], T], *, is_try: bool = False) -> T:
-        began = time.monotonic()
+    def _try_once(self, attempt: Callable[[], T]) -> T:
+        """Run `attempt` if an attempt is due while the circuit is open."""
+        self._refuse_while_open()
+        token, began = _trying.set(True), time.monotonic()
         try:
             result = attempt()
-        except StoreBusy:
-            raise  # neither a failure nor an answer: a lock of another process shows nothing about the server
-        except StoreUnavailable as error:
+        except CachenessError as error:
+            self._count(error, began, is_try=True)
+            raise
+        else:
+            self._reset_failures()
+            return result
+        finally:
+            _trying.reset(token)
+            self._is_trying = False
+
+    def _count(self, error: CachenessError, began: float, *, is_try: bool = False) -> None:
+        if isinstance(error, StoreBusy):
+            return  # neither a failure nor an answer: a lock of another process shows nothing about the server
+        if isinstance(error, StoreUnavailable):
             self._count_failure(error, began, is_try=is_try)
-            raise
-        except CachenessError:
+        else:
             self._reset_failures()  # an error, but an answer
-            raise
-        self._reset_failures()
-        return result
 
     def _reset_failures(self) -> None:
         self._failed = 0

@@ -161,6 +161,13 @@ def is_inherited(slot: Slot) -> bool:
     return slot.pid != _registry.pid
 
 
+def opened(slot: Slot) -> OpenCache | None:
+    """Return the open cache of a held configuration, as `open_cache` does; None if it is the parent's."""
+    if slot.pid != _registry.pid:
+        return None
+    return slot.opened or open_cache(slot)
+
+
 def release(slot: Slot) -> None:
     """Remove one user; the last one closes the cache. Does nothing in a forked child."""
     if is_inherited(slot):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from cacheness import forks, jitter, platform, threads
+from cacheness.deadlines import waiting
 
 
 class FileLocks:
@@ -95,7 +96,7 @@ def unlock(file: io.FileIO) -> None:
 
 
 def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
-    """Lock a file after all earlier callers; return it for `unlock`, or None when the time is over.
+    """Lock a file after all earlier callers; return it for `unlock`, or None after half of the caller's patience.
 
     The kernel serves processes that wait in flock() in order of arrival, and wakes one at a time.
     Polling would starve some of them: of 64 writers the slowest waited ten times the mean.
@@ -106,7 +107,10 @@ def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
     except BaseException:
         forks.close(file)
         raise
-    return file if is_locked else _Waiter(file).wait(seconds)
+    if is_locked:
+        return file
+    with waiting(seconds) as deadline:
+        return _Waiter(file).wait(max(deadline - time.monotonic(), 0.0) / 2)
 
 
 class _Waiter:

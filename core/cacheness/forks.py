@@ -81,7 +81,8 @@ class _Thread(threading.local):
             process.locks.add(self.lock)
 
 
-_process = _ForkState(0)
+#: The state of this process; a child has a new one.
+current = _ForkState(0)
 _watched: weakref.WeakSet[ForkAware] = weakref.WeakSet()
 
 
@@ -116,7 +117,7 @@ class LazyAttribute(Generic[T]):
 
 def no_fork() -> contextlib.AbstractContextManager[Any]:
     """Return a block during which other threads' forks wait. Never wait in it, nor run user code."""
-    return _process.thread.lock
+    return current.thread.lock
 
 
 def watch_forks(aware: ForkAware) -> None:
@@ -145,35 +146,35 @@ def at_end_of_child(work: Callable[[], None], owner: object) -> None:
 
 def close_across_forks(closing: Closing) -> None:
     """Call `close_before_fork` of an object before every fork, and `reset_after_fork` in the child."""
-    with _process.registry:
-        _process.closing.add(closing)
+    with current.registry:
+        current.closing.add(closing)
 
 
 def close_in_children(file: io.FileIO) -> None:
     """Close a file in every forked child: a lock on it would outlive this process there."""
-    _process.files.add(file)
+    current.files.add(file)
 
 
 def close(file: io.FileIO) -> None:
     """Unregister a file of `close_in_children`."""
-    _process.files.discard(file)
+    current.files.discard(file)
     file.close()
 
 
 def generation() -> int:
     """Return how many forks lie between this process and the first one that used cacheness."""
-    return _process.generation
+    return current.generation
 
 
 def refusal() -> str:
     """Return why SQLite must not be used in this process; empty if it may."""
-    if _process.refusal or _process.pid == os.getpid():
-        return _process.refusal
+    if current.refusal or current.pid == os.getpid():
+        return current.refusal
     return _FOREIGN  # Python's handlers did not run, so nothing was closed
 
 
 def _before() -> None:
-    process = _process
+    process = current
     process.forking.acquire()
     taken: list[Any] = []
     process.taken.append(taken)
@@ -205,21 +206,21 @@ def _take_all(process: _ForkState, taken: list[Any]) -> bool:
 
 
 def _after_in_parent() -> None:
-    for lock in _process.taken.pop():
+    for lock in current.taken.pop():
         lock.release()
-    _process.registry.release()
-    _process.forking.release()
+    current.registry.release()
+    current.forking.release()
 
 
 def _after_in_child() -> None:
-    global _process  # a child gets a new state in one step
-    parent, _process = _process, _ForkState(_process.generation + 1)
-    _process.refusal = parent.refusal or _why_refused(parent)
+    global current  # a child gets a new state in one step
+    parent, current = current, _ForkState(current.generation + 1)
+    current.refusal = parent.refusal or _why_refused(parent)
     for file in list(parent.files):
         with contextlib.suppress(OSError):
             file.close()
     for closing in list(parent.closing):
-        _process.closing.add(closing)
+        current.closing.add(closing)
         closing.reset_after_fork()
     for aware in list(_watched):
         aware.reset_after_fork()

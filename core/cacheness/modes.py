@@ -7,6 +7,8 @@ from typing import Final, Literal, TypeAlias, get_args
 Mode: TypeAlias = Literal["off", "offline", "read", "refresh", "readwrite"]
 #: The most restrictive first.
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
+#: Those in which results are stored.
+WRITING: Final[frozenset[Mode]] = frozenset({"refresh", "readwrite"})
 
 
 def narrower(one: Mode, other: Mode) -> Mode:
@@ -16,4 +18,4 @@ def narrower(one: Mode, other: Mode) -> Mode:
 
 def writes(mode: Mode) -> bool:
     """Return True when results are stored in this mode."""
-    return mode in {"refresh", "readwrite"}
+    return mode in WRITING

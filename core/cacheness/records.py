@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import reprlib
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
 from blake3 import blake3
@@ -17,6 +17,7 @@ from cacheness import html
 from cacheness.errors import CachenessError
 from cacheness.keys import arguments_of
 from cacheness.lazy_dataclass import dataclass
+from cacheness.printable import represented
 from cacheness.units import bytes_named, seconds_named
 
 MICROSECONDS: Final = 1_000_000
@@ -104,6 +105,16 @@ class Entry:
         return self.as_dict()[name]
 
 
+_FIELDS: Final = tuple(f.name for f in fields(Entry))
+_values_of: Final = attrgetter(*_FIELDS)
+
+
+def changed(entry: Entry, **changes: Any) -> Entry:
+    """Return an entry with other values of some fields, faster than `dataclasses.replace`."""
+    values: Any = map(changes.get, _FIELDS, _values_of(entry))
+    return Entry(*values)
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A result that was found. Its value may be `None`; a miss has no Hit."""
@@ -113,10 +124,10 @@ class Hit:
     near: bool = False  #: its bytes come from a copy on this machine
 
     def __repr__(self) -> str:
-        return f"Hit({reprlib.repr(self.value)}, {_brief(self.entry)})"
+        return f"Hit({represented(self.value)}, {_brief(self.entry)})"
 
     def _repr_html_(self) -> str:
-        return html.of_fields("Hit", {"value": reprlib.repr(self.value), **_shown(self.entry)})
+        return html.of_fields("Hit", {"value": represented(self.value), **_shown(self.entry)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,7 +409,7 @@ def _shown(entry: Entry) -> dict[str, object]:
     said = entry.as_dict()
     args = said.pop("args")
     arguments = (
-        ", ".join(f"{name}={reprlib.repr(value)}" for name, value in args.items()) if isinstance(args, dict) else args
+        ", ".join(f"{name}={represented(value)}" for name, value in args.items()) if isinstance(args, dict) else args
     )
     for name, named in (("size", bytes_named), ("raw_size", bytes_named), ("compute_seconds", seconds_named)):
         if said.get(name) is not None:

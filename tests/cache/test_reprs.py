@@ -123,3 +123,11 @@ def test_what_prints_itself_steers_no_terminal(cache):
         assert all(line.isprintable() for line in str(thing).split("\n"))
     assert "\n" not in cached.explain("other").sentence()
     assert len(str(cache.report()).splitlines()) == 3
+
+
+def test_a_number_that_python_does_not_write_is_shown_by_its_type(cache):
+    entry = cache.put([16**4000], n=16**4000)
+    hit = cache.lookup(n=16**4000)
+    assert (hit.value, hit.entry.cache_key) == ([16**4000], entry.cache_key)
+    assert repr(hit).startswith("Hit(<list>, ")
+    assert "n=&lt;int&gt;" in hit._repr_html_()

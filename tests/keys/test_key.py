@@ -138,6 +138,8 @@ def test_parts_name_what_decided_the_key(monkeypatch: pytest.MonkeyPatch) -> Non
         (double, "<double "),
         (pathlib.Path(__file__), "<file "),
         (Digest(bytes(32), "df"), "df"),
+        pytest.param(16**4000, "<value ", id="a long number"),
+        pytest.param([16**4000], "<list ", id="with a long number"),
     ],
 )
 def test_an_argument_is_described_in_a_few_words(value: Any, words: str) -> None:

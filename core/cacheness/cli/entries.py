@@ -26,7 +26,7 @@ from cacheness.cli.screen import (
     table,
 )
 from cacheness.errors import CachenessError, UnhashableArgument
-from cacheness.printable import printable
+from cacheness.printable import printable, represented
 from cacheness.units import bytes_named, number_of, seconds_named
 
 if TYPE_CHECKING:
@@ -262,4 +262,8 @@ def arguments_in(args: object) -> str:
     if not isinstance(args, dict):
         return repr(args)
     # Return the key's options, which are shown elsewhere; arguments of the same name are in `args`.
-    return ", ".join(f"{name}={value!r}" for name, value in args.items() if name not in ("function", "prefix"))
+    given = {name: value for name, value in args.items() if name not in ("function", "prefix")}
+    try:
+        return ", ".join(f"{name}={value!r}" for name, value in given.items())
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return ", ".join(f"{name}={represented(value)}" for name, value in given.items())

@@ -77,7 +77,7 @@ class Marker:
         self._blobs = blobs
         self._travel_together = travel_together
         self._lock = threading.RLock()
-        self._settled = False
+        self.is_settled = False  #: whether the marker was seen or written
         self._why_not: str | None = None
         self._read_at = float("-inf")
         self._logged = ""  #: the last kind of message that was logged
@@ -92,14 +92,12 @@ class Marker:
 
         A failure is not an error here: the put will fail in the same way, and reading needs no marker.
         """
-        if self._settled:
-            return
         try:
             difference = self.difference()
         except CachenessError as error:
             _log.debug("the marker of the blob store could not be checked: %s", error)
             return
-        self._settled = True
+        self.is_settled = True
         self._keep(difference)
 
     def why_not_ours(self, *, afresh: bool = False) -> str | None:
@@ -150,7 +148,7 @@ class Marker:
     def adopt(self) -> None:
         """Make this database the owner of the blob store, as a person decided."""
         self._write(adopted=True)
-        self._settled = True
+        self.is_settled = True
         self._keep(None)
 
     def begin_epoch(self) -> None:

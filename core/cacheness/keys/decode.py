@@ -154,7 +154,7 @@ def describe(data: bytes, digest: bytes) -> str:
     """Describe an encoded value in a few words. The encoding may be truncated."""
     try:
         return _cut(repr(decode(data)))
-    except CodecError:
+    except (CodecError, ValueError):  # Python writes no number of more than 4,300 digits
         return f"<{_kind_of(data)} {digest.hex()[:12]}…>"
 
 
@@ -162,7 +162,7 @@ def label_of(data: bytes) -> str:
     """Return the same for a `Digest`, whose repr is the digest itself."""
     try:
         return _cut(repr(decode(data)))
-    except CodecError:
+    except (CodecError, ValueError):  # Python writes no number of more than 4,300 digits
         return _kind_of(data)
 
 

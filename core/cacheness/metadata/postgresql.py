@@ -12,7 +12,7 @@ from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRef
 from cacheness.metadata.sql.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
 from cacheness.metadata.sql.postgresql_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.schema import POSTGRESQL_SCHEMA, SCHEMA_VERSION
-from cacheness.metadata.sql.statements import COLUMNS, Builder, Statement, Statements, row_of
+from cacheness.metadata.sql.statements import Builder, Statement, Statements, columns_of, row_of
 from cacheness.metadata.sql.store import (
     Row,
     SqlStore,
@@ -155,7 +155,7 @@ class PostgresqlStore(SqlStore):
         def attempt() -> list[str]:
             return self._publish(publish, values, unseen, seconds)
 
-        return self._guard.call(lambda: self._pool.settle(attempt))
+        return self._guard.call(self._pool.settle, attempt)
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Open a new session; return its id, 16 hexadecimal digits."""
@@ -166,7 +166,7 @@ class PostgresqlStore(SqlStore):
             self._pool.run(self._sql.begin_session, {**row, "commit": None if lasting else "off"})
             return str(row["id"])
 
-        return self._guard.call(lambda: self._pool.settle(work))
+        return self._guard.call(self._pool.settle, work)
 
     def renew_session(self, session: str) -> bool:
         """Extend the lease; return False when the session is no longer live."""
@@ -220,20 +220,20 @@ class PostgresqlStore(SqlStore):
         """Do nothing: other processes wait for rows here, not for the transaction."""
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
-        return self._guard.call(lambda: self._pool.run(statement, values))[0]
+        return self._guard.call(self._pool.run, statement, values)[0]
 
     def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
-        return self._guard.call(lambda: self._pool.settle(lambda: self._pool.run(statement, values)))[1]
+        return self._guard.call(self._pool.settle, lambda: self._pool.run(statement, values))[1]
 
     def _long_query(self, statement: Statement, values: Values) -> list[Row]:
-        return self._long_queries.call(lambda: self._pool.run(statement, values, seconds=_LONG_SECONDS))[0]
+        return self._long_queries.call(self._pool.run, statement, values, seconds=_LONG_SECONDS)[0]
 
     def _sum_up(self, statement: Statement, values: Values) -> list[Row]:
         def work(transaction: PostgresqlTransaction) -> list[Row]:
             transaction.run(_TO_SUM_UP, {})
             return transaction.run(statement, values)
 
-        return self._long_queries.call(lambda: self._pool.transact(work, seconds=_LONG_SECONDS))
+        return self._long_queries.call(self._pool.transact, work, seconds=_LONG_SECONDS)
 
     def _transact(
         self,
@@ -246,11 +246,11 @@ class PostgresqlStore(SqlStore):
     ) -> T:
         seconds = _LONG_SECONDS * long + rows * ROW_SECONDS
         guard = self._long_queries if long else self._guard
-        return guard.call(lambda: self._pool.settle(lambda: self._pool.transact(work, seconds=seconds)))
+        return guard.call(self._pool.settle, lambda: self._pool.transact(work, seconds=seconds))
 
     def _open_schema(self) -> None:
         if not self._query(_EXISTS, {})[0][0]:
-            self._guard.call(lambda: self._pool.transact(self._create_schema))
+            self._guard.call(self._pool.transact, self._create_schema)
         _, _, min_reader, version = self._query(self._sql.identity, {})[0]
         check_schema(version, min_reader, self._pool.name)
 
@@ -270,9 +270,8 @@ def _row(entry: Entry) -> dict[str, Any]:
 
 def _rows(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return many entries as parameters: a list per column."""
-    rows = [row_of(entry) for entry in entries]
-    times = [entry.created_at for entry in entries]
-    return {**{name: [row[name] for row in rows] for name in COLUMNS}, "earliest": min(times), "latest": max(times)}
+    columns = columns_of(entries)
+    return {**columns, "earliest": min(columns["created_at"]), "latest": max(columns["created_at"])}
 
 
 def _replaced(found: Sequence[Row], values: Values) -> list[str]:

@@ -231,7 +231,7 @@ class SqliteStore(SqlStore):
         self._change(self._sql.sync, {}, deletes=True)
 
     def _query(self, statement: Statement, values: Values) -> list[Row]:
-        return self._reading.once(lambda: self._file.run(statement, values))[0]
+        return self._reading.once(self._file.run, statement, values)[0]
 
     def _change(self, statement: Statement, values: Values, *, lasting: bool = True, deletes: bool = False) -> int:
         return self._transact(
@@ -251,10 +251,10 @@ class SqliteStore(SqlStore):
         rows: int = 1,
     ) -> T:
         self._refuse_if_read_only()
-        return self._writing.once(lambda: self._file.transact(work, lasting=lasting, deletes=deletes))
+        return self._writing.once(self._file.transact, work, lasting=lasting, deletes=deletes)
 
     def _transact_once(self, work: Callable[[SqliteTransaction], None]) -> None:
-        self._writing.once(lambda: self._file.transact(work))
+        self._writing.once(self._file.transact, work)
 
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:
@@ -264,7 +264,7 @@ class SqliteStore(SqlStore):
         names = self._query(_TABLES, {})
         if not names:
             self._refuse_if_read_only()
-            self._writing.once(lambda: self._file.transact(self._create_schema))
+            self._writing.once(self._file.transact, self._create_schema)
         elif ("store",) not in names or ("schema_version",) not in names:
             raise ConfigError(
                 f"{self._file.path} is a database of another program: it has {', '.join(sorted(n for (n,) in names))}."

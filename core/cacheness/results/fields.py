@@ -21,10 +21,16 @@ _LARGEST: Final = (1 << 63) - 1
 _TEXTS: Final = ("namespace", "codec", "function", "prefix", "components", "provenance", "key_id")
 _DIGESTS: Final = ("key", "digest")
 _BYTES: Final = ("args", "mac")
+_STR: Final = {str}
+_BYTES_ONLY: Final = {bytes}
+_INT: Final = {int}
+_DIGEST_LENGTH: Final = {32}
 
 
 def plain(entry: Entry) -> Entry:
     """Return the entry with each field of its plain type; raise CodecError for a field that cannot be stored."""
+    if _is_plain(entry):
+        return entry
     changes: dict[str, Any] = {name: _text(name, getattr(entry, name)) for name in _TEXTS}
     changes |= {name: _optional_text(name, getattr(entry, name)) for name in ("blob", "outputs")}
     changes |= {name: _digest(name, getattr(entry, name)) for name in _DIGESTS}
@@ -36,9 +42,35 @@ def plain(entry: Entry) -> Entry:
     changes["compute_seconds"] = None if entry.compute_seconds is None else _seconds(entry.compute_seconds)
     changes["function"] = changes["function"][:NAME_LENGTH]
     changes["tags"] = tuple(map(_tag, entry.tags))
-    # Usually nothing changes, and a new record takes longer than all checks above.
     new = {name: value for name, value in changes.items() if value is not getattr(entry, name)}
     return replace(entry, **new) if new else entry
+
+
+def _is_plain(entry: Entry) -> bool:
+    """Return True for an entry whose fields need no look one by one, as most do: without tags, all text in ASCII."""
+    blob, outputs, seconds = entry.blob, entry.outputs, entry.compute_seconds
+    texts = (
+        *(entry.namespace, entry.codec, entry.function, entry.prefix, entry.components, entry.provenance),
+        *(entry.key_id, "" if blob is None else blob, "" if outputs is None else outputs),
+    )
+    key = entry.key
+    others = (digest for digest in (entry.value, entry.fn, entry.alias, entry.link) if digest is not None)
+    digests = (key, entry.digest, *others)
+    expires = entry.created_at if entry.expires_at is None else entry.expires_at
+    numbers = (entry.size, entry.raw_size, entry.created_at, expires)
+    return (
+        {*map(type, texts)} == _STR
+        and {*map(type, digests)} == {*map(type, (entry.args, entry.mac))} == _BYTES_ONLY
+        and {*map(type, numbers)} == _INT
+        and (text := "".join(texts)).isascii()
+        and "\0" not in text
+        and entry.tags == ()
+        and len(entry.function) <= NAME_LENGTH
+        and {*map(len, digests)} == _DIGEST_LENGTH
+        and min(numbers) >= 0
+        and max(numbers) <= LAST_TIME
+        and (seconds is None or (type(seconds) is float and 0.0 < seconds < math.inf))
+    )
 
 
 def is_text(value: object) -> bool:

@@ -8,6 +8,7 @@ value is decoded each time, so a caller that changes it changes nothing here.
 from __future__ import annotations
 
 import threading
+from itertools import islice
 from typing import Final, TypeAlias
 
 from cacheness import forks
@@ -46,11 +47,16 @@ class KeptRows:
         if mark is None and entry.key in self._rows:
             return
         with self._lock:
-            self._drop(entry.key)
-            self._rows[entry.key] = None if mark is None else (entry, mark)
-            self._size += 0 if mark is None else entry.size
+            if mark is None:
+                self._rows.setdefault(entry.key)
+            else:
+                self._drop(entry.key)
+                self._rows[entry.key] = entry, mark
+                self._size += entry.size
             while self._size > BYTES_AT_MOST or len(self._rows) > ROWS_AT_MOST:
-                self._drop(next(iter(self._rows)))
+                # Many at a time: the search for the first row passes all that were dropped before.
+                for oldest in list(islice(self._rows, 1 + len(self._rows) // 16)):
+                    self._drop(oldest)
 
     def _drop(self, key: bytes) -> None:
         kept = self._rows.pop(key, None)

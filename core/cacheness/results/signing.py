@@ -17,7 +17,7 @@ from cacheness import platform
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
-from cacheness.records import Entry, Equivalence
+from cacheness.records import Entry, Equivalence, changed
 from cacheness.results.signing_keys import (
     LEAST_KEY_BYTES,
     SHARED,
@@ -93,8 +93,7 @@ class Keyring:
 
     def sign(self, entry: Entry, **changes: Any) -> Entry:
         """Return the entry with these fields changed, signed by the first key."""
-        unsigned = replace(entry, **changes, key_id=self.signs_as, mac=b"")
-        return self._signed(unsigned, header)
+        return self._signed(changed(entry, **changes, key_id=self.signs_as, mac=b""), header)
 
     def verify(self, entry: Entry) -> None:
         """Raise ForgedEntry unless one of our keys signed exactly this row.
@@ -182,7 +181,7 @@ def header(entry: Entry) -> bytes:
         b"" if alias is None else alias,
         b"" if link is None else link,
         b"" if outputs is None else outputs.encode(),
-        _tags(entry.tags),
+        b"" if entry.tags == () else _tags(entry.tags),
         entry.provenance.encode(),
     )
     expires, seconds = entry.expires_at, entry.compute_seconds

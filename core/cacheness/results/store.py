@@ -130,17 +130,20 @@ class Cache:
         """Encode a value; nothing is stored yet. Raises CodecError when no codec accepts it."""
         codec = self._codec_for(value)
         raw = codec.encode(value)
-        raw_size = sum(memoryview(buffer).nbytes for buffer in raw)
+        raw_size = _size_of(raw)
         if not codec.safe:
             self._read_back(codec, value, raw, raw_size)
         stored, suffix = compress(raw, self._compressed_share)
+        size = _size_of(stored) if suffix else raw_size
+        if size <= self._inline_max_bytes:
+            stored = [b"".join(stored)]
         now = self.metadata.now()
         entry = Entry(
             namespace=self.namespace,
             key=key.digest,
             blob=None,
             inline=None,
-            size=sum(memoryview(buffer).nbytes for buffer in stored),
+            size=size,
             raw_size=raw_size,
             digest=digest_buffers(stored),
             codec=codec.name + suffix,
@@ -215,12 +218,12 @@ class Cache:
         unchanged.
         """
         drafts = list({draft.entry.key: draft for draft in drafts}.values())
-        self.marker.settle()
-        self._note_functions(drafts)
+        lasting = any(map(self._has_blob, drafts))
+        self._prepare(drafts)
         placed: list[_Placed] = []
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
-                session = self.sessions.current(lasting=any(map(self._has_blob, drafts)))
+                session = self.sessions.current(lasting=lasting)
                 try:
                     placed = placed or self._write(drafts, session)
                     entries = [self._sign(entry, where, fresh=fresh) for entry, where in placed]
@@ -248,7 +251,8 @@ class Cache:
                     raise
                 else:
                     self.sessions.committed(session)
-                    self.tombstones.drain(replaced)
+                    if replaced:
+                        self.tombstones.drain(replaced)
                     self.uses.write_when_due()
                     return entries
         raise StoreUnavailable(
@@ -256,10 +260,18 @@ class Cache:
             " answer, or its clock was set"
         )
 
-    def _note_functions(self, drafts: Sequence[Draft]) -> None:
-        """Record the code that made these results, once per process and day, so that rows in use are not deleted."""
+    def _prepare(self, drafts: Sequence[Draft]) -> None:
+        """Check whose the blob store is, once; and record the code that made these results."""
+        if not self.marker.is_settled:
+            self.marker.settle()
+        codes = [draft.code for draft in drafts if draft.code is not None]
+        if codes:
+            self._note_functions(codes)
+
+    def _note_functions(self, codes: Sequence[FunctionCode]) -> None:
+        """Record code once per process and day, so that rows in use are not deleted."""
         today = self.metadata.now() // DAY
-        new = {d.code.digest: d.code for d in drafts if d.code is not None and self._noted.get(d.code.digest) != today}
+        new = {code.digest: code for code in codes if self._noted.get(code.digest) != today}
         if new:
             self.metadata.note_functions(self.namespace, list(new.values()))
             if len(self._noted) > FUNCTIONS_NOTED:
@@ -317,9 +329,10 @@ class Cache:
         Raises CodecError when the verified bytes cannot be decoded in this process.
         """
         mark = self.metadata.last_change() if self._kept.is_known(key) else None
-        kept = self._open_kept(key, mark)
-        if kept is not None:
-            return kept
+        if mark is not None:
+            kept = self._open_kept(key, mark)
+            if kept is not None:
+                return kept
         entry = self.metadata.find(self.namespace, key)
         hit = self.follow(entry, why)
         if hit is not None and hit.entry is entry and entry.inline is not None:
@@ -332,7 +345,7 @@ class Cache:
         if row is None or self.why_not_served(row):
             return None
         try:
-            return self._open_verified(row, row.inline or b"", is_near=False)
+            return self._opened(row, self._decoder(row), row.inline or b"")
         except CodecError:  # no longer served: reading it again finds the reason
             return None
 
@@ -466,7 +479,7 @@ class Cache:
             return EXPIRED
         if not self.is_recent(entry.created_at):
             return REFRESHED
-        return "" if still_left(entry.outputs or "") else FILE_CHANGED
+        return "" if not entry.outputs or still_left(entry.outputs) else FILE_CHANGED
 
     def is_recent(self, created_at: int) -> bool:
         """Return True if an entry of this time may be served.
@@ -513,24 +526,28 @@ class Cache:
         return entry.expires_at is not None and entry.expires_at <= self.metadata.now()
 
     def _open(self, entry: Entry) -> Hit:
-        self._decoder(entry)  # bytes that cannot be decoded are not read
-        return self._open_verified(entry, *self._read(entry))
+        codec = self._decoder(entry)  # bytes that cannot be decoded are not read
+        stored, is_near = self._read(entry)
+        return self._opened(entry, codec, stored, is_near)
 
-    def _open_verified(self, entry: Entry, stored: Buffer, is_near: bool) -> Hit:
-        value = self._decoder(entry).decode(decompress(stored, entry.codec, entry.raw_size))
+    def _opened(self, entry: Entry, codec: Codec, stored: Buffer, is_near: bool = False) -> Hit:
+        """Decode verified bytes, and count the use."""
+        value = codec.decode(decompress(stored, entry.codec, entry.raw_size))
         self.uses.count(entry.key)
         return Hit(value, entry, is_near)
 
     def _decoder(self, entry: Entry) -> Codec:
-        name = entry.codec.partition("+")[0]
-        codec = self._codecs.get(name)
+        codec = self._codecs.get(entry.codec)
+        if codec is None:
+            name = entry.codec.partition("+")[0]
+            codec = self._codecs.get(name)
         if codec is None:
             raise CodecError(
                 f"entry {entry.cache_key} was written by the codec {name!r}, which this cache does not have:"
                 " open it with codecs=[…] that include it, or upgrade cacheness"
             )
         if self._safe_codecs and not codec.safe:
-            raise CodecError(f"entry {entry.cache_key} is a {name}, which safe_codecs=True does not read")
+            raise CodecError(f"entry {entry.cache_key} is a {codec.name}, which safe_codecs=True does not read")
         return codec
 
     # other operations
@@ -570,6 +587,10 @@ class Cache:
             last.callback(self.metadata.close)
             last.callback(self.sessions.close)
             self.uses.flush()
+
+
+def _size_of(buffers: Sequence[Buffer]) -> int:
+    return sum([memoryview(buffer).nbytes for buffer in buffers])
 
 
 def _size_said_by(row: Entry) -> int:

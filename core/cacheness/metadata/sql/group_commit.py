@@ -47,11 +47,11 @@ class _Put:
         self.entries = entries
         self.session = session
         self.thread = threading.get_ident()
-        self.done = threading.Event()
         self.is_taken = False  #: set when a transaction that includes it has begun
         self.leadership: _Leadership | None = None  #: set when it must lead the next one
         self.replaced: list[str] | None = None  #: the replaced blobs, after the commit
         self.error: Exception | None = None  #: of this put alone
+        self.done: threading.Event  #: made when it begins to wait
 
     @property
     def size(self) -> int:
@@ -127,6 +127,7 @@ class GroupCommit:
             elif leader.thread == put.thread:
                 return True
             else:
+                put.done = threading.Event()
                 self._waiting.append(put)
             return False
 

@@ -11,13 +11,14 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 from urllib.parse import quote
 
 from cacheness import forks, platform
-from cacheness.deadlines import retry, waiting
+from cacheness.deadlines import retry
 from cacheness.errors import (
     CachenessError,
     CodecError,
@@ -38,6 +39,7 @@ from cacheness.metadata.sql.sqlite_connections import Connections, Lease
 from cacheness.metadata.sql.sqlite_log import LONG, LONGEST, LogKeeper
 from cacheness.metadata.sql.statements import Statement
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _log = logger_of(__name__)
@@ -100,7 +102,7 @@ class SqliteTransaction:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._inner = connection
-        self._generation = forks.generation()
+        self._process = forks.current
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> list[_Row]:
         """Run a statement; return its rows."""
@@ -138,7 +140,7 @@ class SqliteTransaction:
 
     @property
     def _connection(self) -> sqlite3.Connection:
-        if self._generation != forks.generation():
+        if self._process is not forks.current:
             # A signal handler forked here; the child has the connection, and none of its locks.
             raise StoreUnavailable("this process was forked within a transaction, which its parent continues")
         return self._inner
@@ -170,18 +172,17 @@ class SqliteFile:
 
     def run(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
         """Run one statement by itself; return its rows, and how many changed."""
+        return self.patiently(self._run_once, statement, values)
 
-        def attempt() -> tuple[list[_Row], int]:
-            with forks.no_fork():
-                connection, lease = self._take()
-                try:
-                    return _run(connection, statement, values)
-                finally:
-                    self._connections.give_back(lease)
-                    if self.why_read_only:
-                        self._connections.close_before_fork()
-
-        return self.patiently(attempt)
+    def _run_once(self, statement: Statement, values: Mapping[str, Any]) -> tuple[list[_Row], int]:
+        with forks.no_fork():
+            connection, lease = self._take()
+            try:
+                return _run(connection, statement, values)
+            finally:
+                self._connections.give_back(lease)
+                if self.why_read_only:
+                    self._connections.close_before_fork()
 
     def last_change(self) -> tuple[sqlite3.Connection, int] | None:
         """Return a mark that stays equal until any process commits; None if SQLite does not provide it."""
@@ -235,29 +236,28 @@ class SqliteFile:
         if threading.get_ident() in self._writers:
             raise StoreBusy(f"a finalizer or signal handler interrupted a write to the metadata database {self.path}")
         turn = self._wait_in_line()
-
-        def attempt() -> T:
-            with forks.no_fork():
-                connection, lease = self._take()
-                try:
-                    connection.execute(_SYNCED if lasting else _UNSYNCED)
-                    connection.execute("BEGIN IMMEDIATE")
-                    if turn is not None:  # only the first in line requests SQLite's lock, and so may do it often
-                        unlock(turn)
-                    before = connection.total_changes
-                    result = self._finish(connection, lease, work)
-                    self._log.note(connection.total_changes - before)
-                    return result
-                finally:
-                    self._connections.give_back(lease)
-
         # A file object ends its block in C code, which no interruption can split.
         with turn or contextlib.nullcontext():
             try:
-                return self.patiently(attempt)
+                return self.patiently(self._attempt, work, lasting, turn)
             finally:
-                if turn is not None:
+                if turn is not None and not turn.closed:
                     unlock(turn)
+
+    def _attempt(self, work: Callable[[SqliteTransaction], T], lasting: bool, turn: io.FileIO | None) -> T:
+        with forks.no_fork():
+            connection, lease = self._take()
+            try:
+                connection.execute(_SYNCED if lasting else _UNSYNCED)
+                connection.execute("BEGIN IMMEDIATE")
+                if turn is not None:  # only the first in line requests SQLite's lock, and so may do it often
+                    unlock(turn)
+                before = connection.total_changes
+                result = self._finish(connection, lease, work)
+                self._log.note(connection.total_changes - before)
+                return result
+            finally:
+                self._connections.give_back(lease)
 
     def _take(self, connections: Connections | None = None) -> tuple[sqlite3.Connection, Lease]:
         """Return a connection for a block of `no_fork`, and the lease to return."""
@@ -278,10 +278,15 @@ class SqliteFile:
         if not self.why_read_only:
             self._reserve.restore()
 
-    def patiently(self, attempt: Callable[[], T]) -> T:
+    def patiently(self, attempt: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `attempt` until the file is unlocked, or the time limit is over."""
         try:
-            return retry(attempt, is_busy, self._busy, _PAUSES)
+            return attempt(*args, **kwargs)
+        except _ERRORS as error:
+            if not is_busy(error):
+                self.refuse(error)
+        try:
+            return retry(partial(attempt, *args, **kwargs), is_busy, self._busy, _PAUSES)
         except _ERRORS as error:
             self.refuse(error)
 
@@ -386,8 +391,7 @@ class SqliteFile:
 
     def _wait_in_line(self) -> io.FileIO | None:
         try:
-            with waiting(self._busy) as deadline:
-                return wait_in_line(self._line, max(deadline - time.monotonic(), 0.0) / 2)
+            return wait_in_line(self._line, self._busy)
         except OSError:
             return None  # the queue is optional; SQLite's lock decides
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from cacheness.lazy_dataclass import dataclass
@@ -15,6 +16,7 @@ from cacheness.records import Entry, Equivalence, Where
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
+_values_of_entry: Final[Callable[[Entry], tuple[Any, ...]]] = attrgetter(*COLUMNS)
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
 #: The columns of a function's row.
@@ -139,9 +141,20 @@ def _values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> Iterator
 
 def row_of(entry: Entry) -> dict[str, Any]:
     """Return an entry as parameters of the statement that puts it."""
-    row = {name: getattr(entry, name) for name in COLUMNS}
-    row["tags"] = "\n" + "\n".join(entry.tags) + "\n" if entry.tags else ""
+    row = dict(zip(COLUMNS, _values_of_entry(entry), strict=True))
+    row["tags"] = _text_of(entry.tags)
     return row
+
+
+def columns_of(entries: Sequence[Entry]) -> dict[str, list[Any]]:
+    """Return many entries as parameters: a list for each column."""
+    columns = dict(zip(COLUMNS, map(list, zip(*map(_values_of_entry, entries), strict=True)), strict=True))
+    columns["tags"] = list(map(_text_of, columns["tags"]))
+    return columns
+
+
+def _text_of(tags: Sequence[str]) -> str:
+    return "\n" + "\n".join(tags) + "\n" if tags else ""
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
