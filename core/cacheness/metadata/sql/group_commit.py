@@ -1,9 +1,10 @@
 """Combine concurrent puts of threads in one transaction, which needs one sync.
 
 SQLite has one writer, and a durable commit waits for the disk. Of the threads of a process that put
-at the same time one leads: its transaction includes the puts of the others, each in a savepoint, so
-that an error affects one put only. Puts that arrive during the commit are included by the next
-leader. A thread that puts alone pays nothing for it. PostgreSQL groups syncs by itself.
+at the same time one leads: its transaction includes the puts of the others. If they cannot be
+stored together, each is stored in a savepoint, so that an error affects one put only. Puts that
+arrive during the commit are included by the next leader. A thread that puts alone pays nothing for
+it. PostgreSQL groups syncs by itself.
 """
 
 from __future__ import annotations
@@ -186,9 +187,9 @@ class GroupCommit:
             group.extend(self._take(put))
             if len(group) == 1:
                 self._store(transaction, put)
-                return
-            for one in group:
-                self._store_apart(transaction, one)
+            elif not self._store_together(transaction, group):
+                for one in group:
+                    self._store_apart(transaction, one)
 
         # No error is kept in a variable: its traceback would keep this frame and the queued puts in it alive.
         is_stored = is_known = False
@@ -219,6 +220,23 @@ class GroupCommit:
 
     def _store(self, transaction: SqliteTransaction, put: _Put) -> None:
         put.replaced = self._publish(transaction, put.entries, put.session)
+
+    def _store_together(self, transaction: SqliteTransaction, group: Sequence[_Put]) -> bool:
+        """Store puts of one session by the same statements; return False, with nothing stored, if one has an error."""
+        if len({one.session for one in group}) > 1:
+            return False
+        try:
+            with transaction.savepoint():
+                entries = [entry for one in group for entry in one.entries]
+                replaced = self._publish(transaction, entries, group[0].session)
+        except Exception:
+            if not transaction.is_open:
+                raise
+            return False
+        for one in group:
+            one.replaced = []
+        group[-1].replaced = replaced
+        return True
 
     def _store_apart(self, transaction: SqliteTransaction, put: _Put) -> None:
         try:
