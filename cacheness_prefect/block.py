@@ -240,7 +240,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         super().__init__(*args, **{name: _read_field(type(self), name, value) for name, value in fields.items()})
 
     def block_initialization(self) -> None:
-        """Read the block's identity, which Prefect passes to other processes among the fields."""
+        """Read the block's identity from its fields.
+
+        Prefect passes it to other processes among them.
+        """
         extra = self.__pydantic_extra__ or {}
         extra.pop("block_type_slug", None)
         document = extra.pop("_block_document_id", None)
@@ -270,7 +273,7 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
 
     @property
     def saved_as(self) -> str | None:
-        """Return the name of the saved block; None if it is not saved."""
+        """Return the name of the saved block, or None."""
         return self._block_document_name
 
     def config(self) -> Config:
@@ -286,7 +289,10 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
 
     @property
     def stores_results(self) -> bool:
-        """Return True when runs store their results here; otherwise Prefect's default storage has them."""
+        """Return True when runs store their results here.
+
+        Otherwise Prefect's default storage has them.
+        """
         return writes(self.config().mode)
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -309,7 +315,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return state
 
     def check_config(self) -> None:
-        """Check the fields without opening anything, because blocks are created and saved on any machine.
+        """Check the fields without opening anything.
+
+        Blocks are created and saved on any machine.
 
         Raises:
             ConfigError: they cannot work on any machine.
@@ -353,13 +361,18 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
         return await super().asave(*args, **kwargs)
 
     def open(self) -> UnifiedCache:
-        """Return the cache, opened in this process and shared by all blocks of the same configuration."""
+        """Return the open cache of this configuration.
+
+        All blocks of a process with the same configuration share it.
+        """
         return _open(self.config())
 
     # methods that Prefect calls
 
     def read_path(self, path: str, _sync: bool | None = None) -> Any:
-        """Return the stored content of a key: bytes, or an `UnencodedValue` if the cache encoded it.
+        """Return the stored content of a key.
+
+        It is bytes, or an `UnencodedValue` if the cache encoded it.
 
         Args:
             path: Prefect's key of the result.
@@ -387,7 +400,9 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
     def write_path(  # type: ignore[override]  # Prefect calls it with _sync
         self, path: str, content: Any, _sync: bool | None = None
     ) -> None:
-        """Store content, replacing the old one. A failure of the cache is logged and not raised.
+        """Store content, replacing the old one.
+
+        A failure of the cache is logged and not raised.
 
         Args:
             path: Prefect's key of the result.

@@ -57,7 +57,9 @@ os.register_at_fork(after_in_child=_begin_in_child)
 
 
 class CachenessLockManager(LockManager):
-    """Locks for Prefect's transactions. Contains only configuration, by which it is compared and pickled.
+    """Locks for Prefect's transactions, from compute leases.
+
+    It contains only configuration, by which it is compared and pickled.
 
     Args:
         store: the storage block whose cache has the compute leases.
@@ -102,12 +104,12 @@ class CachenessLockManager(LockManager):
         acquire_timeout: float | None = None,
         hold_timeout: float | None = None,
     ) -> bool:
-        """Do the same as `acquire_lock` on an event loop, where waiting takes no thread."""
+        """Do the same as `acquire_lock`, and wait without a thread."""
         steps = self._acquire(key, holder, acquire_timeout, hold_timeout)
         return await run_steps_off_loop(steps, lambda: self.release_lock(key, holder))
 
     def release_lock(self, key: str, holder: str) -> None:
-        """Release the lock of a key. Does nothing when this holder does not have it."""
+        """Release the lock of a key, if this holder has it."""
         with _claims_lock:
             claim = _claims.pop((*self._place(key), holder), None)
         if claim is not None and claim.token is not None:
@@ -117,14 +119,19 @@ class CachenessLockManager(LockManager):
                 turns.pass_on(self._place(key))
 
     def is_locked(self, key: str) -> bool:
-        """Return True when a process computes this key, or a holder here took it and has lost the lease since."""
+        """Return True when a key is locked.
+
+        A process computes it, or a holder here took it and has lost the lease since.
+        """
         with _claims_lock:
             place = self._place(key)
             claimed = any(at[:2] == place and claim.token is not None for at, claim in _claims.items())
         return claimed or self._holder(key) is not None
 
     def is_lock_holder(self, key: str, holder: str) -> bool:
-        """Return True when a holder may write: from taking the lock until it releases it.
+        """Return True when a holder may write.
+
+        It may from taking the lock until it releases it.
 
         This includes the time after its lease has run out, although another run may have computed
         the key: results of one key are equal, so it may write again. Prefect would roll back a run
@@ -141,7 +148,7 @@ class CachenessLockManager(LockManager):
         return run_steps(self._wait_until_free(key, timeout))
 
     async def await_for_lock(self, key: str, timeout: float | None = None) -> bool:  # noqa: ASYNC109  Prefect's name
-        """Do the same as `wait_for_lock` on an event loop, where waiting takes no thread."""
+        """Do the same as `wait_for_lock`, and wait without a thread."""
         return await run_steps_off_loop(self._wait_until_free(key, timeout), lambda: None)
 
     def __eq__(self, other: object) -> bool:

@@ -30,7 +30,9 @@ from cacheness_prefect.serializers import CachenessSerializer
 
 @dataclass
 class CachenessPolicy(CachePolicy):
-    """What `CachenessStorage.policy()` returns. It contains only configuration, so it can be sent to any worker.
+    """The cache policy that `CachenessStorage.policy()` returns.
+
+    It contains only configuration, so it can be sent to any worker.
 
     The results of a task with this policy are stored in `store`, encoded by the cache, unless the
     task itself has a `result_storage` or `result_serializer`. Without a store the policy only makes
@@ -218,7 +220,9 @@ def make_policy(
 
 
 def cacheness_key(context: TaskRunContext, parameters: dict[str, Any]) -> str | None:
-    """Return the key that covers a task's values and code, as a `cache_key_fn`, without storage and locks.
+    """Return the key of a task's values and code, as a `cache_key_fn`.
+
+    It needs no storage and no locks.
 
     For a task with a `cache_key_fn` Prefect drops the storage and the locks of its policy; set
     `result_storage=` on the task as well.

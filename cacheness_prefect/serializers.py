@@ -29,12 +29,17 @@ _SIZE = struct.Struct("<Q")
 
 
 class CachenessSerializer(Serializer):
-    """Serializes any value as bytes; large arrays are encoded once and copied once."""
+    """Serializes any value as bytes.
+
+    Large arrays are encoded once and copied once.
+    """
 
     type: Literal["cacheness"] = Field(default="cacheness", frozen=True)
 
     def dumps(self, obj: Any) -> bytes:
-        """Return the value as bytes that `loads` accepts in any process with the same libraries.
+        """Return the value as bytes for `loads` in any process.
+
+        The process needs the same libraries.
 
         Args:
             obj: the value.
@@ -58,7 +63,10 @@ class CachenessSerializer(Serializer):
 
 
 class CachenessTextSerializer(Serializer):
-    """Serializes any value as text, a third larger than bytes: works with any storage, without key storage."""
+    """Serializes any value as text, a third larger than bytes.
+
+    It works with any storage, without key storage.
+    """
 
     type: Literal["cacheness/text"] = Field(default="cacheness/text", frozen=True)
 

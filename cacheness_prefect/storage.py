@@ -65,7 +65,9 @@ def clean(day: str): ...
         accept: int | None = None,
         same: Same | None = None,
     ) -> CachenessPolicy:
-        """Return a cache policy that makes keys from the values and the code of a task, and stores results here.
+        """Return a cache policy that stores results here.
+
+        It makes keys from the values and the code of a task.
 
         Args:
             version: counts in place of the task's code.
@@ -152,7 +154,9 @@ def clean(day: str): ...
         return sum(cache.invalidate(e.cache_key) for e in entries if set(tags) <= set(e.tags))
 
     def explain(self, task: Task[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Return why a call of a task would miss: what has changed since the nearest earlier result. Runs nothing.
+        """Return why a call of a task would miss, without running it.
+
+        The reason is what has changed since the nearest earlier result.
 
         It supports tasks whose cache policy is a `CachenessPolicy` alone.
 
@@ -176,7 +180,9 @@ def clean(day: str): ...
         python: bool = False,
         force: bool = False,
     ) -> list[AcceptedChange]:
-        """Make results of a task's earlier code count for today's code, if repeated calls give equal results.
+        """Accept results of a task's earlier code for today's code.
+
+        Stored calls are repeated, and their results must be equal.
 
         Stored calls are repeated by calling the task's function, outside of any run; their results
         are not stored. For tasks whose cache policy is a `CachenessPolicy` alone.

@@ -79,7 +79,9 @@ class AsyncCalls:
         by_value: bool | None = None,
         **named: Any,
     ) -> Entry:
-        """Do the same as `put` without blocking the event loop. It is not part of a `write_batch`.
+        """Do the same as `put` without blocking the event loop.
+
+        It is not part of a `write_batch`.
 
         Args:
             value: the result, which must not be changed before this returns.

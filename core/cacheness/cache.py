@@ -150,7 +150,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @staticmethod
     def fit_to_send(config: Config) -> Config:
-        """Return a configuration for another process: without private keys, if its mode does not write.
+        """Return a configuration for another process.
+
+        It has no private keys if its mode does not write.
 
         Args:
             config: the configuration.
@@ -199,7 +201,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             compute_seconds: the cost of computing the result; `eviction="cost"` keeps expensive ones longer.
             provenance: where it was computed; any value for JSON.
             by_value: True and False: whether the entry has the value's digest. None: if the value
-                alone decides the digest, and has at most 200 members.
+                alone decides the digest, and has at most 180 members.
 
         Returns:
             The entry.
@@ -272,7 +274,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         function: Function | None = None,
         **named: Any,
     ) -> Any:
-        """Return a result, or a default for a miss. `lookup` distinguishes a cached None from a miss.
+        """Return a result, or a default for a miss.
+
+        `lookup` distinguishes a cached None from a miss.
 
         Args:
             default: returned for a miss.
@@ -285,7 +289,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return default if hit is None else hit.value
 
     def find(self, key: KeyLike, /, *, is_use: bool = False) -> Entry | None:
-        """Return the entry under a key without reading its value; None if the row shows a miss.
+        """Return the entry under a key, or None, without reading its value.
+
+        None means that the row shows a miss.
 
         Args:
             is_use: count it as a use, because the value will be read later.
@@ -303,7 +309,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         function: Function | None = None,
         **named: Any,
     ) -> Key:
-        """Return the key of these arguments for `get`, `put` and others; its `.hex` is the entry's `cache_key`.
+        """Return the key of these arguments for `get`, `put` and others.
+
+        Its `.hex` is the `cache_key` of the entry.
 
         Raises:
             UnhashableArgument: an argument has no encoding.
@@ -363,7 +371,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     # many results
 
     def get_many(self, keys: Iterable[KeyLike]) -> dict[str, Hit]:
-        """Look up many results: one statement for 10,000 keys, and several blobs at a time.
+        """Look up many results in few statements.
+
+        One statement reads up to 10,000 keys, and blobs are read in parallel.
 
         Args:
             keys: the keys.
@@ -404,7 +414,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             ]
 
     def present(self, keys: Sequence[KeyLike]) -> dict[str, Presence]:
-        """Return which keys have an entry that `lookup` would find, with its size; reads no values.
+        """Return the keys that `lookup` would find, with sizes of entries.
+
+        No value is read.
 
         Args:
             keys: the keys; one statement reads 10,000.
@@ -422,7 +434,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return {digest.hex(): presence for digest, presence in served}
 
     def lookup_alias(self, alias: bytes, /) -> Hit | None:
-        """Look a result up by its code and its input values, from any source.
+        """Look up a result by its code and its input values.
 
         Args:
             alias: the alias in the `Key` under which the result was put.
@@ -430,7 +442,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return None if self._is_off else self._store.lookup_alias(alias)
 
     def link(self, key: Key, entry: Entry, /, *, provenance: Mapping[str, Any] | None = None) -> Entry:
-        """Store that a key has the result of an entry, without the bytes. It is deleted with that entry.
+        """Store that a key has the result of an entry, without bytes.
+
+        The link is deleted with that entry.
 
         Args:
             key: the key.
@@ -446,7 +460,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return draft.entry
 
     def known_code(self, digests: Sequence[bytes]) -> set[bytes]:
-        """Return which of these digests entries name as the code that made them.
+        """Return those of the digests that entries name as their code.
 
         Args:
             digests: the digests; one statement reads 10,000.
@@ -454,7 +468,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return set() if self._is_off else self._store.metadata.named_codes(self.config.namespace, digests)
 
     def note_unstored(self, reasons: Mapping[str, str]) -> None:
-        """Store for 30 days why the results of keys were not stored; `unstored` returns it.
+        """Store for 30 days why results were not stored.
+
+        `unstored` returns it.
 
         Args:
             reasons: key -> reason.
@@ -464,7 +480,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         self._store.metadata.note_unstored(self.config.namespace, noted)
 
     def unstored(self, keys: Sequence[KeyLike]) -> dict[str, str]:
-        """Return why the results of these keys were not stored when they were last computed.
+        """Return why the results of these keys were not stored.
 
         Args:
             keys: the keys.
@@ -481,7 +497,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     # disputes
 
     def disputes(self, keys: Sequence[KeyLike] | None = None) -> list[Dispute]:
-        """Return the results that differed when they were computed again, and are not served.
+        """Return the disputes: results that differed when computed again.
+
+        Their entries are not served.
 
         Args:
             keys: the keys; None for all.
@@ -490,7 +508,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._store.metadata.disputes(self.config.namespace, asked)
 
     def settle(self, key: KeyLike, /, *, keep: Literal["old", "new"] = "old") -> bool:
-        """End a dispute: serve the stored result again, or delete it, so that the next call computes it.
+        """End a dispute: serve the stored result again, or delete it.
+
+        After a deletion the next call computes the result.
 
         Args:
             keep: "old" for the stored result, "new" to delete it.
@@ -509,7 +529,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return cache.metadata.settle(self.config.namespace, [digest]) > 0
 
     def dispute(self, entry: Entry, stored: bytes | None, computed: bytes | None, detail: str) -> bool:
-        """Stop serving an entry, because its result differed when it was computed again.
+        """Stop serving an entry whose result differed when computed again.
 
         Args:
             entry: the entry.
@@ -531,11 +551,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return metadata.dispute(self.config.namespace, dispute, MOST_A_DAY)
 
     def is_disputed(self, key: KeyLike, /) -> bool:
-        """Return True when the result under a key is disputed, so that it is not served."""
+        """Return True when the result under a key is disputed.
+
+        A disputed result is not served.
+        """
         return bool(self.disputes([key]))
 
     def round_trip(self, value: Any) -> Any:
-        """Return a value as a look-up would: encoded and decoded, and not stored.
+        """Return a value encoded and decoded, as a look-up would.
+
+        Nothing is stored.
 
         Args:
             value: the value.
@@ -594,7 +619,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         saved: float = 0.0,
         size: int = 0,
     ) -> None:
-        """Count calls in the figures, for callers that compute outside of `cached`. They are written once a minute.
+        """Count calls in the figures, if `cached` does not count them.
+
+        The figures are written once a minute.
 
         Args:
             outcome: the outcome of the calls.
@@ -611,7 +638,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             opened.cache.uses.count_calls(function, outcome, reason, calls=calls, spent=spent, saved=saved, size=size)
 
     def listening(self) -> AbstractContextManager[list[Call]]:
-        """Record each call of this process, in all its threads, during a block.
+        """Record each call of this process during a block.
+
+        Calls of all its threads are recorded.
 
         Returns:
             A context manager, which returns a growing list of calls.
@@ -633,7 +662,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             opened.cache.uses.count_hit(hit.entry, came, function, spent)
 
     def peek(self, key: KeyLike, /, why: list[str] | None = None) -> Hit | None:
-        """Look a result up as `lookup` does, for a caller that counts the call itself.
+        """Look up a result, and do not count the call.
+
+        The caller counts it.
 
         Args:
             why: receives the reason of a miss.
@@ -643,7 +674,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return None if self._is_off else self._store.lookup(digest, why)
 
     def peek_earlier(self, key: Key, fingerprint: bytes, /, *, unread: bool = False) -> Hit | None:
-        """Return the result of earlier code under a key, while that counts for today's code.
+        """Return the result of earlier code, if it counts for today's.
 
         Args:
             key: the key.
@@ -709,7 +740,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return explain_call(self, fn, args, kwargs)
 
     def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
-        """Return which results of functions their present code serves, and the cost to compute the others.
+        """Return which results today's code serves, and what others cost.
 
         It computes nothing. Results of earlier code stay; a call that needs one computes it.
 
@@ -719,7 +750,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return [self._plan_of(function) for function in functions]
 
     def lineage(self, key: KeyLike, /, *, up: int = 3) -> Lineage:
-        """Return which earlier results have the values that a result was made from.
+        """Return the earlier results whose values a result was made from.
 
         They are found by the digests of values in entries.
 
@@ -750,7 +781,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return holding
 
     def plan_without_code(self, name: str, state: State, why: str = "", /) -> FunctionPlan:
-        """Return the plan of a function that is named, and whose code cannot be read here.
+        """Return the plan of a function whose code cannot be read.
 
         Args:
             name: module:qualified name.
@@ -763,7 +794,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return without_code(name, state, why, self.iter_entries(function=name))
 
     def audit(self, function: Callable[..., Any], /, *, sample: int = 200) -> AuditedFunction:
-        """Repeat stored calls of a function, and compare: for results that take too long for `check=`.
+        """Repeat stored calls of a function, and compare the results.
+
+        It is for results that take too long for `check=`.
 
         A result that differs is disputed. Nothing is stored.
 
@@ -795,7 +828,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         python: bool = False,
         force: bool = False,
     ) -> list[AcceptedChange]:
-        """Make results of a function's earlier code count for today's code, if repeated calls give equal results.
+        """Accept results of a function's earlier code for today's code.
+
+        Stored calls are repeated, and their results must be equal.
 
         Stored calls are repeated, and cached functions inside them computed, too. Their results are
         stored, under today's keys.
@@ -832,11 +867,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return cached if cached.cache is self else type(cached)(self, cached.__wrapped__, cached.options)
 
     def accepted_changes(self) -> list[AcceptedChange]:
-        """Return the changes that were accepted, are being tried, were ended by a difference, or revoked."""
+        """Return changes that are accepted, tried, ended or revoked.
+
+        A difference ends a change.
+        """
         return [] if self._is_off else [change_of(one) for one in self.acceptances.every()]
 
     def revoke(self, change: str, /) -> bool:
-        """Revoke an accepted change. Results of earlier code stop counting at once, everywhere; none is deleted.
+        """Revoke an accepted change.
+
+        Results of earlier code stop counting at once, everywhere; none is deleted.
 
         It is permanent: `accept=` of a function does not compare calls for this change again. `accept` does.
 
@@ -857,11 +897,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def acceptances(self) -> Acceptances:
-        """Return which results of earlier code count, as far as this process has read them."""
+        """Return the accepted changes that this process has read."""
         return self._opened.acceptances
 
     def try_earlier(self, cached: MemoizedFunction, key: Key, wanted: int, /) -> None:
-        """Begin to compare calls of a function, as they miss, with the results of its earlier code.
+        """Start to compare misses of a function with results of earlier code.
 
         Args:
             cached: the function.
@@ -883,7 +923,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
                     acceptor.begin(one, wanted)
 
     def collect_evidence(self, function: Callable[..., Any], earlier: bytes, parameters: str, /) -> CollectedEvidence:
-        """Begin to compare calls of a function, which the caller makes, with results of its earlier code.
+        """Start to compare the caller's calls with results of earlier code.
 
         Args:
             function: the function.
@@ -901,7 +941,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return frozenset(one.function for one in self.disputes())
 
     def result_of(self, entry: Entry, /) -> Hit | None:
-        """Return the result of an entry, or of the one that replaced it; None if it is not served.
+        """Return the result of an entry, or of its replacement.
+
+        It is None if that is not served.
 
         Args:
             entry: the entry.
@@ -963,7 +1005,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self.describe(entries)
 
     def describe(self, entries: Iterable[Entry]) -> list[dict[str, Any]]:
-        """Return entries as `list_entries` does: as dictionaries, with their uses and the code that made them.
+        """Return entries as dictionaries, as `list_entries` does.
+
+        They have their uses, and the code that made them.
 
         Args:
             entries: the entries.
@@ -981,7 +1025,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         ]
 
     def code_of(self, entries: Iterable[Entry]) -> dict[bytes, FunctionCode]:
-        """Return the code that made entries, by their `fn`, whether or not that code still exists.
+        """Return the code that made entries, by their `fn`.
+
+        The code need not exist any more.
 
         Args:
             entries: the entries. Their signatures verify it; entries put by hand, or with a `version`, name no code.
@@ -997,12 +1043,17 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         older_than: Duration | None = None,
         limit: int | None = None,
     ) -> Iterator[Entry]:
-        """Return an iterator over genuine entries that have not expired, in the order of `list_entries`."""
+        """Iterate over genuine entries that have not expired.
+
+        They have the order of `list_entries`.
+        """
         where = self._where(tag, self._called(function), prefix, older_than)
         return islice(self._entries(where, PAGE if limit is None else limit), limit)
 
     def entry(self, key: KeyLike, /) -> Entry | None:
-        """Return an entry without reading its value, expired or not; None when there is none.
+        """Return an entry, expired or not, without reading its value.
+
+        It is None if there is no entry.
 
         For a key as text, the first digits are enough, at least four, if only one entry begins with them. They may be
         in upper case.
@@ -1023,7 +1074,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return named[0] if named else None
 
     def value_of(self, entry: Entry, /) -> Any:
-        """Return the value of an entry for inspection: it counts neither as a call nor as a use.
+        """Return the value of an entry for inspection.
+
+        That counts neither as a call nor as a use.
 
         Args:
             entry: the entry.
@@ -1034,7 +1087,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._store.value_of(entry)
 
     def why_not_served(self, entry: Entry) -> str:
-        """Return why an entry is not served now: it is disputed, has expired …; "" if it is served.
+        """Return why an entry is not served now, or "".
+
+        It may be disputed or have expired, for example.
 
         Checks its row, its signature and the files that its function wrote; its blob is not read.
 
@@ -1086,7 +1141,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return sum(1 for _ in self._entries(where, PAGE)) if dry_run else self._delete(where, progress)
 
     def deep_checks(self) -> dict[int, datetime]:
-        """Return when the entries of each shard were last read in full, by a deep check or repair, in UTC."""
+        """Return when each shard was last read in full, in UTC.
+
+        Deep checks and repairs read shards.
+        """
         times = self._store.metadata.check_times(self.config.namespace)
         return {shard: datetime.fromtimestamp(at / MICROSECONDS, UTC) for shard, at in times.items()}
 
@@ -1142,7 +1200,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return report
 
     def stats(self) -> dict[str, Any]:
-        """Return what the namespace holds and how it was used, from kept totals.
+        """Return what the namespace holds, and how it was used.
 
         Returns:
             entries and bytes, including expired ones that are not deleted yet; of all calls ever
@@ -1155,7 +1213,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self.overview().stats
 
     def overview(self) -> Overview:
-        """Return `stats()` and, in its `report`, all calls ever counted, from one read of the figures."""
+        """Return `stats()` and a report of all calls, from one read."""
         cache = self._store
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
@@ -1195,7 +1253,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._opened.evictor.would_delete()
 
     def diagnose(self) -> list[Finding]:
-        """Test each part of the store, with results that are put, read and deleted again if the mode writes.
+        """Test each part of the store.
+
+        If the mode writes, it puts, reads and deletes results.
 
         Returns:
             The result for each part, and what to do about failures.
@@ -1206,11 +1266,16 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return diagnose(self._store, self.config)
 
     def signers(self) -> list[Signer]:
-        """Return the keys of this cache and those that entries name, each with its entries. Reads every row."""
+        """Return the keys of this cache and those that entries name.
+
+        Each has the number of its entries, so every row is read.
+        """
         return signers(self._store)
 
     def sign_again(self, *, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> int:
-        """Sign with the first key of `signing_key` the entries that another trusted key has signed.
+        """Sign entries of other trusted keys with the first own key.
+
+        It is the first key of `signing_key`.
 
         Args:
             dry_run: only count them.
@@ -1226,7 +1291,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return sign_again(self._store, dry_run=dry_run, progress=progress)
 
     def adopt(self) -> int:
-        """Make this database the owner of the blob store, after a clone, a restore or a move.
+        """Make this database the owner of the blob store.
+
+        It is needed after a clone, a restore or a move.
 
         Returns:
             How many blobs neither an entry nor a session of this database names: a lost database
@@ -1237,7 +1304,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._opened.inspector.adopt()
 
     def now(self) -> float:
-        """Return the time by the database's clock, read now, in seconds since the epoch."""
+        """Return the time by the database's clock, in seconds since 1970."""
         metadata = self._store.metadata
         metadata.measure_clock()
         return metadata.now() / MICROSECONDS
@@ -1283,7 +1350,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         return self._finalizer.alive
 
     def close(self) -> None:
-        """Close this cache. The last one of a process with this configuration ends its session. May be called twice."""
+        """Close this cache. It may be called twice.
+
+        The last cache of a process with this configuration ends its session.
+        """
         if self._finalizer.detach() is not None:
             factory.release(self._slot)
 

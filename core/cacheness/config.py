@@ -136,7 +136,9 @@ class Config:
         return f"Config({', '.join(f'{name}={_shown(name, value)!r}' for name, value in shown)})"
 
     def in_mode(self, *modes: Mode) -> Config:
-        """Return the configuration in the most restrictive of its mode, these, and CACHENESS_MODE.
+        """Return the configuration in its most restrictive mode.
+
+        These modes, its own mode and CACHENESS_MODE are compared.
 
         Args:
             modes: more modes.
@@ -148,7 +150,7 @@ class Config:
         return self if narrowest == self.mode else self.but(mode=narrowest)
 
     def with_share(self) -> Config:
-        """Return the configuration with the share of hits from CACHENESS_CHECK, unless it has one."""
+        """Return the configuration with `check` from CACHENESS_CHECK, unless it is set."""
         if self.check is not None:
             return self
         return self.but(check=os.environ.get(ENVIRONMENT_PREFIX + "CHECK", "").strip() or 0.0)

@@ -80,27 +80,39 @@ class ForgedEntry(CorruptEntry):
 
 
 class CodecError(CachenessError):
-    """No codec can store this value, or the named codec cannot read these bytes."""
+    """No codec can store this value, or read these bytes."""
 
 
 class UnhashableArgument(CachenessError, TypeError):
-    """An argument has no canonical encoding; the message names the path to it."""
+    """An argument has no canonical encoding.
+
+    The message names the path to it.
+    """
 
 
 class RepairRefused(CachenessError):
-    """A repair stopped before it deleted anything, because more is wrong than a working store can have."""
+    """A repair found implausibly many issues, and deleted nothing."""
 
 
 class NotCached(CachenessError):
-    """A requested result is not in the cache, and this process may not or cannot compute it."""
+    """A result is not in the cache, and cannot be computed here.
+
+    This process may not compute it, or has no function that does.
+    """
 
 
 class NotAccepted(CachenessError):
-    """Results of earlier code are not served for today's code; the message has the reason."""
+    """Results of earlier code are not served for today's code.
+
+    The message has the reason.
+    """
 
 
 class NotAudited(CachenessError):
-    """No stored call of a function was repeated for comparison; the message has the reason."""
+    """No stored call of a function was repeated for comparison.
+
+    The message has the reason.
+    """
 
 
 class CacheClosed(CachenessError, ValueError):
@@ -124,7 +136,10 @@ class SchemaMismatch(ConfigError):
 
 
 class MissingExtra(ConfigError, ImportError):
-    """An optional library is not installed, or its import fails; the message names it, and what to install."""
+    """An optional library is not installed, or its import fails.
+
+    The message names the library, and what to install.
+    """
 
     def __init__(self, library: str, extra: str, purpose: str, cause: str = "") -> None:
         package = _DISTRIBUTIONS.get(library, library)
@@ -136,7 +151,9 @@ class MissingExtra(ConfigError, ImportError):
 
     @classmethod
     def of(cls, error: ImportError, library: str, extra: str, purpose: str) -> MissingExtra:
-        """Return the error for a failed import: this library, or one that it needs, is missing or broken.
+        """Return the error for a failed import.
+
+        This library, or one that it needs, is missing or broken.
 
         Args:
             error: the exception of the import.

@@ -481,16 +481,24 @@ class Codec(Protocol):
 
     @property
     def name(self) -> str:
-        """Return 1 to 32 small letters, digits and hyphens, which never change, because rows contain them."""
+        """Return a name that never changes, because rows contain it.
+
+        It has 1 to 32 small letters, digits and hyphens.
+        """
         ...
 
     @property
     def safe(self) -> bool:
-        """Return True when `decode` runs no code that the bytes choose, as unpickling does."""
+        """Return True when `decode` runs no code from the bytes.
+
+        Unpickling does, for example.
+        """
         ...
 
     def accepts(self, value: Any) -> bool:
-        """Return True when `encode` accepts this value. Every put calls it, so it is fast and imports nothing.
+        """Return True when `encode` accepts this value.
+
+        Every put calls it, so it is fast and imports nothing.
 
         Args:
             value: the value of a put.
@@ -498,7 +506,9 @@ class Codec(Protocol):
         ...
 
     def encode(self, value: Any) -> list[Buffer]:
-        """Return the encoded value as buffers, which share memory with the value if possible.
+        """Return the encoded value as buffers.
+
+        They share memory with the value if possible.
 
         Args:
             value: a value that `accepts` takes.

@@ -38,7 +38,7 @@ NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One committed result: where its bytes are, how to decode them, and how it was made.
+    """One committed result: its bytes, their codec, and its provenance.
 
     The signature covers every field; it covers `inline` by its digest.
     """
@@ -75,7 +75,9 @@ class Entry:
         return self.key.hex()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entry as a readable dictionary: times with a zone, and `args` as `put(**args)` takes them.
+        """Return the entry as a readable dictionary.
+
+        Times have a zone, and `args` are as `put(**args)` takes them.
 
         A part that cannot be read is replaced by a text with the reason.
         """
@@ -117,7 +119,10 @@ def changed(entry: Entry, **changes: Any) -> Entry:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A result that was found. Its value may be `None`; a miss has no Hit."""
+    """A result that was found. Its value may be `None`.
+
+    A miss has no Hit.
+    """
 
     value: Any  #: the value, decoded
     entry: Entry  #: its entry

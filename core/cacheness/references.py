@@ -60,7 +60,9 @@ _CONTAINERS: Final = frozenset({list, tuple, dict})
 
 
 class Ref(Generic[T_co]):
-    """A cached result that is not loaded yet: `.value` is the result, `.arg` the argument for a cached function.
+    """A cached result that is loaded when it is first needed.
+
+    `.value` is the result, `.arg` the argument for a cached function.
 
     `f.lazy(…)` creates it. It is pickled without the value and without secrets.
 
@@ -113,14 +115,14 @@ class Ref(Generic[T_co]):
 
     @property
     def value(self) -> T_co:
-        """The result: read when first needed, and computed again if it no longer exists."""
+        """The result, computed again if it no longer exists."""
         if self._taken is _NOTHING:
             self._taken = self.take()
         return cast("T_co", self._taken)
 
     @property
     def arg(self) -> T_co:
-        """This reference, typed as the value: the argument for a cached function in place of the value."""
+        """This reference with the type of the value, for a cached function."""
         return cast("T_co", self)
 
     @property
@@ -130,12 +132,18 @@ class Ref(Generic[T_co]):
 
     @property
     def digest(self) -> bytes | None:
-        """Return the digest that counts in keys without loading; None if more than the value decides it."""
+        """Return the digest that counts in keys, without loading the value.
+
+        It is None if more than the value decides it.
+        """
         return self._digest
 
     @property
     def label(self) -> str:
-        """Return a short description of the result; stored in the row of an entry that was made from it."""
+        """Return a short description of the result.
+
+        It is stored in the row of an entry that was made from the result.
+        """
         return f"result of {self._function or 'arguments'}, key {self.key[:12]}…"
 
     def __repr__(self) -> str:
@@ -152,7 +160,7 @@ class Ref(Generic[T_co]):
         return (self._store, self._namespace) if holder is None else (holder.store_id, holder.namespace)
 
     def digest_to_count(self) -> bytes | None:
-        """Return the digest by which it counts as an argument, None if the value counts.
+        """Return the digest that counts for it; None if the value counts.
 
         For a result of earlier code, while the change is accepted: today's code decides it afterwards.
         """
@@ -163,7 +171,9 @@ class Ref(Generic[T_co]):
         return self._digest
 
     def as_loaded(self) -> Any:
-        """Return the value for the body of a function; it must be the one that counted in the call's key.
+        """Return the value for the body of a function.
+
+        It must be the value that counted in the key of the call.
 
         An entry that was replaced or deleted is computed again. Raises `Differs` if the value is still another one.
         """
@@ -174,7 +184,7 @@ class Ref(Generic[T_co]):
         return value
 
     def take(self) -> Any:
-        """Return the stored value, for the caller alone: other threads load it for themselves.
+        """Return a copy of the stored value for this caller alone.
 
         A result that was not stored is one object for all callers.
         """

@@ -99,7 +99,9 @@ class Report:
         return iter(self.rows)
 
     def name_of(self, row: Sum) -> str:
-        """Return the name of a row; for one without a name, words: "no function", or "not known" for a reason.
+        """Return the name of a row, or words in its place.
+
+        They are "no function", or "not known" for a reason.
 
         Args:
             row: a row of this report, or its total.
@@ -136,7 +138,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The totals of a namespace, and all its calls ever counted, from one read."""
+    """The totals of a namespace and all its calls, from one read."""
 
     stats: dict[str, Any]  #: as returned by `UnifiedCache.stats`
     activity: tuple[Activity, ...]  #: per function, outcome and reason

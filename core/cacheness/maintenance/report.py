@@ -49,7 +49,7 @@ class IntegrityReport:
 
     @property
     def ok(self) -> bool:
-        """Return True when nothing is wrong any more: no issue was found, or each one is repaired."""
+        """Return True when no issue was found, or each one is repaired."""
         return all(issue.repaired for issue in self.issues)
 
     def __len__(self) -> int:
@@ -92,7 +92,9 @@ class IntegrityReport:
             refuse(what, found, looked_at, bound)
 
     def has_more_than(self, part: float) -> bool:
-        """Return True when this report has more than half of the issues that are plausible for a part of a store.
+        """Return True when more than half of the plausible issues were found.
+
+        How many are plausible for this part of a store depends on what was checked.
 
         Args:
             part: the share of the store that was checked, up to 1.
@@ -109,12 +111,12 @@ class IntegrityReport:
         yield "blobs that no entry names", found.get("orphaned", 0), self.blobs, BLOBS_AT_MOST
 
     def counts(self) -> dict[str, int]:
-        """Return how many issues of each kind were found, in the order of `IssueKind`."""
+        """Return the number of issues per kind, in the order of `IssueKind`."""
         found = Counter(issue.kind for issue in self.issues)
         return {kind.value: found[kind] for kind in IssueKind if found[kind]}
 
     def table(self) -> list[dict[str, Any]]:
-        """Return a row for each kind that was found: kind, found, repaired, bytes, meaning."""
+        """Return a row per kind: kind, found, repaired, bytes, meaning."""
         return [
             {
                 "kind": kind,
