@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import TypeVar
 
@@ -25,8 +25,10 @@ class Patience:
         self._entered.append(_patience.set((*_patience.get(), self)))
 
     def __exit__(self, *exc_info: object) -> None:
-        with suppress(ValueError):  # a coroutine that is collected is closed in another context than its own
+        try:
             _patience.reset(self._entered.pop())
+        except ValueError:  # a coroutine that is collected is closed in another context than its own
+            return
 
 
 _patience: ContextVar[tuple[Patience, ...]] = ContextVar("cacheness_patience", default=())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import combinations, islice
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from blake3 import blake3
 
@@ -57,6 +56,10 @@ _NO_SEEDS: Final = frozenset({encode(None), encode(False)})
 _HEAD: Final = 256
 
 
+#: Numbers, names and functions whose part in keys is remembered: most calls repeat them.
+_REMEMBERED: Final = 1024
+#: Bytes of the longest encoding of a number that is.
+_SHORT_SCALAR: Final = 64
 #: The start of a key's encoding: five fields, of which the first is the format.
 _KEY_HEAD: Final = b"(5:i%x;" % FORMAT
 #: Types that are encoded without a check for registered subclasses.
@@ -65,8 +68,7 @@ _TEXTS: Final = frozenset({str, type(None)})
 _NO_INPUTS: Final = Inputs()
 
 
-@dataclass(frozen=True, slots=True)
-class _Argument:
+class _Argument(NamedTuple):
     """An argument's state when the key was made."""
 
     digest: bytes
@@ -181,7 +183,8 @@ class Key:
     @property
     def incomplete(self) -> tuple[str, ...]:
         """Return what can decide the result and is not visible, by name; empty for a key read from an entry."""
-        return () if self._origin is None else deciding(self._origin.unfollowed())
+        unfollowed = () if self._origin is None else self._origin.unfollowed()
+        return deciding(unfollowed) if unfollowed else ()
 
     @property
     def fingerprint(self) -> bytes | None:
@@ -287,11 +290,15 @@ class _Origin:
     arguments: Mapping[str, _Argument]
     version: str | None
     function: Fingerprint | None
-    given: dict[str, Any] = field(default_factory=dict)  #: the arguments with files, until they are formatted
+    with_files: dict[str, Any]  #: the arguments with files, until they are formatted
 
-    def unfollowed(self) -> list[str]:
+    def unfollowed(self) -> Sequence[str]:
         """Return what is not visible of the function, and of functions and classes in the arguments."""
-        found = [] if self.function is None else [*self.function.unfollowed]
+        function = self.function
+        in_arguments = [argument for argument in self.arguments.values() if argument.unfollowed]
+        if not in_arguments and (function is None or not (function.unfollowed or function.chance)):
+            return ()
+        found = [] if function is None else [*function.unfollowed]
         return list(dict.fromkeys([*found, *self._unfollowed_in_call()]))
 
     def _unfollowed_in_call(self) -> list[str]:
@@ -309,11 +316,11 @@ class _Origin:
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
         """Return a key for each set of arguments whose files count by their names."""
-        texts = {name: _argument(name, value, Inputs(as_text=True)) for name, value in self.given.items()}
-        self.given.clear()
+        texts = {name: _encoded_argument(name, value, Inputs(as_text=True)) for name, value in self.with_files.items()}
+        self.with_files.clear()
         return {
             chosen: _key(
-                {**self.arguments, **{name: texts[name] for name in chosen}}, prefix, self.version, self.function
+                {**self.arguments, **{name: texts[name] for name in chosen}}, prefix, self.version, self.function, {}
             )
             for chosen in sets_of(sorted(texts))
         }
@@ -366,40 +373,53 @@ def make_key(
     """
     source = _source(function, version)
     # Names given by a user are labels; only a function reads files.
-    arguments = {
-        name: _argument(name, value, Inputs() if function is not None else None) for name, value in args.items()
-    }
-    key = _key(arguments, prefix, version, source)
-    if key._origin is not None:  # noqa: SLF001 - our own
-        key._origin.given.update({n: args[n] for n, a in arguments.items() if a.inputs.found})  # noqa: SLF001
-    return key
+    reads = function is not None
+    arguments = {name: _argument(name, value, reads=reads) for name, value in args.items()}
+    with_files = {name: args[name] for name, argument in arguments.items() if argument.inputs.found}
+    return _key(arguments, prefix, version, source, with_files)
 
 
-def _key(arguments: Mapping[str, _Argument], prefix: str, version: str | None, source: Fingerprint | None) -> Key:
+def _key(
+    arguments: Mapping[str, _Argument],
+    prefix: str,
+    version: str | None,
+    source: Fingerprint | None,
+    with_files: dict[str, Any],
+) -> Key:
     digests = {name: argument.digest for name, argument in arguments.items()}
     digest = _digest(None if source is None else source.digest, version, prefix, digests)
-    return Key(digest, "" if source is None else source.name, prefix, origin=_Origin(arguments, version, source))
+    origin = _Origin(arguments, version, source, with_files)
+    return Key(digest, "" if source is None else source.name, prefix, origin=origin)
 
 
 def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
     # By name: the order of arguments does not count.
-    by_name = {name: digests[name] for name in sorted(digests)}
-    is_plain = _TEXTS.issuperset(map(type, (version, prefix, *by_name))) and not is_registered((str, bytes))
-    encoding = _encoding(fingerprint, version, prefix, by_name) if is_plain else b""
+    names = sorted(digests)
+    is_plain = _TEXTS.issuperset(map(type, (version, prefix, *names))) and not is_registered((str, bytes))
+    encoding = _encoding(fingerprint, version, prefix, names, digests) if is_plain else b""
     if not 0 < len(encoding) <= LONG:
-        encoding = encode((FORMAT, fingerprint, version, prefix, by_name))
+        encoding = encode((FORMAT, fingerprint, version, prefix, {name: digests[name] for name in names}))
     return blake3(encoding).digest()
 
 
-def _encoding(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
+def _encoding(
+    fingerprint: bytes | None, version: str | None, prefix: str, names: Sequence[str], digests: Mapping[str, bytes]
+) -> bytes:
     """Return the result of `encode` for these, in a fifth of the time, if nothing of it is shortened."""
-    code = b"N" if fingerprint is None else b"b%x:%b" % (len(fingerprint), fingerprint)
-    pieces = [_KEY_HEAD, code, b"N" if version is None else _text(version), _text(prefix), b"{%x:" % len(digests)]
-    for name, digest in digests.items():
+    pieces = [_head(fingerprint, version, prefix), b"{%x:" % len(names)]
+    for name in names:
+        digest = digests[name]
         pieces += (_text(name), b"b%x:%b" % (len(digest), digest))
     return b"".join(pieces)
 
 
+@lru_cache(maxsize=_REMEMBERED)
+def _head(fingerprint: bytes | None, version: str | None, prefix: str) -> bytes:
+    code = b"N" if fingerprint is None else b"b%x:%b" % (len(fingerprint), fingerprint)
+    return b"".join([_KEY_HEAD, code, b"N" if version is None else _text(version), _text(prefix)])
+
+
+@lru_cache(maxsize=_REMEMBERED)
 def _text(text: str) -> bytes:
     encoded = text.encode("utf-8", "surrogatepass")
     return b"s%x:%b" % (len(encoded), encoded)
@@ -453,16 +473,22 @@ def digest_of_argument(name: str, value: Any) -> bytes:
         name: the argument's name.
         value: its value.
     """
-    return _argument(name, value, Inputs()).digest
+    return _argument(name, value, reads=True).digest
 
 
-def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
+def _argument(name: str, value: Any, *, reads: bool) -> _Argument:
+    """Return how an argument counts; with `reads`, files that it names count by their content."""
     kind = type(value)
     if kind is Digest:
         return _Argument(value.digest, b"", False, _NO_INPUTS, label=value.label or "value")
     encoding_of = SCALARS.get(kind)
-    if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= KEPT:
-        return _Argument(blake3(scalar).digest(), scalar, True, _NO_INPUTS)  # the full encoding takes ten times as long
+    # The full encoding takes ten times as long.
+    if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= _SHORT_SCALAR:
+        return _scalar(scalar)
+    return _encoded_argument(name, value, Inputs() if reads else None)
+
+
+def _encoded_argument(name: str, value: Any, inputs: Inputs | None) -> _Argument:
     encoder = Encoder(inputs)
     encoder.run(value, f"args.{name}")
     encoding = bytes(encoder.out)
@@ -477,6 +503,11 @@ def _argument(name: str, value: Any, inputs: Inputs | None = None) -> _Argument:
         loose=loose,
         unfollowed=encoder.unfollowed,
     )
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _scalar(encoding: bytes) -> _Argument:
+    return _Argument(blake3(encoding).digest(), encoding, True, _NO_INPUTS)
 
 
 def _source(function: Callable[..., Any] | Digest | None, version: str | None) -> Fingerprint | None:

@@ -80,8 +80,10 @@ class unseen:  # noqa: N801  used like a function
         self._token = _current.set(None)
 
     def __exit__(self, *exc_info: object) -> None:
-        with suppress(ValueError):  # as above
+        try:
             _current.reset(self._token)
+        except ValueError:  # as above
+            return
 
 
 def _hook() -> None:

@@ -41,7 +41,7 @@ _owners: dict[str, Owner] = {}
 _users_modules: dict[str, bool] = {}
 _class_owners: dict[int, tuple[weakref.ref[type], Owner]] = {}
 _user_names: set[str] = set()
-_HEAP_TYPE: Final = 1 << 9
+HEAP_TYPE: Final = 1 << 9
 _COMPILED_MEMBERS: Final = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
 
@@ -123,7 +123,7 @@ def _unwrapped(place: Any) -> Any:
 
 def is_compiled(cls: type) -> bool:
     """Return True when a class was written in C, or compiled to it: its methods are not Python functions."""
-    if not cls.__flags__ & _HEAP_TYPE:
+    if not cls.__flags__ & HEAP_TYPE:
         return True
     namespace = vars(cls)
     makes = namespace.get("__new__")

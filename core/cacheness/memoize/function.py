@@ -13,7 +13,6 @@ from cacheness.coordination.leases import ComputeLeases
 from cacheness.errors import UnhashableArgument
 from cacheness.forks import LazyAttribute
 from cacheness.incomplete import may_cache
-from cacheness.isolation import isolated
 from cacheness.keys import FunctionCode, Key, make_key, name_of_function
 from cacheness.keys.code.writers import writes_to
 from cacheness.keys.encode import Stated
@@ -247,8 +246,10 @@ class MemoizedFunction:
 
     def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
         """Return the cache's answer. After a failure return `Without.FAILED`, and log it once."""
-        with isolated(self.report):
+        try:
             return question(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - like `isolated`, in less time: this is in each hit
+            self.report(error)
         return Without.FAILED
 
     def report(self, error: Exception) -> None:

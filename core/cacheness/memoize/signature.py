@@ -71,6 +71,8 @@ class Binder:
         self, left_out: tuple[str, ...], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> dict[str, Any]:
         """Return the arguments except some named ones; also through a decorator that passes any arguments on."""
+        if not left_out:
+            return self.bind(args, kwargs)
         within = [name for name in left_out if name not in self.names]
         if within and self._inner is not None:
             places = _places(self._inner, args, kwargs)

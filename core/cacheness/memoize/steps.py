@@ -80,17 +80,36 @@ class Steps(Protocol):
         ...
 
 
-class InThread:
-    """Runs steps in the caller's thread."""
+class _Runner:
+    """What both ways to run steps share.
+
+    The steps are the cache's work: their waits for locks are limited in total, and the files that
+    they open are not the function's. The body of the function is an interruption of this work.
+    """
 
     def __init__(self, cached: MemoizedFunction, patience: Patience | None = None) -> None:
         self._cached = cached
         self._patience = patience or Patience(PATIENCE)
-        self._stop: StopIteration | None = None  #: raised by user code; a coroutine cannot raise it itself
+        self._unseen = unseen()
         self.lease = ComputeLease(cached.leases)
+
+    def _begin_work(self) -> None:
+        self._patience.__enter__()
+        self._unseen.__enter__()
+
+    def _end_work(self) -> None:
+        self._unseen.__exit__()
+        self._patience.__exit__()
+
+
+class InThread(_Runner):
+    """Runs steps in the caller's thread."""
+
+    _stop: StopIteration | None = None  #: raised by user code; a coroutine cannot raise it itself
 
     def finish(self, steps: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of steps, and release the lease that they took."""
+        self._begin_work()
         try:
             steps(*args, **kwargs).send(None)
         except StopIteration as done:
@@ -101,77 +120,80 @@ class InThread:
                 raise self._stop from None
             raise
         finally:
-            if self.lease.begun:
-                with self._patience, unseen():
+            try:
+                if self.lease.begun:
                     self._cached.ask(self.lease.end)
+            finally:
+                self._end_work()
         raise AssertionError("a step of a plain function waits for an event loop")
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what this work of the cache returns."""
-        with self._patience, unseen():
-            try:
-                return work(*args, **kwargs)
-            except StopIteration as stop:
-                self._stop = stop
-                raise
+        try:
+            return work(*args, **kwargs)
+        except StopIteration as stop:
+            self._stop = stop
+            raise
 
     async def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
         """Return the cache's answer, or that it failed."""
-        with self._patience, unseen():
-            return self._cached.ask(question, *args, **kwargs)
+        return self._cached.ask(question, *args, **kwargs)
 
     async def run_body(self, body: Body) -> Any:
         """Return what the function returns; `Failed` if an audit's function raised."""
-        with body:
-            try:
-                return self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
-            except StopIteration as stop:
-                self._stop = stop
-                return body.failed(stop)
-            except Exception as error:  # noqa: BLE001  raised again, but for an audit
-                return body.failed(error)
+        self._end_work()
+        try:
+            with body:
+                try:
+                    return self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
+                except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                    self._stop = error if isinstance(error, StopIteration) else None
+                    return body.failed(error)
+        finally:
+            self._begin_work()
 
     async def sleep(self, seconds: float) -> None:
         """Pause for a while."""
         time.sleep(seconds)  # noqa: ASYNC251 - there is no event loop
 
 
-class OffLoop:
+class OffLoop(_Runner):
     """Runs the cache's steps in another thread, and the function in the event loop."""
-
-    def __init__(self, cached: MemoizedFunction) -> None:
-        self._cached = cached
-        self._patience = Patience(PATIENCE)
-        self.lease = ComputeLease(cached.leases)
 
     async def finish(self, steps: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of steps, and release the lease that they took."""
+        self._begin_work()
         try:
             return await steps(*args, **kwargs)
         except GeneratorExit:
             self.lease.abandon()
             raise
         finally:
-            if self.lease.begun:
-                await self.ask(self.lease.end)
+            try:
+                if self.lease.begun:
+                    await self.ask(self.lease.end)
+            finally:
+                self._end_work()
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what this work of the cache returns."""
-        with self._patience, unseen():
-            return await to_the_end(partial(work, *args, **kwargs))
+        return await to_the_end(partial(work, *args, **kwargs))
 
     async def ask(self, question: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T | Without:
         """Return the cache's answer, or that it failed."""
-        with self._patience, unseen():
-            return await to_the_end(lambda: self._cached.ask(question, *args, **kwargs))
+        return await to_the_end(lambda: self._cached.ask(question, *args, **kwargs))
 
     async def run_body(self, body: Body) -> Any:
         """Return what the coroutine returns; `Failed` if an audit's function raised."""
-        with body:
-            try:
-                return await self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
-            except Exception as error:  # noqa: BLE001  raised again, but for an audit
-                return body.failed(error)
+        self._end_work()
+        try:
+            with body:
+                try:
+                    return await self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
+                except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                    return body.failed(error)
+        finally:
+            self._begin_work()
 
     async def sleep(self, seconds: float) -> None:
         """Pause for a while."""

@@ -76,7 +76,7 @@ _FLAGS: Final = (
 
 
 def _read(code: types.CodeType) -> CodeInfo:
-    raw = instructions_of(code)
+    raw, busy, _ = instructions_of(code)
     instructions, places = _kept(raw, code)
     inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     effects = [_effect(instruction, places) for instruction in instructions]
@@ -88,8 +88,7 @@ def _read(code: types.CodeType) -> CodeInfo:
     names = set(_names(instructions)).union(*(i.names for i in inner))
     imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
     uses: dict[str, frozenset[str]] = {}
-    steps = [step for instruction in raw for step in one_by_one(instruction, code)]
-    for name, kinds in [*((n, {kind}) for n, kind in uses_in(steps)), *(use for i in inner for use in i.uses.items())]:
+    for name, kinds in [*((n, {kind}) for n, kind in uses_in(busy)), *(use for i in inner for use in i.uses.items())]:
         uses[name] = uses.get(name, frozenset()) | kinds
     called = dict(_called_with_text(instructions))
     for name, literal in (call for i in inner for call in i.called.items()):
@@ -228,7 +227,7 @@ def _uses(instructions: Sequence[dis.Instruction], at: int, code: types.CodeType
 
 
 def _uses_of_local(local: str, code: types.CodeType) -> Iterator[tuple[str, ...]]:
-    instructions = _kept(instructions_of(code), code)[0]
+    instructions = _kept(instructions_of(code).raw, code)[0]
     for at, instruction in enumerate(instructions):
         if instruction.opname in _LOCALS and instruction.argval == local:
             yield _attributes_after(instructions, at)

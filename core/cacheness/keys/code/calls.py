@@ -241,10 +241,12 @@ class _CodePass:
     def through(self, without: str, having: str) -> None:
         """Run the code, and then code objects inside it, under the conditions of the code around."""
         last: dis.Instruction | None = None
-        for raw in instructions_of(self._code):
+        for raw in instructions_of(self._code).raw:
             self._arrive(raw, last)
-            self._without = next((p for _, p, none in reversed(self._guards) if none), without)
-            self._having = next((p for _, p, none in reversed(self._guards) if not none), having)
+            self._without, self._having = without, having
+            if self._guards:
+                self._without = next((p for _, p, none in reversed(self._guards) if none), without)
+                self._having = next((p for _, p, none in reversed(self._guards) if not none), having)
             if raw.opname in _IDLE:
                 continue
             for step in one_by_one(raw, self._code):

@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Final
 
 from cacheness.keys.code.bytecode import info_of
+from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.sources import source_file_of
 from cacheness.keys.code.texts import environment_read_as, texts_of
 from cacheness.keys.code.write_only import ENVIRONMENT
@@ -181,17 +182,21 @@ def environment_read_by(fn: types.FunctionType) -> frozenset[str]:
 
 def _other_readers(fn: types.FunctionType) -> frozenset[str]:
     """Return globals of a function that are `os.environ`, or functions that read it, under the user's names."""
-    values = fn.__globals__
-    return frozenset(
-        word
-        for word in _words(fn)
-        if word not in ENVIRONMENT
-        and (is_environment(found := values.get(word)) or any(found is one for one in _READERS))
-    )
+    values, found = fn.__globals__, list[str]()
+    for word in _words(fn):
+        value = values.get(word)
+        if value is None or word in ENVIRONMENT:
+            continue
+        if is_environment(value) or any(value is one for one in _READERS):
+            found.append(word)
+    return frozenset(found)
 
 
 def _words(fn: types.FunctionType) -> list[str]:
-    return [name.name for name in info_of(fn.__code__).names]
+    return _names_in(fn.__code__)
+
+
+_names_in: Final = once_per_code(lambda code: [name.name for name in info_of(code).names])
 
 
 def variables_named_by(fn: types.FunctionType) -> set[str]:
@@ -216,6 +221,8 @@ def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], lis
     """
     texts = texts_of(fn.__code__)
     file, found = fn.__globals__.get("__file__"), list[str]()
+    # Only they may name files.
+    paths: list[Any] = [value for value in values if type(value) is str or isinstance(value, (list, pathlib.Path))]
     asks = bool(texts.words & _PACKAGED) or any(_is_of_packages(value) for value in values)
     if ("__file__" in texts.words or asks) and isinstance(file, str):
         here = os.path.dirname(os.path.abspath(file))
@@ -224,10 +231,10 @@ def places_of(fn: types.FunctionType, values: list[Any]) -> tuple[list[str], lis
         packages = [name_of_module(value) for value in values if isinstance(value, types.ModuleType)]
         found += filter(None, map(_folder_of_package, [*packages, *sorted(filter(_PACKAGE.fullmatch, texts.strings))]))
     if texts.words & {"__file__", "__path__"}:  # of a module that the code names
-        found += [os.path.dirname(value) for value in values if _is_name_of_file(value)]
-        found += [str(part) for value in values if isinstance(value, list) for part in value if is_folder(part)]
-    found += [os.fspath(value) for value in values if is_folder(value)]
-    files = [value for value in values if _is_name_of_file(value) and not value.endswith(".py")]
+        found += [os.path.dirname(value) for value in paths if _is_name_of_file(value)]
+        found += [str(part) for value in paths if isinstance(value, list) for part in value if is_folder(part)]
+    found += [os.fspath(value) for value in paths if is_folder(value)]
+    files = [value for value in paths if _is_name_of_file(value) and not value.endswith(".py")]
     return list(dict.fromkeys(found)), files
 
 

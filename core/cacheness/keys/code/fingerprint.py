@@ -29,13 +29,14 @@ from cacheness.keys.code.random_calls import LOOKED_AT, Draw, of_call, when_regi
 from cacheness.keys.code.randomness import Chances, chance_among
 from cacheness.keys.code.reader import Bag, Value, names_of, read
 from cacheness.keys.code.references import (
+    Parts,
     full_name,
+    is_labelled_so,
     is_reached,
-    labels_of,
     name_of,
+    parts_of,
     place_of_value,
     unseen_in,
-    values_of,
 )
 from cacheness.keys.code.revalidation import Watch
 from cacheness.keys.encode import FORMAT, Encoder, encode
@@ -160,7 +161,7 @@ class _CodeFingerprint:
             (*self._root.drawn, *chance_among(fn, self._root.edges, nodes)),
             parameters_of(fn) if isinstance(fn, types.FunctionType) else "",
         )
-        self._watch = Watch(((node.thing, node.values) for node in nodes), asked)
+        self._watch = Watch(((node.thing, node.parts, node.values) for node in nodes), asked)
         self._root.drop_objects()
 
     def holds(self, fn: Any) -> bool:
@@ -174,12 +175,12 @@ class _Node:
 
     thing: Any
     name: str
-    labels: list[str]
+    parts: Parts
     values: list[Value]
 
     def pairs(self) -> Iterable[tuple[str, Value]]:
         """Return the values by their labels."""
-        return zip(self.labels, self.values, strict=True)
+        return zip(self.parts.labels, self.values, strict=True)
 
     def vertex(self) -> Vertex:
         """Return its own content; the order in which a class lists its attributes does not matter."""
@@ -258,7 +259,7 @@ def _explore(
         nodes, graph = _reach(edges, versions, asked)
         asked = asked.union(*(reads_of(node.thing) for node in nodes))
         # Most code reads no names that were not encoded anyway.
-        if all(labels_of(node.thing, asked) == node.labels for node in nodes):
+        if all(is_labelled_so(node.thing, node.parts, asked) for node in nodes):
             return nodes, graph, asked
 
 
@@ -283,9 +284,9 @@ def _reach(
 
 def _read_node(thing: Any, versions: dict[str, str], asked: Collection[str]) -> _Node:
     """Read one function, class or module of the user's."""
-    name, labels = name_of(thing), labels_of(thing, asked)
-    pairs = zip(labels, values_of(thing, asked), strict=True)
-    return _Node(thing, name, labels, [_part(thing, value, f"{name}: {label}", versions) for label, value in pairs])
+    name, parts = name_of(thing), parts_of(thing, asked)
+    pairs = zip(parts.labels, parts.values, strict=True)
+    return _Node(thing, name, parts, [_part(thing, value, f"{name}: {label}", versions) for label, value in pairs])
 
 
 def _part(thing: Any, value: Any, place: str, versions: dict[str, str]) -> Value:

@@ -34,6 +34,7 @@ from cacheness.keys.code.random_calls import (
     seeded_by,
 )
 from cacheness.keys.code.reader import Bag, Value
+from cacheness.keys.owners import HEAP_TYPE
 from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.lazy_dataclass import dataclass
 
@@ -167,6 +168,8 @@ class Chances:
             yield value, int(method or first in (("cls",), ("mcs",)))
 
     def _constructors(self, cls: type) -> Iterator[types.FunctionType]:
+        if not cls.__flags__ & HEAP_TYPE:
+            return  # one of the interpreter's, such as `str`
         for name in _CONSTRUCTORS:
             member = inspect.getattr_static(cls, name, None)
             member = member.__func__ if isinstance(member, staticmethod) else member

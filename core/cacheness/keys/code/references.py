@@ -13,9 +13,9 @@ import sys
 import types
 import typing
 from _abc import _get_dump  # type: ignore[import-not-found] # the only list of what was registered
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cacheness.keys.code.additions import has_users
 from cacheness.keys.code.bytecode import CodeInfo, Import, Name, info_of
@@ -223,34 +223,72 @@ def full_name(thing: Any) -> str:
     return f"{place}:{thing.__qualname__}" if place else str(thing.__qualname__)
 
 
-def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
-    """Yield labels for `values_of`, one by one: first an object's own parts, then what it refers to.
+class Parts(NamedTuple):
+    """The parts of a function, class or module: its own, what it refers to, and what code reads of it."""
+
+    labels: list[str]  #: of the values, one by one
+    values: list[Any]
+    depending: list[str] | None  #: labels of a function that depend on the names that reachable code reads; else None
+    has_files: bool  #: files of a function's module may count
+
+
+def parts_of(thing: Any, asked: Collection[str] = ()) -> Parts:
+    """Return the parts of a function, class or module.
 
     Some parts count only if reachable code reads them: `asked` holds the names that it reads.
     """
-    return [
-        *_labels_of(thing, asked),
+    if not isinstance(thing, types.FunctionType):
+        return Parts(labels_of(thing, asked), values_of(thing, asked), None, False)
+    named = _named_by(thing)
+    places, variables, settings = places_of(thing, named), variables_of(thing, asked), settings_of(thing) or ()
+    values = _values_of_function(thing, asked, named, places, [*variables, *settings])
+    more, counters = parts_asked_of(thing, asked), _counters_in(thing, asked)
+    info, texts, has_files = info_of(thing.__code__), texts_of(thing.__code__), any(places)
+    files, environment = _label_of_files(asked, has_files), [f"environment {variable.name}" for variable in variables]
+    labels = [
+        *("code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)),
+        *(f"global {'.'.join((name.name, *name.attributes))}" for name in info.names),
+        *files,
+        *environment,
+        *(f"option {setting.name}" for setting in settings),
+        *(f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports),
+        *(f"global {name.name}" for name in texts.names),
+        *(f"import {module}" for module in texts.modules),
+        *more,
+    ]
+    depending = [*files, *environment, *more]
+    values += more.values()
+    if counters:
+        labels.append("counters")
+        depending.append("counters")
+        values = _with_counters(thing, values, counters)
+    return Parts(labels, values, depending, has_files)
+
+
+def is_labelled_so(thing: Any, parts: Parts, asked: Collection[str]) -> bool:
+    """Return True when these labels of an object are right also if reachable code reads these names."""
+    if parts.depending is None:
+        return labels_of(thing, asked) == parts.labels
+    return parts.depending == [
+        *_label_of_files(asked, parts.has_files),
+        *(f"environment {variable.name}" for variable in variables_of(thing, asked)),
         *parts_asked_of(thing, asked),
         *(["counters"] if _counters_in(thing, asked) else []),
     ]
 
 
-def _labels_of(thing: Any, asked: Collection[str]) -> list[str]:
-    if isinstance(thing, types.FunctionType):
-        info = info_of(thing.__code__)
-        labels = ["code", "defaults", "keyword defaults", *(f"closure {name}" for name in thing.__code__.co_freevars)]
-        labels += [f"global {'.'.join((name.name, *name.attributes))}" for name in info.names]
-        if any(places_of(thing, _named_by(thing))):
-            # The label differs if other code names files, and changed labels cause the values to be read again.
-            labels.append("files named here or elsewhere" if names_files(asked) else "files beside")
-        labels += [f"environment {variable.name}" for variable in variables_of(thing, asked)]
-        labels += [f"option {setting.name}" for setting in settings_of(thing) or ()]
-        labels += [f"import {'.'.join((i.module, *i.attributes))}" for i in info.imports]
-        texts = texts_of(thing.__code__)
-        return labels + [f"global {n.name}" for n in texts.names] + [f"import {module}" for module in texts.modules]
+def _label_of_files(asked: Collection[str], has_files: bool) -> list[str]:
+    # The label differs if other code names files, and changed labels cause the values to be read again.
+    return ["files named here or elsewhere" if names_files(asked) else "files beside"] if has_files else []
+
+
+def labels_of(thing: Any, asked: Collection[str] = ()) -> list[str]:
+    """Return the labels for `values_of` a class or module."""
+    more = parts_asked_of(thing, asked)
     if isinstance(thing, types.ModuleType):
-        return [*_names_in_module(thing), "name", "type"]
-    return [*_OF_CLASS, *_names_in_class(thing), *(["environment of settings"] if sources_of_settings(thing) else [])]
+        return [*_names_in_module(thing), "name", "type", *more]
+    settings = ["environment of settings"] if sources_of_settings(thing) else []
+    return [*_OF_CLASS, *_names_in_class(thing), *settings, *more]
 
 
 def first_name_in(fn: types.FunctionType) -> int:
@@ -279,13 +317,17 @@ def place_of_value(owner: str, label: str) -> str:
 
 
 def values_of(thing: Any, asked: Collection[str] = ()) -> list[Any]:
-    """Return the parts of a function, class or module."""
+    """Return the values of the parts of a function, class or module."""
     values = [*_values_of(thing, asked), *parts_asked_of(thing, asked).values()]
-    if counters := _counters_in(thing, asked):
-        names = (*thing.__code__.co_freevars, *(name.name for name in info_of(thing.__code__).names))
-        values[3 : 3 + len(names)] = [counters.get(name, value) for name, value in zip(names, values[3:], strict=False)]
-        values.append({name: found.names for name, found in counters.items()})
-    return values
+    counters = _counters_in(thing, asked)
+    return _with_counters(thing, values, counters) if counters else values
+
+
+def _with_counters(fn: types.FunctionType, values: list[Any], counters: Mapping[str, Counting]) -> list[Any]:
+    """Return a function's values without the counters in them, and which these are."""
+    names = (*fn.__code__.co_freevars, *(name.name for name in info_of(fn.__code__).names))
+    values[3 : 3 + len(names)] = [counters.get(name, value) for name, value in zip(names, values[3:], strict=False)]
+    return [*values, {name: found.names for name, found in counters.items()}]
 
 
 def _counters_in(thing: Any, asked: Collection[str]) -> dict[str, Counting]:
@@ -297,7 +339,9 @@ def _counters_in(thing: Any, asked: Collection[str]) -> dict[str, Counting]:
 
 def _values_of(thing: Any, asked: Collection[str]) -> list[Any]:
     if isinstance(thing, types.FunctionType):
-        return _values_of_function(thing, asked)
+        named = _named_by(thing)
+        outside = [*variables_of(thing, asked), *(settings_of(thing) or ())]
+        return _values_of_function(thing, asked, named, places_of(thing, named), outside)
     if isinstance(thing, types.ModuleType):
         held = vars(thing)
         values = [_global(held, name) if name in held else _attribute(thing, name) for name in _names_in_module(thing)]
@@ -395,18 +439,23 @@ def _named_by(fn: types.FunctionType) -> list[Any]:
     return values
 
 
-def _values_of_function(fn: types.FunctionType, asked: Collection[str]) -> list[Any]:
+def _values_of_function(
+    fn: types.FunctionType,
+    asked: Collection[str],
+    values: list[Any],
+    places: tuple[list[str], list[str]],
+    outside: Sequence[Any],
+) -> list[Any]:
+    """Return the values of a function: those that it names, files at these places, what is outside, what it imports."""
     info, names = info_of(fn.__code__), fn.__globals__
-    values = _named_by(fn)
-    folders, files = places_of(fn, values)
+    folders, files = places
     if folders or files:
         beside = files_in(folders, files, fn, asked)
         reads = bool(beside.files) and not writes(fn.__code__)
         # A folder whose files count by the names in the code is fully visible.
         values = [_folder_as_used(v, fn, beside, reads=reads) if is_among(folders, v) else v for v in values]
         values.append(beside if reads else NotLookedAt(beside.files) if beside.files else None)
-    values += [*variables_of(fn, asked), *(settings_of(fn) or ())]
-    values += [_imported(wanted, names) for wanted in info.imports]
+    values = [*values, *outside, *(_imported(wanted, names) for wanted in info.imports)]
     texts = texts_of(fn.__code__)
     values += [_global(names, name.name) for name in texts.names]
     return values + [_named_in_text(module) for module in texts.modules]

@@ -18,7 +18,7 @@ from cacheness.keys.code.additions import version_of_additions
 from cacheness.keys.code.bytecode import info_of
 from cacheness.keys.code.introspection import attributes_asked_of
 from cacheness.keys.code.reader import Value
-from cacheness.keys.code.references import MISSING, first_name_in, labels_of, values_of
+from cacheness.keys.code.references import MISSING, Parts, first_name_in, labels_of, values_of
 
 #: Attributes that a class gets at its creation, and keeps.
 _MADE_ONCE = frozenset(
@@ -31,15 +31,15 @@ _Ref: TypeAlias = Callable[[], Any]
 class Watch:
     """Remembers objects of the user's and the values they refer to."""
 
-    def __init__(self, found: Iterable[tuple[Any, list[Value]]], asked: Collection[str]) -> None:
+    def __init__(self, found: Iterable[tuple[Any, Parts, list[Value]]], asked: Collection[str]) -> None:
         self._additions = version_of_additions()
         self._scopes: dict[int, _ModuleNames] = {}
         self._functions: list[_Function] = []
         self._slow: list[_Slots] = []
         self._kept: list[Any] = []
         builtin_names = self._scope(vars(builtins), lambda: vars(builtins))
-        for thing, values in found:
-            slots = _Slots(thing, values, self._kept, asked)
+        for thing, parts, values in found:
+            slots = _Slots(thing, parts, values, self._kept, asked)
             if type(thing) is types.FunctionType:
                 self._functions.append(_Function(thing, slots, asked))
                 self._share_names(thing, slots, builtin_names)
@@ -51,12 +51,13 @@ class Watch:
 
     def holds(self) -> bool:
         """Return True when all of them are alive, and refer to the same values."""
-        return (
-            self._additions == version_of_additions()
-            and all(function.holds() for function in self._functions)
-            and all(scope.holds() for scope in self._quick)
-            and all(slots.hold() for slots in self._slow)
-        )
+        if self._additions != version_of_additions():
+            return False
+        for checks in (self._functions, self._quick, self._slow):  # a loop, because this is in each hit
+            for check in checks:
+                if not check.holds():
+                    return False
+        return True
 
     def _scope(self, names: dict[str, Any], of: Callable[[], dict[str, Any]]) -> _ModuleNames:
         return self._scopes.setdefault(id(names), _ModuleNames(of))
@@ -170,11 +171,11 @@ class _ModuleNames:
 class _Slots:
     """The values that one object refers to and that must be checked one by one."""
 
-    def __init__(self, thing: Any, values: list[Value], kept: list[Any], asked: Collection[str]) -> None:
+    def __init__(self, thing: Any, parts: Parts, values: list[Value], kept: list[Any], asked: Collection[str]) -> None:
         self._asked = asked
         self.thing: _Ref = weakref.ref(thing)
-        self._labels = None if type(thing) is types.FunctionType else labels_of(thing, asked)
-        objects = values_of(thing, asked)
+        self._labels = None if type(thing) is types.FunctionType else parts.labels
+        objects = parts.values
         for label, known in zip(self._labels or (), values, strict=False):
             known.settled |= label in _MADE_ONCE
         self.identities = list(map(id, objects))
@@ -191,7 +192,7 @@ class _Slots:
         del self.checks[at]
         return self.identities[at]
 
-    def hold(self) -> bool:
+    def holds(self) -> bool:
         """Return True when these are unchanged."""
         thing = self.thing()
         if thing is None or (self._labels is not None and labels_of(thing, self._asked) != self._labels):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from cacheness.keys.code.bytecode import Name, info_of
-from cacheness.keys.code.instructions import instructions_of, one_by_one
+from cacheness.keys.code.instructions import instructions_of
 from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import (
     attributes_counted,
@@ -48,10 +48,10 @@ class Texts:
 
 def _read(code: types.CodeType) -> Texts:
     words, strings = frozenset(code.co_names), frozenset(_strings(code.co_consts))
-    steps = [step for instruction in instructions_of(code) for step in one_by_one(instruction, code)]
-    reads, counted = frozenset(attributes_read(steps)), frozenset(attributes_counted(steps))
-    handed, taken = frozenset(handed_about(steps)), frozenset(attributes_taken(steps))
-    environment, mode = frozenset(environment_read(steps)), hands_over_a_mode(steps)
+    _, busy, bare = instructions_of(code)
+    reads, counted = frozenset(attributes_read(busy)), frozenset(attributes_counted(busy))
+    handed, taken = frozenset(handed_about(busy)), frozenset(attributes_taken(busy))
+    environment, mode = frozenset(environment_read(bare)), hands_over_a_mode(bare)
     if words & _BY_TEXT:
         reads |= {part for text in strings for part in text.split(".") if part.isidentifier()}
     for constant in code.co_consts:
@@ -73,9 +73,8 @@ texts_of = once_per_code(_read)
 @lru_cache(maxsize=1024)
 def environment_read_as(code: types.CodeType, names: frozenset[str]) -> frozenset[str]:
     """Return how a code object and those inside it read environment variables by other names of `os.environ`."""
-    steps = [step for instruction in instructions_of(code) for step in one_by_one(instruction, code)]
     inside = (environment_read_as(inner, names) for inner in code.co_consts if isinstance(inner, types.CodeType))
-    return frozenset(environment_read(steps, names)).union(*inside)
+    return frozenset(environment_read(instructions_of(code).bare, names)).union(*inside)
 
 
 def _strings(constants: tuple[object, ...]) -> Iterator[str]:

@@ -35,7 +35,6 @@ _TYPES: Final[Mapping[str, frozenset[type]]] = {
 }
 _WRITING: Final = frozenset({"a", "w", "ab", "wb", "at", "wt"})
 _OPERANDS: Final = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_FAST", "LOAD_FAST_BORROW"})
-_IDLE: Final = frozenset({"CACHE", "NOP", "EXTENDED_ARG"})
 _LOOKUP: Final = frozenset({"BINARY_SUBSCR", "BINARY_OP"})
 _ADDING: Final = frozenset({"+", "+=", "-", "-="})
 _STORES: Final = frozenset({"STORE_GLOBAL", "STORE_DEREF", "STORE_NAME"})
@@ -75,21 +74,19 @@ def _makes_zero(value: Any) -> bool:
     return type(value) is collections.Counter or getattr(value, "default_factory", None) in _NUMBERS
 
 
-def uses_in(instructions: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
+def uses_in(busy: Sequence[dis.Instruction]) -> Iterator[tuple[str, str]]:
     """Yield each use of an outside name, and its kind; `read` if it may be more than a write.
 
     A `getattr` with a name that is not in the code is `computed`, and `hidden` if its object is the
     result of a call: an argument, and a name's value, count with all their parts.
     """
-    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         if instruction.opname in _LOADS:
             yield instruction.argval, _kind_of_use(busy, at)
 
 
-def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+def attributes_read(busy: Sequence[dis.Instruction]) -> Iterator[str]:
     """Yield names that are loaded or imported, except attributes that are read only to increment them."""
-    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         name = instruction.argval
         if instruction.opname.startswith(("LOAD_", "IMPORT_")) and isinstance(name, str) and name.isidentifier():
@@ -98,15 +95,13 @@ def attributes_read(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
             yield name
 
 
-def attributes_counted(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+def attributes_counted(busy: Sequence[dis.Instruction]) -> Iterator[str]:
     """Return names of attributes that are read to increment them."""
-    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     yield from (i.argval for at, i in enumerate(busy) if i.opname == "LOAD_ATTR" and _is_counted(busy, at))
 
 
-def handed_about(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+def handed_about(busy: Sequence[dis.Instruction]) -> Iterator[str]:
     """Return names whose object may be passed on: any use but calling a method, and reading or setting an attribute."""
-    busy = [instruction for instruction in instructions if instruction.opname not in _IDLE]
     for at, instruction in enumerate(busy):
         is_name = instruction.opname.startswith("LOAD_") and isinstance(instruction.argval, str)
         if is_name and instruction.opname not in _NO_NAMES and not _is_owner(busy, at):
@@ -128,24 +123,22 @@ def _is_owner(busy: Sequence[dis.Instruction], at: int) -> bool:
 ENVIRONMENT: Final = frozenset({"environ", "environb", "getenv", "getenvb", "expandvars"})
 
 
-def environment_read(instructions: Sequence[dis.Instruction], readers: Collection[str] = ENVIRONMENT) -> Iterator[str]:
+def environment_read(bare: Sequence[dis.Instruction], readers: Collection[str] = ENVIRONMENT) -> Iterator[str]:
     """Return how environment variables are read: by a `literal` name in the code, a `computed` one, or `all`.
 
     `readers` are the names in the code of `os.environ` or of functions that read it.
     """
-    busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
-    for at, instruction in enumerate(busy[:-2]):
+    for at, instruction in enumerate(bare[:-2]):
         if instruction.argval in readers and instruction.opname.startswith("LOAD_"):
-            yield _kind_of_reading(busy, at)
+            yield _kind_of_reading(bare, at)
 
 
 _MODE: Final = re.compile(r"(?=.*[wax+])[rwaxbt+]{1,3}")
 
 
-def hands_over_a_mode(instructions: Sequence[dis.Instruction]) -> bool:
+def hands_over_a_mode(bare: Sequence[dis.Instruction]) -> bool:
     """Return True when a text with which `open` would write is passed to a call, and is not an index or compared."""
-    busy = [i for i in instructions if i.opname not in _IDLE and i.opname != "PUSH_NULL"]
-    for step, after in pairwise(busy):
+    for step, after in pairwise(bare):
         is_mode = step.opname == "LOAD_CONST" and isinstance(step.argval, str) and _MODE.fullmatch(step.argval)
         if is_mode and after.opname.startswith(("CALL", "PRECALL", "KW_NAMES", "LOAD_")):
             return True
@@ -180,9 +173,9 @@ def _stays_as_it_is(busy: Sequence[dis.Instruction], at: int) -> bool:
     return True
 
 
-def attributes_taken(instructions: Sequence[dis.Instruction]) -> Iterator[str]:
+def attributes_taken(busy: Sequence[dis.Instruction]) -> Iterator[str]:
     """Return names of attributes that are read and not called at once; a method would keep its object."""
-    yield from (i.argval for i in instructions if i.opname == "LOAD_ATTR" and not _is_callee(i))
+    yield from (i.argval for i in busy if i.opname == "LOAD_ATTR" and not _is_callee(i))
 
 
 def _is_counted(busy: Sequence[dis.Instruction], at: int) -> bool:
@@ -306,5 +299,8 @@ def _is_opened_to_write(busy: Sequence[dis.Instruction], at: int) -> bool:
 
 
 def _matches(busy: Sequence[dis.Instruction], at: int, wanted: Sequence[Collection[str]]) -> bool:
-    found = busy[at + 1 : at + 1 + len(wanted)]
-    return len(found) == len(wanted) and all(i.opname in names for i, names in zip(found, wanted, strict=True))
+    for names in wanted:
+        at += 1
+        if at >= len(busy) or busy[at].opname not in names:
+            return False
+    return True

@@ -108,7 +108,7 @@ def _handed(fn: types.FunctionType, depth: int) -> set[str]:
     found: set[str] = set()
     sources: dict[str, set[str]] = {}
     for code in _codes(fn.__code__):
-        steps = instructions_of(code)
+        steps = instructions_of(code).raw
         begin = 0
         for at, step in enumerate(steps):
             if step.opname in (*_GLOBALS, *_ATTRIBUTES) and step.argval in WRITERS:
@@ -238,7 +238,7 @@ def _sum(effects: Iterable[Effects]) -> Effects:
 def _read(fn: types.FunctionType, depth: int) -> Effects:
     found: list[Effects] = []
     for code in _codes(fn.__code__):
-        steps = [step for step in instructions_of(code) if step.opname not in _IDLE]
+        steps = [step for step in instructions_of(code).raw if step.opname not in _IDLE]
         for at, step in enumerate(steps):
             if step.opname not in (*_GLOBALS, *_ATTRIBUTES):
                 continue
