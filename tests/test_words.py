@@ -149,6 +149,28 @@ def test_pages_are_in_plain_words() -> None:
     assert [place for path in PAGES for place in left_out_of_page(path)] == []
 
 
+#: Areas of the changelog, in their order.
+AREAS = ["Cache and results", "Keys", "Command line", "Dask", "Prefect", "Stores", "Docs and project"]
+
+
+def test_the_changelog_has_sections_and_one_line_for_each_entry() -> None:
+    first, *versions = (ROOT / "CHANGELOG.md").read_text().split("\n## ")
+    assert first.startswith("# Changelog\n")
+    for version in versions:
+        lines = version.splitlines()[1:]
+        headings = [line for line in lines if line.startswith("### ")]
+        assert headings == [one for one in ("### Added", "### Changed", "### Fixed") if one in headings]
+        for section in "\n".join(lines).split("\n### ")[1:]:
+            areas = re.findall(r"^#### (.*)", section, re.MULTILINE)
+            assert areas == [one for one in AREAS if one in areas]
+        other = [line for line in lines if line and not line.startswith(("### ", "#### ", "- "))]
+        assert other == [], "an entry is one line, below a section and an area"
+        assert [line for line in lines[: lines.index(headings[0])] if line] == [], "an entry belongs to a section"
+        entries = [line for line in lines if line.startswith("- ")]
+        assert [entry for entry in entries if len(entry) > 160 or not entry.endswith(".")] == []
+        assert [entry for entry in set(entries) if entries.count(entry) > 1] == []
+
+
 def test_decisions_have_one_form() -> None:
     form = ["## Problem", "## Considered", "## Decision", "## Consequences"]
     headings = {path.name: re.findall(r"^## .*", path.read_text(), re.MULTILINE) for path in DECISIONS}
