@@ -19,7 +19,7 @@ from rich.table import Table
 from examples.census import services
 from examples.census.figures import Figures
 from examples.census.report import console
-from examples.census.sources import copied, installed
+from examples.census.sources import copy_files, installed
 
 HERE = Path(__file__).parent
 EDITED = "click"  #: the distribution of which one file is edited, in a copy
@@ -103,7 +103,7 @@ class Demo:
         """Copy the files that will be edited, and print what runs where."""
         shutil.copytree(HERE, self.folder / "code/examples/census", ignore=shutil.ignore_patterns("__pycache__"))
         [source] = installed([EDITED])
-        copied(source, self.folder / EDITED)
+        copy_files(source, self.folder / EDITED)
         self.console.rule("[bold]A census of the Python code installed here[/bold]", align="left")
         self.console.print(self._where())
         if self.only:

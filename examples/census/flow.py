@@ -19,7 +19,7 @@ from cacheness import Config
 from cacheness_prefect import CachenessStorage
 from examples.census.measure import measure
 from examples.census.sources import Sources
-from examples.census.tables import tabulated
+from examples.census.tables import tabulate
 
 AT_ONCE = 8  #: distributions at the same time; with fewer, small ones leave workers idle
 
@@ -39,7 +39,7 @@ def storage(config: Config) -> CachenessStorage:
 def table_of(files: Mapping[str, Path]) -> pa.Table:
     """Measure each file in a Dask graph, and return a table. A path counts by the file's content."""
     facts = [dask.delayed(measure)(path) for path in files.values()]
-    table: pa.Table = dask.delayed(tabulated)(list(files), facts).compute()
+    table: pa.Table = dask.delayed(tabulate)(list(files), facts).compute()
     return table
 
 

@@ -35,13 +35,13 @@ def measure(path: Path) -> Facts:
     """Parse a file and count. Of a file that cannot be parsed, such as Python 2, only lines count."""
     source = path.read_bytes()
     with collector_off():
-        return counted(source)
+        return count(source)
 
 
-def counted(source: bytes) -> Facts:
+def count(source: bytes) -> Facts:
     """Return the measurements of a source text."""
     nodes: dict[type[ast.AST], list[Any]] = {}
-    for node in ast.walk(parsed(source)):
+    for node in ast.walk(parse(source)):
         nodes.setdefault(type(node), []).append(node)
     documentable, choices = of_kinds(nodes, DOCUMENTED), of_kinds(nodes, [ast.BoolOp])
     return Facts(
@@ -72,7 +72,7 @@ def of_kinds(nodes: Mapping[type[ast.AST], Sequence[Any]], kinds: Iterable[type[
     return [node for kind in kinds for node in nodes.get(kind, ())]
 
 
-def parsed(source: bytes) -> ast.Module:
+def parse(source: bytes) -> ast.Module:
     """Return the syntax tree; an empty one if this interpreter cannot parse the source."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # escapes that older versions of Python accepted

@@ -22,7 +22,7 @@ from examples.census.figures import Figures
 from examples.census.flow import census, storage
 from examples.census.report import console, report
 from examples.census.sources import Sources, installed, modules_provided
-from examples.census.tables import import_graph, summarised
+from examples.census.tables import import_graph, summarise
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.picture:
         from examples.census.picture import draw
 
-        summaries = [summarised(name, table) for name, table in sorted(tables.items())]
+        summaries = [summarise(name, table) for name, table in sorted(tables.items())]
         edges = import_graph(tables, modules_provided(sources))
         console().print(report(summaries, edges))
         draw(summaries, edges, options.picture)

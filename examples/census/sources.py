@@ -53,7 +53,7 @@ def needed_by(*names: str) -> set[str]:
     return set(found.values())
 
 
-def copied(source: Sources, folder: Path) -> Path:
+def copy_files(source: Sources, folder: Path) -> Path:
     """Copy a distribution's files, so that they can be edited without a change of the environment."""
     for name, path in source.files.items():
         target = folder / name

@@ -35,7 +35,7 @@ class Summary:
     documented: float  #: share of modules, classes and functions with a docstring, 0 to 1
 
 
-def tabulated(names: Sequence[str], facts: Sequence[Facts]) -> pa.Table:
+def tabulate(names: Sequence[str], facts: Sequence[Facts]) -> pa.Table:
     """Return the facts of a distribution's files as a table."""
     rows = [
         {"file": name, "complexity": complexity(fact["functions"], fact["branches"]), **fact}
@@ -49,7 +49,7 @@ def complexity(functions: int, branches: int) -> float:
     return (functions + branches) / max(functions, 1)
 
 
-def summarised(name: str, table: pa.Table) -> Summary:
+def summarise(name: str, table: pa.Table) -> Summary:
     """Return a distribution as one line of the report."""
     total = {column: pc.sum(table[column]).as_py() or 0 for column in COUNTS}
     weighted = pc.sum(pc.multiply(table["complexity"], table["functions"])).as_py() or 0.0

@@ -12,8 +12,8 @@ from examples.census.demo import EDITED
 from examples.census.measure import measure
 from examples.census.picture import draw, picture_of
 from examples.census.report import report
-from examples.census.sources import copied, installed, modules_provided, needed_by
-from examples.census.tables import SCHEMA, Summary, import_graph, summarised, tabulated
+from examples.census.sources import copy_files, installed, modules_provided, needed_by
+from examples.census.tables import SCHEMA, Summary, import_graph, summarise, tabulate
 
 SOURCE = '''"""Documented."""
 import os.path
@@ -84,21 +84,21 @@ def test_what_does_not_parse_counts_its_lines(tmp_path: Path, source: bytes) -> 
 
 
 def test_a_table_has_a_row_for_each_file(file: Path) -> None:
-    table = tabulated(["a.py", "b.py"], [measure(file), measure(file)])
+    table = tabulate(["a.py", "b.py"], [measure(file), measure(file)])
     assert table.schema == SCHEMA
     assert table["file"].to_pylist() == ["a.py", "b.py"]
-    summary = summarised("both", table)
+    summary = summarise("both", table)
     assert (summary.files, summary.functions, summary.branches) == (2, 4, 14)
     assert summary.complexity == pytest.approx(4.5)
     assert summary.documented == pytest.approx(0.5)
 
 
 def test_a_distribution_without_files_has_an_empty_table() -> None:
-    assert summarised("empty", tabulated([], [])) == Summary("empty", 0, 0, 0, 0, 0.0, 0.0)
+    assert summarise("empty", tabulate([], [])) == Summary("empty", 0, 0, 0, 0, 0.0, 0.0)
 
 
 def test_imports_lead_from_distribution_to_distribution(file: Path) -> None:
-    tables = {"mine": tabulated(["a.py"], [measure(file)]), "numpy": tabulated(["b.py"], [measure(file)])}
+    tables = {"mine": tabulate(["a.py"], [measure(file)]), "numpy": tabulate(["b.py"], [measure(file)])}
     assert import_graph(tables, {"numpy": "numpy", "mine": "mine"}) == Counter({("mine", "numpy"): 1})
 
 
@@ -112,7 +112,7 @@ def test_installed_distributions_are_found_with_their_files() -> None:
 
 def test_a_copy_is_taken_instead_of_the_original(tmp_path: Path) -> None:
     [original] = installed(["click"])
-    copied(original, tmp_path)
+    copy_files(original, tmp_path)
     [copy] = installed(["click"], copies={"click": tmp_path})
     assert copy.files.keys() == original.files.keys()
     assert all(path.is_relative_to(tmp_path) for path in copy.files.values())
