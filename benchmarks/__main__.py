@@ -36,7 +36,7 @@ LAST_WORDS = 20  #: seconds
 
 
 def main() -> int:
-    """Run, show, keep. A budget that is not kept is in the table; the exit status tells of what did not finish."""
+    """Run, show and save. The table has budgets that do not hold; the exit status shows what did not finish."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes")
     parser.add_argument("names", nargs="*", metavar="benchmark", help=", ".join(ALL))
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def run(name: str, about: str, *, quick: bool) -> Outcome:
-    """One benchmark, in a process of its own. One that fails keeps what it had measured until then."""
+    """Run one benchmark in a new process. If it fails, its measurements until then are kept."""
     began, at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows.json"

@@ -22,7 +22,7 @@ from cacheness import UnifiedCache
 
 TASKS, SECONDS = 200, 0.005
 ROOT = Path(__file__).parents[1]
-#: graphchain asks for a cloudpickle that distributed refuses, so it is put beside them without what it asks for.
+#: graphchain requires a cloudpickle that distributed refuses, so it is installed without its requirements.
 GRAPHCHAIN = ("graphchain", "fs", "appdirs", "lz4", "setuptools<81")
 
 
@@ -78,7 +78,7 @@ def error_of(command: list[str]) -> str | None:
 
 
 def run_graphchain(target: str, location: str) -> None:
-    """Compute the graph twice with graphchain, as its documentation says."""
+    """Compute the graph twice with graphchain, as in its documentation."""
     sys.path.append(target)
     import graphchain  # type: ignore[import-not-found]
 

@@ -1,6 +1,6 @@
 """The page, the report and the help, on PostgreSQL with 100,000 entries and a million rows of figures.
 
-GROWTH=1000000 asks for a million entries and ten million rows, which takes five minutes and 4 GB: hours, days and
+GROWTH=1000000 makes a million entries and ten million rows, which takes five minutes and 4 GB: hours, days and
 months of 3,000 functions with five outcomes each, and the last three hours of a hundred processes that count a hundred
 functions each, which were not added up yet.
 """
@@ -103,7 +103,7 @@ def fill(url: str, rows: int, hour: int) -> int:
 
 @contextmanager
 def served(cache: UnifiedCache) -> Iterator[Callable[[str], None]]:
-    """The page on a port of its own, and a call that asks for a path of it."""
+    """Serve the page on a free port; yield a call that requests a path of it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

@@ -87,7 +87,7 @@ def sqlite_anywhere(bench: Bench) -> Iterator[Row]:
 
 @contextmanager
 def sent_by(cache: UnifiedCache, path: Path) -> Iterator[list[str]]:
-    """The kinds of messages that go to the server meanwhile; each Sync asks for an answer."""
+    """The kinds of messages that go to the server during the block; each Sync requires an answer."""
     connection = cache._store.metadata._pool._idle[-1].pgconn
     messages: list[str] = []
     with path.open("w+") as trace:

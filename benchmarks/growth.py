@@ -1,6 +1,6 @@
 """What one call costs, and the slowest of many, as the cache grows to millions of entries.
 
-Ten thousand and a hundred thousand entries; GROWTH=1000000 (`make bench-growth`) or more asks for
+Ten thousand and a hundred thousand entries; GROWTH=1000000 (`make bench-growth`) or more adds
 larger sizes. Entries are written in batches; keys are digests, as everywhere.
 """
 
@@ -305,7 +305,7 @@ def blobs_far_away(bench: Bench) -> Iterator[Row]:
 def far_away(url: str) -> Iterator[str]:
     """The URL of a proxy before a server that makes it far away.
 
-    It has a process of its own: here it would take the interpreter's lock, and the more of it from what does more work
+    It has a separate process: here it would take the interpreter's lock, and the more of it from what does more work
     for each request.
     """
     context = multiprocessing.get_context("spawn")

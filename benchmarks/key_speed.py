@@ -42,7 +42,7 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def text_buffers(column: pd.Series) -> list[memoryview]:
-    """The memory of a column of texts, without the one bit a row that says what is missing."""
+    """The memory of a column of texts, without the bit per row that marks missing values."""
     chunks = column.array.__arrow_array__().chunks
     return [memoryview(buffer).cast("B") for chunk in chunks for buffer in chunk.buffers() if buffer is not None]
 
@@ -73,7 +73,7 @@ def helper(name: str) -> float:
 
 
 def new_code() -> Callable[[int], list[int]]:
-    """A function of this module's with fifty helpers, compiled anew."""
+    """Compile a function of this module with fifty helpers again."""
     helpers = [f"def helper_{n}(x):\n    return x * {n} + len(str(x))" for n in range(HELPERS)]
     calls = ", ".join(f"helper_{n}(x)" for n in range(HELPERS))
     module = {"__name__": __name__}

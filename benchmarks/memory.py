@@ -19,7 +19,7 @@ def peak() -> int:
 
 
 def forget_peak() -> None:
-    """Begin anew."""
+    """Reset the peak."""
     _CLEAR.write_text("5")
 
 

@@ -70,7 +70,7 @@ MAKERS: dict[str, Callable[[int], Any]] = {"array": array, "Arrow table": table,
 
 
 def alone(step: str, kind: str, size: int, parameters: dict[str, Any]) -> float:
-    """In a process of its own: how far its memory rises from before the value was there."""
+    """Return how far the memory of a new process rises from before the value existed."""
     make = MAKERS[kind]
     with UnifiedCache(**parameters) as cache:
         cache.put(make(1 << 20), kind=kind, warm=True)

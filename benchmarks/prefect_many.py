@@ -1,6 +1,6 @@
 """Prefect: many runs of one key, and of as many keys, beside the same without single flight and Prefect's INPUTS.
 
-A hundred runs of each kind; PREFECT_RUNS=500 asks for more. The peer is the slower of the two.
+A hundred runs of each kind; PREFECT_RUNS=500 makes more. The peer is the slower of the two.
 """
 
 from __future__ import annotations

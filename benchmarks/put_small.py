@@ -35,7 +35,7 @@ def upsert(columns: list[str], placeholder: str, table: str) -> str:
 
 
 def new_rows(row: dict[str, object]) -> Callable[[], tuple[object, ...]]:
-    """Rows like this one, each with a key of its own."""
+    """Rows like this one, each with another key."""
     numbers = itertools.count(1)
     return lambda: tuple((row | {"key": next(numbers).to_bytes(32)}).values())
 

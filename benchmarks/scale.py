@@ -1,6 +1,6 @@
 """What put, get, list, evict and repair cost as the cache grows, on SQLite and on PostgreSQL.
 
-A thousand, ten thousand and a hundred thousand entries; CACHENESS_BENCH_ENTRIES=2000000 asks for
+A thousand, ten thousand and a hundred thousand entries; CACHENESS_BENCH_ENTRIES=2000000 sets
 another largest size, with a step of ten below it.
 """
 

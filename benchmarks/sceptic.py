@@ -1,6 +1,6 @@
-"""What a result knows, at full size: what a warm chain moves, and what an edit of a long graph computes.
+"""Counts at full size: what a warm chain moves, and what an edit of a long graph computes.
 
-Nothing is timed; each line is a count that must come out as it says.
+Nothing is timed; each line is a count with its expected value.
 """
 
 from __future__ import annotations

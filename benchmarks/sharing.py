@@ -46,7 +46,7 @@ def near(bench: Bench) -> Iterator[Row]:
     )
     yield compare("put 64 MiB, with a near tier", times["near"], "without", times["far"], at_most=1.05)
 
-    # A blob is fetched for the first time once, so each call has one of its own.
+    # A blob is fetched for the first time once, so each call has another one.
     keys = [far.put(VALUE, y=number).cache_key for number in range(4 if bench.quick else CALLS)]
     unread, again = cycle(keys), cycle(keys)
     times = bench.race(
@@ -63,7 +63,7 @@ def near(bench: Bench) -> Iterator[Row]:
     yield compare("second get of 64 MiB, with a near tier", times["near"], "local files", times["local"], at_most=1.2)
 
 
-#: A process that reads one result through a near tier when it is told to.
+#: A process that reads one result through a near tier when stdin has a line.
 READER = """
 import os, sys, time
 from cacheness import UnifiedCache

@@ -76,7 +76,7 @@ def _describe(name: str, value: Any, heading: str | None = None) -> Iterator[str
 
 
 def _bases(cls: type) -> Iterator[type]:
-    """The class, after those bases of its own package that are not public themselves."""
+    """Return the class, after those bases in its package that are not public."""
     package = cls.__module__.partition(".")[0]
     public = {id(value) for value in vars(importlib.import_module(package)).values()}
     for base in reversed(cls.__mro__):

@@ -28,7 +28,7 @@ CURVES = {
 
 
 def main() -> None:
-    """Write the page anew, and say which rows still want a paragraph."""
+    """Write the page, and print which rows need a paragraph."""
     name = "full" if (RESULTS / "full.json").exists() else "quick"
     outcomes, notes = load(RESULTS / f"{name}.json"), paragraphs(NOTES.read_text())
     if not outcomes:

@@ -113,7 +113,7 @@ LEFT_OUT = re.compile(
 GENERATED = re.compile(r"_texts\.py$|/migrations/versions/")
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/README.md")]
 PAGES += sorted((ROOT / "docs").rglob("*.md"))
-EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+OTHERS = [path for folder in ("examples", "benchmarks", "docs") for path in sorted((ROOT / folder).rglob("*.py"))]
 DECISIONS = sorted((ROOT / "docs/explanation/decisions").glob("0*.md"))
 
 
@@ -141,7 +141,7 @@ def left_out_of_page(path: Path) -> Iterator[str]:
 
 
 def test_comments_and_docstrings_are_in_plain_words() -> None:
-    files = [path for path in (*FILES, *EXAMPLES) if not GENERATED.search(str(path))]
+    files = [path for path in (*FILES, *OTHERS) if not GENERATED.search(str(path))]
     assert [place for path in files for place in left_out_of_code(path)] == []
 
 
