@@ -216,7 +216,6 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if key is not None:
             check_order(value, key)
         self._require_writing("put")
-        value = resolved(value)
         about = PutDetails(
             ttl=self._lifetime(ttl),
             tags=checked_tags(tags),
@@ -224,6 +223,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             provenance=canonical_json(provenance or {}),
             by_value=by_value,
         )
+        value = resolved(value)
         named_key = key_of("put", key, named, args=args, prefix=prefix, version=version, function=function)
         of = {"namespace": self.config.namespace, "function": named_key.function}
         with telemetry.operation(telemetry.STORE, **of) as storing:

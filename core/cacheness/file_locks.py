@@ -29,7 +29,7 @@ class FileLocks:
         """Lock a file, creating it if missing. Return False if another process holds it."""
         file = _open(self._folder / name)
         if not _lock(file.fileno()):
-            forks.close(file)
+            file.close()
             return False
         with self._mutex:
             self._held[name] = file
@@ -92,7 +92,7 @@ def unlock(file: io.FileIO) -> None:
     if not file.closed:
         # Explicitly, because a child that is about to call exec() may have the file open too.
         platform.unlock(file.fileno())
-        forks.close(file)
+        file.close()
 
 
 def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
@@ -105,7 +105,7 @@ def wait_in_line(path: Path, seconds: float) -> io.FileIO | None:
     try:
         is_locked = platform.lock(file.fileno())
     except BaseException:
-        forks.close(file)
+        file.close()
         raise
     if is_locked:
         return file
@@ -144,7 +144,7 @@ class _Waiter:
             self._locked.set()
         finally:
             if not self._locked.is_set():
-                forks.close(self._file)
+                self._file.close()
 
     def _lock(self) -> None:
         platform.lock(self._file.fileno(), waits=True)

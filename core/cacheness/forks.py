@@ -155,12 +155,6 @@ def close_in_children(file: io.FileIO) -> None:
     current.files.add(file)
 
 
-def close(file: io.FileIO) -> None:
-    """Unregister a file of `close_in_children`."""
-    current.files.discard(file)
-    file.close()
-
-
 def generation() -> int:
     """Return how many forks lie between this process and the first one that used cacheness."""
     return current.generation

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import field, fields
+from dataclasses import field
 from datetime import UTC, datetime
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any, Final, Literal, TypeAlias
 
 from blake3 import blake3
@@ -105,16 +104,6 @@ class Entry:
     def __getitem__(self, name: str) -> Any:
         """Return what `list_entries` shows under this name, so that both have the same names."""
         return self.as_dict()[name]
-
-
-_FIELDS: Final = tuple(f.name for f in fields(Entry))
-_values_of: Final = attrgetter(*_FIELDS)
-
-
-def changed(entry: Entry, **changes: Any) -> Entry:
-    """Return an entry with other values of some fields, faster than `dataclasses.replace`."""
-    values: Any = map(changes.get, _FIELDS, _values_of(entry))
-    return Entry(*values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -80,7 +81,8 @@ class SqliteStore(SqlStore):
         self._reading = Guard(f"the metadata database {path}", limits)
         self._writing = Guard(f"the metadata database {path}", limits)
         self._file = SqliteFile(Path(path), limits.busy)
-        self._groups = GroupCommit(self._transact_once, self._publish, self._file.refuse, limits.busy)
+        transact: Any = self._file.transact  # mypy takes no generic function for `partial`
+        self._groups = GroupCommit(partial(self._writing.once, transact), self._publish, self._file.refuse, limits.busy)
         self._delete_batch = _FIRST_DELETE_BATCH
         self._sessions = self._file.path.parent / "sessions"
         self._locks = FileLocks(self._sessions)
@@ -180,10 +182,14 @@ class SqliteStore(SqlStore):
 
     def _publish(self, transaction: Transaction, entries: Sequence[Entry], session: str) -> list[str]:
         """Put entries, if their session is live, and bury the blobs that they replace; return these."""
-        stay, replaced = staying(entries)
-        for namespace in {entry.namespace for entry in stay}:
-            rows = [row_of(entry) for entry in stay if entry.namespace == namespace]
-            replaced += self._replace(transaction, namespace, rows, session)
+        if len(entries) == 1:
+            [entry] = entries
+            replaced = self._replace(transaction, entry.namespace, [row_of(entry)], session)
+        else:
+            stay, replaced = staying(entries)
+            for namespace in {entry.namespace for entry in stay}:
+                rows = [row_of(entry) for entry in stay if entry.namespace == namespace]
+                replaced += self._replace(transaction, namespace, rows, session)
         if replaced:
             transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
         return replaced
@@ -199,27 +205,19 @@ class SqliteStore(SqlStore):
         if not found:
             raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
         old = {row[0]: row for row in found if row[0] is not None}
+        size = sum([row["size"] for row in rows]) - sum([row[1] for row in old.values()])
+        added = {"namespace": namespace, "entries": len(rows) - len(old), "bytes": size}
+        stale, names = _other_names(rows, old)
+        blobs = {row["blob"] for row in rows}
+        replaced = [row[2] for row in old.values() if isinstance(row[2], str) and row[2] not in blobs]
         transaction.run_many(self._sql.put, rows)
         transaction.run_many(self._sql.begin_use, rows)
-        self._name(transaction, namespace, rows, old)
-        size = sum(row["size"] for row in rows) - sum(size for _, size, *_ in old.values())
-        added = {"namespace": namespace, "entries": len(rows) - len(old), "bytes": size}
-        transaction.run_many(self._sql.add_totals, [added])
-        blobs = {row["blob"] for row in rows}
-        return [blob for _, _, blob, *_ in old.values() if isinstance(blob, str) and blob not in blobs]
-
-    def _name(self, transaction: Transaction, namespace: str, rows: Sequence[Values], old: Mapping[bytes, Row]) -> None:
-        """Write the tags and prefixes that differ from those of the replaced rows."""
-        unnamed = (None, None, None, "", "")
-        changed = [row for row in rows if [row["tags"], row["prefix"]] != list(old.get(row["key"], unnamed)[3:])]
-        if not changed:
-            return
-        stale = [row["key"] for row in changed if any(old.get(row["key"], unnamed)[3:])]
         if stale:
             transaction.run_many(self._sql.untag, [{"namespace": namespace, "keys": self._sql.keys(stale)}])
-        names = [{**row, "kind": kind, "tag": name} for row in changed for kind, name in hints_of(row)]
         if names:
             transaction.run_many(self._sql.tag, names)
+        transaction.run_many(self._sql.add_totals, [added])
+        return replaced
 
     def _note_deletion(self, rows: int, seconds: float) -> None:
         if rows >= NARROW_BATCH:
@@ -253,9 +251,6 @@ class SqliteStore(SqlStore):
         self._refuse_if_read_only()
         return self._writing.once(self._file.transact, work, lasting=lasting, deletes=deletes)
 
-    def _transact_once(self, work: Callable[[SqliteTransaction], None]) -> None:
-        self._writing.once(self._file.transact, work)
-
     def _refuse_if_read_only(self) -> None:
         if self._file.why_read_only:
             raise StoreRefused(f"{self._file.why_read_only}: what is in the cache is served, nothing can be stored")
@@ -280,6 +275,14 @@ class SqliteStore(SqlStore):
             transaction.define(text)
         transaction.run(self._sql.create_store, new_store())
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
+
+
+def _other_names(rows: Sequence[Values], old: Mapping[bytes, Row]) -> tuple[list[bytes], list[dict[str, Any]]]:
+    """Return the keys whose tags or prefix differ from those of the replaced rows, and the new ones as rows."""
+    unnamed = (None, None, None, "", "")
+    changed = [row for row in rows if (row["tags"], row["prefix"]) != (*old.get(row["key"], unnamed)[3:],)]
+    stale = [row["key"] for row in changed if any(old.get(row["key"], unnamed)[3:])]
+    return stale, [{**row, "kind": kind, "tag": name} for row in changed for kind, name in hints_of(row)]
 
 
 def _lock_of(session: str) -> str:

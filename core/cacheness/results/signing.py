@@ -8,8 +8,9 @@ import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from hmac import compare_digest
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,7 @@ from cacheness import platform
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
 from cacheness.hashing import hasher_for
 from cacheness.protocols import Buffer
-from cacheness.records import Entry, Equivalence, changed
+from cacheness.records import Entry, Equivalence
 from cacheness.results.signing_keys import (
     LEAST_KEY_BYTES,
     SHARED,
@@ -32,6 +33,9 @@ from cacheness.results.signing_keys import (
 _LARGEST_KEY_FILE: Final = 4096
 
 R = TypeVar("R", Entry, Equivalence)
+
+_FIELDS: Final = tuple(f.name for f in fields(Entry))
+_values_of: Final = attrgetter(*_FIELDS)
 
 _DOMAIN: Final = b"cacheness entry 2\0"
 #: size, raw_size, created_at, expires_at, compute_seconds, which are not None, and sixteen lengths.
@@ -93,7 +97,10 @@ class Keyring:
 
     def sign(self, entry: Entry, **changes: Any) -> Entry:
         """Return the entry with these fields changed, signed by the first key."""
-        return self._signed(changed(entry, **changes, key_id=self.signs_as, mac=b""), header)
+        changes |= {"key_id": self.signs_as, "mac": b""}
+        # `dataclasses.replace` takes half as long again.
+        values: Any = map(changes.get, _FIELDS, _values_of(entry))
+        return self._signed(Entry(*values), header)
 
     def verify(self, entry: Entry) -> None:
         """Raise ForgedEntry unless one of our keys signed exactly this row.

@@ -137,7 +137,7 @@ class Cache:
         size = _size_of(stored) if suffix else raw_size
         if size <= self._inline_max_bytes:
             stored = [b"".join(stored)]
-        now = self.metadata.now()
+        now, code = self.metadata.now(), key.code
         entry = Entry(
             namespace=self.namespace,
             key=key.digest,
@@ -155,7 +155,7 @@ class Cache:
             args=key.args,
             components=key.components,
             value=_digest_of(value, about.by_value),
-            fn=key.own if key.code is None else key.code.digest,
+            fn=key.own if code is None else code.digest,
             alias=key.alias,
             link=None,
             outputs=key.outputs or None,
@@ -164,7 +164,7 @@ class Cache:
             key_id="",
             mac=b"",
         )
-        return Draft(plain(entry), stored, key.code)  # now, before a blob is written
+        return Draft(plain(entry), stored, code)  # now, before a blob is written
 
     def draft_link(self, key: Key, entry: Entry, provenance: str) -> Draft:
         """Make a row without bytes that names an entry whose inputs had the same values."""

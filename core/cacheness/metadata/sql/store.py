@@ -603,8 +603,6 @@ class SqlStore(ABC):
 
 def staying(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
     """Return the last entry of each key, in key order, so that two batches never deadlock; and the others' blobs."""
-    if len(entries) == 1:
-        return list(entries), []
     by_key = {(entry.namespace, entry.key): entry for entry in entries}
     stay = [by_key[key] for key in sorted(by_key)]
     blobs = {entry.blob for entry in stay}
