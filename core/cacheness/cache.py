@@ -227,11 +227,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         named_key = key_of("put", key, named, args=args, prefix=prefix, version=version, function=function)
         of = {"namespace": self.config.namespace, "function": named_key.function}
         with telemetry.operation(telemetry.STORE, **of) as storing:
-            opened = self._opened
-            draft = opened.cache.draft(named_key, value, about)
+            draft = self._opened.cache.draft(named_key, value, about)
             batch = self._batch
             if batch is None:
-                entry = self._publish(opened, [draft])[0]
+                entry = self._publish([draft])[0]
                 storing.came_to("stored", size=entry.size)
                 return entry
             batch.add(draft)
@@ -455,7 +454,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         draft = self._store.draft_link(key, entry, canonical_json(provenance or {}))
         batch = self._batch
         if batch is None:
-            return self._publish(self._opened, [draft])[0]
+            return self._publish([draft])[0]
         batch.add(draft)
         return draft.entry
 
@@ -1455,7 +1454,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def _batch(self) -> Batch | None:
         return getattr(self._local, "batch", None)
 
-    def _publish(self, opened: factory.OpenCache, drafts: Sequence[Draft]) -> list[Entry]:
+    def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
+        opened = self._opened  # again, because a value may fork while it is encoded
         opened.evictor.before_put(drafts)
         try:
             entries = opened.cache.publish(drafts)
@@ -1468,7 +1468,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     def _publish_together(self, drafts: Sequence[Draft]) -> None:
         with telemetry.operation(telemetry.STORE, namespace=self.config.namespace) as storing:
-            entries = self._publish(self._opened, drafts)
+            entries = self._publish(drafts)
             storing.came_to("stored", entries=len(entries), size=sum(entry.size for entry in entries))
 
     def _entries(self, where: Where, wanted: int) -> Iterator[Entry]:
