@@ -26,7 +26,7 @@ from cacheness import UnifiedCache
 from cacheness_dask import graphs
 from cacheness_dask.apply import apply
 from cacheness_dask.fingerprint import fingerprints
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 from cacheness_dask.run import Run
 from cacheness_dask.ship import shipped
 

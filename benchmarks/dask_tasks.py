@@ -21,7 +21,7 @@ from benchmarks.bench import Bench, main
 from benchmarks.dask_graphs import materialised
 from benchmarks.rows import Row, Timing, compare
 from cacheness_dask.fingerprint import fingerprints
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 
 
 def measure(bench: Bench) -> Iterator[Row]:

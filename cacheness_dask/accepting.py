@@ -21,7 +21,7 @@ from cacheness_dask.earlier_code import codes_in, functions_in
 from cacheness_dask.explain import looking, planned
 from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import name_of
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 
 #: Earlier fingerprints of one function that are tried, newest first.
 _MOST_EARLIER: Final = 8

@@ -17,7 +17,7 @@ from cacheness import telemetry
 from cacheness.audit import differing, is_same
 from cacheness.errors import CodecError
 from cacheness.isolation import isolated
-from cacheness.keys import Digest, Observed, Outcome, make_key
+from cacheness.keys import Observed, Outcome
 from cacheness.keys.moved_generators import moved_since, positions
 from cacheness_dask import live
 from cacheness_dask._task_spec import Calling
@@ -28,9 +28,9 @@ from cacheness_dask.files import Files
 from cacheness_dask.loading import log_unchecked
 from cacheness_dask.mutations import Sample
 from cacheness_dask.pools import failure_key
-from cacheness_dask.prints import entry_key
 from cacheness_dask.reasons import CHEAP, FILE, LEAVES, UNPICKLABLE
-from cacheness_dask.reports import is_worker, note_failure, note_moved, note_trouble, note_unstored
+from cacheness_dask.reports import is_worker, note_failure, note_moved, note_unstored
+from cacheness_dask.result_keys import entry_key, result_key
 from cacheness_dask.sizes import size_of
 from cacheness_dask.sources_and_sinks import why_not
 from cacheness_dask.worker import Store
@@ -38,20 +38,23 @@ from cacheness_dask.write_behind import CANNOT_BE_PICKLED, ComputeDetails
 
 #: Files whose names an entry's provenance contains, for `explain`.
 NAMED: Final = 8
+#: Types of values that name no file, and are no handles.
+_NUMBERS: Final = frozenset({bool, int, float, complex})
+_NOTHING_WRITTEN: Final = Outcome()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: creating it would take three times as long, and each task needs one
 class _Around:
     """Observes a task while it runs: its files, and a sample of its arguments."""
 
-    observed: Observed
-    troubles: dict[str, str]  #: with its files, before it ran
-    sample: Sample
-    generators: Mapping[str, Any]  #: positions of the process-wide random number generators
-    start: float
     failed: Callable[[float], None]  #: called if the task raised, with its seconds
+    observed: Observed
+    sample: Sample | None  #: None: its arguments are not checked
+    troubles: Mapping[str, str] | None = None  #: with its files, before it ran
+    generators: Mapping[str, Any] | None = None  #: positions of the process-wide random number generators
     given: GivenValues | None = None  #: the results of other tasks among its arguments
     computing: telemetry.Operation = telemetry.NOBODY
+    start: float = 0.0
 
     def __enter__(self) -> None:
         self.computing.__enter__()
@@ -80,21 +83,20 @@ class Compute(Calling):
         self._wanted = wanted  #: store it whatever its cost
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
-        observed, troubles = Observed({}), dict[str, str]()
+        around = _Around(self._raised, Observed({}), _sample(self._store, self.func, args, kwargs))
         if self.files is not None:
-            troubles = {"": "those that it names could not be looked at"}
-            with isolated(partial(note_trouble, self._store.config)):
-                observed, troubles = self.files.observed()
-        sample = _sample(self._store, self.func, args, kwargs)
-        generators = {} if is_worker() else positions()
-        given = None
+            around.troubles = {"": "those that it names could not be looked at"}
+            with isolated(self._store.warn):
+                around.observed, around.troubles = self.files.observed()
+        if not is_worker():
+            around.generators = positions()
         inputs = self._task.inputs
         if inputs is not None and self.files is None:
-            with isolated(partial(note_trouble, self._store.config)):
-                given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
-        computing = telemetry.operation(telemetry.COMPUTE, function=self._name)
-        failed = partial(_raised, self._store, self._name, self._task.digest)
-        return _Around(observed, troubles, sample, generators, time.perf_counter(), failed, given, computing)
+            with isolated(self._store.warn):
+                around.given = GivenValues(inputs, args, kwargs, wanted=self._wanted)
+        around.computing = telemetry.operation(telemetry.COMPUTE, function=self._name)
+        around.start = time.perf_counter()
+        return around
 
     def _instead(self, around: _Around) -> tuple[Any] | None:
         """Return the earlier result of the same task with the same values, and store a link to it."""
@@ -102,11 +104,11 @@ class Compute(Calling):
         inputs = self._task.inputs
         if alias is None or inputs is None or not inputs.is_known:
             return None
-        with isolated(partial(note_trouble, self._store.config)):
+        with isolated(self._store.warn):
             opened = self._store.opened()
             hit = opened.cache().lookup_alias(alias)
             if hit is not None:
-                key = make_key(args={}, function=Digest(self._task.digest, self._name))
+                key = result_key(self._task.digest, self._name)
                 about = self._provenance()
                 if moved := json.loads(hit.entry.provenance).get("moved"):
                     about["moved"] = moved
@@ -118,19 +120,21 @@ class Compute(Calling):
     def _after(self, around: _Around, value: Any) -> None:
         seconds = time.perf_counter() - around.start
         live.tell(computed=1, compute_seconds=seconds)
-        observed, troubles = around.observed, around.troubles
-        with isolated(partial(note_trouble, self._store.config)):
-            trouble = next(
-                (f"{FILE} {why}" for at, why in troubles.items() if not observed.is_only_appended_to(at)), ""
-            )
-            if trouble := trouble or around.sample.why_not() or self._keep(value, seconds, around):
+        with isolated(self._store.warn):
+            trouble = _trouble_with_files(around) or (around.sample.why_not() if around.sample is not None else "")
+            if trouble := trouble or self._keep(value, seconds, around):
                 self._note(trouble)
+
+    def _raised(self, seconds: float) -> None:
+        _note_raised(self._store, self._name, self._task.digest, seconds)
 
     def _keep(self, value: Any, seconds: float, around: _Around) -> str:
         """Store a result, or return why not."""
         policy = self._store.policy
         if not (self._wanted or policy.measures):
             return ""
+        if self.files is None and type(value) in _NUMBERS:
+            return self._put(value, seconds, _NOTHING_WRITTEN, around)
         outcome = around.observed.outcome(value)
         if self.files is not None and self.files.writes and outcome.left:
             return f"{LEAVES} {outcome.left[0]}, which is neither an argument nor in its result"
@@ -156,7 +160,7 @@ class Compute(Calling):
             if text is None:
                 return f"{FILE} it changed files that it names"
             digest = text
-        key = make_key(args={}, function=Digest(digest, self._name))
+        key = result_key(digest, self._name)
         key.outputs = outcome.outputs
         given = around.given
         if given is not None and not outcome.outputs and given.alias is not None and given.is_unchanged():
@@ -200,13 +204,15 @@ class Checked(Calling):
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Around:
         sample = _sample(self._store, self.func, args, kwargs)
-        failed = partial(_raised, self._store, self._name, None)
-        return _Around(Observed({}), {}, sample, {}, time.perf_counter(), failed)
+        return _Around(self._raised, Observed({}), sample, start=time.perf_counter())
 
     def _after(self, around: _Around, value: Any) -> None:
-        with isolated(partial(note_trouble, self._store.config)):
-            if why := around.sample.why_not():
+        with isolated(self._store.warn):
+            if why := "" if around.sample is None else around.sample.why_not():
                 note_unstored(self._store.config, blake3(self._name.encode()).digest(), self._name, why)
+
+    def _raised(self, seconds: float) -> None:
+        _note_raised(self._store, self._name, None, seconds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Checked, (self.func, self._store, self._name))
@@ -240,16 +246,24 @@ class Compared(Calling):
         return (Compared, (self.func, self._store, self._name, self._with))
 
 
-def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample:
-    with isolated(partial(note_trouble, store.config)):
-        return Sample(store.policy.check_inputs, func, args, kwargs)
-    return Sample(0.0, func, args, kwargs)
+def _trouble_with_files(around: _Around) -> str:
+    for at, why in (around.troubles or {}).items():
+        if not around.observed.is_only_appended_to(at):
+            return f"{FILE} {why}"
+    return ""
 
 
-def _raised(store: Store, name: str, digest: bytes | None, seconds: float) -> None:
+def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sample | None:
+    if store.policy.check_inputs:
+        with isolated(store.warn):
+            return Sample(store.policy.check_inputs, func, args, kwargs)
+    return None
+
+
+def _note_raised(store: Store, name: str, digest: bytes | None, seconds: float) -> None:
     """Report that a task raised. A process of a pool writes it into the cache."""
     if not store.pool:
         note_failure(store.config, name, seconds)
     elif digest is not None:
-        with isolated(partial(note_trouble, store.config)):
+        with isolated(store.warn):
             store.opened().cache().note_unstored({failure_key(store.pool, digest): str(seconds)})

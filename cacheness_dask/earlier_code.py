@@ -21,7 +21,8 @@ from cacheness.keys import fingerprint
 from cacheness.records import Equivalence, Presence
 from cacheness_dask.bound import is_partial
 from cacheness_dask.graphs import Graph, topological
-from cacheness_dask.prints import Fingerprints, entry_key
+from cacheness_dask.prints import Fingerprints
+from cacheness_dask.result_keys import entry_key
 
 #: Times that a graph is fingerprinted with earlier code.
 MOST_WORLDS: Final = 8

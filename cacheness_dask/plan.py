@@ -32,7 +32,8 @@ from cacheness_dask.graphs import Graph, name_of
 from cacheness_dask.learned import Learned
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
-from cacheness_dask.prints import Fingerprints, Names, entry_key
+from cacheness_dask.prints import Fingerprints, Names
+from cacheness_dask.result_keys import entry_key
 from cacheness_dask.worker import Store
 
 logger = logger_of("cacheness.dask")

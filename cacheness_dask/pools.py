@@ -10,7 +10,7 @@ from blake3 import blake3
 from cacheness import UnifiedCache
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.graphs import name_of
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 
 #: By fingerprint: the function, and why its result is not stored.
 Unstored: TypeAlias = dict[bytes, tuple[str, str]]

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from blake3 import blake3
-
-from cacheness.keys import FORMAT, Inputs, encode
+from cacheness.keys import Inputs
 from cacheness_dask.cut_off import TaskInputs
+from cacheness_dask.result_keys import entry_key
 from cacheness_dask.sources_and_sinks import FileState
 
 Names: TypeAlias = frozenset[str]
@@ -72,19 +71,3 @@ class Fingerprints:
         if name is None:
             name = self._names[digest] = entry_key(digest)
         return name
-
-
-def entry_key(digest: bytes) -> str:
-    """Return the key of the entry with this fingerprint, as 64 hexadecimal digits.
-
-    It equals `make_key(args={}, function=Digest(digest))`, without encoding the rest each time.
-    """
-    return blake3(_BEFORE + digest + _AFTER).hexdigest()
-
-
-def _around(digest: bytes) -> tuple[bytes, bytes]:
-    before, after = encode((FORMAT, digest, None, "", {})).split(digest)
-    return before, after
-
-
-_BEFORE, _AFTER = _around(bytes(range(32)))

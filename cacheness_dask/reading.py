@@ -8,7 +8,7 @@ from cacheness import UnifiedCache
 from cacheness.keys.inputs import Counted
 from cacheness.logs import logger_of
 from cacheness_dask.decisions import GraphPlan
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 from cacheness_dask.sources_and_sinks import state_of
 
 logger = logger_of("cacheness.dask")

@@ -45,6 +45,10 @@ class Store:
         found = _open.get(self.config)
         return found if found is not None else _opened(self)
 
+    def warn(self, error: BaseException) -> None:
+        """Report an error because of which results are not stored."""
+        reports.note_trouble(self.config, error)
+
 
 class WorkerCache:
     """One cache in one process, with its queue of results to be stored and its measured speed."""
@@ -52,9 +56,7 @@ class WorkerCache:
     def __init__(self, store: Store) -> None:
         self.cache = Late(partial(UnifiedCache, store.config))
         self.meter = Meter(store.policy.latency)
-        self.queue = WriteBehind(
-            self.cache, self.meter, store.policy.queue_bytes, partial(reports.note_trouble, store.config)
-        )
+        self.queue = WriteBehind(self.cache, self.meter, store.policy.queue_bytes, store.warn)
 
 
 def _opened(store: Store) -> WorkerCache:

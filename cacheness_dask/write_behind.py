@@ -12,8 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -29,9 +28,17 @@ from cacheness_dask.policy import Meter
 _BATCH: Final = 1_000
 #: Bytes in memory of these, approximately: the last may be larger.
 _BATCH_BYTES: Final = 4 << 20
-#: Seconds that a result waits for others: a commit costs as much as storing many. No longer,
-#: because a client that persists the same again looks it up at once, without waiting.
-_LINGER: Final = 0.005
+#: A batch is stored when no result has come for so many seconds: a commit costs as much as storing
+#: many. No longer, because a client that persists the same again looks it up at once, without waiting.
+_QUIET: Final = 0.005
+#: Seconds after which it is stored in any case.
+_LINGER: Final = 0.05
+#: Results that are stored before the tasks that run in this process get the interpreter again.
+_AT_ONCE: Final = 8
+#: How much longer than that takes they may have it, while they have new results …
+_TASKS_SHARE: Final = 10
+#: … and fewer than so many wait to be stored.
+_MOST_BEHIND: Final = 2 * _BATCH
 #: Raised by `frozen` for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
 #: Reasons that wait together before they are written.
@@ -39,8 +46,7 @@ _MOST_NOTES: Final = 1_000
 _PLAIN: Final = (int, float, complex, bool, str, bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class ComputeDetails:
+class ComputeDetails(NamedTuple):
     """The metadata of a result."""
 
     seconds: float  #: the cost of its computation
@@ -48,8 +54,7 @@ class ComputeDetails:
     refused: Callable[[CodecError], None] | None = None  #: called if the value cannot be stored
 
 
-@dataclass(frozen=True, slots=True)
-class Pending:
+class Pending(NamedTuple):
     """One result in the queue."""
 
     key: Key
@@ -102,6 +107,7 @@ class WriteBehind:
         self._notes: dict[str, str] = {}  # why results are not stored, by key
         self._waiting = 0  # bytes in the queue and in the current batch
         self._stored = 0
+        self._came = self._came_before = 0  # results so far, and when tasks had the interpreter last
         self._flushing = 0  # callers that wait
         self._state = threading.Condition()
         self._noting = threading.Lock()
@@ -171,6 +177,7 @@ class WriteBehind:
 
     def _enqueue(self, pending: Pending) -> None:
         self._queue.append(pending)
+        self._came += 1
         # Counted from one on, so that `flush` also waits for values without a size.
         self._waiting += max(pending.size, 1)
         if len(self._queue) == 1 or self._is_due():  # otherwise the thread waits for more results
@@ -200,9 +207,26 @@ class WriteBehind:
                 if not self._state.wait_for(lambda: self._queue or len(self._notes) >= _MOST_NOTES, timeout=5):
                     self._thread = None
                     return
-                self._state.wait_for(self._is_due, timeout=_LINGER)
+                self._wait_for_others()
                 batch = self._take()
             self._store_waiting(batch)
+
+    def _wait_for_others(self) -> None:
+        """Wait until a batch is due, or no result has come for a moment."""
+        end = time.monotonic() + _LINGER
+        came = -1
+        while came != self._came and time.monotonic() < end:
+            came = self._came
+            if self._state.wait_for(self._is_due, timeout=_QUIET):
+                return
+
+    def _let_tasks_run(self, seconds: float) -> None:
+        """Leave the interpreter to the tasks of this process for a time, while they have new results."""
+        with self._state:
+            is_behind = self._flushing or len(self._queue) >= _MOST_BEHIND
+            if self._came != self._came_before and not is_behind:
+                self._came_before = self._came
+                self._state.wait_for(lambda: self._flushing, timeout=seconds)
 
     def _store_waiting(self, batch: list[Pending]) -> None:
         try:
@@ -239,28 +263,41 @@ class WriteBehind:
         with isolated(self._warn):  # the results exist, also when the store is down
             cache = self._cache()
             with cache.write_batch():
-                stored = [pending.size for pending in batch if self._put(cache, pending)]
+                stored = self._put_all(cache, batch)
             with self._state:
                 self._stored += len(stored)
             live.tell(stored=len(stored), stored_bytes=sum(stored))
             if len(batch) == 1:
                 self._meter.saw(batch[0].size, time.perf_counter() - start)
 
-    def _put(self, cache: UnifiedCache, pending: Pending) -> bool:
-        about = pending.about
-        if pending.names is not None:
-            cache.link(pending.key, pending.names, provenance=about.provenance)
-            return True
-        try:
-            with isolated(_cannot_be_read):
-                value = pending.thaw()
-            entry = cache.put(value, pending.key, compute_seconds=about.seconds, provenance=about.provenance)
-            # The call itself was counted with the graph.
-            cache.count(entry.function, "miss", calls=0, spent=about.seconds, size=entry.size)
-        except CodecError as error:  # this value cannot be stored; others can
-            (about.refused or self._warn)(error)
-            return False
-        return True
+    def _put_all(self, cache: UnifiedCache, batch: list[Pending]) -> list[int]:
+        """Store a batch, and count it by function; return the sizes of what could be stored."""
+        stored: list[int] = []
+        counts: dict[str, tuple[float, int]] = {}
+        start = time.perf_counter()
+        for number, pending in enumerate(batch, 1):
+            if number % _AT_ONCE == 0:
+                self._let_tasks_run(_TASKS_SHARE * (time.perf_counter() - start))
+                start = time.perf_counter()
+            key, thaw, size, about, names = pending
+            if names is not None:
+                cache.link(key, names, provenance=about.provenance)
+                stored.append(size)
+                continue
+            try:
+                with isolated(_cannot_be_read):
+                    value = thaw()
+                entry = cache.put(value, key, compute_seconds=about.seconds, provenance=about.provenance)
+            except CodecError as error:  # this value cannot be stored; others can
+                (about.refused or self._warn)(error)
+                continue
+            stored.append(size)
+            spent, bytes_stored = counts.get(entry.function, (0.0, 0))
+            counts[entry.function] = spent + about.seconds, bytes_stored + entry.size
+        for function, (spent, bytes_stored) in counts.items():
+            # The calls themselves were counted with their graph.
+            cache.count(function, "miss", calls=0, spent=spent, size=bytes_stored)
+        return stored
 
 
 def _nothing() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,7 @@ from workloads import inc
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness.keys import make_key
+from cacheness_dask import write_behind
 from cacheness_dask.policy import Meter
 from cacheness_dask.sources_and_sinks import why_not
 from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
@@ -70,6 +73,41 @@ def test_a_full_queue_stores_inline_and_drops_nothing(gated: Gated) -> None:
     assert len(gated.list_entries()) == 6
     assert "overflow" in gated.batches
     assert len(gated.batches) <= 3  # what waited together was stored together
+
+
+def test_results_that_keep_coming_share_a_batch_and_then_wait_no_longer(gated: Gated) -> None:
+    gated.gate.set()
+    queue = queue_on(gated, limit=1 << 20)
+    for number in range(200):
+        put(queue, number, number, 28)
+    stored = threading.Event()
+    while queue.waiting:
+        assert not stored.wait(0.001)  # nobody flushes
+    assert len(gated.batches) < 50
+    assert queue.flush() == 200
+
+
+def test_tasks_go_first_until_a_caller_waits(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_behind, "_TASKS_SHARE", 1e9)  # for good, while results come
+    queue = queue_on(cache, limit=1 << 20)
+    ended = threading.Event()
+
+    def tasks() -> None:
+        for number in itertools.count():
+            put(queue, number, number, 28)
+            if ended.wait(0.001):
+                return
+
+    running = threading.Thread(target=tasks)
+    running.start()
+    try:
+        while queue.waiting < 28 * 50:
+            time.sleep(0.001)
+        assert queue.flush() >= 50
+    finally:
+        ended.set()
+        running.join()
+    queue.close()
 
 
 def test_a_value_larger_than_the_queue_is_stored_at_once(cache: UnifiedCache) -> None:

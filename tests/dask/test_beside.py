@@ -34,7 +34,7 @@ from cacheness_dask.decisions import CachedResults, GraphRequest
 from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import as_expression, materialised
 from cacheness_dask.policy import Policy
-from cacheness_dask.prints import entry_key
+from cacheness_dask.result_keys import entry_key
 from cacheness_dask.worker import Store
 
 HERE = Path(__file__).parent

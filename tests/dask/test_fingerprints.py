@@ -35,7 +35,8 @@ from cacheness import UnhashableArgument
 from cacheness.keys import Digest, digest_of, make_key
 from cacheness_dask.fingerprint import fingerprints
 from cacheness_dask.graphs import IDENTITY, materialised, name_of
-from cacheness_dask.prints import Fingerprints, entry_key
+from cacheness_dask.prints import Fingerprints
+from cacheness_dask.result_keys import entry_key, result_key
 
 
 def of(collection: Any) -> tuple[dict[Any, Any], list[Any], Fingerprints]:
@@ -227,6 +228,14 @@ def test_the_key_of_an_entry_is_what_its_arguments_say() -> None:
     for number in range(100):
         made = digest_of(number)
         assert entry_key(made) == make_key(args={}, function=Digest(made, "any name")).digest.hex()
+
+
+def test_the_key_of_a_result_is_that_of_a_function_without_arguments() -> None:
+    for name in ("", "f", "<lambda>", "f\0é" * 50, "f" * 100_000):
+        made = digest_of(name)
+        ours, cores = result_key(made, name), make_key(args={}, function=Digest(made, name))
+        for field in ("digest", "function", "prefix", "args", "components", "code", "outputs", "own", "alias"):
+            assert getattr(ours, field) == getattr(cores, field)
 
 
 @pytest.mark.slow

@@ -1,0 +1,49 @@
+"""The keys of results of a graph's tasks: made from their fingerprints, and nothing else."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+from blake3 import blake3
+
+from cacheness.keys import FORMAT, Digest, Key, encode, make_key
+
+#: Stands for any fingerprint.
+_ANY: Final = bytes(range(32))
+
+
+def _around(encoding: bytes) -> tuple[bytes, bytes]:
+    before, after = encoding.split(_ANY, 1)
+    return before, after
+
+
+_BEFORE, _AFTER = _around(encode((FORMAT, _ANY, None, "", {})))
+#: Of a key without arguments, for `explain`.
+_COMPONENTS: Final = make_key(args={}, function=Digest(_ANY)).components
+
+
+def entry_key(digest: bytes) -> str:
+    """Return the key of the entry with this fingerprint, as 64 hexadecimal digits.
+
+    It equals `make_key(args={}, function=Digest(digest))`, without encoding the rest each time.
+    """
+    return blake3(_BEFORE + digest + _AFTER).hexdigest()
+
+
+def result_key(digest: bytes, name: str) -> Key:
+    """Return the key of a result.
+
+    It equals `make_key(args={}, function=Digest(digest, name))`, without encoding the rest each time.
+
+    Args:
+        digest: the fingerprint of the task.
+        name: the name of its function.
+    """
+    before, after = _args_around(name)
+    return Key(blake3(_BEFORE + digest + _AFTER).digest(), name, "", before + digest + after, _COMPONENTS)
+
+
+@lru_cache(maxsize=1024)
+def _args_around(name: str) -> tuple[bytes, bytes]:
+    return _around(make_key(args={}, function=Digest(_ANY, name)).args)
