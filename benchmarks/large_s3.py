@@ -21,12 +21,18 @@ def measure(bench: Bench) -> Iterator[Row]:
     cache = bench.enter(UnifiedCache(metadata_backend=bench.postgresql, blob_store=bench.s3, signing_key=SIGNING_KEY))
     store, data = bare(bench.s3), VALUE.tobytes()
     times = bench.race(
-        {"ours": lambda: cache.put(VALUE, x=1), "bare": lambda: obstore.put(store, "bare", data)},
+        {
+            "ours": lambda: cache.put(VALUE, x=1),
+            "bare": lambda: obstore.put(store, "bare", data),
+            "looked at": lambda: (obstore.put(store, "looked at", data), obstore.head(store, "looked at")),
+        },
         rounds=6,
         once=True,
         memory=MEMORY,
     )
-    yield compare("put 64 MiB, S3 + PostgreSQL", times["ours"], "bare obstore", times["bare"], at_most=1.2)
+    what = "put 64 MiB, S3 + PostgreSQL"
+    yield compare(what, times["ours"], "bare obstore", times["bare"], at_most=1.2)
+    yield compare(what, times["ours"], "bare obstore, put and head", times["looked at"])
     key = cache.key(x=1)
     times = bench.race(
         {"ours": lambda: cache.get(key), "bare": lambda: obstore.get(store, "bare").bytes()},
