@@ -227,8 +227,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         named_key = key_of("put", key, named, args=args, prefix=prefix, version=version, function=function)
         of = {"namespace": self.config.namespace, "function": named_key.function}
         with telemetry.operation(telemetry.STORE, **of) as storing:
-            draft = self._opened.cache.draft(named_key, value, about)
             batch = self._batch
+            draft = self._opened.cache.draft(named_key, value, about, is_alone=batch is None)
             if batch is None:
                 entry = self._publish([draft])[0]
                 storing.came_to("stored", size=entry.size)

@@ -96,6 +96,17 @@ class BlobStore(Protocol):
         ...
 
 
+class DiskBlobStore(BlobStore, Protocol):
+    """A blob store whose caller may work while the disk writes. Any store may have this method."""
+
+    def writing(self, name: str, buffers: Sequence[Buffer]) -> AbstractContextManager[None]:
+        """Store the buffers as `write` does. The blob is durable, and visible, after the block; not after an exception.
+
+        The buffers must not change until then.
+        """
+        ...
+
+
 class Clock(Protocol):
     """The database's clock."""
 

@@ -92,6 +92,18 @@ def test_the_disk_starts_with_a_large_file_while_the_rest_is_copied(store, root,
         assert start <= following < written <= len(content)
 
 
+def test_a_blob_is_there_only_after_the_block_that_writes_it(store, root) -> None:
+    with store.writing(NAME, [b"one"]):
+        assert store.stat(NAME) is None
+        assert list(store.scan()) == []
+        assert [upload.name for upload in store.uploads()] == [NAME]
+    assert bytes(store.read(NAME, 3)) == b"one"
+    with pytest.raises(ZeroDivisionError), store.writing(NAME, [b"two"]):
+        1 / 0  # noqa: B018
+    assert files(root) == [NAME]
+    assert bytes(store.read(NAME, 3)) == b"one"
+
+
 def size(descriptor: int) -> int:
     return os.fstat(descriptor).st_size
 

@@ -25,7 +25,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.protocols import BlobStore, Buffer
+from cacheness.protocols import Buffer, DiskBlobStore
 from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
@@ -57,13 +57,19 @@ class LocalBlobStore:
 
     def write(self, name: str, buffers: Sequence[Buffer]) -> None:
         """Write to a temporary file, sync it, and rename it."""
+        with self.writing(name, buffers):
+            pass
+
+    @contextlib.contextmanager
+    def writing(self, name: str, buffers: Sequence[Buffer]) -> Iterator[None]:
+        """Write to a temporary file; after the block, sync it, and rename it."""
         path = self._path(name)
         aside = f"{path}.{secrets.token_hex(8)}{UNFINISHED}"
         try:
             descriptor = self._create(aside, os.path.dirname(path))
             with open(descriptor, "wb") as file:
                 _write_whole(file, buffers)
-                file.flush()
+                yield
                 platform.sync(descriptor)
             os.rename(aside, path)
             platform.sync_directory(os.path.dirname(path))
@@ -232,6 +238,7 @@ def _write_whole(file: IO[bytes], buffers: Sequence[Buffer]) -> None:
             if done - begun >= _PIECE:
                 platform.begin_sync(file.fileno(), begun)
                 begun = done
+    file.flush()
 
 
 def _read_whole(descriptor: int, name: str, found: int, size: int) -> Buffer:
@@ -249,4 +256,4 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-_conforms: type[BlobStore] = LocalBlobStore
+_conforms: type[DiskBlobStore] = LocalBlobStore

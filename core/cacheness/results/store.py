@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeAlias
 
@@ -58,6 +59,8 @@ FILE_CHANGED, DAMAGED, LINK_BROKEN, UNKNOWN_SIGNER = (
     "signed by a key that is not known here",
 )
 MOST_WARNINGS, WARNINGS_SECONDS = 20, 600.0  #: warnings of such entries per interval
+DIGESTED_LATER = 4 << 20  #: bytes from which a disk takes longer to write than the digests
+_NO_DIGEST = bytes(32)
 LINK = "link"  #: in place of a codec, where there are no bytes
 READ_BACK_AT_MOST = 64 << 20  #: bytes; a larger value would be in memory twice
 
@@ -84,6 +87,8 @@ class Draft:
     entry: Entry
     buffers: Sequence[Buffer]
     code: FunctionCode | None  #: that the entry names
+    #: Returns the digests of the bytes and of the value, if the entry lacks them.
+    digests: Callable[[], tuple[bytes, bytes | None]] | None = None
 
 
 class Cache:
@@ -107,6 +112,9 @@ class Cache:
         self.namespace = namespace
         self.metadata = metadata
         self.blobs = blobs
+        #: `DiskBlobStore.writing`, where the store has it
+        self._writing: Callable[[str, Sequence[Buffer]], AbstractContextManager[None]] | None
+        self._writing = getattr(blobs, "writing", None)
         self.marker = marker
         self.tombstones = Tombstones(metadata, blobs, marker)
         self.sessions = Sessions(metadata)
@@ -126,8 +134,11 @@ class Cache:
 
     # put
 
-    def draft(self, key: Key, value: Any, about: PutDetails) -> Draft:
-        """Encode a value; nothing is stored yet. Raises CodecError when no codec accepts it."""
+    def draft(self, key: Key, value: Any, about: PutDetails, *, is_alone: bool = False) -> Draft:
+        """Encode a value; nothing is stored yet. Raises CodecError when no codec accepts it.
+
+        A large value that is published at once, and alone, is digested while the disk writes it.
+        """
         codec = self._codec_for(value)
         raw = codec.encode(value)
         raw_size = _size_of(raw)
@@ -137,6 +148,12 @@ class Cache:
         size = _size_of(stored) if suffix else raw_size
         if size <= self._inline_max_bytes:
             stored = [b"".join(stored)]
+        later = None
+        is_large = size >= DIGESTED_LATER and size > self._inline_max_bytes
+        if is_alone and is_large and codec.safe and self._writing is not None:
+            # Not for pickles: a digest may call methods of the value, which may use this cache.
+            later = partial(_digests_of, stored, value, about.by_value)
+        digest, value_digest = (_NO_DIGEST, None) if later else _digests_of(stored, value, about.by_value)
         now, code = self.metadata.now(), key.code
         entry = Entry(
             namespace=self.namespace,
@@ -145,7 +162,7 @@ class Cache:
             inline=None,
             size=size,
             raw_size=raw_size,
-            digest=digest_buffers(stored),
+            digest=digest,
             codec=codec.name + suffix,
             created_at=now,
             expires_at=None if about.ttl is None else now + int(about.ttl * MICROSECONDS),
@@ -154,7 +171,7 @@ class Cache:
             prefix=key.prefix,
             args=key.args,
             components=key.components,
-            value=_digest_of(value, about.by_value),
+            value=value_digest,
             fn=key.own if code is None else code.digest,
             alias=key.alias,
             link=None,
@@ -164,7 +181,7 @@ class Cache:
             key_id="",
             mac=b"",
         )
-        return Draft(plain(entry), stored, code)  # now, before a blob is written
+        return Draft(plain(entry), stored, code, later)  # now, before a blob is written
 
     def draft_link(self, key: Key, entry: Entry, provenance: str) -> Draft:
         """Make a row without bytes that names an entry whose inputs had the same values."""
@@ -293,8 +310,12 @@ class Cache:
         if not self._has_blob(draft):
             return draft.entry, {"inline": b"".join(draft.buffers)}
         name = fresh_name(draft.entry, session)
-        self.blobs.write(name, draft.buffers)  # durable, but not visible yet
-        return draft.entry, {"blob": name}
+        if draft.digests is None or self._writing is None:
+            self.blobs.write(name, draft.buffers)  # durable, but not visible yet
+            return draft.entry, {"blob": name}
+        with self._writing(name, draft.buffers):
+            digest, value = draft.digests()
+        return replace(draft.entry, digest=digest, value=value), {"blob": name}
 
     def _has_blob(self, draft: Draft) -> bool:
         return draft.entry.size > self._inline_max_bytes
@@ -641,6 +662,10 @@ def _kind_of(value: Any) -> tuple[int, ...]:
 def _is_named_by(link: Entry, entry: Entry) -> bool:
     """Return True when a link and an entry, both signed, belong to one function called with the same values."""
     return entry.link is None and entry.alias is not None and entry.alias == link.alias
+
+
+def _digests_of(stored: Sequence[Buffer], value: Any, by_value: bool | None) -> tuple[bytes, bytes | None]:
+    return digest_buffers(stored), _digest_of(value, by_value)
 
 
 def _digest_of(value: Any, by_value: bool | None) -> bytes | None:

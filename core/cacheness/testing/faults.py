@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 from cacheness import UnifiedCache, factory
@@ -19,6 +21,7 @@ from cacheness.config import Config
 STEPS = frozenset(
     {
         "write",
+        "writing",
         "read",
         "delete",
         "delete_many",
@@ -55,6 +58,8 @@ class Stepwise:
         if attribute not in STEPS:
             return value
         step = f"{self._name}.{attribute}"
+        if attribute == "writing":
+            return partial(self._during, step, value)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             self._on_step(step, "before")
@@ -63,6 +68,13 @@ class Stepwise:
             return result
 
         return call
+
+    @contextmanager
+    def _during(self, step: str, block: Callable[..., AbstractContextManager[None]], *args: Any) -> Iterator[None]:
+        self._on_step(step, "before")
+        with block(*args):
+            yield
+        self._on_step(step, "after")
 
 
 def stepwise(config: Config, on_step: OnStep) -> UnifiedCache:
