@@ -1,13 +1,17 @@
-"""Each command as a process of its own, on both kinds of store; what commands do in full is in test_cli.py."""
+"""Each command on both kinds of store: on SQLite as a process of its own, on servers all of them in one process.
+
+What commands do in full is in test_cli.py.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,6 +92,36 @@ SERVED = "ui"
 TRUSTED = f"ed25519-pub:ci:{'A' * 43}"
 
 
+#: Runs commands one after the other, each from `main` on; the last line is what came of them.
+ONE_AFTER_THE_OTHER = """
+import contextlib, io, json, sys, traceback
+from cacheness.cli import main
+
+answers = []
+for words in json.load(sys.stdin):
+    sys.argv = ["cacheness", *words]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = None
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+    answers.append((code, out.getvalue(), err.getvalue()))
+print()
+print(json.dumps(answers))
+"""
+
+
+class Ended(NamedTuple):
+    """What came of a command."""
+
+    code: int | None
+    out: str
+    err: str
+
+
 class Store(NamedTuple):
     """A filled store: the folder that commands run in, the variables that name it, and what they ask for."""
 
@@ -95,8 +129,29 @@ class Store(NamedTuple):
     environment: dict[str, str]
     names: dict[str, str]
 
+    def words(self, text: str) -> list[str]:
+        return shlex.split(text.format_map(self.names))
+
     def command(self, text: str) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "cacheness", *shlex.split(text.format_map(self.names))]
+        return [sys.executable, "-W", "error", "-m", "cacheness", *self.words(text)]
+
+    def run(self, text: str) -> Ended:
+        """A command as a process of its own."""
+        return self._run(self.command(text), stdin=subprocess.DEVNULL, timeout=60)
+
+    def run_all(self) -> dict[str, Ended]:
+        """All commands in one process."""
+        asked = json.dumps([self.words(text) for text in COMMANDS])
+        done = self._run([sys.executable, "-W", "error", "-c", ONE_AFTER_THE_OTHER], input=asked, timeout=110)
+        assert done.code == 0, done.err
+        answers = json.loads(done.out.splitlines()[-1])
+        return {text: Ended(*answer) for text, answer in zip(COMMANDS, answers, strict=True)}
+
+    def _run(self, command: list[str], **options: Any) -> Ended:
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, **options
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
 
 
 @pytest.fixture(
@@ -135,22 +190,21 @@ def filled(folder: Path, named: dict[str, str], source: str) -> Store:
     return Store(folder, environment, {"key": key, "disputed": disputed, "source": source, "trusted": TRUSTED})
 
 
-@pytest.mark.parametrize("text", COMMANDS)
-def test_a_command(store: Store, text: str) -> None:
-    code, words = COMMANDS[text]
-    done = subprocess.run(
-        store.command(text),
-        cwd=store.folder,
-        env=store.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+@pytest.fixture(scope="module")
+def ended(store: Store) -> Callable[[str], Ended]:
+    """What came of a command."""
+    return (
+        store.run if store.environment["CACHENESS_CACHE_DIR"] == store.names["source"] else store.run_all().__getitem__
     )
-    assert done.returncode == code, done.stderr + done.stdout
-    assert words in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("text", COMMANDS)
+def test_a_command(store: Store, ended: Callable[[str], Ended], text: str) -> None:
+    code, words = COMMANDS[text]
+    done = ended(text)
+    assert done.code == code, done.err + done.out
+    assert words in done.out + done.err
+    assert "Traceback" not in done.err
     if "--html" in text:
         assert "pipeline:double" in (store.folder / "report.html").read_text()
 
