@@ -17,10 +17,9 @@ import pytest
 from examples.census.demo import Demo
 from examples.census.report import console
 from examples.census.services import embedded
+from tests.prefect.server import UNUSED_SERVICES
 
 ROOT = Path(__file__).parent.parent.parent
-#: Parts of the server that look at all runs every few seconds.
-UNUSED_SERVICES = ("LATE_RUNS", "FOREMAN", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP", "REPOSSESSOR", "SCHEDULER")
 FEW = ["click", "toml", "tblib", "stamina"]
 STRAY = re.compile(r"Traceback|WARNING|ERROR|Exception|Error:|Deprecat", re.IGNORECASE)
 
@@ -41,7 +40,7 @@ def frugal(tmp_path: Path, prefect_database: Path) -> dict[str, str]:
     database = shutil.copy(prefect_database, tmp_path / "prefect.db")
     return {
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}",
-        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in UNUSED_SERVICES},
+        **{f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in (*UNUSED_SERVICES, "SCHEDULER")},
     }
 
 
