@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("cacheness.testing.contracts")
 
 RUN = "CACHENESS_TEST_RUN"
-EXTERNAL = frozenset({"emptied_url", "postgres_url", "postgres_server", "s3_url", "s3_server"})
+EXTERNAL = frozenset({"kept_database", "postgres_url", "postgres_server", "s3_url", "s3_server"})
 #: Folders whose tests start servers, clusters and processes that are killed.
 SLOW = frozenset({"crash", "examples", "fuzz", "matrix", "peers", "prefect", "testing"})
 SIGNING_KEY = "a key that only these tests know"
@@ -90,7 +90,7 @@ def s3_server(shared_servers: servers.SharedServers) -> str:
 
 @pytest.fixture
 def postgres_url(postgres_server: str) -> Iterator[str]:
-    """URL of an empty database that is this test's alone."""
+    """URL of a new database, for tests that change its rights or copy it: the server takes a quarter of a second."""
     with servers.fresh_database(postgres_server) as url:
         yield url
 
@@ -107,6 +107,14 @@ def emptied_url(kept_database: str) -> str:
     """URL of a database without entries, for tests that leave its tables as they are."""
     servers.empty_database(kept_database)
     return kept_database
+
+
+@pytest.fixture
+def bare_url(kept_database: str) -> Iterator[str]:
+    """URL of a database without tables, for tests that make and change them."""
+    servers.empty_database(kept_database, keep_tables=False)
+    yield kept_database
+    servers.empty_database(kept_database, keep_tables=False)
 
 
 @pytest.fixture

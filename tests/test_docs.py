@@ -34,7 +34,7 @@ ELSEWHERE = {
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 CODE = [path for folder in ("core", "cacheness_dask", "cacheness_prefect") for path in (ROOT / folder).rglob("*.py")]
-SERVERS = {"postgresql://user@host/db": "postgres_url", "s3://bucket/prefix": "s3_url"}
+SERVERS = {"postgresql://user@host/db": "emptied_url", "s3://bucket/prefix": "s3_url"}
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 

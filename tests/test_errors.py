@@ -66,12 +66,12 @@ def test_an_unreachable_database_is_a_store_unavailable(nobody_listens: int, s3_
     assert "secret-word" not in str(caught.value)
 
 
-def test_an_unreachable_bucket_is_a_store_unavailable(nobody_listens: int, postgres_url: str) -> None:
+def test_an_unreachable_bucket_is_a_store_unavailable(nobody_listens: int, emptied_url: str) -> None:
     bucket = (
         f"s3://bucket/p?endpoint_url=http://127.0.0.1:{nobody_listens}&access_key_id=a&secret_access_key=secret-word"
     )
     with (
-        UnifiedCache(metadata_backend=postgres_url, blob_store=bucket, signing_key=KEY) as cache,
+        UnifiedCache(metadata_backend=emptied_url, blob_store=bucket, signing_key=KEY) as cache,
         pytest.raises(StoreUnavailable) as caught,
     ):
         cache.put(LARGE, x=1)
@@ -79,8 +79,8 @@ def test_an_unreachable_bucket_is_a_store_unavailable(nobody_listens: int, postg
     assert "secret-word" not in str(caught.value)
 
 
-def test_a_wrong_database_password_is_a_store_refused(postgres_url: str, s3_url: str) -> None:
-    wrong = postgres_url.replace(urlsplit(postgres_url).password or "", "wrong-word")
+def test_a_wrong_database_password_is_a_store_refused(emptied_url: str, s3_url: str) -> None:
+    wrong = emptied_url.replace(urlsplit(emptied_url).password or "", "wrong-word")
     with (
         pytest.raises(StoreRefused) as caught,
         UnifiedCache(metadata_backend=wrong, blob_store=s3_url, signing_key=KEY) as cache,
@@ -90,8 +90,8 @@ def test_a_wrong_database_password_is_a_store_refused(postgres_url: str, s3_url:
     assert "wrong-word" not in str(caught.value)
 
 
-def test_a_database_that_does_not_exist_is_a_store_refused(postgres_url: str, s3_url: str) -> None:
-    wrong = postgres_url.rpartition("/")[0] + "/no_such_database"
+def test_a_database_that_does_not_exist_is_a_store_refused(emptied_url: str, s3_url: str) -> None:
+    wrong = emptied_url.rpartition("/")[0] + "/no_such_database"
     with (
         pytest.raises(StoreRefused) as caught,
         UnifiedCache(metadata_backend=wrong, blob_store=s3_url, signing_key=KEY) as cache,
@@ -100,25 +100,25 @@ def test_a_database_that_does_not_exist_is_a_store_refused(postgres_url: str, s3
     assert "no_such_database" in paragraph(caught.value)
 
 
-def test_wrong_s3_credentials_are_a_store_refused(postgres_url: str, s3_url: str) -> None:
+def test_wrong_s3_credentials_are_a_store_refused(emptied_url: str, s3_url: str) -> None:
     wrong = "&".join(
         option.partition("=")[0] + "=wrong-word" if "secret_access_key" in option else option
         for option in s3_url.split("&")
     )
     with (
         pytest.raises(StoreRefused) as caught,
-        UnifiedCache(metadata_backend=postgres_url, blob_store=wrong, signing_key=KEY) as cache,
+        UnifiedCache(metadata_backend=emptied_url, blob_store=wrong, signing_key=KEY) as cache,
     ):
         cache.put(LARGE, x=1)
     assert "credentials" in paragraph(caught.value)
     assert "wrong-word" not in str(caught.value)
 
 
-def test_a_bucket_that_does_not_exist_is_a_store_refused(postgres_url: str, s3_url: str) -> None:
+def test_a_bucket_that_does_not_exist_is_a_store_refused(emptied_url: str, s3_url: str) -> None:
     wrong = "s3://no-such-bucket/p?" + s3_url.partition("?")[2]
     with (
         pytest.raises(StoreRefused) as caught,
-        UnifiedCache(metadata_backend=postgres_url, blob_store=wrong, signing_key=KEY) as cache,
+        UnifiedCache(metadata_backend=emptied_url, blob_store=wrong, signing_key=KEY) as cache,
     ):
         cache.put(LARGE, x=1)
     assert "no-such-bucket" in paragraph(caught.value)
@@ -189,15 +189,15 @@ def test_an_argument_that_cannot_be_hashed_names_the_path_to_it(tmp_path: Path) 
     assert "register" in text
 
 
-def test_a_shared_cache_without_a_signing_key_does_not_open(postgres_url: str, s3_url: str) -> None:
+def test_a_shared_cache_without_a_signing_key_does_not_open(emptied_url: str, s3_url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        UnifiedCache(metadata_backend=postgres_url, blob_store=s3_url)
+        UnifiedCache(metadata_backend=emptied_url, blob_store=s3_url)
     assert "CACHENESS_SIGNING_KEY" in paragraph(caught.value)
 
 
-def test_shared_metadata_with_local_blobs_is_a_config_error(postgres_url: str) -> None:
+def test_shared_metadata_with_local_blobs_is_a_config_error(emptied_url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        UnifiedCache(metadata_backend=postgres_url, signing_key=KEY)
+        UnifiedCache(metadata_backend=emptied_url, signing_key=KEY)
     assert "shared_path" in paragraph(caught.value)
 
 

@@ -467,10 +467,10 @@ store.read({NAME!r}, 3)
 
 @pytest.mark.external
 def test_a_cache_reads_near_and_what_is_spoilt_from_far(
-    postgres_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    emptied_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     value = os.urandom(100_000)
-    where = {"metadata_backend": postgres_url, "blob_store": s3_url, "signing_key": SIGNING_KEY}
+    where = {"metadata_backend": emptied_url, "blob_store": s3_url, "signing_key": SIGNING_KEY}
     with (
         UnifiedCache(**where) as writer,
         UnifiedCache(near=tmp_path / "near", near_bytes="10MB", **where) as cache,
@@ -551,10 +551,10 @@ def test_a_download_that_never_ends_leaves_nothing_and_keeps_nobody_out(
 
 @pytest.mark.external
 def test_wrong_bytes_from_afar_are_a_miss_and_are_not_kept(
-    postgres_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    emptied_url: str, s3_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Proxy.before(s3_url) as bucket:
-        where = {"metadata_backend": postgres_url, "blob_store": bucket.url, "signing_key": SIGNING_KEY}
+        where = {"metadata_backend": emptied_url, "blob_store": bucket.url, "signing_key": SIGNING_KEY}
         with UnifiedCache(**where) as writer, UnifiedCache(near=tmp_path / "near", **where) as cache:
             value = os.urandom(100_000)
             entry = writer.put(value, n=1)

@@ -36,12 +36,12 @@ def clock_set(seconds: float) -> Iterator[None]:
 
 
 @pytest.fixture
-def shared(postgres_url: str, s3_url: str) -> Iterator[Callable[..., UnifiedCache]]:
+def shared(emptied_url: str, s3_url: str) -> Iterator[Callable[..., UnifiedCache]]:
     """Opens one shared cache again and again, as several machines would; each has its own connections."""
     opened = []
 
     def open_another(**more: Any) -> UnifiedCache:
-        url = f"{postgres_url}?pool_size={len(opened) + 2}"  # another configuration, so another set of parts
+        url = f"{emptied_url}?pool_size={len(opened) + 2}"  # another configuration, so another set of parts
         config = Config(metadata_backend=url, blob_store=s3_url, signing_key=SIGNING_KEY).but(**more)
         opened.append(UnifiedCache(config))
         return opened[-1]
@@ -176,10 +176,10 @@ def test_a_copy_keeps_its_times_however_old(shared, tmp_path):
         assert target.lookup(k=k).entry.created_at == kept.created_at
 
 
-def test_a_fresh_entry_is_refused_by_a_server_whose_clock_is_elsewhere(postgres_url):
+def test_a_fresh_entry_is_refused_by_a_server_whose_clock_is_elsewhere(emptied_url):
     from cacheness.deadlines import Limits
 
-    store = PostgresqlStore(postgres_url, limits=Limits())
+    store = PostgresqlStore(emptied_url, limits=Limits())
     session = store.open_session(SOMEBODY)
     good = inline(1, created_at=store.now())
     assert store.commit([good], session, fresh=True) == []

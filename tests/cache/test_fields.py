@@ -58,12 +58,12 @@ OPTIONS = st.fixed_dictionaries(
 
 
 @pytest.fixture
-def caches(tmp_path: Path, postgres_url: str) -> Iterator[list[UnifiedCache]]:
+def caches(tmp_path: Path, emptied_url: str) -> Iterator[list[UnifiedCache]]:
     opened = [
         UnifiedCache(cache_dir=tmp_path / "sqlite"),
         UnifiedCache(cache_dir=tmp_path / "json", metadata_backend="json"),
         UnifiedCache(
-            metadata_backend=postgres_url, signing_key=SIGNING_KEY,
+            metadata_backend=emptied_url, signing_key=SIGNING_KEY,
             blob_store=f"file://{tmp_path}/blobs", shared_path=True,
         ),
     ]  # fmt: skip

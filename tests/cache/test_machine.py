@@ -53,7 +53,8 @@ def json(stack, request) -> dict:
 
 
 def postgresql(stack, request) -> dict:
-    url = stack.enter_context(servers.fresh_database(request.getfixturevalue("postgres_server")))
+    url = request.getfixturevalue("kept_database")
+    servers.empty_database(url)
     return {"metadata_backend": url, "signing_key": "a key that only this test knows", "shared_path": True}
 
 

@@ -69,9 +69,9 @@ def locked(text: str) -> Iterator[str]:
 
 
 def test_each_transaction_locks_session_entries_what_belongs_to_them_and_totals_last(
-    postgres_url: str, transactions: list[list[str]]
+    emptied_url: str, transactions: list[list[str]]
 ) -> None:
-    config = Config(metadata_backend=postgres_url, blob_store="memory://", signing_key=SIGNING_KEY)
+    config = Config(metadata_backend=emptied_url, blob_store="memory://", signing_key=SIGNING_KEY)
     with UnifiedCache(config.but(max_entries=20)) as cache:
         for n in range(30):
             cache.put(n, n=n, tags=("t", str(n)), prefix="p", ttl=None if n % 3 else 3600)

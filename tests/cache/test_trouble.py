@@ -30,8 +30,8 @@ class Behind:
 
 
 @pytest.fixture
-def behind(postgres_url: str, s3_url: str) -> Iterator[Behind]:
-    with Proxy.before(postgres_url) as database, Proxy.before(s3_url) as bucket:
+def behind(emptied_url: str, s3_url: str) -> Iterator[Behind]:
+    with Proxy.before(emptied_url) as database, Proxy.before(s3_url) as bucket:
         config = Config(
             metadata_backend=database.url,
             blob_store=bucket.url,

@@ -59,8 +59,8 @@ def shared(url: str, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-def test_a_slow_store_costs_a_worker_no_more_memory_than_its_queue(tmp_path: Path, postgres_url: str) -> None:
-    with Proxy.before(postgres_url) as proxy:
+def test_a_slow_store_costs_a_worker_no_more_memory_than_its_queue(tmp_path: Path, emptied_url: str) -> None:
+    with Proxy.before(emptied_url) as proxy:
         UnifiedCache(**shared(proxy.url, tmp_path)).close()
         proxy.lag(0.06)  # longer than a task takes to make its 8 MiB
         found = measured("storing", 24, shared(proxy.url, tmp_path))
@@ -69,8 +69,8 @@ def test_a_slow_store_costs_a_worker_no_more_memory_than_its_queue(tmp_path: Pat
     assert found["behind"] - found["baseline"] >= 16 * MIB  # else nothing ever waited, and this shows nothing
 
 
-def test_no_task_waits_for_a_store_that_does_not_answer(tmp_path: Path, postgres_url: str) -> None:
-    with Proxy.before(postgres_url) as proxy:
+def test_no_task_waits_for_a_store_that_does_not_answer(tmp_path: Path, emptied_url: str) -> None:
+    with Proxy.before(emptied_url) as proxy:
         cache = UnifiedCache(Config(**shared(proxy.url, tmp_path)))
 
         def answering(*_: Any) -> None:

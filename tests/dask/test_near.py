@@ -26,7 +26,7 @@ def size_of(part: bytes) -> int:
 
 
 def test_workers_read_from_their_own_disk_what_they_have_written_or_read(
-    client: Any, postgres_url: str, s3_url: str, tmp_path: Path
+    client: Any, emptied_url: str, s3_url: str, tmp_path: Path
 ) -> None:
     def total(cache: UnifiedCache, edit: int) -> int:
         parts = [cd.mark(dask.delayed(table)(number)) for number in range(4)]
@@ -34,7 +34,7 @@ def test_workers_read_from_their_own_disk_what_they_have_written_or_read(
             return int(dask.delayed(sum)([dask.delayed(size_of)(part) + edit for part in parts]).compute())
 
     with Proxy.before(s3_url) as bucket:
-        where = {"metadata_backend": postgres_url, "blob_store": bucket.url, "signing_key": SIGNING_KEY}
+        where = {"metadata_backend": emptied_url, "blob_store": bucket.url, "signing_key": SIGNING_KEY}
         with UnifiedCache(**where, near=tmp_path / "near") as cache:
             assert total(cache, 0) == 400_000
             assert len(list(tmp_path.glob("near/1/*/*"))) >= 4

@@ -41,11 +41,11 @@ def sum_when_told(values: np.ndarray, where: str) -> float:
 
 @pytest.mark.parametrize("step", ["blob", "row"])
 def test_a_worker_killed_while_storing_leaves_no_partial_entry(
-    client: Client, tmp_path: Path, postgres_url: str, s3_url: str, step: str
+    client: Client, tmp_path: Path, emptied_url: str, s3_url: str, step: str
 ) -> None:
     expected = float(np.random.default_rng(1).random(100_000).sum())
     graph = dask.delayed(sum_when_told)(dask.delayed(large)(1, f"{tmp_path}"), f"{tmp_path}")
-    with Proxy.before(postgres_url) as rows, Proxy.before(s3_url) as blobs:
+    with Proxy.before(emptied_url) as rows, Proxy.before(s3_url) as blobs:
         parameters = {"metadata_backend": rows.url, "blob_store": blobs.url, "signing_key": KEY}
         with UnifiedCache(**parameters, cache_dir=str(tmp_path)) as cache:
             with cd.caching(cache, which="all"):
@@ -87,9 +87,9 @@ def heard(dask_worker: Any) -> list[str]:
 
 @pytest.mark.parametrize("when", ["before the lookup", "before storing", "before loading"])
 def test_a_store_that_is_down_costs_one_warning_on_a_whole_cluster(
-    client: Client, tmp_path: Path, postgres_url: str, when: str
+    client: Client, tmp_path: Path, emptied_url: str, when: str
 ) -> None:
-    with Proxy.before(postgres_url) as proxy:
+    with Proxy.before(emptied_url) as proxy:
         cache = UnifiedCache(
             metadata_backend=proxy.url,
             cache_dir=str(tmp_path),

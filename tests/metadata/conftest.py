@@ -1,35 +1,21 @@
-"""A database for each class of tests, emptied before each test: making one takes a second."""
+"""A database without tables for each test, and one of PostgreSQL 16 for each process of the tests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from cacheness.testing import servers
 
 
-@pytest.fixture(scope="class")
-def class_database(postgres_server: str) -> Iterator[str]:
-    with servers.fresh_database(postgres_server) as url:
-        yield url
+@pytest.fixture
+def database(bare_url: str) -> str:
+    """URL of an empty database."""
+    return bare_url
 
 
-@pytest.fixture(scope="class")
-def class_database_16(shared_servers: servers.SharedServers) -> Iterator[str]:
+@pytest.fixture(scope="session")
+def kept_database_16(shared_servers: servers.SharedServers) -> Iterator[str]:
     with servers.fresh_database(shared_servers.postgresql(16)) as url:
         yield url
-
-
-@pytest.fixture
-def database(class_database: str) -> str:
-    """URL of an empty database."""
-    return _emptied(class_database)
-
-
-def _emptied(url: str) -> str:
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("SET client_min_messages = warning")
-        connection.execute("DROP SCHEMA IF EXISTS cacheness CASCADE")
-    return url

@@ -30,9 +30,9 @@ class TestPostgresql(SessionStoreContract):
 @pytest.mark.external
 class TestPostgresql16(SessionStoreContract):
     @pytest.fixture
-    def open_store(self, class_database_16: str) -> OpenStore:
-        servers.empty_database(class_database_16)
-        return lambda: PostgresqlStore(class_database_16, limits=Limits())
+    def open_store(self, kept_database_16: str) -> OpenStore:
+        servers.empty_database(kept_database_16)
+        return lambda: PostgresqlStore(kept_database_16, limits=Limits())
 
 
 class TestJournal(MetadataStoreContract):

@@ -131,7 +131,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
         path = tmp_path / "metadata.sqlite"
         return Database(path, "sqlite://", SqliteStore, lambda: sqlite3.connect(path, timeout=10))
-    url = request.getfixturevalue("postgres_url")
+    url = request.getfixturevalue("bare_url")
     options = "-c search_path=cacheness"
     return Database(url, "postgresql+psycopg://", PostgresqlStore, lambda: psycopg.connect(url, options=options))
 

@@ -602,17 +602,17 @@ def test_text_that_a_database_cannot_hold_is_refused_before_anything_happens(
 # identity
 
 
-def test_a_cloned_database_is_told_from_the_first(database: str, store: PostgresqlStore) -> None:
-    mine = store.identity()
-    store.close()
-    name = urlsplit(database).path.lstrip("/")
-    run(database.replace(f"/{name}", "/postgres"), f"CREATE DATABASE {name}_clone TEMPLATE {name}")
+def test_a_cloned_database_is_told_from_the_first(postgres_url: str) -> None:
+    with closing(PostgresqlStore(postgres_url, limits=SHORT)) as store:
+        mine = store.identity()
+    name = urlsplit(postgres_url).path.lstrip("/")
+    run(postgres_url.replace(f"/{name}", "/postgres"), f"CREATE DATABASE {name}_clone TEMPLATE {name}")
     try:
-        with closing(PostgresqlStore(f"{database}_clone", limits=SHORT)) as clone:
+        with closing(PostgresqlStore(f"{postgres_url}_clone", limits=SHORT)) as clone:
             assert clone.identity().store_id == mine.store_id
             assert clone.identity().system != mine.system
     finally:
-        run(database, f"DROP DATABASE {name}_clone WITH (FORCE)")
+        run(postgres_url, f"DROP DATABASE {name}_clone WITH (FORCE)")
 
 
 # processes

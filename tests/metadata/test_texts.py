@@ -89,7 +89,7 @@ def test_statements_of_another_shape_are_built_once() -> None:
 def test_calls_for_one_result_load_no_sqlalchemy(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     parameters = {"cache_dir": str(tmp_path)}
     if database == "postgresql":
-        url = request.getfixturevalue("postgres_url")
+        url = request.getfixturevalue("emptied_url")
         parameters = {"metadata_backend": url, "blob_store": "memory://", "signing_key": "k" * 40}
     command = [sys.executable, "-c", textwrap.dedent(CALLS), repr(parameters)]
     ran = subprocess.run(command, check=True, capture_output=True, text=True)

@@ -267,10 +267,10 @@ def test_mapped_tasks_subflows_states_and_generators(store, runner, tally) -> No
 
 
 def test_failed_runs_and_runs_without_a_key_expire_from_database_and_bucket(
-    make_store, runner, postgres_url, s3_url
+    make_store, runner, emptied_url, s3_url
 ) -> None:
     store = make_store(
-        metadata_backend=postgres_url, blob_store=s3_url, signing_key=SIGNING_KEY, inline_max_bytes=0, result_ttl=600
+        metadata_backend=emptied_url, blob_store=s3_url, signing_key=SIGNING_KEY, inline_max_bytes=0, result_ttl=600
     )
 
     @task(cache_policy=store.policy())

@@ -29,8 +29,8 @@ from tests.prefect.conftest import RUNNERS
 class Asked:
     """Proxies before a database and a bucket: count what processes ask of the stores, whichever they are."""
 
-    def __init__(self, postgres_url: str, s3_url: str) -> None:
-        self.database, self.bucket = Proxy.before(postgres_url), Proxy.before(s3_url)
+    def __init__(self, emptied_url: str, s3_url: str) -> None:
+        self.database, self.bucket = Proxy.before(emptied_url), Proxy.before(s3_url)
 
     def forget(self) -> None:
         self.database.requests.clear()
@@ -70,8 +70,8 @@ def test_a_reference_is_one_for_a_task_and_no_result_holds_one(store: CachenessS
 
 
 @pytest.fixture
-def asked(postgres_url, s3_url) -> Iterator[Asked]:
-    asked = Asked(postgres_url, s3_url)
+def asked(emptied_url, s3_url) -> Iterator[Asked]:
+    asked = Asked(emptied_url, s3_url)
     yield asked
     asked.database.close()
     asked.bucket.close()

@@ -21,11 +21,11 @@ BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SERVE = "serve(repair_deployment(store))"
 
 
-def test_the_python_of_the_page_runs_and_ends_in_a_served_repair(prefect_api, postgres_url, s3_url, tmp_path) -> None:
+def test_the_python_of_the_page_runs_and_ends_in_a_served_repair(prefect_api, emptied_url, s3_url, tmp_path) -> None:
     lines = "".join(BLOCK.findall(PAGE.read_text())).splitlines()
     (serve,) = [line for line in lines if line.startswith(SERVE)]
     program = "\n".join([*(line for line in lines if line != serve), serve])  # it serves until it is stopped
-    for shown, real in (("postgresql://cache@db.example.com/cache", postgres_url), ("s3://my-bucket/results", s3_url)):
+    for shown, real in (("postgresql://cache@db.example.com/cache", emptied_url), ("s3://my-bucket/results", s3_url)):
         assert program.count(shown) == 1
         program = program.replace(shown, real)
     (tmp_path / "page.py").write_text(program)

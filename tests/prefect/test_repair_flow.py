@@ -166,11 +166,11 @@ for name in sys.argv[1:]:
 
 
 def test_a_store_that_is_down_or_misspelt_is_one_plain_error_and_no_tracebacks(
-    make_store, postgres_url, s3_url, client
+    make_store, emptied_url, s3_url, client
 ) -> None:
     def store_behind(proxy: Proxy, namespace: str) -> CachenessStorage:
         limits = {"connect_timeout": 0.5, "statement_timeout": 0.5, "blob_timeout": 0.5}
-        where = {"metadata_backend": postgres_url, "blob_store": proxy.url, "namespace": namespace}
+        where = {"metadata_backend": emptied_url, "blob_store": proxy.url, "namespace": namespace}
         return make_store(**where, **limits, signing_key=SIGNING_KEY)
 
     with Proxy.before(s3_url) as down, Proxy.before(s3_url) as flaky:

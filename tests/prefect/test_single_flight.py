@@ -189,16 +189,16 @@ def test_runs_of_one_key_in_one_task_do_not_wait_for_its_end(store, how: str) ->
 class Shared:
     """One database, for several processes: what each asks of it goes through a proxy of its own."""
 
-    def __init__(self, postgres_url: str, folder: Path, make_store: Callable[..., Any]) -> None:
+    def __init__(self, emptied_url: str, folder: Path, make_store: Callable[..., Any]) -> None:
         folder.mkdir()
         self.folder = str(folder)
-        self._postgres_url = postgres_url
+        self._emptied_url = emptied_url
         self._make_store = make_store
         self._proxies: dict[str, Proxy] = {}
         self._processes: list[subprocess.Popen[str]] = []
 
     def fields(self, who: str) -> dict[str, Any]:
-        self._proxies[who] = Proxy.before(self._postgres_url)
+        self._proxies[who] = Proxy.before(self._emptied_url)
         return {"metadata_backend": self._proxies[who].url, "shared_path": True, "signing_key": SIGNING_KEY}
 
     def store(self, who: str) -> Any:
@@ -231,8 +231,8 @@ class Shared:
 
 
 @pytest.fixture
-def shared(prefect_api, postgres_url, tmp_path, make_store) -> Iterator[Shared]:
-    shared = Shared(postgres_url, tmp_path / "computing", make_store)
+def shared(prefect_api, emptied_url, tmp_path, make_store) -> Iterator[Shared]:
+    shared = Shared(emptied_url, tmp_path / "computing", make_store)
     yield shared
     shared.close()
 

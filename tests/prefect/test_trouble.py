@@ -129,9 +129,9 @@ def tries_within(seconds: float, limits: Limits) -> int:
 class Servers:
     """A database and a bucket behind proxies, and a store that soon gives up on them."""
 
-    def __init__(self, postgres_url: str, s3_url: str, make_store: Callable[..., Any]) -> None:
-        self._postgres_url = postgres_url
-        self.proxies = {"database": Proxy.before(postgres_url), "bucket": Proxy.before(s3_url)}
+    def __init__(self, emptied_url: str, s3_url: str, make_store: Callable[..., Any]) -> None:
+        self._emptied_url = emptied_url
+        self.proxies = {"database": Proxy.before(emptied_url), "bucket": Proxy.before(s3_url)}
         self.store = make_store(
             metadata_backend=self.proxies["database"].url,
             blob_store=self.proxies["bucket"].url,
@@ -144,7 +144,7 @@ class Servers:
 
     def take_down(self, what: str) -> None:
         if what == "lock tables":
-            with psycopg.connect(self._postgres_url) as connection:
+            with psycopg.connect(self._emptied_url) as connection:
                 connection.execute("DROP TABLE cacheness.compute_leases")
         else:
             self.proxies[what].refuse()
@@ -169,8 +169,8 @@ class Servers:
 
 
 @pytest.fixture
-def servers(postgres_url, s3_url, make_store) -> Iterator[Servers]:
-    servers = Servers(postgres_url, s3_url, make_store)
+def servers(emptied_url, s3_url, make_store) -> Iterator[Servers]:
+    servers = Servers(emptied_url, s3_url, make_store)
     yield servers
     for proxy in servers.proxies.values():
         proxy.close()

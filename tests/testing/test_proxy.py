@@ -10,8 +10,8 @@ from cacheness.testing.proxy import Proxy
 
 
 @pytest.fixture
-def proxy(postgres_url):
-    with Proxy.before(postgres_url) as proxy:
+def proxy(emptied_url):
+    with Proxy.before(emptied_url) as proxy:
         yield proxy
 
 
@@ -50,22 +50,27 @@ def test_a_stalled_server_says_nothing(proxy: Proxy) -> None:
     connect(proxy).close()
 
 
-def test_a_dropped_response_leaves_the_deed_done(proxy: Proxy, connection, postgres_url: str) -> None:
-    connection.execute("CREATE TABLE deeds (x int)")
+@pytest.fixture
+def direct(emptied_url):
+    """A connection past the proxy, and a table."""
+    with psycopg.connect(emptied_url, autocommit=True) as direct:
+        direct.execute("CREATE TABLE deeds (x int)")
+        yield direct
+        direct.execute("DROP TABLE deeds")
+
+
+def test_a_dropped_response_leaves_the_deed_done(proxy: Proxy, connection, direct) -> None:
     proxy.drop_response(b"INSERT")
     with pytest.raises(psycopg.OperationalError):
         connection.execute("INSERT INTO deeds VALUES (1)")
-    with psycopg.connect(postgres_url) as direct:
-        assert direct.execute("SELECT x FROM deeds").fetchall() == [(1,)]
+    assert direct.execute("SELECT x FROM deeds").fetchall() == [(1,)]
 
 
-def test_a_reset_before_the_request_leaves_it_undone(proxy: Proxy, connection, postgres_url: str) -> None:
-    connection.execute("CREATE TABLE deeds (x int)")
+def test_a_reset_before_the_request_leaves_it_undone(proxy: Proxy, connection, direct) -> None:
     proxy.reset_before(b"INSERT")
     with pytest.raises(psycopg.OperationalError):
         connection.execute("INSERT INTO deeds VALUES (1)")
-    with psycopg.connect(postgres_url) as direct:
-        assert direct.execute("SELECT x FROM deeds").fetchall() == []
+    assert direct.execute("SELECT x FROM deeds").fetchall() == []
     with connect(proxy) as again:
         again.execute("INSERT INTO deeds VALUES (2)")
 

