@@ -36,13 +36,14 @@ class UseCounter:
         self._counts = counts
         self._lock = threading.RLock()
         self._uses: dict[bytes, tuple[int, int]] = {}
+        self._to_write: list[bytes] = []  #: keys of uses, the last ones first
         self._flushed = time.monotonic()
         self._is_writing = False
         forks.watch_forks(self)
 
     def reset_after_fork(self) -> None:
         """In a forked child, drop the parent's counts and its writer thread."""
-        self._lock, self._uses, self._is_writing = threading.RLock(), {}, False
+        self._lock, self._uses, self._to_write, self._is_writing = threading.RLock(), {}, [], False
         self.figures.forget()
 
     def count(self, key: bytes) -> None:
@@ -141,7 +142,10 @@ class UseCounter:
     def _write_piece(self, seconds: float) -> bool:
         """Write one part, waiting so long for a lock; return whether there is more and the database accepts it."""
         with self._lock:
-            some = {key: self._uses.pop(key) for key in list(self._uses)[:PIECE]}
+            # In key order: neighbours share pages, so a transaction writes a few of them and not one for each use.
+            waiting = self._to_write or sorted(self._uses, reverse=True)
+            self._to_write = waiting[:-PIECE]
+            some = {key: self._uses.pop(key) for key in waiting[-PIECE:]}
             self._flushed = time.monotonic()
         if not some:
             return False

@@ -76,6 +76,8 @@ class PutDetails:
     by_value: bool | None = None  #: digest the value however many members it has, or never; None: only if it has few
 
 
+_CONTAINERS = frozenset({dict, list, tuple})  #: whose items are checked, too
+
 #: A draft's entry, and the field that locates its bytes: the row itself, or the name of a blob.
 _Placed: TypeAlias = tuple[Entry, dict[str, Any]]
 
@@ -637,13 +639,15 @@ def _side_by_side(value: Any, decoded: Any) -> Iterator[tuple[Any, Any]]:
         one, read = waiting.pop()
         yield one, read
         kind = type(one)
-        if kind is type(read) and kind in (dict, list, tuple) and len(one) == len(read):
+        if kind is type(read) and kind in _CONTAINERS and len(one) == len(read):
             items = zip(one.values(), read.values(), strict=True) if kind is dict else zip(one, read, strict=True)
             waiting += islice(items, left)
 
 
 def _kind_of(value: Any) -> tuple[int, ...]:
     """Return the ids of the types of a value and of the first items in containers, at any depth."""
+    if type(value) not in _CONTAINERS:
+        return (id(type(value)), id(type(value)))
     waiting, found = [value], set[int]()
     for at in range(1 + KINDS_AT_MOST):
         if at == len(waiting):
