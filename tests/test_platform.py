@@ -84,6 +84,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
 def test_room_is_taken_and_names_are_synced(tmp_path: Path) -> None:
     descriptor = os.open(tmp_path / "room", os.O_WRONLY | os.O_CREAT)
     platform.reserve(descriptor, 1 << 20)
+    platform.expect(descriptor, 2 << 20)
     platform.begin_sync(descriptor, 4096)
     platform.sync(descriptor)
     os.close(descriptor)

@@ -231,6 +231,9 @@ class LocalBlobStore:
 def _write_whole(file: IO[bytes], buffers: Sequence[Buffer]) -> None:
     """Write the buffers. The disk starts with a large file while its rest is copied, so the sync waits less."""
     done = begun = 0
+    size = sum(map(len, buffers))
+    if size > _PIECE:
+        platform.expect(file.fileno(), size)
     for buffer in buffers:
         view = memoryview(buffer)
         for at in range(0, len(view), _PIECE):
