@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness import keys
 from cacheness.errors import CachenessError
 from cacheness.isolation import isolated
-from cacheness.keys import Key, reached_by
+from cacheness.keys import Key
 from cacheness.keys.encode import Encoder
 from cacheness.records import Entry, Hit
 
@@ -209,7 +210,7 @@ def reads_of(function: Any) -> Iterator[str]:
     codes = [("its code", own)] if own is not None else []
     with isolated(lambda _: None):  # an error in this guess must not fail the call
         codes += [
-            (f"the code of `{one.name}`", one.code) for one in reached_by(function) if one.code not in (None, own)
+            (f"the code of `{one.name}`", one.code) for one in keys.reached_by(function) if one.code not in (None, own)
         ]
     for where, code in codes:
         names = set(names_in(code))

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, Unpack, overload
 
-from cacheness import factory, forks, html, telemetry
+from cacheness import factory, forks, html, keys, maintenance, memoize, telemetry
 from cacheness.arguments import (
     HERE,
     Function,
@@ -48,16 +48,7 @@ from cacheness.errors import (
     StoreRefused,
     StoreUnavailable,
 )
-from cacheness.keys import FunctionCode, Key, name_of_function, still_left
-from cacheness.maintenance.activity import Overview, Report
-from cacheness.maintenance.comparison import SHARDS, Progress, Scope
-from cacheness.maintenance.eviction import Progress as EvictionProgress
-from cacheness.maintenance.report import IntegrityReport
-from cacheness.maintenance.signers import Signer, sign_again, signers
-from cacheness.memoize.acceptances import Acceptances, AcceptedChange, change_of
-from cacheness.memoize.decorator import Cached, explain_call, memoize
-from cacheness.memoize.explain import Explanation
-from cacheness.memoize.function import MemoizedFunction
+from cacheness.keys import FunctionCode, Key, still_left
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.options import CachedOptions
 from cacheness.modes import WRITING
@@ -83,9 +74,18 @@ from cacheness.results.store import UNKNOWN_SIGNER, Cache, Draft, PutDetails
 from cacheness.units import Duration, bytes_named, seconds_named, seconds_of
 
 if TYPE_CHECKING:  # modules that few processes use are imported on use
+    from cacheness.maintenance.activity import Overview, Report
+    from cacheness.maintenance.comparison import Progress
     from cacheness.maintenance.doctor import Finding
+    from cacheness.maintenance.eviction import Progress as EvictionProgress
+    from cacheness.maintenance.report import IntegrityReport
+    from cacheness.maintenance.signers import Signer
+    from cacheness.memoize.acceptances import Acceptances, AcceptedChange
     from cacheness.memoize.audit_stored import AuditedFunction
     from cacheness.memoize.collected import CollectedEvidence
+    from cacheness.memoize.decorator import Cached
+    from cacheness.memoize.explain import Explanation
+    from cacheness.memoize.function import MemoizedFunction
     from cacheness.memoize.lineage import Lineage
     from cacheness.memoize.plan import FunctionPlan, State
 
@@ -605,7 +605,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             found = cache.metadata.activity_by_hour(self.config.namespace, first or 0)
         else:
             found = cache.metadata.activity(self.config.namespace, first)
-        return Report.of(found, by)
+        return maintenance.activity.Report.of(found, by)
 
     def count(
         self,
@@ -698,7 +698,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             args: arguments of the call.
             kwargs: arguments of the call, by name.
         """
-        result: R = memoize(self, fn)(*args, **kwargs)
+        result: R = memoize.decorator.memoize(self, fn)(*args, **kwargs)
         return result
 
     @overload
@@ -724,7 +724,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """
         if fn is None:
             return partial(self.cached, **checked_options(options))
-        return memoize(self, fn, **checked_options(options))
+        return memoize.decorator.memoize(self, fn, **checked_options(options))
 
     def explain(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Explanation:
         """Return why a call would miss, without calling the function.
@@ -736,7 +736,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         Returns:
             What would happen, and what differs from the nearest earlier entry.
         """
-        return explain_call(self, fn, args, kwargs)
+        return memoize.decorator.explain_call(self, fn, args, kwargs)
 
     def plan(self, *functions: Callable[..., Any]) -> list[FunctionPlan]:
         """Return which results today's code serves, and what others cost.
@@ -862,7 +862,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """Return a function as one whose results are in this cache, whatever cache decorated it."""
         from cacheness.memoize.plan import version_of
 
-        cached = function if isinstance(function, Cached) else memoize(self, version_of(function)[0])
+        wrap = memoize.decorator.memoize
+        cached = function if isinstance(function, memoize.Cached) else wrap(self, version_of(function)[0])
         return cached if cached.cache is self else type(cached)(self, cached.__wrapped__, cached.options)
 
     def accepted_changes(self) -> list[AcceptedChange]:
@@ -870,7 +871,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         A difference ends a change.
         """
-        return [] if self._is_off else [change_of(one) for one in self.acceptances.every()]
+        return [] if self._is_off else [memoize.acceptances.change_of(one) for one in self.acceptances.every()]
 
     def revoke(self, change: str, /) -> bool:
         """Revoke an accepted change.
@@ -964,7 +965,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         function, version = version_of(decorated)
         known = [] if self._is_off else self.acceptances.every()
-        accepted = {(one.new, one.old) for one in known if change_of(one).state == "accepted"}
+        accepted = {(one.new, one.old) for one in known if memoize.acceptances.change_of(one).state == "accepted"}
         entries = self.iter_entries(function=function)
         disputed = set() if self._is_off else {one.key for one in self.disputes()}
         return plan_of(
@@ -1181,11 +1182,11 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             raise ValueError(f"sample={sample!r} must be in (0, 1], and shard={shard!r} from 0 to 255")
         if repair:
             self._require_writing("verify_integrity(repair=True)")
-        scope = Scope(self.config.namespace, shard=shard)
+        scope = maintenance.comparison.Scope(self.config.namespace, shard=shard)
         inspector = self._opened.inspector
         look = partial(inspector.repair, force=force) if repair else inspector.check
         damage = [] if repair else inspector.damage(scope, whole=deep)
-        report = IntegrityReport(tuple(damage), 0, 0, repaired=repair)
+        report = maintenance.report.IntegrityReport(tuple(damage), 0, 0, repaired=repair)
         try:
             report += look(scope, progress=progress)
             if deep:
@@ -1217,7 +1218,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         cache.uses.flush()
         totals = cache.metadata.totals(self.config.namespace)
         activity = cache.metadata.activity(self.config.namespace)
-        ever = Report.of(activity, "outcome").total
+        ever = maintenance.activity.Report.of(activity, "outcome").total
         near = {"near": cache.blobs.stats()} if isinstance(cache.blobs, NearBlobStore) else {}
         stats = near | {
             "entries": totals.entries,
@@ -1232,7 +1233,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             "seconds_saved": ever.seconds_saved,
             "bytes_saved": ever.bytes_saved,
         }
-        return Overview(stats, tuple(activity))
+        return maintenance.activity.Overview(stats, tuple(activity))
 
     def evict(self, *, progress: EvictionProgress | None = None) -> int:
         """Delete expired entries, and as many others as the quota requires.
@@ -1269,7 +1270,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
         Each has the number of its entries, so every row is read.
         """
-        return signers(self._store)
+        return maintenance.signers.signers(self._store)
 
     def sign_again(self, *, dry_run: bool = False, progress: Callable[[int, int], None] | None = None) -> int:
         """Sign entries of other trusted keys with the first own key.
@@ -1287,7 +1288,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             ConfigError: this cache has no key to sign with.
         """
         self._require_writing("sign_again")
-        return sign_again(self._store, dry_run=dry_run, progress=progress)
+        return maintenance.signers.sign_again(self._store, dry_run=dry_run, progress=progress)
 
     def adopt(self) -> int:
         """Make this database the owner of the blob store.
@@ -1326,7 +1327,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if progress is None:
             return self._store.delete(where)
         gone = 0
-        for shard in range(SHARDS):
+        for shard in range(maintenance.comparison.SHARDS):
             gone += self._store.delete(replace(where, shard=shard))
             progress(gone, shard + 1)
         return gone
@@ -1504,7 +1505,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if not isinstance(function, str):
             if not callable(function):
                 raise TypeError(f"function={function!r:.80} is neither a function nor the name of one")
-            return (name_of_function(function),)
+            return (keys.name_of_function(function),)
         return (function,) if is_full_name(function) else functions_called(function, self.functions())
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import unquote, urlsplit
 
 from cacheness import forks, threads
@@ -30,8 +30,6 @@ from cacheness.keys import add_user_code
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.maintenance.eviction import Evictor
-from cacheness.maintenance.repair import Inspector
-from cacheness.memoize.acceptances import Acceptances
 from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.modes import writes
 from cacheness.protocols import BlobStore, Codec, MetadataStore
@@ -39,6 +37,10 @@ from cacheness.records import MICROSECONDS
 from cacheness.results.signing import Keyring, load_or_create_key_file, own_key
 from cacheness.results.signing_keys import without_private_keys
 from cacheness.results.store import Cache
+
+if TYPE_CHECKING:
+    from cacheness.maintenance.repair import Inspector
+    from cacheness.memoize.acceptances import Acceptances
 
 _log = logger_of(__name__)
 
@@ -50,16 +52,30 @@ KEY_FILE = "signing.key"
 add_user_code(*user_code_names())
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class OpenCache:
     """All objects for one configuration in this process."""
 
     cache: Cache
     compute_leases: ComputeLeases
     evictor: Evictor
-    inspector: Inspector
-    acceptances: Acceptances
     reasons: MissReasons = field(default_factory=MissReasons)
+
+    @forks.LazyAttribute
+    def inspector(self) -> Inspector:
+        """Compares entries and blobs."""
+        with forks.no_fork():
+            from cacheness.maintenance.repair import Inspector
+
+        return Inspector(self.cache)
+
+    @forks.LazyAttribute
+    def acceptances(self) -> Acceptances:
+        """Which results of earlier code count."""
+        with forks.no_fork():
+            from cacheness.memoize.acceptances import Acceptances
+
+        return Acceptances(self.cache)
 
     def close(self) -> None:
         """Release compute leases, end the session, close the stores."""
@@ -302,8 +318,6 @@ def _assemble(config: Config, metadata: MetadataStore, blobs: BlobStore, keyring
         cache,
         ComputeLeases(metadata, config.namespace, config.lease),
         Evictor(cache, max_bytes=config.max_bytes, max_entries=config.max_entries, policy=config.eviction),
-        Inspector(cache),
-        Acceptances(cache),
     )
 
 

@@ -91,7 +91,7 @@ class LazyAttribute(Generic[T]):
 
     Not `functools.cached_property`: Python 3.11's holds a lock while it computes, and a child
     forked during another thread's first read would wait for that thread for ever. Here both
-    compute.
+    compute, and the first value is kept.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -111,7 +111,7 @@ class LazyAttribute(Generic[T]):
         if instance is None:
             return self
         # From now on the name is found in the instance, before this descriptor.
-        value = instance.__dict__[self._name] = self._compute(instance)
+        value: T = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value
 
 

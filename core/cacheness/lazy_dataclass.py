@@ -26,9 +26,10 @@ else:
         **options: Any,
     ) -> Any:
         """As in the standard library."""
+        # The methods that are generated together; that attributes are in slots decides none but the last.
         making = ["__init__", *["__setattr__", "__delattr__"] * frozen]
         # How an object is pickled whose attributes cannot be set.
-        making += ["__getstate__", "__setstate__"] * (frozen and slots)
+        pickling = ["__getstate__", "__setstate__"] * (frozen and slots)
         comparing = ["__repr__", *["__eq__"] * eq, *["__hash__"] * (eq and frozen)]
         comparing += ["__lt__", "__le__", "__gt__", "__ge__"] * order
 
@@ -38,12 +39,13 @@ else:
             body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
 
             def with_methods(**those: bool) -> type:
-                make = dataclasses.dataclass(frozen=frozen, slots=slots, **those, **options)
+                make = dataclasses.dataclass(frozen=frozen, **those, **options)
                 return make(type(cls)(cls.__name__, cls.__bases__, dict(body)))
 
             light = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, **options)(cls)
             for group, make in (
                 (making, partial(with_methods, repr=False, eq=False)),
+                (pickling, partial(with_methods, init=False, repr=False, eq=False, slots=True)),
                 (comparing, partial(with_methods, init=False, eq=eq, order=order)),
             ):
                 names = [name for name in group if body.get(name) is None]

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cacheness import forks
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -32,6 +34,9 @@ class _Threads:
         self._here = threading.local()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
+        with forks.no_fork():
+            from concurrent.futures import ThreadPoolExecutor
+
         if getattr(self._here, "is_ours", False):
             # User code in such a call uses a different event loop, so that it does not wait for these threads.
             return ThreadPoolExecutor(1, thread_name_prefix="cacheness-inner").submit(call)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
@@ -51,6 +50,8 @@ def concurrently(work: Callable[[T], R], items: Iterable[T], size: Callable[[T],
     items, room = list(items), _Room()
     if len(items) <= 1:
         return [work(item) for item in items]
+    with forks.no_fork():
+        from concurrent.futures import ThreadPoolExecutor
 
     def bounded(item: T) -> R:
         with room.of(size(item)):

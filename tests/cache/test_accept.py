@@ -184,7 +184,7 @@ def test_a_patch_release_of_a_library_is_accepted_by_name(
         cache.accept(edited(LIBRARY), upgrade="numpy")
     for name, owner in list(owners._owners.items()):
         if owner.name == "numpy":
-            monkeypatch.setitem(owners._owners, name, replace(owner, version="99.0"))
+            monkeypatch.setitem(owners._owners, name, owner._replace(version="99.0"))
     changed = edited(LIBRARY)
     assert not holds(cache, changed, 1)
     assert "more than polars changed: numpy" in only(cache.accept(changed, upgrade="polars")).why

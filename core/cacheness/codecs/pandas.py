@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from datetime import UTC
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 from cacheness.codecs.libraries import library
 from cacheness.codecs.pandas_blocks import frame_on
@@ -71,7 +70,7 @@ def _name_fits(name: Any) -> bool:
 def _column_fits(dtype: Any, *, has_rows: bool) -> bool:
     pd = library("pandas")
     if isinstance(dtype, pd.DatetimeTZDtype):
-        return dtype.tz is UTC or (type(dtype.tz) is ZoneInfo and dtype.tz.key not in {None, "UTC"})
+        return dtype.tz is UTC or (type(dtype.tz) is library("zoneinfo").ZoneInfo and dtype.tz.key not in {None, "UTC"})
     if isinstance(dtype, pd.CategoricalDtype):
         categories = dtype.categories
         # Categories are stored with the rows: without rows they would be lost.
@@ -127,7 +126,7 @@ def _in_our_zones(frame: Any) -> Any:
 
 def _zone_called(read: Any) -> Any:
     """The zone that was written. Arrow reads UTC as a ZoneInfo, or all as zones of pytz, which count otherwise."""
-    return UTC if str(read) == "UTC" else ZoneInfo(str(read))
+    return UTC if str(read) == "UTC" else library("zoneinfo").ZoneInfo(str(read))
 
 
 FRAME: Final = Conversion(_fits, _to_arrow, _from_arrow)

@@ -21,7 +21,7 @@ MOST_NODES: Final = 180
 #: Modules whose types have closed encodings. Others encode code, files, connections, or pickle's state.
 _CLOSED: Final = frozenset(
     f"cacheness.keys.values.{name}"
-    for name in ("arrow", "builtins", "numpy", "pandas", "polars", "scipy", "torch", "unordered", "xarray")
+    for name in ("arrow", "builtins", "numpy", "pandas", "polars", "rare", "scipy", "torch", "unordered", "xarray")
 )
 _CONTAINERS: Final = frozenset({dict, list, tuple, set, frozenset})
 #: Known types whose digest as an argument belongs to another value.

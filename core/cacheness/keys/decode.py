@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import collections
 import datetime as dt
-import decimal
-import fractions
+import importlib
 import pathlib
 import re
 import struct
-import uuid
-import zoneinfo
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -118,8 +115,18 @@ def _time(wall: str, fold: int, zone: dt.tzinfo | None) -> dt.time:
     return dt.time.fromisoformat(wall).replace(fold=fold, tzinfo=zone)
 
 
-def _uuid(data: bytes, safe: int | None = None) -> uuid.UUID:
+def _uuid(data: bytes, safe: int | None = None) -> Any:
+    uuid = importlib.import_module("uuid")
     return uuid.UUID(bytes=data, is_safe=uuid.SafeUUID(safe))
+
+
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """Return what builds a value by a class of a module that few programs import."""
+
+    def build(*items: Any) -> Any:
+        return getattr(importlib.import_module(module), name)(*items)
+
+    return build
 
 
 _builders: Final[Mapping[str, Callable[..., Any]]] = {
@@ -133,15 +140,15 @@ _builders: Final[Mapping[str, Callable[..., Any]]] = {
     "Ellipsis": lambda: ...,
     "NotImplemented": lambda: NotImplemented,
     "digest": Digest,
-    "Decimal": decimal.Decimal,
-    "Fraction": fractions.Fraction,
+    "Decimal": _later("decimal", "Decimal"),
+    "Fraction": _later("fractions", "Fraction"),
     "UUID": _uuid,
     "date": dt.date.fromisoformat,
     "datetime": _datetime,
     "time": _time,
     "timedelta": dt.timedelta,
     "timezone": dt.timezone,
-    "zone": zoneinfo.ZoneInfo,
+    "zone": _later("zoneinfo", "ZoneInfo"),
     "PurePosixPath": pathlib.PurePosixPath,
     "PureWindowsPath": pathlib.PureWindowsPath,
 }

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeAlias, cast
 
 from blake3 import blake3
 
+from cacheness import forks
 from cacheness.errors import CachenessError, UnhashableArgument
 from cacheness.keys.error_paths import FAILURES, WAYS_OUT, Step, Unencodable, brief_of, place_of
 from cacheness.keys.owners import module_of
@@ -48,10 +49,22 @@ MOST_REPEATED: Final = 1 << 18
 
 _NOWHERE: Final = 1 << 62
 
-#: By exact type. Filled by the modules for the types, and by `register`.
+#: By exact type: what was asked for, what is registered, and what modules have listed that are loaded at the start.
 _handlers: dict[type, Handler] = {}
+#: By exact type, from modules that are loaded later. Only `_find` reads it, after it has waited for their import.
+_listed: dict[type, Handler] = {}
+#: Types that modules for Python's types, and for code, have listed.
+_of_python: set[type] = set()
+#: Our modules for functions and classes, in the order in which they were asked for a type. Imported with the first
+#: value of a type that no module has listed.
+_CODE: Final = "cacheness.keys.code."
+_OF_CODE: Final = (f"{_CODE}wrappers", f"{_CODE}callables", f"{_CODE}fingerprint")
+#: Our module for types of Python's library that few programs import.
+_RARE: Final = "cacheness.keys.values.rare"
+_OF_PYTHON: Final = ("cacheness.keys.values.", _CODE)
 #: Our modules for the types of a library. Imported when such a value occurs.
 _libraries: Final = {
+    **dict.fromkeys(("decimal", "fractions", "uuid", "zoneinfo"), _RARE),
     "numpy": "cacheness.keys.values.numpy",
     "pandas": "cacheness.keys.values.pandas",
     "polars": "cacheness.keys.values.polars",
@@ -192,7 +205,7 @@ class Encoder:
     #: Whether a path to a directory counts by all the files in it.
     reads_directories = True
     #: Name and digest of a user's function, class or module, and what was not followed; set by `fingerprint.py`.
-    digest_of_code: Callable[[Any], tuple[str, bytes, Iterable[str]]]
+    digest_of_code: Callable[[Any], tuple[str, bytes, Iterable[str]]]  #: set when the modules for code are loaded
 
     def __init__(self, inputs: Noting | None = None) -> None:
         self.out = bytearray()
@@ -431,8 +444,15 @@ _reading_names: set[Handler] = set()
 
 
 def _guarded(handler: Handler) -> Handler:
-    of_library = handler.__module__ in _libraries.values() and handler not in _reading_names
-    return _without_names(handler) if of_library else handler
+    return _without_names(handler) if _is_of_library(handler) and handler not in _reading_names else handler
+
+
+def _is_of_library(handler: Handler) -> bool:
+    return handler.__module__ != _RARE and handler.__module__ in _libraries.values()
+
+
+def _is_loaded_later(handler: Handler) -> bool:
+    return handler.__module__.startswith(_CODE) or handler.__module__ in _libraries.values()
 
 
 def handles(*types: type) -> Callable[[Handler], Handler]:
@@ -440,7 +460,10 @@ def handles(*types: type) -> Callable[[Handler], Handler]:
 
     def remember(handler: Handler) -> Handler:
         for type_ in types:
-            _handlers[type_] = _guarded(handler)
+            if handler.__module__.startswith(_OF_PYTHON) and not _is_of_library(handler):
+                _of_python.add(type_)
+            known = _listed if _is_loaded_later(handler) else _handlers
+            known[type_] = _guarded(handler)
         return handler
 
     return remember
@@ -467,9 +490,9 @@ def handler_of(kind: type) -> Handler:
     return _handlers.get(kind) or _find(kind)
 
 
-def known_types() -> Iterable[type]:
-    """Types that occurred, or were known from the start."""
-    return _handlers.keys()
+def types_of_python() -> Iterable[type]:
+    """Return the types that modules for Python's types have listed, so far as they are loaded."""
+    return _of_python
 
 
 def _find(kind: type) -> Handler:
@@ -479,9 +502,11 @@ def _find(kind: type) -> Handler:
     elif getattr(kind, "__cacheness_key__", None) is not None:
         handler = _own_key
     else:
-        for library in {module_of(base).partition(".")[0] for base in kind.__mro__}.intersection(_libraries):
-            importlib.import_module(_libraries[library])
-        handler = _handlers.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest[0])
+        libraries = {module_of(base).partition(".")[0] for base in kind.__mro__}.intersection(_libraries)
+        with forks.no_fork():  # a child forked during a thread's import could never import that module
+            for module in (*_OF_CODE, *(_libraries[library] for library in libraries)):
+                importlib.import_module(module)
+        handler = _listed.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest[0])
     _handlers[kind] = handler
     return handler
 

@@ -7,22 +7,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import lru_cache, partial
 from itertools import combinations, islice
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from blake3 import blake3
 
 from cacheness.errors import CodecError
-from cacheness.keys.code.fingerprint import Fingerprint, fingerprint
+from cacheness.keys import code
 from cacheness.keys.code.function_code import FunctionCode, canonical, merged
-from cacheness.keys.code.pinned import pinned
-from cacheness.keys.code.random_calls import of_call
 from cacheness.keys.decode import decode, describe, label_of
 from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, handles, is_registered
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
 from cacheness.keys.values.builtins import SCALARS
-from cacheness.lazy_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from cacheness.keys.code.fingerprint import Fingerprint
 
 T = TypeVar("T")
 
@@ -283,14 +283,20 @@ class Key:
         return (make, (self.digest, self.function, self.prefix, self.args, self.components))
 
 
-@dataclass(frozen=True, slots=True)
 class _Origin:
     """The components of a key. Formatted only when an entry is written or explained."""
 
-    arguments: Mapping[str, _Argument]
-    version: str | None
-    function: Fingerprint | None
-    with_files: dict[str, Any]  #: the arguments with files, until they are formatted
+    __slots__ = ("arguments", "function", "version", "with_files")
+
+    def __init__(
+        self,
+        arguments: Mapping[str, _Argument],
+        version: str | None,
+        function: Fingerprint | None,
+        with_files: dict[str, Any],
+    ) -> None:
+        self.arguments, self.version, self.function = arguments, version, function
+        self.with_files = with_files  #: the arguments with files, until they are formatted
 
     def unfollowed(self) -> Sequence[str]:
         """Return what is not visible of the function, and of functions and classes in the arguments."""
@@ -312,7 +318,7 @@ class _Origin:
         if self.function is None or not self.function.chance:
             return ()
         given = {name: argument.encoding not in _NO_SEEDS for name, argument in self.arguments.items()}
-        return of_call(self.function.chance, given)
+        return code.random_calls.of_call(self.function.chance, given)
 
     def keys_as_text(self, prefix: str) -> dict[frozenset[str], Key]:
         """Return a key for each set of arguments whose files count by their names."""
@@ -514,8 +520,8 @@ def _source(function: Callable[..., Any] | Digest | None, version: str | None) -
     if function is None:
         return None
     if isinstance(function, Digest):
-        return Fingerprint(function.digest, function.label, {}, ())
-    return fingerprint(function) if version is None else pinned(function)
+        return code.fingerprint.Fingerprint(function.digest, function.label, {}, ())
+    return code.fingerprint.fingerprint(function) if version is None else code.pinned.pinned(function)
 
 
 def _can_be_rebuilt(encoding: bytes) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Self
 
-from cacheness.keys.code.writers import writes_to
+from cacheness.keys import code
 from cacheness.keys.error_paths import Unencodable
 from cacheness.keys.inputs import Counted, Inputs, encoding_of_data_set, paths_in
 from cacheness.keys.opened_files import OpenedFiles
@@ -147,7 +147,7 @@ class Observed:
         if not path or not os.path.lexists(path):
             raise _NotStored(f"{name} changed while it was computed")
         if not uses & {"w", "a", "u"} and not (
-            path in named or name in self._written or arg in writes_to(self._function)
+            path in named or name in self._written or arg in code.writers.writes_to(self._function)
         ):
             raise _NotStored(f"{name} changed while it was computed, and nothing of the function was seen to write it")
         if counted is not None and self._is_read_first(path):

@@ -18,13 +18,10 @@ import types
 import weakref
 from collections.abc import Mapping
 from functools import cache, lru_cache, partial
-from typing import Any, Final, Literal, cast
-
-from cacheness.lazy_dataclass import dataclass
+from typing import Any, Final, Literal, NamedTuple, cast
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """The owner of a module's code."""
 
     kind: Literal["python", "library", "ours", "user"]

@@ -11,12 +11,14 @@ import types
 from collections.abc import Hashable, Iterable
 from typing import Any, Final
 
+from cacheness.keys.code import callables
 from cacheness.keys.code.merkle import Vertex
 from cacheness.keys.code.random_calls import LOOKED_AT, Draw, drawn_when_called, kept_in
-from cacheness.keys.encode import Encoder, known_types
+from cacheness.keys.encode import Encoder, types_of_python
 from cacheness.keys.error_paths import Harmless, Unencodable, place_of
 from cacheness.keys.owners import is_held, module_of, owner_of, owner_of_class
 from cacheness.keys.snapshot import snapshot
+from cacheness.keys.values import rare
 from cacheness.keys.values.attributes import ABSENT, wrapped_by
 from cacheness.keys.values.files import File
 from cacheness.keys.values.objects import is_mock
@@ -220,5 +222,7 @@ def _is_settled(value: Any) -> bool:
     return isinstance(value, type) and owner_of_class(value).kind != "user"
 
 
+#: The last modules that list types of Python.
+_LISTING: Final = (callables, rare)
 #: Containers fail only if a member does. A path may be missing.
-_TRANSPARENT: Final = frozenset(known_types()) - {pathlib.PosixPath, pathlib.WindowsPath, File}
+_TRANSPARENT: Final = frozenset(types_of_python()) - {pathlib.PosixPath, pathlib.WindowsPath, File}

@@ -5,18 +5,13 @@ from __future__ import annotations
 import array
 import collections
 import datetime as dt
-import decimal
-import fractions
 import gc
 import logging
 import math
 import pathlib
-import pickle
 import re
 import struct
 import types
-import uuid
-import zoneinfo
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
@@ -215,22 +210,6 @@ def _stated(encoder: Encoder, value: Stated) -> None:
     encoder.word(value.value)
 
 
-@handles(decimal.Decimal)
-def _decimal(encoder: Encoder, value: decimal.Decimal) -> None:
-    encoder.tagged("Decimal", str(value).replace("e", "E"))  # which of them is a setting of the context
-
-
-@handles(fractions.Fraction)
-def _fraction(encoder: Encoder, value: fractions.Fraction) -> None:
-    encoder.tagged("Fraction", value.numerator, value.denominator)
-
-
-@handles(uuid.UUID)
-def _uuid(encoder: Encoder, value: uuid.UUID) -> None:
-    safe = value.is_safe
-    encoder.tagged("UUID", value.bytes, *(() if safe is uuid.SafeUUID.unknown else (safe.value,)))
-
-
 @handles(dt.date)
 def _date(encoder: Encoder, value: dt.date) -> None:
     encoder.tagged("date", value.isoformat())
@@ -255,15 +234,6 @@ def _timedelta(encoder: Encoder, value: dt.timedelta) -> None:
 @handles(dt.timezone)
 def _timezone(encoder: Encoder, value: dt.timezone) -> None:
     encoder.tagged("timezone", *value.__getinitargs__())  # type: ignore[attr-defined]
-
-
-@handles(zoneinfo.ZoneInfo)
-def _zone(encoder: Encoder, value: zoneinfo.ZoneInfo) -> None:
-    try:
-        value.__reduce__()
-    except pickle.PicklingError as error:
-        raise Unencodable("a ZoneInfo made from a file, whose content cannot be seen") from error
-    encoder.tagged("zone", value.key)
 
 
 @handles(pathlib.PurePosixPath, pathlib.PureWindowsPath)
