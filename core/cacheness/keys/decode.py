@@ -159,18 +159,24 @@ _KINDS: Final = {"[": "list", "(": "tuple", "{": "dict", "<": "set", ">": "froze
 
 def describe(data: bytes, digest: bytes) -> str:
     """Describe an encoded value in a few words. The encoding may be truncated."""
-    try:
-        return _cut(repr(decode(data)))
-    except (CodecError, ValueError):  # Python writes no number of more than 4,300 digits
-        return f"<{_kind_of(data)} {digest.hex()[:12]}…>"
+    return rebuilt(data) or f"<{_kind_of(data)} {digest.hex()[:12]}…>"
 
 
 def label_of(data: bytes) -> str:
     """Return the same for a `Digest`, whose repr is the digest itself."""
+    return rebuilt(data) or _kind_of(data)
+
+
+def rebuilt(data: bytes) -> str | None:
+    """Describe an encoded value that can be rebuilt; return None for another."""
     try:
-        return _cut(repr(decode(data)))
-    except (CodecError, ValueError):  # Python writes no number of more than 4,300 digits
-        return _kind_of(data)
+        value = decode(data)
+    except CodecError:
+        return None
+    try:
+        return _cut(repr(value))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return f"<{type(value).__qualname__}>"
 
 
 def _cut(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from blake3 import blake3
 
@@ -59,11 +59,14 @@ class FunctionCode:
         return (FunctionCode, (self.name, self.module, self.components))
 
 
+#: `json.dumps` would make an encoder for each key.
+_as_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(parts: Mapping[str, Any]) -> str:
     """Return components as canonical JSON, which every store accepts; empty ones are left out."""
     kept = {name: part for name, part in parts.items() if part}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode(errors="replace").decode()
+    return _as_json(kept).encode(errors="replace").decode()
 
 
 def merged(components: str, code: FunctionCode | None) -> dict[str, Any]:
