@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib import metadata
@@ -39,6 +40,7 @@ from cacheness.maintenance.prometheus import text_of
 from cacheness.memoize import acceptances
 from cacheness.page.views import overview
 from cacheness_prefect.figures_report import text_of as markdown_of
+from tests.commands import one_after_the_other, parts_of, program
 from tests.conftest import SIGNING_KEY
 from tests.demo_calls import Colour, double, typed
 
@@ -685,22 +687,21 @@ def test_an_output_of_any_encoding_takes_every_text(directory, encoding):
         cache.put("größer … \udc80", x="größer … 漢字 \udc80", tags=["naïve"])
         cache.count("größe:…", "miss", "…")
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "LC_ALL": "C", "PYTHONUTF8": "0"}
-    for arguments in (
-        ["list"],
-        ["report"],
-        ["stats"],
-        ["plan", "größe"],
+    commands = (
+        ["list", "-d", directory],
+        ["report", "-d", directory],
+        ["stats", "-d", directory],
+        ["plan", "größe", "-d", directory],
         ["-h"],
-        ["top", "--json"],
-        ["list", "--tag", "old"],
+        ["top", "--json", "-d", directory],
+        ["list", "--tag", "old", "-d", directory],
+    )
+    for arguments, done in zip(
+        commands, one_after_the_other(commands, encoding=encoding, env=environment), strict=True
     ):
-        where = [] if "-h" in arguments else ["-d", str(directory)]
-        command = [sys.executable, "-W", "error", "-m", "cacheness", *arguments, *where]
-        done = subprocess.run(command, env=environment, capture_output=True, timeout=60, check=False)
-        assert done.returncode == (3 if "plan" in arguments else 0), done.stderr
-        assert b"Traceback" not in done.stderr
-        said = (done.stderr if "plan" in arguments else done.stdout).decode(encoding)
-        assert "\x1b" not in said
+        assert done.code == (3 if "plan" in arguments else 0), done.err
+        assert "Traceback" not in done.err
+        assert "\x1b" not in done.out + done.err
 
 
 def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(directory, tmp_path):
@@ -729,19 +730,18 @@ def test_errors_name_hostile_paths_and_names_in_one_line_that_steers_nothing(dir
         assert not {"\x1b", "\u202e"} & set(said), arguments
 
 
-def on_a_terminal(*arguments: object, columns: str) -> str:
-    """What a command shows in a window of so many columns."""
+def on_a_terminal(*commands: Sequence[object], columns: str) -> list[str]:
+    """What commands show in a window of so many columns."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "COLUMNS": columns, "NO_COLOR": "1", "TERM": "xterm"}
-    command = [sys.executable, "-m", "cacheness", *map(str, arguments)]
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment):
+    with subprocess.Popen(program(commands), stdout=theirs, stderr=subprocess.DEVNULL, env=environment):
         os.close(theirs)
         text = b""
         with contextlib.suppress(OSError):  # the other end was closed
             while data := os.read(ours, 65536):
                 text += data
     os.close(ours)
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.decode()).replace("\r", "")
+    return parts_of(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text.decode()).replace("\r", ""))
 
 
 NUMBERS = {"1,234,567", "1,000,004", "234,560", "1", "28.8", "36.0"}
@@ -762,7 +762,7 @@ def counted(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("columns", ["0", "10", "24", "40", "59", "80", "100", "200"])
 def test_numbers_are_never_cut_however_narrow_the_window_is(counted, columns):
-    shown = on_a_terminal("report", "-d", counted, columns=columns)
+    shown, listed = on_a_terminal(["report", "-d", counted], ["list", "-d", counted], columns=columns)
     assert shown.strip()
     words = shown.replace("\n", " ").split()
     assert "1,234,567" in words
@@ -777,7 +777,6 @@ def test_numbers_are_never_cut_however_narrow_the_window_is(counted, columns):
         assert set(words) >= {*NUMBERS, "saved", "spent"}
     if wide >= 59:
         assert max(map(len, shown.splitlines())) <= wide
-    listed = on_a_terminal("list", "-d", counted, columns=columns)
     assert "1.2 MB" in listed
 
 
@@ -798,7 +797,7 @@ def test_a_plan_into_a_pipe_is_a_line_a_function_and_wraps_on_a_terminal(tmp_pat
         ("a_pipeline:f", "changed", "0", "1", 7),
         ("a_pipeline:g", "gone", "0", "1", 7),
     ]
-    shown = on_a_terminal("plan", "a_pipeline", "-d", "cache", columns=columns)
+    (shown,) = on_a_terminal(["plan", "a_pipeline", "-d", "cache"], columns=columns)
     assert "changed" in " ".join(shown.split())
     assert "codeof`a_pipeline.f`changed" in "".join(shown.split()) or columns == "30"
 

@@ -5,7 +5,6 @@ What commands do in full is in test_cli.py.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -21,6 +20,7 @@ import typer.main
 
 from cacheness.cli.commands import app
 from cacheness.testing import servers
+from tests.commands import Ended, one_after_the_other
 from tests.conftest import SIGNING_KEY
 
 pytestmark = pytest.mark.slow
@@ -92,36 +92,6 @@ SERVED = "ui"
 TRUSTED = f"ed25519-pub:ci:{'A' * 43}"
 
 
-#: Runs commands one after the other, each from `main` on; the last line is what came of them.
-ONE_AFTER_THE_OTHER = """
-import contextlib, io, json, sys, traceback
-from cacheness.cli import main
-
-answers = []
-for words in json.load(sys.stdin):
-    sys.argv = ["cacheness", *words]
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        code = None
-        try:
-            main()
-        except SystemExit as end:
-            code = end.code or 0
-        except BaseException:
-            traceback.print_exc()
-    answers.append((code, out.getvalue(), err.getvalue()))
-print()
-print(json.dumps(answers))
-"""
-
-
-class Ended(NamedTuple):
-    """What came of a command."""
-
-    code: int | None
-    out: str
-    err: str
-
-
 class Store(NamedTuple):
     """A filled store: the folder that commands run in, the variables that name it, and what they ask for."""
 
@@ -137,21 +107,22 @@ class Store(NamedTuple):
 
     def run(self, text: str) -> Ended:
         """A command as a process of its own."""
-        return self._run(self.command(text), stdin=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run(
+            self.command(text),
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     def run_all(self) -> dict[str, Ended]:
         """All commands in one process."""
-        asked = json.dumps([self.words(text) for text in COMMANDS])
-        done = self._run([sys.executable, "-W", "error", "-c", ONE_AFTER_THE_OTHER], input=asked, timeout=110)
-        assert done.code == 0, done.err
-        answers = json.loads(done.out.splitlines()[-1])
-        return {text: Ended(*answer) for text, answer in zip(COMMANDS, answers, strict=True)}
-
-    def _run(self, command: list[str], **options: Any) -> Ended:
-        done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False, **options
-        )
-        return Ended(done.returncode, done.stdout, done.stderr)
+        ended = one_after_the_other(map(self.words, COMMANDS), cwd=self.folder, env=self.environment)
+        return dict(zip(COMMANDS, ended, strict=True))
 
 
 @pytest.fixture(
