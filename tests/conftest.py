@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from cacheness.config import Config
 from cacheness.testing import servers
@@ -42,6 +43,9 @@ ONE_AUTHORITY = {"SSL_CERT_FILE": str(AUTHORITY), "SSL_CERT_DIR": str(AUTHORITY.
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a run owns the servers; workers find them by its token."""
+    # Tests measure no times: on a busy machine an example may take seconds.
+    settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy")
     os.environ.update(QUIET_DASK | ONE_AUTHORITY)  # before anything imports Dask, here and in each child
     if not hasattr(config, "workerinput"):
         os.environ[RUN] = servers.SharedServers().token

@@ -302,7 +302,7 @@ def frames(draw: st.DrawFn, cells: dict[str, st.SearchStrategy[Any]]) -> pd.Data
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_columns_stay")
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frames(CELLS), st.sampled_from([bytes, bytearray]))
 def test_any_frame_of_plain_columns_comes_back_exactly(frame: pd.DataFrame, make: type[Buffer]) -> None:
     assume(len(frame) or "category" not in frame.dtypes.to_list())
