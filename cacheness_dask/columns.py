@@ -35,8 +35,14 @@ def _columns(value: Any) -> Iterator[Any]:
     elif isinstance(value, _pandas("Series", "Index")):
         if value.dtype.kind == "O":
             yield value
-    elif isinstance(value, _pandas("DataFrame")):
+    elif isinstance(value, _pandas("DataFrame")) and _may_hold_texts(value):
         yield from (value.iloc[:, at] for at, dtype in enumerate(value.dtypes) if dtype.kind == "O")
+
+
+def _may_hold_texts(frame: Any) -> bool:
+    """Return False if no block of a frame holds objects, without the series that `dtypes` makes each time."""
+    blocks = getattr(getattr(frame, "_mgr", None), "blocks", None)
+    return blocks is None or any(block.dtype.kind == "O" for block in blocks)
 
 
 def _pandas(*names: str) -> Any:

@@ -93,7 +93,7 @@ def _chosen(
                 made.refused[key] = prints.refused[key]
         elif digest in never:
             made.refused[key] = never[digest]
-        elif (name := prints.entry_of(digest)) in present:
+        elif (name := prints.entries[digest]) in present:
             hits[key] = name
             continue
         else:
@@ -156,7 +156,7 @@ def _to_check(
         if not is_quick or found.outputs or type(node) is not Task or key in prints.inputs or is_writer(node):
             continue
         needed = [dep for dep in node.dependencies if not isinstance(made.graph.get(dep), DataNode)]
-        entries = {dep: prints.entry_of(prints.digests[dep]) for dep in needed if dep in prints.digests}
+        entries = {dep: prints.entries[prints.digests[dep]] for dep in needed if dep in prints.digests}
         is_whole = len(entries) == len(needed) and present.keys() >= {*entries.values()}
         if is_whole and sampler.chooses(bytes.fromhex(name)):
             yield key, entries
@@ -169,8 +169,8 @@ def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presen
     gone = [key for key in prints.terms if key not in made.runs]
     made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
     loaded = set(made.hits.values())
-    digests, entry_of = prints.digests, prints.entry_of
-    spared = {entry_of(digests[key]) for key in gone if key in digests} - loaded
+    digests, entries = prints.digests, prints.entries
+    spared = {entries[digests[key]] for key in gone if key in digests} - loaded
     made.seconds_spared, seconds_loaded = (
         sum(found.compute_seconds or 0.0 for key in keys if (found := present.get(key))) for keys in (spared, loaded)
     )

@@ -93,7 +93,7 @@ class EarlierCode:
         self._cache, self._graph, self._wanted, self._prints = cache, graph, wanted, prints
         stay = set(topological(graph, [key for key in held if key in graph])) if held else frozenset()
         self._missing = [
-            key for key, digest in prints.digests.items() if prints.entry_of(digest) not in present and key not in stay
+            key for key, digest in prints.digests.items() if prints.entries[digest] not in present and key not in stay
         ]
         self._misses = frozenset(self._missing)
         self._found = StandIns()

@@ -116,12 +116,13 @@ class GraphPlanner:
 
     def _look_up(self, asked: GraphRequest, prints: Fingerprints) -> CachedResults:
         """Return the existing results, known reasons for missing ones, and how long an answer takes."""
-        entry_of = prints.entry_of
-        names = sorted({entry_of(digest) for digest in _digests_in(prints)})
+        entries = prints.entries
+        names = sorted({entries[digest] for digest in _digests_in(prints)})
         start = time.perf_counter()
-        found = self.cache.present(names) if names else {}
+        # As bytes: the cache would check the digits of each.
+        found = self.cache.present([*map(bytes.fromhex, names)]) if names else {}
         seconds = (time.perf_counter() - start) / max(1, -(-len(names) // 10_000))
-        missing = {name: digest for digest in prints.digests.values() if (name := entry_of(digest)) not in found}
+        missing = {name: digest for digest in prints.digests.values() if (name := entries[digest]) not in found}
         noted = self.cache.unstored(list(missing)) if missing else {}
         self.learned.learn_stored(noted, missing)
         self.learned.refuse_sinks(asked.graph, prints)
@@ -156,7 +157,7 @@ def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: M
     """Return tasks whose results exist under the names of some of their files, which are unchanged since."""
     found = _Served()
     for key, texts in prints.texts.items():
-        if key in served or key not in prints.digests or prints.entry_of(prints.digests[key]) in present:
+        if key in served or key not in prints.digests or prints.entries[prints.digests[key]] in present:
             continue
         for names, text in texts.items():
             there = present.get(entry_key(text))

@@ -44,6 +44,14 @@ class Clues(Mapping[Any, bytes]):
         return len(self.known)
 
 
+class EntryKeys(dict[bytes, str]):
+    """The key of the entry with each fingerprint, in hexadecimal digits. Each is made when it is first read."""
+
+    def __missing__(self, digest: bytes) -> str:
+        name = self[digest] = entry_key(digest)
+        return name
+
+
 @dataclass(slots=True)
 class Fingerprints:
     """The facts about each task that the wanted keys need."""
@@ -59,15 +67,8 @@ class Fingerprints:
     files: dict[str, FileState] = field(default_factory=dict)  #: whose content counts, with their state
     inputs: dict[Any, Inputs] = field(default_factory=dict)  #: the files of each node that names any
     functions: dict[bytes, types.FunctionType] = field(default_factory=dict)  #: those that occurred, by their digests
-    _names: dict[bytes, str] = field(default_factory=dict, repr=False)
+    entries: EntryKeys = field(default_factory=EntryKeys, repr=False)  #: keys of the entries with fingerprints
     groups: dict[Any, list[Names]] = field(default_factory=dict)  #: of these, those that count together
     texts: dict[Any, dict[Names, bytes]] = field(default_factory=dict)  #: digests with some files by their names
     #: Return a task's own content, and the places of other tasks' results in it; None if unknown.
     inputs_of: Callable[[Any], TaskInputs | None] = field(default=lambda _: None, repr=False)
-
-    def entry_of(self, digest: bytes) -> str:
-        """Return the key of the entry with this fingerprint, like `entry_key`, but cached."""
-        name = self._names.get(digest)
-        if name is None:
-            name = self._names[digest] = entry_key(digest)
-        return name

@@ -30,7 +30,7 @@ from distributed import Client
 
 import cacheness_dask as cd
 from cacheness import UnifiedCache
-from cacheness_dask.columns import names_in
+from cacheness_dask.columns import _may_hold_texts, names_in
 
 
 @pytest.fixture(autouse=True)
@@ -569,3 +569,21 @@ def test_a_pattern_counts_by_what_matches_it(cache: UnifiedCache, give: Callable
         value, run = compute(cache, dask.delayed(read, pure=True)(give("n*.txt")))
         seen.append((value, run.history[-1].hits))
     assert seen == [(1, 0), (1, 1), (2, 0), (7, 0), (7, 1)]
+
+
+def test_a_frame_is_searched_for_names_if_any_column_holds_objects() -> None:
+    kinds: dict[str, Any] = {
+        "numbers": [1, 2],
+        "texts": pd.array(["a", "b"], dtype="str"),
+        "objects": pd.Series(["a", 1], dtype=object),
+        "categories": pd.Categorical(["a", "b"]),
+        "nullable": pd.array([1, None], dtype="Int64"),
+        "times": pd.date_range("2020", periods=2, tz="UTC"),
+        "periods": pd.period_range("2020", periods=2),
+        "spans": pd.arrays.IntervalArray.from_breaks([0, 1, 2]),
+        "sparse": pd.arrays.SparseArray([0, 1]),
+    }
+    for names in itertools.combinations(kinds, 2):
+        frame = pd.DataFrame({name: kinds[name] for name in names})
+        assert _may_hold_texts(frame) is any(dtype.kind == "O" for dtype in frame.dtypes)
+    assert not _may_hold_texts(pd.DataFrame())
