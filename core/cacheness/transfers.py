@@ -50,8 +50,11 @@ def concurrently(work: Callable[[T], R], items: Iterable[T], size: Callable[[T],
     items, room = list(items), _Room()
     if len(items) <= 1:
         return [work(item) for item in items]
-    with forks.no_fork():
-        from concurrent.futures import ThreadPoolExecutor
+    try:
+        with forks.no_fork():
+            from concurrent.futures import ThreadPoolExecutor
+    except RuntimeError:  # during the interpreter's exit it cannot be imported for the first time
+        return list(map(work, items))
 
     def bounded(item: T) -> R:
         with room.of(size(item)):
