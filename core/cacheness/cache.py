@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -1458,13 +1459,14 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
         opened = self._opened  # again, because a value may fork while it is encoded
         opened.evictor.before_put(drafts)
+        began = time.monotonic()
         try:
             entries = opened.cache.publish(drafts)
         except StoreFull:
             if not opened.evictor.make_room():
                 raise
             entries = opened.cache.publish(drafts)
-        opened.evictor.after_put(entries)
+        opened.evictor.after_put(entries, time.monotonic() - began)
         return entries
 
     def _publish_together(self, drafts: Sequence[Draft]) -> None:

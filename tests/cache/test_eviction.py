@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import random
+import sqlite3
 from bisect import bisect_left, insort
+from contextlib import closing
 from typing import Any, Literal
 
 import pytest
 
 from cacheness import UnifiedCache
+from cacheness.deadlines import patience_or
+from cacheness.factory import SQLITE_FILE
 from cacheness.maintenance.eviction import FULL_TO, SAMPLE, least_valuable
 from cacheness.records import Candidate
+
+UNLIMITED = 1e6  #: seconds
 
 
 def blob(n: int) -> bytes:
@@ -64,6 +71,34 @@ def test_expired_entries_go_first(world):
         cache.put(n, n=n, ttl=0.000001)
     assert {entry["args"]["n"] for entry in cache.list_entries()} == {0, 1, 2, 3}
     cache.close()
+
+
+def test_a_put_leaves_its_slice_to_the_next_one_while_another_process_writes(tmp_path, monkeypatch, caplog):
+    with UnifiedCache(tmp_path, max_entries=20) as cache, closing(sqlite3.connect(tmp_path / SQLITE_FILE)) as other:
+        for n in range(20):
+            cache.put(n, n=n)
+        evictor, limits = cache._opened.evictor, list[float]()
+        after_put, delete_slice = evictor.after_put, evictor._delete_slice
+
+        def beside_a_writer(*given: Any) -> None:
+            other.execute("BEGIN IMMEDIATE")
+            after_put(*given)
+            other.rollback()
+
+        def noted(*given: Any) -> None:
+            limits.append(patience_or(UNLIMITED))
+            delete_slice(*given)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(evictor, "after_put", beside_a_writer)
+            patched.setattr(evictor, "_delete_slice", noted)
+            cache.put(20, n=20)
+        assert max(limits) < UNLIMITED
+        assert cache.get(n=20) == 20
+        assert cache.stats()["entries"] == 21
+        assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+        cache.put(21, n=21)
+        assert cache.stats()["entries"] <= 20
 
 
 def test_without_a_quota_nothing_is_evicted(world):

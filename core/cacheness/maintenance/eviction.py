@@ -14,7 +14,8 @@ from dataclasses import replace
 from typing import Literal
 
 from cacheness import forks
-from cacheness.errors import CachenessError, StoreFull
+from cacheness.deadlines import patience
+from cacheness.errors import CachenessError, StoreBusy, StoreFull
 from cacheness.logs import logger_of
 from cacheness.records import (
     CODE_KEPT,
@@ -41,6 +42,7 @@ SLICE_LEAST = 16  #: rows, however slow the last slice was: a put adds few, so e
 ATTEMPTS = 3  #: samples in a row without any deletion, before it stops
 AT_A_TIME = 1000  #: expired entries that are deleted between two calls of progress
 SLICE_SECONDS = 0.01
+PUTS_AVERAGED = 8  #: about so many puts decide how long a slice may wait for other writers
 LOOK_EVERY = 5.0  #: seconds, at a put
 FOLD_EVERY = 600.0  #: seconds, at a put: figures of hours that ended, and code that no entry names
 NEGLECTED = 60.0  #: seconds without a slice, after which the first put of a process does one
@@ -71,6 +73,7 @@ class Evictor:
         self._bytes_left = self._entries_left = 0.0  #: before the next check
         self._seen_first: Holdings | None = None  #: before the first put, which does not check again
         self._row_seconds = SLICE_SECONDS / SLICE_ROWS  #: seconds per row of the last slice
+        self._put_seconds = 0.0  #: moving average of the last puts, waits for other writers included
 
     def before_put(self, drafts: Sequence[Draft]) -> None:
         """Free space for a value that is large for the quota. Raises StoreFull if it can never fit."""
@@ -88,10 +91,16 @@ class Evictor:
         if size > most / LARGE:
             self._try(lambda: self._make_room_for(size), "the cache may exceed its quota: eviction failed")
 
-    def after_put(self, entries: Sequence[Entry]) -> None:
-        """Delete a slice of expired entries, or of entries over the quota, when a check is due."""
+    def after_put(self, entries: Sequence[Entry], seconds: float) -> None:
+        """Delete a slice of expired entries, or of entries over the quota, when a check is due.
+
+        Args:
+            entries: what was put.
+            seconds: how long that took.
+        """
         size = sum(entry.size for entry in entries)
         with self._lock:
+            self._put_seconds += (seconds - self._put_seconds) / PUTS_AVERAGED
             self._bytes_left -= size
             self._entries_left -= len(entries)
             # The first put checks too: if every process makes only one put, no other check would happen.
@@ -100,6 +109,15 @@ class Evictor:
                 return
         # The put itself is durable; an exception now would suggest that it failed.
         self._try(lambda: self._look_after(size, len(entries)), "the cache may exceed its quota: eviction failed")
+
+    def _look_after(self, size: int, entries: int) -> None:
+        # The caller waits for other writers no longer than puts usually do, among many of them too. If a
+        # writer has the lock for longer, as one that evicts in parallel, the next put tries again.
+        try:
+            with patience(max(SLICE_SECONDS, self._put_seconds)):
+                self._delete_slice(size, entries)
+        except StoreBusy as error:
+            _log.debug("a put deleted nothing: %s", error)
 
     def make_room(self, progress: Progress | None = None) -> int:
         """Delete everything that has expired and, over the quota, the least valuable; return how many."""
@@ -172,7 +190,7 @@ class Evictor:
     def _look_first(self) -> None:
         self._seen_first = self._look()
 
-    def _look_after(self, size: int, entries: int) -> None:
+    def _delete_slice(self, size: int, entries: int) -> None:
         seen, self._seen_first = self._seen_first, None
         if seen is not None:
             seen = replace(seen, bytes=seen.bytes + size, entries=seen.entries + entries)
