@@ -106,7 +106,8 @@ def test_every_class_of_the_package_can_be_used() -> None:
         for cls in [value for value in vars(module).values() if isinstance(value, type)]:
             if dataclasses.is_dataclass(cls):
                 assert len(inspect.signature(cls).parameters) >= len([f for f in dataclasses.fields(cls) if f.init])
-                assert all(callable(getattr(cls, name)) for name in ("__repr__", "__eq__"))
+                later = [name for name, value in vars(cls).items() if isinstance(value, _Later)]
+                assert all(callable(getattr(cls, name)) for name in ("__repr__", "__eq__", *later))
             assert not any(isinstance(value, _Later) for value in vars(cls).values())
 
 
