@@ -7,18 +7,14 @@ from typing import Final
 
 from blake3 import blake3
 
-from cacheness.keys import FORMAT, Digest, Key, encode, make_key
+from cacheness.keys import FORMAT, Digest, Key, make_key
+from cacheness.keys.encode import encode_code
 
 #: Stands for any fingerprint.
 _ANY: Final = bytes(range(32))
 
 
-def _around(encoding: bytes) -> tuple[bytes, bytes]:
-    before, after = encoding.split(_ANY, 1)
-    return before, after
-
-
-_BEFORE, _AFTER = _around(encode((FORMAT, _ANY, None, "", {})))
+_BEFORE, _, _AFTER = encode_code((FORMAT, _ANY, None, "", {})).partition(_ANY)
 #: Of a key without arguments, for `explain`.
 _COMPONENTS: Final = make_key(args={}, function=Digest(_ANY)).components
 
@@ -40,10 +36,12 @@ def result_key(digest: bytes, name: str) -> Key:
         digest: the fingerprint of the task.
         name: the name of its function.
     """
-    before, after = _args_around(name)
+    before, found, after = _args_around(name)
+    if not found:  # another encoder is registered for bytes
+        return make_key(args={}, function=Digest(digest, name))
     return Key(blake3(_BEFORE + digest + _AFTER).digest(), name, "", before + digest + after, _COMPONENTS)
 
 
 @lru_cache(maxsize=1024)
-def _args_around(name: str) -> tuple[bytes, bytes]:
-    return _around(make_key(args={}, function=Digest(_ANY, name)).args)
+def _args_around(name: str) -> tuple[bytes, bytes, bytes]:
+    return make_key(args={}, function=Digest(_ANY, name)).args.partition(_ANY)

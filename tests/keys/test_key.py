@@ -7,6 +7,7 @@ import json
 import pathlib
 import pickle
 import sys
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -217,9 +218,53 @@ def by_encoder(fingerprint, version, prefix, digests):
     return blake3(encode((FORMAT, fingerprint, version, prefix, in_order))).digest()
 
 
-def test_a_scalar_that_something_else_is_registered_for_counts_as_that(monkeypatch):
+@pytest.fixture
+def own_registry(monkeypatch):
+    """What a test registers ends with it."""
+    for name in ("_handlers", "_overrides", "_unregistered"):
+        monkeypatch.setattr(encoding, name, dict(getattr(encoding, name)))
+
+
+class Group(StrEnum):
+    ONE = "one"
+    TWO = "two"
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize("kind", [str, bytes, int, tuple, dict, frozenset])
+@pytest.mark.parametrize("count", [1, 3000])
+def test_what_is_registered_for_built_in_types_is_for_arguments_alone(kind, count):
+    many = {f"a{n}": 1.5 for n in range(count)}
+    before = make_key(args=many, prefix="group", version="1")
+    register(kind, lambda _: 0)
+    assert make_key(args=many, prefix="group", version="1") == before
+    assert make_key(args={**many, "a0": 2.5}, prefix="group", version="1") != before
+    assert make_key(args={"b" + name: value for name, value in many.items()}, prefix="group", version="1") != before
+    assert make_key(args=many, prefix=Group.ONE) != make_key(args=many, prefix=Group.TWO)
+
+
+@pytest.mark.usefixtures("own_registry")
+@pytest.mark.parametrize(
+    ("kind", "codes"),
+    [
+        (float, ("a * 1e-9", "a * 3e-9")),
+        (int, ("a * 2", "a * 3")),
+        (str, ("a + 'b'", "a + 'c'")),
+        (bytes, ("a + a", "a * a")),
+        (bytes, ("a + b'x'", "a + b'y'")),
+        (tuple, ("a in (1, 2)", "a in (1, 3)")),
+        (frozenset, ("a in {1, 2}", "a in {1, 3}")),
+        (complex, ("a * 1j", "a * 2j")),
+    ],
+)
+def test_what_is_registered_for_a_type_does_not_hold_for_constants_of_code(kind, codes):
+    register(kind, lambda _: "all the same")
+    one, other = (make_key(args={}, function=eval(f"lambda a: {code}")) for code in codes)
+    assert one != other
+
+
+@pytest.mark.usefixtures("own_registry")
+def test_a_scalar_that_something_else_is_registered_for_counts_as_that():
     before = make_key(args={"x": 1})
-    monkeypatch.setattr(encoding, "_handlers", dict(encoding._handlers))
-    monkeypatch.setattr(encoding, "_overrides", {})
     register(int, lambda value: f"{value}"[-1])
     assert make_key(args={"x": 1}) == make_key(args={"x": 11}) != before

@@ -77,6 +77,8 @@ _libraries: Final = {
 _families: list[tuple[Callable[[type], bool], Handler]] = []
 #: Encodes objects of all other types.
 _rest: list[Handler] = []
+#: What encoded types before a function was registered for them or for a base class.
+_unregistered: dict[type, Handler] = {}
 #: Functions given to `register`; they also hold for subclasses.
 _overrides: dict[type, Callable[[Any], Any]] = {}
 
@@ -153,6 +155,16 @@ def encode(value: Any, path: str = "args", inputs: Noting | None = None) -> byte
     return bytes(encoder.out)
 
 
+def encode_code(value: Any) -> bytes:
+    """Return the canonical bytes of a part of code, whatever encoder is registered for its type.
+
+    Otherwise an encoder that rounds numbers would make an edit of a constant a hit.
+    """
+    encoder = _CodeEncoder()
+    encoder.run(value, "code")
+    return bytes(encoder.out)
+
+
 def digest_of(
     value: Any, path: str = "args", inputs: Noting | None = None, unfollowed: list[str] | None = None
 ) -> bytes:
@@ -186,6 +198,7 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
     _overrides[type_] = fn
     # A type that was resolved earlier may be a subclass of this one.
     for known in [t for t in _handlers if issubclass(t, type_)]:
+        _unregistered.setdefault(known, _handlers[known])
         _handlers[known] = _registered
 
 
@@ -289,6 +302,8 @@ class Encoder:
         for field in fields:
             if type(field) is str:
                 self.blob(b"s", field.encode("utf-8", "surrogatepass"))  # our text, and not a file name
+            elif type(field) is bytes:
+                self.blob(b"b", field)  # our bytes, for which no function is registered
             else:
                 self.add(field)
 
@@ -496,10 +511,14 @@ def types_of_python() -> Iterable[type]:
 
 
 def _find(kind: type) -> Handler:
+    handler = _registered if any(base in _overrides for base in kind.__mro__) else _find_unregistered(kind)
+    _handlers[kind] = handler
+    return handler
+
+
+def _find_unregistered(kind: type) -> Handler:
     handler: Handler
-    if any(base in _overrides for base in kind.__mro__):
-        handler = _registered
-    elif getattr(kind, "__cacheness_key__", None) is not None:
+    if getattr(kind, "__cacheness_key__", None) is not None:
         handler = _own_key
     else:
         libraries = {module_of(base).partition(".")[0] for base in kind.__mro__}.intersection(_libraries)
@@ -507,8 +526,26 @@ def _find(kind: type) -> Handler:
             for module in (*_OF_CODE, *(_libraries[library] for library in libraries)):
                 importlib.import_module(module)
         handler = _listed.get(kind) or next((h for belongs, h in _families if belongs(kind)), _rest[0])
-    _handlers[kind] = handler
     return handler
+
+
+class _CodeEncoder(Encoder):
+    """Encodes parts of code without registered functions."""
+
+    __slots__ = ()
+
+    def add(self, value: Any) -> None:
+        kind = type(value)
+        if handler_of(kind) is not _registered:
+            super().add(value)
+            return
+        if kind not in _unregistered:
+            _unregistered[kind] = _find_unregistered(kind)
+        _unregistered[kind](self, value)
+
+    def items(self, values: Iterable[Any]) -> None:
+        for value in values:
+            self.add(value)
 
 
 def _registered(encoder: Encoder, value: Any) -> None:

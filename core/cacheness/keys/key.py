@@ -15,7 +15,7 @@ from cacheness.errors import CodecError
 from cacheness.keys import code
 from cacheness.keys.code.function_code import FunctionCode, canonical, merged
 from cacheness.keys.decode import decode, describe, label_of, rebuilt
-from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, handles, is_registered
+from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, encode_code, handles, is_registered
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
@@ -401,24 +401,26 @@ def _key(
 
 
 def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
-    # By name: the order of arguments does not count.
-    names = sorted(digests)
-    is_plain = _TEXTS.issuperset(map(type, (version, prefix, *names))) and not is_registered((str, bytes))
-    encoding = _encoding(fingerprint, version, prefix, names, digests) if is_plain else b""
-    if not 0 < len(encoding) <= LONG:
-        encoding = encode((FORMAT, fingerprint, version, prefix, {name: digests[name] for name in names}))
-    return blake3(encoding).digest()
-
-
-def _encoding(
-    fingerprint: bytes | None, version: str | None, prefix: str, names: Sequence[str], digests: Mapping[str, bytes]
-) -> bytes:
-    """Return the result of `encode` for these, in a fifth of the time, if nothing of it is shortened."""
-    pieces = [_head(fingerprint, version, prefix), b"{%x:" % len(names)]
-    for name in names:
+    # By name: the order of arguments does not count. What `encode` returns for these five fields, if no encoder is
+    # registered for their types: such an encoder is for arguments, and must not make different keys equal.
+    pieces = [b"{%x:" % len(digests)]
+    for name in sorted(digests):
         digest = digests[name]
-        pieces += (_text(name), b"b%x:%b" % (len(digest), digest))
-    return b"".join(pieces)
+        pieces += (_part(name), b"b%x:%b" % (len(digest), digest))
+    named = _shortened(b"".join(pieces))
+    return blake3(_shortened(_head(fingerprint, _part(version), _part(prefix)) + named)).digest()
+
+
+def _part(text: str | None) -> bytes:
+    """Return the encoding of a text; a subclass of `str` has its own."""
+    if text is None:
+        return b"N"
+    return _text(text) if type(text) is str else encode_code(text)
+
+
+def _shortened(encoding: bytes) -> bytes:
+    """Return an encoding, or its digest if it is long, as `encode` does."""
+    return encoding if len(encoding) <= LONG else b"#%b%b" % (encoding[:1], blake3(encoding).digest())
 
 
 def _encoding_of_kept(values: Mapping[str, Any]) -> bytes:
@@ -432,14 +434,16 @@ def _encoding_of_kept(values: Mapping[str, Any]) -> bytes:
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _head(fingerprint: bytes | None, version: str | None, prefix: str) -> bytes:
+def _head(fingerprint: bytes | None, version: bytes, prefix: bytes) -> bytes:
     code = b"N" if fingerprint is None else b"b%x:%b" % (len(fingerprint), fingerprint)
-    return b"".join([_KEY_HEAD, code, b"N" if version is None else _text(version), _text(prefix)])
+    return b"".join([_KEY_HEAD, code, version, prefix])
 
 
 @lru_cache(maxsize=_REMEMBERED)
 def _text(text: str) -> bytes:
     encoded = text.encode("utf-8", "surrogatepass")
+    if len(encoded) > LONG:
+        return b"s#%x:%b" % (len(encoded), blake3(encoded).digest())
     return b"s%x:%b" % (len(encoded), encoded)
 
 

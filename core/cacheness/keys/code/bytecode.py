@@ -17,7 +17,7 @@ from blake3 import blake3
 from cacheness.keys.code.instructions import instructions_of, one_by_one
 from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.write_only import uses_in
-from cacheness.keys.encode import encode
+from cacheness.keys.encode import encode_code as encode
 from cacheness.lazy_dataclass import dataclass
 
 

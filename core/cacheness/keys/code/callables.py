@@ -49,7 +49,7 @@ def _foreign_function(encoder: Encoder, value: types.FunctionType, owner: Owner,
     if (start := encoder.enter(value)) >= 0:
         encoder.open("made function", 6 if owner.kind == "library" else 5)
         add_foreign(encoder, owner, module, name)
-        encoder.add(info_of(value.__code__).digest)
+        encoder.blob(b"b", info_of(value.__code__).digest)
         cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
         within = {name: contents for name, cell in cells for contents in _contents(cell)}
         encoder.add(within)

@@ -39,7 +39,8 @@ from cacheness.keys.code.references import (
     unseen_in,
 )
 from cacheness.keys.code.revalidation import Watch
-from cacheness.keys.encode import FORMAT, Encoder, encode
+from cacheness.keys.encode import FORMAT, Encoder
+from cacheness.keys.encode import encode_code as encode
 from cacheness.keys.error_paths import deciding
 from cacheness.lazy_dataclass import dataclass
 

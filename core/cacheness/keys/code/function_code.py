@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from cacheness.keys.encode import encode
+from cacheness.keys.encode import encode_code as encode
 from cacheness.lazy_dataclass import dataclass
 
 
