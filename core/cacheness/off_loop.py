@@ -6,6 +6,7 @@ cache. None of the calls made here waits for another one of them.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
@@ -80,5 +81,7 @@ async def to_the_end(call: Callable[[], T]) -> T:
     try:
         return await asyncio.shield(waiting)
     except asyncio.CancelledError:
-        await asyncio.wait([waiting])
+        while not waiting.done():
+            with contextlib.suppress(asyncio.CancelledError):  # cancelled again
+                await asyncio.wait([waiting])
         raise

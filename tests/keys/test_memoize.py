@@ -435,6 +435,26 @@ def test_what_the_function_raises_passes_untouched_and_nothing_is_stored(
     assert cache.compute_leases.holder(f.key(1).hex) is None
 
 
+def test_an_error_keeps_its_cause(cache: UnifiedCache) -> None:
+    @cache.cached
+    def f(x: int) -> None:
+        raise StopIteration(x) from ValueError("why")
+
+    for call in (f, f.refresh, f.lazy):
+        with pytest.raises(StopIteration) as caught:
+            call(1)
+        assert str(caught.value.__cause__) == "why"
+
+
+def test_a_function_may_call_itself_to_some_depth(cache: UnifiedCache) -> None:
+    @cache.cached
+    def depth(n: int) -> int:
+        return 0 if n == 0 else 1 + depth(n - 1)
+
+    # Of a thousand frames, with those of the tests around them.
+    assert depth(120) == 120
+
+
 def test_only_what_passes_the_condition_is_stored(cache: UnifiedCache, calls: Calls) -> None:
     @cache.cached(condition=lambda result: result > 1)
     def f(x: int) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -102,6 +102,16 @@ class _Runner:
         self._patience.__exit__()
 
 
+class _BodyToRun:
+    """Passes a body to `InThread.finish`, which runs it, and returns its result."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
+    def __await__(self) -> Generator[Body, Any, Any]:
+        return (yield self._body)
+
+
 class InThread(_Runner):
     """Runs steps in the caller's thread."""
 
@@ -110,22 +120,42 @@ class InThread(_Runner):
     def finish(self, steps: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return the result of steps, and release the lease that they took."""
         self._begin_work()
+        running, result = steps(*args, **kwargs), None
         try:
-            steps(*args, **kwargs).send(None)
+            while True:
+                # Not within the steps: their frames would count towards the depth to which the function may call
+                # itself, and they cannot pass its StopIteration on.
+                result = self._run_now(running.send(result))
         except StopIteration as done:
-            result: T = done.value
-            return result
-        except RuntimeError:
-            if self._stop is not None:
-                raise self._stop from None
+            if self._stop is None:
+                value: T = done.value
+                return value
             raise
+        except RuntimeError:
+            if self._stop is None:
+                raise
         finally:
             try:
+                running.close()
                 if self.lease.begun:
                     self._cached.ask(self.lease.end)
             finally:
                 self._end_work()
-        raise AssertionError("a step of a plain function waits for an event loop")
+        raise self._stop
+
+    def _run_now(self, body: Body) -> Any:
+        self._end_work()
+        try:
+            with body:
+                try:
+                    return self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
+                except Exception as error:  # noqa: BLE001  raised again, but for an audit
+                    return body.failed(error)
+        except StopIteration as stop:
+            self._stop = stop
+            raise
+        finally:
+            self._begin_work()
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what this work of the cache returns."""
@@ -141,16 +171,7 @@ class InThread(_Runner):
 
     async def run_body(self, body: Body) -> Any:
         """Return what the function returns; `Failed` if an audit's function raised."""
-        self._end_work()
-        try:
-            with body:
-                try:
-                    return self._cached.__wrapped__(*body.call.args, **body.call.kwargs)
-                except Exception as error:  # noqa: BLE001  raised again, but for an audit
-                    self._stop = error if isinstance(error, StopIteration) else None
-                    return body.failed(error)
-        finally:
-            self._begin_work()
+        return await _BodyToRun(body)
 
     async def sleep(self, seconds: float) -> None:
         """Pause for a while."""
