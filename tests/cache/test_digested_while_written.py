@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,40 @@ def test_a_crash_at_any_step_leaves_the_old_value_or_the_new_one(files: UnifiedC
         left = files.verify_integrity(deep=True)
         assert (list(left), left.blobs) == ([], 1)
     assert {("blobs.writing", "before"), ("blobs.writing", "after")} <= steps
+
+
+@pytest.mark.parametrize("step", ["_digest_of", "digest_buffers"])
+def test_a_value_that_another_thread_changes_is_not_served_with_the_digest_of_another(
+    files: UnifiedCache, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    value, real = VALUES["array"](), getattr(results_store, step)
+
+    def changing(*given: Any) -> Any:
+        found = real(*given)
+        value[:] = 7.0
+        return found
+
+    monkeypatch.setattr(results_store, step, changing)
+    files.put(value, n=1)
+    monkeypatch.undo()
+    hit = files.lookup(n=1)
+    assert hit is None or closed_digest(hit.value) == hit.entry.value
+
+
+def test_blobs_of_a_batch_for_which_there_is_no_room_are_deleted(
+    files: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, calls = store_of(files), itertools.count()
+    write = store.blobs.write
+
+    def full_after_three(name: str, buffers: Any) -> None:
+        if next(calls) == 3:
+            raise StoreFull("no room")
+        write(name, buffers)
+
+    monkeypatch.setattr(store.blobs, "write", full_after_three)
+    values = [np.random.default_rng(n).bytes(SIZE) for n in range(5)]
+    with pytest.raises(StoreFull, match="no room"):
+        files.put_many([(value, {"n": n}) for n, value in enumerate(values)])
+    assert next(calls) > 3
+    assert list(store.blobs.scan("default/")) == []

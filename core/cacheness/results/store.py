@@ -152,9 +152,9 @@ class Cache:
             stored = [b"".join(stored)]
         later = None
         is_large = size >= DIGESTED_LATER and size > self._inline_max_bytes
-        if is_alone and is_large and codec.safe and self._writing is not None:
+        if is_alone and is_large and codec.safe and not suffix and self._writing is not None:
             # Not for pickles: a digest may call methods of the value, which may use this cache.
-            later = partial(_digests_of, stored, value, about.by_value)
+            later = partial(_digests_while_written, stored, value, about.by_value)
         digest, value_digest = (_NO_DIGEST, None) if later else _digests_of(stored, value, about.by_value)
         now, code = self.metadata.now(), key.code
         entry = Entry(
@@ -240,11 +240,12 @@ class Cache:
         lasting = any(map(self._has_blob, drafts))
         self._prepare(drafts)
         placed: list[_Placed] = []
+        written: list[str] = []  #: the names of blobs
         with self.metadata.exclusive():
             for _ in range(PUBLISH_ATTEMPTS):
                 session = self.sessions.current(lasting=lasting)
                 try:
-                    placed = placed or self._write(drafts, session)
+                    placed = placed or self._write(drafts, session, written)
                     entries = [self._sign(entry, where, fresh=fresh) for entry, where in placed]
                     replaced = self.metadata.commit(entries, session, fresh=fresh)
                 except ClockMoved:
@@ -261,9 +262,9 @@ class Cache:
                         return entries
                     placed = []
                 except StoreFull:
-                    # The database has answered: nothing was committed. Blobs that stayed would fill the disk.
+                    # Nothing was committed. Blobs that stayed would fill the disk.
                     self.sessions.abandon(session)
-                    self.tombstones.delete(where["blob"] for _, where in placed if "blob" in where)
+                    self.tombstones.delete(written)
                     raise
                 except BaseException:
                     self.sessions.abandon(session)
@@ -297,26 +298,33 @@ class Cache:
                 self._noted.clear()
             self._noted.update(dict.fromkeys(new, today))
 
-    def _write(self, drafts: Sequence[Draft], session: str) -> list[_Placed]:
+    def _write(self, drafts: Sequence[Draft], session: str, written: list[str]) -> list[_Placed]:
+        """Write the blobs, and add the name of each to `written`; return where each value is."""
+
+        def write(draft: Draft) -> _Placed:
+            return self._write_one(draft, session, written)
+
         if not any(map(self._has_blob, drafts)):
-            return [self._write_one(draft, session) for draft in drafts]  # nothing to wait for
+            return list(map(write, drafts))  # nothing to wait for
         try:
-            return concurrently(lambda draft: self._write_one(draft, session), drafts, lambda draft: draft.entry.size)
+            return concurrently(write, drafts, lambda draft: draft.entry.size)
         except (StoreUnavailable, BlobMissing) as error:
             if self.metadata.renew_session(session):
                 raise
             # A repair fenced our session and aborted the upload; the store did not fail.
             raise SessionLost(f"session {session} was fenced while it wrote") from error
 
-    def _write_one(self, draft: Draft, session: str) -> _Placed:
+    def _write_one(self, draft: Draft, session: str, written: list[str]) -> _Placed:
         if not self._has_blob(draft):
             return draft.entry, {"inline": b"".join(draft.buffers)}
         name = fresh_name(draft.entry, session)
         if draft.digests is None or self._writing is None:
             self.blobs.write(name, draft.buffers)  # durable, but not visible yet
+            written.append(name)
             return draft.entry, {"blob": name}
         with self._writing(name, draft.buffers):
             digest, value = draft.digests()
+        written.append(name)
         return replace(draft.entry, digest=digest, value=value), {"blob": name}
 
     def _has_blob(self, draft: Draft) -> bool:
@@ -670,6 +678,13 @@ def _is_named_by(link: Entry, entry: Entry) -> bool:
 
 def _digests_of(stored: Sequence[Buffer], value: Any, by_value: bool | None) -> tuple[bytes, bytes | None]:
     return digest_buffers(stored), _digest_of(value, by_value)
+
+
+def _digests_while_written(stored: Sequence[Buffer], value: Any, by_value: bool | None) -> tuple[bytes, bytes | None]:
+    # The bytes last: if another thread changed the value since they were written, the entry cannot be verified, and is
+    # not served with the digest of another value.
+    of_value = _digest_of(value, by_value)
+    return digest_buffers(stored), of_value
 
 
 def _digest_of(value: Any, by_value: bool | None) -> bytes | None:
