@@ -202,7 +202,7 @@ def test_numbers_of_a_large_frame_stay_in_the_memory_that_was_read() -> None:
     here = np.frombuffer(data, np.uint8)
     parts = {**decoded, "index": decoded.index}
     on_it = {name for name, part in parts.items() if name != "s" and np.shares_memory(memory_of(part), here)}
-    assert on_it == {"i", "x", "j", "y", "t", "z", "c", "index"}
+    assert on_it == {"i", "x", "j", "y", "t", "z", "c", "n", "index"}
 
 
 @in_pandas_3
@@ -233,7 +233,7 @@ def test_a_change_of_one_column_changes_no_other() -> None:
 
 @pytest.mark.usefixtures("small_columns_stay")
 def test_a_column_can_be_added_to_a_frame_of_many_columns_with_gaps() -> None:
-    frame = pd.DataFrame({f"c{n}": np.arange(4) if n % 3 else [0.5, np.nan, 1, 2] for n in range(400)})
+    frame = pd.DataFrame({f"c{n}": np.arange(4) if n % 3 else [True, False, True, True] for n in range(400)})
     decoded = CODEC.decode(bytearray(payload(frame)))
     assert same_frame(decoded, frame)
     decoded["new"] = 1  # pandas warns of too many blocks
@@ -250,9 +250,18 @@ def test_a_series_made_of_an_index_can_be_written_to(labels: Any, made: str) -> 
     assert labels_read.iloc[0] == index[1]
 
 
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8"])
+def test_numbers_that_are_none_keep_their_bytes(dtype: str) -> None:
+    values = np.array([1.5, np.nan, -np.nan, np.nan], dtype)
+    values.view(f"u{values.itemsize}")[3] ^= 1  # another payload
+    decoded = CODEC.decode(bytearray(payload(pd.DataFrame({"a": values, "b": [1, 2, 3, 4]}))))
+    assert decoded["a"].to_numpy().tobytes() == values.tobytes()
+
+
 @in_pandas_3
 def test_a_frame_that_needs_little_of_the_memory_is_copied() -> None:
-    frame = pd.DataFrame({"n": np.where(np.arange(ROWS) % 2, 1.5, np.nan), "m": np.arange(ROWS).astype("i1")})
+    times = pd.Series(HOURS).where(np.arange(ROWS) % 2 == 0)  # with nulls, which are filled in a copy
+    frame = pd.DataFrame({"n": times, "m": np.arange(ROWS).astype("i1")})
     data = bytearray(payload(frame))
     decoded = CODEC.decode(data)
     assert same_frame(decoded, frame)

@@ -94,7 +94,14 @@ def _text_dtype() -> Any:
 
 
 def _to_arrow(frame: Any) -> Any:
-    return library("pyarrow").Table.from_pandas(frame)
+    pa, np = library("pyarrow"), library("numpy")
+    table = pa.Table.from_pandas(frame)
+    for position, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, np.dtype) and dtype.kind == "f" and table.column(position).null_count:
+            # Arrow takes NaN for a null, and a null has neither a sign nor a payload.
+            values = pa.array(frame.iloc[:, position].to_numpy(), from_pandas=False)
+            table = table.set_column(position, table.schema.field(position), values)
+    return table
 
 
 def _from_arrow(table: Any, memory: Buffer) -> Any:
