@@ -152,8 +152,9 @@ class Run:
             self._holds = True
             worker.hold(self._config)
         with isolated(_not_cached if self._mode == "offline" else self._warn):
-            if asked.waits and self._unflushed:
-                self.flush()  # otherwise results of the previous computation might be missed
+            # Otherwise results of the previous computation, of this run or another one, might be missed.
+            if asked.waits and (self._unflushed or worker.is_behind(self._config)):
+                self.flush()
             futures = KeptFutures(client, asked.graph)
             plan, prints = self._planner.plan(replace(asked, held=futures.terms), audits=self._stores)
             if not asked.waits:

@@ -76,6 +76,12 @@ def report(config: Config) -> reports.WorkerReport:
     return reports.taken(config)
 
 
+def is_behind(config: Config) -> bool:
+    """Return True when this process has results that are not stored yet."""
+    found = _open.get(config)
+    return found is not None and found.queue.is_waiting
+
+
 async def report_soon(config: Config) -> reports.WorkerReport:
     """Do the same for the event loop of a worker, which must not be blocked."""
     return await asyncio.to_thread(report, config)

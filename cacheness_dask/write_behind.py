@@ -18,7 +18,7 @@ import cloudpickle
 import numpy as np
 
 from cacheness import Entry, UnifiedCache
-from cacheness.errors import CachenessError, CodecError
+from cacheness.errors import CachenessError, CodecError, StoreFull
 from cacheness.isolation import isolated
 from cacheness.keys import Key
 from cacheness_dask import live
@@ -39,6 +39,8 @@ _AT_ONCE: Final = 8
 _TASKS_SHARE: Final = 10
 #: … and fewer than so many wait to be stored.
 _MOST_BEHIND: Final = 2 * _BATCH
+#: Results of a batch that are tried one by one when there is no room for them.
+_MOST_FAILED: Final = 16
 #: Raised by `frozen` for a value that cannot be stored.
 CANNOT_BE_PICKLED: Final = (pickle.PicklingError, AttributeError, TypeError)
 #: Reasons that wait together before they are written.
@@ -147,6 +149,11 @@ class WriteBehind:
     def waiting(self) -> int:
         """Return the bytes that wait to be stored."""
         return self._waiting
+
+    @property
+    def is_waiting(self) -> bool:
+        """Return True when a result is not stored yet."""
+        return self._waiting > 0
 
     def flush(self) -> int:
         """Wait until nothing is waiting; return how many results were stored so far."""
@@ -259,16 +266,30 @@ class WriteBehind:
                     self._cache().note_unstored(notes)
 
     def _store(self, batch: list[Pending]) -> None:
-        start = time.perf_counter()
-        with isolated(self._warn):  # the results exist, also when the store is down
-            cache = self._cache()
-            with cache.write_batch():
-                stored = self._put_all(cache, batch)
-            with self._state:
-                self._stored += len(stored)
-            live.tell(stored=len(stored), stored_bytes=sum(stored))
-            if len(batch) == 1:
-                self._meter.saw(batch[0].size, time.perf_counter() - start)
+        """Store results together; if there is no room for one of them, store the others without it."""
+        remaining, failed = [batch], 0
+        while remaining:
+            some = remaining.pop()
+            with isolated(self._warn):  # the results exist, also when the store is down
+                try:
+                    self._store_together(some)
+                except StoreFull:
+                    # One of them may be larger than the quota. On a full disk all fail, and few are tried one by one.
+                    if len(some) == 1 or failed >= _MOST_FAILED:
+                        failed += 1
+                        raise
+                    middle = len(some) // 2
+                    remaining += some[middle:], some[:middle]
+
+    def _store_together(self, batch: list[Pending]) -> None:
+        start, cache = time.perf_counter(), self._cache()
+        with cache.write_batch():
+            stored = self._put_all(cache, batch)
+        with self._state:
+            self._stored += len(stored)
+        live.tell(stored=len(stored), stored_bytes=sum(stored))
+        if len(batch) == 1:
+            self._meter.saw(batch[0].size, time.perf_counter() - start)
 
     def _put_all(self, cache: UnifiedCache, batch: list[Pending]) -> list[int]:
         """Store a batch, and count it by function; return the sizes of what could be stored."""
@@ -285,8 +306,7 @@ class WriteBehind:
                 stored.append(size)
                 continue
             try:
-                with isolated(_cannot_be_read):
-                    value = thaw()
+                value = _read(thaw)
                 entry = cache.put(value, key, compute_seconds=about.seconds, provenance=about.provenance)
             except CodecError as error:  # this value cannot be stored; others can
                 (about.refused or self._warn)(error)
@@ -304,8 +324,11 @@ def _nothing() -> None:
     """The value of a link."""
 
 
-def _cannot_be_read(error: BaseException) -> None:
-    raise CodecError(f"what was pickled cannot be read again: {type(error).__name__}: {error}") from error
+def _read(thaw: Callable[[], Any]) -> Any:
+    try:
+        return thaw()
+    except (Exception, SystemExit) as error:  # what a pickle calls may raise anything
+        raise CodecError(f"what was pickled cannot be read again: {type(error).__name__}: {error}") from error
 
 
 def _reset_after_fork() -> None:

@@ -148,6 +148,48 @@ def test_a_value_that_cannot_be_stored_is_said_and_the_others_are_stored(cache: 
     assert cache.get(n=1) == 5
 
 
+class Exits:
+    """An object that ends the process that unpickles it."""
+
+    def __reduce__(self) -> Any:
+        return sys.exit, (3,)
+
+
+def test_a_value_that_cannot_be_read_again_leaves_its_batch_alone(gated: Gated) -> None:
+    warned: list[BaseException] = []
+    queue = queue_on(gated, 1 << 20, warned)
+    for number, value in enumerate(([1], [Exits()], [2])):
+        put(queue, number, value, 100)
+    gated.gate.set()
+    queue.flush()
+    assert [gated.get(make_key(args={"n": n})) for n in range(3)] == [[1], None, [2]]
+    assert ["SystemExit" in str(one) for one in warned] == [True]
+
+
+def test_a_value_for_which_there_is_no_room_leaves_its_batch_alone(tmp_path: Path) -> None:
+    values = [np.random.default_rng(n).bytes(300_000 if n in {20, 70} else 10) for n in range(100)]
+    with UnifiedCache(tmp_path, max_bytes=200_000) as cache:
+        with (
+            pytest.warns(cd.CacheUnavailable, match="is not stored"),
+            cd.caching(cache, which="all", scheduler="threads"),
+        ):
+            assert list(dask.compute(*[dask.delayed(same)(value, n) for n, value in enumerate(values)])) == values
+        assert cache.stats()["entries"] == 98
+
+
+def same(value: bytes, number: int) -> bytes:
+    return value
+
+
+def test_an_inner_block_finds_what_the_outer_one_has_computed(tmp_path: Path) -> None:
+    tasks = [dask.delayed(inc)(n) for n in range(50)]
+    with cd.caching(str(tmp_path), which="all", scheduler="threads") as outer:
+        dask.compute(*tasks)
+        with cd.caching(str(tmp_path), which="all", scheduler="threads") as inner:
+            dask.compute(*tasks)
+    assert [(part.hits, part.misses) for part in (*outer.history, *inner.history)] == [(0, 50), (50, 0)]
+
+
 def test_downstream_changes_in_place_do_not_reach_the_store(cache: UnifiedCache) -> None:
     def grow(frame: pd.DataFrame) -> pd.DataFrame:
         frame["b"] = frame.a * 2
