@@ -100,7 +100,7 @@ def _open(config: Config) -> UnifiedCache:
 
 
 @lru_cache(maxsize=64)
-def _schema_of(make: Callable[..., dict[str, Any]], *args: Any, **kwargs: Any) -> dict[str, Any]:
+def _schema_of(make: Callable[..., dict[str, Any]], _: object, *args: Any, **kwargs: Any) -> dict[str, Any]:
     return make(*args, **kwargs)
 
 
@@ -269,7 +269,8 @@ class CachenessBlock(WritableFileSystem, ABC):  # abstract, so that Prefect's UI
             args: passed to Prefect.
             kwargs: passed to Prefect.
         """
-        return deepcopy(_schema_of(super().model_json_schema, *args, **kwargs))
+        # `model_rebuild` makes another validator.
+        return deepcopy(_schema_of(super().model_json_schema, cls.__pydantic_validator__, *args, **kwargs))
 
     @property
     def saved_as(self) -> str | None:
