@@ -191,6 +191,8 @@ def digest_of(
 def register(type_: type, fn: Callable[[Any], Any]) -> None:
     """Let instances of a type, and of its subclasses, count as the type's name and a function's result.
 
+    It holds for arguments and for values to which code refers. Constants of code always count as they are.
+
     Args:
         type_: the type.
         fn: called with an instance; returns what counts.
