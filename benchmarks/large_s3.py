@@ -26,7 +26,7 @@ def measure(bench: Bench) -> Iterator[Row]:
             "bare": lambda: obstore.put(store, "bare", data),
             "looked at": lambda: (obstore.put(store, "looked at", data), obstore.head(store, "looked at")),
         },
-        rounds=6,
+        rounds=4,
         once=True,
         memory=MEMORY,
     )
@@ -36,7 +36,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     key = cache.key(x=1)
     times = bench.race(
         {"ours": lambda: cache.get(key), "bare": lambda: obstore.get(store, "bare").bytes()},
-        rounds=6,
+        rounds=4,
         once=True,
         memory=MEMORY,
     )

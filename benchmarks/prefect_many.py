@@ -44,7 +44,7 @@ def measure(bench: Bench) -> Iterator[Row]:
     cluster = bench.enter(
         LocalCluster(n_workers=WORKERS, threads_per_worker=WORKERS, dashboard_address=":0", silence_logs=50)
     )
-    runs = int(os.environ.get("PREFECT_RUNS", "20" if bench.quick else "100"))
+    runs = int(os.environ.get("PREFECT_RUNS", "20" if bench.quick else "70"))
     kinds: dict[str, Callable[[dict[str, Any], list[int], str], list[int]]] = {
         "submitted, processes": functools.partial(submitted, lambda: ProcessPoolTaskRunner(max_workers=WORKERS)),
         "submitted, Dask": functools.partial(submitted, lambda: DaskTaskRunner(address=cluster.scheduler_address)),
