@@ -12,8 +12,6 @@ from cacheness.keys.encode import encode_code
 
 #: Stands for any fingerprint.
 _ANY: Final = bytes(range(32))
-
-
 _BEFORE, _, _AFTER = encode_code((FORMAT, _ANY, None, "", {})).partition(_ANY)
 #: Of a key without arguments, for `explain`.
 _COMPONENTS: Final = make_key(args={}, function=Digest(_ANY)).components

@@ -79,7 +79,7 @@ def report(config: Config) -> reports.WorkerReport:
 def is_behind(config: Config) -> bool:
     """Return True when this process has results that are not stored yet."""
     found = _open.get(config)
-    return found is not None and found.queue.is_waiting
+    return found is not None and found.queue.waiting > 0
 
 
 async def report_soon(config: Config) -> reports.WorkerReport:

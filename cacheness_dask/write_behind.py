@@ -150,11 +150,6 @@ class WriteBehind:
         """Return the bytes that wait to be stored."""
         return self._waiting
 
-    @property
-    def is_waiting(self) -> bool:
-        """Return True when a result is not stored yet."""
-        return self._waiting > 0
-
     def flush(self) -> int:
         """Wait until nothing is waiting; return how many results were stored so far."""
         with self._state:

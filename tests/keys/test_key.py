@@ -244,6 +244,14 @@ def test_what_is_registered_for_built_in_types_is_for_arguments_alone(kind, coun
 
 
 @pytest.mark.usefixtures("own_registry")
+def test_a_function_for_a_subclass_is_for_arguments_alone_too():
+    register(str, len)
+    make_key(args={"x": Group.ONE})
+    register(Group, lambda _: 0)
+    assert make_key(args={}, prefix=Group.ONE) != make_key(args={}, prefix=Group.TWO)
+
+
+@pytest.mark.usefixtures("own_registry")
 @pytest.mark.parametrize(
     ("kind", "codes"),
     [

@@ -200,7 +200,8 @@ def register(type_: type, fn: Callable[[Any], Any]) -> None:
     _overrides[type_] = fn
     # A type that was resolved earlier may be a subclass of this one.
     for known in [t for t in _handlers if issubclass(t, type_)]:
-        _unregistered.setdefault(known, _handlers[known])
+        if _handlers[known] is not _registered:
+            _unregistered[known] = _handlers[known]
         _handlers[known] = _registered
 
 

@@ -21,13 +21,11 @@ from cacheness.memoize.explain import Explanation
 from cacheness.memoize.explain_call import explain_fully
 from cacheness.memoize.function import CacheLike, MemoizedFunction
 from cacheness.memoize.lookup import look
-from cacheness.memoize.options import CachedOptions, Options
+from cacheness.memoize.options import Options
 from cacheness.memoize.signature import reduce_wrapper
 from cacheness.memoize.steps import PATIENCE, InThread, OffLoop, runner_for
 from cacheness.modes import writes
 from cacheness.records import Hit
-
-__all__ = ["BoundCached", "Cached", "CachedCoroutine", "CachedOptions", "Options", "explain_call", "memoize"]
 
 
 def memoize(cache: CacheLike, fn: Callable[..., Any], **options: Any) -> Cached:
