@@ -444,7 +444,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def link(self, key: Key, entry: Entry, /, *, provenance: Mapping[str, Any] | None = None) -> Entry:
         """Store that a key has the result of an entry, without bytes.
 
-        The link is deleted with that entry.
+        The link is deleted with that entry. If the key has a result meanwhile, from another process
+        or from this entry itself, that stays and is returned: others may name it.
 
         Args:
             key: the key.
@@ -452,6 +453,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             provenance: where that was found; any value for JSON.
         """
         self._require_writing("link")
+        own = self._store.own_result(key.digest)
+        if own is not None:
+            return own
         draft = self._store.draft_link(key, entry, canonical_json(provenance or {}))
         batch = self._batch
         if batch is None:

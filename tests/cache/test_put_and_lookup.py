@@ -12,7 +12,7 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from cacheness import CachenessError, CodecError, Hit, StoreRefused, UnifiedCache
+from cacheness import CachenessError, CodecError, Hit, Key, StoreRefused, UnifiedCache
 from cacheness.results import access_counts
 from cacheness.results import store as results_store
 
@@ -393,3 +393,39 @@ def test_what_is_compressed_is_read_by_a_cache_that_compresses_nothing(world):
         assert one.put(words, x=1).codec.endswith("+zstd")
     with UnifiedCache(world.config.but(compression="none")) as other:
         assert other.get(x=1) == words
+
+
+def with_alias(cache: UnifiedCache, alias: bytes, **args: object) -> Key:
+    """Return a key of a result that other keys may be linked to."""
+    key = cache.key(**args)
+    key.alias = alias
+    return key
+
+
+def test_a_link_names_a_result_and_replaces_none(world):
+    cache = world.cache
+    one, two, three = (with_alias(cache, bytes(32), k=number) for number in range(3))
+    found = cache.put(ONE, one)
+    assert cache.link(one, found).link is None  # another process computed the same meanwhile
+    cache.link(three, found)
+    cache.put(ONE, two)
+    assert cache.link(two, found).link is None
+    with cache.write_batch():
+        cache.link(one, cache.entry(two))
+        cache.link(two, cache.entry(one))
+    world.reopen()
+    assert [world.cache.get(key) for key in (one, two, three)] == [ONE] * 3
+    assert [world.cache.entry(key).link for key in (one, two)] == [None, None]
+    assert world.cache.invalidate(one)
+    assert (world.cache.get(two), world.cache.get(three)) == (ONE, None)
+
+
+def test_a_link_replaces_what_is_not_served(world):
+    one, two, three = (with_alias(world.cache, bytes(32), k=number) for number in range(3))
+    world.cache.put(ONE, one, ttl=timedelta(microseconds=1))
+    damaged = world.cache.put(ONE, three)
+    found = world.cache.put(ONE, two)
+    world.cache._store.blobs.delete(damaged.blob)
+    for key in (one, three):
+        assert world.cache.link(key, found).link == found.key
+        assert world.cache.get(key) == ONE

@@ -294,3 +294,15 @@ def test_a_disputed_result_is_named_by_nobody(cache: UnifiedCache) -> None:
             assert cache.dispute(entry, None, None, "it came out differently")
     _, record = cached(cache, graph_of(functions("value = 3; return value")))
     assert (record.cut, traces()) == (0, {"load": 1, "train": 1, "told": 1})
+
+
+def test_results_that_another_run_stored_since_the_plan_stay(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value, _ = cached(cache, graph_of(functions("return 3")))
+    with monkeypatch.context() as patch:  # as if this run had been planned before
+        patch.setattr(UnifiedCache, "present", lambda *_: {})
+        assert cached(cache, graph_of(functions("return 3")))[0] == value
+    assert traces() == {"load": 1}
+    _, record = cached(cache, graph_of(functions("return 3")))
+    assert (record.hits, record.misses, traces()) == (1, 0, {})

@@ -426,6 +426,17 @@ class Cache:
                 return hit
         return None
 
+    def own_result(self, key: bytes) -> Entry | None:
+        """Return the row of a key if it is served and has bytes itself; these are read and verified."""
+        entry = self.metadata.find(self.namespace, key)
+        if entry is None or entry.link is not None:
+            return None
+        try:
+            hit = self.follow(entry)
+        except CodecError:
+            return None
+        return None if hit is None else hit.entry
+
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
         """Return the hits among many keys: one statement per 10,000, blobs read in parallel."""
         mark = self.metadata.last_change() if any(map(self._kept.is_known, keys)) else None
