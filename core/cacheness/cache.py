@@ -444,8 +444,8 @@ class UnifiedCache(AsyncCalls, NoDictionary):
     def link(self, key: Key, entry: Entry, /, *, provenance: Mapping[str, Any] | None = None) -> Entry:
         """Store that a key has the result of an entry, without bytes.
 
-        The link is deleted with that entry. If the key has a result meanwhile, from another process
-        or from this entry itself, that stays and is returned: others may name it.
+        The link is deleted with that entry. If the key already has a result, it is kept and
+        returned: links may name it, and it may be this entry itself.
 
         Args:
             key: the key.
