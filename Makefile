@@ -77,7 +77,7 @@ bench: $(STAMP) ## every budget beside its peers (under 15 minutes)
 bench-quick: $(STAMP) ## the same with fewer rounds (under 2 minutes)
 	@$(RUN) -m benchmarks --quick
 
-bench-growth: $(STAMP) ## single calls, surveys and eviction at GROWTH=1000000 entries (ten minutes)
+bench-growth: $(STAMP) ## single calls, surveys and eviction at GROWTH=1000000 entries (five minutes)
 	@GROWTH=$(GROWTH) $(RUN) -m benchmarks growth
 
 fuzz: $(STAMP) ## hostile bytes for every decoder, FUZZ_SECONDS=600 in all

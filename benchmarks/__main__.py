@@ -1,5 +1,7 @@
 """Every budget, one after the other: python -m benchmarks [--quick] [benchmark …]
 
+Growth takes minutes by itself, and runs when it is named, as `make bench-growth` does.
+
 What was measured stands in benchmarks/results/ in place of what the same benchmarks found before;
 those that are not named keep what they have.
 """
@@ -28,6 +30,7 @@ from benchmarks.show import WIDTH, show_outcome, sum_up
 HERE = Path(__file__).parent
 FIRST = ("get_small", "get_file", "put_small", "fresh_process", "key_speed")
 LAST = ("peak_memory", "scale", "many_writers", "growth")  #: they leave the machine's own caches full of theirs
+ON_REQUEST = ("growth",)
 OTHERS = sorted(path.stem for path in HERE.glob("*.py") if "\ndef measure(" in path.read_text())
 ALL = (*FIRST, *(name for name in OTHERS if name not in FIRST + LAST), *LAST)
 #: Seconds after which a benchmark hangs rather than works; a scale run on request may take hours.
@@ -50,7 +53,8 @@ def main() -> int:
         console.print("Something else runs on this machine: ratios will be noisy, and times are not to be trusted.")
     name = "quick" if options.quick else "full"
     found = []
-    for each in [each for each in ALL if each in (options.names or ALL)]:
+    chosen = options.names or [each for each in ALL if each not in ON_REQUEST]
+    for each in [each for each in ALL if each in chosen]:
         found.append(run(each, about, quick=options.quick))
         show_outcome(found[-1], console)
         outcomes = merged(load(RESULTS / f"{name}.json"), found, ALL)

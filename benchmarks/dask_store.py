@@ -32,7 +32,7 @@ def measure(bench: Bench) -> Iterator[Row]:
         )
     )
     client = bench.enter(Client(bench.enter(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0"))))
-    rounds = 3 if bench.quick else 9
+    rounds = 3 if bench.quick else 7
     for seconds in (0.001, 0.005):
         for name, scheduler in (("two worker processes", client), ("threads", "threads")):
             with cd.caching(cache, scheduler=scheduler, which="all") as run:

@@ -53,7 +53,8 @@ def puts(bench: Bench, cache: UnifiedCache) -> Iterator[Row]:
             {
                 "with": lambda value=value: cache.put(value, x=next(numbers)),
                 "without": lambda value=value: cache.put(value, x=next(numbers), by_value=False),
-            }
+            },
+            rounds=5,
         )
         yield compare(f"put {name} with its digest", times["with"], "without", times["without"], at_most=most)
 

@@ -148,7 +148,7 @@ def race(
             assert name == "nothing" or each(number, return_state=True).name == "Cached", name
         contenders = {name: lambda each=each: each(next(numbers)) for name, each in tasks.items()}
         memory = MEMORY if function is large else 0
-        return bench.race(contenders, rounds=3 if write else 6, once=True, memory=memory)
+        return bench.race(contenders, rounds=6 if function is small else 3, once=True, memory=memory)
 
     return work()
 

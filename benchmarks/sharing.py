@@ -18,7 +18,7 @@ from cacheness.testing.proxy import Proxy
 VALUE = np.random.default_rng(1).random(8 << 20)
 SMALL = b"x" * 1024
 MEMORY = 1 << 30
-ROUNDS = 6
+ROUNDS = 4
 CALLS = ROUNDS * 4  #: three values and a warm-up in each round
 
 
@@ -40,7 +40,7 @@ def near(bench: Bench) -> Iterator[Row]:
             "near": lambda: tiered.put(VALUE, to="near", x=next(numbers)),
             "far": lambda: far.put(VALUE, to="far", x=next(numbers)),
         },
-        rounds=6,
+        rounds=ROUNDS,
         once=True,
         memory=MEMORY,
     )
@@ -58,7 +58,7 @@ def near(bench: Bench) -> Iterator[Row]:
     yield compare("first get of 64 MiB, with a near tier", times["near"], "without", times["far"], at_most=1.1)
     key = local.put(VALUE, y=0).cache_key
     times = bench.race(
-        {"near": lambda: tiered.get(keys[0]), "local": lambda: local.get(key)}, rounds=6, once=True, memory=MEMORY
+        {"near": lambda: tiered.get(keys[0]), "local": lambda: local.get(key)}, rounds=ROUNDS, once=True, memory=MEMORY
     )
     yield compare("second get of 64 MiB, with a near tier", times["near"], "local files", times["local"], at_most=1.2)
 
