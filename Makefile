@@ -3,7 +3,7 @@
 #   make test PYTHON=/path/to/python3.11      another interpreter
 #   make test TESTS=tests/keys                some of the tests
 #   make test ARGS="-x -n 0"                  other options for pytest
-#   make demo FULL=1                          a census of everything installed here, not only of Prefect and Dask
+#   make demo FULL=1                          a census of everything installed here, not only of Dask, pandas and SciPy
 #   make demo-cluster KEEP=1                  keep its servers until Ctrl-C, to look at Prefect's UI
 
 SHELL := /bin/bash
@@ -43,7 +43,7 @@ CODE := $(PACKAGES) tests examples benchmarks docs
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(STAMP) ## a census of Prefect, Dask and what they require, on SQLite and files (under 3 minutes)
+demo: $(STAMP) ## a census of Dask, pandas, SciPy and what they need, on SQLite and files (under 3 minutes)
 	@$(RUN) -m examples.census $(if $(FULL),--full) $(if $(KEEP),--keep)
 
 demo-cluster: $(STAMP) ## the same on PostgreSQL, S3, a Prefect server and a Dask cluster

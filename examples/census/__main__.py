@@ -12,7 +12,7 @@ from examples.census.demo import DemoFailed, run_demo
 from examples.census.sources import needed_by
 
 #: The default census: these distributions and what they require, about half of all installed files.
-TAKEN = ("prefect", "dask", "distributed", "s3fs")
+TAKEN = ("distributed", "matplotlib", "pandas", "scipy", "sqlalchemy", "xarray")
 
 
 def main() -> int:
