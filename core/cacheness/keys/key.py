@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from functools import lru_cache, partial
 from itertools import combinations, islice
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from blake3 import blake3
 
 from cacheness.errors import CodecError
 from cacheness.keys import code
-from cacheness.keys.code.function_code import FunctionCode, canonical, merged
+from cacheness.keys.code.function_code import FunctionCode, as_json, canonical, joined, merged
 from cacheness.keys.decode import decode, describe, label_of, rebuilt
-from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, encode_code, handles, is_registered
+from cacheness.keys.encode import FORMAT, LONG, Digest, Encoder, encode, encode_code, is_registered
 from cacheness.keys.error_paths import deciding
 from cacheness.keys.inputs import Inputs
 from cacheness.keys.outcome import Outcome
 from cacheness.keys.values.builtins import SCALARS
+from cacheness.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from cacheness.keys.code.fingerprint import Fingerprint
@@ -56,19 +57,20 @@ _NO_SEEDS: Final = frozenset({encode(None), encode(False)})
 _HEAD: Final = 256
 
 
-#: Numbers, names and functions whose part in keys is remembered: most calls repeat them.
+#: Short arguments, names and functions whose part in keys is remembered: most calls repeat them.
 _REMEMBERED: Final = 1024
-#: Bytes of the longest encoding of a number that is.
-_SHORT_SCALAR: Final = 64
+#: Bytes of the longest encoding of an argument that is.
+_SHORT: Final = 64
 #: The start of a key's encoding: five fields, of which the first is the format.
 _KEY_HEAD: Final = b"(5:i%x;" % FORMAT
-#: Types that are encoded without a check for registered subclasses.
-_TEXTS: Final = frozenset({str, type(None)})
+#: The start of the encoding of 32 bytes.
+_OF_DIGEST: Final = b"b20:"
 #: Of an argument that cannot contain a file name.
 _NO_INPUTS: Final = Inputs()
 
 
-class _Argument(NamedTuple):
+@dataclass(slots=True, eq=False)
+class _Argument:
     """An argument's state when the key was made."""
 
     digest: bytes
@@ -78,26 +80,36 @@ class _Argument(NamedTuple):
     label: str = ""  #: of a Digest
     loose: bytes = b""  #: the digest without the order of dictionaries, if there are any
     unfollowed: Sequence[str] = ()  #: what is not visible
+    _kept: bytes = b""
+    _part: str = ""
 
-    def to_keep(self) -> Any:
-        """Return the row's content: the value if it can be rebuilt, otherwise its digest."""
-        if self.whole and _rebuilt(self.encoding) is not None:
-            return _Encoded(self.encoding)
-        return _Labelled(self.digest, self.label or label_of(self.encoding))
+    @property
+    def kept(self) -> bytes:
+        """Return the row's content, encoded: the value if it can be rebuilt, otherwise its digest."""
+        self._format()
+        return self._kept
 
-    def describe(self) -> str:
-        """Return a short description."""
-        return self.label or (self.whole and _rebuilt(self.encoding)) or describe(self.encoding, self.digest)
+    @property
+    def part(self) -> str:
+        """Return, for `explain`, a short digest, a description, and a short digest without order if there is one."""
+        self._format()
+        return self._part
+
+    def _format(self) -> None:
+        if self._part:
+            return
+        value = rebuilt(self.encoding) if self.whole else None
+        label = self.label or label_of(self.encoding) if value is None else ""
+        self._kept = _labelled(self.digest, label) if value is None else self.encoding
+        described = self.label or value or describe(self.encoding, self.digest)
+        texts = [self.digest.hex()[:16], described, *([self.loose.hex()[:16]] if self.loose else [])]
+        self._part = f"[{','.join(map(as_json, texts))}]"
 
     @property
     def may_hold_code(self) -> bool:
         """Whether it may hold a function, or an object with methods."""
         is_short = self.whole or not self.encoding  # of a Digest, nothing is known but that a value has it
         return not is_short or any(sign in self.encoding for sign in _OF_CODE)
-
-    def part(self) -> list[str]:
-        """Return, for `explain`, a short digest, a description, and a short digest without order if there is one."""
-        return [self.digest.hex()[:16], self.describe(), *([self.loose.hex()[:16]] if self.loose else [])]
 
 
 class Key:
@@ -311,7 +323,8 @@ class _Origin:
         found: list[str] = []
         if self.function is not None and self.function.chance:
             found += self.draws()
-        return found + [line for _, argument in sorted(self.arguments.items()) for line in argument.unfollowed]
+        hidden = {name: argument.unfollowed for name, argument in self.arguments.items() if argument.unfollowed}
+        return found + [line for name in sorted(hidden) for line in hidden[name]]
 
     def draws(self) -> Sequence[str]:
         """Return what the call draws without a seed."""
@@ -333,32 +346,33 @@ class _Origin:
 
     def args(self, prefix: str) -> bytes:
         """Return for the row: options, and arguments, those named like an option separately."""
-        values = {name: self.arguments[name].to_keep() for name in sorted(self.arguments)}
-        if not prefix and self.version is None and self.function is None and (encoding := _encoding_of_kept(values)):
-            return encoding
-        kept: dict[str, Any] = {name: value for name, value in values.items() if name not in RESERVED}
-        if clashing := {name: value for name, value in values.items() if name in RESERVED}:
-            kept["args"] = clashing
+        kept = {name: self.arguments[name].kept for name in sorted(self.arguments)}
+        if not RESERVED.isdisjoint(kept):
+            clashing = {name: kept.pop(name) for name in RESERVED.intersection(kept)}
+            kept["args"] = _mapping({name: clashing[name] for name in sorted(clashing)})
         if prefix:
-            kept["prefix"] = prefix
+            kept["prefix"] = _part(prefix)
         if self.version is not None:
-            kept["version"] = self.version
+            kept["version"] = _part(self.version)
         if self.function is not None:
-            kept["function"] = _Labelled(self.function.digest, self.function.name)
-        return encode(kept)
+            kept["function"] = _labelled(self.function.digest, self.function.name)
+        return _mapping(kept)
 
     def components(self) -> str:
         """Return for `explain` all components but the code, which many keys share."""
-        arguments = {name: argument.part() for name, argument in self.arguments.items()}
-        found: dict[str, Any] = {"args": arguments}
-        if self.version is not None:
-            found["version"] = self.version
-        named = {name: _files_of(argument.inputs) for name, argument in self.arguments.items()}
-        found["files"] = {name: files for name, files in named.items() if files}
+        arguments = joined({name: argument.part for name, argument in self.arguments.items()})
+        found = {"args": arguments} if self.arguments else {}
+        if self.version:
+            found["version"] = as_json(self.version)
+        named = {n: _files_of(a.inputs) for n, a in self.arguments.items() if a.inputs is not _NO_INPUTS}
+        if files := {name: files for name, files in named.items() if files}:
+            found["files"] = as_json(files)
         known = () if self.function is None or self.function.code is None else self.function.unfollowed
-        unfollowed = [line for line in dict.fromkeys(self._unfollowed_in_call()) if line not in known]
-        found["unfollowed"], found["incomplete"] = unfollowed, deciding(unfollowed)
-        return canonical(found)
+        if unfollowed := [line for line in dict.fromkeys(self._unfollowed_in_call()) if line not in known]:
+            found["unfollowed"] = as_json(unfollowed)
+            if incomplete := deciding(unfollowed):
+                found["incomplete"] = as_json(incomplete)
+        return joined(found)
 
 
 def make_key(
@@ -403,11 +417,7 @@ def _key(
 def _digest(fingerprint: bytes | None, version: str | None, prefix: str, digests: Mapping[str, bytes]) -> bytes:
     # By name: the order of arguments does not count. What `encode` returns for these five fields, if no encoder is
     # registered for their types: such an encoder is for arguments, and must not make different keys equal.
-    pieces = [b"{%x:" % len(digests)]
-    for name in sorted(digests):
-        digest = digests[name]
-        pieces += (_part(name), b"b%x:%b" % (len(digest), digest))
-    named = _shortened(b"".join(pieces))
+    named = _mapping({name: _OF_DIGEST + digests[name] for name in sorted(digests)})
     return blake3(_shortened(_head(fingerprint, _part(version), _part(prefix)) + named)).digest()
 
 
@@ -423,14 +433,19 @@ def _shortened(encoding: bytes) -> bytes:
     return encoding if len(encoding) <= LONG else b"#%b%b" % (encoding[:1], blake3(encoding).digest())
 
 
-def _encoding_of_kept(values: Mapping[str, Any]) -> bytes:
-    """Return the result of `encode` for arguments that are all encoded, in a third of the time; otherwise b""."""
-    is_plain = _ENCODED.issuperset(map(type, values.values())) and _TEXTS.issuperset(map(type, values))
-    if not is_plain or not RESERVED.isdisjoint(values) or is_registered((str, dict)):
-        return b""
-    pieces = [piece for name, value in values.items() for piece in (_text(name), value.encoding)]
-    encoding = b"".join([b"{%x:" % len(values), *pieces])
-    return encoding if len(encoding) <= LONG else b""
+def _mapping(items: Mapping[str, bytes]) -> bytes:
+    """Return the encoding of a dictionary whose values are encoded."""
+    pieces = [b"{%x:" % len(items)]
+    for name, encoding in items.items():
+        pieces += (_text(name) if type(name) is str else encode_code(name), encoding)
+    return _shortened(b"".join(pieces))
+
+
+def _labelled(digest: bytes, label: str) -> bytes:
+    """Return the encoding of a digest with its label, as stored in a row. In a key, labels do not count."""
+    encoder = Encoder()
+    encoder.tagged("digest", digest, label)
+    return bytes(encoder.out)
 
 
 @lru_cache(maxsize=_REMEMBERED)
@@ -505,8 +520,8 @@ def _argument(name: str, value: Any, *, reads: bool) -> _Argument:
         return _Argument(value.digest, b"", False, _NO_INPUTS, label=value.label or "value")
     encoding_of = SCALARS.get(kind)
     # The full encoding takes ten times as long.
-    if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= _SHORT_SCALAR:
-        return _scalar(scalar)
+    if encoding_of is not None and not is_registered((kind,)) and len(scalar := encoding_of(value)) <= _SHORT:
+        return _short(scalar)
     return _encoded_argument(name, value, Inputs() if reads else None)
 
 
@@ -514,21 +529,17 @@ def _encoded_argument(name: str, value: Any, inputs: Inputs | None) -> _Argument
     encoder = Encoder(inputs)
     encoder.run(value, f"args.{name}")
     encoding = bytes(encoder.out)
-    digest = blake3(encoding).digest()
-    whole = len(encoding) <= KEPT
+    inputs = _NO_INPUTS if inputs is None or not (inputs or inputs.unread) else inputs
     loose = encoder.loose() if encoder.orders else b""
-    return _Argument(
-        digest,
-        encoding if whole else encoding[:_HEAD],
-        whole,
-        _NO_INPUTS if inputs is None else inputs,
-        loose=loose,
-        unfollowed=encoder.unfollowed,
-    )
+    if len(encoding) <= _SHORT and inputs is _NO_INPUTS and not loose and not encoder.unfollowed:
+        return _short(encoding)
+    whole = len(encoding) <= KEPT
+    kept = encoding if whole else encoding[:_HEAD]
+    return _Argument(blake3(encoding).digest(), kept, whole, inputs, loose=loose, unfollowed=encoder.unfollowed)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _scalar(encoding: bytes) -> _Argument:
+def _short(encoding: bytes) -> _Argument:
     return _Argument(blake3(encoding).digest(), encoding, True, _NO_INPUTS)
 
 
@@ -538,37 +549,3 @@ def _source(function: Callable[..., Any] | Digest | None, version: str | None) -
     if isinstance(function, Digest):
         return code.fingerprint.Fingerprint(function.digest, function.label, {}, ())
     return code.fingerprint.fingerprint(function) if version is None else code.pinned.pinned(function)
-
-
-def _rebuilt(encoding: bytes) -> str | None:
-    """Return the description of a value that can be rebuilt: asked for twice with each entry."""
-    return _remembered(encoding) if len(encoding) <= _SHORT_SCALAR else rebuilt(encoding)
-
-
-_remembered: Final = lru_cache(maxsize=_REMEMBERED)(rebuilt)
-
-
-class _Encoded:
-    """A value that is encoded already."""
-
-    def __init__(self, encoding: bytes) -> None:
-        self.encoding = encoding
-
-
-_ENCODED: Final = frozenset({_Encoded})
-
-
-class _Labelled(Digest):
-    """A digest with its label, as stored in a row. In a key, labels do not count."""
-
-    __slots__ = ()
-
-
-@handles(_Encoded)
-def _encoded(encoder: Encoder, value: _Encoded) -> None:
-    encoder.out += value.encoding
-
-
-@handles(_Labelled)
-def _labelled(encoder: Encoder, value: _Labelled) -> None:
-    encoder.tagged("digest", value.digest, value.label)

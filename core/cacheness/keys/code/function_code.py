@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final
 
 from blake3 import blake3
@@ -59,14 +59,26 @@ class FunctionCode:
         return (FunctionCode, (self.name, self.module, self.components))
 
 
+#: Names of components and arguments that are remembered.
+_NAMES: Final = 1024
 #: `json.dumps` would make an encoder for each key.
-_as_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+as_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 def canonical(parts: Mapping[str, Any]) -> str:
     """Return components as canonical JSON, which every store accepts; empty ones are left out."""
-    kept = {name: part for name, part in parts.items() if part}
-    return _as_json(kept).encode(errors="replace").decode()
+    return joined({name: as_json(part) for name, part in parts.items() if part})
+
+
+def joined(parts: Mapping[str, str]) -> str:
+    """Return the canonical JSON of a mapping whose values are JSON."""
+    text = ",".join([_name_as_json(name) + parts[name] for name in sorted(parts)])
+    return f"{{{text}}}".encode(errors="replace").decode()
+
+
+@lru_cache(maxsize=_NAMES, typed=True)
+def _name_as_json(name: str) -> str:
+    return as_json({name: 0})[1:-2]
 
 
 def merged(components: str, code: FunctionCode | None) -> dict[str, Any]:
