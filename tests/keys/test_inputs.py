@@ -271,8 +271,11 @@ def test_a_file_that_was_never_seen_is_another_file(cache: UnifiedCache) -> None
         asked(kind("table.csv"))
         told = str(asked.explain(kind("other.csv")))
         assert ("another file: other.csv, where the nearest entry had table.csv" in told) == (kind is str)
+        assert "`_`: no file, where the nearest entry had table.csv" in str(asked.explain(kind("absent.csv")))
     write("2")
     assert "file table.csv changed" in str(asked.explain("table.csv"))
+    pathlib.Path("table.csv").unlink()
+    assert "`_`: no file, where the nearest entry had table.csv" in str(asked.explain("table.csv"))
 
 
 def test_what_cannot_be_seen_is_refused() -> None:

@@ -217,8 +217,11 @@ def _files_in(files: Mapping[str, Any]) -> _Part:
 
 
 def _of_file(name: str, before: str | None, after: str | None) -> str:
-    if before is None or after is None:
-        return f"arg `{name}`: file {after or before} is {'new' if before is None else 'gone'}"
+    # One side alone has a file; the other may have named the same one before it existed, or another.
+    if before is None:
+        return f"arg `{name}`: file {after}, where the nearest entry had none"
+    if after is None:
+        return f"arg `{name}`: no file, where the nearest entry had {before}"
     if before == after:
         return f"arg `{name}`: file {after} changed"
     return f"arg `{name}`: another file: {after}, where the nearest entry had {before}"
