@@ -7,7 +7,7 @@ import obstore.exceptions
 import pytest
 
 from cacheness.blobs import object_store
-from cacheness.blobs.s3 import CredentialsExpired, from_botocore, meaning
+from cacheness.blobs.s3_shared import CredentialsExpired, from_botocore, meaning
 from cacheness.errors import BlobMissing, CachenessError, StoreFull, StoreRefused, StoreUnavailable
 
 

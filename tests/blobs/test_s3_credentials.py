@@ -8,7 +8,7 @@ import pytest
 
 from cacheness.blobs.filesystem import FilesystemStore
 from cacheness.blobs.object_store import ObjectStore
-from cacheness.blobs.s3 import S3Options
+from cacheness.blobs.s3_shared import S3Options
 from cacheness.deadlines import Limits
 from cacheness.errors import StoreRefused
 from cacheness.testing.proxy import Proxy

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from cacheness.blobs.filesystem import FilesystemStore
 from cacheness.blobs.object_store import ObjectStore
-from cacheness.blobs.s3 import S3Options
+from cacheness.blobs.s3_shared import S3Options
 from cacheness.config import redacted
 from cacheness.deadlines import Limits
 from cacheness.errors import ConfigError, StoreUnavailable

@@ -18,7 +18,7 @@ from fsspec.spec import AbstractBufferedFile, AbstractFileSystem  # type: ignore
 
 from cacheness import threads
 from cacheness.blobs.names import checked
-from cacheness.blobs.s3 import PART, parse_query
+from cacheness.blobs.s3_shared import PART, parse_query
 from cacheness.buffers import allocate, views_of
 from cacheness.circuit import Guard
 from cacheness.deadlines import Limits

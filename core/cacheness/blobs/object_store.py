@@ -18,7 +18,7 @@ from obstore.store import S3Store
 
 from cacheness import forks
 from cacheness.blobs.names import checked
-from cacheness.blobs.s3 import (
+from cacheness.blobs.s3_shared import (
     PAGE,
     PART,
     PARTS_AT_MOST,

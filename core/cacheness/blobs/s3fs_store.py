@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 from cacheness import forks
 from cacheness.blobs.names import checked
-from cacheness.blobs.s3 import (
+from cacheness.blobs.s3_shared import (
     PAGE,
     PART,
     PARTS_AT_MOST,

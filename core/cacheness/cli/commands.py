@@ -17,6 +17,7 @@ from cacheness.cli import (
     descent,
     disputing,
     entries,
+    explaining,
     figures,
     importing,
     keys,
@@ -49,7 +50,7 @@ app: Final = typer.Typer(
 # In the order of the help. A module imports what its commands need inside them.
 app.command("list")(entries.list_entries)
 app.command()(entries.show)
-app.command()(entries.explain)
+app.command()(explaining.explain)
 app.command()(figures.report)
 app.command()(entries.top)
 app.command()(figures.stats)
