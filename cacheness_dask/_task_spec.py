@@ -136,9 +136,13 @@ class Scheduling:
                 with self._aside():
                     values = self.beneath(self._shipped(plan, dsk), keys, **kwargs)
             except EntryVanished as error:
+                self._failed(plan)
                 del plan
                 self._let_go(error, keys)
                 continue
+            except BaseException:
+                self._failed(plan)
+                raise
             self._done(plan)
             return values
         with self._aside():
@@ -159,6 +163,10 @@ class Scheduling:
     @abstractmethod
     def _done(self, plan: Any) -> None:
         """Handle the computed results."""
+
+    @abstractmethod
+    def _failed(self, plan: Any) -> None:
+        """Record that the graph has ended without results."""
 
     @abstractmethod
     def _let_go(self, error: EntryVanished, keys: Any) -> None:

@@ -171,7 +171,7 @@ class Compute(Calling):
             about["files"] = [counted.name for _, counted in self.files.found[:NAMED]]
         if moved:
             about["moved"] = list(moved)
-            note_moved(self._store.config, self._name, moved)
+            note_moved(self._store.run, self._name, moved)
         try:
             opened.queue.put(key, value, size, ComputeDetails(seconds, about, self._refuse))
         except CANNOT_BE_PICKLED as error:
@@ -188,7 +188,7 @@ class Compute(Calling):
     def _note(self, why: str) -> None:
         """Record why the result is not stored, here and with its key."""
         digest = self._task.digest
-        note_unstored(self._store.config, digest, self._name, why)
+        note_unstored(self._store.run, digest, self._name, why)
         self._store.opened().queue.note(entry_key(digest), why)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -209,7 +209,7 @@ class Checked(Calling):
     def _after(self, around: _Around, value: Any) -> None:
         with isolated(self._store.warn):
             if why := "" if around.sample is None else around.sample.why_not():
-                note_unstored(self._store.config, blake3(self._name.encode()).digest(), self._name, why)
+                note_unstored(self._store.run, blake3(self._name.encode()).digest(), self._name, why)
 
     def _raised(self, seconds: float) -> None:
         _note_raised(self._store, self._name, None, seconds)
@@ -263,7 +263,7 @@ def _sample(store: Store, func: Callable[..., Any], args: tuple[Any, ...], kwarg
 def _note_raised(store: Store, name: str, digest: bytes | None, seconds: float) -> None:
     """Report that a task raised. A process of a pool writes it into the cache."""
     if not store.pool:
-        note_failure(store.config, name, seconds)
+        note_failure(store.run, name, seconds)
     elif digest is not None:
         with isolated(store.warn):
             store.opened().cache().note_unstored({failure_key(store.pool, digest): str(seconds)})

@@ -124,6 +124,7 @@ class GraphPlan:
     earlier: Mapping[Any, str] = field(default_factory=dict)  #: descriptions of results by earlier code
     noted: Mapping[str, str] = field(default_factory=dict)  #: why results were not stored, by the entry's key
     keeping: Any = None  #: what must stay alive until the graph is submitted
+    under_way: Any = None  #: how its run tracks it until it ends
 
     @property
     def hits(self) -> dict[Any, str]:

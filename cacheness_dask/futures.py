@@ -24,6 +24,7 @@ class KeptFutures:
 
     def __init__(self, client: Any, graph: Collection[Any]) -> None:
         self.terms: dict[Any, bytes | None] = {}  #: None if the submitted task is unknown
+        self.states: list[Any] = []  #: of the futures under which the graph is submitted
         self._client = client
         self._alive: list[Any] = []
         if client is not None:
@@ -41,7 +42,7 @@ class KeptFutures:
             self.terms = {key: _term(known.get(key), state) for key, state in held.items()}
 
     def submits(self, keys: Collection[Any], terms: Mapping[Any, bytes]) -> None:
-        """Record what is about to be submitted under these keys."""
+        """Record what is about to be submitted under these keys; `states` has the states of their futures."""
         from distributed import Future
 
         client = self._client
@@ -53,6 +54,7 @@ class KeptFutures:
             known = _known.setdefault(client, {})
             for key in [key for key, (state, _) in known.items() if client.futures.get(key) is not state]:
                 del known[key]
+            self.states = [client.futures[key] for key in keys]
             known.update({key: (client.futures[key], terms[key]) for key in keys if key in terms})
 
 

@@ -41,6 +41,7 @@ class Learned:
         self.unreadable: set[bytes] = set()  #: fingerprints of results of earlier code that could not be read
         #: Entries of tasks that follow others: they are deleted if those turn out to have effects.
         self.following: dict[bytes, tuple[str, ...]] = {}
+        self._deleted: dict[str, None] = {}  #: of these entries, those that running tasks may store again
         self._said: set[tuple[str, str]] = set()  # functions that were logged, for each kind of reason
 
     def learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
@@ -55,13 +56,25 @@ class Learned:
             if why.startswith(IN_PLACE):
                 self._say(IN_PLACE, name, change_told(name, why))
             if why.startswith((SINK, FILE, UNREADABLE)):
-                for key in self.following.get(digest, ()):
-                    self._cache.invalidate(key)
+                self._deleted |= dict.fromkeys(self.following.get(digest, ()))
             if why.startswith(UNREADABLE):
                 self.unreadable.add(digest)
             self._count(name, why)
             if self._policy.is_lasting(why):
                 self._never_again(digest, why)
+
+    def delete_following(self, *, again: bool) -> None:
+        """Delete the entries of tasks that follow others with effects.
+
+        Args:
+            again: running tasks may store them after this, so the next call deletes them, too.
+        """
+        deleted = list(self._deleted)
+        for key in deleted:
+            self._cache.invalidate(key)
+        if not again:
+            for key in deleted:
+                self._deleted.pop(key, None)
 
     def learn_refused(self, plan: GraphPlan) -> Counter[str]:
         """Count the refused tasks of a graph, except those that only follow others; return the counts."""

@@ -119,7 +119,7 @@ class EarlierLoad(Load):
     def recomputed(self) -> Fallback:
         """Return how to compute it with today's code; later tasks are not stored."""
         why = f"{UNREADABLE} a result of earlier code, the entry {self._key}"
-        note_unstored(self._store.config, self._digest, self._name, why)
+        note_unstored(self._store.run, self._digest, self._name, why)
         with isolated(self._store.warn):
             self._store.opened().queue.note(self._key, why)  # a process of a pool reports nowhere else
         return super().recomputed()

@@ -54,6 +54,7 @@ class GraphPlanner:
         takes_earlier: whether results of earlier code count.
         learned: what is known about results that are not stored.
         provenance: where the tasks were planned, for their entries.
+        run: to which workers report.
     """
 
     cache: UnifiedCache
@@ -63,6 +64,7 @@ class GraphPlanner:
     takes_earlier: bool
     learned: Learned
     provenance: dict[str, Any] = field(default_factory=dict)
+    run: bytes = b""
 
     def plan(self, asked: GraphRequest, *, audits: bool) -> tuple[GraphPlan, Fingerprints]:
         """Return the decisions about a graph, and its fingerprints.
@@ -83,7 +85,7 @@ class GraphPlanner:
             whole,
             prints,
             known,
-            Store(self.config, replace(self.policy, latency=known.seconds), self.provenance, asked.pool),
+            Store(self.config, replace(self.policy, latency=known.seconds), self.provenance, asked.pool, self.run),
             never=self.learned.never,
             known_code=self.cache.known_code,
             earlier=earlier,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from blake3 import blake3
 
@@ -11,6 +11,7 @@ from cacheness import UnifiedCache
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.graphs import name_of
 from cacheness_dask.result_keys import entry_key
+from cacheness_dask.under_way import lock
 
 #: By fingerprint: the function, and why its result is not stored.
 Unstored: TypeAlias = dict[bytes, tuple[str, str]]
@@ -26,8 +27,15 @@ def failure_key(pool: bytes, digest: bytes) -> str:
     return entry_key(blake3(pool + digest).digest())
 
 
+class _Graph(NamedTuple):
+    """The tasks of a graph in a pool."""
+
+    tasks: dict[str, tuple[bytes, str]]  #: by key of the entry: fingerprint and function
+    computed: dict[bytes, str]  #: functions, by fingerprint
+
+
 class Pools:
-    """The tasks that run in pools, since the last report.
+    """The tasks that run in pools, since the last report. Thread-safe.
 
     Args:
         cache: the cache, which has the reports.
@@ -35,8 +43,10 @@ class Pools:
 
     def __init__(self, cache: UnifiedCache) -> None:
         self._cache = cache
-        self._tasks: dict[str, tuple[bytes, str]] = {}  #: by key of the entry: fingerprint and function
-        self._running: dict[bytes, dict[bytes, str]] = {}  #: by graph: functions by fingerprint
+        self._running: dict[bytes, _Graph] = {}
+        #: Of graphs that have ended since the last report: tasks, and functions of those that raised.
+        self._tasks: dict[str, tuple[bytes, str]] = {}
+        self._failed: dict[bytes, dict[bytes, str]] = {}
 
     def begin(self, plan: GraphPlan) -> None:
         """Record the tasks of a graph that is about to run in a pool, if it is."""
@@ -44,19 +54,27 @@ class Pools:
         if not pool:
             return
         computed = {one.digest: name_of(plan.graph[key]) for key, one in plan.decisions.stored.items()}
-        self._running[pool] = computed
-        self._tasks |= {entry_key(digest): (digest, name) for digest, name in computed.items()}
+        tasks = {entry_key(digest): (digest, name) for digest, name in computed.items()}
         earlier = plan.decisions.earlier.items()
-        self._tasks |= {plan.hits[key]: (digest, name_of(plan.graph[key])) for key, digest in earlier}
+        tasks |= {plan.hits[key]: (digest, name_of(plan.graph[key])) for key, digest in earlier}
+        with lock:
+            self._running[pool] = _Graph(tasks, computed)
 
-    def succeeded(self, plan: GraphPlan) -> None:
-        """Record that all tasks of a graph returned."""
-        self._running.pop(plan.decisions.store.pool, None)
+    def ended(self, plan: GraphPlan, *, failed: bool) -> None:
+        """Record that a graph has ended, and whether a task raised: only now are its reports complete."""
+        pool = plan.decisions.store.pool
+        with lock:
+            graph = self._running.pop(pool, None)
+            if graph is not None:
+                self._tasks.update(graph.tasks)
+                if failed:
+                    self._failed[pool] = graph.computed
 
     def failures(self) -> Iterable[Mapping[str, tuple[int, float]]]:
         """Return the tasks that raised since the last report: one each, and its seconds, by function."""
-        running, self._running = self._running, {}
-        keys = {failure_key(pool, digest): name for pool, names in running.items() for digest, name in names.items()}
+        with lock:
+            ended, self._failed = self._failed, {}
+        keys = {failure_key(pool, digest): name for pool, names in ended.items() for digest, name in names.items()}
         found = self._cache.unstored(list(keys)) if keys else {}
         return [{keys[key]: (1, float(seconds))} for key, seconds in found.items()]
 
@@ -66,7 +84,8 @@ class Pools:
         Args:
             following: fingerprints of tasks that others follow. If they are hits, their entries exist.
         """
-        tasks, self._tasks = self._tasks, {}
+        with lock:
+            tasks, self._tasks = self._tasks, {}
         if not tasks:
             return {}
         stored = {key for key in self._cache.present(list(tasks)) if tasks[key][0] not in following}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from cacheness import UnifiedCache
 from cacheness.keys.inputs import Counted
@@ -19,6 +19,7 @@ class Reading:
 
     def __init__(self, plan: GraphPlan) -> None:
         self.entries = tuple(plan.misses.values())  #: made from them
+        self.is_told = False  #: that its results were deleted
         self._states = plan.files
         self._counted: dict[str, Counted] = {}
         #: For each file, entries of which one exists if a task of the graph itself wrote it.
@@ -40,20 +41,22 @@ class Reading:
         return {path for path, keys in self._written.items() if not there.keys().isdisjoint(keys)}
 
 
-def delete_stale(reading: list[Reading], cache: UnifiedCache, flush: Callable[[], None]) -> None:
+def delete_stale(reading: Iterable[Reading], cache: UnifiedCache, flush: Callable[[], None]) -> None:
     """Delete results that were made from files which changed since they were planned.
 
     Args:
-        reading: graphs that have ended.
+        reading: graphs, of which some may still run: they store more, and must be passed again.
         cache: the cache.
         flush: waits until every worker has stored its results.
     """
-    if not any(graph.changed() for graph in reading):
+    changed = [graph for graph in reading if graph.changed()]
+    if not changed:
         return
     flush()
-    stale = [graph for graph in reading if graph.changed() - graph.written(cache)]
-    if not stale:
-        return
-    logger.warning("an input file changed while it was being read, so what was computed is not kept")
+    stale = [graph for graph in changed if graph.changed() - graph.written(cache)]
+    if not all(graph.is_told for graph in stale):
+        logger.warning("an input file changed while it was being read, so what was computed is not kept")
+    for graph in stale:
+        graph.is_told = True
     for key in {key for graph in stale for key in graph.entries}:
         cache.invalidate(key)

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cacheness import Config
@@ -20,51 +20,68 @@ from cacheness_dask.reasons import IN_PLACE
 
 logger = logger_of("cacheness.dask")
 
+#: Results that are remembered until the next report.
+_MOST_UNSTORED: Final = 10_000
+#: Runs whose reports wait: a client that was killed takes none.
+_MOST_RUNS: Final = 100
+
+
+@dataclass(slots=True)
+class WorkerReport:
+    """What happened to the tasks of one run in one process since its last report."""
+
+    trouble: str = ""  #: the first error of the cache, if any; of any run
+    unstored: dict[bytes, tuple[str, str]] = field(default_factory=dict)
+    """By fingerprint: the function, and why its result is not stored."""
+    moved: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Results that may be random, by function and generator."""
+    failed: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Tasks that raised and their seconds, by function."""
+
+
 _lock = threading.RLock()
 #: The first error of a cache in this process since the last report.
 _troubles: dict[Config, str] = {}
-#: Results that were not stored since the last report: by fingerprint, the function and the reason.
-_unstored: dict[Config, dict[bytes, tuple[str, str]]] = {}
-#: How many results were stored while a process-wide generator moved, since the last report: by function and generator.
-_moved: dict[Config, Counter[tuple[str, str]]] = {}
-#: How many tasks raised, and their seconds, since the last report, by function.
-_failed: dict[Config, dict[str, tuple[int, float]]] = {}
-#: Results that are remembered until the next report.
-_MOST_UNSTORED: Final = 10_000
+#: By run: several use one cache in a process, and each must learn what happened to its own results.
+_reports: dict[bytes, WorkerReport] = {}
 
 
 def _begin_in_child() -> None:
     """In a forked child, begin without reports: the parent has these."""
     _lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001 - as the standard library does
     _troubles.clear()
-    _unstored.clear()
-    _moved.clear()
-    _failed.clear()
+    _reports.clear()
 
 
 os.register_at_fork(after_in_child=_begin_in_child)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReport:
-    """Results of one process since the last report."""
-
-    trouble: str  #: the first error, if any
-    unstored: dict[bytes, tuple[str, str]]  #: by fingerprint: the function, and why its result is not stored
-    moved: Counter[tuple[str, str]]  #: results that may be random, by function and generator
-    failed: dict[str, tuple[int, float]]  #: tasks that raised and their seconds, by function
+def taken(config: Config, run: bytes) -> WorkerReport:
+    """Return the report of a run in this process since the last one."""
+    with _lock:
+        report = _reports.pop(run, None) or WorkerReport()
+        report.trouble = _troubles.pop(config, "")
+    return report
 
 
-def taken(config: Config) -> WorkerReport:
-    """Return the results of this process since the last report."""
-    return WorkerReport(
-        _troubles.pop(config, ""), _unstored.pop(config, {}), _moved.pop(config, Counter()), failed(config)
-    )
+def failed(run: bytes) -> dict[str, tuple[int, float]]:
+    """Return tasks of a run in this process that raised since the last report, and their seconds, by function."""
+    with _lock:
+        report = _reports.get(run)
+        if report is None:
+            return {}
+        found, report.failed = report.failed, {}
+    return found
 
 
-def failed(config: Config) -> dict[str, tuple[int, float]]:
-    """Return tasks of this process that raised since the last report, and their seconds, by function."""
-    return _failed.pop(config, {})
+def _report_of(run: bytes) -> WorkerReport:
+    """Return the report that a run has not taken yet. The caller holds the lock."""
+    found = _reports.get(run)
+    if found is None:
+        if len(_reports) >= _MOST_RUNS:
+            del _reports[next(iter(_reports))]
+        found = _reports[run] = WorkerReport()
+    return found
 
 
 def note_trouble(config: Config, error: BaseException, what: str = "are not stored") -> None:
@@ -85,24 +102,27 @@ def is_worker() -> bool:
     return bool(distributed and distributed.Worker._instances)  # noqa: SLF001
 
 
-def note_failure(config: Config, name: str, seconds: float) -> None:
+def note_failure(run: bytes, name: str, seconds: float) -> None:
     """Remember until the next report that a task raised."""
     with _lock:
-        known = _failed.setdefault(config, {})
+        known = _report_of(run).failed
         calls, spent = known.get(name, (0, 0.0))
         known[name] = calls + 1, spent + seconds
 
 
-def note_unstored(config: Config, digest: bytes, name: str, why: str) -> None:
+def note_unstored(run: bytes, digest: bytes, name: str, why: str) -> None:
     """Remember until the next report why a result was not stored."""
     live.tell(reasons={f"{name}: {why}": 1})
-    known = _unstored.setdefault(config, {})
-    if why.startswith(IN_PLACE) and not _is_asked() and (name, why) not in known.values():
+    with _lock:
+        known = _report_of(run).unstored
+        is_news = why.startswith(IN_PLACE) and not _is_asked() and (name, why) not in known.values()
+        if len(known) < _MOST_UNSTORED:
+            known[digest] = (name, why)
+    if is_news:
         logger.warning("%s", change_told(name, why))
-    if len(known) < _MOST_UNSTORED:
-        known[digest] = (name, why)
 
 
-def note_moved(config: Config, name: str, generators: Iterable[str]) -> None:
+def note_moved(run: bytes, name: str, generators: Iterable[str]) -> None:
     """Remember until the next report that process-wide generators moved while a result was computed."""
-    _moved.setdefault(config, Counter()).update((name, generator) for generator in generators)
+    with _lock:
+        _report_of(run).moved.update((name, generator) for generator in generators)

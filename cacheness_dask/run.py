@@ -30,7 +30,8 @@ from cacheness_dask.plan import GraphPlanner
 from cacheness_dask.policy import Policy
 from cacheness_dask.pools import Pools
 from cacheness_dask.prints import Fingerprints
-from cacheness_dask.reading import Reading, delete_stale
+from cacheness_dask.reading import delete_stale
+from cacheness_dask.under_way import GraphsUnderWay, UnderWay, lock
 
 #: Results that an error lists.
 _MOST_NAMED: Final = 20
@@ -59,7 +60,8 @@ class Run:
         self._warned = False
         self._clients: list[Any] = []
         self._unflushed = False  #: something was computed since the workers last stored everything
-        self._reading: list[Reading] = []
+        self._id = uuid4().bytes  #: workers report to it
+        self._under_way = GraphsUnderWay()
         self._pools = Pools(cache)
         self._reasons = FunctionReasons()
         self._misses: Counter[tuple[str, str]] = Counter()  #: of graphs that have not ended, by function and reason
@@ -77,6 +79,7 @@ class Run:
             takes_earlier=given.check != 0,  # some of these are computed again
             learned=self._learned,
             provenance={"host": socket.gethostname(), "user": _user(), "by": "cacheness_dask"},
+            run=self._id,
         )
 
     @property
@@ -160,14 +163,17 @@ class Run:
             if not asked.waits:
                 futures.submits(asked.keys, prints.terms)
             plan.keeping, made = futures, plan
-            self._misses += count_graph(made, prints.clues, self.cache, self._reasons)
+            misses = count_graph(made, prints.clues, self.cache, self._reasons)
+            with lock:
+                self._misses += misses
         return made
 
     def _await_results(self, made: GraphPlan) -> None:
         """Record what is about to be computed, and from what."""
-        self._unflushed = self._unflushed or bool(made.misses)
-        if made.files and made.misses:
-            self._reading.append(Reading(made))
+        if made.misses:
+            made.under_way = UnderWay(made, () if made.decisions.waits else made.keeping.states)
+            self._under_way.add(made.under_way)
+            self._unflushed = True
         self._pools.begin(made)
         self._learned.begin(made)
 
@@ -191,10 +197,23 @@ class Run:
         Args:
             made: its plan.
         """
-        self._pools.succeeded(made)
-        self._count_ended([reports.failed(self._config)])
+        self._ended(made, failed=False)
+        self._count_ended([reports.failed(self._id)])
         with isolated(self._warn):  # the results are right, whatever happened to the entries
             self.delete_stale()
+
+    def failed(self, made: GraphPlan) -> None:
+        """Record that a graph has ended without results.
+
+        Args:
+            made: its plan.
+        """
+        self._ended(made, failed=True)
+
+    def _ended(self, made: GraphPlan, *, failed: bool) -> None:
+        self._pools.ended(made, failed=failed)
+        if made.under_way is not None:
+            made.under_way.end()
 
     def look(self, graph: Graph, keys: Collection[Any]) -> tuple[list[Any], GraphPlan, Fingerprints]:
         """Return the state of a graph: its nodes in order, the plan, and the fingerprints of its tasks.
@@ -213,7 +232,8 @@ class Run:
         for name, (calls, seconds) in (item for failed in failures for item in failed.items()):
             before = sums.get(name, (0, 0.0))
             sums[name] = before[0] + calls, before[1] + seconds
-        misses, self._misses = self._misses, Counter()
+        with lock:
+            misses, self._misses = self._misses, Counter()
         count_ended(misses, sums, self.cache)
 
     def _stored(self, keys: Collection[str]) -> int:
@@ -249,23 +269,30 @@ class Run:
 
     def flush(self) -> None:
         """Wait until every worker has stored all its results."""
-        answers = [worker.report(self._config)]
+        self._store_all()
+        self.delete_stale()
+
+    def _store_all(self) -> None:
+        answers = [worker.report(self._config, self._id)]
         for client in self._running():
             if not client.asynchronous:
                 # A worker that is gone has nothing left to store.
-                answers += client.run(worker.report_soon, self._config, on_error="ignore").values()
+                answers += client.run(worker.report_soon, self._config, self._id, on_error="ignore").values()
         self._flushed(answers)
 
     async def aflush(self) -> None:
         """Wait as `flush` does, in a coroutine, and for workers of an asynchronous client."""
-        answers = [await worker.report_soon(self._config)]
+        answers = [await worker.report_soon(self._config, self._id)]
         for client in self._running():
             if client.asynchronous:
-                reports = await client.run(worker.report_soon, self._config, on_error="ignore")
+                reports = await client.run(worker.report_soon, self._config, self._id, on_error="ignore")
             else:
-                reports = await asyncio.to_thread(client.run, worker.report_soon, self._config, on_error="ignore")
+                reports = await asyncio.to_thread(
+                    client.run, worker.report_soon, self._config, self._id, on_error="ignore"
+                )
             answers += reports.values()
         self._flushed(answers)
+        self.delete_stale()
 
     def _running(self) -> list[Any]:
         return [client for client in self._clients if client.status == "running"]
@@ -279,13 +306,18 @@ class Run:
                 self.suspected.setdefault(name, Counter())[generator] += count
         self._count_ended([*(report.failed for report in answers), *self._pools.failures()])
         self._learned.learn(self._pools.unstored(self._learned.following))
-        self._unflushed = False
-        self.delete_stale()
+        self._unflushed = bool(self._under_way)
 
     def delete_stale(self) -> None:
-        """Delete results from files that changed during the run: their keys are those of the old content."""
-        reading, self._reading = self._reading, []
-        delete_stale(reading, self.cache, self.flush)
+        """Delete results from files that changed while they were read: their keys are those of the old content.
+
+        Graphs of other threads, and of futures, may still run: their files are compared again until they end.
+        """
+        graphs = self._under_way.every()
+        over = [graph for graph in graphs if graph.is_over]  # before their files are looked at
+        delete_stale([graph.reading for graph in graphs if graph.reading is not None], self.cache, self._store_all)
+        self._learned.delete_following(again=len(over) < len(graphs))
+        self._under_way.remove(over)
 
     def close(self) -> None:
         """Flush, and close this process's handle."""
@@ -300,7 +332,7 @@ class Run:
         await asyncio.to_thread(self._release)
 
     def _release(self) -> None:
-        self._count_ended([reports.failed(self._config)])  # if the workers could not be reached
+        self._count_ended([reports.failed(self._id)])  # if the workers could not be reached
         with isolated(self._warn):
             if self._owns:
                 for record in self.history:

@@ -50,6 +50,9 @@ class CachingScheduler(Scheduling):
     def _done(self, plan: tuple[GraphPlan, Annotations]) -> None:
         self.run.done(plan[0])
 
+    def _failed(self, plan: tuple[GraphPlan, Annotations]) -> None:
+        self.run.failed(plan[0])
+
     def _let_go(self, error: EntryVanished, keys: Any) -> None:
         logger.warning("%s. It is run again now", error)
         _forgotten(self._client, _wanted(keys))

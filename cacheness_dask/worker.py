@@ -39,6 +39,7 @@ class Store:
     policy: Policy
     provenance: dict[str, Any] = field(default_factory=dict)
     pool: bytes = b""  #: the graph, if its tasks run in a pool of processes: they report through the cache
+    run: bytes = b""  #: to which this process reports
 
     def opened(self) -> WorkerCache:
         """Return this process's handle on the cache."""
@@ -67,13 +68,13 @@ def _opened(store: Store) -> WorkerCache:
         return found
 
 
-def report(config: Config) -> reports.WorkerReport:
-    """Wait until everything that this process has to store is stored; return its results since the last report."""
+def report(config: Config, run: bytes) -> reports.WorkerReport:
+    """Wait until everything that this process has to store is stored; return its report to a run."""
     found = _open.get(config)
     if found is not None:
         found.queue.flush()
     live.send()
-    return reports.taken(config)
+    return reports.taken(config, run)
 
 
 def is_behind(config: Config) -> bool:
@@ -82,9 +83,9 @@ def is_behind(config: Config) -> bool:
     return found is not None and found.queue.waiting > 0
 
 
-async def report_soon(config: Config) -> reports.WorkerReport:
+async def report_soon(config: Config, run: bytes) -> reports.WorkerReport:
     """Do the same for the event loop of a worker, which must not be blocked."""
-    return await asyncio.to_thread(report, config)
+    return await asyncio.to_thread(report, config, run)
 
 
 def hold(config: Config) -> None:
