@@ -6,7 +6,7 @@ import os
 import pickle
 import stat
 import threading
-from dataclasses import fields, replace
+from dataclasses import FrozenInstanceError, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from cacheness import Config, UnifiedCache, factory
 from cacheness.errors import ConfigError, CorruptEntry, ForgedEntry
-from cacheness.records import Entry, Equivalence
+from cacheness.records import Entry, Equivalence, made_of
 from cacheness.results.signing import Keyring, digest_buffers, header, load_or_create_key_file, verify_bytes
 from cacheness.results.signing_keys import HmacKey, PrivateKey, derived_id, new_private_key, read_signing_keys
 from tests.forked import ended, fork
@@ -82,6 +82,18 @@ COVERED_BY_THE_DIGEST = {"inline"}
 
 def test_every_field_is_either_signed_or_named_here_as_not_signed() -> None:
     assert OTHERS.keys() | COVERED_BY_THE_DIGEST == {field.name for field in fields(Entry)}
+
+
+def test_an_entry_made_of_its_fields_is_like_any_other() -> None:
+    made = made_of(getattr(ENTRY, f.name) for f in fields(Entry))
+    assert type(made) is Entry
+    assert made == ENTRY
+    assert hash(made) == hash(ENTRY)
+    assert pickle.loads(pickle.dumps(made)) == replace(made) == ENTRY
+    with pytest.raises(FrozenInstanceError):
+        made.size = 0  # type: ignore[misc]
+    with pytest.raises(TypeError):
+        made_of([1])
 
 
 @pytest.mark.parametrize("name", sorted(OTHERS))

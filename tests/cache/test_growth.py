@@ -61,7 +61,8 @@ def seeing() -> Iterator[Seen]:
         changed = run_many(connection, statement, values)
         connection.set_progress_handler(None, 1)
         if values:
-            seen.note(statement, values[0], (), next(steps) // len(values))
+            first = dict(zip(statement.order, values[0], strict=True)) if statement.order else values[0]
+            seen.note(statement, first, (), next(steps) // len(values))
         return changed
 
     def ask_seen(self, statement, values):

@@ -195,18 +195,19 @@ def test_a_disk_that_fills_up_refuses_each_by_itself(
     store: SqliteStore, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = store.open_session(SOMEBODY)
-    real, full = SqliteTransaction.run_many, threading.Event()
+    real, full = SqliteTransaction.run_rows, threading.Event()
     full.set()
 
-    def run_many(self: SqliteTransaction, statement: Any, values: Any) -> Any:
-        if full.is_set() and any(row.get("key") == key(2) for row in values):
+    def run_rows(self: SqliteTransaction, statement: Any, rows: Any) -> Any:
+        rows = list(rows)
+        if full.is_set() and any(key(2) in row for row in rows):
             self._connection.execute("ROLLBACK")  # as SQLite does by itself
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL
             raise error
-        return real(self, statement, values)
+        return real(self, statement, rows)
 
-    monkeypatch.setattr(SqliteTransaction, "run_many", run_many)
+    monkeypatch.setattr(SqliteTransaction, "run_rows", run_rows)
     with locked(store):
         puts = in_line(store, pool, [lambda n=n: store.commit([inline(n)], session) for n in (1, 2, 3)])
     raised = [put.exception() for put in puts]

@@ -301,7 +301,7 @@ def test_a_transaction_that_is_interrupted_is_rolled_back(store: SqliteStore) ->
     store.commit([inline(1)], session)
 
     def work(transaction: SqliteTransaction) -> None:
-        transaction.run_many(store._sql.put, [row_of(inline(1, b"half done"))])
+        transaction.run_rows(store._sql.put, [row_of(inline(1, b"half done"))])
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

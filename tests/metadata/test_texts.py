@@ -13,7 +13,7 @@ import pytest
 import cacheness
 from cacheness.metadata import postgresql, sqlite
 from cacheness.metadata.sql import write_texts
-from cacheness.metadata.sql.statements import Statements
+from cacheness.metadata.sql.statements import COLUMNS, Statements
 
 STATEMENTS = {"sqlite": sqlite._statements, "postgresql": postgresql._statements}
 #: What a user does with single results, and what is done beside it: each loads what it needs in the order of its lines.
@@ -95,3 +95,8 @@ def test_calls_for_one_result_load_no_sqlalchemy(database: str, tmp_path: Path, 
     ran = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "miss" in ran.stdout
     assert ran.stdout.splitlines()[-1] == ""
+
+
+def test_a_row_of_an_entry_is_in_the_order_in_which_sqlite_stores_it() -> None:
+    assert STATEMENTS["sqlite"].put.order == COLUMNS
+    assert STATEMENTS["sqlite"].begin_use.order == ("namespace", "key", "created_at")

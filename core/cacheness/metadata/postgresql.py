@@ -12,7 +12,7 @@ from cacheness.errors import ClockMoved, CommitUnanswered, SessionLost, StoreRef
 from cacheness.metadata.sql.postgresql_pool import Conflict, Lost, Pool, PostgresqlTransaction
 from cacheness.metadata.sql.postgresql_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.schema import POSTGRESQL_SCHEMA, SCHEMA_VERSION
-from cacheness.metadata.sql.statements import Builder, Statement, Statements, columns_of, row_of
+from cacheness.metadata.sql.statements import COLUMNS, Builder, Statement, Statements, row_of
 from cacheness.metadata.sql.store import (
     Row,
     SqlStore,
@@ -265,12 +265,13 @@ class PostgresqlStore(SqlStore):
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    return {**row_of(entry), "earliest": entry.created_at, "latest": entry.created_at}
+    row = dict(zip(COLUMNS, row_of(entry), strict=True))
+    return {**row, "earliest": entry.created_at, "latest": entry.created_at}
 
 
 def _rows(entries: Sequence[Entry]) -> dict[str, Any]:
     """Return many entries as parameters: a list per column."""
-    columns = columns_of(entries)
+    columns = dict(zip(COLUMNS, map(list, zip(*map(row_of, entries), strict=True)), strict=True))
     return {**columns, "earliest": min(columns["created_at"]), "latest": max(columns["created_at"])}
 
 

@@ -19,7 +19,7 @@ from cacheness.metadata.sql.group_commit import GroupCommit
 from cacheness.metadata.sql.schema import SCHEMA_VERSION
 from cacheness.metadata.sql.sqlite_texts import DEFINITIONS, STATEMENTS
 from cacheness.metadata.sql.sqlite_transactions import SqliteFile, SqliteTransaction
-from cacheness.metadata.sql.statements import Builder, Statement, Statements, hints_of, row_of
+from cacheness.metadata.sql.statements import Builder, Statement, Statements, hints_of, row_of, text_of
 from cacheness.metadata.sql.store import (
     DELETE_BATCH,
     NARROW_BATCH,
@@ -180,38 +180,38 @@ class SqliteStore(SqlStore):
         self._locks.close()
         self._file.close()
 
-    def _publish(self, transaction: Transaction, entries: Sequence[Entry], session: str) -> list[str]:
+    def _publish(self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str) -> list[str]:
         """Put entries, if their session is live, and bury the blobs that they replace; return these."""
         if len(entries) == 1:
-            [entry] = entries
-            replaced = self._replace(transaction, entry.namespace, [row_of(entry)], session)
+            replaced = self._replace(transaction, entries, session)
         else:
             stay, replaced = staying(entries)
             for namespace in {entry.namespace for entry in stay}:
-                rows = [row_of(entry) for entry in stay if entry.namespace == namespace]
-                replaced += self._replace(transaction, namespace, rows, session)
+                replaced += self._replace(transaction, [e for e in stay if e.namespace == namespace], session)
         if replaced:
             transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
         return replaced
 
-    def _replace(self, transaction: Transaction, namespace: str, rows: Sequence[Values], session: str) -> list[str]:
+    def _replace(self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str) -> list[str]:
+        """Put entries of one namespace, each under another key; return the blobs that they replace."""
         # No other process writes during this transaction, so one look before the upserts is enough.
+        namespace = entries[0].namespace
         asked = {"namespace": namespace, "session": session}
-        if len(rows) == 1:
-            found = transaction.run(self._sql.replaced_by, {**asked, "key": rows[0]["key"]})
+        if len(entries) == 1:
+            found = transaction.run(self._sql.replaced_by, {**asked, "key": entries[0].key})
         else:
-            keys = self._sql.keys([row["key"] for row in rows])
+            keys = self._sql.keys([entry.key for entry in entries])
             found = transaction.run(self._sql.replaced_by_many, {**asked, "keys": keys})
         if not found:
             raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
         old = {row[0]: row for row in found if row[0] is not None}
-        size = sum([row["size"] for row in rows]) - sum([row[1] for row in old.values()])
-        added = {"namespace": namespace, "entries": len(rows) - len(old), "bytes": size}
-        stale, names = _other_names(rows, old)
-        blobs = {row["blob"] for row in rows}
+        size = sum([entry.size for entry in entries]) - sum([row[1] for row in old.values()])
+        added = {"namespace": namespace, "entries": len(entries) - len(old), "bytes": size}
+        stale, names = _other_names(entries, {key: (*row[3:],) for key, row in old.items()})
+        blobs = {entry.blob for entry in entries}
         replaced = [row[2] for row in old.values() if isinstance(row[2], str) and row[2] not in blobs]
-        transaction.run_many(self._sql.put, rows)
-        transaction.run_many(self._sql.begin_use, rows)
+        transaction.run_rows(self._sql.put, list(map(row_of, entries)))
+        transaction.run_rows(self._sql.begin_use, [(namespace, entry.key, entry.created_at) for entry in entries])
         if stale:
             transaction.run_many(self._sql.untag, [{"namespace": namespace, "keys": self._sql.keys(stale)}])
         if names:
@@ -277,12 +277,16 @@ class SqliteStore(SqlStore):
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
 
 
-def _other_names(rows: Sequence[Values], old: Mapping[bytes, Row]) -> tuple[list[bytes], list[dict[str, Any]]]:
+def _other_names(entries: Sequence[Entry], old: Mapping[bytes, Row]) -> tuple[list[bytes], list[dict[str, Any]]]:
     """Return the keys whose tags or prefix differ from those of the replaced rows, and the new ones as rows."""
-    unnamed = (None, None, None, "", "")
-    changed = [row for row in rows if (row["tags"], row["prefix"]) != (*old.get(row["key"], unnamed)[3:],)]
-    stale = [row["key"] for row in changed if any(old.get(row["key"], unnamed)[3:])]
-    return stale, [{**row, "kind": kind, "tag": name} for row in changed for kind, name in hints_of(row)]
+    unnamed = ("", "")
+    changed = [e for e in entries if (text_of(e.tags), e.prefix) != old.get(e.key, unnamed)]
+    stale = [entry.key for entry in changed if any(old.get(entry.key, unnamed))]
+    return stale, [
+        {"namespace": entry.namespace, "key": entry.key, "kind": kind, "tag": name}
+        for entry in changed
+        for kind, name in hints_of(entry)
+    ]
 
 
 def _lock_of(session: str) -> str:

@@ -24,7 +24,7 @@ from cacheness.metadata.sql.statements import COLUMNS, Statement
 from cacheness.metadata.sql.tables import entries, sessions, tables, tags, uses
 
 _dialect: Final = pysqlite.dialect(paramstyle="named")
-#: For the statement with the most values: SQLite looks each name up, which takes as long as storing it.
+#: For what a put runs for each entry: SQLite looks each name up, which takes as long as storing it.
 _in_order: Final = pysqlite.dialect(paramstyle="qmark")
 
 CLOCK: Final[sa.ColumnElement[int]] = sa.literal_column(
@@ -98,20 +98,24 @@ class _SqliteBuilder(StatementBuilder):
     def put(self) -> Statement:
         """Insert or replace one entry; the transaction holds the writer's session."""
         values = {name: sa.bindparam(name, type_=entries.c[name].type) for name in COLUMNS}
-        compiled = replacing(insert(entries).values(values)).compile(dialect=_in_order)
-        return Statement(one_line(compiled), {}, tuple(compiled.positiontup))
+        return _compiled_in_order(replacing(insert(entries).values(values)))
 
     @property
     def begin_use(self) -> Statement:
         """Record that an entry is new."""
         values = {"accessed_at": sa.bindparam("created_at", type_=sa.BigInteger()), "hits": sa.literal_column("0")}
-        return self._compile(unused(insert(uses).values(**named_key(), **values)))
+        return _compiled_in_order(unused(insert(uses).values(**named_key(), **values)))
 
     @property
     def tag(self) -> Statement:
         """Record that an entry has a tag."""
         values = {name: sa.bindparam(name, type_=sa.Text()) for name in ("kind", "tag")}
         return self._compile(insert(tags).values(**named_key(), **values).on_conflict_do_nothing())
+
+
+def _compiled_in_order(statement: sa.ClauseElement) -> Statement:
+    compiled: Any = statement.compile(dialect=_in_order)
+    return Statement(one_line(compiled), {}, tuple(compiled.positiontup))
 
 
 def _replaced(these: sa.ColumnElement[bool]) -> sa.Select[Any]:

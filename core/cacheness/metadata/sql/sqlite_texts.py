@@ -625,10 +625,10 @@ STATEMENTS: Final = {
         'link', 'outputs', 'tags', 'provenance', 'key_id', 'mac')
     ),
     'begin_use': Statement(
-        'INSERT INTO uses (namespace, "key", accessed_at, hits) VALUES (:namespace, :key, :created_at, 0) ON '
-        'CONFLICT (namespace, "key") DO UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits',
+        'INSERT INTO uses (namespace, "key", accessed_at, hits) VALUES (?, ?, ?, 0) ON CONFLICT (namespace, '
+        '"key") DO UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits',
         {},
-        ()
+        ('namespace', 'key', 'created_at')
     ),
     'tag': Statement(
         'INSERT INTO tags (namespace, "key", kind, tag) VALUES (:namespace, :key, :kind, :tag) ON CONFLICT DO '

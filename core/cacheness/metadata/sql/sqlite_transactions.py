@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 from urllib.parse import quote
@@ -111,6 +110,10 @@ class SqliteTransaction:
     def run_many(self, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
         """Run a statement for each set of values; return the number of changed rows."""
         return _run_many(self._connection, statement, values)
+
+    def run_rows(self, statement: Statement, rows: Sequence[_Row]) -> int:
+        """Run a statement for each row, which has its values in order; return the number of changed rows."""
+        return _run_many(self._connection, statement, rows)
 
     def define(self, text: str) -> None:
         """Run a statement that defines a table or an index."""
@@ -495,11 +498,10 @@ def _run(connection: sqlite3.Connection, statement: Statement, values: Mapping[s
         cursor.close()  # an error's traceback could keep it alive, and with it the file, after the connection is closed
 
 
-def _run_many(connection: sqlite3.Connection, statement: Statement, values: Sequence[Mapping[str, Any]]) -> int:
+def _run_many(connection: sqlite3.Connection, statement: Statement, values: Sequence[Any]) -> int:
     if statement.constants:
         values = [{**statement.constants, **each} for each in values]
-    rows = map(itemgetter(*statement.order), values) if statement.order else values
-    cursor = connection.executemany(statement.text, rows)
+    cursor = connection.executemany(statement.text, values)
     try:
         return cursor.rowcount
     finally:

@@ -12,11 +12,13 @@ from operator import attrgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from cacheness.lazy_dataclass import dataclass
-from cacheness.records import Entry, Equivalence, Where
+from cacheness.records import Entry, Equivalence, Where, made_of
 
 #: The columns of an entry, in the order of its fields.
 COLUMNS: Final = tuple(f.name for f in fields(Entry))
-_values_of_entry: Final[Callable[[Entry], tuple[Any, ...]]] = attrgetter(*COLUMNS)
+_TAGS: Final = COLUMNS.index("tags")
+_before_tags: Final[Callable[[Entry], tuple[Any, ...]]] = attrgetter(*COLUMNS[:_TAGS])
+_after_tags: Final[Callable[[Entry], tuple[Any, ...]]] = attrgetter(*COLUMNS[_TAGS + 1 :])
 #: The columns of a dispute, in the order of its fields.
 DISPUTE: Final = ("namespace", "key", "at", "stored", "computed", "function", "detail")
 #: The columns of a function's row.
@@ -139,29 +141,20 @@ def _values_of(where: Where, keys: Callable[[Sequence[bytes]], Any]) -> Iterator
             yield name, value
 
 
-def row_of(entry: Entry) -> dict[str, Any]:
-    """Return an entry as parameters of the statement that puts it."""
-    row = dict(zip(COLUMNS, _values_of_entry(entry), strict=True))
-    row["tags"] = _text_of(entry.tags)
-    return row
+def row_of(entry: Entry) -> tuple[Any, ...]:
+    """Return an entry as a row, with its columns in order."""
+    return (*_before_tags(entry), text_of(entry.tags), *_after_tags(entry))
 
 
-def columns_of(entries: Sequence[Entry]) -> dict[str, list[Any]]:
-    """Return many entries as parameters: a list for each column."""
-    columns = dict(zip(COLUMNS, map(list, zip(*map(_values_of_entry, entries), strict=True)), strict=True))
-    columns["tags"] = list(map(_text_of, columns["tags"]))
-    return columns
-
-
-def _text_of(tags: Sequence[str]) -> str:
+def text_of(tags: Sequence[str]) -> str:
+    """Return tags as their column has them."""
     return "\n" + "\n".join(tags) + "\n" if tags else ""
 
 
 def entry_of(row: Sequence[Any]) -> Entry:
     """Return an entry from a row with its columns in order."""
-    # By position, which takes half as long: COLUMNS are the record's fields, in their order.
     *before, tags, provenance, key_id, mac = row
-    return Entry(*(*before, _tags_of(tags) if tags else (), provenance, key_id, mac))
+    return made_of((*before, _tags_of(tags) if tags else (), provenance, key_id, mac))
 
 
 def _tags_of(tags: Any) -> tuple[str, ...]:
@@ -170,8 +163,8 @@ def _tags_of(tags: Any) -> tuple[str, ...]:
     return tuple(tags[1:-1].split("\n")) if is_ours else (tags,)
 
 
-def hints_of(row: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the hints by which a row's entry is found besides key and function: kind and tag."""
-    named = [("tag", tag) for tag in row["tags"][1:-1].split("\n")] if row["tags"] else []
-    named += [("prefix", row["prefix"])] if row["prefix"] else []
+def hints_of(entry: Entry) -> list[tuple[str, str]]:
+    """Return the hints by which an entry is found besides key and function: kind and tag."""
+    named = [("tag", tag) for tag in entry.tags]
+    named += [("prefix", entry.prefix)] if entry.prefix else []
     return [(kind, name[:HINT_LENGTH]) for kind, name in named]

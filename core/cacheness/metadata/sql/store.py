@@ -204,8 +204,8 @@ class SqlStore(ABC):
 
     def swap(self, old: Entry, new: Entry) -> bool:
         """Replace expiry and signature of a row that still equals `old`."""
-        before = {f"old_{name}": value for name, value in row_of(old).items()}
-        after = {f"new_{name}": value for name, value in row_of(new).items()}
+        before = {f"old_{name}": value for name, value in zip(COLUMNS, row_of(old), strict=True)}
+        after = {f"new_{name}": value for name, value in zip(COLUMNS, row_of(new), strict=True)}
         key = {"namespace": old.namespace, "key": old.key}
         return self._change(self._sql.swap, {**key, **before, **after}) == 1
 
