@@ -11,6 +11,7 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
+from typing import ClassVar
 
 import pytest
 
@@ -36,6 +37,7 @@ class Plain:
     b: str = "b"
     c: list[int] = dataclasses.field(default_factory=list, compare=False)
     d: int = dataclasses.field(default=3, repr=False)
+    unit: ClassVar[str] = "s"
 
     def shown(self) -> str:
         return f"{self.a} {self.b}"
@@ -83,6 +85,7 @@ USES = {
     "copies": lambda c: [copy.copy(c(a=5)).a, copy.deepcopy(c(a=5)).a],
     "replaces": lambda c: [dataclasses.replace(c(a=5), b="y").b, dataclasses.asdict(c(a=5))],
     "is inspected": lambda c: [str(inspect.signature(c)), [f.name for f in dataclasses.fields(c)], c.__match_args__],
+    "has defaults": lambda c: [isinstance(getattr(c, n, None), str | int) for n in ("a", "b", "c", "d", "unit")],
     "has slots": lambda c: [getattr(c, "__slots__", None), c.__doc__, hasattr(c(a=1), "__dict__")],
 }
 
@@ -123,7 +126,8 @@ def test_methods_are_not_made_before_they_are_used() -> None:
         from cacheness.lazy_dataclass import _Later
         from cacheness.records import Activity, Where
         Where("namespace")
-        print(*(isinstance(vars(cls)["__init__"], _Later) for cls in (Activity, Where)))
+        names = ("__init__", "__dataclass_fields__")
+        print(*(isinstance(vars(cls)[name], _Later) for cls in (Activity, Where) for name in names))
     """
     ran = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, capture_output=True, text=True)
-    assert ran.stdout.split() == ["True", "False"]
+    assert ran.stdout.split() == ["True", "True", "False", "False"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
 import reprlib
-import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -74,7 +74,7 @@ class Sampler:
         self.share = share
         self._below = int(share * _ALL)
         # Started at a random position; otherwise the first hits of short processes would always, or never, be checked.
-        self._numbers = itertools.count(secrets.randbits(64) | 1, _GOLDEN)
+        self._numbers = itertools.count(int.from_bytes(os.urandom(8)) | 1, _GOLDEN)
 
     def chooses(self, key: bytes) -> bool:
         """Return True when the next hit is to be checked."""

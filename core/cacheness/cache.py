@@ -50,7 +50,6 @@ from cacheness.errors import (
     StoreUnavailable,
 )
 from cacheness.keys import FunctionCode, Key, still_left
-from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.memoize.options import CachedOptions
 from cacheness.modes import WRITING
 from cacheness.protocols import CachedFunction, MetadataStore
@@ -88,6 +87,7 @@ if TYPE_CHECKING:  # modules that few processes use are imported on use
     from cacheness.memoize.explain import Explanation
     from cacheness.memoize.function import MemoizedFunction
     from cacheness.memoize.lineage import Lineage
+    from cacheness.memoize.miss_reasons import MissReasons
     from cacheness.memoize.plan import FunctionPlan, State
 
 P = ParamSpec("P")

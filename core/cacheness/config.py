@@ -203,7 +203,7 @@ def _shown(name: str, value: Any) -> Any:
 
 
 def _check(config: Config) -> None:
-    if not NAMESPACE.fullmatch(config.namespace):
+    if not re.fullmatch(NAMESPACE, config.namespace):
         raise ConfigError(
             f"namespace {config.namespace!r} cannot be used: 1 to 63 letters, digits, hyphens and"
             " underscores, beginning with a letter or digit"
@@ -310,14 +310,14 @@ def _check_codec(codec: Any) -> None:
     missing = [name for name in ("name", "safe", "accepts", "encode", "decode") if not hasattr(codec, name)]
     if missing:
         raise TypeError(f"{codec!r:.60} is not a codec: it has no {', '.join(missing)}")
-    if not isinstance(codec.name, str) or not _CODEC_NAME.fullmatch(codec.name):
+    if not isinstance(codec.name, str) or not re.fullmatch(_CODEC_NAME, codec.name):
         raise ValueError(f"the codec's name {codec.name!r:.40} must be 1 to 32 small letters, digits and hyphens")
     if not isinstance(codec.safe, bool):
         raise TypeError(f"safe={codec.safe!r:.40} of the codec {codec.name!r} is neither True nor False")
     hash(codec)  # caches with equal configurations share their connections
 
 
-_CODEC_NAME: Final = re.compile(r"[a-z0-9-]{1,32}")
+_CODEC_NAME: Final = r"[a-z0-9-]{1,32}"
 
 
 #: Readers of the parameters that decorators and plug-ins do not have.

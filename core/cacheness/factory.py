@@ -30,7 +30,6 @@ from cacheness.keys import add_user_code
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.maintenance.eviction import Evictor
-from cacheness.memoize.miss_reasons import MissReasons
 from cacheness.modes import writes
 from cacheness.protocols import BlobStore, Codec, MetadataStore
 from cacheness.records import MICROSECONDS
@@ -41,6 +40,7 @@ from cacheness.results.store import Cache
 if TYPE_CHECKING:
     from cacheness.maintenance.repair import Inspector
     from cacheness.memoize.acceptances import Acceptances
+    from cacheness.memoize.miss_reasons import MissReasons
 
 _log = logger_of(__name__)
 
@@ -59,7 +59,14 @@ class OpenCache:
     cache: Cache
     compute_leases: ComputeLeases
     evictor: Evictor
-    reasons: MissReasons = field(default_factory=MissReasons)
+
+    @forks.LazyAttribute
+    def reasons(self) -> MissReasons:
+        """What is known about misses."""
+        with forks.no_fork():
+            from cacheness.memoize.miss_reasons import MissReasons
+
+            return MissReasons()  # its lock is a new one in a child, which must know it
 
     @forks.LazyAttribute
     def inspector(self) -> Inspector:

@@ -21,9 +21,9 @@ _SIGNATURE: Final = "Signature: 8a477f597d28d172789f06886806bc55\n"
 
 def file_system_of(path: str | os.PathLike[str]) -> str:
     """Return the type of the file system that holds a path, "" if the system does not provide it."""
-    resolved, best, kind = Path(path).resolve(), "", ""
+    resolved, best, kind = os.path.join(os.path.realpath(path), ""), "", ""
     for point, fstype in mounts():
-        if resolved.is_relative_to(point) and len(point) >= len(best):
+        if resolved.startswith(os.path.join(point, "")) and len(point) >= len(best):
             best, kind = point, fstype
     return kind
 

@@ -69,7 +69,8 @@ _DESCRIBING: Final = (
 
 
 def _fields(cls: type) -> list[str]:
-    return [name for name, kind in cls.__annotations__.items() if not str(kind).startswith(("ClassVar", "typing.ClassVar"))]
+    described = {name: str(kind).removeprefix("typing.") for name, kind in cls.__annotations__.items()}
+    return [name for name, kind in described.items() if not kind.startswith("ClassVar")]
 
 
 def _with_slots(cls: type, body: dict[str, Any]) -> type:

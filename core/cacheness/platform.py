@@ -6,13 +6,14 @@ use the portable code on Linux too, with CACHENESS_TEST_PORTABLE=1.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
+
+from cacheness import forks
 
 try:
     import fcntl
@@ -91,6 +92,9 @@ def _libc(name: str, arguments: str) -> Any:
 
 @cache
 def _function(name: str, arguments: str) -> Any:
+    with forks.no_fork():  # a child forked during a thread's import could never import that module
+        import ctypes
+
     call = getattr(ctypes.CDLL(None), name, None)
     if call is not None:
         call.argtypes = [{"i": ctypes.c_int, "l": ctypes.c_int64}[letter] for letter in arguments]
@@ -185,7 +189,7 @@ def mounts() -> Iterator[tuple[str, str]]:
         return
     for line in lines:
         _, point, kind, *_ = line.split(" ")
-        yield point.encode().decode("unicode_escape"), kind
+        yield point.encode().decode("unicode_escape") if "\\" in point else point, kind
 
 
 def devices() -> Iterator[tuple[int, str]]:

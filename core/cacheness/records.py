@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import field
 from datetime import UTC, datetime
@@ -27,12 +26,12 @@ REASONS_KEPT: Final = 30 * DAY  #: why a result was not stored
 CODE_KEPT: Final = 90 * DAY  #: since an entry last named the code
 _LAST_TIME: Final = 253_402_214_400 * MICROSECONDS  #: a day before the year 10000, in any time zone
 
-#: The format of our blobs' names: <namespace>/<hh>/<key>.<session>.<random>
-OBJECT_NAME: Final = re.compile(
+#: The format of our blobs' names, as a pattern: <namespace>/<hh>/<key>.<session>.<random>
+OBJECT_NAME: Final = (
     r"(?P<namespace>[A-Za-z0-9][A-Za-z0-9_-]{0,62})/(?P<shard>[0-9a-f]{2})/"
     r"(?P<key>(?P=shard)[0-9a-f]{62})\.(?P<session>[0-9a-f]{16})\.(?P<random>[0-9a-f]{16})"
 )
-NAMESPACE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+NAMESPACE: Final = r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}"
 
 
 @dataclass(frozen=True, slots=True)

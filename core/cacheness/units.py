@@ -17,10 +17,11 @@ Time: TypeAlias = float | datetime | str
 LONGEST: Final = 7000 * 365.25 * 86400
 
 _NUMBER: Final = r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)"
-_SIZE: Final = re.compile(rf"{_NUMBER}\s*([kmgtp]?i?b?|bytes?)", re.IGNORECASE)
-_DURATIONS: Final = re.compile(rf"(?:{_NUMBER}\s*([a-z]*)[\s,]*)+", re.IGNORECASE)
-_DURATION: Final = re.compile(rf"{_NUMBER}\s*([a-z]*)", re.IGNORECASE)
-_PLAIN: Final = re.compile(r"\d+(\.\d*)?")
+#: Patterns are compiled on first use: most processes need none.
+_SIZE: Final = rf"(?i){_NUMBER}\s*([kmgtp]?i?b?|bytes?)"
+_DURATIONS: Final = rf"(?i)(?:{_NUMBER}\s*([a-z]*)[\s,]*)+"
+_DURATION: Final = rf"(?i){_NUMBER}\s*([a-z]*)"
+_PLAIN: Final = r"\d+(\.\d*)?"
 _SECONDS: Final = {
     name: seconds
     for seconds, names in {
@@ -43,7 +44,7 @@ def bytes_of(size: Size) -> int:
     Raises TypeError for other types than a whole number or text, ValueError for text that is not a size.
     """
     if isinstance(size, str):
-        found = _SIZE.fullmatch(size.strip())
+        found = re.fullmatch(_SIZE, size.strip())
         if found is None:
             raise ValueError(f'{size!r:.40} is not a size: give bytes, or text such as "10GB" or "512 MiB"')
         unit = found[2].lower()
@@ -91,7 +92,7 @@ def time_of(time: Time) -> float:
     wanted = f"{time!r:.40} is not a time: give seconds since the epoch, or ISO 8601 with a zone"
     if isinstance(time, str):
         try:
-            time = float(time) if _PLAIN.fullmatch(time.strip()) else datetime.fromisoformat(time.strip())
+            time = float(time) if re.fullmatch(_PLAIN, time.strip()) else datetime.fromisoformat(time.strip())
         except ValueError:
             raise ValueError(wanted) from None
     if isinstance(time, datetime):
@@ -129,9 +130,9 @@ def seconds_named(seconds: float) -> str:
 
 
 def _seconds_in(text: str) -> float:
-    parts = _DURATION.findall(text)
+    parts = re.findall(_DURATION, text)
     units = [unit.lower() for _, unit in parts]
     known = all(unit in _SECONDS for unit in units) or units == [""]
-    if not known or not _DURATIONS.fullmatch(text.strip()):
+    if not known or not re.fullmatch(_DURATIONS, text.strip()):
         raise ValueError(f'{text!r:.40} is not a duration: give seconds, a timedelta, or text such as "1h" or "2 days"')
     return sum(float(number) * _SECONDS.get(unit, 1.0) for (number, _), unit in zip(parts, units, strict=True))

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ from cacheness.protocols import Buffer, DiskBlobStore
 from cacheness.records import BlobInfo, Upload
 from cacheness.transfers import failures_of
 
-_ASIDE: Final = re.compile(rf"(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}", re.DOTALL)
+_ASIDE: Final = rf"(?s)(?P<name>.+)\.[0-9a-f]{{16}}{re.escape(UNFINISHED)}"
 #: A symbolic link at a blob's path is not a blob of this store.
 _NOT_THERE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _PIECE: Final = 2 << 20  #: bytes that the disk starts to write as soon as they are copied
@@ -64,7 +63,7 @@ class LocalBlobStore:
     def writing(self, name: str, buffers: Sequence[Buffer]) -> Iterator[None]:
         """Write to a temporary file; after the block, sync it, and rename it."""
         path = self._path(name)
-        aside = f"{path}.{secrets.token_hex(8)}{UNFINISHED}"
+        aside = f"{path}.{os.urandom(8).hex()}{UNFINISHED}"
         try:
             descriptor = self._create(aside, os.path.dirname(path))
             with open(descriptor, "wb") as file:
@@ -117,19 +116,19 @@ class LocalBlobStore:
     def scan(self, prefix: str = "", *, after: str = "") -> Iterator[BlobInfo]:
         """List every file below the root, other programs' too, with one directory in memory at a time."""
         for name, size in self._walk("", prefix, after):
-            if name.startswith(prefix) and not _ASIDE.fullmatch(name):
+            if name.startswith(prefix) and not re.fullmatch(_ASIDE, name):
                 yield BlobInfo(name, size)
 
     def uploads(self, prefix: str = "") -> Iterator[Upload]:
         """List temporary files, of running writers and of killed ones."""
         for path, _ in self._walk("", prefix, ""):
-            aside = _ASIDE.fullmatch(path)
+            aside = re.fullmatch(_ASIDE, path)
             if aside and aside["name"].startswith(prefix):
                 yield Upload(aside["name"], path)
 
     def abort(self, upload: Upload) -> None:
         """Delete a temporary file."""
-        aside = _ASIDE.fullmatch(upload.handle)
+        aside = re.fullmatch(_ASIDE, upload.handle)
         if not aside or aside["name"] != upload.name:
             raise ConfigError(f"{upload.handle!r} is not an unfinished upload of {upload.name!r}")
         checked(upload.name)

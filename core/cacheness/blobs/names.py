@@ -12,7 +12,7 @@ UNFINISHED: Final = ".part"
 LONGEST: Final = 512
 
 _SEGMENT: Final = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]{1,200}"
-_NAME: Final = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*")
+_NAME: Final = rf"{_SEGMENT}(?:/{_SEGMENT})*"
 
 
 def checked(name: str) -> str:
@@ -22,7 +22,7 @@ def checked(name: str) -> str:
     on every file system and in every bucket: no `..`, no NUL, and no letters that a file system
     normalises. Case folding does no harm, because keys are lower case.
     """
-    if len(name) > LONGEST or not _NAME.fullmatch(name) or name.endswith(UNFINISHED):
+    if len(name) > LONGEST or not re.fullmatch(_NAME, name) or name.endswith(UNFINISHED):
         raise ConfigError(
             f"a blob cannot be called {name[:100]!r}: segments of letters, digits, '.', '_' and '-' joined by '/',"
             f" none of them '.' or '..', at most {LONGEST} characters, not ending in {UNFINISHED!r}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
+import re
 import stat
 import struct
 import threading
@@ -26,7 +26,7 @@ from cacheness.config import near_directory
 from cacheness.errors import CachenessError
 from cacheness.file_locks import FileLocks
 from cacheness.file_systems import CACHE_TAG, is_local, tag_cache
-from cacheness.jitter import between, chosen
+from cacheness.jitter import below, between, chosen
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer
@@ -224,7 +224,7 @@ class NearBlobStore:
 
     def _place(self, name: str) -> _PlaceOfCopy | None:
         """Return None for names that are used more than once (the marker), and while copies cannot be read."""
-        match = OBJECT_NAME.fullmatch(name)
+        match = re.fullmatch(OBJECT_NAME, name)
         if match is None or time.monotonic() < self._unread_until:
             return None
         leaf = f"{match['namespace']}.{name.rpartition('/')[2]}"
@@ -333,7 +333,7 @@ class NearBlobStore:
         if not self._is_kept(size):
             return
         folder = os.path.dirname(place.path)
-        aside = os.path.join(folder, f"{secrets.token_hex(8)}{UNFINISHED}")
+        aside = os.path.join(folder, f"{os.urandom(8).hex()}{UNFINISHED}")
         try:
             self._make_room(size)
             try:
@@ -349,7 +349,7 @@ class NearBlobStore:
             self._count(place.shard, size - before)
             if time.monotonic() - self._swept > SWEEP_EVERY:
                 self._swept = time.monotonic()
-                self._sweep(secrets.randbelow(SHARDS))
+                self._sweep(below(SHARDS))
         except OSError as error:
             self._pass_by(error)
         finally:

@@ -6,23 +6,39 @@ attrs, frequencies, byte-swapped numbers, …), and also shares memory with the 
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from cacheness.codecs import pandas, polars, tables
+from cacheness import forks
 from cacheness.codecs.libraries import attempt, installed, library
-from cacheness.codecs.tables import Conversion
 from cacheness.errors import CodecError
 from cacheness.protocols import Buffer, Codec
 
-_CONVERSIONS: Final[dict[str, Conversion]] = {
-    "pandas.DataFrame": pandas.FRAME,
-    "polars.DataFrame": polars.FRAME,
-    "polars.Series": polars.SERIES,
-    "pyarrow.Table": tables.TABLE,
-    "pyarrow.RecordBatch": tables.BATCH,
-    "pyarrow.ChunkedArray": tables.CHUNKED_ARRAY,
+if TYPE_CHECKING:
+    from cacheness.codecs.tables import Conversion
+
+#: For each type its conversion: the module of this package, which is loaded with the first such value, and its name.
+_CONVERSIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "pandas.DataFrame": ("pandas", "FRAME"),
+    "polars.DataFrame": ("polars", "FRAME"),
+    "polars.Series": ("polars", "SERIES"),
+    "pyarrow.Table": ("tables", "TABLE"),
+    "pyarrow.RecordBatch": ("tables", "BATCH"),
+    "pyarrow.ChunkedArray": ("tables", "CHUNKED_ARRAY"),
 }
+
+
+def _module(name: str) -> Any:
+    with forks.no_fork():  # a child forked during a thread's import could never import that module
+        return importlib.import_module(f"cacheness.codecs.{name}")
+
+
+def _conversion(kind: str) -> Conversion:
+    module, name = _CONVERSIONS[kind]
+    found: Conversion = getattr(_module(module), name)
+    return found
 
 
 class ArrowCodec:
@@ -37,14 +53,14 @@ class ArrowCodec:
     def accepts(self, value: Any) -> bool:
         """Accept values that Arrow describes in full. Checks types and indexes, never the cells."""
         kind = _kind(value)
-        return kind is not None and installed("pyarrow") and _CONVERSIONS[kind].fits(value)
+        return kind is not None and installed("pyarrow") and _conversion(kind).fits(value)
 
     def encode(self, value: Any) -> list[Buffer]:
         """Return one IPC file, as buffers that are the columns' memory."""
         kind = _kind(value)
         if kind is None:
             raise CodecError(f"a {type(value).__qualname__} is no table")
-        return attempt(lambda table: _write(_CONVERSIONS[kind].to_arrow(table), kind), value)
+        return attempt(lambda table: _write(_conversion(kind).to_arrow(table), kind), value)
 
     def decode(self, data: Buffer) -> Any:
         """Return the value. It uses the memory of `data`, where pandas can: see `pandas_blocks`."""
@@ -59,10 +75,10 @@ class ArrowCodec:
         if self._validates:
             # Arrow follows offsets without checks. A signature proves the writer, and not that the offsets are valid.
             table.validate(full=True)
-        table, kind = tables.unlabelled(table)
+        table, kind = _module("tables").unlabelled(table)
         if kind not in _CONVERSIONS:
             raise CodecError(f"it holds {kind or 'nothing'!r}, which is unknown to this version")
-        return _CONVERSIONS[kind].from_arrow(table, data)
+        return _conversion(kind).from_arrow(table, data)
 
 
 class _BufferFile:
@@ -92,7 +108,7 @@ def _kind(value: Any) -> str | None:
 
 def _write(table: Any, kind: str) -> list[Buffer]:
     pa = library("pyarrow")
-    table = tables.labelled(table, kind)
+    table = _module("tables").labelled(table, kind)
     sink = _BufferFile()
     with pa.ipc.new_file(pa.PythonFile(sink, mode="w"), table.schema) as writer:
         writer.write(table)

@@ -9,8 +9,8 @@ person decides which is right (`cacheness adopt`).
 from __future__ import annotations
 
 import json
+import os
 import re
-import secrets
 import threading
 import time
 from dataclasses import replace
@@ -30,7 +30,7 @@ KEPT_SECONDS: Final = 60.0  #: how long a process relies on the marker that it h
 _LARGEST: Final = 1 << 16  #: bytes; a marker has about 200
 _READS: Final = 3  #: attempts, when the marker is rewritten between reading its size and its bytes
 #: The format before the timeline became a separate field.
-_OLD_SYSTEM: Final = re.compile(r"(?P<cluster>cluster \d+), timeline (?P<timeline>\d+), (?P<database>database \d+)")
+_OLD_SYSTEM: Final = r"(?P<cluster>cluster \d+), timeline (?P<timeline>\d+), (?P<database>database \d+)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class _Mark:
         try:
             found = json.loads(text)
             mark = cls(found["store_id"], found["system"], found.get("timeline"), found["epoch"])
-            old = _OLD_SYSTEM.fullmatch(mark.system)
+            old = re.fullmatch(_OLD_SYSTEM, mark.system)
             if old is not None:
                 mark = replace(mark, system=f"{old['cluster']}, {old['database']}", timeline=int(old["timeline"]))
             return replace(mark, adopted=found.get("adopted") is True)
@@ -157,7 +157,7 @@ class Marker:
         The database keeps earlier epochs too, so after a crash between the two writes it still recognises the marker.
         """
         adopted = self.is_adopted()
-        self._metadata.begin_epoch(secrets.token_hex(8))
+        self._metadata.begin_epoch(os.urandom(8).hex())
         self.require()  # checked again: another database may have adopted the blobs since the repair began
         self._write(adopted=adopted)
 

@@ -154,7 +154,7 @@ class Planner:
         while not begun or after:
             begun, listing, after = True, self._blobs.scan(after=after), ""
             for info in listing:
-                if OBJECT_NAME.fullmatch(info.name) and not info.name.startswith(scope.prefix):
+                if re.fullmatch(OBJECT_NAME, info.name) and not info.name.startswith(scope.prefix):
                     after = f"{info.name.rpartition('/')[0]}/z"  # after every name of ours
                     break
                 yield info
@@ -164,7 +164,7 @@ class Planner:
         for info in self._listing(plan):
             if others is not None and others.match(info.name):
                 continue
-            match = OBJECT_NAME.fullmatch(info.name)
+            match = re.fullmatch(OBJECT_NAME, info.name)
             if match is None:
                 if info.name != MARKER:
                     plan.issues.append(
@@ -208,7 +208,7 @@ class Planner:
     def unknown(self) -> Iterator[list[BlobInfo]]:
         """Yield blobs of any namespace whose sessions this database does not know, and that no entry names."""
         names = (
-            (match["namespace"], info) for info in self._blobs.scan() if (match := OBJECT_NAME.fullmatch(info.name))
+            (match["namespace"], info) for info in self._blobs.scan() if (match := re.fullmatch(OBJECT_NAME, info.name))
         )
         for namespace, group in groupby(names, key=lambda item: item[0]):
             infos = (info for _, info in group)
@@ -302,7 +302,7 @@ class Planner:
         except StoreRefused as error:  # a right that listing blobs does not need; the rest continues
             _log.warning("unfinished uploads are not looked for: %s", error)
             return
-        ours = [upload for upload in found if OBJECT_NAME.fullmatch(upload.name)]
+        ours = [upload for upload in found if re.fullmatch(OBJECT_NAME, upload.name)]
         states = self._states({session_of(upload.name) for upload in ours}, presumed)
         for upload in ours:
             state = states[session_of(upload.name)]

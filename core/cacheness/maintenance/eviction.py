@@ -6,7 +6,7 @@ puts deletes a slice after its commit. This works with any number of processes, 
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -267,7 +267,7 @@ class Evictor:
             is_slice = len(victims) >= most or time.monotonic() > until
             if victims and is_slice and freed >= 2 * size:
                 break
-            sample = self._cache.metadata.sample(self._cache.namespace, secrets.token_bytes(32), SAMPLE)
+            sample = self._cache.metadata.sample(self._cache.namespace, os.urandom(32), SAMPLE)
             # Includes uses that this process has not written yet: writing them first would keep the caller waiting.
             sample = self._cache.uses.with_uses(sample)
             chosen = [one for one in least_valuable(sample, holdings.quota.policy) if one.key not in victims]

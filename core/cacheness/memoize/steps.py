@@ -6,7 +6,7 @@ that `InThread.finish` runs them to their end like a call.
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from collections.abc import Callable, Coroutine, Generator
 from functools import partial
@@ -38,7 +38,7 @@ class ComputeLease:
 
     def begin(self, key: Key) -> bool:
         """Take it; return False when another process has it."""
-        self._key, self._token = key.hex, self._token or secrets.token_hex(16)
+        self._key, self._token = key.hex, self._token or os.urandom(16).hex()
         self.begun = True  # even if the answer is lost
         self._generation = forks.generation()
         self._taken_of = self._leases()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ class Figures:
     def forget(self) -> None:
         """Reset the counts, as in a process that has counted nothing."""
         self._lock = threading.RLock()
-        self.who = secrets.token_hex(8)  #: the process to which these rows belong
+        self.who = os.urandom(8).hex()  #: the process to which these rows belong
         self._hits: deque[tuple[str, Outcome, float, float, int]] = deque()  #: not summed yet: a hit has no timestamp
         self._new: dict[_Key, list[float]] = {}  #: not added to an hour yet
         self._hours: dict[int, dict[_Key, _Figures]] = {}  #: all rows of this hour and the last one

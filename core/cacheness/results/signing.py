@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import struct
 from collections.abc import Callable, Mapping, Sequence
@@ -230,7 +229,7 @@ def load_or_create_key_file(path: Path, *, may_create: bool) -> str:
     try:
         if not path.exists() and may_create:
             _create_key_file(path)
-        text = path.read_text("ascii").strip()
+        text = path.read_bytes().decode("ascii").strip()
     except FileNotFoundError:
         raise ConfigError(
             f"the signing key {path} is missing, but entries signed with it exist. Put the file back, pass the"
@@ -263,11 +262,11 @@ def own_key(path: Path) -> str | None:
 
 def _create_key_file(path: Path) -> None:
     # Written to a temporary file and linked into place: a reader finds no file or a whole one, and the first link wins.
-    aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
+            file.write(os.urandom(32).hex() + "\n")
             file.flush()
             platform.sync(file.fileno())
         with suppress(FileExistsError):

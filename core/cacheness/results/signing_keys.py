@@ -10,8 +10,8 @@ import base64
 import binascii
 import hmac
 import importlib
+import os
 import re
-import secrets
 from hmac import compare_digest
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -28,8 +28,8 @@ HOW_TO_MAKE_ONE: Final = 'Make a key with: python -c "import secrets; print(secr
 #: Prefixes of Ed25519 keys in text: kind:name:32 bytes in base64.
 PRIVATE, PUBLIC, SHARED = "ed25519", "ed25519-pub", "hmac"
 _KINDS: Final = (PRIVATE, PUBLIC, SHARED)
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,32}")
-_RAW: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_NAME: Final = r"[A-Za-z0-9_.-]{1,32}"
+_RAW: Final = r"[A-Za-z0-9_-]{43}"
 _SIGNATURE_BYTES: Final = 64
 #: Verified rows that a process remembers; about 150 bytes each.
 _MOST_REMEMBERED: Final = 65_536
@@ -122,7 +122,7 @@ class PrivateKey(PublicKey):
 def new_private_key(name: str) -> str:
     """Return a new private key, as written in `signing_key`."""
     check_name(name)
-    return f"{PRIVATE}:{name}:{_encoded(secrets.token_bytes(32))}"
+    return f"{PRIVATE}:{name}:{_encoded(os.urandom(32))}"
 
 
 def read_signing_keys(text: str) -> dict[str, SigningKey]:
@@ -200,7 +200,7 @@ def public_keys_of(text: str) -> list[str]:
 
 def check_name(name: str) -> None:
     """Raise ConfigError for text that cannot be the name or id of a key."""
-    if not _NAME.fullmatch(name) or name in _KINDS:
+    if not re.fullmatch(_NAME, name) or name in _KINDS:
         raise ConfigError(
             "a signing key has an id that cannot be used: 1 to 32 letters, digits, dots, hyphens and underscores, and"
             f" none of {', '.join(_KINDS)}. Several keys are written id:key,id2:key2, so a key has neither comma nor"
@@ -258,7 +258,7 @@ def _encoded(raw: bytes) -> str:
 
 
 def _decoded(text: str, where: str, form: str) -> bytes:
-    if not _RAW.fullmatch(text):
+    if not re.fullmatch(_RAW, text):
         raise ConfigError(
             f"{where} contains a key that cannot be read: it is written {form}, with 43 characters of base64"
         )

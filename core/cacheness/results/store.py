@@ -7,7 +7,7 @@ lookup   key   -> metadata.find -> verify -> blobs.read -> verify -> codec.decod
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -643,7 +643,7 @@ def _size_said_by(row: Entry) -> int:
 def fresh_name(entry: Entry, session: str) -> str:
     """Return a blob name that was never used before and never will be again."""
     key = entry.cache_key
-    return f"{entry.namespace}/{key[:2]}/{key}.{session}.{secrets.token_hex(8)}"
+    return f"{entry.namespace}/{key[:2]}/{key}.{session}.{os.urandom(8).hex()}"
 
 
 def _name_of_type(value: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -49,7 +48,7 @@ class JournalFile:
     def create(self) -> None:
         """Write an empty journal. The caller holds the lock."""
         header = {"cacheness": JOURNAL_VERSION, "min_reader": JOURNAL_VERSION}
-        self.replace([{**header, "store": secrets.token_hex(16), "epoch": secrets.token_hex(16)}])
+        self.replace([{**header, "store": os.urandom(16).hex(), "epoch": os.urandom(16).hex()}])
 
     def was_replaced(self) -> bool:
         """Return True when the path names another file than before; it is then read from its start."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import heapq
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -541,7 +540,7 @@ class JournalStore:
 
     def open_session(self, process: Process, *, lasting: bool = True) -> str:
         """Return a random id, for the names of blobs."""
-        return secrets.token_hex(8)
+        return os.urandom(8).hex()
 
     def renew_session(self, session: str) -> bool:
         """Return True: there is no lease to lose."""

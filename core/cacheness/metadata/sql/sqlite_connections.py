@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
+import importlib
+import os
 import sqlite3
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from cacheness import forks
@@ -148,6 +150,12 @@ class Connections:
 
 
 def _keep_for_ever(connections: set[sqlite3.Connection]) -> None:
+    import ctypes
+
     for connection in connections:
         # A reference that is never released: a module's variables are cleared when the interpreter exits.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+
+
+# For `_keep_for_ever`: a child that was forked while a thread imported it could never do so.
+os.register_at_fork(before=partial(importlib.import_module, "ctypes"))

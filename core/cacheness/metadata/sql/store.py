@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -612,12 +612,12 @@ def staying(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
 def new_session(process: Process) -> Values:
     """Return the row of a new session."""
     row = {name: getattr(process, name) for name in ("host", "boot_id", "pid_ns", "pid", "pid_start")}
-    return {**row, "id": secrets.token_hex(8), "state": "live", "fenced_at": None}
+    return {**row, "id": os.urandom(8).hex(), "state": "live", "fenced_at": None}
 
 
 def new_store() -> Values:
     """Return the description of a new database."""
-    return {"id": secrets.token_hex(16), "epoch": secrets.token_hex(16), "min_reader": MINIMUM_READER}
+    return {"id": os.urandom(16).hex(), "epoch": os.urandom(16).hex(), "min_reader": MINIMUM_READER}
 
 
 def version_name(version: int) -> str:
