@@ -453,6 +453,9 @@ class UnifiedCache(AsyncCalls, NoDictionary):
             provenance: where that was found; any value for JSON.
         """
         self._require_writing("link")
+        if entry.key == key.digest:
+            return entry
+        self._flush_if_it_holds(key.digest)
         own = self._store.own_result(key.digest)
         if own is not None:
             return own

@@ -172,6 +172,9 @@ class EntryRows(Protocol):
         replaced blob; returns those blobs' names. `fresh` entries were made now: a server rejects
         those whose `created_at` differs by more than a minute from its clock. Raises SessionLost or
         ClockMoved (nothing was changed), or CommitUnanswered (unknown).
+
+        An existing row stays if it has bytes and the entry is a link, or if it is newer and the
+        entry is not `fresh`. The entry's own blob is then among those returned.
         """
         ...
 

@@ -121,6 +121,20 @@ def made_of(values: Iterable[Any]) -> Entry:
     return made
 
 
+def may_replace(entry: Entry, *, is_link: bool, created_at: int = 0, fresh: bool = True) -> bool:
+    """Return True when an entry replaces the existing row under its key.
+
+    A link replaces only a link, because others may name the row. A copy replaces nothing that is newer.
+
+    Args:
+        entry: the entry.
+        is_link: the existing row is a link.
+        created_at: the time of the existing row.
+        fresh: the entry was made now.
+    """
+    return (entry.link is None or is_link) and (fresh or created_at <= entry.created_at)
+
+
 @dataclass(frozen=True, slots=True)
 class Hit:
     """A result that was found. Its value may be `None`.

@@ -191,7 +191,7 @@ def test_a_fresh_entry_is_refused_by_a_server_whose_clock_is_elsewhere(emptied_u
             assert store.find(NAMESPACE, key(1)) == good
             assert store.find(NAMESPACE, key(2)) is None
             assert store.tombstones() == []
-    assert store.commit([entry(1, created_at=0)], session) == []
+    assert store.commit([entry(3, created_at=0)], session) == []
     store.close()
 
 

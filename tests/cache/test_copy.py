@@ -132,6 +132,42 @@ def test_an_entry_of_the_target_that_does_not_verify_is_copied_again(world, tmp_
             assert target.get(x=2, prefix="p") == LARGE
 
 
+@pytest.mark.parametrize("value", ["newer", LARGE], ids=["small", "large"])
+def test_what_the_target_has_got_since_stays(world, target, monkeypatch, value):
+    fill(world.cache)
+    put = target.put(value, x=1)
+    done = copy(world.cache._store, target._store, world.cache.iter_entries())
+    assert (done.copied, done.already_there) == (2, 1)
+    assert target.get(x=1) == value
+    with monkeypatch.context() as patch:  # as if it had been put after the copy had looked
+        patch.setattr(type(target._store.metadata), "find_many", lambda *_: {})
+        world.cache.put(LARGE, x=1)
+        older = world.cache.put(LARGE, x=4)
+        target.put(value, x=1)
+        target.put(value, x=4)
+        copy(world.cache._store, target._store, world.cache.iter_entries())
+    assert older.created_at > put.created_at
+    assert (target.get(x=1), target.get(x=4)) == (value, value)
+    assert list(target.verify_integrity(deep=True)) == []
+
+
+def test_a_copy_made_again_takes_what_the_source_has_got_since(world, target):
+    fill(world.cache)
+    copy(world.cache._store, target._store, world.cache.iter_entries())
+    world.cache.put("newer", x=1)
+    done = copy(world.cache._store, target._store, world.cache.iter_entries())
+    assert (done.copied, done.already_there, target.get(x=1)) == (1, 2, "newer")
+
+
+def test_a_broken_entry_that_looks_newer_is_replaced(world, tmp_path):
+    fill(world.cache)
+    with UnifiedCache(cache_dir=tmp_path / "t", signing_key="a first key of sixteen bytes") as other:
+        other.put("unknown here", x=1)
+    with UnifiedCache(cache_dir=tmp_path / "t", signing_key="and another key of sixteen") as target:
+        copy(world.cache._store, target._store, every_row(world.cache._store))
+        assert target.get(x=1) == "small"
+
+
 def test_a_directory_keeps_its_own_key_whatever_other_key_it_is_opened_with(tmp_path):
     folder, other = tmp_path / "c", "a key of a shared cache"
     with UnifiedCache(cache_dir=folder) as cache:

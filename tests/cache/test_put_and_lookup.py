@@ -420,6 +420,30 @@ def test_a_link_names_a_result_and_replaces_none(world):
     assert (world.cache.get(two), world.cache.get(three)) == (ONE, None)
 
 
+def test_a_link_replaces_no_put_of_its_batch_and_names_no_key_itself(world):
+    one, two = (with_alias(world.cache, bytes(32), k=number) for number in range(2))
+    found = world.cache.put(ONE, two)
+    with world.cache.write_batch():
+        itself = world.cache.put(OTHER, one)
+        assert world.cache.link(one, found).link is None
+        assert world.cache.link(one, itself).link is None
+    assert world.cache.get(one) == OTHER
+    world.cache.invalidate(one)
+    assert world.cache.link(one, itself).link is None
+    assert world.cache.entry(one) is None
+
+
+def test_a_put_that_comes_between_the_look_and_the_commit_of_a_link_stays(world, monkeypatch):
+    one, two = (with_alias(world.cache, bytes(32), k=number) for number in range(2))
+    found = world.cache.put(ONE, two)
+    with UnifiedCache(world.config) as other, world.cache.write_batch():
+        world.cache.link(one, found)
+        other.put(OTHER, one)
+    assert world.cache.get(one) == OTHER
+    world.cache.invalidate(two)
+    assert world.cache.get(one) == OTHER
+
+
 def test_a_link_replaces_what_is_not_served(world):
     one, two, three = (with_alias(world.cache, bytes(32), k=number) for number in range(3))
     world.cache.put(ONE, one, ttl=timedelta(microseconds=1))

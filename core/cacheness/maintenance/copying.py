@@ -10,7 +10,7 @@ from cacheness.errors import CachenessError, StoreFull, StoreRefused, StoreUnava
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.records import Entry, Where
-from cacheness.results.store import Cache, Draft
+from cacheness.results.store import Cache, Draft, this_very
 
 _log = logger_of(__name__)
 
@@ -26,7 +26,7 @@ class Copied:
     """The progress of a copy."""
 
     copied: int = 0
-    already_there: int = 0  #: the same bytes and time, signed by a key of the target
+    already_there: int = 0  #: the same bytes and time, or a newer entry, signed by a key of the target
     expired: int = 0  #: expired or disputed, so not copied
     unreadable: int = 0  #: missing, corrupt or not signed by a key of the source, so not copied
     refused: int = 0  #: the target cannot store them
@@ -92,6 +92,10 @@ class _Copy:
         there = self._target.metadata.find_many(self._target.namespace, [entry.key for entry in alive])
         missing = [entry for entry in alive if not self._is_there(there.get(entry.key), entry)]
         self.done.already_there += len(alive) - len(missing)
+        for entry in missing:
+            broken = there.get(entry.key)
+            if broken is not None and not self._target.is_genuine(broken):
+                self._target.delete(this_very(broken))  # it may look newer, and would stay
         return missing
 
     def batches(self, entries: list[Entry]) -> Iterator[list[Draft]]:
@@ -150,11 +154,10 @@ class _Copy:
             raise error
 
     def _is_there(self, found: Entry | None, entry: Entry) -> bool:
-        return (
-            found is not None
-            and (found.digest, found.created_at) == (entry.digest, entry.created_at)
-            and self._target.is_genuine(found)
-        )
+        if found is None or not self._target.is_genuine(found):
+            return False
+        same = (found.digest, found.created_at) == (entry.digest, entry.created_at)
+        return same or found.created_at > entry.created_at
 
 
 def _bare(entry: Entry, namespace: str) -> Entry:

@@ -17,8 +17,8 @@ from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.maintenance.comparison import SHARDS, Planner, Progress, RepairPlan, Scope, session_of
 from cacheness.maintenance.report import ROWS_AT_MOST, IntegrityReport, refuse
-from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, IssueKind, Upload, Where
-from cacheness.results.store import Cache
+from cacheness.records import MICROSECONDS, REASONS_KEPT, Entry, Issue, IssueKind, Upload
+from cacheness.results.store import Cache, this_very
 from cacheness.results.tombstones import Removal
 
 _log = logger_of(__name__)
@@ -226,14 +226,7 @@ class Inspector:
         is_dangling = issue.kind == IssueKind.DANGLING
         if is_dangling and entry.blob is not None and self._cache.blobs.stat(entry.blob) is not None:
             return issue
-        unchanged = Where(
-            entry.namespace,
-            keys=(entry.key,),
-            mac=entry.mac,
-            blob=entry.blob,
-            created_before=entry.created_at + 1,
-        )
-        deleted = self._metadata.delete(unchanged)
+        deleted = self._metadata.delete(this_very(entry))
         removal = self._tombstones.drain(deleted.blobs)
         if not deleted.entries:
             # Another repair was faster, or the entry was replaced since: in both cases the issue is resolved.

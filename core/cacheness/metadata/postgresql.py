@@ -153,7 +153,7 @@ class PostgresqlStore(SqlStore):
         seconds = size / self._limits.least_rate + (len(stay) - 1) * ROW_SECONDS
 
         def attempt() -> list[str]:
-            return self._publish(publish, values, unseen, seconds)
+            return self._publish(publish, values, stay, unseen, seconds)
 
         return self._guard.call(self._pool.settle, attempt)
 
@@ -198,14 +198,16 @@ class PostgresqlStore(SqlStore):
         """Close connections. May be called twice."""
         self._pool.close()
 
-    def _publish(self, publish: Statement, values: Values, unseen: Sequence[str], seconds: float) -> list[str]:
+    def _publish(
+        self, publish: Statement, values: Values, stay: Sequence[Entry], unseen: Sequence[str], seconds: float
+    ) -> list[str]:
         """Run the publishing statement; write tombstones for blobs that entries of this batch replaced `unseen`."""
         try:
             if not unseen:  # a single statement commits by itself, in one round trip
-                return _replaced(self._pool.run(publish, values, seconds)[0], values)
+                return _replaced(self._pool.run(publish, values, seconds)[0], values, stay)
 
             def work(transaction: PostgresqlTransaction) -> list[str]:
-                replaced = _replaced(transaction.run(publish, values), values)
+                replaced = _replaced(transaction.run(publish, values), values, stay)
                 transaction.run_many(self._sql.bury, [{"blob": name} for name in unseen])
                 return [*replaced, *unseen]
 
@@ -275,12 +277,16 @@ def _rows(entries: Sequence[Entry]) -> dict[str, Any]:
     return {**columns, "earliest": min(columns["created_at"]), "latest": max(columns["created_at"])}
 
 
-def _replaced(found: Sequence[Row], values: Values) -> list[str]:
+def _replaced(found: Sequence[Row], values: Values, stay: Sequence[Entry]) -> list[str]:
+    """Return the blobs of replaced rows, and those of entries whose existing rows stay."""
     if not found:
         raise SessionLost(f"session {values['session']} was ended or fenced; nothing was stored")
-    if not found[0][1]:
+    stored = {(namespace, bytes(key)) for _, namespace, key in found if key is not None}
+    # Existing rows stay only beside links and copies. A link that the clock prevented is not missed.
+    if not stored and values["fresh"] and any(entry.link is None for entry in stay):
         raise ClockMoved("the time of an entry is more than a minute from the server's clock; nothing was stored")
-    return [row[0] for row in found if row[0] is not None]
+    unused = [entry.blob for entry in stay if entry.blob is not None and (entry.namespace, entry.key) not in stored]
+    return [row[0] for row in found if row[0] is not None] + unused
 
 
 _conforms: type[MetadataStore] = PostgresqlStore

@@ -34,7 +34,7 @@ from cacheness.metadata.sql.store import (
     version_name,
 )
 from cacheness.protocols import MetadataStore
-from cacheness.records import Entry, Identity, Process, SessionInfo
+from cacheness.records import Entry, Identity, Process, SessionInfo, may_replace
 
 T = TypeVar("T")
 
@@ -116,7 +116,7 @@ class SqliteStore(SqlStore):
         self._refuse_if_read_only()
         self._file.require_room(sum(len(entry.inline or b"") for entry in entries), len(entries))
         try:
-            return self._groups.commit(entries, session)
+            return self._groups.commit(entries, session, fresh=fresh)
         except SessionLost:
             self._locks.remove(_lock_of(session))
             raise
@@ -180,20 +180,28 @@ class SqliteStore(SqlStore):
         self._locks.close()
         self._file.close()
 
-    def _publish(self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str) -> list[str]:
+    def _publish(
+        self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str, fresh: bool
+    ) -> list[str]:
         """Put entries, if their session is live, and bury the blobs that they replace; return these."""
         if len(entries) == 1:
-            replaced = self._replace(transaction, entries, session)
+            replaced = self._replace(transaction, entries, session, fresh=fresh)
         else:
             stay, replaced = staying(entries)
             for namespace in {entry.namespace for entry in stay}:
-                replaced += self._replace(transaction, [e for e in stay if e.namespace == namespace], session)
+                some = [entry for entry in stay if entry.namespace == namespace]
+                replaced += self._replace(transaction, some, session, fresh=fresh)
         if replaced:
             transaction.run_many(self._sql.bury, [{"blob": name} for name in replaced])
         return replaced
 
-    def _replace(self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str) -> list[str]:
-        """Put entries of one namespace, each under another key; return the blobs that they replace."""
+    def _replace(
+        self, transaction: SqliteTransaction, entries: Sequence[Entry], session: str, *, fresh: bool
+    ) -> list[str]:
+        """Put entries of one namespace, each under another key; return the blobs that they replace.
+
+        If an existing row must stay, the blob of its entry is returned.
+        """
         # No other process writes during this transaction, so one look before the upserts is enough.
         namespace = entries[0].namespace
         asked = {"namespace": namespace, "session": session}
@@ -205,11 +213,17 @@ class SqliteStore(SqlStore):
         if not found:
             raise SessionLost(f"session {session} was ended or fenced; nothing was stored")
         old = {row[0]: row for row in found if row[0] is not None}
+        unused: list[str] = []
+        if old and not (fresh and all(entry.link is None for entry in entries)):
+            entries, unused = _replacing(entries, old, fresh=fresh)
+            old = {entry.key: old[entry.key] for entry in entries if entry.key in old}
+            if not entries:
+                return unused
         size = sum([entry.size for entry in entries]) - sum([row[1] for row in old.values()])
         added = {"namespace": namespace, "entries": len(entries) - len(old), "bytes": size}
-        stale, names = _other_names(entries, {key: (*row[3:],) for key, row in old.items()})
+        stale, names = _other_names(entries, {key: (*row[3:5],) for key, row in old.items()})
         blobs = {entry.blob for entry in entries}
-        replaced = [row[2] for row in old.values() if isinstance(row[2], str) and row[2] not in blobs]
+        replaced = [row[2] for row in old.values() if isinstance(row[2], str) and row[2] not in blobs] + unused
         transaction.run_rows(self._sql.put, list(map(row_of, entries)))
         transaction.run_rows(self._sql.begin_use, [(namespace, entry.key, entry.created_at) for entry in entries])
         if stale:
@@ -275,6 +289,23 @@ class SqliteStore(SqlStore):
             transaction.define(text)
         transaction.run(self._sql.create_store, new_store())
         transaction.run(self._sql.create_version, {"version_num": version_name(SCHEMA_VERSION)})
+
+
+def _replacing(entries: Sequence[Entry], old: Mapping[bytes, Row], *, fresh: bool) -> tuple[list[Entry], list[str]]:
+    """Return the entries that may replace existing rows, and the blobs of the others."""
+    stored, unused = list[Entry](), list[str]()
+    for entry in entries:
+        row = old.get(entry.key)
+        if row is None or may_replace(entry, is_link=not row[5], created_at=_time_in(row), fresh=fresh):
+            stored.append(entry)
+        elif entry.blob is not None:
+            unused.append(entry.blob)
+    return stored, unused
+
+
+def _time_in(row: Row) -> int:
+    """Return when an existing row was made; 0 if it contains something else, so that it is replaced."""
+    return row[6] if type(row[6]) is int else 0
 
 
 def _other_names(entries: Sequence[Entry], old: Mapping[bytes, Row]) -> tuple[list[bytes], list[dict[str, Any]]]:

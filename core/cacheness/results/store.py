@@ -35,7 +35,7 @@ from cacheness.keys.closed import MOST_NODES
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.records import DAY, EXPIRED, MICROSECONDS, REFRESHED, Entry, Hit, Where
+from cacheness.records import DAY, EXPIRED, MICROSECONDS, REFRESHED, Entry, Hit, Where, may_replace
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
 from cacheness.results.kept import KeptRows
@@ -232,11 +232,11 @@ class Cache:
     def publish(self, drafts: Sequence[Draft], *, fresh: bool = True) -> list[Entry]:
         """Write the blobs, then commit the rows in one transaction. Durable when it returns.
 
-        Of several drafts of one key the last one counts. `fresh` entries are dated at the commit;
-        others keep their times. After an error none of them is published, and existing entries are
-        unchanged.
+        Of several drafts of one key the last one counts, but no link after a result. `fresh` entries
+        are dated at the commit; others keep their times, and replace no newer entry. After an error
+        none of them is published, and existing entries are unchanged.
         """
-        drafts = list({draft.entry.key: draft for draft in drafts}.values())
+        drafts = _last_of_each(drafts)
         lasting = any(map(self._has_blob, drafts))
         self._prepare(drafts)
         placed: list[_Placed] = []
@@ -427,14 +427,19 @@ class Cache:
         return None
 
     def own_result(self, key: bytes) -> Entry | None:
-        """Return the row of a key if it is served and has bytes itself; these are read and verified."""
+        """Return the row of a key if it is served and has bytes itself; these are read and verified.
+
+        A row with bytes that is not served is deleted, because no link would replace it.
+        """
         entry = self.metadata.find(self.namespace, key)
         if entry is None or entry.link is not None:
             return None
         try:
             hit = self.follow(entry)
         except CodecError:
-            return None
+            hit = None
+        if hit is None:
+            self.delete(this_very(entry))
         return None if hit is None else hit.entry
 
     def lookup_many(self, keys: Sequence[bytes]) -> dict[bytes, Hit]:
@@ -702,6 +707,22 @@ def _digest_of(value: Any, by_value: bool | None) -> bytes | None:
     if by_value is False:
         return None
     return closed_digest(value, None if by_value else MOST_NODES)
+
+
+def _last_of_each(drafts: Sequence[Draft]) -> list[Draft]:
+    """Return the last draft of each key; a link is not the last one after a result."""
+    last: dict[bytes, Draft] = {}
+    for draft in drafts:
+        before = last.get(draft.entry.key)
+        if before is None or may_replace(draft.entry, is_link=before.entry.link is not None):
+            last[draft.entry.key] = draft
+    return list(last.values())
+
+
+def this_very(entry: Entry) -> Where:
+    """Return the condition that a row has not been replaced since it was read."""
+    before = entry.created_at + 1 if type(entry.created_at) is int else None  # what is not verified may be anything
+    return Where(entry.namespace, keys=(entry.key,), mac=entry.mac, blob=entry.blob, created_before=before)
 
 
 def _version(entry: Entry) -> tuple[object, ...]:

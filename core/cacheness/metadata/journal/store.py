@@ -60,6 +60,7 @@ from cacheness.records import (
     Totals,
     Use,
     Where,
+    may_replace,
 )
 
 _log = logger_of(__name__)
@@ -196,8 +197,8 @@ class JournalStore:
         replaced: list[str] = []
 
         def records() -> list[dict[str, Any]]:
-            replaced.extend(self._blobs_replaced_by(entries))
-            shown = [{"put": entry_to_json(entry)} for entry in entries]
+            stored, replaced[:] = self._replacing(entries, fresh=fresh)
+            shown = [{"put": entry_to_json(entry)} for entry in stored]
             return [*shown, {"bury": replaced}] if replaced else shown
 
         if entries:
@@ -716,6 +717,8 @@ class JournalStore:
     def _append_within(self, records: Callable[[], list[dict[str, Any]]], durable: bool, deletes: bool) -> None:
         self._refresh()
         lines = records()
+        if not lines:
+            return
         least = _LEAST_WASTE
         try:
             self._file.append(lines, durable=durable)
@@ -793,16 +796,23 @@ class JournalStore:
         blobs = [entry.blob for entry in entries if entry.blob is not None]
         self._append(lambda: [{"delete": [[e.namespace, e.key.hex()] for e in entries], "bury": blobs}], deletes=True)
 
-    def _blobs_replaced_by(self, entries: Sequence[Entry]) -> list[str]:
-        newest: dict[tuple[str, bytes], str | None] = {}
-        replaced = []
+    def _replacing(self, entries: Sequence[Entry], *, fresh: bool) -> tuple[list[Entry], list[str]]:
+        """Return the entries that may replace existing ones, and the blobs that nothing names then."""
+        newest: dict[tuple[str, bytes], Entry] = {}
+        stored, unnamed = list[Entry](), list[str]()
         for entry in entries:
-            kept = self._index.get(entry.namespace, entry.key)
-            old = newest.get((entry.namespace, entry.key), kept.entry.blob if kept else None)
-            if old is not None and old != entry.blob:
-                replaced.append(old)
-            newest[entry.namespace, entry.key] = entry.blob
-        return replaced
+            place = (entry.namespace, entry.key)
+            kept = self._index.get(*place)
+            old = newest.get(place, kept.entry if kept else None)
+            is_link = old is not None and old.link is not None
+            if old is None or may_replace(entry, is_link=is_link, created_at=old.created_at, fresh=fresh):
+                newest[place], gone = entry, old
+                stored.append(entry)
+            else:
+                newest[place], gone = old, entry
+            if gone is not None and gone.blob is not None and gone.blob != newest[place].blob:
+                unnamed.append(gone.blob)
+        return stored, unnamed
 
     def _whole(self, kept: Kept) -> Entry:
         if kept.entry.blob is not None:

@@ -751,11 +751,11 @@ class StatementBuilder:
         return sa.delete(table).where(table.c.namespace == _given("namespace", sa.Text()), these)
 
 
-def replacing(insert: Any) -> Any:
+def replacing(insert: Any, where: sa.ColumnElement[bool] | None = None) -> Any:
     """Make an INSERT into `entries` replace the row under its key, and store what it replaced."""
     new = {name: insert.excluded[name] for name in COLUMNS if name not in _KEY}
     old = {"replaced": entries.c.blob, "replaced_size": entries.c.size}
-    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old})
+    return insert.on_conflict_do_update(index_elements=_KEY, set_={**new, **old}, where=where)
 
 
 def adding(insert: Any) -> Any:

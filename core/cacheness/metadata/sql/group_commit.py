@@ -27,7 +27,7 @@ MOST_BYTES: Final = 16 << 20
 #: Seconds between checks that the leader still exists; only an interruption can remove it.
 _LOOK_EVERY: Final = 0.05
 
-Publish: TypeAlias = Callable[[SqliteTransaction, Sequence[Entry], str], list[str]]
+Publish: TypeAlias = Callable[[SqliteTransaction, Sequence[Entry], str, bool], list[str]]
 
 
 class _Leadership:
@@ -42,11 +42,12 @@ class _Leadership:
 class _Put:
     """One thread's put, and its result."""
 
-    __slots__ = ("done", "entries", "error", "is_taken", "leadership", "replaced", "session", "thread")
+    __slots__ = ("done", "entries", "error", "fresh", "is_taken", "leadership", "replaced", "session", "thread")
 
-    def __init__(self, entries: Sequence[Entry], session: str) -> None:
+    def __init__(self, entries: Sequence[Entry], session: str, fresh: bool) -> None:
         self.entries = entries
         self.session = session
+        self.fresh = fresh  #: made now, and not copies
         self.thread = threading.get_ident()
         self.is_taken = False  #: set when a transaction that includes it has begun
         self.leadership: _Leadership | None = None  #: set when it must lead the next one
@@ -91,7 +92,7 @@ class GroupCommit:
         self._leading: weakref.ref[_Leadership] | None = None
         self._generation = forks.generation()
 
-    def commit(self, entries: Sequence[Entry], session: str) -> list[str]:
+    def commit(self, entries: Sequence[Entry], session: str, *, fresh: bool = False) -> list[str]:
         """Publish entries durably; return the replaced blobs.
 
         Raises:
@@ -99,7 +100,7 @@ class GroupCommit:
             StoreBusy: other processes kept the database locked for too long; nothing of these entries was stored.
             CommitUnanswered: it is unknown whether they were stored.
         """
-        put = _Put(entries, session)
+        put = _Put(entries, session, fresh)
         try:
             if self._interrupts_the_leader(put):  # a leader that cannot be waited for
                 self._transact(lambda transaction: self._store(transaction, put))
@@ -219,16 +220,16 @@ class GroupCommit:
             return group
 
     def _store(self, transaction: SqliteTransaction, put: _Put) -> None:
-        put.replaced = self._publish(transaction, put.entries, put.session)
+        put.replaced = self._publish(transaction, put.entries, put.session, put.fresh)
 
     def _store_together(self, transaction: SqliteTransaction, group: Sequence[_Put]) -> bool:
         """Store puts of one session by the same statements; return False, with nothing stored, if one has an error."""
-        if len({one.session for one in group}) > 1:
+        if len({(one.session, one.fresh) for one in group}) > 1:
             return False
         try:
             with transaction.savepoint():
                 entries = [entry for one in group for entry in one.entries]
-                replaced = self._publish(transaction, entries, group[0].session)
+                replaced = self._publish(transaction, entries, group[0].session, group[0].fresh)
         except Exception:
             if not transaction.is_open:
                 raise

@@ -163,7 +163,8 @@ def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.C
     between; so the replaced row itself is used. No row is returned when the session is not live,
     and one with a marker when a fresh entry's time differs too much from the server's clock. Uses
     and tags are made from the rows that the upsert returns; in a separate statement, those of
-    another process's row could stay.
+    another process's row could stay. The row that a link or an older entry must not replace is
+    compared after the wait for its lock; no row is returned for such an entry.
     """
     clock = flavour.clock
     mine = sessions.c.id == sa.bindparam("session", type_=sa.Text())
@@ -174,12 +175,16 @@ def _publish(rows: sa.Select[Any], flavour: Flavour, *, with_tags: bool) -> sa.C
     may = sa.exists().select_from(writer).where(sa.or_(is_old, sa.and_(*dated_well)))
     insertion = insert(entries).from_select(COLUMNS, rows.where(may))
     names = ("namespace", "key", "replaced", "blob", "created_at", "tags", "prefix", "size", "replaced_size")
-    put = replacing(insertion).returning(*(entries.c[name] for name in names)).cte("put")
+    may_go = sa.and_(
+        sa.or_(insertion.excluded.link.is_(None), entries.c.link.is_not(None)),
+        sa.or_(sa.not_(is_old), entries.c.created_at <= insertion.excluded.created_at),
+    )
+    put = replacing(insertion, may_go).returning(*(entries.c[name] for name in names)).cte("put")
     is_another = sa.and_(put.c.replaced.is_not(None), put.c.replaced.is_distinct_from(put.c.blob))
     tombstone = insert(tombstones).from_select(["blob", "at"], sa.select(put.c.replaced, clock).where(is_another))
     added = sa.cast(put.c.replaced_size.is_(None), sa.Integer)
     more = plausible(put.c.size) - sa.func.coalesce(plausible(put.c.replaced_size), sa.literal_column("0"))
-    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.created_at.is_not(None))
+    result = sa.select(sa.case((is_another, put.c.replaced)), put.c.namespace, put.c.key)
     beside = [tombstone.on_conflict_do_nothing().cte("new_tombstones"), *_hints(put, with_tags=with_tags)]
     # Of all rows together, and last: a transaction that holds the row of the totals waits for nothing else.
     sums = (sa.cast(sa.func.sum(change), sa.BigInteger) for change in (added, more))

@@ -674,11 +674,13 @@ STATEMENTS: Final = {
         'prefix = excluded.prefix, args = excluded.args, components = excluded.components, value = '
         'excluded.value, fn = excluded.fn, alias = excluded.alias, link = excluded.link, outputs = '
         'excluded.outputs, tags = excluded.tags, provenance = excluded.provenance, key_id = excluded.key_id, '
-        'mac = excluded.mac, replaced = cacheness.entries.blob, replaced_size = cacheness.entries.size '
-        'RETURNING cacheness.entries.namespace, cacheness.entries.key, cacheness.entries.replaced, '
-        'cacheness.entries.blob, cacheness.entries.created_at, cacheness.entries.tags, '
-        'cacheness.entries.prefix, cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones '
-        'AS (INSERT INTO cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
+        'mac = excluded.mac, replaced = cacheness.entries.blob, replaced_size = cacheness.entries.size WHERE '
+        '(excluded.link IS NULL OR cacheness.entries.link IS NOT NULL) AND (CAST($26 AS BOOLEAN) OR '
+        'cacheness.entries.created_at <= excluded.created_at) RETURNING cacheness.entries.namespace, '
+        'cacheness.entries.key, cacheness.entries.replaced, cacheness.entries.blob, '
+        'cacheness.entries.created_at, cacheness.entries.tags, cacheness.entries.prefix, '
+        'cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones AS (INSERT INTO '
+        'cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
         'clock_timestamp()) * 1000000)::bigint FROM put WHERE put.replaced IS NOT NULL AND put.replaced IS '
         'DISTINCT FROM put.blob ON CONFLICT DO NOTHING), used AS (INSERT INTO cacheness.uses (namespace, key, '
         'accessed_at, hits) SELECT put.namespace AS namespace, put.key AS key, put.created_at AS created_at, '
@@ -691,7 +693,7 @@ STATEMENTS: Final = {
         'put.namespace ON CONFLICT (namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + '
         'excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes)) SELECT CASE WHEN (put.replaced '
         'IS NOT NULL AND put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_25, '
-        'put.created_at IS NOT NULL AS anon_26 FROM writer LEFT OUTER JOIN put ON true',
+        'put.namespace, put.key FROM writer LEFT OUTER JOIN put ON true',
         {},
         ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
         'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',
@@ -721,11 +723,13 @@ STATEMENTS: Final = {
         'prefix = excluded.prefix, args = excluded.args, components = excluded.components, value = '
         'excluded.value, fn = excluded.fn, alias = excluded.alias, link = excluded.link, outputs = '
         'excluded.outputs, tags = excluded.tags, provenance = excluded.provenance, key_id = excluded.key_id, '
-        'mac = excluded.mac, replaced = cacheness.entries.blob, replaced_size = cacheness.entries.size '
-        'RETURNING cacheness.entries.namespace, cacheness.entries.key, cacheness.entries.replaced, '
-        'cacheness.entries.blob, cacheness.entries.created_at, cacheness.entries.tags, '
-        'cacheness.entries.prefix, cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones '
-        'AS (INSERT INTO cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
+        'mac = excluded.mac, replaced = cacheness.entries.blob, replaced_size = cacheness.entries.size WHERE '
+        '(excluded.link IS NULL OR cacheness.entries.link IS NOT NULL) AND (CAST($26 AS BOOLEAN) OR '
+        'cacheness.entries.created_at <= excluded.created_at) RETURNING cacheness.entries.namespace, '
+        'cacheness.entries.key, cacheness.entries.replaced, cacheness.entries.blob, '
+        'cacheness.entries.created_at, cacheness.entries.tags, cacheness.entries.prefix, '
+        'cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones AS (INSERT INTO '
+        'cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
         'clock_timestamp()) * 1000000)::bigint FROM put WHERE put.replaced IS NOT NULL AND put.replaced IS '
         'DISTINCT FROM put.blob ON CONFLICT DO NOTHING), used AS (INSERT INTO cacheness.uses (namespace, key, '
         'accessed_at, hits) SELECT put.namespace AS namespace, put.key AS key, put.created_at AS created_at, '
@@ -746,8 +750,8 @@ STATEMENTS: Final = {
         'END, 0)) AS BIGINT) AS sum_2 FROM put GROUP BY put.namespace ORDER BY put.namespace ON CONFLICT '
         '(namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + excluded.entries), bytes = '
         '(cacheness.totals.bytes + excluded.bytes)) SELECT CASE WHEN (put.replaced IS NOT NULL AND '
-        'put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_25, put.created_at IS NOT NULL '
-        'AS anon_26 FROM writer LEFT OUTER JOIN put ON true',
+        'put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_25, put.namespace, put.key '
+        'FROM writer LEFT OUTER JOIN put ON true',
         {},
         ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
         'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',
@@ -786,24 +790,26 @@ STATEMENTS: Final = {
         'args = excluded.args, components = excluded.components, value = excluded.value, fn = excluded.fn, '
         'alias = excluded.alias, link = excluded.link, outputs = excluded.outputs, tags = excluded.tags, '
         'provenance = excluded.provenance, key_id = excluded.key_id, mac = excluded.mac, replaced = '
-        'cacheness.entries.blob, replaced_size = cacheness.entries.size RETURNING '
-        'cacheness.entries.namespace, cacheness.entries.key, cacheness.entries.replaced, '
-        'cacheness.entries.blob, cacheness.entries.created_at, cacheness.entries.tags, '
-        'cacheness.entries.prefix, cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones '
-        'AS (INSERT INTO cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
-        'clock_timestamp()) * 1000000)::bigint FROM put WHERE put.replaced IS NOT NULL AND put.replaced IS '
-        'DISTINCT FROM put.blob ON CONFLICT DO NOTHING), used AS (INSERT INTO cacheness.uses (namespace, key, '
-        'accessed_at, hits) SELECT put.namespace AS namespace, put.key AS key, put.created_at AS created_at, '
-        '0 FROM put ON CONFLICT (namespace, key) DO UPDATE SET accessed_at = excluded.accessed_at, hits = '
-        'excluded.hits), counted AS (INSERT INTO cacheness.totals (namespace, slot, entries, bytes) SELECT '
-        'put.namespace AS namespace, (pg_backend_pid() & 63), CAST(sum(CAST(put.replaced_size IS NULL AS '
-        'INTEGER)) AS BIGINT) AS sum_1, CAST(sum(CASE WHEN (put.size BETWEEN 0 AND 1125899906842624) THEN '
-        'put.size ELSE 0 END - coalesce(CASE WHEN (put.replaced_size BETWEEN 0 AND 1125899906842624) THEN '
-        'put.replaced_size ELSE 0 END, 0)) AS BIGINT) AS sum_2 FROM put GROUP BY put.namespace ORDER BY '
-        'put.namespace ON CONFLICT (namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + '
-        'excluded.entries), bytes = (cacheness.totals.bytes + excluded.bytes)) SELECT CASE WHEN (put.replaced '
-        'IS NOT NULL AND put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_2, '
-        'put.created_at IS NOT NULL AS anon_3 FROM writer LEFT OUTER JOIN put ON true',
+        'cacheness.entries.blob, replaced_size = cacheness.entries.size WHERE (excluded.link IS NULL OR '
+        'cacheness.entries.link IS NOT NULL) AND (CAST($26 AS BOOLEAN) OR cacheness.entries.created_at <= '
+        'excluded.created_at) RETURNING cacheness.entries.namespace, cacheness.entries.key, '
+        'cacheness.entries.replaced, cacheness.entries.blob, cacheness.entries.created_at, '
+        'cacheness.entries.tags, cacheness.entries.prefix, cacheness.entries.size, '
+        'cacheness.entries.replaced_size), new_tombstones AS (INSERT INTO cacheness.tombstones (blob, at) '
+        'SELECT put.replaced AS replaced, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM put '
+        'WHERE put.replaced IS NOT NULL AND put.replaced IS DISTINCT FROM put.blob ON CONFLICT DO NOTHING), '
+        'used AS (INSERT INTO cacheness.uses (namespace, key, accessed_at, hits) SELECT put.namespace AS '
+        'namespace, put.key AS key, put.created_at AS created_at, 0 FROM put ON CONFLICT (namespace, key) DO '
+        'UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits), counted AS (INSERT INTO '
+        'cacheness.totals (namespace, slot, entries, bytes) SELECT put.namespace AS namespace, '
+        '(pg_backend_pid() & 63), CAST(sum(CAST(put.replaced_size IS NULL AS INTEGER)) AS BIGINT) AS sum_1, '
+        'CAST(sum(CASE WHEN (put.size BETWEEN 0 AND 1125899906842624) THEN put.size ELSE 0 END - '
+        'coalesce(CASE WHEN (put.replaced_size BETWEEN 0 AND 1125899906842624) THEN put.replaced_size ELSE 0 '
+        'END, 0)) AS BIGINT) AS sum_2 FROM put GROUP BY put.namespace ORDER BY put.namespace ON CONFLICT '
+        '(namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + excluded.entries), bytes = '
+        '(cacheness.totals.bytes + excluded.bytes)) SELECT CASE WHEN (put.replaced IS NOT NULL AND '
+        'put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_2, put.namespace, put.key FROM '
+        'writer LEFT OUTER JOIN put ON true',
         {},
         ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
         'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',
@@ -842,23 +848,25 @@ STATEMENTS: Final = {
         'args = excluded.args, components = excluded.components, value = excluded.value, fn = excluded.fn, '
         'alias = excluded.alias, link = excluded.link, outputs = excluded.outputs, tags = excluded.tags, '
         'provenance = excluded.provenance, key_id = excluded.key_id, mac = excluded.mac, replaced = '
-        'cacheness.entries.blob, replaced_size = cacheness.entries.size RETURNING '
-        'cacheness.entries.namespace, cacheness.entries.key, cacheness.entries.replaced, '
-        'cacheness.entries.blob, cacheness.entries.created_at, cacheness.entries.tags, '
-        'cacheness.entries.prefix, cacheness.entries.size, cacheness.entries.replaced_size), new_tombstones '
-        'AS (INSERT INTO cacheness.tombstones (blob, at) SELECT put.replaced AS replaced, (extract(epoch FROM '
-        'clock_timestamp()) * 1000000)::bigint FROM put WHERE put.replaced IS NOT NULL AND put.replaced IS '
-        'DISTINCT FROM put.blob ON CONFLICT DO NOTHING), used AS (INSERT INTO cacheness.uses (namespace, key, '
-        'accessed_at, hits) SELECT put.namespace AS namespace, put.key AS key, put.created_at AS created_at, '
-        '0 FROM put ON CONFLICT (namespace, key) DO UPDATE SET accessed_at = excluded.accessed_at, hits = '
-        "excluded.hits), named AS (SELECT put.namespace AS namespace, put.key AS key, 'tag' AS kind, "
-        "left(each, 500) AS tag FROM put, unnest(string_to_array(btrim(put.tags, E'\\n'), E'\\n')) AS each "
-        "UNION ALL SELECT put.namespace AS namespace, put.key AS key, 'prefix', left(put.prefix, 500) AS "
-        "left_1 FROM put WHERE put.prefix != ''), tagged AS (INSERT INTO cacheness.tags (namespace, key, "
-        'kind, tag) SELECT named.namespace AS namespace, named.key AS key, named.kind AS kind, named.tag AS '
-        'tag FROM named ON CONFLICT DO NOTHING), stale AS (DELETE FROM cacheness.tags USING put WHERE '
-        'cacheness.tags.namespace = put.namespace AND cacheness.tags.key = put.key AND NOT (EXISTS (SELECT * '
-        'FROM named WHERE named.namespace = cacheness.tags.namespace AND named.key = cacheness.tags.key AND '
+        'cacheness.entries.blob, replaced_size = cacheness.entries.size WHERE (excluded.link IS NULL OR '
+        'cacheness.entries.link IS NOT NULL) AND (CAST($26 AS BOOLEAN) OR cacheness.entries.created_at <= '
+        'excluded.created_at) RETURNING cacheness.entries.namespace, cacheness.entries.key, '
+        'cacheness.entries.replaced, cacheness.entries.blob, cacheness.entries.created_at, '
+        'cacheness.entries.tags, cacheness.entries.prefix, cacheness.entries.size, '
+        'cacheness.entries.replaced_size), new_tombstones AS (INSERT INTO cacheness.tombstones (blob, at) '
+        'SELECT put.replaced AS replaced, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint FROM put '
+        'WHERE put.replaced IS NOT NULL AND put.replaced IS DISTINCT FROM put.blob ON CONFLICT DO NOTHING), '
+        'used AS (INSERT INTO cacheness.uses (namespace, key, accessed_at, hits) SELECT put.namespace AS '
+        'namespace, put.key AS key, put.created_at AS created_at, 0 FROM put ON CONFLICT (namespace, key) DO '
+        'UPDATE SET accessed_at = excluded.accessed_at, hits = excluded.hits), named AS (SELECT put.namespace '
+        "AS namespace, put.key AS key, 'tag' AS kind, left(each, 500) AS tag FROM put, "
+        "unnest(string_to_array(btrim(put.tags, E'\\n'), E'\\n')) AS each UNION ALL SELECT put.namespace AS "
+        "namespace, put.key AS key, 'prefix', left(put.prefix, 500) AS left_1 FROM put WHERE put.prefix != "
+        "''), tagged AS (INSERT INTO cacheness.tags (namespace, key, kind, tag) SELECT named.namespace AS "
+        'namespace, named.key AS key, named.kind AS kind, named.tag AS tag FROM named ON CONFLICT DO '
+        'NOTHING), stale AS (DELETE FROM cacheness.tags USING put WHERE cacheness.tags.namespace = '
+        'put.namespace AND cacheness.tags.key = put.key AND NOT (EXISTS (SELECT * FROM named WHERE '
+        'named.namespace = cacheness.tags.namespace AND named.key = cacheness.tags.key AND '
         'cacheness.tags.kind = named.kind AND cacheness.tags.tag = named.tag))), counted AS (INSERT INTO '
         'cacheness.totals (namespace, slot, entries, bytes) SELECT put.namespace AS namespace, '
         '(pg_backend_pid() & 63), CAST(sum(CAST(put.replaced_size IS NULL AS INTEGER)) AS BIGINT) AS sum_1, '
@@ -867,8 +875,8 @@ STATEMENTS: Final = {
         'END, 0)) AS BIGINT) AS sum_2 FROM put GROUP BY put.namespace ORDER BY put.namespace ON CONFLICT '
         '(namespace, slot) DO UPDATE SET entries = (cacheness.totals.entries + excluded.entries), bytes = '
         '(cacheness.totals.bytes + excluded.bytes)) SELECT CASE WHEN (put.replaced IS NOT NULL AND '
-        'put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_2, put.created_at IS NOT NULL '
-        'AS anon_3 FROM writer LEFT OUTER JOIN put ON true',
+        'put.replaced IS DISTINCT FROM put.blob) THEN put.replaced END AS anon_2, put.namespace, put.key FROM '
+        'writer LEFT OUTER JOIN put ON true',
         {},
         ('namespace', 'key', 'blob', 'inline', 'size', 'raw_size', 'digest', 'codec', 'created_at',
         'expires_at', 'compute_seconds', 'function', 'prefix', 'args', 'components', 'value', 'fn', 'alias',

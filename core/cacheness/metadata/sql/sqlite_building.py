@@ -119,9 +119,10 @@ def _compiled_in_order(statement: sa.ClauseElement) -> Statement:
 
 
 def _replaced(these: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Return the size and blob of entries, and where else their keys are named, if the session is live."""
+    """Return the size and blob of entries, where else their keys are named, and what decides whether they stay."""
     replaced = (entries.c.key, plausible(entries.c.size), entries.c.blob, entries.c.tags, entries.c.prefix)
-    found = sa.select(*replaced).select_from(sessions.outerjoin(entries, these))
+    decides = (entries.c.link.is_(None), entries.c.created_at)
+    found = sa.select(*replaced, *decides).select_from(sessions.outerjoin(entries, these))
     return found.where(this_session(), sessions.c.state == LIVE)
 
 

@@ -591,19 +591,19 @@ STATEMENTS: Final = {
     ),
     'replaced_by': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix FROM sessions LEFT OUTER JOIN entries ON '
-        'entries.namespace = :namespace AND entries."key" = :key WHERE sessions.id = :session AND '
-        "sessions.state = 'live'",
+        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix, entries.link IS NULL AS anon_2, '
+        'entries.created_at FROM sessions LEFT OUTER JOIN entries ON entries.namespace = :namespace AND '
+        'entries."key" = :key WHERE sessions.id = :session AND sessions.state = \'live\'',
         {},
         ()
     ),
     'replaced_by_many': Statement(
         'SELECT entries."key", CASE WHEN (entries.size BETWEEN 0 AND 1125899906842624) THEN entries.size ELSE '
-        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix FROM sessions LEFT OUTER JOIN entries ON '
-        'entries.namespace = :namespace AND entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE '
-        'length(:keys) > 0 UNION ALL SELECT i + 1 FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT '
-        'substr(:keys, 1 + i * :width, :width) AS key FROM at) WHERE sessions.id = :session AND '
-        "sessions.state = 'live'",
+        '0 END AS anon_1, entries.blob, entries.tags, entries.prefix, entries.link IS NULL AS anon_2, '
+        'entries.created_at FROM sessions LEFT OUTER JOIN entries ON entries.namespace = :namespace AND '
+        'entries."key" IN (WITH RECURSIVE at(i) AS (SELECT 0 WHERE length(:keys) > 0 UNION ALL SELECT i + 1 '
+        'FROM at WHERE (i + 2) * :width <= length(:keys)) SELECT substr(:keys, 1 + i * :width, :width) AS key '
+        "FROM at) WHERE sessions.id = :session AND sessions.state = 'live'",
         {'width': 32},
         ()
     ),

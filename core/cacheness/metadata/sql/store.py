@@ -43,6 +43,7 @@ from cacheness.records import (
     Totals,
     Use,
     Where,
+    may_replace,
 )
 
 #: The process of a session that this database has never had.
@@ -602,8 +603,15 @@ class SqlStore(ABC):
 
 
 def staying(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-    """Return the last entry of each key, in key order, so that two batches never deadlock; and the others' blobs."""
-    by_key = {(entry.namespace, entry.key): entry for entry in entries}
+    """Return the last entry of each key, in key order, so that two batches never deadlock; and the others' blobs.
+
+    A link is not the last one after an entry with bytes.
+    """
+    by_key: dict[tuple[str, bytes], Entry] = {}
+    for entry in entries:
+        before = by_key.get((entry.namespace, entry.key))
+        if before is None or may_replace(entry, is_link=before.link is not None):
+            by_key[entry.namespace, entry.key] = entry
     stay = [by_key[key] for key in sorted(by_key)]
     blobs = {entry.blob for entry in stay}
     return stay, [entry.blob for entry in entries if entry.blob is not None and entry.blob not in blobs]

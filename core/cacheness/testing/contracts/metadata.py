@@ -217,7 +217,7 @@ class MetadataStoreContract:
         put(*made, inline(6, alias=other), inline(7), inline(8, b"", alias=one, link=key(1), created_at=now))
         assert store.find_by_alias(NAMESPACE, one) == made[::-1]
         store.dispute(NAMESPACE, Dispute(key(5), now, None, None, "m:f", ""), 9)
-        put(inline(3, alias=other))
+        put(inline(3, alias=other, created_at=now))
         assert store.find_by_alias(NAMESPACE, one) == [made[3], made[1], made[0]]
         assert store.find_by_alias("other", one) == store.find_by_alias(NAMESPACE, bytes(32)) == []
 
@@ -384,6 +384,38 @@ class MetadataStoreContract:
         assert store.delete(Where("other")).entries == 1
         assert store.find(NAMESPACE, key(1)) is not None
         assert store.find("other", key(1)) is None
+
+    @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+    def test_a_link_replaces_only_a_link(self, store: MetadataStore, several: bool) -> None:
+        session, now = store.open_session(SOMEBODY), store.now()
+        others = [inline(n, created_at=now) for n in ((8, 9) if several else ())]
+        link: dict[str, Any] = {"alias": b"1" * 32, "created_at": now, "tags": ("red",)}
+        own = inline(1, b"own", alias=b"1" * 32, created_at=now)
+        old, new = (inline(2, b"", link=key(n), **link) for n in (5, 6))
+        for made in (own, old, inline(1, b"", link=key(2), **link), new):
+            store.commit([made, *others], session, fresh=True)
+        assert (store.find(NAMESPACE, key(1)), store.find(NAMESPACE, key(2))) == (own, new)
+        assert [one.key for one in store.scan(Where(NAMESPACE, tag="red"))] == [key(2)]
+        again = replace(own, created_at=now - 1)
+        store.commit([again, inline(1, b"", link=key(2), **link), *others], session, fresh=True)
+        assert store.find(NAMESPACE, key(1)) == again  # within one commit, too
+        store.commit([inline(3, b"", link=key(2), **link), *others], session, fresh=True)
+        store.commit([replace(own, key=key(3)), *others], session, fresh=True)
+        assert store.find(NAMESPACE, key(3)) == replace(own, key=key(3))
+        assert store.recount(NAMESPACE, correct=False) == (0, 0)
+
+    @pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+    def test_a_copy_replaces_no_newer_entry(self, store: MetadataStore, several: bool) -> None:
+        session, others = store.open_session(SOMEBODY), [entry(n) for n in ((8, 9) if several else ())]
+        first, newer, older = (entry(1, created_at=100 + n, blob=f"blob {n}") for n in (1, 2, 0))
+        assert store.commit([first, *others], session) == []
+        assert store.commit([newer, *others], session) == [first.blob]
+        assert store.commit([older, *others], session) == [older.blob]
+        assert store.find(NAMESPACE, key(1)) == newer
+        same = replace(newer, blob="blob 3")
+        assert store.commit([same, *others], session) == [newer.blob]
+        assert store.find(NAMESPACE, key(1)) == same
+        assert store.recount(NAMESPACE, correct=False) == (0, 0)
 
     def test_a_commit_is_there_for_a_store_opened_later(
         self, store: MetadataStore, put: Any, opened: OpenStore
