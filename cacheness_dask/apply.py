@@ -125,9 +125,13 @@ def _read_by_takers(made: dict[Any, GraphNode], decisions: Decisions, stay: Coll
     taken: dict[Any, dict[Any, Load]] = {}
     room: dict[Any, int] = {}
     for key, (taker, *others) in takers.items():
-        left = room.get(taker, SMALL_TOTAL) - decisions.small[key]
+        if others or key in stay:
+            continue
+        if taker not in room:  # once: it may take thousands of results
+            room[taker] = SMALL_TOTAL if _may_read(made[taker], made) else -1
+        left = room[taker] - decisions.small[key]
         load = getattr(made[key], "func", None)
-        if left >= 0 and not others and key not in stay and _is_only_read(load) and _may_read(made[taker], made):
+        if left >= 0 and _is_only_read(load):
             taken.setdefault(taker, {})[key] = load
             room[taker] = left
     for taker, loads in taken.items():

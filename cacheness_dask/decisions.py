@@ -38,6 +38,7 @@ class CachedResults:
     present: Mapping[str, Presence]  #: the existing results, by the entry's key
     noted: Mapping[str, str]  #: why others were not stored
     seconds: float  #: of one answer
+    is_whole: bool = False  #: no result is missing
 
 
 class ToStore(NamedTuple):

@@ -30,8 +30,10 @@ def materialised(dsk: Any) -> tuple[Graph, Annotations]:
     if isinstance(dsk, Expr):
         annotations = dsk.__dask_annotations__()
         dsk = dsk.__dask_graph__()
-    graph = convert_legacy_graph(ensure_dict(dsk))
-    for key, node in graph.items():
+    graph = dict(ensure_dict(dsk))
+    if not all(issubclass(kind, GraphNode) and kind is not Alias for kind in set(map(type, graph.values()))):
+        graph = convert_legacy_graph(graph)  # it would return the others as they are
+    for key, node in [item for item in graph.items() if isinstance(item[1], Task) and item[1].func is IDENTITY]:
         within = node
         while isinstance(within, Task) and within.func is IDENTITY and isinstance(within.args[0], Task):
             within = within.args[0]
@@ -102,10 +104,12 @@ def topological(graph: Mapping[Any, GraphNode], keys: Iterable[Any]) -> list[Any
         if key in done:
             stack.pop()
             continue
-        waiting = [dep for dep in graph[key].dependencies if dep not in done and dep in graph]
-        if waiting:
-            stack += waiting
-            continue
+        needed = graph[key].dependencies
+        if not needed <= done:
+            waiting = [dep for dep in needed if dep not in done and dep in graph]
+            if waiting:
+                stack += waiting
+                continue
         stack.pop()
         done.add(key)
         order.append(key)

@@ -14,7 +14,7 @@ A graph passes through these steps. Each makes a record, which the next one take
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -33,7 +33,7 @@ from cacheness_dask.learned import Learned
 from cacheness_dask.marks import apart
 from cacheness_dask.policy import Policy
 from cacheness_dask.prints import Fingerprints, Names
-from cacheness_dask.result_keys import entry_key
+from cacheness_dask.result_keys import entry_digests, entry_key
 from cacheness_dask.worker import Store
 
 logger = logger_of("cacheness.dask")
@@ -119,22 +119,27 @@ class GraphPlanner:
     def _look_up(self, asked: GraphRequest, prints: Fingerprints) -> CachedResults:
         """Return the existing results, known reasons for missing ones, and how long an answer takes."""
         entries = prints.entries
-        names = sorted({entries[digest] for digest in _digests_in(prints)})
+        named = entry_digests(prints.digests.values())
+        for texts in prints.texts.values():
+            named |= entry_digests(texts.values())
+        entries.update(zip(named, map(bytes.hex, named.values()), strict=True))
         start = time.perf_counter()
-        # As bytes: the cache would check the digits of each.
-        found = self.cache.present([*map(bytes.fromhex, names)]) if names else {}
-        seconds = (time.perf_counter() - start) / max(1, -(-len(names) // 10_000))
-        missing = {name: digest for digest in prints.digests.values() if (name := entries[digest]) not in found}
+        # As bytes: the cache would check the digits of each. In the order of the database's index.
+        found = self.cache.present(sorted(named.values())) if named else {}
+        seconds = (time.perf_counter() - start) / max(1, -(-len(named) // 10_000))
+        missing: dict[str, bytes] = {}
+        if len(found) < len(named):
+            missing = {name: digest for digest in prints.digests.values() if (name := entries[digest]) not in found}
         noted = self.cache.unstored(list(missing)) if missing else {}
         self.learned.learn_stored(noted, missing)
         self.learned.refuse_sinks(asked.graph, prints)
-        return CachedResults(found, noted, seconds)
+        return CachedResults(found, noted, seconds, is_whole=not missing)
 
     def _earlier(
         self, asked: GraphRequest, prints: Fingerprints, known: CachedResults, served: _Served, *, audits: bool
     ) -> StandIns:
         """Return the results of earlier code for tasks that miss."""
-        if not self.takes_earlier or is_within_a_body():
+        if known.is_whole or not self.takes_earlier or is_within_a_body():
             return StandIns()
         finder = EarlierCode(self.cache, asked.graph, asked.keys, prints, known.present, held=asked.held)
         refingerprinted = partial(self._refingerprinted, asked, served)
@@ -147,12 +152,6 @@ def _unseen_of(graph: Graph, prints: Fingerprints) -> dict[str, list[str]]:
     for key, unseen in prints.incomplete.items():
         found.setdefault(name_of(graph[key]), []).extend(unseen)
     return {name: list(dict.fromkeys(unseen)) for name, unseen in found.items()}
-
-
-def _digests_in(prints: Fingerprints) -> Iterator[bytes]:
-    yield from prints.digests.values()
-    for texts in prints.texts.values():
-        yield from texts.values()
 
 
 def _written_by(prints: Fingerprints, present: Mapping[str, Presence], served: Mapping[Any, Names]) -> _Served:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -22,7 +23,13 @@ def entry_key(digest: bytes) -> str:
 
     It equals `make_key(args={}, function=Digest(digest))`, without encoding the rest each time.
     """
-    return blake3(_BEFORE + digest + _AFTER).hexdigest()
+    return blake3(_BEFORE + digest + _AFTER).digest().hex()  # quicker than `hexdigest`
+
+
+def entry_digests(digests: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return the same keys of many entries as bytes, by fingerprint."""
+    before, after = _BEFORE, _AFTER
+    return {digest: blake3(before + digest + after).digest() for digest in digests}
 
 
 def result_key(digest: bytes, name: str) -> Key:

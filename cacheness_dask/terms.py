@@ -25,7 +25,7 @@ from cacheness.keys.owners import owner_of_class
 from cacheness_dask.bound import is_partial, keywords_that_decide
 from cacheness_dask.chance import draws_by_itself
 from cacheness_dask.columns import names_in
-from cacheness_dask.encoding import NAMED_FILE, SCALARS, NotCacheable, container, text
+from cacheness_dask.encoding import NAMED_FILE, RESULT, SCALARS, NotCacheable, container, text
 from cacheness_dask.prints import Names
 from cacheness_dask.sources_and_sinks import (
     identity_of_source,
@@ -174,7 +174,12 @@ class Terms:
         return known[0]
 
     def _members(self, kind: Callable[..., Any], values: Iterable[Any], scope: Mapping[Any, bytes]) -> bytes:
-        terms = [self._term(value, scope) for value in values]
+        terms = [
+            term
+            if type(value) is TaskRef and (term := scope.get(value.key)) is not None and term[0] == RESULT
+            else self._term(value, scope)
+            for value in values
+        ]
         if kind is set or kind is frozenset:
             terms.sort()
         elif kind is not list and kind is not tuple:

@@ -69,8 +69,9 @@ class Walk(Terms):
         instead: Mapping[bytes, bytes],
     ) -> None:
         # Shuffles are named by tokens.
-        barriers = (cast("Any", node) for node in graph.values() if type(node).__name__ == "P2PBarrierTask")
-        super().__init__({barrier.spec.id for barrier in barriers}, refuse_incomplete, instead)
+        barriers = {kind for kind in set(map(type, graph.values())) if kind.__name__ == "P2PBarrierTask"}
+        named = (cast("Any", node).spec.id for node in graph.values() if type(node) in barriers) if barriers else ()
+        super().__init__(set(named), refuse_incomplete, instead)
         self._graph = graph
         self._futures = futures
         self._as_text = as_text
@@ -220,15 +221,14 @@ class Walk(Terms):
     def _targets_in(self, order: Iterable[Any]) -> Iterator[Any]:
         """Return the keys of the targets of writing tasks."""
         inside: dict[int, set[Any]] = {}  # of the steps that many blocks share
-        others = set[int]()  # functions that write to none
-        for key in order:
+        functions = {id(node.func): node.func for node in self._graph.values() if isinstance(node, Task)}
+        writing = {name for name, func in functions.items() if func is _execute_subgraph or is_storing(func)}
+        for key in order if writing else ():
             node = self._graph[key]
-            if not isinstance(node, Task) or id(node.func) in others:
+            if not isinstance(node, Task) or id(node.func) not in writing:
                 continue
             if node.func is not _execute_subgraph:
                 targets, given = _targets_of([node]), dict[Any, Any]()
-                if not is_storing(node.func):
-                    others.add(id(node.func))
             else:
                 inner, _, names, *values = node.args
                 if id(inner) not in inside:

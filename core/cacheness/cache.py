@@ -428,10 +428,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         if self._is_off:
             return {}
         cache = self._store
-        found = cache.metadata.present(self.config.namespace, asked).items()
-        recent = (item for item in found if cache.is_recent(item[1].created_at))
-        served = (item for item in recent if item[1].outputs is None or still_left(item[1].outputs))
-        return {digest.hex(): presence for digest, presence in served}
+        found = cache.metadata.present(self.config.namespace, asked)
+        if self.config.mode == "refresh":
+            found = {digest: one for digest, one in found.items() if cache.is_recent(one.created_at)}
+        return {digest.hex(): one for digest, one in found.items() if one.outputs is None or still_left(one.outputs)}
 
     def lookup_alias(self, alias: bytes, /) -> Hit | None:
         """Look up a result by its code and its input values.

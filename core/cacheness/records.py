@@ -153,7 +153,7 @@ class Hit:
         return html.of_fields("Hit", {"value": represented(self.value), **_shown(self.entry)})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: making one would take three times as long, and graphs need many
 class Presence:
     """The sizes and the cost of an existing result, without its value."""
 

@@ -159,7 +159,11 @@ class SqlStore(ABC):
     def present(self, namespace: str, keys: Sequence[bytes]) -> dict[bytes, Presence]:
         """Return the keys that have an unexpired row; one statement per 10,000, no inline bytes."""
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
-        return {row[0]: Presence(*row[1:]) for row in found if isinstance(row[1], int) and isinstance(row[2], int)}
+        return {
+            key: Presence(size, raw_size, *others)
+            for key, size, raw_size, *others in found
+            if isinstance(size, int) and isinstance(raw_size, int)
+        }
 
     def find_by_alias(self, namespace: str, alias: bytes) -> list[Entry]:
         """Return some entries with this alias, newest first, without links and disputed ones."""
