@@ -167,6 +167,8 @@ def checked_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """Return tags, sorted, each once."""
     if isinstance(tags, str):
         raise TypeError(f"tags={tags!r} is a string; give a list of tags: tags=[{tags!r}]")
+    if tags == ():  # of most puts
+        return ()
     tags = list(tags)
     for tag in tags:
         if not tag or not is_text(tag) or "\n" in tag or len(tag) > TEXT_LENGTH:

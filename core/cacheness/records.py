@@ -105,20 +105,22 @@ class Entry:
         return self.as_dict()[name]
 
 
-#: The same fields, which can be set. With a docstring, because `dataclasses` would make one, which takes a millisecond.
-_OPEN: Final = {"__doc__": "An entry that is being made.", "__annotations__": Entry.__annotations__}
-_Open: Final[Any] = dataclass(slots=True, eq=False)(type("_Open", (), _OPEN))
+#: Makes an entry whose fields can still be set: a frozen class sets each by a call, which takes five times as long.
+#: With a docstring, because `dataclasses` would make one, which takes a millisecond.
+OpenEntry: type[Entry] = dataclass(slots=True, eq=False)(
+    type("OpenEntry", (), {"__doc__": "An entry that is being made.", "__annotations__": Entry.__annotations__})
+)
+
+
+def closed(entry: Entry) -> Entry:
+    """Return an `OpenEntry` as an entry."""
+    entry.__class__ = Entry
+    return entry
 
 
 def made_of(values: Iterable[Any]) -> Entry:
-    """Return an entry of these fields, in their order.
-
-    A frozen class sets each field by a call, which takes five times as long.
-    """
-    entry = _Open(*values)
-    entry.__class__ = Entry
-    made: Entry = entry
-    return made
+    """Return an entry of these fields, in their order."""
+    return closed(OpenEntry(*values))
 
 
 def may_replace(entry: Entry, *, is_link: bool, created_at: int = 0, fresh: bool = True) -> bool:

@@ -360,19 +360,18 @@ class _Origin:
 
     def components(self) -> str:
         """Return for `explain` all components but the code, which many keys share."""
-        arguments = joined({name: argument.part for name, argument in self.arguments.items()})
-        found = {"args": arguments} if self.arguments else {}
+        found: dict[str, Any] = {}
         if self.version:
-            found["version"] = as_json(self.version)
+            found["version"] = self.version
         named = {n: _files_of(a.inputs) for n, a in self.arguments.items() if a.inputs is not _NO_INPUTS}
         if files := {name: files for name, files in named.items() if files}:
-            found["files"] = as_json(files)
-        known = () if self.function is None or self.function.code is None else self.function.unfollowed
-        if unfollowed := [line for line in dict.fromkeys(self._unfollowed_in_call()) if line not in known]:
-            found["unfollowed"] = as_json(unfollowed)
-            if incomplete := deciding(unfollowed):
-                found["incomplete"] = as_json(incomplete)
-        return joined(found)
+            found["files"] = files
+        if lines := self._unfollowed_in_call():
+            known = () if self.function is None or self.function.code is None else self.function.unfollowed
+            unfollowed = [line for line in dict.fromkeys(lines) if line not in known]
+            found["unfollowed"], found["incomplete"] = unfollowed, deciding(unfollowed)
+        parts = {name: argument.part for name, argument in self.arguments.items()}
+        return canonical(found, {"args": joined(parts)} if parts else {})
 
 
 def make_key(

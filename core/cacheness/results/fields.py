@@ -21,10 +21,9 @@ _LARGEST: Final = (1 << 63) - 1
 _TEXTS: Final = ("namespace", "codec", "function", "prefix", "components", "provenance", "key_id")
 _DIGESTS: Final = ("key", "digest")
 _BYTES: Final = ("args", "mac")
-_STR: Final = {str}
-_BYTES_ONLY: Final = {bytes}
-_INT: Final = {int}
-_DIGEST_LENGTH: Final = {32}
+#: The types of texts, bytes and numbers of a plain entry, and the lengths of its digests.
+_PLAIN: Final = [str] * 9 + [bytes] * 8 + [int] * 4
+_LENGTHS: Final = [32] * 6
 
 
 def plain(entry: Entry) -> Entry:
@@ -48,25 +47,24 @@ def plain(entry: Entry) -> Entry:
 
 def _is_plain(entry: Entry) -> bool:
     """Return True for an entry whose fields need no look one by one, as most do: without tags, all text in ASCII."""
-    blob, outputs, seconds = entry.blob, entry.outputs, entry.compute_seconds
+    blob, outputs, expires, seconds = entry.blob, entry.outputs, entry.expires_at, entry.compute_seconds
+    key, value, fn, alias, link = entry.key, entry.value, entry.fn, entry.alias, entry.link
     texts = (
         *(entry.namespace, entry.codec, entry.function, entry.prefix, entry.components, entry.provenance),
         *(entry.key_id, "" if blob is None else blob, "" if outputs is None else outputs),
     )
-    key = entry.key
-    others = (digest for digest in (entry.value, entry.fn, entry.alias, entry.link) if digest is not None)
-    digests = (key, entry.digest, *others)
-    expires = entry.created_at if entry.expires_at is None else entry.expires_at
-    numbers = (entry.size, entry.raw_size, entry.created_at, expires)
+    digests = (
+        *(key, entry.digest, key if value is None else value, key if fn is None else fn),
+        *(key if alias is None else alias, key if link is None else link),
+    )
+    numbers = (entry.size, entry.raw_size, entry.created_at, 0 if expires is None else expires)
     return (
-        {*map(type, texts)} == _STR
-        and {*map(type, digests)} == {*map(type, (entry.args, entry.mac))} == _BYTES_ONLY
-        and {*map(type, numbers)} == _INT
+        [*map(type, (*texts, *digests, entry.args, entry.mac, *numbers))] == _PLAIN
         and (text := "".join(texts)).isascii()
         and "\0" not in text
         and entry.tags == ()
         and len(entry.function) <= NAME_LENGTH
-        and {*map(len, digests)} == _DIGEST_LENGTH
+        and [*map(len, digests)] == _LENGTHS
         and min(numbers) >= 0
         and max(numbers) <= LAST_TIME
         and (seconds is None or (type(seconds) is float and 0.0 < seconds < math.inf))

@@ -35,7 +35,7 @@ from cacheness.keys.closed import MOST_NODES
 from cacheness.lazy_dataclass import dataclass
 from cacheness.logs import logger_of
 from cacheness.protocols import BlobStore, Buffer, Codec, MetadataStore
-from cacheness.records import DAY, EXPIRED, MICROSECONDS, REFRESHED, Entry, Hit, Where, may_replace
+from cacheness.records import DAY, EXPIRED, MICROSECONDS, REFRESHED, Entry, Hit, OpenEntry, Where, closed, may_replace
 from cacheness.results.access_counts import UseCounter
 from cacheness.results.fields import plain
 from cacheness.results.kept import KeptRows
@@ -157,7 +157,7 @@ class Cache:
             later = partial(_digests_while_written, stored, value, about.by_value)
         digest, value_digest = (_NO_DIGEST, None) if later else _digests_of(stored, value, about.by_value)
         now, code = self.metadata.now(), key.code
-        entry = Entry(
+        entry = OpenEntry(
             namespace=self.namespace,
             key=key.digest,
             blob=None,
@@ -183,7 +183,7 @@ class Cache:
             key_id="",
             mac=b"",
         )
-        return Draft(plain(entry), stored, code, later)  # now, before a blob is written
+        return Draft(plain(closed(entry)), stored, code, later)  # now, before a blob is written
 
     def draft_link(self, key: Key, entry: Entry, provenance: str) -> Draft:
         """Make a row without bytes that names an entry whose inputs had the same values."""

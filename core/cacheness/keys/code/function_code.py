@@ -59,21 +59,27 @@ class FunctionCode:
         return (FunctionCode, (self.name, self.module, self.components))
 
 
+_NONE: Final[Mapping[str, str]] = {}
 #: Names of components and arguments that are remembered.
 _NAMES: Final = 1024
 #: `json.dumps` would make an encoder for each key.
 as_json: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
-def canonical(parts: Mapping[str, Any]) -> str:
-    """Return components as canonical JSON, which every store accepts; empty ones are left out."""
-    return joined({name: as_json(part) for name, part in parts.items() if part})
+def canonical(parts: Mapping[str, Any], texts: Mapping[str, str] = _NONE) -> str:
+    """Return components as canonical JSON, which every store accepts; empty ones are left out.
+
+    Args:
+        parts: components.
+        texts: further ones, as canonical JSON.
+    """
+    found = {**texts, **{name: as_json(part) for name, part in parts.items() if part}}
+    return joined(found).encode(errors="replace").decode()
 
 
-def joined(parts: Mapping[str, str]) -> str:
-    """Return the canonical JSON of a mapping whose values are JSON."""
-    text = ",".join([_name_as_json(name) + parts[name] for name in sorted(parts)])
-    return f"{{{text}}}".encode(errors="replace").decode()
+def joined(texts: Mapping[str, str]) -> str:
+    """Return the canonical JSON of a mapping whose values are canonical JSON."""
+    return f"{{{','.join([_name_as_json(name) + texts[name] for name in sorted(texts)])}}}"
 
 
 @lru_cache(maxsize=_NAMES, typed=True)
