@@ -27,10 +27,9 @@ from cacheness_dask.earlier_code import ToCompare
 from cacheness_dask.files import Files
 from cacheness_dask.loading import log_unchecked
 from cacheness_dask.mutations import Sample
-from cacheness_dask.pools import failure_key
 from cacheness_dask.reasons import CHEAP, FILE, LEAVES, UNPICKLABLE
 from cacheness_dask.reports import is_worker, note_failure, note_moved, note_unstored
-from cacheness_dask.result_keys import entry_key, result_key
+from cacheness_dask.result_keys import entry_key, failure_key, result_key
 from cacheness_dask.sizes import size_of
 from cacheness_dask.sources_and_sinks import why_not
 from cacheness_dask.worker import Store
@@ -112,7 +111,7 @@ class Compute(Calling):
                 about = self._provenance()
                 if moved := json.loads(hit.entry.provenance).get("moved"):
                     about["moved"] = moved
-                opened.queue.link(key, hit.entry, about)
+                opened.queue.link(key, hit.entry, ComputeDetails(0.0, about, pool=self._store.pool))
                 live.tell(computed=1)
                 return (hit.value,)
         return None
@@ -173,7 +172,7 @@ class Compute(Calling):
             about["moved"] = list(moved)
             note_moved(self._store.run, self._name, moved)
         try:
-            opened.queue.put(key, value, size, ComputeDetails(seconds, about, self._refuse))
+            opened.queue.put(key, value, size, ComputeDetails(seconds, about, self._refuse, self._store.pool))
         except CANNOT_BE_PICKLED as error:
             return f"{UNPICKLABLE} {error}"
         return ""

@@ -5,26 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-from blake3 import blake3
-
 from cacheness import UnifiedCache
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.graphs import name_of
-from cacheness_dask.result_keys import entry_key
+from cacheness_dask.result_keys import entry_key, failure_key
 from cacheness_dask.under_way import lock
 
 #: By fingerprint: the function, and why its result is not stored.
 Unstored: TypeAlias = dict[bytes, tuple[str, str]]
-
-
-def failure_key(pool: bytes, digest: bytes) -> str:
-    """Return the key under which a process of a pool writes the seconds of a task that raised.
-
-    Args:
-        pool: identifies the graph: another one may have the same task.
-        digest: the task's fingerprint.
-    """
-    return entry_key(blake3(pool + digest).digest())
 
 
 class _Graph(NamedTuple):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from cacheness import UnifiedCache
 from cacheness.keys.inputs import Counted
 from cacheness.logs import logger_of
 from cacheness_dask.decisions import GraphPlan
-from cacheness_dask.result_keys import entry_key
+from cacheness_dask.result_keys import entry_key, stale_key
 from cacheness_dask.sources_and_sinks import state_of
 
 logger = logger_of("cacheness.dask")
+
+_CHANGED: Final = "an input file changed while it was being read"
 
 
 class Reading:
@@ -19,6 +22,7 @@ class Reading:
 
     def __init__(self, plan: GraphPlan) -> None:
         self.entries = tuple(plan.misses.values())  #: made from them
+        self.pool = plan.decisions.store.pool
         self.is_told = False  #: that its results were deleted
         self._states = plan.files
         self._counted: dict[str, Counted] = {}
@@ -55,8 +59,12 @@ def delete_stale(reading: Iterable[Reading], cache: UnifiedCache, flush: Callabl
     flush()
     stale = [graph for graph in changed if graph.changed() - graph.written(cache)]
     if not all(graph.is_told for graph in stale):
-        logger.warning("an input file changed while it was being read, so what was computed is not kept")
+        logger.warning("%s, so what was computed is not kept", _CHANGED)
     for graph in stale:
         graph.is_told = True
+    # Before the deletion: processes of a pool, which nobody can flush, look for this after they have stored results.
+    in_pools = {stale_key(graph.pool): _CHANGED for graph in stale if graph.pool}
+    if in_pools:
+        cache.note_unstored(in_pools)
     for key in {key for graph in stale for key in graph.entries}:
         cache.invalidate(key)

@@ -1,4 +1,4 @@
-"""The keys of results of a graph's tasks: made from their fingerprints, and nothing else."""
+"""The keys of results of a graph's tasks, and of what the processes of a pool report about them."""
 
 from __future__ import annotations
 
@@ -50,3 +50,22 @@ def result_key(digest: bytes, name: str) -> Key:
 @lru_cache(maxsize=1024)
 def _args_around(name: str) -> tuple[bytes, bytes, bytes]:
     return make_key(args={}, function=Digest(_ANY, name)).args.partition(_ANY)
+
+
+def failure_key(pool: bytes, digest: bytes) -> str:
+    """Return the key under which a process of a pool writes the seconds of a task that raised.
+
+    Args:
+        pool: identifies the graph: another one may have the same task.
+        digest: the task's fingerprint.
+    """
+    return entry_key(blake3(pool + digest).digest())
+
+
+def stale_key(pool: bytes) -> str:
+    """Return the key under which it is written that the results of a graph are not kept.
+
+    Args:
+        pool: identifies the graph.
+    """
+    return failure_key(pool, b"stale")

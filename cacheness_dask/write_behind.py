@@ -23,6 +23,7 @@ from cacheness.isolation import isolated
 from cacheness.keys import Key
 from cacheness_dask import live
 from cacheness_dask.policy import Meter
+from cacheness_dask.result_keys import stale_key
 
 #: Results in one transaction.
 _BATCH: Final = 1_000
@@ -54,6 +55,7 @@ class ComputeDetails(NamedTuple):
     seconds: float  #: the cost of its computation
     provenance: Mapping[str, Any]
     refused: Callable[[CodecError], None] | None = None  #: called if the value cannot be stored
+    pool: bytes = b""  #: the graph, if it runs in a pool of processes
 
 
 class Pending(NamedTuple):
@@ -132,10 +134,10 @@ class WriteBehind:
                 return
         self._store([Pending(key, lambda: value, size, about)])
 
-    def link(self, key: Key, entry: Entry, provenance: Mapping[str, Any]) -> None:
+    def link(self, key: Key, entry: Entry, about: ComputeDetails) -> None:
         """Store soon that a key has the result of an entry."""
         with self._state:
-            self._enqueue(Pending(key, _nothing, 0, ComputeDetails(0.0, provenance), entry))
+            self._enqueue(Pending(key, _nothing, 0, about, entry))
         self._store_here()
 
     def note(self, key: str, why: str) -> None:
@@ -280,6 +282,7 @@ class WriteBehind:
         start, cache = time.perf_counter(), self._cache()
         with cache.write_batch():
             stored = self._put_all(cache, batch)
+        _delete_stale(cache, batch)
         with self._state:
             self._stored += len(stored)
         live.tell(stored=len(stored), stored_bytes=sum(stored))
@@ -313,6 +316,18 @@ class WriteBehind:
             # The calls themselves were counted with their graph.
             cache.count(function, "miss", calls=0, spent=spent, size=bytes_stored)
         return stored
+
+
+def _delete_stale(cache: UnifiedCache, batch: list[Pending]) -> None:
+    """Delete stored results of graphs in a pool whose client has found that an input file changed.
+
+    The client writes that, and deletes the results, when the graph has ended; this process may store later.
+    """
+    keys = {pool: stale_key(pool) for pool in {pending.about.pool for pending in batch} - {b""}}
+    stale = cache.unstored(list(keys.values())) if keys else {}
+    for pending in batch:
+        if keys.get(pending.about.pool) in stale:
+            cache.invalidate(pending.key)
 
 
 def _nothing() -> None:

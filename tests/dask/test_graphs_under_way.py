@@ -21,11 +21,13 @@ from cacheness_dask import reports
 from cacheness_dask import run as runs
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.learned import Learned
-from cacheness_dask.policy import Policy
-from cacheness_dask.pools import Pools, failure_key
+from cacheness_dask.policy import Meter, Policy
+from cacheness_dask.pools import Pools
+from cacheness_dask.reading import delete_stale
 from cacheness_dask.reasons import FILE
-from cacheness_dask.result_keys import entry_key
+from cacheness_dask.result_keys import entry_key, failure_key, result_key
 from cacheness_dask.under_way import GraphsUnderWay, UnderWay
+from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
 
 STARTED, GO = threading.Event(), threading.Event()
 
@@ -50,6 +52,10 @@ def double(number: int) -> int:
 
 def length_of(path: Path) -> Any:
     return dask.delayed(length)(dask.delayed(read)(dask.delayed(wait)(1), path))
+
+
+def raised(error: BaseException) -> None:
+    raise AssertionError from error
 
 
 @pytest.fixture(autouse=True)
@@ -210,3 +216,16 @@ def test_a_failed_graph_is_over(cache: UnifiedCache) -> None:
         with pytest.raises(ZeroDivisionError):
             dask.delayed(divmod)(1, 0).compute(scheduler="sync")
         assert [plan.under_way.is_over for plan in made] == [True]
+
+
+def test_a_process_of_a_pool_that_stores_late_keeps_nothing_of_a_changed_file(cache: UnifiedCache) -> None:
+    late, other = result_key(b"1" * 32, "late"), result_key(b"2" * 32, "other")
+    queue = WriteBehind(Late(lambda: UnifiedCache(cache.config)), Meter(0.0), 1 << 20, raised)
+    changed: Any = SimpleNamespace(
+        changed=lambda: {"text.txt"}, written=lambda _: set(), is_told=False, pool=b"graph", entries=(late.hex,)
+    )
+    delete_stale([changed], cache, lambda: None)
+    queue.put(late, 6, 1, ComputeDetails(1.0, {}, pool=b"graph"))
+    queue.put(other, 7, 1, ComputeDetails(1.0, {}, pool=b"another graph"))
+    queue.close()
+    assert (cache.get(late), cache.get(other)) == (None, 7)
