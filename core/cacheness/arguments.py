@@ -83,15 +83,13 @@ def key_of(
     is_alone = not named and prefix == "" and args is None and version is None and function is None
     if key is not None and is_alone:  # most calls with a key
         return key if isinstance(key, Key) else Key(digest_named(key))
-    misplaced = RESERVED.intersection(named)
-    if misplaced:
-        name = min(misplaced)
+    if not RESERVED.isdisjoint(named):
+        name = min(RESERVED.intersection(named))
         raise TypeError(f"{method}() has no option {name!r}; an argument of that name goes into args={{{name!r}: ...}}")
     if prefix != "" or version is not None or args is not None:
         _check_options(method, args, prefix, version)
     if key is None:
-        both = set(args or ()).intersection(named)
-        if both:
+        if args and (both := set(args).intersection(named)):
             raise TypeError(f"{method}() got argument {min(both)!r} twice: by name and in args=")
         return key_of_values(
             {**(args or {}), **named},

@@ -132,7 +132,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         self, place: Config | str | os.PathLike[str] | None = HERE, /, **parameters: Unpack[CacheParameters]
     ) -> None:
         self.config = factory.begun(factory.fit_to_send(configured(place, parameters).in_mode().with_share()))
-        self._local = threading.local()
+        self._local = _OfThread()
         self._store_id = ""
         self._hold()
         try:
@@ -1461,7 +1461,7 @@ class UnifiedCache(AsyncCalls, NoDictionary):
 
     @property
     def _batch(self) -> Batch | None:
-        return getattr(self._local, "batch", None)
+        return self._local.batch
 
     def _publish(self, drafts: Sequence[Draft]) -> list[Entry]:
         opened = self._opened  # again, because a value may fork while it is encoded
@@ -1516,6 +1516,12 @@ class UnifiedCache(AsyncCalls, NoDictionary):
                 raise TypeError(f"function={function!r:.80} is neither a function nor the name of one")
             return (keys.name_of_function(function),)
         return (function,) if is_full_name(function) else functions_called(function, self.functions())
+
+
+class _OfThread(threading.local):
+    """The block of `write_batch` that a thread is in."""
+
+    batch: Batch | None = None
 
 
 def _check_sample(sample: object) -> None:

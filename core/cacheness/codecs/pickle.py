@@ -14,7 +14,6 @@ import re
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import Any, Final
@@ -47,10 +46,12 @@ class PickleCodec:
 
     def encode(self, value: Any) -> list[Buffer]:
         """Return the payload; large arrays and byte strings in it are not copied."""
-        with suppress(CodecError):  # cloudpickle may still succeed; otherwise its message is better
+        try:
             stream, buffers = attempt(_plainly, value)
             if not _nowhere(stream):
                 return _join(stream, buffers)
+        except CodecError:
+            pass  # cloudpickle may still succeed; otherwise its message is better
         try:
             return _join(*attempt(_thoroughly, value))
         except CodecError as error:

@@ -102,8 +102,8 @@ class _Argument:
         label = self.label or label_of(self.encoding) if value is None else ""
         self._kept = _labelled(self.digest, label) if value is None else self.encoding
         described = self.label or value or describe(self.encoding, self.digest)
-        texts = [self.digest.hex()[:16], described, *([self.loose.hex()[:16]] if self.loose else [])]
-        self._part = f"[{','.join(map(as_json, texts))}]"
+        loose = f',"{self.loose.hex()[:16]}"' if self.loose else ""
+        self._part = f'["{self.digest.hex()[:16]}",{as_json(described)}{loose}]'
 
     @property
     def may_hold_code(self) -> bool:

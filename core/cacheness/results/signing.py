@@ -216,7 +216,7 @@ def verify_bytes(entry: Entry, data: Buffer) -> None:
     """Raise CorruptEntry unless these are the bytes that the entry was signed for."""
     if len(data) != entry.size:
         raise CorruptEntry(f"entry {entry.cache_key} has {len(data)} bytes where {entry.size} were written")
-    if not compare_digest(digest_buffers([data]), entry.digest):
+    if not compare_digest(hasher_for(len(data)).update(data).digest(), entry.digest):
         raise CorruptEntry(f"the bytes of entry {entry.cache_key} are not the ones that were written")
 
 
