@@ -395,3 +395,19 @@ sys.stdin.read()
         first.kill()
         first.communicate()
     assert store.find(NAMESPACE, key(1)) == inline(1)
+
+
+def test_closing_does_not_wait_for_a_thread_that_another_one_is_about_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = threading.Event()
+    keeper = sqlite_log.LogKeeper(lambda _: ran.set() or 0)
+    start, waited = threading.Thread.start, []
+
+    def late(thread: threading.Thread) -> None:
+        waited.append(keeper.wait())  # of the thread that closes
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", late)
+    keeper.note(sqlite_log.CHANGES)
+    assert waited == [None]
+    assert ran.wait(10)
+    keeper.wait()

@@ -58,7 +58,8 @@ class LogKeeper:
     def wait(self) -> None:
         """Wait for the thread if it is running, but not for long."""
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        # Another thread may have made it, and not started it yet.
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(_LAST_SECONDS)
 
     def _run(self) -> None:
