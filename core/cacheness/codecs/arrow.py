@@ -28,6 +28,7 @@ _CONVERSIONS: Final[Mapping[str, tuple[str, str]]] = {
     "pyarrow.RecordBatch": ("tables", "BATCH"),
     "pyarrow.ChunkedArray": ("tables", "CHUNKED_ARRAY"),
 }
+_NAMES: Final = frozenset(kind.partition(".")[2] for kind in _CONVERSIONS)
 
 
 def _module(name: str) -> Any:
@@ -99,6 +100,8 @@ class _BufferFile:
 def _kind(value: Any) -> str | None:
     """Return the conversion for this value; imports nothing."""
     name = type(value).__name__
+    if name not in _NAMES:  # as most values
+        return None
     for kind in _CONVERSIONS:
         module, _, type_name = kind.partition(".")
         if type_name == name and type(value) is getattr(sys.modules.get(module), name, None):
