@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cacheness.keys import fingerprint
+from cacheness.keys import fingerprint, owners
 from cacheness.keys.code.sources import is_module
 
 #: What `lazy_loader.attach` gives, for a package with a submodule `shapes` and a name of it.
@@ -108,7 +108,7 @@ class _Lazy:
 def test_a_lazy_import_of_python_counts_as_what_it_imports(
     lazily: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(types, "LazyImportType", _Lazy, raising=False)
+    monkeypatch.setattr(owners, "LAZY_IMPORT", _Lazy)
     found = []
     for factor in (2, 3):
         _forget()
@@ -126,14 +126,14 @@ def test_a_lazy_import_of_python_counts_as_what_it_imports(
 
 
 def test_a_lazy_import_that_fails_is_listed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(types, "LazyImportType", _Lazy, raising=False)
+    monkeypatch.setattr(owners, "LAZY_IMPORT", _Lazy)
     module = _load(folder, "lazy_main", "def f(x): return area(x) if x else 0\n")
     module.area = _Lazy("lazy_pkg_that_is_not_there", "area")
     assert any("import of area failed" in line for line in fingerprint(module.f).unfollowed)
 
 
 def test_chance_behind_a_lazy_import_is_seen(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(types, "LazyImportType", _Lazy, raising=False)
+    monkeypatch.setattr(owners, "LAZY_IMPORT", _Lazy)
     module = _load(folder, "lazy_main", "def f(x): return uniform(0, x)\n")
     module.uniform = _Lazy("random", "uniform")
     assert fingerprint(module.f).chance

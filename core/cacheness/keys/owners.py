@@ -39,6 +39,7 @@ _users_modules: dict[str, bool] = {}
 _class_owners: dict[int, tuple[weakref.ref[type], Owner]] = {}
 _user_names: set[str] = set()
 HEAP_TYPE: Final = 1 << 9
+LAZY_IMPORT: Final[type | None] = getattr(types, "LazyImportType", None)  #: of Python 3.15
 _COMPILED_MEMBERS: Final = (types.MethodDescriptorType, types.WrapperDescriptorType, types.ClassMethodDescriptorType)
 
 
@@ -158,9 +159,9 @@ def is_not_loaded(module: Any) -> bool:
 
 def is_imported_lazily(value: Any) -> bool:
     """Return True when a module's global is a lazy import of Python 3.15, performed on first use."""
-    kind, real = type(value), getattr(types, "LazyImportType", None)
-    if real is not None:
-        return kind is real
+    kind = type(value)
+    if LAZY_IMPORT is not None:
+        return kind is LAZY_IMPORT
     # Before that version only a stand-in for the type has its name and is resolved the same way.
     return kind.__name__ == "LazyImportType" and callable(getattr(kind, "resolve", None))
 

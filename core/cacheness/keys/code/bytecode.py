@@ -9,8 +9,8 @@ from __future__ import annotations
 import dis
 import inspect
 import types
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 
 from blake3 import blake3
 
@@ -46,7 +46,6 @@ class CodeInfo:
     names: tuple[Name, ...]
     imports: tuple[Import, ...]
     uses: Mapping[str, frozenset[str]]  #: of each outside name, in the terms of `write_only.py`
-    body: bytes  #: the digest without the function's name; decides nothing
     called: Mapping[str, bool]  #: for each dotted name, whether a literal text follows at every place
 
 
@@ -75,16 +74,14 @@ _FLAGS: Final = (
 )
 
 
+#: The effective instructions, and for each offset the one that is reached there.
+_Kept: TypeAlias = tuple[list[dis.Instruction], dict[int, int]]
+
+
 def _read(code: types.CodeType) -> CodeInfo:
     raw, busy, _ = instructions_of(code)
-    instructions, places = _kept(raw, code)
+    instructions, _ = kept = _kept(raw, code)
     inner = [info_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    effects = [_effect(instruction, places) for instruction in instructions]
-    unnamed = [_effect(instruction, places, named=False) for instruction in instructions] if inner else effects
-    kind, _, *frame = _frame(code)
-    exceptions = encode(_exceptions(code, places))
-    body = blake3(b"".join([encode((kind, *frame)), *unnamed, exceptions])).digest()
-    parts = [encode(_frame(code)), *effects, exceptions]
     names = set(_names(instructions)).union(*(i.names for i in inner))
     imports = set(_imports(instructions, code)).union(*(i.imports for i in inner))
     uses: dict[str, frozenset[str]] = {}
@@ -93,11 +90,29 @@ def _read(code: types.CodeType) -> CodeInfo:
     called = dict(_called_with_text(instructions))
     for name, literal in (call for i in inner for call in i.called.items()):
         called[name] = called.get(name, True) and literal
-    return CodeInfo(blake3(b"".join(parts)).digest(), tuple(sorted(names)), tuple(sorted(imports)), uses, body, called)
+    digest = _digest(code, kept, _frame(code), lambda inside: info_of(inside).digest)
+    return CodeInfo(digest, tuple(sorted(names)), tuple(sorted(imports)), uses, called)
 
 
 #: Return the facts about a code object; computed once.
 info_of = once_per_code(_read)
+
+
+def _read_body(code: types.CodeType) -> bytes:
+    kind, _, *frame = _frame(code)
+    return _digest(code, _kept(instructions_of(code).raw, code), (kind, *frame), body_of)
+
+
+#: Return the digest of a code object without the function's name, which decides nothing; computed once.
+body_of = once_per_code(_read_body)
+
+
+def _digest(
+    code: types.CodeType, kept: _Kept, frame: tuple[Any, ...], of_inner: Callable[[types.CodeType], bytes]
+) -> bytes:
+    instructions, places = kept
+    effects = [_effect(instruction, places, of_inner) for instruction in instructions]
+    return blake3(b"".join([encode(frame), *effects, _exceptions(code, places)])).digest()
 
 
 def _frame(code: types.CodeType) -> tuple[Any, ...]:
@@ -107,8 +122,7 @@ def _frame(code: types.CodeType) -> tuple[Any, ...]:
     return ("code", code.co_qualname, counts, code.co_varnames[:arguments], code.co_cellvars, code.co_freevars)
 
 
-def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
-    """Return the effective instructions, and for each offset the one that is reached there."""
+def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> _Kept:
     kept: list[dis.Instruction] = []
     places: dict[int, int] = {}
     for instruction in raw:
@@ -123,13 +137,10 @@ def _kept(raw: Sequence[dis.Instruction], code: types.CodeType) -> tuple[list[di
     return kept, places
 
 
-def _effect(instruction: dis.Instruction, places: dict[int, int], *, named: bool = True) -> bytes:
+def _effect(instruction: dis.Instruction, places: dict[int, int], of_inner: Callable[[types.CodeType], bytes]) -> bytes:
     opcode, value, argument = instruction.opcode, instruction.argval, instruction.arg
     if opcode in _CONSTANTS:
-        if isinstance(value, types.CodeType):
-            text = b"code" + (info_of(value).digest if named else info_of(value).body)
-        else:
-            text = encode(value)
+        text = b"code" + of_inner(value) if isinstance(value, types.CodeType) else encode(value)
     elif opcode in _JUMPS:
         text = b"%x" % places[value]
     elif isinstance(value, str):
@@ -141,7 +152,12 @@ def _effect(instruction: dis.Instruction, places: dict[int, int], *, named: bool
     return b"%b %x:%b\n" % (instruction.opname.encode(), len(text), text)
 
 
-def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int, int, int, int]]:
+_NO_EXCEPTIONS: Final = encode([])
+
+
+def _exceptions(code: types.CodeType, places: dict[int, int]) -> bytes:
+    if not code.co_exceptiontable:
+        return _NO_EXCEPTIONS
     found: list[tuple[int, int, int, int]] = []
     for start, size, target, depth in exception_table(code.co_exceptiontable):
         entry = (places[start], places[start + size], places[target], depth)
@@ -149,7 +165,7 @@ def _exceptions(code: types.CodeType, places: dict[int, int]) -> list[tuple[int,
             if found and found[-1][1] == entry[0] and found[-1][2:] == entry[2:]:
                 entry = (found.pop()[0], *entry[1:])
             found.append(entry)
-    return found
+    return encode(found)
 
 
 def exception_table(table: bytes) -> Iterator[tuple[int, int, int, int]]:

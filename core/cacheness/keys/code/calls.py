@@ -259,7 +259,8 @@ class _CodePass:
 
     def _arrive(self, step: dis.Instruction, last: dis.Instruction | None) -> None:
         offset = step.offset
-        self._guards = [guard for guard in self._guards if guard[0] > offset]
+        if self._guards:
+            self._guards = [guard for guard in self._guards if guard[0] > offset]
         stops = last is not None and (last.opname in _ENDS or last.opname in _ALWAYS_JUMPS)
         if stops:
             self._stack = self._at.get(offset, [])

@@ -199,14 +199,14 @@ def _words(fn: types.FunctionType) -> list[str]:
 _names_in: Final = once_per_code(lambda code: [name.name for name in info_of(code).names])
 
 
-def variables_named_by(fn: types.FunctionType) -> set[str]:
+def variables_named_in(code: types.CodeType) -> set[str]:
     """Return texts of a function's code that may name environment variables for another function that reads them."""
-    return {NAMED + text for text in texts_of(fn.__code__).strings if _IN_CAPITALS.fullmatch(text)}
+    return {NAMED + text for text in texts_of(code).strings if _IN_CAPITALS.fullmatch(text)}
 
 
-def files_named_by(fn: types.FunctionType) -> set[str]:
+def files_named_in(code: types.CodeType) -> set[str]:
     """Return texts of a function's code that may name files for another function that opens them."""
-    return {FILED + text for text in texts_of(fn.__code__).strings if _FILE.fullmatch(text)}
+    return {FILED + text for text in texts_of(code).strings if _FILE.fullmatch(text)}
 
 
 def names_files(asked: Collection[str]) -> bool:

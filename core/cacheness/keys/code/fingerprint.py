@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
-from cacheness.keys.code.bytecode import info_of
+from cacheness.keys.code.bytecode import body_of
 from cacheness.keys.code.calls import UNKNOWN, CallInCode, Symbol, called_as
 from cacheness.keys.code.contexts import changed_settings
 from cacheness.keys.code.function_code import FunctionCode, canonical
@@ -309,7 +309,7 @@ def _called(fn: Any) -> str:
 
 def _body(fn: Any) -> str:
     code = getattr(fn, "__code__", None)
-    return info_of(code).body.hex()[:_SHORT] if isinstance(code, types.CodeType) else ""
+    return body_of(code).hex()[:_SHORT] if isinstance(code, types.CodeType) else ""
 
 
 def name_of_function(fn: Callable[..., Any]) -> str:
@@ -332,18 +332,16 @@ def _components(nodes: Iterable[_Node], versions: Mapping[str, str]) -> dict[str
     values: dict[str, str] = {}
     loose: dict[str, str] = {}
     for node in nodes:
-        own = [value.content for label, value in node.pairs() if not is_reached(label)]
+        own: list[bytes] = []
+        for label, value in node.pairs():
+            if not is_reached(label):
+                own.append(value.content)
+                continue
+            if not value.content.startswith(_NOT_VALUES):
+                values[place_of_value(node.name, label)] = _short(value.content)
+            if value.loose:
+                loose[place_of_value(node.name, label)] = value.loose.hex()[:_SHORT]
         code[node.name] = _short(b"".join(own))
-        values |= {
-            place_of_value(node.name, label): _short(value.content)
-            for label, value in node.pairs()
-            if is_reached(label) and not value.content.startswith(_NOT_VALUES)
-        }
-        loose |= {
-            place_of_value(node.name, label): value.loose.hex()[:_SHORT]
-            for label, value in node.pairs()
-            if is_reached(label) and value.loose
-        }
     found = {"code": _grouped(code), "values": _grouped(values), "versions": dict(versions)}
     return found if not loose or len(values) > MOST_PARTS else {**found, "loose": loose}
 

@@ -58,7 +58,9 @@ class _RecentInstructions:
 
 def _read(code: types.CodeType) -> Instructions:
     raw = tuple(dis.get_instructions(code))
-    busy = tuple(step for one in raw if one.opname not in _IDLE for step in one_by_one(one, code))
+    busy = tuple(one for one in raw if one.opname not in _IDLE)
+    if not _REPLACED.isdisjoint(one.opname for one in busy):
+        busy = tuple(step for one in busy for step in one_by_one(one, code))
     return Instructions(raw, busy, tuple(step for step in busy if step.opname != "PUSH_NULL"))
 
 

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from cacheness.keys.code.additions import additions_to, users_subclasses
 from cacheness.keys.code.counters import ADDED_TO
-from cacheness.keys.code.environment import files_named_by, variables_named_by
+from cacheness.keys.code.environment import files_named_in, variables_named_in
+from cacheness.keys.code.per_code import once_per_code
 from cacheness.keys.code.texts import names_in, texts_of
 from cacheness.keys.error_paths import FAILURES
 
@@ -36,12 +37,16 @@ def reads_of(thing: Any) -> Collection[str]:
 
     With a prefix, those that it increments.
     """
-    if not isinstance(thing, types.FunctionType):
-        return ()
-    texts = texts_of(thing.__code__)
-    return texts.reads.union(
-        (ADDED_TO + name for name in texts.counted), variables_named_by(thing), files_named_by(thing)
-    )
+    return _reads_of_code(thing.__code__) if isinstance(thing, types.FunctionType) else ()
+
+
+def _read(code: types.CodeType) -> frozenset[str]:
+    texts = texts_of(code)
+    counted = (ADDED_TO + name for name in texts.counted)
+    return texts.reads.union(counted, variables_named_in(code), files_named_in(code))
+
+
+_reads_of_code: Final = once_per_code(_read)
 
 
 def parts_asked_of(thing: Any, asked: Collection[str]) -> dict[str, Any]:

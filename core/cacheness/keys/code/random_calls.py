@@ -407,6 +407,8 @@ def _by_source(path: str, call: CallInCode) -> Draw | None:
 
 def _by_parameters(parameters: FunctionParameters, call: CallInCode, what: str, offset: int) -> Draw | None:
     """`parameters` in order, with their defaults where they have one."""
+    if not parameters:
+        return None
     if parameters.get("shuffle") is False and _left(call, parameters, offset, "shuffle", (True,)):
         return None
     if _is(call.keywords.get("shuffle"), False):
