@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cacheness.keys.code import additions
 from cacheness.keys.code.fingerprint import fingerprint
 from tests.keys.edits import load
 
@@ -120,3 +121,30 @@ def test_a_context_that_was_changed_is_listed() -> None:
     with decimal.localcontext() as context:
         context.prec = 7
         assert any("prec is 7" in line for line in fingerprint(load(source, "asked").f).incomplete)
+
+
+class _Passes(list[Any]):
+    """Counts how often it is read from its start."""
+
+    def __init__(self, items: list[Any]) -> None:
+        super().__init__(items)
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.count += 1
+        return super().__iter__()
+
+
+def test_the_loaded_classes_are_read_once_however_many_functions_have_new_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    helpers = "\n".join(f"def helper_{n}(x): return x.read_only_here_{n}" for n in range(5))
+    calls = ", ".join(f"helper_{n}(x)" for n in range(5))
+    fn = load(f"{helpers}\ndef f(x): return [{calls}]\n", "many_names").f
+    additions.version_of_additions()
+    passes = _Passes(additions._classes.all)
+    monkeypatch.setattr(additions._classes, "all", passes)
+    fingerprint(fn)
+    assert passes.count == 1
+    fingerprint(fn)
+    assert passes.count == 1

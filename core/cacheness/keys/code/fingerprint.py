@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from blake3 import blake3
 
+from cacheness.keys.code.additions import look_for
 from cacheness.keys.code.bytecode import body_of
 from cacheness.keys.code.calls import UNKNOWN, CallInCode, Symbol, called_as
 from cacheness.keys.code.contexts import changed_settings
@@ -259,6 +260,7 @@ def _explore(
     while True:
         nodes, graph = _reach(edges, versions, asked)
         asked = asked.union(*(reads_of(node.thing) for node in nodes))
+        look_for(asked)
         # Most code reads no names that were not encoded anyway.
         if all(is_labelled_so(node.thing, node.parts, asked) for node in nodes):
             return nodes, graph, asked
