@@ -518,6 +518,6 @@ def test_the_example_finds_the_difference(tmp_path: Path, capsys: pytest.Capture
     finally:
         os.chdir(here)
     told = capsys.readouterr().out
-    assert "call 1, stale: 110.00000000000001" in told
+    assert "served, stale: 110.00000000000001" in told
     assert "why: 110.00000000000001 is stored, 125.0 was computed" in told
     assert "after the decision: 125.0" in told

@@ -32,7 +32,7 @@ BACKENDS = ("sqlite", "json")
 FINALIZERS = {
     "cacheness/cache.py: finalize(self, factory.drop, self._slot)",  # puts into a queue made in C
     "cacheness/metadata/sql/sqlite_connections.py: finalize(self, _dropped.add, self._open)",  # appends to a deque
-    "cacheness/metadata/sql/sqlite_connections.py: __del__ in line 59",  # appends to a deque
+    "cacheness/metadata/sql/sqlite_connections.py: __del__ of Lease",  # appends to a deque
     "cacheness/factory.py: register(_registry.close)",  # at exit, where nothing is interrupted
     "cacheness/forks.py: Finalize(None, work, exitpriority=_AFTER_THE_USERS)",  # without an object: only at exit
     "cacheness_dask/write_behind.py: register(self.close)",  # at exit
@@ -42,8 +42,8 @@ FINALIZERS = {
 
 def finalizers_of(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef) and node.name == "__del__":
-            yield f"{node.name} in line {node.lineno}"
+        if isinstance(node, ast.ClassDef) and any(getattr(each, "name", "") == "__del__" for each in node.body):
+            yield f"__del__ of {node.name}"
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             kind = name.rpartition(".")[2]
