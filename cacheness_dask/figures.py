@@ -72,12 +72,21 @@ def count_graph(
     return misses
 
 
-def count_ended(misses: Mapping[tuple[str, str], int], failed: Failures, cache: UnifiedCache) -> None:
-    """Count tasks that were to be computed: failed ones as failed, the others as misses."""
-    left = {name: calls for name, (calls, _) in failed.items()}
+def count_ended(
+    misses: Mapping[tuple[str, str], int], failed: Failures, left: Counter[str], cache: UnifiedCache
+) -> None:
+    """Count tasks that were to be computed: failed ones as failed, the others as misses.
+
+    Args:
+        misses: tasks of graphs that have ended.
+        failed: tasks that raised.
+        left: how many raised in graphs that have not ended, by function; changed.
+        cache: the cache.
+    """
+    left.update({name: calls for name, (calls, _) in failed.items()})
     for (name, reason), calls in misses.items():
-        raised = min(calls, left.get(name, 0))
-        left[name] = left.get(name, 0) - raised
+        raised = min(calls, left[name])
+        left[name] -= raised
         if calls > raised:
             cache.count(name, "miss", reason, calls=calls - raised)
     for name, (calls, seconds) in failed.items():

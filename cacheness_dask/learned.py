@@ -14,6 +14,7 @@ from cacheness_dask.mutations import change_told
 from cacheness_dask.policy import Policy
 from cacheness_dask.prints import Fingerprints
 from cacheness_dask.reasons import DISPUTED, FILE, FOLLOWS, IN_PLACE, LEAVES, SINK, UNREADABLE
+from cacheness_dask.under_way import lock
 
 logger = logger_of("cacheness.dask")
 
@@ -27,7 +28,7 @@ _UNSTORED: Final = "not stored: "
 
 
 class Learned:
-    """The results that a run could not store, and why.
+    """The results that a run could not store, and why. Thread-safe.
 
     Args:
         cache: the cache.
@@ -36,13 +37,19 @@ class Learned:
 
     def __init__(self, cache: UnifiedCache, policy: Policy) -> None:
         self._cache, self._policy = cache, policy
-        self.counts: dict[str, Counter[str]] = {}  #: why results were not stored, by function and reason
+        self._counts: dict[str, Counter[str]] = {}  #: why results were not stored, by function and reason
         self.never: dict[bytes, str] = {}  #: why, of results that can never be stored, by fingerprint
         self.unreadable: set[bytes] = set()  #: fingerprints of results of earlier code that could not be read
         #: Entries of tasks that follow others: they are deleted if those turn out to have effects.
         self.following: dict[bytes, tuple[str, ...]] = {}
         self._deleted: dict[str, None] = {}  #: of these entries, those that running tasks may store again
         self._said: set[tuple[str, str]] = set()  # functions that were logged, for each kind of reason
+
+    @property
+    def counts(self) -> dict[str, Counter[str]]:
+        """Return why results were not stored: how often, by function and reason."""
+        with lock:
+            return {name: Counter(whys) for name, whys in self._counts.items()}
 
     def learn(self, unstored: Mapping[bytes, tuple[str, str]]) -> None:
         """Count results that were not stored, and remember those that never can be.
@@ -103,7 +110,8 @@ class Learned:
 
     def refuse_sinks(self, graph: Mapping[Any, Any], prints: Fingerprints) -> None:
         """Refuse tasks that were seen to have external effects, with all their dependents."""
-        sinks = {digest: why for digest, why in self.never.items() if SINK in why}
+        with lock:
+            sinks = {digest: why for digest, why in self.never.items() if SINK in why}
         found = {key: sinks[digest] for key, digest in prints.digests.items() if digest in sinks} if sinks else {}
         for key in downstream(dependents_in(graph), found) if found else ():
             if prints.digests.pop(key, None) is not None:
@@ -126,12 +134,14 @@ class Learned:
             self.following |= dict.fromkeys(standing.values(), names)
 
     def _never_again(self, digest: bytes, why: str) -> None:
-        if len(self.never) < _MOST_REASONS:
-            self.never.setdefault(digest, f"{_UNSTORED}{why}")
+        with lock:
+            if len(self.never) < _MOST_REASONS:
+                self.never.setdefault(digest, f"{_UNSTORED}{why}")
 
     def _count(self, name: str, why: str) -> None:
-        counted = self.counts.setdefault(name, Counter())
-        counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
+        with lock:
+            counted = self._counts.setdefault(name, Counter())
+            counted[why if why in counted or len(counted) < _MOST_KINDS else "other reasons"] += 1
 
     def _say_sink(self, name: str, why: str) -> None:
         self._say(SINK, name, f"{name} runs every time, and so does what follows it: {why.removeprefix(SINK).strip()}")

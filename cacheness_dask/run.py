@@ -64,7 +64,7 @@ class Run:
         self._under_way = GraphsUnderWay()
         self._pools = Pools(cache)
         self._reasons = FunctionReasons()
-        self._misses: Counter[tuple[str, str]] = Counter()  #: of graphs that have not ended, by function and reason
+        self._raised: Counter[str] = Counter()  #: tasks of graphs that have not ended, by function
         self._mode = cache.config.mode
         self._stores = writes(self._mode)
         self._config = _anywhere(cache.config)
@@ -99,8 +99,8 @@ class Run:
         ]
         lines += [
             f"suspected of chance: {name}, {count} x the process-wide generator of {generator} moved"
-            for name, moved in self.suspected.items()
-            for generator, count in moved.items()
+            for name, moved in self.suspected.copy().items()
+            for generator, count in moved.copy().items()
         ]
         return "\n".join(lines) or "nothing computed yet"
 
@@ -164,16 +164,14 @@ class Run:
                 futures.submits(asked.keys, prints.terms)
             plan.keeping, made = futures, plan
             misses = count_graph(made, prints.clues, self.cache, self._reasons)
-            with lock:
-                self._misses += misses
+            if made.misses:
+                made.under_way = UnderWay(made, futures.states, misses, stores=self._stores)
+                self._under_way.add(made.under_way)
         return made
 
     def _await_results(self, made: GraphPlan) -> None:
         """Record what is about to be computed, and from what."""
-        if made.misses:
-            made.under_way = UnderWay(made, () if made.decisions.waits else made.keeping.states)
-            self._under_way.add(made.under_way)
-            self._unflushed = True
+        self._unflushed = self._unflushed or bool(made.misses)
         self._pools.begin(made)
         self._learned.begin(made)
 
@@ -198,7 +196,7 @@ class Run:
             made: its plan.
         """
         self._ended(made, failed=False)
-        self._count_ended([reports.failed(self._id)])
+        self._count_ended([made.under_way] if made.under_way is not None else [], [reports.failed(self._id)])
         with isolated(self._warn):  # the results are right, whatever happened to the entries
             self.delete_stale()
 
@@ -226,15 +224,16 @@ class Run:
         made, prints = self._planner.plan(GraphRequest(graph, keys), audits=False)
         return topological(made.graph, keys), made, prints
 
-    def _count_ended(self, failures: Iterable[Failures]) -> None:
-        """Count the misses of graphs that have ended, and failed tasks of them."""
+    def _count_ended(self, graphs: Iterable[UnderWay], failures: Iterable[Failures]) -> None:
+        """Count the misses of graphs that have ended, and tasks that failed, of any graph."""
         sums: dict[str, tuple[int, float]] = {}
         for name, (calls, seconds) in (item for failed in failures for item in failed.items()):
             before = sums.get(name, (0, 0.0))
             sums[name] = before[0] + calls, before[1] + seconds
         with lock:
-            misses, self._misses = self._misses, Counter()
-        count_ended(misses, sums, self.cache)
+            count_ended(self._under_way.taken_misses(graphs), sums, self._raised, self.cache)
+            if not any(graph.misses or not graph.is_over for graph in self._under_way.every()):
+                self._raised.clear()  # of tasks that were tried again
 
     def _stored(self, keys: Collection[str]) -> int:
         self.flush()
@@ -273,15 +272,17 @@ class Run:
         self.delete_stale()
 
     def _store_all(self) -> None:
+        over = self._over()
         answers = [worker.report(self._config, self._id)]
         for client in self._running():
             if not client.asynchronous:
                 # A worker that is gone has nothing left to store.
                 answers += client.run(worker.report_soon, self._config, self._id, on_error="ignore").values()
-        self._flushed(answers)
+        self._flushed(answers, over)
 
     async def aflush(self) -> None:
         """Wait as `flush` does, in a coroutine, and for workers of an asynchronous client."""
+        over = self._over()
         answers = [await worker.report_soon(self._config, self._id)]
         for client in self._running():
             if client.asynchronous:
@@ -291,20 +292,24 @@ class Run:
                     client.run, worker.report_soon, self._config, self._id, on_error="ignore"
                 )
             answers += reports.values()
-        self._flushed(answers)
+        self._flushed(answers, over)
         self.delete_stale()
 
     def _running(self) -> list[Any]:
         return [client for client in self._clients if client.status == "running"]
 
-    def _flushed(self, answers: list[reports.WorkerReport]) -> None:
+    def _over(self) -> list[UnderWay]:
+        return [graph for graph in self._under_way.every() if graph.is_over]
+
+    def _flushed(self, answers: list[reports.WorkerReport], over: list[UnderWay]) -> None:
         for report in answers:
             if report.trouble:
                 self._say(report.trouble)
             self._learned.learn(report.unstored)
-            for (name, generator), count in report.moved.items():
-                self.suspected.setdefault(name, Counter())[generator] += count
-        self._count_ended([*(report.failed for report in answers), *self._pools.failures()])
+            with lock:
+                for (name, generator), count in report.moved.items():
+                    self.suspected.setdefault(name, Counter())[generator] += count
+        self._count_ended(over, [*(report.failed for report in answers), *self._pools.failures()])
         self._learned.learn(self._pools.unstored(self._learned.following))
         self._unflushed = bool(self._under_way)
 
@@ -315,9 +320,10 @@ class Run:
         """
         graphs = self._under_way.every()
         over = [graph for graph in graphs if graph.is_over]  # before their files are looked at
+        running = len(over) < len(graphs)
         delete_stale([graph.reading for graph in graphs if graph.reading is not None], self.cache, self._store_all)
-        self._learned.delete_following(again=len(over) < len(graphs))
-        self._under_way.remove(over)
+        self._learned.delete_following(again=running)
+        self._under_way.remove(graph for graph in over if not graph.misses)  # others failed, and are counted later
 
     def close(self) -> None:
         """Flush, and close this process's handle."""
@@ -332,7 +338,7 @@ class Run:
         await asyncio.to_thread(self._release)
 
     def _release(self) -> None:
-        self._count_ended([reports.failed(self._id)])  # if the workers could not be reached
+        self._count_ended(self._under_way.every(), [reports.failed(self._id)])  # if the workers could not be reached
         with isolated(self._warn):
             if self._owns:
                 for record in self.history:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.reading import Reading
@@ -19,16 +20,23 @@ os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-de
 _MOST: Final = 1_000
 
 
+#: Misses that the figures do not have yet, by function and reason.
+Misses: TypeAlias = Counter[tuple[str, str]]
+
+
 class UnderWay:
-    """One graph whose tasks store results.
+    """One graph whose tasks compute, and may store results.
 
     Args:
         plan: its plan.
         states: of the futures of its wanted keys; empty if a caller waits for these.
+        misses: what it computes.
+        stores: its results are stored.
     """
 
-    def __init__(self, plan: GraphPlan, states: Iterable[Any] = ()) -> None:
-        self.reading = Reading(plan) if plan.files and plan.misses else None
+    def __init__(self, plan: GraphPlan, states: Iterable[Any], misses: Misses, *, stores: bool) -> None:
+        self.reading = Reading(plan) if stores and plan.files and plan.misses else None
+        self.misses = misses
         self._states = tuple(states)
         self._is_over = False
 
@@ -48,6 +56,7 @@ class GraphsUnderWay:
     def __init__(self) -> None:
         self._graphs: list[UnderWay] = []
         self._most = _MOST  #: of them, before those that are over are dropped
+        self._misses: Misses = Counter()  #: of dropped ones
 
     def __bool__(self) -> bool:
         return any(not graph.is_over for graph in self.every())
@@ -56,7 +65,9 @@ class GraphsUnderWay:
         """Track a graph that is about to run."""
         with lock:
             if len(self._graphs) >= self._most:
-                self._graphs = [one for one in self._graphs if one.reading is not None or not one.is_over]
+                over = [one for one in self._graphs if one.reading is None and one.is_over]
+                self._misses = self.taken_misses(over)
+                self.remove(over)
                 self._most = max(_MOST, 2 * len(self._graphs))
             self._graphs.append(graph)
 
@@ -64,6 +75,15 @@ class GraphsUnderWay:
         """Return the tracked graphs."""
         with lock:
             return list(self._graphs)
+
+    def taken_misses(self, graphs: Iterable[UnderWay]) -> Misses:
+        """Return the misses of graphs that have ended, and of those that were dropped, each once."""
+        with lock:
+            found, self._misses = self._misses, Counter()
+            for graph in graphs:
+                found += graph.misses
+                graph.misses = Counter()
+        return found
 
     def remove(self, graphs: Iterable[UnderWay]) -> None:
         """Stop tracking graphs."""

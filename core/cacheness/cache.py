@@ -549,10 +549,10 @@ class UnifiedCache(AsyncCalls, NoDictionary):
         """
         self._require_writing("dispute")
         metadata = self._store.metadata
+        at = max(metadata.now(), entry.created_at)  # before the look: an entry that is put after it is newer
         current = metadata.find(self.config.namespace, entry.key)
         if current is None or (current.mac, current.created_at) != (entry.mac, entry.created_at):
             return False
-        at = max(metadata.now(), entry.created_at)
         dispute = Dispute(entry.key, at, stored, computed, entry.function, shown(detail, 2000))
         self.reasons.disputed(entry.function)
         return metadata.dispute(self.config.namespace, dispute, MOST_A_DAY)

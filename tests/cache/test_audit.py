@@ -493,6 +493,22 @@ def test_the_share_comes_from_the_function_the_cache_or_the_environment(
         UnifiedCache(tmp_path / "other")
 
 
+def test_what_is_put_while_the_old_entry_is_disputed_is_served(
+    cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, find = cache.put("old", x=1), cache._store.metadata.find
+
+    def find_and_put(*given: Any) -> Any:
+        monkeypatch.undo()
+        found = find(*given)
+        cache.put("new", x=1)  # as another process does after the look
+        return found
+
+    monkeypatch.setattr(cache._store.metadata, "find", find_and_put)
+    assert cache.dispute(old, None, None, "it came out differently")
+    assert cache.get(x=1) == "new"
+
+
 def test_one_function_has_a_hundred_disputes_a_day_at_most(
     cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

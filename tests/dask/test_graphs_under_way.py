@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,13 +19,12 @@ from distributed.client import FutureState
 import cacheness_dask as cd
 from cacheness import UnifiedCache
 from cacheness_dask import reports
-from cacheness_dask import run as runs
 from cacheness_dask.decisions import GraphPlan
 from cacheness_dask.learned import Learned
 from cacheness_dask.policy import Meter, Policy
 from cacheness_dask.pools import Pools
 from cacheness_dask.reading import delete_stale
-from cacheness_dask.reasons import FILE
+from cacheness_dask.reasons import FILE, SINK
 from cacheness_dask.result_keys import entry_key, failure_key, result_key
 from cacheness_dask.under_way import GraphsUnderWay, UnderWay
 from cacheness_dask.write_behind import ComputeDetails, Late, WriteBehind
@@ -44,6 +44,12 @@ def read(number: int, path: Path) -> str:
 
 def length(text: str) -> int:
     return len(text)
+
+
+def divided(number: int) -> float:
+    assert STARTED.wait(20)
+    GO.wait(20)
+    return number / 0
 
 
 def double(number: int) -> int:
@@ -117,19 +123,51 @@ def test_a_file_that_changes_under_a_persisted_graph_keeps_no_result(cache: Unif
     assert value_of_old(cache, file) == 3
 
 
-def test_a_miss_is_counted_once_beside_a_graph_that_ends(cache: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = runs.count_graph
-    with cd.caching(cache, which="all") as run, ExitStack() as threads:
+def test_tasks_are_counted_once_whichever_thread_counts_first(cache: UnifiedCache) -> None:
+    def work() -> Any:
+        with pytest.raises(ZeroDivisionError):
+            dask.compute(dask.delayed(wait)(1), dask.delayed(divided)(1), scheduler="threads", num_workers=2)
 
-        def count(*given: Any) -> Any:
-            monkeypatch.undo()
-            threads.enter_context(in_a_thread(lambda: dask.delayed(wait)(1).compute(scheduler="threads")))
-            run._count_ended([])  # as a third thread does at this moment
-            return counted(*given)
+    with cd.caching(cache, which="all") as run:
+        with in_a_thread(work):
+            dask.delayed(double)(21).compute(scheduler="threads")
+            run.flush()
+        # As if another thread, whose graph ends now, took the report of the task that raised.
+        run._count_ended([], [reports.failed(run._id)])
+        dask.delayed(double)(22).compute(scheduler="threads")
+    counted = {row.name.rpartition(".")[2]: (row.misses, row.failed) for row in cache.report()}
+    assert counted == {"wait": (1, 0), "divided": (0, 1), "double": (2, 0)}
 
-        monkeypatch.setattr(runs, "count_graph", count)
-        dask.delayed(double)(21).compute(scheduler="threads")
-    assert {row.name.rpartition(".")[2]: row.misses for row in cache.report()} == {"wait": 1, "double": 1}
+
+def test_misses_of_graphs_that_are_dropped_are_counted() -> None:
+    plan: Any = SimpleNamespace(files={}, misses={})
+    graphs = GraphsUnderWay()
+    for _ in range(2_500):
+        over = UnderWay(plan, (), Counter({("f", ""): 2}), stores=True)
+        over.end()
+        graphs.add(over)
+    every = graphs.every()
+    assert len(every) < 2_000
+    assert graphs.taken_misses(every) == {("f", ""): 5_000}
+    assert graphs.taken_misses(every) == {}
+
+
+def test_what_cannot_be_stored_is_learned_beside_another_thread_that_looks_at_it(cache: UnifiedCache) -> None:
+    learned = Learned(cache, Policy())
+
+    class Never(dict[bytes, str]):
+        def items(self) -> Any:
+            for one in super().items():
+                other.start()
+                other.join(0.05)  # of the look, which must end first
+                yield one
+
+    other = threading.Thread(target=learned._never_again, args=(b"2", "why"))
+    learned.never = Never({b"1": f"{SINK} it writes"})
+    prints: Any = SimpleNamespace(digests={})
+    learned.refuse_sinks({}, prints)
+    other.join()
+    assert set(learned.never) == {b"1", b"2"}
 
 
 def test_each_run_gets_the_reports_about_its_own_tasks(cache: UnifiedCache) -> None:
@@ -185,7 +223,7 @@ def test_what_follows_a_failed_task_is_deleted_until_no_task_is_under_way(cache:
 def test_a_graph_of_futures_is_under_way_until_these_have_ended() -> None:
     plan: Any = SimpleNamespace(files={}, misses={})
     states = [FutureState("a"), FutureState("b")]
-    graphs, graph = GraphsUnderWay(), UnderWay(plan, states)
+    graphs, graph = GraphsUnderWay(), UnderWay(plan, states, Counter(), stores=True)
     graphs.add(graph)
     seen = []
     for state in states:
@@ -197,11 +235,11 @@ def test_a_graph_of_futures_is_under_way_until_these_have_ended() -> None:
 def test_graphs_that_are_over_are_dropped_before_there_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     plan: Any = SimpleNamespace(files={}, misses={})
     graphs = GraphsUnderWay()
-    running = [UnderWay(plan) for _ in range(3)]
+    running = [UnderWay(plan, (), Counter(), stores=True) for _ in range(3)]
     for graph in running:
         graphs.add(graph)
     for _ in range(5_000):
-        over = UnderWay(plan)
+        over = UnderWay(plan, (), Counter(), stores=True)
         over.end()
         graphs.add(over)
     assert len(graphs.every()) <= 2_000
