@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import sqlite3
@@ -60,6 +61,27 @@ def test_what_was_just_used_stays_though_its_use_is_not_written_yet(world):
     left = {entry["args"]["n"] for entry in cache.list_entries()}
     assert {*used} <= left
     assert len(left) <= 20
+    cache.close()
+
+
+def test_what_is_put_again_while_victims_are_chosen_stays(world, monkeypatch):
+    cache = UnifiedCache(world.config.but(max_entries=10))
+    evictor, again = cache._opened.evictor, []
+    victims = evictor._victims
+
+    def choose(*given):
+        found = victims(*given)
+        if found and not again:  # as other processes do: the same key again, and another one that is chosen, too
+            again.append(found[0].key)
+            world.cache.put("again", found[0].key)
+            other = world.cache.put("other", n=-1)
+            found.append(dataclasses.replace(found[0], key=other.key, created_at=other.created_at))
+        return found
+
+    monkeypatch.setattr(evictor, "_victims", choose)
+    for n in range(15):
+        cache.put(n, n=n)
+    assert cache.get(again[0]) == "again"
     cache.close()
 
 

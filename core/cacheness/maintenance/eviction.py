@@ -243,16 +243,18 @@ class Evictor:
 
         Deletes a slice, but at least twice the size of the put.
         """
+        began = self._cache.metadata.now()
         victims = self._victims(holdings, excess, size, seconds)
         if not victims:
             return 0, 0
-        # Not an entry that was put under the same key since it was sampled.
+        # Not an entry that was put under the same key since it was sampled, so none as new as those put since then.
+        victims = [victim for victim in victims if victim.created_at <= began] or victims
         sampled = max(victim.created_at for victim in victims) + 1
         keys = tuple(sorted(victim.key for victim in victims))
         where = Where(self._cache.namespace, keys=keys, created_before=sampled)
-        began = time.monotonic()
+        start = time.monotonic()
         gone = self._cache.delete(where, waits=waits, lasting=False)
-        self._row_seconds = (time.monotonic() - began) / len(keys)
+        self._row_seconds = (time.monotonic() - start) / len(keys)
         return gone, sum(victim.size for victim in victims)
 
     def _rows_in_time(self) -> int:
