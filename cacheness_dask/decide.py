@@ -168,10 +168,14 @@ _sampler_of: Final = lru_cache(maxsize=8)(Sampler)  # one for all graphs, so tha
 def _account(made: GraphPlan, prints: Fingerprints, present: Mapping[str, Presence]) -> None:
     gone = [key for key in prints.terms if key not in made.runs]
     made.skipped = sum(isinstance(made.graph[key], Task) for key in gone)
-    loaded = set(made.hits.values())
-    digests, entries = prints.digests, prints.entries
-    spared = {entries[digests[key]] for key in gone if key in digests} - loaded
+    entries, runs = prints.entries, made.runs
+    loaded = {name: present[name] for name in made.hits.values()}
+    spared = {
+        name: found
+        for key, digest in prints.digests.items()
+        if key not in runs and (found := present.get(name := entries[digest])) is not None and name not in loaded
+    }
     made.seconds_spared, seconds_loaded = (
-        sum(found.compute_seconds or 0.0 for key in keys if (found := present.get(key))) for keys in (spared, loaded)
+        sum(found.compute_seconds or 0.0 for found in results.values()) for results in (spared, loaded)
     )
     made.seconds_saved = made.seconds_spared + seconds_loaded

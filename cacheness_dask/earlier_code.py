@@ -223,14 +223,15 @@ class CodeOfTasks:
         """Return the code's name and its digest, in the format that `codes_in` reads."""
         is_shared = isinstance(node, Task) and node.func is _execute_subgraph  # by the blocks of an array
         parts = (node.args[0],) if is_shared else _parts_of(node)
-        return ";".join(dict.fromkeys(code for part in parts for code in self._codes(part)))
+        calling = [self._codes(part) for part in parts if not isinstance(part, _PLAIN)]
+        if len(calling) == 1:  # its function, in most tasks
+            return ";".join(calling[0])
+        return ";".join(dict.fromkeys(code for codes in calling for code in codes))
 
     def _codes(self, part: Any) -> tuple[str, ...]:
-        if isinstance(part, _PLAIN):
-            return ()
         known = self._known.get(id(part))
         if known is None:
-            found = tuple(filter(None, map(_code_of, functions_in(part))))
+            found = tuple(dict.fromkeys(filter(None, map(_code_of, functions_in(part)))))
             known = self._known[id(part)] = part, found
         return known[1]
 

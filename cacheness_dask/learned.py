@@ -105,7 +105,7 @@ class Learned:
         for name, why in noted.items():
             if self._policy.is_lasting(why):
                 self._never_again(missing[name], why)
-        for one in self._cache.disputes(list(missing)) if missing else ():
+        for one in self._cache.disputes([*map(bytes.fromhex, missing)]) if missing else ():
             self._never_again(missing[one.cache_key], f"{DISPUTED} {one.detail}")
 
     def refuse_sinks(self, graph: Mapping[Any, Any], prints: Fingerprints) -> None:

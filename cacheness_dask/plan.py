@@ -130,7 +130,7 @@ class GraphPlanner:
         missing: dict[str, bytes] = {}
         if len(found) < len(named):
             missing = {name: digest for digest in prints.digests.values() if (name := entries[digest]) not in found}
-        noted = self.cache.unstored(list(missing)) if missing else {}
+        noted = self.cache.unstored([*map(bytes.fromhex, missing)]) if missing else {}
         self.learned.learn_stored(noted, missing)
         self.learned.refuse_sinks(asked.graph, prints)
         return CachedResults(found, noted, seconds, is_whole=not missing)

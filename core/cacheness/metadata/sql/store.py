@@ -160,8 +160,8 @@ class SqlStore(ABC):
         """Return the keys that have an unexpired row; one statement per 10,000, no inline bytes."""
         found = self._lookup(self._sql.present, PRESENCE_BATCH, namespace, keys, now=self.now())
         return {
-            key: Presence(size, raw_size, *others)
-            for key, size, raw_size, *others in found
+            key: Presence(size, raw_size, seconds, outputs, created_at, link)
+            for key, size, raw_size, seconds, outputs, created_at, link in found
             if isinstance(size, int) and isinstance(raw_size, int)
         }
 
