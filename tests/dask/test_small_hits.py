@@ -65,6 +65,15 @@ def test_one_task_reads_all_the_small_hits_that_it_takes(known: UnifiedCache, sc
     assert {row.name: row.calls for row in known.report(by="outcome")}["hit"] == 6
 
 
+def test_a_task_that_takes_many_is_looked_at_once(known: UnifiedCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    may_read = apply._may_read
+    monkeypatch.setattr(apply, "_may_read", lambda node, graph: looked.append(node.key) or may_read(node, graph))
+    with cd.caching(known, scheduler="sync"):
+        assert over(numbers(), 1).compute() == 22
+    assert len(looked) == 1
+
+
 @pytest.fixture
 def executed(cluster: Any) -> Iterator[Executed]:
     counter = Executed()

@@ -68,6 +68,17 @@ def test_another_kind_of_generator_in_its_place_is_looked_at_too() -> None:
         np.random.set_bit_generator(twister)
 
 
+def test_each_of_two_twisters_in_one_place_is_looked_at() -> None:
+    twister = np.random.get_bit_generator()
+    assert moved(np.random.rand, lambda: None) == [("numpy.random",), ()]
+    try:
+        np.random.set_bit_generator(np.random.MT19937(1))
+        assert moved(np.random.rand, lambda: None) == [("numpy.random",), ()]
+    finally:
+        np.random.set_bit_generator(twister)
+    assert moved(np.random.rand, lambda: None) == [("numpy.random",), ()]
+
+
 def test_a_replaced_generator_of_python_is_looked_at_too(monkeypatch: pytest.MonkeyPatch) -> None:
     other = random.Random(7)
     monkeypatch.setattr(random, "getstate", lambda: other.getstate())
